@@ -1,0 +1,50 @@
+"""Every error and warning that jvpsvd raises, in one tree.
+
+Each message is one line that says what went wrong, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class JvpsvdError(Exception):
+    """Root of all errors raised on purpose by jvpsvd."""
+
+
+class ArgumentError(JvpsvdError, ValueError):
+    """An argument that cannot be used: wrong value, shape, dtype or combination."""
+
+
+class NonFiniteError(JvpsvdError, ArithmeticError):
+    """A value, a product or a spectrum holds NaN or infinity."""
+
+
+class ConvergenceError(JvpsvdError, ArithmeticError):
+    """Raised by ``on_unconverged="raise"`` when some triplets missed the tolerance."""
+
+
+class TraceError(JvpsvdError, RuntimeError):
+    """A function whose linear map cannot be recorded once and replayed."""
+
+
+class ModelError(JvpsvdError, RuntimeError):
+    """A network that cannot be found, loaded, cut or differentiated as asked."""
+
+
+class ShardError(JvpsvdError, RuntimeError):
+    """A shard that is missing, truncated or malformed."""
+
+
+class PhotoError(JvpsvdError, RuntimeError):
+    """Bytes that are not a photo that can be decoded."""
+
+
+class RunError(JvpsvdError, RuntimeError):
+    """A run folder that is missing, incomplete or belongs to another specification."""
+
+
+class JvpsvdWarning(UserWarning):
+    """Root of all warnings issued by jvpsvd."""
+
+
+class ConvergenceWarning(JvpsvdWarning):
+    """Some triplets missed the tolerance; the result says which."""

@@ -1,0 +1,281 @@
+"""A network as a sequence of depths: any module's output as a function of the input, or of another.
+
+A place is the output of one call of one module. It is named by the module; a module that is called
+several times in a forward pass gives `name@1`, `name@2`, … . The output of the whole model is
+"output".
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jvpsvd.errors import ModelError
+from jvpsvd.operators import refuse_training_mode
+
+OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class Depth:
+    """One place where a network can be cut."""
+
+    name: str
+    """Module name, with @call where the module is called more than once."""
+    kind: str
+    """Class of the module."""
+    shape: tuple[int, ...]
+    """Shape of its output at the example input."""
+
+    @property
+    def numel(self) -> int:
+        """Rows of the Jacobian to this depth."""
+        return int(torch.Size(self.shape).numel())
+
+
+def depths(model: nn.Module, x: Any) -> list[Depth]:
+    """Return the places where the model can be cut, in the order in which they are computed.
+
+    Args:
+        model: Any module, in evaluation mode.
+        x: An input as the model takes it (a batch of one for most image networks).
+
+    Raises:
+        ModelError: If the model is in training mode, or has no tensor to cut at.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    >>> [(d.name, d.shape) for d in depths(model, torch.zeros(1, 3))]
+    [('0', (1, 4)), ('1', (1, 4)), ('output', (1, 4))]
+    """
+    refuse_training_mode(model)
+    with torch.no_grad():
+        calls = _record(model, x)
+    times: dict[str, int] = {}
+    for call in calls:
+        times[call.name] = max(times.get(call.name, 0), call.number)
+    found = [
+        Depth(
+            call.name if times[call.name] == 1 else f"{call.name}@{call.number}",
+            call.kind,
+            tuple(call.value.shape),
+        )
+        for call in calls
+    ]
+    if not found:
+        raise ModelError(f"no module of {type(model).__name__} returns a floating tensor to cut at")
+    return found
+
+
+def layer_map(
+    model: nn.Module, x: Any, to: str, since: str | None = None
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Return (f, z): the map from the input, or from the place `since`, to the place `to`.
+
+    f runs the model up to `to` and no further. With `since`, z is that place's value at x, and f
+    substitutes its argument there; every path from x to `to` must run through `since`.
+
+    Args:
+        model: Any module, in evaluation mode.
+        x: The model's input. With `since` it need not be differentiable (token ids, say).
+        to: A name from `depths`.
+        since: A name from `depths`, computed before `to`; None: the input.
+
+    Raises:
+        ModelError: If a name is unknown or ambiguous, `since` comes after `to`, or a path goes
+            around `since`; the message names the module where that path comes in.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> f, z = layer_map(model, torch.zeros(1, 3), to="2", since="0")
+    >>> f(z).shape, z.shape
+    (torch.Size([1, 2]), torch.Size([1, 4]))
+    """
+    places = [place.name for place in depths(model, x)]
+    target = _locate(places, to)
+    if since is None:
+        if not isinstance(x, Tensor):
+            raise ModelError(
+                f"the input is a {type(x).__name__}, not a tensor; name the place to differentiate "
+                "from with since="
+            )
+
+        def from_input(z: Tensor) -> Tensor:
+            return _run(model, z, [target])[0]
+
+        return from_input, x
+    source = _locate(places, since)
+    if places.index(since) >= places.index(to):
+        raise ModelError(f"since='{since}' is not computed before to='{to}'; exchange them")
+    _refuse_bypass(model, x, source, target, since, to)
+
+    def from_place(z: Tensor) -> Tensor:
+        return _run(model, x, [target], substitute=(source, z))[0]
+
+    with torch.no_grad():
+        value = _run(model, x, [source])[0]
+    return from_place, value
+
+
+def layer_maps(
+    model: nn.Module, x: Tensor, to: Sequence[str]
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Return the map from the input to several places at once, in one forward pass.
+
+    Raises:
+        ModelError: If a name is unknown or ambiguous.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    >>> [y.shape for y in layer_maps(model, torch.zeros(1, 3), ["0", "1"])(torch.zeros(1, 3))]
+    [torch.Size([1, 4]), torch.Size([1, 4])]
+    """
+    places = [place.name for place in depths(model, x)]
+    targets = [_locate(places, name) for name in to]
+    return lambda z: tuple(_run(model, z, targets))
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of one module in a forward pass."""
+
+    name: str
+    number: int
+    kind: str
+    value: Tensor
+
+
+_Place = tuple[str, int]
+
+
+class _ReachedAll(Exception):  # noqa: N818 -- not an error, a jump
+    """Ends a forward pass once every wanted place has been computed."""
+
+
+@contextmanager
+def _hooked(model: nn.Module, see: Callable[[str, int, nn.Module, Any], Any]) -> Iterator[None]:
+    """Call `see(name, call number, module, output)` after every module; it may replace outputs."""
+    numbers: dict[str, int] = {}
+
+    def hook_of(name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            numbers[name] = numbers.get(name, 0) + 1
+            return see(name, numbers[name], module, output)
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(hook_of(name or OUTPUT))
+        for name, module in model.named_modules()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _forward(model: nn.Module, x: Any) -> Any:
+    if isinstance(x, dict):
+        return model(**x)
+    return model(*x) if isinstance(x, tuple) else model(x)
+
+
+def _record(model: nn.Module, x: Any) -> list[_Call]:
+    calls: list[_Call] = []
+
+    def see(name: str, number: int, module: nn.Module, output: Any) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
+            calls.append(_Call(name, number, type(module).__name__, output))
+
+    with _hooked(model, see):
+        _forward(model, x)
+    return calls
+
+
+def _run(
+    model: nn.Module,
+    x: Any,
+    targets: Sequence[_Place],
+    substitute: tuple[_Place, Tensor] | None = None,
+) -> list[Tensor]:
+    """Run the model until all targets are computed; return their values in the order given."""
+    values: dict[_Place, Tensor] = {}
+    wanted = set(targets)
+
+    def see(name: str, number: int, module: nn.Module, output: Any) -> Any:
+        place = (name, number)
+        if substitute is not None and place == substitute[0]:
+            output = substitute[1]
+        if place in wanted:
+            # A later module may work in place on this very tensor.
+            values[place] = output.clone() if len(wanted) > 1 else output
+            if len(values) == len(wanted):
+                raise _ReachedAll
+        return output
+
+    with _hooked(model, see), suppress(_ReachedAll):
+        _forward(model, x)
+    for name, number in targets:
+        if (name, number) not in values:
+            raise ModelError(
+                f"the forward pass never reached call {number} of '{name}': the model took another "
+                "path for this input"
+            )
+    return [values[place] for place in targets]
+
+
+def _locate(places: list[str], name: str) -> _Place:
+    if name in places:
+        module, _, number = name.partition("@")
+        return module, int(number or 1)
+    calls = [place for place in places if place.startswith(f"{name}@")]
+    if calls:
+        raise ModelError(f"'{name}' is called {len(calls)} times; say which: {', '.join(calls)}")
+    near = difflib.get_close_matches(name, places, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(places[:6])}, …"
+    raise ModelError(f"no place '{name}' among the {len(places)} depths of this model; {hint}")
+
+
+def _refuse_bypass(
+    model: nn.Module, x: Any, source: _Place, target: _Place, since: str, to: str
+) -> None:
+    """Check that x reaches `target` through `source` alone, by cutting there and looking for x."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return  # what is not differentiable is held fixed
+    leaf = x.detach().requires_grad_()
+    later: list[_Call] = []
+    passed = False
+
+    def see(name: str, number: int, module: nn.Module, output: Any) -> Any:
+        nonlocal passed
+        if (name, number) == source:
+            passed = True
+            return output.detach()
+        if passed and isinstance(output, Tensor):
+            later.append(_Call(name, number, type(module).__name__, output))
+        if (name, number) == target:
+            raise _ReachedAll
+        return None
+
+    with torch.enable_grad(), _hooked(model, see), suppress(_ReachedAll):
+        _forward(model, leaf)
+    reached = [call for call in later if _depends(call.value, leaf)]
+    if reached and (reached[-1].name, reached[-1].number) == target:
+        around = reached[0]
+        raise ModelError(
+            f"since='{since}' is not a cut: a path from the input to '{to}' goes around it, "
+            f"through '{around.name}' ({around.kind}); choose a place that every path runs through"
+        )
+
+
+def _depends(value: Tensor, leaf: Tensor) -> bool:
+    if not value.requires_grad:
+        return False
+    (gradient,) = torch.autograd.grad(
+        value.sum(), leaf, allow_unused=True, retain_graph=True, materialize_grads=False
+    )
+    return gradient is not None

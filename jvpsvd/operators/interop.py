@@ -1,0 +1,110 @@
+"""Operators as SciPy's, and other libraries' matrices and operators as ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.base import LinearOperator
+from jvpsvd.operators.matrix import MatrixOperator
+
+if TYPE_CHECKING:
+    import scipy.sparse.linalg
+
+
+def as_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
+    """Return the operator as a ``scipy.sparse.linalg.LinearOperator`` of its true dtype.
+
+    matvec, rmatvec, matmat, rmatmat and the adjoint are all there, so every solver of
+    ``scipy.sparse.linalg`` accepts it. Vectors of another dtype are converted on entry; products
+    come back in the operator's dtype, which is also the dtype declared. (Declaring float64 over
+    float32 products makes ARPACK and PROPACK look for accuracy that is not there.)
+
+    >>> import scipy.sparse.linalg as sla
+    >>> A = as_scipy(MatrixOperator(torch.diag(torch.tensor([3.0, 2.0, 1.0]))))
+    >>> A.dtype, sla.svds(A, k=1, return_singular_vectors=False).round(4)
+    (dtype('float32'), array([3.], dtype=float32))
+    """
+    import scipy.sparse.linalg as sla
+
+    dtype = torch.empty(0, dtype=operator.dtype).numpy().dtype
+
+    def to_torch(block: np.ndarray[Any, Any]) -> Tensor:
+        array = np.asfortranarray(block, dtype=dtype)
+        if not array.flags.writeable:
+            array = array.copy(order="F")
+        return torch.from_numpy(array).to(operator.device)
+
+    def forward(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return (operator @ to_torch(block)).cpu().numpy()
+
+    def reverse(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return (operator.T @ to_torch(block)).cpu().numpy()
+
+    return sla.LinearOperator(
+        shape=operator.shape,
+        matvec=lambda v: forward(v.reshape(-1)),
+        rmatvec=lambda u: reverse(u.reshape(-1)),
+        matmat=forward,
+        rmatmat=reverse,
+        dtype=dtype,
+    )
+
+
+def aslinearoperator(A: Any) -> LinearOperator:
+    """Return A as a `LinearOperator`.
+
+    Args:
+        A: A `LinearOperator` (returned as it is), a torch tensor, a NumPy array, a SciPy sparse
+            matrix or array, or any object with `shape`, `dtype`, `matmat` and `rmatmat` on NumPy
+            blocks, such as SciPy's own LinearOperator.
+
+    Raises:
+        ArgumentError: If A is none of these, or its dtype is not real floating point.
+
+    >>> import scipy.sparse
+    >>> aslinearoperator(scipy.sparse.eye_array(3, format="csr")) @ torch.ones(3).double()
+    tensor([1., 1., 1.], dtype=torch.float64)
+    """
+    if isinstance(A, LinearOperator):
+        return A
+    if isinstance(A, Tensor):
+        return MatrixOperator(A)
+    if isinstance(A, np.ndarray):
+        return MatrixOperator(torch.from_numpy(A))
+    if all(hasattr(A, name) for name in ("shape", "dtype", "matmat", "rmatmat")):
+        return _ForeignOperator(A, forward=A.matmat, reverse=A.rmatmat)
+    if all(hasattr(A, name) for name in ("shape", "dtype", "tocsr")):
+        return _ForeignOperator(A, forward=lambda V: A @ V, reverse=lambda U: A.T @ U)
+    raise ArgumentError(
+        f"cannot make a linear operator of {type(A).__name__}; give a torch tensor, a NumPy array, "
+        "a SciPy sparse matrix or a SciPy LinearOperator"
+    )
+
+
+class _ForeignOperator(LinearOperator):
+    """An operator whose products are computed by another library on NumPy blocks."""
+
+    def __init__(self, foreign: Any, forward: Any, reverse: Any) -> None:
+        probe = np.empty(0, dtype=foreign.dtype)
+        if probe.dtype not in (np.float16, np.float32, np.float64):
+            raise ArgumentError(
+                f"{type(foreign).__name__} has dtype {probe.dtype}; convert it to float32 or "
+                "float64 first"
+            )
+        super().__init__(foreign.shape, torch.from_numpy(probe).dtype)
+        self._forward_product = forward
+        self._reverse_product = reverse
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        return self._to_tensor(self._forward_product(V.numpy()))
+
+    def _rmatmat(self, U: Tensor) -> Tensor:
+        return self._to_tensor(self._reverse_product(U.numpy()))
+
+    def _to_tensor(self, block: Any) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(block)).to(self.dtype)

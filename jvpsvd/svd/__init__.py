@@ -1,0 +1,9 @@
+"""Top-k singular triplets of operators known by their products."""
+
+from jvpsvd.svd.certificate import Certificate
+from jvpsvd.svd.plan import Plan, parse_memory, plan
+from jvpsvd.svd.progress import Progress
+from jvpsvd.svd.result import SVDResult
+from jvpsvd.svd.svds import svds
+
+__all__ = ["Certificate", "Plan", "Progress", "SVDResult", "parse_memory", "plan", "svds"]

@@ -1,0 +1,66 @@
+"""What a solver reports while it works, and a bar that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from jvpsvd.operators import Products
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One look at a running solve."""
+
+    converged: int
+    """Triplets whose predicted residual meets the tolerance."""
+    wanted: int
+    """k."""
+    worst: float
+    """Largest predicted residual of the k, relative to s₁."""
+    products: Products
+    """Spent so far."""
+
+
+@contextmanager
+def reporting(
+    progress: bool | Callable[[Progress], None],
+) -> Iterator[Callable[[Progress], None]]:
+    """Yield the function to report to: the caller's own, a bar on stderr, or one that is silent."""
+    if callable(progress):
+        yield progress
+    elif progress:
+        with _bar() as report:
+            yield report
+    else:
+        yield lambda look: None
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        TextColumn("triplets"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("worst residual {task.fields[worst]:.0e}, {task.fields[spent]} products"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+    with bar:
+        task = bar.add_task("svds", total=None, worst=1.0, spent=0)
+
+        def show(look: Progress) -> None:
+            bar.update(
+                task,
+                completed=look.converged,
+                total=look.wanted,
+                worst=look.worst,
+                spent=look.products.total,
+            )
+
+        yield show
