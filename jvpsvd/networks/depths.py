@@ -82,7 +82,9 @@ def layer_map(
 
     Args:
         model: Any module, in evaluation mode.
-        x: The model's input. With `since` it need not be differentiable (token ids, say).
+        x: The model's input: a tensor, or a tuple or dict of arguments. With `since` it need not be
+            differentiable (token ids, say). What is not, and what never reaches `since`, is held
+            fixed; token ids count as differentiable from their embedding on.
         to: A name from `depths`.
         since: A name from `depths`, computed before `to`; None: the input.
 
@@ -155,15 +157,20 @@ class _ReachedAll(Exception):  # noqa: N818 -- not an error, a jump
     """Ends a forward pass once every wanted place has been computed."""
 
 
+_See = Callable[[str, int, nn.Module, tuple[Any, ...], Any], Any]
+"""Called with name, call number, module, arguments and output; None, or what replaces the output.
+"""
+
+
 @contextmanager
-def _hooked(model: nn.Module, see: Callable[[str, int, nn.Module, Any], Any]) -> Iterator[None]:
-    """Call `see(name, call number, module, output)` after every module; it may replace outputs."""
+def _hooked(model: nn.Module, see: _See) -> Iterator[None]:
+    """Call `see` after every module."""
     numbers: dict[str, int] = {}
 
     def hook_of(name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             numbers[name] = numbers.get(name, 0) + 1
-            return see(name, numbers[name], module, output)
+            return see(name, numbers[name], module, args, output)
 
         return hook
 
@@ -179,15 +186,31 @@ def _hooked(model: nn.Module, see: Callable[[str, int, nn.Module, Any], Any]) ->
 
 
 def _forward(model: nn.Module, x: Any) -> Any:
+    """Run the model on a copy of x, for it may begin with an in-place operation."""
+    return _call(model, _each(x, lambda value: value.clone()))
+
+
+def _call(model: nn.Module, x: Any) -> Any:
     if isinstance(x, dict):
         return model(**x)
     return model(*x) if isinstance(x, tuple) else model(x)
 
 
+def _each(x: Any, apply: Callable[[Tensor], Tensor]) -> Any:
+    """Return x with `apply` done to the tensors among its arguments."""
+
+    def one(value: Any) -> Any:
+        return apply(value) if isinstance(value, Tensor) else value
+
+    if isinstance(x, dict):
+        return {name: one(value) for name, value in x.items()}
+    return tuple(map(one, x)) if isinstance(x, tuple) else one(x)
+
+
 def _record(model: nn.Module, x: Any) -> list[_Call]:
     calls: list[_Call] = []
 
-    def see(name: str, number: int, module: nn.Module, output: Any) -> None:
+    def see(name: str, number: int, module: nn.Module, _: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
             calls.append(_Call(name, number, type(module).__name__, output))
 
@@ -206,10 +229,10 @@ def _run(
     values: dict[_Place, Tensor] = {}
     wanted = set(targets)
 
-    def see(name: str, number: int, module: nn.Module, output: Any) -> Any:
+    def see(name: str, number: int, module: nn.Module, _: Any, output: Any) -> Any:
         place = (name, number)
         if substitute is not None and place == substitute[0]:
-            output = substitute[1]
+            output = substitute[1].clone()  # a later module may work in place on it
         if place in wanted:
             # A later module may work in place on this very tensor.
             values[place] = output.clone() if len(wanted) > 1 else output
@@ -230,8 +253,8 @@ def _run(
 
 def _locate(places: list[str], name: str) -> _Place:
     if name in places:
-        module, _, number = name.partition("@")
-        return module, int(number or 1)
+        module, _, number = name.rpartition("@")
+        return (module, int(number)) if module and number.isdigit() else (name, 1)
     calls = [place for place in places if place.startswith(f"{name}@")]
     if calls:
         raise ModelError(f"'{name}' is called {len(calls)} times; say which: {', '.join(calls)}")
@@ -244,32 +267,55 @@ def _refuse_bypass(
     model: nn.Module, x: Any, source: _Place, target: _Place, since: str, to: str
 ) -> None:
     """Check that x reaches `target` through `source` alone, by cutting there and looking for x."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        return  # what is not differentiable is held fixed
-    leaf = x.detach().requires_grad_()
+    leaves: list[Tensor] = []
+    ids: set[int] = set()
     later: list[_Call] = []
     passed = False
 
-    def see(name: str, number: int, module: nn.Module, output: Any) -> Any:
+    def leaf(value: Tensor) -> Tensor:
+        leaves.append(value.detach().clone().requires_grad_())
+        return leaves[-1].clone()
+
+    def prepare(value: Tensor) -> Tensor:
+        if value.is_floating_point():
+            return leaf(value)
+        value = value.clone()
+        ids.add(_storage(value))
+        return value
+
+    def see(name: str, number: int, module: nn.Module, args: Any, output: Any) -> Any:
         nonlocal passed
+        if (
+            not passed
+            and isinstance(module, nn.Embedding)
+            and any(_storage(arg) in ids for arg in args)
+        ):
+            output = leaf(output)
         if (name, number) == source:
             passed = True
+            if not isinstance(x, Tensor):
+                leaves[:] = [each for each in leaves if _depends(output, each)]
             return output.detach()
         if passed and isinstance(output, Tensor):
             later.append(_Call(name, number, type(module).__name__, output))
         if (name, number) == target:
             raise _ReachedAll
-        return None
+        return output
 
-    with torch.enable_grad(), _hooked(model, see), suppress(_ReachedAll):
-        _forward(model, leaf)
-    reached = [call for call in later if _depends(call.value, leaf)]
+    with torch.inference_mode(False), torch.enable_grad():
+        with _hooked(model, see), suppress(_ReachedAll):
+            _call(model, _each(x, prepare))
+        reached = [call for call in later if any(_depends(call.value, each) for each in leaves)]
     if reached and (reached[-1].name, reached[-1].number) == target:
         around = reached[0]
         raise ModelError(
             f"since='{since}' is not a cut: a path from the input to '{to}' goes around it, "
             f"through '{around.name}' ({around.kind}); choose a place that every path runs through"
         )
+
+
+def _storage(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr()
 
 
 def _depends(value: Tensor, leaf: Tensor) -> bool:

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib
 import os
+import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,18 +107,44 @@ def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} is damaged or holds more than tensors, and was not read further (it could run "
+            "code); save a plain state dict, or .safetensors"
+        ) from error
     except Exception as error:  # both readers raise what the bytes make them raise
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"cannot read weights from {path}: {first[:200]}") from error
+        raise ModelError(f"cannot read weights from {path}: {_first(error)}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict):
         raise ModelError(f"{path} holds a {type(state).__name__}, not a state dict")
+    _check_kinds(module, state, path)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         reasons = " ".join(str(error).split())
         raise ModelError(f"{path} does not fit {type(module).__name__}: {reasons[:300]}") from error
+
+
+def _check_kinds(module: nn.Module, state: dict[Any, Any], path: Path) -> None:
+    """Refuse what load_state_dict would turn into other numbers: complex to real, int to float."""
+    kinds = {name: _kind(tensor) for name, tensor in module.state_dict().items()}
+    for name, tensor in state.items():
+        if not isinstance(name, str):
+            raise ModelError(f"{path} is not a state dict: it has a key {name!r}")
+        if name in kinds and _kind(tensor) != kinds[name]:
+            raise ModelError(
+                f"{path} does not fit {type(module).__name__}: '{name}' holds {_kind(tensor)} "
+                f"where the module has {kinds[name]}"
+            )
+
+
+def _kind(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return f"a {type(value).__name__}"
+    if value.is_complex():
+        return "complex numbers"
+    return "real numbers" if value.is_floating_point() else "integers"
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -128,6 +155,9 @@ def weights_sha256(module: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
+        if not isinstance(tensor, torch.Tensor):  # a module's own extra state
+            digest.update(f"{name} {tensor!r}".encode())
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(data.numpy().data)
@@ -209,7 +239,8 @@ def _from_factory(spec: str, module_name: str, attribute: str) -> _Resolved:
         made = factory()
     except Exception as error:  # the user's own code
         raise ModelError(f"'{spec}' failed with {_first(error)}") from error
-    module, photo_input = made if isinstance(made, tuple) else (made, PhotoInput())
+    pair = isinstance(made, tuple) and len(made) == 2
+    module, photo_input = made if pair else (made, PhotoInput())
     if not isinstance(module, nn.Module) or not isinstance(photo_input, PhotoInput):
         raise ModelError(
             f"'{spec}' returned {type(made).__name__}; return a torch module, or a pair of a "

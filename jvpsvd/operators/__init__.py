@@ -1,7 +1,8 @@
 """Linear operators: what a matrix is when only its products exist."""
 
+from jvpsvd.operators.allocator import keep_freed_memory
 from jvpsvd.operators.base import LinearOperator, Products, columns
-from jvpsvd.operators.derivatives import LinearMap
+from jvpsvd.operators.derivatives import LinearMap, by_transforms
 from jvpsvd.operators.interop import as_scipy, aslinearoperator
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.matrix import MatrixOperator
@@ -17,6 +18,8 @@ __all__ = [
     "Trace",
     "as_scipy",
     "aslinearoperator",
+    "by_transforms",
     "columns",
+    "keep_freed_memory",
     "refuse_training_mode",
 ]

@@ -6,10 +6,12 @@ that its transpose is the batch of b rows that automatic differentiation wants, 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,6 +63,8 @@ class LinearOperator(ABC):
     Raises:
         ArgumentError: On an empty shape or a dtype that is not real floating point.
     """
+
+    __array_ufunc__ = None  # array @ A and array * A are errors, not arrays of operators
 
     def __init__(
         self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device | str = "cpu"
@@ -119,7 +123,7 @@ class LinearOperator(ABC):
         """
         self._check_block(V, self.shape[1], "matmat", "V")
         self._forward += V.shape[1]
-        return columns(self._matmat(columns(V)))
+        return columns(self._matmat(columns(V.detach())))
 
     def rmatmat(self, U: Tensor) -> Tensor:
         """Return A' U, shape (n, b), for a block U of shape (m, b).
@@ -129,7 +133,7 @@ class LinearOperator(ABC):
         """
         self._check_block(U, self.shape[0], "rmatmat", "U")
         self._reverse += U.shape[1]
-        return columns(self._rmatmat(columns(U)))
+        return columns(self._rmatmat(columns(U.detach())))
 
     def matvec(self, v: Tensor) -> Tensor:
         """Return A v, shape (m,), for one vector v of shape (n,)."""
@@ -163,6 +167,10 @@ class LinearOperator(ABC):
                 forward=lambda V: self.matmat(other.matmat(V)),
                 reverse=lambda U: other.rmatmat(self.rmatmat(U)),
             )
+        if not isinstance(other, Tensor):
+            raise ArgumentError(
+                f"an operator multiplies torch tensors and operators, not {type(other).__name__}"
+            )
         if other.ndim == 1:
             return self.matvec(other)
         return self.matmat(other)
@@ -184,15 +192,18 @@ class LinearOperator(ABC):
             reverse=lambda U: self.rmatmat(U) + other.rmatmat(U),
         )
 
-    def __mul__(self, scalar: float) -> LinearOperator:
+    def __mul__(self, scalar: float | np.floating[Any] | np.integer[Any]) -> LinearOperator:
         """``c * A``: the operator scaled by a number."""
-        if not isinstance(scalar, int | float):
+        if not isinstance(scalar, int | float | np.floating | np.integer):
             return NotImplemented
+        factor = float(scalar)
+        if not math.isfinite(factor):
+            raise ArgumentError(f"cannot scale an operator by {scalar}; give a finite number")
         return ComposedOperator(
             self.shape,
             self,
-            forward=lambda V: scalar * self.matmat(V),
-            reverse=lambda U: scalar * self.rmatmat(U),
+            forward=lambda V: factor * self.matmat(V),
+            reverse=lambda U: factor * self.rmatmat(U),
         )
 
     __rmul__ = __mul__

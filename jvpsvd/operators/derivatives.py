@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,11 +28,15 @@ class LinearMap:
 
 
 def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor) -> LinearMap:
-    """Return the derivative of fn at x by ``vmap(jvp)`` and ``vmap(vjp)``.
+    """Return the derivative of fn at x by the transforms of torch.func.
 
-    Works for every function that torch.func accepts. The reverse side evaluates fn once and keeps
-    its activations; forward mode has no such state and evaluates fn again for each batch (once a
-    batch, not once a vector). `jvpsvd.operators.Trace` evaluates it once for both.
+    The reverse side is ``vmap(vjp)``: fn is evaluated once and its activations are kept. The
+    forward side is ``vmap(jvp)``, which evaluates fn again for each batch (once a batch, not once a
+    vector); where an operation of fn has no forward mode, or fn looks at its values, it is two
+    reverse passes, J v = ∂/∂u ⟨J' u, v⟩. `jvpsvd.operators.Trace` evaluates fn once for both sides.
+
+    Raises:
+        ArgumentError: If fn has neither forward mode nor a second reverse pass.
 
     >>> J = by_transforms(torch.sin, torch.zeros(2))
     >>> J.push(torch.eye(2))
@@ -39,11 +44,8 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor) -> LinearMap:
             [0., 1.]])
     """
     x = x.detach()
+    fn = on_copy(fn)
     value, pull = vjp(fn, x)[:2]
-
-    def push_one(v: Tensor) -> Tensor:
-        tangent: Tensor = jvp(fn, (x,), (v,))[1]
-        return tangent
 
     def pull_one(u: Tensor) -> Tensor:
         cotangent: Tensor = pull(u)[0]
@@ -52,9 +54,52 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor) -> LinearMap:
     return LinearMap(
         point=x,
         value=value.detach(),
-        push=without_grad(vmap(push_one)),
+        push=_forward_side(fn, x, value.detach(), pull_one),
         pull=without_grad(vmap(pull_one)),
     )
+
+
+def _forward_side(
+    fn: Callable[[Tensor], Tensor],
+    x: Tensor,
+    value: Tensor,
+    pull_one: Callable[[Tensor], Tensor],
+) -> Callable[[Tensor], Tensor]:
+    """Return the first way of taking J v that works on a block."""
+
+    def push_one(v: Tensor) -> Tensor:
+        tangent: Tensor = jvp(fn, (x,), (v,))[1]
+        return tangent
+
+    reasons = []
+    try:
+        push = without_grad(vmap(push_one))
+        push(torch.zeros_like(x)[None])
+    except Exception as error:  # torch raises what the operation at fault raises
+        reasons.append(str(error))
+    else:
+        return push
+    try:
+        pull_again = vjp(pull_one, torch.zeros_like(value))[1]
+        push = without_grad(vmap(lambda v: pull_again(v)[0]))
+        push(torch.zeros_like(x)[None])
+    except Exception as error:
+        reasons.append(str(error))
+    else:
+        return push
+    first, second = (" ".join(reason.split())[:200] for reason in reasons)
+    raise ArgumentError(
+        f"fn has neither forward mode ({first}) nor a second reverse pass ({second}); replace the "
+        "operation that is named"
+    )
+
+
+def on_copy(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """Return fn working on a copy, for functions that change their argument in place.
+
+    A network that begins with an in-place ReLU is one.
+    """
+    return lambda x: fn(x.clone())
 
 
 def without_grad(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -65,6 +110,25 @@ def without_grad(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
             return apply(block)
 
     return apply_without_grad
+
+
+def agree(ours: Tensor, theirs: Tensor, floor: float = 0.0) -> bool:
+    """Return whether two evaluations of the same thing differ by no more than rounding.
+
+    Compared on the scale of the largest finite entry, or of `floor` if that is larger; NaN and
+    infinity must stand in the same places, and shape and dtype be the same.
+
+    >>> agree(torch.tensor([1.0, 1e-9]), torch.tensor([1.0, 0.0]))
+    True
+    >>> agree(torch.tensor([1.0, 1e9]), torch.tensor([1.0, torch.inf]))
+    False
+    """
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        return False
+    finite = theirs[torch.isfinite(theirs)]
+    scale = max(finite.abs().max().item(), floor) if finite.numel() else floor
+    tolerance = torch.finfo(ours.dtype).eps ** 0.5 * scale
+    return torch.allclose(ours, theirs, rtol=0, atol=tolerance, equal_nan=True)
 
 
 def check_output(value: object) -> Tensor:

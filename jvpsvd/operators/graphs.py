@@ -52,11 +52,11 @@ def subgraph(
 
 
 def remove_identities(module: fx.GraphModule) -> None:
-    """Drop aliases, copies to the same dtype and reshapes to the same shape."""
+    """Drop aliases, copies to the same dtype and layout, and reshapes to the same shape."""
     touched = _touched(module.graph)
     for node in list(module.graph.nodes):
         if node.op == "call_function" and node.args and _is_identity(node):
-            source = node.args[0]
+            source = _source(node)
             if isinstance(source, fx.Node) and node not in touched and source not in touched:
                 node.replace_all_uses_with(source)
                 module.graph.erase_node(node)
@@ -140,8 +140,13 @@ def _touched(graph: fx.Graph) -> set[fx.Node]:
     return touched
 
 
+def _source(node: fx.Node) -> object:
+    """Return what a copying node copies: `aten.copy(into, source)` is what `copy_` became."""
+    return node.args[1] if node.target is _aten.copy.default else node.args[0]
+
+
 def _is_identity(node: fx.Node) -> bool:
-    source = node.args[0]
+    source = _source(node)
     if not isinstance(source, fx.Node):
         return False
     if node.target in _ALIASES:
@@ -152,6 +157,11 @@ def _is_identity(node: fx.Node) -> bool:
     if node.target is _aten._to_copy.default:
         same = (before.dtype, before.device) == (after.dtype, after.device)
         return same and node.kwargs.get("memory_format") is None
+    if node.target is _aten.copy.default:
+        same = (before.dtype, before.device) == (after.dtype, after.device)
+        return same and (before.shape, before.stride()) == (after.shape, after.stride())
+    if node.target is _aten.clone.default:
+        return before.stride() == after.stride() and not node.kwargs
     return node.target in _RESHAPES and before.shape == after.shape
 
 

@@ -31,9 +31,13 @@ def as_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
     """
     import scipy.sparse.linalg as sla
 
+    if operator.dtype == torch.bfloat16:
+        raise ArgumentError("NumPy has no bfloat16; SciPy needs an operator in float32 or float64")
     dtype = torch.empty(0, dtype=operator.dtype).numpy().dtype
 
     def to_torch(block: np.ndarray[Any, Any]) -> Tensor:
+        if np.iscomplexobj(block):
+            raise ArgumentError("the operator is real; multiply real and imaginary part apart")
         array = np.asfortranarray(block, dtype=dtype)
         if not array.flags.writeable:
             array = array.copy(order="F")
@@ -75,7 +79,7 @@ def aslinearoperator(A: Any) -> LinearOperator:
     if isinstance(A, Tensor):
         return MatrixOperator(A)
     if isinstance(A, np.ndarray):
-        return MatrixOperator(torch.from_numpy(A))
+        return MatrixOperator(_from_numpy(A))
     if all(hasattr(A, name) for name in ("shape", "dtype", "matmat", "rmatmat")):
         return _ForeignOperator(A, forward=A.matmat, reverse=A.rmatmat)
     if all(hasattr(A, name) for name in ("shape", "dtype", "tocsr")):
@@ -84,6 +88,16 @@ def aslinearoperator(A: Any) -> LinearOperator:
         f"cannot make a linear operator of {type(A).__name__}; give a torch tensor, a NumPy array, "
         "a SciPy sparse matrix or a SciPy LinearOperator"
     )
+
+
+def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """Return the array as a tensor, copied only where torch cannot share its memory."""
+    if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
+        raise ArgumentError(f"the array has dtype {array.dtype}; convert it to float32 or float64")
+    shares = array.flags.writeable and array.dtype.isnative
+    if shares and all(stride >= 0 for stride in array.strides):
+        return torch.from_numpy(array)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
 class _ForeignOperator(LinearOperator):
@@ -96,15 +110,26 @@ class _ForeignOperator(LinearOperator):
                 f"{type(foreign).__name__} has dtype {probe.dtype}; convert it to float32 or "
                 "float64 first"
             )
+        if len(foreign.shape) != 2:
+            raise ArgumentError(
+                f"{type(foreign).__name__} has shape {foreign.shape}; an operator has two sides"
+            )
         super().__init__(foreign.shape, torch.from_numpy(probe).dtype)
         self._forward_product = forward
         self._reverse_product = reverse
 
     def _matmat(self, V: Tensor) -> Tensor:
-        return self._to_tensor(self._forward_product(V.numpy()))
+        return self._to_tensor(self._forward_product(V.numpy()), self.shape[0], V.shape[1])
 
     def _rmatmat(self, U: Tensor) -> Tensor:
-        return self._to_tensor(self._reverse_product(U.numpy()))
+        return self._to_tensor(self._reverse_product(U.numpy()), self.shape[1], U.shape[1])
 
-    def _to_tensor(self, block: Any) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(block)).to(self.dtype)
+    def _to_tensor(self, block: Any, rows: int, width: int) -> Tensor:
+        # A copy: the block may be the argument itself (an identity) or the library's own buffer.
+        array = np.array(block, order="F")
+        if array.shape != (rows, width) or np.iscomplexobj(array):
+            raise ArgumentError(
+                f"a product of the foreign operator is {array.dtype} {array.shape}, not real "
+                f"({rows}, {width}); check its matmat and rmatmat"
+            )
+        return torch.from_numpy(array).to(self.dtype)

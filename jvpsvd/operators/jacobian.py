@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from jvpsvd.errors import ArgumentError, NonFiniteError, TraceError
 from jvpsvd.operators.base import LinearOperator, columns
-from jvpsvd.operators.derivatives import LinearMap, by_transforms, check_output
+from jvpsvd.operators.derivatives import (
+    LinearMap,
+    agree,
+    by_transforms,
+    check_output,
+    on_copy,
+)
 from jvpsvd.operators.modes import refuse_training_mode
 from jvpsvd.operators.trace import Trace
 
@@ -41,7 +47,8 @@ class JacobianOperator(LinearOperator):
             records, and falls back to the transforms with a line in the log.
 
     Raises:
-        ArgumentError: If x or fn(x) is not a real floating tensor, or their dtypes differ.
+        ArgumentError: If x or fn(x) is not a real floating tensor, their dtypes or devices
+            differ, or (on the first product) fn gives another value than when it was first called.
         ModelError: If fn is a module with dropout or batch norm in training mode.
         NonFiniteError: If fn(x) holds NaN or infinity.
         TraceError: With derivatives="trace", if fn cannot be recorded.
@@ -72,12 +79,13 @@ class JacobianOperator(LinearOperator):
             )
         if isinstance(fn, nn.Module):
             refuse_training_mode(fn)
+        point = x.detach().clone()  # the caller may go on to change x
         with torch.no_grad():
-            value = check_output(fn(x.detach()))
+            value = check_output(on_copy(fn)(point))
         self._fn: Callable[[Tensor], Tensor] | None = fn
         self._derivatives = derivatives
         self._map: LinearMap | None = None
-        self._adopt(x.detach(), value.detach(), chunk)
+        self._adopt(point, value.detach(), chunk)
 
     @classmethod
     def from_linear_map(
@@ -104,6 +112,10 @@ class JacobianOperator(LinearOperator):
         if value.dtype != point.dtype:
             raise ArgumentError(
                 f"fn maps {point.dtype} to {value.dtype}; give x in the dtype that fn computes in"
+            )
+        if value.device != point.device:
+            raise ArgumentError(
+                f"fn takes x on {point.device} to {value.device}; keep its output where x is"
             )
         if not torch.isfinite(value).all():
             raise NonFiniteError(
@@ -139,6 +151,15 @@ class JacobianOperator(LinearOperator):
         return self._map
 
     def _differentiate(self, fn: Callable[[Tensor], Tensor]) -> LinearMap:
+        linear_map = self._record_or_transform(fn)
+        if not agree(linear_map.value, self.value):
+            raise ArgumentError(
+                "fn gave two different values at the same point; it is random, keeps state, or its "
+                "weights have changed since the operator was made"
+            )
+        return linear_map
+
+    def _record_or_transform(self, fn: Callable[[Tensor], Tensor]) -> LinearMap:
         if self._derivatives != "transforms":
             try:
                 # Recorded at this very point, so there is no other path it could have taken.

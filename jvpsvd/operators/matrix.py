@@ -37,4 +37,4 @@ class MatrixOperator(LinearOperator):
         return self._matrix @ V
 
     def _rmatmat(self, U: Tensor) -> Tensor:
-        return self._matrix.T @ U
+        return self._matrix.t() @ U  # .T of a compressed sparse layout cannot be multiplied

@@ -33,7 +33,7 @@ def refuse_training_mode(model: nn.Module) -> None:
 def _depends_on_mode(module: nn.Module) -> bool:
     if isinstance(module, _DropoutNd):
         return module.p > 0
-    if isinstance(module, _BatchNorm):
+    if isinstance(module, _BatchNorm | nn.RReLU):
         return True
     # Attention and recurrent layers hold their dropout as a number, not as a module.
     rate = getattr(module, "dropout", 0.0)

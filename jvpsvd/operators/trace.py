@@ -17,8 +17,14 @@ from torch import Tensor, fx
 from torch.func import functionalize, jvp, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from jvpsvd.errors import TraceError
-from jvpsvd.operators.derivatives import LinearMap, check_output, without_grad
+from jvpsvd.errors import ArgumentError, TraceError
+from jvpsvd.operators.derivatives import (
+    LinearMap,
+    agree,
+    check_output,
+    on_copy,
+    without_grad,
+)
 from jvpsvd.operators.graphs import (
     dependents,
     merge_equal_nodes,
@@ -41,7 +47,17 @@ class _Side:
             return lambda block: zeros.expand(block.shape[0], *zeros.shape)
         inputs = tuple(kept[i] for i in self.saved)
         mapped = vmap(self.graph, in_dims=(0, *(None for _ in inputs)))
-        return without_grad(lambda block: mapped(block, *inputs))
+        versions = _versions(inputs)
+
+        def apply(block: Tensor) -> Tensor:
+            if _versions(inputs) != versions:
+                raise ArgumentError(
+                    "the weights have changed since this derivative was taken; take it again"
+                )
+            images: Tensor = mapped(block, *inputs)
+            return images
+
+        return without_grad(apply)
 
 
 class Trace:
@@ -49,12 +65,14 @@ class Trace:
 
     Args:
         fn: Takes one tensor, returns a tensor or a tuple of tensors (one per depth, say). It must
-            run the same operations whatever the values of its input.
+            run the same operations whatever the values of its input. It is given a copy of the
+            point, which it may change in place.
         example: A point of the shape, dtype and device of all later points.
 
     Raises:
-        TraceError: If fn looks at values (control flow on data), calls into NumPy, or changes
-            in place what a derivative still needs.
+        TraceError: If fn looks at values (control flow on data), calls into NumPy, is random,
+            changes in place what a derivative still needs, or uses an operation that cannot be
+            replayed on a batch of directions.
 
     >>> trace = Trace(lambda x: (x**2, x.sum(0, keepdim=True)), torch.zeros(2))
     >>> square, total = trace.at(torch.tensor([1.0, 3.0]))
@@ -68,15 +86,18 @@ class Trace:
     def __init__(
         self, fn: Callable[[Tensor], Tensor | tuple[Tensor, ...]], example: Tensor
     ) -> None:
-        self._fn = fn
-        self._example = example.detach()
+        self._fn = on_copy(fn)
+        self._example = example.detach().clone()
         with torch.no_grad():
             outputs = tuple(check_output(y) for y in self._evaluate(self._example))
         try:
             recorded = self._record(outputs)
+            self._split(recorded, len(outputs))
+            self._rehearse()
+        except TraceError:
+            raise
         except Exception as error:  # make_fx raises whatever the function raised under it
             raise TraceError(f"cannot record the function: {_first_line(error)}") from error
-        self._split(recorded, len(outputs))
 
     def at(self, x: Tensor, *, check: bool = True) -> tuple[LinearMap, ...]:
         """Return the derivative of each output at x; runs the primal graph once.
@@ -86,13 +107,15 @@ class Trace:
         Raises:
             TraceError: If x has another shape, dtype or device, or fn took another path there.
         """
-        x = x.detach()
         e = self._example
         if (x.shape, x.dtype, x.device) != (e.shape, e.dtype, e.device):
             raise TraceError(
                 f"recorded for {e.dtype} {tuple(e.shape)} on {e.device}, asked at {x.dtype} "
                 f"{tuple(x.shape)} on {x.device}; record again for this kind of point"
             )
+        # In the layout of the example, which the recorded views rely on, and out of reach of a
+        # caller who goes on to change x.
+        x = torch.empty_like(e).copy_(x.detach())
         with torch.no_grad():
             values, kept = self._primal(x)
             if check:
@@ -113,20 +136,22 @@ class Trace:
         values = self._fn(x)
         return values if isinstance(values, tuple) else (values,)
 
-    def _record(self, outputs: tuple[Tensor, ...]) -> fx.GraphModule:
-        def joint(
-            x: Tensor, v: Tensor, *us: Tensor
-        ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
-            values, tangents = jvp(self._evaluate, (x,), (v,))[:2]
-            cotangents = []
-            for index, u in enumerate(us):
-                pull = vjp(lambda z, index=index: self._evaluate(z)[index], x)[1]
-                cotangents.append(pull(u)[0])
-            return values, tangents, tuple(cotangents)
+    def _joint(
+        self, x: Tensor, v: Tensor, *us: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return f(x), J v and J' u of every output: what is recorded."""
+        values, tangents = jvp(self._evaluate, (x,), (v,))[:2]
+        cotangents = []
+        for index, u in enumerate(us):
+            pull = vjp(lambda z, index=index: self._evaluate(z)[index], x)[1]
+            cotangents.append(pull(u)[0])
+        return values, tangents, tuple(cotangents)
 
+    def _record(self, outputs: tuple[Tensor, ...]) -> fx.GraphModule:
         x = self._example
-        us = [torch.ones_like(y) for y in outputs]
-        graph_module: fx.GraphModule = make_fx(functionalize(joint))(x, torch.ones_like(x), *us)
+        # Directions come as rows of a block: contiguous, whatever the layout of x and f(x).
+        v, *us = (torch.ones(z.shape, dtype=z.dtype, device=z.device) for z in (x, *outputs))
+        graph_module: fx.GraphModule = make_fx(functionalize(self._joint))(x, v, *us)
         remove_identities(graph_module)
         merge_equal_nodes(graph_module)
         return graph_module
@@ -162,16 +187,44 @@ class Trace:
         graph.eliminate_dead_code()
         self._primal = fx.GraphModule(recorded, graph)
 
+    def _rehearse(self) -> None:
+        """Check that the recording, replayed at the example, gives what torch.func gives there."""
+        maps = self.at(self._example, check=False)
+        v, *us = (_direction(z) for z in (self._example, *(m.value for m in maps)))
+        values, tangents, cotangents = self._joint(self._example, v, *us)
+        self._compare([m.value for m in maps], values)
+        for index, (m, u) in enumerate(zip(maps, us, strict=True)):
+            # A derivative that vanishes is rounding error on the scale of the value.
+            floor = torch.finfo(u.dtype).eps ** 0.5 * values[index].abs().max().item()
+            for block, replayed in (
+                (tangents[index], m.push(torch.stack([v, 2 * v]))),
+                (cotangents[index], m.pull(torch.stack([u, 2 * u]))),
+            ):
+                if not agree(replayed, torch.stack([block, 2 * block]), floor):
+                    raise TraceError(
+                        f"the recorded derivative of output {index} is not the function's own; it "
+                        'is random, keeps state, or shows a bug; use derivatives="transforms"'
+                    )
+
     def _compare(self, recorded: Sequence[Tensor], actual: Sequence[Tensor]) -> None:
         for index, (ours, theirs) in enumerate(zip(recorded, actual, strict=True)):
-            tolerance = torch.finfo(ours.dtype).eps ** 0.5
-            scale = theirs.abs().max().item()
-            if not torch.allclose(ours, theirs, rtol=0, atol=tolerance * scale, equal_nan=True):
+            if not agree(ours, theirs):
                 raise TraceError(
                     f"output {index} of the function differs from its recording at this point "
                     "(control flow or constants that depend on the input); use "
                     'derivatives="transforms"'
                 )
+
+
+def _versions(tensors: Sequence[Tensor]) -> list[int]:
+    """Return how often each tensor was changed in place; inference tensors do not count."""
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
+def _direction(like: Tensor) -> Tensor:
+    """Return a direction without symmetry, the same at every call; no random state is touched."""
+    angles = torch.arange(like.numel(), dtype=torch.float64).mul_(0.7)
+    return angles.cos().to(like.device, like.dtype).reshape(like.shape)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,253 @@
+"""The map from the input, or a layer, to a layer: values, Jacobians and the chain rule."""
+
+import pytest
+import torch
+from torch import nn
+
+from jvpsvd import JacobianOperator, depths, layer_map
+from jvpsvd.errors import ModelError
+from jvpsvd.networks import layer_maps
+
+DTYPES = [torch.float32, torch.float64]
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+def network(dtype=torch.float64):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean.normal_()
+    return (
+        nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1),
+            nn.Sequential(norm, nn.ReLU(inplace=True)),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16, 5),
+            nn.Tanh(),
+        )
+        .to(dtype)
+        .eval()
+    )
+
+
+def point(dtype=torch.float64):
+    return torch.randn(1, 2, 4, 4, dtype=dtype, generator=torch.Generator().manual_seed(1))
+
+
+def jacobian(fn, x):
+    return torch.func.jacrev(lambda z: fn(z.clone()))(x).detach().reshape(-1, x.numel())
+
+
+def dense(J):
+    return J @ torch.eye(J.shape[1], dtype=J.dtype)
+
+
+PREFIXES = {"0": 1, "1": 2, "2": 3, "4": 5, "output": 6}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("to", PREFIXES)
+def test_from_the_input_it_is_the_network_cut_off_there(to, dtype):
+    net, x = network(dtype), point(dtype)
+    head = net[: PREFIXES[to]]
+    f, z = layer_map(net, x, to=to)
+    assert z is x
+    near = {"rtol": 0, "atol": TOLERANCE[dtype]}
+    torch.testing.assert_close(f(z), head(x), **near)
+    torch.testing.assert_close(f(2 * x), head(2 * x), **near)
+    torch.testing.assert_close(dense(JacobianOperator(f, z)), jacobian(head, x), **near)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("derivatives", ["trace", "transforms"])
+@pytest.mark.parametrize(
+    ("since", "to"), [("0", "output"), ("0", "1"), ("1.0", "2"), ("1", "4"), ("4", "5")]
+)
+def test_between_layers_the_chain_rule_holds(since, to, derivatives, dtype):
+    net, x = network(dtype), point(dtype)
+
+    def operator(**cut):
+        f, z = layer_map(net, x, **cut)
+        return JacobianOperator(f, z, derivatives=derivatives)
+
+    whole, first, second = operator(to=to), operator(to=since), operator(to=to, since=since)
+    near = {"rtol": 0, "atol": TOLERANCE[dtype]}
+    torch.testing.assert_close(dense(second @ first), dense(whole), **near)
+    torch.testing.assert_close(second.value, whole.value, **near)
+    assert dense(whole).abs().max() > 1e-3
+
+
+def test_between_layers_it_is_the_tail_of_the_network():
+    net, x = network(), point()
+    f, z = layer_map(net, x, to="output", since="1")
+    tail = net[2:]
+    torch.testing.assert_close(z, net[:2](x))
+    torch.testing.assert_close(f(3 * z), tail(3 * z))
+    torch.testing.assert_close(dense(JacobianOperator(f, z)), jacobian(tail, z.detach()))
+
+
+def test_an_in_place_layer_after_the_cut_leaves_the_point_alone():
+    net, x = network(), point()
+    f, z = layer_map(net, x, to="output", since="1.0")
+    before = z.clone()
+    assert before.min() < 0  # the in-place ReLU that follows would have changed it
+    f(z)
+    assert z.equal(before)
+
+
+def test_an_in_place_layer_at_the_input_leaves_the_point_alone():
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 2))
+    x = torch.tensor([[-1.0, 2.0]])
+    f, z = layer_map(net, x, to="1")
+    f(z)
+    assert z.tolist() == [[-1.0, 2.0]]
+
+
+def test_the_model_runs_no_further_than_the_place():
+    class Bomb(nn.Module):
+        armed = False
+
+        def forward(self, x):
+            if self.armed:
+                raise AssertionError("ran past the cut")
+            return x
+
+    net = nn.Sequential(nn.Linear(2, 2), Bomb())
+    f, z = layer_map(net, torch.ones(1, 2), to="0")
+    net[1].armed = True
+    torch.testing.assert_close(f(z), net[0](z))
+
+
+def test_from_a_container_and_into_one():
+    net, x = network(), point()
+    f, z = layer_map(net, x, to="1", since="1.1")
+    identity = JacobianOperator(f, z)
+    torch.testing.assert_close(dense(identity), torch.eye(64, dtype=torch.float64))
+
+
+def test_each_call_of_a_reused_module_is_a_place_of_its_own():
+    torch.manual_seed(0)
+    shared = nn.Linear(3, 3).double()
+    net = nn.Sequential(shared, nn.Tanh(), shared, nn.Sigmoid())
+    x = torch.randn(1, 3, dtype=torch.float64)
+    first, z = layer_map(net, x, to="0@1")
+    torch.testing.assert_close(first(z), shared(x))
+    second, z = layer_map(net, x, to="0@2")
+    torch.testing.assert_close(second(z), shared(shared(x).tanh()))
+    between, z = layer_map(net, x, to="0@2", since="0@1")
+    torch.testing.assert_close(z, shared(x))
+    torch.testing.assert_close(
+        dense(JacobianOperator(between, z)), jacobian(lambda v: shared(v.tanh()), z.detach())
+    )
+
+
+def test_the_input_may_be_a_dict_or_tuple_when_a_place_stands_for_it():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Linear(3, 4), nn.Linear(2, 4)
+            self.head = nn.Tanh()
+
+        def forward(self, a, b):
+            return self.head(self.left(a) * self.right(b))
+
+    torch.manual_seed(0)
+    net = Two().double()
+    a, b = torch.randn(1, 3, dtype=torch.float64), torch.randn(1, 2, dtype=torch.float64)
+    for x in ((a, b), {"b": b, "a": a}):
+        f, z = layer_map(net, x, to="output", since="left")
+        torch.testing.assert_close(z, net.left(a))
+        torch.testing.assert_close(f(2 * z), (2 * z * net.right(b)).tanh())
+        with pytest.raises(ModelError, match="name the place to differentiate from with since="):
+            layer_map(net, x, to="output")
+
+
+def test_token_ids_are_differentiated_from_their_embedding():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(7, 4), nn.LayerNorm(4), nn.Linear(4, 2)).double()
+    f, z = layer_map(net, torch.tensor([[1, 5, 2]]), to="2", since="0")
+    assert z.shape == (1, 3, 4)
+    torch.testing.assert_close(dense(JacobianOperator(f, z)), jacobian(net[1:], z.detach()))
+
+
+def test_several_places_in_one_pass():
+    net, x = network(), point()
+    wanted = ["output", "0", "1.0", "1", "0"]  # an in-place ReLU follows 1.0
+    values = layer_maps(net, x, wanted)(x)
+    for name, value in zip(wanted, values, strict=True):
+        torch.testing.assert_close(value, layer_map(net, x, to=name)[0](x))
+    torch.testing.assert_close(values[2], net[1][0](net[0](x)))
+    assert values[2].min() < 0
+
+
+def test_a_transformer_layer_keeps_the_places_it_was_asked_for():
+    torch.manual_seed(0)
+    net = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval().double()
+    x = torch.randn(1, 3, 4, dtype=torch.float64)
+    f, z = layer_map(net, x, to="linear2", since="norm1")
+    torch.testing.assert_close(f(z), net.linear2(net.linear1(z).relu()))
+
+
+@pytest.mark.parametrize(
+    ("to", "since", "message"),
+    [
+        ("convolution", None, "no place 'convolution' among the 9 depths.*there are 0, 1.0"),
+        ("outptu", None, "did you mean output"),
+        ("output", "1.3", "no place '1.3'.*did you mean 1.1 or 1.0"),
+        ("", None, "no place ''"),
+        ("0", "4", "since='4' is not computed before to='0'; exchange them"),
+        ("1.0", "1", "since='1' is not computed before to='1.0'"),
+        ("4", "4", "since='4' is not computed before to='4'"),
+        ("0@1", None, "no place '0@1'"),
+    ],
+)
+def test_names_that_cannot_be_cut_at(to, since, message):
+    with pytest.raises(ModelError, match=message) as caught:
+        layer_map(network(), point(), to=to, since=since)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reused_module_must_be_numbered():
+    shared = nn.ReLU()
+    net = nn.Sequential(shared, nn.Linear(2, 2), shared)
+    with pytest.raises(ModelError, match="'0' is called 2 times; say which: 0@1, 0@2"):
+        layer_map(net, torch.ones(1, 2), to="0")
+    with pytest.raises(ModelError, match=r"no place '0@3'.*did you mean 0@"):
+        layer_map(net, torch.ones(1, 2), to="0@3")
+
+
+def test_a_model_in_training_mode_is_refused():
+    with pytest.raises(ModelError, match="training mode"):
+        layer_map(network().train(), point(), to="output")
+
+
+def test_a_path_that_is_not_taken_again_is_an_error():
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rare = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.rare(x) if x.sum() > 0 else x
+
+    net = Sometimes()
+    f, z = layer_map(net, torch.ones(1, 2), to="rare")
+    torch.testing.assert_close(f(z), net.rare(z))
+    with pytest.raises(ModelError, match=r"never reached call 1 of 'rare'.*another path"):
+        f(-z)
+
+
+def test_hooks_are_removed_after_every_call():
+    net, x = network(), point()
+    f, z = layer_map(net, x, to="2", since="0")
+    f(z)
+    JacobianOperator(f, z) @ torch.ones(z.numel(), dtype=z.dtype)
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_a_module_name_may_hold_an_at_sign():
+    net = nn.ModuleDict({"a@b": nn.Linear(2, 2)})
+    net.forward = lambda x: net["a@b"](x)
+    assert [place.name for place in depths(net, torch.ones(1, 2))] == ["a@b", "output"]
+    f, z = layer_map(net, torch.ones(1, 2), to="a@b")
+    torch.testing.assert_close(f(z), net["a@b"](z))

