@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from jvpsvd.operators import LinearOperator
+from jvpsvd.svd.products import longest_product
 from jvpsvd.svd.triplets import Triplets, column_lengths, worst_orthonormality
 
 _MIXTURES = 2
@@ -63,14 +64,20 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> Certificate:
 
     A mixture ω gives A(Vω) − U S ω, whose expected squared length is the mean squared residual; so
     two products in each direction check all k triplets at once, independently of the solver.
+
+    Raises:
+        NonFiniteError: If a product holds NaN or infinity.
     """
     k = triplets.s.shape[0]
     generator = torch.Generator().manual_seed(seed + 1)
     signs = torch.randint(0, 2, (k, _MIXTURES), generator=generator) * 2 - 1
     mixtures = (signs / math.sqrt(k)).to(dtype=A.dtype, device=A.device)
     scaled = triplets.s[:, None] * mixtures
-    ahead = A.matmat(triplets.V @ mixtures) - triplets.U @ scaled
-    back = A.rmatmat(triplets.U @ mixtures) - triplets.V @ scaled
+    images = A.matmat(triplets.V @ mixtures)
+    preimages = A.rmatmat(triplets.U @ mixtures)
+    longest_product(A, images, "forward", "mixtures of all right vectors")
+    longest_product(A, preimages, "reverse", "mixtures of all left vectors")
+    ahead, back = images - triplets.U @ scaled, preimages - triplets.V @ scaled
     lengths = column_lengths(torch.cat([ahead, back]))
     top = float(triplets.s[0])
     rounding = _ROUNDING * torch.finfo(A.dtype).eps * top * math.sqrt(k)

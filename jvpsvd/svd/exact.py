@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jvpsvd.errors import NonFiniteError
 from jvpsvd.operators import LinearOperator, columns
+from jvpsvd.svd.dense import dense_svd
 from jvpsvd.svd.orthonormal import orthonormal_images
+from jvpsvd.svd.products import check_scale, longest_product
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.triplets import Triplets, residual_lengths
 
@@ -44,22 +45,22 @@ class Exact:
         )
         fro2 = float(torch.linalg.vector_norm(matrix, dtype=torch.float64) ** 2)
         evidence = f"all {A.shape[1]} products of the shorter side were taken"
-        return Triplets(s, residuals, U, V, fro2, 0.0, True, evidence)
+        return Triplets(s, residuals, U, V, fro2, 0.0, True, evidence, k)
 
     def _assemble(self, A: LinearOperator, k: int, report: Callable[[Progress], None]) -> Tensor:
         m, n = A.shape
+        longest = 0.0
         rows = torch.empty(n, m, dtype=A.dtype, device=A.device)
         for start in range(0, n, self.block_size):
             stop = min(n, start + self.block_size)
             unit = torch.zeros(stop - start, n, dtype=A.dtype, device=A.device)
             unit[torch.arange(stop - start), torch.arange(start, stop)] = 1
             rows[start:stop] = A.matmat(unit.T).T
-            if not torch.isfinite(rows[start:stop]).all():
-                raise NonFiniteError(
-                    f"a forward product of the {m} x {n} operator holds NaN or infinity (unit "
-                    f"vectors {start} to {stop - 1}); check the function at this point"
-                )
+            where = f"unit vectors {start} to {stop - 1}"
+            found = longest_product(A, rows[start:stop].T, "forward", where)
+            longest = max(longest, found)
             report(Progress(k * stop // n, k, 1.0 - stop / n, A.products))
+        check_scale(longest, rows)
         return rows.T
 
 
@@ -67,11 +68,11 @@ def _decompose(matrix: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return (U, s, V) of the k leading triplets of an (m, n) matrix, m ≥ n."""
     dtype = matrix.dtype
     if matrix.numel() <= _DIRECT_ENTRIES:
-        U, s, Vh = torch.linalg.svd(matrix.double(), full_matrices=False)
+        U, s, Vh = dense_svd(matrix.double())
         return columns(U[:, :k].to(dtype)), s[:k].to(dtype), columns(Vh[:k].T.to(dtype))
     if dtype == torch.float64:
         Q, R = torch.linalg.qr(matrix)
-        X, s, Yh = torch.linalg.svd(R)
+        X, s, Yh = dense_svd(R)
         return columns(Q @ X[:, :k]), s[:k], columns(Yh[:k].T)
     # A float64 Gram matrix of float32 columns is exact to 1e-8 s₁, below their own rounding; a
     # float32 one would lose every value under 3e-4 s₁.

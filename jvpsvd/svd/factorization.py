@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jvpsvd.errors import NonFiniteError
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.basis import GrowingColumns
+from jvpsvd.svd.dense import dense_svd
 from jvpsvd.svd.orthonormal import Extension, extend, random_columns
-from jvpsvd.svd.triplets import column_lengths
+from jvpsvd.svd.products import Direction, check_scale, longest_product
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Factorization:
         self._scale = 0.0
         self.refills = 0
         """Random columns that stood in for lost rank."""
+        self.steps = 0
+        """Blocks that V and U were expanded by."""
 
     @property
     def size(self) -> int:
@@ -137,6 +139,7 @@ class Factorization:
         following = self._extend(self.V, Z)
         self._next = following.block
         self._R = torch.nn.functional.pad(following.outer, (old, 0))
+        self.steps += 1
 
     def add_random(self, width: int) -> None:
         """Widen the next block by random columns, orthogonal to everything so far.
@@ -153,22 +156,18 @@ class Factorization:
 
     def ritz(self, k: int) -> Ritz:
         """Return the k leading approximate triplets, by the SVD of B in float64."""
-        left, s, right = torch.linalg.svd(self._B)
+        left, s, right = dense_svd(self._B)
         k = min(k, self.size)
         estimates = torch.linalg.vector_norm(self._R @ left[:, :k], dim=0)
         return Ritz(s[:k], left[:, :k], right[:k].T, estimates)
 
-    def _product(self, block: Tensor, direction: str) -> Tensor:
+    def _product(self, block: Tensor, direction: Direction) -> Tensor:
         A = self._operator
         W = A.matmat(block) if direction == "forward" else A.rmatmat(block)
-        lengths = column_lengths(W)
-        if not torch.isfinite(lengths).all():
-            raise NonFiniteError(
-                f"a {direction} product of the {A.shape[0]} x {A.shape[1]} operator holds NaN or "
-                f"infinity (block of {block.shape[1]} vectors after {self.size}); check the "
-                "function at this point"
-            )
-        self._scale = max(self._scale, float(lengths.max()))
+        done = self.size if direction == "forward" else self.size - block.shape[1]
+        where = f"block of {block.shape[1]} vectors after {done}"
+        self._scale = max(self._scale, longest_product(A, W, direction, where))
+        check_scale(self._scale, W)
         return W
 
     def _extend(self, basis: Tensor, W: Tensor) -> Extension:

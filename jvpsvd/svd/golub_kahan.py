@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
@@ -19,6 +20,10 @@ from jvpsvd.svd.triplets import Triplets, column_lengths, residual_lengths
 
 # The recurrence does not see rounding in the products, so it has to end a little below the goal.
 _SAFETY = 0.7
+# Copies of one value differ by rounding: in units of eps · s₁.
+_ROUNDING = 10.0
+# Residuals, relative to s₁, down to which crowded values are first sharpened.
+_TELLING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class GolubKahan:
         )
         state.initialize()
         fro2, fro2_error = _frobenius(state)
-        goal = _SAFETY * tol
+        goal = aim = _SAFETY * tol
         history: list[tuple[int, float]] = []
         due, probed = k, False
         while not (state.exhausted or state.size >= limit):
@@ -63,36 +68,75 @@ class GolubKahan:
                 ritz = state.ritz(k)
                 worst = _worst(ritz)
                 report(_progress(ritz, goal, A))
-                if worst <= goal:
-                    probed = self._nothing_was_missing(state, ritz, goal)
+                if worst <= aim and aim > _TELLING and self._trusted(ritz, tol, A.dtype) < k:
+                    # Sharper residuals tell crowded values apart for less than a long probe costs.
+                    aim /= 10
+                elif worst <= aim:
+                    probed = self._nothing_was_missing(state, ritz, tol, limit)
                     if probed:
                         break
                     history.clear()
+                    due = state.size
+                    continue
                 history.append((state.size, worst))
-                due = _next_check(history, goal, self.block_size)
+                due = _next_check(history, aim, self.block_size)
             state.expand()
         ritz = state.ritz(k)
         report(_progress(ritz, goal, A))
+        complete = probed or state.exhausted
         if state.exhausted:
+            fro2, fro2_error = float((column_lengths(state.AV) ** 2).sum()), 0.0
             evidence = "the bases span the whole space"
         elif probed:
-            evidence = (
-                f"{self.probe_width} random columns, expanded {self.probe_steps} times after "
-                "convergence, raised no value"
-            )
+            evidence = "random columns, expanded after convergence, raised no value"
         else:
-            evidence = f"none: the bases were full ({state.size} columns) before convergence"
-        return _measured(state, ritz, fro2, fro2_error, probed or state.exhausted, evidence)
+            evidence = f"none: the bases were full ({state.size} columns)"
+        trusted = k if complete else self._trusted(ritz, tol, A.dtype)
+        return _measured(state, ritz, fro2, fro2_error, complete, evidence, trusted)
 
-    def _nothing_was_missing(self, state: Factorization, before: Ritz, goal: float) -> bool:
-        """Expand with random columns beside the Krylov block; see whether a leading value rises."""
-        state.add_random(self.probe_width)
-        for _ in range(self.probe_steps):
-            if not state.exhausted:
-                state.expand()
-        after = state.ritz(before.s.shape[0])
-        allowed = goal * float(after.s[0])
-        return bool((after.s - before.s <= allowed).all() and (after.estimates <= allowed).all())
+    def _nothing_was_missing(
+        self, state: Factorization, before: Ritz, tol: float, limit: int
+    ) -> bool:
+        """Expand with random columns beside the Krylov block; see whether a leading value rises.
+
+        A block of b random columns meets at most b copies of a repeated value. So where b values
+        look alike, and others follow, b columns are added and given as many steps as the start
+        block had; elsewhere few columns and steps will do.
+        """
+        crowded = self._trusted(before, tol, state.V.dtype) < before.s.shape[0]
+        width = self.block_size if crowded else self.probe_width
+        steps = max(self.probe_steps, state.steps if crowded else 0)
+        state.add_random(width)
+        goal = _SAFETY * tol
+        look = self.probe_steps
+        for step in range(1, steps + 1):
+            if state.exhausted or state.size >= limit:
+                return False
+            state.expand()
+            if step in (look, steps):
+                look *= 2
+                after = state.ritz(before.s.shape[0])
+                allowed = goal * float(after.s[0])
+                if (after.s - before.s > allowed).any() or (after.estimates > allowed).any():
+                    return False
+        return True
+
+    def _trusted(self, ritz: Ritz, tol: float, dtype: torch.dtype) -> int:
+        """Count the leading values that are right to tol · s₁ even if values are missing.
+
+        The first b values in a row that their residuals and rounding do not tell apart may stand
+        for more; these would displace all values more than a tolerance below the first of them.
+        """
+        s, links = ritz.s, self.block_size - 1
+        if s.shape[0] <= links:
+            return s.shape[0]
+        rounding = _ROUNDING * torch.finfo(dtype).eps * s[0]
+        reach = ritz.estimates[:-1] + ritz.estimates[1:] + rounding
+        linked = torch.nn.functional.pad((s[:-1] - s[1:] <= reach).cumsum(0), (1, 0))
+        crowds = (linked[links:] - linked[: linked.shape[0] - links] == links).nonzero()
+        if len(crowds) == 0:
+            return s.shape[0]
+        return int((s >= s[int(crowds[0])] - tol * s[0]).sum())
 
 
 def _worst(ritz: Ritz) -> float:
@@ -134,7 +178,13 @@ def _frobenius(state: Factorization) -> tuple[float, float]:
 
 
 def _measured(
-    state: Factorization, ritz: Ritz, fro2: float, fro2_error: float, complete: bool, evidence: str
+    state: Factorization,
+    ritz: Ritz,
+    fro2: float,
+    fro2_error: float,
+    complete: bool,
+    evidence: str,
+    trusted: int,
 ) -> Triplets:
     def like(coefficients: Tensor) -> Tensor:
         return coefficients.to(dtype=state.V.dtype, device=state.V.device)
@@ -144,4 +194,4 @@ def _measured(
     residuals = residual_lengths(
         s, U, V, lambda part: state.AV @ right[:, part], lambda part: state.AtU @ left[:, part]
     )
-    return Triplets(s, residuals, U, V, fro2, fro2_error, complete, evidence)
+    return Triplets(s, residuals, U, V, fro2, fro2_error, complete, evidence, trusted)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.operators import columns
+from jvpsvd.svd.dense import dense_svd
 
 _PASSES = 5
 # A column that keeps less than this share of its length under a projection was mostly rounding.
@@ -119,9 +120,10 @@ def orthonormal_images(images: Tensor, s: Tensor, generator: torch.Generator) ->
         part = slice(start, start + _COLUMNS_AT_ONCE)
         new = extend(U[:, :start], images[:, part], floor=floor, generator=generator)
         scale = s[part].double().cpu().clamp_min(floor or 1.0)
-        # The orthogonal matrix nearest to the coefficients keeps each column beside its image.
-        X, _, Yh = torch.linalg.svd(new.outer / scale)
-        U[:, part] = new.block @ (X @ Yh).to(dtype=U.dtype, device=U.device)
+        # In the order of s, so that columns of rounding noise cannot turn those before them.
+        Q, R = torch.linalg.qr(new.outer / scale)
+        turned = torch.where(R.diagonal() < 0, -Q, Q)
+        U[:, part] = new.block @ turned.to(dtype=U.dtype, device=U.device)
     return U
 
 
@@ -145,7 +147,7 @@ def _factor(W: Tensor, floor: float) -> tuple[Tensor, Tensor]:
     """
     if W.dtype == torch.float64:
         Q, R = torch.linalg.qr(W)
-        X, lengths, Yh = torch.linalg.svd(R, full_matrices=False)
+        X, lengths, Yh = dense_svd(R)
         rank = int((lengths > floor).sum())
         return columns(Q @ X[:, :rank]), (lengths[:rank, None] * Yh[:rank]).cpu()
     wide = W.double()

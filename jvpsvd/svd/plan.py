@@ -76,8 +76,8 @@ def plan(
         raise ArgumentError(
             f"method={method!r} is unknown; use one of {', '.join(map(repr, METHODS))}"
         )
-    if block_size is not None and block_size < 1:
-        raise ArgumentError(f"block_size={block_size} must be at least 1")
+    if block_size is not None and not (isinstance(block_size, int) and block_size >= 1):
+        raise ArgumentError(f"block_size={block_size} must be a whole number, at least 1")
     budget = parse_memory(memory) if memory is not None else _physical_memory() // 2
     result = (m + n) * k * itemsize
     exact_bytes = result + short * long * itemsize + 4 * short * short * 8

@@ -10,6 +10,7 @@ from torch import Tensor
 from jvpsvd.operators import Products
 from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.plan import Plan
+from jvpsvd.svd.triplets import Triplets
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class SVDResult:
     residuals: Tensor
     """(k,) measured max(|J v − s u|, |J' u − s v|), in the units of s."""
     converged: Tensor
-    """(k,) bool: residual ≤ tol · s[0], and the certificate is sound."""
+    """(k,) bool: residual ≤ tol · s[0], certificate sound, no missing value can displace it."""
     products: Products
     """Forward and reverse products spent, the certificate's own included."""
     method: str
@@ -60,8 +61,12 @@ class SVDResult:
         return f"<SVDResult: {self}>"
 
 
-def converged_mask(residuals: Tensor, s: Tensor, tol: float, sound: bool) -> Tensor:
-    """Return which triplets meet the tolerance; none does when the certificate is not sound."""
+def converged_mask(triplets: Triplets, tol: float, sound: bool) -> Tensor:
+    """Return which triplets meet the tolerance and cannot be displaced by a missing value.
+
+    None does when the certificate is not sound.
+    """
     if not sound:
-        return torch.zeros_like(residuals, dtype=torch.bool)
-    return residuals <= tol * s[0]
+        return torch.zeros_like(triplets.residuals, dtype=torch.bool)
+    index = torch.arange(triplets.s.shape[0], device=triplets.s.device)
+    return (triplets.residuals <= tol * triplets.s[0]) & (index < triplets.trusted)

@@ -99,7 +99,7 @@ def svds(
         s=triplets.s,
         Vh=triplets.V.T if vectors else None,
         residuals=triplets.residuals,
-        converged=converged_mask(triplets.residuals, triplets.s, tol, certificate.sound),
+        converged=converged_mask(triplets, tol, certificate.sound),
         products=operator.products.since(before),
         method=chosen.method,
         seconds=time.perf_counter() - began,

@@ -33,6 +33,8 @@ class Triplets:
     """Whether something was done that would have shown a missing value."""
     evidence: str
     """What that was, in words."""
+    trusted: int
+    """How many leading triplets no missing value can displace; all k if complete."""
 
     def transposed(self) -> Triplets:
         """Return the triplets of A'."""
@@ -45,6 +47,7 @@ class Triplets:
             self.fro2_error,
             self.complete,
             self.evidence,
+            self.trusted,
         )
 
 

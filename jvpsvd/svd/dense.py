@@ -1,0 +1,33 @@
+"""The singular value decomposition of a matrix in memory, which must not fail."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def dense_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the thin (U, s, Vh) of a finite matrix.
+
+    LAPACK's divide and conquer, which is torch's only choice on the CPU, gives up on some
+    matrices with many repeated values; QR iteration, slower, takes those.
+
+    >>> dense_svd(torch.eye(2))[1]
+    tensor([1., 1.])
+    """
+    try:
+        U, s, Vh = torch.linalg.svd(matrix, full_matrices=False)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        return _by_qr_iteration(matrix)
+    return U, s, Vh
+
+
+def _by_qr_iteration(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    import scipy.linalg
+
+    U, s, Vh = scipy.linalg.svd(matrix.cpu().numpy(), full_matrices=False, lapack_driver="gesvd")
+    return (
+        torch.from_numpy(U).to(matrix.device),
+        torch.from_numpy(s).to(matrix.device),
+        torch.from_numpy(Vh).to(matrix.device),
+    )

@@ -1,0 +1,65 @@
+"""What the products of a solver are checked for."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError, NonFiniteError
+from jvpsvd.operators import LinearOperator
+from jvpsvd.operators.base import TransposedOperator
+from jvpsvd.svd.triplets import column_lengths
+
+Direction = Literal["forward", "reverse"]
+
+
+def longest_product(A: LinearOperator, W: Tensor, direction: Direction, where: str) -> float:
+    """Return the length of the longest column of a product W of A.
+
+    Args:
+        A: The operator; of a transpose, the message names what was transposed.
+        W: A block that A returned.
+        direction: Which product W is.
+        where: Which vectors were multiplied, in words.
+
+    Raises:
+        NonFiniteError: If W holds NaN or infinity.
+    """
+    if not torch.isfinite(W).all():
+        if isinstance(A, TransposedOperator):
+            A, direction = A.T, "reverse" if direction == "forward" else "forward"
+        raise NonFiniteError(
+            f"a {direction} product of the {A.shape[0]} x {A.shape[1]} operator holds NaN or "
+            f"infinity ({where}); check the function at this point"
+        )
+    return float(column_lengths(W).max())
+
+
+def check_scale(longest: float, W: Tensor) -> None:
+    """Refuse an operator whose rounding errors, or their squares, are no normal numbers.
+
+    Residuals of such an operator would read 0, and everything would look converged.
+
+    Args:
+        longest: Length of its longest product so far.
+        W: One of its products.
+
+    Raises:
+        ArgumentError: If the length is too small or too large, and not exactly 0.
+
+    >>> check_scale(1e-18, torch.tensor([[1e-18]]))
+    >>> check_scale(0.0, torch.tensor([[1e-200]], dtype=torch.float64))
+    Traceback (most recent call last):
+    ArgumentError: products of about 1e-200 ...
+    """
+    kind, wide = torch.finfo(W.dtype), torch.finfo(torch.float64)
+    low = max(kind.tiny, math.sqrt(wide.tiny)) / kind.eps
+    high = math.sqrt(wide.max) * wide.eps
+    if not low <= longest <= high and bool(W.any()):
+        raise ArgumentError(
+            f"products of about {float(W.abs().max()):.0e} are outside what residuals can be "
+            f"measured for in {W.dtype}; multiply the operator by a number that brings it nearer 1"
+        )

@@ -1,0 +1,131 @@
+import dataclasses
+
+import pytest
+import torch
+from svd_problems import Diagonal, line, repeat, spectrum, with_values
+
+from jvpsvd import LinearOperator, MatrixOperator, svds
+from jvpsvd.errors import ConvergenceWarning
+from jvpsvd.svd.certificate import certify
+from jvpsvd.svd.exact import Exact
+
+METHODS = ("golub-kahan", "exact")
+
+
+class WrongTranspose(LinearOperator):
+    """Products of two different matrices."""
+
+    def __init__(self, forward, reverse):
+        super().__init__(forward.shape, forward.dtype)
+        self.forward, self.reverse = forward, reverse
+
+    def _matmat(self, V):
+        return self.forward @ V
+
+    def _rmatmat(self, U):
+        return self.reverse.T @ U
+
+
+class Noisy(MatrixOperator):
+    """Products that are another time other products."""
+
+    generator = torch.Generator().manual_seed(0)
+
+    def _matmat(self, V):
+        image = super()._matmat(V)
+        return image + 1e-2 * torch.randn(image.shape, dtype=V.dtype, generator=self.generator)
+
+    def _rmatmat(self, U):
+        image = super()._rmatmat(U)
+        return image + 1e-2 * torch.randn(image.shape, dtype=U.dtype, generator=self.generator)
+
+
+@pytest.fixture
+def matrix():
+    return with_values(line(2, 0.5, 60), 90, 60)
+
+
+@pytest.fixture
+def solved(matrix):
+    A = MatrixOperator(matrix)
+    return A, Exact().solve(A, 10, 1e-5, lambda look: None)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(90, 60), (60, 90)])
+@pytest.mark.parametrize("k", [5, 60])
+def test_a_wrong_transpose_never_converges(method, shape, k):
+    A = with_values(line(2, 0.5, 60), *shape)
+    B = A + 1e-3 * with_values(line(1, 0, 60), *shape, seed=7)
+    with pytest.warns(ConvergenceWarning):
+        result = svds(WrongTranspose(A, B), k, method=method)
+    assert not result.converged.any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_products_that_do_not_repeat_never_converge(matrix, method):
+    with pytest.warns(ConvergenceWarning):
+        result = svds(Noisy(matrix), 10, method=method)
+    assert not result.converged.any()
+
+
+def test_a_good_answer_is_sound(solved):
+    certificate = certify(*solved, seed=0)
+    assert certificate.sound
+    assert certificate.orthonormality < 1e-13
+    assert certificate.mixture < 1e-13
+    assert "sound" in str(certificate)
+
+
+@pytest.mark.parametrize("change", [0.01, -0.01])
+def test_a_value_that_is_not_there_is_unsound(solved, change):
+    A, triplets = solved
+    s = triplets.s.clone()
+    s[3] += change
+    certificate = certify(A, dataclasses.replace(triplets, s=s), seed=0)
+    assert not certificate.sound
+    assert "NOT SOUND" in str(certificate)
+
+
+def test_the_same_triplet_twice_is_unsound(solved):
+    A, triplets = solved
+    twice = torch.tensor([0, 0, *range(2, 10)])
+    doubled = dataclasses.replace(
+        triplets, s=triplets.s[twice], U=triplets.U[:, twice], V=triplets.V[:, twice]
+    )
+    certificate = certify(A, doubled, seed=0)
+    assert certificate.orthonormality == pytest.approx(1)
+    assert not certificate.sound
+
+
+def test_vectors_of_another_operator_are_unsound(solved):
+    _, triplets = solved
+    other = MatrixOperator(with_values(line(2, 0.5, 60), 90, 60, seed=3))
+    assert not certify(other, triplets, seed=0).sound
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_energy_is_a_share_of_the_whole(method):
+    s = spectrum("harmonic", 50)
+    certificate = svds(with_values(s, 70, 50), 10, method=method).certificate
+    share = float((s[:10] ** 2).sum() / (s**2).sum())
+    error = share * certificate.fro2_error / certificate.fro2
+    assert certificate.energy_share == pytest.approx(share, abs=4 * error + 1e-9)
+
+
+def test_all_values_hold_all_energy():
+    certificate = svds(with_values(line(1, 0, 30), 30, 40), 30, method="exact").certificate
+    assert certificate.energy_share == pytest.approx(1)
+    assert certificate.fro2_error == 0
+
+
+def test_values_behind_an_unprobed_crowd_do_not_count_as_converged():
+    """Bases too small to look for more copies: those found are right, what follows may not be."""
+    truth = torch.cat([repeat(1, 60), line(0.9, 0.1, 940)])
+    memory = (30 * 2000 + 340 * 4000) * 8
+    with pytest.warns(ConvergenceWarning, match="not shown complete"):
+        result = svds(Diagonal(truth), 30, tol=1e-2, method="golub-kahan", memory=memory)
+    assert result.residuals.max() <= 1e-2
+    assert result.s[-1] < 0.9
+    assert result.converged.sum() == 16
+    assert (result.s[result.converged] > 0.999).all()

@@ -1,0 +1,75 @@
+import pytest
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.svd import parse_memory, plan
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("shape", [(1000, 150528), (150528, 1000), (10, 10), (1, 5)])
+def test_a_short_side_is_taken_whole(shape):
+    short = min(shape)
+    chosen = plan(shape, 4, max(1, short // 2), memory="8GiB")
+    assert chosen.method == "exact"
+    assert chosen.predicted_products == short
+
+
+def test_few_triplets_of_a_large_operator_are_iterated():
+    chosen = plan((15680, 150528), 4, 500, memory="8GiB")
+    assert chosen.method == "golub-kahan"
+    assert 500 < chosen.max_size <= 15680
+    assert chosen.predicted_products < 15680
+
+
+def test_a_budget_too_small_for_the_matrix_makes_auto_iterate():
+    assert plan((4000, 4000), 8, 1500, memory="2GiB").method == "exact"
+    assert plan((4000, 4000), 8, 1500, memory="400MiB").method == "golub-kahan"
+
+
+@pytest.mark.parametrize("method", ["golub-kahan", "exact"])
+def test_a_method_asked_for_is_taken(method):
+    chosen = plan((300, 400), 4, 10, method=method)
+    assert chosen.method == method
+    assert chosen.reason == "asked for"
+
+
+@pytest.mark.parametrize("method", ["auto", "golub-kahan", "exact"])
+def test_no_budget_is_silently_exceeded(method):
+    with pytest.raises(ArgumentError, match=r"more than memory=1MiB .*raise memory"):
+        plan((5000, 5000), 4, 100, method=method, memory="1MiB")
+
+
+def test_what_fits_the_memory_limits_the_bases():
+    per_column, result = 2 * 2000 * 4, 2000 * 20 * 4
+    chosen = plan((1000, 1000), 4, 20, method="golub-kahan", memory=result + 77 * per_column)
+    assert chosen.max_size == 77
+
+
+@pytest.mark.parametrize(("block_size", "expected"), [(None, 16), (5, 5), (999, 100)])
+def test_the_block_is_no_wider_than_the_shorter_side(block_size, expected):
+    chosen = plan((100, 300), 4, 3, method="golub-kahan", block_size=block_size)
+    assert chosen.block_size == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (1, 1),
+        ("1", 1),
+        ("3b", 3),
+        ("2k", 2048),
+        ("2 KB", 2048),
+        ("1.5 MiB", 3 * MIB // 2),
+        ("4GiB", 4096 * MIB),
+        ("4g", 4096 * MIB),
+        (" 1TiB ", MIB * MIB),
+    ],
+)
+def test_sizes_are_read(text, size):
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", [0, -5, "0", "", "GiB", "four", "4 XB", "-1GiB", "1e9 GiB", True])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ArgumentError, match="is not a size"):
+        parse_memory(text)

@@ -1,0 +1,80 @@
+import pytest
+import torch
+from svd_problems import line, spectrum, with_values
+
+from jvpsvd import MatrixOperator, svds
+
+METHODS = ("golub-kahan", "exact")
+DTYPES = (torch.float32, torch.float64)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(70, 40), (40, 70), (40, 40)])
+def test_the_parts_fit_together(shape, method, dtype):
+    matrix = with_values(spectrum("harmonic", 40), *shape).to(dtype)
+    result = svds(matrix, 7, method=method)
+    m, n = shape
+    assert (result.U.shape, result.s.shape, result.Vh.shape) == ((m, 7), (7,), (7, n))
+    assert {result.U.dtype, result.s.dtype, result.Vh.dtype, result.residuals.dtype} == {dtype}
+    assert result.method == result.plan.method == method
+    assert (result.s[:-1] >= result.s[1:]).all()
+    near = 50 * torch.finfo(dtype).eps
+    assert (result.U.T @ result.U - torch.eye(7)).abs().max() < near
+    assert (result.Vh @ result.Vh.T - torch.eye(7)).abs().max() < near
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(70, 40), (40, 70)])
+@pytest.mark.parametrize("tol", [1e-1, 1e-5])
+def test_residuals_are_those_of_real_products(shape, method, dtype, tol):
+    matrix = with_values(spectrum("line", 40), *shape).to(dtype)
+    result = svds(matrix, 9, tol=tol, method=method)
+    A, U, s, V = (part.double() for part in (matrix, result.U, result.s, result.Vh.T))
+    forward = torch.linalg.vector_norm(A @ V - U * s, dim=0)
+    reverse = torch.linalg.vector_norm(A.T @ U - V * s, dim=0)
+    rounding = 30 * torch.finfo(dtype).eps
+    assert (torch.maximum(forward, reverse) - result.residuals).abs().max() < rounding
+    assert torch.equal(result.converged, result.residuals <= tol * result.s[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_products_are_those_of_this_solve_alone(method):
+    A = MatrixOperator(with_values(spectrum("harmonic", 200), 200, 300))
+    A.matmat(torch.ones(300, 5, dtype=torch.float64))
+    before = A.products
+    result = svds(A, 10, method=method)
+    assert result.products == A.products.since(before)
+    assert svds(A, 10, method=method).products == result.products
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_values_alone_are_the_same_values(method):
+    matrix = with_values(spectrum("harmonic", 40), 50, 40)
+    full, bare = (svds(matrix, 6, method=method, vectors=wanted) for wanted in (True, False))
+    assert bare.U is None
+    assert bare.Vh is None
+    assert torch.equal(full.s, bare.s)
+    assert torch.equal(full.residuals, bare.residuals)
+
+
+def test_dimension_counts_the_values_above_a_threshold():
+    result = svds(torch.diag(line(5, 1, 9)), 6)
+    assert result.dimension() == 6
+    assert result.dimension(3.9) == 3
+    assert result.dimension(6) == 0
+
+
+def test_it_reads_as_a_sentence():
+    text = repr(svds(with_values(line(3, 1, 20), 20, 20), 4))
+    assert "4 of 4 triplets converged to 1e-05 s1 (exact, " in text
+    assert "s from 3 to" in text
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_graph_is_recorded(method):
+    matrix = with_values(line(1, 0, 20), 20, 20).requires_grad_()
+    result = svds(matrix, 3, method=method)
+    assert not result.s.requires_grad
+    assert not result.U.requires_grad

@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from jvpsvd import svds
+from jvpsvd.errors import ArgumentError
+
+A = torch.eye(6, 9)
+
+
+@pytest.mark.parametrize("k", [0, -1, 7, 9, 2.0, "3", None, True])
+def test_k(k):
+    with pytest.raises(ArgumentError, match=r"6 x 9 operator; k must be .* from 1 to min.* = 6"):
+        svds(A, k)
+
+
+@pytest.mark.parametrize("tol", [0, -1e-5, 1, 2.0, float("nan"), float("inf"), "1e-5", None, True])
+def test_tol(tol):
+    with pytest.raises(ArgumentError, match="must lie between 0 and 1"):
+        svds(A, 2, tol=tol)
+
+
+@pytest.mark.parametrize("method", ["arpack", "", None, "Exact"])
+def test_method(method):
+    with pytest.raises(ArgumentError, match="use one of 'auto', 'golub-kahan', 'exact'"):
+        svds(A, 2, method=method)
+
+
+@pytest.mark.parametrize("block_size", [0, -3, 2.5, "16"])
+def test_block_size(block_size):
+    with pytest.raises(ArgumentError, match="block_size"):
+        svds(A, 2, block_size=block_size)
+
+
+@pytest.mark.parametrize("memory", [0, -1, "4 XB", "lots", True, ""])
+def test_memory(memory):
+    with pytest.raises(ArgumentError, match="is not a size"):
+        svds(A, 2, memory=memory)
+
+
+def test_too_little_memory_is_refused_before_any_product():
+    with pytest.raises(ArgumentError, match=r"needs .* GiB .* lower k or raise memory"):
+        svds(torch.ones(1000, 1000), 100, memory="1MiB")
+
+
+@pytest.mark.parametrize("choice", ["error", None, True, "WARN"])
+def test_on_unconverged(choice):
+    with pytest.raises(ArgumentError, match='use "warn", "raise" or "ignore"'):
+        svds(A, 2, on_unconverged=choice)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_dtypes(dtype):
+    with pytest.raises(ArgumentError, match="float32 or float64"):
+        svds(A.to(dtype), 2)
+
+
+@pytest.mark.parametrize("matrix", [A.long(), A.cfloat(), [[1.0]], "matrix", torch.ones(3)])
+def test_what_is_no_real_matrix(matrix):
+    with pytest.raises(ArgumentError):
+        svds(matrix, 1)
