@@ -1,0 +1,43 @@
+"""The embedded default: 20 ImageNet photos that come with the package foolbox (MIT)."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from jvpsvd.data.pack import Photo, pack
+from jvpsvd.data.shards import find_shards
+from jvpsvd.errors import ShardError
+
+
+def demo_photos() -> list[Photo]:
+    """Return the 20 photos, labelled by their ILSVRC class index; foolbox itself is not imported.
+
+    Raises:
+        ShardError: If the package is not installed.
+    """
+    package = importlib.util.find_spec("foolbox")
+    if package is None or not package.submodule_search_locations:
+        raise ShardError("the demo's photos need the package foolbox; install jvpsvd[demo]")
+    found = []
+    for file in Path(package.submodule_search_locations[0], "data").glob("imagenet_*.jpg"):
+        match = re.fullmatch(r"imagenet_(\d+)_(\d+)", file.stem)
+        if match is not None:
+            found.append(Photo(file, file.stem, int(match[2]), {"class": match[2]}))
+    return sorted(found, key=lambda photo: photo.key)
+
+
+def demo_shards(run: Path) -> list[Path]:
+    """Return the photos as a shard in `run`/shards, packed at the first call.
+
+    Raises:
+        ShardError: If the package is not installed, or `run` exists and is not a run.
+    """
+    folder = run / "shards"
+    if not any(folder.glob("*.tar")):
+        photos = demo_photos()
+        if run.exists() and not (run / "run.json").exists() and any(run.iterdir()):
+            raise ShardError(f"--out {run} exists and is not a run; choose another folder")
+        pack(photos, folder, stem="foolbox")
+    return find_shards(str(folder))

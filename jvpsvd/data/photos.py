@@ -1,0 +1,77 @@
+"""Photos as network inputs: bytes decoded by Pillow, resized, cropped and normalised."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from jvpsvd.errors import PhotoError
+from jvpsvd.networks import PhotoInput
+
+PHOTO_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "tif", "tiff", "gif")
+"""File endings that count as photos, in shards and in folders."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+def decode_photo(data: bytes, photo_input: PhotoInput) -> Tensor:
+    """Return the input x of shape (1, 3, size, size), float32, of an encoded photo.
+
+    The photo is turned upright (EXIF), converted to RGB, resized so that its shorter side has
+    `photo_input.resize` pixels, cropped to the middle square, and normalised channel by channel:
+    (value / scale − mean) / std.
+
+    Raises:
+        PhotoError: If the bytes are not a photo of a known format, are cut short, or promise more
+            pixels than Pillow's limit against decompression bombs (179 million).
+
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (40, 30), (255, 0, 0)).save(file, "PNG")
+    >>> x = decode_photo(file.getvalue(), PhotoInput(size=8, resize=10, mean=(0, 0, 0)))
+    >>> x.shape, round(float(x[0, 0, 0, 0] * 0.229), 4)
+    (torch.Size([1, 3, 8, 8]), 1.0)
+    """
+    square = _square(_open(data), photo_input)
+    values = np.asarray(square, dtype=np.float32)
+    if photo_input.channels == "BGR":
+        values = values[:, :, ::-1]
+    mean, std = (np.asarray(v, dtype=np.float32) for v in (photo_input.mean, photo_input.std))
+    normalised = (values / np.float32(photo_input.scale) - mean) / std
+    return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1))[None])
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            # Odd EXIF blocks, and sizes up to Pillow's limit: above, it raises before it decodes.
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            return _as_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # Pillow's plugins raise what the bytes make them raise
+        first = (str(error).strip() or "no message").splitlines()[0]
+        reason = "are not a photo" if "cannot identify" in first else f"do not decode ({first})"
+        raise PhotoError(f"{len(data)} bytes that {reason}; replace the file") from error
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow clips 16-bit values to 255 instead of scaling them.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _square(image: Image.Image, photo_input: PhotoInput) -> Image.Image:
+    size, shorter = photo_input.size, min(image.size)
+    width, height = (max(size, round(side * photo_input.resize / shorter)) for side in image.size)
+    resized = image.resize((width, height), _FILTERS[photo_input.interpolation])
+    left, top = (width - size) // 2, (height - size) // 2
+    return resized.crop((left, top, left + size, top + size))

@@ -1,0 +1,219 @@
+"""Labelled photos in WebDataset shards: tar files whose members are read, never executed.
+
+A sample is a run of members with one key: `KEY.jpg` (or another photo suffix), with optional
+`KEY.cls` (class index) and `KEY.json` (an object that may hold a wnid). As in WebDataset the key is
+the member's name up to the first dot of its last part. `walk` reads headers and labels only;
+`read_photos` streams the payload through WebDataset's own tar reader, without its openers (`pipe:`
+runs a shell) and without `decode` (which runs pickles). Member names are strings, never paths.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+import tarfile
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from braceexpand import braceexpand
+from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
+
+from jvpsvd.data.photos import PHOTO_SUFFIXES
+from jvpsvd.errors import ShardError
+
+_LABEL_BYTES = 1 << 16
+# Members that WebDataset keeps for itself.
+_META = r"__[^/]*__($|/)"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample of a shard, as its headers and labels describe it."""
+
+    shard: str
+    """File name of the shard."""
+    key: str
+    """WebDataset key."""
+    offset: int
+    """Byte where the photo's payload begins; −1 without a photo."""
+    size: int
+    """Bytes of the photo."""
+    label: int | None
+    """Class index from `.cls`."""
+    wnid: str | None
+    """WordNet id from `.json`."""
+    problem: str = ""
+    """Kind of failure that is known before decoding; empty if there is none."""
+    message: str = ""
+    """The problem in words."""
+
+
+def find_shards(pattern: str) -> list[Path]:
+    """Return the shards of a folder, file, glob or brace range ("train-{0000..0009}.tar"), sorted.
+
+    Raises:
+        ShardError: If nothing is there, a file of a range is missing, two shards share a file name
+            (rows could not tell them apart), or the pattern is not a local path.
+    """
+    if re.match(r"[a-z][a-z0-9+.-]*:", pattern):
+        raise ShardError(f"shards '{pattern}': only local files are read; give a path")
+    found: list[Path] = []
+    for part in sorted(set(braceexpand(pattern))):
+        path = Path(part)
+        if path.is_dir():
+            found += sorted(path.glob("*.tar"))
+        elif path.is_file():
+            found.append(path)
+        elif glob.has_magic(part):
+            found += sorted(Path(name) for name in glob.glob(part))  # noqa: PTH207 -- any root
+        else:
+            raise ShardError(f"no shard at {part}; give a folder, a .tar file or a pattern of them")
+    if not found:
+        raise ShardError(f"no .tar file matches {pattern}; 'jvpsvd pack' makes shards of photos")
+    names = [path.name for path in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ShardError(f"two shards are named {twice}; rename one, rows are told apart by name")
+    return found
+
+
+def walk(shard: Path) -> list[Sample]:
+    """List the samples of a shard from its headers and labels, without reading a photo.
+
+    Keys that repeat or are scattered, samples without a photo, unreadable labels and the sample at
+    which a shard is cut short come back with their `problem` set.
+
+    Raises:
+        ShardError: If the file cannot be read as an uncompressed tar at all.
+    """
+    try:
+        with shard.open("rb") as file:
+            groups, cut = _groups(file)
+            length = shard.stat().st_size
+            samples = [_sample(shard.name, key, members, file) for key, members in groups]
+    except (OSError, tarfile.TarError) as error:
+        raise ShardError(f"{shard} cannot be read as a tar file: {error}") from error
+    return _with_problems(samples, length, cut)
+
+
+def read_photos(shard: Path, samples: Sequence[Sample]) -> Iterator[tuple[Sample, bytes | None]]:
+    """Yield (sample, photo bytes) of the samples asked for, in the order of the shard.
+
+    A sample that the shard no longer delivers as `walk` saw it comes last, with None.
+    """
+    wanted = {sample.key: sample for sample in samples}
+    try:
+        with shard.open("rb") as file:
+            for key, photo in _stream(file, shard.name, set(wanted)):
+                sample = wanted.get(key)
+                if sample is not None and len(photo) == sample.size:
+                    del wanted[key]
+                    yield sample, photo
+                if not wanted:
+                    break
+    except OSError:
+        pass  # the shard went away: what it still owed follows
+    for sample in wanted.values():
+        yield sample, None
+
+
+def _stream(file: BinaryIO, name: str, keys: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    def is_wanted(member: str) -> bool:
+        key, suffix = base_plus_ext(member)
+        return key in keys and suffix.lower() in PHOTO_SUFFIXES
+
+    def stop(error: Exception) -> bool:
+        return False  # a broken shard ends here; the caller says which samples are missing
+
+    opened = [{"url": name, "stream": file}]
+    members = tar_file_expander(opened, handler=stop, select_files=is_wanted)
+    for group in group_by_keys(members, handler=stop):
+        photo = next((group[s] for s in PHOTO_SUFFIXES if s in group), None)
+        if photo is not None:
+            yield group["__key__"], photo
+
+
+_Group = tuple[str, dict[str, list[tarfile.TarInfo]]]
+
+
+def _groups(file: BinaryIO) -> tuple[list[_Group], bool]:
+    """Return runs of members with one key, and whether the tar ends before its end mark."""
+    groups: list[_Group] = []
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                key, suffix = base_plus_ext(member.name)
+                if key is None or not member.isreg() or re.match(_META, member.name):
+                    continue
+                if not groups or groups[-1][0] != key:
+                    groups.append((key, {}))
+                groups[-1][1].setdefault(suffix.lower(), []).append(member)
+            end = tar.offset
+    except tarfile.ReadError:
+        if not groups:
+            raise
+        return groups, True
+    file.seek(end)
+    # tarfile takes a missing or garbled header for the end; only zeros are one.
+    return groups, file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE)
+
+
+def _sample(
+    shard: str, key: str, members: dict[str, list[tarfile.TarInfo]], file: BinaryIO
+) -> Sample:
+    photos = [member for s in PHOTO_SUFFIXES for member in members.get(s, [])]
+    sample = Sample(
+        shard,
+        key,
+        offset=photos[0].offset_data if photos else -1,
+        size=photos[0].size if photos else 0,
+        label=None,
+        wnid=None,
+    )
+    if not photos:
+        return _failed(sample, "no-photo", f"no photo among {', '.join(sorted(members))}")
+    if any(len(copies) > 1 for copies in members.values()) or len(photos) > 1:
+        return _failed(sample, "duplicate-key", "several members of one kind share this key")
+    try:
+        label = members.get("cls")
+        if label:
+            sample = replace(sample, label=int(_payload(label[0], file)))
+        record = members.get("json")
+        if record:
+            sample = replace(sample, wnid=_wnid(json.loads(_payload(record[0], file))))
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        return _failed(sample, "bad-label", f"label cannot be read: {error}")
+    return sample
+
+
+def _payload(member: tarfile.TarInfo, file: BinaryIO) -> str:
+    if member.size > _LABEL_BYTES:
+        raise ValueError(f"{member.size} bytes are too many for a label")
+    file.seek(member.offset_data)
+    return file.read(member.size).decode().strip()
+
+
+def _wnid(record: Any) -> str | None:
+    wnid = record.get("wnid") if isinstance(record, dict) else None
+    return wnid if isinstance(wnid, str) and re.fullmatch(r"n\d{8}", wnid) else None
+
+
+def _with_problems(samples: list[Sample], length: int, cut: bool) -> list[Sample]:
+    counts: dict[str, int] = {}
+    for sample in samples:
+        counts[sample.key] = counts.get(sample.key, 0) + 1
+    kept: dict[str, Sample] = {}
+    for index, sample in enumerate(samples):
+        if counts[sample.key] > 1:
+            sample = _failed(sample, "duplicate-key", "this key comes back later in the shard")
+        elif cut and (index == len(samples) - 1 or sample.offset + sample.size > length):
+            sample = _failed(sample, "truncated", "the shard is cut short in or after this sample")
+        kept.setdefault(sample.key, sample)
+    return list(kept.values())
+
+
+def _failed(sample: Sample, problem: str, message: str) -> Sample:
+    return replace(sample, problem=problem, message=message)

@@ -1,0 +1,155 @@
+import json
+from pathlib import Path
+
+import pytest
+from shard_making import encoded, sample_members, write_tar
+
+from jvpsvd.data import find_shards, read_photos, walk
+from jvpsvd.errors import ShardError
+
+
+def test_walk_lists_samples_with_labels_and_wnids(tmp_path):
+    wnid = json.dumps({"wnid": "n01443537"}).encode()
+    members = [("a/b.jpg", encoded(0)), ("a/b.cls", b"7\n"), ("a/b.json", wnid), ("c.PNG", b"x")]
+    first, second = walk(write_tar(tmp_path / "s.tar", members))
+    assert (first.key, first.label, first.wnid, first.problem) == ("a/b", 7, "n01443537", "")
+    assert (second.key, second.label, second.wnid, second.size) == ("c", None, None, 1)
+
+
+def test_offset_and_size_point_at_the_photo(shard):
+    data = shard.read_bytes()
+    for index, sample in enumerate(walk(shard)):
+        assert data[sample.offset : sample.offset + sample.size] == encoded(index)
+
+
+def test_photos_come_back_as_written(shard):
+    samples = walk(shard)
+    read = dict(read_photos(shard, samples[1:3]))
+    assert read == {samples[1]: encoded(1), samples[2]: encoded(2)}
+
+
+@pytest.mark.parametrize("cut", [1, 300, 700])
+def test_shard_cut_inside_its_last_sample_keeps_the_others(tmp_path, cut):
+    members = [m for i in range(3) for m in sample_members(f"photo{i}", i, i)]
+    whole = write_tar(tmp_path / "s.tar", members)
+    last = walk(whole)[-1]
+    whole.write_bytes(whole.read_bytes()[: last.offset + cut])
+    *good, broken = walk(whole)
+    assert [sample.problem for sample in good] == ["", ""]
+    assert broken.problem == "truncated"
+    assert [photo for _, photo in read_photos(whole, good)] == [encoded(0), encoded(1)]
+
+
+def test_shard_cut_on_a_member_boundary_is_seen(tmp_path):
+    whole = write_tar(
+        tmp_path / "s.tar", [m for i in range(3) for m in sample_members("abc"[i], i, i)]
+    )
+    boundary = walk(whole)[2].offset - 512
+    whole.write_bytes(whole.read_bytes()[:boundary])
+    assert [sample.problem for sample in walk(whole)] == ["", "truncated"]
+
+
+def test_garbled_header_in_the_middle_is_seen(tmp_path):
+    whole = write_tar(
+        tmp_path / "s.tar", [m for i in range(3) for m in sample_members("abc"[i], i, i)]
+    )
+    data = bytearray(whole.read_bytes())
+    header = walk(whole)[2].offset - 512
+    data[header : header + 512] = b"\xff" * 512
+    whole.write_bytes(bytes(data))
+    assert [sample.problem for sample in walk(whole)] == ["", "truncated"]
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ([("a.cls", b"1")], "no-photo"),
+        ([("a.jpg", b"1"), ("a.jpg", b"2")], "duplicate-key"),
+        ([("a.jpg", b"1"), ("a.png", b"2")], "duplicate-key"),
+        ([("a.jpg", b"1"), ("a.cls", b"dog")], "bad-label"),
+        ([("a.jpg", b"1"), ("a.cls", b"\xff")], "bad-label"),
+        ([("a.jpg", b"1"), ("a.json", b"{")], "bad-label"),
+        ([("a.jpg", b"1"), ("a.json", b" " * (1 << 17))], "bad-label"),
+    ],
+)
+def test_problems_are_known_before_decoding(tmp_path, members, problem):
+    good = sample_members("good", 0, 0)
+    samples = walk(write_tar(tmp_path / "s.tar", [*members, *good]))
+    assert [sample.problem for sample in samples] == [problem, ""]
+    assert samples[0].message
+
+
+def test_scattered_key_is_listed_once_and_not_guessed(tmp_path):
+    members = [("a.jpg", b"1"), ("b.jpg", b"2"), ("a.cls", b"3"), ("c.jpg", b"4")]
+    samples = walk(write_tar(tmp_path / "s.tar", members))
+    assert [(s.key, s.problem) for s in samples] == [("a", "duplicate-key"), ("b", ""), ("c", "")]
+
+
+@pytest.mark.parametrize("wnid", ["../../etc", 7, "n1", None, "n01443537x"])
+def test_wnid_that_is_none_is_dropped(tmp_path, wnid):
+    members = [("a.jpg", b"1"), ("a.json", json.dumps({"wnid": wnid}).encode())]
+    assert walk(write_tar(tmp_path / "s.tar", members))[0].wnid is None
+
+
+def test_names_are_strings_never_paths(tmp_path):
+    inside = tmp_path / "deep" / "er"
+    inside.mkdir(parents=True)
+    members = [("../../evil.jpg", b"1"), ("/tmp/evil.jpg", b"2"), ("x.pyd", b"3"), ("x.jpg", b"4")]  # noqa: S108
+    shard = write_tar(inside / "s.tar", members)
+    read = {sample.key: photo for sample, photo in read_photos(shard, walk(shard))}
+    assert read["x"] == b"4"
+    assert set(tmp_path.rglob("*evil*")) == set()
+
+
+def test_payload_that_changed_since_the_walk_comes_back_as_none(tmp_path, shard):
+    samples = walk(shard)
+    write_tar(shard, [("photo0.jpg", encoded(0)), ("photo1.jpg", b"shorter")])
+    read = [photo for _, photo in read_photos(shard, samples[:2])]
+    assert read == [encoded(0), None]
+
+
+def test_shard_that_went_away_gives_none(shard):
+    samples = walk(shard)
+    shard.unlink()
+    assert [photo for _, photo in read_photos(shard, samples)] == [None] * 4
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 100, b"plain text " * 100])
+def test_file_that_is_no_tar_is_one_error(tmp_path, data):
+    file = tmp_path / "s.tar"
+    file.write_bytes(data)
+    with pytest.raises(ShardError, match="cannot be read as a tar file"):
+        walk(file)
+
+
+def test_empty_tar_has_no_samples(tmp_path):
+    assert walk(write_tar(tmp_path / "s.tar", [])) == []
+
+
+def test_patterns(tmp_path):
+    for name in ("t-00.tar", "t-01.tar", "t-02.tar", "other.txt"):
+        (tmp_path / name).touch()
+    every = [tmp_path / f"t-0{i}.tar" for i in range(3)]
+    assert find_shards(str(tmp_path)) == every
+    assert find_shards(f"{tmp_path}/t-*.tar") == every
+    assert find_shards(f"{tmp_path}/t-{{00..01}}.tar") == every[:2]
+    assert find_shards(str(every[1])) == every[1:2]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("{here}/t-{{00..03}}.tar", "no shard at .*t-03.tar"),
+        ("{here}/nothing", "no shard at"),
+        ("{here}/x-*.tar", "no .tar file matches"),
+        ("pipe:cat /etc/passwd", "only local files"),
+        ("https://example.org/a.tar", "only local files"),
+        ("{here}/{{t-00,sub/t-00}}.tar", "two shards are named t-00.tar"),
+    ],
+)
+def test_patterns_that_are_refused(tmp_path, pattern, message):
+    (tmp_path / "sub").mkdir()
+    for name in ("t-00.tar", "t-01.tar", "t-02.tar", "sub/t-00.tar"):
+        Path(tmp_path, name).touch()
+    with pytest.raises(ShardError, match=message):
+        find_shards(pattern.format(here=tmp_path))
