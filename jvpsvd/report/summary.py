@@ -1,0 +1,122 @@
+"""The rows of a run, gathered depth by depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from rich.table import Table
+
+from jvpsvd.survey import Store
+
+
+@dataclass(frozen=True)
+class DepthSummary:
+    """All photos with values at one depth."""
+
+    layer: str
+    shape: tuple[int, int]
+    """(m, n) of the Jacobian."""
+    s: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+    """(photos, k) singular values, descending along rows."""
+    worst_residual: float
+    """Largest residual over photos, relative to σ₁ of its photo."""
+    unconverged: int
+    """Triplets, over photos, that missed the tolerance."""
+    products: float
+    """Forward and reverse products, mean over photos."""
+    energy: float
+    """Share of ‖J‖²_F that the k values hold, mean over photos."""
+    seconds: float
+    """Wall time, mean over photos."""
+    failed: int
+    """Photos without values."""
+
+    @property
+    def photos(self) -> int:
+        """Photos with values."""
+        return self.s.shape[0]
+
+    @property
+    def dimension(self) -> float:
+        """Count of σ ≥ 1, mean over photos (Mototake & Ikegami, section 6); at most k is seen."""
+        return float((self.s >= 1).sum(axis=1).mean()) if self.photos else float("nan")
+
+
+def summarize(store: Store) -> list[DepthSummary]:
+    """Return one summary per depth of a run, in the order of the network."""
+    n = int(np.prod((3, store.spec.photo_input.size, store.spec.photo_input.size)))
+    rows = store.rows()
+    summaries = []
+    for depth in store.depths:
+        here = [row for row in rows if row.layer == depth.name]
+        good = [row for row in here if row.status == "ok"]
+        relative = [max(row.residuals) / row.s[0] for row in good if row.s[0] > 0]
+        energies = [float(np.square(row.s).sum()) / row.fro2 for row in good if row.fro2]
+        summaries.append(
+            DepthSummary(
+                layer=depth.name,
+                shape=(depth.numel, n),
+                s=np.array([row.s for row in good]).reshape(len(good), store.spec.k),
+                worst_residual=max(relative, default=0.0),
+                unconverged=sum(row.k - row.converged for row in good),
+                products=_mean([row.products_forward + row.products_reverse for row in good]),
+                energy=_mean(energies),
+                seconds=_mean([row.seconds for row in good]),
+                failed=len(here) - len(good),
+            )
+        )
+    return summaries
+
+
+def table(store: Store, summaries: list[DepthSummary]) -> Table:
+    """Return the summaries as a table for a terminal: means over photos, worst residuals."""
+    k = store.spec.k
+    made = Table(
+        title=f"{store.spec.model}, k = {k}: means over photos",
+        caption=f"residual: worst of all triplets, over σ1 (tol {store.spec.tol:g}); "
+        f"2k = {2 * k} products is the least for k triplets of unknown vectors",
+        title_justify="left",
+        caption_justify="left",
+    )
+    made.add_column("depth", no_wrap=True)
+    headings = (
+        "m x n",
+        "photos",
+        "σ1",
+        f"σ{k}",
+        "σ ≥ 1",
+        "energy",
+        "residual",
+        "missed",
+        "products",
+        "s",
+    )
+    for heading in headings:
+        made.add_column(heading, justify="right", no_wrap=True)
+    for depth in summaries:
+        made.add_row(*_cells(depth, k))
+    return made
+
+
+def _cells(depth: DepthSummary, k: int) -> list[str]:
+    failed = f" (+{depth.failed} failed)" if depth.failed else ""
+    cells = [depth.layer, f"{depth.shape[0]} x {depth.shape[1]}", f"{depth.photos}{failed}"]
+    if not depth.photos:
+        return cells
+    at_least = "≥ " if depth.dimension == k else ""
+    return [
+        *cells,
+        f"{depth.s[:, 0].mean():.4g}",
+        f"{depth.s[:, -1].mean():.4g}",
+        f"{at_least}{depth.dimension:.4g}",
+        f"{100 * depth.energy:.0f} %",
+        f"{depth.worst_residual:.0e}",
+        str(depth.unconverged),
+        f"{depth.products:.0f}",
+        f"{depth.seconds:.1f}",
+    ]
+
+
+def _mean(values: list[float] | list[int]) -> float:
+    return float(np.mean(values)) if values else float("nan")

@@ -1,0 +1,111 @@
+"""A row of the results: one sample at one depth."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from jvpsvd.data import Sample
+from jvpsvd.svd import SVDResult
+
+SCHEMA = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("label", pa.int64()),
+        ("wnid", pa.string()),
+        ("layer", pa.string()),
+        ("status", pa.string()),
+        ("message", pa.string()),
+        ("s", pa.list_(pa.float64())),
+        ("residuals", pa.list_(pa.float64())),
+        ("converged", pa.int64()),
+        ("k", pa.int64()),
+        ("method", pa.string()),
+        ("products_forward", pa.int64()),
+        ("products_reverse", pa.int64()),
+        ("fro2", pa.float64()),
+        ("seconds", pa.float64()),
+    ]
+)
+"""Columns of `spectra/*.parquet`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample at one depth: its singular values, or the reason why there are none."""
+
+    shard: str
+    key: str
+    label: int | None
+    wnid: str | None
+    layer: str
+    status: str
+    """"ok", or the kind of failure."""
+    message: str
+    """The failure, or what could not be certified, in words."""
+    k: int
+    s: list[float] = field(default_factory=list)
+    """Descending."""
+    residuals: list[float] = field(default_factory=list)
+    converged: int = 0
+    """Triplets that met the tolerance."""
+    method: str = ""
+    products_forward: int = 0
+    products_reverse: int = 0
+    fro2: float | None = None
+    """Squared Frobenius norm of the Jacobian, exact or estimated."""
+    seconds: float = 0.0
+
+
+def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
+    """Return the row of a solved depth; with an unsound certificate, a failure without values."""
+    k = result.s.shape[0]
+    if not result.certificate.sound:
+        return failure(sample, layer, k, "unsound", str(result.certificate))
+    converged = int(result.converged.sum())
+    return Row(
+        shard=sample.shard,
+        key=sample.key,
+        label=sample.label,
+        wnid=sample.wnid,
+        layer=layer,
+        status="ok",
+        message="" if converged == k else f"{k - converged} of {k} triplets missed the tolerance",
+        k=k,
+        s=result.s.tolist(),
+        residuals=result.residuals.tolist(),
+        converged=converged,
+        method=result.method,
+        products_forward=result.products.forward,
+        products_reverse=result.products.reverse,
+        fro2=result.certificate.fro2,
+        seconds=result.seconds,
+    )
+
+
+def failure(sample: Sample, layer: str, k: int, status: str, message: str) -> Row:
+    """Return the row of a depth that has no values, with the reason in one line."""
+    return Row(
+        shard=sample.shard,
+        key=sample.key,
+        label=sample.label,
+        wnid=sample.wnid,
+        layer=layer,
+        status=status,
+        message=" ".join(message.split())[:500],
+        k=k,
+    )
+
+
+def to_table(rows: Sequence[Row]) -> pa.Table:
+    """Return rows as an Arrow table of `SCHEMA`."""
+    return pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=SCHEMA)
+
+
+def from_table(table: pa.Table) -> list[Row]:
+    """Return the rows of an Arrow table of `SCHEMA`."""
+    return [Row(**record) for record in table.to_pylist()]

@@ -1,0 +1,189 @@
+"""What a run computes: everything that its numbers depend on, in one frozen record."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jvpsvd.errors import ArgumentError, ModelError
+from jvpsvd.networks import Depth, Model, PhotoInput, depths
+
+NUMERICS = 1
+"""Raised when a change of jvpsvd alters values by more than rounding; old rows are then stale."""
+
+_DEFAULT_DEPTHS = 5
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The identity of a run: two runs of equal specs have equal rows (up to the device)."""
+
+    model: str
+    """Model specification."""
+    weights_sha256: str
+    """Hash of the weights."""
+    photo_input: PhotoInput
+    """Preprocessing."""
+    shards: tuple[str, ...]
+    """File names of the shards, in order."""
+    layers: tuple[str, ...]
+    """Depths, in the order of the network."""
+    k: int
+    """Triplets per depth."""
+    tol: float
+    """Residual, relative to s₁, under which a triplet counts as converged."""
+    seed: int = 0
+    """Of the solver."""
+    limit: int | None = None
+    """At most so many samples, in the order of the shards."""
+    per_class: int | None = None
+    """At most so many samples of each label."""
+    vectors: bool = False
+    """Whether singular vectors are stored."""
+    dtype: str = "float32"
+    """Of photos, products and vectors."""
+    numerics: int = NUMERICS
+    """Version of the numerics."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as JSON types."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> Spec:
+        """Return the spec that `to_json` wrote.
+
+        Raises:
+            ArgumentError: If fields are missing or unknown.
+        """
+        try:
+            inputs: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in record["photo_input"].items()
+            }
+            lists = {name: tuple(record[name]) for name in ("shards", "layers")}
+            return Spec(**{**record, **lists, "photo_input": PhotoInput(**inputs)})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ArgumentError(f"not the spec of a run: {error}") from error
+
+    def difference(self, other: Spec) -> str:
+        """Return the first field in which the specs differ, in words; empty if none does.
+
+        >>> one = Spec("m", "w", PhotoInput(), ("a.tar",), ("output",), 5, 1e-5)
+        >>> one.difference(dataclasses.replace(one, k=7))
+        'k = 5, now 7'
+        """
+        for field in dataclasses.fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if mine != theirs:
+                return f"{field.name} = {_brief(mine)}, now {_brief(theirs)}"
+        return ""
+
+
+def specify(
+    model: Model,
+    shards: Sequence[Path],
+    *,
+    layers: Sequence[str] | None = None,
+    k: int = 500,
+    tol: float = 1e-5,
+    seed: int = 0,
+    limit: int | None = None,
+    per_class: int | None = None,
+    vectors: bool = False,
+) -> tuple[Spec, list[Depth]]:
+    """Return the spec of a run, and the depths it visits, after checking that it can be done.
+
+    Args:
+        model: The network.
+        shards: Files, as `find_shards` returns them.
+        layers: Names from `depths`, or None for five spread over the network, or ["all"].
+        k: Triplets per depth.
+        tol: Relative residual.
+        seed: Of the solver.
+        limit: At most so many samples.
+        per_class: At most so many samples of each label.
+        vectors: Whether to store singular vectors.
+
+    Raises:
+        ModelError: If a layer is unknown.
+        ArgumentError: If k, tol, limit or per_class is out of range, k above min(m, n) of a layer
+            included.
+    """
+    for name, count in (("limit", limit), ("per-class", per_class)):
+        if count is not None and count < 1:
+            raise ArgumentError(f"{name} {count} must be at least 1")
+    if not 0 < tol < 1:
+        raise ArgumentError(f"tol={tol} must lie between 0 and 1")
+    chosen = choose_depths(model, k, layers)
+    spec = Spec(
+        model=model.spec,
+        weights_sha256=model.weights_sha256,
+        photo_input=model.photo_input,
+        shards=tuple(path.name for path in shards),
+        layers=tuple(depth.name for depth in chosen),
+        k=k,
+        tol=tol,
+        seed=seed,
+        limit=limit,
+        per_class=per_class,
+        vectors=vectors,
+    )
+    return spec, chosen
+
+
+def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[Depth]:
+    """Return the named depths in the order of the network; see `specify`."""
+    example = torch.zeros(model.photo_input.shape)
+    if k < 1:
+        raise ArgumentError(f"k={k} must be at least 1")
+    places = depths(model.module, example)
+    if layers is None:
+        return _spread(places, k)
+    if list(layers) == ["all"]:
+        return _large_enough(places, k, example.numel())
+    for name in layers:
+        if name not in {place.name for place in places}:
+            near = difflib.get_close_matches(name, [place.name for place in places], n=3)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise ModelError(
+                f"no layer '{name}' in {model.spec}; {hint}'jvpsvd layers --model {model.spec}' "
+                "lists them"
+            )
+    chosen = [place for place in places if place.name in layers]
+    for place in chosen:
+        short = min(place.numel, example.numel())
+        if k > short:
+            raise ArgumentError(
+                f"k={k} triplets asked of layer '{place.name}', whose Jacobian is {place.numel} x "
+                f"{example.numel()}; k must be at most {short}"
+            )
+    return chosen
+
+
+def _spread(places: list[Depth], k: int) -> list[Depth]:
+    """Return five of the coarse places (names at most one dot deep), evenly apart, the last one."""
+    coarse = [place for place in places if place.name.count(".") <= 1 and place.numel >= k]
+    if not coarse:
+        widest = max(place.numel for place in places)
+        raise ArgumentError(f"k={k} is above the size of every layer (the largest has {widest})")
+    count = min(_DEFAULT_DEPTHS, len(coarse))
+    return [coarse[(i + 1) * len(coarse) // count - 1] for i in range(count)]
+
+
+def _large_enough(places: list[Depth], k: int, n: int) -> list[Depth]:
+    chosen = [place for place in places if min(place.numel, n) >= k]
+    if not chosen:
+        raise ArgumentError(f"k={k} is above the size of every layer; lower k")
+    return chosen
+
+
+def _brief(value: object) -> str:
+    text = ",".join(value) if isinstance(value, tuple) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

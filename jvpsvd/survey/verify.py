@@ -1,0 +1,71 @@
+"""Whether a run is whole: every sample of its manifest at every depth, as values or as a reason."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from jvpsvd.survey.rows import Row
+from jvpsvd.survey.store import Store
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run holds, measured against its manifest."""
+
+    values: int
+    """Rows with singular values."""
+    failures: int
+    """Rows with a reason instead."""
+    unconverged: int
+    """Triplets, over all rows with values, that missed the tolerance."""
+    problems: tuple[str, ...]
+    """What is missing or wrong, a line each; empty for a whole run."""
+
+
+def verify(store: Store) -> Verdict:
+    """Read everything back and compare it with the manifest.
+
+    Raises:
+        RunError: If the manifest or a file of rows cannot be read.
+    """
+    expected = {
+        (sample.shard, sample.key, layer)
+        for sample in store.samples()
+        for layer in store.spec.layers
+    }
+    rows = store.rows()
+    found = Counter((row.shard, row.key, row.layer) for row in rows)
+    problems = [f"missing: {' '.join(place)}" for place in sorted(expected - found.keys())]
+    problems += [f"twice: {' '.join(place)}" for place, count in found.items() if count > 1]
+    problems += [f"not in the manifest: {' '.join(p)}" for p in sorted(found.keys() - expected)]
+    for row in rows:
+        fault = _fault(row, store.spec.k, store.spec.tol)
+        if fault:
+            problems.append(f"wrong: {row.shard} {row.key} {row.layer}: {fault}")
+    good = [row for row in rows if row.status == "ok"]
+    return Verdict(
+        values=len(good),
+        failures=len(rows) - len(good),
+        unconverged=sum(row.k - row.converged for row in good),
+        problems=tuple(problems),
+    )
+
+
+def _fault(row: Row, k: int, tol: float) -> str:
+    """Return what makes a row impossible, or nothing."""
+    if row.status != "ok":
+        return "" if row.message else "a failure without a reason"
+    if not (len(row.s) == len(row.residuals) == row.k == k):
+        return f"{len(row.s)} values and {len(row.residuals)} residuals for k = {k}"
+    if not all(math.isfinite(x) and x >= 0 for x in (*row.s, *row.residuals)):
+        return "a value or residual that is negative or not finite"
+    if any(low > high for high, low in itertools.pairwise(row.s)):
+        return "values that do not descend"
+    converged = sum(residual <= tol * row.s[0] for residual in row.residuals)
+    # Residuals were compared in the operator's dtype; one at the edge may fall on either side.
+    if abs(converged - row.converged) > 1:
+        return f"{converged} residuals meet the tolerance, the row says {row.converged}"
+    return ""

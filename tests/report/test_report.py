@@ -1,0 +1,86 @@
+import dataclasses
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.networks import load_model
+from jvpsvd.report import DepthSummary, costs_table, depth_costs, draw_spectra, summarize, table
+from jvpsvd.survey import run, specify
+
+
+@pytest.fixture
+def store(tiny, shard, tmp_path):
+    model = load_model("tiny:poisoned")
+    spec, depths = specify(model, [shard], k=10, layers=["0", "3", "output"])
+    return run(spec, depths, model, [shard], tmp_path / "run").store
+
+
+def test_summaries_are_means_over_the_rows(store):
+    first, second, third = summarize(store)
+    rows = [row for row in store.rows() if row.layer == "3"]
+    assert (second.layer, second.shape, second.photos) == ("3", (72, 768), 4)
+    np.testing.assert_allclose(second.s, [row.s for row in rows])
+    assert second.products == np.mean([r.products_forward + r.products_reverse for r in rows])
+    assert second.dimension == np.mean([sum(x >= 1 for x in row.s) for row in rows])
+    assert 0 < first.energy < 1
+    assert (third.photos, third.failed) == (0, 4)
+
+
+def printed(made):
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(made)
+    console.file.close()
+    return console.export_text()
+
+
+def test_table_has_a_line_per_depth(store):
+    text = printed(table(store, summarize(store)))
+    for word in ("294 x 768", "72 x 768", "0 (+4 failed)", "σ10", "2k = 20"):
+        assert word in text
+    assert "nan" not in text
+
+
+def test_figure_is_drawn_as_png_and_svg(store, tmp_path):
+    png, svg = draw_spectra(summarize(store), "tiny", tmp_path / "figures")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    text = ET.parse(svg).getroot()  # noqa: S314 -- our own file
+    assert text.tag.endswith("svg")
+
+
+def test_same_numbers_give_the_same_figure(store, tmp_path):
+    one, two = (draw_spectra(summarize(store), "tiny", tmp_path / name)[1] for name in "ab")
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_run_without_values_has_no_figure(store, tmp_path):
+    empty = [s for s in summarize(store) if not s.photos]
+    assert len(empty) == 1
+    with pytest.raises(ArgumentError, match="no depth has values"):
+        draw_spectra(empty, "tiny", tmp_path)
+
+
+def test_dimension_of_known_spectra():
+    s = np.array([[3.0, 1.0, 0.5], [2.0, 0.9, 0.1]])
+    depth = DepthSummary("x", (3, 3), s, 0.0, 0, 6.0, 1.0, 0.1, 0)
+    assert depth.dimension == 1.5
+    assert dataclasses.replace(depth, s=s + 1).dimension == 3
+
+
+def test_costs_name_the_method_of_every_depth(tiny):
+    costs = {cost.name: cost for cost in depth_costs(load_model("tiny:net"), 20)}
+    assert (costs["0"].units, costs["0"].inputs, costs["0"].method) == (294, 768, "golub-kahan")
+    assert (costs["output"].method, costs["output"].products) == ("exact", 30)
+    few = depth_costs(load_model("tiny:net"), 40)[-1]
+    assert (few.method, few.reason) == (None, "fewer than 40 values")
+    assert "exact" in printed(costs_table(list(costs.values()), "tiny"))
+
+
+def test_costs_refuse_what_is_no_size(tiny):
+    with pytest.raises(ArgumentError, match="is not a size"):
+        depth_costs(load_model("tiny:net"), 20, memory="plenty")
+    small = depth_costs(load_model("tiny:net"), 20, memory="1KiB")[0]
+    assert small.method is None
+    assert "memory" in small.reason

@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from shard_making import encoded, sample_members, write_tar
+
+from jvpsvd.data import decode_photo
+from jvpsvd.errors import ArgumentError, RunError, ShardError
+from jvpsvd.networks import layer_map, load_model
+from jvpsvd.survey import verify
+
+
+def dense_spectrum(model, layer, photo):
+    x = decode_photo(photo, model.photo_input)
+    f, z = layer_map(model.module.double(), x.double(), to=layer)
+    J = torch.func.jacrev(f)(z).reshape(-1, z.numel())
+    model.module.float()
+    return torch.linalg.svdvals(J)
+
+
+def test_rows_hold_the_true_spectra_of_every_photo_and_depth(surveyed, shard):
+    outcome = surveyed([shard])
+    model = load_model("tiny:net")
+    rows = outcome.store.rows()
+    assert [(r.key, r.layer) for r in rows] == [
+        (f"photo{i}", layer) for i in range(4) for layer in ("2", "output")
+    ]
+    for row in rows:
+        truth = dense_spectrum(model, row.layer, encoded(int(row.key[-1])))
+        np.testing.assert_allclose(row.s, truth[:10], atol=2e-6 * float(truth[0]))
+        assert (row.status, row.converged, row.label) == ("ok", 10, int(row.key[-1]) % 2)
+        assert row.fro2 == pytest.approx(float((truth**2).sum()), rel=0.5)
+
+
+def test_network_that_looks_at_its_values_gives_the_same_rows(surveyed, shard):
+    plain = surveyed([shard], "plain", layers=["output"]).store.rows()
+    looking = surveyed([shard], "looking", "tiny:looking", layers=["output"]).store.rows()
+    for one, two in zip(plain, looking, strict=True):
+        np.testing.assert_allclose(one.s, two.s, rtol=1e-5)
+
+
+def test_bad_samples_become_rows_and_the_rest_goes_on(surveyed, tmp_path):
+    members = [
+        *sample_members("good0", 0, 0),
+        ("broken.jpg", encoded(5)[:150]),
+        ("text.jpg", b"hello"),
+        ("none.cls", b"3"),
+        *sample_members("good1", 1, 1),
+    ]
+    outcome = surveyed([write_tar(tmp_path / "s.tar", members)])
+    status = {row.key: row.status for row in outcome.store.rows()}
+    assert status == {
+        "good0": "ok",
+        "broken": "bad-photo",
+        "text": "bad-photo",
+        "none": "no-photo",
+        "good1": "ok",
+    }
+    assert len(outcome.failures) == 6
+    assert all(row.message and "\n" not in row.message for row in outcome.failures)
+    assert verify(outcome.store).problems == ()
+
+
+def test_depth_with_nan_fails_alone(surveyed, shard):
+    rows = surveyed([shard], spec="tiny:poisoned").store.rows()
+    assert {(row.layer, row.status) for row in rows} == {("2", "ok"), ("output", "non-finite")}
+
+
+def test_second_run_continues_and_recomputes_nothing(surveyed, shard):
+    first = surveyed([shard])
+    files = {f: f.stat().st_mtime_ns for f in (first.store.folder / "spectra").iterdir()}
+    lost = min(files)
+    lost.unlink()
+    second = surveyed([shard])
+    assert (second.computed, second.skipped) == (1, 3)
+    after = {f: f.stat().st_mtime_ns for f in (first.store.folder / "spectra").iterdir()}
+    assert after.keys() == files.keys()
+    assert all(after[f] == files[f] for f in files if f != lost)
+
+
+def test_interrupted_run_continues_to_equal_values(surveyed, shard):
+    undisturbed = surveyed([shard], "undisturbed").store.rows()
+
+    def interrupt(look):
+        if look.photos_done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        surveyed([shard], "disturbed", watch=interrupt)
+    outcome = surveyed([shard], "disturbed")
+    assert outcome.skipped == 2
+    assert [row.s for row in outcome.store.rows()] == [row.s for row in undisturbed]
+
+
+@pytest.mark.parametrize(
+    "change", [{"k": 11}, {"tol": 1e-3}, {"layers": ["2"]}, {"spec": "tiny:other"}, {"limit": 2}]
+)
+def test_another_spec_is_refused(surveyed, shard, change):
+    surveyed([shard])
+    with pytest.raises(RunError, match=r"is a run with .*, now "):
+        surveyed([shard], **change)
+
+
+def test_folder_of_something_else_is_refused(surveyed, shard, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(RunError, match="exists and is not a run"):
+        surveyed([shard], "mine")
+
+
+def test_shares_are_disjoint_and_together_everything(surveyed, shard):
+    one = surveyed([shard], share=(0, 2))
+    assert (one.computed, len(verify(one.store).problems)) == (2, 4)
+    two = surveyed([shard], share=(1, 2))
+    assert two.computed == 2
+    assert verify(two.store).problems == ()
+    with pytest.raises(ArgumentError, match="share 2/2"):
+        surveyed([shard], share=(2, 2))
+
+
+@pytest.mark.parametrize(("wanted", "keys"), [({"limit": 3}, "012"), ({"per_class": 1}, "01")])
+def test_choice_of_samples(surveyed, shard, wanted, keys):
+    outcome = surveyed([shard], **wanted)
+    assert [sample.key for sample in outcome.store.samples()] == [f"photo{i}" for i in keys]
+
+
+def test_vectors_are_stored_and_are_those_of_the_jacobian(surveyed, shard):
+    outcome = surveyed([shard], vectors=True, limit=1)
+    model = load_model("tiny:net")
+    f, z = layer_map(model.module, decode_photo(encoded(0), model.photo_input), to="output")
+    J = torch.func.jacrev(f)(z).reshape(-1, z.numel())
+    (file,) = (outcome.store.folder / "vectors").glob("*-001.safetensors")
+    with safe_open(file, "pt") as stored:
+        U, s, Vh = (stored.get_tensor(name) for name in ("U", "s", "Vh"))
+        assert stored.metadata() == {"shard": shard.name, "key": "photo0", "layer": "output"}
+    torch.testing.assert_close(J @ Vh.T, U * s, atol=1e-5, rtol=0)
+
+
+def test_shards_without_samples_are_refused(surveyed, tmp_path):
+    with pytest.raises(ShardError, match="no sample in 1 shards"):
+        surveyed([write_tar(tmp_path / "s.tar", [])])
+
+
+def test_watch_sees_every_photo_and_depth(surveyed, shard):
+    looks = []
+    surveyed([shard], watch=looks.append)
+    assert {(look.key, look.layer) for look in looks if look.layer} == {
+        (f"photo{i}", layer) for i in range(4) for layer in ("2", "output")
+    }
+    assert [look.photos_done for look in looks if look.rows] == [1, 2, 3, 4]
+    assert all(0 <= look.share_of_photo <= 1 for look in looks)

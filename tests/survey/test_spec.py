@@ -1,0 +1,64 @@
+import dataclasses
+import json
+
+import pytest
+
+from jvpsvd.errors import ArgumentError, ModelError
+from jvpsvd.networks import load_model
+from jvpsvd.survey import Spec, choose_depths, specify
+
+
+@pytest.fixture
+def model(tiny):
+    return load_model("tiny:net")
+
+
+def test_spec_survives_json(model, shard):
+    spec, _ = specify(model, [shard], k=7, tol=1e-3, limit=3, per_class=2, vectors=True)
+    assert Spec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_layers_come_in_the_order_of_the_network(model, shard):
+    spec, depths = specify(model, [shard], layers=["output", "0"], k=5)
+    assert spec.layers == ("0", "output")
+    assert [depth.shape for depth in depths] == [(1, 6, 7, 7), (1, 30)]
+
+
+def test_default_is_five_depths_that_end_at_the_output(model):
+    names = [depth.name for depth in choose_depths(model, 5, None)]
+    assert len(names) == len(set(names)) == 5
+    assert names[-1] == "output"
+
+
+def test_all_leaves_out_depths_with_fewer_than_k_values(model):
+    assert "output" in {depth.name for depth in choose_depths(model, 30, ["all"])}
+    assert {d.name for d in choose_depths(model, 31, ["all"])} == {"0", "1", "2", "3", "4", "5"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error", "message"),
+    [
+        ({"layers": ["oputput"]}, ModelError, "did you mean output"),
+        ({"k": 0}, ArgumentError, "k=0 must be at least 1"),
+        ({"k": 31, "layers": ["output"]}, ArgumentError, "30 x 768; k must be at most 30"),
+        ({"k": 10_000}, ArgumentError, "above the size of every layer"),
+        ({"k": 10_000, "layers": ["all"]}, ArgumentError, "above the size of every layer"),
+        ({"limit": 0, "k": 5}, ArgumentError, "limit 0"),
+        ({"per_class": -1, "k": 5}, ArgumentError, "per-class -1"),
+        ({"tol": 0, "k": 5}, ArgumentError, "tol=0"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_runs(model, shard, wanted, error, message):
+    with pytest.raises(error, match=message):
+        specify(model, [shard], **wanted)
+
+
+def test_difference_names_the_first_field(model, shard):
+    spec, _ = specify(model, [shard], k=5)
+    assert spec.difference(spec) == ""
+    assert spec.difference(dataclasses.replace(spec, tol=0.5)) == "tol = 1e-05, now 0.5"
+
+
+def test_json_of_something_else_is_refused():
+    with pytest.raises(ArgumentError, match="not the spec of a run"):
+        Spec.from_json({"k": 3})

@@ -1,0 +1,70 @@
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from jvpsvd.errors import RunError
+from jvpsvd.survey import SCHEMA, open_run
+
+CONTRACT = (
+    "shard key label wnid layer status message s residuals converged k method products_forward "
+    "products_reverse fro2 seconds"
+)
+
+
+def test_rows_on_disk_have_the_columns_of_the_contract(surveyed, shard):
+    store = surveyed([shard]).store
+    files = sorted((store.folder / "spectra").glob("*.parquet"))
+    assert len(files) == 4
+    for file in files:
+        assert pq.read_schema(file).names == CONTRACT.split() == SCHEMA.names
+
+
+def test_run_is_read_back_as_it_was(surveyed, shard):
+    store = surveyed([shard]).store
+    assert open_run(store.folder) == store
+    record = json.loads((store.folder / "run.json").read_text())
+    assert record["versions"]["torch"]
+    assert len(record["spec"]["weights_sha256"]) == 64
+
+
+def test_nothing_half_written_is_left_or_read(surveyed, shard):
+    store = surveyed([shard]).store
+    left_over = store.folder / "spectra" / "0123.parquet.part"
+    left_over.write_bytes(b"half")
+    assert len(store.rows()) == 8
+    surveyed([shard])
+    assert not left_over.exists()
+
+
+def test_full_disk_keeps_what_was_finished(surveyed, shard, monkeypatch):
+    import os
+
+    synced = os.fsync
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 7:
+            raise OSError(28, "No space left on device")
+        synced(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            surveyed([shard])
+    outcome = surveyed([shard])
+    assert 0 < outcome.skipped < 4
+    assert len(outcome.store.rows()) == 8
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"spec": {}, "depths": []}', "\x00"])
+def test_unreadable_run_json_is_one_error(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RunError, match=r"run\.json cannot be read"):
+        open_run(tmp_path)
+
+
+def test_folder_without_run_is_one_error(tmp_path):
+    with pytest.raises(RunError, match="is not a run"):
+        open_run(tmp_path)

@@ -1,0 +1,75 @@
+import dataclasses
+
+import pytest
+
+from jvpsvd.errors import RunError
+from jvpsvd.survey import verify
+
+
+@pytest.fixture
+def store(surveyed, shard):
+    return surveyed([shard]).store
+
+
+def rewrite(store, change):
+    """Pass the rows of the first task through `change` and store them again."""
+    task = min(store.finished())
+    rows = [row for row in store.rows() if row.key == "photo0"]
+    name = next(t for t in store.finished() if _key(store, t) == "photo0")
+    store.commit(name, change(rows))
+    return task
+
+
+def _key(store, task):
+    import pyarrow.parquet as pq
+
+    return pq.read_table(store.folder / "spectra" / f"{task}.parquet")["key"][0].as_py()
+
+
+def test_whole_run_has_no_problems(store):
+    verdict = verify(store)
+    assert (verdict.values, verdict.failures, verdict.problems) == (8, 0, ())
+
+
+def test_each_missing_place_is_named(store):
+    (store.folder / "spectra" / f"{min(store.finished())}.parquet").unlink()
+    missing = verify(store).problems
+    assert len(missing) == 2
+    assert all(line.startswith("missing: good-0000.tar photo") for line in missing)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:1], "missing: good-0000.tar photo0 output"),
+        (lambda rows: [*rows, rows[0]], "twice: good-0000.tar photo0 2"),
+        (
+            lambda rows: [dataclasses.replace(rows[0], layer="7"), *rows],
+            "not in the manifest: good-0000.tar photo0 7",
+        ),
+        (lambda rows: [dataclasses.replace(r, s=r.s[::-1]) for r in rows], "do not descend"),
+        (lambda rows: [dataclasses.replace(r, s=r.s[:-1]) for r in rows], "9 values"),
+        (
+            lambda rows: [dataclasses.replace(r, residuals=[float("nan")] * 10) for r in rows],
+            "not finite",
+        ),
+        (
+            lambda rows: [dataclasses.replace(r, residuals=[1.0] * 10) for r in rows],
+            "0 residuals meet the tolerance, the row says 10",
+        ),
+        (
+            lambda rows: [dataclasses.replace(r, status="error", message="") for r in rows],
+            "a failure without a reason",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(store, change, message):
+    rewrite(store, change)
+    assert any(message in line for line in verify(store).problems)
+
+
+def test_unreadable_rows_are_named(store):
+    file = store.folder / "spectra" / f"{min(store.finished())}.parquet"
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(RunError, match=f"{file.name} cannot be read"):
+        verify(store)

@@ -1,0 +1,173 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from shard_making import encoded, sample_members, write_tar
+
+from jvpsvd.cli import main
+
+COMMAND = [sys.executable, "-c", "from jvpsvd.cli import main; main()"]
+
+
+@pytest.fixture
+def jvpsvd(tiny, tmp_path):
+    """A function that runs the command line as a user does, in a folder of its own."""
+
+    def call(*arguments):
+        return subprocess.run(
+            [*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    return call
+
+
+RUN = ("run", "--model", "tiny:net", "-k", "10", "--layers", "2,output", "--out", "out")
+
+
+def test_run_verify_report_and_run_again(jvpsvd, shard, tmp_path):
+    first = jvpsvd(*RUN, "--shards", str(shard))
+    assert first.returncode == 0, first.stderr
+    assert "294 x 768" in first.stdout
+    assert "4 photos computed, 0 finished before, 0 rows failed" in first.stdout
+    assert "photo 4/4 photo3: 2 of 2 depths" in first.stderr
+    assert (tmp_path / "out" / "report" / "spectra.png").exists()
+    whole = jvpsvd("verify", "out")
+    assert (whole.returncode, whole.stdout.split(" ")[0]) == (0, "8")
+    again = jvpsvd(*RUN, "--shards", str(shard))
+    assert again.returncode == 0
+    assert "0 photos computed, 4 finished before" in again.stdout
+    next((tmp_path / "out" / "spectra").iterdir()).unlink()
+    broken = jvpsvd("verify", "out")
+    assert broken.returncode == 1
+    assert len(re.findall(r"^missing: good-0000.tar photo\d (2|output)$", broken.stdout, re.M)) == 2
+    assert jvpsvd("report", "out").returncode == 0
+
+
+def test_failures_end_with_exit_code_1(jvpsvd, tmp_path):
+    write_tar(tmp_path / "s.tar", [*sample_members("good", 0, 0), ("bad.jpg", encoded(1)[:99])])
+    done = jvpsvd(*RUN, "--shards", "s.tar")
+    assert done.returncode == 1
+    assert "s.tar bad at 2: bad-photo: 99 bytes that" in done.stderr
+    assert jvpsvd("verify", "out").returncode == 0
+
+
+MISTAKES = [
+    (("run", "--model", "resnet1001"), "unknown model 'resnet1001'"),
+    (("run", "--model", "tiny:missing"), "has no function 'missing'"),
+    (("run", "--model", "tiny:training", "--shards", "good-0000.tar"), "in training mode"),
+    (("run", "--model", "tiny:net", "--shards", "nowhere"), "no shard at nowhere"),
+    (("run", "--model", "tiny:net", "--shards", "good-0000.tar"), "k=500 is above the size"),
+    (("run", "--model", "tiny:net", "--shards", "good-0000.tar", "-k", "0"), "k=0 must be"),
+    ((*RUN[:5], "--shards", "good-0000.tar", "--layers", "8"), "no layer '8'"),
+    ((*RUN, "-k", "31", "--shards", "good-0000.tar"), "k must be at most 30"),
+    ((*RUN, "--shards", "good-0000.tar", "--weights", "w.pt"), "no weights at w.pt"),
+    ((*RUN, "--shards", "good-0000.tar", "--memory", "lots"), "memory='lots' is not a size"),
+    ((*RUN, "--shards", "good-0000.tar", "--device", "tpu"), "--device tpu cannot be used"),
+    ((*RUN, "--shards", "good-0000.tar", "--share", "4/4"), "--share 4/4 is not I/N"),
+    ((*RUN, "--shards", "good-0000.tar", "--out", "code"), "exists and is not a run"),
+    (("run", "-k", "many"), "'many' is not a valid integer"),
+    (("run", "--colour"), "No such option"),
+    (("survey",), "No such command 'survey'"),
+    (("verify", "nowhere"), "nowhere is not a run"),
+    (("verify",), "Missing argument 'RUN'"),
+    (("report", "nowhere"), "nowhere is not a run"),
+    (("pack", "nowhere", "out"), "no folder nowhere"),
+    (("layers", "--model", "nothing.here:f"), "needs nothing.here, which does not import"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_mistake_is_one_line_and_exit_code_2(
+    tiny, shard, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    printed = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert printed.out == ""
+    assert re.fullmatch(r"jvpsvd: .*\n", printed.err), printed.err
+    assert message in printed.err
+
+
+def test_changed_arguments_are_refused_in_one_line(jvpsvd, shard):
+    assert jvpsvd(*RUN, "--shards", str(shard)).returncode == 0
+    other = jvpsvd(*RUN, "--shards", str(shard), "-k", "11")
+    assert other.returncode == 2
+    assert other.stderr == (
+        "jvpsvd: out is a run with k = 10, now 11; give the same arguments or another --out\n"
+    )
+
+
+def test_pack_then_run(jvpsvd, tmp_path):
+    for index, name in enumerate(["cat", "dog"]):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "a.png").write_bytes(encoded(index, "PNG"))
+    packed = jvpsvd("pack", "photos", "shards")
+    assert (packed.returncode, packed.stdout) == (0, "2 photos of 2 classes in 1 shards: shards\n")
+    assert jvpsvd(*RUN, "--shards", "shards").returncode == 0
+
+
+def test_layers_as_table_and_json(jvpsvd):
+    shown = jvpsvd("layers", "--model", "tiny:net", "-k", "20")
+    assert shown.returncode == 0
+    assert "golub-kahan" in shown.stdout
+    record = json.loads(jvpsvd("layers", "--model", "tiny:net", "-k", "20", "--json").stdout)
+    assert [layer["name"] for layer in record["layers"]][-1] == "output"
+    assert record["layers"][-1]["method"] == "exact"
+
+
+@pytest.mark.parametrize("command", ["", "run", "layers", "verify", "report", "pack"])
+def test_every_command_explains_itself(jvpsvd, command):
+    shown = jvpsvd(*filter(None, [command]), "--help")
+    assert shown.returncode == 0
+    assert shown.stdout.startswith("Usage: jvpsvd")
+
+
+def test_no_command_shows_the_help(jvpsvd):
+    shown = jvpsvd()
+    assert shown.returncode == 2
+    assert "jvpsvd pack PHOTOS SHARDS" in shown.stdout
+
+
+def test_version_names_what_matters(jvpsvd):
+    assert re.match(r"jvpsvd 0\.\d+\.\d+ \(torch 2\.", jvpsvd("--version").stdout)
+
+
+def test_interrupt_is_130_and_the_same_command_continues(tiny, tmp_path):
+    members = [m for i in range(40) for m in sample_members(f"photo{i:02}", i, 0)]
+    write_tar(tmp_path / "s.tar", members)
+    arguments = [*COMMAND, *RUN, "--shards", "s.tar"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while "photo 2/40" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 130
+    assert rest.endswith("jvpsvd: interrupted; the same command continues\n")
+    assert "Traceback" not in rest
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert int(re.search(r"(\d+) finished before", done.stdout)[1]) >= 2
+
+
+def test_killed_run_continues(tiny, tmp_path):
+    members = [m for i in range(20) for m in sample_members(f"photo{i:02}", i, 0)]
+    write_tar(tmp_path / "s.tar", members)
+    arguments = [*COMMAND, *RUN, "--shards", "s.tar"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    spectra = tmp_path / "out" / "spectra"
+    while not (spectra.exists() and any(spectra.glob("*.parquet"))):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    for _ in range(2):
+        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "0 photos computed, 20 finished before, 0 rows failed" in done.stdout
