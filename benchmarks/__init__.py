@@ -1,0 +1,1 @@
+"""Every speed claim of the README, as a script that prints it."""
