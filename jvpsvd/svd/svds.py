@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from jvpsvd.errors import ArgumentError, ConvergenceError, ConvergenceWarning
@@ -23,7 +24,7 @@ from jvpsvd.svd.triplets import with_fixed_signs
 
 def svds(
     A: Any,
-    k: int = 500,
+    k: int | np.integer[Any] = 500,
     *,
     tol: float = 1e-5,
     method: str = "auto",
@@ -72,6 +73,8 @@ def svds(
         raise ArgumentError(
             f'on_unconverged={on_unconverged!r} is unknown; use "warn", "raise" or "ignore"'
         )
+    if isinstance(k, np.integer):
+        k = int(k)
     chosen = plan(
         operator.shape,
         operator.dtype.itemsize,

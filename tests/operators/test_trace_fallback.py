@@ -120,5 +120,5 @@ def test_function_without_any_forward_side_is_refused_by_the_name_of_its_operati
         return nn.functional.scaled_dot_product_attention(x, x, x)
 
     J = JacobianOperator(attention, torch.randn(1, 2, 6, 8), derivatives="transforms")
-    with pytest.raises(ArgumentError, match="neither forward mode .*scaled_dot_product"):
+    with pytest.raises(ArgumentError, match=r"neither forward mode .*scaled_dot_product"):
         J @ torch.ones(96)

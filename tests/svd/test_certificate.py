@@ -124,7 +124,9 @@ def test_values_behind_an_unprobed_crowd_do_not_count_as_converged():
     truth = torch.cat([repeat(1, 60), line(0.9, 0.1, 940)])
     memory = (30 * 2000 + 340 * 4000) * 8
     with pytest.warns(ConvergenceWarning, match="not shown complete"):
-        result = svds(Diagonal(truth), 30, tol=1e-2, method="golub-kahan", memory=memory)
+        result = svds(
+            Diagonal(truth), 30, tol=1e-2, method="golub-kahan", memory=memory, block_size=16
+        )
     assert result.residuals.max() <= 1e-2
     assert result.s[-1] < 0.9
     assert result.converged.sum() == 16

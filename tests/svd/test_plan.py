@@ -45,7 +45,12 @@ def test_what_fits_the_memory_limits_the_bases():
     assert chosen.max_size == 77
 
 
-@pytest.mark.parametrize(("block_size", "expected"), [(None, 16), (5, 5), (999, 100)])
+def test_the_block_is_small_beside_k():
+    widths = [plan((5000, 5000), 4, k, method="golub-kahan").block_size for k in (1, 128, 129)]
+    assert widths == [8, 8, 16]
+
+
+@pytest.mark.parametrize(("block_size", "expected"), [(None, 8), (5, 5), (999, 100)])
 def test_the_block_is_no_wider_than_the_shorter_side(block_size, expected):
     chosen = plan((100, 300), 4, 3, method="golub-kahan", block_size=block_size)
     assert chosen.block_size == expected

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -58,3 +59,8 @@ def test_narrow_dtypes(dtype):
 def test_what_is_no_real_matrix(matrix):
     with pytest.raises(ArgumentError):
         svds(matrix, 1)
+
+
+@pytest.mark.parametrize("whole", [np.int64, np.int32, np.uint8])
+def test_whole_numbers_of_numpy_are_numbers(whole):
+    assert svds(torch.eye(4), whole(2)).s.shape == (2,)
