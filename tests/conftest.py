@@ -78,8 +78,11 @@ def shard(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _one_thread(request):
     """Small problems on a shared machine: threads would only wait for each other."""
+    if request.node.get_closest_marker("slow"):
+        yield
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -46,8 +46,16 @@ def test_table_has_a_line_per_depth(store):
 def test_figure_is_drawn_as_png_and_svg(store, tmp_path):
     png, svg = draw_spectra(summarize(store), "tiny", tmp_path / "figures")
     assert png.read_bytes().startswith(b"\x89PNG")
-    text = ET.parse(svg).getroot()  # noqa: S314 -- our own file
-    assert text.tag.endswith("svg")
+    root = ET.parse(svg).getroot()  # noqa: S314 -- our own file
+    assert root.tag.endswith("svg")
+
+
+def test_every_depth_is_named_beside_its_line(store, tmp_path):
+    # matplotlib leaves labels that begin with an underscore out of its legends.
+    named = [dataclasses.replace(depth, layer=f"_{depth.layer}") for depth in summarize(store)]
+    svg = draw_spectra(named, "tiny", tmp_path)[1].read_text()
+    assert "<!-- _0  (294) -->" in svg
+    assert "<!-- _3  (72) -->" in svg
 
 
 def test_same_numbers_give_the_same_figure(store, tmp_path):
