@@ -1,0 +1,24 @@
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def commands():
+    return re.findall(r"^python3 -m venv .*$", (ROOT / "README.md").read_text(), re.M)
+
+
+def test_two_commands_do_all_the_set_up():
+    run, test = commands()
+    assert run.endswith(".venv/bin/jvpsvd run")
+    assert test.endswith(".venv/bin/pytest -q")
+    assert all("-c constraints.txt" in command for command in (run, test))
+
+
+def test_ci_calls_exactly_the_test_command():
+    assert commands()[1] in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_readme_names_files_that_exist():
+    for name in re.findall(r"\]\(([a-z][^):#]*)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / name).exists(), name
