@@ -45,18 +45,28 @@ class Factorization:
         block_size: Width b of the starting block and of those that follow.
         seed: Of the starting block and of all random refill.
         capacity: Columns to make room for at first; storage grows beyond it.
+        most: Columns that the caller will not exceed; None: the shorter side.
     """
 
-    def __init__(self, A: LinearOperator, *, block_size: int, seed: int, capacity: int) -> None:
+    def __init__(
+        self,
+        A: LinearOperator,
+        *,
+        block_size: int,
+        seed: int,
+        capacity: int,
+        most: int | None = None,
+    ) -> None:
         m, n = A.shape
         self._operator = A
         self._width = min(block_size, n)
         self._generator = torch.Generator().manual_seed(seed)
-        capacity = min(n, capacity)
-        self._V = GrowingColumns(n, capacity, A)
-        self._U = GrowingColumns(m, capacity, A)
-        self._AV = GrowingColumns(m, capacity, A)
-        self._AtU = GrowingColumns(n, capacity, A)
+        most = min(n, most or n)
+        capacity = min(most, capacity)
+        self._V = GrowingColumns(n, capacity, most, A)
+        self._U = GrowingColumns(m, capacity, most, A)
+        self._AV = GrowingColumns(m, capacity, most, A)
+        self._AtU = GrowingColumns(n, capacity, most, A)
         self._B = torch.zeros(0, 0, dtype=torch.float64)
         self._next = self.V
         self._R = torch.zeros(0, 0, dtype=torch.float64)
@@ -65,6 +75,8 @@ class Factorization:
         """Random columns that stood in for lost rank."""
         self.steps = 0
         """Blocks that V and U were expanded by."""
+        self.expanded = 0
+        """Columns that V and U were expanded by, those a restart gave up included."""
 
     @property
     def size(self) -> int:
@@ -140,6 +152,25 @@ class Factorization:
         self._next = following.block
         self._R = torch.nn.functional.pad(following.outer, (old, 0))
         self.steps += 1
+        self.expanded += width
+
+    def restart(self, keep: int) -> None:
+        """Shrink V and U to their `keep` leading approximate singular vectors, without a product.
+
+        With B = X S Y', the bases become V Y and U X, B becomes S and R becomes R X, so that both
+        invariants hold as before and the next block goes on where it was. (A thick restart: Baglama
+        & Reichel, 2005.)
+        """
+        ritz = self.ritz(keep)
+        for basis, coefficients in (
+            (self._V, ritz.right),
+            (self._AV, ritz.right),
+            (self._U, ritz.left),
+            (self._AtU, ritz.left),
+        ):
+            basis.combine(coefficients)
+        self._B = torch.diag(ritz.s)
+        self._R = self._R @ ritz.left
 
     def add_random(self, width: int) -> None:
         """Widen the next block by random columns, orthogonal to everything so far.

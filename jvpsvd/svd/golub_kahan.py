@@ -32,8 +32,9 @@ class GolubKahan:
 
     Args:
         block_size: Vectors per step: small blocks need fewer products, wide ones cost less each.
-        max_size: Columns of the bases at which it gives up; None: the shorter side, where the
+        max_size: Columns of the bases at which it restarts; None: the shorter side, where the
             factorisation is exact.
+        max_restarts: Restarts after which it gives up.
         probe_width: Random columns added after convergence, to meet what the start block missed.
         probe_steps: Expansions that these columns are given.
         seed: Of the starting block, refill and probe.
@@ -41,6 +42,7 @@ class GolubKahan:
 
     block_size: int = 16
     max_size: int | None = None
+    max_restarts: int = 100
     probe_width: int = 4
     probe_steps: int = 2
     seed: int = 0
@@ -56,15 +58,20 @@ class GolubKahan:
         n = A.shape[1]
         limit = min(n, self.max_size or n)
         state = Factorization(
-            A, block_size=self.block_size, seed=self.seed, capacity=min(limit, 2 * k)
+            A,
+            block_size=self.block_size,
+            seed=self.seed,
+            capacity=min(limit, 2 * k),
+            most=limit,
         )
+        room = _Room(limit, k, self.max_restarts)
         state.initialize()
         fro2, fro2_error = _frobenius(state)
         goal = aim = _SAFETY * tol
         history: list[tuple[int, float]] = []
         due, probed = k, False
-        while not (state.exhausted or state.size >= limit):
-            if state.size >= due:
+        while not state.exhausted:
+            if state.expanded >= due or room.is_full(state):
                 ritz = state.ritz(k)
                 worst = _worst(ritz)
                 report(_progress(ritz, goal, A))
@@ -72,15 +79,17 @@ class GolubKahan:
                     # Sharper residuals tell crowded values apart for less than a long probe costs.
                     aim /= 10
                 elif worst <= aim:
-                    probed = self._nothing_was_missing(state, ritz, tol, limit)
-                    if probed:
+                    probed = self._nothing_was_missing(state, ritz, tol, room)
+                    if probed or room.is_spent(state):
                         break
                     history.clear()
-                    due = state.size
+                    due = state.expanded
                     continue
-                history.append((state.size, worst))
-                due = _next_check(history, aim, self.block_size)
-            state.expand()
+                history.append((state.expanded, worst))
+                due = _next_check(history, state.size, aim, self.block_size)
+            if room.is_spent(state):
+                break
+            room.expand(state)
         ritz = state.ritz(k)
         report(_progress(ritz, goal, A))
         complete = probed or state.exhausted
@@ -90,12 +99,12 @@ class GolubKahan:
         elif probed:
             evidence = "random columns, expanded after convergence, raised no value"
         else:
-            evidence = f"none: the bases were full ({state.size} columns)"
+            evidence = f"none: given up after {room.restarts} restarts of {limit} columns"
         trusted = k if complete else self._trusted(ritz, tol, A.dtype)
         return _measured(state, ritz, fro2, fro2_error, complete, evidence, trusted)
 
     def _nothing_was_missing(
-        self, state: Factorization, before: Ritz, tol: float, limit: int
+        self, state: Factorization, before: Ritz, tol: float, room: _Room
     ) -> bool:
         """Expand with random columns beside the Krylov block; see whether a leading value rises.
 
@@ -110,9 +119,9 @@ class GolubKahan:
         goal = _SAFETY * tol
         look = self.probe_steps
         for step in range(1, steps + 1):
-            if state.exhausted or state.size >= limit:
+            if state.exhausted or room.is_spent(state):
                 return False
-            state.expand()
+            room.expand(state)
             if step in (look, steps):
                 look *= 2
                 after = state.ritz(before.s.shape[0])
@@ -139,6 +148,38 @@ class GolubKahan:
         return int((s >= s[int(crowds[0])] - tol * s[0]).sum())
 
 
+class _Room:
+    """How many columns the bases may have, and what is done when they are full."""
+
+    def __init__(self, limit: int, k: int, max_restarts: int) -> None:
+        self._limit = limit
+        self._wanted = k
+        self._most = max_restarts
+        self.restarts = 0
+
+    def is_full(self, state: Factorization) -> bool:
+        """Whether the next block does not fit."""
+        return state.size + state.F.shape[1] > self._limit
+
+    def is_spent(self, state: Factorization) -> bool:
+        """Whether the bases are full and no restart is left, or one would leave no room."""
+        if not self.is_full(state):
+            return False
+        return self.restarts >= self._most or self._wanted + state.F.shape[1] > self._limit
+
+    def expand(self, state: Factorization) -> None:
+        """Expand by the next block, after a restart if it does not fit.
+
+        A restart keeps the wanted triplets and half of what is left beside them and the block: the
+        vectors just behind the wanted ones speed up these.
+        """
+        if self.is_full(state):
+            spare = self._limit - self._wanted - state.F.shape[1]
+            state.restart(self._wanted + spare // 2)
+            self.restarts += 1
+        state.expand()
+
+
 def _worst(ritz: Ritz) -> float:
     """Return the largest predicted residual relative to s₁."""
     scale = float(ritz.s[0])
@@ -150,18 +191,18 @@ def _progress(ritz: Ritz, goal: float, A: LinearOperator) -> Progress:
     return Progress(done, ritz.s.shape[0], _worst(ritz), A.products)
 
 
-def _next_check(history: list[tuple[int, float]], goal: float, block_size: int) -> int:
-    """Return the size at which to solve the projected problem again.
+def _next_check(history: list[tuple[int, float]], size: int, goal: float, block_size: int) -> int:
+    """Return after how many columns in all to solve the projected problem again.
 
-    The worst residual falls about geometrically with the size, so the last two looks predict where
-    it meets the goal; the solver goes most of that way, at most an eighth of the size, and looks.
+    The worst residual falls about geometrically with the columns, so the last two looks predict
+    where it meets the goal; the solver goes most of that way, at most an eighth of the size.
     """
-    size, worst = history[-1]
+    columns, worst = history[-1]
     step = size // 8
     if len(history) > 1 and 0 < worst < history[-2][1]:
-        rate = math.log(history[-2][1] / worst) / (size - history[-2][0])
+        rate = math.log(history[-2][1] / worst) / (columns - history[-2][0])
         step = min(step, math.ceil(0.8 * math.log(max(worst / goal, 1.0)) / rate))
-    return size + max(block_size, step)
+    return columns + max(block_size, step)
 
 
 def _frobenius(state: Factorization) -> tuple[float, float]:

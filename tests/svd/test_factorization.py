@@ -23,10 +23,10 @@ def assert_invariants(state, matrix, dtype):
     assert V.shape[1] == U.shape[1] == state.B.shape[0] == state.R.shape[1]
     assert (A @ V - U @ state.B).abs().max() <= slack
     assert (A.T @ U - V @ state.B.T - F @ state.R).abs().max() <= slack
-    assert (V.T @ V - eye).abs().max() <= 30 * eps
-    assert (U.T @ U - eye).abs().max() <= 30 * eps
+    assert (V.T @ V - eye).abs().max() <= 100 * eps
+    assert (U.T @ U - eye).abs().max() <= 100 * eps
     both = torch.cat([V, F], dim=1)
-    assert (both.T @ both - torch.eye(both.shape[1])).abs().max() <= 30 * eps
+    assert (both.T @ both - torch.eye(both.shape[1])).abs().max() <= 100 * eps
     assert (state.AV.double() - A @ V).abs().max() <= slack
     assert (state.AtU.double() - A.T @ U).abs().max() <= slack
 
@@ -158,3 +158,32 @@ def test_steps_count_the_blocks():
     state.initialize()
     state.expand()
     assert state.steps == 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["line", "equal", "low rank", "zero", "geometric", "two crowds"])
+def test_invariants_hold_through_restarts_and_the_leading_values_stay(name, dtype):
+    matrix = with_values(spectrum(name, 60), 90, 60)
+    _, state = start(matrix, dtype)
+    state.initialize()
+    for _ in range(4):
+        while state.size < 24:
+            state.expand()
+            assert_invariants(state, matrix, dtype)
+        before = state.ritz(9)
+        state.restart(9)
+        assert state.size == 9
+        assert_invariants(state, matrix, dtype)
+        torch.testing.assert_close(state.ritz(9).s, before.s)
+        torch.testing.assert_close(state.ritz(9).estimates, before.estimates, atol=1e-6, rtol=1e-6)
+    assert state.expanded == 4 * state.steps > 24
+
+
+def test_storage_never_exceeds_what_it_was_promised():
+    A = MatrixOperator(with_values(line(1, 0, 60), 90, 60))
+    state = Factorization(A, block_size=5, seed=0, capacity=8, most=33)
+    state.initialize()
+    while state.size + 5 <= 33:
+        state.expand()
+    held = state.V.untyped_storage().nbytes()
+    assert held <= 33 * 60 * 8
