@@ -6,6 +6,7 @@ Golub & Kahan (1965); in blocks: Golub, Luk & Overton (1981). The solver that dr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from jvpsvd.svd.basis import GrowingColumns
 from jvpsvd.svd.dense import dense_svd
 from jvpsvd.svd.orthonormal import Extension, extend, random_columns
 from jvpsvd.svd.products import Direction, check_scale, longest_product
+from jvpsvd.svd.triplets import column_lengths, residual_lengths
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,19 @@ class Factorization:
         estimates = torch.linalg.vector_norm(self._R @ left[:, :k], dim=0)
         return Ritz(s[:k], left[:, :k], right[:k].T, estimates)
 
+    def triplets(self, ritz: Ritz) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return (s, residuals, U, V) of Ritz triplets, measured with the products kept."""
+
+        def like(coefficients: Tensor) -> Tensor:
+            return coefficients.to(dtype=self.V.dtype, device=self.V.device)
+
+        s, left, right = like(ritz.s), like(ritz.left), like(ritz.right)
+        U, V = self.U @ left, self.V @ right
+        residuals = residual_lengths(
+            s, U, V, lambda part: self.AV @ right[:, part], lambda part: self.AtU @ left[:, part]
+        )
+        return s, residuals, U, V
+
     def _product(self, block: Tensor, direction: Direction) -> Tensor:
         A = self._operator
         W = A.matmat(block) if direction == "forward" else A.rmatmat(block)
@@ -206,3 +221,16 @@ class Factorization:
         new = extend(basis, W, floor=floor, generator=self._generator)
         self.refills += new.block.shape[1] - new.rank
         return new
+
+
+def estimated_frobenius(state: Factorization) -> tuple[float, float]:
+    """Estimate ‖A‖²_F, and its standard error, from the products of the starting block.
+
+    For a uniformly random unit vector v of length n, E n |A v|² = ‖A‖²_F.
+    """
+    n, count = state.V.shape
+    squares = n * column_lengths(state.AV) ** 2
+    if count == n:
+        return float(squares.mean()), 0.0
+    spread = float(squares.std()) if count > 1 else math.inf
+    return float(squares.mean()), spread / math.sqrt(count)

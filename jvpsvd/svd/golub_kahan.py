@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
-from jvpsvd.svd.factorization import Factorization, Ritz
+from jvpsvd.svd.factorization import Factorization, Ritz, estimated_frobenius
 from jvpsvd.svd.progress import Progress
-from jvpsvd.svd.triplets import Triplets, column_lengths, residual_lengths
+from jvpsvd.svd.triplets import Triplets, column_lengths
 
 # The recurrence does not see rounding in the products, so it has to end a little below the goal.
 _SAFETY = 0.7
@@ -66,7 +65,7 @@ class GolubKahan:
         )
         room = _Room(limit, k, self.max_restarts)
         state.initialize()
-        fro2, fro2_error = _frobenius(state)
+        fro2, fro2_error = estimated_frobenius(state)
         goal = aim = _SAFETY * tol
         history: list[tuple[int, float]] = []
         due, probed = k, False
@@ -101,7 +100,8 @@ class GolubKahan:
         else:
             evidence = f"none: given up after {room.restarts} restarts of {limit} columns"
         trusted = k if complete else self._trusted(ritz, tol, A.dtype)
-        return _measured(state, ritz, fro2, fro2_error, complete, evidence, trusted)
+        s, residuals, U, V = state.triplets(ritz)
+        return Triplets(s, residuals, U, V, fro2, fro2_error, complete, evidence, trusted)
 
     def _nothing_was_missing(
         self, state: Factorization, before: Ritz, tol: float, room: _Room
@@ -203,36 +203,3 @@ def _next_check(history: list[tuple[int, float]], size: int, goal: float, block_
         rate = math.log(history[-2][1] / worst) / (columns - history[-2][0])
         step = min(step, math.ceil(0.8 * math.log(max(worst / goal, 1.0)) / rate))
     return columns + max(block_size, step)
-
-
-def _frobenius(state: Factorization) -> tuple[float, float]:
-    """Estimate ‖A‖²_F, and its standard error, from the products of the starting block.
-
-    For a uniformly random unit vector v of length n, E n |A v|² = ‖A‖²_F.
-    """
-    n, count = state.V.shape
-    squares = n * column_lengths(state.AV) ** 2
-    if count == n:
-        return float(squares.mean()), 0.0
-    spread = float(squares.std()) if count > 1 else math.inf
-    return float(squares.mean()), spread / math.sqrt(count)
-
-
-def _measured(
-    state: Factorization,
-    ritz: Ritz,
-    fro2: float,
-    fro2_error: float,
-    complete: bool,
-    evidence: str,
-    trusted: int,
-) -> Triplets:
-    def like(coefficients: Tensor) -> Tensor:
-        return coefficients.to(dtype=state.V.dtype, device=state.V.device)
-
-    s, left, right = like(ritz.s), like(ritz.left), like(ritz.right)
-    U, V = state.U @ left, state.V @ right
-    residuals = residual_lengths(
-        s, U, V, lambda part: state.AV @ right[:, part], lambda part: state.AtU @ left[:, part]
-    )
-    return Triplets(s, residuals, U, V, fro2, fro2_error, complete, evidence, trusted)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
 
-Method = Literal["golub-kahan", "exact"]
-METHODS = ("auto", "golub-kahan", "exact")
+Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact"]
+METHODS = ("auto", "golub-kahan", "randomized", "exact")
 
 # Columns that block Golub–Kahan needs per wanted triplet: 1.3 on the steep spectra of logits to
 # 3.2 on the flat ones of early convolutions (EfficientNet-Lite0, tol 1e-4).
@@ -97,6 +98,8 @@ def plan(
             else "asked for"
         )
         return Plan("exact", block_size or 64, short, short, exact_bytes, reason)
+    if method == "randomized":
+        return _randomized(shape, k, itemsize, budget, memory)
     least = min(short, k + 2 * _BLOCK_SIZE)
     if fits < least:
         _refuse_over_budget("golub-kahan", shape, k, result + least * per_column, budget, memory)
@@ -109,6 +112,24 @@ def plan(
         krylov_bytes,
         reason,
     )
+
+
+def _randomized(shape: tuple[int, int], k: int, itemsize: int, budget: int, memory: object) -> Plan:
+    """Plan the block Krylov method where its bases fit, subspace iteration elsewhere."""
+    m, n = shape
+    krylov, iteration = BlockKrylov(), SubspaceIteration()
+    width = min(m, n, k + krylov.oversample)
+    size = min(m, n, krylov.passes * width)
+    result = (m + n) * k * itemsize
+    krylov_bytes = result + 2 * (m + n) * size * itemsize
+    if krylov_bytes <= budget:
+        return Plan("block-krylov", width, size, 2 * size, krylov_bytes, "its bases fit the memory")
+    # V, U, images and the block being made orthonormal, in both lengths.
+    iteration_bytes = result + 3 * (m + n) * width * itemsize
+    _refuse_over_budget("randomized", shape, k, iteration_bytes, budget, memory)
+    products = (2 * iteration.passes + 1) * width + k
+    reason = "the bases of block Krylov do not fit the memory"
+    return Plan("subspace-iteration", width, width, products, iteration_bytes, reason)
 
 
 def parse_memory(memory: int | str) -> int:

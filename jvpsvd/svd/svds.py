@@ -16,8 +16,9 @@ from jvpsvd.operators import aslinearoperator
 from jvpsvd.svd.certificate import certify
 from jvpsvd.svd.exact import Exact
 from jvpsvd.svd.golub_kahan import GolubKahan
-from jvpsvd.svd.plan import plan
+from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.progress import Progress, reporting
+from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
 from jvpsvd.svd.result import SVDResult, converged_mask
 from jvpsvd.svd.triplets import with_fixed_signs
 
@@ -42,7 +43,9 @@ def svds(
         k: How many triplets, from 1 to min(m, n).
         tol: A triplet counts as converged if its measured residual is at most tol · s[0]. In
             float32 residuals end near 1e-6 s[0].
-        method: "golub-kahan" (few products), "exact" (min(m, n) products, every value), or "auto".
+        method: "golub-kahan" (few products), "exact" (min(m, n) products, every value),
+            "randomized" (a fixed number of products: block Krylov, or subspace iteration where
+            memory is short), or "auto" (one of the first two).
         block_size: Vectors per step; chosen when None.
         memory: Bytes, or text like "4GiB", for bases and result; None: half of the machine's.
         seed: Of everything random; the same seed gives the same result on the same device.
@@ -84,11 +87,7 @@ def svds(
         memory=memory,
     )
     began, before = time.perf_counter(), operator.products
-    solver = (
-        Exact(chosen.block_size)
-        if chosen.method == "exact"
-        else GolubKahan(block_size=chosen.block_size, max_size=chosen.max_size, seed=seed)
-    )
+    solver = _solver(chosen, seed)
     m, n = operator.shape
     with torch.no_grad(), reporting(progress) as report:
         if m >= n:
@@ -121,3 +120,13 @@ def svds(
             raise ConvergenceError(message)
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
     return result
+
+
+def _solver(chosen: Plan, seed: int) -> Exact | GolubKahan | BlockKrylov | SubspaceIteration:
+    if chosen.method == "exact":
+        return Exact(chosen.block_size)
+    if chosen.method == "block-krylov":
+        return BlockKrylov(seed=seed)
+    if chosen.method == "subspace-iteration":
+        return SubspaceIteration(seed=seed)
+    return GolubKahan(block_size=chosen.block_size, max_size=chosen.max_size, seed=seed)

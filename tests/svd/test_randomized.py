@@ -1,0 +1,91 @@
+import pytest
+import torch
+from svd_problems import Diagonal, assert_truthful, line, repeat, spectrum, with_values
+
+from jvpsvd import svds
+from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
+
+DTYPES = (torch.float32, torch.float64)
+SPECTRA = ("line", "equal", "low rank", "zero", "geometric", "two crowds", "one huge")
+SOLVERS = (BlockKrylov(), BlockKrylov(passes=1), SubspaceIteration(), SubspaceIteration(passes=1))
+silent = {"report": lambda look: None}
+
+
+def test_memory_decides_between_the_two():
+    A = Diagonal(line(1, 0, 2000))
+    roomy = svds(A, 20, method="randomized", on_unconverged="ignore")
+    tight = svds(A, 20, method="randomized", memory="5MiB", on_unconverged="ignore")
+    assert (roomy.method, tight.method) == ("block-krylov", "subspace-iteration")
+
+
+@pytest.mark.parametrize("method", ["block-krylov", "subspace-iteration"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", SPECTRA)
+def test_nothing_converged_is_wrong(name, dtype, method):
+    truth = spectrum(name, 300)
+    A = with_values(truth, 400, 300).to(dtype)
+    for k in (1, 10, 40):
+        enough = (k + 3 * (k + 16)) * 700 * dtype.itemsize
+        memory = None if method == "block-krylov" else enough
+        result = svds(A, k, method="randomized", memory=memory, on_unconverged="ignore")
+        assert result.method == method
+        assert_truthful(result, truth, (400, 300))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("shape", [(60, 60), (90, 25), (5, 1)])
+def test_a_block_as_wide_as_the_space_is_exact(solver, shape):
+    truth = line(1, 0.1, shape[1])
+    k = min(shape[1], 20)
+    matrix = with_values(truth, *shape)
+    triplets = solver.solve(Diagonal(truth), k, 1e-5, **silent)
+    if shape[1] <= k + 16:
+        assert triplets.complete
+        torch.testing.assert_close(triplets.s, truth[:k])
+    assert matrix.shape == shape
+
+
+@pytest.mark.parametrize("passes", [1, 2, 5])
+def test_products_are_known_beforehand(passes):
+    A = Diagonal(line(1, 0, 500))
+    BlockKrylov(passes=passes).solve(A, 20, 1e-5, **silent)
+    assert A.products == (passes * 36, passes * 36)
+    B = Diagonal(line(1, 0, 500))
+    SubspaceIteration(passes=passes).solve(B, 20, 1e-5, **silent)
+    assert B.products == ((passes + 1) * 36, passes * 36 + 20)
+
+
+@pytest.mark.parametrize("method", [BlockKrylov, SubspaceIteration])
+def test_more_passes_are_more_accurate(method):
+    truth = 1 / torch.arange(1, 501, dtype=torch.float64)
+    errors = [
+        float(
+            (method(passes=p).solve(Diagonal(truth), 20, 1e-5, **silent).s - truth[:20]).abs().max()
+        )
+        for p in (1, 2, 4)
+    ]
+    assert errors[0] > 5 * errors[1] > 25 * errors[2]
+
+
+def test_blocks_wider_than_k_meet_every_copy_of_a_repeated_value():
+    truth = torch.cat([repeat(1, 60), line(0.01, 0, 940)])
+    result = svds(Diagonal(truth), 30, method="randomized")
+    assert result.converged.all()
+    assert result.certificate.complete
+    torch.testing.assert_close(result.s, truth[:30])
+
+
+def test_what_did_not_converge_hides_what_may_be_missing_behind_it():
+    triplets = BlockKrylov(passes=1).solve(Diagonal(line(1, 0, 500)), 20, 1e-5, **silent)
+    assert not triplets.complete
+    assert triplets.evidence == "none: 20 triplets did not converge in 1 passes"
+    assert triplets.trusted == 0
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_energy_is_estimated_without_bias(solver):
+    truth = line(1, 0, 300)
+    triplets = solver.solve(Diagonal(truth), 40, 1e-5, **silent)
+    energy = float((truth**2).sum())
+    assert abs(triplets.fro2 - energy) <= 5 * triplets.fro2_error
+    assert 0 < triplets.fro2_error < energy
