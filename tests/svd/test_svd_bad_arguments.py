@@ -22,7 +22,9 @@ def test_tol(tol):
 
 @pytest.mark.parametrize("method", ["arpack", "", None, "Exact"])
 def test_method(method):
-    with pytest.raises(ArgumentError, match="use one of 'auto', 'golub-kahan', 'randomized', 'exact'"):
+    with pytest.raises(
+        ArgumentError, match="use one of 'auto', 'golub-kahan', 'randomized', 'exact'"
+    ):
         svds(A, 2, method=method)
 
 
