@@ -7,6 +7,7 @@ and resumable.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import logging
 import platform
@@ -45,12 +46,13 @@ _memory = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(
     __version__,
     message=f"jvpsvd %(version)s (torch {torch.__version__}, Python {platform.python_version()})",
 )
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Certified top singular triplets of network Jacobians, over labelled photos.
 
     \b
@@ -61,6 +63,8 @@ def cli() -> None:
     jvpsvd verify RUN              whether a run is whole
     jvpsvd report RUN              its table and figure, from the stored numbers
     """  # noqa: D301 -- \b keeps click from reflowing the list
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @cli.command()
@@ -145,18 +149,22 @@ def run(
         per_class=per_class,
         vectors=vectors,
     )
-    with survey.on_stderr() as watch:
-        outcome = survey.run(
-            spec,
-            depths,
-            network,
-            found,
-            Path(out),
-            device=place,
-            memory=memory,
-            share=part,
-            watch=watch,
-        )
+    try:
+        with survey.on_stderr() as watch:
+            outcome = survey.run(
+                spec,
+                depths,
+                network,
+                found,
+                Path(out),
+                device=place,
+                memory=memory,
+                share=part,
+                watch=watch,
+            )
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command continues")
+        return _INTERRUPTED
     _show(outcome.store)
     click.echo(
         f"{outcome.computed} photos computed, {outcome.skipped} finished before, "
@@ -185,7 +193,7 @@ def layers(model: str, weights: str | None, k: int, memory: str | None, as_json:
     Seconds are products times one inference, timed here: a rough figure for this machine.
     """
     keep_freed_memory()
-    costs = report.depth_costs(load_model(model, weights), k, memory)
+    costs = survey.depth_costs(load_model(model, weights), k, memory)
     if as_json:
         records = [dataclasses.asdict(cost) for cost in costs]
         click.echo(json.dumps({"model": model, "k": k, "layers": records}, indent=2))
@@ -224,21 +232,21 @@ def pack(photos: str, out: str, per_shard: int) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; a mistake is one line on stderr, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a σ must not end a run on an ASCII terminal
     logging.basicConfig(level=logging.WARNING, format="jvpsvd: %(message)s")
     code: object
     try:
         code = cli.main(arguments, prog_name="jvpsvd", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        code = _MISTAKE
     except click.ClickException as error:
         code = _complain(error.format_message() + _where_help(error))
     except JvpsvdError as error:
         code = _complain(str(error))
     except OSError as error:
-        code = _complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        code = _complain(f"{error.filename or 'writing failed'}: {error.strerror or error}")
     except (KeyboardInterrupt, click.Abort):
-        _complain("interrupted; the same command continues")
+        _complain("interrupted")
         code = _INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -3,7 +3,7 @@
 from jvpsvd.data.demo import demo_photos, demo_shards
 from jvpsvd.data.pack import Photo, pack, photos_by_class
 from jvpsvd.data.photos import PHOTO_SUFFIXES, decode_photo
-from jvpsvd.data.shards import Sample, find_shards, read_photos, walk
+from jvpsvd.data.shards import Sample, find_shards, fingerprint, read_photos, walk
 
 __all__ = [
     "PHOTO_SUFFIXES",
@@ -13,6 +13,7 @@ __all__ = [
     "demo_photos",
     "demo_shards",
     "find_shards",
+    "fingerprint",
     "pack",
     "photos_by_class",
     "read_photos",

@@ -6,8 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from jvpsvd.data.pack import Photo, pack
-from jvpsvd.data.shards import find_shards
+from jvpsvd.data.pack import Photo, write_shard
 from jvpsvd.errors import ShardError
 
 
@@ -32,12 +31,15 @@ def demo_shards(run: Path) -> list[Path]:
     """Return the photos as a shard in `run`/shards, packed at the first call.
 
     Raises:
-        ShardError: If the package is not installed, or `run` exists and is not a run.
+        ShardError: If the package is not installed, or `run` is a run over other shards or no run.
     """
-    folder = run / "shards"
-    if not any(folder.glob("*.tar")):
+    shard = run / "shards" / "foolbox-000000.tar"
+    if not shard.is_file():
         photos = demo_photos()
-        if run.exists() and not (run / "run.json").exists() and any(run.iterdir()):
-            raise ShardError(f"--out {run} exists and is not a run; choose another folder")
-        pack(photos, folder, stem="foolbox")
-    return find_shards(str(folder))
+        if (run / "run.json").exists():
+            raise ShardError(f"{run} is a run over other shards; name them, or another --out")
+        if run.exists() and any(run.iterdir()):
+            raise ShardError(f"{run} exists and is not a run; choose another --out")
+        shard.parent.mkdir(parents=True, exist_ok=True)
+        write_shard(shard, photos)
+    return [shard]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import webdataset
 
@@ -24,7 +25,7 @@ class Photo:
     key: str
     label: int
     record: dict[str, str]
-    """Content of the sample's .json: the class, and its wnid where the class is named by one."""
+    """Content of the sample's .json: file, class, and wnid where the class is named by one."""
 
 
 def photos_by_class(folder: Path) -> list[Photo]:
@@ -35,7 +36,11 @@ def photos_by_class(folder: Path) -> list[Photo]:
     """
     if not folder.is_dir():
         raise ShardError(f"no folder {folder}; give a folder that holds one folder per class")
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    classes = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
     found: list[Photo] = []
     keys: set[str] = set()
     for label, name in enumerate(classes):
@@ -49,7 +54,7 @@ def photos_by_class(folder: Path) -> list[Photo]:
                 while key in keys:
                     key += "_"
                 keys.add(key)
-                found.append(Photo(file, key, label, record))
+                found.append(Photo(file, key, label, {**record, "file": file.name}))
     if not found:
         raise ShardError(
             f"no photos in {folder}/CLASS/; put them there as {', '.join(PHOTO_SUFFIXES[:3])}, …"
@@ -74,7 +79,7 @@ def pack(
     if any(out.glob(f"{stem}-*.tar")):
         raise ShardError(f"{out} already holds shards {stem}-*.tar; choose another folder")
     return [
-        _write(out / f"{stem}-{number:06d}.tar", part)
+        write_shard(out / f"{stem}-{number:06d}.tar", part)
         for number, part in enumerate(_batches(photos, per_shard))
     ]
 
@@ -85,23 +90,30 @@ def _batches(photos: Iterable[Photo], size: int) -> Iterator[tuple[Photo, ...]]:
         yield batch
 
 
-def _write(shard: Path, photos: Iterable[Photo]) -> Path:
-    aside = shard.with_suffix(".tar.part")
-    with aside.open("wb") as file:
-        with webdataset.TarWriter(
-            file, encoder=False, user="", group="", mode=0o644, mtime=0, format="PAX_FORMAT"
-        ) as writer:
-            for photo in photos:
-                suffix = photo.file.suffix[1:].lower()
-                writer.write(
-                    {
-                        "__key__": photo.key,
-                        suffix: photo.file.read_bytes(),
-                        "cls": str(photo.label).encode(),
-                        "json": json.dumps(photo.record, sort_keys=True).encode(),
-                    }
-                )
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(shard)
+def write_shard(shard: Path, photos: Iterable[Photo]) -> Path:
+    """Write photos to one shard, aside and then renamed; equal photos give equal bytes."""
+    aside = shard.with_name(f"{shard.name}.{os.getpid()}.part")
+    try:
+        with aside.open("wb") as file:
+            _write(file, photos)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(shard)
+    finally:
+        aside.unlink(missing_ok=True)
     return shard
+
+
+def _write(file: BinaryIO, photos: Iterable[Photo]) -> None:
+    with webdataset.TarWriter(
+        file, encoder=False, user="", group="", mode=0o644, mtime=0, format="PAX_FORMAT"
+    ) as writer:
+        for photo in photos:
+            writer.write(
+                {
+                    "__key__": photo.key,
+                    photo.file.suffix[1:].lower(): photo.file.read_bytes(),
+                    "cls": str(photo.label).encode(),
+                    "json": json.dumps(photo.record, sort_keys=True).encode(),
+                }
+            )

@@ -26,9 +26,9 @@ _FILTERS = {
 def decode_photo(data: bytes, photo_input: PhotoInput) -> Tensor:
     """Return the input x of shape (1, 3, size, size), float32, of an encoded photo.
 
-    The photo is turned upright (EXIF), converted to RGB, resized so that its shorter side has
-    `photo_input.resize` pixels, cropped to the middle square, and normalised channel by channel:
-    (value / scale − mean) / std.
+    The photo is turned upright (EXIF) and converted to RGB. What would be the middle square of
+    `size` pixels if the shorter side had `resize` becomes the input, normalised channel by channel:
+    (value / scale − mean) / std. Pillow fills in what a damaged JPEG lost without saying so.
 
     Raises:
         PhotoError: If the bytes are not a photo of a known format, are cut short, or promise more
@@ -70,8 +70,12 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _square(image: Image.Image, photo_input: PhotoInput) -> Image.Image:
-    size, shorter = photo_input.size, min(image.size)
-    width, height = (max(size, round(side * photo_input.resize / shorter)) for side in image.size)
-    resized = image.resize((width, height), _FILTERS[photo_input.interpolation])
-    left, top = (width - size) // 2, (height - size) // 2
-    return resized.crop((left, top, left + size, top + size))
+    """Return the middle square, resized in one step: nothing outside it is ever computed."""
+    width, height = image.size
+    side = min(width, height) * min(1.0, photo_input.size / photo_input.resize)
+    left, top = (width - side) / 2, (height - side) / 2
+    return image.resize(
+        (photo_input.size, photo_input.size),
+        _FILTERS[photo_input.interpolation],
+        box=(left, top, left + side, top + side),
+    )

@@ -10,6 +10,7 @@ runs a shell) and without `decode` (which runs pickles). Member names are string
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import re
 import tarfile
@@ -25,6 +26,7 @@ from jvpsvd.data.photos import PHOTO_SUFFIXES
 from jvpsvd.errors import ShardError
 
 _LABEL_BYTES = 1 << 16
+_PHOTO_BYTES = 1 << 29
 # Members that WebDataset keeps for itself.
 _META = r"__[^/]*__($|/)"
 
@@ -61,7 +63,13 @@ def find_shards(pattern: str) -> list[Path]:
     if re.match(r"[a-z][a-z0-9+.-]*:", pattern):
         raise ShardError(f"shards '{pattern}': only local files are read; give a path")
     found: list[Path] = []
-    for part in sorted(set(braceexpand(pattern))):
+    try:
+        parts = sorted(set(braceexpand(pattern)))
+    except ValueError as error:  # its UnbalancedBracesError
+        raise ShardError(
+            f"shards '{pattern}': braces do not match; write {{0000..0009}}"
+        ) from error
+    for part in parts:
         path = Path(part)
         if path.is_dir():
             found += sorted(path.glob("*.tar"))
@@ -78,6 +86,21 @@ def find_shards(pattern: str) -> list[Path]:
     if twice is not None:
         raise ShardError(f"two shards are named {twice}; rename one, rows are told apart by name")
     return found
+
+
+def fingerprint(shard: Path) -> str:
+    """Return a short hash of a shard's size and first mebibyte: enough to notice another shard.
+
+    Raises:
+        ShardError: If the file cannot be read.
+    """
+    try:
+        with shard.open("rb") as file:
+            digest = hashlib.sha256(file.read(1 << 20))
+        digest.update(str(shard.stat().st_size).encode())
+    except OSError as error:
+        raise ShardError(f"{shard} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()[:16]
 
 
 def walk(shard: Path) -> list[Sample]:
@@ -156,9 +179,18 @@ def _groups(file: BinaryIO) -> tuple[list[_Group], bool]:
         if not groups:
             raise
         return groups, True
-    file.seek(end)
-    # tarfile takes a missing or garbled header for the end; only zeros are one.
-    return groups, file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE)
+    return groups, not _is_end(file, end)
+
+
+def _is_end(file: BinaryIO, offset: int) -> bool:
+    """Whether nothing but the zeros that fill the last record follows.
+
+    tarfile takes a missing or garbled header, and any block of zeros, for the end of the archive;
+    members may well follow (`cat a.tar b.tar`), or have been lost to zeros.
+    """
+    file.seek(offset)
+    rest = file.read(tarfile.RECORDSIZE + 1)
+    return tarfile.BLOCKSIZE <= len(rest) <= tarfile.RECORDSIZE and not any(rest)
 
 
 def _sample(
@@ -175,6 +207,8 @@ def _sample(
     )
     if not photos:
         return _failed(sample, "no-photo", f"no photo among {', '.join(sorted(members))}")
+    if photos[0].issparse() or photos[0].size > _PHOTO_BYTES:
+        return _failed(sample, "too-large", f"a photo of {photos[0].size} bytes, or a sparse file")
     if any(len(copies) > 1 for copies in members.values()) or len(photos) > 1:
         return _failed(sample, "duplicate-key", "several members of one kind share this key")
     try:

@@ -42,6 +42,28 @@ class PhotoInput:
     interpolation: str = "bilinear"
     """"bilinear" or "bicubic"."""
 
+    def __post_init__(self) -> None:
+        """Check the fields, and make the channel values plain floats.
+
+        Raises:
+            ModelError: On sizes below 1, a scale or std that is not positive, or an unknown name.
+        """
+        for name in ("mean", "std"):
+            values = tuple(float(value) for value in getattr(self, name))
+            object.__setattr__(self, name, values)
+            if len(values) != 3:
+                raise ModelError(f"PhotoInput {name}={values} must hold three numbers")
+        if self.size < 1 or self.resize < 1:
+            raise ModelError(f"PhotoInput size={self.size}, resize={self.resize} must be positive")
+        if self.scale <= 0 or min(self.std) <= 0:
+            raise ModelError(f"PhotoInput scale={self.scale}, std={self.std} must be positive")
+        for value, known in (
+            (self.channels, ("RGB", "BGR")),
+            (self.interpolation, ("bilinear", "bicubic")),
+        ):
+            if value not in known:
+                raise ModelError(f"PhotoInput has '{value}'; use {' or '.join(known)}")
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Shape of the network's input, a batch of one."""
@@ -75,7 +97,7 @@ def load_model(spec: str, weights: str | os.PathLike[str] | None = None) -> Mode
             returned a model in training mode.
     """
     prefix, colon, name = spec.partition(":")
-    if not colon:
+    if not colon or not prefix:
         resolved = _built_in(spec)
     elif prefix == "torchvision":
         resolved = _from_torchvision(name, pretrained=weights is None)
@@ -113,7 +135,9 @@ def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
             "code); save a plain state dict, or .safetensors"
         ) from error
     except Exception as error:  # both readers raise what the bytes make them raise
-        raise ModelError(f"cannot read weights from {path}: {_first(error)}") from error
+        raise ModelError(
+            f"{path} is no file of weights that torch or safetensors can read ({_first(error)})"
+        ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict):

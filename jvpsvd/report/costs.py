@@ -1,78 +1,10 @@
-"""What each depth of a network would cost, before anything is computed."""
+"""Planned costs as a table."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-
-import torch
 from rich.table import Table
 
-from jvpsvd.errors import ArgumentError
-from jvpsvd.networks import Model
-from jvpsvd.survey import choose_depths
-from jvpsvd.svd import plan
-
-
-@dataclass(frozen=True)
-class DepthCost:
-    """One depth, with the method that `svds` would choose there and its predicted cost."""
-
-    name: str
-    kind: str
-    units: int
-    """Rows of the Jacobian."""
-    inputs: int
-    """Columns of the Jacobian."""
-    method: str | None = None
-    """None where k triplets cannot be computed."""
-    products: int | None = None
-    """Forward and reverse together."""
-    bytes: int | None = None
-    """Peak memory of bases and result."""
-    seconds: float | None = None
-    """Products times one inference on this machine: a rough figure."""
-    reason: str = ""
-    """Why this method, or why none."""
-
-
-def depth_costs(model: Model, k: int, memory: int | str | None = None) -> list[DepthCost]:
-    """Return every depth of the model with its planned cost for k triplets.
-
-    Raises:
-        ArgumentError: If k < 1 or `memory` is no size.
-    """
-    if k < 1:
-        raise ArgumentError(f"k={k} must be at least 1")
-    inference = _inference_seconds(model)
-    n = int(torch.Size(model.photo_input.shape).numel())
-    costs = []
-    for depth in choose_depths(model, 1, ["all"]):
-        if k > min(depth.numel, n):
-            reason = f"fewer than {k} values"
-            costs.append(DepthCost(depth.name, depth.kind, depth.numel, n, reason=reason))
-            continue
-        try:
-            chosen = plan((depth.numel, n), torch.float32.itemsize, k, memory=memory)
-        except ArgumentError as error:
-            if memory is not None and "is not a size" in str(error):
-                raise
-            costs.append(DepthCost(depth.name, depth.kind, depth.numel, n, reason=str(error)))
-            continue
-        costs.append(
-            DepthCost(
-                depth.name,
-                depth.kind,
-                depth.numel,
-                n,
-                method=chosen.method,
-                products=chosen.predicted_products,
-                bytes=chosen.predicted_bytes,
-                seconds=round(chosen.predicted_products * inference, 1),
-                reason=chosen.reason,
-            )
-        )
-    return costs
+from jvpsvd.survey import DepthCost
 
 
 def costs_table(costs: list[DepthCost], title: str) -> Table:
@@ -90,15 +22,3 @@ def costs_table(costs: list[DepthCost], title: str) -> Table:
             cells = [str(cost.method), str(cost.products), gibibytes, f"{cost.seconds:.0f}"]
         made.add_row(cost.name, cost.kind, str(cost.units), *cells)
     return made
-
-
-def _inference_seconds(model: Model) -> float:
-    """Return the fastest of three inferences of one photo."""
-    x = torch.zeros(model.photo_input.shape)
-    times = []
-    with torch.no_grad():
-        for _ in range(3):
-            began = time.perf_counter()
-            model.module(x)
-            times.append(time.perf_counter() - began)
-    return min(times)

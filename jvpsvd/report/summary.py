@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from rich.table import Table
 
+from jvpsvd.errors import RunError
 from jvpsvd.survey import Store
 
 
@@ -44,13 +46,19 @@ class DepthSummary:
 
 
 def summarize(store: Store) -> list[DepthSummary]:
-    """Return one summary per depth of a run, in the order of the network."""
+    """Return one summary per depth of a run, in the order of the network.
+
+    Raises:
+        RunError: If rows cannot be read or do not belong to the spec.
+    """
     n = int(np.prod((3, store.spec.photo_input.size, store.spec.photo_input.size)))
     rows = store.rows()
     summaries = []
     for depth in store.depths:
         here = [row for row in rows if row.layer == depth.name]
         good = [row for row in here if row.status == "ok"]
+        if any(not len(row.s) == len(row.residuals) == store.spec.k for row in good):
+            raise RunError(f"{store.folder} holds rows of another k; see 'jvpsvd verify'")
         relative = [max(row.residuals) / row.s[0] for row in good if row.s[0] > 0]
         energies = [float(np.square(row.s).sum()) / row.fro2 for row in good if row.fro2]
         summaries.append(
@@ -95,22 +103,26 @@ def table(store: Store, summaries: list[DepthSummary]) -> Table:
     for heading in headings:
         made.add_column(heading, justify="right", no_wrap=True)
     for depth in summaries:
-        made.add_row(*_cells(depth, k))
+        made.add_row(*depth_cells(depth, k))
     return made
 
 
-def _cells(depth: DepthSummary, k: int) -> list[str]:
+def depth_cells(depth: DepthSummary, k: int) -> list[str]:
+    """Return the cells of a depth, as far as it has photos with values."""
     failed = f" (+{depth.failed} failed)" if depth.failed else ""
     cells = [depth.layer, f"{depth.shape[0]} x {depth.shape[1]}", f"{depth.photos}{failed}"]
     if not depth.photos:
         return cells
-    at_least = "≥ " if depth.dimension == k else ""
+    # A photo whose k values are all ≥ 1 may have more of them.
+    hidden = k < min(depth.shape) and bool((depth.s[:, -1] >= 1).any())
+    at_least = "≥ " if hidden else ""
+    energy = "—" if math.isnan(depth.energy) else f"{100 * depth.energy:.0f} %"
     return [
         *cells,
         f"{depth.s[:, 0].mean():.4g}",
         f"{depth.s[:, -1].mean():.4g}",
         f"{at_least}{depth.dimension:.4g}",
-        f"{100 * depth.energy:.0f} %",
+        energy,
         f"{depth.worst_residual:.0e}",
         str(depth.unconverged),
         f"{depth.products:.0f}",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from jvpsvd.data import Sample, decode_photo
-from jvpsvd.errors import JvpsvdError, NonFiniteError, PhotoError, TraceError
+from jvpsvd.errors import JvpsvdError, NonFiniteError, PhotoError, ShardError, TraceError
 from jvpsvd.networks import Model, layer_maps
 from jvpsvd.operators import JacobianOperator, LinearMap, Trace, by_transforms
 from jvpsvd.survey.rows import Row, failure, row_of
@@ -85,7 +85,7 @@ class Instrument:
         if sample.problem:
             raise PhotoError(sample.message)
         if photo is None:
-            raise PhotoError("the shard no longer delivers this sample as the manifest lists it")
+            raise ShardError("the shard did not deliver this sample as the manifest lists it")
         x = decode_photo(photo, self._photo_input).to(self._device)
         if self._may_trace:
             try:
@@ -110,6 +110,8 @@ def _reason(error: Exception, sample: Sample) -> tuple[str, str]:
         return sample.problem, str(error)
     if isinstance(error, PhotoError):
         return "bad-photo", str(error)
+    if isinstance(error, ShardError):
+        return "undelivered", str(error)
     if isinstance(error, NonFiniteError):
         return "non-finite", str(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

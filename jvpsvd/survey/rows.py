@@ -34,6 +34,10 @@ SCHEMA = pa.schema(
 """Columns of `spectra/*.parquet`."""
 
 
+PASSING = ("refused", "out-of-memory", "error", "undelivered")
+"""Failures that another try may mend: more memory, another device, a disk that is back."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One sample at one depth: its singular values, or the reason why there are none."""

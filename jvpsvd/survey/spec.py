@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from jvpsvd.errors import ArgumentError, ModelError
+from jvpsvd.data import fingerprint
+from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
 from jvpsvd.networks import Depth, Model, PhotoInput, depths
 
 NUMERICS = 1
@@ -32,6 +33,8 @@ class Spec:
     """Preprocessing."""
     shards: tuple[str, ...]
     """File names of the shards, in order."""
+    contents: tuple[str, ...]
+    """Fingerprints of the shards, in the same order."""
     layers: tuple[str, ...]
     """Depths, in the order of the network."""
     k: int
@@ -63,11 +66,14 @@ class Spec:
             ArgumentError: If fields are missing or unknown.
         """
         try:
+            for name, kind in (("k", int), ("tol", float), ("seed", int), ("model", str)):
+                if not isinstance(record[name], kind):
+                    raise TypeError(f"{name} is {record[name]!r}")
             inputs: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value
                 for key, value in record["photo_input"].items()
             }
-            lists = {name: tuple(record[name]) for name in ("shards", "layers")}
+            lists = {name: tuple(record[name]) for name in ("shards", "contents", "layers")}
             return Spec(**{**record, **lists, "photo_input": PhotoInput(**inputs)})
         except (KeyError, TypeError, AttributeError) as error:
             raise ArgumentError(f"not the spec of a run: {error}") from error
@@ -75,12 +81,15 @@ class Spec:
     def difference(self, other: Spec) -> str:
         """Return the first field in which the specs differ, in words; empty if none does.
 
-        >>> one = Spec("m", "w", PhotoInput(), ("a.tar",), ("output",), 5, 1e-5)
+        >>> one = Spec("m", "w", PhotoInput(), ("a.tar",), ("9c",), ("output",), 5, 1e-5)
         >>> one.difference(dataclasses.replace(one, k=7))
         'k = 5, now 7'
         """
         for field in dataclasses.fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if field.name == "contents" and mine != theirs:
+                changed = [n for n, a, b in zip(self.shards, mine, theirs, strict=True) if a != b]
+                return f"other bytes in {changed[0]}"
             if mine != theirs:
                 return f"{field.name} = {_brief(mine)}, now {_brief(theirs)}"
         return ""
@@ -127,6 +136,7 @@ def specify(
         weights_sha256=model.weights_sha256,
         photo_input=model.photo_input,
         shards=tuple(path.name for path in shards),
+        contents=tuple(fingerprint(path) for path in shards),
         layers=tuple(depth.name for depth in chosen),
         k=k,
         tol=tol,
@@ -143,9 +153,9 @@ def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[De
     example = torch.zeros(model.photo_input.shape)
     if k < 1:
         raise ArgumentError(f"k={k} must be at least 1")
-    places = depths(model.module, example)
+    places = _places(model, example)
     if layers is None:
-        return _spread(places, k)
+        return _spread(places, k, example.numel())
     if list(layers) == ["all"]:
         return _large_enough(places, k, example.numel())
     for name in layers:
@@ -167,12 +177,24 @@ def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[De
     return chosen
 
 
-def _spread(places: list[Depth], k: int) -> list[Depth]:
+def _places(model: Model, example: torch.Tensor) -> list[Depth]:
+    try:
+        return depths(model.module, example)
+    except JvpsvdError:
+        raise
+    except Exception as error:  # the user's own network
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{model.spec} fails on an input of shape {tuple(example.shape)} ({first[:200]}); "
+            "return the PhotoInput that it takes beside the module"
+        ) from error
+
+
+def _spread(places: list[Depth], k: int, n: int) -> list[Depth]:
     """Return five of the coarse places (names at most one dot deep), evenly apart, the last one."""
-    coarse = [place for place in places if place.name.count(".") <= 1 and place.numel >= k]
+    coarse = [place for place in _large_enough(places, k, n) if place.name.count(".") <= 1]
     if not coarse:
-        widest = max(place.numel for place in places)
-        raise ArgumentError(f"k={k} is above the size of every layer (the largest has {widest})")
+        return _large_enough(places, k, n)[-1:]
     count = min(_DEFAULT_DEPTHS, len(coarse))
     return [coarse[(i + 1) * len(coarse) // count - 1] for i in range(count)]
 
@@ -180,7 +202,8 @@ def _spread(places: list[Depth], k: int) -> list[Depth]:
 def _large_enough(places: list[Depth], k: int, n: int) -> list[Depth]:
     chosen = [place for place in places if min(place.numel, n) >= k]
     if not chosen:
-        raise ArgumentError(f"k={k} is above the size of every layer; lower k")
+        widest = min(n, max(place.numel for place in places))
+        raise ArgumentError(f"k={k} is above the size of every layer; k must be at most {widest}")
     return chosen
 
 

@@ -12,7 +12,7 @@ from jvpsvd.data import Sample
 from jvpsvd.survey.spec import Spec
 
 # Fields of a spec that choose samples and files, not numbers.
-_NOT_NUMBERS = ("model", "shards", "limit", "per_class", "vectors")
+_NOT_NUMBERS = ("model", "shards", "contents", "limit", "per_class", "vectors")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ def photos(tmp_path):
         if name != "empty":
             (folder / name / f"a.{index}.JPG").write_bytes(encoded(index))
     (folder / "zebra" / "notes.txt").write_text("not a photo")
+    (folder / ".cache").mkdir()
     return folder
 
 
@@ -71,6 +72,24 @@ def test_demo_is_twenty_labelled_imagenet_photos(tmp_path):
     assert len(samples) == 20
     assert all(0 <= sample.label < 1000 and not sample.problem for sample in samples)
     assert demo_shards(tmp_path / "run") == [shard]
+
+
+def test_demo_does_not_take_other_shards_for_its_own(tmp_path, photos):
+    pytest.importorskip("foolbox", reason="the demo extra is not installed")
+    pack(photos_by_class(photos), tmp_path / "run" / "shards")
+    with pytest.raises(ShardError, match="is not a run"):
+        demo_shards(tmp_path / "run")
+    (tmp_path / "run" / "run.json").touch()
+    with pytest.raises(ShardError, match="is a run over other shards"):
+        demo_shards(tmp_path / "run")
+
+
+def test_interrupted_pack_leaves_nothing_half_written(tmp_path, photos):
+    found = photos_by_class(photos)
+    found[1].file.unlink()
+    with pytest.raises(FileNotFoundError):
+        pack(found, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_demo_does_not_move_into_a_strangers_folder(tmp_path):

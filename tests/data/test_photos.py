@@ -86,3 +86,9 @@ def test_header_that_promises_too_many_pixels_is_refused_before_decoding():
 def test_formats_outside_the_list_are_not_opened():
     with pytest.raises(PhotoError, match="not a photo"):
         decode_photo(saved(Image.new("RGB", (8, 8)), "PDF"), PLAIN)
+
+
+def test_extreme_shapes_cost_no_more_than_others():
+    x = decode_photo(saved(Image.new("RGB", (60_000, 1), (9, 9, 9)), "PNG"), PLAIN)
+    assert x.shape == (1, 3, 16, 16)
+    assert x.unique().tolist() == [9]

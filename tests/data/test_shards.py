@@ -1,10 +1,11 @@
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 from shard_making import encoded, sample_members, write_tar
 
-from jvpsvd.data import find_shards, read_photos, walk
+from jvpsvd.data import find_shards, fingerprint, read_photos, walk
 from jvpsvd.errors import ShardError
 
 
@@ -143,6 +144,7 @@ def test_patterns(tmp_path):
         ("{here}/nothing", "no shard at"),
         ("{here}/x-*.tar", "no .tar file matches"),
         ("pipe:cat /etc/passwd", "only local files"),
+        ("{here}/x{{0..3", "braces do not match"),
         ("https://example.org/a.tar", "only local files"),
         ("{here}/{{t-00,sub/t-00}}.tar", "two shards are named t-00.tar"),
     ],
@@ -153,3 +155,40 @@ def test_patterns_that_are_refused(tmp_path, pattern, message):
         Path(tmp_path, name).touch()
     with pytest.raises(ShardError, match=message):
         find_shards(pattern.format(here=tmp_path))
+
+
+def test_zeros_in_place_of_a_header_are_no_end(tmp_path):
+    members = [m for i in range(6) for m in sample_members("abcdef"[i], i, i)]
+    whole = write_tar(tmp_path / "s.tar", members)
+    data = bytearray(whole.read_bytes())
+    header = walk(whole)[2].offset - 512
+    data[header : header + 512] = bytes(512)
+    whole.write_bytes(bytes(data))
+    assert [sample.problem for sample in walk(whole)] == ["", "truncated"]
+
+
+def test_tar_behind_a_tar_is_seen(tmp_path):
+    one = write_tar(tmp_path / "a.tar", sample_members("a", 0, 0))
+    two = write_tar(tmp_path / "b.tar", sample_members("b", 1, 1))
+    one.write_bytes(one.read_bytes() + two.read_bytes())
+    assert [sample.problem for sample in walk(one)] == ["truncated"]
+
+
+def test_size_that_no_photo_has_is_known_before_reading(tmp_path):
+    shard = write_tar(tmp_path / "s.tar", [*sample_members("a", 0, 0), *sample_members("b", 1, 1)])
+    data = bytearray(shard.read_bytes())
+    header = walk(shard)[0].offset - 512
+    with shard.open("rb") as file:
+        info = tarfile.TarFile(fileobj=file).next()
+    info.size = 1 << 40
+    data[header : header + 512] = info.tobuf(tarfile.GNU_FORMAT)
+    shard.write_bytes(bytes(data))
+    (sample,) = walk(shard)
+    assert sample.problem in ("too-large", "truncated")
+
+
+def test_fingerprints_tell_shards_apart(tmp_path, shard):
+    other = write_tar(tmp_path / "other.tar", sample_members("photo0", 9, 0))
+    assert fingerprint(shard) == fingerprint(shard) != fingerprint(other)
+    with pytest.raises(ShardError, match="cannot be read"):
+        fingerprint(tmp_path / "nowhere.tar")

@@ -114,7 +114,7 @@ def test_factories_that_cannot_be_used(factories, name, message):
         ("efficientnet_lite0", "did you mean efficientnet-lite0?"),
         ("resnet", "unknown model 'resnet'; built in: efficientnet-lite0"),
         ("", "unknown model ''"),
-        (":factory", "does not import"),
+        (":factory", "unknown model ':factory'"),
         ("no_such_package_at_all:net", "does not import: ModuleNotFoundError"),
         (".relative:net", "does not import"),
     ],
@@ -228,3 +228,22 @@ def test_a_trace_of_lite0_at_one_photo_gives_the_products_at_another(lite0, phot
         ):
             assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
             assert theirs.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"channels": "bgr"}, "'bgr'; use RGB or BGR"),
+        ({"interpolation": "lanczos"}, "'lanczos'; use bilinear or bicubic"),
+        ({"std": (1, 0, 1)}, "must be positive"),
+        ({"mean": (1, 2)}, "three numbers"),
+        ({"size": 0}, "must be positive"),
+    ],
+)
+def test_preprocessing_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(ModelError, match=message):
+        PhotoInput(**fields)
+
+
+def test_preprocessing_is_the_same_from_lists_and_arrays():
+    assert PhotoInput(mean=[0.5, 0.25, 0.0]) == PhotoInput(mean=torch.tensor([0.5, 0.25, 0.0]))

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jvpsvd.errors import ArgumentError
+from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.networks import load_model
-from jvpsvd.report import DepthSummary, costs_table, depth_costs, draw_spectra, summarize, table
+from jvpsvd.report import DepthSummary, draw_spectra, summarize, table
+from jvpsvd.report.summary import depth_cells
 from jvpsvd.survey import run, specify
 
 
@@ -77,18 +78,22 @@ def test_dimension_of_known_spectra():
     assert dataclasses.replace(depth, s=s + 1).dimension == 3
 
 
-def test_costs_name_the_method_of_every_depth(tiny):
-    costs = {cost.name: cost for cost in depth_costs(load_model("tiny:net"), 20)}
-    assert (costs["0"].units, costs["0"].inputs, costs["0"].method) == (294, 768, "golub-kahan")
-    assert (costs["output"].method, costs["output"].products) == ("exact", 30)
-    few = depth_costs(load_model("tiny:net"), 40)[-1]
-    assert (few.method, few.reason) == (None, "fewer than 40 values")
-    assert "exact" in printed(costs_table(list(costs.values()), "tiny"))
+@pytest.mark.parametrize(
+    ("s", "shape", "shown"),
+    [
+        ([[2.0, 2.0], [2.0, 0.5]], (9, 9), "≥ 1.5"),
+        ([[2.0, 2.0], [2.0, 2.0]], (2, 9), "2"),
+        ([[2.0, 0.5], [2.0, 0.5]], (9, 9), "1"),
+    ],
+)
+def test_a_count_that_may_be_larger_says_so(s, shape, shown):
+    depth = DepthSummary("x", shape, np.array(s), 0.0, 0, 6.0, float("nan"), 0.1, 0)
+    cells = depth_cells(depth, 2)
+    assert cells[5] == shown
+    assert "nan" not in cells
 
 
-def test_costs_refuse_what_is_no_size(tiny):
-    with pytest.raises(ArgumentError, match="is not a size"):
-        depth_costs(load_model("tiny:net"), 20, memory="plenty")
-    small = depth_costs(load_model("tiny:net"), 20, memory="1KiB")[0]
-    assert small.method is None
-    assert "memory" in small.reason
+def test_rows_of_another_k_are_refused(store):
+    wrong = dataclasses.replace(store, spec=dataclasses.replace(store.spec, k=9))
+    with pytest.raises(RunError, match="rows of another k"):
+        summarize(wrong)

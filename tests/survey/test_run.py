@@ -1,3 +1,7 @@
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +11,7 @@ from shard_making import encoded, sample_members, write_tar
 from jvpsvd.data import decode_photo
 from jvpsvd.errors import ArgumentError, RunError, ShardError
 from jvpsvd.networks import layer_map, load_model
-from jvpsvd.survey import verify
+from jvpsvd.survey import open_run, run, specify, verify
 
 
 def dense_spectrum(model, layer, photo):
@@ -149,3 +153,69 @@ def test_watch_sees_every_photo_and_depth(surveyed, shard):
     }
     assert [look.photos_done for look in looks if look.rows] == [1, 2, 3, 4]
     assert all(0 <= look.share_of_photo <= 1 for look in looks)
+
+
+def test_other_photos_under_the_same_names_are_refused(surveyed, shard, tmp_path):
+    surveyed([shard])
+    (tmp_path / "other").mkdir()
+    members = [m for i in range(4) for m in sample_members(f"photo{i}", 9 + i, i % 2)]
+    with pytest.raises(RunError, match=r"other bytes in good-0000.tar"):
+        surveyed([write_tar(tmp_path / "other" / shard.name, members)])
+
+
+@pytest.mark.parametrize("harm", ["truncate", "empty", "delete", "folder", "manifest"])
+def test_harm_to_the_folder_is_mended_by_the_same_run(surveyed, shard, harm):
+    store = surveyed([shard]).store
+    values = [row.s for row in store.rows()]
+    file = min((store.folder / "spectra").iterdir())
+    if harm == "truncate":
+        file.write_bytes(file.read_bytes()[:-20])
+    elif harm == "empty":
+        file.write_bytes(b"")
+    elif harm == "delete":
+        file.unlink()
+    elif harm == "folder":
+        shutil.rmtree(store.folder / "spectra")
+    else:
+        (store.folder / "manifest.parquet").write_bytes(b"")
+    assert verify(store).problems
+    outcome = surveyed([shard])
+    assert outcome.computed == {"folder": 4, "manifest": 0}.get(harm, 1)
+    assert verify(store).problems == ()
+    assert [row.s for row in store.rows()] == values
+
+
+def test_lost_vectors_are_missed_and_made_again(surveyed, shard):
+    store = surveyed([shard], vectors=True, limit=2).store
+    min((store.folder / "vectors").iterdir()).unlink()
+    (problem,) = verify(store).problems
+    assert problem.startswith("no vectors: good-0000.tar photo")
+    assert surveyed([shard], vectors=True, limit=2).computed == 1
+    assert verify(store).problems == ()
+
+
+def test_failures_that_another_try_may_mend_are_tried_again(tiny, shard, tmp_path):
+    model = load_model("tiny:net")
+    spec, depths = specify(model, [shard], k=10, layers=["output"], limit=2)
+    tight = run(spec, depths, model, [shard], tmp_path / "run", memory=100)
+    assert {row.status for row in tight.failures} == {"refused"}
+    roomy = run(spec, depths, model, [shard], tmp_path / "run")
+    assert (roomy.computed, roomy.failures) == (2, ())
+
+
+def test_shares_started_together_end_as_one_run(tiny, tmp_path):
+    members = [m for i in range(8) for m in sample_members(f"photo{i}", i, 0)]
+    shard = write_tar(tmp_path / "s.tar", members)
+    code = (
+        "import sys; from jvpsvd.cli import main; main(['run', '--model', 'tiny:net', '-k', '5', "
+        "'--layers', 'output', '--shards', 's.tar', '--out', 'out', '--share', sys.argv[1]])"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, f"{i}/3"], cwd=tmp_path, stdout=-3, stderr=-3)
+        for i in range(3)
+    ]
+    assert [process.wait() for process in started] == [0, 0, 0]
+    store = open_run(tmp_path / "out")
+    assert verify(store).problems == ()
+    assert len(store.rows()) == 8
+    assert shard.exists()

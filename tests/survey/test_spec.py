@@ -43,6 +43,7 @@ def test_all_leaves_out_depths_with_fewer_than_k_values(model):
         ({"k": 31, "layers": ["output"]}, ArgumentError, "30 x 768; k must be at most 30"),
         ({"k": 10_000}, ArgumentError, "above the size of every layer"),
         ({"k": 10_000, "layers": ["all"]}, ArgumentError, "above the size of every layer"),
+        ({"k": 769, "layers": None}, ArgumentError, "must be at most 294"),
         ({"limit": 0, "k": 5}, ArgumentError, "limit 0"),
         ({"per_class": -1, "k": 5}, ArgumentError, "per-class -1"),
         ({"tol": 0, "k": 5}, ArgumentError, "tol=0"),
@@ -62,3 +63,11 @@ def test_difference_names_the_first_field(model, shard):
 def test_json_of_something_else_is_refused():
     with pytest.raises(ArgumentError, match="not the spec of a run"):
         Spec.from_json({"k": 3})
+
+
+def test_network_that_fails_on_the_photo_is_one_error(tiny, shard, tmp_path):
+    (tiny / "other_input.py").write_text(
+        "from torch import nn\n\ndef net():\n    return nn.Linear(7, 3).eval()\n"
+    )
+    with pytest.raises(ModelError, match=r"fails on an input of shape \(1, 3, 224, 224\)"):
+        specify(load_model("other_input:net"), [shard], k=2)

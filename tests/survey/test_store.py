@@ -1,4 +1,5 @@
 import json
+import os
 
 import pyarrow.parquet as pq
 import pytest
@@ -32,20 +33,22 @@ def test_nothing_half_written_is_left_or_read(surveyed, shard):
     store = surveyed([shard]).store
     left_over = store.folder / "spectra" / "0123.parquet.part"
     left_over.write_bytes(b"half")
+    fresh = store.folder / "spectra" / "0123.parquet.77-abcd.part"
+    fresh.write_bytes(b"being written by another share")
+    os.utime(left_over, (0, 0))
     assert len(store.rows()) == 8
     surveyed([shard])
     assert not left_over.exists()
+    assert fresh.exists()
 
 
 def test_full_disk_keeps_what_was_finished(surveyed, shard, monkeypatch):
-    import os
-
     synced = os.fsync
     calls = []
 
     def full(descriptor):
         calls.append(descriptor)
-        if len(calls) > 7:
+        if len(calls) > 8:
             raise OSError(28, "No space left on device")
         synced(descriptor)
 
@@ -58,7 +61,10 @@ def test_full_disk_keeps_what_was_finished(surveyed, shard, monkeypatch):
     assert len(outcome.store.rows()) == 8
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"spec": {}, "depths": []}', "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", '{"spec": {"k": "9"}, "depths": []}', '{"spec": {}, "depths": []}', "\x00"],
+)
 def test_unreadable_run_json_is_one_error(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(RunError, match=r"run\.json cannot be read"):

@@ -2,7 +2,6 @@ import dataclasses
 
 import pytest
 
-from jvpsvd.errors import RunError
 from jvpsvd.survey import verify
 
 
@@ -13,11 +12,9 @@ def store(surveyed, shard):
 
 def rewrite(store, change):
     """Pass the rows of the first task through `change` and store them again."""
-    task = min(store.finished())
     rows = [row for row in store.rows() if row.key == "photo0"]
     name = next(t for t in store.finished() if _key(store, t) == "photo0")
     store.commit(name, change(rows))
-    return task
 
 
 def _key(store, task):
@@ -68,8 +65,20 @@ def test_what_is_wrong_is_said(store, change, message):
     assert any(message in line for line in verify(store).problems)
 
 
-def test_unreadable_rows_are_named(store):
+def test_unreadable_rows_are_named_and_their_samples_missing(store):
     file = store.folder / "spectra" / f"{min(store.finished())}.parquet"
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(RunError, match=f"{file.name} cannot be read"):
-        verify(store)
+    first, *missing = verify(store).problems
+    assert first.startswith("unreadable:")
+    assert file.name in first
+    assert len(missing) == 2
+
+
+def test_missing_manifest_is_a_problem(store):
+    (store.folder / "manifest.parquet").unlink()
+    assert verify(store).problems[0].startswith("no manifest:")
+
+
+def test_converged_may_count_fewer_than_met_the_tolerance(store):
+    rewrite(store, lambda rows: [dataclasses.replace(r, converged=3) for r in rows])
+    assert verify(store).problems == ()
