@@ -1,4 +1,20 @@
-"""Labelled photos: shards, decoding, packing, and the embedded demo."""
+"""Labelled photos: shards, decoding, packing, and the embedded demo.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> from PIL import Image
+>>> root = Path(tempfile.mkdtemp())
+>>> for name in ("cat", "dog"):
+...     (root / "photos" / name).mkdir(parents=True)
+...     Image.new("RGB", (32, 32)).save(root / "photos" / name / "one.png")
+>>> shards = pack(photos_by_class(root / "photos"), root / "shards")
+>>> shards == find_shards(f"{root}/shards/photos-{{000000..000000}}.tar")
+True
+>>> [(sample.key, sample.label, sample.problem) for sample in walk(shards[0])]
+[('cat_one', 0, ''), ('dog_one', 1, '')]
+>>> [len(photo) > 50 for _, photo in read_photos(shards[0], walk(shards[0]))]
+[True, True]
+"""
 
 from jvpsvd.data.demo import demo_photos, demo_shards
 from jvpsvd.data.pack import Photo, pack, photos_by_class
