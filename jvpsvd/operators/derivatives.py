@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.attention import differentiable_attention
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor) -> LinearMap:
             [0., 1.]])
     """
     x = x.detach()
-    fn = on_copy(fn)
+    fn = prepared(fn)
     value, pull = vjp(fn, x)[:2]
 
     def pull_one(u: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ def _forward_side(
     try:
         pull_again = vjp(pull_one, torch.zeros_like(value))[1]
         push = without_grad(vmap(lambda v: pull_again(v)[0]))
-        push(torch.zeros_like(x)[None])
+        _refuse_unequal_sides(push, without_grad(pull_one), value)
     except Exception as error:
         reasons.append(str(error))
     else:
@@ -94,12 +95,36 @@ def _forward_side(
     )
 
 
-def on_copy(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-    """Return fn working on a copy, for functions that change their argument in place.
+def _refuse_unequal_sides(
+    push: Callable[[Tensor], Tensor], pull_one: Callable[[Tensor], Tensor], value: Tensor
+) -> None:
+    """Check ⟨J v, u⟩ = ⟨v, J' u⟩: a backward that is no function of u for torch leaves J v = 0."""
+    u = direction(value)
+    v = pull_one(u)
+    image = push(v[None])[0]
+    scale = max(v.norm() ** 2, image.norm() * u.norm())
+    if ((image * u).sum() - v.norm() ** 2).abs() > torch.finfo(u.dtype).eps ** 0.5 * scale:
+        raise ArgumentError("its backward cannot be differentiated")
 
-    A network that begins with an in-place ReLU is one.
+
+def direction(like: Tensor) -> Tensor:
+    """Return a direction without symmetry, the same at every call; no random state is touched."""
+    angles = torch.arange(like.numel(), dtype=torch.float64).mul_(0.7)
+    return angles.cos().to(like.device, like.dtype).reshape(like.shape)
+
+
+def prepared(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """Return fn as it is evaluated everywhere: on a copy, with attention that has derivatives.
+
+    The copy is for functions that change their argument in place, such as a network that begins
+    with an in-place ReLU.
     """
-    return lambda x: fn(x.clone())
+
+    def evaluate(x: Tensor) -> Any:
+        with differentiable_attention():
+            return fn(x.clone())
+
+    return evaluate
 
 
 def without_grad(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -53,11 +53,11 @@ def subgraph(
 
 def remove_identities(module: fx.GraphModule) -> None:
     """Drop aliases, copies to the same dtype and layout, and reshapes to the same shape."""
-    touched = _touched(module.graph)
+    mutated = touched(module.graph)
     for node in list(module.graph.nodes):
         if node.op == "call_function" and node.args and _is_identity(node):
             source = _source(node)
-            if isinstance(source, fx.Node) and node not in touched and source not in touched:
+            if isinstance(source, fx.Node) and node not in mutated and source not in mutated:
                 node.replace_all_uses_with(source)
                 module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
@@ -65,10 +65,10 @@ def remove_identities(module: fx.GraphModule) -> None:
 
 def merge_equal_nodes(module: fx.GraphModule) -> None:
     """Compute once what was recorded several times from the same inputs."""
-    touched = _touched(module.graph)
+    mutated = touched(module.graph)
     seen: dict[Any, fx.Node] = {}
     for node in list(module.graph.nodes):
-        key = _identity_key(module, node, touched)
+        key = _identity_key(module, node, mutated)
         if key is None:
             continue
         first = seen.setdefault(key, node)
@@ -131,13 +131,14 @@ def _may_alias_input(node: fx.Node) -> bool:
     return any(argument.alias_info is not None for argument in schema.arguments)
 
 
-def _touched(graph: fx.Graph) -> set[fx.Node]:
-    touched: set[fx.Node] = set()
+def touched(graph: fx.Graph) -> set[fx.Node]:
+    """Return every node that is changed in place, or may share memory with one that is."""
+    found: set[fx.Node] = set()
     for node in graph.nodes:
         base = _mutated_base(node)
         if base is not None:
-            touched |= {node} | _aliases_of(base)
-    return touched
+            found |= {node} | _aliases_of(base)
+    return found
 
 
 def _source(node: fx.Node) -> object:
@@ -165,12 +166,12 @@ def _is_identity(node: fx.Node) -> bool:
     return node.target in _RESHAPES and before.shape == after.shape
 
 
-def _identity_key(module: fx.GraphModule, node: fx.Node, touched: set[fx.Node]) -> Any:
+def _identity_key(module: fx.GraphModule, node: fx.Node, mutated: set[fx.Node]) -> Any:
     if node.op == "get_attr":
         return id(getattr(module, str(node.target)))
-    if node.op != "call_function" or node in touched:
+    if node.op != "call_function" or node in mutated:
         return None
-    if any(arg in touched for arg in node.all_input_nodes):
+    if any(arg in mutated for arg in node.all_input_nodes):
         return None
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         return None

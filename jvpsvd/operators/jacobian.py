@@ -16,7 +16,7 @@ from jvpsvd.operators.derivatives import (
     agree,
     by_transforms,
     check_output,
-    on_copy,
+    prepared,
 )
 from jvpsvd.operators.modes import refuse_training_mode
 from jvpsvd.operators.trace import Trace
@@ -49,7 +49,7 @@ class JacobianOperator(LinearOperator):
     Raises:
         ArgumentError: If x or fn(x) is not a real floating tensor, their dtypes or devices
             differ, or (on the first product) fn gives another value than when it was first called.
-        ModelError: If fn is a module with dropout or batch norm in training mode.
+        ModelError: If fn is a module in training mode (see `refuse_training_mode`).
         NonFiniteError: If fn(x) holds NaN or infinity.
         TraceError: With derivatives="trace", if fn cannot be recorded.
 
@@ -81,7 +81,7 @@ class JacobianOperator(LinearOperator):
             refuse_training_mode(fn)
         point = x.detach().clone()  # the caller may go on to change x
         with torch.no_grad():
-            value = check_output(on_copy(fn)(point))
+            value = check_output(prepared(fn)(point))
         self._fn: Callable[[Tensor], Tensor] | None = fn
         self._derivatives = derivatives
         self._map: LinearMap | None = None

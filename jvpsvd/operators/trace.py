@@ -22,15 +22,18 @@ from jvpsvd.operators.derivatives import (
     LinearMap,
     agree,
     check_output,
-    on_copy,
+    direction,
+    prepared,
     without_grad,
 )
+from jvpsvd.operators.folding import fold_linear
 from jvpsvd.operators.graphs import (
     dependents,
     merge_equal_nodes,
     refuse_unsafe_mutation,
     remove_identities,
     subgraph,
+    touched,
 )
 
 
@@ -86,7 +89,7 @@ class Trace:
     def __init__(
         self, fn: Callable[[Tensor], Tensor | tuple[Tensor, ...]], example: Tensor
     ) -> None:
-        self._fn = on_copy(fn)
+        self._fn = prepared(fn)
         self._example = example.detach().clone()
         with torch.no_grad():
             outputs = tuple(check_output(y) for y in self._evaluate(self._example))
@@ -154,6 +157,11 @@ class Trace:
         graph_module: fx.GraphModule = make_fx(functionalize(self._joint))(x, v, *us)
         remove_identities(graph_module)
         merge_equal_nodes(graph_module)
+        _, *directions = (n for n in graph_module.graph.nodes if n.op == "placeholder")
+        linear = {n for root in directions for n in dependents(graph_module.graph, root)}
+        if linear.isdisjoint(touched(graph_module.graph)):
+            fold_linear(graph_module, linear)
+            merge_equal_nodes(graph_module)
         return graph_module
 
     def _split(self, recorded: fx.GraphModule, depths: int) -> None:
@@ -190,7 +198,7 @@ class Trace:
     def _rehearse(self) -> None:
         """Check that the recording, replayed at the example, gives what torch.func gives there."""
         maps = self.at(self._example, check=False)
-        v, *us = (_direction(z) for z in (self._example, *(m.value for m in maps)))
+        v, *us = (direction(z) for z in (self._example, *(m.value for m in maps)))
         values, tangents, cotangents = self._joint(self._example, v, *us)
         self._compare([m.value for m in maps], values)
         for index, (m, u) in enumerate(zip(maps, us, strict=True)):
@@ -219,12 +227,6 @@ class Trace:
 def _versions(tensors: Sequence[Tensor]) -> list[int]:
     """Return how often each tensor was changed in place; inference tensors do not count."""
     return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
-
-
-def _direction(like: Tensor) -> Tensor:
-    """Return a direction without symmetry, the same at every call; no random state is touched."""
-    angles = torch.arange(like.numel(), dtype=torch.float64).mul_(0.7)
-    return angles.cos().to(like.device, like.dtype).reshape(like.shape)
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.svd.arguments import whole_number
 from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
 
 Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact"]
@@ -42,10 +45,10 @@ class Plan:
 def plan(
     shape: tuple[int, int],
     itemsize: int,
-    k: int,
+    k: int | np.integer[Any],
     *,
     method: str = "auto",
-    block_size: int | None = None,
+    block_size: int | np.integer[Any] | None = None,
     memory: int | str | None = None,
 ) -> Plan:
     """Choose a method for the k leading triplets of an (m, n) operator.
@@ -70,17 +73,13 @@ def plan(
     """
     m, n = shape
     short, long = min(m, n), max(m, n)
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= short:
-        raise ArgumentError(
-            f"k={k} triplets asked of a {m} x {n} operator; k must be a whole number from 1 to "
-            f"min(m, n) = {short}"
-        )
+    k = whole_number("k", k, 1, short, f"min({m}, {n})")
     if method not in METHODS:
         raise ArgumentError(
             f"method={method!r} is unknown; use one of {', '.join(map(repr, METHODS))}"
         )
-    if block_size is not None and not (isinstance(block_size, int) and block_size >= 1):
-        raise ArgumentError(f"block_size={block_size} must be a whole number, at least 1")
+    if block_size is not None:
+        block_size = whole_number("block_size", block_size, 1)
     budget = parse_memory(memory) if memory is not None else _physical_memory() // 2
     result = (m + n) * k * itemsize
     exact_bytes = result + short * long * itemsize + 4 * short * short * 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch
 
 from jvpsvd.errors import ArgumentError, ConvergenceError, ConvergenceWarning
 from jvpsvd.operators import aslinearoperator
+from jvpsvd.svd.arguments import proper_fraction, whole_number
 from jvpsvd.svd.certificate import certify
 from jvpsvd.svd.exact import Exact
 from jvpsvd.svd.golub_kahan import GolubKahan
@@ -22,16 +22,18 @@ from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
 from jvpsvd.svd.result import SVDResult, converged_mask
 from jvpsvd.svd.triplets import with_fixed_signs
 
+_LARGEST_SEED = (1 << 63) - 1
+
 
 def svds(
     A: Any,
     k: int | np.integer[Any] = 500,
     *,
-    tol: float = 1e-5,
+    tol: float | np.floating[Any] = 1e-5,
     method: str = "auto",
-    block_size: int | None = None,
+    block_size: int | np.integer[Any] | None = None,
     memory: int | str | None = None,
-    seed: int = 0,
+    seed: int | np.integer[Any] = 0,
     vectors: bool = True,
     on_unconverged: Literal["warn", "raise", "ignore"] = "warn",
     progress: bool | Callable[[Progress], None] = False,
@@ -48,7 +50,8 @@ def svds(
             memory is short), or "auto" (one of the first two).
         block_size: Vectors per step; chosen when None.
         memory: Bytes, or text like "4GiB", for bases and result; None: half of the machine's.
-        seed: Of everything random; the same seed gives the same result on the same device.
+        seed: Of everything random, from 0 to 2⁶³ − 1; the same seed gives the same result on the
+            same device.
         vectors: Whether to return U and Vh.
         on_unconverged: What to do when some triplets miss the tolerance.
         progress: True for a bar on stderr, or a function that takes a `Progress`.
@@ -70,14 +73,12 @@ def svds(
             f"svds works in float32 or float64, the operator is {operator.dtype}; convert the "
             "function and its point first"
         )
-    if not (isinstance(tol, float | int) and math.isfinite(tol) and 0 < tol < 1):
-        raise ArgumentError(f"tol={tol} must lie between 0 and 1")
+    tol = proper_fraction("tol", tol)
+    seed = whole_number("seed", seed, 0, _LARGEST_SEED)
     if on_unconverged not in ("warn", "raise", "ignore"):
         raise ArgumentError(
             f'on_unconverged={on_unconverged!r} is unknown; use "warn", "raise" or "ignore"'
         )
-    if isinstance(k, np.integer):
-        k = int(k)
     chosen = plan(
         operator.shape,
         operator.dtype.itemsize,
@@ -86,6 +87,7 @@ def svds(
         block_size=block_size,
         memory=memory,
     )
+    k = int(k)
     began, before = time.perf_counter(), operator.products
     solver = _solver(chosen, seed)
     m, n = operator.shape

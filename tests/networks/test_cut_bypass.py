@@ -34,27 +34,27 @@ def test_a_skip_connection_around_the_place(to, kind, in_place):
     with pytest.raises(
         ModelError, match=rf"since='body' is not a cut: .* to '{to}' .* through 'join' \(ReLU\)"
     ):
-        layer_map(Block(in_place=in_place), INPUTS[kind], to=to, since="body")
+        layer_map(Block(in_place=in_place).eval(), INPUTS[kind], to=to, since="body")
 
 
 @pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize("since", ["stem", "join"])
 @pytest.mark.parametrize("in_place", [False, True])
 def test_places_that_every_path_runs_through(since, kind, in_place):
-    net = Block(in_place=in_place)
+    net = Block(in_place=in_place).eval()
     f, z = layer_map(net, INPUTS[kind], to="output", since=since)
     torch.testing.assert_close(f(z), net(X))
 
 
 def test_inside_a_block_a_skip_that_starts_after_the_place_is_no_bypass():
-    net = nn.Sequential(nn.Linear(4, 4), Block(), nn.Linear(2, 2))
+    net = nn.Sequential(nn.Linear(4, 4), Block(), nn.Linear(2, 2)).eval()
     f, z = layer_map(net, X, to="output", since="0")
     torch.testing.assert_close(f(z), net(X))
 
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_frozen_weights_make_no_difference(frozen):
-    net = Block().requires_grad_(not frozen)
+    net = Block().eval().requires_grad_(not frozen)
     with pytest.raises(ModelError, match="through 'join'"):
         layer_map(net, X, to="output", since="body")
     layer_map(net, X, to="output", since="stem")
@@ -62,7 +62,7 @@ def test_frozen_weights_make_no_difference(frozen):
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_the_check_works_where_gradients_are_switched_off(mode):
-    net = Block()
+    net = Block().eval()
     with mode():
         for x in (X, 2 * X):  # made outside and inside of the mode
             with pytest.raises(ModelError, match="through 'join'"):
@@ -89,7 +89,7 @@ def test_a_place_that_does_not_depend_on_the_input_is_no_cut():
             return self.head(x + self.table(torch.arange(4)).T)
 
     with pytest.raises(ModelError, match=r"since='table' is not a cut.*through 'head'"):
-        layer_map(Positions(), X, to="output", since="table")
+        layer_map(Positions().eval(), X, to="output", since="table")
 
 
 class TokenBlock(nn.Module):
@@ -116,7 +116,7 @@ IDS = torch.tensor([[3, 1, 4]])
 
 @pytest.mark.parametrize("x", [IDS, (IDS,), {"ids": IDS}], ids=["tensor", "tuple", "dict"])
 def test_a_residual_stream_of_tokens_goes_around_a_block(x):
-    net = TokenBlock()
+    net = TokenBlock().eval()
     with pytest.raises(ModelError, match=r"since='body' is not a cut.*through 'head'"):
         layer_map(net, x, to="output", since="body")
     f, z = layer_map(net, x, to="output", since="tokens")  # positions are constants, not a path
@@ -124,7 +124,7 @@ def test_a_residual_stream_of_tokens_goes_around_a_block(x):
 
 
 def test_arguments_that_never_reach_the_place_are_held_fixed():
-    net = TokenBlock()
+    net = TokenBlock().eval()
     x = {"ids": IDS, "mask": torch.tensor([[1.0, 0.0, 1.0]])}
     f, z = layer_map(net, x, to="output", since="tokens")
     J = JacobianOperator(f, z) @ torch.eye(12)
@@ -142,4 +142,4 @@ def test_arguments_that_reach_the_place_must_not_go_around_it():
             return self.second(self.first(x + time) + time)
 
     with pytest.raises(ModelError, match=r"since='first' is not a cut.*through 'second'"):
-        layer_map(Conditioned(), (X, torch.ones(1, 1)), to="output", since="first")
+        layer_map(Conditioned().eval(), (X, torch.ones(1, 1)), to="output", since="first")

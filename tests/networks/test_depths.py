@@ -58,7 +58,7 @@ def test_the_model_itself_may_be_one_module():
     ids=["tuple", "dict"],
 )
 def test_inputs_of_several_arguments(x):
-    assert names(Two(), x) == ["left", "right", "output"]
+    assert names(Two().eval(), x) == ["left", "right", "output"]
 
 
 def test_outputs_that_are_no_real_tensor_are_no_places():
@@ -74,7 +74,7 @@ def test_outputs_that_are_no_real_tensor_are_no_places():
             self.ids(out.argmax(-1))
             return {"logits": self.last(out)}
 
-    assert names(Model(), torch.zeros(4, 1, 3)) == ["last"]
+    assert names(Model().eval(), torch.zeros(4, 1, 3)) == ["last"]
 
 
 def test_a_model_without_any_place_is_refused():
@@ -83,7 +83,7 @@ def test_a_model_without_any_place_is_refused():
             return x.argmax()
 
     with pytest.raises(ModelError, match="no module of Nothing returns a floating tensor"):
-        depths(Nothing(), torch.zeros(3))
+        depths(Nothing().eval(), torch.zeros(3))
 
 
 def test_a_model_in_training_mode_is_refused():

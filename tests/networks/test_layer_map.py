@@ -112,7 +112,7 @@ def test_the_model_runs_no_further_than_the_place():
                 raise AssertionError("ran past the cut")
             return x
 
-    net = nn.Sequential(nn.Linear(2, 2), Bomb())
+    net = nn.Sequential(nn.Linear(2, 2), Bomb()).eval()
     f, z = layer_map(net, torch.ones(1, 2), to="0")
     net[1].armed = True
     torch.testing.assert_close(f(z), net[0](z))
@@ -152,7 +152,7 @@ def test_the_input_may_be_a_dict_or_tuple_when_a_place_stands_for_it():
             return self.head(self.left(a) * self.right(b))
 
     torch.manual_seed(0)
-    net = Two().double()
+    net = Two().double().eval()
     a, b = torch.randn(1, 3, dtype=torch.float64), torch.randn(1, 2, dtype=torch.float64)
     for x in ((a, b), {"b": b, "a": a}):
         f, z = layer_map(net, x, to="output", since="left")
@@ -230,7 +230,7 @@ def test_a_path_that_is_not_taken_again_is_an_error():
         def forward(self, x):
             return self.rare(x) if x.sum() > 0 else x
 
-    net = Sometimes()
+    net = Sometimes().eval()
     f, z = layer_map(net, torch.ones(1, 2), to="rare")
     torch.testing.assert_close(f(z), net.rare(z))
     with pytest.raises(ModelError, match=r"never reached call 1 of 'rare'.*another path"):

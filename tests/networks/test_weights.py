@@ -90,7 +90,7 @@ def test_a_truncated_file(tmp_path):
     for name in ("w.pt", "w.safetensors"):
         path = save(network(0).state_dict(), tmp_path / name)
         path.write_bytes(path.read_bytes()[:-100])
-        with pytest.raises(ModelError, match=r"cannot read weights|damaged"):
+        with pytest.raises(ModelError, match=r"no file of weights|damaged"):
             load_weights(network(1), path)
 
 

@@ -117,7 +117,8 @@ def test_both_products_equal_the_dense_jacobian(build, dtype, derivatives, dense
 @pytest.mark.parametrize("derivatives", ["trace", "transforms"])
 def test_a_recurrent_network(derivatives, dense, eye):
     torch.manual_seed(0)
-    net = LastHidden(nn.LSTM(3, 4, batch_first=True)).double()  # float32 has no forward mode
+    net = LastHidden(nn.LSTM(3, 4, batch_first=True)).eval()
+    net.double()  # float32 has no forward mode
     x = torch.randn(1, 3, 3, dtype=torch.float64)
     expected = dense(net, x)
     J = JacobianOperator(net, x, derivatives=derivatives)

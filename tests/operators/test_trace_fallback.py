@@ -115,10 +115,26 @@ def test_operation_without_forward_mode_takes_two_reverse_passes(dense):
     torch.testing.assert_close(J @ torch.eye(12), dense(lambda z: layer(z)[0], x))
 
 
-def test_function_without_any_forward_side_is_refused_by_the_name_of_its_operation():
-    def attention(x):
-        return nn.functional.scaled_dot_product_attention(x, x, x)
+def test_a_backward_that_cannot_be_differentiated_is_refused_not_taken_for_zero():
+    class Square(torch.autograd.Function):
+        generate_vmap_rule = True
 
-    J = JacobianOperator(attention, torch.randn(1, 2, 6, 8), derivatives="transforms")
-    with pytest.raises(ArgumentError, match=r"neither forward mode .*scaled_dot_product"):
-        J @ torch.ones(96)
+        @staticmethod
+        def forward(x):
+            return x**2
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, cotangent):
+            return 2 * ctx.saved_tensors[0] * cotangent
+
+    J = JacobianOperator(Square.apply, torch.ones(3), derivatives="transforms")
+    with pytest.raises(
+        ArgumentError,
+        match=r"neither forward mode .* nor a second reverse .*cannot be differentiated",
+    ):
+        J @ torch.ones(3)

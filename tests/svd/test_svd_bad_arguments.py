@@ -10,13 +10,15 @@ A = torch.eye(6, 9)
 
 @pytest.mark.parametrize("k", [0, -1, 7, 9, 2.0, "3", None, True])
 def test_k(k):
-    with pytest.raises(ArgumentError, match=r"6 x 9 operator; k must be .* from 1 to min.* = 6"):
+    with pytest.raises(ArgumentError, match=r"^k=.* a whole number from 1 to min\(6, 9\) = 6$"):
         svds(A, k)
 
 
-@pytest.mark.parametrize("tol", [0, -1e-5, 1, 2.0, float("nan"), float("inf"), "1e-5", None, True])
+@pytest.mark.parametrize(
+    "tol", [0, -1e-5, 1, 2.0, float("nan"), float("inf"), "1e-5", None, True, 1j, np.True_]
+)
 def test_tol(tol):
-    with pytest.raises(ArgumentError, match="must lie between 0 and 1"):
+    with pytest.raises(ArgumentError, match=r"^tol=.* must be a number that lies between 0 and 1$"):
         svds(A, 2, tol=tol)
 
 
@@ -28,10 +30,21 @@ def test_method(method):
         svds(A, 2, method=method)
 
 
-@pytest.mark.parametrize("block_size", [0, -3, 2.5, "16"])
+@pytest.mark.parametrize("block_size", [0, -3, 2.5, "16", True, np.float32(4), np.True_])
 def test_block_size(block_size):
-    with pytest.raises(ArgumentError, match="block_size"):
+    with pytest.raises(ArgumentError, match=r"^block_size=.* whole number at least 1$"):
         svds(A, 2, block_size=block_size)
+
+
+@pytest.mark.parametrize("seed", [None, -1, 2**63, 2**70, 1.0, "0", True, np.int64(-1)])
+def test_seed(seed):
+    with pytest.raises(ArgumentError, match=r"^seed=.* a whole number from 0 to \d+$"):
+        svds(A, 2, seed=seed)
+
+
+@pytest.mark.parametrize("method", ["golub-kahan", "randomized", "exact"])
+def test_the_largest_seed(method):
+    assert svds(A, 2, seed=2**63 - 1, method=method).converged.all()
 
 
 @pytest.mark.parametrize("memory", [0, -1, "4 XB", "lots", True, ""])
@@ -65,4 +78,14 @@ def test_what_is_no_real_matrix(matrix):
 
 @pytest.mark.parametrize("whole", [np.int64, np.int32, np.uint8])
 def test_whole_numbers_of_numpy_are_numbers(whole):
-    assert svds(torch.eye(4), whole(2)).s.shape == (2,)
+    res = svds(torch.eye(4), whole(2), block_size=whole(3), seed=whole(1), method="golub-kahan")
+    assert res.s.shape == (2,)
+    assert res.plan.block_size == 3
+    assert type(res.plan.block_size) is int
+
+
+@pytest.mark.parametrize("real", [np.float16, np.float32, np.float64])
+def test_a_tolerance_of_numpy_is_a_number(real):
+    res = svds(torch.eye(4), 2, tol=real(1e-3))
+    assert res.converged.all()
+    assert type(res.tol) is float
