@@ -71,15 +71,9 @@ def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
     if not result.certificate.sound:
         return failure(sample, layer, k, "unsound", str(result.certificate))
     converged = int(result.converged.sum())
-    return Row(
-        shard=sample.shard,
-        key=sample.key,
-        label=sample.label,
-        wnid=sample.wnid,
-        layer=layer,
-        status="ok",
-        message="" if converged == k else f"{k - converged} of {k} triplets missed the tolerance",
-        k=k,
+    message = "" if converged == k else f"{k - converged} of {k} triplets missed the tolerance"
+    return dataclasses.replace(
+        _without_values(sample, layer, k, "ok", message),
         s=result.s.tolist(),
         residuals=result.residuals.tolist(),
         converged=converged,
@@ -93,6 +87,10 @@ def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
 
 def failure(sample: Sample, layer: str, k: int, status: str, message: str) -> Row:
     """Return the row of a depth that has no values, with the reason in one line."""
+    return _without_values(sample, layer, k, status, " ".join(message.split())[:500])
+
+
+def _without_values(sample: Sample, layer: str, k: int, status: str, message: str) -> Row:
     return Row(
         shard=sample.shard,
         key=sample.key,
@@ -100,7 +98,7 @@ def failure(sample: Sample, layer: str, k: int, status: str, message: str) -> Ro
         wnid=sample.wnid,
         layer=layer,
         status=status,
-        message=" ".join(message.split())[:500],
+        message=message,
         k=k,
     )
 
