@@ -22,6 +22,10 @@ class ConvergenceError(JvpsvdError, ArithmeticError):
     """Raised by ``on_unconverged="raise"`` when some triplets missed the tolerance."""
 
 
+class LeftBasisError(JvpsvdError, ArithmeticError):
+    """Left vectors that were not kept are needed; a solve for values alone begins again."""
+
+
 class TraceError(JvpsvdError, RuntimeError):
     """A function whose linear map cannot be recorded once and replayed."""
 

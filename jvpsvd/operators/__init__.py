@@ -1,7 +1,9 @@
 """Linear operators: what a matrix is when only its products exist."""
 
 from jvpsvd.operators.allocator import keep_freed_memory
-from jvpsvd.operators.base import LinearOperator, Products, columns
+from jvpsvd.operators.base import LinearOperator
+from jvpsvd.operators.batch import BatchedMap
+from jvpsvd.operators.blocks import Products, columns
 from jvpsvd.operators.derivatives import LinearMap, by_transforms
 from jvpsvd.operators.interop import as_scipy, aslinearoperator
 from jvpsvd.operators.jacobian import JacobianOperator
@@ -10,6 +12,7 @@ from jvpsvd.operators.modes import refuse_training_mode
 from jvpsvd.operators.trace import Trace
 
 __all__ = [
+    "BatchedMap",
     "JacobianOperator",
     "LinearMap",
     "LinearOperator",

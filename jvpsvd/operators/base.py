@@ -1,62 +1,31 @@
-"""What a matrix is when only its products exist.
-
-A block of b vectors of length n is an (n, b) tensor whose *columns* are contiguous in memory, so
-that its transpose is the batch of b rows that automatic differentiation wants, without a copy.
-"""
+"""What a matrix is when only its products exist."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, NamedTuple, overload
+from collections.abc import Callable, Sequence
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.blocks import Counter, Products, by, check_places, check_shape, columns
 
-
-class Products(NamedTuple):
-    """Number of vectors multiplied by an operator, per direction."""
-
-    forward: int = 0
-    """Vectors v for which J v was computed."""
-    reverse: int = 0
-    """Vectors u for which J' u was computed."""
-
-    @property
-    def total(self) -> int:
-        """Forward and reverse products together."""
-        return self.forward + self.reverse
-
-    def since(self, earlier: Products) -> Products:
-        """Return the products spent after an earlier reading of the same counter.
-
-        >>> Products(9, 4).since(Products(5, 4))
-        Products(forward=4, reverse=0)
-        """
-        return Products(self.forward - earlier.forward, self.reverse - earlier.reverse)
-
-
-def columns(block: Tensor) -> Tensor:
-    """Return an (n, b) block with contiguous columns; copies only when it must.
-
-    >>> columns(torch.ones(3, 2)).stride()
-    (1, 3)
-    """
-    return block.T.contiguous().T
+_ONE_SIZE = "combine batches of one size, or single operators"
 
 
 class LinearOperator(ABC):
-    """A real m × n matrix A known by its products A V and A' U.
+    """A real m × n matrix A known by its products A V and A' U, or a batch of B such matrices.
 
-    Subclasses implement `_matmat` and `_rmatmat` on validated column-major blocks. The public
-    products check shapes, dtype and device, and count the vectors they were given.
+    Subclasses implement `_matmat` and `_rmatmat` on validated column-major blocks; those of a batch
+    are (B, n, b) and (B, m, b). The public products check shapes, dtype and device, and count the
+    vectors they were given: b, or B·b of a batch.
 
     Args:
-        shape: (m, n), both positive.
+        shape: (m, n), or (B, m, n) for a batch of independent matrices; all positive.
         dtype: A real floating dtype; products are neither widened nor narrowed.
         device: Where blocks live.
 
@@ -67,25 +36,34 @@ class LinearOperator(ABC):
     __array_ufunc__ = None  # array @ A and array * A are errors, not arrays of operators
 
     def __init__(
-        self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device | str = "cpu"
+        self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> None:
-        m, n = (int(size) for size in shape)
-        if m < 1 or n < 1:
-            raise ArgumentError(f"operator shape {m} x {n} is empty; both sides must be at least 1")
+        sizes = check_shape(shape)
         if not dtype.is_floating_point:
             raise ArgumentError(
                 f"operator dtype {dtype} is not real floating point; use float32 or float64"
             )
-        self._shape = (m, n)
+        self._shape = sizes
         self._dtype = dtype
         self._device = torch.device(device)
-        self._forward = 0
-        self._reverse = 0
+        # Its own counter, and those of the operators it was selected from. Counters, not the
+        # operators: a selection must not keep alive what its whole holds in memory.
+        self._counters: tuple[Counter, ...] = (Counter(),)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(m, n): rows and columns of the matrix."""
+    def shape(self) -> tuple[int, ...]:
+        """(m, n): rows and columns of the matrix; (B, m, n) of a batch."""
         return self._shape
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """(B,) of a batch of B matrices, () of a single one.
+
+        >>> from jvpsvd.operators import MatrixOperator
+        >>> MatrixOperator(torch.ones(5, 3, 2)).batch, MatrixOperator(torch.ones(3, 2)).batch
+        ((5,), ())
+        """
+        return self._shape[:-2]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -98,20 +76,37 @@ class LinearOperator(ABC):
         return self._device
 
     @property
+    def chunk(self) -> int | None:
+        """Vectors from which on a wider block costs no less per vector; None if unknown."""
+        return None
+
+    @property
     def products(self) -> Products:
         """Vectors multiplied so far, per direction."""
-        return Products(self._forward, self._reverse)
+        return Products(self._counters[0].forward, self._counters[0].reverse)
 
     @abstractmethod
     def _matmat(self, V: Tensor) -> Tensor:
-        """Return A V for a validated (n, b) block."""
+        """Return A V for a validated (n, b) or (B, n, b) block.
+
+        Its columns are contiguous; one block for all matrices of a batch is expanded, not copied.
+        """
 
     @abstractmethod
     def _rmatmat(self, U: Tensor) -> Tensor:
-        """Return A' U for a validated (m, b) block."""
+        """Return A' U for a validated (m, b) or (B, m, b) block, given like that of `_matmat`."""
+
+    def _select(self, index: Tensor) -> LinearOperator:
+        """Return a new operator of the matrices at these places of a batch, all of them valid."""
+        raise ArgumentError(
+            f"the batch of a {type(self).__name__} cannot be divided; multiply it as a whole"
+        )
 
     def matmat(self, V: Tensor) -> Tensor:
         """Return A V, shape (m, b), for a block V of shape (n, b).
+
+        Of a batch, V is (B, n, b), or (n, b) to multiply every matrix by the same block, and A V
+        is (B, m, b).
 
         Raises:
             ArgumentError: If V has another shape, dtype or device.
@@ -120,28 +115,82 @@ class LinearOperator(ABC):
         >>> A = MatrixOperator(torch.diag(torch.tensor([3.0, 2.0])))
         >>> A.matmat(torch.ones(2, 1)).T, A.products
         (tensor([[3., 2.]]), Products(forward=1, reverse=0))
+        >>> A = MatrixOperator(torch.ones(5, 3, 2))
+        >>> A.matmat(torch.ones(2, 4)).shape, A.products
+        (torch.Size([5, 3, 4]), Products(forward=20, reverse=0))
         """
-        self._check_block(V, self.shape[1], "matmat", "V")
-        self._forward += V.shape[1]
-        return columns(self._matmat(columns(V.detach())))
+        block = self._checked_block(V, self.shape[-1], "matmat", "V")
+        for counter in self._counters:
+            counter.forward += math.prod(self.batch) * block.shape[-1]
+        return columns(self._matmat(block))
 
     def rmatmat(self, U: Tensor) -> Tensor:
         """Return A' U, shape (n, b), for a block U of shape (m, b).
 
+        Of a batch, U is (B, m, b), or (m, b) to multiply every matrix by the same block, and A' U
+        is (B, n, b).
+
         Raises:
             ArgumentError: If U has another shape, dtype or device.
+
+        >>> from jvpsvd.operators import MatrixOperator
+        >>> MatrixOperator(torch.ones(3, 2)).rmatmat(torch.ones(3, 1)).T
+        tensor([[3., 3.]])
         """
-        self._check_block(U, self.shape[0], "rmatmat", "U")
-        self._reverse += U.shape[1]
-        return columns(self._rmatmat(columns(U.detach())))
+        block = self._checked_block(U, self.shape[-2], "rmatmat", "U")
+        for counter in self._counters:
+            counter.reverse += math.prod(self.batch) * block.shape[-1]
+        return columns(self._rmatmat(block))
 
     def matvec(self, v: Tensor) -> Tensor:
-        """Return A v, shape (m,), for one vector v of shape (n,)."""
-        return self.matmat(v.reshape(-1, 1)).reshape(-1)
+        """Return A v, shape (m,), for one vector v of shape (n,).
+
+        Of a batch, v is (B, n), or (n,) for every matrix, and A v is (B, m).
+
+        Raises:
+            ArgumentError: If v has another size, dtype or device.
+
+        >>> from jvpsvd.operators import MatrixOperator
+        >>> MatrixOperator(torch.ones(5, 3, 2)).matvec(torch.ones(5, 2)).shape
+        torch.Size([5, 3])
+        """
+        return self.matmat(self._one_column(v))[..., 0]
 
     def rmatvec(self, u: Tensor) -> Tensor:
-        """Return A' u, shape (n,), for one vector u of shape (m,)."""
-        return self.rmatmat(u.reshape(-1, 1)).reshape(-1)
+        """Return A' u, shape (n,), for one vector u of shape (m,).
+
+        Of a batch, u is (B, m), or (m,) for every matrix, and A' u is (B, n).
+
+        Raises:
+            ArgumentError: If u has another size, dtype or device.
+
+        >>> from jvpsvd.operators import MatrixOperator
+        >>> MatrixOperator(torch.ones(5, 3, 2)).rmatvec(torch.ones(3)).shape
+        torch.Size([5, 2])
+        """
+        return self.rmatmat(self._one_column(u))[..., 0]
+
+    def select(self, index: Sequence[int] | Tensor) -> LinearOperator:
+        """Return the batch of the matrices at these places, shape (len(index), m, n).
+
+        Only these are multiplied from then on; their products are counted on this operator too.
+
+        Args:
+            index: Places 0 … B − 1, in any order, as integers or a long tensor of one dimension.
+
+        Raises:
+            ArgumentError: If this is no batch, or one that cannot be divided; if a place is not in
+                it, or none is given.
+
+        >>> from jvpsvd.operators import MatrixOperator
+        >>> A = MatrixOperator(torch.arange(3.0).reshape(3, 1, 1))
+        >>> A.select([2, 0]) @ torch.ones(1), A.products
+        (tensor([[2.],
+                [0.]]), Products(forward=2, reverse=0))
+        """
+        chosen = self._select(check_places(index, self.shape).to(self.device))
+        chosen._counters += self._counters
+        return chosen
 
     @property
     def T(self) -> LinearOperator:
@@ -153,19 +202,22 @@ class LinearOperator(ABC):
     @overload
     def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
     def __matmul__(self, other: Tensor | LinearOperator) -> Tensor | LinearOperator:
-        """``A @ V`` multiplies a block or a vector; ``A @ B`` is the composed operator."""
+        """``A @ V`` multiplies a block or a vector; ``A @ B`` is the composed operator.
+
+        A tensor of one dimension is a vector, for every matrix of a batch; any other is a block.
+        """
         if isinstance(other, LinearOperator):
-            if self.shape[1] != other.shape[0]:
-                raise ArgumentError(
-                    f"cannot compose {self.shape[0]} x {self.shape[1]} with "
-                    f"{other.shape[0]} x {other.shape[1]}: inner sizes differ"
-                )
+            both = f"cannot compose {by(self.shape)} with {by(other.shape)}"
+            if self.batch != other.batch:
+                raise ArgumentError(f"{both}: {_ONE_SIZE}")
+            if self.shape[-1] != other.shape[-2]:
+                raise ArgumentError(f"{both}: inner sizes differ")
             return ComposedOperator(
-                (self.shape[0], other.shape[1]),
+                (*self.shape[:-1], other.shape[-1]),
                 self,
                 other,
-                forward=lambda V: self.matmat(other.matmat(V)),
-                reverse=lambda U: other.rmatmat(self.rmatmat(U)),
+                forward=lambda V, A, B: A.matmat(B.matmat(V)),
+                reverse=lambda U, A, B: B.rmatmat(A.rmatmat(U)),
             )
         if not isinstance(other, Tensor):
             raise ArgumentError(
@@ -179,17 +231,17 @@ class LinearOperator(ABC):
         """``A + B``: the sum of two operators of one shape."""
         if not isinstance(other, LinearOperator):
             return NotImplemented
+        both = f"cannot add {by(self.shape)} and {by(other.shape)}"
+        if self.batch != other.batch:
+            raise ArgumentError(f"{both}: {_ONE_SIZE}")
         if self.shape != other.shape:
-            raise ArgumentError(
-                f"cannot add {self.shape[0]} x {self.shape[1]} and "
-                f"{other.shape[0]} x {other.shape[1]}: shapes differ"
-            )
+            raise ArgumentError(f"{both}: shapes differ")
         return ComposedOperator(
             self.shape,
             self,
             other,
-            forward=lambda V: self.matmat(V) + other.matmat(V),
-            reverse=lambda U: self.rmatmat(U) + other.rmatmat(U),
+            forward=lambda V, A, B: A.matmat(V) + B.matmat(V),
+            reverse=lambda U, A, B: A.rmatmat(U) + B.rmatmat(U),
         )
 
     def __mul__(self, scalar: float | np.floating[Any] | np.integer[Any]) -> LinearOperator:
@@ -202,36 +254,43 @@ class LinearOperator(ABC):
         return ComposedOperator(
             self.shape,
             self,
-            forward=lambda V: factor * self.matmat(V),
-            reverse=lambda U: factor * self.rmatmat(U),
+            forward=lambda V, A: factor * A.matmat(V),
+            reverse=lambda U, A: factor * A.rmatmat(U),
         )
 
     __rmul__ = __mul__
 
     def __repr__(self) -> str:
-        m, n = self.shape
-        return f"<{type(self).__name__} {m} x {n}, {self.dtype}, {self.device}>"
+        return f"<{type(self).__name__} {by(self.shape)}, {self.dtype}, {self.device}>"
 
-    def _check_block(self, block: Tensor, rows: int, method: str, name: str) -> None:
-        m, n = self.shape
-        if block.ndim != 2 or block.shape[0] != rows:
+    def _checked_block(self, block: Tensor, rows: int, method: str, name: str) -> Tensor:
+        """Return the block as the products take it, with one for each matrix of a batch."""
+        if tuple(block.shape[:-1]) not in ((rows,), (*self.batch, rows)):
+            each = f"({self.batch[0]}, {rows}, b) or " if self.batch else ""
             raise ArgumentError(
-                f"{method} of an operator of shape {m} x {n} takes {name} of shape "
-                f"({rows}, b), got {tuple(block.shape)}"
+                f"{method} of an operator of shape {by(self.shape)} takes {name} of shape "
+                f"{each}({rows}, b), got {tuple(block.shape)}"
             )
         if block.dtype != self.dtype or block.device != self.device:
             raise ArgumentError(
                 f"{method}: {name} is {block.dtype} on {block.device}, the operator "
                 f"{self.dtype} on {self.device}; convert {name} first, nothing is cast silently"
             )
+        if block.ndim == 3 and block.stride(0) == 0:
+            block = block[0]  # already expanded, by an operator that this one is a part of
+        block = columns(block.detach())
+        return block.expand(*self.batch, *block.shape[-2:])
+
+    def _one_column(self, vector: Tensor) -> Tensor:
+        return vector.unsqueeze(-1) if self.batch else vector.reshape(-1, 1)
 
 
 class TransposedOperator(LinearOperator):
     """A' of an operator A; transposing twice gives A back."""
 
     def __init__(self, transposed: LinearOperator) -> None:
-        m, n = transposed.shape
-        super().__init__((n, m), transposed.dtype, transposed.device)
+        m, n = transposed.shape[-2:]
+        super().__init__((*transposed.batch, n, m), transposed.dtype, transposed.device)
         self._transposed = transposed
 
     @property
@@ -239,22 +298,33 @@ class TransposedOperator(LinearOperator):
         """The operator that was transposed."""
         return self._transposed
 
+    @property
+    def chunk(self) -> int | None:
+        """That of the operator that was transposed."""
+        return self._transposed.chunk
+
     def _matmat(self, V: Tensor) -> Tensor:
         return self._transposed.rmatmat(V)
 
     def _rmatmat(self, U: Tensor) -> Tensor:
         return self._transposed.matmat(U)
 
+    def _select(self, index: Tensor) -> LinearOperator:
+        return TransposedOperator(self._transposed.select(index))
+
 
 class ComposedOperator(LinearOperator):
-    """An operator made of the products of others: their sum, product or multiple."""
+    """An operator made of the products of others: their sum, product or multiple.
+
+    `forward` and `reverse` take a block and the parts, so that they serve any selection of them.
+    """
 
     def __init__(
         self,
-        shape: tuple[int, int],
+        shape: tuple[int, ...],
         *parts: LinearOperator,
-        forward: Callable[[Tensor], Tensor],
-        reverse: Callable[[Tensor], Tensor],
+        forward: Callable[..., Tensor],
+        reverse: Callable[..., Tensor],
     ) -> None:
         first = parts[0]
         for part in parts[1:]:
@@ -264,11 +334,25 @@ class ComposedOperator(LinearOperator):
                     f"{part.dtype} on {part.device}; convert one of them"
                 )
         super().__init__(shape, first.dtype, first.device)
+        self._parts = parts
         self._matmat_of_parts = forward
         self._rmatmat_of_parts = reverse
 
+    @property
+    def chunk(self) -> int | None:
+        """The least of those of the parts that have one."""
+        return min((part.chunk for part in self._parts if part.chunk is not None), default=None)
+
     def _matmat(self, V: Tensor) -> Tensor:
-        return self._matmat_of_parts(V)
+        return self._matmat_of_parts(V, *self._parts)
 
     def _rmatmat(self, U: Tensor) -> Tensor:
-        return self._rmatmat_of_parts(U)
+        return self._rmatmat_of_parts(U, *self._parts)
+
+    def _select(self, index: Tensor) -> LinearOperator:
+        return ComposedOperator(
+            (len(index), *self.shape[1:]),
+            *(part.select(index) for part in self._parts),
+            forward=self._matmat_of_parts,
+            reverse=self._rmatmat_of_parts,
+        )

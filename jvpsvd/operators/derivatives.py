@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +135,34 @@ def without_grad(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
             return apply(block)
 
     return apply_without_grad
+
+
+def unchanged(tensors: Sequence[Tensor]) -> Callable[[], None]:
+    """Return a check that none of the tensors has been changed in place since this call.
+
+    The check raises `ArgumentError` if one has: a derivative that reads weights later than its
+    value did is the derivative of no function.
+
+    >>> weight = torch.ones(2)
+    >>> check = unchanged([weight])
+    >>> _ = weight.zero_()
+    >>> check()
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: the weights have changed since this derivative was taken; ...
+    """
+
+    def versions() -> list[int]:
+        return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+
+    before = versions()
+
+    def check() -> None:
+        if versions() != before:
+            raise ArgumentError(
+                "the weights have changed since this derivative was taken; take it again"
+            )
+
+    return check
 
 
 def agree(ours: Tensor, theirs: Tensor, floor: float = 0.0) -> bool:

@@ -77,6 +77,14 @@ def merge_equal_nodes(module: fx.GraphModule) -> None:
             module.graph.erase_node(node)
 
 
+def replace_fills(module: fx.GraphModule) -> None:
+    """Make tensors that hold one number by `full_like`: vmap has no rule for `fill`."""
+    for node in module.graph.nodes:
+        if node.target is _aten.fill.Scalar:
+            node.target = _aten.full_like.default
+    module.graph.eliminate_dead_code()
+
+
 def refuse_unsafe_mutation(graph: fx.Graph, primal: set[fx.Node]) -> None:
     """Check that no in-place operation reaches across the cut between primal and linear graphs.
 

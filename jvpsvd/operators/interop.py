@@ -24,6 +24,9 @@ def as_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
     come back in the operator's dtype, which is also the dtype declared. (Declaring float64 over
     float32 products makes ARPACK and PROPACK look for accuracy that is not there.)
 
+    Raises:
+        ArgumentError: If the operator is a batch or in bfloat16, neither of which SciPy has.
+
     >>> import scipy.sparse.linalg as sla
     >>> A = as_scipy(MatrixOperator(torch.diag(torch.tensor([3.0, 2.0, 1.0]))))
     >>> A.dtype, sla.svds(A, k=1, return_singular_vectors=False).round(4)
@@ -31,6 +34,11 @@ def as_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
     """
     import scipy.sparse.linalg as sla
 
+    if operator.batch:
+        raise ArgumentError(
+            f"SciPy has no batches and the operator is one of {operator.batch[0]} matrices; take "
+            "one matrix at a time"
+        )
     if operator.dtype == torch.bfloat16:
         raise ArgumentError("NumPy has no bfloat16; SciPy needs an operator in float32 or float64")
     dtype = torch.empty(0, dtype=operator.dtype).numpy().dtype
@@ -65,7 +73,8 @@ def aslinearoperator(A: Any) -> LinearOperator:
     Args:
         A: A `LinearOperator` (returned as it is), a torch tensor, a NumPy array, a SciPy sparse
             matrix or array, or any object with `shape`, `dtype`, `matmat` and `rmatmat` on NumPy
-            blocks, such as SciPy's own LinearOperator.
+            blocks, such as SciPy's own LinearOperator. A tensor or array of shape (B, m, n) gives
+            a batch of B matrices.
 
     Raises:
         ArgumentError: If A is none of these, or its dtype is not real floating point.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
@@ -9,13 +10,14 @@ from jvpsvd.operators.base import LinearOperator
 
 
 class MatrixOperator(LinearOperator):
-    """An m × n tensor A (dense or sparse) as a `LinearOperator`.
+    """An m × n tensor A (dense or sparse), or a dense batch (B, m, n), as a `LinearOperator`.
 
     Args:
-        matrix: Two-dimensional tensor of a real floating dtype; not copied.
+        matrix: Tensor of a real floating dtype with two dimensions, or, if it is dense, three; not
+            copied.
 
     Raises:
-        ArgumentError: If `matrix` is not two-dimensional.
+        ArgumentError: If `matrix` has another number of dimensions or is a sparse batch.
 
     >>> import torch
     >>> A = MatrixOperator(torch.tensor([[1.0, 2.0], [0.0, 1.0], [0.0, 0.0]]))
@@ -23,18 +25,26 @@ class MatrixOperator(LinearOperator):
     <MatrixOperator 3 x 2, torch.float32, cpu>
     >>> A.T @ torch.tensor([1.0, 1.0, 1.0])
     tensor([1., 3.])
+    >>> MatrixOperator(torch.ones(5, 3, 2)).matmat(torch.ones(2, 4)).shape
+    torch.Size([5, 3, 4])
     """
 
     def __init__(self, matrix: Tensor) -> None:
-        if matrix.ndim != 2:
+        dense = matrix.layout == torch.strided
+        if matrix.ndim != 2 and not (matrix.ndim == 3 and dense):
             raise ArgumentError(
-                f"MatrixOperator takes a two-dimensional tensor, got shape {tuple(matrix.shape)}"
+                "MatrixOperator takes a two-dimensional tensor, or a dense batch of shape "
+                f"(B, m, n), got {'' if dense else 'sparse '}shape {tuple(matrix.shape)}"
             )
-        super().__init__((matrix.shape[0], matrix.shape[1]), matrix.dtype, matrix.device)
+        super().__init__(tuple(matrix.shape), matrix.dtype, matrix.device)
         self._matrix = matrix.detach()
 
     def _matmat(self, V: Tensor) -> Tensor:
         return self._matrix @ V
 
     def _rmatmat(self, U: Tensor) -> Tensor:
-        return self._matrix.t() @ U  # .T of a compressed sparse layout cannot be multiplied
+        # .mT of a compressed sparse layout cannot be multiplied, and .t() is for two dimensions.
+        return (self._matrix.mT if self.batch else self._matrix.t()) @ U
+
+    def _select(self, index: Tensor) -> LinearOperator:
+        return MatrixOperator(self._matrix[index])

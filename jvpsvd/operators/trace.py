@@ -9,58 +9,34 @@ x is baked into a graph, one recording serves every other point of the same shap
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
-from torch.func import functionalize, jvp, vjp, vmap
+from torch.func import functionalize, jvp, vjp
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from jvpsvd.errors import ArgumentError, TraceError
+from jvpsvd.errors import TraceError
+from jvpsvd.operators.batch import BatchedMap, batched
 from jvpsvd.operators.derivatives import (
     LinearMap,
     agree,
     check_output,
     direction,
     prepared,
-    without_grad,
 )
 from jvpsvd.operators.folding import fold_linear
 from jvpsvd.operators.graphs import (
     dependents,
     merge_equal_nodes,
-    refuse_unsafe_mutation,
     remove_identities,
-    subgraph,
+    replace_fills,
     touched,
 )
+from jvpsvd.operators.recording import split
 
-
-@dataclass(frozen=True)
-class _Side:
-    """One linear graph and where its inputs stand among the values kept by the primal graph."""
-
-    graph: fx.GraphModule | None
-    saved: tuple[int, ...]
-
-    def at(self, kept: Sequence[Tensor], zeros: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return the batched map of this side; an output that does not depend on x gives 0."""
-        if self.graph is None:
-            return lambda block: zeros.expand(block.shape[0], *zeros.shape)
-        inputs = tuple(kept[i] for i in self.saved)
-        mapped = vmap(self.graph, in_dims=(0, *(None for _ in inputs)))
-        versions = _versions(inputs)
-
-        def apply(block: Tensor) -> Tensor:
-            if _versions(inputs) != versions:
-                raise ArgumentError(
-                    "the weights have changed since this derivative was taken; take it again"
-                )
-            images: Tensor = mapped(block, *inputs)
-            return images
-
-        return without_grad(apply)
+logger = logging.getLogger(__name__)
 
 
 class Trace:
@@ -91,11 +67,11 @@ class Trace:
     ) -> None:
         self._fn = prepared(fn)
         self._example = example.detach().clone()
+        self._points_together: bool | None = None  # not tried yet
         with torch.no_grad():
             outputs = tuple(check_output(y) for y in self._evaluate(self._example))
         try:
-            recorded = self._record(outputs)
-            self._split(recorded, len(outputs))
+            self._recording = split(self._record(outputs), len(outputs))
             self._rehearse()
         except TraceError:
             raise
@@ -110,30 +86,74 @@ class Trace:
         Raises:
             TraceError: If x has another shape, dtype or device, or fn took another path there.
         """
+        x = self._own_copy(x, ())
+        maps = self._recording.at(x)
+        if check:
+            with torch.no_grad():
+                self._compare([m.value for m in maps], self._evaluate(x))
+        return maps
+
+    def at_many(self, X: Tensor, *, check: bool = True) -> tuple[BatchedMap, ...]:
+        r"""Return the derivative of each output at the points X[0], X[1], …, replayed together.
+
+        Where an operation cannot be replayed at many points at once, it is done point by point,
+        with a line in the log.
+
+        Args:
+            X: Points of the kind recorded, (B, \\*x.shape).
+            check: Evaluate fn itself at every point; it must agree with the recording there.
+
+        Raises:
+            TraceError: If the points are of another kind, or fn took another path at one of them,
+                which is named.
+
+        >>> trace = Trace(torch.square, torch.zeros(2))
+        >>> (J,) = trace.at_many(torch.tensor([[1.0, 3.0], [0.0, 5.0]]))
+        >>> J.push(torch.ones(2, 1, 2), chunk=8)
+        tensor([[[ 2.,  6.]],
+                [[ 0., 10.]]])
+        """
+        X = self._own_copy(X, X.shape[:1])
+        maps = self._together(X)
+        if maps is None:
+            singles = [self._recording.at(x.clone()) for x in X]
+            maps = tuple(batched(of_output) for of_output in zip(*singles, strict=True))
+        with torch.no_grad():
+            for place, x in enumerate(X if check else ()):
+                values = [m.value[place] for m in maps]
+                self._compare(values, self._evaluate(x), f"point {place} of the batch")
+        return maps
+
+    def _together(self, X: Tensor) -> tuple[BatchedMap, ...] | None:
+        """Return maps that take all points in one call, or None where there are none."""
+        if self._points_together is False:
+            return None
+        try:
+            maps = self._recording.at_many(X)
+            if self._points_together is None:
+                self._rehearse_many(X, maps)
+        except Exception as error:  # vmap raises what the operation at fault raises
+            logger.warning("replaying the points one by one, not at once: %s", _first_line(error))
+            self._points_together = False
+            return None
+        self._points_together = True
+        return maps
+
+    def _own_copy(self, x: Tensor, batch: Sequence[int]) -> Tensor:
+        """Return x, or a batch of points, as a copy in the layout of the example.
+
+        The recorded views rely on this layout, and a caller may go on to change x.
+        """
         e = self._example
-        if (x.shape, x.dtype, x.device) != (e.shape, e.dtype, e.device):
+        if (x.shape, x.dtype, x.device) != ((*batch, *e.shape), e.dtype, e.device):
             raise TraceError(
                 f"recorded for {e.dtype} {tuple(e.shape)} on {e.device}, asked at {x.dtype} "
-                f"{tuple(x.shape)} on {x.device}; record again for this kind of point"
+                f"{tuple(x.shape[len(batch) :])} on {x.device}; record again for this kind of point"
             )
-        # In the layout of the example, which the recorded views rely on, and out of reach of a
-        # caller who goes on to change x.
-        x = torch.empty_like(e).copy_(x.detach())
-        with torch.no_grad():
-            values, kept = self._primal(x)
-            if check:
-                self._compare(values, self._evaluate(x))
-        return tuple(
-            LinearMap(
-                point=x,
-                value=value,
-                push=tangent.at(kept, torch.zeros_like(value)),
-                pull=cotangent.at(kept, torch.zeros_like(x)),
-            )
-            for value, tangent, cotangent in zip(
-                values, self._tangents, self._cotangents, strict=True
-            )
-        )
+        if 0 in batch:
+            raise TraceError("asked at no point at all; give at least one")
+        strides = (*(e.numel() for _ in batch), *e.stride())
+        return e.new_empty_strided((*batch, *e.shape), strides).copy_(x.detach())
 
     def _evaluate(self, x: Tensor) -> tuple[Tensor, ...]:
         values = self._fn(x)
@@ -156,6 +176,7 @@ class Trace:
         v, *us = (torch.ones(z.shape, dtype=z.dtype, device=z.device) for z in (x, *outputs))
         graph_module: fx.GraphModule = make_fx(functionalize(self._joint))(x, v, *us)
         remove_identities(graph_module)
+        replace_fills(graph_module)
         merge_equal_nodes(graph_module)
         _, *directions = (n for n in graph_module.graph.nodes if n.op == "placeholder")
         linear = {n for root in directions for n in dependents(graph_module.graph, root)}
@@ -164,37 +185,6 @@ class Trace:
             merge_equal_nodes(graph_module)
         return graph_module
 
-    def _split(self, recorded: fx.GraphModule, depths: int) -> None:
-        nodes = list(recorded.graph.nodes)
-        _, v, *us = (node for node in nodes if node.op == "placeholder")
-        values, tangents, cotangents = nodes[-1].args[0]
-        roots = [v, *us]
-        linear = {root: dependents(recorded.graph, root) for root in roots}
-        primal = [n for n in nodes[:-1] if not any(n in linear[root] for root in roots)]
-        refuse_unsafe_mutation(recorded.graph, set(primal))
-
-        kept: list[fx.Node] = []
-
-        def side(root: fx.Node, output: object) -> _Side:
-            if not isinstance(output, fx.Node) or output not in linear[root]:
-                return _Side(None, ())
-            graph, inputs = subgraph(recorded, linear[root], root, output)
-            for node in inputs:
-                if node not in kept:
-                    kept.append(node)
-            return _Side(graph, tuple(kept.index(node) for node in inputs))
-
-        self._tangents = [side(v, tangents[i]) for i in range(depths)]
-        self._cotangents = [side(us[i], cotangents[i]) for i in range(depths)]
-
-        graph = fx.Graph()
-        copies: dict[fx.Node, fx.Node] = {}
-        for node in primal:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-        graph.output(([copies[y] for y in values], [copies[node] for node in kept]))
-        graph.eliminate_dead_code()
-        self._primal = fx.GraphModule(recorded, graph)
-
     def _rehearse(self) -> None:
         """Check that the recording, replayed at the example, gives what torch.func gives there."""
         maps = self.at(self._example, check=False)
@@ -202,8 +192,7 @@ class Trace:
         values, tangents, cotangents = self._joint(self._example, v, *us)
         self._compare([m.value for m in maps], values)
         for index, (m, u) in enumerate(zip(maps, us, strict=True)):
-            # A derivative that vanishes is rounding error on the scale of the value.
-            floor = torch.finfo(u.dtype).eps ** 0.5 * values[index].abs().max().item()
+            floor = _floor(values[index])
             for block, replayed in (
                 (tangents[index], m.push(torch.stack([v, 2 * v]))),
                 (cotangents[index], m.pull(torch.stack([u, 2 * u]))),
@@ -214,19 +203,36 @@ class Trace:
                         'is random, keeps state, or shows a bug; use derivatives="transforms"'
                     )
 
-    def _compare(self, recorded: Sequence[Tensor], actual: Sequence[Tensor]) -> None:
+    def _rehearse_many(self, X: Tensor, maps: Sequence[BatchedMap]) -> None:
+        """Check that the first and the last point, replayed together, are as each on its own."""
+        ends = torch.tensor([0, len(X) - 1])
+        singles = [self._recording.at(X[place].clone()) for place in ends.tolist()]
+        for index, both in enumerate(m.select(ends) for m in maps):
+            v, u = (torch.stack([d, 2 * d]) for d in map(direction, (X[0], both.value[0])))
+            pushed = both.push(v.expand(2, *v.shape), chunk=4)
+            pulled = both.pull(u.expand(2, *u.shape), chunk=4)
+            for place, single in enumerate(singles):
+                one = single[index]
+                floor = _floor(one.value)
+                same = agree(pushed[place], one.push(v), floor)
+                if not (same and agree(pulled[place], one.pull(u), floor)):
+                    raise TraceError(f"the derivative of output {index} comes out differently")
+
+    def _compare(
+        self, recorded: Sequence[Tensor], actual: Sequence[Tensor], where: str = "this point"
+    ) -> None:
         for index, (ours, theirs) in enumerate(zip(recorded, actual, strict=True)):
             if not agree(ours, theirs):
                 raise TraceError(
-                    f"output {index} of the function differs from its recording at this point "
+                    f"output {index} of the function differs from its recording at {where} "
                     "(control flow or constants that depend on the input); use "
                     'derivatives="transforms"'
                 )
 
 
-def _versions(tensors: Sequence[Tensor]) -> list[int]:
-    """Return how often each tensor was changed in place; inference tensors do not count."""
-    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+def _floor(value: Tensor) -> float:
+    """Return the scale below which a derivative is rounding error: it vanishes."""
+    return float(torch.finfo(value.dtype).eps ** 0.5 * value.detach().abs().max())
 
 
 def _first_line(error: BaseException) -> str:

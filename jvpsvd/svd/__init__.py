@@ -1,7 +1,8 @@
 """Top-k singular triplets of operators known by their products."""
 
 from jvpsvd.svd.certificate import Certificate
-from jvpsvd.svd.plan import Plan, parse_memory, plan
+from jvpsvd.svd.memory import parse_memory
+from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.svds import svds

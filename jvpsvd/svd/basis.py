@@ -13,11 +13,13 @@ _LENGTH_AT_ONCE = 1 << 14
 class GrowingColumns:
     """An (N, s) column-major block that grows by appended columns and shrinks by combining them.
 
+    A batch of operators has one such block for each of its matrices, all of one size.
+
     Args:
         length: N.
         capacity: Columns to reserve; storage grows by half when they are full.
         most: Columns that it will never exceed.
-        like: Operator whose dtype and device the columns share.
+        like: Operator whose batch, dtype and device the columns share.
 
     >>> from jvpsvd.operators import MatrixOperator
     >>> basis = GrowingColumns(3, 1, 3, MatrixOperator(torch.eye(3)))
@@ -31,30 +33,36 @@ class GrowingColumns:
 
     def __init__(self, length: int, capacity: int, most: int, like: LinearOperator) -> None:
         self._most = most
-        self._rows = torch.empty(capacity, length, dtype=like.dtype, device=like.device)
+        shape = (*like.batch, capacity, length)
+        self._rows = torch.empty(shape, dtype=like.dtype, device=like.device)
         self._used = 0
 
     @property
     def block(self) -> Tensor:
         """The columns so far, as a view."""
-        return self._rows[: self._used].T
+        return self._rows[..., : self._used, :].mT
 
     def append(self, columns: Tensor) -> None:
         """Append the columns of an (N, w) block."""
-        used = self._used + columns.shape[1]
-        if used > self._rows.shape[0]:
-            grown = max(used, min(self._most, self._rows.shape[0] * 3 // 2))
-            rows = self._rows.new_empty(grown, self._rows.shape[1])
-            rows[: self._used] = self._rows[: self._used]
+        used = self._used + columns.shape[-1]
+        capacity, length = self._rows.shape[-2:]
+        if used > capacity:
+            grown = max(used, min(self._most, capacity * 3 // 2))
+            rows = self._rows.new_empty(*self._rows.shape[:-2], grown, length)
+            rows[..., : self._used, :] = self._rows[..., : self._used, :]
             self._rows = rows
-        self._rows[self._used : used] = columns.T
+        self._rows[..., self._used : used, :] = columns.mT
         self._used = used
 
     def combine(self, coefficients: Tensor) -> None:
         """Replace the columns Q (N, s) by Q C (N, j), j ≤ s, in place and part by part."""
-        fewer = coefficients.shape[1]
+        fewer = coefficients.shape[-1]
         C = coefficients.to(dtype=self._rows.dtype, device=self._rows.device)
-        for start in range(0, self._rows.shape[1], _LENGTH_AT_ONCE):
+        for start in range(0, self._rows.shape[-1], _LENGTH_AT_ONCE):
             part = slice(start, start + _LENGTH_AT_ONCE)
-            self._rows[:fewer, part] = C.T @ self._rows[: self._used, part]
+            self._rows[..., :fewer, part] = C.mT @ self._rows[..., : self._used, part]
         self._used = fewer
+
+    def select(self, index: Tensor) -> None:
+        """Keep the blocks of these matrices of the batch only."""
+        self._rows = self._rows[index.to(self._rows.device)]

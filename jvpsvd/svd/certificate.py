@@ -42,6 +42,11 @@ class Certificate:
     """Whether something was done that would have shown a missing value."""
     evidence: str
     """What that was, in words."""
+    epsilon: float
+    """‖A − A V V'‖₂ for the bases V of the solver: 0 if they span the space, else estimated (from
+    below) by the random and Krylov columns that came last; NaN if nothing was.
+
+    σᵢ(A) ≤ √(σᵢ² + ε²) bounds every value from above: see `SVDResult.upper_bounds`."""
 
     @property
     def sound(self) -> bool:
@@ -59,38 +64,59 @@ class Certificate:
         )
 
 
-def certify(A: LinearOperator, triplets: Triplets, seed: int) -> Certificate:
+def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certificate, ...]:
     """Test triplets of A with fresh products of random mixtures of all their vectors.
 
     A mixture ω gives A(Vω) − U S ω, whose expected squared length is the mean squared residual; so
-    two products in each direction check all k triplets at once, independently of the solver.
+    two products in each direction check all k triplets at once, independently of the solver. Where
+    only one side V was kept, A'(A V ω) − V S² ω is tested, in units of σ₁.
+
+    Returns one certificate for each matrix of a batch, or one.
 
     Raises:
         NonFiniteError: If a product holds NaN or infinity.
     """
-    k = triplets.s.shape[0]
+    if triplets.V is None:
+        return certify(A.T, triplets.transposed(), seed)
+    U, V, s = triplets.U, triplets.V, triplets.s
+    k = s.shape[-1]
     generator = torch.Generator().manual_seed(seed + 1)
     signs = torch.randint(0, 2, (k, _MIXTURES), generator=generator) * 2 - 1
     mixtures = (signs / math.sqrt(k)).to(dtype=A.dtype, device=A.device)
-    scaled = triplets.s[:, None] * mixtures
-    images = A.matmat(triplets.V @ mixtures)
-    preimages = A.rmatmat(triplets.U @ mixtures)
+    scaled = s[..., None] * mixtures
+    images = A.matmat(V @ mixtures)
     longest_product(A, images, "forward", "mixtures of all right vectors")
+    if U is None:
+        ahead = torch.zeros_like(images)
+        top = torch.where(s[..., :1, None] > 0, s[..., :1, None], 1.0)
+        preimages = A.rmatmat(images / top)
+        back = preimages - V @ (s[..., None] / top * scaled)
+    else:
+        ahead = images - U @ scaled
+        preimages = A.rmatmat(U @ mixtures)
+        back = preimages - V @ scaled
     longest_product(A, preimages, "reverse", "mixtures of all left vectors")
-    ahead, back = images - triplets.U @ scaled, preimages - triplets.V @ scaled
-    lengths = column_lengths(torch.cat([ahead, back]))
-    top = float(triplets.s[0])
-    rounding = _ROUNDING * torch.finfo(A.dtype).eps * top * math.sqrt(k)
-    # |Σ ω_i r_i| ≤ |r|, in both directions.
-    allowed = math.sqrt(2) * float(triplets.residuals.double().norm()) + rounding
-    held = float((triplets.s.double() ** 2).sum())
-    return Certificate(
-        orthonormality=worst_orthonormality(triplets),
-        mixture=float(lengths.max()),
-        mixture_allowed=allowed,
-        fro2=triplets.fro2,
-        fro2_error=triplets.fro2_error,
-        energy_share=held / triplets.fro2 if triplets.fro2 > 0 else 1.0,
-        complete=triplets.complete,
-        evidence=triplets.evidence,
+    lengths = torch.maximum(column_lengths(ahead), column_lengths(back)).amax(-1)
+    rounding = _ROUNDING * torch.finfo(A.dtype).eps * s[..., 0].double() * math.sqrt(k)
+    # |Σ ω_i r_i| ≤ |r|, in each direction; with one side alone both add up.
+    sides = math.sqrt(2) if U is not None else 2.0
+    allowed = sides * torch.linalg.vector_norm(triplets.residuals.double(), dim=-1) + rounding
+    held = (s.double() ** 2).sum(-1)
+    orthonormal = worst_orthonormality(triplets)
+    columns_of = [x.reshape(-1).tolist() for x in (orthonormal, lengths, allowed, held)]
+    return tuple(
+        Certificate(
+            orthonormality=orthonormality,
+            mixture=mixture,
+            mixture_allowed=limit,
+            fro2=known.fro2,
+            fro2_error=known.fro2_error,
+            energy_share=energy / known.fro2 if known.fro2 > 0 else 1.0,
+            complete=known.complete,
+            evidence=known.evidence,
+            epsilon=known.epsilon,
+        )
+        for orthonormality, mixture, limit, energy, known in zip(
+            *columns_of, triplets.known, strict=True
+        )
     )

@@ -1,4 +1,4 @@
-"""The singular value decomposition of a matrix in memory, which must not fail."""
+"""The singular value decomposition of matrices in memory, which must not fail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def dense_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the thin (U, s, Vh) of a finite matrix.
+    """Return the thin (U, s, Vh) of a finite matrix, or of each of a batch.
 
     LAPACK's divide and conquer, which is torch's only choice on the CPU, gives up on some
     matrices with many repeated values; QR iteration, slower, takes those.
@@ -18,7 +18,14 @@ def dense_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     try:
         U, s, Vh = torch.linalg.svd(matrix, full_matrices=False)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        return _by_qr_iteration(matrix)
+        if matrix.ndim == 2:
+            return _by_qr_iteration(matrix)
+        parts = [dense_svd(one) for one in matrix]
+        return (
+            torch.stack([part[0] for part in parts]),
+            torch.stack([part[1] for part in parts]),
+            torch.stack([part[2] for part in parts]),
+        )
     return U, s, Vh
 
 

@@ -13,7 +13,7 @@ from jvpsvd.svd.dense import dense_svd
 from jvpsvd.svd.orthonormal import orthonormal_images
 from jvpsvd.svd.products import check_scale, longest_product
 from jvpsvd.svd.progress import Progress
-from jvpsvd.svd.triplets import Triplets, residual_lengths
+from jvpsvd.svd.triplets import Evidence, Triplets, residual_lengths
 
 # Up to this many entries the matrix is widened to float64 and decomposed as it stands.
 _DIRECT_ENTRIES = 1 << 22
@@ -41,48 +41,53 @@ class Exact:
         matrix = self._assemble(A, k, report)
         U, s, V = _decompose(matrix, k)
         residuals = residual_lengths(
-            s, U, V, lambda part: matrix @ V[:, part], lambda part: matrix.T @ U[:, part]
+            s, U, V, lambda part: matrix @ V[..., part], lambda part: matrix.mT @ U[..., part]
         )
-        fro2 = float(torch.linalg.vector_norm(matrix, dtype=torch.float64) ** 2)
-        evidence = f"all {A.shape[1]} products of the shorter side were taken"
-        return Triplets(s, residuals, U, V, fro2, 0.0, True, evidence, k)
+        fro2 = torch.linalg.vector_norm(matrix, dim=(-2, -1), dtype=torch.float64) ** 2
+        evidence = f"all {A.shape[-1]} products of the shorter side were taken"
+        known = (
+            Evidence(float(square), 0.0, True, evidence, k, 0.0) for square in fro2.reshape(-1)
+        )
+        return Triplets(s, residuals, U, V, tuple(known))
 
     def _assemble(self, A: LinearOperator, k: int, report: Callable[[Progress], None]) -> Tensor:
-        m, n = A.shape
-        longest = 0.0
-        rows = torch.empty(n, m, dtype=A.dtype, device=A.device)
+        m, n = A.shape[-2:]
+        count = A.batch[0] if A.batch else 1
+        longest = torch.zeros(A.batch, dtype=torch.float64)
+        rows = torch.empty(*A.batch, n, m, dtype=A.dtype, device=A.device)
         for start in range(0, n, self.block_size):
             stop = min(n, start + self.block_size)
             unit = torch.zeros(stop - start, n, dtype=A.dtype, device=A.device)
             unit[torch.arange(stop - start), torch.arange(start, stop)] = 1
-            rows[start:stop] = A.matmat(unit.T).T
+            images = A.matmat(unit.T)
+            rows[..., start:stop, :] = images.mT
             where = f"unit vectors {start} to {stop - 1}"
-            found = longest_product(A, rows[start:stop].T, "forward", where)
-            longest = max(longest, found)
-            report(Progress(k * stop // n, k, 1.0 - stop / n, A.products))
+            longest = torch.maximum(longest, longest_product(A, images, "forward", where))
+            report(Progress(count * k * stop // n, count * k, 1.0 - stop / n, A.products))
         check_scale(longest, rows)
-        return rows.T
+        return rows.mT
 
 
 def _decompose(matrix: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (U, s, V) of the k leading triplets of an (m, n) matrix, m ≥ n."""
+    """Return (U, s, V) of the k leading triplets of an (m, n) matrix, m ≥ n, or of a batch."""
     dtype = matrix.dtype
-    if matrix.numel() <= _DIRECT_ENTRIES:
+    if matrix.shape[-2] * matrix.shape[-1] <= _DIRECT_ENTRIES:
         U, s, Vh = dense_svd(matrix.double())
-        return columns(U[:, :k].to(dtype)), s[:k].to(dtype), columns(Vh[:k].T.to(dtype))
+        leading = columns(Vh[..., :k, :].mT.to(dtype))
+        return columns(U[..., :k].to(dtype)), s[..., :k].to(dtype), leading
     if dtype == torch.float64:
         Q, R = torch.linalg.qr(matrix)
         X, s, Yh = dense_svd(R)
-        return columns(Q @ X[:, :k]), s[:k], columns(Yh[:k].T)
+        return columns(Q @ X[..., :k]), s[..., :k], columns(Yh[..., :k, :].mT)
     # A float64 Gram matrix of float32 columns is exact to 1e-8 s₁, below their own rounding; a
     # float32 one would lose every value under 3e-4 s₁.
-    n = matrix.shape[1]
-    gram = torch.zeros(n, n, dtype=torch.float64, device=matrix.device)
-    for start in range(0, matrix.shape[0], _ROWS_AT_ONCE):
-        part = matrix[start : start + _ROWS_AT_ONCE].double()
-        gram.addmm_(part.T, part)
+    n = matrix.shape[-1]
+    gram = torch.zeros(*matrix.shape[:-2], n, n, dtype=torch.float64, device=matrix.device)
+    for start in range(0, matrix.shape[-2], _ROWS_AT_ONCE):
+        part = matrix[..., start : start + _ROWS_AT_ONCE, :].double()
+        gram += part.mT @ part
     squares, vectors = torch.linalg.eigh(gram)
-    s = squares.flip(0)[:k].clamp_min(0).sqrt().to(dtype)
-    V = columns(vectors.flip(1)[:, :k].to(dtype))
+    s = squares.flip(-1)[..., :k].clamp_min(0).sqrt().to(dtype)
+    V = columns(vectors.flip(-1)[..., :k].to(dtype))
     U = orthonormal_images(matrix @ V, s, torch.Generator().manual_seed(0))
     return U, s, V

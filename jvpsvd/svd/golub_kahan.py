@@ -1,28 +1,36 @@
-"""Leading singular triplets by block Golub–Kahan with full reorthogonalisation.
+"""Leading singular triplets by block Golub–Kahan, for one operator or a batch in lock step.
 
 The solver expands a `Factorization` until the recurrence says that the k leading triplets are
-accurate, lets random columns show whether something is missing, and then measures.
+accurate, has random columns join before the end to show whether something is missing, and then
+measures. Matrices of a batch that have finished leave.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
+from jvpsvd.errors import LeftBasisError
 from jvpsvd.operators import LinearOperator
-from jvpsvd.svd.factorization import Factorization, Ritz, estimated_frobenius
+from jvpsvd.svd.collected import Collected
+from jvpsvd.svd.factorization import Factorization, Ritz
+from jvpsvd.svd.frobenius import estimated_frobenius
 from jvpsvd.svd.progress import Progress
-from jvpsvd.svd.triplets import Triplets, column_lengths
+from jvpsvd.svd.triplets import Evidence, Triplets
+from jvpsvd.svd.vigil import Verdict, Vigil, trusted
 
 # The recurrence does not see rounding in the products, so it has to end a little below the goal.
 _SAFETY = 0.7
-# Copies of one value differ by rounding: in units of eps · s₁.
-_ROUNDING = 10.0
-# Residuals, relative to s₁, down to which crowded values are first sharpened.
-_TELLING = 1e-5
+# Orthogonality that U may lose, in units of tol: residuals were measured to lose up to a sixth.
+_LOSS = 1.0
+# Far from the goal looks may be an eighth of the columns apart, near it a fortieth: convergence
+# gets faster towards the end.
+_NEAR, _COARSE, _FINE = 30.0, 8, 40
 
 
 @dataclass(frozen=True)
@@ -30,176 +38,275 @@ class GolubKahan:
     """Hyper-parameters of the solver.
 
     Args:
-        block_size: Vectors per step: small blocks need fewer products, wide ones cost less each.
+        block_size: Width of a step: small blocks need fewer products, wide ones cost less each.
         max_size: Columns of the bases at which it restarts; None: the shorter side, where the
             factorisation is exact.
+        values_size: The same where U is not kept; it begins again with U instead of restarting.
         max_restarts: Restarts after which it gives up.
-        probe_width: Random columns added after convergence, to meet what the start block missed.
+        probe_width: Random columns that join before the end, to meet what the start block missed.
         probe_steps: Expansions that these columns are given.
-        seed: Of the starting block, refill and probe.
+        seed: Of the starting block, refill and random columns.
     """
 
     block_size: int = 16
     max_size: int | None = None
+    values_size: int | None = None
     max_restarts: int = 100
     probe_width: int = 4
     probe_steps: int = 2
     seed: int = 0
 
     def solve(
-        self, A: LinearOperator, k: int, tol: float, report: Callable[[Progress], None]
+        self,
+        A: LinearOperator,
+        k: int,
+        tol: float,
+        report: Callable[[Progress], None],
+        *,
+        vectors: bool = True,
+        start: Tensor | None = None,
     ) -> Triplets:
         """Return the k leading triplets of A (m, n), m ≥ n, to residuals ≤ tol · s₁ if it can.
+
+        Args:
+            A: The operator, or a batch of them.
+            k: Triplets wanted.
+            tol: Residual, relative to s₁.
+            report: Is shown every look.
+            vectors: Without them U is not kept, as long as that is safe.
+            start: (n, j) vectors near the wanted right singular vectors.
 
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
         """
-        n = A.shape[1]
-        limit = min(n, self.max_size or n)
-        state = Factorization(
+        if not vectors and self.values_size != 0:
+            try:
+                return _Run(self, A, k, tol, report, keep_left=False).solve(start)
+            except LeftBasisError:
+                pass  # rank was lost, or most digits of U would be: begin again, and keep it
+        return _Run(self, A, k, tol, report, keep_left=True).solve(start)
+
+
+@dataclass
+class _Matrix:
+    """What the run remembers of one matrix of the batch that has not finished."""
+
+    place: int
+    vigil: Vigil
+    history: list[tuple[int, float]] = field(default_factory=list)
+    """Columns expanded by and worst residual relative to s₁, look by look."""
+
+
+class _Run:
+    """One solve under way."""
+
+    def __init__(
+        self,
+        solver: GolubKahan,
+        A: LinearOperator,
+        k: int,
+        tol: float,
+        report: Callable[[Progress], None],
+        *,
+        keep_left: bool,
+    ) -> None:
+        self._solver, self._A, self._k, self._tol, self._report = solver, A, k, tol, report
+        n = A.shape[-1]
+        self._keep_left = keep_left
+        self._limit = min(n, (solver.max_size if keep_left else solver.values_size) or n)
+        self._state = Factorization(
             A,
-            block_size=self.block_size,
-            seed=self.seed,
-            capacity=min(limit, 2 * k),
-            most=limit,
+            block_size=solver.block_size,
+            seed=solver.seed,
+            capacity=min(self._limit, 2 * k + 2 * solver.block_size),
+            most=self._limit,
+            keep_left=keep_left,
+            loss=min(_LOSS * tol, math.sqrt(torch.finfo(A.dtype).eps)),
         )
-        room = _Room(limit, k, self.max_restarts)
-        state.initialize()
-        fro2, fro2_error = estimated_frobenius(state)
-        goal = aim = _SAFETY * tol
-        history: list[tuple[int, float]] = []
-        due, probed = k, False
+        self._goal = _SAFETY * tol
+        count = A.batch[0] if A.batch else 1
+        self._matrices = [_Matrix(i, Vigil(self._goal, self._goal)) for i in range(count)]
+        self._found = Collected(A, k)
+        self._fro2 = torch.zeros(count), torch.zeros(count)
+        self._anchor = 0
+        self._restarts = 0
+        self._joined = 0
+        self._began = time.perf_counter()
+
+    def solve(self, start: Tensor | None) -> Triplets:
+        state = self._state
+        state.initialize(start)
+        self._sample(known=0)
+        due = self._k
         while not state.exhausted:
-            if state.expanded >= due or room.is_full(state):
-                ritz = state.ritz(k)
-                worst = _worst(ritz)
-                report(_progress(ritz, goal, A))
-                if worst <= aim and aim > _TELLING and self._trusted(ritz, tol, A.dtype) < k:
-                    # Sharper residuals tell crowded values apart for less than a long probe costs.
-                    aim /= 10
-                elif worst <= aim:
-                    probed = self._nothing_was_missing(state, ritz, tol, room)
-                    if probed or room.is_spent(state):
-                        break
-                    history.clear()
-                    due = state.expanded
-                    continue
-                history.append((state.expanded, worst))
-                due = _next_check(history, state.size, aim, self.block_size)
-            if room.is_spent(state):
+            if state.expanded >= due or self._is_full():
+                due = self._look()
+                if not self._matrices:
+                    return self._found.triplets()
+            if self._is_spent():
                 break
-            room.expand(state)
-        ritz = state.ritz(k)
-        report(_progress(ritz, goal, A))
-        complete = probed or state.exhausted
-        if state.exhausted:
-            fro2, fro2_error = float((column_lengths(state.AV) ** 2).sum()), 0.0
-            evidence = "the bases span the whole space"
-        elif probed:
-            evidence = "random columns, expanded after convergence, raised no value"
-        else:
-            evidence = f"none: given up after {room.restarts} restarts of {limit} columns"
-        trusted = k if complete else self._trusted(ritz, tol, A.dtype)
-        s, residuals, U, V = state.triplets(ritz)
-        return Triplets(s, residuals, U, V, fro2, fro2_error, complete, evidence, trusted)
+            self._expand()
+        ritz = state.ritz(self._k)
+        self._show(ritz)
+        evidence = (
+            "the bases span the whole space"
+            if state.exhausted
+            else f"none: given up after {self._restarts} restarts of {self._limit} columns"
+        )
+        self._finish(ritz, list(range(len(self._matrices))), state.exhausted, evidence)
+        return self._found.triplets()
 
-    def _nothing_was_missing(
-        self, state: Factorization, before: Ritz, tol: float, room: _Room
-    ) -> bool:
-        """Expand with random columns beside the Krylov block; see whether a leading value rises.
+    def _look(self) -> int:
+        """Judge every matrix, let go of those that are done, and return when to look again."""
+        state, solver = self._state, self._solver
+        ritz = state.ritz(self._k)
+        self._show(ritz)
+        verdicts = []
+        for matrix, s, estimates in self._each(ritz):
+            copies = solver.block_size
+            crowded = trusted(s, estimates, self._tol, copies, state.V.dtype) < self._k
+            matrix.vigil, verdict = matrix.vigil.look(s, estimates, state.steps, crowded)
+            matrix.history.append((state.expanded, float(estimates.max() / s[0].clamp_min(1e-300))))
+            verdicts.append(verdict)
+        done = [i for i, verdict in enumerate(verdicts) if verdict is Verdict.DONE]
+        if done:
+            evidence = "random columns, expanded before the end, raised no value"
+            self._finish(ritz, done, True, evidence)
+            stay = [i for i in range(len(verdicts)) if i not in done]
+            if not stay:
+                return 0
+            index = torch.tensor(stay)
+            state.select(index)
+            self._fro2 = self._fro2[0][index], self._fro2[1][index]
+            verdicts = [verdicts[i] for i in stay]
+            ritz = ritz.select(index)
+        self._join(ritz, verdicts)
+        return min(
+            self._next_look(matrix, verdict)
+            for matrix, verdict in zip(self._matrices, verdicts, strict=True)
+        )
 
-        A block of b random columns meets at most b copies of a repeated value. So where b values
-        look alike, and others follow, b columns are added and given as many steps as the start
-        block had; elsewhere few columns and steps will do.
-        """
-        crowded = self._trusted(before, tol, state.V.dtype) < before.s.shape[0]
-        width = self.block_size if crowded else self.probe_width
-        steps = max(self.probe_steps, state.steps if crowded else 0)
-        state.add_random(width)
-        goal = _SAFETY * tol
-        look = self.probe_steps
-        for step in range(1, steps + 1):
-            if state.exhausted or room.is_spent(state):
-                return False
-            room.expand(state)
-            if step in (look, steps):
-                look *= 2
-                after = state.ritz(before.s.shape[0])
-                allowed = goal * float(after.s[0])
-                if (after.s - before.s > allowed).any() or (after.estimates > allowed).any():
-                    return False
-        return True
+    def _join(self, ritz: Ritz, verdicts: list[Verdict]) -> None:
+        """Let random columns join the next block if one of the matrices asks for them."""
+        solver, steps = self._solver, self._state.steps
+        block = Verdict.ADD_BLOCK in verdicts
+        if not block and Verdict.ADD_FEW not in verdicts:
+            return
+        width = solver.block_size if block else solver.probe_width
+        self._joined += self._state.add_random(width)
+        self._anchor = self._state.size
+        for (matrix, s, _), verdict in zip(self._each(ritz), verdicts, strict=True):
+            if verdict is Verdict.ADD_BLOCK:
+                more = max(solver.probe_steps, steps)
+                matrix.vigil = matrix.vigil.joined(steps, more, s)
+            elif matrix.vigil.until is None:
+                matrix.vigil = matrix.vigil.joined(steps, solver.probe_steps)
 
-    def _trusted(self, ritz: Ritz, tol: float, dtype: torch.dtype) -> int:
-        """Count the leading values that are right to tol · s₁ even if values are missing.
+    def _finish(self, ritz: Ritz, done: list[int], complete: bool, evidence: str) -> None:
+        """Measure the triplets of these matrices and let them go."""
+        state, k = self._state, self._k
+        index = None if len(done) == len(self._matrices) else torch.tensor(done)
+        s, residuals, U, V = state.triplets(ritz, index)
+        known = []
+        outside = state.B[..., self._anchor :].reshape(len(self._matrices), state.size, -1)
+        for i, (_, values, estimates) in enumerate(self._each(ritz)):
+            if i not in done:
+                continue
+            sure = (
+                k
+                if complete
+                else trusted(values, estimates, self._tol, self._solver.block_size, state.V.dtype)
+            )
+            if state.exhausted:
+                fro2, error, epsilon = (
+                    float((state.B.reshape(-1, state.size, state.size)[i] ** 2).sum()),
+                    0.0,
+                    0.0,
+                )
+            else:
+                fro2, error = float(self._fro2[0][i]), float(self._fro2[1][i])
+                epsilon = (
+                    float(torch.linalg.matrix_norm(outside[i], 2))
+                    if outside.shape[-1]
+                    else math.nan
+                )
+            known.append(Evidence(fro2, error, complete, evidence, sure, epsilon))
+        places = [self._matrices[i].place for i in done]
+        self._found.add(places, Triplets(s, residuals, U, V, tuple(known)))
+        self._matrices = [matrix for i, matrix in enumerate(self._matrices) if i not in done]
 
-        The first b values in a row that their residuals and rounding do not tell apart may stand
-        for more; these would displace all values more than a tolerance below the first of them.
-        """
-        s, links = ritz.s, self.block_size - 1
-        if s.shape[0] <= links:
-            return s.shape[0]
-        rounding = _ROUNDING * torch.finfo(dtype).eps * s[0]
-        reach = ritz.estimates[:-1] + ritz.estimates[1:] + rounding
-        linked = torch.nn.functional.pad((s[:-1] - s[1:] <= reach).cumsum(0), (1, 0))
-        crowds = (linked[links:] - linked[: linked.shape[0] - links] == links).nonzero()
-        if len(crowds) == 0:
-            return s.shape[0]
-        return int((s >= s[int(crowds[0])] - tol * s[0]).sum())
-
-
-class _Room:
-    """How many columns the bases may have, and what is done when they are full."""
-
-    def __init__(self, limit: int, k: int, max_restarts: int) -> None:
-        self._limit = limit
-        self._wanted = k
-        self._most = max_restarts
-        self.restarts = 0
-
-    def is_full(self, state: Factorization) -> bool:
+    def _is_full(self) -> bool:
         """Whether the next block does not fit."""
-        return state.size + state.F.shape[1] > self._limit
+        return self._state.size + self._state.F.shape[-1] > self._limit
 
-    def is_spent(self, state: Factorization) -> bool:
+    def _is_spent(self) -> bool:
         """Whether the bases are full and no restart is left, or one would leave no room."""
-        if not self.is_full(state):
+        if not self._is_full():
             return False
-        return self.restarts >= self._most or self._wanted + state.F.shape[1] > self._limit
+        no_room = self._k + self._state.F.shape[-1] > self._limit
+        return self._restarts >= self._solver.max_restarts or no_room
 
-    def expand(self, state: Factorization) -> None:
+    def _expand(self) -> None:
         """Expand by the next block, after a restart if it does not fit.
 
         A restart keeps the wanted triplets and half of what is left beside them and the block: the
         vectors just behind the wanted ones speed up these.
         """
-        if self.is_full(state):
-            spare = self._limit - self._wanted - state.F.shape[1]
-            state.restart(self._wanted + spare // 2)
-            self.restarts += 1
+        state = self._state
+        if self._is_full():
+            if not self._keep_left:
+                raise LeftBasisError
+            spare = self._limit - self._k - state.F.shape[-1]
+            self._anchor = self._k + spare // 2
+            state.restart(self._anchor)
+            self._restarts += 1
         state.expand()
+        if self._joined:
+            self._sample(known=state.size - self._joined)
+            self._joined = 0
+
+    def _sample(self, known: int) -> None:
+        fro2, error = estimated_frobenius(self._state.B, known, self._A.shape[-1])
+        self._fro2 = fro2.reshape(-1), error.reshape(-1)
+
+    def _each(self, ritz: Ritz) -> list[tuple[_Matrix, Tensor, Tensor]]:
+        s, estimates = ritz.s.reshape(-1, self._k), ritz.estimates.reshape(-1, self._k)
+        return list(zip(self._matrices, s, estimates, strict=True))
+
+    def _next_look(self, matrix: _Matrix, verdict: Verdict) -> int:
+        """Return after how many columns in all to solve the projected problem again."""
+        state, vigil = self._state, matrix.vigil
+        width = state.F.shape[-1]
+        if vigil.until is not None and (vigil.before is not None or verdict is not Verdict.SEEK):
+            # Twice as many steps as random columns have had, and not beyond those they need.
+            had = max(self._solver.probe_steps, state.steps - vigil.since)
+            return state.expanded + max(1, min(vigil.until - state.steps, had)) * width
+        columns, worst = matrix.history[-1]
+        step = state.size // (_COARSE if worst > _NEAR * vigil.aim else _FINE)
+        rate = _rate(matrix.history)
+        if rate > 0:
+            step = min(step, math.ceil(0.8 * math.log(max(worst / vigil.aim, 1.0)) / rate))
+        return columns + max(width, step)
+
+    def _show(self, ritz: Ritz) -> None:
+        done, worst, slowest = self._found.count * self._k, 0.0, 0.0
+        per_column = (time.perf_counter() - self._began) / self._state.expanded
+        for matrix, s, estimates in self._each(ritz):
+            top = float(s[0])
+            done += int((estimates <= self._goal * top).sum())
+            now = float(estimates.max()) / top if top > 0 else 0.0
+            worst = max(worst, now)
+            rate = _rate(matrix.history)
+            ahead = math.log(max(now / self._goal, 1.0)) / rate if rate > 0 else math.nan
+            slowest = max(slowest, ahead) if ahead == ahead else ahead
+        wanted = self._k * (self._found.count + len(self._matrices))
+        left = None if math.isnan(slowest) else slowest * per_column
+        self._report(Progress(done, wanted, worst, self._A.products, left))
 
 
-def _worst(ritz: Ritz) -> float:
-    """Return the largest predicted residual relative to s₁."""
-    scale = float(ritz.s[0])
-    return float(ritz.estimates.max()) / scale if scale > 0 else 0.0
-
-
-def _progress(ritz: Ritz, goal: float, A: LinearOperator) -> Progress:
-    done = int((ritz.estimates <= goal * ritz.s[0]).sum())
-    return Progress(done, ritz.s.shape[0], _worst(ritz), A.products)
-
-
-def _next_check(history: list[tuple[int, float]], size: int, goal: float, block_size: int) -> int:
-    """Return after how many columns in all to solve the projected problem again.
-
-    The worst residual falls about geometrically with the columns, so the last two looks predict
-    where it meets the goal; the solver goes most of that way, at most an eighth of the size.
-    """
-    columns, worst = history[-1]
-    step = size // 8
-    if len(history) > 1 and 0 < worst < history[-2][1]:
-        rate = math.log(history[-2][1] / worst) / (columns - history[-2][0])
-        step = min(step, math.ceil(0.8 * math.log(max(worst / goal, 1.0)) / rate))
-    return columns + max(block_size, step)
+def _rate(history: list[tuple[int, float]]) -> float:
+    """Return how fast the worst residual falls: the logarithm per column between two looks."""
+    if len(history) < 2:
+        return 0.0
+    (before, high), (now, low) = history[-2:]
+    return math.log(high / low) / (now - before) if 0 < low < high and now > before else 0.0

@@ -3,7 +3,8 @@
 A Krylov block loses rank when the space is exhausted, when singular values repeat, and when what is
 left of it is rounding noise. Normalising such columns as if they were signal makes the basis lose
 its orthonormality, and singular values appear that are not there. Here, directions below a floor
-are dropped with coefficient 0 and replaced by random ones, orthogonal to everything.
+are dropped with coefficient 0 and replaced by random ones, orthogonal to everything. Blocks may be
+batches, one for each of several matrices; the width of the new block is the same for all of them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _KEPT_SHARE = 0.5
 # Below this overlap one more projection brings a unit column to working orthogonality.
 _SMALL_OVERLAP = 0.1
 _COLUMNS_AT_ONCE = 64
+_ROWS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -33,47 +35,94 @@ class Extension:
     inner: Tensor
     """(s, b) coefficients along the basis, float64."""
     outer: Tensor
-    """(w, b) coefficients along the block, float64; rows of random columns are 0."""
-    rank: int
-    """Columns of the block that W spans; the other w − rank are random."""
+    """(w, b) coefficients along the block, float64; rows beyond the rank are 0."""
+    rank: Tensor
+    """Columns of the block that W spans; the other w − rank are random, or 0 without refill."""
 
 
-def extend(basis: Tensor, W: Tensor, *, floor: float, generator: torch.Generator) -> Extension:
+def extend(
+    basis: Tensor,
+    W: Tensor,
+    *,
+    floor: float | Tensor,
+    generator: torch.Generator,
+    near: int | None = None,
+    everywhere: bool = True,
+) -> Extension:
     """Extend an orthonormal basis (N, s) by the directions of W (N, b) that are new.
+
+    Basis and W may both be batches, (B, N, s) and (B, N, b); each matrix has a rank of its own.
 
     Args:
         basis: Orthonormal columns; s may be 0.
         W: The block, in the same dtype and on the same device.
-        floor: Length under which a direction of W counts as rounding noise.
-        generator: CPU generator of the random columns.
+        floor: Length under which a direction of W counts as rounding noise; one per matrix.
+        generator: CPU generator of the random columns, which are the same for a whole batch.
+        near: How many trailing columns W can have a share of beyond rounding; None: all.
+        everywhere: Whether to remove rounding along the others, and to replace what lost rank. If
+            not, `inner` is of the near columns alone.
 
     >>> e1, e2 = torch.eye(3)[:, :1], torch.eye(3)[:, 1:2]
     >>> W = torch.cat([2 * e1 + 3 * e2, e1], dim=1)
     >>> new = extend(e1, W, floor=1e-6, generator=torch.Generator().manual_seed(0))
-    >>> new.rank, new.block.shape, bool((e1.T @ new.block).abs().max() < 1e-6)
+    >>> int(new.rank), new.block.shape, bool((e1.T @ new.block).abs().max() < 1e-6)
     (1, torch.Size([3, 2]), True)
     """
-    size, taken = basis.shape
-    width = min(W.shape[1], size - taken)
-    overlap = basis.T @ W
+    size, taken = basis.shape[-2:]
+    width = min(W.shape[-1], size - taken)
+    first = 0 if near is None else taken - near
+    part = basis[..., first:]
+    overlap = part.mT @ W
     inner = overlap.double().cpu()
-    block, outer = _factor(W - basis @ overlap, floor)
+    block, outer, rank = _factor(_without(W, part, overlap), floor)
+    if everywhere and first > 0:
+        inner = torch.nn.functional.pad(inner, (0, 0, first, 0))
+        part = basis
     for _ in range(_PASSES):
-        if block.shape[1] == 0:
+        if not rank.any():
             break
-        overlap = basis.T @ block
+        overlap = part.mT @ block
         inner = inner + overlap.double().cpu() @ outer
-        block, change = _factor(block - basis @ overlap, _KEPT_SHARE)
+        block, change, left = _factor(_without(block, part, overlap), _KEPT_SHARE)
         outer = change @ outer
-        if change.shape[0] == change.shape[1] and _largest(overlap) < _SMALL_OVERLAP:
+        settled = torch.equal(left, rank) and _largest(overlap) < _SMALL_OVERLAP
+        rank = left
+        if settled:
             break
-    block, outer = block[:, :width], outer[:width]
-    rank = block.shape[1]
-    if rank < width:
-        fresh = random_columns(basis, width - rank, generator, beside=block)
-        block = columns(torch.cat([block, fresh], dim=1))
-        outer = torch.cat([outer, outer.new_zeros(width - rank, outer.shape[1])])
-    return Extension(block, inner, outer, rank)
+    block, outer, rank = block[..., :width], outer[..., :width, :], rank.clamp_max(width)
+    if everywhere and bool((rank < width).any()):
+        block = _refilled(basis, block, rank, generator)
+    return Extension(columns(block), inner, outer, rank)
+
+
+def combined(basis: Tensor, coefficients: Tensor) -> Tensor:
+    """Return basis · C, column-major, for a basis (N, s) and C (s, j) of any dtype.
+
+    Transposed, because BLAS is slow at a long result with few columns.
+
+    >>> combined(torch.eye(2), torch.tensor([[2.0], [1.0]]).double()).T
+    tensor([[2., 1.]])
+    """
+    C = coefficients.to(dtype=basis.dtype, device=basis.device)
+    return (C.mT @ basis.mT).mT
+
+
+def _without(W: Tensor, basis: Tensor, overlap: Tensor) -> Tensor:
+    """Return W − basis · overlap."""
+    product = torch.addmm if W.ndim == 2 else torch.baddbmm
+    rest: Tensor = product(W.mT, overlap.mT, basis.mT, alpha=-1).mT
+    return rest
+
+
+def _refilled(basis: Tensor, block: Tensor, rank: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the block with random columns, orthogonal to everything, in place of its zeros."""
+    width = block.shape[-1]
+    missing = width - int(rank.min())
+    fresh = random_columns(basis, missing, generator, beside=block)
+    place = torch.arange(width) - rank[..., None]
+    index = place.clamp(0, missing - 1).to(block.device)
+    fill = fresh.gather(-1, index[..., None, :].expand(block.shape))
+    return torch.where((place < 0).to(block.device)[..., None, :], block, fill)
 
 
 def random_columns(
@@ -86,15 +135,15 @@ def random_columns(
     >>> random_columns(torch.empty(4, 0), 2, torch.Generator().manual_seed(0)).shape
     torch.Size([4, 2])
     """
-    size = basis.shape[0]
+    size = basis.shape[-2]
     block = torch.randn(width, size, dtype=torch.float64, generator=generator)
-    fresh = block.to(dtype=basis.dtype, device=basis.device).T
+    fresh = block.to(dtype=basis.dtype, device=basis.device).T.expand(*basis.shape[:-1], width)
     others = [basis] if beside is None else [basis, beside]
     for _ in range(_PASSES):
         overlap = 0.0
         for other in others:
-            projection = other.T @ fresh
-            fresh = fresh - other @ projection
+            projection = other.mT @ fresh
+            fresh = _without(fresh, other, projection)
             overlap = max(overlap, _largest(projection))
         fresh = _factor(fresh, 0.0)[0]
         if overlap < _SMALL_OVERLAP:
@@ -111,34 +160,38 @@ def orthonormal_images(images: Tensor, s: Tensor, generator: torch.Generator) ->
     >>> s = torch.tensor([2.0, 0.0])
     >>> images = torch.diag(s)
     >>> U = orthonormal_images(images, s, torch.Generator().manual_seed(0))
-    >>> torch.allclose(U[:, 0], torch.tensor([1.0, 0.0])), orthonormality(U) < 1e-6
+    >>> torch.allclose(U[:, 0], torch.tensor([1.0, 0.0])), bool(orthonormality(U) < 1e-6)
     (True, True)
     """
-    floor = torch.finfo(images.dtype).eps * float(s[0])
+    floor = torch.finfo(images.dtype).eps * s[..., 0].double().cpu()
+    least = torch.where(floor > 0, floor, 1.0)[..., None]
     U = columns(torch.empty_like(images))
-    for start in range(0, images.shape[1], _COLUMNS_AT_ONCE):
+    for start in range(0, images.shape[-1], _COLUMNS_AT_ONCE):
         part = slice(start, start + _COLUMNS_AT_ONCE)
-        new = extend(U[:, :start], images[:, part], floor=floor, generator=generator)
-        scale = s[part].double().cpu().clamp_min(floor or 1.0)
+        new = extend(U[..., :start], images[..., part], floor=floor, generator=generator)
+        scale = torch.maximum(s[..., part].double().cpu(), least)
         # In the order of s, so that columns of rounding noise cannot turn those before them.
-        Q, R = torch.linalg.qr(new.outer / scale)
-        turned = torch.where(R.diagonal() < 0, -Q, Q)
-        U[:, part] = new.block @ turned.to(dtype=U.dtype, device=U.device)
+        Q, R = torch.linalg.qr(new.outer / scale[..., None, :])
+        turned = torch.where(R.diagonal(dim1=-2, dim2=-1)[..., None, :] < 0, -Q, Q)
+        U[..., part] = new.block @ turned.to(dtype=U.dtype, device=U.device)
     return U
 
 
-def orthonormality(basis: Tensor) -> float:
-    """Return the largest entry of |Q'Q − I| of a basis Q (N, s).
+def orthonormality(basis: Tensor) -> Tensor:
+    """Return the largest entry of |Q'Q − I| of a basis Q (N, s), one number for each of a batch.
 
     >>> orthonormality(torch.eye(3)[:, :2])
-    0.0
+    tensor(0.)
     """
-    gram = basis.T @ basis
-    return _largest(gram - torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device))
+    gram = basis.mT @ basis
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    return (gram - eye).abs().amax(dim=(-2, -1)) if gram.numel() else gram.new_zeros(())
 
 
-def _factor(W: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-    """Return (Q, C) with W = Q C up to singular values ≤ floor, Q orthonormal.
+def _factor(W: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (Q, C, r) with W = Q C up to singular values ≤ floor, r of them above it.
+
+    Q (N, p), p = min(b, N), has r orthonormal columns, then zeros; C (p, b) has zero rows there.
 
     In float32 this goes through a float64 Gram matrix, which resolves singular values down to
     1e-8 of the largest, below float32 rounding. (LAPACK's float32 QR left columns 1e-4 away from
@@ -148,14 +201,38 @@ def _factor(W: Tensor, floor: float) -> tuple[Tensor, Tensor]:
     if W.dtype == torch.float64:
         Q, R = torch.linalg.qr(W)
         X, lengths, Yh = dense_svd(R)
-        rank = int((lengths > floor).sum())
-        return columns(Q @ X[:, :rank]), (lengths[:rank, None] * Yh[:rank]).cpu()
-    wide = W.double()
-    squares, Y = torch.linalg.eigh(wide.T @ wide)
-    lengths, Y = squares.flip(0).clamp_min(0).sqrt(), Y.flip(1)
-    rank = min(int((lengths > floor).sum()), W.shape[0])
-    block = wide @ (Y[:, :rank] / lengths[:rank])
-    return columns(block.to(W.dtype)), (lengths[:rank, None] * Y[:, :rank].T).cpu()
+        kept = lengths > _as_column(floor, lengths)
+        block = (Q @ X) * kept[..., None, :]
+        return block, ((lengths * kept)[..., None] * Yh).cpu(), kept.sum(-1).cpu()
+    squares, Y = torch.linalg.eigh(_gram(W))
+    most = min(W.shape[-2:])
+    lengths = squares.flip(-1)[..., :most].clamp_min(0).sqrt()
+    Y = Y.flip(-1)[..., :most]
+    kept = lengths > _as_column(floor, lengths)
+    block = columns(W.new_empty(*W.shape[:-1], most))
+    turn = Y * torch.where(kept, 1 / lengths, 0.0)[..., None, :]
+    for part in _parts(W):
+        block[..., part, :] = (turn.mT @ W[..., part, :].mT.double()).mT
+    outer = (lengths * kept)[..., None] * Y.mT
+    return block, outer.cpu(), kept.sum(-1).cpu()
+
+
+def _gram(W: Tensor) -> Tensor:
+    """Return W'W in float64, without a float64 copy of all of W."""
+    b = W.shape[-1]
+    gram = torch.zeros(*W.shape[:-2], b, b, dtype=torch.float64, device=W.device)
+    for part in _parts(W):
+        wide = W[..., part, :].double()
+        gram += wide.mT @ wide
+    return gram
+
+
+def _parts(W: Tensor) -> list[slice]:
+    return [slice(i, i + _ROWS_AT_ONCE) for i in range(0, W.shape[-2], _ROWS_AT_ONCE)]
+
+
+def _as_column(floor: float | Tensor, like: Tensor) -> float | Tensor:
+    return floor.to(like.device)[..., None] if isinstance(floor, Tensor) else floor
 
 
 def _largest(matrix: Tensor) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,18 +10,21 @@ import numpy as np
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd.arguments import whole_number
+from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
+from jvpsvd.svd.memory import Footprint, in_words, parse_memory, physical_memory
 from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
 
 Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact"]
 METHODS = ("auto", "golub-kahan", "randomized", "exact")
 
-# Columns that block Golub–Kahan needs per wanted triplet: 1.3 on the steep spectra of logits to
-# 3.2 on the flat ones of early convolutions (EfficientNet-Lite0, tol 1e-4).
-_COLUMNS_PER_TRIPLET = 1.8
-# A block should be small beside k: at k = 50, blocks of 8 need a quarter fewer products than of 16,
-# and blocks of 4 save few more but cost more each.
+# Columns that block Golub–Kahan needs per wanted triplet at tol 1e-4: 1.25 on the steep spectra of
+# logits, 1.73 in the middle of EfficientNet-Lite0, 3.2 on the flat ones of early convolutions.
+_COLUMNS_PER_TRIPLET, _PER_DECADE = 1.8, 0.05
+# A block should be small beside k, and no wider than what costs less per vector.
 _BLOCK_SIZE, _SMALL_BLOCK_SIZE, _SMALL_K = 16, 8, 128
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_EXACT_BLOCK = 64
+# Exact and iterated products within this factor: measuring decides, if the problem is worth it.
+_UNDECIDED, _WORTH_MEASURING = 2.0, 256
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,17 @@ class Plan:
     max_size: int
     """Columns of the bases that fit the memory."""
     predicted_products: int
-    """Forward and reverse products together."""
+    """Forward and reverse products together, of each matrix of a batch."""
     predicted_bytes: int
     """Peak memory of bases, their products and the result."""
     reason: str
     """Why this method, in words."""
+    values_size: int = 0
+    """Columns that fit where only values are wanted, so that U is not kept."""
+    predicted_seconds: float | None = None
+    """If the cost of a product was measured."""
+    undecided: bool = False
+    """Whether the cost of a product, which was not given, could change the choice."""
 
 
 def plan(
@@ -47,9 +55,14 @@ def plan(
     itemsize: int,
     k: int | np.integer[Any],
     *,
+    tol: float = 1e-4,
     method: str = "auto",
     block_size: int | np.integer[Any] | None = None,
     memory: int | str | None = None,
+    vectors: bool = True,
+    chunk: int | None = None,
+    batch: int = 1,
+    cost: ProductCost | None = None,
 ) -> Plan:
     """Choose a method for the k leading triplets of an (m, n) operator.
 
@@ -57,10 +70,15 @@ def plan(
         shape: (m, n).
         itemsize: Bytes per number.
         k: Triplets wanted.
+        tol: Residual asked for, relative to s₁.
         method: "auto", or the method to plan for.
         block_size: Vectors per step, or None to choose.
         memory: Bytes ("4GiB" works too) that bases and result may take; None: half of the
             machine's memory.
+        vectors: Whether vectors are wanted.
+        chunk: Vectors from which on a wider product costs no less per vector, if known.
+        batch: Matrices that are solved together.
+        cost: Of a product, if measured.
 
     Raises:
         ArgumentError: On k, method, block size or memory out of range, or a budget that the
@@ -72,7 +90,7 @@ def plan(
     'golub-kahan'
     """
     m, n = shape
-    short, long = min(m, n), max(m, n)
+    short = min(m, n)
     k = whole_number("k", k, 1, short, f"min({m}, {n})")
     if method not in METHODS:
         raise ArgumentError(
@@ -80,82 +98,101 @@ def plan(
         )
     if block_size is not None:
         block_size = whole_number("block_size", block_size, 1)
-    budget = parse_memory(memory) if memory is not None else _physical_memory() // 2
-    result = (m + n) * k * itemsize
-    exact_bytes = result + short * long * itemsize + 4 * short * short * 8
-    size = min(short, int(_COLUMNS_PER_TRIPLET * k) + 2 * _BLOCK_SIZE)
-    per_column = 2 * (m + n) * itemsize
-    krylov_bytes = result + size * per_column
-    fits = max(0, (budget - result) // per_column)
-
-    exact_is_cheaper = short <= 2 * size and exact_bytes <= budget
-    if method == "exact" or (method == "auto" and exact_is_cheaper):
-        _refuse_over_budget("exact", shape, k, exact_bytes, budget, memory)
-        reason = (
-            f"{short} products of the shorter side against about {2 * size}"
-            if method == "auto"
-            else "asked for"
-        )
-        return Plan("exact", block_size or 64, short, short, exact_bytes, reason)
+    budget = _Budget(memory, shape, k)
+    footprint = Footprint(max(m, n), short, k, itemsize, batch, vectors)
     if method == "randomized":
-        return _randomized(shape, k, itemsize, budget, memory)
-    least = min(short, k + 2 * _BLOCK_SIZE)
-    if fits < least:
-        _refuse_over_budget("golub-kahan", shape, k, result + least * per_column, budget, memory)
-    reason = f"about {2 * size} products against {short}" if method == "auto" else "asked for"
+        return _randomized(shape, footprint, budget)
+    width = min(block_size or _block_size(k, chunk), short)
+    per_triplet = _COLUMNS_PER_TRIPLET + _PER_DECADE * (math.log10(1e-4) - math.log10(tol))
+    size = min(short, int(per_triplet * k) + 2 * width)
+
+    affordable = footprint.exact() <= budget.size
+    ratio = short / (2 * size)
+    undecided = affordable and short >= _WORTH_MEASURING and 1 / _UNDECIDED <= ratio <= _UNDECIDED
+    seconds = None
+    exact_is_cheaper, against = ratio <= 1, f"{2 * size}"
+    if cost is not None:
+        seconds = exact_seconds(cost, m, n, k), golub_kahan_seconds(cost, m, n, k, size)
+        if undecided:
+            exact_is_cheaper = seconds[0] <= seconds[1]
+            against += f", {seconds[0]:.1f} s against {seconds[1]:.1f} s"
+    if method == "exact" or (method == "auto" and affordable and exact_is_cheaper):
+        budget.refuse("exact", footprint.exact())
+        spare = budget.size - footprint.exact()
+        fits = max(1, spare // (3 * batch * max(m, n) * itemsize))
+        reason = f"{short} products of the shorter side against about {against}"
+        return Plan(
+            "exact",
+            block_size or min(_EXACT_BLOCK, fits),
+            short,
+            short,
+            footprint.exact(),
+            reason if method == "auto" else "asked for",
+            predicted_seconds=seconds[0] if seconds else None,
+            undecided=undecided and method == "auto",
+        )
+    beside = footprint.beside_bases(width)
+    least = min(short, k + 2 * width)
+    fits = max(0, (budget.size - beside) // footprint.column)
+    values_fit = max(0, (budget.size - beside) // footprint.values_column)
+    if max(fits, 0 if vectors else values_fit) < least:
+        budget.refuse("golub-kahan", beside + least * footprint.column)
+    column = footprint.column if vectors else footprint.values_column
+    reason = f"about {against} products against {short}" if method == "auto" else "asked for"
     return Plan(
         "golub-kahan",
-        min(block_size or (_SMALL_BLOCK_SIZE if k <= _SMALL_K else _BLOCK_SIZE), short),
+        width,
         min(short, fits),
         2 * size,
-        krylov_bytes,
+        beside + min(size, fits if vectors else values_fit) * column,
         reason,
+        values_size=min(short, values_fit),
+        predicted_seconds=seconds[1] if seconds else None,
+        undecided=undecided and method == "auto",
     )
 
 
-def _randomized(shape: tuple[int, int], k: int, itemsize: int, budget: int, memory: object) -> Plan:
+def _block_size(k: int, chunk: int | None) -> int:
+    width = _SMALL_BLOCK_SIZE if k <= _SMALL_K else _BLOCK_SIZE
+    return width if chunk is None else max(1, min(width, chunk))
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """Bytes that may be taken, and for what, so that a refusal can say it."""
+
+    memory: int | str | None
+    shape: tuple[int, int]
+    k: int
+
+    @property
+    def size(self) -> int:
+        return physical_memory() // 2 if self.memory is None else parse_memory(self.memory)
+
+    def refuse(self, method: str, needed: int) -> None:
+        """Raise if a method needs more than there is."""
+        if needed > self.size:
+            said = f"memory={self.memory}"
+            if self.memory is None:
+                said = "half of this machine's memory"
+            raise ArgumentError(
+                f"k={self.k} of a {self.shape[0]} x {self.shape[1]} operator needs "
+                f"{in_words(needed)} with method '{method}', more than {said} "
+                f"({in_words(self.size)}); lower k or raise memory"
+            )
+
+
+def _randomized(shape: tuple[int, int], footprint: Footprint, budget: _Budget) -> Plan:
     """Plan the block Krylov method where its bases fit, subspace iteration elsewhere."""
     m, n = shape
     krylov, iteration = BlockKrylov(), SubspaceIteration()
-    width = min(m, n, k + krylov.oversample)
+    width = min(m, n, footprint.k + krylov.oversample)
     size = min(m, n, krylov.passes * width)
-    result = (m + n) * k * itemsize
-    krylov_bytes = result + 2 * (m + n) * size * itemsize
-    if krylov_bytes <= budget:
+    krylov_bytes = footprint.subspace(width) + size * footprint.column
+    if krylov_bytes <= budget.size:
         return Plan("block-krylov", width, size, 2 * size, krylov_bytes, "its bases fit the memory")
-    # V, U, images and the block being made orthonormal, in both lengths.
-    iteration_bytes = result + 3 * (m + n) * width * itemsize
-    _refuse_over_budget("randomized", shape, k, iteration_bytes, budget, memory)
-    products = (2 * iteration.passes + 1) * width + k
+    needed = footprint.subspace(width)
+    budget.refuse("randomized", needed)
+    products = (2 * iteration.passes + 1) * width + footprint.k
     reason = "the bases of block Krylov do not fit the memory"
-    return Plan("subspace-iteration", width, width, products, iteration_bytes, reason)
-
-
-def parse_memory(memory: int | str) -> int:
-    """Return a number of bytes, from itself or from text with a binary unit.
-
-    >>> parse_memory("4GiB"), parse_memory("512 MB"), parse_memory(1000)
-    (4294967296, 536870912, 1000)
-    """
-    if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
-        return memory
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(memory).lower())
-    if match is None or float(match[1]) <= 0 or isinstance(memory, int):
-        raise ArgumentError(f"memory={memory!r} is not a size; write bytes or text like '4GiB'")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def _refuse_over_budget(
-    method: str, shape: tuple[int, int], k: int, needed: int, budget: int, memory: object
-) -> None:
-    if needed > budget:
-        said = f"memory={memory}" if memory is not None else "half of this machine's memory"
-        raise ArgumentError(
-            f"k={k} of a {shape[0]} x {shape[1]} operator needs {needed / (1 << 30):.2f} GiB with "
-            f"method '{method}', more than {said} ({budget / (1 << 30):.2f} GiB); lower k or raise "
-            "memory"
-        )
-
-
-def _physical_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Plan("subspace-iteration", width, width, products, needed, reason)

@@ -16,8 +16,8 @@ from jvpsvd.svd.triplets import column_lengths
 Direction = Literal["forward", "reverse"]
 
 
-def longest_product(A: LinearOperator, W: Tensor, direction: Direction, where: str) -> float:
-    """Return the length of the longest column of a product W of A.
+def longest_product(A: LinearOperator, W: Tensor, direction: Direction, where: str) -> Tensor:
+    """Return the length of the longest column of a product W of A, float64, one of each matrix.
 
     Args:
         A: The operator; of a transpose, the message names what was transposed.
@@ -31,35 +31,46 @@ def longest_product(A: LinearOperator, W: Tensor, direction: Direction, where: s
     if not torch.isfinite(W).all():
         if isinstance(A, TransposedOperator):
             A, direction = A.T, "reverse" if direction == "forward" else "forward"
+        size = " x ".join(str(length) for length in A.shape[-2:])
+        if A.batch:
+            bad = (~torch.isfinite(W)).flatten(1).any(1).nonzero().flatten().tolist()
+            size += f" operator {bad[0]} of {A.batch[0]}"
+        else:
+            size += " operator"
         raise NonFiniteError(
-            f"a {direction} product of the {A.shape[0]} x {A.shape[1]} operator holds NaN or "
-            f"infinity ({where}); check the function at this point"
+            f"a {direction} product of the {size} holds NaN or infinity ({where}); check the "
+            "function at this point"
         )
-    return float(column_lengths(W).max())
+    return column_lengths(W).amax(-1).cpu()
 
 
-def check_scale(longest: float, W: Tensor) -> None:
+def check_scale(longest: Tensor, W: Tensor) -> None:
     """Refuse an operator whose rounding errors, or their squares, are no normal numbers.
 
     Residuals of such an operator would read 0, and everything would look converged.
 
     Args:
-        longest: Length of its longest product so far.
+        longest: Length of its longest product so far; one of each matrix.
         W: One of its products.
 
     Raises:
         ArgumentError: If the length is too small or too large, and not exactly 0.
 
-    >>> check_scale(1e-18, torch.tensor([[1e-18]]))
-    >>> check_scale(0.0, torch.tensor([[1e-200]], dtype=torch.float64))
+    >>> check_scale(torch.tensor(1e-18), torch.tensor([[1e-18]]))
+    >>> check_scale(torch.tensor(0.0), torch.tensor([[1e-200]], dtype=torch.float64))
     Traceback (most recent call last):
     ArgumentError: products of about 1e-200 ...
     """
     kind, wide = torch.finfo(W.dtype), torch.finfo(torch.float64)
     low = max(kind.tiny, math.sqrt(wide.tiny)) / kind.eps
     high = math.sqrt(wide.max) * wide.eps
-    if not low <= longest <= high and bool(W.any()):
-        raise ArgumentError(
-            f"products of about {float(W.abs().max()):.0e} are outside what residuals can be "
-            f"measured for in {W.dtype}; multiply the operator by a number that brings it nearer 1"
-        )
+    outside = (longest < low) | (longest > high)
+    if bool(outside.any()):
+        largest = W.abs().amax(dim=(-2, -1)).cpu()
+        found = largest[outside & (largest > 0)]
+        if len(found):
+            raise ArgumentError(
+                f"products of about {float(found[0]):.0e} are outside what residuals can be "
+                f"measured for in {W.dtype}; multiply the operator by a number that brings it "
+                "nearer 1"
+            )

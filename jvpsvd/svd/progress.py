@@ -11,16 +11,18 @@ from jvpsvd.operators import Products
 
 @dataclass(frozen=True)
 class Progress:
-    """One look at a running solve."""
+    """One look at a running solve; of a batch, over all its matrices."""
 
     converged: int
     """Triplets whose predicted residual meets the tolerance."""
     wanted: int
-    """k."""
+    """k, or B k."""
     worst: float
     """Largest predicted residual of the k, relative to s₁."""
     products: Products
     """Spent so far."""
+    seconds_left: float | None = None
+    """What the solver expects, if it can tell."""
 
 
 @contextmanager
@@ -49,18 +51,21 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         MofNCompleteColumn(),
         TextColumn("worst residual {task.fields[worst]:.0e}, {task.fields[spent]} products"),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
         console=Console(stderr=True),
     )
     with bar:
-        task = bar.add_task("svds", total=None, worst=1.0, spent=0)
+        task = bar.add_task("svds", total=None, worst=1.0, spent=0, left="")
 
         def show(look: Progress) -> None:
+            left = look.seconds_left
             bar.update(
                 task,
                 completed=look.converged,
                 total=look.wanted,
                 worst=look.worst,
                 spent=look.products.total,
+                left="" if left is None else f"about {left:.0f} s left",
             )
 
         yield show

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.dense import dense_svd
-from jvpsvd.svd.factorization import Factorization, estimated_frobenius
+from jvpsvd.svd.factorization import Factorization
+from jvpsvd.svd.frobenius import estimated_frobenius
 from jvpsvd.svd.orthonormal import extend, random_columns
 from jvpsvd.svd.products import Direction, check_scale, longest_product
 from jvpsvd.svd.progress import Progress
-from jvpsvd.svd.triplets import Triplets, column_lengths, residual_lengths
+from jvpsvd.svd.triplets import Evidence, Triplets, column_lengths, residual_lengths
 
 
 @dataclass(frozen=True)
@@ -45,22 +46,25 @@ class BlockKrylov:
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
         """
-        n = A.shape[1]
+        n = A.shape[-1]
         width = min(n, k + self.oversample)
         size = min(n, self.passes * width)
         state = Factorization(A, block_size=width, seed=self.seed, capacity=size, most=size)
         state.initialize()
-        fro2, fro2_error = estimated_frobenius(state)
+        fro2, fro2_error = estimated_frobenius(state.B, 0, n)
+        before = 0
         for done in range(1, self.passes):
             report(Progress(0, k, 1.0 - done / self.passes, A.products))
             if not state.exhausted:
+                before = state.size
                 state.expand()
         if state.exhausted:
-            fro2, fro2_error = float((column_lengths(state.AV) ** 2).sum()), 0.0
+            fro2, fro2_error = (state.B**2).sum((-2, -1)), torch.zeros_like(fro2)
+        outside = torch.linalg.matrix_norm(state.B[..., before:], 2)
         s, residuals, U, V = state.triplets(state.ritz(k))
-        return _with_evidence(
-            s, residuals, U, V, fro2, fro2_error, tol, width, self.passes, state.exhausted
-        )
+        epsilon = torch.zeros_like(outside) if state.exhausted else outside
+        norms = _Norms(fro2, fro2_error, epsilon)
+        return _with_evidence(s, residuals, U, V, norms, tol, width, self.passes, state.exhausted)
 
 
 @dataclass(frozen=True)
@@ -85,34 +89,46 @@ class SubspaceIteration:
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
         """
-        n = A.shape[1]
+        n = A.shape[-1]
         width = min(n, k + self.oversample)
         generator = torch.Generator().manual_seed(self.seed)
-        V = random_columns(torch.empty(n, 0, dtype=A.dtype, device=A.device), width, generator)
-        squares = torch.zeros(0, dtype=torch.float64)
+        nothing = torch.empty(*A.batch, n, 0, dtype=A.dtype, device=A.device)
+        V = random_columns(nothing, width, generator)
+        squares = torch.zeros(*A.batch, width, dtype=torch.float64)
         for done in range(self.passes):
             images = _product(A, V, "forward", done)
             if done == 0:
-                squares = n * column_lengths(images) ** 2
+                squares = n * column_lengths(images).cpu() ** 2
             U = _orthonormal(images, generator)
             V = _orthonormal(_product(A, U, "reverse", done), generator)
             report(Progress(0, k, 1.0 - (done + 1) / (self.passes + 1), A.products))
         images = _product(A, V, "forward", self.passes)
         left = _orthonormal(images, generator)
-        X, values, Yh = dense_svd((left.T @ images).double())
-        coefficients = [C.to(dtype=A.dtype, device=A.device) for C in (X[:, :k], Yh[:k].T)]
-        s, U, V = values[:k].to(A.dtype), left @ coefficients[0], V @ coefficients[1]
-        ahead = images @ coefficients[1]
+        X, values, Yh = dense_svd((left.mT @ images).double())
+        x, y = (C.to(A.dtype) for C in (X[..., :k], Yh[..., :k, :].mT))
+        s, U, V = values[..., :k].to(A.dtype), left @ x, V @ y
+        ahead = images @ y
         back = _product(A, U, "reverse", self.passes)
         residuals = residual_lengths(
-            s, U, V, lambda part: ahead[:, part], lambda part: back[:, part]
+            s, U, V, lambda part: ahead[..., part], lambda part: back[..., part]
         )
-        spread = float(squares.std()) / width**0.5 if width > 1 else float("inf")
-        whole = width == n
-        fro2 = float((column_lengths(images) ** 2).sum()) if whole else float(squares.mean())
-        return _with_evidence(
-            s, residuals, U, V, fro2, 0.0 if whole else spread, tol, width, self.passes, whole
-        )
+        unknown = torch.full_like(squares[..., 0], torch.nan)
+        if width == n:
+            exact = (column_lengths(images).cpu() ** 2).sum(-1)
+            norms = _Norms(exact, torch.zeros_like(exact), torch.zeros_like(exact))
+        else:
+            spread = squares.std(-1) / width**0.5 if width > 1 else unknown + torch.inf
+            norms = _Norms(squares.mean(-1), spread, unknown)
+        return _with_evidence(s, residuals, U, V, norms, tol, width, self.passes, width == n)
+
+
+@dataclass(frozen=True)
+class _Norms:
+    """Of the operator, one of each matrix: ‖A‖²_F, its standard error, ‖A − A V V'‖₂."""
+
+    fro2: Tensor
+    fro2_error: Tensor
+    epsilon: Tensor
 
 
 def _product(A: LinearOperator, block: Tensor, direction: Direction, done: int) -> Tensor:
@@ -123,17 +139,16 @@ def _product(A: LinearOperator, block: Tensor, direction: Direction, done: int) 
 
 def _orthonormal(W: Tensor, generator: torch.Generator) -> Tensor:
     """Return an orthonormal basis (N, w) that spans W (N, w), random where W loses rank."""
-    floor = torch.finfo(W.dtype).eps * float(column_lengths(W).max())
-    return extend(W[:, :0], W, floor=floor, generator=generator).block
+    floor = torch.finfo(W.dtype).eps * column_lengths(W).amax(-1).cpu()
+    return extend(W[..., :0], W, floor=floor, generator=generator).block
 
 
 def _with_evidence(
     s: Tensor,
     residuals: Tensor,
-    U: Tensor,
+    U: Tensor | None,
     V: Tensor,
-    fro2: float,
-    fro2_error: float,
+    norms: _Norms,
     tol: float,
     width: int,
     passes: int,
@@ -144,16 +159,19 @@ def _with_evidence(
     Every leading vector has a share in such a block, repeated values included; so if all k triplets
     converged, none is missing. If some did not, a leading value may hide among those.
     """
-    k = s.shape[0]
-    good = residuals <= tol * s[0]
-    leading = k if bool(good.all()) else int((~good).nonzero()[0])
-    if whole:
-        evidence = "the bases span the whole space"
-    elif leading == k:
-        evidence = f"all converged from a random block of {width} columns, wider than k"
-    else:
-        evidence = f"none: {k - int(good.sum())} triplets did not converge in {passes} passes"
-    complete = whole or leading == k
-    return Triplets(
-        s, residuals, U, V, fro2, fro2_error, complete, evidence, k if whole else leading
-    )
+    k = s.shape[-1]
+    good = (residuals <= tol * s[..., :1]).reshape(-1, k).cpu()
+    leading = good.long().cumprod(-1).sum(-1).tolist()
+    missed = (~good).sum(-1).tolist()
+    figures = [x.reshape(-1).tolist() for x in (norms.fro2, norms.fro2_error, norms.epsilon)]
+    known = []
+    for i, (fro2, error, epsilon) in enumerate(zip(*figures, strict=True)):
+        if whole:
+            evidence = "the bases span the whole space"
+        elif missed[i] == 0:
+            evidence = f"all converged from a random block of {width} columns, wider than k"
+        else:
+            evidence = f"none: {missed[i]} triplets did not converge in {passes} passes"
+        sure = k if whole else leading[i]
+        known.append(Evidence(fro2, error, whole or sure == k, evidence, sure, epsilon))
+    return Triplets(s, residuals, U, V, tuple(known))

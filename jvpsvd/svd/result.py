@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import Products
 from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.plan import Plan
@@ -15,7 +16,10 @@ from jvpsvd.svd.triplets import Triplets
 
 @dataclass(frozen=True)
 class SVDResult:
-    """The k leading singular triplets J ≈ U diag(s) Vh, and what vouches for them."""
+    """The k leading singular triplets J ≈ U diag(s) Vh, and what vouches for them.
+
+    Tensors of a batch have a leading dimension; `result.of(i)` is the result of one matrix.
+    """
 
     U: Tensor | None
     """(m, k) left vectors; None with vectors=False."""
@@ -28,32 +32,84 @@ class SVDResult:
     converged: Tensor
     """(k,) bool: residual ≤ tol · s[0], certificate sound, no missing value can displace it."""
     products: Products
-    """Forward and reverse products spent, the certificate's own included."""
+    """Forward and reverse products spent, the certificate's own included; of a batch, in all."""
     method: str
     """The method that ran."""
     seconds: float
     """Wall time."""
-    certificate: Certificate
-    """Orthonormality, fresh products, energy, completeness."""
+    certificates: tuple[Certificate, ...]
+    """Orthonormality, fresh products, energy, completeness; one of each matrix of a batch."""
     plan: Plan
     """The prediction, to hold against `products` and `seconds`."""
     tol: float
     """The tolerance asked for."""
 
+    @property
+    def certificate(self) -> Certificate:
+        """The certificate; of a batch, the weakest: unsound, incomplete, or of least agreement."""
+        return min(
+            self.certificates,
+            key=lambda c: (c.sound, c.complete, c.mixture_allowed - c.mixture),
+        )
+
+    def of(self, index: int) -> SVDResult:
+        """Return the result of one matrix of a batch; products and seconds stay the batch's.
+
+        Raises:
+            ArgumentError: If this is not a batch, or has no such matrix.
+        """
+        if self.s.ndim == 1 or not -self.s.shape[0] <= index < self.s.shape[0]:
+            size = "no batch" if self.s.ndim == 1 else f"a batch of {self.s.shape[0]}"
+            raise ArgumentError(f"cannot take matrix {index} of {size}")
+        return SVDResult(
+            U=None if self.U is None else self.U[index],
+            s=self.s[index],
+            Vh=None if self.Vh is None else self.Vh[index],
+            residuals=self.residuals[index],
+            converged=self.converged[index],
+            products=self.products,
+            method=self.method,
+            seconds=self.seconds,
+            certificates=(self.certificates[index],),
+            plan=self.plan,
+            tol=self.tol,
+        )
+
     def dimension(self, threshold: float = 1.0) -> int:
         """Return the number of singular values ≥ threshold (Mototake & Ikegami, section 6).
 
         If it equals k, the true count may be larger.
+
+        Raises:
+            ArgumentError: If this is a batch; take `result.of(i).dimension()`.
         """
+        if self.s.ndim > 1:
+            raise ArgumentError("a batch has a dimension for each matrix; take result.of(i)")
         return int((self.s >= threshold).sum())
 
+    def upper_bounds(self) -> Tensor:
+        """Return (k,) √(s² + ε²) ≥ the true values, with the ε of the certificate.
+
+        ε is estimated from below, so these bounds are as good as that estimate, which Krylov
+        columns were expanded for; infinite where ε is unknown. The values themselves, less their
+        residuals, bound the true ones from below.
+        """
+        epsilon = torch.tensor(
+            [c.epsilon if c.epsilon == c.epsilon else torch.inf for c in self.certificates],
+            dtype=self.s.dtype,
+            device=self.s.device,
+        )
+        squares = self.s**2 + epsilon.reshape(*self.s.shape[:-1], 1) ** 2
+        return squares.sqrt()
+
     def __str__(self) -> str:
-        k = self.s.shape[0]
+        total = self.s.numel()
         done = int(self.converged.sum())
+        each = f" of {self.s.shape[0]} matrices" if self.s.ndim > 1 else ""
         return (
-            f"{done} of {k} triplets converged to {self.tol:.0e} s1 ({self.method}, "
+            f"{done} of {total} triplets{each} converged to {self.tol:.0e} s1 ({self.method}, "
             f"{self.products.forward} + {self.products.reverse} products, {self.seconds:.1f} s); "
-            f"s from {float(self.s[0]):.4g} to {float(self.s[-1]):.4g}, worst residual "
+            f"s from {float(self.s.max()):.4g} to {float(self.s.min()):.4g}, worst residual "
             f"{float(self.residuals.max()):.1e}; {self.certificate}"
         )
 
@@ -61,12 +117,18 @@ class SVDResult:
         return f"<SVDResult: {self}>"
 
 
-def converged_mask(triplets: Triplets, tol: float, sound: bool) -> Tensor:
+def converged_mask(triplets: Triplets, tol: float, certificates: tuple[Certificate, ...]) -> Tensor:
     """Return which triplets meet the tolerance and cannot be displaced by a missing value.
 
-    None does when the certificate is not sound.
+    None of a matrix does when its certificate is not sound.
     """
-    if not sound:
-        return torch.zeros_like(triplets.residuals, dtype=torch.bool)
-    index = torch.arange(triplets.s.shape[0], device=triplets.s.device)
-    return (triplets.residuals <= tol * triplets.s[0]) & (index < triplets.trusted)
+    s = triplets.s
+    index = torch.arange(s.shape[-1], device=s.device)
+    sure = torch.tensor(
+        [
+            known.trusted if certificate.sound else 0
+            for known, certificate in zip(triplets.known, certificates, strict=True)
+        ],
+        device=s.device,
+    ).reshape(*s.shape[:-1], 1)
+    return (triplets.residuals <= tol * s[..., :1]) & (index < sure)

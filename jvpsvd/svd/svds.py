@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from jvpsvd.errors import ArgumentError, ConvergenceError, ConvergenceWarning
-from jvpsvd.operators import aslinearoperator
+from jvpsvd.operators import LinearOperator, aslinearoperator
 from jvpsvd.svd.arguments import proper_fraction, whole_number
 from jvpsvd.svd.certificate import certify
+from jvpsvd.svd.cost import ProductCost, measured_cost
 from jvpsvd.svd.exact import Exact
 from jvpsvd.svd.golub_kahan import GolubKahan
 from jvpsvd.svd.plan import Plan, plan
@@ -35,13 +37,15 @@ def svds(
     memory: int | str | None = None,
     seed: int | np.integer[Any] = 0,
     vectors: bool = True,
+    start: SVDResult | Tensor | None = None,
     on_unconverged: Literal["warn", "raise", "ignore"] = "warn",
     progress: bool | Callable[[Progress], None] = False,
 ) -> SVDResult:
     """Return the k largest singular values of A, with their vectors and a certificate.
 
     Args:
-        A: A `LinearOperator`, or anything `aslinearoperator` takes.
+        A: A `LinearOperator`, or anything `aslinearoperator` takes; a batch of B matrices is solved
+            in lock step, and every tensor of the result has a leading dimension.
         k: How many triplets, from 1 to min(m, n).
         tol: A triplet counts as converged if its measured residual is at most tol · s[0]. In
             float32 residuals end near 1e-6 s[0].
@@ -52,7 +56,11 @@ def svds(
         memory: Bytes, or text like "4GiB", for bases and result; None: half of the machine's.
         seed: Of everything random, from 0 to 2⁶³ − 1; the same seed gives the same result on the
             same device.
-        vectors: Whether to return U and Vh.
+        vectors: Whether to return U and Vh. Without them, where it is safe, those of the longer
+            side are not even kept.
+        start: An earlier result with vectors, of the same or a similar operator, or (short, j)
+            vectors of the shorter side, to start Golub–Kahan from. It saves products, never
+            accuracy.
         on_unconverged: What to do when some triplets miss the tolerance.
         progress: True for a bar on stderr, or a function that takes a `Progress`.
 
@@ -79,44 +87,51 @@ def svds(
         raise ArgumentError(
             f'on_unconverged={on_unconverged!r} is unknown; use "warn", "raise" or "ignore"'
         )
-    chosen = plan(
-        operator.shape,
-        operator.dtype.itemsize,
-        k,
-        method=method,
-        block_size=block_size,
-        memory=memory,
-    )
-    k = int(k)
     began, before = time.perf_counter(), operator.products
-    solver = _solver(chosen, seed)
-    m, n = operator.shape
+    chosen = _plan(operator, k, tol, method, block_size, memory, vectors)
+    k = int(k)
+    m, n = operator.shape[-2:]
+    tall = operator if m >= n else operator.T
+    near = None if start is None else starting_vectors(start, operator)
     with torch.no_grad(), reporting(progress) as report:
-        if m >= n:
-            triplets = solver.solve(operator, k, tol, report)
+        if chosen.method == "golub-kahan":
+            solver = GolubKahan(
+                block_size=chosen.block_size,
+                max_size=chosen.max_size,
+                values_size=chosen.values_size,
+                seed=seed,
+            )
+            triplets = solver.solve(tall, k, tol, report, vectors=vectors, start=near)
+        elif chosen.method == "exact":
+            triplets = Exact(chosen.block_size).solve(tall, k, tol, report)
+        elif chosen.method == "block-krylov":
+            triplets = BlockKrylov(seed=seed).solve(tall, k, tol, report)
         else:
-            triplets = solver.solve(operator.T, k, tol, report).transposed()
-        triplets = with_fixed_signs(triplets)
-        certificate = certify(operator, triplets, seed)
+            triplets = SubspaceIteration(seed=seed).solve(tall, k, tol, report)
+        certificates = certify(tall, triplets, seed)
+    if tall is not operator:
+        triplets = triplets.transposed()
+    triplets = with_fixed_signs(triplets)
+    U, V = (triplets.U, triplets.V) if vectors else (None, None)
     result = SVDResult(
-        U=triplets.U if vectors else None,
+        U=U,
         s=triplets.s,
-        Vh=triplets.V.T if vectors else None,
+        Vh=None if V is None else V.mT,
         residuals=triplets.residuals,
-        converged=converged_mask(triplets, tol, certificate.sound),
+        converged=converged_mask(triplets, tol, certificates),
         products=operator.products.since(before),
         method=chosen.method,
         seconds=time.perf_counter() - began,
-        certificate=certificate,
+        certificates=certificates,
         plan=chosen,
         tol=tol,
     )
     if not result.converged.all() and on_unconverged != "ignore":
         missed = int((~result.converged).sum())
+        worst = float((result.residuals / result.s[..., :1]).max())
         message = (
-            f"{missed} of {k} triplets missed tol={tol:g} (worst residual "
-            f"{float(result.residuals.max() / result.s[0]):.1e} s1; {certificate}); raise tol or "
-            "memory, or use float64"
+            f"{missed} of {result.s.numel()} triplets missed tol={tol:g} (worst residual "
+            f"{worst:.1e} s1; {result.certificate}); raise tol or memory, or use float64"
         )
         if on_unconverged == "raise":
             raise ConvergenceError(message)
@@ -124,11 +139,62 @@ def svds(
     return result
 
 
-def _solver(chosen: Plan, seed: int) -> Exact | GolubKahan | BlockKrylov | SubspaceIteration:
-    if chosen.method == "exact":
-        return Exact(chosen.block_size)
-    if chosen.method == "block-krylov":
-        return BlockKrylov(seed=seed)
-    if chosen.method == "subspace-iteration":
-        return SubspaceIteration(seed=seed)
-    return GolubKahan(block_size=chosen.block_size, max_size=chosen.max_size, seed=seed)
+def starting_vectors(start: SVDResult | Tensor, A: LinearOperator) -> Tensor:
+    """Return the vectors of the shorter side of A that an earlier result holds.
+
+    Raises:
+        ArgumentError: If it holds none, or they have another length, dtype or device.
+    """
+    m, n = A.shape[-2:]
+    if isinstance(start, SVDResult):
+        side = start.U if m < n else None if start.Vh is None else start.Vh.mT
+        if side is None:
+            raise ArgumentError("start has no vectors; solve it with vectors=True")
+    else:
+        side = start
+    expected = (*A.batch, min(m, n))
+    if side.ndim != len(expected) + 1 or side.shape[:-1] != expected or side.shape[-1] == 0:
+        raise ArgumentError(
+            f"start has vectors of shape {tuple(side.shape)}; give {expected} and one dimension "
+            "of columns, vectors of the shorter side"
+        )
+    if (side.dtype, side.device) != (A.dtype, A.device) or not torch.isfinite(side).all():
+        raise ArgumentError(
+            f"start is {side.dtype} on {side.device}; give finite vectors in {A.dtype} on "
+            f"{A.device}"
+        )
+    return side
+
+
+def _plan(
+    A: LinearOperator,
+    k: int | np.integer[Any],
+    tol: float,
+    method: str,
+    block_size: int | np.integer[Any] | None,
+    memory: int | str | None,
+    vectors: bool,
+) -> Plan:
+    """Plan for this operator; where two methods are near each other, measure its products."""
+    m, n = A.shape[-2:]
+
+    def planned(cost: ProductCost | None) -> Plan:
+        return plan(
+            (m, n),
+            A.dtype.itemsize,
+            k,
+            tol=tol,
+            method=method,
+            block_size=block_size,
+            memory=memory,
+            vectors=vectors,
+            chunk=None if A.batch else A.chunk,
+            batch=A.batch[0] if A.batch else 1,
+            cost=cost,
+        )
+
+    chosen = planned(None)
+    if not chosen.undecided:
+        return chosen
+    with torch.no_grad():
+        return planned(measured_cost(A, chosen.block_size if A.chunk is None else A.chunk))

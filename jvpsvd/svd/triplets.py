@@ -11,22 +11,15 @@ from torch import Tensor
 from jvpsvd.svd.orthonormal import orthonormality
 
 _COLUMNS_AT_ONCE = 64
+_ENTRIES_AT_ONCE = 1 << 23
 
 
 @dataclass(frozen=True)
-class Triplets:
-    """k approximate singular triplets of an (m, n) operator and what is known about them."""
+class Evidence:
+    """What a solver found out about one matrix besides its triplets."""
 
-    s: Tensor
-    """(k,) descending, in the operator's dtype."""
-    residuals: Tensor
-    """(k,) max(|A v − s u|, |A' u − s v|) of unit u, v, from real products."""
-    U: Tensor
-    """(m, k) left vectors."""
-    V: Tensor
-    """(n, k) right vectors."""
     fro2: float
-    """Squared Frobenius norm of A, exact or estimated without bias."""
+    """Squared Frobenius norm, exact or estimated without bias."""
     fro2_error: float
     """One standard error of `fro2`; 0 where it is exact."""
     complete: bool
@@ -35,20 +28,31 @@ class Triplets:
     """What that was, in words."""
     trusted: int
     """How many leading triplets no missing value can displace; all k if complete."""
+    epsilon: float
+    """Norm of the operator outside the bases: 0 if exact, else from below, NaN if not looked at."""
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """k approximate singular triplets of an (m, n) operator and what is known about them.
+
+    Those of a batch have a leading dimension, and evidence for each matrix.
+    """
+
+    s: Tensor
+    """(k,) descending, in the operator's dtype."""
+    residuals: Tensor
+    """(k,) max(|A v − s u|, |A' u − s v|) of unit u, v, from real products."""
+    U: Tensor | None
+    """(m, k) left vectors; None where a solver was asked for values only and kept none."""
+    V: Tensor | None
+    """(n, k) right vectors; likewise."""
+    known: tuple[Evidence, ...]
+    """Of each matrix; one if the operator is no batch."""
 
     def transposed(self) -> Triplets:
         """Return the triplets of A'."""
-        return Triplets(
-            self.s,
-            self.residuals,
-            self.V,
-            self.U,
-            self.fro2,
-            self.fro2_error,
-            self.complete,
-            self.evidence,
-            self.trusted,
-        )
+        return Triplets(self.s, self.residuals, self.V, self.U, self.known)
 
 
 def residual_lengths(
@@ -68,13 +72,13 @@ def residual_lengths(
     tensor([0.5000])
     """
     lengths = torch.empty_like(s)
-    for start in range(0, s.shape[0], _COLUMNS_AT_ONCE):
+    for start in range(0, s.shape[-1], _COLUMNS_AT_ONCE):
         part = slice(start, start + _COLUMNS_AT_ONCE)
-        u, v, values = U[:, part], V[:, part], s[part]
-        norm_u, norm_v = column_lengths(u).to(s.dtype), column_lengths(v).to(s.dtype)
+        u, v, values = U[..., part], V[..., part], s[..., None, part]
+        norm_u, norm_v = (column_lengths(w).to(s.dtype)[..., None, :] for w in (u, v))
         ahead = forward(part) / norm_v - u * (values / norm_u)
         back = reverse(part) / norm_u - v * (values / norm_v)
-        lengths[part] = torch.maximum(column_lengths(ahead), column_lengths(back)).to(s.dtype)
+        lengths[..., part] = torch.maximum(column_lengths(ahead), column_lengths(back)).to(s.dtype)
     return lengths
 
 
@@ -83,22 +87,32 @@ def column_lengths(block: Tensor) -> Tensor:
 
     A float32 sum of the squares of a long, locally concentrated vector is off by 1e-4.
     """
-    lengths: Tensor = torch.linalg.vector_norm(block, dim=0, dtype=torch.float64)
-    return lengths
+    size = max(1, _ENTRIES_AT_ONCE // max(1, block.shape[-2]))
+    if block.shape[-1] <= size:
+        lengths: Tensor = torch.linalg.vector_norm(block, dim=-2, dtype=torch.float64)
+        return lengths
+    # torch makes a float64 copy of what it sums.
+    return torch.cat([column_lengths(part) for part in torch.split(block, size, dim=-1)], dim=-1)
 
 
 def with_fixed_signs(triplets: Triplets) -> Triplets:
     """Return the triplets with the largest entry of every right vector positive."""
     V = triplets.V
-    if V.shape[1] == 0:
+    if V is None or V.shape[-1] == 0:
         return triplets
-    largest = V.abs().argmax(dim=0)
-    signs = torch.where(V.gather(0, largest[None])[0] < 0, -1.0, 1.0).to(V.dtype)
-    V.mul_(signs)
-    triplets.U.mul_(signs)
+    size = max(1, _ENTRIES_AT_ONCE // V.shape[-2])
+    for start in range(0, V.shape[-1], size):
+        part = slice(start, start + size)
+        v = V[..., part]
+        largest = v.abs().argmax(dim=-2, keepdim=True)
+        signs = torch.where(v.gather(-2, largest) < 0, -1.0, 1.0).to(v.dtype)
+        v.mul_(signs)
+        if triplets.U is not None:
+            triplets.U[..., part].mul_(signs)
     return triplets
 
 
-def worst_orthonormality(triplets: Triplets) -> float:
-    """Return the larger of max|U'U − I| and max|V'V − I|."""
-    return max(orthonormality(triplets.U), orthonormality(triplets.V))
+def worst_orthonormality(triplets: Triplets) -> Tensor:
+    """Return the larger of max|U'U − I| and max|V'V − I|, of the sides that are there."""
+    sides = [orthonormality(side) for side in (triplets.U, triplets.V) if side is not None]
+    return torch.stack(sides).amax(dim=0)

@@ -120,7 +120,7 @@ def test_a_product_of_another_shape_or_kind_is_refused(product):
         (np.ones((2, 2), dtype=np.longdouble), "longdouble|float128|float64"),
         (np.ones((2, 2), dtype=object), "object"),
         (np.ones(2), "two-dimensional"),
-        (np.ones((2, 2, 2)), "two-dimensional"),
+        (np.ones((2, 2, 2, 2)), "two-dimensional"),
         (torch.ones(2, 2, dtype=torch.int32), "int32"),
         (scipy.sparse.eye_array(2, dtype=int), "int64"),
         (scipy.sparse.eye_array(2, dtype=complex), "complex128"),

@@ -79,7 +79,7 @@ def operations(side):
 @pytest.mark.parametrize("name", ["conv bn relu", "bias", "grouped", "no affine", "two in a row"])
 def test_no_pass_over_the_block_is_left_for_normalisation(name):
     trace = Trace(settled(*NETS[name]()), torch.randn(1, 3, 6, 6, dtype=torch.float64))
-    for side in (trace._tangents[0], trace._cotangents[0]):
+    for side in (trace._recording.tangents[0], trace._recording.cotangents[0]):
         left = " ".join(operations(side))
         assert "convolution" in left
         assert not any(word in left for word in ("mul", "add", "batch_norm"))
@@ -90,8 +90,8 @@ def test_what_is_folded_follows_the_weights_at_every_point(dense):
     net = settled(*NETS["conv bn relu"]())
     x = torch.randn(1, 3, 6, 6, dtype=torch.float64)
     trace = Trace(net, x)
-    assert not any("mul" in name for name in operations(trace._tangents[0]))
-    assert any("mul" in str(node.target) for node in trace._primal.graph.nodes)
+    assert not any("mul" in name for name in operations(trace._recording.tangents[0]))
+    assert any("mul" in str(node.target) for node in trace._recording.primal.graph.nodes)
 
 
 def test_depths_fold_on_their_own(dense):

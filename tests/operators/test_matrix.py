@@ -37,9 +37,11 @@ def test_products_of_every_layout(layout, dtype, shape):
     ("matrix", "message"),
     [
         (torch.ones(3), "two-dimensional"),
-        (torch.ones(1, 3, 3), "two-dimensional"),
+        (torch.ones(1, 2, 3, 3), "two-dimensional"),
+        (torch.ones(2, 3, 3).to_sparse(), "sparse shape"),
         (torch.ones(0, 3), "0 x 3 is empty"),
         (torch.ones(3, 0), "3 x 0 is empty"),
+        (torch.ones(0, 3, 2), "0 x 3 x 2 is empty; the batch"),
         (torch.ones(3, 3, dtype=torch.int64), "not real floating point"),
         (torch.ones(3, 3, dtype=torch.complex64), "not real floating point"),
         (torch.ones(3, 3, dtype=torch.bool), "not real floating point"),

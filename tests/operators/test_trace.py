@@ -176,7 +176,7 @@ def test_recording_leaves_the_random_state_alone():
 
 def test_the_graphs_hold_no_copies_left_by_in_place_operations():
     trace = Trace(network(), torch.randn(1, 2, 4, 4))
-    (side,) = trace._tangents
+    (side,) = trace._recording.tangents
     names = {str(node.target) for node in side.graph.graph.nodes if node.op == "call_function"}
     assert any("convolution" in name for name in names)
     assert not any("copy" in name or "clone" in name for name in names)

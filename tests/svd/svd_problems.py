@@ -6,6 +6,7 @@ from functools import lru_cache
 import torch
 
 from jvpsvd import LinearOperator
+from jvpsvd.svd.memory import Footprint
 
 
 @lru_cache(maxsize=8)
@@ -70,6 +71,12 @@ SPECTRA = (
     "one above a floor",
 )
 TOL = {torch.float32: 1e-5, torch.float64: 1e-9}
+
+
+def memory_for(columns, shape, k, itemsize, block_size=8):
+    """Return the bytes with which Golub–Kahan has bases of so many columns."""
+    size = Footprint(max(shape), min(shape), k, itemsize, 1, True)
+    return size.beside_bases(block_size) + columns * size.column
 
 
 class Diagonal(LinearOperator):

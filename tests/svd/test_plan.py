@@ -1,4 +1,5 @@
 import pytest
+from svd_problems import memory_for
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd import parse_memory, plan
@@ -40,8 +41,8 @@ def test_no_budget_is_silently_exceeded(method):
 
 
 def test_what_fits_the_memory_limits_the_bases():
-    per_column, result = 2 * 2000 * 4, 2000 * 20 * 4
-    chosen = plan((1000, 1000), 4, 20, method="golub-kahan", memory=result + 77 * per_column)
+    memory = memory_for(77, (1000, 1000), 20, 4)
+    chosen = plan((1000, 1000), 4, 20, method="golub-kahan", memory=memory)
     assert chosen.max_size == 77
 
 

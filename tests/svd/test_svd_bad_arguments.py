@@ -54,7 +54,7 @@ def test_memory(memory):
 
 
 def test_too_little_memory_is_refused_before_any_product():
-    with pytest.raises(ArgumentError, match=r"needs .* GiB .* lower k or raise memory"):
+    with pytest.raises(ArgumentError, match=r"needs .* MiB .* lower k or raise memory"):
         svds(torch.ones(1000, 1000), 100, memory="1MiB")
 
 

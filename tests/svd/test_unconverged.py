@@ -2,7 +2,7 @@ import warnings
 
 import pytest
 import torch
-from svd_problems import Diagonal, assert_truthful, line
+from svd_problems import Diagonal, assert_truthful, line, memory_for
 
 from jvpsvd import svds
 from jvpsvd.errors import ConvergenceError, ConvergenceWarning
@@ -43,7 +43,7 @@ def test_converged_results_pass_in_silence(choice):
 
 @pytest.mark.parametrize("columns", [60, 100, 150, 250, 400])
 def test_whatever_the_memory_restarts_end_at_the_same_values(columns):
-    memory = (2 * N * K + columns * 4 * N) * 8
+    memory = memory_for(columns, (N, N), K, 8)
     result = svds(
         Diagonal(TRUTH), K, tol=1e-6, method="golub-kahan", memory=memory, on_unconverged="ignore"
     )

@@ -1,0 +1,112 @@
+"""Blocks of vectors: how they lie in memory, how they are counted, which ones an operator takes.
+
+A block of b vectors of length n is an (n, b) tensor whose *columns* are contiguous in memory, so
+that its transpose is the batch of b rows that automatic differentiation wants, without a copy. A
+batch of B matrices of one shape is one operator too: its blocks are (B, n, b), a block per matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError
+
+
+class Products(NamedTuple):
+    """Number of vectors multiplied by an operator, per direction."""
+
+    forward: int = 0
+    """Vectors v for which J v was computed."""
+    reverse: int = 0
+    """Vectors u for which J' u was computed."""
+
+    @property
+    def total(self) -> int:
+        """Forward and reverse products together."""
+        return self.forward + self.reverse
+
+    def since(self, earlier: Products) -> Products:
+        """Return the products spent after an earlier reading of the same counter.
+
+        >>> Products(9, 4).since(Products(5, 4))
+        Products(forward=4, reverse=0)
+        """
+        return Products(self.forward - earlier.forward, self.reverse - earlier.reverse)
+
+
+@dataclass
+class Counter:
+    """Vectors multiplied so far; shared by an operator and all that was selected from it."""
+
+    forward: int = 0
+    reverse: int = 0
+
+
+def columns(block: Tensor) -> Tensor:
+    """Return an (n, b) or (…, n, b) block with contiguous columns; copies only when it must.
+
+    >>> columns(torch.ones(3, 2)).stride()
+    (1, 3)
+    >>> columns(torch.ones(5, 3, 2)).stride()
+    (6, 1, 3)
+    """
+    return block.mT.contiguous().mT
+
+
+def by(shape: Sequence[int]) -> str:
+    """Return a shape as messages write it.
+
+    >>> by((3, 4))
+    '3 x 4'
+    """
+    return " x ".join(map(str, shape))
+
+
+def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return (m, n) or (B, m, n) as a tuple of integers.
+
+    Raises:
+        ArgumentError: If it has another number of sizes, or one that is not positive.
+
+    >>> check_shape(torch.Size([5, 3, 2]))
+    (5, 3, 2)
+    """
+    sizes = tuple(int(size) for size in shape)
+    if len(sizes) not in (2, 3):
+        raise ArgumentError(
+            f"operator shape {sizes} has {len(sizes)} sizes; give (m, n), or (B, m, n) for a batch "
+            "of matrices"
+        )
+    if min(sizes) < 1:
+        which = "both sides" if len(sizes) == 2 else "the batch and both sides"
+        raise ArgumentError(f"operator shape {by(sizes)} is empty; {which} must be at least 1")
+    return sizes
+
+
+def check_places(index: Sequence[int] | Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the places in a batch of this shape as a tensor of one dimension.
+
+    Raises:
+        ArgumentError: If the shape has no batch, none is given, or one is not in the batch.
+
+    >>> check_places([2, 0], (3, 4, 4))
+    tensor([2, 0])
+    """
+    if len(shape) == 2:
+        raise ArgumentError(
+            f"select: an operator of shape {by(shape)} is no batch; use it as it is"
+        )
+    places = index if isinstance(index, Tensor) else torch.tensor(list(index))
+    count = shape[0]
+    whole = places.ndim == 1 and places.numel() > 0 and places.dtype == torch.long
+    if not whole or bool(((places < 0) | (places >= count)).any()):
+        raise ArgumentError(
+            f"select takes places 0 to {count - 1} of the batch as integers, at least one, got "
+            f"{places.tolist()}"
+        )
+    return places

@@ -1,0 +1,154 @@
+"""A recorded derivative, split into what depends on the point and what is linear in a direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.func import vmap
+
+from jvpsvd.operators.batch import BatchedMap, Side, replayed
+from jvpsvd.operators.derivatives import LinearMap, unchanged, without_grad
+from jvpsvd.operators.graphs import dependents, refuse_unsafe_mutation, subgraph
+
+
+@dataclass(frozen=True)
+class LinearGraph:
+    """One linear graph and where its inputs stand among the values kept by the primal graph."""
+
+    graph: fx.GraphModule | None
+    """None of an output that does not depend on x."""
+    saved: tuple[int, ...]
+
+    def at(self, kept: Sequence[Tensor], zeros: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the batched map of this side at one point."""
+        if self.graph is None:
+            return lambda block: zeros.expand(block.shape[0], *zeros.shape)
+        inputs = tuple(kept[i] for i in self.saved)
+        mapped = vmap(self.graph, in_dims=(0, *(None for _ in inputs)))
+        check = unchanged(inputs)
+
+        def apply(block: Tensor) -> Tensor:
+            check()
+            images: Tensor = mapped(block, *inputs)
+            return images
+
+        return without_grad(apply)
+
+    def at_many(self, kept: Sequence[Tensor], varies: Sequence[bool], zeros: Tensor) -> Side:
+        """Return this side at many points; what varies over them has a dimension for them."""
+        if self.graph is None:
+            return replayed(lambda direction: zeros, (), ())
+        inputs = tuple(kept[i] for i in self.saved)
+        return replayed(self.graph, inputs, tuple(varies[i] for i in self.saved))
+
+    def widest(self) -> int:
+        """Return how many elements the largest tensor has that one vector becomes on its way."""
+        if self.graph is None:
+            return 0
+        values = (node.meta.get("val") for node in self.graph.graph.nodes)
+        return max((v.numel() for v in values if isinstance(v, Tensor)), default=0)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The primal graph of a function with several outputs, and two linear graphs per output."""
+
+    primal: fx.GraphModule
+    """x ↦ (values of the outputs, values that the linear graphs need)."""
+    tangents: tuple[LinearGraph, ...]
+    cotangents: tuple[LinearGraph, ...]
+
+    def at(self, x: Tensor) -> tuple[LinearMap, ...]:
+        """Return the derivative of each output at x, which is kept."""
+        with torch.no_grad():
+            values, kept = self.primal(x)
+        return tuple(
+            LinearMap(
+                point=x,
+                value=value,
+                push=tangent.at(kept, torch.zeros_like(value)),
+                pull=cotangent.at(kept, torch.zeros_like(x)),
+            )
+            for value, tangent, cotangent in zip(
+                values, self.tangents, self.cotangents, strict=True
+            )
+        )
+
+    def at_many(self, X: Tensor) -> tuple[BatchedMap, ...]:
+        """Return the derivative of each output at the points X[0], X[1], …, which are kept.
+
+        Whatever `torch.func.vmap` cannot do is raised, here or by the maps.
+        """
+        graph = self.primal.graph
+        output: Any = graph.output_node().args[0]
+        (x,) = graph.find_nodes(op="placeholder")
+        varying = dependents(graph, x)
+        # A dimension for the points in what was taken not to depend on them is an error of vmap.
+        dims: Any = tuple([0 if node in varying else None for node in nodes] for nodes in output)
+        with torch.no_grad():
+            values, kept = vmap(self.primal, out_dims=dims)(X)
+        varies = [dim == 0 for dim in dims[1]]
+        maps = []
+        for index, dim in enumerate(dims[0]):
+            value = (
+                values[index] if dim == 0 else values[index].expand(len(X), *values[index].shape)
+            )
+            forward = self.tangents[index].at_many(kept, varies, torch.zeros_like(value[0]))
+            reverse = self.cotangents[index].at_many(kept, varies, torch.zeros_like(X[0]))
+            widest = max(self.tangents[index].widest(), self.cotangents[index].widest(), 1)
+            maps.append(BatchedMap(X, value, forward, reverse, widest))
+        return tuple(maps)
+
+
+def split(recorded: fx.GraphModule, depths: int) -> Recording:
+    r"""Split a graph (x, v, \\*us) ↦ (values, J v, J' u) by what depends on v and on each u.
+
+    Args:
+        recorded: Returns three tuples, with one entry per output of the function.
+        depths: How many outputs it has.
+
+    Raises:
+        TraceError: If an in-place operation reaches from one part into another.
+
+    >>> from torch.fx.experimental.proxy_tensor import make_fx
+    >>> joint = lambda x, v, u: ((x**2,), (2 * x * v,), (2 * x * u,))
+    >>> recording = split(make_fx(joint)(*torch.ones(3, 2)), depths=1)
+    >>> recording.at(torch.tensor([1.0, 3.0]))[0].push(torch.eye(2))
+    tensor([[2., 0.],
+            [0., 6.]])
+    >>> recording.at_many(torch.ones(4, 2))[0].pull(torch.ones(4, 3, 2), chunk=8).shape
+    torch.Size([4, 3, 2])
+    """
+    nodes = list(recorded.graph.nodes)
+    _, v, *us = (node for node in nodes if node.op == "placeholder")
+    values, tangents, cotangents = nodes[-1].args[0]
+    roots = [v, *us]
+    linear = {root: dependents(recorded.graph, root) for root in roots}
+    primal = [n for n in nodes[:-1] if not any(n in linear[root] for root in roots)]
+    refuse_unsafe_mutation(recorded.graph, set(primal))
+
+    kept: list[fx.Node] = []
+
+    def side(root: fx.Node, output: object) -> LinearGraph:
+        if not isinstance(output, fx.Node) or output not in linear[root]:
+            return LinearGraph(None, ())
+        graph, inputs = subgraph(recorded, linear[root], root, output)
+        for node in inputs:
+            if node not in kept:
+                kept.append(node)
+        return LinearGraph(graph, tuple(kept.index(node) for node in inputs))
+
+    tangent_sides = tuple(side(v, tangents[i]) for i in range(depths))
+    cotangent_sides = tuple(side(us[i], cotangents[i]) for i in range(depths))
+
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in primal:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(([copies[y] for y in values], [copies[node] for node in kept]))
+    graph.eliminate_dead_code()
+    return Recording(fx.GraphModule(recorded, graph), tangent_sides, cotangent_sides)

@@ -1,0 +1,71 @@
+"""Triplets of the matrices of a batch, gathered as one after the other finishes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jvpsvd.operators import LinearOperator
+from jvpsvd.svd.triplets import Evidence, Triplets
+
+
+class Collected:
+    """What has been found so far, in the order of the batch.
+
+    Args:
+        A: The operator, or the batch.
+        k: Triplets of each matrix.
+
+    >>> from jvpsvd.operators import MatrixOperator
+    >>> found = Collected(MatrixOperator(torch.ones(2, 3, 3)), 1)
+    >>> known = Evidence(9.0, 0.0, True, "all of it", 1, 0.0)
+    >>> for place in (1, 0):
+    ...     part = torch.full((1, 1), float(place))
+    ...     found.add([place], Triplets(part, part, None, None, (known,)))
+    >>> found.triplets().s.tolist()
+    [[0.0], [1.0]]
+    """
+
+    def __init__(self, A: LinearOperator, k: int) -> None:
+        self._batch = A.batch
+        self._k = k
+        self._whole: Triplets | None = None
+        self._known: dict[int, Evidence] = {}
+
+    @property
+    def count(self) -> int:
+        """Matrices that have finished."""
+        return len(self._known)
+
+    def add(self, places: list[int], part: Triplets) -> None:
+        """Take the triplets of the matrices at these places of the batch."""
+        self._known.update(zip(places, part.known, strict=True))
+        if not self._batch or len(places) == self._batch[0]:
+            self._whole = part
+            return
+        if self._whole is None:
+            count = self._batch[0]
+            s = part.s.new_empty(count, self._k)
+            U, V = (_columns_like(side, count) for side in (part.U, part.V))
+            self._whole = Triplets(s, s.clone(), U, V, ())
+        whole = self._whole
+        for into, one in (
+            (whole.s, part.s),
+            (whole.residuals, part.residuals),
+            (whole.U, part.U),
+            (whole.V, part.V),
+        ):
+            if into is not None and one is not None:
+                into[torch.tensor(places, device=into.device)] = one
+
+    def triplets(self) -> Triplets:
+        """Return the triplets of all matrices."""
+        whole = self._whole
+        if whole is None:
+            raise TypeError("nothing was collected")
+        known = tuple(self._known[place] for place in sorted(self._known))
+        return Triplets(whole.s, whole.residuals, whole.U, whole.V, known)
+
+
+def _columns_like(side: Tensor | None, count: int) -> Tensor | None:
+    return None if side is None else side.new_empty(count, side.shape[-1], side.shape[-2]).mT

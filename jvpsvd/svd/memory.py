@@ -1,0 +1,97 @@
+"""What a solve holds in memory: bases, their products and the result."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from jvpsvd.errors import ArgumentError
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+# Blocks that a step holds beside the bases: the product, its copy, and it made orthonormal.
+_BLOCKS_OF_A_STEP = 8
+# Measuring sums in float64, part by part: parts of at most this many bytes, or a few columns.
+_MEASURING_COLUMNS, _MEASURING = 4, 1 << 27
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that k triplets of B matrices (m, n) take, by the parts of a solver.
+
+    >>> size = Footprint(long=1000, short=10, k=2, itemsize=4, batch=1, vectors=True)
+    >>> size.result, size.column
+    (8080, 4080)
+    """
+
+    long: int
+    short: int
+    k: int
+    itemsize: int
+    batch: int
+    vectors: bool
+
+    @property
+    def result(self) -> int:
+        """The triplets; the vectors of the short side are computed in any case."""
+        kept = self.long + self.short if self.vectors else self.short
+        return self.batch * kept * self.k * self.itemsize
+
+    @property
+    def column(self) -> int:
+        """One column of the Golub–Kahan bases: V and A'U on the short side, U on the long one."""
+        return self.batch * (2 * self.short + self.long) * self.itemsize
+
+    @property
+    def values_column(self) -> int:
+        """The same without U."""
+        return self.batch * 2 * self.short * self.itemsize
+
+    def beside_bases(self, block_size: int) -> int:
+        """What Golub–Kahan holds beside its bases: the blocks of a step, later the result."""
+        both = self.batch * (self.long + self.short) * self.itemsize
+        step = _BLOCKS_OF_A_STEP * block_size * both
+        whole = 4 * 8 * self.k * self.batch * (self.long + self.short)
+        return max(step, self.result + max(_MEASURING_COLUMNS * both, min(_MEASURING, whole)))
+
+    def exact(self) -> int:
+        """The matrix, its factors, the images of the right vectors, and the result."""
+        copies = 1 if self.itemsize < 8 else 3
+        matrix = self.short * self.long * self.itemsize * copies
+        images = self.long * self.k * self.itemsize
+        return self.result + self.batch * (matrix + images + 4 * self.short**2 * 8)
+
+    def subspace(self, width: int) -> int:
+        """V, U, images and the block that is being made orthonormal, in both lengths."""
+        return self.result + self.batch * 3 * (self.long + self.short) * width * self.itemsize
+
+
+def parse_memory(memory: int | str) -> int:
+    """Return a number of bytes, from itself or from text with a binary unit.
+
+    >>> parse_memory("4GiB"), parse_memory("512 MB"), parse_memory(1000)
+    (4294967296, 536870912, 1000)
+    """
+    if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
+        return memory
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(memory).lower())
+    if match is None or float(match[1]) <= 0 or isinstance(memory, int):
+        raise ArgumentError(f"memory={memory!r} is not a size; write bytes or text like '4GiB'")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def in_words(size: int) -> str:
+    """Return a size as text, with a unit that leaves digits before the point.
+
+    >>> in_words(3 << 29), in_words(5000)
+    ('1.5 GiB', '4.9 KiB')
+    """
+    for exponent, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size >= 1 << exponent:
+            return f"{size / (1 << exponent):.1f} {unit}"
+    return f"{size} bytes"
+
+
+def physical_memory() -> int:
+    """Return the bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
