@@ -136,7 +136,13 @@ class _Run:
     def solve(self, start: Tensor | None) -> Triplets:
         state = self._state
         state.initialize(start)
-        self._sample(known=0)
+        if start is None:
+            self._sample(known=0)
+        else:
+            # A chosen start is no random sample, and may hold nothing of what is wanted.
+            self._joined = state.add_random(self._solver.probe_width)
+            for matrix in self._matrices:
+                matrix.vigil = matrix.vigil.joined(state.steps, self._solver.probe_steps)
         due = self._k
         while not state.exhausted:
             if state.expanded >= due or self._is_full():

@@ -56,8 +56,8 @@ def check_scale(longest: Tensor, W: Tensor) -> None:
     Raises:
         ArgumentError: If the length is too small or too large, and not exactly 0.
 
-    >>> check_scale(torch.tensor(1e-18), torch.tensor([[1e-18]]))
-    >>> check_scale(torch.tensor(0.0), torch.tensor([[1e-200]], dtype=torch.float64))
+    >>> check_scale(torch.tensor(1e-18).double(), torch.tensor([[1e-18]]))
+    >>> check_scale(torch.zeros(1).double()[0], torch.full((1, 1), 1e-200, dtype=torch.float64))
     Traceback (most recent call last):
     ArgumentError: products of about 1e-200 ...
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError, ConvergenceError, ConvergenceWarning
 from jvpsvd.operators import LinearOperator, aslinearoperator
+from jvpsvd.svd.adaptive import AdaptiveRank
 from jvpsvd.svd.arguments import proper_fraction, whole_number
 from jvpsvd.svd.certificate import certify
 from jvpsvd.svd.cost import ProductCost, measured_cost
@@ -38,6 +40,8 @@ def svds(
     seed: int | np.integer[Any] = 0,
     vectors: bool = True,
     start: SVDResult | Tensor | None = None,
+    energy: float | None = None,
+    tail: float | None = None,
     on_unconverged: Literal["warn", "raise", "ignore"] = "warn",
     progress: bool | Callable[[Progress], None] = False,
 ) -> SVDResult:
@@ -61,6 +65,9 @@ def svds(
         start: An earlier result with vectors, of the same or a similar operator, or (short, j)
             vectors of the shorter side, to start Golub–Kahan from. It saves products, never
             accuracy.
+        energy: With method="randomized": stop at as many triplets, k at most, as hold this share
+            of ‖A‖²_F, in (0, 1).
+        tail: With method="randomized": stop at the values above tail · s[0], k at most.
         on_unconverged: What to do when some triplets miss the tolerance.
         progress: True for a bar on stderr, or a function that takes a `Progress`.
 
@@ -87,6 +94,7 @@ def svds(
         raise ArgumentError(
             f'on_unconverged={on_unconverged!r} is unknown; use "warn", "raise" or "ignore"'
         )
+    search = _search(method, energy, tail)
     began, before = time.perf_counter(), operator.products
     chosen = _plan(operator, k, tol, method, block_size, memory, vectors)
     k = int(k)
@@ -94,7 +102,10 @@ def svds(
     tall = operator if m >= n else operator.T
     near = None if start is None else starting_vectors(start, operator)
     with torch.no_grad(), reporting(progress) as report:
-        if chosen.method == "golub-kahan":
+        if search is not None:
+            found = dataclasses.replace(search, max_size=chosen.max_size, seed=seed)
+            triplets = found.solve(tall, k, tol, report)
+        elif chosen.method == "golub-kahan":
             solver = GolubKahan(
                 block_size=chosen.block_size,
                 max_size=chosen.max_size,
@@ -120,7 +131,7 @@ def svds(
         residuals=triplets.residuals,
         converged=converged_mask(triplets, tol, certificates),
         products=operator.products.since(before),
-        method=chosen.method,
+        method=chosen.method if search is None else "adaptive-rank",
         seconds=time.perf_counter() - began,
         certificates=certificates,
         plan=chosen,
@@ -164,6 +175,17 @@ def starting_vectors(start: SVDResult | Tensor, A: LinearOperator) -> Tensor:
             f"{A.device}"
         )
     return side
+
+
+def _search(method: str, energy: float | None, tail: float | None) -> AdaptiveRank | None:
+    """Return the search for a rank that was asked for, if one was."""
+    if energy is None and tail is None:
+        return None
+    if method != "randomized" or (energy is not None and tail is not None):
+        raise ArgumentError('give one of energy and tail, and method="randomized" with it')
+    name, value = ("energy", energy) if energy is not None else ("tail", tail)
+    share = proper_fraction(name, value)
+    return AdaptiveRank(energy=share) if energy is not None else AdaptiveRank(tail=share)
 
 
 def _plan(
