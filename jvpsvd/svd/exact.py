@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,6 +54,7 @@ class Exact:
     def _assemble(self, A: LinearOperator, k: int, report: Callable[[Progress], None]) -> Tensor:
         m, n = A.shape[-2:]
         count = A.batch[0] if A.batch else 1
+        began = time.perf_counter()
         longest = torch.zeros(A.batch, dtype=torch.float64)
         rows = torch.empty(*A.batch, n, m, dtype=A.dtype, device=A.device)
         for start in range(0, n, self.block_size):
@@ -63,7 +65,8 @@ class Exact:
             rows[..., start:stop, :] = images.mT
             where = f"unit vectors {start} to {stop - 1}"
             longest = torch.maximum(longest, longest_product(A, images, "forward", where))
-            report(Progress(count * k * stop // n, count * k, 1.0 - stop / n, A.products))
+            left = (time.perf_counter() - began) * (n - stop) / stop
+            report(Progress(count * k * stop // n, count * k, 1.0 - stop / n, A.products, left))
         check_scale(longest, rows)
         return rows.mT
 

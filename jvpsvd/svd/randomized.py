@@ -8,6 +8,7 @@ operators whose products are cheap in wide blocks alone. Residuals are measured 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,6 +47,7 @@ class BlockKrylov:
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
         """
+        began = time.perf_counter()
         n = A.shape[-1]
         width = min(n, k + self.oversample)
         size = min(n, self.passes * width)
@@ -54,7 +56,8 @@ class BlockKrylov:
         fro2, fro2_error = estimated_frobenius(state.B, 0, n)
         before = 0
         for done in range(1, self.passes):
-            report(Progress(0, k, 1.0 - done / self.passes, A.products))
+            left = (time.perf_counter() - began) * (self.passes - done) / done
+            report(Progress(0, k, 1.0 - done / self.passes, A.products, left))
             if not state.exhausted:
                 before = state.size
                 state.expand()
@@ -89,6 +92,7 @@ class SubspaceIteration:
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
         """
+        began = time.perf_counter()
         n = A.shape[-1]
         width = min(n, k + self.oversample)
         generator = torch.Generator().manual_seed(self.seed)
@@ -101,7 +105,8 @@ class SubspaceIteration:
                 squares = n * column_lengths(images).cpu() ** 2
             U = _orthonormal(images, generator)
             V = _orthonormal(_product(A, U, "reverse", done), generator)
-            report(Progress(0, k, 1.0 - (done + 1) / (self.passes + 1), A.products))
+            after = (time.perf_counter() - began) * (self.passes - done) / (done + 1)
+            report(Progress(0, k, 1.0 - (done + 1) / (self.passes + 1), A.products, after))
         images = _product(A, V, "forward", self.passes)
         left = _orthonormal(images, generator)
         X, values, Yh = dense_svd((left.mT @ images).double())

@@ -57,3 +57,15 @@ def test_watching_changes_nothing():
     A = Diagonal(spectrum("harmonic", 100))
     watched = svds(A, 5, method="golub-kahan", progress=lambda look: None)
     assert torch.equal(watched.s, svds(A, 5, method="golub-kahan").s)
+
+
+@pytest.mark.parametrize("method", ["golub-kahan", "exact", "randomized"])
+def test_the_time_left_is_told_and_runs_out(method):
+    looks = []
+    A = Diagonal(spectrum("harmonic", 300))
+    options = {"on_unconverged": "ignore"} if method == "randomized" else {}
+    svds(A, 20, tol=1e-8, method=method, progress=looks.append, **options)
+    told = [look.seconds_left for look in looks if look.seconds_left is not None]
+    assert told
+    assert all(left >= 0 for left in told)
+    assert told[-1] <= told[0]
