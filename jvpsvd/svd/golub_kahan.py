@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from jvpsvd.errors import LeftBasisError
+from jvpsvd.errors import ArgumentError, LeftBasisError
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.collected import Collected
 from jvpsvd.svd.factorization import Factorization, Ritz
@@ -114,6 +114,10 @@ class _Run:
         n = A.shape[-1]
         self._keep_left = keep_left
         self._limit = min(n, (solver.max_size if keep_left else solver.values_size) or n)
+        if self._limit < k:
+            raise ArgumentError(
+                f"bases of {self._limit} columns cannot hold k={k} triplets; raise max_size"
+            )
         self._state = Factorization(
             A,
             block_size=solver.block_size,
@@ -164,13 +168,12 @@ class _Run:
 
     def _look(self) -> int:
         """Judge every matrix, let go of those that are done, and return when to look again."""
-        state, solver = self._state, self._solver
+        state = self._state
         ritz = state.ritz(self._k)
         self._show(ritz)
         verdicts = []
         for matrix, s, estimates in self._each(ritz):
-            copies = solver.block_size
-            crowded = trusted(s, estimates, self._tol, copies, state.V.dtype) < self._k
+            crowded = self._trusted(s, estimates) < self._k
             matrix.vigil, verdict = matrix.vigil.look(s, estimates, state.steps, crowded)
             matrix.history.append((state.expanded, float(estimates.max() / s[0].clamp_min(1e-300))))
             verdicts.append(verdict)
@@ -210,36 +213,30 @@ class _Run:
 
     def _finish(self, ritz: Ritz, done: list[int], complete: bool, evidence: str) -> None:
         """Measure the triplets of these matrices and let them go."""
-        state, k = self._state, self._k
+        state = self._state
         index = None if len(done) == len(self._matrices) else torch.tensor(done)
         s, residuals, U, V = state.triplets(ritz, index)
+        projected = state.B.reshape(-1, state.size, state.size)
         known = []
-        outside = state.B[..., self._anchor :].reshape(len(self._matrices), state.size, -1)
         for i, (_, values, estimates) in enumerate(self._each(ritz)):
-            if i not in done:
-                continue
-            sure = (
-                k
-                if complete
-                else trusted(values, estimates, self._tol, self._solver.block_size, state.V.dtype)
-            )
-            if state.exhausted:
-                fro2, error, epsilon = (
-                    float((state.B.reshape(-1, state.size, state.size)[i] ** 2).sum()),
-                    0.0,
-                    0.0,
-                )
-            else:
-                fro2, error = float(self._fro2[0][i]), float(self._fro2[1][i])
-                epsilon = (
-                    float(torch.linalg.matrix_norm(outside[i], 2))
-                    if outside.shape[-1]
-                    else math.nan
-                )
-            known.append(Evidence(fro2, error, complete, evidence, sure, epsilon))
+            if i in done:
+                sure = self._k if complete else self._trusted(values, estimates)
+                norms = self._norms(i, projected[i])
+                known.append(Evidence(*norms[:2], complete, evidence, sure, norms[2]))
         places = [self._matrices[i].place for i in done]
         self._found.add(places, Triplets(s, residuals, U, V, tuple(known)))
         self._matrices = [matrix for i, matrix in enumerate(self._matrices) if i not in done]
+
+    def _trusted(self, s: Tensor, estimates: Tensor) -> int:
+        return trusted(s, estimates, self._tol, self._solver.block_size, self._A.dtype)
+
+    def _norms(self, i: int, B: Tensor) -> tuple[float, float, float]:
+        """Return ‖A‖²_F, its standard error and ‖A − A V V'‖₂ of matrix i, U'AV = B."""
+        if self._state.exhausted:
+            return float((B**2).sum()), 0.0, 0.0
+        outside = B[:, self._anchor :]
+        epsilon = float(torch.linalg.matrix_norm(outside, 2)) if outside.numel() else math.nan
+        return float(self._fro2[0][i]), float(self._fro2[1][i]), epsilon
 
     def _is_full(self) -> bool:
         """Whether the next block does not fit."""
