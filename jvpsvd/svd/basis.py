@@ -64,5 +64,9 @@ class GrowingColumns:
         self._used = fewer
 
     def select(self, index: Tensor) -> None:
-        """Keep the blocks of these matrices of the batch only."""
-        self._rows = self._rows[index.to(self._rows.device)]
+        """Keep the blocks of these matrices of the batch, ascending, in place."""
+        kept = index.tolist()
+        for place, matrix in enumerate(kept):
+            if place != matrix:
+                self._rows[place, : self._used] = self._rows[matrix, : self._used]
+        self._rows = self._rows[: len(kept)]

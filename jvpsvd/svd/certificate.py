@@ -13,7 +13,7 @@ from jvpsvd.svd.triplets import Triplets, column_lengths, worst_orthonormality
 
 _MIXTURES = 2
 # Rounding in a fresh product of a long combination of vectors, in units of eps · s₁ · √k.
-_ROUNDING = 10.0
+_ROUNDING, _TERMS = 10.0, 15
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
         back = preimages - V @ scaled
     longest_product(A, preimages, "reverse", "mixtures of all left vectors")
     lengths = torch.maximum(column_lengths(ahead), column_lengths(back)).amax(-1)
-    rounding = _ROUNDING * torch.finfo(A.dtype).eps * s[..., 0].double() * math.sqrt(k)
+    rounding = _ROUNDING * torch.finfo(A.dtype).eps * s[..., 0].double() * math.sqrt(k + _TERMS)
     # |Σ ω_i r_i| ≤ |r|, in each direction; with one side alone both add up.
     sides = math.sqrt(2) if U is not None else 2.0
     allowed = sides * torch.linalg.vector_norm(triplets.residuals.double(), dim=-1) + rounding
@@ -111,7 +111,7 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
             mixture_allowed=limit,
             fro2=known.fro2,
             fro2_error=known.fro2_error,
-            energy_share=energy / known.fro2 if known.fro2 > 0 else 1.0,
+            energy_share=1.0 if known.fro2 == 0 else energy / known.fro2,
             complete=known.complete,
             evidence=known.evidence,
             epsilon=known.epsilon,

@@ -14,7 +14,7 @@ from jvpsvd.svd.dense import dense_svd
 from jvpsvd.svd.orthonormal import orthonormal_images
 from jvpsvd.svd.products import check_scale, longest_product
 from jvpsvd.svd.progress import Progress
-from jvpsvd.svd.triplets import Evidence, Triplets, residual_lengths
+from jvpsvd.svd.triplets import Evidence, Triplets, column_lengths, residual_lengths
 
 # Up to this many entries the matrix is widened to float64 and decomposed as it stands.
 _DIRECT_ENTRIES = 1 << 22
@@ -44,7 +44,7 @@ class Exact:
         residuals = residual_lengths(
             s, U, V, lambda part: matrix @ V[..., part], lambda part: matrix.mT @ U[..., part]
         )
-        fro2 = torch.linalg.vector_norm(matrix, dim=(-2, -1), dtype=torch.float64) ** 2
+        fro2 = (column_lengths(matrix) ** 2).sum(-1)
         evidence = f"all {A.shape[-1]} products of the shorter side were taken"
         known = (
             Evidence(float(square), 0.0, True, evidence, k, 0.0) for square in fro2.reshape(-1)

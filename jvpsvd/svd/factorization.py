@@ -21,6 +21,8 @@ from jvpsvd.svd.products import Direction, check_scale, longest_product
 from jvpsvd.svd.triplets import column_lengths
 
 _COLUMNS_AT_ONCE = 64
+# Of unit length, in a start that was given: without it, what the start lacks would not be found.
+_NOISE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ class Factorization:
         self._B = self._zeros(0, 0)
         self._R = self._zeros(0, 0)
         self._next = self.V
+        self._names = (
+            [f"operator {i} of {A.batch[0]}" for i in range(A.batch[0])] if A.batch else []
+        )
         self._coupled = 0
         self._loss = loss
         self._inverse = self._zeros(0, 0)
@@ -159,16 +164,20 @@ class Factorization:
 
         Args:
             start: (n, j) vectors near the wanted right singular vectors. If they span an invariant
-                subspace, the powers of a random mixture of them span it too, and nothing else.
+                subspace, the powers of a random mixture of them span it too, and little else. Some
+                noise gives it a share in every direction, whatever is missing in the vectors.
         """
         if start is None:
             self._next = random_columns(self.V, self._width, self._generator)
         else:
             weights = torch.randn(start.shape[-1], self._width, generator=self._generator)
-            mixture = start @ weights.to(dtype=start.dtype, device=start.device)
-            floor = 1e-3 * column_lengths(mixture).amax(-1).cpu()
-            block = extend(self.V, mixture, floor=floor, generator=self._generator).block
-            self._next = block
+            scale = start.abs().amax(dim=(-2, -1), keepdim=True)
+            near = start / torch.where(scale > 0, scale, 1.0)
+            mixture = near @ weights.to(dtype=start.dtype, device=start.device)
+            lengths = column_lengths(mixture).to(start.dtype)[..., None, :]
+            noise = random_columns(self.V, self._width, self._generator)
+            mixture = mixture / torch.where(lengths > 0, lengths, 1.0) + _NOISE * noise
+            self._next = extend(self.V, mixture, floor=0.0, generator=self._generator).block
         self._R = self._zeros(self._width, 0)
         self.expand()
 
@@ -272,6 +281,7 @@ class Factorization:
     def select(self, index: Tensor) -> None:
         """Keep these matrices of the batch only."""
         self._operator = self._operator.select(index)
+        self._names = [self._names[i] for i in index.tolist()]
         for basis in (self._V, self._AtU, self._U):
             if basis is not None:
                 basis.select(index)
@@ -288,7 +298,9 @@ class Factorization:
         W = A.matmat(block) if direction == "forward" else A.rmatmat(block)
         done = self.size if direction == "forward" else self.size - block.shape[-1]
         where = f"block of {block.shape[-1]} vectors after {done}"
-        self._scale = torch.maximum(self._scale, longest_product(A, W, direction, where))
+        self._scale = torch.maximum(
+            self._scale, longest_product(A, W, direction, where, self._names)
+        )
         check_scale(self._scale, W)
         return W
 

@@ -20,6 +20,7 @@ from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.collected import Collected
 from jvpsvd.svd.factorization import Factorization, Ritz
 from jvpsvd.svd.frobenius import estimated_frobenius
+from jvpsvd.svd.memory import reserved
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.triplets import Evidence, Triplets
 from jvpsvd.svd.vigil import Verdict, Vigil, trusted
@@ -79,7 +80,7 @@ class GolubKahan:
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
         """
-        if not vectors and self.values_size != 0:
+        if not vectors:
             try:
                 return _Run(self, A, k, tol, report, keep_left=False).solve(start)
             except LeftBasisError:
@@ -113,7 +114,8 @@ class _Run:
         self._solver, self._A, self._k, self._tol, self._report = solver, A, k, tol, report
         n = A.shape[-1]
         self._keep_left = keep_left
-        self._limit = min(n, (solver.max_size if keep_left else solver.values_size) or n)
+        size = solver.max_size if keep_left else solver.values_size
+        self._limit = n if size is None else min(n, size)
         if self._limit < k:
             raise ArgumentError(
                 f"bases of {self._limit} columns cannot hold k={k} triplets; raise max_size"
@@ -122,7 +124,7 @@ class _Run:
             A,
             block_size=solver.block_size,
             seed=solver.seed,
-            capacity=min(self._limit, 2 * k + 2 * solver.block_size),
+            capacity=reserved(self._limit, k, solver.block_size),
             most=self._limit,
             keep_left=keep_left,
             loss=min(_LOSS * tol, math.sqrt(torch.finfo(A.dtype).eps)),
@@ -131,7 +133,7 @@ class _Run:
         count = A.batch[0] if A.batch else 1
         self._matrices = [_Matrix(i, Vigil(self._goal, self._goal)) for i in range(count)]
         self._found = Collected(A, k)
-        self._fro2 = torch.zeros(count), torch.zeros(count)
+        self._fro2 = torch.full((count,), math.nan), torch.full((count,), math.nan)
         self._anchor = 0
         self._restarts = 0
         self._joined = 0
@@ -146,7 +148,7 @@ class _Run:
             # A chosen start is no random sample, and may hold nothing of what is wanted.
             self._joined = state.add_random(self._solver.probe_width)
             for matrix in self._matrices:
-                matrix.vigil = matrix.vigil.joined(state.steps, self._solver.probe_steps)
+                matrix.vigil = matrix.vigil.joined(state.steps, 2 * self._solver.probe_steps)
         due = self._k
         while not state.exhausted:
             if state.expanded >= due or self._is_full():

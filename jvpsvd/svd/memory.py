@@ -10,7 +10,7 @@ from jvpsvd.errors import ArgumentError
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 # Blocks that a step holds beside the bases: the product, its copy, and it made orthonormal.
-_BLOCKS_OF_A_STEP = 8
+_BLOCKS_OF_A_STEP, _FEW = 8, 4
 # Measuring sums in float64, part by part: parts of at most this many bytes, or a few columns.
 _MEASURING_COLUMNS, _MEASURING = 4, 1 << 27
 
@@ -48,9 +48,12 @@ class Footprint:
         return self.batch * 2 * self.short * self.itemsize
 
     def beside_bases(self, block_size: int) -> int:
-        """What Golub–Kahan holds beside its bases: the blocks of a step, later the result."""
+        """What Golub–Kahan holds beside its bases: the blocks of a step, later the result.
+
+        Random columns widen the last steps, at most to two blocks and a few columns.
+        """
         both = self.batch * (self.long + self.short) * self.itemsize
-        step = _BLOCKS_OF_A_STEP * block_size * both
+        step = _BLOCKS_OF_A_STEP * (2 * block_size + _FEW) * both
         whole = 4 * 8 * self.k * self.batch * (self.long + self.short)
         return max(step, self.result + max(_MEASURING_COLUMNS * both, min(_MEASURING, whole)))
 
@@ -62,8 +65,29 @@ class Footprint:
         return self.result + self.batch * (matrix + images + 4 * self.short**2 * 8)
 
     def subspace(self, width: int) -> int:
-        """V, U, images and the block that is being made orthonormal, in both lengths."""
-        return self.result + self.batch * 3 * (self.long + self.short) * width * self.itemsize
+        """The result, and the blocks of a step that is as wide as the whole subspace."""
+        both = self.batch * (self.long + self.short) * self.itemsize
+        return self.result + _BLOCKS_OF_A_STEP * both * width
+
+
+def reserved(limit: int, k: int, block_size: int) -> int:
+    """Return how many columns to reserve for bases that may get as large as the limit.
+
+    >>> reserved(100, 40, 8), reserved(1000, 40, 8)
+    (100, 96)
+    """
+    usual = 2 * (k + block_size)
+    return limit if limit <= 2 * usual else usual
+
+
+def without_growth(fits: int, k: int, block_size: int) -> int:
+    """Return the columns that bases may get to where so many fit: growing holds old and new.
+
+    >>> without_growth(100, 40, 8), without_growth(1000, 40, 8)
+    (100, 600)
+    """
+    usual = 2 * (k + block_size)
+    return fits if fits <= 2 * usual else max(2 * usual, fits * 3 // 5)
 
 
 def parse_memory(memory: int | str) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd.arguments import whole_number
 from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
-from jvpsvd.svd.memory import Footprint, in_words, parse_memory, physical_memory
+from jvpsvd.svd.memory import Footprint, in_words, parse_memory, physical_memory, without_growth
 from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
 
 Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact"]
@@ -135,6 +135,7 @@ def plan(
     least = min(short, k + 2 * width)
     fits = max(0, (budget.size - beside) // footprint.column)
     values_fit = max(0, (budget.size - beside) // footprint.values_column)
+    fits, values_fit = (without_growth(size, k, width) for size in (fits, values_fit))
     if max(fits, 0 if vectors else values_fit) < least:
         budget.refuse("golub-kahan", beside + least * footprint.column)
     column = footprint.column if vectors else footprint.values_column

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -16,7 +17,9 @@ from jvpsvd.svd.triplets import column_lengths
 Direction = Literal["forward", "reverse"]
 
 
-def longest_product(A: LinearOperator, W: Tensor, direction: Direction, where: str) -> Tensor:
+def longest_product(
+    A: LinearOperator, W: Tensor, direction: Direction, where: str, names: Sequence[str] = ()
+) -> Tensor:
     """Return the length of the longest column of a product W of A, float64, one of each matrix.
 
     Args:
@@ -24,6 +27,7 @@ def longest_product(A: LinearOperator, W: Tensor, direction: Direction, where: s
         W: A block that A returned.
         direction: Which product W is.
         where: Which vectors were multiplied, in words.
+        names: Of the matrices of a batch, for the message; else their places.
 
     Raises:
         NonFiniteError: If W holds NaN or infinity.
@@ -34,7 +38,7 @@ def longest_product(A: LinearOperator, W: Tensor, direction: Direction, where: s
         size = " x ".join(str(length) for length in A.shape[-2:])
         if A.batch:
             bad = (~torch.isfinite(W)).flatten(1).any(1).nonzero().flatten().tolist()
-            size += f" operator {bad[0]} of {A.batch[0]}"
+            size += f" {names[bad[0]] if names else f'operator {bad[0]} of {A.batch[0]}'}"
         else:
             size += " operator"
         raise NonFiniteError(

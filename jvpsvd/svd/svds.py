@@ -161,8 +161,12 @@ def starting_vectors(start: SVDResult | Tensor, A: LinearOperator) -> Tensor:
         side = start.U if m < n else None if start.Vh is None else start.Vh.mT
         if side is None:
             raise ArgumentError("start has no vectors; solve it with vectors=True")
-    else:
+    elif isinstance(start, Tensor):
         side = start
+    else:
+        raise ArgumentError(
+            f"start is {type(start).__name__}; give an SVDResult or a tensor of vectors"
+        )
     expected = (*A.batch, min(m, n))
     if side.ndim != len(expected) + 1 or side.shape[:-1] != expected or side.shape[-1] == 0:
         raise ArgumentError(

@@ -55,6 +55,31 @@ def test_scale_changes_nothing(name, scale, method, dtype):
     assert (result.s.double() / scale - reference.s).abs().max() <= near
 
 
+@pytest.mark.parametrize("tol", [1e-2, 1e-5])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [*SHAPES, (200, 170)])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_randomized_marks_nothing_wrong_as_converged(name, shape, dtype, tol):
+    """It need not converge; what it says has converged must be right all the same."""
+    p = min(shape)
+    matrix = with_values(spectrum(name, p), *shape).to(dtype)
+    truth = torch.linalg.svdvals(matrix.double())
+    for k in sorted({1, max(1, p // 5), max(1, p // 2), p}):
+        result = svds(matrix, k, tol=tol, method="randomized", on_unconverged="ignore")
+        assert_truthful(result, truth, shape)
+        assert result.certificate.sound
+        if k == p:
+            assert result.converged.all()
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e18])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_randomized_at_extreme_scales(name, scale):
+    matrix = (scale * with_values(spectrum(name, 50), 60, 50)).float()
+    result = svds(matrix, 30, method="randomized", on_unconverged="ignore")
+    assert_truthful(result, torch.linalg.svdvals(matrix.double()), (60, 50))
+
+
 @pytest.mark.parametrize("name", ["harmonic", "geometric", "clusters", "low rank", "equal"])
 def test_a_large_matrix(name):
     solve(with_values(spectrum(name, 600), 600, 900), 80, torch.float32, "golub-kahan")
@@ -97,6 +122,19 @@ def test_more_copies_than_the_block_is_wide(name, dtype, tol, seed):
 
 @pytest.mark.parametrize("tol", [1e-5, 1e-2])
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CROWDED)
+def test_randomized_among_copies(name, dtype, tol):
+    parts, k = CROWDED[name]
+    truth = torch.cat(parts)
+    result = svds(
+        Diagonal(truth.to(dtype)), k, tol=tol, method="randomized", on_unconverged="ignore"
+    )
+    wrong = (result.s.double() - truth[:k]).abs()[result.converged]
+    assert (wrong <= tol * truth[0] + rounding(truth, dtype, (300, 300))).all()
+
+
+@pytest.mark.parametrize("tol", [1e-5, 1e-2])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("parts", "k"),
     [
@@ -122,7 +160,7 @@ def test_copies_on_which_lapack_gave_up():
     assert result.converged.all()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "randomized"])
 def test_float32_asked_for_more_than_it_has_says_so(method):
     matrix = with_values(line(1, 0.5, 40), 50, 40).float()
     result = svds(matrix, 10, tol=1e-12, method=method, on_unconverged="ignore")
@@ -130,14 +168,14 @@ def test_float32_asked_for_more_than_it_has_says_so(method):
     assert_truthful(result, line(1, 0.5, 40), (50, 40))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "randomized"])
 def test_values_below_rounding_are_not_invented(method):
     result = solve(with_values(spectrum("low rank", 60), 80, 60), 60, torch.float32, method)
     assert result.s[15:].max() < 5e-6 * 5
     assert result.s[14] > 0.99
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "randomized"])
 def test_the_zero_operator(method):
     result = svds(torch.zeros(30, 20), 5, method=method)
     assert result.s.tolist() == [0] * 5
@@ -149,7 +187,7 @@ def test_the_zero_operator(method):
     ("dtype", "scale"),
     [(torch.float32, 1e-40), (torch.float64, 1e-170), (torch.float64, 1e170)],
 )
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "randomized"])
 def test_scales_whose_squares_are_lost_are_refused(method, dtype, scale):
     """Residuals would underflow to 0 there, and every triplet would look converged."""
     matrix = (scale * with_values(line(1, 0.1, 60), 80, 60)).to(dtype)

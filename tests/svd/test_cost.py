@@ -1,0 +1,181 @@
+"""Measured products decide where counted ones cannot."""
+
+import dataclasses
+
+import pytest
+import torch
+from svd_problems import line
+
+from jvpsvd import LinearOperator, MatrixOperator, svds
+from jvpsvd.errors import ArgumentError
+from jvpsvd.svd import parse_memory, plan
+from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds, measured_cost
+from jvpsvd.svd.memory import Footprint
+
+# Of 1000 products, about 2 · 400 are expected: within a factor of two.
+NEAR = ((4000, 1000), 4, 200)
+
+
+def near(**options):
+    shape, itemsize, k = NEAR
+    return plan(shape, itemsize, k, **{"memory": "8GiB", **options})
+
+
+@pytest.mark.parametrize("width", [1, 4, 16])
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30), (3, 30, 20)])
+def test_measuring_takes_a_block_and_one_in_each_direction(width, shape):
+    A = MatrixOperator(torch.ones(shape))
+    cost = measured_cost(A, width)
+    assert cost.forward > 0
+    assert cost.reverse > 0
+    taken = (width + 1) * (shape[0] if len(shape) == 3 else 1)
+    assert A.products == (taken, taken)
+
+
+def test_near_choices_are_undecided_until_measured():
+    assert near().undecided
+    assert near().predicted_seconds is None
+    assert near(cost=ProductCost(1e-3, 1e-3)).predicted_seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "k", "memory"),
+    [((4000, 1000), 20, "8GiB"), ((4000, 1000), 20, None), ((300, 200), 40, "8GiB")],
+)
+def test_clear_choices_are_not_measured(shape, k, memory):
+    assert not plan(shape, 4, k, memory=memory).undecided
+
+
+def test_methods_asked_for_are_not_measured():
+    assert not near(method="exact").undecided
+    assert not near(method="golub-kahan").undecided
+
+
+def test_what_does_not_fit_is_not_measured():
+    chosen = plan((4000, 1000), 4, 60, memory="20MiB")
+    assert chosen.method == "golub-kahan"
+    assert not chosen.undecided
+
+
+@pytest.mark.parametrize("shape", [(4000, 1000), (1000, 4000)])
+def test_the_cost_flips_the_choice_both_ways(shape):
+    """Exact takes products of one direction only: dear ones of the other speak for it."""
+    cheap, dear = 1e-6, 1.0
+    one, other = ProductCost(cheap, dear), ProductCost(dear, cheap)
+    if shape[0] < shape[1]:
+        one, other = other, one
+    assert plan(shape, 4, 200, memory="8GiB", cost=one).method == "exact"
+    assert plan(shape, 4, 200, memory="8GiB", cost=other).method == "golub-kahan"
+    assert "s against" in plan(shape, 4, 200, memory="8GiB", cost=one).reason
+
+
+def test_the_cost_changes_no_clear_choice():
+    cost = ProductCost(1e-9, 1.0)
+    assert plan((4000, 1000), 4, 20, memory="8GiB", cost=cost).method == "golub-kahan"
+
+
+def test_predicted_seconds_are_those_of_the_method():
+    cost = ProductCost(0.5, 0.25)
+    exact, iterated = (near(method=m, cost=cost) for m in ("exact", "golub-kahan"))
+    assert exact.predicted_seconds == exact_seconds(cost, 4000, 1000, 200)
+    size = iterated.predicted_products // 2
+    assert iterated.predicted_seconds == golub_kahan_seconds(cost, 4000, 1000, 200, size)
+    assert exact.predicted_seconds >= 500
+    assert iterated.predicted_seconds >= 0.75 * size
+
+
+def test_a_solve_measures_only_where_undecided():
+    A = MatrixOperator(torch.randn(600, 300, generator=torch.Generator().manual_seed(0)))
+    assert plan((600, 300), 4, 50, tol=1e-2).undecided
+    result = svds(A, 50, tol=1e-2)
+    assert result.plan.undecided
+    assert result.plan.predicted_seconds > 0
+    assert result.products == A.products  # those that measured included
+    assert svds(A, 5, tol=1e-2).plan.predicted_seconds is None
+
+
+@pytest.mark.parametrize(("chunk", "expected"), [(None, 16), (1, 1), (5, 5), (500, 16)])
+def test_the_chunk_bounds_the_block(chunk, expected):
+    chosen = plan((5000, 5000), 4, 200, method="golub-kahan", chunk=chunk)
+    assert chosen.block_size == expected
+
+
+def test_a_block_size_asked_for_is_not_bounded_by_the_chunk():
+    chosen = plan((5000, 5000), 4, 200, method="golub-kahan", chunk=2, block_size=24)
+    assert chosen.block_size == 24
+
+
+def test_values_alone_fit_where_vectors_do_not():
+    shape, k = (1_000_000, 500), 50
+    size = Footprint(1_000_000, 500, k, 4, 1, False)
+    memory = size.beside_bases(8) + 200 * size.values_column
+    with pytest.raises(ArgumentError, match="raise memory"):
+        plan(shape, 4, k, memory=memory, method="golub-kahan", block_size=8)
+    chosen = plan(shape, 4, k, memory=memory, method="golub-kahan", block_size=8, vectors=False)
+    assert chosen.values_size == 200
+    assert chosen.max_size < k
+    assert chosen.predicted_bytes <= memory
+
+
+@pytest.mark.parametrize("memory", ["60MiB", "100MiB", "1GiB", "8GiB"])
+@pytest.mark.parametrize("method", ["auto", "golub-kahan", "exact", "randomized"])
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("vectors", [True, False])
+def test_predictions_never_exceed_the_budget(memory, method, batch, vectors):
+    options = {"memory": memory, "method": method, "batch": batch, "vectors": vectors}
+    try:
+        chosen = plan((9000, 2000), 4, 30, **options)
+    except ArgumentError as refused:
+        assert "raise memory" in str(refused)  # noqa: PT017
+        return
+    assert chosen.predicted_bytes <= parse_memory(memory)
+    assert chosen.block_size >= 1
+
+
+def test_a_batch_has_less_room_for_each_matrix():
+    one, four = (
+        plan((9000, 2000), 4, 30, memory="80MiB", method="golub-kahan", batch=b) for b in (1, 4)
+    )
+    assert four.max_size < one.max_size / 3.9
+
+
+class Tall(LinearOperator):
+    """Copies of a diagonal matrix above each other: U costs far more than V."""
+
+    def __init__(self, d, copies):
+        super().__init__((d.shape[0] * copies, d.shape[0]), d.dtype)
+        self.d, self.copies = d / copies**0.5, copies
+
+    def _matmat(self, V):
+        return (V.mT * self.d).repeat(1, self.copies).mT
+
+    def _rmatmat(self, U):
+        return (U.mT.unflatten(1, (self.copies, -1)).sum(1) * self.d).mT
+
+
+def test_values_alone_that_lose_rank_where_the_left_basis_does_not_fit_say_what_to_do():
+    truth = torch.cat([line(2, 1, 10), torch.zeros(490, dtype=torch.float64)])
+    A, k = Tall(truth, 40), 20
+    size = Footprint(20000, 500, k, 8, 1, False)
+    memory = size.beside_bases(8) + 40 * size.values_column
+    options = {"memory": memory, "method": "golub-kahan", "vectors": False, "block_size": 8}
+    chosen = plan(A.shape, 8, k, **options)
+    assert chosen.values_size >= k + 16
+    assert chosen.max_size < k
+    with pytest.raises(ArgumentError, match="cannot hold k=20"):
+        svds(A, k, **options)
+
+
+def test_no_room_for_any_left_vector_is_not_room_for_all():
+    truth = torch.cat([line(2, 1, 10), torch.zeros(490, dtype=torch.float64)])
+    A, k = Tall(truth, 200), 20
+    size = Footprint(100_000, 500, k, 8, 1, False)
+    memory = size.beside_bases(8) + 40 * size.values_column
+    options = {"memory": memory, "method": "golub-kahan", "vectors": False, "block_size": 8}
+    assert plan(A.shape, 8, k, **options).max_size == 0
+    with pytest.raises(ArgumentError):
+        svds(A, k, **options)
+
+
+def test_costs_are_plain_numbers():
+    assert dataclasses.astuple(ProductCost(1.0, 2.0)) == (1.0, 2.0)

@@ -1,0 +1,73 @@
+import dataclasses
+
+import pytest
+import torch
+
+from jvpsvd import MatrixOperator
+from jvpsvd.svd.basis import GrowingColumns
+from jvpsvd.svd.memory import Footprint, in_words, physical_memory
+
+SIZE = Footprint(long=1000, short=100, k=10, itemsize=4, batch=1, vectors=True)
+
+
+@pytest.mark.parametrize("itemsize", [4, 8])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_column_is_what_the_bases_store(itemsize, batch):
+    size = dataclasses.replace(SIZE, itemsize=itemsize, batch=batch)
+    dtype = torch.float32 if itemsize == 4 else torch.float64
+    A = MatrixOperator(torch.ones(batch, 1000, 100, dtype=dtype))
+    stored = []
+    for length in (100, 100, 1000):
+        basis = GrowingColumns(length, 1, 1, A)
+        basis.append(torch.ones(batch, length, 1, dtype=dtype))
+        stored.append(basis.block.untyped_storage().nbytes())
+    assert size.column == sum(stored)
+    assert size.values_column == sum(stored[:2])
+
+
+def test_values_alone_take_less():
+    bare = dataclasses.replace(SIZE, vectors=False)
+    assert bare.result == 100 * 10 * 4
+    assert bare.result < SIZE.result == 1100 * 10 * 4
+    assert bare.beside_bases(8) <= SIZE.beside_bases(8)
+    assert bare.exact() < SIZE.exact()
+
+
+@pytest.mark.parametrize("part", ["result", "column", "values_column"])
+def test_a_batch_takes_as_much_as_its_matrices(part):
+    five = dataclasses.replace(SIZE, batch=5)
+    assert getattr(five, part) == 5 * getattr(SIZE, part)
+
+
+def test_wider_blocks_and_more_triplets_take_more():
+    assert SIZE.beside_bases(64) > SIZE.beside_bases(8)
+    assert dataclasses.replace(SIZE, k=50).beside_bases(1) > SIZE.beside_bases(1)
+    assert SIZE.subspace(40) > SIZE.subspace(20) > SIZE.result
+
+
+def test_the_exact_method_holds_the_matrix():
+    assert SIZE.exact() > 1000 * 100 * 4
+    wide = dataclasses.replace(SIZE, itemsize=8)
+    assert wide.exact() > 3 * 1000 * 100 * 8
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (5 << 20, "5.0 MiB"),
+        ((1 << 30) - 1, "1024.0 MiB"),
+        (1 << 30, "1.0 GiB"),
+        (3 << 40, "3.0 TiB"),
+        (5000 << 40, "5000.0 TiB"),
+    ],
+)
+def test_sizes_in_words(size, text):
+    assert in_words(size) == text
+
+
+def test_this_machine_has_memory():
+    assert physical_memory() > 1 << 28
