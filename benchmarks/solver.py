@@ -1,206 +1,272 @@
-"""`svds` against its floor, against SciPy's ARPACK, and a batch against one solve after another.
+"""`svds` against its floor, against ARPACK, and a batch against one solve after another.
 
-    python -m benchmarks.solver [-k 500] [--tol 1e-4] [--depths output,_blocks.15] [--block N]
-                                [--also-blocks 4] [--arpack-depth output] [--skip-arpack]
-                                [--json FILE]
+    python -m benchmarks.solver [-k 500] [--tol 1e-4] [--skip-arpack] [--json FILE]
 
-Everything runs in one process, on the Jacobian of EfficientNet-Lite0 with its ImageNet weights at
-a photo, in float32, with glibc told to keep freed memory, for us and for our peers:
-
-1. Depths. Each method against its floor: k batched JVPs and k batched VJPs at the best chunk, what
-   k triplets would cost if their vectors were known. Products are counted as a multiple of these
-   2k, the certificate's included. A derivative is recorded once for all solves; that is printed on
-   its own and in no other figure. Dense algebra is all that is not a product.
-2. ARPACK, through `scipy.sparse.linalg.svds` at the same k and tol, on our operator and on a
-   torch.func operator as one would write it by hand, one vector at a time.
-3. Batch: 16 small Jacobians in lock step against a loop, from the function to the result.
-4. Warm starts: products with `start=` against those without.
-
-The targets are for k = 500 and tol = 1e-4. What takes less than 5 s is the median of 3 runs.
+All sides run in one process on the Jacobian of EfficientNet-Lite0 at an ImageNet photo. The floor
+is the time of k batched JVPs and k batched VJPs at the best chunk: what k triplets would cost if
+their vectors were known. Products are given as a multiple of these 2k.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import json
+import platform
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import scipy.sparse.linalg as sla
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.measuring import (
-    ROUNDS,
-    SHORT,
-    Report,
-    Watches,
-    machine,
-    median_seconds,
-    operator,
-    recorded,
-    seconds,
-    watched,
-)
-from benchmarks.peers import against_arpack, batches
-from jvpsvd import JacobianOperator, SVDResult, svds
-from jvpsvd.networks import OUTPUT
-from jvpsvd.operators import LinearMap, keep_freed_memory
+from jvpsvd import JacobianOperator, SVDResult, as_scipy, layer_map, svds
+from jvpsvd.data import decode_photo, demo_photos
+from jvpsvd.networks import load_model
+from jvpsvd.operators import keep_freed_memory
+from jvpsvd.svd import factorization
 
-MOST_PRODUCTS = {OUTPUT: 1.2, "_blocks.15": 1.6}
-CHUNKS, FLOOR_VECTORS = (4, 8, 16, 32), 32
-WARM_K = 50
+TARGETS = {"output": 1.2, "_blocks.15": 1.6}
+CHUNKS = (4, 8, 16, 32)
 
 
-def floor(report: Report, linear_map: LinearMap, k: int) -> float:
-    """Return the time of k JVPs and k VJPs, each at its best chunk."""
-    best = {"JVP": (float("inf"), 0), "VJP": (float("inf"), 0)}
-    for chunk in CHUNKS:
-        J = operator(linear_map, chunk)
-        V, U = (torch.randn(FLOOR_VECTORS, size).T for size in reversed(J.shape))
-        for name, spent in (
-            ("JVP", median_seconds(lambda J=J, V=V: J @ V)),
-            ("VJP", median_seconds(lambda J=J, U=U: J.T @ U)),
-        ):
-            best[name] = min(best[name], (spent / FLOOR_VECTORS, chunk))
-    report.of("floor")
-    for name, (each, chunk) in best.items():
-        report.figure(f"{name} at its best chunk", each, f"{1e3 * each:.1f} ms (chunk {chunk})")
-    least = k * sum(each for each, _ in best.values())
-    report.figure(f"{k} of each", least, f"{least:.2f} s")
+class Stopwatch:
+    """Seconds spent in a function that it wraps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timing(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `work`, its time added to the watch."""
+
+        def timed(*args: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return work(*args)
+            finally:
+                self.seconds += time.perf_counter() - began
+
+        return timed
+
+
+def seconds(work: Callable[[], object], rounds: int = 3) -> float:
+    """Return the least time of a few rounds."""
+    least = float("inf")
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        least = min(least, time.perf_counter() - began)
     return least
 
 
-def solve(
+def jacobian(depth: str, photo: int = 0, chunk: int | None = None) -> JacobianOperator:
+    model, shown = load_model("efficientnet-lite0"), demo_photos()[photo]
+    x = decode_photo(shown.file.read_bytes(), model.photo_input)
+    f, z = (model.module, x) if depth == "output" else layer_map(model.module, x, to=depth)
+    J = JacobianOperator(f, z, chunk=chunk)
+    J.matvec(torch.zeros(J.shape[1]))
+    J.rmatvec(torch.zeros(J.shape[0]))
+    return J
+
+
+def floor(depth: str, k: int) -> float:
+    """Return the time of k JVPs and k VJPs, each at its best chunk."""
+    best = [float("inf")] * 2
+    for chunk in CHUNKS:
+        J = jacobian(depth, chunk=chunk)
+        V, U = (torch.randn(32, size).T for size in reversed(J.shape))
+        for side, work in enumerate((lambda J=J, V=V: J @ V, lambda J=J, U=U: J.T @ U)):
+            best[side] = min(best[side], seconds(work) / 32)
+    print(f"  floor: {1e3 * best[0]:.1f} ms a JVP, {1e3 * best[1]:.1f} ms a VJP, best of {CHUNKS}")
+    return k * sum(best)
+
+
+def verdict(value: float, target: float) -> str:
+    return f"{value:.3g} (target {target:g}, {'met' if value <= target else 'missed'})"
+
+
+def solve_timed(
     J: JacobianOperator, k: int, tol: float, method: str, block: int | None
-) -> tuple[SVDResult, Watches]:
-    """Return the solve of median length, of one if it is long."""
-    runs: list[tuple[SVDResult, Watches]] = []
-    while len(runs) < (ROUNDS if not runs or runs[0][0].seconds < SHORT else 1):
-        with watched(J) as watches:
-            result = svds(J, k, tol=tol, method=method, block_size=block, on_unconverged="ignore")
-        runs.append((result, watches))
-    middle = statistics.median_low(result.seconds for result, _ in runs)
-    return next(run for run in runs if run[0].seconds == middle)
+) -> tuple[SVDResult, dict[str, float]]:
+    inside, projected = Stopwatch(), Stopwatch()
+    for name in ("_matmat", "_rmatmat"):
+        setattr(J, name, inside.timing(getattr(type(J), name).__get__(J)))
+    plain = factorization.dense_svd
+    factorization.dense_svd = projected.timing(plain)
+    try:
+        result = svds(J, k, tol=tol, method=method, block_size=block, on_unconverged="ignore")
+    finally:
+        factorization.dense_svd = plain
+    wall = result.seconds
+    return result, {
+        "products": result.products.total / (2 * k),
+        "seconds": wall,
+        "dense": 1 - inside.seconds / wall,
+        "looks": projected.seconds / wall,
+        "residual": float(result.residuals.max() / result.s[0]),
+        "converged": int(result.converged.sum()),
+    }
 
 
-def show(report: Report, k: int, run: tuple[SVDResult, Watches], least: float, most: float) -> None:
-    result, watches = run
-    spent, wall = result.products, result.seconds
-    ratio, certificate = spent.total / (2 * k), result.certificate
-    inside = watches.forward.seconds + watches.reverse.seconds
-    share, looks = 1 - inside / wall, watches.projected.seconds / wall
-    residual = float(result.residuals.max() / result.s[0])
-    report.figure(
-        "products / 2k",
-        ratio,
-        f"{ratio:.3f} ({spent.forward} forward, {spent.reverse} reverse)",
-        at_most=most,
+def depths(k: int, tol: float, report: dict[str, Any]) -> None:
+    for depth, target in TARGETS.items():
+        J = jacobian(depth)
+        print(f"\n{depth}: {J.shape[0]} x {J.shape[1]}, k = {k}, tol = {tol:g}, chunk {J.chunk}")
+        least = floor(depth, k)
+        exact: Tensor | None = None
+        for method, block in (("auto", None), ("golub-kahan", None), ("golub-kahan", 4)):
+            result, row = solve_timed(J, k, tol, method, block)
+            name = f"{method} ({result.method}, block {result.plan.block_size})"
+            print(
+                f"  {name:34} {row['seconds']:6.1f} s, products / 2k "
+                f"{verdict(row['products'], target)}\n"
+                f"      wall / floor {verdict(row['seconds'] / least, 2.0)}, dense algebra "
+                f"{verdict(row['dense'], 0.2)}, looks {verdict(row['looks'], 0.05)}\n"
+                f"      {row['converged']} converged, residual {row['residual']:.0e} s1, "
+                f"{'sound and complete' if result.certificate.complete else 'NOT COMPLETE'}"
+            )
+            if result.method == "exact":
+                exact = result.s
+            elif exact is not None:
+                off = float((result.s - exact).abs().max() / exact[0])
+                print(f"      values differ from the exact ones by {off:.0e} s1")
+            report[f"{depth}, {name}"] = {**row, "floor": least}
+            if method == "auto" and result.method != "exact":
+                report[f"{depth}, auto"] = report.pop(f"{depth}, {name}")
+
+
+def arpack(k: int, tol: float, report: dict[str, Any]) -> None:
+    print(f"\nARPACK, output, k = {k}, tol = {tol:g}")
+    J = jacobian("output")
+    ours = min(
+        (svds(J, k, tol=tol, method=method) for method in ("auto", "golub-kahan")),
+        key=lambda result: result.seconds,
     )
-    report.figure("wall", wall, f"{wall:.2f} s")
-    report.figure("wall / floor", wall / least, f"{wall / least:.2f}", at_most=2.0)
-    report.figure("inside products", inside, f"{inside:.2f} s")
-    for name, watch, count in (
-        ("JVP", watches.forward, spent.forward),
-        ("VJP", watches.reverse, spent.reverse),
+    model = load_model("efficientnet-lite0").module
+    x, shape = J.point, J.value.shape
+    pull = torch.func.vjp(model, x)[1]
+    calls = [0]
+
+    def forward(v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        calls[0] += 1
+        direction = torch.from_numpy(np.ascontiguousarray(v)).reshape(x.shape)
+        return torch.func.jvp(model, (x,), (direction,))[1].flatten().numpy()
+
+    def reverse(u: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        calls[0] += 1
+        direction = torch.from_numpy(np.ascontiguousarray(u)).reshape(shape)
+        return pull(direction)[0].flatten().numpy()
+
+    by_hand = sla.LinearOperator(J.shape, matvec=forward, rmatvec=reverse, dtype=np.float32)
+    for name, operator, target in (
+        ("on our operator", as_scipy(J), 5.0),
+        ("on torch.func by hand", by_hand, 10.0),
     ):
-        each = watch.seconds / count
-        report.figure(f"per {name}", each, f"{1e3 * each:.1f} ms")
-    report.figure("share of dense algebra", share, f"{100 * share:.1f} %", at_most=0.2)
-    report.figure("share of projected SVDs", looks, f"{100 * looks:.1f} %", at_most=0.05)
-    report.figure("worst residual / s1", residual, f"{residual:.1e}", at_most=result.tol)
-    done = int(result.converged.sum())
-    report.figure("converged", done, f"{done} of {k}", at_least=k)
-    for name, held in (("sound", certificate.sound), ("complete", certificate.complete)):
-        report.figure(name, float(held), "yes" if held else "NO", at_least=1)
-
-
-def depth(report: Report, name: str, options: argparse.Namespace) -> None:
-    k, tol = options.k, options.tol
-    maps: list[LinearMap] = []
-    recording = seconds(lambda: maps.extend(recorded(name, 0)))
-    J = operator(maps[0])
-    m, n = J.shape
-    report.section(f"{name}: {m} x {n}, k = {k}, tol = {tol:g}, chunk {J.chunk}")
-    report.of("recording")
-    report.figure("model, photo, recording", recording, f"{recording:.1f} s")
-    least = floor(report, maps[0], k)
-    methods = [("auto", None)] if name == OUTPUT else []
-    methods += [("golub-kahan", b) for b in (options.block, *options.also_blocks)]
-    exact: Tensor | None = None
-    for method, block in methods:
-        run = solve(J, k, tol, method, block)
-        result = run[0]
-        chosen = f" ({result.method})" if method == "auto" else ""
-        report.of(f"{method}{chosen}, block {result.plan.block_size}")
-        show(report, k, run, least, MOST_PRODUCTS.get(name, float("inf")))
-        if result.method == "exact":
-            exact = result.s
-        elif name == OUTPUT:
-            if exact is None:
-                exact = svds(J, k, tol=tol, method="exact", on_unconverged="ignore").s
-            off = float((result.s - exact).abs().max() / exact[0])
-            report.figure("values off the exact ones", off, f"{off:.1e} s1", at_most=tol)
-    floor(report, maps[0], k)  # again: whether the machine changed speed in between
-    report.save()
-
-
-def warm_starts(report: Report, tol: float) -> None:
-    report.section(f"Warm starts, {OUTPUT}, k = {WARM_K}, method golub-kahan")
-    J, other = (operator(linear_map) for linear_map in recorded(OUTPUT, 0, 1))
-
-    def products(
-        A: JacobianOperator, tol: float, start: SVDResult | None = None
-    ) -> tuple[SVDResult, str]:
-        result = svds(
-            A, WARM_K, tol=tol, method="golub-kahan", start=start, on_unconverged="ignore"
+        before, calls[0] = J.products.total, 0
+        began = time.perf_counter()
+        values = sla.svds(operator, k=k, tol=tol, solver="arpack")[1]
+        wall = time.perf_counter() - began
+        spent = calls[0] or J.products.total - before
+        off = np.abs(np.sort(values)[::-1] - ours.s.numpy()).max() / float(ours.s[0])
+        ratio = wall / ours.seconds
+        met = "met" if ratio >= target else "missed"
+        print(
+            f"  {name:22} {wall:6.1f} s, {spent / (2 * k):.2f} x 2k products; ours ({ours.method}) "
+            f"{ours.seconds:.1f} s: {ratio:.1f} times faster (target {target:g}, {met}); values "
+            f"differ by {off:.0e} s1"
         )
-        done, worst = int(result.converged.sum()), float(result.residuals.max() / result.s[0])
-        return result, f"{result.products.total} ({done} converged, residual {worst:.0e} s1)"
+        report[f"arpack {name}"] = {"seconds": wall, "ours": ours.seconds, "ratio": ratio}
 
-    cases = (
-        ("the same photo, from 1e-2 to 1e-6", J, 1e-2, 1e-6),
-        ("photo 2 from photo 1", other, tol, tol),
-    )
-    for name, A, early, late in cases:
-        first, spent = products(J, early)
-        cold, alone = products(A, late)
-        warm, after = products(A, late, first)
-        saved = 1 - warm.products.total / cold.products.total
-        report.of(name)
-        report.figure(f"the start, tol {early:g}", first.products.total, spent)
-        report.figure(f"cold, tol {late:g}", cold.products.total, alone)
-        report.figure(f"warm, tol {late:g}", warm.products.total, after)
-        report.figure("saved", saved, f"{100 * saved:.0f} %")
-    report.save()
+
+def perceptron(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(784, 256), nn.Tanh(), nn.Linear(256, 64)).eval()
+
+
+def convolutions(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Unflatten(0, (1, 28, 28)),
+        nn.Conv2d(1, 8, 3, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2),
+        nn.ReLU(),
+        nn.Flatten(0),
+        nn.Linear(576, 32),
+    ).eval()
+
+
+def batches(tol: float, report: dict[str, Any]) -> None:
+    print("\n16 small Jacobians at once, k = 20, operators and their recording included")
+    X = torch.randn(16, 784, generator=torch.Generator().manual_seed(0))
+    for make in (perceptron, convolutions):
+        for method in ("auto", "golub-kahan"):
+            for seed in (0, 1):  # the first is a warm-up: imports of torch's own
+                f = make(seed)
+                began = time.perf_counter()
+                batch = JacobianOperator(f, X, batch_dims=1)
+                together = svds(batch, 20, tol=tol, method=method)
+                half = time.perf_counter()
+                alone = [svds(JacobianOperator(f, x), 20, tol=tol, method=method) for x in X]
+                end = time.perf_counter()
+            ratio = (end - half) / (half - began)
+            off = max(float((one.s - together.s[i]).abs().max()) for i, one in enumerate(alone))
+            singles = [JacobianOperator(f, x) for x in X]
+            for J in singles:
+                J.rmatvec(torch.zeros(J.shape[0]))
+            one = seconds(lambda b=batch, m=method: svds(b, 20, tol=tol, method=m))
+            many = seconds(lambda s=singles, m=method: [svds(J, 20, tol=tol, method=m) for J in s])
+            met = "met" if ratio >= 5 else "missed"
+            print(
+                f"  {make.__name__:12} {together.method:12} {1e3 * (half - began):6.0f} ms against "
+                f"{1e3 * (end - half):6.0f} ms: {ratio:.1f} times faster (target 5, {met}), "
+                f"recorded before {many / one:.1f} times; values differ by {off:.0e}"
+            )
+            report[f"batch {make.__name__} {together.method}"] = {
+                "ratio": ratio,
+                "recorded before": many / one,
+            }
+
+
+def warm_starts(report: dict[str, Any]) -> None:
+    print("\nWarm starts, output, k = 50, method golub-kahan")
+    J, other = jacobian("output"), jacobian("output", photo=1)
+    near = svds(J, 50, tol=1e-2, method="golub-kahan")
+    for name, operator, tol in (
+        ("same photo, tol 1e-2 to 1e-5", J, 1e-5),
+        ("another photo, tol 1e-4", other, 1e-4),
+    ):
+        cold, warm = (
+            svds(operator, 50, tol=tol, method="golub-kahan", start=start) for start in (None, near)
+        )
+        spent = cold.products.total, warm.products.total
+        print(f"  {name:30} {spent[0]} products cold, {spent[1]} warm")
+        report[f"warm start, {name}"] = {"cold": spent[0], "warm": spent[1]}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-k", type=int, default=500)
     parser.add_argument("--tol", type=float, default=1e-4)
-    parser.add_argument("--depths", default=",".join(MOST_PRODUCTS), help="with commas between")
-    parser.add_argument("--block", type=int, help="vectors per step; the solver's own choice")
-    parser.add_argument("--also-blocks", type=int, nargs="*", default=[4])
     parser.add_argument("--skip-arpack", action="store_true")
-    parser.add_argument("--arpack-depth", default=OUTPUT)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    kept = keep_freed_memory()
-    report = Report({key: str(value) for key, value in vars(options).items()}, options.json)
-    print(", ".join(f"{key} {value}" for key, value in machine().items()))
-    print(f"freed memory kept: {'yes' if kept else 'no, this C library is not glibc'}")
-    if (options.k, options.tol) != (500, 1e-4):
-        print("the targets are for k = 500 and tol = 1e-4")
-    for name in filter(None, options.depths.split(",")):
-        depth(report, name, options)
-    batches(report)
-    report.save()
-    warm_starts(report, options.tol)
-    if not options.skip_arpack:
-        against_arpack(report, options.arpack_depth, options.k, options.tol)
-    report.summary()
-    report.save()
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    report: dict[str, Any] = {}
+    batches(arguments.tol, report)
+    warm_starts(report)
+    depths(arguments.k, arguments.tol, report)
+    if not arguments.skip_arpack:
+        arpack(arguments.k, arguments.tol, report)
+    if arguments.json:
+        report["machine"] = {
+            "torch": torch.__version__,
+            "processor": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+        }
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

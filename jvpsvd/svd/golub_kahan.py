@@ -118,7 +118,7 @@ class _Run:
         self._limit = n if size is None else min(n, size)
         if self._limit < k:
             raise ArgumentError(
-                f"bases of {self._limit} columns cannot hold k={k} triplets; raise max_size"
+                f"bases of {self._limit} columns cannot hold k={k} triplets; raise memory"
             )
         self._state = Factorization(
             A,

@@ -10,7 +10,7 @@ from jvpsvd.errors import ArgumentError
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 # Blocks that a step holds beside the bases: the product, its copy, and it made orthonormal.
-_BLOCKS_OF_A_STEP, _FEW = 8, 4
+_BLOCKS_OF_A_STEP, _FEW = 6, 4
 # Measuring sums in float64, part by part: parts of at most this many bytes, or a few columns.
 _MEASURING_COLUMNS, _MEASURING = 4, 1 << 27
 
@@ -50,10 +50,10 @@ class Footprint:
     def beside_bases(self, block_size: int) -> int:
         """What Golub–Kahan holds beside its bases: the blocks of a step, later the result.
 
-        Random columns widen the last steps, at most to two blocks and a few columns.
+        Random columns widen the last steps.
         """
         both = self.batch * (self.long + self.short) * self.itemsize
-        step = _BLOCKS_OF_A_STEP * (2 * block_size + _FEW) * both
+        step = _BLOCKS_OF_A_STEP * (block_size + _FEW) * both
         whole = 4 * 8 * self.k * self.batch * (self.long + self.short)
         return max(step, self.result + max(_MEASURING_COLUMNS * both, min(_MEASURING, whole)))
 

@@ -209,7 +209,7 @@ def _factor(W: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     lengths = squares.flip(-1)[..., :most].clamp_min(0).sqrt()
     Y = Y.flip(-1)[..., :most]
     kept = lengths > _as_column(floor, lengths)
-    block = columns(W.new_empty(*W.shape[:-1], most))
+    block = W.new_empty(*W.shape[:-2], most, W.shape[-2]).mT
     turn = Y * torch.where(kept, 1 / lengths, 0.0)[..., None, :]
     for part in _parts(W):
         block[..., part, :] = (turn.mT @ W[..., part, :].mT.double()).mT

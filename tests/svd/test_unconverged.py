@@ -47,7 +47,7 @@ def test_whatever_the_memory_restarts_end_at_the_same_values(columns):
     result = svds(
         Diagonal(TRUTH), K, tol=1e-6, method="golub-kahan", memory=memory, on_unconverged="ignore"
     )
-    assert result.plan.max_size == columns
+    assert result.plan.max_size <= columns  # fewer where growing must hold old and new
     assert result.converged.all()
     assert_truthful(result, TRUTH, (N, N))
 
