@@ -61,7 +61,7 @@ class AdaptiveRank:
                 "the matrices of a batch have ranks of their own; search them one at a time"
             )
         n = A.shape[-1]
-        limit = min(n, self.max_size or n)
+        limit = n if self.max_size is None else min(n, self.max_size)
         width = min(self.width, limit)
         state = Factorization(
             A, block_size=width, seed=self.seed, capacity=min(limit, 4 * width), most=limit

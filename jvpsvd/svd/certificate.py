@@ -12,7 +12,8 @@ from jvpsvd.svd.products import longest_product
 from jvpsvd.svd.triplets import Triplets, column_lengths, worst_orthonormality
 
 _MIXTURES = 2
-# Rounding in a fresh product of a long combination of vectors, in units of eps · s₁ · √k.
+# Rounding in a fresh product of a long combination of vectors, in units of
+# eps · s₁ · √(k + 15): at k = 1 a vector is itself a combination of many.
 _ROUNDING, _TERMS = 10.0, 15
 
 

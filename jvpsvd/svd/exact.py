@@ -18,7 +18,7 @@ from jvpsvd.svd.triplets import Evidence, Triplets, column_lengths, residual_len
 
 # Up to this many entries the matrix is widened to float64 and decomposed as it stands.
 _DIRECT_ENTRIES = 1 << 22
-_ROWS_AT_ONCE = 1 << 14
+_ENTRIES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,9 @@ def _decompose(matrix: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     # float32 one would lose every value under 3e-4 s₁.
     n = matrix.shape[-1]
     gram = torch.zeros(*matrix.shape[:-2], n, n, dtype=torch.float64, device=matrix.device)
-    for start in range(0, matrix.shape[-2], _ROWS_AT_ONCE):
-        part = matrix[..., start : start + _ROWS_AT_ONCE, :].double()
+    rows = max(1, _ENTRIES_AT_ONCE // (n * (matrix.shape[0] if matrix.ndim > 2 else 1)))
+    for start in range(0, matrix.shape[-2], rows):
+        part = matrix[..., start : start + rows, :].double()
         gram += part.mT @ part
     squares, vectors = torch.linalg.eigh(gram)
     s = squares.flip(-1)[..., :k].clamp_min(0).sqrt().to(dtype)

@@ -38,8 +38,8 @@ class Ritz:
     estimates: Tensor
     """(j,) lengths of A' u − s v that the recurrence predicts (A v − s u is 0 there)."""
 
-    def select(self, index: Tensor) -> Ritz:
-        """Return those of these matrices of a batch."""
+    def select(self, index: Tensor | int) -> Ritz:
+        """Return those of these matrices of a batch, or of one."""
         return Ritz(self.s[index], self.left[index], self.right[index], self.estimates[index])
 
 
@@ -260,23 +260,20 @@ class Factorization:
         return Ritz(s[..., :k], left[..., :k], right[..., :k, :].mT, estimates)
 
     def triplets(
-        self, ritz: Ritz, index: Tensor | None = None
+        self, ritz: Ritz, matrix: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        """Return (s, residuals, U, V) of Ritz triplets, of these matrices of a batch or of all.
+        """Return (s, residuals, U, V) of Ritz triplets, of one matrix of a batch or of all.
 
         Measured with the products kept: A' U is there as it was multiplied; of A V only its
         measured distance from U B is.
         """
-        bases = (self.V, self.AtU, None if self._U is None else self._U.block)
-        if index is not None:
-            there = index.to(self.V.device)
-            bases = (
-                bases[0][there],
-                bases[1][there],
-                None if bases[2] is None else bases[2][there],
-            )
-            ritz = ritz.select(index)
-        return _measured(ritz, *bases, self._defect if index is None else self._defect[index])
+        U = None if self._U is None else self._U.block
+        if matrix is None:
+            return _measured(ritz, self.V, self.AtU, U, self._defect)
+        i = matrix
+        return _measured(
+            ritz.select(i), self.V[i], self.AtU[i], None if U is None else U[i], self._defect[i]
+        )
 
     def select(self, index: Tensor) -> None:
         """Keep these matrices of the batch only."""

@@ -215,30 +215,38 @@ class _Run:
 
     def _finish(self, ritz: Ritz, done: list[int], complete: bool, evidence: str) -> None:
         """Measure the triplets of these matrices and let them go."""
-        state = self._state
-        index = None if len(done) == len(self._matrices) else torch.tensor(done)
-        s, residuals, U, V = state.triplets(ritz, index)
-        projected = state.B.reshape(-1, state.size, state.size)
-        known = []
-        for i, (_, values, estimates) in enumerate(self._each(ritz)):
-            if i in done:
-                sure = self._k if complete else self._trusted(values, estimates)
-                norms = self._norms(i, projected[i])
-                known.append(Evidence(*norms[:2], complete, evidence, sure, norms[2]))
-        places = [self._matrices[i].place for i in done]
-        self._found.add(places, Triplets(s, residuals, U, V, tuple(known)))
+        known = {i: self._evidence(i, ritz, complete, evidence) for i in done}
+        if len(done) == len(self._matrices):
+            s, residuals, U, V = self._state.triplets(ritz)
+            places = [matrix.place for matrix in self._matrices]
+            self._found.add(places, Triplets(s, residuals, U, V, tuple(known.values())))
+        else:
+            # One by one: a part of a basis would be a copy of it.
+            for i in done:
+                s, residuals, U, V = self._state.triplets(ritz, i)
+                one = Triplets(s, residuals, U, V, (known[i],))
+                self._found.add([self._matrices[i].place], one)
         self._matrices = [matrix for i, matrix in enumerate(self._matrices) if i not in done]
+
+    def _evidence(self, i: int, ritz: Ritz, complete: bool, evidence: str) -> Evidence:
+        """Return what is known of matrix i beside its triplets."""
+        _, s, estimates = self._each(ritz)[i]
+        state = self._state
+        B = state.B.reshape(-1, state.size, state.size)[i]
+        if state.exhausted:
+            return Evidence(float((B**2).sum()), 0.0, complete, evidence, self._k, 0.0)
+        outside = B[:, self._anchor :]
+        return Evidence(
+            fro2=float(self._fro2[0][i]),
+            fro2_error=float(self._fro2[1][i]),
+            complete=complete,
+            evidence=evidence,
+            trusted=self._k if complete else self._trusted(s, estimates),
+            epsilon=float(torch.linalg.matrix_norm(outside, 2)) if outside.numel() else math.nan,
+        )
 
     def _trusted(self, s: Tensor, estimates: Tensor) -> int:
         return trusted(s, estimates, self._tol, self._solver.block_size, self._A.dtype)
-
-    def _norms(self, i: int, B: Tensor) -> tuple[float, float, float]:
-        """Return ‖A‖²_F, its standard error and ‖A − A V V'‖₂ of matrix i, U'AV = B."""
-        if self._state.exhausted:
-            return float((B**2).sum()), 0.0, 0.0
-        outside = B[:, self._anchor :]
-        epsilon = float(torch.linalg.matrix_norm(outside, 2)) if outside.numel() else math.nan
-        return float(self._fro2[0][i]), float(self._fro2[1][i]), epsilon
 
     def _is_full(self) -> bool:
         """Whether the next block does not fit."""

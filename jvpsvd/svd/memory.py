@@ -10,7 +10,7 @@ from jvpsvd.errors import ArgumentError
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 # Blocks that a step holds beside the bases: the product, its copy, and it made orthonormal.
-_BLOCKS_OF_A_STEP, _FEW = 6, 4
+_BLOCKS_OF_A_STEP, _FEW = 8, 4
 # Measuring sums in float64, part by part: parts of at most this many bytes, or a few columns.
 _MEASURING_COLUMNS, _MEASURING = 4, 1 << 27
 
@@ -84,10 +84,10 @@ def without_growth(fits: int, k: int, block_size: int) -> int:
     """Return the columns that bases may get to where so many fit: growing holds old and new.
 
     >>> without_growth(100, 40, 8), without_growth(1000, 40, 8)
-    (100, 600)
+    (100, 500)
     """
     usual = 2 * (k + block_size)
-    return fits if fits <= 2 * usual else max(2 * usual, fits * 3 // 5)
+    return fits if fits <= 2 * usual else max(2 * usual, fits // 2)
 
 
 def parse_memory(memory: int | str) -> int:

@@ -11,14 +11,21 @@ import numpy as np
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd.arguments import whole_number
 from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
-from jvpsvd.svd.memory import Footprint, in_words, parse_memory, physical_memory, without_growth
+from jvpsvd.svd.memory import (
+    Footprint,
+    in_words,
+    parse_memory,
+    physical_memory,
+    reserved,
+    without_growth,
+)
 from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
 
 Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact"]
 METHODS = ("auto", "golub-kahan", "randomized", "exact")
 
-# Columns that block Golub–Kahan needs per wanted triplet at tol 1e-4: 1.25 on the steep spectra of
-# logits, 1.73 in the middle of EfficientNet-Lite0, 3.2 on the flat ones of early convolutions.
+# Columns that block Golub–Kahan needs per wanted triplet at tol 1e-4, about: 1.25 at the logits of
+# EfficientNet-Lite0 and 1.73 in its middle (benchmarks/solver.py); more where spectra are flat.
 _COLUMNS_PER_TRIPLET, _PER_DECADE = 1.8, 0.05
 # A block should be small beside k, and no wider than what costs less per vector.
 _BLOCK_SIZE, _SMALL_BLOCK_SIZE, _SMALL_K = 16, 8, 128
@@ -39,7 +46,7 @@ class Plan:
     predicted_products: int
     """Forward and reverse products together, of each matrix of a batch."""
     predicted_bytes: int
-    """Peak memory of bases, their products and the result."""
+    """Peak memory of bases and result; those that outgrow what is reserved may take the budget."""
     reason: str
     """Why this method, in words."""
     values_size: int = 0
@@ -145,7 +152,7 @@ def plan(
         width,
         min(short, fits),
         2 * size,
-        beside + min(size, fits if vectors else values_fit) * column,
+        beside + reserved(min(short, fits if vectors else values_fit), k, width) * column,
         reason,
         values_size=min(short, values_fit),
         predicted_seconds=seconds[1] if seconds else None,

@@ -100,7 +100,7 @@ def svds(
     k = int(k)
     m, n = operator.shape[-2:]
     tall = operator if m >= n else operator.T
-    near = None if start is None else starting_vectors(start, operator)
+    near = None if start is None else _starting_vectors(start, operator)
     with torch.no_grad(), reporting(progress) as report:
         if search is not None:
             found = dataclasses.replace(search, max_size=chosen.max_size, seed=seed)
@@ -150,7 +150,7 @@ def svds(
     return result
 
 
-def starting_vectors(start: SVDResult | Tensor, A: LinearOperator) -> Tensor:
+def _starting_vectors(start: SVDResult | Tensor, A: LinearOperator) -> Tensor:
     """Return the vectors of the shorter side of A that an earlier result holds.
 
     Raises:
