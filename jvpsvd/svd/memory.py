@@ -50,12 +50,13 @@ class Footprint:
     def beside_bases(self, block_size: int) -> int:
         """What Golub–Kahan holds beside its bases: the blocks of a step, later the result.
 
-        Random columns widen the last steps.
+        Random columns widen the last steps. Of a batch, results are held while others go on.
         """
         both = self.batch * (self.long + self.short) * self.itemsize
         step = _BLOCKS_OF_A_STEP * (block_size + _FEW) * both
         whole = 4 * 8 * self.k * self.batch * (self.long + self.short)
-        return max(step, self.result + max(_MEASURING_COLUMNS * both, min(_MEASURING, whole)))
+        measuring = self.result + max(_MEASURING_COLUMNS * both, min(_MEASURING, whole))
+        return max(step, measuring) if self.batch == 1 else step + measuring
 
     def exact(self) -> int:
         """The matrix, its factors, the images of the right vectors, and the result."""

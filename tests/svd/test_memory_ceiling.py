@@ -122,7 +122,7 @@ def test_bases_that_grow():
 
 def test_a_batch():
     found = solve_under_ceiling(
-        long=250_000, batch=[4], k=20, decades=12, memory="0.75GiB", **GOLUB_KAHAN
+        long=250_000, batch=[4], k=20, decades=12, memory="1GiB", **GOLUB_KAHAN
     )
     assert found["converged"] == 80
     assert_kept(found)
