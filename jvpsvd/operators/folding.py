@@ -10,10 +10,11 @@ point.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
+
+from jvpsvd.operators.graphs import erase, placeholder_for, replace, shape_of
 
 _aten = torch.ops.aten
 _INPUT_ONLY = [True, False, False]
@@ -51,8 +52,8 @@ def _drop_constant_term(node: fx.Node, linear: set[fx.Node]) -> None:
         return
     terms = [arg for arg in node.args if isinstance(arg, fx.Node)]
     kept = [term for term in terms if term in linear]
-    if len(terms) == 2 and len(kept) == 1 and _shape(kept[0]) == _shape(node):
-        _replace(node, kept[0], linear)
+    if len(terms) == 2 and len(kept) == 1 and shape_of(kept[0]) == shape_of(node):
+        replace(node, kept[0], linear)
 
 
 def _scale_instead_of_batch_norm(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
@@ -60,7 +61,7 @@ def _scale_instead_of_batch_norm(graph: fx.Graph, node: fx.Node, linear: set[fx.
     gradient, _, weight, _, variance, _, _, training, eps, mask = node.args
     if training or mask != _INPUT_ONLY or not isinstance(variance, fx.Node):
         return
-    shape = _shape(gradient)
+    shape = shape_of(gradient)
     if shape is None or any(user.args[1] != 0 for user in node.users):
         return
     with graph.inserting_before(node):
@@ -74,8 +75,8 @@ def _scale_instead_of_batch_norm(graph: fx.Graph, node: fx.Node, linear: set[fx.
         product.meta["val"] = gradient.meta["val"] if isinstance(gradient, fx.Node) else None
         linear.add(product)
     for user in list(node.users):
-        _replace(user, product, linear)
-    _erase(node, linear)
+        replace(user, product, linear)
+    erase(node, linear)
 
 
 def _merge_scales(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
@@ -88,14 +89,14 @@ def _merge_scales(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
     if inner is None or len(inner_node.users) > 1:
         return
     t, a = inner
-    dims = len(_shape(t) or ())
-    if _shape(t) != _shape(node) or None in (_channels(a, dims), _channels(b, dims)):
+    dims = len(shape_of(t) or ())
+    if shape_of(t) != shape_of(node) or None in (_channels(a, dims), _channels(b, dims)):
         return
     with graph.inserting_before(node):
         scale = graph.call_function(_aten.mul.Tensor, (a, b))
-        scale.meta["val"] = _placeholder(_broadcast(_known_shape(a), _known_shape(b)))
+        scale.meta["val"] = placeholder_for(_broadcast(shape_of(a) or (), shape_of(b) or ()))
     node.args = (t, scale)
-    _erase(inner_node, linear)
+    erase(inner_node, linear)
 
 
 def _fold_into_convolution(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
@@ -107,11 +108,11 @@ def _fold_into_convolution(graph: fx.Graph, node: fx.Node, linear: set[fx.Node])
     if convolution.target is not _aten.convolution.default or len(convolution.users) > 1:
         return
     t, weight, bias, *rest = convolution.args
-    shape, transposed = _shape(node), rest[3]
+    shape, transposed = shape_of(node), rest[3]
     if weight in linear or bias is not None or transposed or shape is None:
         return
     channels = _channels(scale, len(shape))
-    if channels is None or channels != shape[1] or _shape(convolution) != shape:
+    if channels is None or channels != shape[1] or shape_of(convolution) != shape:
         return
     if not isinstance(weight, fx.Node):
         return
@@ -120,7 +121,7 @@ def _fold_into_convolution(graph: fx.Graph, node: fx.Node, linear: set[fx.Node])
         folded = graph.call_function(_aten.convolution.default, (t, scaled, bias, *rest))
         folded.meta["val"] = node.meta["val"]
         linear.add(folded)
-    _replace(node, folded, linear)
+    replace(node, folded, linear)
 
 
 def _fold_into_convolution_backward(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
@@ -133,8 +134,8 @@ def _fold_into_convolution_backward(graph: fx.Graph, node: fx.Node, linear: set[
     if parts is None or weight in linear or not isinstance(weight, fx.Node):
         return
     u, scale = parts
-    shape = _shape(u)
-    if shape is None or _shape(gradient) != shape:
+    shape = shape_of(u)
+    if shape is None or shape_of(gradient) != shape:
         return
     channels = _channels(scale, len(shape))
     if channels is None or channels != shape[1]:
@@ -145,7 +146,7 @@ def _fold_into_convolution_backward(graph: fx.Graph, node: fx.Node, linear: set[
 
 
 def _scaled_weight(graph: fx.Graph, weight: fx.Node, scale: fx.Node, channels: int) -> fx.Node:
-    dims = len(_shape(weight) or ())
+    dims = len(shape_of(weight) or ())
     view = graph.call_function(_aten.reshape.default, (scale, [channels] + [1] * (dims - 1)))
     scaled = graph.call_function(_aten.mul.Tensor, (weight, view))
     scaled.meta["val"] = weight.meta["val"]
@@ -155,7 +156,7 @@ def _scaled_weight(graph: fx.Graph, weight: fx.Node, scale: fx.Node, channels: i
 def _per_channel(graph: fx.Graph, scale: fx.Node, channels: int, dims: int) -> fx.Node:
     shape = [1, channels] + [1] * (dims - 2)
     view = graph.call_function(_aten.reshape.default, (scale, shape))
-    view.meta["val"] = _placeholder(shape)
+    view.meta["val"] = placeholder_for(shape)
     return view
 
 
@@ -176,7 +177,7 @@ def _channels(scale: fx.Node, dims: int) -> int | None:
 
     Its shape is (1, C, 1, …) or (C, 1, …, 1), so that it is broadcast along the second dimension.
     """
-    shape = list(_shape(scale) or ())
+    shape = list(shape_of(scale) or ())
     if len(shape) == dims and shape[0] == 1:
         shape = shape[1:]
     if not shape or len(shape) != dims - 1 or any(size != 1 for size in shape[1:]):
@@ -184,30 +185,5 @@ def _channels(scale: fx.Node, dims: int) -> int | None:
     return shape[0]
 
 
-def _shape(node: Any) -> torch.Size | None:
-    value = node.meta.get("val") if isinstance(node, fx.Node) else None
-    return value.shape if isinstance(value, Tensor) else None
-
-
 def _broadcast(one: Sequence[int], other: Sequence[int]) -> Sequence[int]:
     return torch.broadcast_shapes(one, other)  # type: ignore[no-untyped-call, no-any-return]
-
-
-def _known_shape(node: fx.Node) -> torch.Size:
-    return _shape(node) or torch.Size()
-
-
-def _placeholder(shape: Sequence[int]) -> Tensor:
-    """Return a tensor that stands for the shape of a value not yet computed."""
-    return torch.empty(shape, device="meta")
-
-
-def _replace(node: fx.Node, other: fx.Node, linear: set[fx.Node]) -> None:
-    node.replace_all_uses_with(other)
-    _erase(node, linear)
-
-
-def _erase(node: fx.Node, linear: set[fx.Node]) -> None:
-    # At once: a dead user would make a convolution look used twice.
-    node.graph.erase_node(node)
-    linear.discard(node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -49,6 +49,34 @@ def subgraph(
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(copies[output])
     return fx.GraphModule(owner, graph), inputs
+
+
+def shape_of(node: object) -> torch.Size | None:
+    """Return the shape of the tensor that a node stands for, if it is known."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return value.shape if isinstance(value, Tensor) else None
+
+
+def arguments(node: fx.Node) -> tuple[Any, ...]:
+    """Return what an operation is called with, as its schema says, not as fx may hold."""
+    return node.args
+
+
+def placeholder_for(shape: Sequence[int]) -> Tensor:
+    """Return a tensor that stands for the shape of a value not yet computed."""
+    return torch.empty(shape, device="meta")
+
+
+def replace(node: fx.Node, other: fx.Node, linear: set[fx.Node]) -> None:
+    """Use another node wherever this one is used, and erase this one."""
+    node.replace_all_uses_with(other)
+    erase(node, linear)
+
+
+def erase(node: fx.Node, linear: set[fx.Node]) -> None:
+    """Erase a node at once: a dead user would make what it reads look used twice."""
+    node.graph.erase_node(node)
+    linear.discard(node)
 
 
 def remove_identities(module: fx.GraphModule) -> None:

@@ -18,6 +18,7 @@ from torch.func import functionalize, jvp, vjp
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from jvpsvd.errors import TraceError
+from jvpsvd.operators import layout
 from jvpsvd.operators.batch import BatchedMap, batched
 from jvpsvd.operators.derivatives import (
     LinearMap,
@@ -26,15 +27,9 @@ from jvpsvd.operators.derivatives import (
     direction,
     prepared,
 )
-from jvpsvd.operators.folding import fold_linear
-from jvpsvd.operators.graphs import (
-    dependents,
-    merge_equal_nodes,
-    remove_identities,
-    replace_fills,
-    touched,
-)
-from jvpsvd.operators.recording import split
+from jvpsvd.operators.graphs import merge_equal_nodes, remove_identities, replace_fills
+from jvpsvd.operators.recording import Recording, split
+from jvpsvd.operators.simplify import simplified
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +66,7 @@ class Trace:
         with torch.no_grad():
             outputs = tuple(check_output(y) for y in self._evaluate(self._example))
         try:
-            self._recording = split(self._record(outputs), len(outputs))
-            self._rehearse()
+            self._recording = self._rehearsed(self._record(outputs), len(outputs))
         except TraceError:
             raise
         except Exception as error:  # make_fx raises whatever the function raised under it
@@ -174,20 +168,29 @@ class Trace:
         x = self._example
         # Directions come as rows of a block: contiguous, whatever the layout of x and f(x).
         v, *us = (torch.ones(z.shape, dtype=z.dtype, device=z.device) for z in (x, *outputs))
-        graph_module: fx.GraphModule = make_fx(functionalize(self._joint))(x, v, *us)
-        remove_identities(graph_module)
-        replace_fills(graph_module)
-        merge_equal_nodes(graph_module)
-        _, *directions = (n for n in graph_module.graph.nodes if n.op == "placeholder")
-        linear = {n for root in directions for n in dependents(graph_module.graph, root)}
-        if linear.isdisjoint(touched(graph_module.graph)):
-            fold_linear(graph_module, linear)
-            merge_equal_nodes(graph_module)
-        return graph_module
+        joint: fx.GraphModule = make_fx(functionalize(self._joint))(x, v, *us)
+        remove_identities(joint)
+        replace_fills(joint)
+        merge_equal_nodes(joint)
+        return joint
 
-    def _rehearse(self) -> None:
-        """Check that the recording, replayed at the example, gives what torch.func gives there."""
-        maps = self.at(self._example, check=False)
+    def _rehearsed(self, joint: fx.GraphModule, depths: int) -> Recording:
+        """Return the recording in the fastest form that gives what torch.func gives."""
+        if layout.pays(self._example):
+            recording = split(simplified(joint, channels_last=True), depths)
+            try:
+                self._rehearse(recording)
+            except Exception as error:  # a layout that some operation cannot take
+                logger.info("keeping the layout of the function: %s", _first_line(error))
+            else:
+                return recording
+        recording = split(simplified(joint, channels_last=False), depths)
+        self._rehearse(recording)
+        return recording
+
+    def _rehearse(self, recording: Recording) -> None:
+        """Check that a recording, replayed at the example, gives what torch.func gives there."""
+        maps = recording.at(self._own_copy(self._example, ()))
         v, *us = (direction(z) for z in (self._example, *(m.value for m in maps)))
         values, tangents, cotangents = self._joint(self._example, v, *us)
         self._compare([m.value for m in maps], values)

@@ -1,0 +1,36 @@
+"""All passes over a recorded derivative that make its linear parts cheap, in their order."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import fx
+
+from jvpsvd.operators import layout
+from jvpsvd.operators.convolutions import simplify_convolutions
+from jvpsvd.operators.folding import fold_linear
+from jvpsvd.operators.graphs import dependents, merge_equal_nodes, touched
+from jvpsvd.operators.masks import mask_in_place
+
+
+def simplified(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
+    r"""Return a copy of a recorded graph (x, v, \\*us) ↦ (values, J v, J' u) with cheaper products.
+
+    Nothing is done where directions are changed in place as recorded.
+
+    Args:
+        joint: Without identities and repetitions.
+        channels_last: Whether to lay out images so (see `jvpsvd.operators.layout`).
+    """
+    module = fx.GraphModule(joint, copy.deepcopy(joint.graph))
+    _, *directions = module.graph.find_nodes(op="placeholder")
+    linear = {node for root in directions for node in dependents(module.graph, root)}
+    if not linear.isdisjoint(touched(module.graph)):
+        return module
+    fold_linear(module, linear)
+    simplify_convolutions(module, linear)
+    mask_in_place(module, linear)
+    if channels_last:
+        layout.channels_last(module, linear)
+    merge_equal_nodes(module)
+    return module

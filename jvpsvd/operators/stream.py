@@ -1,0 +1,155 @@
+"""The Jacobians at many points as one operator, made one at a time and never all held."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError, TraceError
+from jvpsvd.operators.base import LinearOperator
+from jvpsvd.operators.blocks import by
+from jvpsvd.operators.derivatives import by_transforms
+from jvpsvd.operators.jacobian import JacobianOperator
+from jvpsvd.operators.trace import Trace
+
+logger = logging.getLogger(__name__)
+
+
+class Points(Protocol):
+    """Points that can be had again: a list, a tensor, or a data set that reads one when asked."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        """The point at this place."""
+
+
+class StreamedStack(LinearOperator):
+    """A₁, A₂, … of one shape (m, n) above each other, (N·m) × n, made anew for every product.
+
+    Only one of them exists at a time, so that memory is that of one and of the blocks. Its right
+    singular vectors are the directions to which all points together respond most. A product of it
+    is one product of each, and it counts as one.
+
+    Args:
+        at: Gives the operator at place 0 … count − 1; the same one whenever it is asked.
+        count: N.
+
+    Raises:
+        ArgumentError: If count is less than 1, an operator is a batch, or one differs from the
+            first in shape, dtype or device; it is named.
+
+    >>> from jvpsvd.operators import MatrixOperator
+    >>> A = StreamedStack(lambda i: MatrixOperator((i + 1) * torch.eye(2)), 3)
+    >>> A
+    <StreamedStack 6 x 2, torch.float32, cpu>
+    >>> A @ torch.ones(2)
+    tensor([1., 1., 2., 2., 3., 3.])
+    """
+
+    def __init__(self, at: Callable[[int], LinearOperator], count: int) -> None:
+        if count < 1:
+            raise ArgumentError(f"count={count} must be at least 1")
+        first = at(0)
+        if first.batch:
+            raise ArgumentError(f"operator 0 is a batch of {first.batch[0]}; give single operators")
+        self._at, self._count, self._rows = at, count, first.shape[0]
+        super().__init__((count * first.shape[0], first.shape[1]), first.dtype, first.device)
+
+    @classmethod
+    def over(
+        cls, fn: Callable[[Tensor], Tensor], points: Points, *, chunk: int | None = None
+    ) -> StreamedStack:
+        """Return the stacked Jacobians of fn at these points, all of one shape.
+
+        fn is recorded once (see `Trace`) and evaluated at a point whenever that has its turn.
+
+        Raises:
+            ArgumentError: If there is no point, or fn(x) cannot be differentiated.
+            NonFiniteError: If fn(x) holds NaN or infinity at a point that is multiplied.
+            TraceError: If fn takes another path at a point than it did when recorded.
+
+        >>> J = StreamedStack.over(torch.square, torch.tensor([[1.0, 2.0], [0.0, 5.0]]))
+        >>> J @ torch.ones(2)
+        tensor([ 2.,  4.,  0., 10.])
+        """
+        if len(points) < 1:
+            raise ArgumentError("there is no point; give at least one")
+        try:
+            trace = Trace(fn, points[0])
+        except TraceError as error:
+            logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
+            maps = by_transforms
+        else:
+            maps = lambda fn, x: trace.at(x)[0]  # noqa: E731
+        return cls(
+            lambda i: JacobianOperator.from_linear_map(maps(fn, points[i]), chunk=chunk),
+            len(points),
+        )
+
+    def mean_gram(self) -> LinearOperator:
+        """Return G = (1/N) Σ Aᵢ' Aᵢ, n × n: the average gradient outer product.
+
+        Its singular values are the squares of those of this operator over N, but a product needs no
+        block of N·m rows, and passes over the points once.
+
+        >>> J = StreamedStack.over(torch.square, torch.tensor([[1.0, 2.0], [0.0, 5.0]]))
+        >>> J.mean_gram() @ torch.eye(2)
+        tensor([[ 2.,  0.],
+                [ 0., 58.]])
+        """
+        return _MeanGram(self)
+
+    def operator(self, index: int) -> LinearOperator:
+        """Return the operator at one place, made anew.
+
+        Raises:
+            ArgumentError: If it differs from the first in shape, dtype or device.
+        """
+        A = self._at(index)
+        expected = (self._rows, self.shape[1])
+        if (A.shape, A.dtype, A.device) != (expected, self.dtype, self.device):
+            raise ArgumentError(
+                f"operator {index} is {by(A.shape)} in {A.dtype} on {A.device}, operator 0 "
+                f"{by(expected)} in {self.dtype} on {self.device}; all must be of one kind"
+            )
+        return A
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        out = V.new_empty(V.shape[1], self.shape[0])
+        for index, rows in enumerate(torch.split(out, self._rows, dim=1)):
+            rows.copy_(self.operator(index).matmat(V).T)
+        return out.T
+
+    def _rmatmat(self, U: Tensor) -> Tensor:
+        total = U.new_zeros(U.shape[1], self.shape[1])
+        for index, block in enumerate(torch.split(U, self._rows)):
+            total += self.operator(index).rmatmat(block).T
+        return total.T
+
+
+class _MeanGram(LinearOperator):
+    """(1/N) Σ Aᵢ' Aᵢ of a stream."""
+
+    def __init__(self, stream: StreamedStack) -> None:
+        n = stream.shape[1]
+        super().__init__((n, n), stream.dtype, stream.device)
+        self._stream = stream
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        total = V.new_zeros(V.shape[1], V.shape[0])
+        for index in range(len(self._stream)):
+            A = self._stream.operator(index)
+            total += A.rmatmat(A.matmat(V)).T
+        return total.div_(len(self._stream)).T
+
+    def _rmatmat(self, U: Tensor) -> Tensor:
+        return self._matmat(U)
