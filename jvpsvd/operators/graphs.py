@@ -167,14 +167,19 @@ def _may_alias_input(node: fx.Node) -> bool:
     return any(argument.alias_info is not None for argument in schema.arguments)
 
 
-def touched(graph: fx.Graph) -> set[fx.Node]:
-    """Return every node that is changed in place, or may share memory with one that is."""
-    found: set[fx.Node] = set()
+def mutated_families(graph: fx.Graph) -> list[set[fx.Node]]:
+    """Return, for each in-place operation, the nodes that may share memory with what it changes."""
+    families = []
     for node in graph.nodes:
         base = _mutated_base(node)
         if base is not None:
-            found |= {node} | _aliases_of(base)
-    return found
+            families.append({node} | _aliases_of(base))
+    return families
+
+
+def touched(graph: fx.Graph) -> set[fx.Node]:
+    """Return every node that is changed in place, or may share memory with one that is."""
+    return set().union(*mutated_families(graph))
 
 
 def _source(node: fx.Node) -> object:

@@ -10,9 +10,15 @@ import torch
 from torch import Tensor, fx
 from torch.func import vmap
 
+from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.batch import BatchedMap, Side, replayed
 from jvpsvd.operators.derivatives import LinearMap, unchanged, without_grad
-from jvpsvd.operators.graphs import dependents, refuse_unsafe_mutation, subgraph
+from jvpsvd.operators.graphs import (
+    dependents,
+    mutated_families,
+    refuse_unsafe_mutation,
+    subgraph,
+)
 
 
 @dataclass(frozen=True)
@@ -53,19 +59,51 @@ class LinearGraph:
         return max((v.numel() for v in values if isinstance(v, Tensor)), default=0)
 
 
+class Constants:
+    """What a recording works out from weights alone, such as kernels turned round.
+
+    It is kept until a weight is replaced or changed in place.
+    """
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self._graph = graph
+        self._weights: tuple[Tensor, ...] = ()
+        self._check = unchanged(())
+        self._values: tuple[Tensor, ...] | None = None
+
+    def values(self) -> tuple[Tensor, ...]:
+        """Return the values for the weights as they are now."""
+        weights = tuple(self._graph.parameters()) + tuple(self._graph.buffers())
+        same = len(weights) == len(self._weights)
+        same = same and all(a is b for a, b in zip(weights, self._weights, strict=True))
+        if self._values is None or not same or not self._is_current():
+            self._weights, self._check = weights, unchanged(weights)
+            with torch.no_grad():
+                self._values = tuple(self._graph())
+        return self._values
+
+    def _is_current(self) -> bool:
+        try:
+            self._check()
+        except ArgumentError:
+            return False
+        return True
+
+
 @dataclass(frozen=True)
 class Recording:
     """The primal graph of a function with several outputs, and two linear graphs per output."""
 
+    constants: Constants
     primal: fx.GraphModule
-    """x ↦ (values of the outputs, values that the linear graphs need)."""
+    r"""(x, \*constants) ↦ (values of the outputs, values that the linear graphs need)."""
     tangents: tuple[LinearGraph, ...]
     cotangents: tuple[LinearGraph, ...]
 
     def at(self, x: Tensor) -> tuple[LinearMap, ...]:
         """Return the derivative of each output at x, which is kept."""
         with torch.no_grad():
-            values, kept = self.primal(x)
+            values, kept = self.primal(x, *self.constants.values())
         return tuple(
             LinearMap(
                 point=x,
@@ -85,12 +123,14 @@ class Recording:
         """
         graph = self.primal.graph
         output: Any = graph.output_node().args[0]
-        (x,) = graph.find_nodes(op="placeholder")
+        x, *_ = graph.find_nodes(op="placeholder")
         varying = dependents(graph, x)
         # A dimension for the points in what was taken not to depend on them is an error of vmap.
         dims: Any = tuple([0 if node in varying else None for node in nodes] for nodes in output)
         with torch.no_grad():
-            values, kept = vmap(self.primal, out_dims=dims)(X)
+            constants = self.constants.values()
+            over_points = vmap(self.primal, (0, *(None for _ in constants)), out_dims=dims)
+            values, kept = over_points(X, *constants)
         varies = [dim == 0 for dim in dims[1]]
         maps = []
         for index, dim in enumerate(dims[0]):
@@ -145,10 +185,40 @@ def split(recorded: fx.GraphModule, depths: int) -> Recording:
     tangent_sides = tuple(side(v, tangents[i]) for i in range(depths))
     cotangent_sides = tuple(side(us[i], cotangents[i]) for i in range(depths))
 
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
+    constants, graph = _without_constants(recorded, primal, values, kept)
+    return Recording(constants, graph, tangent_sides, cotangent_sides)
+
+
+def _without_constants(
+    recorded: fx.GraphModule, primal: list[fx.Node], values: Any, kept: list[fx.Node]
+) -> tuple[Constants, fx.GraphModule]:
+    """Split the primal nodes into those worked out from weights alone, and the graph of x."""
+    x = primal[0]
+    varying = dependents(recorded.graph, x)
+    for family in mutated_families(recorded.graph):
+        if not varying.isdisjoint(family):
+            for node in family:
+                varying |= dependents(recorded.graph, node)
+    wanted = {*values, *kept}
+    constant = [
+        node
+        for node in primal
+        if node not in varying and (node in wanted or not varying.isdisjoint(node.users))
+    ]
+    fixed, graph = fx.Graph(), fx.Graph()
+    originals: dict[fx.Node, fx.Node] = {}
     for node in primal:
-        copies[node] = graph.node_copy(node, copies.__getitem__)
+        if node not in varying:
+            originals[node] = fixed.node_copy(node, originals.__getitem__)
+    fixed.output([originals[node] for node in constant])
+    fixed.eliminate_dead_code()
+
+    copies = {x: graph.node_copy(x)}
+    for index, node in enumerate(constant):
+        copies[node] = graph.placeholder(f"constant_{index}")
+    for node in primal:
+        if node in varying and node is not x:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(([copies[y] for y in values], [copies[node] for node in kept]))
     graph.eliminate_dead_code()
-    return Recording(fx.GraphModule(recorded, graph), tangent_sides, cotangent_sides)
+    return Constants(fx.GraphModule(recorded, fixed)), fx.GraphModule(recorded, graph)
