@@ -10,8 +10,11 @@ from jvpsvd.operators import (
     JacobianOperator,
     LinearOperator,
     MatrixOperator,
+    StreamedStack,
     as_scipy,
     aslinearoperator,
+    restrict,
+    stack,
 )
 from jvpsvd.svd import SVDResult, svds
 
@@ -22,10 +25,13 @@ __all__ = [
     "LinearOperator",
     "MatrixOperator",
     "SVDResult",
+    "StreamedStack",
     "__version__",
     "as_scipy",
     "aslinearoperator",
     "depths",
     "layer_map",
+    "restrict",
+    "stack",
     "svds",
 ]

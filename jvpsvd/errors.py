@@ -26,12 +26,20 @@ class LeftBasisError(JvpsvdError, ArithmeticError):
     """Left vectors that were not kept are needed; a solve for values alone begins again."""
 
 
+class AdjointError(JvpsvdError, ArithmeticError):
+    """Forward and reverse products that do not belong to one matrix."""
+
+
 class TraceError(JvpsvdError, RuntimeError):
     """A function whose linear map cannot be recorded once and replayed."""
 
 
 class ModelError(JvpsvdError, RuntimeError):
     """A network that cannot be found, loaded, cut or differentiated as asked."""
+
+
+class RankError(JvpsvdError, RuntimeError):
+    """Ranks of a process group that do not take the same product, or one of which failed."""
 
 
 class ShardError(JvpsvdError, RuntimeError):

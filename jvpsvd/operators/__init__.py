@@ -1,5 +1,6 @@
 """Linear operators: what a matrix is when only its products exist."""
 
+from jvpsvd.operators.algebra import restrict, stack
 from jvpsvd.operators.allocator import keep_freed_memory
 from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.batch import BatchedMap
@@ -9,6 +10,8 @@ from jvpsvd.operators.interop import as_scipy, aslinearoperator
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.matrix import MatrixOperator
 from jvpsvd.operators.modes import refuse_training_mode
+from jvpsvd.operators.precision import full_precision
+from jvpsvd.operators.stream import StreamedStack
 from jvpsvd.operators.trace import Trace
 
 __all__ = [
@@ -18,11 +21,15 @@ __all__ = [
     "LinearOperator",
     "MatrixOperator",
     "Products",
+    "StreamedStack",
     "Trace",
     "as_scipy",
     "aslinearoperator",
     "by_transforms",
     "columns",
+    "full_precision",
     "keep_freed_memory",
     "refuse_training_mode",
+    "restrict",
+    "stack",
 ]

@@ -35,13 +35,15 @@ def simplify_convolutions(module: fx.GraphModule, linear: set[fx.Node]) -> None:
 
 def _reverse_as_convolution(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
     """Replace conv'(u, W): of stride 1 by conv(u, W turned), of a transposed one by conv(u, W)."""
-    u, _, weight, _, stride, padding, dilation, transposed, _, groups, mask = arguments(node)
+    u, _, weight, _, stride, padding, dilation, transposed, more, groups, mask = arguments(node)
     weight_shape, image = shape_of(weight), node.users and shape_of(next(iter(node.users)))
     if mask != _INPUT_ONLY or weight in linear or weight_shape is None or not image:
         return
     if not isinstance(weight, fx.Node) or any(user.args[1] != 0 for user in node.users):
         return
     kernel = weight_shape[2:]
+    if transposed and any(added >= step for added, step in zip(more, stride, strict=True)):
+        return  # the plain convolution would reach one entry further
     if not transposed:
         padding = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
         if any(step != 1 for step in stride) or min(padding) < 0:

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-from jvpsvd.errors import ArgumentError
+from jvpsvd.errors import AdjointError, ArgumentError
 from jvpsvd.operators.attention import differentiable_attention
+from jvpsvd.operators.chunks import Chunk
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Memory that one vector takes, forward and reverse, and the chunks found to be best."""
+
+    forward_bytes: int
+    reverse_bytes: int
+    forward: Chunk
+    reverse: Chunk
 
 
 @dataclass(frozen=True)
@@ -26,9 +38,11 @@ class LinearMap:
     value: Tensor
     push: Callable[[Tensor], Tensor]
     pull: Callable[[Tensor], Tensor]
+    cost: Cost | None = None
+    """What is known of the two maps, shared by all points of a recording."""
 
 
-def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor) -> LinearMap:
+def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True) -> LinearMap:
     """Return the derivative of fn at x by the transforms of torch.func.
 
     The reverse side is ``vmap(vjp)``: fn is evaluated once and its activations are kept. The
@@ -36,8 +50,14 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor) -> LinearMap:
     vector); where an operation of fn has no forward mode, or fn looks at its values, it is two
     reverse passes, J v = ∂/∂u ⟨J' u, v⟩. `jvpsvd.operators.Trace` evaluates fn once for both sides.
 
+    Args:
+        fn: The function.
+        x: The point.
+        check: Compare the two sides on one pair of directions.
+
     Raises:
         ArgumentError: If fn has neither forward mode nor a second reverse pass.
+        AdjointError: If the two sides are not of one matrix.
 
     >>> J = by_transforms(torch.sin, torch.zeros(2))
     >>> J.push(torch.eye(2))
@@ -52,10 +72,11 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor) -> LinearMap:
         cotangent: Tensor = pull(u)[0]
         return cotangent
 
+    value = value.detach()
     return LinearMap(
         point=x,
-        value=value.detach(),
-        push=_forward_side(fn, x, value.detach(), pull_one),
+        value=value,
+        push=_forward_side(fn, x, value, pull_one, check),
         pull=without_grad(vmap(pull_one)),
     )
 
@@ -65,46 +86,137 @@ def _forward_side(
     x: Tensor,
     value: Tensor,
     pull_one: Callable[[Tensor], Tensor],
+    check: bool,
 ) -> Callable[[Tensor], Tensor]:
     """Return the first way of taking J v that works on a block."""
+    out_dims: Any = (None, 0)  # the value does not depend on the direction
+    over_directions = vmap(partial(_value_and_tangent, fn, x), out_dims=out_dims)
+    pull_alone = without_grad(pull_one)
 
-    def push_one(v: Tensor) -> Tensor:
-        tangent: Tensor = jvp(fn, (x,), (v,))[1]
-        return tangent
+    def push(block: Tensor) -> Tensor:
+        with torch.no_grad():
+            again, images = over_directions(block)
+        if not agree(again, value):
+            raise ArgumentError(
+                "fn gives another value than when this derivative was taken: the weights have "
+                "changed since, or it is random; take the derivative again"
+            )
+        return images
 
     reasons = []
+    v, u = direction(x), direction(value)
     try:
-        push = without_grad(vmap(push_one))
-        push(torch.zeros_like(x)[None])
+        image = push(v[None])[0]
+    except ArgumentError:
+        raise
     except Exception as error:  # torch raises what the operation at fault raises
         reasons.append(str(error))
     else:
+        if check:
+            refuse_unequal_sides(v, image, u, pull_alone(u))
         return push
     try:
         pull_again = vjp(pull_one, torch.zeros_like(value))[1]
-        push = without_grad(vmap(lambda v: pull_again(v)[0]))
-        _refuse_unequal_sides(push, without_grad(pull_one), value)
+        push_again = without_grad(vmap(lambda v: pull_again(v)[0]))
+        v = pull_alone(u)  # J v = 0 only where J' u is
+        refuse_unequal_sides(v, push_again(v[None])[0], u, v)
+    except AdjointError:
+        reasons.append("its backward cannot be differentiated")
     except Exception as error:
         reasons.append(str(error))
     else:
-        return push
-    first, second = (" ".join(reason.split())[:200] for reason in reasons)
-    raise ArgumentError(
+        return push_again
+    raise _without_derivative(*reasons)
+
+
+def _value_and_tangent(
+    fn: Callable[[Tensor], Tensor], x: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor]:
+    value, tangent = jvp(fn, (x,), (v,))[:2]
+    return value, tangent
+
+
+def by_reverse_passes(
+    fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True
+) -> LinearMap:
+    """Return the derivative of fn at x by autograd alone, one vector after the other.
+
+    Both sides are passes over one graph: J' u, and J v = ∂/∂u ⟨J' u, v⟩. It is slow, and works for
+    what torch.func cannot take: custom functions of the older style, activation checkpointing,
+    weights sharded by FSDP2.
+
+    Raises:
+        ArgumentError: If a reverse pass of fn cannot be differentiated.
+        AdjointError: If the two sides are not of one matrix.
+
+    >>> J = by_reverse_passes(torch.sin, torch.zeros(2))
+    >>> J.push(torch.eye(2))
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    point = x.detach().clone().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        value = prepared(fn)(point)
+        u = torch.zeros_like(value, requires_grad=True)
+        if value.requires_grad:
+            (pulled,) = torch.autograd.grad(
+                value, point, u, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+        else:
+            pulled = torch.zeros_like(point)
+
+    def one(output: Tensor, source: Tensor, weight: Tensor) -> Tensor:
+        if not output.requires_grad:
+            return torch.zeros_like(source)
+        (gradient,) = torch.autograd.grad(
+            output, source, weight, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return gradient.detach()
+
+    J = LinearMap(
+        point=x.detach(),
+        value=value.detach(),
+        push=lambda block: torch.stack([one(pulled, u, v) for v in block]),
+        pull=lambda block: torch.stack([one(value, point, w) for w in block]),
+    )
+    try:
+        v = J.pull(direction(J.value)[None])[0]
+        image = J.push(v[None])[0]
+    except RuntimeError as error:
+        raise _without_derivative("not tried", str(error)) from error
+    if check:
+        refuse_unequal_sides(v, image, direction(J.value), v)
+    return J
+
+
+def _without_derivative(forward: str, reverse: str) -> ArgumentError:
+    first, second = (" ".join(reason.split())[:200] for reason in (forward, reverse))
+    return ArgumentError(
         f"fn has neither forward mode ({first}) nor a second reverse pass ({second}); replace the "
         "operation that is named"
     )
 
 
-def _refuse_unequal_sides(
-    push: Callable[[Tensor], Tensor], pull_one: Callable[[Tensor], Tensor], value: Tensor
-) -> None:
-    """Check ⟨J v, u⟩ = ⟨v, J' u⟩: a backward that is no function of u for torch leaves J v = 0."""
-    u = direction(value)
-    v = pull_one(u)
-    image = push(v[None])[0]
-    scale = max(v.norm() ** 2, image.norm() * u.norm())
-    if ((image * u).sum() - v.norm() ** 2).abs() > torch.finfo(u.dtype).eps ** 0.5 * scale:
-        raise ArgumentError("its backward cannot be differentiated")
+def refuse_unequal_sides(v: Tensor, image: Tensor, u: Tensor, coimage: Tensor) -> None:
+    """Check ⟨J v, u⟩ = ⟨v, J' u⟩ for one pair of directions.
+
+    A backward pass written by hand may be no adjoint; differentiated again, one that is no
+    function of u for torch leaves J v = 0.
+
+    Raises:
+        AdjointError: If the two differ by more than rounding.
+
+    >>> v = torch.ones(2)
+    >>> refuse_unequal_sides(v, image=2 * v, u=v, coimage=2 * v)
+    """
+    forward, reverse = (image * u).sum(), (v * coimage).sum()
+    scale = max(image.norm() * u.norm(), v.norm() * coimage.norm())
+    # NaN passes: a product that is not finite is an error of its own.
+    if (forward - reverse).abs() > torch.finfo(u.dtype).eps ** 0.5 * scale:
+        raise AdjointError(
+            f"forward and reverse derivative are not of one matrix: <J v, u> = {forward:.6g}, "
+            f"<v, J' u> = {reverse:.6g}; check the backward and jvp of custom functions"
+        )
 
 
 def direction(like: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ def subgraph(
             needed.update(node.all_input_nodes)
     graph = fx.Graph()
     copies = {root: graph.placeholder("direction")}
+    copies[root].meta = root.meta
     inputs = [n for n in owner.graph.nodes if n in needed and n not in nodes]
     for index, node in enumerate(inputs):
         copies[node] = graph.placeholder(f"saved_{index}")
@@ -77,6 +78,33 @@ def erase(node: fx.Node, linear: set[fx.Node]) -> None:
     """Erase a node at once: a dead user would make what it reads look used twice."""
     node.graph.erase_node(node)
     linear.discard(node)
+
+
+def peak_elements(graph: fx.Graph) -> int:
+    """Return the most elements alive at once in a linear graph of one direction.
+
+    That includes the direction, but not what was saved at the point. Views take nothing, and a
+    value is freed after the last operation that reads it or a view of it.
+    """
+    nodes = list(graph.nodes)
+    _, *saved = graph.find_nodes(op="placeholder")
+    order = {node: place for place, node in enumerate(nodes)}
+    owner: dict[fx.Node, fx.Node] = {}
+    last: dict[fx.Node, int] = {}
+    for node in nodes:
+        shares = _may_alias_input(node) and bool(node.all_input_nodes)
+        owner[node] = owner[node.all_input_nodes[0]] if shares else node
+        ends = max((order[user] for user in node.users), default=order[node])
+        last[owner[node]] = max(last.get(owner[node], 0), ends)
+    alive = peak = 0
+    for place, node in enumerate(nodes):
+        if owner[node] is node and node not in saved:
+            alive += (shape_of(node) or torch.Size([0])).numel()
+        peak = max(peak, alive)
+        for read in {owner[each] for each in (node, *node.all_input_nodes)}:
+            if last[read] == place and read not in saved:
+                alive -= (shape_of(read) or torch.Size([0])).numel()
+    return peak
 
 
 def remove_identities(module: fx.GraphModule) -> None:

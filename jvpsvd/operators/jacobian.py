@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from jvpsvd.errors import ArgumentError, NonFiniteError, TraceError
+from jvpsvd.errors import AdjointError, ArgumentError, NonFiniteError, TraceError
 from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.batch import BatchedMap, batched, stack_values
 from jvpsvd.operators.blocks import columns
+from jvpsvd.operators.chunks import Chunk, in_chunks, starting_chunk, without_memory_error
 from jvpsvd.operators.derivatives import (
     LinearMap,
     agree,
+    by_reverse_passes,
     by_transforms,
     check_output,
     prepared,
 )
+from jvpsvd.operators.diagnosis import first_not_finite, first_unsteady
 from jvpsvd.operators.modes import refuse_training_mode
+from jvpsvd.operators.parameters import chosen_parameters, converted
+from jvpsvd.operators.precision import full_precision
+from jvpsvd.operators.ranks import check_group, over_ranks, refuse_tensor_parallel
 from jvpsvd.operators.trace import Trace
+from jvpsvd.operators.trees import OfVector, Structure
 
 Derivatives = Literal["auto", "trace", "transforms"]
 
 logger = logging.getLogger(__name__)
 
-# A chunk of tangents should stay near the last-level cache: wider blocks only fault more pages in.
-_CHUNK_ELEMENTS = 1 << 23
 # The blocks of a batch always fill a chunk, so it is taken from what was recorded: the largest
 # tensor on the way should stay below this size.
 _WIDEST_ELEMENTS = 1 << 19
-_CHUNK_RANGE = (8, 512)
+_BATCH_RANGE = (8, 512)
 
 
 class JacobianOperator(LinearOperator):
@@ -42,25 +49,43 @@ class JacobianOperator(LinearOperator):
     f(x).flatten() and columns x.flatten(). (Mototake & Ikegami write the transpose, eq. 3.) The
     function is evaluated once at the point; each product afterwards only replays its linear part.
 
+    x and f(x) may be dicts, tuples or lists of tensors: their floating tensors, one after the other
+    in the order in which they stand, are the vector. `as_input` and `as_output` give it its shape
+    again. Tensors of x that are not floating are held fixed.
+
     With ``batch_dims=1`` it is the batch of the Jacobians at the points X[0], X[1], …: fn takes one
     of them, is recorded once, and is replayed at all of them together.
 
     Args:
-        fn: tensor → tensor, or a module. Its output must be finite and of the dtype of x.
-        x: The point, of any shape, of a real floating dtype; or B points along a first dimension.
+        fn: x → value, or a module. Its value must be finite and of the dtype of x.
+        x: The point, of a real floating dtype; or B points along a first dimension.
+        args: Further arguments of fn, held fixed: token ids, a mask.
+        kwargs: The same by name.
         batch_dims: How many dimensions of x count points: 0 or 1.
-        chunk: Vectors per call of automatic differentiation, over all points of a batch; chosen
-            from the sizes when None. It bounds memory and is independent of the width of the blocks
-            multiplied.
-        derivatives: "trace" records the linear maps on the first product (see `Trace`);
-            "transforms" uses vmap(jvp) and vmap(vjp), with no set-up and slower products; "auto"
-            records, and falls back to the transforms with a line in the log.
+        dtype: Convert x, and the parameters and buffers of the module fn, to this dtype first: a
+            bfloat16 network is then differentiated in float32. The module itself is not changed.
+        chunk: Vectors per call of automatic differentiation, over all points of a batch. When None,
+            a few sizes are timed while they work, and the best is kept. It bounds memory, is halved
+            where memory runs out, and is independent of the width of the blocks multiplied.
+        derivatives: "trace" records the linear maps (see `Trace`); "transforms" uses vmap(jvp) and
+            vmap(vjp), with no set-up and slower products; "auto" records, and falls back to the
+            transforms with a line in the log.
+        fold: Let a recording fold normalisation into convolutions and rewrite these; it changes
+            values by rounding only.
+        check: Compare forward and reverse products on one pair of directions.
+        group: A torch.distributed group on every rank of which this same operator is made; the
+            columns of a block are divided among them.
+        tf32: Leave TF32 and the like as the process has them; otherwise products are computed in
+            full precision.
 
     Raises:
-        ArgumentError: If x or fn(x) is not a real floating tensor, their dtypes or devices
-            differ, or (on the first product) fn gives another value than when it was first called.
-        ModelError: If fn is a module in training mode (see `refuse_training_mode`).
-        NonFiniteError: If fn(x) holds NaN or infinity; names the points of a batch where it does.
+        ArgumentError: If x or fn(x) is not real floating, their dtypes or devices differ, or fn
+            gives two values for one point; the module that does is named where it can be seen.
+        ModelError: If fn is a module in training mode (see `refuse_training_mode`), or is spread
+            over ranks by tensor parallelism.
+        NonFiniteError: If fn(x) holds NaN or infinity; names the points of a batch where it does,
+            and the first module that produced it.
+        AdjointError: If forward and reverse products are not of one matrix.
         TraceError: With derivatives="trace", if fn cannot be recorded, or takes another path at
             one of the points, which is named.
 
@@ -70,21 +95,30 @@ class JacobianOperator(LinearOperator):
     >>> J @ torch.ones(3)
     tensor([2., 4., 6.])
     >>> J = JacobianOperator(lambda x: x**2, torch.tensor([[1.0, 2.0], [3.0, 4.0]]), batch_dims=1)
-    >>> J
-    <JacobianOperator 2 x 2 x 2, torch.float32, cpu>
     >>> J @ torch.ones(2)
     tensor([[2., 4.],
             [6., 8.]])
+    >>> point = {"a": torch.ones(2), "b": torch.ones(2)}
+    >>> J = JacobianOperator(lambda x: (x["a"] * x["b"],), point)
+    >>> J.as_input(J.T @ torch.tensor([1.0, 2.0]))
+    {'a': tensor([1., 2.]), 'b': tensor([1., 2.])}
     """
 
     def __init__(
         self,
-        fn: Callable[[Tensor], Tensor],
-        x: Tensor,
+        fn: Callable[..., Any],
+        x: Any,
         *,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
         batch_dims: int = 0,
+        dtype: torch.dtype | None = None,
         chunk: int | None = None,
         derivatives: Derivatives = "auto",
+        fold: bool = True,
+        check: bool = True,
+        group: dist.ProcessGroup | None = None,
+        tf32: bool = False,
     ) -> None:
         if batch_dims not in (0, 1):
             raise ArgumentError(
@@ -95,28 +129,44 @@ class JacobianOperator(LinearOperator):
             raise ArgumentError(
                 f'derivatives={derivatives!r} is unknown; use "auto", "trace" or "transforms"'
             )
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.numel() == 0:
+        if isinstance(fn, nn.Module):
+            refuse_training_mode(fn)
+            refuse_tensor_parallel(fn)
+        source: Structure | None = None
+        if not isinstance(x, Tensor):
+            source, x = Structure.of(x, "the point x", batch_dims)
+        if not x.is_floating_point() or x.numel() == 0:
             raise ArgumentError(
                 "the point x must be a non-empty tensor of a real floating dtype, got "
-                + (f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__)
+                f"{x.dtype} {tuple(x.shape)}"
             )
         if x.ndim < batch_dims:
             raise ArgumentError("x has no dimension; batch_dims=1 takes points along its first one")
-        if isinstance(fn, nn.Module):
-            refuse_training_mode(fn)
-        point = x.detach().clone()  # the caller may go on to change x
-        evaluate = prepared(fn)
-        with torch.no_grad():
-            values = [check_output(evaluate(z)) for z in (point if batch_dims else [point])]
-        value = stack_values(values) if batch_dims else values[0]
-        self._fn: Callable[[Tensor], Tensor] | None = fn
-        self._derivatives = derivatives
-        self._map: LinearMap | BatchedMap | None = None
-        self._adopt(point, value.detach(), chunk, batch_dims)
+        point = x.detach().to(dtype or x.dtype, copy=True)  # the caller may go on to change x
+        of_vector = OfVector(_fixing(converted(fn, dtype), args, kwargs), source)
+        self._tf32, self._group = tf32, check_group(group)
+        with self._precision():
+            values = self._evaluated(fn, of_vector, point, batch_dims)
+            one, its_value = (point[0], values[0]) if batch_dims else (point, values)
+            with torch.no_grad():
+                steady = agree(prepared(of_vector)(one), its_value)
+            if not steady:
+                self._refuse_unsteady(fn, of_vector, one)
+            J = self._differentiated(of_vector, point, batch_dims, derivatives, fold, check)
+            pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
+            if not all(agree(*pair) for pair in pairs):
+                self._refuse_unsteady(fn, of_vector, one)
+        self._source, self._target = source, of_vector.target
+        self._adopt(J, chunk)
 
     @classmethod
     def from_linear_map(
-        cls, linear_map: LinearMap | BatchedMap, *, chunk: int | None = None
+        cls,
+        linear_map: LinearMap | BatchedMap,
+        *,
+        chunk: int | None = None,
+        group: dist.ProcessGroup | None = None,
+        tf32: bool = False,
     ) -> JacobianOperator:
         """Return the operator of a derivative taken elsewhere, such as one depth of a `Trace`.
 
@@ -131,121 +181,264 @@ class JacobianOperator(LinearOperator):
         tensor([1., 2.])
         """
         operator = cls.__new__(cls)
-        operator._fn = None
-        operator._map = linear_map
+        operator._source = operator._target = None
+        operator._tf32, operator._group = tf32, check_group(group)
         dims = 1 if isinstance(linear_map, BatchedMap) else 0
-        operator._adopt(linear_map.point, linear_map.value, chunk, dims)
+        _check_value(linear_map.point, linear_map.value, dims, None)
+        operator._adopt(linear_map, chunk)
         return operator
 
-    def _adopt(self, point: Tensor, value: Tensor, chunk: int | None, dims: int) -> None:
-        m, n = (z.shape[dims:].numel() for z in (value, point))
-        super().__init__((*point.shape[:dims], m, n), point.dtype, point.device)
-        if value.dtype != point.dtype:
-            raise ArgumentError(
-                f"fn maps {point.dtype} to {value.dtype}; give x in the dtype that fn computes in"
-            )
-        if value.device != point.device:
-            raise ArgumentError(
-                f"fn takes x on {point.device} to {value.device}; keep its output where x is"
-            )
-        if not torch.isfinite(value).all():
-            raise NonFiniteError(
-                f"the function's value at {_not_finite(value) if dims else 'the point'} holds NaN "
-                "or infinity; check the input and the weights before taking derivatives"
-            )
-        if chunk is not None and chunk < 1:
-            raise ArgumentError(f"chunk={chunk} must be at least 1")
-        self._chunk = chunk
-        self.point = point
-        """The point x, or the points X of a batch."""
-        self.value = value
-        """f(x), as the function returned it; of a batch, f(X[0]), f(X[1]), … stacked."""
+    @classmethod
+    def wrt_parameters(
+        cls,
+        model: nn.Module,
+        x: Any,
+        *,
+        names: Iterable[str] | None = None,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> JacobianOperator:
+        """Return ∂f/∂θ at the parameters θ of a model, for its value at the input x.
+
+        Columns follow the parameters in the order of `named_parameters`; `as_input` gives them by
+        name. ``J @ J.T`` is the empirical neural tangent kernel of the inputs in x.
+
+        Args:
+            model: In evaluation mode.
+            x: Its input, held fixed; of any type.
+            names: Of the parameters that count as θ; the rest is held fixed. None for all.
+            args: Further arguments of the model.
+            kwargs: The same by name.
+            dtype: As for `JacobianOperator`; x is to be given in it.
+            options: The other keywords of `JacobianOperator`.
+
+        Raises:
+            ModelError: If a parameter is unknown, or the model is in training mode.
+
+        >>> net = nn.Linear(2, 1, bias=False)
+        >>> J = JacobianOperator.wrt_parameters(net, torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        >>> J @ torch.eye(2)
+        tensor([[1., 2.],
+                [3., 4.]])
+        """
+        refuse_training_mode(model)
+        refuse_tensor_parallel(model)
+        theta, evaluate = chosen_parameters(model, names, dtype)
+        fixed, named = (x, *args), dict(kwargs or {})
+
+        def of_parameters(values: dict[str, Tensor]) -> Any:
+            return evaluate(values, fixed, named)
+
+        of_parameters.__wrapped__ = model  # type: ignore[attr-defined]  # for `module_of`
+        return cls(of_parameters, theta, **options)
 
     @property
     def chunk(self) -> int:
         """Vectors per call of automatic differentiation, over all points of a batch.
 
-        Chosen on the first product of a batch, or when asked for: it depends on what is recorded.
+        The lesser of both directions. It may change in the first few products.
         """
-        if self._chunk is None:
-            J = self._linear_map() if self.batch else None
-            if isinstance(J, BatchedMap) and J.widest is not None:
-                fitting = _WIDEST_ELEMENTS // J.widest
-            else:
-                fitting = _CHUNK_ELEMENTS // (sum(self.shape[-2:]) * 8)
-            low, high = _CHUNK_RANGE
-            self._chunk = min(high, max(low, fitting))
-        return self._chunk
+        return min(self._forward.size, self._reverse.size)
+
+    def as_input(self, block: Tensor) -> Any:
+        r"""Return (n,) as something like x, or (n, b) as one with a dimension b in front.
+
+        Of a batch, (B, n) or (B, n, b), with B before b.
+
+        >>> J = JacobianOperator(lambda x: x.sum(), torch.ones(2, 3))
+        >>> J.as_input(torch.arange(6.0)).shape, J.as_input(torch.ones(6, 4)).shape
+        (torch.Size([2, 3]), torch.Size([4, 2, 3]))
+        """
+        return self._shaped(block, self._source, self.point)
+
+    def as_output(self, block: Tensor) -> Any:
+        """Return (m,) as something like f(x), or (m, b) as one with a dimension b in front.
+
+        >>> J = JacobianOperator(lambda x: (x, 2 * x), torch.ones(2))
+        >>> J.as_output(J @ torch.ones(2))
+        (tensor([1., 1.]), tensor([2., 2.]))
+        """
+        return self._shaped(block, self._target, self.value)
+
+    def _shaped(self, block: Tensor, structure: Structure | None, like: Tensor) -> Any:
+        lead = len(self.batch)
+        rows = block.mT if block.ndim > 1 + lead else block
+        if structure is not None:
+            return structure.tree(rows)
+        return rows.reshape(*rows.shape[:-1], *like.shape[lead:])
+
+    def _adopt(self, J: LinearMap | BatchedMap, chunk: int | None) -> None:
+        dims = 1 if isinstance(J, BatchedMap) else 0
+        m, n = (z.shape[dims:].numel() for z in (J.value, J.point))
+        super().__init__((*J.point.shape[:dims], m, n), J.point.dtype, J.point.device)
+        if chunk is not None and chunk < 1:
+            raise ArgumentError(f"chunk={chunk} must be at least 1")
+        self._map = J
+        if chunk is not None:
+            self._forward, self._reverse = Chunk(chunk, fixed=True), Chunk(chunk, fixed=True)
+        elif isinstance(J, BatchedMap):
+            low, high = _BATCH_RANGE
+            start = starting_chunk(m + n, None, self.device).size
+            fits = start if J.widest is None else _WIDEST_ELEMENTS // J.widest
+            self._forward = self._reverse = Chunk(min(high, max(low, fits)), fixed=True)
+        elif J.cost is not None:
+            self._forward, self._reverse = J.cost.forward, J.cost.reverse
+        else:
+            self._forward, self._reverse = (
+                starting_chunk(m + n, None, self.device) for _ in range(2)
+            )
+        self.point = J.point
+        """The point x, or the points X of a batch; the vector of one that is no tensor."""
+        self.value = J.value
+        """f(x), as the function returned it; of a batch, f(X[0]), f(X[1]), … stacked."""
 
     def _matmat(self, V: Tensor) -> Tensor:
-        J = self._linear_map()
-        if isinstance(J, BatchedMap):
-            return self._at_points(J.push, V, self.point, self.value)
-        return self._in_chunks(J.push, V, self.point, self.value)
+        return self._multiplied(self._map.push, V, 0)
 
     def _rmatmat(self, U: Tensor) -> Tensor:
-        J = self._linear_map()
-        if isinstance(J, BatchedMap):
-            return self._at_points(J.pull, U, self.value, self.point)
-        return self._in_chunks(J.pull, U, self.value, self.point)
+        return self._multiplied(self._map.pull, U, 1)
 
     def _select(self, index: Tensor) -> LinearOperator:
-        J = self._linear_map()
+        J = self._map
         if not isinstance(J, BatchedMap):
             raise TypeError("the map of a batch must be a BatchedMap")
-        return JacobianOperator.from_linear_map(J.select(index), chunk=self._chunk)
+        chosen = JacobianOperator.from_linear_map(J.select(index), tf32=self._tf32)
+        chosen._source, chosen._target = self._source, self._target
+        chosen._forward, chosen._reverse = self._forward, self._reverse
+        return chosen
 
-    def _linear_map(self) -> LinearMap | BatchedMap:
-        if self._map is None:
-            fn = self._fn
-            if fn is None:
-                raise TypeError("a JacobianOperator without function must hold its linear map")
-            self._map = self._differentiate(fn)
-        return self._map
+    def _multiplied(self, apply: Callable[..., Tensor], block: Tensor, side: int) -> Tensor:
+        source, target = (self.point, self.value) if side == 0 else (self.value, self.point)
+        chunk = self._reverse if side else self._forward
+        with self._precision():
+            if self.batch:
+                return _at_points(apply, block, source, target, chunk)
 
-    def _differentiate(self, fn: Callable[[Tensor], Tensor]) -> LinearMap | BatchedMap:
-        linear_map = self._record_or_transform(fn)
-        ours, theirs = linear_map.value, self.value
-        pairs = zip(ours, theirs, strict=True) if self.batch else [(ours, theirs)]
-        if not all(agree(*pair) for pair in pairs):
-            raise ArgumentError(
-                "fn gave two different values at the same point; it is random, keeps state, or its "
-                "weights have changed since the operator was made"
-            )
-        return linear_map
+            def multiply(rows: Tensor) -> Tensor:
+                out = rows.new_empty(rows.shape[0], target.numel())
+                in_chunks(apply, rows.reshape(rows.shape[0], *source.shape), out, chunk)
+                return out
 
-    def _record_or_transform(self, fn: Callable[[Tensor], Tensor]) -> LinearMap | BatchedMap:
-        if self._derivatives != "transforms":
+            return over_ranks(multiply, columns(block).T, target.numel(), side, self._group).T
+
+    def _precision(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._tf32 else full_precision()
+
+    @staticmethod
+    def _evaluated(
+        fn: Callable[..., Any], of_vector: OfVector, point: Tensor, batch_dims: int
+    ) -> Tensor:
+        """Return fn at the point, or at the points, checked."""
+        evaluate = prepared(of_vector)
+        with torch.no_grad():
+            values = [check_output(evaluate(z)) for z in (point if batch_dims else [point])]
+        value = (stack_values(values) if batch_dims else values[0]).detach()
+
+        def blame() -> str | None:
+            bad = next(z for z, v in zip(point, values, strict=True) if not v.isfinite().all())
+            return first_not_finite(fn, lambda: evaluate(bad))
+
+        def blame_one() -> str | None:
+            return first_not_finite(fn, lambda: evaluate(point))
+
+        _check_value(point, value, batch_dims, blame if batch_dims else blame_one)
+        return value
+
+    @staticmethod
+    def _differentiated(
+        fn: OfVector,
+        point: Tensor,
+        batch_dims: int,
+        derivatives: Derivatives,
+        fold: bool,
+        check: bool,
+    ) -> LinearMap | BatchedMap:
+        if derivatives != "transforms":
             try:
-                if self.batch:
-                    return Trace(fn, self.point[0]).at_many(self.point)[0]
+                if batch_dims:
+                    return Trace(fn, point[0], fold=fold, check=check).at_many(point)[0]
                 # Recorded at this very point, so there is no other path it could have taken.
-                return Trace(fn, self.point).at(self.point, check=False)[0]
+                return Trace(fn, point, fold=fold, check=check).at(point, check=False)[0]
             except TraceError as error:
-                if self._derivatives == "trace":
+                if derivatives == "trace":
                     raise
                 logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
-        if self.batch:
-            return batched([by_transforms(fn, x) for x in self.point])
-        return by_transforms(fn, self.point)
+        if batch_dims:
+            return batched([_transformed(fn, x, check) for x in point])
+        return _transformed(fn, point, check)
 
-    def _at_points(
-        self, apply: Callable[[Tensor, int], Tensor], block: Tensor, source: Tensor, target: Tensor
-    ) -> Tensor:
-        rows = block.mT
-        images = apply(rows.reshape(*rows.shape[:2], *source.shape[1:]), self.chunk)
-        return images.reshape(*rows.shape[:2], target.shape[1:].numel()).mT
+    @staticmethod
+    def _refuse_unsteady(fn: Callable[..., Any], of_vector: OfVector, x: Tensor) -> None:
+        blamed = first_unsteady(fn, lambda: prepared(of_vector)(x))
+        raise ArgumentError(
+            f"{blamed or 'fn'} gave two different values at the same point; it is random, keeps "
+            "state, or its weights have changed meanwhile"
+        )
 
-    def _in_chunks(
-        self, apply: Callable[[Tensor], Tensor], block: Tensor, source: Tensor, target: Tensor
-    ) -> Tensor:
-        rows = columns(block).T
-        out = torch.empty(rows.shape[0], target.numel(), dtype=self.dtype, device=self.device)
-        for start in range(0, rows.shape[0], self.chunk):
-            part = rows[start : start + self.chunk]
-            images = apply(part.reshape(part.shape[0], *source.shape))
-            out[start : start + part.shape[0]] = images.reshape(part.shape[0], -1)
-        return out.T
+
+def _fixing(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
+) -> Callable[[Any], Any]:
+    """Return fn as a function of its first argument alone."""
+    named = dict(kwargs or {})
+    if not args and not named:
+        return fn
+    return lambda x: fn(x, *args, **named)
+
+
+def _transformed(fn: OfVector, x: Tensor, check: bool) -> LinearMap:
+    """Return the derivative by torch.func, or by plain reverse passes where that cannot be."""
+    try:
+        return by_transforms(fn, x, check=check)
+    except (ArgumentError, RuntimeError) as error:
+        if isinstance(error, AdjointError):
+            raise
+        try:
+            J = by_reverse_passes(fn, x, check=check)
+        except (ArgumentError, AdjointError) as second:
+            raise (error if isinstance(error, ArgumentError) else second) from second
+        reason = " ".join(str(error).split())[:200]
+        logger.warning("torch.func cannot take fn (%s); using slow reverse passes", reason)
+        return J
+
+
+def _check_value(
+    point: Tensor, value: Tensor, dims: int, blame: Callable[[], str | None] | None
+) -> None:
+    if value.dtype != point.dtype:
+        raise ArgumentError(
+            f"fn maps {point.dtype} to {value.dtype}; give x in the dtype that fn computes in, or "
+            "convert both by dtype="
+        )
+    if value.device != point.device:
+        raise ArgumentError(
+            f"fn takes x on {point.device} to {value.device}; keep its output where x is"
+        )
+    if not torch.isfinite(value).all():
+        blamed = blame() if blame else None
+        raise NonFiniteError(
+            f"the function's value at {_not_finite(value) if dims else 'the point'} holds NaN "
+            + (f"or infinity, which {blamed} made first; " if blamed else "or infinity; ")
+            + "check the input and the weights before taking derivatives"
+        )
+
+
+def _at_points(
+    apply: Callable[[Tensor, int], Tensor],
+    block: Tensor,
+    source: Tensor,
+    target: Tensor,
+    chunk: Chunk,
+) -> Tensor:
+    """Return the products at all points of a batch, halving the chunk where memory runs out."""
+    rows = block.mT
+    shaped = rows.reshape(*rows.shape[:2], *source.shape[1:])
+    images: list[Tensor] = []
+    while not without_memory_error(lambda: images.append(apply(shaped, chunk.size)), chunk.size):
+        chunk.halve(chunk.size)
+    return images[0].reshape(*rows.shape[:2], target.shape[1:].numel()).mT
 
 
 def _not_finite(values: Tensor) -> str:

@@ -105,7 +105,9 @@ def _as_channels_last(graph: fx.Graph, node: fx.Node) -> list[fx.Node]:
         _aten.clone.default, (last,), {"memory_format": torch.contiguous_format}
     )
     back = graph.call_function(_aten.permute.default, (copy, _FIRST))
-    back.meta["val"] = placeholder_for(shape_of(node) or ())
+    batch, channels, *image = shape_of(node) or torch.Size([0] * 4)
+    copy.meta["val"] = placeholder_for([batch, *image, channels])
+    back.meta["val"] = placeholder_for([batch, channels, *image])
     return [last, copy, back]
 
 
@@ -120,6 +122,8 @@ def _pad_channels_last(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> 
             _aten.constant_pad_nd.default, (last, [0, 0, *amounts], *value)
         )
         back = graph.call_function(_aten.permute.default, (padded, _FIRST))
+    batch, channels, *image = shape_of(node) or torch.Size([0] * 4)
+    padded.meta["val"] = placeholder_for([batch, *image, channels])
     back.meta["val"] = node.meta["val"]
     linear.update((last, padded, back))
     node.replace_all_uses_with(back)

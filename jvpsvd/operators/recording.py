@@ -12,10 +12,12 @@ from torch.func import vmap
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.batch import BatchedMap, Side, replayed
-from jvpsvd.operators.derivatives import LinearMap, unchanged, without_grad
+from jvpsvd.operators.chunks import starting_chunk
+from jvpsvd.operators.derivatives import Cost, LinearMap, unchanged, without_grad
 from jvpsvd.operators.graphs import (
     dependents,
     mutated_families,
+    peak_elements,
     refuse_unsafe_mutation,
     subgraph,
 )
@@ -50,6 +52,10 @@ class LinearGraph:
             return replayed(lambda direction: zeros, (), ())
         inputs = tuple(kept[i] for i in self.saved)
         return replayed(self.graph, inputs, tuple(varies[i] for i in self.saved))
+
+    def peak(self) -> int:
+        """Return how many elements one vector takes at most, alive at once on its way."""
+        return 0 if self.graph is None else peak_elements(self.graph.graph)
 
     def widest(self) -> int:
         """Return how many elements the largest tensor has that one vector becomes on its way."""
@@ -99,6 +105,7 @@ class Recording:
     r"""(x, \*constants) ↦ (values of the outputs, values that the linear graphs need)."""
     tangents: tuple[LinearGraph, ...]
     cotangents: tuple[LinearGraph, ...]
+    costs: tuple[Cost, ...]
 
     def at(self, x: Tensor) -> tuple[LinearMap, ...]:
         """Return the derivative of each output at x, which is kept."""
@@ -110,9 +117,10 @@ class Recording:
                 value=value,
                 push=tangent.at(kept, torch.zeros_like(value)),
                 pull=cotangent.at(kept, torch.zeros_like(x)),
+                cost=cost,
             )
-            for value, tangent, cotangent in zip(
-                values, self.tangents, self.cotangents, strict=True
+            for value, tangent, cotangent, cost in zip(
+                values, self.tangents, self.cotangents, self.costs, strict=True
             )
         )
 
@@ -186,7 +194,22 @@ def split(recorded: fx.GraphModule, depths: int) -> Recording:
     cotangent_sides = tuple(side(us[i], cotangents[i]) for i in range(depths))
 
     constants, graph = _without_constants(recorded, primal, values, kept)
-    return Recording(constants, graph, tangent_sides, cotangent_sides)
+    costs = tuple(
+        _cost(v.meta["val"], y.meta["val"], *sides)
+        for y, *sides in zip(values, tangent_sides, cotangent_sides, strict=True)
+    )
+    return Recording(constants, graph, tangent_sides, cotangent_sides, costs)
+
+
+def _cost(x: Tensor, y: Tensor, forward: LinearGraph, reverse: LinearGraph) -> Cost:
+    numbers, itemsize = x.numel() + y.numel(), x.element_size()
+    pushed, pulled = forward.peak() * itemsize, reverse.peak() * itemsize
+    return Cost(
+        forward_bytes=pushed,
+        reverse_bytes=pulled,
+        forward=starting_chunk(numbers, pushed, x.device),
+        reverse=starting_chunk(numbers, pulled, x.device),
+    )
 
 
 def _without_constants(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from jvpsvd.errors import ArgumentError, TraceError
 from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.blocks import by
-from jvpsvd.operators.derivatives import by_transforms
+from jvpsvd.operators.derivatives import LinearMap, by_transforms
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.trace import Trace
 
@@ -80,17 +81,17 @@ class StreamedStack(LinearOperator):
         """
         if len(points) < 1:
             raise ArgumentError("there is no point; give at least one")
+        differentiate: Callable[[Tensor], LinearMap] = partial(by_transforms, fn)
         try:
             trace = Trace(fn, points[0])
+            differentiate = partial(_first, trace)
         except TraceError as error:
             logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
-            maps = by_transforms
-        else:
-            maps = lambda fn, x: trace.at(x)[0]  # noqa: E731
-        return cls(
-            lambda i: JacobianOperator.from_linear_map(maps(fn, points[i]), chunk=chunk),
-            len(points),
-        )
+
+        def at(index: int) -> LinearOperator:
+            return JacobianOperator.from_linear_map(differentiate(points[index]), chunk=chunk)
+
+        return cls(at, len(points))
 
     def mean_gram(self) -> LinearOperator:
         """Return G = (1/N) Σ Aᵢ' Aᵢ, n × n: the average gradient outer product.
@@ -153,3 +154,7 @@ class _MeanGram(LinearOperator):
 
     def _rmatmat(self, U: Tensor) -> Tensor:
         return self._matmat(U)
+
+
+def _first(trace: Trace, x: Tensor) -> LinearMap:
+    return trace.at(x)[0]

@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from torch.func import functionalize, jvp, vjp
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from jvpsvd.errors import TraceError
+from jvpsvd.errors import AdjointError, TraceError
 from jvpsvd.operators import layout
 from jvpsvd.operators.batch import BatchedMap, batched
 from jvpsvd.operators.derivatives import (
@@ -26,6 +26,7 @@ from jvpsvd.operators.derivatives import (
     check_output,
     direction,
     prepared,
+    refuse_unequal_sides,
 )
 from jvpsvd.operators.graphs import merge_equal_nodes, remove_identities, replace_fills
 from jvpsvd.operators.recording import Recording, split
@@ -42,8 +43,12 @@ class Trace:
             run the same operations whatever the values of its input. It is given a copy of the
             point, which it may change in place.
         example: A point of the shape, dtype and device of all later points.
+        fold: Rewrite what was recorded into cheaper operations (normalisation folded into
+            convolutions, say); values change by rounding only.
+        check: Compare the forward and the reverse side on one pair of directions.
 
     Raises:
+        AdjointError: If the two sides are not of one matrix.
         TraceError: If fn looks at values (control flow on data), calls into NumPy, is random,
             changes in place what a derivative still needs, or uses an operation that cannot be
             replayed on a batch of directions.
@@ -58,16 +63,21 @@ class Trace:
     """
 
     def __init__(
-        self, fn: Callable[[Tensor], Tensor | tuple[Tensor, ...]], example: Tensor
+        self,
+        fn: Callable[[Tensor], Tensor | tuple[Tensor, ...]],
+        example: Tensor,
+        *,
+        fold: bool = True,
+        check: bool = True,
     ) -> None:
-        self._fn = prepared(fn)
+        self._fn, self._fold, self._check = prepared(fn), fold, check
         self._example = example.detach().clone()
         self._points_together: bool | None = None  # not tried yet
         with torch.no_grad():
             outputs = tuple(check_output(y) for y in self._evaluate(self._example))
         try:
             self._recording = self._rehearsed(self._record(outputs), len(outputs))
-        except TraceError:
+        except (TraceError, AdjointError):
             raise
         except Exception as error:  # make_fx raises whatever the function raised under it
             raise TraceError(f"cannot record the function: {_first_line(error)}") from error
@@ -176,6 +186,10 @@ class Trace:
 
     def _rehearsed(self, joint: fx.GraphModule, depths: int) -> Recording:
         """Return the recording in the fastest form that gives what torch.func gives."""
+        if not self._fold:
+            recording = split(joint, depths)
+            self._rehearse(recording)
+            return recording
         if layout.pays(self._example):
             recording = split(simplified(joint, channels_last=True), depths)
             try:
@@ -196,6 +210,8 @@ class Trace:
         self._compare([m.value for m in maps], values)
         for index, (m, u) in enumerate(zip(maps, us, strict=True)):
             floor = _floor(values[index])
+            if self._check:
+                refuse_unequal_sides(v, tangents[index], u, cotangents[index])
             for block, replayed in (
                 (tangents[index], m.push(torch.stack([v, 2 * v]))),
                 (cotangents[index], m.pull(torch.stack([u, 2 * u]))),

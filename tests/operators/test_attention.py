@@ -125,16 +125,15 @@ def test_an_error_in_the_function_leaves_the_settings_alone(take):
 
 
 @pytest.mark.parametrize("derivatives", WAYS)
-def test_an_error_on_the_first_product_leaves_the_settings_alone(derivatives):
+def test_an_error_in_differentiation_leaves_the_settings_alone(derivatives):
     calls = []
 
     def fn(x):
         calls.append(1)
         return scaled_dot_product_attention(x, x, x) * len(calls)
 
-    J = JacobianOperator(fn, torch.ones(1, 1, 2, 2), derivatives=derivatives)
-    with pytest.raises((ArgumentError, RuntimeError)):
-        J @ torch.ones(4)
+    with pytest.raises(ArgumentError, match="two different values"):
+        JacobianOperator(fn, torch.ones(1, 1, 2, 2), derivatives=derivatives)
 
 
 def test_threads_that_overlap_restore_what_was_there_before_the_first():

@@ -16,8 +16,6 @@ from jvpsvd.errors import ArgumentError, NonFiniteError
         (torch.ones(3, dtype=torch.bool), "bool"),
         (torch.ones(0), r"\(0,\)"),
         (torch.ones(2, 0, 3), r"\(2, 0, 3\)"),
-        ([1.0, 2.0], "list"),
-        (1.0, "float"),
     ],
 )
 def test_points_that_are_no_real_tensor(x, message):
@@ -25,12 +23,19 @@ def test_points_that_are_no_real_tensor(x, message):
         JacobianOperator(lambda z: z, x)
 
 
+@pytest.mark.parametrize("x", [[1.0, 2.0], 1.0, {}, None, {"ids": torch.tensor([3])}])
+def test_points_that_hold_no_real_tensor(x):
+    with pytest.raises(ArgumentError, match="x holds no tensor of a floating dtype"):
+        JacobianOperator(lambda z: z, x)
+
+
 @pytest.mark.parametrize(
     ("fn", "message"),
     [
-        (lambda x: (x, x), "returned tuple"),
-        (lambda x: {"logits": x}, "returned dict"),
-        (lambda x: None, "returned NoneType"),
+        (lambda x: (x, 1.0), "returned a tuple that holds a leaf float"),
+        (lambda x: {"ids": x.long()}, "returned a dict that holds a leaf torch.int64"),
+        (lambda x: (), "returned an empty tuple"),
+        (lambda x: None, "returned a NoneType"),
         (lambda x: x.argmax(), "int64"),
         (lambda x: x > 0, "bool"),
         (lambda x: x[:0], r"\(0,\)"),
@@ -39,7 +44,19 @@ def test_points_that_are_no_real_tensor(x, message):
         (lambda x: x.half(), "float32 to torch.float16"),
         (lambda x: torch.ones(3, device="meta"), "cpu to meta"),
     ],
-    ids=["tuple", "dict", "None", "int", "bool", "empty", "complex", "wider", "narrower", "device"],
+    ids=[
+        "tuple",
+        "dict",
+        "empty tuple",
+        "None",
+        "int",
+        "bool",
+        "empty",
+        "complex",
+        "wider",
+        "narrower",
+        "device",
+    ],
 )
 def test_functions_whose_value_has_no_jacobian(fn, message):
     with pytest.raises(ArgumentError, match=message):

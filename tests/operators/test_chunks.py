@@ -38,7 +38,7 @@ def test_every_chunk_gives_the_same_products(chunk, width, dtype, derivatives):
 def test_automatic_differentiation_never_sees_more_than_a_chunk(chunk):
     widths = []
     J = JacobianOperator(lambda x: x**2, torch.ones(5))
-    linear_map = J._linear_map()
+    linear_map = J._map
 
     def watched(block):
         widths.append(block.shape[0])

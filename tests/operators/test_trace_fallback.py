@@ -32,10 +32,10 @@ UNRECORDABLE = {"branch": branch, "write into a buffer": into_buffer, "as_stride
 def test_auto_falls_back_with_a_line_in_the_log(name, sign, dense, caplog):
     fn = UNRECORDABLE[name]
     x = sign * torch.tensor([0.5, 1.0, 2.0, -1.0], dtype=torch.float64)
-    J = JacobianOperator(fn, x)
     expected = dense(fn, x)
     with caplog.at_level(logging.WARNING, logger="jvpsvd"):
-        found = J @ torch.eye(4, dtype=x.dtype)
+        J = JacobianOperator(fn, x)
+    found = J @ torch.eye(4, dtype=x.dtype)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(J.T @ torch.eye(J.shape[0], dtype=x.dtype), expected.T)
     (record,) = caplog.records
@@ -45,9 +45,8 @@ def test_auto_falls_back_with_a_line_in_the_log(name, sign, dense, caplog):
 
 @pytest.mark.parametrize("name", UNRECORDABLE)
 def test_trace_alone_refuses(name):
-    J = JacobianOperator(UNRECORDABLE[name], torch.ones(4), derivatives="trace")
     with pytest.raises(TraceError, match="cannot record the function"):
-        J @ torch.ones(4)
+        JacobianOperator(UNRECORDABLE[name], torch.ones(4), derivatives="trace")
 
 
 def test_what_can_be_recorded_leaves_no_line_in_the_log(caplog):
@@ -63,11 +62,10 @@ def test_an_unknown_way_of_differentiating_is_refused():
 
 @pytest.mark.parametrize("derivatives", ["auto", "transforms"])
 def test_a_random_function_has_no_jacobian(derivatives):
-    J = JacobianOperator(
-        lambda x: nn.functional.dropout(x, 0.5), torch.ones(64), derivatives=derivatives
-    )
     with pytest.raises(ArgumentError, match="two different values at the same point"):
-        J @ torch.ones(64)
+        JacobianOperator(
+            lambda x: nn.functional.dropout(x, 0.5), torch.ones(64), derivatives=derivatives
+        )
 
 
 @pytest.mark.parametrize("derivatives", ["auto", "trace", "transforms"])
@@ -76,7 +74,7 @@ def test_weights_changed_before_the_first_product_are_noticed(derivatives):
     J = JacobianOperator(layer, torch.ones(2), derivatives=derivatives)
     with torch.no_grad():
         layer.weight.add_(1.0)
-    with pytest.raises(ArgumentError, match="its weights have changed"):
+    with pytest.raises(ArgumentError, match="the weights have changed"):
         J @ torch.ones(2)
 
 
@@ -132,9 +130,8 @@ def test_a_backward_that_cannot_be_differentiated_is_refused_not_taken_for_zero(
         def backward(ctx, cotangent):
             return 2 * ctx.saved_tensors[0] * cotangent
 
-    J = JacobianOperator(Square.apply, torch.ones(3), derivatives="transforms")
     with pytest.raises(
         ArgumentError,
         match=r"neither forward mode .* nor a second reverse .*cannot be differentiated",
     ):
-        J @ torch.ones(3)
+        JacobianOperator(Square.apply, torch.ones(3), derivatives="transforms")

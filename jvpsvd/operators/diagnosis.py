@@ -1,0 +1,144 @@
+"""Which module of a network is to blame, when its value cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from inspect import isfunction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+_Signature = tuple[float, ...]
+_See = Callable[[str, nn.Module, Any, Any], None]
+
+
+def module_of(fn: object) -> nn.Module | None:
+    """Return the network that a function calls, where that can be seen.
+
+    It is the function itself, the one whose method it is, or the only one that it closes over or
+    names among its globals.
+
+    >>> net = nn.Linear(2, 1)
+    >>> module_of(lambda x: net(x).relu()) is net, module_of(torch.sin) is None
+    (True, True)
+    """
+    if isinstance(fn, nn.Module):
+        return fn
+    owner = getattr(fn, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return owner
+    inner = getattr(fn, "func", None) or getattr(fn, "__wrapped__", None)
+    if inner is not None:
+        return module_of(inner)
+    held = []
+    for cell in getattr(fn, "__closure__", None) or ():
+        try:
+            held.append(cell.cell_contents)
+        except ValueError:  # not assigned yet
+            continue
+    names = getattr(getattr(fn, "__code__", None), "co_names", ())
+    held += [fn.__globals__.get(name) for name in names] if isfunction(fn) else []
+    modules = {id(value): value for value in held if isinstance(value, nn.Module)}
+    return next(iter(modules.values())) if len(modules) == 1 else None
+
+
+def first_not_finite(fn: object, run: Callable[[], object]) -> str | None:
+    """Return the first module that made NaN or infinity out of finite arguments, in words.
+
+    Args:
+        fn: The function whose modules are watched.
+        run: Evaluates it.
+
+    >>> net = nn.Sequential(nn.Identity(), nn.LayerNorm(2, eps=0.0))
+    >>> first_not_finite(net, lambda: net(torch.zeros(2)))
+    "module '1' (LayerNorm)"
+    """
+    found: list[str] = []
+
+    def see(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if not found and _finite(args) and not _finite(output):
+            found.append(_in_words(name, module))
+
+    _run_watched(fn, run, see)
+    return found[0] if found else None
+
+
+def first_unsteady(fn: object, run: Callable[[], object]) -> str | None:
+    """Return the first module that gives two values for the same arguments, in words.
+
+    Failing that, the first whose buffers are changed by an evaluation.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+    >>> first_unsteady(net, lambda: net(torch.ones(64, 2)))
+    "module '1' (Dropout)"
+    """
+    network = module_of(fn)
+    if network is None:
+        return None
+    before = {id(buffer): buffer._version for buffer in network.buffers()}
+    first, second = _calls(fn, run), _calls(fn, run)
+    for (name, args, output), (_, args_again, output_again) in zip(first, second, strict=False):
+        if args == args_again and output != output_again:
+            return name
+    for path, module in network.named_modules():
+        own = module.buffers(recurse=False)
+        if any(buffer._version != before[id(buffer)] for buffer in own if id(buffer) in before):
+            return _in_words(path, module)
+    return None
+
+
+def _calls(fn: object, run: Callable[[], object]) -> list[tuple[str, _Signature, _Signature]]:
+    """Return the modules in the order in which they finish, with what they took and gave."""
+    calls: list[tuple[str, _Signature, _Signature]] = []
+
+    def see(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        calls.append((_in_words(name, module), _signature(args), _signature(output)))
+
+    _run_watched(fn, run, see)
+    return calls
+
+
+def _run_watched(fn: object, run: Callable[[], object], see: _See) -> None:
+    network = module_of(fn)
+    if network is None:
+        return
+    with _watched(network, see), torch.no_grad():
+        run()
+
+
+@contextmanager
+def _watched(network: nn.Module, see: _See) -> Iterator[None]:
+    def hook_of(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda module, args, output: see(name, module, args, output)
+
+    handles = [m.register_forward_hook(hook_of(name)) for name, m in network.named_modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _in_words(name: str, module: nn.Module) -> str:
+    return f"module '{name or 'model'}' ({type(module).__name__})"
+
+
+def _floating(tree: Any) -> list[Tensor]:
+    leaves = tree_leaves(tree)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _finite(tree: Any) -> bool:
+    return all(bool(torch.isfinite(leaf).all()) for leaf in _floating(tree))
+
+
+def _signature(tree: Any) -> _Signature:
+    """Return numbers that differ where the tensors do, but for a coincidence."""
+    signature: list[float] = []
+    for leaf in _floating(tree):
+        values = leaf.detach().double().nan_to_num().flatten()
+        signature += [values.sum().item(), values.abs().sum().item()]
+    return tuple(signature)

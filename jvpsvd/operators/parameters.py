@@ -1,0 +1,77 @@
+"""A module with other parameters than its own: converted to a dtype, or as the argument."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from jvpsvd.errors import ArgumentError, ModelError
+
+Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
+
+
+def converted(fn: Callable[..., Any], dtype: torch.dtype | None) -> Callable[..., Any]:
+    """Return a module as a function that computes with copies of its weights in this dtype.
+
+    Raises:
+        ArgumentError: If it is no module, or the dtype is not real floating.
+
+    >>> half = nn.Linear(2, 2).bfloat16()
+    >>> converted(half, torch.float32)(torch.ones(2)).dtype, half.weight.dtype
+    (torch.float32, torch.bfloat16)
+    """
+    if dtype is None:
+        return fn
+    if not dtype.is_floating_point:
+        raise ArgumentError(f"dtype={dtype} is not real floating point; use float32 or float64")
+    if not isinstance(fn, nn.Module):
+        raise ArgumentError(
+            f"dtype={dtype} converts the weights of a module, and fn is a {type(fn).__name__}; "
+            "convert what it computes with yourself"
+        )
+    weights = _weights(fn, dtype)
+    return lambda *args, **kwargs: functional_call(fn, weights, args, kwargs)
+
+
+def chosen_parameters(
+    model: nn.Module, names: Iterable[str] | None, dtype: torch.dtype | None
+) -> tuple[dict[str, Tensor], Evaluate]:
+    """Return the parameters of these names, and the model as a function of them.
+
+    Raises:
+        ModelError: If there is no parameter, or none of that name.
+
+    >>> theta, evaluate = chosen_parameters(nn.Linear(2, 1), ["bias"], None)
+    >>> evaluate({"bias": torch.tensor([3.0])}, (torch.zeros(2),), {})
+    tensor([3.], grad_fn=<ViewBackward0>)
+    """
+    own = dict(model.named_parameters())
+    chosen = list(own) if names is None else list(dict.fromkeys(names))
+    for name in chosen:
+        if name not in own:
+            near = difflib.get_close_matches(name, own, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join([*own][:6])}, …"
+            raise ModelError(f"{type(model).__name__} has no parameter '{name}'; {hint}")
+    if not chosen:
+        raise ModelError(f"{type(model).__name__} has no parameter to differentiate by")
+    weights = {} if dtype is None else _weights(model, dtype)
+    theta = {name: weights.get(name, own[name]).detach() for name in chosen}
+    held = {name: weight for name, weight in weights.items() if name not in theta}
+
+    def evaluate(
+        values: dict[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        return functional_call(model, {**held, **values}, args, dict(kwargs))
+
+    return theta, evaluate
+
+
+def _weights(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return copies of the floating parameters and buffers in this dtype."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {name: weight.detach().to(dtype) for name, weight in named if weight.is_floating_point()}

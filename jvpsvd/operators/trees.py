@@ -1,0 +1,111 @@
+"""Dicts and tuples of tensors as one vector, for functions that take or return several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from jvpsvd.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How the floating tensors of a tree lie one after the other in a vector of length `numel`.
+
+    >>> structure, vector = Structure.of({"a": torch.ones(2), "ids": torch.tensor([3])}, "x")
+    >>> structure.tree(2 * vector)
+    {'a': tensor([2., 2.]), 'ids': tensor([3])}
+    """
+
+    spec: TreeSpec
+    leaves: tuple[Any, ...]
+    """The shape of each floating tensor, and every other leaf as it is, which is held fixed."""
+
+    @classmethod
+    def of(cls, tree: Any, name: str, batch_dims: int = 0) -> tuple[Structure, Tensor]:
+        """Return the structure of a tree and its vector, or a vector (B, numel) for each point.
+
+        Raises:
+            ArgumentError: If there is no floating tensor, or they differ in dtype or device; with
+                batch_dims=1, if one has another number of points, or there is a fixed tensor.
+        """
+        leaves, spec = tree_flatten(tree)
+        floating = [leaf for leaf in leaves if _is_floating(leaf)]
+        if not floating:
+            raise ArgumentError(f"{name} holds no tensor of a floating dtype to differentiate")
+        first = floating[0]
+        for leaf in floating:
+            if (leaf.dtype, leaf.device) != (first.dtype, first.device):
+                raise ArgumentError(
+                    f"{name} holds a tensor in {first.dtype} on {first.device} and one in "
+                    f"{leaf.dtype} on {leaf.device}; give them in one dtype on one device"
+                )
+            if leaf.ndim < batch_dims or leaf.shape[:batch_dims] != first.shape[:batch_dims]:
+                raise ArgumentError(
+                    f"{name} holds tensors of shape {tuple(first.shape)} and {tuple(leaf.shape)}; "
+                    "with batch_dims=1 all have the points along their first dimension"
+                )
+        if batch_dims and any(isinstance(x, Tensor) and not _is_floating(x) for x in leaves):
+            raise ArgumentError(
+                f"{name} holds a tensor that is not floating; with batch_dims=1 give what is the "
+                "same at all points through args or kwargs"
+            )
+        kept = tuple(x.shape[batch_dims:] if _is_floating(x) else x for x in leaves)
+        parts = [x.detach().flatten(batch_dims) for x in floating]
+        return cls(spec, kept), torch.cat(parts, dim=-1)
+
+    def tree(self, vector: Tensor) -> Any:
+        r"""Return a vector as a tree; one of shape (\\*b, numel) gives tensors (\\*b, \\*shape)."""
+        shapes = [leaf for leaf in self.leaves if isinstance(leaf, torch.Size)]
+        parts = iter(torch.split(vector, [shape.numel() for shape in shapes], dim=-1))
+        lead = vector.shape[:-1]
+        leaves = [
+            next(parts).reshape(*lead, *leaf) if isinstance(leaf, torch.Size) else leaf
+            for leaf in self.leaves
+        ]
+        return tree_unflatten(leaves, self.spec)
+
+
+class OfVector:
+    """A function of a tree as a function of a vector; its value is a vector where it was a tree.
+
+    >>> fn = OfVector(lambda t: {"y": t[0] * t[1]}, Structure.of((torch.ones(2),) * 2, "x")[0])
+    >>> fn(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    tensor([3., 8.])
+    """
+
+    def __init__(self, fn: Callable[[Any], Any], source: Structure | None) -> None:
+        self._fn, self._source = fn, source
+        self.target: Structure | None = None
+        """Of the last value, if that was a tree."""
+
+    def __call__(self, x: Tensor) -> Any:
+        """Return the value at a vector, or at a tensor where no tree is taken."""
+        value = self._fn(x if self._source is None else self._source.tree(x))
+        if isinstance(value, Tensor):
+            self.target = None
+            return value
+        return self._vector(value)
+
+    def _vector(self, value: Any) -> Tensor:
+        leaves, spec = tree_flatten(value)
+        for leaf in leaves:
+            if not _is_floating(leaf):
+                what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
+                raise ArgumentError(
+                    f"the function returned a {type(value).__name__} that holds a leaf {what}; "
+                    "wrap it so that it returns floating tensors only"
+                )
+        if not leaves:
+            raise ArgumentError(f"the function returned an empty {type(value).__name__}")
+        self.target = Structure(spec, tuple(leaf.shape for leaf in leaves))
+        return torch.cat([leaf.flatten() for leaf in leaves])
+
+
+def _is_floating(leaf: object) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
