@@ -6,7 +6,7 @@ from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.batch import BatchedMap
 from jvpsvd.operators.blocks import Products, columns
 from jvpsvd.operators.derivatives import LinearMap, by_transforms
-from jvpsvd.operators.interop import as_scipy, aslinearoperator
+from jvpsvd.operators.interop import as_cupy, as_scipy, aslinearoperator
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.matrix import MatrixOperator
 from jvpsvd.operators.modes import refuse_training_mode
@@ -23,6 +23,7 @@ __all__ = [
     "Products",
     "StreamedStack",
     "Trace",
+    "as_cupy",
     "as_scipy",
     "aslinearoperator",
     "by_transforms",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.utils.dlpack
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
@@ -58,6 +61,63 @@ def as_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
         return (operator.T @ to_torch(block)).cpu().numpy()
 
     return sla.LinearOperator(
+        shape=operator.shape,
+        matvec=lambda v: forward(v.reshape(-1)),
+        rmatvec=lambda u: reverse(u.reshape(-1)),
+        matmat=forward,
+        rmatmat=reverse,
+        dtype=dtype,
+    )
+
+
+def as_cupy(operator: LinearOperator) -> Any:
+    """Return the operator as a ``cupyx.scipy.sparse.linalg.LinearOperator`` of its true dtype.
+
+    Blocks pass between CuPy and torch by DLPack, without a copy, and products run on CuPy's current
+    stream.
+
+    Raises:
+        ArgumentError: If the operator is a batch, in bfloat16, or not on a CUDA GPU; if CuPy or the
+            CUDA libraries it loads are missing.
+
+    >>> as_cupy(MatrixOperator(torch.eye(2)))
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: as_cupy takes an operator on a CUDA GPU, this one is on cpu; ...
+    """
+    if operator.device.type != "cuda":
+        raise ArgumentError(
+            f"as_cupy takes an operator on a CUDA GPU, this one is on {operator.device}; make it "
+            "from a model and a point there, or use as_scipy"
+        )
+    if operator.batch or operator.dtype == torch.bfloat16:
+        raise ArgumentError(
+            f"CuPy has no operators of shape {operator.shape} in {operator.dtype}; take one matrix "
+            "in float32 or float64"
+        )
+    try:
+        cupy: Any = importlib.import_module("cupy")
+        csl: Any = importlib.import_module("cupyx.scipy.sparse.linalg")
+    except ImportError as error:
+        raise ArgumentError(
+            "as_cupy needs CuPy and the CUDA libraries it loads, and importing it failed "
+            f"({str(error).splitlines()[0]}); pip install 'jvpsvd[cuda]' on a machine with a GPU"
+        ) from error
+    dtype = torch.empty(0, dtype=operator.dtype).numpy().dtype
+
+    def multiply(product: Callable[[Tensor], Tensor], block: Any) -> Any:
+        pointer = cupy.cuda.get_current_stream().ptr
+        external: Any = torch.cuda.ExternalStream
+        with torch.cuda.stream(external(pointer, operator.device) if pointer else None):
+            given: Tensor = torch.utils.dlpack.from_dlpack(cupy.asarray(block, dtype=dtype))
+            return cupy.from_dlpack(product(given))
+
+    def forward(block: Any) -> Any:
+        return multiply(operator.__matmul__, block)
+
+    def reverse(block: Any) -> Any:
+        return multiply(operator.T.__matmul__, block)
+
+    return csl.LinearOperator(
         shape=operator.shape,
         matvec=lambda v: forward(v.reshape(-1)),
         rmatvec=lambda u: reverse(u.reshape(-1)),
