@@ -69,8 +69,6 @@ def first_not_finite(fn: object, run: Callable[[], object]) -> str | None:
 def first_unsteady(fn: object, run: Callable[[], object]) -> str | None:
     """Return the first module that gives two values for the same arguments, in words.
 
-    Failing that, the first whose buffers are changed by an evaluation.
-
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
     >>> first_unsteady(net, lambda: net(torch.ones(64, 2)))
     "module '1' (Dropout)"
@@ -78,16 +76,31 @@ def first_unsteady(fn: object, run: Callable[[], object]) -> str | None:
     network = module_of(fn)
     if network is None:
         return None
-    before = {id(buffer): buffer._version for buffer in network.buffers()}
     first, second = _calls(fn, run), _calls(fn, run)
     for (name, args, output), (_, args_again, output_again) in zip(first, second, strict=False):
         if args == args_again and output != output_again:
             return name
-    for path, module in network.named_modules():
-        own = module.buffers(recurse=False)
-        if any(buffer._version != before[id(buffer)] for buffer in own if id(buffer) in before):
-            return _in_words(path, module)
     return None
+
+
+def states(fn: object) -> dict[str, tuple[int, int]]:
+    """Return what changes with every buffer of the network that a function calls, by module.
+
+    >>> norm = nn.BatchNorm1d(2)
+    >>> before = states(norm)
+    >>> _ = norm(torch.ones(3, 2))
+    >>> [name for name, state in states(norm).items() if state != before[name]]
+    ["module 'model' (BatchNorm1d)"]
+    """
+    network = module_of(fn)
+    found: dict[str, tuple[int, int]] = {}
+    for path, module in network.named_modules() if network is not None else ():
+        own = [b for b in module.buffers(recurse=False) if not b.is_inference()]
+        found[_in_words(path, module)] = (
+            hash(tuple(id(buffer) for buffer in own)),
+            sum(buffer._version for buffer in own),
+        )
+    return found
 
 
 def _calls(fn: object, run: Callable[[], object]) -> list[tuple[str, _Signature, _Signature]]:

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from jvpsvd.errors import AdjointError, ArgumentError, NonFiniteError, TraceError
+from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.base import LinearOperator
-from jvpsvd.operators.batch import BatchedMap, batched, stack_values
+from jvpsvd.operators.batch import BatchedMap
 from jvpsvd.operators.blocks import columns
 from jvpsvd.operators.chunks import Chunk, in_chunks, starting_chunk, without_memory_error
-from jvpsvd.operators.derivatives import (
-    LinearMap,
-    agree,
-    by_reverse_passes,
-    by_transforms,
-    check_output,
-    prepared,
+from jvpsvd.operators.derivatives import LinearMap, agree, prepared
+from jvpsvd.operators.evaluation import (
+    Derivatives,
+    check_value,
+    differentiated,
+    evaluated,
+    fixing,
+    refuse_unsteady,
 )
-from jvpsvd.operators.diagnosis import first_not_finite, first_unsteady
 from jvpsvd.operators.modes import refuse_training_mode
-from jvpsvd.operators.parameters import chosen_parameters, converted
+from jvpsvd.operators.parameters import check_dtype, chosen_parameters, converted
 from jvpsvd.operators.precision import full_precision
 from jvpsvd.operators.ranks import check_group, over_ranks, refuse_tensor_parallel
-from jvpsvd.operators.trace import Trace
 from jvpsvd.operators.trees import OfVector, Structure
-
-Derivatives = Literal["auto", "trace", "transforms"]
-
-logger = logging.getLogger(__name__)
 
 # The blocks of a batch always fill a chunk, so it is taken from what was recorded: the largest
 # tensor on the way should stay below this size.
@@ -129,6 +123,7 @@ class JacobianOperator(LinearOperator):
             raise ArgumentError(
                 f'derivatives={derivatives!r} is unknown; use "auto", "trace" or "transforms"'
             )
+        check_dtype(dtype)
         if isinstance(fn, nn.Module):
             refuse_training_mode(fn)
             refuse_tensor_parallel(fn)
@@ -143,19 +138,19 @@ class JacobianOperator(LinearOperator):
         if x.ndim < batch_dims:
             raise ArgumentError("x has no dimension; batch_dims=1 takes points along its first one")
         point = x.detach().to(dtype or x.dtype, copy=True)  # the caller may go on to change x
-        of_vector = OfVector(_fixing(converted(fn, dtype), args, kwargs), source)
+        of_vector = OfVector(fixing(converted(fn, dtype), args, kwargs), source)
         self._tf32, self._group = tf32, check_group(group)
         with self._precision():
-            values = self._evaluated(fn, of_vector, point, batch_dims)
+            values = evaluated(fn, of_vector, point, batch_dims)
             one, its_value = (point[0], values[0]) if batch_dims else (point, values)
             with torch.no_grad():
                 steady = agree(prepared(of_vector)(one), its_value)
             if not steady:
-                self._refuse_unsteady(fn, of_vector, one)
-            J = self._differentiated(of_vector, point, batch_dims, derivatives, fold, check)
+                refuse_unsteady(fn, of_vector, one)
+            J = differentiated(of_vector, point, batch_dims, derivatives, fold, check)
             pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
             if not all(agree(*pair) for pair in pairs):
-                self._refuse_unsteady(fn, of_vector, one)
+                refuse_unsteady(fn, of_vector, one)
         self._source, self._target = source, of_vector.target
         self._adopt(J, chunk)
 
@@ -184,7 +179,7 @@ class JacobianOperator(LinearOperator):
         operator._source = operator._target = None
         operator._tf32, operator._group = tf32, check_group(group)
         dims = 1 if isinstance(linear_map, BatchedMap) else 0
-        _check_value(linear_map.point, linear_map.value, dims, None)
+        check_value(linear_map.point, linear_map.value, dims, None)
         operator._adopt(linear_map, chunk)
         return operator
 
@@ -267,7 +262,7 @@ class JacobianOperator(LinearOperator):
         rows = block.mT if block.ndim > 1 + lead else block
         if structure is not None:
             return structure.tree(rows)
-        return rows.reshape(*rows.shape[:-1], *like.shape[lead:])
+        return rows.reshape((*rows.shape[:-1], *like.shape[lead:]))
 
     def _adopt(self, J: LinearMap | BatchedMap, chunk: int | None) -> None:
         dims = 1 if isinstance(J, BatchedMap) else 0
@@ -326,104 +321,6 @@ class JacobianOperator(LinearOperator):
     def _precision(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self._tf32 else full_precision()
 
-    @staticmethod
-    def _evaluated(
-        fn: Callable[..., Any], of_vector: OfVector, point: Tensor, batch_dims: int
-    ) -> Tensor:
-        """Return fn at the point, or at the points, checked."""
-        evaluate = prepared(of_vector)
-        with torch.no_grad():
-            values = [check_output(evaluate(z)) for z in (point if batch_dims else [point])]
-        value = (stack_values(values) if batch_dims else values[0]).detach()
-
-        def blame() -> str | None:
-            bad = next(z for z, v in zip(point, values, strict=True) if not v.isfinite().all())
-            return first_not_finite(fn, lambda: evaluate(bad))
-
-        def blame_one() -> str | None:
-            return first_not_finite(fn, lambda: evaluate(point))
-
-        _check_value(point, value, batch_dims, blame if batch_dims else blame_one)
-        return value
-
-    @staticmethod
-    def _differentiated(
-        fn: OfVector,
-        point: Tensor,
-        batch_dims: int,
-        derivatives: Derivatives,
-        fold: bool,
-        check: bool,
-    ) -> LinearMap | BatchedMap:
-        if derivatives != "transforms":
-            try:
-                if batch_dims:
-                    return Trace(fn, point[0], fold=fold, check=check).at_many(point)[0]
-                # Recorded at this very point, so there is no other path it could have taken.
-                return Trace(fn, point, fold=fold, check=check).at(point, check=False)[0]
-            except TraceError as error:
-                if derivatives == "trace":
-                    raise
-                logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
-        if batch_dims:
-            return batched([_transformed(fn, x, check) for x in point])
-        return _transformed(fn, point, check)
-
-    @staticmethod
-    def _refuse_unsteady(fn: Callable[..., Any], of_vector: OfVector, x: Tensor) -> None:
-        blamed = first_unsteady(fn, lambda: prepared(of_vector)(x))
-        raise ArgumentError(
-            f"{blamed or 'fn'} gave two different values at the same point; it is random, keeps "
-            "state, or its weights have changed meanwhile"
-        )
-
-
-def _fixing(
-    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
-) -> Callable[[Any], Any]:
-    """Return fn as a function of its first argument alone."""
-    named = dict(kwargs or {})
-    if not args and not named:
-        return fn
-    return lambda x: fn(x, *args, **named)
-
-
-def _transformed(fn: OfVector, x: Tensor, check: bool) -> LinearMap:
-    """Return the derivative by torch.func, or by plain reverse passes where that cannot be."""
-    try:
-        return by_transforms(fn, x, check=check)
-    except (ArgumentError, RuntimeError) as error:
-        if isinstance(error, AdjointError):
-            raise
-        try:
-            J = by_reverse_passes(fn, x, check=check)
-        except (ArgumentError, AdjointError) as second:
-            raise (error if isinstance(error, ArgumentError) else second) from second
-        reason = " ".join(str(error).split())[:200]
-        logger.warning("torch.func cannot take fn (%s); using slow reverse passes", reason)
-        return J
-
-
-def _check_value(
-    point: Tensor, value: Tensor, dims: int, blame: Callable[[], str | None] | None
-) -> None:
-    if value.dtype != point.dtype:
-        raise ArgumentError(
-            f"fn maps {point.dtype} to {value.dtype}; give x in the dtype that fn computes in, or "
-            "convert both by dtype="
-        )
-    if value.device != point.device:
-        raise ArgumentError(
-            f"fn takes x on {point.device} to {value.device}; keep its output where x is"
-        )
-    if not torch.isfinite(value).all():
-        blamed = blame() if blame else None
-        raise NonFiniteError(
-            f"the function's value at {_not_finite(value) if dims else 'the point'} holds NaN "
-            + (f"or infinity, which {blamed} made first; " if blamed else "or infinity; ")
-            + "check the input and the weights before taking derivatives"
-        )
-
 
 def _at_points(
     apply: Callable[[Tensor, int], Tensor],
@@ -439,11 +336,3 @@ def _at_points(
     while not without_memory_error(lambda: images.append(apply(shaped, chunk.size)), chunk.size):
         chunk.halve(chunk.size)
     return images[0].reshape(*rows.shape[:2], target.shape[1:].numel()).mT
-
-
-def _not_finite(values: Tensor) -> str:
-    """Return in words at which points of a batch there is NaN or infinity."""
-    finite = torch.isfinite(values).flatten(1).all(1)
-    bad = (~finite).nonzero().flatten().tolist()
-    named = ", ".join(map(str, bad[:8])) + (", …" if len(bad) > 8 else "")
-    return f"point{'s' if len(bad) > 1 else ''} {named} of the batch"

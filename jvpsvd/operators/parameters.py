@@ -27,8 +27,7 @@ def converted(fn: Callable[..., Any], dtype: torch.dtype | None) -> Callable[...
     """
     if dtype is None:
         return fn
-    if not dtype.is_floating_point:
-        raise ArgumentError(f"dtype={dtype} is not real floating point; use float32 or float64")
+    check_dtype(dtype)
     if not isinstance(fn, nn.Module):
         raise ArgumentError(
             f"dtype={dtype} converts the weights of a module, and fn is a {type(fn).__name__}; "
@@ -36,6 +35,22 @@ def converted(fn: Callable[..., Any], dtype: torch.dtype | None) -> Callable[...
         )
     weights = _weights(fn, dtype)
     return lambda *args, **kwargs: functional_call(fn, weights, args, kwargs)
+
+
+def check_dtype(dtype: object) -> None:
+    """Check that a dtype to convert to is None or real floating point.
+
+    Raises:
+        ArgumentError: If it is something else.
+
+    >>> check_dtype(torch.int64)
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: dtype=torch.int64 is not real floating point; use torch.float32 ...
+    """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ArgumentError(
+            f"dtype={dtype} is not real floating point; use torch.float32 or torch.float64"
+        )
 
 
 def chosen_parameters(
@@ -51,12 +66,14 @@ def chosen_parameters(
     tensor([3.], grad_fn=<ViewBackward0>)
     """
     own = dict(model.named_parameters())
-    chosen = list(own) if names is None else list(dict.fromkeys(names))
-    for name in chosen:
+    check_dtype(dtype)
+    wanted = dict.fromkeys(own if names is None else names)
+    for name in wanted:
         if name not in own:
             near = difflib.get_close_matches(name, own, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join([*own][:6])}, …"
             raise ModelError(f"{type(model).__name__} has no parameter '{name}'; {hint}")
+    chosen = [name for name in own if name in wanted]
     if not chosen:
         raise ModelError(f"{type(model).__name__} has no parameter to differentiate by")
     weights = {} if dtype is None else _weights(model, dtype)

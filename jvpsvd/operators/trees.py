@@ -65,7 +65,7 @@ class Structure:
         parts = iter(torch.split(vector, [shape.numel() for shape in shapes], dim=-1))
         lead = vector.shape[:-1]
         leaves = [
-            next(parts).reshape(*lead, *leaf) if isinstance(leaf, torch.Size) else leaf
+            next(parts).reshape((*lead, *leaf)) if isinstance(leaf, torch.Size) else leaf
             for leaf in self.leaves
         ]
         return tree_unflatten(leaves, self.spec)
