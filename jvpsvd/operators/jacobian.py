@@ -170,6 +170,7 @@ class JacobianOperator(LinearOperator):
         Raises:
             NonFiniteError: If the value at a point holds NaN or infinity.
 
+        >>> from jvpsvd.operators import Trace
         >>> trace = Trace(torch.sin, torch.zeros(2))
         >>> J = JacobianOperator.from_linear_map(trace.at(torch.zeros(2))[0])
         >>> J @ torch.tensor([1.0, 2.0])

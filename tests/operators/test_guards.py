@@ -143,7 +143,10 @@ ROUTES = {
 @pytest.mark.parametrize("batch_dims", [0, 1])
 def test_a_function_with_two_values_at_one_point_is_refused(middle, route, batch_dims, derivatives):
     fn = ROUTES[route](random_network(middle()))
-    with pytest.raises(ArgumentError, match=rf"module '1.1' \({middle.__name__}\) gave two diff"):
+    with pytest.raises(
+        ArgumentError,
+        match=rf"module '1.1' \({middle.__name__}\) (gave two diff|changes its buffers)",
+    ):
         JacobianOperator(fn, torch.ones(3, 4), batch_dims=batch_dims, derivatives=derivatives)
 
 
