@@ -42,6 +42,8 @@ def _reverse_as_convolution(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]
     if not isinstance(weight, fx.Node) or any(user.args[1] != 0 for user in node.users):
         return
     kernel = weight_shape[2:]
+    if any(len(each) != len(kernel) for each in (stride, padding, dilation, more)):
+        return  # one number for all dimensions, which only a direct call leaves so
     if transposed and any(added >= step for added, step in zip(more, stride, strict=True)):
         return  # the plain convolution would reach one entry further
     if not transposed:
@@ -103,6 +105,8 @@ def _pad_the_next(node: fx.Node, source: fx.Node, added: list[int], linear: set[
         plain = user.target is _aten.convolution.default and not user.args[6]
         if plain and user.args[0] is node and user.args[1] is not node:
             _, *between, padding, dilation, transposed, ending, groups = arguments(user)
+            if len(padding) != len(added):
+                continue
             padding = [p + more for p, more in zip(padding, added, strict=True)]
             user.args = (source, *between, padding, dilation, transposed, ending, groups)
     if not node.users:
@@ -115,6 +119,8 @@ def _crop_the_previous(
     if source.target is not _aten.convolution.default or len(source.users) > 1:
         return
     *operands, stride, padding, dilation, transposed, ending, groups = arguments(source)
+    if len(padding) != len(added):
+        return
     less = [p + more for p, more in zip(padding, added, strict=True)]
     if transposed or any(step != 1 for step in stride) or min(less) < 0:
         return
