@@ -49,15 +49,15 @@ def stack(operators: Sequence[LinearOperator], dim: Literal[0, 1] = 0) -> Linear
             raise ArgumentError(
                 f"stack takes operators, not {type(part).__name__}; see aslinearoperator"
             )
-    if dim == 1:
-        return stack([part.T for part in parts]).T
-    first = parts[0]
+    first, kept = parts[0], -1 if dim == 0 else -2
     for place, part in enumerate(parts):
-        if (part.batch, part.shape[-1]) != (first.batch, first.shape[-1]):
+        if (part.batch, part.shape[kept]) != (first.batch, first.shape[kept]):
             raise ArgumentError(
                 f"cannot stack operator 0 of shape {by(first.shape)} and operator {place} of shape "
                 f"{by(part.shape)}: all but the stacked side must be the same"
             )
+    if dim == 1:
+        return stack([part.T for part in parts]).T
     rows = [part.shape[-2] for part in parts]
 
     def forward(V: Tensor, *parts: LinearOperator) -> Tensor:
@@ -132,7 +132,7 @@ def _places(name: str, index: Any, length: int) -> Tensor | None:
         return None
     if isinstance(index, slice):
         index = range(*index.indices(length))
-    places = index if isinstance(index, Tensor) else torch.tensor(list(index))
+    places = index.clone() if isinstance(index, Tensor) else torch.tensor(list(index))
     if places.dtype == torch.bool:
         if places.numel() != length:
             raise ArgumentError(

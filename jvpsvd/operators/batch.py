@@ -90,6 +90,7 @@ class _Replayed:
     graph: Callable[..., Tensor]
     inputs: tuple[Tensor, ...]
     varies: tuple[bool, ...]
+    weights: tuple[Tensor, ...]
     check: Callable[[], None]
     together = True
 
@@ -105,7 +106,10 @@ class _Replayed:
         self.check()
         inputs = zip(self.inputs, self.varies, strict=True)
         return replayed(
-            self.graph, tuple(_take(t, index) if v else t for t, v in inputs), self.varies
+            self.graph,
+            tuple(_take(t, index) if v else t for t, v in inputs),
+            self.varies,
+            self.weights,
         )
 
 
@@ -125,7 +129,10 @@ class _Stacked:
 
 
 def replayed(
-    graph: Callable[..., Tensor], inputs: tuple[Tensor, ...], varies: tuple[bool, ...]
+    graph: Callable[..., Tensor],
+    inputs: tuple[Tensor, ...],
+    varies: tuple[bool, ...],
+    weights: Sequence[Tensor] = (),
 ) -> Side:
     r"""Return the side of a linear graph, a function of (direction, \\*inputs), at many points.
 
@@ -133,6 +140,7 @@ def replayed(
         graph: Serves one direction at one point.
         inputs: Its further arguments; those that vary have the points along their first dimension.
         varies: Which of them vary.
+        weights: Further tensors that must not change while the side is used.
 
     >>> x = torch.tensor([[1.0], [2.0]])
     >>> side = replayed(lambda v, x: 2 * x * v, (x,), (True,))
@@ -140,7 +148,7 @@ def replayed(
     tensor([[2., 2., 2.],
             [4., 4., 4.]])
     """
-    return _Replayed(graph, inputs, varies, unchanged(inputs))
+    return _Replayed(graph, inputs, varies, tuple(weights), unchanged((*inputs, *weights)))
 
 
 def batched(maps: Sequence[LinearMap]) -> BatchedMap:

@@ -250,7 +250,9 @@ def without_grad(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
 
 
 def unchanged(tensors: Sequence[Tensor]) -> Callable[[], None]:
-    """Return a check that none of the tensors has been changed in place since this call.
+    """Return a check that none of the tensors has been changed or replaced since this call.
+
+    What torch does not count, ``parameter.data.mul_(2)``, cannot be seen.
 
     The check raises `ArgumentError` if one has: a derivative that reads weights later than its
     value did is the derivative of no function.
@@ -263,13 +265,14 @@ def unchanged(tensors: Sequence[Tensor]) -> Callable[[], None]:
     jvpsvd.errors.ArgumentError: the weights have changed since this derivative was taken; ...
     """
 
-    def versions() -> list[int]:
-        return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+    def states() -> list[tuple[int, int]]:
+        # The address too: `parameter.data = …` leaves the version as it is.
+        return [(0 if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
 
-    before = versions()
+    before = states()
 
     def check() -> None:
-        if versions() != before:
+        if states() != before:
             raise ArgumentError(
                 "the weights have changed since this derivative was taken; take it again"
             )

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.func import vmap
+from torch.func import functional_call, vmap
 
-from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.batch import BatchedMap, Side, replayed
 from jvpsvd.operators.chunks import starting_chunk
 from jvpsvd.operators.derivatives import Cost, LinearMap, unchanged, without_grad
@@ -31,13 +30,15 @@ class LinearGraph:
     """None of an output that does not depend on x."""
     saved: tuple[int, ...]
 
-    def at(self, kept: Sequence[Tensor], zeros: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return the batched map of this side at one point."""
+    def at(
+        self, kept: Sequence[Tensor], zeros: Tensor, weights: Sequence[Tensor]
+    ) -> Callable[[Tensor], Tensor]:
+        """Return the batched map of this side at one point, refused once a weight has changed."""
         if self.graph is None:
             return lambda block: zeros.expand(block.shape[0], *zeros.shape)
         inputs = tuple(kept[i] for i in self.saved)
         mapped = vmap(self.graph, in_dims=(0, *(None for _ in inputs)))
-        check = unchanged(inputs)
+        check = unchanged((*inputs, *weights))
 
         def apply(block: Tensor) -> Tensor:
             check()
@@ -46,12 +47,18 @@ class LinearGraph:
 
         return without_grad(apply)
 
-    def at_many(self, kept: Sequence[Tensor], varies: Sequence[bool], zeros: Tensor) -> Side:
+    def at_many(
+        self,
+        kept: Sequence[Tensor],
+        varies: Sequence[bool],
+        zeros: Tensor,
+        weights: Sequence[Tensor],
+    ) -> Side:
         """Return this side at many points; what varies over them has a dimension for them."""
         if self.graph is None:
             return replayed(lambda direction: zeros, (), ())
         inputs = tuple(kept[i] for i in self.saved)
-        return replayed(self.graph, inputs, tuple(varies[i] for i in self.saved))
+        return replayed(self.graph, inputs, tuple(varies[i] for i in self.saved), weights)
 
     def peak(self) -> int:
         """Return how many elements one vector takes at most, alive at once on its way."""
@@ -68,32 +75,40 @@ class LinearGraph:
 class Constants:
     """What a recording works out from weights alone, such as kernels turned round.
 
-    It is kept until a weight is replaced or changed in place.
+    It is kept with a copy of the weights that it was worked out from, and made again when these
+    are no longer the same. Versions would not do: ``parameter.data = …`` leaves them as they are.
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:
         self._graph = graph
-        self._weights: tuple[Tensor, ...] = ()
-        self._check = unchanged(())
-        self._values: tuple[Tensor, ...] | None = None
+        self.weights = (*graph.parameters(), *graph.buffers())
+        """All weights of the recording, as the function holds them."""
+        used = (n for n in graph.graph.find_nodes(op="get_attr") if _is_computed_with(n))
+        self._sources = {str(node.target): getattr(graph, str(node.target)) for node in used}
+        self._copies: dict[str, Tensor] | None = None
+        self._values: tuple[Tensor, ...] = ()
 
     def values(self) -> tuple[Tensor, ...]:
         """Return the values for the weights as they are now."""
-        weights = tuple(self._graph.parameters()) + tuple(self._graph.buffers())
-        same = len(weights) == len(self._weights)
-        same = same and all(a is b for a, b in zip(weights, self._weights, strict=True))
-        if self._values is None or not same or not self._is_current():
-            self._weights, self._check = weights, unchanged(weights)
+        copies = self._copies
+        if copies is None or not all(
+            _is_copy(copies[name], weight) for name, weight in self._sources.items()
+        ):
+            copies = {name: weight.detach().clone() for name, weight in self._sources.items()}
             with torch.no_grad():
-                self._values = tuple(self._graph())
+                self._values = tuple(functional_call(self._graph, copies, ()))
+            self._copies = copies
         return self._values
 
-    def _is_current(self) -> bool:
-        try:
-            self._check()
-        except ArgumentError:
-            return False
-        return True
+
+def _is_copy(copy: Tensor, weight: Tensor) -> bool:
+    same = (copy.shape, copy.dtype, copy.device) == (weight.shape, weight.dtype, weight.device)
+    return same and torch.equal(copy, weight)
+
+
+def _is_computed_with(node: fx.Node) -> bool:
+    """Whether anything but the output of the graph uses it."""
+    return any(user.op != "output" for user in node.users)
 
 
 @dataclass(frozen=True)
@@ -115,8 +130,8 @@ class Recording:
             LinearMap(
                 point=x,
                 value=value,
-                push=tangent.at(kept, torch.zeros_like(value)),
-                pull=cotangent.at(kept, torch.zeros_like(x)),
+                push=tangent.at(kept, torch.zeros_like(value), self.constants.weights),
+                pull=cotangent.at(kept, torch.zeros_like(x), self.constants.weights),
                 cost=cost,
             )
             for value, tangent, cotangent, cost in zip(
@@ -145,8 +160,10 @@ class Recording:
             value = (
                 values[index] if dim == 0 else values[index].expand(len(X), *values[index].shape)
             )
-            forward = self.tangents[index].at_many(kept, varies, torch.zeros_like(value[0]))
-            reverse = self.cotangents[index].at_many(kept, varies, torch.zeros_like(X[0]))
+            weights = self.constants.weights
+            zeros = torch.zeros_like(value[0]), torch.zeros_like(X[0])
+            forward = self.tangents[index].at_many(kept, varies, zeros[0], weights)
+            reverse = self.cotangents[index].at_many(kept, varies, zeros[1], weights)
             widest = max(self.tangents[index].widest(), self.cotangents[index].widest(), 1)
             maps.append(BatchedMap(X, value, forward, reverse, widest))
         return tuple(maps)

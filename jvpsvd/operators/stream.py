@@ -81,6 +81,8 @@ class StreamedStack(LinearOperator):
         """
         if len(points) < 1:
             raise ArgumentError("there is no point; give at least one")
+        # Made as a check: a random function, or a module in training mode, is refused here.
+        JacobianOperator(fn, points[0], derivatives="transforms")
         differentiate: Callable[[Tensor], LinearMap] = partial(by_transforms, fn)
         try:
             trace = Trace(fn, points[0])
@@ -150,6 +152,7 @@ class _MeanGram(LinearOperator):
         for index in range(len(self._stream)):
             A = self._stream.operator(index)
             total += A.rmatmat(A.matmat(V)).T
+            del A  # before the next one is made
         return total.div_(len(self._stream)).T
 
     def _rmatmat(self, U: Tensor) -> Tensor:
