@@ -41,7 +41,7 @@ def main() -> None:
 
     model = load_model("efficientnet-lite0")
     x = torch.randn(model.photo_input.shape, generator=torch.Generator().manual_seed(0))
-    J = JacobianOperator(model.module, x)
+    J = JacobianOperator(model.module, x, chunk=8)  # the same before and after
     V = torch.randn(arguments.vectors, J.shape[1]).T
     U = torch.randn(arguments.vectors, J.shape[0]).T
     sides: dict[str, tuple[Callable[[], object], int]] = {

@@ -42,21 +42,25 @@ class Chunk:
 
     size: int
     fixed: bool = False
+    planned: int = field(init=False)
+    """The size to plan with: that of the beginning, whatever was timed, so that plans repeat."""
     _seconds: dict[int, list[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.planned = self.size
 
     def next(self, left: int) -> int:
         """Return how many of the vectors left to take now."""
         size = next((s for s in self._untimed() if s <= left), self.size)
         return min(size, left)
 
-    @property
-    def is_tuning(self) -> bool:
-        """Whether there are sizes that have not been timed often enough."""
-        return bool(self._untimed())
+    def is_timed(self, count: int) -> bool:
+        """Return whether a call of so many vectors has not been timed often enough."""
+        return count in self._untimed()
 
     def took(self, count: int, seconds: float) -> None:
         """Remember how long a call took; change the size where another is clearly better."""
-        if count not in self._untimed():
+        if not self.is_timed(count):
             return
         each = self._seconds.setdefault(count, [])
         each.append(seconds / count)
@@ -69,14 +73,14 @@ class Chunk:
 
     def halve(self, count: int) -> None:
         """Take half as many as in a call of `count` vectors from now on."""
-        self.size, self.fixed = max(1, count // 2), True
+        self.size = self.planned = max(1, count // 2)
+        self.fixed = True
 
     def _untimed(self) -> list[int]:
         if self.fixed:
             return []
-        first = next(iter(self._seconds), self.size)
         low, high = _RANGE
-        sizes = (first, first // 2, 2 * first)
+        sizes = (self.planned, self.planned // 2, 2 * self.planned)
         return [s for s in sizes if low <= s <= high and len(self._seconds.get(s, ())) < _TRIALS]
 
 
@@ -96,7 +100,7 @@ def in_chunks(apply: Callable[[Tensor], Tensor], rows: Tensor, out: Tensor, chun
     while start < rows.shape[0]:
         count = chunk.next(rows.shape[0] - start)
         part, into = rows[start : start + count], out[start : start + count]
-        timed = chunk.is_tuning
+        timed = chunk.is_timed(count)
         began = _now(rows, timed)
         if without_memory_error(partial(_apply, apply, part, into), count):
             if timed:

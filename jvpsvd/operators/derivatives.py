@@ -77,8 +77,36 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = Tr
         point=x,
         value=value,
         push=_forward_side(fn, x, value, pull_one, check),
-        pull=without_grad(vmap(pull_one)),
+        pull=_as_long_as(fn, x, value, vmap(pull_one)),
     )
+
+
+def _as_long_as(
+    fn: Callable[[Tensor], Tensor],
+    x: Tensor,
+    value: Tensor,
+    apply: Callable[[Tensor], Tensor],
+) -> Callable[[Tensor], Tensor]:
+    """Return `apply`, recording no graph, refused once fn has another value at x.
+
+    That costs an evaluation per block: what autograd keeps refers to weights, and torch does not
+    see all changes of them.
+    """
+
+    def apply_if_unchanged(block: Tensor) -> Tensor:
+        with torch.no_grad():
+            _refuse_another(fn(x), value)
+            return apply(block)
+
+    return apply_if_unchanged
+
+
+def _refuse_another(again: Tensor, value: Tensor) -> None:
+    if not agree(again, value):
+        raise ArgumentError(
+            "fn gives another value than when this derivative was taken: the weights have changed "
+            "since, or it is random; take the derivative again"
+        )
 
 
 def _forward_side(
@@ -96,11 +124,7 @@ def _forward_side(
     def push(block: Tensor) -> Tensor:
         with torch.no_grad():
             again, images = over_directions(block)
-        if not agree(again, value):
-            raise ArgumentError(
-                "fn gives another value than when this derivative was taken: the weights have "
-                "changed since, or it is random; take the derivative again"
-            )
+        _refuse_another(again, value)
         return images
 
     reasons = []
@@ -117,7 +141,7 @@ def _forward_side(
         return push
     try:
         pull_again = vjp(pull_one, torch.zeros_like(value))[1]
-        push_again = without_grad(vmap(lambda v: pull_again(v)[0]))
+        push_again = _as_long_as(fn, x, value, vmap(lambda v: pull_again(v)[0]))
         v = pull_alone(u)  # J v = 0 only where J' u is
         refuse_unequal_sides(v, push_again(v[None])[0], u, v)
     except AdjointError:
@@ -173,11 +197,12 @@ def by_reverse_passes(
         )
         return gradient.detach()
 
+    unless_changed = partial(_as_long_as, prepared(fn), x.detach(), value.detach())
     J = LinearMap(
         point=x.detach(),
         value=value.detach(),
-        push=lambda block: torch.stack([one(pulled, u, v) for v in block]),
-        pull=lambda block: torch.stack([one(value, point, w) for w in block]),
+        push=unless_changed(lambda block: torch.stack([one(pulled, u, v) for v in block])),
+        pull=unless_changed(lambda block: torch.stack([one(value, point, w) for w in block])),
     )
     try:
         v = J.pull(direction(J.value)[None])[0]
@@ -252,7 +277,8 @@ def without_grad(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
 def unchanged(tensors: Sequence[Tensor]) -> Callable[[], None]:
     """Return a check that none of the tensors has been changed or replaced since this call.
 
-    What torch does not count, ``parameter.data.mul_(2)``, cannot be seen.
+    What torch does not count, ``parameter.data.mul_(2)``, cannot be seen: a recording therefore
+    works with copies of the weights.
 
     The check raises `ArgumentError` if one has: a derivative that reads weights later than its
     value did is the derivative of no function.

@@ -79,8 +79,8 @@ def differentiated(
                 raise
             logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
     if batch_dims:
-        return batched([_transformed(fn, x, check) for x in point])
-    return _transformed(fn, point, check)
+        return batched([transformed(fn, x, check=check) for x in point])
+    return transformed(fn, point, check=check)
 
 
 def refuse_unsteady(fn: Callable[..., Any], of_vector: OfVector, x: Tensor) -> None:
@@ -106,8 +106,13 @@ def fixing(
     return lambda x: fn(x, *args, **named)
 
 
-def _transformed(fn: OfVector, x: Tensor, check: bool) -> LinearMap:
-    """Return the derivative by torch.func, or by plain reverse passes where that cannot be."""
+def transformed(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True) -> LinearMap:
+    """Return the derivative by torch.func, or by plain reverse passes where that cannot be.
+
+    Raises:
+        ArgumentError: If neither can be.
+        AdjointError: If forward and reverse products are not of one matrix.
+    """
     try:
         return by_transforms(fn, x, check=check)
     except (ArgumentError, RuntimeError) as error:

@@ -60,14 +60,7 @@ def as_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
     def reverse(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return (operator.T @ to_torch(block)).cpu().numpy()
 
-    return sla.LinearOperator(
-        shape=operator.shape,
-        matvec=lambda v: forward(v.reshape(-1)),
-        rmatvec=lambda u: reverse(u.reshape(-1)),
-        matmat=forward,
-        rmatmat=reverse,
-        dtype=dtype,
-    )
+    return sla.LinearOperator(**_as_arguments(operator, forward, reverse))
 
 
 def as_cupy(operator: LinearOperator) -> Any:
@@ -117,14 +110,21 @@ def as_cupy(operator: LinearOperator) -> Any:
     def reverse(block: Any) -> Any:
         return multiply(operator.T.__matmul__, block)
 
-    return csl.LinearOperator(
-        shape=operator.shape,
-        matvec=lambda v: forward(v.reshape(-1)),
-        rmatvec=lambda u: reverse(u.reshape(-1)),
-        matmat=forward,
-        rmatmat=reverse,
-        dtype=dtype,
-    )
+    return csl.LinearOperator(**_as_arguments(operator, forward, reverse))
+
+
+def _as_arguments(
+    operator: LinearOperator, forward: Callable[[Any], Any], reverse: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """Return what SciPy's and CuPy's LinearOperator are made with."""
+    return {
+        "shape": operator.shape,
+        "matvec": lambda v: forward(v.reshape(-1)),
+        "rmatvec": lambda u: reverse(u.reshape(-1)),
+        "matmat": forward,
+        "rmatmat": reverse,
+        "dtype": torch.empty(0, dtype=operator.dtype).numpy().dtype,
+    }
 
 
 def aslinearoperator(A: Any) -> LinearOperator:

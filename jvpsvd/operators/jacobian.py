@@ -234,9 +234,9 @@ class JacobianOperator(LinearOperator):
     def chunk(self) -> int:
         """Vectors per call of automatic differentiation, over all points of a batch.
 
-        The lesser of both directions. It may change in the first few products.
+        The lesser of both directions, before either was tuned; less only where memory ran out.
         """
-        return min(self._forward.size, self._reverse.size)
+        return min(self._forward.planned, self._reverse.planned)
 
     def as_input(self, block: Tensor) -> Any:
         r"""Return (n,) as something like x, or (n, b) as one with a dimension b in front.

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 
-_lock = threading.Lock()
-_restore = ExitStack()
-_inside = 0
+from jvpsvd.operators.settings import ProcessSetting
 
 
-@contextmanager
-def full_precision() -> Iterator[None]:
+def full_precision() -> ProcessSetting:
     """Compute float32 in float32: no TF32 on GPUs, no bfloat16 inside matrix products on CPUs.
 
     TF32 keeps three digits, and torch allows it for convolutions by default: a residual could
-    not fall below 1e-3 of s₁. The settings belong to the process: the first to enter switches
-    them, in whatever thread, and the last to leave restores them.
+    not fall below 1e-3 of s₁.
 
     >>> torch.set_float32_matmul_precision("medium")
     >>> with full_precision():
@@ -30,22 +24,15 @@ def full_precision() -> Iterator[None]:
     'medium'
     >>> torch.set_float32_matmul_precision("highest")
     """
-    global _inside
-    with _lock:
-        if _inside == 0:
-            for owner, name, exact in _settings():
-                before = getattr(owner, name)
-                if before != exact:
-                    _restore.callback(setattr, owner, name, before)
-                    setattr(owner, name, exact)
-        _inside += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if _inside == 0:
-                _restore.close()
+    return _FULL
+
+
+def _switch(restore: ExitStack) -> None:
+    for owner, name, exact in _settings():
+        before = getattr(owner, name)
+        if before != exact:
+            restore.callback(setattr, owner, name, before)
+            setattr(owner, name, exact)
 
 
 def _settings() -> list[tuple[Any, str, Any]]:
@@ -61,3 +48,6 @@ def _settings() -> list[tuple[Any, str, Any]]:
         backends.mkldnn.conv,
     )
     return [(owner, "fp32_precision", "ieee") for owner in owners]
+
+
+_FULL = ProcessSetting(_switch)

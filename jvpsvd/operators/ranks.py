@@ -82,7 +82,7 @@ def refuse_tensor_parallel(model: nn.Module) -> None:
     Raises:
         ModelError: Naming the first parameter that takes part in a distributed product.
     """
-    if not dist.is_available():
+    if not dist.is_available() or not dist.is_initialized():
         return
     from torch.distributed.fsdp import FSDPModule
     from torch.distributed.tensor import DTensor

@@ -13,8 +13,10 @@ from torch import Tensor
 from jvpsvd.errors import ArgumentError, TraceError
 from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.blocks import by
-from jvpsvd.operators.derivatives import LinearMap, by_transforms
+from jvpsvd.operators.derivatives import LinearMap
+from jvpsvd.operators.evaluation import transformed
 from jvpsvd.operators.jacobian import JacobianOperator
+from jvpsvd.operators.precision import full_precision
 from jvpsvd.operators.trace import Trace
 
 logger = logging.getLogger(__name__)
@@ -83,7 +85,7 @@ class StreamedStack(LinearOperator):
             raise ArgumentError("there is no point; give at least one")
         # Made as a check: a random function, or a module in training mode, is refused here.
         JacobianOperator(fn, points[0], derivatives="transforms")
-        differentiate: Callable[[Tensor], LinearMap] = partial(by_transforms, fn)
+        differentiate: Callable[[Tensor], LinearMap] = partial(transformed, fn)
         try:
             trace = Trace(fn, points[0])
             differentiate = partial(_first, trace)
@@ -91,7 +93,9 @@ class StreamedStack(LinearOperator):
             logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
 
         def at(index: int) -> LinearOperator:
-            return JacobianOperator.from_linear_map(differentiate(points[index]), chunk=chunk)
+            with full_precision():
+                J = differentiate(points[index])
+            return JacobianOperator.from_linear_map(J, chunk=chunk)
 
         return cls(at, len(points))
 

@@ -10,7 +10,7 @@ import torch
 from jvpsvd.data import Sample, decode_photo
 from jvpsvd.errors import JvpsvdError, NonFiniteError, PhotoError, ShardError, TraceError
 from jvpsvd.networks import Model, layer_maps
-from jvpsvd.operators import JacobianOperator, LinearMap, Trace, by_transforms
+from jvpsvd.operators import JacobianOperator, LinearMap, Trace, by_transforms, full_precision
 from jvpsvd.survey.rows import Row, failure, row_of
 from jvpsvd.survey.spec import Spec
 from jvpsvd.svd import Progress, SVDResult, svds
@@ -89,9 +89,10 @@ class Instrument:
         x = decode_photo(photo, self._photo_input).to(self._device)
         if self._may_trace:
             try:
-                if self._trace is None:
-                    self._trace = Trace(self._maps, x)
-                return self._trace.at(x)
+                with full_precision():
+                    if self._trace is None:
+                        self._trace = Trace(self._maps, x)
+                    return self._trace.at(x)
             except TraceError as error:
                 if self._trace is None:
                     self._may_trace = False

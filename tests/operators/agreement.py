@@ -17,6 +17,15 @@ def check_products(J, expected):
     assert (J.rmatmat(torch.eye(m, dtype=J.dtype)).double() - expected.T).abs().max() <= scale
 
 
+def compare(A, matrix):
+    """All products of an operator are those of a dense matrix of the same dtype."""
+    m, n = matrix.shape
+    assert A.shape == (m, n)
+    assert A.dtype == matrix.dtype
+    torch.testing.assert_close(A @ torch.eye(n, dtype=matrix.dtype), matrix)
+    torch.testing.assert_close(A.T @ torch.eye(m, dtype=matrix.dtype), matrix.T)
+
+
 def in_double(fn):
     """A copy of a network in float64; other functions take what they are given."""
     return copy.deepcopy(fn).double() if isinstance(fn, nn.Module) else fn

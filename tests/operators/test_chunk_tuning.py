@@ -18,13 +18,18 @@ from jvpsvd.operators.chunks import Chunk, in_chunks
 SLOW = 1e-2  # seconds per vector, far above what is too short to be timed
 
 
+def is_tuning(chunk):
+    """Whether a call of any width would be timed."""
+    return any(map(chunk.is_timed, range(1, 2049)))
+
+
 def run(chunk, total, seconds):
     """The sizes of the calls that do `total` vectors; seconds(size) is what each vector takes."""
     sizes, left = [], total
     while left:
         size = chunk.next(left)
         assert 1 <= size <= left
-        if chunk.is_tuning:
+        if chunk.is_timed(size):
             chunk.took(size, size * seconds(size))
         sizes.append(size)
         left -= size
@@ -52,7 +57,7 @@ def test_halving_ends_the_tuning_and_stops_at_one(start, halvings, total):
     chunk = Chunk(start)
     for _ in range(halvings):
         chunk.halve(chunk.next(10**6))
-        assert not chunk.is_tuning
+        assert not is_tuning(chunk)
     assert chunk.size == max(1, start >> halvings)
     sizes = run(chunk, total, lambda size: SLOW)
     assert max(sizes) <= chunk.size
@@ -63,7 +68,7 @@ def test_a_clearly_faster_size_is_taken(start, better, gain):
     chunk, faster = Chunk(start), int(better * start)
     run(chunk, 20 * start, lambda size: SLOW * (gain if size == faster else 1))
     assert chunk.size == faster
-    assert not chunk.is_tuning
+    assert not is_tuning(chunk)
 
 
 @given(start=st.integers(8, 256), gain=st.floats(0.86, 1.5))
@@ -71,7 +76,23 @@ def test_a_slightly_faster_or_slower_size_is_not(start, gain):
     chunk = Chunk(start)
     run(chunk, 20 * start, lambda size: SLOW * (1 if size == start else gain))
     assert chunk.size == start
-    assert not chunk.is_tuning
+    assert not is_tuning(chunk)
+
+
+@pytest.mark.parametrize("faster", [8, 32])
+def test_the_size_to_plan_with_is_that_of_the_beginning(faster):
+    """Otherwise a second solve would take other blocks than the first."""
+    chunk = Chunk(16)
+    run(chunk, 400, lambda size: SLOW * (0.5 if size == faster else 1))
+    assert (chunk.size, chunk.planned) == (faster, 16)
+    chunk.halve(faster)
+    assert (chunk.size, chunk.planned) == (faster // 2, faster // 2)
+
+
+def test_narrow_blocks_first_do_not_change_which_sizes_are_tried():
+    chunk = Chunk(16)
+    run(chunk, 8, lambda size: SLOW)
+    assert set(run(chunk, 400, lambda size: SLOW)) == {8, 16, 32}
 
 
 def test_one_slow_call_does_not_decide():
@@ -85,7 +106,7 @@ def test_calls_too_short_to_tell_apart_end_the_tuning(start):
     chunk = Chunk(start)
     sizes = run(chunk, 5 * start, lambda size: 1e-6)
     assert sizes == [start] * 5
-    assert not chunk.is_tuning
+    assert not is_tuning(chunk)
 
 
 @given(start=st.integers(16, 256), widths=st.lists(st.integers(1, 7), max_size=30))
@@ -94,7 +115,7 @@ def test_blocks_narrower_than_every_size_are_one_call_each(start, widths):
     for width in widths:
         assert run(chunk, width, lambda size: SLOW) == [width]
     assert chunk.size == start
-    assert chunk.is_tuning
+    assert is_tuning(chunk)
 
 
 def test_a_chosen_chunk_is_neither_timed_nor_changed():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from agreement import compare as check
 from torch import nn
 
 from jvpsvd import JacobianOperator, MatrixOperator
@@ -14,15 +15,6 @@ DTYPES = [torch.float32, torch.float64]
 def pair(m, n, dtype, seed):
     matrix = torch.randn(m, n, dtype=dtype, generator=torch.Generator().manual_seed(seed))
     return MatrixOperator(matrix), matrix
-
-
-def check(A, matrix):
-    """Compare all products of an operator with those of a dense matrix."""
-    m, n = matrix.shape
-    assert A.shape == (m, n)
-    assert A.dtype == matrix.dtype
-    torch.testing.assert_close(A @ torch.eye(n, dtype=matrix.dtype), matrix)
-    torch.testing.assert_close(A.T @ torch.eye(m, dtype=matrix.dtype), matrix.T)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

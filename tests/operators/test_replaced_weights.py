@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -60,3 +61,25 @@ def test_products_of_convolutions_stay_those_of_the_old_weights(norm, dense):
     scale_data(net)
     torch.testing.assert_close(J @ torch.eye(50, dtype=x.dtype), expected)
     torch.testing.assert_close(J.T @ torch.eye(27, dtype=x.dtype), expected.T)
+
+
+def checkpointed(net):
+    return lambda x: torch.utils.checkpoint.checkpoint(net, x, use_reentrant=False)
+
+
+@pytest.mark.parametrize("change", [replace, scale_data])
+@pytest.mark.parametrize("route", ["trace", "transforms", "reverse passes"])
+def test_products_of_linear_layers_are_those_of_the_old_weights_or_refused(route, change, dense):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double().eval()
+    x = torch.randn(4, dtype=torch.float64)
+    fn, derivatives = (checkpointed(net), "auto") if route == "reverse passes" else (net, route)
+    J, expected = JacobianOperator(fn, x, derivatives=derivatives), dense(net, x)
+    change(net)
+    for A, matrix in ((J, expected), (J.T, expected.T)):
+        unit_vectors = torch.eye(A.shape[1], dtype=x.dtype)
+        if route == "trace" and change is scale_data:
+            torch.testing.assert_close(A @ unit_vectors, matrix)
+        else:
+            with pytest.raises(ArgumentError, match="weights have changed"):
+                A @ unit_vectors

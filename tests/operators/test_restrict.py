@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from agreement import compare
 from batch_problems import DTYPES, check, matrices, split
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,14 +39,6 @@ PLACES = {
     "nested list of bools": ([MASK[:3], MASK[3:]], [0, 2, 3]),
     "all": (None, [0, 1, 2, 3, 4, 5]),
 }
-
-
-def compare(A, matrix):
-    m, n = matrix.shape
-    assert A.shape == (m, n)
-    assert A.dtype == matrix.dtype
-    torch.testing.assert_close(A @ torch.eye(n, dtype=matrix.dtype), matrix)
-    torch.testing.assert_close(A.T @ torch.eye(m, dtype=matrix.dtype), matrix.T)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from agreement import compare
 from batch_problems import DTYPES, check, matrices, split
 from torch import nn
 
@@ -14,14 +15,6 @@ from jvpsvd.operators.algebra import stack
 def pair(m, n, dtype=torch.float64, seed=0):
     matrix = matrices(1, m, n, dtype, seed)[0]
     return MatrixOperator(matrix), matrix
-
-
-def compare(A, matrix):
-    m, n = matrix.shape
-    assert A.shape == (m, n)
-    assert A.dtype == matrix.dtype
-    torch.testing.assert_close(A @ torch.eye(n, dtype=matrix.dtype), matrix)
-    torch.testing.assert_close(A.T @ torch.eye(m, dtype=matrix.dtype), matrix.T)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -6,6 +6,7 @@ import weakref
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from jvpsvd import JacobianOperator, MatrixOperator, StreamedStack, svds
@@ -135,3 +136,33 @@ def test_operators_may_be_made_in_any_way(dense):
     J = StreamedStack(lambda i: JacobianOperator(net, X[i], derivatives="transforms"), 3)
     expected = torch.cat([dense(net, x) for x in X])
     torch.testing.assert_close(J @ torch.eye(12).double(), expected)
+
+
+@pytest.mark.filterwarnings("ignore:torch.utils.checkpoint:UserWarning")
+def test_what_torch_func_cannot_take_goes_by_reverse_passes(dense):
+    net, X = problem(torch.float64, count=2)
+
+    def fn(x):
+        return torch.utils.checkpoint.checkpoint(net, x, use_reentrant=False)
+
+    expected = torch.cat([dense(net, x) for x in X])
+    J = StreamedStack.over(fn, X)
+    torch.testing.assert_close(J @ torch.eye(12).double(), expected)
+    torch.testing.assert_close(J.T @ torch.eye(14).double(), expected.T)
+
+
+def test_points_are_evaluated_in_full_precision():
+    seen = []
+
+    def fn(x):
+        seen.append(torch.backends.mkldnn.matmul.fp32_precision)
+        return x**2
+
+    torch.set_float32_matmul_precision("medium")
+    try:
+        J = StreamedStack.over(fn, torch.ones(2, 3))
+        seen.clear()
+        J @ torch.ones(3)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {"ieee"}
