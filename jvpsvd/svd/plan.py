@@ -24,11 +24,16 @@ from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
 Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact"]
 METHODS = ("auto", "golub-kahan", "randomized", "exact")
 
-# Columns that block Golub–Kahan needs per wanted triplet at tol 1e-4, about: 1.25 at the logits of
-# EfficientNet-Lite0 and 1.73 in its middle (benchmarks/solver.py); more where spectra are flat.
-_COLUMNS_PER_TRIPLET, _PER_DECADE = 1.8, 0.05
-# A block should be small beside k, and no wider than what costs less per vector.
-_BLOCK_SIZE, _SMALL_BLOCK_SIZE, _SMALL_K = 16, 8, 128
+# Columns that block Golub–Kahan needs at tol 1e-4, about: 1.7 per triplet (1.25 at the logits of
+# EfficientNet-Lite0, 1.73 in its middle, more where spectra are flat) and 12 blocks (measured for k
+# from 1 to 500; benchmarks/solver.py).
+_PER_TRIPLET, _PER_DECADE, _BLOCKS = 1.7, 0.05, 12
+# (k up to which, block): where a wide product costs about as much per vector as a narrow one, a
+# narrow block needs fewer (132 with 2, 228 with 8 at k = 20); with more columns the dense work per
+# block grows, and is cheaper in wide ones. Elsewhere a call costs nearly the same at any width.
+_NARROW_BLOCKS = ((32, 2), (256, 4), (1 << 62, 8))
+_WIDE_BLOCKS = ((128, 8), (1 << 62, 16))
+_NARROW_CHUNK = 16
 _EXACT_BLOCK = 64
 # Exact and iterated products within this factor: measuring decides, if the problem is worth it.
 _UNDECIDED, _WORTH_MEASURING = 2.0, 256
@@ -110,8 +115,8 @@ def plan(
     if method == "randomized":
         return _randomized(shape, footprint, budget)
     width = min(block_size or _block_size(k, chunk), short)
-    per_triplet = _COLUMNS_PER_TRIPLET + _PER_DECADE * (math.log10(1e-4) - math.log10(tol))
-    size = min(short, int(per_triplet * k) + 2 * width)
+    per_triplet = _PER_TRIPLET + _PER_DECADE * (math.log10(1e-4) - math.log10(tol))
+    size = min(short, int(per_triplet * k) + _BLOCKS * width)
 
     affordable = footprint.exact() <= budget.size
     ratio = short / (2 * size)
@@ -161,7 +166,9 @@ def plan(
 
 
 def _block_size(k: int, chunk: int | None) -> int:
-    width = _SMALL_BLOCK_SIZE if k <= _SMALL_K else _BLOCK_SIZE
+    narrow = chunk is not None and chunk <= _NARROW_CHUNK
+    sizes = _NARROW_BLOCKS if narrow else _WIDE_BLOCKS
+    width = next(width for most, width in sizes if k <= most)
     return width if chunk is None else max(1, min(width, chunk))
 
 

@@ -46,9 +46,39 @@ def test_what_fits_the_memory_limits_the_bases():
     assert chosen.max_size == 77
 
 
-def test_the_block_is_small_beside_k():
-    widths = [plan((5000, 5000), 4, k, method="golub-kahan").block_size for k in (1, 128, 129)]
-    assert widths == [8, 8, 16]
+@pytest.mark.parametrize(
+    ("chunk", "expected"),
+    [
+        (None, [8, 8, 8, 16, 16]),
+        (512, [8, 8, 8, 16, 16]),
+        (8, [2, 2, 4, 4, 8]),
+        (3, [2, 2, 3, 3, 3]),
+    ],
+)
+def test_the_block_is_small_beside_k_and_narrow_where_width_saves_nothing(chunk, expected):
+    widths = [
+        plan((5000, 5000), 4, k, method="golub-kahan", chunk=chunk).block_size
+        for k in (1, 32, 33, 256, 257)
+    ]
+    assert widths == expected
+
+
+@pytest.mark.parametrize(
+    ("k", "block", "products"),
+    [
+        (1, 2, 56),
+        (20, 2, 132),
+        (20, 2, 208),
+        (50, 4, 260),
+        (128, 4, 572),
+        (500, 8, 1252),
+        (500, 8, 1730),
+    ],
+)
+def test_predicted_products_are_those_of_real_jacobians_within_a_factor_of_two(k, block, products):
+    """The products were measured on EfficientNet-Lite0 at three depths."""
+    predicted = plan((15680, 150528), 4, k, method="golub-kahan", block_size=block)
+    assert 0.5 < predicted.predicted_products / products < 2
 
 
 @pytest.mark.parametrize(("block_size", "expected"), [(None, 8), (5, 5), (999, 100)])
