@@ -14,6 +14,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -23,13 +24,9 @@ from jvpsvd import __version__, data, report, survey
 from jvpsvd.errors import ArgumentError, JvpsvdError
 from jvpsvd.networks import load_model
 from jvpsvd.operators import keep_freed_memory
-from jvpsvd.svd import parse_memory
 
 _FAILURES, _MISTAKE, _INTERRUPTED = 1, 2, 130
-_MODEL, _K, _TOL = "efficientnet-lite0", 500, 1e-5
-# Without --shards: small enough for a laptop.
-_DEMO_K, _DEMO_TOL, _DEMO_PHOTOS = 50, 1e-4, 4
-_DEMO_LAYERS = ("_blocks.2", "_blocks.5", "_blocks.10", "_blocks.15", "output")
+_MODEL, _K = survey.Spec.model, 500
 
 _model = click.option(
     "--model",
@@ -71,104 +68,88 @@ def cli(context: click.Context) -> None:
 @_model
 @_weights
 @click.option(
-    "--shards", metavar="PATTERN|DIR", help="Shards. [default: 20 ImageNet photos of foolbox]"
+    "--shards",
+    metavar="PATTERN|DIR|URL",
+    help="Folder, glob or brace range of shards, here or behind a URL. "
+    "[default: 20 ImageNet photos of foolbox]",
 )
 @click.option(
     "--layers", metavar="NAME,NAME|all", help="Depths. [default: five spread over the network]"
 )
-@click.option(
-    "-k", type=int, help=f"Triplets per depth. [default: {_K}; {_DEMO_K} without --shards]"
-)
+@click.option("-k", type=int, help="Triplets per depth. [default: 500; 50 without --shards]")
 @click.option(
     "--tol",
     type=float,
-    help="Residual, over σ1, of a converged triplet. "
-    f"[default: {_TOL:g}; {_DEMO_TOL:g} without --shards]",
+    help="Residual, over σ1, of a converged triplet. [default: 1e-5; 1e-4 without --shards]",
 )
+@click.option("--classes", metavar="CLASS,CLASS", help="Only these class indices or wnids.")
 @click.option("--per-class", type=int, metavar="N", help="At most N photos of each class.")
 @click.option(
-    "--limit",
+    "--limit", type=int, metavar="N", help="At most N photos. [default: all; 4 without --shards]"
+)
+@click.option(
+    "--choice",
+    type=click.Choice(["random", "first"]),
+    help="Which photos: by the seed, or those that come first. "
+    "[default: random; first without --shards]",
+)
+@click.option(
+    "--batch",
     type=int,
     metavar="N",
-    help=f"At most N photos. [default: all; {_DEMO_PHOTOS} without --shards]",
+    help="Photos solved together. [default: 1, more where Jacobians are small]",
 )
 @click.option("--vectors", is_flag=True, help="Store singular vectors as well (large).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
 @_memory
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the solver.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Of the solver and of the choice of photos.",
+)
 @click.option(
     "--share", metavar="I/N", default="0/1", help="Do part I of N, counted from 0 (job arrays)."
 )
 @click.option(
+    "--engine",
+    type=click.Choice(list(survey.ENGINES)),
+    default="local",
+    show_default=True,
+    help="This process, or workers of a Ray cluster.",
+)
+@click.option("--address", help="Of a running Ray cluster. [default: one is started here]")
+@click.option("--workers", type=int, metavar="N", help="Of Ray. [default: one per GPU, or CPU]")
+@click.option(
     "--out", metavar="RUN", default="jvpsvd-run", show_default=True, help="Folder of the run."
 )
-def run(
-    model: str,
-    weights: str | None,
-    shards: str | None,
-    layers: str | None,
-    k: int | None,
-    tol: float | None,
-    per_class: int | None,
-    limit: int | None,
-    vectors: bool,
-    device: str,
-    memory: str | None,
-    seed: int,
-    share: str,
-    out: str,
-) -> int:
+@click.option("--status", metavar="RUN", help="Only tell how far RUN is, and whether it lives.")
+def run(status: str | None, share: str, **options: Any) -> int:
     """Compute spectra of every photo at every depth; the same command again continues.
 
     Prints a table and draws one figure into RUN/report. Without --shards it takes real ImageNet
     photos that come with the package foolbox.
     """
+    if status is not None:
+        for line in survey.status(survey.open_store(Path(status))).lines():
+            click.echo(line)
+        return 0
     keep_freed_memory()
-    part, place = _share(share), _device(device)
-    if memory is not None:
-        parse_memory(memory)
-    network = load_model(model, weights)
-    names = None if layers is None else [name.strip() for name in layers.split(",")]
-    if shards is None:
-        found = data.demo_shards(Path(out))
-        k = _DEMO_K if k is None else k
-        tol = _DEMO_TOL if tol is None else tol
-        limit = _DEMO_PHOTOS if limit is None else limit
-        if names is None and model == _MODEL:
-            names = list(_DEMO_LAYERS)
-    else:
-        found = data.find_shards(shards)
-    spec, depths = survey.specify(
-        network,
-        found,
-        layers=names,
-        k=_K if k is None else k,
-        tol=_TOL if tol is None else tol,
-        seed=seed,
-        limit=limit,
-        per_class=per_class,
-        vectors=vectors,
-    )
+    for name in ("layers", "classes"):
+        text = options[name]
+        options[name] = None if text is None else [part.strip() for part in text.split(",")]
+    spec = survey.Spec(share=_share(share), **options)
     try:
-        with survey.on_stderr() as watch:
-            outcome = survey.run(
-                spec,
-                depths,
-                network,
-                found,
-                Path(out),
-                device=place,
-                memory=memory,
-                share=part,
-                watch=watch,
-            )
+        with survey.on_stderr() as watch, survey.interruptible(watch) as watching:
+            outcome = survey.run(spec, watching)
     except KeyboardInterrupt:
         _complain("interrupted; the same command continues")
         return _INTERRUPTED
     _show(outcome.store)
     click.echo(
         f"{outcome.computed} photos computed, {outcome.skipped} finished before, "
-        f"{len(outcome.failures)} rows failed: {out}"
+        f"{outcome.failures} rows failed: {spec.out}"
     )
     return _FAILURES if outcome.failures else 0
 
@@ -177,7 +158,7 @@ def run(
 @click.argument("folder", metavar="RUN")
 def report_run(folder: str) -> int:
     """Print the table of a run and draw its figure again, from the stored numbers."""
-    _show(survey.open_run(Path(folder)))
+    _show(survey.open_store(Path(folder)))
     return 0
 
 
@@ -207,7 +188,7 @@ def layers(model: str, weights: str | None, k: int, memory: str | None, as_json:
 @click.argument("folder", metavar="RUN")
 def verify(folder: str) -> int:
     """Check that every sample of RUN's manifest has values, or a reason, at every depth."""
-    verdict = survey.verify(survey.open_run(Path(folder)))
+    verdict = survey.verify(survey.open_store(Path(folder)))
     for problem in verdict.problems:
         click.echo(problem)
     click.echo(
@@ -270,7 +251,7 @@ def _show(store: survey.Store) -> None:
     summaries = report.summarize(store)
     _console().print(report.table(store, summaries))
     try:
-        files = report.draw_spectra(summaries, store.spec.model, store.folder / "report")
+        files = report.draw_spectra(summaries, store.identity.model, store.folder / "report")
     except ArgumentError as error:
         click.echo(f"no figure: {error}", err=True)
     else:
@@ -282,14 +263,3 @@ def _share(text: str) -> tuple[int, int]:
     if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise ArgumentError(f"--share {text} is not I/N with 0 <= I < N; write 0/4, 1/4, …")
     return int(index), int(count)
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise ArgumentError(f"--device {name} cannot be used ({first}); try cpu") from error
-    return name

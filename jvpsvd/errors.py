@@ -54,6 +54,10 @@ class RunError(JvpsvdError, RuntimeError):
     """A run folder that is missing, incomplete or belongs to another specification."""
 
 
+class EngineError(JvpsvdError, RuntimeError):
+    """Workers that a survey was to be done by cannot be had."""
+
+
 class JvpsvdWarning(UserWarning):
     """Root of all warnings issued by jvpsvd."""
 

@@ -26,7 +26,19 @@ def jvpsvd(tiny, tmp_path):
     return call
 
 
-RUN = ("run", "--model", "tiny:net", "-k", "10", "--layers", "2,output", "--out", "out")
+RUN = (
+    "run",
+    "--model",
+    "tiny:net",
+    "-k",
+    "10",
+    "--layers",
+    "2,output",
+    "--out",
+    "out",
+    "--batch",
+    "1",
+)
 
 
 def test_run_verify_report_and_run_again(jvpsvd, shard, tmp_path):
@@ -67,7 +79,7 @@ MISTAKES = [
     ((*RUN, "-k", "31", "--shards", "good-0000.tar"), "k must be at most 30"),
     ((*RUN, "--shards", "good-0000.tar", "--weights", "w.pt"), "no weights at w.pt"),
     ((*RUN, "--shards", "good-0000.tar", "--memory", "lots"), "memory='lots' is not a size"),
-    ((*RUN, "--shards", "good-0000.tar", "--device", "tpu"), "--device tpu cannot be used"),
+    ((*RUN, "--shards", "good-0000.tar", "--device", "tpu"), "device tpu cannot be used"),
     ((*RUN, "--shards", "good-0000.tar", "--share", "4/4"), "--share 4/4 is not I/N"),
     ((*RUN, "--shards", "good-0000.tar", "--out", "code"), "exists and is not a run"),
     (("run", "-k", "many"), "'many' is not a valid integer"),
@@ -139,14 +151,14 @@ def test_version_names_what_matters(jvpsvd):
     assert re.match(r"jvpsvd 0\.\d+\.\d+ \(torch 2\.", jvpsvd("--version").stdout)
 
 
-def test_interrupt_is_130_and_the_same_command_continues(tiny, tmp_path):
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_is_130_and_the_same_command_continues(tiny, tmp_path, asked):
     members = [m for i in range(40) for m in sample_members(f"photo{i:02}", i, 0)]
     write_tar(tmp_path / "s.tar", members)
     arguments = [*COMMAND, *RUN, "--shards", "s.tar"]
     process = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while "photo 2/40" not in process.stderr.readline():
-        pass
-    process.send_signal(signal.SIGINT)
+    assert any("photo 2/40" in line for line in process.stderr)
+    process.send_signal(asked)
     rest = process.stderr.read()
     process.stderr.close()
     assert process.wait() == 130

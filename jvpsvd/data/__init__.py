@@ -17,19 +17,23 @@ True
 """
 
 from jvpsvd.data.demo import demo_photos, demo_shards
+from jvpsvd.data.locations import RemoteShard, Shard, find_shards, fingerprint, fingerprints
 from jvpsvd.data.pack import Photo, pack, photos_by_class
 from jvpsvd.data.photos import PHOTO_SUFFIXES, decode_photo
-from jvpsvd.data.shards import Sample, find_shards, fingerprint, read_photos, walk
+from jvpsvd.data.shards import Sample, read_photos, walk
 
 __all__ = [
     "PHOTO_SUFFIXES",
     "Photo",
+    "RemoteShard",
     "Sample",
+    "Shard",
     "decode_photo",
     "demo_photos",
     "demo_shards",
     "find_shards",
     "fingerprint",
+    "fingerprints",
     "pack",
     "photos_by_class",
     "read_photos",

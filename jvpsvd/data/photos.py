@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,7 +29,9 @@ def decode_photo(data: bytes, photo_input: PhotoInput) -> Tensor:
 
     The photo is turned upright (EXIF) and converted to RGB. What would be the middle square of
     `size` pixels if the shorter side had `resize` becomes the input, normalised channel by channel:
-    (value / scale − mean) / std. Pillow fills in what a damaged JPEG lost without saying so.
+    (value / scale − mean) / std. Alpha is dropped; of an animation the first frame is taken; 16 and
+    32 bits and floats are scaled to 8 bits. Pillow fills in what a damaged JPEG lost without saying
+    so.
 
     Raises:
         PhotoError: If the bytes are not a photo of a known format, are cut short, or promise more
@@ -63,10 +66,22 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
+    """Return the image in RGB, alpha dropped; Pillow clips wide values instead of scaling them."""
     if image.mode.startswith("I;16"):
-        # Pillow clips 16-bit values to 255 instead of scaling them.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        whites = (65535.0, 2.0**32) if image.mode == "I" else (1.0, 255.0, 65535.0, 2.0**32)
+        image = Image.fromarray(_eight_bits(np.asarray(image).astype(np.float64), whites))
     return image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray, whites: Sequence[float]) -> np.ndarray:
+    """Scale values to 0…255 by the least white that is above them: files do not say theirs."""
+    if not np.isfinite(values).all():
+        raise ValueError("holds NaN or infinity")
+    largest = float(values.max(initial=0.0))
+    white = next((w for w in whites if largest <= w), whites[-1])
+    return np.clip(values * (255.0 / white), 0, 255).astype(np.uint8)
 
 
 def _square(image: Image.Image, photo_input: PhotoInput) -> Image.Image:

@@ -9,36 +9,34 @@ runs a shell) and without `decode` (which runs pickles). Member names are string
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import json
 import re
 import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from braceexpand import braceexpand
 from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
 
+from jvpsvd.data.locations import Shard
 from jvpsvd.data.photos import PHOTO_SUFFIXES
 from jvpsvd.errors import ShardError
 
 _LABEL_BYTES = 1 << 16
 _PHOTO_BYTES = 1 << 29
+_LARGEST_LABEL = (1 << 63) - 1
 # Members that WebDataset keeps for itself.
 _META = r"__[^/]*__($|/)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One sample of a shard, as its headers and labels describe it."""
 
     shard: str
     """File name of the shard."""
     key: str
-    """WebDataset key."""
+    """WebDataset key; empty where a whole shard failed."""
     offset: int
     """Byte where the photo's payload begins; −1 without a photo."""
     size: int
@@ -53,57 +51,7 @@ class Sample:
     """The problem in words."""
 
 
-def find_shards(pattern: str) -> list[Path]:
-    """Return the shards of a folder, file, glob or brace range ("train-{0000..0009}.tar"), sorted.
-
-    Raises:
-        ShardError: If nothing is there, a file of a range is missing, two shards share a file name
-            (rows could not tell them apart), or the pattern is not a local path.
-    """
-    if re.match(r"[a-z][a-z0-9+.-]*:", pattern):
-        raise ShardError(f"shards '{pattern}': only local files are read; give a path")
-    found: list[Path] = []
-    try:
-        parts = sorted(set(braceexpand(pattern)))
-    except ValueError as error:  # its UnbalancedBracesError
-        raise ShardError(
-            f"shards '{pattern}': braces do not match; write {{0000..0009}}"
-        ) from error
-    for part in parts:
-        path = Path(part)
-        if path.is_dir():
-            found += sorted(path.glob("*.tar"))
-        elif path.is_file():
-            found.append(path)
-        elif glob.has_magic(part):
-            found += sorted(Path(name) for name in glob.glob(part))  # noqa: PTH207 -- any root
-        else:
-            raise ShardError(f"no shard at {part}; give a folder, a .tar file or a pattern of them")
-    if not found:
-        raise ShardError(f"no .tar file matches {pattern}; 'jvpsvd pack' makes shards of photos")
-    names = [path.name for path in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ShardError(f"two shards are named {twice}; rename one, rows are told apart by name")
-    return found
-
-
-def fingerprint(shard: Path) -> str:
-    """Return a short hash of a shard's size and first mebibyte: enough to notice another shard.
-
-    Raises:
-        ShardError: If the file cannot be read.
-    """
-    try:
-        with shard.open("rb") as file:
-            digest = hashlib.sha256(file.read(1 << 20))
-        digest.update(str(shard.stat().st_size).encode())
-    except OSError as error:
-        raise ShardError(f"{shard} cannot be read: {error.strerror}") from error
-    return digest.hexdigest()[:16]
-
-
-def walk(shard: Path) -> list[Sample]:
+def walk(shard: Shard) -> list[Sample]:
     """List the samples of a shard from its headers and labels, without reading a photo.
 
     Keys that repeat or are scattered, samples without a photo, unreadable labels and the sample at
@@ -115,14 +63,14 @@ def walk(shard: Path) -> list[Sample]:
     try:
         with shard.open("rb") as file:
             groups, cut = _groups(file)
-            length = shard.stat().st_size
+            length = file.seek(0, 2)
             samples = [_sample(shard.name, key, members, file) for key, members in groups]
     except (OSError, tarfile.TarError) as error:
         raise ShardError(f"{shard} cannot be read as a tar file: {error}") from error
     return _with_problems(samples, length, cut)
 
 
-def read_photos(shard: Path, samples: Sequence[Sample]) -> Iterator[tuple[Sample, bytes | None]]:
+def read_photos(shard: Shard, samples: Sequence[Sample]) -> Iterator[tuple[Sample, bytes | None]]:
     """Yield (sample, photo bytes) of the samples asked for, in the order of the shard.
 
     A sample that the shard no longer delivers as `walk` saw it comes last, with None.
@@ -137,8 +85,8 @@ def read_photos(shard: Path, samples: Sequence[Sample]) -> Iterator[tuple[Sample
                     yield sample, photo
                 if not wanted:
                     break
-    except OSError:
-        pass  # the shard went away: what it still owed follows
+    except Exception:  # noqa: S110 -- the shard went away, or what is between: the rest follows
+        pass
     for sample in wanted.values():
         yield sample, None
 
@@ -214,11 +162,12 @@ def _sample(
     try:
         label = members.get("cls")
         if label:
-            sample = replace(sample, label=int(_payload(label[0], file)))
+            sample = replace(sample, label=_label(_payload(label[0], file)))
         record = members.get("json")
         if record:
             sample = replace(sample, wnid=_wnid(json.loads(_payload(record[0], file))))
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+    # UnicodeDecodeError and JSONDecodeError are ValueErrors.
+    except (ValueError, RecursionError) as error:
         return _failed(sample, "bad-label", f"label cannot be read: {error}")
     return sample
 
@@ -228,6 +177,13 @@ def _payload(member: tarfile.TarInfo, file: BinaryIO) -> str:
         raise ValueError(f"{member.size} bytes are too many for a label")
     file.seek(member.offset_data)
     return file.read(member.size).decode().strip()
+
+
+def _label(text: str) -> int:
+    label = int(text)
+    if abs(label) > _LARGEST_LABEL:
+        raise ValueError(f"a class index of {len(text)} digits")
+    return label
 
 
 def _wnid(record: Any) -> str | None:

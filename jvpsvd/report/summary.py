@@ -51,13 +51,13 @@ def summarize(store: Store) -> list[DepthSummary]:
     Raises:
         RunError: If rows cannot be read or do not belong to the spec.
     """
-    n = int(np.prod((3, store.spec.photo_input.size, store.spec.photo_input.size)))
+    n = int(np.prod((3, store.identity.photo_input.size, store.identity.photo_input.size)))
     rows = store.rows()
     summaries = []
     for depth in store.depths:
         here = [row for row in rows if row.layer == depth.name]
         good = [row for row in here if row.status == "ok"]
-        if any(not len(row.s) == len(row.residuals) == store.spec.k for row in good):
+        if any(not len(row.s) == len(row.residuals) == store.identity.k for row in good):
             raise RunError(f"{store.folder} holds rows of another k; see 'jvpsvd verify'")
         relative = [max(row.residuals) / row.s[0] for row in good if row.s[0] > 0]
         energies = [float(np.square(row.s).sum()) / row.fro2 for row in good if row.fro2]
@@ -65,7 +65,7 @@ def summarize(store: Store) -> list[DepthSummary]:
             DepthSummary(
                 layer=depth.name,
                 shape=(depth.numel, n),
-                s=np.array([row.s for row in good]).reshape(len(good), store.spec.k),
+                s=np.array([row.s for row in good]).reshape(len(good), store.identity.k),
                 worst_residual=max(relative, default=0.0),
                 unconverged=sum(row.k - row.converged for row in good),
                 products=_mean([row.products_forward + row.products_reverse for row in good]),
@@ -79,10 +79,10 @@ def summarize(store: Store) -> list[DepthSummary]:
 
 def table(store: Store, summaries: list[DepthSummary]) -> Table:
     """Return the summaries as a table for a terminal: means over photos, worst residuals."""
-    k = store.spec.k
+    k = store.identity.k
     made = Table(
-        title=f"{store.spec.model}, k = {k}: means over photos",
-        caption=f"residual: worst of all triplets, over σ1 (tol {store.spec.tol:g}); "
+        title=f"{store.identity.model}, k = {k}: means over photos",
+        caption=f"residual: worst of all triplets, over σ1 (tol {store.identity.tol:g}); "
         f"2k = {2 * k} products is the least for k triplets of unknown vectors",
         title_justify="left",
         caption_justify="left",

@@ -4,6 +4,7 @@
 >>> from pathlib import Path
 >>> from PIL import Image
 >>> from torch import nn
+>>> from jvpsvd import survey
 >>> from jvpsvd.data import pack, photos_by_class
 >>> from jvpsvd.networks import Model, PhotoInput, weights_sha256
 >>> root = Path(tempfile.mkdtemp())
@@ -12,37 +13,58 @@
 >>> shards = pack(photos_by_class(root / "photos"), root / "shards")
 >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh()).eval()
 >>> model = Model("mine", net, PhotoInput(size=8, resize=8), weights_sha256(net))
->>> spec, depths = specify(model, shards, layers=["0", "output"], k=6)
->>> outcome = run(spec, depths, model, shards, root / "run")
->>> [(row.layer, row.status, len(row.s)) for row in outcome.store.rows()]
-[('0', 'ok', 6), ('output', 'ok', 6)]
->>> verify(open_run(root / "run")).problems
+>>> spec = survey.Spec(shards=shards, model=model, layers=["0", "output"], k=6, out=root / "run")
+>>> outcome = survey.run(spec)
+>>> results = survey.open(root / "run")
+>>> results.table()["status"].to_pylist()
+['ok', 'ok']
+>>> results.spectra("output").s.shape
+(1, 6)
+>>> survey.verify(results.store).problems
 ()
 """
 
+from jvpsvd.survey.compaction import compact
 from jvpsvd.survey.costs import DepthCost, depth_costs
+from jvpsvd.survey.identity import Identity, choose_depths, identify
+from jvpsvd.survey.interruption import interruptible
+from jvpsvd.survey.results import Results, Spectra, open_run
 from jvpsvd.survey.rows import SCHEMA, Row
 from jvpsvd.survey.run import Outcome, run
-from jvpsvd.survey.spec import Spec, choose_depths, specify
-from jvpsvd.survey.store import Store, open_run
+from jvpsvd.survey.spec import ENGINES, Spec
+from jvpsvd.survey.status import Status, status
+from jvpsvd.survey.store import Store, open_store
 from jvpsvd.survey.verify import Verdict, verify
-from jvpsvd.survey.watch import Look, on_stderr, unwatched
+from jvpsvd.survey.watch import Look, Watch, on_stderr, unwatched
+
+open = open_run  # `survey.open(RUN)` is how it reads
 
 __all__ = [
+    "ENGINES",
     "SCHEMA",
     "DepthCost",
+    "Identity",
     "Look",
     "Outcome",
+    "Results",
     "Row",
     "Spec",
+    "Spectra",
+    "Status",
     "Store",
     "Verdict",
+    "Watch",
     "choose_depths",
+    "compact",
     "depth_costs",
+    "identify",
+    "interruptible",
     "on_stderr",
+    "open",
     "open_run",
+    "open_store",
     "run",
-    "specify",
+    "status",
     "unwatched",
     "verify",
 ]

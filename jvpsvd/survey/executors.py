@@ -1,45 +1,34 @@
-"""Who does the tasks: here, this very process, one after another."""
+"""Who does the tasks: this very process, one after another; `ray_engine` is the other answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from jvpsvd.data import read_photos
-from jvpsvd.survey.instrument import Instrument
-from jvpsvd.survey.rows import Row
+from jvpsvd.data import Shard
+from jvpsvd.survey.feed import ahead, jobs
+from jvpsvd.survey.instrument import Found, Instrument
 from jvpsvd.survey.task import Task
-from jvpsvd.svd import Progress, SVDResult
+from jvpsvd.svd import Progress
 
-Observed = tuple[Task, list[Row], list[SVDResult | None]]
+Observed = tuple[Task, Found]
+
+_TASKS_AHEAD = 4
 
 
 def in_process(
     pending: Sequence[Task],
-    shards: Sequence[Path],
+    shards: Mapping[str, Shard],
     instrument: Instrument,
     report: Callable[[Task, int, Progress | None], None],
 ) -> Iterator[Observed]:
-    """Yield every pending task with its rows and results, shard by shard."""
-    files = {path.name: path for path in shards}
-    for name, group in groupby(pending, key=lambda task: task.sample.shard):
-        due = {task.sample.key: task for task in group}
-        readable = [task.sample for task in due.values() if not task.sample.problem]
-        for sample, photo in read_photos(files[name], readable):
-            task = due.pop(sample.key)
-            yield _observed(task, photo, instrument, report)
-        for task in due.values():
-            yield _observed(task, None, instrument, report)
+    """Yield every pending task with its rows and results, shard by shard.
 
+    The next tasks are read and decoded meanwhile.
+    """
+    decoded = (instrument.decode(task, photos) for task, photos in jobs(pending, shards))
+    for job in ahead(decoded, _TASKS_AHEAD):
 
-def _observed(
-    task: Task,
-    photo: bytes | None,
-    instrument: Instrument,
-    report: Callable[[Task, int, Progress | None], None],
-) -> Observed:
-    def report_depth(depth: int, look: Progress | None) -> None:
-        report(task, depth, look)
+        def report_depth(depth: int, look: Progress | None, task: Task = job.task) -> None:
+            report(task, depth, look)
 
-    return task, *instrument.observe(task.sample, photo, report_depth)
+        yield job.task, instrument.observe(job, report_depth)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from jvpsvd.data import Sample, decode_photo
 from jvpsvd.errors import JvpsvdError, NonFiniteError, PhotoError, ShardError, TraceError
 from jvpsvd.networks import Model, layer_maps
-from jvpsvd.operators import JacobianOperator, LinearMap, Trace, by_transforms, full_precision
+from jvpsvd.operators import (
+    BatchedMap,
+    JacobianOperator,
+    LinearMap,
+    Trace,
+    full_precision,
+    transformed,
+)
+from jvpsvd.survey.identity import Identity
 from jvpsvd.survey.rows import Row, failure, row_of
-from jvpsvd.survey.spec import Spec
+from jvpsvd.survey.task import Task
 from jvpsvd.svd import Progress, SVDResult, svds
 
 logger = logging.getLogger(__name__)
@@ -20,88 +30,177 @@ logger = logging.getLogger(__name__)
 Report = Callable[[int, Progress | None], None]
 """Called with the index of the depth at work and how far its solve is."""
 
+Found = tuple[list[Row], list[SVDResult | None]]
+"""A row for each sample and depth, and the results behind those that have values."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A task with the input of each of its samples, or the error in its place."""
+
+    task: Task
+    inputs: tuple[Tensor | Exception, ...]
+
 
 class Instrument:
-    """A model at the depths of a spec, its derivatives recorded once and reused at every photo.
+    """A model at the depths of a run, its derivatives recorded once and reused at every photo.
 
     Args:
         model: The network; moved to the device.
-        spec: Depths, k, tol, seed.
+        identity: Depths, k, tol, seed.
         device: Where products are taken.
         memory: Budget of one solve, as `svds` takes it.
     """
 
     def __init__(
-        self, model: Model, spec: Spec, *, device: str = "cpu", memory: int | str | None = None
+        self,
+        model: Model,
+        identity: Identity,
+        *,
+        device: str = "cpu",
+        memory: int | str | None = None,
     ) -> None:
-        self._spec = spec
+        self._identity = identity
         self._device = torch.device(device)
         self._memory = memory
         self._photo_input = model.photo_input
         module = model.module.to(self._device)
         example = torch.zeros(model.photo_input.shape, device=self._device)
-        self._maps = layer_maps(module, example, spec.layers)
+        self._maps = layer_maps(module, example, identity.layers)
         self._trace: Trace | None = None
         self._may_trace = True
 
-    def observe(
-        self, sample: Sample, photo: bytes | None, report: Report = lambda depth, look: None
-    ) -> tuple[list[Row], list[SVDResult | None]]:
-        """Return one row per depth, and the results behind those that have values.
+    def decode(self, task: Task, photos: Sequence[bytes | None]) -> Decoded:
+        """Return the inputs of a task; what is wrong with a sample stands in its place."""
+        pairs = zip(task.samples, photos, strict=True)
+        return Decoded(task, tuple(self._decoded(sample, photo) for sample, photo in pairs))
 
-        What is wrong with a sample becomes rows that say so; nothing is raised for it.
+    def observe(self, decoded: Decoded, report: Report = lambda depth, look: None) -> Found:
+        """Return the rows of a task, sample by sample, and the results behind them.
+
+        Samples are solved together where there are several, and one by one where that fails. What
+        is wrong with one of them becomes rows that say so; nothing is raised for it.
         """
-        spec = self._spec
+        samples, inputs = decoded.task.samples, decoded.inputs
+        depths = range(len(self._identity.layers))
+        found: dict[tuple[int, int], tuple[Row, SVDResult | None]] = {}
+        points = {i: x for i, x in enumerate(inputs) if isinstance(x, Tensor)}
+        if len(points) > 1:
+            found = self._observe_together(samples, points, report)
+        for i, (sample, x) in enumerate(zip(samples, inputs, strict=True)):
+            left = [depth for depth in depths if (i, depth) not in found]
+            if left:
+                found |= {(i, d): one for d, one in self._observe_one(sample, x, left, report)}
+        order = [found[i, depth] for i in range(len(samples)) for depth in depths]
+        return [row for row, _ in order], [result for _, result in order]
+
+    def _observe_one(
+        self, sample: Sample, x: Tensor | Exception, depths: Sequence[int], report: Report
+    ) -> list[tuple[int, tuple[Row, SVDResult | None]]]:
         try:
-            derivatives = self._derivatives(sample, photo)
+            if isinstance(x, Exception):
+                raise x
+            derivatives = self._derivatives(sample, x.to(self._device))
         except Exception as error:  # whatever a photo or the user's network raises
-            status, message = _reason(error, sample)
-            return [failure(sample, layer, spec.k, status, message) for layer in spec.layers], []
-        rows: list[Row] = []
-        results: list[SVDResult | None] = []
-        for depth, (layer, derivative) in enumerate(zip(spec.layers, derivatives, strict=True)):
+            return [(depth, self._failed(sample, depth, error)) for depth in depths]
+        found: list[tuple[int, tuple[Row, SVDResult | None]]] = []
+        for depth in depths:
             report(depth, None)
             try:
-                result = svds(
-                    JacobianOperator.from_linear_map(derivative),
-                    spec.k,
-                    tol=spec.tol,
-                    seed=spec.seed,
-                    memory=self._memory,
-                    vectors=spec.vectors,
-                    on_unconverged="ignore",
-                    progress=lambda look, depth=depth: report(depth, look),  # type: ignore[misc]
-                )
+                result = self._solved(derivatives[depth], depth, report)
             except Exception as error:
-                status, message = _reason(error, sample)
-                rows.append(failure(sample, layer, spec.k, status, message))
-                results.append(None)
+                found.append((depth, self._failed(sample, depth, error)))
             else:
-                rows.append(row_of(sample, layer, result))
-                results.append(result if rows[-1].status == "ok" else None)
-        return rows, results
+                found.append((depth, self._row(sample, depth, result, 1)))
+        return found
 
-    def _derivatives(self, sample: Sample, photo: bytes | None) -> tuple[LinearMap, ...]:
-        if sample.problem:
-            raise PhotoError(sample.message)
-        if photo is None:
-            raise ShardError("the shard did not deliver this sample as the manifest lists it")
-        x = decode_photo(photo, self._photo_input).to(self._device)
-        if self._may_trace:
+    def _observe_together(
+        self, samples: Sequence[Sample], points: dict[int, Tensor], report: Report
+    ) -> dict[tuple[int, int], tuple[Row, SVDResult | None]]:
+        """Return what batched solves find; what they do not is left to be done one by one."""
+        found: dict[tuple[int, int], tuple[Row, SVDResult | None]] = {}
+        X = torch.stack(list(points.values())).to(self._device)
+        try:
+            with full_precision():
+                trace = self._traced(X[0])
+                derivatives = () if trace is None else trace.at_many(X)
+        except Exception as error:
+            logger.warning("%s; samples are solved one by one", _first_line(error))
+            return found
+        for depth, derivative in enumerate(derivatives):
+            report(depth, None)
             try:
-                with full_precision():
-                    if self._trace is None:
-                        self._trace = Trace(self._maps, x)
-                    return self._trace.at(x)
+                result = self._solved(derivative, depth, report)
+            except Exception as error:
+                logger.warning("%s; samples are solved one by one", _first_line(error))
+                continue
+            for place, i in enumerate(points):
+                one = result.of(place)
+                found[i, depth] = self._row(samples[i], depth, one, len(points))
+        return found
+
+    def _solved(self, derivative: LinearMap | BatchedMap, depth: int, report: Report) -> SVDResult:
+        identity = self._identity
+        return svds(
+            JacobianOperator.from_linear_map(derivative),
+            identity.k,
+            tol=identity.tol,
+            seed=identity.seed,
+            memory=self._memory,
+            vectors=identity.vectors,
+            on_unconverged="ignore",
+            progress=lambda look: report(depth, look),
+        )
+
+    def _row(
+        self, sample: Sample, depth: int, result: SVDResult, together: int
+    ) -> tuple[Row, SVDResult | None]:
+        """Return the row of a result; time and products of a batch are divided evenly."""
+        row = row_of(sample, self._identity.layers[depth], result)
+        row = replace(
+            row,
+            products_forward=row.products_forward // together,
+            products_reverse=row.products_reverse // together,
+            seconds=row.seconds / together,
+        )
+        return row, result if row.status == "ok" else None
+
+    def _failed(self, sample: Sample, depth: int, error: Exception) -> tuple[Row, None]:
+        status, message = _reason(error, sample)
+        identity = self._identity
+        return failure(sample, identity.layers[depth], identity.k, status, message), None
+
+    def _decoded(self, sample: Sample, photo: bytes | None) -> Tensor | Exception:
+        if sample.problem:
+            return PhotoError(sample.message)
+        if photo is None:
+            return ShardError("the shard did not deliver this sample as the manifest lists it")
+        try:
+            return decode_photo(photo, self._photo_input)
+        except PhotoError as error:
+            return error
+
+    def _traced(self, x: Tensor) -> Trace | None:
+        """Return the recording, made at the first point; None where there can be none."""
+        if self._trace is None and self._may_trace:
+            try:
+                self._trace = Trace(self._maps, x)
             except TraceError as error:
-                if self._trace is None:
-                    self._may_trace = False
-                    logger.warning("%s; using vmap(jvp) and vmap(vjp) instead", error)
-                else:
+                self._may_trace = False
+                logger.warning("%s; using vmap(jvp) and vmap(vjp) instead", error)
+        return self._trace
+
+    def _derivatives(self, sample: Sample, x: Tensor) -> tuple[LinearMap, ...]:
+        with full_precision():
+            trace = self._traced(x)
+            if trace is not None:
+                try:
+                    return trace.at(x)
+                except TraceError as error:
                     logger.warning("%s: %s; using vmap(jvp) and vmap(vjp)", sample.key, error)
         return tuple(
-            by_transforms(lambda z, i=i: self._maps(z)[i], x)  # type: ignore[misc]
-            for i in range(len(self._spec.layers))
+            transformed(lambda z, i=i: self._maps(z)[i], x)  # type: ignore[misc]
+            for i in range(len(self._identity.layers))
         )
 
 
@@ -120,3 +219,8 @@ def _reason(error: Exception, sample: Sample) -> tuple[str, str]:
     if isinstance(error, JvpsvdError):
         return "refused", str(error)
     return "error", f"{type(error).__name__}: {error}"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else 'no message'}"

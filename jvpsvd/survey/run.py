@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jvpsvd.errors import ArgumentError, RunError
-from jvpsvd.networks import Depth, Model
-from jvpsvd.survey.executors import in_process
+from jvpsvd.data import Shard
+from jvpsvd.errors import RunError
+from jvpsvd.survey.compaction import FEW, compact
+from jvpsvd.survey.executors import Observed, in_process
 from jvpsvd.survey.instrument import Instrument
+from jvpsvd.survey.journal import journal, note
 from jvpsvd.survey.manifest import list_samples
+from jvpsvd.survey.ray_engine import on_ray
+from jvpsvd.survey.results import Results
 from jvpsvd.survey.rows import Row
-from jvpsvd.survey.spec import Spec
+from jvpsvd.survey.spec import Prepared, Spec, prepare
 from jvpsvd.survey.store import Store, create_or_continue
+from jvpsvd.survey.tally import Tally
 from jvpsvd.survey.task import Task, share_of, tasks
 from jvpsvd.survey.watch import Look, Watch, unwatched
 from jvpsvd.svd import Progress
+
+# How many tasks are done before their files are gathered, beyond those that are left alone anyway.
+_COMPACT_EVERY = 8 * FEW
 
 
 @dataclass(frozen=True)
@@ -28,62 +36,143 @@ class Outcome:
     """Samples finished by this call."""
     skipped: int
     """Samples that had been finished before."""
-    failures: tuple[Row, ...]
+    failures: int
     """Rows of the whole run, so far, that hold a failure instead of values."""
 
+    @property
+    def results(self) -> Results:
+        """The rows of the whole run, as Arrow and NumPy."""
+        return Results(self.store)
 
-def run(
-    spec: Spec,
-    depths: Sequence[Depth],
-    model: Model,
-    shards: Sequence[Path],
-    out: Path,
-    *,
-    device: str = "cpu",
-    memory: int | str | None = None,
-    share: tuple[int, int] = (0, 1),
-    watch: Watch = unwatched,
-) -> Outcome:
-    """Compute every row of a spec that `out` does not hold yet.
+
+def run(spec: Spec, watch: Watch = unwatched) -> Outcome:
+    """Compute every row of a spec that its folder does not hold yet.
 
     Args:
-        spec: What to compute, from `specify`.
-        depths: Its depths, from `specify`.
-        model: The network that the spec names.
-        shards: The files that the spec names.
-        out: Folder of the run; made, or continued if it holds the same spec.
-        device: Where products are taken.
-        memory: Budget of one solve, as `svds` takes it.
-        share: (i, n): do part i of n, counted from 0, and leave the rest to others.
-        watch: Called with a `Look` whenever something happened.
+        spec: What to compute, and where to.
+        watch: Called with a `Look` whenever something happened; what it raises ends the run.
 
     Raises:
-        ArgumentError: If the share is not a part of a whole.
-        RunError: If `out` holds another run or something else.
+        ArgumentError: If a value of the spec cannot be used.
+        EngineError: If the engine cannot be had.
+        ModelError: If the model, its weights or a layer cannot be found or loaded.
+        RunError: If the folder holds another run or something else.
         ShardError: If the shards hold no sample.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> from torch import nn
+    >>> from jvpsvd.data import pack, photos_by_class
+    >>> from jvpsvd.networks import Model, PhotoInput, weights_sha256
+    >>> root = Path(tempfile.mkdtemp())
+    >>> (root / "photos" / "cat").mkdir(parents=True)
+    >>> Image.new("RGB", (32, 32), "teal").save(root / "photos" / "cat" / "one.png")
+    >>> shards = pack(photos_by_class(root / "photos"), root / "shards")
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh()).eval()
+    >>> model = Model("mine", net, PhotoInput(size=8, resize=8), weights_sha256(net))
+    >>> spec = Spec(shards=shards, model=model, layers=["0", "output"], k=6, out=root / "run")
+    >>> outcome = run(spec)
+    >>> outcome.computed, outcome.results.spectra("output").s.shape
+    (1, (1, 6))
+    >>> run(spec).skipped
+    1
     """
-    if not 0 <= share[0] < share[1]:
-        raise ArgumentError(f"share {share[0]}/{share[1]} must be i/n with 0 <= i < n")
-    store = create_or_continue(out, spec, depths)
+    prepared = prepare(spec)
+    store = create_or_continue(Path(spec.out), prepared.identity, prepared.depths)
+    with journal(store.folder):
+        return _continued(spec, prepared, store, watch)
+
+
+def _continued(spec: Spec, prepared: Prepared, store: Store, watch: Watch) -> Outcome:
+    identity, shards = prepared.identity, prepared.shards
     if not store.has_manifest:
-        store.write_manifest(list_samples(spec, shards))
-    mine = share_of(tasks(spec, store.samples()), share)
-    finished = store.finished()
+        store.write_manifest(
+            list_samples(
+                identity, shards, lambda done: watch(Look(shards=done, all_shards=len(shards)))
+            )
+        )
+    compact(store)
+    every = tasks(identity, store.samples())
+    mine = share_of(every, spec.share)
+    rows_of = {task.id: len(task.samples) * len(identity.layers) for task in mine}
+    finished = store.finished(rows_of)
     pending = [task for task in mine if task.id not in finished]
-    done = skipped = len(mine) - len(pending)
+    count = sum(len(task.samples) for task in mine)
+    done = skipped = count - sum(len(task.samples) for task in pending)
+    note(
+        "began",
+        samples=count,
+        skipped=skipped,
+        share=list(spec.share),
+        engine=spec.engine,
+        model=identity.model,
+        layers=list(identity.layers),
+        k=identity.k,
+    )
 
     def report(task: Task, depth: int, look: Progress | None) -> None:
         within = look.converged / look.wanted if look is not None else 0.0
-        part = (depth + within) / len(spec.layers)
-        watch(Look(task.sample.key, spec.layers[depth], done, len(mine), part))
+        part = len(task.samples) * (depth + within) / len(identity.layers)
+        watch(Look(task.samples[0].key, identity.layers[depth], done, count, part))
 
-    if pending:
-        instrument = Instrument(model, spec, device=device, memory=memory)
-        for task, rows, results in in_process(pending, shards, instrument, report):
-            store.commit(task.id, rows, results)
-            done += 1
-            watch(Look(task.sample.key, "", done, len(mine), 0.0, rows))
-    if done != len(mine):
-        raise RunError(f"{len(mine) - done} samples of {out} were not reached; run again")
-    failures = tuple(row for row in store.rows() if row.status != "ok")
-    return Outcome(store, len(pending), skipped, failures)
+    watch(Look(photos_done=done, photos=count))
+    by_name: Mapping[str, Shard] = {shard.name: shard for shard in shards}
+    for place, (task, (rows, results)) in enumerate(
+        _observed(spec, prepared, pending, by_name, report), start=1
+    ):
+        store.commit(task.id, rows, results)
+        done += len(task.samples)
+        _note(task, rows)
+        watch(Look(task.samples[-1].key, "", done, count, 0.0, rows))
+        if place % _COMPACT_EVERY == 0:
+            compact(store)
+    if done != count:
+        raise RunError(f"{count - done} samples of {store.folder} were not reached; run again")
+    compact(store)
+    statuses = (status for table in store.tables() for status in table["status"].to_pylist())
+    failures = sum(status != "ok" for status in statuses)
+    note("ended", computed=count - skipped, failures=failures)
+    return Outcome(store, count - skipped, skipped, failures)
+
+
+def _observed(
+    spec: Spec,
+    prepared: Prepared,
+    pending: Sequence[Task],
+    shards: Mapping[str, Shard],
+    report: Callable[[Task, int, Progress | None], None],
+) -> Iterator[Observed]:
+    """Return what the engine of the spec yields."""
+    if not pending:
+        return iter(())
+    model, identity = prepared.model, prepared.identity
+    if spec.engine == "ray":
+        return on_ray(
+            pending,
+            shards,
+            model,
+            identity,
+            address=spec.address,
+            workers=spec.workers,
+            memory=spec.memory,
+        )
+    instrument = Instrument(model, identity, device=prepared.device, memory=spec.memory)
+    return in_process(pending, shards, instrument, report)
+
+
+def _note(task: Task, rows: Sequence[Row]) -> None:
+    tally = Tally().with_rows(rows)
+    note(
+        "finished",
+        task=task.id,
+        shard=task.shard,
+        keys=[sample.key for sample in task.samples],
+        samples=len(task.samples),
+        values=tally.values,
+        failures=tally.failures,
+        unconverged=tally.unconverged,
+        worst_residual=tally.worst_residual,
+        energy=tally.mean_energy,
+        seconds=sum(row.seconds for row in rows),
+        reasons=sorted({f"{row.status}: {row.message}" for row in rows if row.status != "ok"}),
+    )

@@ -1,212 +1,159 @@
-"""What a run computes: everything that its numbers depend on, in one frozen record."""
+"""What a user asks of a survey, and what that comes to: a network, shards, depths, an identity."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from jvpsvd.data import fingerprint
-from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
-from jvpsvd.networks import Depth, Model, PhotoInput, depths
+from jvpsvd.data import Shard, demo_shards, find_shards
+from jvpsvd.errors import ArgumentError
+from jvpsvd.networks import Depth, Model, load_model
+from jvpsvd.survey.identity import Identity, identify
+from jvpsvd.svd import parse_memory
 
-NUMERICS = 1
-"""Raised when a change of jvpsvd alters values by more than rounding; old rows are then stale."""
+ENGINES = ("local", "ray")
 
-_DEFAULT_DEPTHS = 5
+_MODEL, _K, _TOL = "efficientnet-lite0", 500, 1e-5
+# Without shards: small enough for a laptop.
+_DEMO_K, _DEMO_TOL, _DEMO_PHOTOS = 50, 1e-4, 4
+_DEMO_LAYERS = ("_blocks.2", "_blocks.5", "_blocks.10", "_blocks.15", "output")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """The identity of a run: two runs of equal specs have equal rows (up to the device)."""
+    """A survey: the options of `jvpsvd run`.
 
-    model: str
-    """Model specification."""
-    weights_sha256: str
-    """Hash of the weights."""
-    photo_input: PhotoInput
-    """Preprocessing."""
-    shards: tuple[str, ...]
-    """File names of the shards, in order."""
-    contents: tuple[str, ...]
-    """Fingerprints of the shards, in the same order."""
-    layers: tuple[str, ...]
-    """Depths, in the order of the network."""
-    k: int
-    """Triplets per depth."""
-    tol: float
-    """Residual, relative to s₁, under which a triplet counts as converged."""
-    seed: int = 0
-    """Of the solver."""
-    limit: int | None = None
-    """At most so many samples, in the order of the shards."""
+    Without `shards` it is the demo: 20 ImageNet photos that come with the package foolbox, of which
+    the first four are taken, at k = 50 and five depths of EfficientNet-Lite0.
+
+    >>> Spec(shards="photos/train-{0000..0146}.tar", k=100, out="run").engine
+    'local'
+    """
+
+    shards: str | Sequence[Path] | None = None
+    """Folder, file, glob, brace range or URL of shards; or the files themselves."""
+    out: str | Path = "jvpsvd-run"
+    """Folder of the run; made, or continued if it holds the same run."""
+    model: str | Model = _MODEL
+    """Built-in name, torchvision:NAME, timm:NAME, package.module:factory, or a `Model`."""
+    weights: str | None = None
+    """State dict of the model (.safetensors or torch), read without pickles."""
+    layers: Sequence[str] | None = None
+    """Depths; None: five spread over the network; ("all",): all that have k values."""
+    k: int | None = None
+    """Triplets per depth; None: 500."""
+    tol: float | None = None
+    """Residual, over σ₁, of a converged triplet; None: 1e-5."""
+    classes: Sequence[str] | None = None
+    """Only photos of these class indices or wnids."""
     per_class: int | None = None
-    """At most so many samples of each label."""
+    """At most so many photos of each class."""
+    limit: int | None = None
+    """At most so many photos."""
+    choice: str | None = None
+    """Which: "random" (by the seed; the default) or "first"."""
+    batch: int | None = None
+    """Photos solved together; None: 1 unless their Jacobians are small."""
     vectors: bool = False
-    """Whether singular vectors are stored."""
-    dtype: str = "float32"
-    """Of photos, products and vectors."""
-    numerics: int = NUMERICS
-    """Version of the numerics."""
+    """Whether singular vectors are stored as well."""
+    seed: int = 0
+    """Of the solver and of the choice of photos."""
+    device: str = "auto"
+    """Where products are taken: auto, cpu, cuda, cuda:1, …"""
+    memory: int | str | None = None
+    """Budget of one solve, as "8GiB"; None: half of the machine's, divided among workers."""
+    share: tuple[int, int] = (0, 1)
+    """(i, n): do part i of n, counted from 0, and leave the rest to others."""
+    engine: str = "local"
+    """"local": in this process; "ray": by workers of a Ray cluster."""
+    address: str | None = None
+    """Of a Ray cluster; None: one is started on this machine."""
+    workers: int | None = None
+    """Of Ray; None: one per GPU, or where there is none, per CPU."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the spec as JSON types."""
-        return dataclasses.asdict(self)
-
-    @staticmethod
-    def from_json(record: dict[str, Any]) -> Spec:
-        """Return the spec that `to_json` wrote.
+    def __post_init__(self) -> None:
+        """Check what can be checked without looking at anything.
 
         Raises:
-            ArgumentError: If fields are missing or unknown.
+            ArgumentError: On an unknown engine, a share that is no part, or workers without Ray.
         """
-        try:
-            for name, kind in (("k", int), ("tol", float), ("seed", int), ("model", str)):
-                if not isinstance(record[name], kind):
-                    raise TypeError(f"{name} is {record[name]!r}")
-            inputs: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in record["photo_input"].items()
-            }
-            lists = {name: tuple(record[name]) for name in ("shards", "contents", "layers")}
-            return Spec(**{**record, **lists, "photo_input": PhotoInput(**inputs)})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ArgumentError(f"not the spec of a run: {error}") from error
-
-    def difference(self, other: Spec) -> str:
-        """Return the first field in which the specs differ, in words; empty if none does.
-
-        >>> one = Spec("m", "w", PhotoInput(), ("a.tar",), ("9c",), ("output",), 5, 1e-5)
-        >>> one.difference(dataclasses.replace(one, k=7))
-        'k = 5, now 7'
-        """
-        for field in dataclasses.fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            if field.name == "contents" and mine != theirs:
-                changed = [n for n, a, b in zip(self.shards, mine, theirs, strict=True) if a != b]
-                return f"other bytes in {changed[0]}"
-            if mine != theirs:
-                return f"{field.name} = {_brief(mine)}, now {_brief(theirs)}"
-        return ""
+        if self.engine not in ENGINES:
+            raise ArgumentError(f"engine '{self.engine}' is unknown; use {' or '.join(ENGINES)}")
+        if not 0 <= self.share[0] < self.share[1]:
+            raise ArgumentError(
+                f"share {self.share[0]}/{self.share[1]} must be i/n with 0 <= i < n"
+            )
+        if self.engine != "ray" and not (self.address is None and self.workers is None):
+            raise ArgumentError("address and workers are of engine 'ray'; add --engine ray")
+        if self.workers is not None and self.workers < 1:
+            raise ArgumentError(f"workers {self.workers} must be at least 1")
+        if self.memory is not None:
+            parse_memory(self.memory)
 
 
-def specify(
-    model: Model,
-    shards: Sequence[Path],
-    *,
-    layers: Sequence[str] | None = None,
-    k: int = 500,
-    tol: float = 1e-5,
-    seed: int = 0,
-    limit: int | None = None,
-    per_class: int | None = None,
-    vectors: bool = False,
-) -> tuple[Spec, list[Depth]]:
-    """Return the spec of a run, and the depths it visits, after checking that it can be done.
+@dataclass(frozen=True)
+class Prepared:
+    """A spec whose names have been resolved and checked."""
 
-    Args:
-        model: The network.
-        shards: Files, as `find_shards` returns them.
-        layers: Names from `depths`, or None for five spread over the network, or ["all"].
-        k: Triplets per depth.
-        tol: Relative residual.
-        seed: Of the solver.
-        limit: At most so many samples.
-        per_class: At most so many samples of each label.
-        vectors: Whether to store singular vectors.
+    identity: Identity
+    depths: tuple[Depth, ...]
+    model: Model
+    shards: tuple[Shard, ...]
+    device: str
+
+
+def prepare(spec: Spec) -> Prepared:
+    """Load the network, find the shards and check that everything can be done.
 
     Raises:
-        ModelError: If a layer is unknown.
-        ArgumentError: If k, tol, limit or per_class is out of range, k above min(m, n) of a layer
-            included.
+        ArgumentError: On a value that cannot be used.
+        ModelError: If the model, its weights or a layer cannot be found or loaded.
+        ShardError: If there are no shards.
     """
-    for name, count in (("limit", limit), ("per-class", per_class)):
-        if count is not None and count < 1:
-            raise ArgumentError(f"{name} {count} must be at least 1")
-    if not 0 < tol < 1:
-        raise ArgumentError(f"tol={tol} must lie between 0 and 1")
-    chosen = choose_depths(model, k, layers)
-    spec = Spec(
-        model=model.spec,
-        weights_sha256=model.weights_sha256,
-        photo_input=model.photo_input,
-        shards=tuple(path.name for path in shards),
-        contents=tuple(fingerprint(path) for path in shards),
-        layers=tuple(depth.name for depth in chosen),
+    device = "cpu" if spec.engine == "ray" else _device(spec.device)
+    model = load_model(spec.model, spec.weights) if isinstance(spec.model, str) else spec.model
+    demo = spec.shards is None
+    k = spec.k if spec.k is not None else _DEMO_K if demo else _K
+    tol = spec.tol if spec.tol is not None else _DEMO_TOL if demo else _TOL
+    layers, limit, choice = spec.layers, spec.limit, spec.choice or "random"
+    shards: Sequence[Shard]
+    if spec.shards is None:
+        shards = demo_shards(Path(spec.out))
+        limit = _DEMO_PHOTOS if limit is None else limit
+        choice = spec.choice or "first"
+        if layers is None and spec.model == _MODEL:
+            layers = _DEMO_LAYERS
+    elif isinstance(spec.shards, str | os.PathLike):
+        shards = find_shards(os.fspath(spec.shards))
+    else:
+        shards = [Path(shard) for shard in spec.shards]
+    identity, depths = identify(
+        model,
+        shards,
+        layers=layers,
         k=k,
         tol=tol,
-        seed=seed,
+        seed=spec.seed,
+        classes=spec.classes,
+        per_class=spec.per_class,
         limit=limit,
-        per_class=per_class,
-        vectors=vectors,
+        choice=choice,
+        batch=spec.batch,
+        vectors=spec.vectors,
     )
-    return spec, chosen
+    return Prepared(identity, tuple(depths), model, tuple(shards), device)
 
 
-def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[Depth]:
-    """Return the named depths in the order of the network; see `specify`."""
-    example = torch.zeros(model.photo_input.shape)
-    if k < 1:
-        raise ArgumentError(f"k={k} must be at least 1")
-    places = _places(model, example)
-    if layers is None:
-        return _spread(places, k, example.numel())
-    if list(layers) == ["all"]:
-        return _large_enough(places, k, example.numel())
-    for name in layers:
-        if name not in {place.name for place in places}:
-            near = difflib.get_close_matches(name, [place.name for place in places], n=3)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise ModelError(
-                f"no layer '{name}' in {model.spec}; {hint}'jvpsvd layers --model {model.spec}' "
-                "lists them"
-            )
-    chosen = [place for place in places if place.name in layers]
-    for place in chosen:
-        short = min(place.numel, example.numel())
-        if k > short:
-            raise ArgumentError(
-                f"k={k} triplets asked of layer '{place.name}', whose Jacobian is {place.numel} x "
-                f"{example.numel()}; k must be at most {short}"
-            )
-    return chosen
-
-
-def _places(model: Model, example: torch.Tensor) -> list[Depth]:
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return depths(model.module, example)
-    except JvpsvdError:
-        raise
-    except Exception as error:  # the user's own network
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"{model.spec} fails on an input of shape {tuple(example.shape)} ({first[:200]}); "
-            "return the PhotoInput that it takes beside the module"
-        ) from error
-
-
-def _spread(places: list[Depth], k: int, n: int) -> list[Depth]:
-    """Return five of the coarse places (names at most one dot deep), evenly apart, the last one."""
-    coarse = [place for place in _large_enough(places, k, n) if place.name.count(".") <= 1]
-    if not coarse:
-        return _large_enough(places, k, n)[-1:]
-    count = min(_DEFAULT_DEPTHS, len(coarse))
-    return [coarse[(i + 1) * len(coarse) // count - 1] for i in range(count)]
-
-
-def _large_enough(places: list[Depth], k: int, n: int) -> list[Depth]:
-    chosen = [place for place in places if min(place.numel, n) >= k]
-    if not chosen:
-        widest = min(n, max(place.numel for place in places))
-        raise ArgumentError(f"k={k} is above the size of every layer; k must be at most {widest}")
-    return chosen
-
-
-def _brief(value: object) -> str:
-    text = ",".join(value) if isinstance(value, tuple) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise ArgumentError(f"device {name} cannot be used ({first}); try cpu") from error
+    return name

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from jvpsvd.errors import RunError
 from jvpsvd.survey.rows import Row
 from jvpsvd.survey.store import Store
+from jvpsvd.survey.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -27,28 +28,28 @@ class Verdict:
 
 
 def verify(store: Store) -> Verdict:
-    """Read everything back and compare it with the manifest."""
-    rows, unread = store.scan()
+    """Read everything back, file by file, and compare it with the manifest."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    unread: list[str] = []
+    wrong: list[str] = []
+    tally = Tally()
+    for rows, lost in store.scan():
+        unread += lost
+        found.update((row.shard, row.key, row.layer) for row in rows)
+        tally = tally.with_rows(rows)
+        for row in rows:
+            fault = _fault(row, store.identity.k, store.identity.tol)
+            if fault:
+                wrong.append(f"wrong: {row.shard} {row.key} {row.layer}: {fault}")
     try:
         samples = store.samples()
     except RunError as error:
         return Verdict(0, 0, 0, (f"no manifest: {error}", *unread))
-    expected = {(s.shard, s.key, layer) for s in samples for layer in store.spec.layers}
-    found = Counter((row.shard, row.key, row.layer) for row in rows)
+    expected = {(s.shard, s.key, layer) for s in samples for layer in store.identity.layers}
     problems = unread + [f"missing: {' '.join(place)}" for place in sorted(expected - found.keys())]
     problems += [f"twice: {' '.join(place)}" for place, count in found.items() if count > 1]
     problems += [f"not in the manifest: {' '.join(p)}" for p in sorted(found.keys() - expected)]
-    for row in rows:
-        fault = _fault(row, store.spec.k, store.spec.tol)
-        if fault:
-            problems.append(f"wrong: {row.shard} {row.key} {row.layer}: {fault}")
-    good = [row for row in rows if row.status == "ok"]
-    return Verdict(
-        values=len(good),
-        failures=len(rows) - len(good),
-        unconverged=sum(row.k - row.converged for row in good),
-        problems=tuple(problems),
-    )
+    return Verdict(tally.values, tally.failures, tally.unconverged, (*problems, *wrong))
 
 
 def _fault(row: Row, k: int, tol: float) -> str:

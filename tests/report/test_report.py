@@ -6,17 +6,16 @@ import pytest
 from rich.console import Console
 
 from jvpsvd.errors import ArgumentError, RunError
-from jvpsvd.networks import load_model
 from jvpsvd.report import DepthSummary, draw_spectra, summarize, table
 from jvpsvd.report.summary import depth_cells
-from jvpsvd.survey import run, specify
+from jvpsvd.survey import Spec, run
 
 
 @pytest.fixture
 def store(tiny, shard, tmp_path):
-    model = load_model("tiny:poisoned")
-    spec, depths = specify(model, [shard], k=10, layers=["0", "3", "output"])
-    return run(spec, depths, model, [shard], tmp_path / "run").store
+    layers = ["0", "3", "output"]
+    spec = Spec(shards=[shard], model="tiny:poisoned", k=10, layers=layers, out=tmp_path / "run")
+    return run(spec).store
 
 
 def test_summaries_are_means_over_the_rows(store):
@@ -94,6 +93,6 @@ def test_a_count_that_may_be_larger_says_so(s, shape, shown):
 
 
 def test_rows_of_another_k_are_refused(store):
-    wrong = dataclasses.replace(store, spec=dataclasses.replace(store.spec, k=9))
+    wrong = dataclasses.replace(store, identity=dataclasses.replace(store.identity, k=9))
     with pytest.raises(RunError, match="rows of another k"):
         summarize(wrong)

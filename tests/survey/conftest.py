@@ -1,17 +1,15 @@
 import pytest
 
-from jvpsvd.networks import load_model
-from jvpsvd.survey import run, specify
+from jvpsvd.survey import Spec, run
 
 
 @pytest.fixture
 def surveyed(tiny, tmp_path):
-    """A function that runs the tiny net over shards and returns the outcome."""
+    """A function that runs the tiny net over shards, photo by photo, and returns the outcome."""
 
-    def survey(shards, out="run", spec="tiny:net", share=(0, 1), watch=None, **wanted):
-        model = load_model(spec)
-        made, depths = specify(model, shards, **{"k": 10, "layers": ["2", "output"], **wanted})
-        watching = {} if watch is None else {"watch": watch}
-        return run(made, depths, model, shards, tmp_path / out, share=share, **watching)
+    def survey(shards, out="run", model="tiny:net", watch=None, **wanted):
+        defaults = {"k": 10, "layers": ["2", "output"], "batch": 1, "choice": "first"}
+        spec = Spec(shards=shards, model=model, out=tmp_path / out, **{**defaults, **wanted})
+        return run(spec) if watch is None else run(spec, watch)
 
     return survey

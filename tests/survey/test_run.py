@@ -11,7 +11,7 @@ from shard_making import encoded, sample_members, write_tar
 from jvpsvd.data import decode_photo
 from jvpsvd.errors import ArgumentError, RunError, ShardError
 from jvpsvd.networks import layer_map, load_model
-from jvpsvd.survey import open_run, run, specify, verify
+from jvpsvd.survey import open_store, verify
 
 
 def dense_spectrum(model, layer, photo):
@@ -60,13 +60,14 @@ def test_bad_samples_become_rows_and_the_rest_goes_on(surveyed, tmp_path):
         "none": "no-photo",
         "good1": "ok",
     }
-    assert len(outcome.failures) == 6
-    assert all(row.message and "\n" not in row.message for row in outcome.failures)
+    failures = [row for row in outcome.store.rows() if row.status != "ok"]
+    assert outcome.failures == len(failures) == 6
+    assert all(row.message and "\n" not in row.message for row in failures)
     assert verify(outcome.store).problems == ()
 
 
 def test_depth_with_nan_fails_alone(surveyed, shard):
-    rows = surveyed([shard], spec="tiny:poisoned").store.rows()
+    rows = surveyed([shard], model="tiny:poisoned").store.rows()
     assert {(row.layer, row.status) for row in rows} == {("2", "ok"), ("output", "non-finite")}
 
 
@@ -97,7 +98,7 @@ def test_interrupted_run_continues_to_equal_values(surveyed, shard):
 
 
 @pytest.mark.parametrize(
-    "change", [{"k": 11}, {"tol": 1e-3}, {"layers": ["2"]}, {"spec": "tiny:other"}, {"limit": 2}]
+    "change", [{"k": 11}, {"tol": 1e-3}, {"layers": ["2"]}, {"model": "tiny:other"}, {"limit": 2}]
 )
 def test_another_spec_is_refused(surveyed, shard, change):
     surveyed([shard])
@@ -194,13 +195,12 @@ def test_lost_vectors_are_missed_and_made_again(surveyed, shard):
     assert verify(store).problems == ()
 
 
-def test_failures_that_another_try_may_mend_are_tried_again(tiny, shard, tmp_path):
-    model = load_model("tiny:net")
-    spec, depths = specify(model, [shard], k=10, layers=["output"], limit=2)
-    tight = run(spec, depths, model, [shard], tmp_path / "run", memory=100)
-    assert {row.status for row in tight.failures} == {"refused"}
-    roomy = run(spec, depths, model, [shard], tmp_path / "run")
-    assert (roomy.computed, roomy.failures) == (2, ())
+def test_failures_that_another_try_may_mend_are_tried_again(surveyed, shard):
+    wanted = {"layers": ["output"], "limit": 2}
+    tight = surveyed([shard], memory=100, **wanted)
+    assert {row.status for row in tight.store.rows()} == {"refused"}
+    roomy = surveyed([shard], **wanted)
+    assert (roomy.computed, roomy.failures) == (2, 0)
 
 
 def test_shares_started_together_end_as_one_run(tiny, tmp_path):
@@ -215,7 +215,7 @@ def test_shares_started_together_end_as_one_run(tiny, tmp_path):
         for i in range(3)
     ]
     assert [process.wait() for process in started] == [0, 0, 0]
-    store = open_run(tmp_path / "out")
+    store = open_store(tmp_path / "out")
     assert verify(store).problems == ()
     assert len(store.rows()) == 8
     assert shard.exists()

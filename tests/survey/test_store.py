@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jvpsvd.errors import RunError
-from jvpsvd.survey import SCHEMA, open_run
+from jvpsvd.survey import SCHEMA, open_store
 
 CONTRACT = (
     "shard key label wnid layer status message s residuals converged k method products_forward "
@@ -23,10 +23,10 @@ def test_rows_on_disk_have_the_columns_of_the_contract(surveyed, shard):
 
 def test_run_is_read_back_as_it_was(surveyed, shard):
     store = surveyed([shard]).store
-    assert open_run(store.folder) == store
+    assert open_store(store.folder) == store
     record = json.loads((store.folder / "run.json").read_text())
     assert record["versions"]["torch"]
-    assert len(record["spec"]["weights_sha256"]) == 64
+    assert len(record["identity"]["weights_sha256"]) == 64
 
 
 def test_nothing_half_written_is_left_or_read(surveyed, shard):
@@ -68,9 +68,9 @@ def test_full_disk_keeps_what_was_finished(surveyed, shard, monkeypatch):
 def test_unreadable_run_json_is_one_error(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(RunError, match=r"run\.json cannot be read"):
-        open_run(tmp_path)
+        open_store(tmp_path)
 
 
 def test_folder_without_run_is_one_error(tmp_path):
     with pytest.raises(RunError, match="is not a run"):
-        open_run(tmp_path)
+        open_store(tmp_path)

@@ -5,7 +5,7 @@ import pytest
 
 from jvpsvd.errors import ArgumentError, ModelError
 from jvpsvd.networks import load_model
-from jvpsvd.survey import Spec, choose_depths, specify
+from jvpsvd.survey import Identity, choose_depths, identify
 
 
 @pytest.fixture
@@ -14,12 +14,12 @@ def model(tiny):
 
 
 def test_spec_survives_json(model, shard):
-    spec, _ = specify(model, [shard], k=7, tol=1e-3, limit=3, per_class=2, vectors=True)
-    assert Spec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    spec, _ = identify(model, [shard], k=7, tol=1e-3, limit=3, per_class=2, vectors=True)
+    assert Identity.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
 def test_layers_come_in_the_order_of_the_network(model, shard):
-    spec, depths = specify(model, [shard], layers=["output", "0"], k=5)
+    spec, depths = identify(model, [shard], layers=["output", "0"], k=5)
     assert spec.layers == ("0", "output")
     assert [depth.shape for depth in depths] == [(1, 6, 7, 7), (1, 30)]
 
@@ -51,18 +51,18 @@ def test_all_leaves_out_depths_with_fewer_than_k_values(model):
 )
 def test_what_cannot_be_done_is_refused_before_anything_runs(model, shard, wanted, error, message):
     with pytest.raises(error, match=message):
-        specify(model, [shard], **wanted)
+        identify(model, [shard], **wanted)
 
 
 def test_difference_names_the_first_field(model, shard):
-    spec, _ = specify(model, [shard], k=5)
+    spec, _ = identify(model, [shard], k=5)
     assert spec.difference(spec) == ""
     assert spec.difference(dataclasses.replace(spec, tol=0.5)) == "tol = 1e-05, now 0.5"
 
 
 def test_json_of_something_else_is_refused():
-    with pytest.raises(ArgumentError, match="not the spec of a run"):
-        Spec.from_json({"k": 3})
+    with pytest.raises(ArgumentError, match="not the identity of a run"):
+        Identity.from_json({"k": 3})
 
 
 def test_network_that_fails_on_the_photo_is_one_error(tiny, shard, tmp_path):
@@ -70,4 +70,4 @@ def test_network_that_fails_on_the_photo_is_one_error(tiny, shard, tmp_path):
         "from torch import nn\n\ndef net():\n    return nn.Linear(7, 3).eval()\n"
     )
     with pytest.raises(ModelError, match=r"fails on an input of shape \(1, 3, 224, 224\)"):
-        specify(load_model("other_input:net"), [shard], k=2)
+        identify(load_model("other_input:net"), [shard], k=2)

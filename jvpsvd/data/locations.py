@@ -1,0 +1,175 @@
+"""Where shards lie: files of this machine, or URLs that fsspec opens; never a shell.
+
+Nothing here reads a tar. A location has a name, by which rows tell shards apart, and opens as a
+seekable binary file.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from braceexpand import braceexpand
+
+from jvpsvd.errors import ShardError
+
+UNREADABLE = "unreadable"
+"""Fingerprint of a shard that is not there or cannot be read."""
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]*):(?!\\)")
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class RemoteShard:
+    """A shard behind a URL.
+
+    >>> RemoteShard("https://example.org/train-0001.tar?signature=abc").name
+    'train-0001.tar'
+    """
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return re.split("[?#]", self.url)[0].rsplit("/", 1)[-1]
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        """Open it for reading at any place; a server that sends whole files only is copied first.
+
+        Raises:
+            FileNotFoundError: If nothing is there.
+            OSError: If it cannot be reached, whatever the library behind the protocol says.
+        """
+        try:
+            files, path = _file_system(self.url)
+            file = cast(BinaryIO, files.open(path, mode))
+            try:
+                file.seek(1)
+                file.seek(0)
+            except (ValueError, OSError, NotImplementedError):
+                file.close()
+                file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 -- handed over
+                with files.open(path, mode) as source:
+                    shutil.copyfileobj(source, file)
+                file.seek(0)
+        except OSError:
+            raise
+        except Exception as error:  # of aiohttp, botocore, …
+            raise OSError(f"{type(error).__name__}: {error}") from error
+        return file
+
+    def __str__(self) -> str:
+        return self.url
+
+
+Shard = Path | RemoteShard
+"""A shard; both kinds have a name and open."""
+
+
+def find_shards(pattern: str) -> list[Shard]:
+    """Return the shards of a folder, file, glob or brace range ("train-{0000..0009}.tar"), sorted.
+
+    A URL of any protocol that fsspec knows (https, s3, gs, …) may stand in place of a path. Holes
+    in a range are returned too, if anything of it is there: a survey turns them into rows.
+
+    Raises:
+        ShardError: If nothing is there, two shards share a file name (rows could not tell them
+            apart), or the pattern is a URL that is not opened here.
+    """
+    try:
+        parts = sorted(set(braceexpand(pattern)))
+    except ValueError as error:  # its UnbalancedBracesError
+        raise ShardError(
+            f"shards '{pattern}': braces do not match; write {{0000..0009}}"
+        ) from error
+    found: list[Shard] = []
+    for part in parts:
+        found += _remote(part) if _URL.match(part) else _local(part)
+    if not any(isinstance(shard, RemoteShard) or shard.is_file() for shard in found):
+        if found:
+            raise ShardError(f"no shard at {found[0]}; give a folder, a .tar file or a pattern")
+        raise ShardError(f"no .tar file matches {pattern}; 'jvpsvd pack' makes shards of photos")
+    names = [shard.name for shard in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ShardError(f"two shards are named {twice}; rename one, rows are told apart by name")
+    return found
+
+
+def fingerprint(shard: Shard) -> str:
+    """Return a short hash of a shard's size and first mebibyte: enough to notice another shard.
+
+    Raises:
+        ShardError: If the file cannot be read.
+    """
+    try:
+        with shard.open("rb") as file:
+            digest = hashlib.sha256(file.read(1 << 20))
+            digest.update(str(file.seek(0, 2)).encode())
+    except OSError as error:
+        raise ShardError(f"{shard} cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()[:16]
+
+
+def fingerprints(shards: Sequence[Shard]) -> list[str]:
+    """Return the fingerprints of shards, `UNREADABLE` for those that have none."""
+
+    def known(shard: Shard) -> str:
+        try:
+            return fingerprint(shard)
+        except ShardError:
+            return UNREADABLE
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(known, shards))
+
+
+def _local(part: str) -> list[Shard]:
+    path = Path(part)
+    if path.is_dir():
+        return [*sorted(path.glob("*.tar"))]
+    if not path.is_file() and glob.has_magic(part):
+        return [Path(name) for name in sorted(glob.glob(part))]  # noqa: PTH207 -- any root
+    return [path]
+
+
+def _remote(part: str) -> list[Shard]:
+    files, path = _file_system(part)
+    if part.endswith("/"):
+        path = path.rstrip("/") + "/*.tar"
+    elif not glob.has_magic(re.split("[?#]", part)[0]):
+        return [RemoteShard(part)]
+    try:
+        names = sorted(files.glob(path))
+    except Exception as error:  # of aiohttp, botocore, …
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ShardError(f"shards '{part}' cannot be listed: {first}") from error
+    return [RemoteShard(files.unstrip_protocol(name)) for name in names]
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    import fsspec  # a second that local shards need not wait
+
+    match = _URL.match(url)
+    protocol = match[1] if match else "file"
+    if "::" in url or "://" not in url or protocol not in fsspec.available_protocols():
+        raise ShardError(
+            f"shards '{url}': no protocol that is opened here; give a path, or a URL such as "
+            "https://, s3:// or gs://"
+        )
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ShardError(f"shards '{url}' need another package: {first}") from error
+    return files, path

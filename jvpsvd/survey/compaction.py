@@ -1,0 +1,75 @@
+"""Many files of single tasks become few: a file system, and a query, likes that better.
+
+A part is written whole before the files that it replaces are removed; what a kill in between leaves
+twice is known by name, read once, and removed by the next compaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from jvpsvd.errors import RunError
+from jvpsvd.survey.files import read_table
+from jvpsvd.survey.parts import in_part, write_part
+from jvpsvd.survey.rows import SCHEMA
+from jvpsvd.survey.store import Store
+
+FEW = 512
+"""Files of single tasks that are left alone."""
+
+_TASKS_PER_PART = 8192
+
+
+def compact(store: Store, *, few: int = FEW) -> int:
+    """Gather the rows of finished tasks in parts; return how many files were gathered.
+
+    Nothing is done where another process does it, for runs that store vectors, and for `few` files
+    or less. Tasks that another run may mend stay as they are.
+    """
+    if store.identity.vectors:
+        return 0
+    lock = FileLock(store.folder / "compaction.lock")
+    try:
+        with lock.acquire(timeout=0):
+            _finish_last(store)
+            return _gather(store, few)
+    except Timeout:
+        return 0
+
+
+def _finish_last(store: Store) -> None:
+    """Remove what a compaction that was killed left twice, and parts that cannot be read."""
+    for part in store.parts():
+        try:
+            read_table(part, SCHEMA)
+        except RunError:
+            part.rename(part.with_suffix(".damaged"))
+            continue
+        for task, _ in in_part(part):
+            _remove(store.folder / "spectra" / f"{task}.parquet")
+
+
+def _gather(store: Store, few: int) -> int:
+    files = store.files()
+    if len(files) <= few:
+        return 0
+    gathered = 0
+    for start in range(0, len(files), _TASKS_PER_PART):
+        some = files[start : start + _TASKS_PER_PART]
+        done = [file for file in some if store.is_finished(file)]
+        if len(done) > 1:
+            write_part(
+                store.folder / "spectra", [(file.stem, read_table(file, SCHEMA)) for file in done]
+            )
+            for file in done:
+                _remove(file)
+            gathered += len(done)
+    return gathered
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        file.unlink()

@@ -1,0 +1,111 @@
+"""What a process did in a run, line by line as JSON, and whether it still lives.
+
+Every process that works on a run has a file of its own in `log/`, and holds a lock beside it for as
+long as it lives: the operating system gives the lock back however the process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+_EVENTS = logging.getLogger("jvpsvd.journal")
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, event, and what the event carries."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        line.update(getattr(record, "carried", {}))
+        return json.dumps(line)
+
+
+@contextlib.contextmanager
+def journal(folder: Path) -> Iterator[None]:
+    """Write what jvpsvd logs, warnings included, to a file of this process in `folder`/log."""
+    log = folder / "log"
+    log.mkdir(exist_ok=True)
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    file = log / f"{stamp}-{socket.gethostname()}-{os.getpid()}.jsonl"
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(_JsonLines())
+    package = logging.getLogger("jvpsvd")
+    level, spread = _EVENTS.level, _EVENTS.propagate
+    with FileLock(_lock_of(file)):
+        # Events are for the file alone; warnings are for whoever listens to the package too.
+        _EVENTS.setLevel(logging.INFO)
+        _EVENTS.propagate = False
+        _EVENTS.addHandler(handler)
+        package.addHandler(handler)
+        try:
+            yield
+        except BaseException as error:
+            note("stopped", reason=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            package.removeHandler(handler)
+            _EVENTS.removeHandler(handler)
+            _EVENTS.setLevel(level)
+            _EVENTS.propagate = spread
+            handler.close()
+
+
+def note(event: str, **carried: Any) -> None:
+    """Write an event to the journal that is open, if one is."""
+    if _EVENTS.handlers:
+        _EVENTS.info(event, extra={"carried": carried})
+
+
+def journals(folder: Path) -> list[Path]:
+    """Return the journals of a run, oldest first."""
+    return sorted((folder / "log").glob("*.jsonl"))
+
+
+def lives(file: Path) -> bool:
+    """Whether the process that writes a journal still lives (on a file system that has locks)."""
+    lock = _lock_of(file)
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def events(file: Path) -> list[dict[str, Any]]:
+    r"""Return the lines of a journal, without one that was cut off when its process died.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "a.jsonl"
+    >>> file.write_text('{"event": "began"}\n{"event": "do')
+    32
+    >>> events(file)
+    [{'event': 'began'}]
+    """
+    found = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict):
+                found.append(record)
+    return found
+
+
+def _lock_of(file: Path) -> Path:
+    return file.with_suffix(".lock")

@@ -1,0 +1,240 @@
+"""Who does the tasks: workers of a Ray cluster, each with the network in its memory.
+
+Ray only schedules: what is finished is in the files of the run, written by this process. A task
+goes only to a worker that has just answered, so that a worker that dies takes one task with it. A
+task whose worker dies is given out again; the third time it runs alone, and if its worker dies then
+too, it is a row that says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from jvpsvd.data import Shard
+from jvpsvd.errors import EngineError
+from jvpsvd.networks import Model
+from jvpsvd.survey.executors import Observed
+from jvpsvd.survey.feed import Job, ahead, jobs
+from jvpsvd.survey.identity import Identity
+from jvpsvd.survey.instrument import Found, Instrument
+from jvpsvd.survey.journal import note
+from jvpsvd.survey.rows import failure
+from jvpsvd.survey.task import Task
+from jvpsvd.svd import parse_memory
+from jvpsvd.svd.memory import physical_memory
+
+logger = logging.getLogger(__name__)
+
+DEATHS = 2
+"""Workers that a task may take with it before it runs alone."""
+
+_FAILED_STARTS = 3
+_TASKS_AHEAD = 4
+_WAIT_SECONDS, _PATIENCE_SECONDS = 1.0, 60.0
+
+
+class Observer:
+    """What a worker holds: an instrument."""
+
+    def __init__(
+        self, model: Model, identity: Identity, device: str, memory: int | None, threads: int
+    ) -> None:
+        torch.set_num_threads(threads)
+        self._instrument = Instrument(model, identity, device=device, memory=memory)
+
+    def ready(self) -> None:
+        """Answer once the network is there."""
+
+    def observe(self, task: Task, photos: list[bytes | None]) -> Found:
+        """Return the rows of a task and the results behind them."""
+        return self._instrument.observe(self._instrument.decode(task, photos))
+
+
+@dataclass
+class _Work:
+    """A task with its photos, and how many workers it has taken with it."""
+
+    job: Job
+    deaths: int = 0
+
+
+def on_ray(
+    pending: Sequence[Task],
+    shards: Mapping[str, Shard],
+    model: Model,
+    identity: Identity,
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+    memory: int | str | None = None,
+) -> Iterator[Observed]:
+    """Yield every pending task with its rows and results, in the order in which they are done.
+
+    Args:
+        pending: The tasks.
+        shards: Where their samples lie; read by this process only.
+        model: The network; sent to every worker once.
+        identity: Depths, k, tol, seed.
+        address: Of a running cluster; None: one is started on this machine and ended with the run.
+        workers: How many; None: one per GPU, or without GPUs one per CPU.
+        memory: Budget of one solve; None: half of this machine's, divided by the workers.
+
+    Raises:
+        EngineError: If Ray is not installed, there is no cluster, or workers do not start.
+    """
+    ray = _ray()
+    ours = _connect(ray, address, workers)
+    try:
+        have = ray.cluster_resources()
+        on_gpu = have.get("GPU", 0) >= 1
+        count = workers or int(have.get("GPU" if on_gpu else "CPU", 1)) or 1
+        budget = physical_memory() // (2 * count) if memory is None else parse_memory(memory)
+        resources = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
+        kind = ray.remote(max_restarts=0, max_task_retries=0, **resources)(Observer)
+        sent = ray.put(model), ray.put(identity)
+        device = "cuda" if on_gpu else "cpu"
+        pool = _Pool(ray, lambda: kind.remote(*sent, device, budget, threads=1), count, identity)
+        yield from pool.observe(ahead(jobs(pending, shards), _TASKS_AHEAD))
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+@dataclass
+class _Pool:
+    """Workers in their states: starting, idle, or busy with one task each."""
+
+    ray: Any
+    start: Callable[[], Any]
+    count: int
+    identity: Identity
+    starting: dict[Any, Any] = field(default_factory=dict)
+    idle: deque[Any] = field(default_factory=deque)
+    busy: dict[Any, tuple[Any, _Work]] = field(default_factory=dict)
+    again: deque[_Work] = field(default_factory=deque)
+    alone: deque[_Work] = field(default_factory=deque)
+    failed_starts: int = 0
+
+    def observe(self, fresh: Iterator[Job]) -> Iterator[Observed]:
+        """Give out work until all is done; yield what comes back."""
+        for _ in range(self.count):
+            self._start_one()
+        waited = time.monotonic()
+        while True:
+            while self.idle and (work := self._next(fresh)) is not None:
+                worker = self.idle.popleft()
+                self.busy[worker.observe.remote(*work.job)] = worker, work
+            if self.idle and not self.busy:
+                return  # nothing is left
+            refs = [*self.busy, *self.starting]
+            done, _ = self.ray.wait(refs, num_returns=1, timeout=_WAIT_SECONDS)
+            if not (self.busy or done) and time.monotonic() - waited > _PATIENCE_SECONDS:
+                logger.warning("waiting for a worker: the cluster has no room for one")
+                waited = time.monotonic()
+            for ref in done:
+                if ref in self.starting:
+                    self._started(ref)
+                elif (observed := self._answered(ref)) is not None:
+                    yield observed
+
+    def _next(self, fresh: Iterator[Job]) -> _Work | None:
+        """Return what to do now; what has taken workers with it comes last, and alone."""
+        if self.again:
+            return self.again.popleft()
+        job = next(fresh, None)
+        if job is not None:
+            return _Work(job)
+        return self.alone.popleft() if self.alone and not self.busy else None
+
+    def _start_one(self) -> None:
+        worker = self.start()
+        self.starting[worker.ready.remote()] = worker
+
+    def _started(self, ref: Any) -> None:
+        worker = self.starting.pop(ref)
+        try:
+            self.ray.get(ref)
+        except self.ray.exceptions.RayError as error:
+            self.failed_starts += 1
+            note("worker did not start", reason=_brief(error))
+            if self.failed_starts < _FAILED_STARTS:
+                self._start_one()
+            elif not (self.idle or self.busy or self.starting):
+                raise EngineError(
+                    f"Ray workers do not start ({_brief(error)}); try --engine local"
+                ) from error
+        else:
+            self.failed_starts = 0
+            self.idle.append(worker)
+
+    def _answered(self, ref: Any) -> Observed | None:
+        """Return what a worker answered; None if it died and its task is to be given out again."""
+        worker, work = self.busy.pop(ref)
+        task = work.job[0]
+        try:
+            found: Found = self.ray.get(ref)
+        except self.ray.exceptions.RayTaskError as error:
+            self.idle.append(worker)
+            return task, self._nothing(task, "error", _brief(error))
+        except self.ray.exceptions.RayError as error:
+            return self._died(worker, work, _brief(error))
+        self.idle.append(worker)
+        return task, found
+
+    def _died(self, worker: Any, work: _Work, reason: str) -> Observed | None:
+        task = work.job[0]
+        work.deaths += 1
+        note("worker died", task=task.id, deaths=work.deaths, reason=reason)
+        self.ray.kill(worker)  # it may be out of reach rather than dead
+        self._start_one()
+        if work.deaths > DEATHS:
+            message = f"its worker died {work.deaths} times, the last time alone: {reason}"
+            return task, self._nothing(task, "worker-died", message)
+        logger.warning("a worker died at %s %s; going on", task.shard, task.samples[0].key)
+        (self.alone if work.deaths == DEATHS else self.again).append(work)
+        return None
+
+    def _nothing(self, task: Task, status: str, message: str) -> Found:
+        layers, k = self.identity.layers, self.identity.k
+        rows = [failure(s, layer, k, status, message) for s in task.samples for layer in layers]
+        return rows, [None for _ in rows]
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise EngineError(
+            "engine 'ray' needs the package ray; install jvpsvd[ray], or use --engine local"
+        ) from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
+    """Join the cluster at an address, or start one; return whether it is ours to leave."""
+    if ray.is_initialized():
+        return False
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    try:
+        if address is None:
+            ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EngineError(
+            f"no Ray cluster at {address or 'this machine'}: {_brief(error)}"
+        ) from error
+    return True
+
+
+def _brief(error: BaseException) -> str:
+    text = str(getattr(error, "cause", None) or error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:300] if text else 'no message'}"

@@ -1,0 +1,118 @@
+"""A run seen from outside, while it works or after it died: from its files alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from jvpsvd.errors import RunError
+from jvpsvd.survey.journal import events, journals, lives
+from jvpsvd.survey.store import Store
+from jvpsvd.survey.tally import Tally
+from jvpsvd.survey.task import tasks
+
+# The rate is that of the last finished tasks of each process.
+_RECENT = 64
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process that works, or worked, on a run."""
+
+    name: str
+    """When it began, host and process id: the name of its journal."""
+    state: str
+    """"running", "ended", or how it stopped; "died" if it could not say."""
+    photos: int
+    """Photos that it finished."""
+    per_second: float
+    """Photos per second lately."""
+    last: datetime | None
+    """When it last wrote."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is."""
+
+    photos: int
+    """In the manifest; 0 before there is one."""
+    done: int
+    """Photos that need no further work."""
+    tally: Tally
+    """Of the rows there are."""
+    processes: tuple[Process, ...]
+
+    @property
+    def per_second(self) -> float:
+        """Photos per second of the processes that are running."""
+        return sum(p.per_second for p in self.processes if p.state == "running")
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the running processes have done the rest; None where it cannot be said."""
+        return (self.photos - self.done) / self.per_second if self.per_second > 0 else None
+
+    def lines(self) -> list[str]:
+        """Return the status in words."""
+        if not self.photos:
+            found = ["no manifest yet: shards are being listed, or the run never got that far"]
+        else:
+            share = 100 * self.done / self.photos
+            found = [f"{self.done} of {self.photos} photos done ({share:.0f} %), {self.tally}"]
+        if self.per_second > 0 and self.seconds_left is not None:
+            left = timedelta(seconds=round(self.seconds_left))
+            found.append(f"{60 * self.per_second:.3g} photos/min, {left} left")
+        now = datetime.now(UTC)
+        for process in self.processes:
+            ago = "" if process.last is None else f", last line {_ago(now - process.last)} ago"
+            found.append(f"{process.name}: {process.state}, {process.photos} photos{ago}")
+        return found
+
+
+def status(store: Store) -> Status:
+    """Read how far a run is; nothing is written.
+
+    Raises:
+        RunError: If a finished row cannot be read.
+    """
+    processes = tuple(_process(file) for file in journals(store.folder))
+    try:
+        samples = store.samples()
+    except RunError:
+        return Status(0, 0, Tally(), processes)
+    every = tasks(store.identity, samples)
+    layers = len(store.identity.layers)
+    done = store.finished({task.id: len(task.samples) * layers for task in every})
+    tally = Tally()
+    for rows, _ in store.scan():
+        tally = tally.with_rows(rows)
+    photos = sum(len(task.samples) for task in every if task.id in done)
+    return Status(len(samples), photos, tally, processes)
+
+
+def _process(file: Path) -> Process:
+    told = events(file)
+    finished = [event for event in told if event.get("event") == "finished"]
+    last = told[-1] if told else {}
+    ends = {"ended": "ended", "stopped": f"stopped ({last.get('reason', 'no reason')})"}
+    state = "running" if lives(file) else ends.get(str(last.get("event")), "died")
+    photos = sum(int(event.get("samples", 0)) for event in finished)
+    recent = finished[-_RECENT:]
+    rate = 0.0
+    if recent:
+        began = _time(told[0]) if len(recent) == len(finished) else _time(recent[0])
+        counted = recent if len(recent) == len(finished) else recent[1:]
+        seconds = (_time(recent[-1]) - began).total_seconds()
+        rate = sum(int(e.get("samples", 0)) for e in counted) / seconds if seconds > 0 else 0.0
+    return Process(file.stem, state, photos, rate, _time(last) if last else None)
+
+
+def _time(event: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(str(event["time"]))
+
+
+def _ago(span: timedelta) -> str:
+    return str(timedelta(seconds=max(0, round(span.total_seconds()))))

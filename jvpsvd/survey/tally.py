@@ -1,0 +1,67 @@
+"""What the rows of a run add up to while it is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from jvpsvd.survey.rows import Row
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts and extremes over rows.
+
+    >>> Tally().with_rows([Row("s", "k", 0, None, "output", "bad-photo", "cut short", 5)])
+    Tally(values=0, failures=1, unconverged=0, worst_residual=0.0, energy=0.0, shares=0)
+    """
+
+    values: int = 0
+    """Rows with singular values."""
+    failures: int = 0
+    """Rows with a reason instead."""
+    unconverged: int = 0
+    """Triplets that missed the tolerance."""
+    worst_residual: float = 0.0
+    """Largest residual, over σ₁ of its row."""
+    energy: float = 0.0
+    """Sum, over rows, of the share of ‖J‖²_F that the k values hold."""
+    shares: int = 0
+    """Rows whose share is known."""
+
+    @property
+    def mean_energy(self) -> float | None:
+        """Mean share of the energy; None where no row has one."""
+        return self.energy / self.shares if self.shares else None
+
+    def with_rows(self, rows: Iterable[Row]) -> Tally:
+        """Return the tally with further rows counted."""
+        good, failures, unconverged, worst, energy, shares = 0, 0, 0, self.worst_residual, 0.0, 0
+        for row in rows:
+            if row.status != "ok":
+                failures += 1
+                continue
+            good += 1
+            unconverged += row.k - row.converged
+            if row.s and row.s[0] > 0:
+                worst = max(worst, max(row.residuals) / row.s[0])
+            if row.fro2:
+                energy += float(np.square(row.s).sum()) / row.fro2
+                shares += 1
+        return Tally(
+            self.values + good,
+            self.failures + failures,
+            self.unconverged + unconverged,
+            worst,
+            self.energy + energy,
+            self.shares + shares,
+        )
+
+    def __str__(self) -> str:
+        energy = "" if self.mean_energy is None else f", energy {100 * self.mean_energy:.0f} %"
+        missed = f", {self.unconverged} triplets missed the tolerance" if self.unconverged else ""
+        return (
+            f"{self.failures} failures{energy}, worst residual {self.worst_residual:.0e} σ1{missed}"
+        )
