@@ -106,6 +106,19 @@ def find_shards(pattern: str) -> list[Shard]:
     return found
 
 
+def opened(shard: Shard) -> BinaryIO:
+    """Open a shard for reading at any place.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+        ShardError: If it is a folder, a pipe or a device.
+        OSError: If it cannot be read.
+    """
+    if isinstance(shard, Path) and shard.exists() and not shard.is_file():
+        raise ShardError(f"{shard} is not a file; give .tar files")
+    return shard.open("rb")
+
+
 def fingerprint(shard: Shard) -> str:
     """Return a short hash of a shard's size and first mebibyte: enough to notice another shard.
 
@@ -113,7 +126,7 @@ def fingerprint(shard: Shard) -> str:
         ShardError: If the file cannot be read.
     """
     try:
-        with shard.open("rb") as file:
+        with opened(shard) as file:
             digest = hashlib.sha256(file.read(1 << 20))
             digest.update(str(file.seek(0, 2)).encode())
     except OSError as error:

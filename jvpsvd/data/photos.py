@@ -70,18 +70,18 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        whites = (65535.0, 2.0**32) if image.mode == "I" else (1.0, 255.0, 65535.0, 2.0**32)
+        whites = (255.0, 65535.0, 2.0**31) if image.mode == "I" else (1.0, 255.0, 65535.0)
         image = Image.fromarray(_eight_bits(np.asarray(image).astype(np.float64), whites))
     return image.convert("RGB")
 
 
 def _eight_bits(values: np.ndarray, whites: Sequence[float]) -> np.ndarray:
-    """Scale values to 0…255 by the least white that is above them: files do not say theirs."""
-    if not np.isfinite(values).all():
-        raise ValueError("holds NaN or infinity")
-    largest = float(values.max(initial=0.0))
-    white = next((w for w in whites if largest <= w), whites[-1])
-    return np.clip(values * (255.0 / white), 0, 255).astype(np.uint8)
+    """Scale values to 0…255 by the least white that none is above: files do not say theirs."""
+    low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
+    if not 0 <= low <= high <= whites[-1]:  # NaN included
+        raise ValueError(f"holds values from {low:g} to {high:g}, with no white that is known")
+    white = next(w for w in whites if high <= w)
+    return (values * (255.0 / white)).astype(np.uint8)
 
 
 def _square(image: Image.Image, photo_input: PhotoInput) -> Image.Image:

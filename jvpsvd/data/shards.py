@@ -2,9 +2,10 @@
 
 A sample is a run of members with one key: `KEY.jpg` (or another photo suffix), with optional
 `KEY.cls` (class index) and `KEY.json` (an object that may hold a wnid). As in WebDataset the key is
-the member's name up to the first dot of its last part. `walk` reads headers and labels only;
-`read_photos` streams the payload through WebDataset's own tar reader, without its openers (`pipe:`
-runs a shell) and without `decode` (which runs pickles). Member names are strings, never paths.
+the member's name up to the first dot of its last part. `walk` reads headers and labels only, and
+`read_photos` the photos where `walk` found them. WebDataset's own reader is not used: its openers
+run a shell (`pipe:`), its `decode` runs pickles, and a header that promises too much keeps it busy
+for ever. Member names are strings, never paths.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
+from webdataset.tariterators import base_plus_ext
 
-from jvpsvd.data.locations import Shard
+from jvpsvd.data.locations import Shard, opened
 from jvpsvd.data.photos import PHOTO_SUFFIXES
 from jvpsvd.errors import ShardError
 
@@ -61,7 +62,7 @@ def walk(shard: Shard) -> list[Sample]:
         ShardError: If the file cannot be read as an uncompressed tar at all.
     """
     try:
-        with shard.open("rb") as file:
+        with opened(shard) as file:
             groups, cut = _groups(file)
             length = file.seek(0, 2)
             samples = [_sample(shard.name, key, members, file) for key, members in groups]
@@ -71,40 +72,41 @@ def walk(shard: Shard) -> list[Sample]:
 
 
 def read_photos(shard: Shard, samples: Sequence[Sample]) -> Iterator[tuple[Sample, bytes | None]]:
-    """Yield (sample, photo bytes) of the samples asked for, in the order of the shard.
+    """Yield (sample, photo bytes) of samples that `walk` found without a problem, in their order.
 
-    A sample that the shard no longer delivers as `walk` saw it comes last, with None.
+    Each photo is read where it lies, and its header again before it. A sample that the shard no
+    longer holds as `walk` saw it comes last, with None.
     """
-    wanted = {sample.key: sample for sample in samples}
+    owed = list(samples)
+    lost: list[Sample] = []
     try:
-        with shard.open("rb") as file:
-            for key, photo in _stream(file, shard.name, set(wanted)):
-                sample = wanted.get(key)
-                if sample is not None and len(photo) == sample.size:
-                    del wanted[key]
+        with opened(shard) as file:
+            while owed:
+                photo = _photo(file, owed[0])
+                sample = owed.pop(0)
+                if photo is None:
+                    lost.append(sample)
+                else:
                     yield sample, photo
-                if not wanted:
-                    break
-    except Exception:  # noqa: S110 -- the shard went away, or what is between: the rest follows
-        pass
-    for sample in wanted.values():
+    except (OSError, ShardError):
+        pass  # the shard went away: what it still owed follows
+    for sample in [*lost, *owed]:
         yield sample, None
 
 
-def _stream(file: BinaryIO, name: str, keys: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    def is_wanted(member: str) -> bool:
-        key, suffix = base_plus_ext(member)
-        return key in keys and suffix.lower() in PHOTO_SUFFIXES
-
-    def stop(error: Exception) -> bool:
-        return False  # a broken shard ends here; the caller says which samples are missing
-
-    opened = [{"url": name, "stream": file}]
-    members = tar_file_expander(opened, handler=stop, select_files=is_wanted)
-    for group in group_by_keys(members, handler=stop):
-        photo = next((group[s] for s in PHOTO_SUFFIXES if s in group), None)
-        if photo is not None:
-            yield group["__key__"], photo
+def _photo(file: BinaryIO, sample: Sample) -> bytes | None:
+    """Return the payload of a sample's photo if its header is still the one that was listed."""
+    file.seek(sample.offset - tarfile.BLOCKSIZE)
+    try:
+        header = tarfile.TarInfo.frombuf(
+            file.read(tarfile.BLOCKSIZE), tarfile.ENCODING, "surrogateescape"
+        )
+    except tarfile.TarError:
+        return None
+    # A long name stands in a header of its own, and is cut short in this one.
+    named = len(header.name) >= tarfile.LENGTH_NAME or _key(header.name)[0] == sample.key
+    photo = file.read(sample.size)
+    return photo if named and len(photo) == sample.size else None
 
 
 _Group = tuple[str, dict[str, list[tarfile.TarInfo]]]
@@ -116,12 +118,14 @@ def _groups(file: BinaryIO) -> tuple[list[_Group], bool]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
-                key, suffix = base_plus_ext(member.name)
+                key, suffix = _key(member.name)
                 if key is None or not member.isreg() or re.match(_META, member.name):
                     continue
                 if not groups or groups[-1][0] != key:
                     groups.append((key, {}))
                 groups[-1][1].setdefault(suffix.lower(), []).append(member)
+                if member.size < 0:  # it would be read again and again
+                    raise tarfile.ReadError("a member of negative size")
             end = tar.offset
     except tarfile.ReadError:
         if not groups:
@@ -137,8 +141,19 @@ def _is_end(file: BinaryIO, offset: int) -> bool:
     members may well follow (`cat a.tar b.tar`), or have been lost to zeros.
     """
     file.seek(offset)
-    rest = file.read(tarfile.RECORDSIZE + 1)
-    return tarfile.BLOCKSIZE <= len(rest) <= tarfile.RECORDSIZE and not any(rest)
+    # Two blocks of zeros, and as many as fill the record in which the second one lies.
+    most = tarfile.RECORDSIZE + tarfile.BLOCKSIZE
+    rest = file.read(most + 1)
+    return tarfile.BLOCKSIZE <= len(rest) <= most and not any(rest)
+
+
+def _key(name: str) -> tuple[str | None, str]:
+    """Return the key and suffix of a member; what cannot be printed or stored is escaped."""
+    key, suffix = base_plus_ext(name)
+    if key is None:
+        return None, ""
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in key)
+    return escaped, suffix
 
 
 def _sample(
@@ -173,22 +188,22 @@ def _sample(
 
 
 def _payload(member: tarfile.TarInfo, file: BinaryIO) -> str:
-    if member.size > _LABEL_BYTES:
-        raise ValueError(f"{member.size} bytes are too many for a label")
+    if not 0 <= member.size <= _LABEL_BYTES:
+        raise ValueError(f"{member.size} bytes are no size of a label")
     file.seek(member.offset_data)
     return file.read(member.size).decode().strip()
 
 
 def _label(text: str) -> int:
     label = int(text)
-    if abs(label) > _LARGEST_LABEL:
-        raise ValueError(f"a class index of {len(text)} digits")
+    if not 0 <= label <= _LARGEST_LABEL:
+        raise ValueError(f"{text[:30]} is no class index")
     return label
 
 
 def _wnid(record: Any) -> str | None:
     wnid = record.get("wnid") if isinstance(record, dict) else None
-    return wnid if isinstance(wnid, str) and re.fullmatch(r"n\d{8}", wnid) else None
+    return wnid if isinstance(wnid, str) and re.fullmatch(r"n[0-9]{8}", wnid) else None
 
 
 def _with_problems(samples: list[Sample], length: int, cut: bool) -> list[Sample]:

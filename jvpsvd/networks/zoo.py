@@ -8,6 +8,7 @@ import importlib
 import os
 import pickle
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,9 @@ def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
 
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of old pickles, which are refused anyway
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} is damaged or holds more than tensors, and was not read further (it could run "

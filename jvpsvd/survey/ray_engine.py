@@ -9,6 +9,10 @@ too, it is a row that says so.
 from __future__ import annotations
 
 import logging
+import re
+import signal
+import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +41,7 @@ DEATHS = 2
 
 _FAILED_STARTS = 3
 _TASKS_AHEAD = 4
-_WAIT_SECONDS, _PATIENCE_SECONDS = 1.0, 60.0
+_WAIT_SECONDS, _PATIENCE_SECONDS, _ANSWER_SECONDS = 1.0, 60.0, 10.0
 
 
 class Observer:
@@ -222,6 +226,8 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
     """Join the cluster at an address, or start one; return whether it is ours to leave."""
     if ray.is_initialized():
         return False
+    _refuse_silence(address)
+    before = signal.getsignal(signal.SIGTERM)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     try:
         if address is None:
@@ -232,9 +238,26 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
         raise EngineError(
             f"no Ray cluster at {address or 'this machine'}: {_brief(error)}"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray puts its own in place
     return True
 
 
+def _refuse_silence(address: str | None) -> None:
+    """Raise where nothing listens: Ray itself goes on trying for minutes."""
+    match = re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address or "")
+    if match is None:
+        return
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise EngineError(
+            f"no Ray cluster at {address} ({error}); start one with 'ray start --head'"
+        ) from error
+
+
 def _brief(error: BaseException) -> str:
-    text = str(getattr(error, "cause", None) or error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:300] if text else 'no message'}"
+    """Return an error in one line: its first, or of a traceback that it quotes the last."""
+    lines = re.sub(r"\x1b\[\d+m", "", str(error)).strip().splitlines() or ["no message"]
+    line = lines[-1] if any(line.strip().startswith("File ") for line in lines) else lines[0]
+    return f"{type(error).__name__}: {line[:300]}"

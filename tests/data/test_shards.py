@@ -134,17 +134,20 @@ def test_patterns(tmp_path):
     assert find_shards(f"{tmp_path}/t-*.tar") == every
     assert find_shards(f"{tmp_path}/t-{{00..01}}.tar") == every[:2]
     assert find_shards(str(every[1])) == every[1:2]
+    with_hole = find_shards(f"{tmp_path}/t-{{02..03}}.tar")
+    assert with_hole == [every[2], tmp_path / "t-03.tar"]
 
 
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("{here}/t-{{00..03}}.tar", "no shard at .*t-03.tar"),
+        ("{here}/t-{{04..07}}.tar", "no shard at .*t-04.tar"),
         ("{here}/nothing", "no shard at"),
         ("{here}/x-*.tar", "no .tar file matches"),
-        ("pipe:cat /etc/passwd", "only local files"),
+        ("pipe:cat /etc/passwd", "no protocol that is opened here"),
         ("{here}/x{{0..3", "braces do not match"),
-        ("https://example.org/a.tar", "only local files"),
+        ("gopher://example.org/a.tar", "no protocol that is opened here"),
+        ("simplecache::https://example.org/a.tar", "no protocol that is opened here"),
         ("{here}/{{t-00,sub/t-00}}.tar", "two shards are named t-00.tar"),
     ],
 )

@@ -1,0 +1,133 @@
+"""Shards behind URLs, served by a real server on this machine."""
+
+import functools
+import http.server
+import re
+import threading
+
+import pytest
+from shard_making import sample_members, write_tar
+
+from jvpsvd.data import RemoteShard, find_shards, fingerprint, fingerprints, read_photos, walk
+from jvpsvd.data.locations import UNREADABLE
+from jvpsvd.errors import ShardError
+
+fsspec = pytest.importorskip("fsspec")
+
+
+class WholeFiles(http.server.SimpleHTTPRequestHandler):
+    """Sends whole files, whatever part was asked for."""
+
+    def log_message(self, *args):
+        pass
+
+
+class Ranges(WholeFiles):
+    """Sends the part that was asked for."""
+
+    def do_GET(self):
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked is None:
+            super().do_GET()
+            return
+        with open(self.translate_path(self.path), "rb") as file:  # noqa: PTH123
+            whole = file.read()
+        first, last = int(asked[1]), min(int(asked[2] or len(whole)), len(whole) - 1)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(whole)}")
+        self.send_header("Content-Length", str(last - first + 1))
+        self.end_headers()
+        self.wfile.write(whole[first : last + 1])
+
+    def end_headers(self):
+        self.send_header("Accept-Ranges", "bytes")
+        super().end_headers()
+
+
+@pytest.fixture(params=[WholeFiles, Ranges])
+def served(request, tmp_path):
+    """The URL of a folder with two shards."""
+    pytest.importorskip("aiohttp", reason="http needs the remote extra")
+    for i in range(2):
+        members = [m for j in range(3) for m in sample_members(f"photo{i}{j}", 3 * i + j, j)]
+        write_tar(tmp_path / f"part-{i}.tar", members)
+    handler = functools.partial(request.param, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_shards_behind_http_are_as_those_on_disk(served, tmp_path):
+    shards = find_shards(f"{served}/part-{{0..1}}.tar")
+    assert [shard.name for shard in shards] == ["part-0.tar", "part-1.tar"]
+    for shard in shards:
+        here = tmp_path / shard.name
+        assert walk(shard) == walk(here)
+        assert fingerprint(shard) == fingerprint(here)
+        assert list(read_photos(shard, walk(shard))) == list(read_photos(here, walk(here)))
+
+
+def test_hole_in_a_remote_range_is_an_error_of_that_shard(served):
+    there, gone = find_shards(f"{served}/part-{{1..2}}.tar")
+    assert fingerprints([there, gone])[1] == UNREADABLE
+    assert walk(there)
+    with pytest.raises(ShardError, match=r"part-2.tar cannot be read") as error:
+        walk(gone)
+    assert isinstance(error.value.__cause__, FileNotFoundError)
+
+
+def test_server_that_is_not_there_is_an_error_of_the_shard():
+    pytest.importorskip("aiohttp", reason="http needs the remote extra")
+    (shard,) = find_shards("http://127.0.0.1:9/part-0.tar")
+    with pytest.raises(ShardError, match=r"part-0.tar cannot be read"):
+        walk(shard)
+    assert list(read_photos(shard, [])) == []
+
+
+@pytest.fixture
+def in_memory():
+    """A file system of fsspec that needs no server."""
+    files = fsspec.filesystem("memory")
+    yield files
+    files.store.clear()
+
+
+def test_globs_and_folders_of_other_protocols(in_memory, tmp_path):
+    whole = write_tar(tmp_path / "a.tar", sample_members("photo", 0, 7)).read_bytes()
+    for name in ("a.tar", "b.tar", "other.txt"):
+        in_memory.pipe(f"/shards/{name}", whole)
+    for pattern in ("memory://shards/", "memory://shards/*.tar", "memory://shards/{a,b}.tar"):
+        shards = find_shards(pattern)
+        assert [shard.name for shard in shards] == ["a.tar", "b.tar"]
+        assert all(isinstance(shard, RemoteShard) for shard in shards)
+        assert [sample.label for sample in walk(shards[0])] == [7]
+
+
+def test_glob_that_matches_nothing_is_refused(in_memory):
+    with pytest.raises(ShardError, match=r"no .tar file matches"):
+        find_shards("memory://shards/*.tar")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "pipe:cat x",
+        "pipe://cat x",
+        "simplecache::https://example.org/a.tar",
+        "zip://a.tar::https://example.org/b.zip",
+        "nothing://a.tar",
+        "data:text/plain,x",
+    ],
+)
+def test_protocols_that_are_not_opened(url):
+    with pytest.raises(ShardError, match="no protocol that is opened here"):
+        find_shards(url)
+
+
+def test_query_is_no_part_of_the_name():
+    (shard,) = find_shards("https://example.org/x/part-0.tar?signature=a/b.tar&x=*")
+    assert shard.name == "part-0.tar"
