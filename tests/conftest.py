@@ -2,7 +2,7 @@ import os
 import sys
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Processes beside each other, each with as many threads as there are cores, wait for each other.
+    # Processes side by side, each with as many threads as there are cores, wait for each other.
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest

@@ -11,7 +11,7 @@ def commands():
 def test_two_commands_do_all_the_set_up():
     run, test = commands()
     assert run.endswith(".venv/bin/jvpsvd run")
-    assert test.endswith(".venv/bin/pytest -q")
+    assert test.endswith(".venv/bin/pytest -q -n auto")
     assert all("-c constraints.txt" in command for command in (run, test))
 
 

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# A survey as a SLURM job array: every element does its share of the same run, into the same folder.
+#
+#   sbatch --array=0-31 examples/slurm.sh --shards 'imagenet/train-{0000..1280}.tar' \
+#       --layers _blocks.15,output --per-class 50 --out /shared/run
+#
+# SLURM ends a job with SIGTERM; the run stops between two lines of work, exits with 130, and the same
+# command continues. `jvpsvd run --status /shared/run` tells how far all of them are, and
+# `jvpsvd verify /shared/run` whether anything is missing at the end.
+#SBATCH --job-name=jvpsvd
+#SBATCH --array=0-31
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=16G
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --output=jvpsvd-%A_%a.log
+set -euo pipefail
+
+# As many threads as the job has cores: more of them wait for each other.
+export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
+
+# exec: the signal is for jvpsvd, not for this shell.
+exec jvpsvd run "$@" --share "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
