@@ -143,10 +143,11 @@ def run(status: str | None, share: str, **options: Any) -> int:
     try:
         with survey.on_stderr() as watch, survey.interruptible(watch) as watching:
             outcome = survey.run(spec, watching)
+        with survey.interruptible(survey.unwatched):
+            _show(outcome.store)
     except KeyboardInterrupt:
         _complain("interrupted; the same command continues")
         return _INTERRUPTED
-    _show(outcome.store)
     click.echo(
         f"{outcome.computed} photos computed, {outcome.skipped} finished before, "
         f"{outcome.failures} rows failed: {spec.out}"

@@ -46,14 +46,15 @@ def _finish_last(store: Store) -> None:
         try:
             read_table(part, SCHEMA)
         except RunError:
-            part.rename(part.with_suffix(".damaged"))
+            part.rename(part.with_name(f".{part.stem}.damaged"))
             continue
         for task, _ in in_part(part):
             _remove(store.folder / "spectra" / f"{task}.parquet")
 
 
 def _gather(store: Store, few: int) -> int:
-    files = store.files()
+    gathered_before = {task for part in store.parts() for task, _ in in_part(part)}
+    files = [file for file in store.files() if file.stem not in gathered_before]
     if len(files) <= few:
         return 0
     gathered = 0

@@ -74,7 +74,8 @@ def sync(path: Path) -> None:
 
 def _written_aside(file: Path, write: Callable[[Path], object]) -> Path:
     # A name of its own for every writer: shares of one run write side by side.
-    aside = file.with_name(f"{file.name}.{os.getpid()}-{secrets.token_hex(4)}{ASIDE}")
+    # Hidden, because some readers of a folder take every file that is not.
+    aside = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}{ASIDE}")
     try:
         write(aside)
         sync(aside)

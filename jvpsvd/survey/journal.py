@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 _EVENTS = logging.getLogger("jvpsvd.journal")
 
@@ -35,6 +35,13 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+class _Lines(logging.FileHandler):
+    """A file of lines; one that cannot be written, on a full disk, is not worth the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 @contextlib.contextmanager
 def journal(folder: Path) -> Iterator[None]:
     """Write what jvpsvd logs, warnings included, to a file of this process in `folder`/log."""
@@ -42,7 +49,7 @@ def journal(folder: Path) -> Iterator[None]:
     log.mkdir(exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     file = log / f"{stamp}-{socket.gethostname()}-{os.getpid()}.jsonl"
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = _Lines(file, encoding="utf-8")
     handler.setFormatter(_JsonLines())
     package = logging.getLogger("jvpsvd")
     level, spread = _EVENTS.level, _EVENTS.propagate
@@ -78,14 +85,19 @@ def journals(folder: Path) -> list[Path]:
 
 def lives(file: Path) -> bool:
     """Whether the process that writes a journal still lives (on a file system that has locks)."""
-    lock = _lock_of(file)
-    if not lock.exists():
+    try:
+        import fcntl
+    except ImportError:  # Windows
         return False
     try:
-        with FileLock(lock).acquire(timeout=0):
-            return False
-    except Timeout:
+        with _lock_of(file).open("rb") as lock:
+            # Shared, so that two who ask do not take each other for the process.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    except OSError:
+        return False
+    return False
 
 
 def events(file: Path) -> list[dict[str, Any]]:

@@ -50,9 +50,9 @@ def choose(samples: Iterable[Sample], identity: Identity) -> list[Sample]:
     """Return the samples that a run visits, in their order.
 
     Of the `classes`, `per_class` of each class, and of these `limit`: the first ones, or those
-    whose hash under the seed is smallest, so that a smaller number chooses a part of what a larger
-    one does. The class of a sample is its index or else its wnid; those without either are one
-    class. Shards that failed as a whole are always listed.
+    whose hash under the seed is smallest, so that a smaller number, of those that the other leaves,
+    chooses a part of what a larger one does. The class of a sample is its index or else its wnid;
+    those without either are one class. Shards that failed as a whole are always listed.
     """
     wanted = (s for s in samples if not s.key or _is_of(s, identity.classes))
     if identity.choice == "first":
@@ -113,7 +113,9 @@ def _samples(shard: Shard) -> list[Sample]:
 
 
 def _is_of(sample: Sample, classes: Sequence[str] | None) -> bool:
-    return classes is None or str(sample.label) in classes or sample.wnid in classes
+    if classes is None or sample.wnid in classes:
+        return True
+    return sample.label is not None and str(sample.label) in classes
 
 
 def _class_of(sample: Sample) -> object:

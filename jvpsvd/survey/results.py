@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -111,14 +112,21 @@ class Results:
         identity = self.store.identity
         if not identity.vectors:
             raise ArgumentError("this run stored no vectors; run again with --vectors")
-        for task in tasks(identity, self.store.samples()):
-            for place, sample in enumerate(task.samples):
-                if (sample.shard, sample.key) == (shard, key) and layer in self.layers:
-                    at = place * len(self.layers) + self.layers.index(layer)
-                    file = self.store.vectors(task.id, at)
-                    if file.is_file():
-                        return load_file(file)
+        if (shard, key) in self._places and layer in self.layers:
+            task, place = self._places[shard, key]
+            file = self.store.vectors(task, place * len(self.layers) + self.layers.index(layer))
+            if file.is_file():
+                return load_file(file)
         raise ArgumentError(f"no vectors of {shard} {key} at '{layer}' in {self.store.folder}")
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str], tuple[str, int]]:
+        """Task of every sample, and its place there; the manifest of a run does not change."""
+        return {
+            (sample.shard, sample.key): (task.id, place)
+            for task in tasks(self.store.identity, self.store.samples())
+            for place, sample in enumerate(task.samples)
+        }
 
     @property
     def _inputs(self) -> int:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy
 import pyarrow as pa
-import pyarrow.parquet as pq
 import scipy
 import torch
 from safetensors.torch import save
@@ -92,18 +91,16 @@ class Store:
         A task is taken up again if its file cannot be read, if it failed in a way that another try
         may mend, or if vectors that belong to its rows are gone.
         """
-        done = set()
-        for part in self.parts():
-            for task, count in in_part(part):
-                # Only tasks that need no work are gathered, and none whose vectors could be lost.
-                if wanted.get(task) == count:
-                    done.add(task)
-        done |= {
+        singles = [file for file in self.files() if file.stem in wanted]
+        # Listed after them: what is gathered meanwhile is in one of the two.
+        gathered = dict(pair for part in self.parts() for pair in in_part(part))
+        # Only tasks that need no work are gathered, and none whose vectors could be lost.
+        done = {task for task, count in gathered.items() if wanted.get(task) == count}
+        return done | {
             file.stem
-            for file in self.files()
-            if file.stem in wanted and self.is_finished(file, wanted[file.stem])
+            for file in singles
+            if file.stem not in done and self.is_finished(file, wanted[file.stem])
         }
-        return done
 
     def commit(
         self, task: str, rows: Sequence[Row], results: Sequence[SVDResult | None] = ()
@@ -129,13 +126,8 @@ class Store:
         Raises:
             RunError: Naming a file that cannot be read.
         """
-        gathered: set[str] = set()
-        for part in self.parts():
-            gathered |= {task for task, _ in in_part(part)}
-            yield read_table(part, SCHEMA)
-        for file in self.files():
-            if file.stem not in gathered:  # a compaction was cut off before it removed the file
-                yield read_table(file, SCHEMA)
+        for file in self._pieces():
+            yield self._table(file)
 
     def rows(self) -> list[Row]:
         """Return all rows, in the order of the manifest and of the depths.
@@ -154,20 +146,9 @@ class Store:
 
     def scan(self) -> Iterator[tuple[list[Row], list[str]]]:
         """Yield rows that can be read, and a line for each thing that cannot or is gone."""
-        gathered: set[str] = set()
-        for part in self.parts():
+        for file in self._pieces():
             try:
-                rows = from_table(read_table(part, SCHEMA))
-            except RunError as error:
-                yield [], [f"unreadable: {error}"]
-                continue
-            gathered |= {task for task, _ in in_part(part)}
-            yield rows, []
-        for file in self.files():
-            if file.stem in gathered:
-                continue
-            try:
-                rows = from_table(read_table(file, SCHEMA))
+                rows = from_table(self._table(file))
             except RunError as error:
                 yield [], [f"unreadable: {error}"]
                 continue
@@ -177,6 +158,29 @@ class Store:
                 if self._lacks_vectors(file.stem, place, row.status)
             ]
             yield rows, lost
+
+    def _pieces(self) -> list[Path]:
+        """Return files that together hold every row once."""
+        singles = self.files()
+        # Listed after them: what another process gathers meanwhile is in one of the two.
+        parts = self.parts()
+        gathered = {task for part in parts for task, _ in in_part(part)}
+        return [*parts, *(file for file in singles if file.stem not in gathered)]
+
+    def _table(self, file: Path) -> pa.Table:
+        """Return the rows of a piece, even if another process has just gathered them."""
+        try:
+            return read_table(file, SCHEMA)
+        except RunError:
+            if file.exists():
+                raise
+            for part in self.parts():
+                start = 0
+                for task, count in in_part(part):
+                    if task == file.stem:
+                        return read_table(part, SCHEMA).slice(start, count)
+                    start += count
+            raise
 
     def files(self) -> list[Path]:
         """Return the files of single tasks."""
@@ -194,8 +198,8 @@ class Store:
     def is_finished(self, file: Path, count: int | None = None) -> bool:
         """Whether the task of a file, of so many rows, needs no further work."""
         try:
-            status = pq.read_table(file, columns=["status"])["status"].to_pylist()
-        except (OSError, KeyError, pa.ArrowException):
+            status = self._table(file)["status"].to_pylist()
+        except RunError:
             return False
         return count in (None, len(status)) and not any(
             kind in PASSING or self._lacks_vectors(file.stem, place, kind)

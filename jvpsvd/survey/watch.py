@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from jvpsvd.survey.rows import Row
 from jvpsvd.survey.tally import Tally
@@ -80,12 +82,11 @@ def _bars(console: Console) -> Iterator[Watch]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[known]}", markup=False),
         console=console,
     )
-    tallied = _Tallied()
-    with bar:
-        task = bar.add_task("survey", total=None, doing="starting", at="", known="")
+    tallied, below = _Tallied(), Text("", no_wrap=True, overflow="ellipsis")
+    task = bar.add_task("survey", total=None, doing="starting", at="")
+    with Live(Group(bar, below), console=console):
 
         def watch(look: Look) -> None:
             if look.all_shards:
@@ -96,13 +97,14 @@ def _bars(console: Console) -> Iterator[Watch]:
                 if row.status != "ok":
                     console.print(_failed(row), markup=False, highlight=False)
             known = tallied.count(look)
+            if tallied.tally != Tally():
+                below.plain = known
             bar.update(
                 task,
                 total=look.photos,
                 completed=look.photos_done + look.share_of_photo,
                 doing=f"photo {min(look.photos, look.photos_done + 1)}/{look.photos}",
                 at=f"{look.key}  {look.layer}",
-                known=known if tallied.tally != Tally() else "",
             )
 
         yield watch

@@ -1,0 +1,325 @@
+"""Files of single tasks that become few, and processes that are killed while they do it."""
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+from shard_making import sample_members, write_tar
+from torch import nn
+
+from jvpsvd.networks import Model, PhotoInput, weights_sha256
+from jvpsvd.survey import Spec, compact, open, run, status, verify
+from jvpsvd.survey.parts import in_part, write_part
+from jvpsvd.survey.rows import SCHEMA
+from jvpsvd.survey.store import Store
+from jvpsvd.survey.task import tasks
+
+PHOTOS, LAYERS = 6, ("0", "output")
+
+
+@pytest.fixture(scope="module")
+def model():
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(72, 8)).eval()
+    return Model("mine", net, PhotoInput(size=8, resize=8), weights_sha256(net))
+
+
+@pytest.fixture
+def again(model, tmp_path):
+    """A function that runs the same run once more, and returns the outcome."""
+    members = [m for i in range(PHOTOS) for m in sample_members(f"photo{i}", i, i % 2)]
+    write_tar(tmp_path / "s.tar", members)
+
+    def survey(**wanted):
+        asked = {"k": 4, "layers": LAYERS, "batch": 1, **wanted}
+        return run(Spec(shards=[tmp_path / "s.tar"], model=model, out=tmp_path / "run", **asked))
+
+    return survey
+
+
+@pytest.fixture
+def store(again):
+    return again().store
+
+
+def table(file):
+    return pq.ParquetFile(file).read()
+
+
+def assert_whole(store: Store):
+    """Every row is there once, for rows(), tables(), scan() and verify()."""
+    wanted = Counter((f"photo{i}", layer) for i in range(PHOTOS) for layer in LAYERS)
+    assert Counter((row.key, row.layer) for row in store.rows()) == wanted
+    assert sum(rows.num_rows for rows in store.tables()) == len(wanted)
+    assert sum(len(rows) for rows, _ in store.scan()) == len(wanted)
+    assert verify(store).problems == ()
+
+
+def finished(store):
+    every = tasks(store.identity, store.samples())
+    return store.finished({task.id: len(LAYERS) for task in every})
+
+
+def test_compaction_changes_files_and_nothing_else(again, store):
+    rows, done, before = store.rows(), finished(store), str(status(store).tally)
+    assert compact(store, few=PHOTOS) == 0
+    assert compact(store, few=0) == PHOTOS
+    assert (len(store.files()), len(store.parts())) == (0, 1)
+    assert store.rows() == rows
+    assert finished(store) == done
+    assert len(done) == PHOTOS
+    assert (status(store).done, str(status(store).tally)) == (PHOTOS, before)
+    assert open(store.folder).spectra("0").s.shape == (PHOTOS, 4)
+    assert_whole(store)
+    assert compact(store, few=0) == 0
+    assert again().computed == 0
+
+
+def test_tasks_that_come_later_get_a_part_of_their_own(again, store):
+    lost = store.files()[:3]
+    for file in lost:
+        file.unlink()
+    assert compact(store, few=0) == 3
+    outcome = again()
+    assert (outcome.computed, outcome.skipped) == (3, 3)
+    assert compact(store, few=0) == 3
+    assert len(store.parts()) == 2
+    assert_whole(store)
+
+
+@pytest.mark.parametrize("removed", range(PHOTOS + 1))
+def test_kill_before_files_are_removed_leaves_every_row_once(again, store, removed):
+    rows, files = store.rows(), store.files()
+    write_part(store.folder / "spectra", [(file.stem, table(file)) for file in files])
+    for file in files[:removed]:
+        file.unlink()
+    assert_whole(store)
+    assert len(finished(store)) == PHOTOS
+    assert again().computed == 0
+    assert store.files() == []
+    assert store.rows() == rows
+    assert_whole(store)
+
+
+@pytest.mark.parametrize("content", ["half", "whole"])
+def test_kill_while_the_part_is_written_leaves_every_row_once(again, store, content):
+    files = store.files()
+    part = write_part(store.folder / "spectra", [(file.stem, table(file)) for file in files])
+    left = part.with_name(f".{part.name}.77-abcd.part")
+    left.write_bytes(part.read_bytes()[: -1000 if content == "half" else None])
+    part.unlink()
+    assert_whole(store)
+    assert again().computed == 0
+    assert compact(store, few=0) == PHOTOS
+    assert_whole(store)
+
+
+DAMAGES = {
+    "empty": lambda data: b"",
+    "truncated": lambda data: data[:-20],
+    "half": lambda data: data[: len(data) // 2],
+    "pages": lambda data: data[:4] + bytes(len(data) // 3) + data[4 + len(data) // 3 :],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("left", [0, 2])
+def test_damaged_part_is_done_again(again, store, damage, left):
+    rows = [(row.key, row.layer, row.s) for row in store.rows()]
+    files = [(file, file.read_bytes()) for file in store.files()]
+    assert compact(store, few=0) == PHOTOS
+    for file, data in files[:left]:
+        file.write_bytes(data)
+    (part,) = store.parts()
+    part.write_bytes(DAMAGES[damage](part.read_bytes()))
+    assert verify(store).problems
+    assert again().computed == PHOTOS - left
+    assert [(row.key, row.layer, row.s) for row in store.rows()] == rows
+    assert_whole(store)
+
+
+def leftovers(store):
+    """What kills and damage may have left beside the rows."""
+    file, *_ = store.files()
+    aside = file.with_name(f".{file.name}.77-abcd.part")
+    aside.write_bytes(file.read_bytes())
+    half = file.with_name(f".{file.name}.78-abcd.part")
+    half.write_bytes(file.read_bytes()[:100])
+    (store.folder / "spectra" / "part-0123456789abcdef.parquet").write_bytes(b"damaged")
+
+
+def rows_of_pyarrow(folder):
+    found = pyarrow.dataset.dataset(folder, format="parquet").to_table(columns=["key", "layer"])
+    return [tuple(row.values()) for row in found.to_pylist()]
+
+
+def rows_of_duckdb(folder):
+    duckdb = pytest.importorskip("duckdb")
+    return duckdb.sql(f"SELECT key, layer FROM '{folder}/*.parquet'").fetchall()  # noqa: S608
+
+
+def rows_of_polars(folder):
+    polars = pytest.importorskip("polars")
+    return polars.scan_parquet(f"{folder}/*.parquet").select("key", "layer").collect().rows()
+
+
+@pytest.mark.parametrize("read", [rows_of_pyarrow, rows_of_duckdb, rows_of_polars])
+@pytest.mark.parametrize("state", ["single", "gathered", "killed", "leftovers"])
+def test_folder_is_a_dataset_for_others(again, store, read, state):
+    if state == "killed":
+        files = store.files()
+        write_part(store.folder / "spectra", [(file.stem, table(file)) for file in files])
+    elif state == "leftovers":
+        leftovers(store)
+    elif state == "gathered":
+        compact(store, few=0)
+    again()
+    wanted = sorted((f"photo{i}", layer) for i in range(PHOTOS) for layer in LAYERS)
+    assert sorted(read(store.folder / "spectra")) == wanted
+
+
+def test_part_says_which_tasks_it_holds(store):
+    names = [file.stem for file in store.files()]
+    compact(store, few=0)
+    (part,) = store.parts()
+    assert in_part(part) == [(name, len(LAYERS)) for name in names]
+    assert table(part).select(SCHEMA.names).schema.equals(SCHEMA)
+
+
+def test_two_compactions_at_once_gather_once(store):
+    files = [(file, file.read_bytes()) for file in store.files()]
+    for _ in range(5):
+        gathered = []
+        starting = threading.Barrier(3)
+
+        def gather(gathered=gathered, starting=starting):
+            starting.wait()
+            gathered.append(compact(store, few=0))
+
+        threads = [threading.Thread(target=gather) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (sum(gathered), len(store.parts())) == (PHOTOS, 1)
+        assert_whole(store)
+        for file, data in files:
+            file.write_bytes(data)
+        store.parts()[0].unlink()
+
+
+def test_runs_with_vectors_are_left_as_they_are(again):
+    store = again(vectors=True).store
+    before = sorted(store.folder.rglob("*.*"))
+    assert compact(store, few=0) == 0
+    assert sorted(file for file in store.folder.rglob("*.*") if file.suffix != ".lock") == [
+        file for file in before if file.suffix != ".lock"
+    ]
+    assert_whole(store)
+
+
+def test_tasks_that_may_be_mended_stay_single_and_are_done_again(again):
+    store = again().store
+    mended = store.files()[:3]
+    for file in mended:
+        file.unlink()
+    tight = again(memory=10)
+    assert tight.failures == 3 * len(LAYERS)
+    assert {row.status for row in store.rows()} == {"ok", "refused"}
+    assert compact(store, few=0) == 3
+    assert store.files() == mended
+    assert_whole(store)
+    roomy = again()
+    assert (roomy.computed, roomy.failures) == (3, 0)
+    assert_whole(store)
+
+
+RESTORE = """
+import os, random, signal, sys, time
+from pathlib import Path
+from jvpsvd.survey import compact, open_store, verify
+
+store = open_store(Path(sys.argv[1]))
+spectra = store.folder / "spectra"
+backup = {file: file.read_bytes() for file in store.files()}
+rows = store.rows()
+
+
+def restore():
+    "Put the files of single tasks back, then take the parts away: at no instant is a row gone."
+    for file, data in backup.items():
+        aside = file.with_name("restored.part")
+        aside.write_bytes(data)
+        aside.replace(file)
+    for part in store.parts():
+        part.unlink()
+
+"""
+
+KILLS = """
+dice = random.Random(1)
+seen = set()
+began = time.monotonic()
+compact(store, few=1)
+restore()
+once = time.monotonic() - began
+for kill in range(150):
+    if kill > 25 and len(seen) > 1:
+        break
+    child = os.fork()
+    if not child:
+        while True:
+            compact(store, few=1)
+            restore()
+    time.sleep(dice.uniform(0, 3 * once))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    seen.add((len(store.files()), len(store.parts())))
+    if store.rows() != rows or verify(store).problems:
+        sys.exit(f"{seen}, {verify(store).problems}, {sorted(spectra.iterdir())}")
+    compact(store, few=1)
+    if store.rows() != rows or store.files():
+        sys.exit(f"not gathered: {sorted(spectra.iterdir())}")
+    restore()
+print(seen)
+sys.exit(0 if len(seen) > 1 else f'killed in no other state than {seen}')
+"""
+
+READS = """
+told = []
+for _ in range(60):
+    child = os.fork()
+    if not child:
+        compact(store, few=1)
+        os._exit(0)
+    while not os.waitpid(child, os.WNOHANG)[0]:
+        try:
+            found, problems = len(store.rows()), verify(store).problems
+        except Exception as error:
+            told.append(str(error))
+        else:
+            told += problems if found == len(rows) else [f"{found} of {len(rows)} rows", *problems]
+    restore()
+sys.exit(os.linesep.join(told) or 0)
+"""
+
+
+def driven(script, store):
+    """Run a script over a store in a process of its own."""
+    command = [sys.executable, "-c", RESTORE + script, str(store.folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+
+
+def test_compaction_killed_at_random_instants_leaves_every_row_once(again, store):
+    done = driven(KILLS, store)
+    assert done.returncode == 0, done.stderr
+    assert again().computed == 0
+    assert_whole(store)
+
+
+def test_rows_can_be_read_while_another_process_compacts(store):
+    done = driven(READS, store)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,210 @@
+"""A run seen from outside while it works, after it was stopped, and after it died."""
+
+import json
+import logging
+import re
+import signal
+
+import pytest
+from shard_making import encoded, sample_members, write_tar
+from started import MAIN, CommandLine, reached, stopped
+
+from jvpsvd.cli import main
+from jvpsvd.survey import open_store, status
+from jvpsvd.survey.journal import events, journal, journals, note
+
+
+def told(folder):
+    return [event["event"] for file in journals(folder) for event in events(file)]
+
+
+def shown(capsys, folder):
+    """What `jvpsvd run --status` prints, line by line."""
+    with pytest.raises(SystemExit) as end:
+        main(["run", "--status", str(folder)])
+    assert end.value.code == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return printed.out.splitlines()
+
+
+def snapshot(folder):
+    """Name, content and time of every file that is not a lock."""
+    files = (f for f in folder.rglob("*") if f.is_file() and f.suffix != ".lock")
+    return {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+
+@pytest.fixture
+def line(tiny, tmp_path):
+    return CommandLine(tmp_path)
+
+
+@pytest.mark.slow
+def test_run_is_running_then_stopped_then_died(line, capsys):
+    process = line.start()
+    assert reached(process, lambda: line.finished() >= 3)
+    (one,) = status(open_store(line.out)).processes
+    assert (one.state, line.photos > one.photos >= 2) == ("running", True)
+    stopped(process, signal.SIGTERM)
+    process = line.start()
+    assert reached(process, lambda: line.finished() >= 10)
+    running = shown(capsys, line.out)
+    stopped(process, signal.SIGKILL)
+    assert re.fullmatch(r"[\d.e+]+ photos/min, \d:\d\d:\d\d left", running[1])
+    assert ": stopped (KeyboardInterrupt" in running[2]
+    assert ": running, " in running[3]
+    before = snapshot(line.out)
+    lines = shown(capsys, line.out)
+    assert snapshot(line.out) == before
+    done = line.finished()
+    assert lines[0].startswith(f"{done} of 40 photos done ({100 * done / 40:.0f} %), 0 failures, ")
+    assert len(lines) == 3
+    assert ": died, " in lines[2]
+    assert sum(p.photos for p in status(open_store(line.out)).processes) in (done, done - 1)
+
+
+@pytest.mark.slow
+def test_run_killed_before_the_manifest_says_so(line, capsys):
+    line.out.mkdir()
+    process = line.start()
+    assert reached(process, lambda: any(line.out.glob("log/*.jsonl")), look_every=0)
+    stopped(process, signal.SIGKILL)
+    for file in line.out.glob("manifest.parquet*"):
+        file.unlink()
+    first, second = shown(capsys, line.out)
+    assert first.startswith("no manifest yet")
+    assert re.search(r": died, 0 photos(, last line \d:\d\d:\d\d ago)?$", second)
+
+
+def test_ended_runs_and_shares_have_a_process_each(surveyed, shard, capsys):
+    store = surveyed([shard], share=(0, 2)).store
+    half = status(store)
+    assert (half.photos, half.done, half.tally.values) == (4, 2, 4)
+    assert half.seconds_left is None
+    surveyed([shard], share=(1, 2))
+    assert [event for event in told(store.folder) if event != "finished"] == ["began", "ended"] * 2
+    whole = status(store)
+    assert (whole.done, {process.state for process in whole.processes}) == (4, {"ended"})
+    assert sum(process.photos for process in whole.processes) == 4
+    assert shown(capsys, store.folder)[0].startswith("4 of 4 photos done (100 %), 0 failures, ")
+
+
+def test_failures_are_counted_and_their_reasons_told(surveyed, tmp_path):
+    members = [*sample_members("good", 0, 0), ("bad.jpg", encoded(1)[:99])]
+    store = surveyed([write_tar(tmp_path / "s.tar", members)]).store
+    found = status(store)
+    assert (found.photos, found.done) == (2, 2)
+    assert (found.tally.values, found.tally.failures) == (2, 2)
+    assert "2 failures" in found.lines()[0]
+    lines = [event for file in journals(store.folder) for event in events(file)]
+    reasons = [reason for event in lines for reason in event.get("reasons", [])]
+    assert len(reasons) == 1
+    assert reasons[0].startswith("bad-photo: 99 bytes")
+
+
+def test_failures_that_may_be_mended_are_not_done(surveyed, shard):
+    store = surveyed([shard], memory=100, layers=["output"]).store
+    found = status(store)
+    assert (found.photos, found.done, found.tally.failures) == (4, 0, 4)
+
+
+def test_interrupted_library_run_says_how_it_stopped(surveyed, shard):
+    class EnoughError(Exception):
+        pass
+
+    def watch(look):
+        if look.photos_done == 2:
+            raise EnoughError("that will do")
+
+    with pytest.raises(EnoughError):
+        surveyed([shard], watch=watch)
+    found = status(open_store(shard.parent / "run"))
+    assert found.done == 2
+    assert [process.state for process in found.processes] == ["stopped (EnoughError: that will do)"]
+
+
+def test_status_writes_nothing(surveyed, shard, capsys):
+    folder = surveyed([shard]).store.folder
+    before = snapshot(folder)
+    shown(capsys, folder)
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("content", [None, "", "{}"])
+def test_missing_run_is_exit_2_and_one_line(tmp_path, capsys, content):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(SystemExit) as end:
+        main(["run", "--status", str(tmp_path)])
+    printed = capsys.readouterr()
+    assert (end.value.code, printed.out) == (2, "")
+    assert re.fullmatch(r"jvpsvd: .*run.*\n", printed.err)
+
+
+def test_damaged_rows_do_not_hide_the_status(surveyed, shard):
+    store = surveyed([shard]).store
+    store.files()[0].write_bytes(b"damaged")
+    assert (status(store).done, status(store).tally.values) == (3, 6)
+
+
+def test_half_a_line_is_tolerated(surveyed, shard):
+    store = surveyed([shard]).store
+    (file,) = journals(store.folder)
+    text = file.read_text()
+    file.write_text(text[: text.rindex('"failures"')])
+    (process,) = status(store).processes
+    assert (process.state, process.photos) == ("died", 4)
+    file.write_bytes(b"\xff\x00\n[1]\n")
+    assert status(store).processes[0].state == "died"
+
+
+def test_every_line_is_json_with_time_level_and_event(surveyed, shard):
+    (file,) = journals(surveyed([shard]).store.folder)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert all(line.keys() >= {"time", "level", "event"} for line in lines)
+    finished = [line for line in lines if line["event"] == "finished"]
+    assert sorted(key for line in finished for key in line["keys"]) == [
+        f"photo{i}" for i in range(4)
+    ]
+    assert all((line["values"], line["failures"]) == (2, 0) for line in finished)
+
+
+def test_warnings_of_the_package_are_in_the_journal(surveyed, shard, caplog):
+    store = surveyed([shard], model="tiny:looking", layers=["output"]).store
+    lines = [event for file in journals(store.folder) for event in events(file)]
+    warned = [line["event"] for line in lines if line["level"] == "warning"]
+    assert any("using vmap(jvp) and vmap(vjp)" in text for text in warned)
+    ours = [record for record in caplog.records if record.name.startswith("jvpsvd")]
+    assert warned == [record.getMessage() for record in ours]
+
+
+def configuration():
+    """Everything that a user may have set of the loggers we touch."""
+    loggers = [logging.getLogger(name) for name in ("", "jvpsvd", "jvpsvd.journal")]
+    return [(x.level, x.propagate, x.disabled, list(x.handlers), x.filters) for x in loggers]
+
+
+def test_logging_of_the_user_is_left_as_it_was(tmp_path, caplog):
+    package = logging.getLogger("jvpsvd")
+    mine = logging.NullHandler()
+    package.addHandler(mine)
+    try:
+        before = configuration()
+        with journal(tmp_path):
+            note("began", samples=1)
+        with pytest.raises(ValueError), journal(tmp_path):
+            raise ValueError
+        assert configuration() == before
+    finally:
+        package.removeHandler(mine)
+    note("nobody listens")
+    assert caplog.records == []
+    assert set(told(tmp_path)) == {"began", "stopped"}
+
+
+def test_a_disk_too_full_for_the_journal_is_not_a_traceback(line):
+    """Rows fit in 6000 bytes each, the lines of forty photos do not."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); "
+    code, printed = line.complete(main=limit + MAIN)
+    assert "Traceback" not in printed
+    assert code in (0, 2)
