@@ -78,6 +78,7 @@ def on_ray(
     address: str | None = None,
     workers: int | None = None,
     memory: int | str | None = None,
+    device: str = "auto",
 ) -> Iterator[Observed]:
     """Yield every pending task with its rows and results, in the order in which they are done.
 
@@ -89,6 +90,7 @@ def on_ray(
         address: Of a running cluster; None: one is started on this machine and ended with the run.
         workers: How many; None: one per GPU, or without GPUs one per CPU.
         memory: Budget of one solve; None: half of this machine's, divided by the workers.
+        device: "auto" gives every worker a GPU where there are GPUs, "cpu" none.
 
     Raises:
         EngineError: If Ray is not installed, there is no cluster, or workers do not start.
@@ -97,14 +99,16 @@ def on_ray(
     ours = _connect(ray, address, workers)
     try:
         have = ray.cluster_resources()
-        on_gpu = have.get("GPU", 0) >= 1
+        on_gpu = device != "cpu" and have.get("GPU", 0) >= 1
+        if device.startswith("cuda") and not on_gpu:
+            raise EngineError(f"device {device}: the Ray cluster has no GPU; use --device auto")
         count = workers or int(have.get("GPU" if on_gpu else "CPU", 1)) or 1
         budget = physical_memory() // (2 * count) if memory is None else parse_memory(memory)
         resources = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
         kind = ray.remote(max_restarts=0, max_task_retries=0, **resources)(Observer)
         sent = ray.put(model), ray.put(identity)
-        device = "cuda" if on_gpu else "cpu"
-        pool = _Pool(ray, lambda: kind.remote(*sent, device, budget, threads=1), count, identity)
+        place = "cuda" if on_gpu else "cpu"
+        pool = _Pool(ray, lambda: kind.remote(*sent, place, budget, threads=1), count, identity)
         yield from pool.observe(ahead(jobs(pending, shards), _TASKS_AHEAD))
     finally:
         if ours:

@@ -155,6 +155,7 @@ def _observed(
             address=spec.address,
             workers=spec.workers,
             memory=spec.memory,
+            device=spec.device,
         )
     instrument = Instrument(model, identity, device=prepared.device, memory=spec.memory)
     return in_process(pending, shards, instrument, report)

@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from jvpsvd.survey import verify
 
@@ -86,3 +87,36 @@ def test_missing_manifest_is_a_problem(store):
 def test_converged_may_count_fewer_than_met_the_tolerance(store):
     rewrite(store, lambda rows: [dataclasses.replace(r, converged=3) for r in rows])
     assert verify(store).problems == ()
+
+
+def _other_shape(found):
+    return {**found, "U": found["U"][:-1].contiguous()}
+
+
+def _not_finite(found):
+    return {**found, "Vh": found["Vh"] * float("nan")}
+
+
+def _other_values(found):
+    return {**found, "s": found["s"] * 2}
+
+
+@pytest.mark.parametrize(
+    ("harm", "fault"),
+    [
+        (None, "unreadable vectors"),
+        (_other_shape, "vectors of another shape"),
+        (_not_finite, "vectors that are not finite"),
+        (_other_values, "vectors of other values"),
+    ],
+)
+def test_vectors_are_read_back(surveyed, shard, harm, fault):
+    store = surveyed([shard], vectors=True, limit=2).store
+    assert verify(store).problems == ()
+    file = min((store.folder / "vectors").iterdir())
+    if harm is None:
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        save_file(harm(load_file(file)), file)
+    (problem,) = verify(store).problems
+    assert problem.startswith(f"{fault}: good-0000.tar photo")
