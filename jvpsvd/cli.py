@@ -138,7 +138,8 @@ def run(status: str | None, share: str, **options: Any) -> int:
     keep_freed_memory()
     for name in ("layers", "classes"):
         text = options[name]
-        options[name] = None if text is None else [part.strip() for part in text.split(",")]
+        if text is not None:
+            options[name] = [part.strip() for part in text.split(",") if part.strip()]
     spec = survey.Spec(share=_share(share), **options)
     try:
         with survey.on_stderr() as watch, survey.interruptible(watch) as watching:

@@ -50,6 +50,10 @@ class PhotoError(JvpsvdError, RuntimeError):
     """Bytes that are not a photo that can be decoded."""
 
 
+class DataError(JvpsvdError, RuntimeError):
+    """A file of data that is missing, damaged, or not the one it should be."""
+
+
 class RunError(JvpsvdError, RuntimeError):
     """A run folder that is missing, incomplete or belongs to another specification."""
 

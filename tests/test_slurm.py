@@ -19,8 +19,11 @@ def test_job_array_is_one_run(tiny, tmp_path):
     members = [m for i in range(5) for m in sample_members(f"photo{i}", i, i)]
     write_tar(tmp_path / "s.tar", members)
     arguments = ["--model", "tiny:net", "-k", "10", "--layers", "2", "--batch", "1"]
-    for index in range(2):
-        job = {"SLURM_ARRAY_TASK_ID": str(index), "SLURM_ARRAY_TASK_COUNT": "2"}
+    jobs = [
+        {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "2"},
+        {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "1", "SHARES": "2"},  # once more
+    ]
+    for job in jobs:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
             ["bash", str(SCRIPT), *arguments, "--shards", "s.tar", "--out", "run"],  # noqa: S607

@@ -17,13 +17,21 @@ True
 """
 
 from jvpsvd.data.demo import demo_photos, demo_shards
-from jvpsvd.data.locations import RemoteShard, Shard, find_shards, fingerprint, fingerprints
+from jvpsvd.data.locations import (
+    UNREADABLE,
+    RemoteShard,
+    Shard,
+    find_shards,
+    fingerprint,
+    fingerprints,
+)
 from jvpsvd.data.pack import Photo, pack, photos_by_class
 from jvpsvd.data.photos import PHOTO_SUFFIXES, decode_photo
 from jvpsvd.data.shards import Sample, read_photos, walk
 
 __all__ = [
     "PHOTO_SUFFIXES",
+    "UNREADABLE",
     "Photo",
     "RemoteShard",
     "Sample",

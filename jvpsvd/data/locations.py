@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from braceexpand import braceexpand
 
@@ -26,6 +28,10 @@ UNREADABLE = "unreadable"
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*):(?!\\)")
 _AT_ONCE = 16
+# Seconds between tries: servers that are busy for a moment should not cost a shard.
+_PAUSES = (0.2, 1.0, 3.0)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,9 @@ class RemoteShard:
             FileNotFoundError: If nothing is there.
             OSError: If it cannot be reached, whatever the library behind the protocol says.
         """
-        try:
-            files, path = _file_system(self.url)
+        files, path = _file_system(self.url)
+
+        def begin() -> BinaryIO:
             file = cast(BinaryIO, files.open(path, mode))
             try:
                 file.seek(1)
@@ -62,14 +69,60 @@ class RemoteShard:
                 with files.open(path, mode) as source:
                     shutil.copyfileobj(source, file)
                 file.seek(0)
-        except OSError:
-            raise
-        except Exception as error:  # of aiohttp, botocore, …
-            raise OSError(f"{type(error).__name__}: {error}") from error
-        return file
+            return file
+
+        return cast(BinaryIO, _Steady(_tried(begin)))
 
     def __str__(self) -> str:
         return self.url
+
+
+class _Steady(io.RawIOBase):
+    """A remote file whose reads are tried again, and fail as an OSError."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1, /) -> bytes:
+        place = self._file.tell()
+
+        def again() -> bytes:
+            self._file.seek(place)
+            return self._file.read(size)
+
+        return _tried(again)
+
+    def seek(self, place: int, whence: int = 0, /) -> int:
+        return self._file.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _tried(work: Callable[[], T]) -> T:
+    """Return what work returns, after a few tries; whatever it raises ends as an OSError."""
+    pauses = iter(_PAUSES)
+    while True:
+        try:
+            return work()
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # of aiohttp, botocore, …
+            pause = next(pauses, None)
+            if pause is None:
+                first = (str(error).strip() or "no message").splitlines()[0]
+                raise OSError(f"{type(error).__name__}: {first}") from error
+            time.sleep(pause)
 
 
 Shard = Path | RemoteShard
@@ -182,7 +235,9 @@ def _file_system(url: str) -> tuple[Any, str]:
         )
     try:
         files, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        raise ShardError(f"shards '{url}' need another package: {error}") from error
+    except Exception as error:  # of the library behind the protocol
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ShardError(f"shards '{url}' need another package: {first}") from error
+        raise ShardError(f"shards '{url}' cannot be opened: {first}") from error
     return files, path

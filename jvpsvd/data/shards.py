@@ -66,7 +66,9 @@ def walk(shard: Shard) -> list[Sample]:
             groups, cut = _groups(file)
             length = file.seek(0, 2)
             samples = [_sample(shard.name, key, members, file) for key, members in groups]
-    except (OSError, tarfile.TarError) as error:
+    except OSError as error:
+        raise ShardError(f"{shard} cannot be read: {error.strerror or error}") from error
+    except tarfile.TarError as error:
         raise ShardError(f"{shard} cannot be read as a tar file: {error}") from error
     return _with_problems(samples, length, cut)
 
@@ -103,10 +105,11 @@ def _photo(file: BinaryIO, sample: Sample) -> bytes | None:
         )
     except tarfile.TarError:
         return None
-    # A long name stands in a header of its own, and is cut short in this one.
-    named = len(header.name) >= tarfile.LENGTH_NAME or _key(header.name)[0] == sample.key
+    # Not its name: one that is long or not ASCII stands in a header of its own before this one.
+    if not header.isreg() or header.size != sample.size:
+        return None
     photo = file.read(sample.size)
-    return photo if named and len(photo) == sample.size else None
+    return photo if len(photo) == sample.size else None
 
 
 _Group = tuple[str, dict[str, list[tarfile.TarInfo]]]
@@ -152,7 +155,9 @@ def _key(name: str) -> tuple[str | None, str]:
     key, suffix = base_plus_ext(name)
     if key is None:
         return None, ""
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in key)
+    escaped = "".join(
+        c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in key
+    )
     return escaped, suffix
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from jvpsvd.data import Shard, fingerprints
+from jvpsvd.data import UNREADABLE, Shard, fingerprints
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
 from jvpsvd.networks import Depth, Model, PhotoInput, depths
 
@@ -90,6 +90,15 @@ class Identity:
         except (KeyError, TypeError, AttributeError) as error:
             raise ArgumentError(f"not the identity of a run: {error}") from error
 
+    def _changed(self, contents: Sequence[str]) -> str:
+        """Return which shard holds other bytes; one that cannot be read now may come back."""
+        for name, before, now in zip(self.shards, self.contents, contents, strict=True):
+            if before == UNREADABLE != now:
+                return f"{name} missing or unreadable when it began, and here now"
+            if now not in (before, UNREADABLE):
+                return f"other bytes in {name}"
+        return ""
+
     def difference(self, other: Identity) -> str:
         """Return the first field in which the two differ, in words; empty if none does.
 
@@ -99,10 +108,11 @@ class Identity:
         """
         for field in dataclasses.fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            if field.name == "contents" and mine != theirs:
-                changed = [n for n, a, b in zip(self.shards, mine, theirs, strict=True) if a != b]
-                return f"other bytes in {changed[0]}"
-            if mine != theirs:
+            if field.name == "contents":
+                changed = self._changed(theirs)
+                if changed:
+                    return changed
+            elif mine != theirs:
                 return f"{field.name} = {_brief(mine)}, now {_brief(theirs)}"
         return ""
 
@@ -145,6 +155,8 @@ def identify(
     for name, count in (("limit", limit), ("per-class", per_class), ("batch", batch)):
         if count is not None and count < 1:
             raise ArgumentError(f"{name} {count} must be at least 1")
+    if not 0 <= seed < 1 << 63:
+        raise ArgumentError(f"seed {seed} must lie between 0 and 2^63 - 1")
     if not 0 < tol < 1:
         raise ArgumentError(f"tol={tol} must lie between 0 and 1")
     if choice not in CHOICES:

@@ -79,8 +79,15 @@ class Instrument:
         """Return the rows of a task, sample by sample, and the results behind them.
 
         Samples are solved together where there are several, and one by one where that fails. What
-        is wrong with one of them becomes rows that say so; nothing is raised for it.
+        is wrong with one of them becomes rows that say so; nothing is raised for it. What `report`
+        raises ends the task.
         """
+        try:
+            return self._observe(decoded, _telling(report))
+        except _ReportError as stop:
+            raise stop.error from None
+
+    def _observe(self, decoded: Decoded, report: Report) -> Found:
         samples, inputs = decoded.task.samples, decoded.inputs
         depths = range(len(self._identity.layers))
         found: dict[tuple[int, int], tuple[Row, SVDResult | None]] = {}
@@ -202,6 +209,23 @@ class Instrument:
             transformed(lambda z, i=i: self._maps(z)[i], x)  # type: ignore[misc]
             for i in range(len(self._identity.layers))
         )
+
+
+class _ReportError(BaseException):
+    """What the report raised, past all handlers of what the network raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _telling(report: Report) -> Report:
+    def tell(depth: int, look: Progress | None) -> None:
+        try:
+            report(depth, look)
+        except BaseException as error:
+            raise _ReportError(error) from error
+
+    return tell
 
 
 def _reason(error: Exception, sample: Sample) -> tuple[str, str]:

@@ -108,6 +108,8 @@ def _samples(shard: Shard) -> list[Sample]:
         return walk(shard)
     except ShardError as error:
         gone = isinstance(error.__cause__, FileNotFoundError)
+        if isinstance(error.__cause__, OSError) and not gone and isinstance(shard, RemoteShard):
+            raise  # a server that fails now may answer later: nothing is written down yet
         problem = "missing-shard" if gone else "bad-shard"
         return [Sample(shard.name, "", -1, 0, None, None, problem, str(error))]
 

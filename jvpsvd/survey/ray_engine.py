@@ -242,8 +242,11 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
         raise EngineError(
             f"no Ray cluster at {address or 'this machine'}: {_brief(error)}"
         ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # Ray puts its own in place
+    except SystemExit as error:  # how Ray answers SIGTERM
+        raise KeyboardInterrupt from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray puts its own in place
     return True
 
 

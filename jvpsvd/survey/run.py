@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from jvpsvd.data import Shard
 from jvpsvd.errors import RunError
 from jvpsvd.survey.compaction import FEW, compact
@@ -85,12 +87,14 @@ def run(spec: Spec, watch: Watch = unwatched) -> Outcome:
 
 def _continued(spec: Spec, prepared: Prepared, store: Store, watch: Watch) -> Outcome:
     identity, shards = prepared.identity, prepared.shards
-    if not store.has_manifest:
-        store.write_manifest(
-            list_samples(
-                identity, shards, lambda done: watch(Look(shards=done, all_shards=len(shards)))
-            )
-        )
+    # One process lists the samples, and the others of the same run wait for it.
+    with FileLock(store.folder / "manifest.lock"):
+        if not store.has_manifest:
+
+            def report_shards(done: int) -> None:
+                watch(Look(shards=done, all_shards=len(shards)))
+
+            store.write_manifest(list_samples(identity, shards, report_shards))
     compact(store)
     every = tasks(identity, store.samples())
     mine = share_of(every, spec.share)

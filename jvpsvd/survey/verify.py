@@ -11,6 +11,7 @@ from jvpsvd.errors import RunError
 from jvpsvd.survey.rows import Row
 from jvpsvd.survey.store import Store
 from jvpsvd.survey.tally import Tally
+from jvpsvd.survey.task import tasks
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ def verify(store: Store) -> Verdict:
         samples = store.samples()
     except RunError as error:
         return Verdict(0, 0, 0, (f"no manifest: {error}", *unread))
+    known = {task.id for task in tasks(store.identity, samples)}
+    unread += [
+        f"stray: {file.name} is no task of the manifest; remove it"
+        for file in store.files()
+        if file.stem not in known
+    ]
     expected = {(s.shard, s.key, layer) for s in samples for layer in store.identity.layers}
     problems = unread + [f"missing: {' '.join(place)}" for place in sorted(expected - found.keys())]
     problems += [f"twice: {' '.join(place)}" for place, count in found.items() if count > 1]

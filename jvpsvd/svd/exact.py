@@ -16,8 +16,11 @@ from jvpsvd.svd.products import check_scale, longest_product
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.triplets import Evidence, Triplets, column_lengths, residual_lengths
 
-# Up to this many entries the matrix is widened to float64 and decomposed as it stands.
-_DIRECT_ENTRIES = 1 << 22
+# Up to this many entries a matrix is widened to float64 and decomposed as it stands; up to the
+# second number its left vectors are computed in float64 too.
+_DIRECT_ENTRIES, _WIDE_ENTRIES = 1 << 16, 1 << 22
+# Images of singular vectors above this share of s₁ are orthogonal to 1e-8 in float64.
+_CLEAR = 1e-4
 _ENTRIES_AT_ONCE = 1 << 22
 
 
@@ -93,5 +96,12 @@ def _decompose(matrix: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     squares, vectors = torch.linalg.eigh(gram)
     s = squares.flip(-1)[..., :k].clamp_min(0).sqrt().to(dtype)
     V = columns(vectors.flip(-1)[..., :k].to(dtype))
-    U = orthonormal_images(matrix @ V, s, torch.Generator().manual_seed(0))
-    return U, s, V
+    return _images(matrix, V, vectors.flip(-1)[..., :k], s), s, V
+
+
+def _images(matrix: Tensor, V: Tensor, wide: Tensor, s: Tensor) -> Tensor:
+    """Return the left vectors of right ones, which are given in float32 and in float64."""
+    m, n = matrix.shape[-2:]
+    if m * n <= _WIDE_ENTRIES and bool((s[..., -1] > _CLEAR * s[..., 0]).all()):
+        return columns(((matrix.double() @ wide) / s[..., None, :].double()).to(matrix.dtype))
+    return orthonormal_images(matrix @ V, s, torch.Generator().manual_seed(0))

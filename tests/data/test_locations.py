@@ -2,8 +2,10 @@
 
 import functools
 import http.server
+import itertools
 import re
 import threading
+from pathlib import Path
 
 import pytest
 from shard_making import sample_members, write_tar
@@ -27,11 +29,10 @@ class Ranges(WholeFiles):
 
     def do_GET(self):
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked is None:
+        if asked is None or not Path(self.translate_path(self.path)).is_file():
             super().do_GET()
             return
-        with open(self.translate_path(self.path), "rb") as file:  # noqa: PTH123
-            whole = file.read()
+        whole = Path(self.translate_path(self.path)).read_bytes()
         first, last = int(asked[1]), min(int(asked[2] or len(whole)), len(whole) - 1)
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(whole)}")
@@ -44,7 +45,26 @@ class Ranges(WholeFiles):
         super().end_headers()
 
 
-@pytest.fixture(params=[WholeFiles, Ranges])
+class Moody(Ranges):
+    """Answers every third request with an error, and cuts every fourth answer short."""
+
+    asked = itertools.count(1)
+
+    def do_GET(self):
+        number = next(self.asked)
+        if number % 3 == 0:
+            self.send_error(503)
+        elif number % 4 == 0:
+            self.send_response(206)
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            self.wfile.write(b"cut")
+            self.close_connection = True
+        else:
+            super().do_GET()
+
+
+@pytest.fixture(params=[WholeFiles, Ranges, Moody])
 def served(request, tmp_path):
     """The URL of a folder with two shards."""
     pytest.importorskip("aiohttp", reason="http needs the remote extra")

@@ -1,4 +1,6 @@
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -189,3 +191,28 @@ def test_fingerprints_tell_shards_apart(tmp_path, shard):
     assert fingerprint(shard) == fingerprint(shard) != fingerprint(other)
     with pytest.raises(ShardError, match="cannot be read"):
         fingerprint(tmp_path / "nowhere.tar")
+
+
+LONG = "x" * 96
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize(
+    "key", ["plain", "café", "日本", LONG, f"{LONG[:90]}é", "./deep/er/key", "a\\nb"]
+)
+def test_photos_of_any_name_come_back(tmp_path, form, key):
+    photo = encoded(0)
+    with tarfile.open(tmp_path / "s.tar", "w", format=form) as tar:
+        for name, data in ((f"{key}.jpg", photo), (f"{key}.cls", b"3"), ("last.jpg", photo)):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    samples = walk(tmp_path / "s.tar")
+    assert [(sample.label, sample.problem) for sample in samples] == [(3, ""), (None, "")]
+    assert [data for _, data in read_photos(tmp_path / "s.tar", samples)] == [photo, photo]
+
+
+def test_keys_that_differ_only_where_they_are_escaped_stay_apart(tmp_path):
+    members = [*sample_members("a\nb", 0, 1), *sample_members("a\\nb", 1, 2)]
+    samples = walk(write_tar(tmp_path / "s.tar", members))
+    assert [(sample.label, sample.problem) for sample in samples] == [(1, ""), (2, "")]

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors import safe_open
@@ -219,3 +220,40 @@ def test_shares_started_together_end_as_one_run(tiny, tmp_path):
     assert verify(store).problems == ()
     assert len(store.rows()) == 8
     assert shard.exists()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_what_the_watch_raises_during_a_solve_ends_the_run(surveyed, shard, batch):
+    def watch(look):
+        if look.share_of_photo > 0:
+            raise ValueError("stop please")
+
+    with pytest.raises(ValueError, match="stop please"):
+        surveyed([shard], watch=watch, batch=batch)
+    assert surveyed([shard], batch=batch).failures == 0
+
+
+def test_shard_that_is_away_for_a_while_does_not_stop_the_others(surveyed, tmp_path):
+    shards = [
+        write_tar(tmp_path / f"{name}.tar", sample_members(f"photo-{name}", i, i))
+        for i, name in enumerate("ab")
+    ]
+    whole = surveyed(shards)
+    first, second = (row.key for row in whole.store.rows()[::2])
+    next(file for file in whole.store.files() if second in str(pq.read_table(file)["key"])).unlink()
+    away = shards[1].rename(tmp_path / "elsewhere")
+    without = surveyed(shards)
+    assert {r.key for r in without.store.rows() if r.status == "undelivered"} == {second}
+    away.rename(shards[1])
+    assert surveyed(shards).failures == 0
+    assert first != second
+
+
+def test_hole_that_is_filled_later_is_another_run(surveyed, tmp_path):
+    there = write_tar(tmp_path / "a.tar", sample_members("photo-a", 0, 0))
+    hole = tmp_path / "b.tar"
+    outcome = surveyed([there, hole])
+    assert [row.status for row in outcome.store.rows()] == ["ok", "ok", *["missing-shard"] * 2]
+    write_tar(hole, sample_members("photo-b", 1, 1))
+    with pytest.raises(RunError, match=r"b\.tar missing or unreadable when it began, and here now"):
+        surveyed([there, hole])
