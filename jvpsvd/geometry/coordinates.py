@@ -1,0 +1,407 @@
+"""Subspaces at several points, compared: principal angles, overlaps, classes, chance.
+
+Hypothesis 2 of Mototake & Ikegami says that a deep layer is a global coordinate system: its left
+singular spaces agree from point to point, where the right ones, in the input, need not. Here that
+agreement is a number, beside what random subspaces would give. All angles and overlaps are taken
+in float64 from orthonormal bases; two spaces are compared as spaces, whatever their bases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.geometry.dimension import Array, real_tensor
+from jvpsvd.geometry.tangents import orthonormal_basis
+from jvpsvd.svd.arguments import whole_number
+from jvpsvd.svd.dense import dense_svd
+from jvpsvd.svd.orthonormal import random_columns
+
+Spaces = Sequence[Array] | Tensor
+Alternative = Literal["greater", "less", "two-sided"]
+
+# Share of the largest entry within which two sums over pairs are the same arrangement.
+_TIE = 1e-9
+
+
+def random_space(n: int, d: int, seed: int = 0) -> Tensor:
+    """Return an orthonormal basis (n, d) of a uniformly distributed d-dimensional subspace of Rⁿ.
+
+    Raises:
+        ArgumentError: Unless 1 ≤ d ≤ n.
+
+    >>> random_space(5, 2).shape
+    torch.Size([5, 2])
+    """
+    n = whole_number("n", n, 1)
+    d = whole_number("d", d, 1, n, "n")
+    generator = torch.Generator().manual_seed(seed)
+    return random_columns(torch.empty(n, 0, dtype=torch.float64), d, generator)
+
+
+def principal_angles(first: Array, second: Array, *, degrees: bool = False) -> Tensor:
+    """Return the min(d₁, d₂) principal angles between two spans, ascending, float64, in radians.
+
+    With orthonormal Q₁ (n, d₁) and Q₂ (n, d₂), cos θ are the singular values of Q₁'Q₂, and sin θ
+    those of Q₂ − Q₁Q₁'Q₂. The cosine alone loses angles under √eps; so the sine is used below 45°.
+
+    Å. Björck, G. H. Golub, "Numerical methods for computing angles between linear subspaces",
+    Math. Comp. 27 (1973).
+
+    Raises:
+        ArgumentError: If a basis is dependent or the two do not live in one space.
+
+    >>> tilt = torch.tensor([[1.0], [1e-12]], dtype=torch.float64)
+    >>> float(principal_angles(torch.eye(2)[:, :1], tilt))
+    1e-12
+    """
+    angles = _angles(*_pair(first, second))
+    return angles.rad2deg() if degrees else angles
+
+
+def chordal_distance(angles: Tensor) -> Tensor:
+    """Return √Σ sin²θ along the last dimension: ‖P₁ − P₂‖_F / √2 of the projectors, for d₁ = d₂.
+
+    Also called the projection distance; from 0 to √d. For d₁ ≠ d₂ it is no metric: 0 means that
+    one space holds the other. (Edelman, Arias & Smith 1998, section 4.3.)
+
+    >>> chordal_distance(torch.tensor([0.0, torch.pi / 2]))
+    tensor(1.)
+    """
+    distance: Tensor = torch.linalg.vector_norm(angles.sin(), dim=-1)
+    return distance
+
+
+def geodesic_distance(angles: Tensor) -> Tensor:
+    """Return √Σ θ² along the last dimension: arc length between the spaces on the Grassmannian.
+
+    From 0 to √d π/2; for d₁ ≠ d₂ it is no metric. (Edelman, Arias & Smith 1998, section 4.3.)
+
+    >>> geodesic_distance(torch.tensor([3.0, 4.0]))
+    tensor(5.)
+    """
+    distance: Tensor = torch.linalg.vector_norm(angles, dim=-1)
+    return distance
+
+
+def mean_overlap(first: Array, second: Array) -> Tensor:
+    """Return ‖Q₁'Q₂‖²_F / min(d₁, d₂), the mean cos²θ: 1 where one span holds the other, else less.
+
+    Random spaces do not overlap by 0 but by max(d₁, d₂)/n: see `random_overlap`.
+
+    Raises:
+        ArgumentError: If a basis is dependent or the two do not live in one space.
+
+    >>> mean_overlap(torch.eye(3)[:, :2], torch.eye(3)[:, 1:])
+    tensor(0.5000, dtype=torch.float64)
+    """
+    return _overlap(*_pair(first, second))
+
+
+def random_overlap(n: int, first: int, second: int | None = None) -> tuple[float, float]:
+    """Return mean and standard deviation of `mean_overlap` for independent random subspaces of Rⁿ.
+
+    With P₁, P₂ of ranks d₁, d₂, one of them uniformly distributed, E tr P₁P₂ = d₁d₂/n and
+    Var tr P₁P₂ = 2 d₁d₂(n−d₁)(n−d₂) / (n²(n−1)(n+2)); for d₂ = 1 that is the Beta distribution
+    with d₁/2 and (n−d₁)/2.
+
+    Args:
+        n: Dimension of the space around.
+        first: d₁.
+        second: d₂; None: d₁.
+
+    Raises:
+        ArgumentError: Unless both are from 1 to n.
+
+    >>> random_overlap(100, 10)[0]
+    0.1
+    """
+    n = whole_number("n", n, 1)
+    a = whole_number("first", first, 1, n, "n")
+    b = a if second is None else whole_number("second", second, 1, n, "n")
+    if n == max(a, b):
+        return 1.0, 0.0
+    variance = 2 * a * b * (n - a) * (n - b) / (n**2 * (n - 1) * (n + 2))
+    return max(a, b) / n, math.sqrt(variance) / min(a, b)
+
+
+def pairwise_overlaps(spaces: Spaces) -> Tensor:
+    """Return the symmetric (P, P) matrix of `mean_overlap` between P spaces, float64.
+
+    Args:
+        spaces: Bases (n, d) of each point, or one (P, n, d) tensor; d may differ from point to
+            point, n may not. They are held in float64, all at once.
+
+    Raises:
+        ArgumentError: If a basis is dependent or lives in another space than the first.
+
+    >>> pairwise_overlaps(torch.eye(2)[:, :, None])
+    tensor([[1., 0.],
+            [0., 1.]], dtype=torch.float64)
+    """
+    return _overlaps(_bases(spaces))
+
+
+def pairwise_angles(spaces: Spaces) -> Tensor:
+    """Return the (P, P, d) principal angles between P spaces of one dimension d, radians, float64.
+
+    `chordal_distance` and `geodesic_distance` make (P, P) matrices of them.
+
+    Raises:
+        ArgumentError: As `pairwise_overlaps` does, or if dimensions differ.
+
+    >>> chordal_distance(pairwise_angles(torch.eye(2)[:, :, None]))
+    tensor([[0., 1.],
+            [1., 0.]], dtype=torch.float64)
+    """
+    bases = _bases(spaces)
+    sizes = sorted({basis.shape[1] for basis in bases})
+    if len(sizes) > 1:
+        raise ArgumentError(f"spaces have dimensions {sizes}; angles need one, overlaps do not")
+    shape = (len(bases), len(bases), sizes[0])
+    angles = torch.zeros(shape, dtype=torch.float64, device=bases[0].device)
+    for i, j in _pairs(len(bases)):
+        angles[i, j] = angles[j, i] = _angles(bases[i], bases[j])
+    return angles
+
+
+@dataclass(frozen=True)
+class ClassContrast:
+    """Pairs within a class against pairs across classes, of a symmetric matrix over points."""
+
+    within: float
+    """Mean over pairs of different points of one class."""
+    across: float
+    """Mean over pairs of points of two classes."""
+    p_value: float
+    """(1 + permutations at least as extreme) / (1 + permutations)."""
+    alternative: Alternative
+    """What counts as extreme: within − across greater, less, or both."""
+    permutations: int
+    """Random relabellings of the points that were tried."""
+
+    @property
+    def difference(self) -> float:
+        """Return within − across."""
+        return self.within - self.across
+
+
+def class_contrast(
+    matrix: Array,
+    labels: Sequence[Any] | Array,
+    *,
+    alternative: Alternative = "greater",
+    permutations: int = 9999,
+    seed: int = 0,
+) -> ClassContrast:
+    """Compare the within-class and across-class means of a (P, P) matrix by permuted labels.
+
+    Entries of one row are not independent, so whole points change their labels, rows and columns
+    together (Mantel 1967; Anderson 2001). Class sizes stay. The test assumes that points are
+    exchangeable if labels mean nothing. The diagonal is not read. With few points few relabellings
+    differ, and the p-value cannot be small.
+
+    Args:
+        matrix: Symmetric (P, P): overlaps, or distances with alternative="less".
+        labels: P labels of any kind that can be hashed and compare by ==.
+        alternative: "greater": within exceeds across; "less"; or "two-sided".
+        permutations: How many relabellings to draw.
+        seed: Of the draws.
+
+    Raises:
+        ArgumentError: If the matrix is not symmetric, labels do not fit, or there are no pairs
+            within a class or none across classes.
+
+    >>> overlaps = torch.block_diag(torch.ones(3, 3), torch.ones(3, 3))
+    >>> test = class_contrast(overlaps, "aaabbb")  # 1 relabelling in 10 keeps the classes
+    >>> test.within, test.across, round(test.p_value, 1)
+    (1.0, 0.0, 0.1)
+    """
+    if alternative not in ("greater", "less", "two-sided"):
+        raise ArgumentError(f"alternative={alternative!r} must be 'greater', 'less' or 'two-sided'")
+    permutations = whole_number("permutations", permutations, 1)
+    values = _symmetric(matrix)
+    rows, cols = torch.triu_indices(len(values), len(values), 1)
+    classes = _classes(labels, len(values))
+    same = classes[rows] == classes[cols]
+    inside, outside = int(same.sum()), int((~same).sum())
+    if not inside or not outside:
+        missing = "within a class" if not inside else "across classes"
+        raise ArgumentError(f"labels leave no pair {missing}; give two classes, one of two points")
+    upper = values[rows, cols]
+    total, observed = float(upper.sum()), float(upper[same].sum())
+    rows, cols = rows[same], cols[same]
+    # The sum over all pairs does not change, so within alone orders the relabellings.
+    expected = total * inside / (inside + outside)
+    tie = _TIE * inside * float(upper.abs().max())
+    sign = {"greater": 1.0, "less": -1.0, "two-sided": 0.0}[alternative]
+    generator = torch.Generator().manual_seed(seed)
+    extreme = 0
+    for _ in range(permutations):
+        order = torch.randperm(len(values), generator=generator)
+        drawn = float(values[order[rows], order[cols]].sum()) - expected
+        here, there = (sign * x if sign else abs(x) for x in (observed - expected, drawn))
+        extreme += there >= here - tie
+    return ClassContrast(
+        within=observed / inside,
+        across=(total - observed) / outside,
+        p_value=(1 + extreme) / (1 + permutations),
+        alternative=alternative,
+        permutations=permutations,
+    )
+
+
+@dataclass(frozen=True)
+class SpaceComparison:
+    """How far spaces at P points are one space, beside random spaces of the same dimensions."""
+
+    overlaps: Tensor
+    """(P, P) mean cos² of the principal angles, 1 on the diagonal."""
+    mean: float
+    """Mean over pairs of different points."""
+    random_mean: float
+    """What independent random spaces would have; d/n."""
+    random_deviation: float
+    """Standard deviation of that mean over pairs, for independent random spaces."""
+    contrast: ClassContrast | None
+    """Within classes against across; None without labels."""
+
+    @property
+    def excess(self) -> float:
+        """(mean − random) / (1 − random): 0 by chance, 1 for one shared space; NaN where d = n.
+
+        It may be compared between depths, and between left and right, whose n differ.
+        """
+        room = 1 - self.random_mean
+        return (self.mean - self.random_mean) / room if room else math.nan
+
+
+def compare_spaces(
+    spaces: Spaces,
+    labels: Sequence[Any] | Array | None = None,
+    *,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> SpaceComparison:
+    """Compare spaces at several points pair by pair, with chance, and by class where labelled.
+
+    The overlap of independent random spaces does not depend on where one of them lies, so those of
+    different pairs are uncorrelated: the mean over N pairs deviates by 1/√N of one.
+
+    Args:
+        spaces: P bases (n, d), or a (P, n, d) tensor; P ≥ 2.
+        labels: P classes, for `class_contrast`.
+        permutations: See `class_contrast`.
+        seed: See `class_contrast`.
+
+    Raises:
+        ArgumentError: If there are not two spaces, or as the parts do.
+
+    >>> same = compare_spaces([torch.eye(8)[:, :2]] * 3)
+    >>> same.mean, same.random_mean, same.excess
+    (1.0, 0.25, 1.0)
+    """
+    bases = _bases(spaces)
+    pairs = _pairs(len(bases))
+    if not pairs:
+        raise ArgumentError("one space has nothing to be compared with; give two or more")
+    overlaps = _overlaps(bases)
+    n, sizes = len(bases[0]), [basis.shape[1] for basis in bases]
+    chance = [random_overlap(n, sizes[i], sizes[j]) for i, j in pairs]
+    rows, cols = torch.triu_indices(len(bases), len(bases), 1)
+    contrast = None
+    if labels is not None:
+        contrast = class_contrast(overlaps, labels, permutations=permutations, seed=seed)
+    return SpaceComparison(
+        overlaps=overlaps,
+        mean=float(overlaps[rows, cols].mean()),
+        random_mean=sum(mean for mean, _ in chance) / len(pairs),
+        random_deviation=math.sqrt(sum(std**2 for _, std in chance)) / len(pairs),
+        contrast=contrast,
+    )
+
+
+def _pair(first: Array, second: Array) -> tuple[Tensor, Tensor]:
+    bases = _bases([first, second], names=("the first basis", "the second basis"))
+    return bases[0], bases[1]
+
+
+def _bases(spaces: Spaces, names: Sequence[str] = ()) -> list[Tensor]:
+    """Return orthonormal bases of spaces that live in one Rⁿ, on one device."""
+    if isinstance(spaces, Tensor) and spaces.ndim != 3:
+        raise ArgumentError(f"spaces have shape {tuple(spaces.shape)}; give P bases, (P, n, d)")
+    if len(spaces) == 0:
+        raise ArgumentError("no spaces were given; give a basis (n, d) of each point")
+    bases: list[Tensor] = []
+    for i in range(len(spaces)):
+        name = names[i] if names else f"space {i}"
+        basis = orthonormal_basis(spaces[i], name)
+        if bases and len(basis) != len(bases[0]):
+            raise ArgumentError(
+                f"{name} lives in R^{len(basis)}, the first in R^{len(bases[0])}; "
+                "compare spaces of one layer"
+            )
+        bases.append(basis.to(bases[0].device) if bases else basis)
+    return bases
+
+
+def _pairs(count: int) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(count) for j in range(i + 1, count)]
+
+
+def _overlaps(bases: list[Tensor]) -> Tensor:
+    overlaps = torch.eye(len(bases), dtype=torch.float64, device=bases[0].device)
+    for i, j in _pairs(len(bases)):
+        overlaps[i, j] = overlaps[j, i] = _overlap(bases[i], bases[j])
+    return overlaps
+
+
+def _overlap(first: Tensor, second: Tensor) -> Tensor:
+    """Return the mean overlap of orthonormal bases, without the rounding above 1."""
+    squares: Tensor = torch.linalg.matrix_norm(first.mT @ second) ** 2
+    return (squares / min(first.shape[1], second.shape[1])).clamp_max(1.0)
+
+
+def _angles(first: Tensor, second: Tensor) -> Tensor:
+    """Return the principal angles between orthonormal bases."""
+    if first.shape[1] < second.shape[1]:
+        first, second = second, first
+    inner = first.mT @ second
+    cosines = dense_svd(inner)[1].clamp_max(1.0)
+    small = cosines**2 >= 0.5
+    if not small.any():
+        return cosines.acos()
+    # R of the QR has the singular values of the long matrix; its Gram would lose the small ones.
+    beside = torch.linalg.qr(second - first @ inner)[1]
+    sines = dense_svd(beside)[1].flip(0).clamp_max(1.0)
+    return torch.where(small, sines.asin(), cosines.acos())
+
+
+def _symmetric(matrix: Array) -> Tensor:
+    values = real_tensor("matrix", matrix).double().cpu()
+    if values.ndim != 2 or values.shape[0] != values.shape[1]:
+        raise ArgumentError(f"matrix has shape {tuple(values.shape)}; give one (P, P) over points")
+    if float((values - values.mT).abs().max()) > 1e-6 * float(values.abs().max()):
+        raise ArgumentError("matrix is not symmetric; give one value for each pair of points")
+    return values
+
+
+def _classes(labels: Sequence[Any] | Array, count: int) -> Tensor:
+    """Return labels as numbers from 0."""
+    listed = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
+    if len(listed) != count:
+        raise ArgumentError(f"{len(listed)} labels for {count} points; give one for each")
+    # Tensors hash by identity: equal ones would be classes of their own.
+    listed = [one.tolist() if isinstance(one, Tensor | np.ndarray) else one for one in listed]
+    try:
+        known = {label: i for i, label in enumerate(dict.fromkeys(listed))}
+    except TypeError as error:
+        raise ArgumentError(f"labels must be hashable, one for each point: {error}") from None
+    return torch.tensor([known[label] for label in listed])

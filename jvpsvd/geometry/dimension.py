@@ -1,0 +1,340 @@
+"""Dimension from a spectrum: how many directions a Jacobian passes on.
+
+Mototake & Ikegami (section 6) count singular values ≥ 1. Other estimators ask other questions of
+the same spectrum s₁ ≥ … ≥ s_k, and none is right for all. With the energy shares p = s²/Σs²:
+
+    stable rank 1/p₁  ≤  participation ratio 1/Σp²  ≤  entropy exp(−Σ p log p)  ≤  rank
+
+(Rényi entropies of order ∞, 2, 1 and 0). All three weigh by energy: a space of d directions whose
+values differ by a factor of ten looks smaller than d to them. The largest gap does not weigh, but
+needs a gap. The count alone depends on the units of input and output: multiply J by 2 and it grows.
+
+A solver that stops at k values hides the rest. Then the three are lower bounds, because the top k,
+renormalised, are more concentrated than the whole spectrum; with ‖J‖²_F known (`fro2`) the bounds
+are tighter. A count is exact if it is below k. A gap beyond k is not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.svd.arguments import proper_fraction, whole_number
+from jvpsvd.svd.result import SVDResult
+
+Array = Tensor | npt.NDArray[Any]
+Spectra = SVDResult | Array | Sequence[Any]
+
+# Least share of the energy of the given values that an estimated ‖J‖²_F may have.
+_PLAUSIBLE = 0.5
+
+
+def count_above(s: Spectra, threshold: float = 1.0) -> Tensor:
+    """Return how many values are ≥ threshold, for each spectrum: the paper's dimension.
+
+    Assumes that tangent directions are stretched and normal ones shrunk, and so that input and
+    output are measured in comparable units: c·J has another count than J. A spectrum of zeros
+    counts 0. A count of k, all there are, is a lower bound.
+
+    Source: Mototake & Ikegami, section 6.
+
+    Args:
+        s: Descending values (k,) or (photos, k), or a result of `svds`.
+        threshold: A positive number.
+
+    Raises:
+        ArgumentError: If s is no spectrum or the threshold is not positive and finite.
+
+    >>> count_above([[3.0, 1.0, 0.5], [0.2, 0.1, 0.0]])
+    tensor([2, 0])
+    """
+    return (_values(s) >= positive_number("threshold", threshold)).sum(-1)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The largest gap of each spectrum."""
+
+    dimension: Tensor
+    """() or (photos,) d of the largest s_d / s_{d+1}; the first of equal ones, 0 if all are 1."""
+    ratio: Tensor
+    """That s_d / s_{d+1} ≥ 1: how clear the gap is. Near 1 the dimension means nothing."""
+
+
+def largest_gap(
+    s: Spectra, *, window: tuple[int, int] | None = None, floor: float | None = None
+) -> Gap:
+    """Return the d with the largest log s_d − log s_{d+1}, for each spectrum.
+
+    Assumes that the values of tangent directions lie close together and far above the rest. Scaling
+    does nothing. A decaying spectrum without a gap has a largest one too, often at d = 1 or in its
+    tail: look at the ratio.
+
+    Args:
+        s: Descending values (k,) or (photos, k), or a result of `svds`; k ≥ 2.
+        window: Smallest and largest d to choose from; None: 1 and k − 1. With k values no d ≥ k can
+            be found.
+        floor: Values below floor · s₁ count as equal to it, so that ratios of rounding errors are
+            no gaps and a gap down to 0 has the ratio s_d / (floor · s₁). None: the tolerance of a
+            result of `svds`, else eps of the dtype. Give what the values are good to.
+
+    Raises:
+        ArgumentError: If s is no spectrum, is zero or has one value; or on a bad window or floor.
+
+    >>> gap = largest_gap([9.0, 8.0, 0.4, 0.3])
+    >>> int(gap.dimension), round(float(gap.ratio))
+    (2, 20)
+    """
+    relative = _relative(s)
+    k = relative.shape[-1]
+    if k < 2:
+        raise ArgumentError("one singular value has no gap; compute two or more")
+    low, high = window if window is not None else (1, k - 1)
+    low = whole_number("window[0]", low, 1, k - 1, "k - 1")
+    high = whole_number("window[1]", high, low, k - 1, "k - 1")
+    logs = relative.clamp_min(_floor(s, floor)).log()
+    drops = (logs[..., :-1] - logs[..., 1:])[..., low - 1 : high]
+    largest, index = drops.max(dim=-1)
+    return Gap(torch.where(largest > 0, index + low, 0), largest.exp())
+
+
+def participation_ratio(s: Spectra, *, fro2: float | Array | None = None) -> Tensor:
+    """Return (Σs²)² / Σs⁴ of each spectrum, float64: d for d equal values and zeros.
+
+    Assumes that directions matter by their energy; a few large values hide many small ones.
+    Scaling does nothing. Of the top k alone it is a lower bound of the whole spectrum's. With the
+    energy r = 1 − Σ_k p of the rest, no value of which exceeds p_k, a better one is
+    1 / (Σ_k p² + r p_k).
+
+    Args:
+        s: Descending values (k,) or (photos, k), or a result of `svds`.
+        fro2: ‖J‖²_F, one number or one for each photo; None: the values are all there are.
+
+    Raises:
+        ArgumentError: If s is no spectrum or is zero; if fro2 does not belong to it.
+
+    >>> participation_ratio([2.0, 2.0, 2.0, 0.0]), participation_ratio([2.0, 2.0], fro2=16)
+    (tensor(3., dtype=torch.float64), tensor(4., dtype=torch.float64))
+    """
+    p, rest = _shares(s, fro2)
+    return 1 / ((p**2).sum(-1) + rest * p[..., -1])
+
+
+def entropy_dimension(s: Spectra, *, fro2: float | Array | None = None) -> Tensor:
+    """Return exp(−Σ p log p), p = s²/Σs², of each spectrum, float64: d for d equal values.
+
+    Also called the effective rank. Assumes what the participation ratio does, and weighs small
+    values more. Scaling does nothing. Of the top k alone it is a lower bound of the whole
+    spectrum's. With the energy r = 1 − Σ_k p of the rest, no value of which exceeds p_k, a better
+    one is exp(−Σ_k p log p − r log p_k).
+
+    Source: with p ∝ s, O. Roy and M. Vetterli, "The effective rank", EUSIPCO 2007.
+
+    Args:
+        s: Descending values (k,) or (photos, k), or a result of `svds`.
+        fro2: ‖J‖²_F, one number or one for each photo; None: the values are all there are.
+
+    Raises:
+        ArgumentError: If s is no spectrum or is zero; if fro2 does not belong to it.
+
+    >>> round(float(entropy_dimension([5.0, 5.0, 0.0])), 6)
+    2.0
+    """
+    p, rest = _shares(s, fro2)
+    return (-torch.xlogy(p, p).sum(-1) - torch.xlogy(rest, p[..., -1])).exp()
+
+
+def stable_rank(s: Spectra, *, fro2: float | Array | None = None) -> Tensor:
+    """Return ‖J‖²_F / ‖J‖₂² = Σs² / s₁² of each spectrum, float64.
+
+    Assumes nothing, and says little of a spectrum with one value far above the others. Scaling
+    does nothing. Of the top k alone it is a lower bound; with fro2 it is that of the whole.
+
+    Args:
+        s: Descending values (k,) or (photos, k), or a result of `svds`.
+        fro2: ‖J‖²_F, one number or one for each photo; None: the values are all there are.
+
+    Raises:
+        ArgumentError: If s is no spectrum or is zero; if fro2 does not belong to it.
+
+    >>> stable_rank([2.0, 1.0, 1.0]), stable_rank([2.0, 1.0], fro2=8)
+    (tensor(1.5000, dtype=torch.float64), tensor(2., dtype=torch.float64))
+    """
+    p, _ = _shares(s, fro2)
+    return 1 / p[..., 0]
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """All estimates of each spectrum; () tensors of one, (photos,) of many."""
+
+    count: Tensor
+    """Values ≥ threshold."""
+    count_cut: Tensor
+    """bool: all k values count, so that a spectrum cut at k may hide more."""
+    gap: Tensor
+    """d of the largest gap; 0 if there is none."""
+    gap_ratio: Tensor
+    """s_d / s_{d+1} there."""
+    participation: Tensor
+    """(Σs²)² / Σs⁴."""
+    entropy: Tensor
+    """exp of the entropy of s²/Σs²."""
+    stable_rank: Tensor
+    """Σs² / s₁²."""
+    energy: Tensor | None
+    """Σ_k s² / ‖J‖²_F, at most 1; None without fro2. Below 1 the three above are lower bounds."""
+
+
+def dimensions(
+    s: Spectra,
+    *,
+    threshold: float = 1.0,
+    window: tuple[int, int] | None = None,
+    floor: float | None = None,
+    fro2: float | Array | None = None,
+) -> Dimensions:
+    """Return every estimate of the dimension; see the functions above for what each assumes.
+
+    Args:
+        s: Descending values (k,) or (photos, k), or a result of `svds`; k ≥ 2.
+        threshold: Of the count.
+        window: Of the gap.
+        floor: Of the gap.
+        fro2: ‖J‖²_F, one number or one for each photo; None: the values are all there are.
+
+    Raises:
+        ArgumentError: As the functions above do.
+
+    >>> found = dimensions([[3.0, 3.0, 0.001], [2.0, 2.0, 2.0]])
+    >>> found.count, found.count_cut, found.gap
+    (tensor([2, 3]), tensor([False,  True]), tensor([2, 0]))
+    """
+    count = count_above(s, threshold)
+    gap = largest_gap(s, window=window, floor=floor)
+    energy = None if fro2 is None else (1 - _shares(s, fro2)[1]).clamp(0, 1)
+    return Dimensions(
+        count=count,
+        count_cut=count == _values(s).shape[-1],
+        gap=gap.dimension,
+        gap_ratio=gap.ratio,
+        participation=participation_ratio(s, fro2=fro2),
+        entropy=entropy_dimension(s, fro2=fro2),
+        stable_rank=stable_rank(s, fro2=fro2),
+        energy=energy,
+    )
+
+
+def real_tensor(name: str, values: Any) -> Tensor:
+    """Return an array or tensor as a finite real floating tensor; whole numbers become float64.
+
+    Raises:
+        ArgumentError: If it is not made of real numbers, is empty, or holds NaN or infinity.
+
+    >>> real_tensor("s", [2, 1])
+    tensor([2., 1.], dtype=torch.float64)
+    """
+    tensor = values.detach() if isinstance(values, Tensor) else _from_array(name, values)
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ArgumentError(f"{name} has dtype {tensor.dtype}; give real numbers")
+    if tensor.numel() == 0:
+        raise ArgumentError(f"{name} is empty, of shape {tuple(tensor.shape)}; give numbers")
+    tensor = tensor if tensor.is_floating_point() else tensor.double()
+    finite = tensor.isfinite()
+    if not finite.all():
+        where = _place(~finite) if tensor.ndim else ""
+        value = float(tensor[~finite][0])
+        raise ArgumentError(f"{name}{where} is {value}; give finite numbers only")
+    return tensor
+
+
+def positive_number(name: str, value: Any) -> float:
+    """Return `value` as a float, if it is positive and finite.
+
+    Raises:
+        ArgumentError: If it is not.
+
+    >>> positive_number("step", -1)
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: step=-1 must be a positive number
+    """
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not (real and 0 < value < float("inf")):
+        raise ArgumentError(f"{name}={value!r} must be a positive number")
+    return float(value)
+
+
+def _values(s: Spectra) -> Tensor:
+    """Return s as float64, once it is one descending spectrum or several."""
+    values = real_tensor("s", s.s if isinstance(s, SVDResult) else s).double()
+    if values.ndim not in (1, 2):
+        raise ArgumentError(
+            f"s has shape {tuple(values.shape)}; give one spectrum (k,) or several (photos, k)"
+        )
+    if (values < 0).any():
+        place = _place(values < 0)
+        raise ArgumentError(f"s{place} is negative; singular values are not")
+    rising = values[..., 1:] > values[..., :-1]
+    if rising.any():
+        place = _place(rising)
+        raise ArgumentError(f"s rises after s{place}; give singular values in descending order")
+    return values
+
+
+def _relative(s: Spectra) -> Tensor:
+    """Return s / s₁, so that no power of it leaves the range of float64."""
+    values = _values(s)
+    if (values[..., 0] == 0).any():
+        where = f" of photo {int((values[..., 0] == 0).nonzero()[0])}" if values.ndim == 2 else ""
+        raise ArgumentError(f"all singular values{where} are 0; leave out what has no dimension")
+    return values / values[..., :1]
+
+
+def _shares(s: Spectra, fro2: float | Array | None) -> tuple[Tensor, Tensor]:
+    """Return the shares p of ‖J‖²_F and what they leave, 0 if nothing can follow s_k."""
+    squares = _relative(s) ** 2
+    held = squares.sum(-1)
+    total = held
+    if fro2 is not None:
+        given = real_tensor("fro2", fro2).double().to(held.device)
+        if given.ndim and given.shape != held.shape:
+            raise ArgumentError(
+                f"fro2 has shape {tuple(given.shape)}; give one number, or one for each photo"
+            )
+        top = _values(s)[..., 0]
+        whole = given / top / top
+        if (whole < _PLAUSIBLE * held).any():
+            raise ArgumentError(
+                "fro2 is far below the sum of s**2; give the squared Frobenius norm of the matrix"
+            )
+        # Estimates of ‖J‖²_F scatter; and after a value of 0 no other can come.
+        total = torch.where(squares[..., -1] > 0, torch.maximum(whole, held), held)
+    return squares / total[..., None], (total - held) / total
+
+
+def _floor(s: Spectra, floor: float | None) -> float:
+    if floor is None:
+        if isinstance(s, SVDResult):
+            return s.tol
+        return float(torch.finfo(real_tensor("s", s).dtype).eps)
+    return proper_fraction("floor", floor)
+
+
+def _place(wrong: Tensor) -> str:
+    return f"[{', '.join(str(int(i)) for i in wrong.nonzero()[0])}]"
+
+
+def _from_array(name: str, values: Any) -> Tensor:
+    try:
+        # A copy: torch takes no memory that runs backwards, and warns of what is read-only.
+        return torch.from_numpy(np.array(values, order="C"))
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{name} is no array of real numbers: {error}") from None

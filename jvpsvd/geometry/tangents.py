@@ -1,0 +1,308 @@
+"""Tangent spaces from singular vectors, held against tangents that are known.
+
+Mototake & Ikegami look at right singular vectors and see rotations and translations of a digit.
+Here the tangent t of such a family is computed, and the share of its energy inside the space of the
+top d right singular vectors, ‖V_d' t‖² / ‖t‖², is taken for every d, beside what a random direction
+or another basis (PCA of the photos, say) would hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.geometry.dimension import Array, positive_number, real_tensor
+from jvpsvd.svd.arguments import whole_number
+from jvpsvd.svd.dense import dense_svd
+from jvpsvd.svd.result import SVDResult
+
+Side = Literal["left", "right"]
+
+# Deviation of a Gram matrix from I below which one Cholesky step orthonormalises fully.
+_NEARLY_ORTHONORMAL = 0.1
+# Singular values of unit columns below this many eps of their dtype are rounding.
+_ROUNDING = 10.0
+
+
+def orthonormal_basis(vectors: Array, name: str = "basis") -> Tensor:
+    """Return float64 Q (n, d) that spans the columns of `vectors` (n, d), in Gram–Schmidt order.
+
+    The first j columns of Q span the first j given ones, for every j, and each has a positive
+    share of its own; so an orthonormal basis stays what it was, less its rounding.
+
+    Args:
+        vectors: (n, d), n ≥ d, of any length and dtype.
+        name: What error messages call it.
+
+    Raises:
+        ArgumentError: If this is no (n, d) matrix with n ≥ d, or its columns are dependent.
+
+    >>> orthonormal_basis(torch.tensor([[2.0, 1.0], [0.0, 1.0], [0.0, 0.0]])).abs()
+    tensor([[1., 0.],
+            [0., 1.],
+            [0., 0.]], dtype=torch.float64)
+    """
+    given = real_tensor(name, vectors)
+    if given.ndim != 2 or given.shape[0] < given.shape[1]:
+        raise ArgumentError(
+            f"{name} has shape {tuple(given.shape)}; give d basis vectors as columns, (n, d), n ≥ d"
+        )
+    wide = given.double()
+    # By the largest entry first: squares of tiny and huge columns leave the range of float64.
+    wide = wide / wide.abs().amax(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
+    wide = wide / torch.linalg.vector_norm(wide, dim=0).clamp_min(1.0)
+    gram = wide.mT @ wide
+    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    if torch.linalg.matrix_norm(gram - eye) < _NEARLY_ORTHONORMAL:
+        lower = torch.linalg.cholesky(gram)
+        Q: Tensor = torch.linalg.solve_triangular(lower.mT, wide, upper=True, left=False)
+        return Q
+    Q, R = gram_schmidt(wide)
+    least = float(dense_svd(R)[1][-1])
+    if least <= _ROUNDING * torch.finfo(given.dtype).eps:
+        raise ArgumentError(
+            f"the {given.shape[1]} columns of {name} are linearly dependent; give fewer vectors"
+        )
+    return Q
+
+
+def gram_schmidt(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (Q, R) with matrix = Q R, R upper triangular with a diagonal ≥ 0.
+
+    >>> gram_schmidt(torch.diag(torch.tensor([-2.0, 3.0])))[0].diagonal()
+    tensor([-1.,  1.])
+    """
+    Q, R = torch.linalg.qr(matrix)
+    signs = torch.where(R.diagonal() < 0, -1.0, 1.0).to(R.dtype)
+    return Q * signs, R * signs[:, None]
+
+
+def singular_space(result: SVDResult, d: int, side: Side = "right") -> Tensor:
+    """Return the d leading left (m, d) or right (n, d) singular vectors as columns.
+
+    Those of a batch have a leading dimension. Where s[d-1] and s[d] are close the space is not
+    determined: an error r of the triplets turns it by about r / (s[d-1] − s[d]) (Wedin 1972).
+    Look at `result.converged[:d]` before trusting it.
+
+    Raises:
+        ArgumentError: If the result has no vectors, or fewer than d.
+
+    >>> from jvpsvd.svd import svds
+    >>> singular_space(svds(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2), 1).abs()
+    tensor([[0.],
+            [1.],
+            [0.]])
+    """
+    d = whole_number("d", d, 1, result.s.shape[-1], "the triplets there are")
+    if side not in ("left", "right"):
+        raise ArgumentError(f"side={side!r} must be 'left' or 'right'")
+    if result.U is None or result.Vh is None:
+        raise ArgumentError("this result has no vectors; solve with vectors=True")
+    return result.U[..., :d] if side == "left" else result.Vh[..., :d, :].mT
+
+
+def pca_basis(points: Array, d: int | None = None) -> Tensor:
+    """Return the d leading principal directions (n, d) of points (P, n), float64.
+
+    Right singular vectors of the points less their mean; d = None: all P − 1 or n that carry
+    variance.
+
+    Raises:
+        ArgumentError: If points are no (P, n) matrix, or vary in fewer than d directions.
+
+    >>> pca_basis(torch.tensor([[0.0, 5.0], [2.0, 5.0]])).abs()
+    tensor([[1.],
+            [0.]], dtype=torch.float64)
+    """
+    given = real_tensor("points", points)
+    if given.ndim != 2:
+        raise ArgumentError(f"points have shape {tuple(given.shape)}; give one row each, (P, n)")
+    wide = given.double()
+    _, s, Vh = dense_svd(wide - wide.mean(dim=0))
+    # The mean is subtracted from numbers this large, and rounds with them.
+    noise = torch.finfo(given.dtype).eps * float(torch.linalg.matrix_norm(wide))
+    rank = int((s > noise).sum())
+    if d is None and rank == 0:
+        raise ArgumentError("all points are the same; they have no principal directions")
+    d = rank if d is None else whole_number("d", d, 1, rank, "the directions that points vary in")
+    return Vh[:d].mT
+
+
+def energy_shares(tangents: Array, basis: SVDResult | Array) -> Tensor:
+    """Return ‖Q_d' t‖² / ‖t‖² for d = 1 … k: the share of t inside the first d directions.
+
+    Cumulative in d, from 0 to 1, float64; 1 − share is the squared sine of the angle between t and
+    the space.
+
+    Args:
+        tangents: One (n,) or T as columns (n, T), of any length but 0.
+        basis: A result of `svds`, of which the right vectors are taken, or k independent columns
+            (n, k), whose first d span the spaces.
+
+    Returns:
+        (k,) for one tangent; (k, T) for many.
+
+    Raises:
+        ArgumentError: If a tangent is 0, a basis dependent, or their sizes differ.
+
+    >>> energy_shares(torch.tensor([3.0, 4.0, 0.0]), torch.eye(3)[:, :2])
+    tensor([0.3600, 1.0000], dtype=torch.float64)
+    """
+    Q = _right_basis(basis)
+    unit = _unit(tangents)
+    if len(unit) != len(Q):
+        raise ArgumentError(f"tangents have {len(unit)} entries and the basis {len(Q)}; match them")
+    return ((Q.mT @ unit.to(Q.device)) ** 2).cumsum(dim=0).clamp_max(1.0)
+
+
+def random_shares(n: int, k: int) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation (k,) of `energy_shares` of a random direction in Rⁿ.
+
+    The share inside d given directions follows the Beta distribution with d/2 and (n−d)/2:
+    mean d/n, variance 2d(n−d) / (n²(n+2)).
+
+    Raises:
+        ArgumentError: Unless 1 ≤ k ≤ n.
+
+    >>> random_shares(4, 2)[0]
+    tensor([0.2500, 0.5000], dtype=torch.float64)
+    """
+    n = whole_number("n", n, 1)
+    k = whole_number("k", k, 1, n, "n")
+    d = torch.arange(1, k + 1, dtype=torch.float64)
+    return d / n, (2 * d * (n - d) / (n + 2)).sqrt() / n
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Shares of tangents inside a basis, beside those of chance and of another basis."""
+
+    shares: Tensor
+    """(k,) or (k, T): see `energy_shares`."""
+    random_mean: Tensor
+    """(k,) share that a random direction has: d/n."""
+    random_std: Tensor
+    """(k,) standard deviation of that."""
+    other: Tensor | None
+    """Shares inside the other basis; None without one."""
+
+
+def tangent_alignment(
+    tangents: Array, basis: SVDResult | Array, *, against: SVDResult | Array | None = None
+) -> Alignment:
+    """Return how much of known tangents a basis holds, and what it is to be compared with.
+
+    Args:
+        tangents: One (n,) or T as columns (n, T).
+        basis: A result of `svds` or (n, k), as in `energy_shares`.
+        against: Another basis, such as `pca_basis` of the class; it may have another length.
+
+    Raises:
+        ArgumentError: As `energy_shares` does.
+
+    >>> axes = torch.eye(2)
+    >>> found = tangent_alignment(axes[0], axes, against=axes.flip(1))
+    >>> found.shares.tolist(), found.other.tolist(), found.random_mean.tolist()
+    ([1.0, 1.0], [0.0, 1.0], [0.5, 1.0])
+    """
+    shares = energy_shares(tangents, basis)
+    mean, std = random_shares(len(tangents), len(shares))
+    return Alignment(
+        shares=shares,
+        random_mean=mean.to(shares.device),
+        random_std=std.to(shares.device),
+        other=None if against is None else energy_shares(tangents, against),
+    )
+
+
+@dataclass(frozen=True)
+class FamilyTangent:
+    """The tangent of a one-parameter family at a point, by central differences."""
+
+    direction: Tensor
+    """The derivative over its length, float64, in the shape of the family's values."""
+    speed: float
+    """Length of the derivative."""
+    error: float
+    """Length of the difference between steps h and 2h, over the speed: three times the error where
+    the family is smooth; large where it has kinks or h is too small for its dtype."""
+
+
+def family_tangent(
+    family: Callable[[float], Array], *, at: float = 0.0, step: float | None = None
+) -> FamilyTangent:
+    """Return the unit tangent of family(τ) at τ = at: (f(τ+h) − f(τ−h)) / 2h, normalised.
+
+    The error of the formula is h² |f'''| / 6, that of rounding eps |f| / h. A family that
+    interpolates pixels linearly has kinks where a sample crosses a pixel; use a smooth
+    interpolation, or a step of the size of what moves.
+
+    Args:
+        family: Number → array or tensor, always of one shape: a photo rotated by τ, say.
+        at: The point τ.
+        step: h; None: eps^(1/3) of the values' dtype, times max(1, |τ|).
+
+    Raises:
+        ArgumentError: If the step is not positive; if values are not finite, change shape or do
+            not move at all.
+
+    >>> tangent = family_tangent(lambda a: torch.tensor([3 * a, 4 * a, 1.0]).double())
+    >>> [round(x, 6) for x in tangent.direction.tolist()], round(tangent.speed, 6)
+    ([0.6, 0.8, 0.0], 5.0)
+    """
+    centre = _family_value(family, at)
+    if step is None:
+        step = torch.finfo(centre.dtype).eps ** (1 / 3) * max(1.0, abs(at))
+    step = positive_number("step", step)
+    fine, coarse = (_difference(family, at, h, centre.shape) for h in (step, 2 * step))
+    speed = float(torch.linalg.vector_norm(fine))
+    if speed == 0:
+        raise ArgumentError(f"the family does not move at {at} with step {step}; widen the step")
+    error = float(torch.linalg.vector_norm(fine - coarse)) / speed
+    return FamilyTangent(fine / speed, speed, error)
+
+
+def _difference(
+    family: Callable[[float], Array], at: float, step: float, shape: torch.Size
+) -> Tensor:
+    ahead, behind = (_family_value(family, at + h).double() for h in (step, -step))
+    if ahead.shape != shape or behind.shape != shape:
+        raise ArgumentError(
+            f"the family has shapes {tuple(shape)}, {tuple(ahead.shape)}, {tuple(behind.shape)} "
+            "beside each other; keep one"
+        )
+    return (ahead - behind) / (2 * step)
+
+
+def _family_value(family: Callable[[float], Array], at: float) -> Tensor:
+    with torch.no_grad():
+        return real_tensor(f"family({at})", family(at))
+
+
+def _right_basis(basis: SVDResult | Array) -> Tensor:
+    if isinstance(basis, SVDResult):
+        if basis.s.ndim > 1:
+            raise ArgumentError("a batch has a basis for each matrix; take result.of(i)")
+        basis = singular_space(basis, basis.s.shape[-1])
+    return orthonormal_basis(basis)
+
+
+def _unit(tangents: Array) -> Tensor:
+    """Return tangents as float64 columns of length 1."""
+    wide = real_tensor("tangents", tangents).double()
+    if wide.ndim not in (1, 2):
+        raise ArgumentError(
+            f"tangents have shape {tuple(wide.shape)}; give one (n,) or several as columns (n, T)"
+        )
+    largest = wide.abs().amax(dim=0)
+    if (largest == 0).any():
+        which = f" {int((largest == 0).nonzero()[0])}" if wide.ndim == 2 else ""
+        raise ArgumentError(f"tangent{which} is 0 and has no direction; leave it out")
+    wide = wide / largest  # squares of tiny entries would vanish
+    lengths: Tensor = torch.linalg.vector_norm(wide, dim=0)
+    return wide / lengths

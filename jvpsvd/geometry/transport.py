@@ -1,0 +1,200 @@
+"""Frames carried along a path of subspaces, and what is left of them after a loop.
+
+Two singular spaces may overlap well while their vectors are mixed, because a basis of a space is
+arbitrary. Parallel transport takes the frame at one point to the next without turning it inside
+the space more than the space itself turns; in a global coordinate system it comes back unturned
+from every loop (no holonomy), and stays what it was in the space around.
+
+Both ways start from the projection QQ'F of a frame F onto the next space. "polar" takes the
+nearest orthonormal frame, Q times the polar factor of Q'F: it does not depend on the order or
+choice of the vectors, undoes itself on the way back, and on a sphere is the exact transport along
+great circles. "project" reorthonormalises by Gram–Schmidt: it keeps the first vector as well as it
+can, and differs from the other by O(h²) for a step of angle h, O(h) on a path.
+
+The limit of fine steps is the Levi-Civita transport where spaces are tangent spaces (M. do Carmo,
+"Differential geometry of curves and surfaces", section 4.4); for spaces at large it is that of the
+Grassmannian's tautological bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.geometry.coordinates import Spaces, mean_overlap
+from jvpsvd.geometry.dimension import Array
+from jvpsvd.geometry.tangents import gram_schmidt, orthonormal_basis
+from jvpsvd.svd.dense import dense_svd
+
+Method = Literal["polar", "project"]
+
+# Cosine below which a direction counts as orthogonal to the next space, and is lost.
+_LOST = 1e-6
+
+
+@dataclass(frozen=True)
+class Transport:
+    """A frame of f orthonormal vectors at each of P points of a path."""
+
+    end: Tensor
+    """(n, f) the frame at the last point, float64."""
+    start: Tensor
+    """(n, f) the frame at the first point."""
+    step_cosines: Tensor
+    """(P, f) cosines between the frame's span and the next space, descending: how much of the frame
+    each projection kept. Small ones mean that the path is too coarse. Row 0 is of the given frame
+    and the first space, all 1 if it lies inside."""
+    start_cosines: Tensor
+    """(P, f) cosine of each vector with itself at the first point; all 1 for a constant frame."""
+
+
+@dataclass(frozen=True)
+class Holonomy:
+    """What a loop does to the frame at its start."""
+
+    matrix: Tensor
+    """(d, d) orthogonal H: the basis Q₀ of the first space comes back as Q₀ H, float64."""
+    angles: Tensor
+    """(d,) rotation angles |arg| of the eigenvalues of H, radians, descending; all 0 for H = I."""
+    reverses: bool
+    """Whether det H = −1: the loop reverses orientation, as round a Möbius band."""
+    least_cosine: float
+    """Smallest cosine met between a space and the next; far from 1 the path is too coarse."""
+
+
+def transport(spaces: Spaces, frame: Array | None = None, *, method: Method = "polar") -> Transport:
+    """Carry a frame along a path of spaces.
+
+    Args:
+        spaces: P bases (n, d) along the path, or a (P, n, d) tensor; d may differ from point to
+            point. They are orthonormalised one at a time.
+        frame: f independent vectors as columns (n, f), f ≤ d, orthonormalised and projected onto
+            the first space; None: the basis of that.
+        method: "polar" or "project"; see the module.
+
+    Raises:
+        ArgumentError: If a basis is dependent or in another space, or if a direction of the frame
+            is orthogonal to the next space, where transport is not defined.
+
+    >>> e1, e2, e3 = torch.eye(3).split(1, dim=1)
+    >>> plane = lambda t: torch.cat([e1 * (1 - t) + e3 * t, e2], dim=1)
+    >>> transport([plane(t / 8) for t in range(9)]).end.round().abs()
+    tensor([[0., 0.],
+            [0., 1.],
+            [1., 0.]], dtype=torch.float64)
+    """
+    _check_method(method)
+    path = _along(spaces)
+    first = next(path)
+    given = first if frame is None else orthonormal_basis(frame, "frame").to(first.device)
+    if len(given) != len(first):
+        raise ArgumentError(f"the frame lives in R^{len(given)}, the spaces in R^{len(first)}")
+    start, kept = _carried(given, first, method, 0)
+    current = start
+    kept_cosines, own_cosines = [kept], [_own_cosines(start, start)]
+    for i, basis in enumerate(path, start=1):
+        current, kept = _carried(current, basis, method, i)
+        kept_cosines.append(kept)
+        own_cosines.append(_own_cosines(start, current))
+    return Transport(
+        end=current,
+        start=start,
+        step_cosines=torch.stack(kept_cosines),
+        start_cosines=torch.stack(own_cosines),
+    )
+
+
+def holonomy(spaces: Spaces, *, method: Method = "polar") -> Holonomy:
+    """Carry the basis of the first space along a closed path, back to that space.
+
+    The last space is followed by the first, which need not be repeated. A discrete path stands for
+    a smooth one: on a sphere, with "polar", for the polygon of great circles through its points,
+    so that the angle is the area inside it over the squared radius.
+
+    Another starting point, or another basis, gives a similar matrix and the same angles.
+
+    Args:
+        spaces: P bases (n, d) along the loop, or a (P, n, d) tensor; the first of them has the
+            smallest d.
+        method: "polar" or "project"; see the module.
+
+    Raises:
+        ArgumentError: As `transport` does.
+
+    >>> holonomy([torch.eye(4)[:, :2]] * 3).angles
+    tensor([0., 0.], dtype=torch.float64)
+    """
+    loop = [*spaces, spaces[0]] if len(spaces) else spaces
+    carried = transport(loop, method=method)
+    matrix = carried.start.mT @ carried.end
+    angles = torch.linalg.eigvals(matrix).angle().abs().sort(descending=True)[0]
+    return Holonomy(
+        matrix=matrix,
+        angles=angles,
+        reverses=bool(torch.linalg.det(matrix) < 0),
+        least_cosine=float(carried.step_cosines.min()),
+    )
+
+
+def overlap_decay(spaces: Spaces) -> Tensor:
+    """Return (P,) `mean_overlap` of the first space with the one at each point, float64; first 1.
+
+    Raises:
+        ArgumentError: If a basis is dependent or in another space than the first.
+
+    >>> overlap_decay(torch.eye(2)[:, :, None])
+    tensor([1., 0.], dtype=torch.float64)
+    """
+    path = _along(spaces)
+    first = next(path)
+    others = [mean_overlap(first, basis).to(first.device) for basis in path]
+    return torch.stack([first.new_ones(()), *others])
+
+
+def _along(spaces: Spaces) -> Iterator[Tensor]:
+    """Yield an orthonormal basis of each space in turn, on the device of the first."""
+    if isinstance(spaces, Tensor) and spaces.ndim != 3:
+        raise ArgumentError(f"spaces have shape {tuple(spaces.shape)}; give P bases, (P, n, d)")
+    if len(spaces) == 0:
+        raise ArgumentError("no spaces were given; give a basis (n, d) at each point of the path")
+    first = orthonormal_basis(spaces[0], "space 0")
+    yield first
+    for i in range(1, len(spaces)):
+        basis = orthonormal_basis(spaces[i], f"space {i}")
+        if len(basis) != len(first):
+            raise ArgumentError(
+                f"space {i} lives in R^{len(basis)}, the first in R^{len(first)}; "
+                "take a path through one layer"
+            )
+        yield basis.to(first.device)
+
+
+def _carried(frame: Tensor, basis: Tensor, method: Method, place: int) -> tuple[Tensor, Tensor]:
+    """Return the frame in the span of the basis, and the cosines between the two spans."""
+    if frame.shape[1] > basis.shape[1]:
+        raise ArgumentError(
+            f"a frame of {frame.shape[1]} vectors does not fit into space {place}, of dimension "
+            f"{basis.shape[1]}; carry fewer vectors"
+        )
+    inner = basis.mT @ frame
+    X, cosines, Yh = dense_svd(inner)
+    if cosines[-1] < _LOST:
+        raise ArgumentError(
+            f"a direction of the frame is orthogonal to space {place}; take a finer path"
+        )
+    turned = X @ Yh if method == "polar" else gram_schmidt(inner)[0]
+    return basis @ turned, cosines.clamp_max(1.0)
+
+
+def _own_cosines(start: Tensor, frame: Tensor) -> Tensor:
+    return (start * frame).sum(dim=0).clamp(-1.0, 1.0)
+
+
+def _check_method(method: Method) -> None:
+    if method not in ("polar", "project"):
+        raise ArgumentError(f"method={method!r} must be 'polar' or 'project'")
