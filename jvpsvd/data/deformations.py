@@ -1,7 +1,7 @@
 """Tangents of the continuous deformations of an image: what a small change of each does to it.
 
 An image I moved along a vector field ξ changes by ∂I/∂ε = −ξ · ∇I (Simard, LeCun, Denker &
-Victorri, 1998). The gradient is that of the image blurred a little, since pixels have no derivative.
+Victorri, 1998). The gradient is that of the image blurred a little: pixels have no derivative.
 """
 
 from __future__ import annotations

@@ -336,5 +336,5 @@ def _from_array(name: str, values: Any) -> Tensor:
     try:
         # A copy: torch takes no memory that runs backwards, and warns of what is read-only.
         return torch.from_numpy(np.array(values, order="C"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # of torch: a list with gradients
         raise ArgumentError(f"{name} is no array of real numbers: {error}") from None

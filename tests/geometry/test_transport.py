@@ -113,8 +113,7 @@ def test_one_plane_has_no_holonomy_whatever_its_bases(dtype, method):
     found = holonomy(spaces, method=method)
     near = 100 * torch.finfo(dtype).eps
     assert (found.matrix - torch.eye(3)).abs().max() <= near
-    assert found.angles.max() <= near
-    assert found.least_cosine >= 1 - near
+    assert max(float(found.angles.max()), 1 - found.least_cosine) <= near
 
 
 def test_a_cylinder_is_flat():
@@ -194,8 +193,7 @@ def test_frames_stay_orthonormal_and_inside(method):
     path = wandering(3, 3)
     frame = transport(path, path[0][:, :2], method=method).end
     torch.testing.assert_close(frame.mT @ frame, torch.eye(2, dtype=torch.float64))
-    Q = torch.linalg.qr(path[-1])[0]
-    torch.testing.assert_close(Q @ (Q.mT @ frame), frame)
+    torch.testing.assert_close(path[-1] @ torch.linalg.lstsq(path[-1], frame)[0], frame)
 
 
 def test_project_keeps_the_first_vector_as_well_as_it_can():
@@ -216,8 +214,8 @@ def test_the_polar_frame_turns_with_the_frame():
 
 
 def test_a_frame_outside_the_first_space_is_projected_onto_it():
-    tilted = torch.stack([X * math.cos(0.3) + Z * math.sin(0.3)], dim=1)
-    carried = transport([torch.stack([X, Y], dim=1)], tilted)
+    tilted = X * math.cos(0.3) + Z * math.sin(0.3)
+    carried = transport([torch.stack([X, Y], dim=1)], tilted[:, None])
     torch.testing.assert_close(carried.start, X[:, None])
     assert float(carried.step_cosines) == pytest.approx(math.cos(0.3))
 
