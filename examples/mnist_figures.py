@@ -147,7 +147,7 @@ def coordinates(numbers: dict[str, Any]) -> Figure:
         axes.set(xticks=place, xticklabels=list(layers), ylim=(0, 1.02), title=state)
     grid[0].set_ylabel(f"mean overlap of top {numbers['dimension']} spaces")
     figure.legend(
-        *grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=7.5
+        *grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7.5
     )
     return figure
 
