@@ -209,26 +209,6 @@ def summary(numbers):
             )
 
 
-VERDICT = """
-What the full run showed when this was written (not computed here)
-  works      Denoiser: its Jacobian comes close to the projection on the tangent space. Up to noise 0.1
-             the tangents are found within about 10°, of the glyphs within 25°; from noise 0.03 on mostly
-             better than PCA of neighbours does. The count σ ≥ σ₁/2 is d on all five up to 0.03.
-  with care  Without noise PCA of neighbours is better. The angle needs training: 5 epochs are not
-             enough. It needs a corruption about as large as the bends, too: with 0.1 in place of
-             0.3 the network learned the flat space around a torus or sphere, curvature included.
-             Sphere and Swiss roll keep one direction too many at noise 0.1. At noise 0.3 angles
-             are 18° to 50° and every estimate but the gap fails.
-  fails      σ ≥ 1, the paper's count: tangents of a denoiser end just below 1, so it counts 0 to 2.
-             Participation ratio and entropy from noise 0.1 on: they add up the noise floor.
-  fails      Autoencoder with a bottleneck wider than d: every estimate gives the bottleneck, 8. It
-             keeps what is off the manifold as well, and longer training makes it worse.
-  fails      Classifier: it sees classes − 1 directions, the contrast between classes, and mostly
-             shrinks tangents (gain below 1, 0.2 to 0.4 on subspace, torus, sphere). Angles are those of
-             random directions; its steep spectrum says nothing of the manifold's dimension.
-"""
-
-
 def draw(numbers, base):
     """Draw spectra, angles against epochs and angles against noise; save PNG and SVG."""
     import matplotlib as mpl
