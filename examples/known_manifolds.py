@@ -289,7 +289,7 @@ def main():
         numbers["seconds"] = time.perf_counter() - began
         given.out.write_text(json.dumps(numbers, indent=1))
     numbers = json.loads(given.out.read_text())
-    print("", *summary(numbers), VERDICT, sep="\n")
+    print("", *summary(numbers), sep="\n")
     draw(numbers, given.out)
 
 
