@@ -278,7 +278,7 @@ def draw(numbers, base):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two noises, 30 epochs")
+    parser.add_argument("--quick", action="store_true", help="two noises, 40 epochs")
     parser.add_argument("--out", type=Path, default=Path("known-manifolds.json"))
     parser.add_argument("--redraw", action="store_true", help="only draw, from the file --out")
     given = parser.parse_args()
