@@ -1,4 +1,4 @@
-"""`svds` against its floor, against ARPACK, and a batch against one solve after another.
+"""`svds` against its floor and ARPACK, a batch against one solve after another, and its blocks.
 
     python -m benchmarks.solver [-k 500] [--tol 1e-4] [--skip-arpack] [--json FILE]
 
@@ -246,6 +246,29 @@ def warm_starts(report: dict[str, Any]) -> None:
         report[f"warm start, {name}"] = {"cold": spent[0], "warm": spent[1]}
 
 
+def blocks(tol: float, report: dict[str, Any]) -> None:
+    print(f"\nBlocks, products and seconds, tol = {tol:g}, method golub-kahan")
+    for depth in TARGETS:
+        J = jacobian(depth)
+        for k in (1, 5, 20, 50, 128):
+            told = []
+            for block in (2, 4, 8, 16):
+                result = svds(
+                    J, k, tol=tol, method="golub-kahan", block_size=block, on_unconverged="ignore"
+                )
+                told.append((result.products.total, result.seconds))
+            chosen = svds(J, k, tol=tol, method="golub-kahan", on_unconverged="ignore").plan
+            text = ", ".join(
+                f"{block}: {count} {spent:.1f} s"
+                for block, (count, spent) in zip((2, 4, 8, 16), told, strict=True)
+            )
+            print(
+                f"  {depth:10} k = {k:3}  {text}; planned {chosen.block_size}, "
+                f"{chosen.predicted_products} products"
+            )
+            report[f"blocks, {depth}, k = {k}"] = told
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-k", type=int, default=500)
@@ -257,6 +280,7 @@ def main() -> None:
     report: dict[str, Any] = {}
     batches(arguments.tol, report)
     warm_starts(report)
+    blocks(arguments.tol, report)
     depths(arguments.k, arguments.tol, report)
     if not arguments.skip_arpack:
         arpack(arguments.k, arguments.tol, report)

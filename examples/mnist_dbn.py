@@ -30,7 +30,6 @@ from mnist_measure import (
     localisation,
     observed,
     overlaps,
-    participation,
     rotated_path,
     single_spectra,
     straight_path,
@@ -39,6 +38,7 @@ from torch import nn
 
 from jvpsvd.data.deformations import DEFORMATIONS
 from jvpsvd.data.mnist import Digits, mnist, small_mnist
+from jvpsvd.geometry import participation_ratio
 from jvpsvd.networks.boltzmann import ContrastiveDivergence, Epoch
 from jvpsvd.networks.dbn import (
     BackPropagation,
@@ -102,7 +102,7 @@ def train(digits: tuple[Digits, Digits], epochs: tuple[int, int], out: Path) -> 
 
 def spectrum(s: np.ndarray) -> dict[str, Any]:
     counts = (s >= 1).sum(1)
-    share = participation(s)
+    share = participation_ratio(s)
     return {
         "mean": s.mean(0).tolist(),
         "std": s.std(0).tolist(),

@@ -11,10 +11,10 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from jvpsvd import JacobianOperator, svds
+from jvpsvd import JacobianOperator, SVDResult, svds
 from jvpsvd.data.deformations import DEFORMATIONS, deformation_tangents
 from jvpsvd.data.mnist import SIDE, Digits
-from jvpsvd.geometry import mean_overlap, pairwise_overlaps, transport
+from jvpsvd.geometry import energy_shares, mean_overlap, pairwise_overlaps, pca_basis, transport
 
 TOGETHER = 10
 KEPT = 20
@@ -74,7 +74,7 @@ def triplets(part: nn.Sequential, points: Tensor, *, vectors: bool) -> Iterator[
 def observed(part: nn.Sequential, digits: Digits) -> Observed:
     """Return what the Jacobian from the input to the end of a part says at every digit."""
     images = digits.images
-    tangents = _unit(deformation_tangents(images))
+    tangents = deformation_tangents(images)
     generator = torch.Generator().manual_seed(0)
     random = torch.randn(len(images), CONTROLS, images.shape[1], generator=generator)
     s, shares, controls, U, V = [], [], [], [], []
@@ -83,8 +83,8 @@ def observed(part: nn.Sequential, digits: Digits) -> Observed:
         here = slice(start, start + len(result.s))
         start = here.stop
         s.append(result.s)
-        shares.append(_shares(result.Vh, tangents[here]))
-        controls.append(_shares(result.Vh, _unit(random[here])))
+        shares.append(_shares(result, tangents[here]))
+        controls.append(_shares(result, random[here]))
         U.append(result.U[..., :KEPT])
         V.append(result.Vh[..., :KEPT, :].mT)
     return Observed(
@@ -105,17 +105,15 @@ def single_spectra(network: nn.Sequential, digits: Digits) -> dict[str, np.ndarr
 
 def class_pca_shares(train: Digits, digits: Digits) -> np.ndarray:
     """Return the share of each tangent's energy in the top d principal axes of its class."""
-    tangents = _unit(deformation_tangents(digits.images))
+    tangents = deformation_tangents(digits.images)
     shares = torch.zeros(len(digits), len(DEFORMATIONS), digits.images.shape[1])
     for label in digits.labels.unique():
-        images = train.images[train.labels == label][:1500]
-        axes = torch.linalg.svd(images - images.mean(0), full_matrices=False)[2]
-        mine = (digits.labels == label).nonzero().flatten()
-        curves = _shares(axes.expand(len(mine), *axes.shape), tangents[mine])
-        # Beyond the rank of the sample nothing is added.
-        shares[mine] = torch.nn.functional.pad(
-            curves, (0, shares.shape[-1] - curves.shape[-1]), mode="replicate"
-        )
+        axes = pca_basis(train.images[train.labels == label][:1500])
+        for place in (digits.labels == label).nonzero().flatten():
+            curves = energy_shares(tangents[place].T, axes).T
+            # Beyond the rank of the sample nothing is added.
+            shares[place, :, : curves.shape[1]] = curves.float()
+            shares[place, :, curves.shape[1] :] = curves[:, -1:].float()
     return shares.numpy()
 
 
@@ -163,25 +161,12 @@ def straight_path(first: Tensor, last: Tensor, count: int) -> Tensor:
     return (1 - share) * first + share * last
 
 
-def participation(s: np.ndarray) -> np.ndarray:
-    """Return (Σ s²)² / Σ s⁴ of each spectrum."""
-    squares = np.square(s.astype(np.float64))
-    return squares.sum(-1) ** 2 / np.square(squares).sum(-1)
-
-
 def localisation(V: Tensor) -> float:
     """Return the mean share of pixels that a vector lives on, 1 / (n Σ v⁴)."""
     fourth = (V.double() ** 4).sum(-2)
     return float((1 / (fourth * V.shape[-2])).mean())
 
 
-def _shares(Vh: Tensor, directions: Tensor) -> Tensor:
-    """Return the cumulated squares of unit directions (B, t, n) along rows of Vh (B, k, n)."""
-    return ((directions @ Vh.mT) ** 2).cumsum(-1)
-
-
-def _unit(directions: Tensor) -> Tensor:
-    lengths = directions.norm(dim=-1, keepdim=True)
-    if not bool((lengths > 0).all()):
-        raise SystemExit("a digit has no tangent: it is blank")
-    return directions / lengths
+def _shares(result: SVDResult, directions: Tensor) -> Tensor:
+    """Return the shares of directions (B, t, n) in the top d right vectors of each digit."""
+    return torch.stack([energy_shares(each.T, result.of(i)).T for i, each in enumerate(directions)])

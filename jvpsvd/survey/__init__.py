@@ -14,7 +14,8 @@
 >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh()).eval()
 >>> model = Model("mine", net, PhotoInput(size=8, resize=8), weights_sha256(net))
 >>> spec = survey.Spec(shards=shards, model=model, layers=["0", "output"], k=6, out=root / "run")
->>> outcome = survey.run(spec)
+>>> survey.run(spec).computed, survey.run(spec).skipped
+(1, 1)
 >>> results = survey.open(root / "run")
 >>> results.table()["status"].to_pylist()
 ['ok', 'ok']

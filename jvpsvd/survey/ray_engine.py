@@ -143,7 +143,9 @@ class _Pool:
                 return  # nothing is left
             refs = [*self.busy, *self.starting]
             done, _ = self.ray.wait(refs, num_returns=1, timeout=_WAIT_SECONDS)
-            if not (self.busy or done) and time.monotonic() - waited > _PATIENCE_SECONDS:
+            if self.busy or done:
+                waited = time.monotonic()
+            elif time.monotonic() - waited > _PATIENCE_SECONDS:
                 logger.warning("waiting for a worker: the cluster has no room for one")
                 waited = time.monotonic()
             for ref in done:

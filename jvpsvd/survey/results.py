@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from safetensors.torch import load_file
 
 from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.survey.rows import SCHEMA
 from jvpsvd.survey.store import Store, open_store
-from jvpsvd.survey.task import tasks
+from jvpsvd.survey.task import places
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -80,15 +81,11 @@ class Results:
         if depth is None:
             raise ArgumentError(f"no depth '{layer}' in this run; it has {', '.join(self.layers)}")
         table = self.table()
-        good = pa.compute.and_(
-            pa.compute.equal(table["layer"], layer), pa.compute.equal(table["status"], "ok")
-        )
+        good = pc.and_(pc.equal(table["layer"], layer), pc.equal(table["status"], "ok"))
         table = table.filter(good)
         k = self.store.identity.k
         lists = (table["s"], table["residuals"])
-        if any(
-            length != k for one in lists for length in pa.compute.list_value_length(one).to_pylist()
-        ):
+        if any(length != k for one in lists for length in pc.list_value_length(one).to_pylist()):
             raise RunError(f"{self.store.folder} holds rows of another k; see 'jvpsvd verify'")
         s, residuals = (
             one.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, k)
@@ -122,11 +119,7 @@ class Results:
     @cached_property
     def _places(self) -> dict[tuple[str, str], tuple[str, int]]:
         """Task of every sample, and its place there; the manifest of a run does not change."""
-        return {
-            (sample.shard, sample.key): (task.id, place)
-            for task in tasks(self.store.identity, self.store.samples())
-            for place, sample in enumerate(task.samples)
-        }
+        return places(self.store.identity, self.store.samples())
 
     @property
     def _inputs(self) -> int:

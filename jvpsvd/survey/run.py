@@ -61,23 +61,7 @@ def run(spec: Spec, watch: Watch = unwatched) -> Outcome:
         RunError: If the folder holds another run or something else.
         ShardError: If the shards hold no sample.
 
-    >>> import tempfile
-    >>> from PIL import Image
-    >>> from torch import nn
-    >>> from jvpsvd.data import pack, photos_by_class
-    >>> from jvpsvd.networks import Model, PhotoInput, weights_sha256
-    >>> root = Path(tempfile.mkdtemp())
-    >>> (root / "photos" / "cat").mkdir(parents=True)
-    >>> Image.new("RGB", (32, 32), "teal").save(root / "photos" / "cat" / "one.png")
-    >>> shards = pack(photos_by_class(root / "photos"), root / "shards")
-    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh()).eval()
-    >>> model = Model("mine", net, PhotoInput(size=8, resize=8), weights_sha256(net))
-    >>> spec = Spec(shards=shards, model=model, layers=["0", "output"], k=6, out=root / "run")
-    >>> outcome = run(spec)
-    >>> outcome.computed, outcome.results.spectra("output").s.shape
-    (1, (1, 6))
-    >>> run(spec).skipped
-    1
+    An example is that of `jvpsvd.survey`.
     """
     prepared = prepare(spec)
     store = create_or_continue(Path(spec.out), prepared.identity, prepared.depths)
@@ -87,14 +71,7 @@ def run(spec: Spec, watch: Watch = unwatched) -> Outcome:
 
 def _continued(spec: Spec, prepared: Prepared, store: Store, watch: Watch) -> Outcome:
     identity, shards = prepared.identity, prepared.shards
-    # One process lists the samples, and the others of the same run wait for it.
-    with FileLock(store.folder / "manifest.lock"):
-        if not store.has_manifest:
-
-            def report_shards(done: int) -> None:
-                watch(Look(shards=done, all_shards=len(shards)))
-
-            store.write_manifest(list_samples(identity, shards, report_shards))
+    _list(store, shards, watch)
     compact(store)
     every = tasks(identity, store.samples())
     mine = share_of(every, spec.share)
@@ -137,6 +114,17 @@ def _continued(spec: Spec, prepared: Prepared, store: Store, watch: Watch) -> Ou
     failures = sum(status != "ok" for status in statuses)
     note("ended", computed=count - skipped, failures=failures)
     return Outcome(store, count - skipped, skipped, failures)
+
+
+def _list(store: Store, shards: Sequence[Shard], watch: Watch) -> None:
+    """Write the manifest; one process lists the samples, and others of the same run wait for it."""
+
+    def report(done: int) -> None:
+        watch(Look(shards=done, all_shards=len(shards)))
+
+    with FileLock(store.folder / "manifest.lock"):
+        if not store.has_manifest:
+            store.write_manifest(list_samples(store.identity, shards, report))
 
 
 def _observed(

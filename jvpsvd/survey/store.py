@@ -9,7 +9,6 @@ exist is finished.
 from __future__ import annotations
 
 import json
-import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,8 +21,7 @@ import numpy
 import pyarrow as pa
 import scipy
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from jvpsvd.data import Sample
 from jvpsvd.errors import ArgumentError, RunError
@@ -147,15 +145,12 @@ class Store:
         )
 
     def scan(self) -> Iterator[tuple[list[Row], list[str]]]:
-        """Yield rows that can be read, and a line for each thing that cannot or is gone."""
+        """Yield the rows that can be read, some tasks at a time, and a line for what cannot."""
         for file in self._pieces():
             try:
-                rows = from_table(self._table(file))
+                yield from_table(self._table(file)), []
             except RunError as error:
                 yield [], [f"unreadable: {error}"]
-                continue
-            faults = ((row, self._vector_fault(file.stem, i, row)) for i, row in enumerate(rows))
-            yield rows, [f"{fault}: {r.shard} {r.key} {r.layer}" for r, fault in faults if fault]
 
     def _pieces(self) -> list[Path]:
         """Return files that together hold every row once."""
@@ -203,27 +198,6 @@ class Store:
             kind in PASSING or self._lacks_vectors(file.stem, place, kind)
             for place, kind in enumerate(status)
         )
-
-    def _vector_fault(self, task: str, place: int, row: Row) -> str:
-        """Return what is wrong with the vectors of a row, read back from the disk, or nothing."""
-        if not self.identity.vectors or row.status != "ok":
-            return ""
-        file = self.vectors(task, place)
-        if not file.exists():
-            return "no vectors"
-        try:
-            found = load_file(file)
-        except (OSError, SafetensorError):
-            return "unreadable vectors"
-        depth = next(depth for depth in self.depths if depth.name == row.layer)
-        n = math.prod(self.identity.photo_input.shape)
-        expected = {"U": (depth.numel, row.k), "s": (row.k,), "Vh": (row.k, n)}
-        if {name: tuple(tensor.shape) for name, tensor in found.items()} != expected:
-            return "vectors of another shape"
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in found.values()):
-            return "vectors that are not finite"
-        same = torch.equal(found["s"].double(), torch.tensor(row.s, dtype=torch.float64))
-        return "" if same else "vectors of other values"
 
     def _lacks_vectors(self, task: str, place: int, status: str) -> bool:
         return self.identity.vectors and status == "ok" and not self.vectors(task, place).exists()

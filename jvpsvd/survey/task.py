@@ -52,6 +52,15 @@ def tasks(identity: Identity, samples: Sequence[Sample]) -> list[Task]:
     return [Task(_id(numbers, part), part) for part in parts]
 
 
+def places(identity: Identity, samples: Sequence[Sample]) -> dict[tuple[str, str], tuple[str, int]]:
+    """Return the task of every sample, given by shard and key, and its place among the task's."""
+    return {
+        (sample.shard, sample.key): (task.id, place)
+        for task in tasks(identity, samples)
+        for place, sample in enumerate(task.samples)
+    }
+
+
 def share_of(everything: Sequence[Task], share: tuple[int, int]) -> list[Task]:
     """Return part i of n of the tasks; the parts are disjoint and together everything.
 
