@@ -30,6 +30,7 @@ _URL = re.compile(r"([a-z][a-z0-9+.-]*):(?!\\)")
 _AT_ONCE = 16
 # Seconds between tries: servers that are busy for a moment should not cost a shard.
 _PAUSES = (0.2, 1.0, 3.0)
+_GONE = (404, 410)
 
 T = TypeVar("T")
 
@@ -115,13 +116,18 @@ def _tried(work: Callable[[], T]) -> T:
     while True:
         try:
             return work()
-        except FileNotFoundError:
-            raise
         except Exception as error:  # of aiohttp, botocore, …
+            # fsspec says "not found" of a busy server too; the answer's status stands behind it.
+            status = getattr(error, "status", getattr(error.__cause__, "status", None))
+            if isinstance(error, FileNotFoundError) and status in (None, *_GONE):
+                raise
+            if status in _GONE:
+                raise FileNotFoundError(f"not found (status {status})") from error
             pause = next(pauses, None)
             if pause is None:
-                first = (str(error).strip() or "no message").splitlines()[0]
-                raise OSError(f"{type(error).__name__}: {first}") from error
+                cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
+                first = (str(cause).strip() or "no message").splitlines()[0]
+                raise OSError(f"{type(cause).__name__}: {first}") from error
             time.sleep(pause)
 
 

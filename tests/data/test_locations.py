@@ -46,15 +46,16 @@ class Ranges(WholeFiles):
 
 
 class Moody(Ranges):
-    """Answers every third request with an error, and cuts every fourth answer short."""
+    """Answers each file's first request with an error, cuts the next short; later ones too."""
 
-    asked = itertools.count(1)
+    busy = (1, 11)
+    cut = (2, 12)
 
     def do_GET(self):
-        number = next(self.asked)
-        if number % 3 == 0:
+        number = self.server.asked.setdefault(self.path, itertools.count(1)).__next__()
+        if number in self.busy:
             self.send_error(503)
-        elif number % 4 == 0:
+        elif number in self.cut:
             self.send_response(206)
             self.send_header("Content-Length", "1000000")
             self.end_headers()
@@ -73,6 +74,7 @@ def served(request, tmp_path):
         write_tar(tmp_path / f"part-{i}.tar", members)
     handler = functools.partial(request.param, directory=str(tmp_path))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.asked = {}
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -96,6 +98,33 @@ def test_hole_in_a_remote_range_is_an_error_of_that_shard(served):
     assert fingerprints([there, gone])[1] == UNREADABLE
     assert walk(there)
     with pytest.raises(ShardError, match=r"part-2.tar cannot be read") as error:
+        walk(gone)
+    assert isinstance(error.value.__cause__, FileNotFoundError)
+
+
+class Busy(Ranges):
+    """Answers the first requests of each kind and file with an error."""
+
+    def refused(self):
+        number = next(self.server.asked.setdefault((self.command, self.path), itertools.count(1)))
+        if number <= 2:
+            self.send_error(503)
+        return number <= 2
+
+    def do_GET(self):
+        if not self.refused():
+            super().do_GET()
+
+    def do_HEAD(self):
+        if not self.refused():
+            super().do_HEAD()
+
+
+@pytest.mark.parametrize("served", [Busy], indirect=True)
+def test_busy_server_is_not_a_missing_shard(served):
+    there, gone = find_shards(f"{served}/part-{{1..2}}.tar")
+    assert len(walk(there)) == 3
+    with pytest.raises(ShardError) as error:
         walk(gone)
     assert isinstance(error.value.__cause__, FileNotFoundError)
 
