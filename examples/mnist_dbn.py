@@ -66,13 +66,20 @@ def train(digits: tuple[Digits, Digits], epochs: tuple[int, int], out: Path) -> 
     began = time.perf_counter()
 
     def watch(epoch: Epoch) -> None:
-        history.append([epoch.stage, epoch.number, epoch.error])
+        history.append([epoch.stage, epoch.number, epoch.error, epoch.test_error])
         if epoch.number in (1, epoch.epochs) or epoch.number % 10 == 0:
             where = f"{epoch.stage}: epoch {epoch.number}/{epoch.epochs}"
-            print(f"{where}, error {epoch.error:.4f}, {time.perf_counter() - began:.0f} s")
+            wrong = epoch.test_error
+            told = "" if wrong is None else f", test error {100 * wrong:.2f} %"
+            print(f"{where}, error {epoch.error:.4f}{told}, {time.perf_counter() - began:.0f} s")
 
+    held_out = test.images, test.labels
     net = pre_train(
-        training.images, training.labels, config=ContrastiveDivergence(epochs[0]), watch=watch
+        training.images,
+        training.labels,
+        config=ContrastiveDivergence(epochs[0]),
+        held_out=held_out,
+        watch=watch,
     )
     generative = error_rate(net.classify(test.images), test.labels)
     print(f"test error of the belief net by free energy: {100 * generative:.2f} %")
@@ -81,6 +88,7 @@ def train(digits: tuple[Digits, Digits], epochs: tuple[int, int], out: Path) -> 
         training.images,
         training.labels,
         BackPropagation(epochs[1]),
+        held_out=held_out,
         watch=watch,
     )
     with torch.no_grad():

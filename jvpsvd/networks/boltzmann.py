@@ -69,6 +69,8 @@ class Epoch:
     epochs: int
     error: float
     """Mean squared reconstruction error per unit, or cross-entropy when fine-tuning."""
+    test_error: float | None = None
+    """Share of held-out labels that are wrong by now, where some were given."""
 
 
 Watch = Callable[[Epoch], None]
@@ -83,6 +85,7 @@ def train_machine(
     labels: int = 0,
     stage: str = "layer",
     watch: Watch = lambda epoch: None,
+    examine: Callable[[BoltzmannMachine], float] | None = None,
 ) -> BoltzmannMachine:
     """Train a machine on data in [0, 1] by contrastive divergence.
 
@@ -94,6 +97,7 @@ def train_machine(
         labels: How many trailing visible units are one group of softmax units.
         stage: What an `Epoch` is called.
         watch: Called after each epoch.
+        examine: Gives the test error that an `Epoch` tells.
 
     Raises:
         ArgumentError: If data or sizes cannot be used.
@@ -125,7 +129,8 @@ def train_machine(
             for value, slope, move in zip((W, b, c), slopes, moving, strict=True):
                 move.mul_(momentum).add_(slope, alpha=config.rate)
                 value.add_(move)
-        watch(Epoch(stage, number, config.epochs, total / len(data)))
+        wrong = None if examine is None else examine(BoltzmannMachine(W, b, c, gain))
+        watch(Epoch(stage, number, config.epochs, total / len(data), wrong))
     return BoltzmannMachine(W, b, c, gain)
 
 

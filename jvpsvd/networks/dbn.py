@@ -6,7 +6,7 @@ Hinton, Osindero & Teh (2006); Hinton & Salakhutdinov (2006).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from jvpsvd.networks.boltzmann import (
     shuffled,
     train_machine,
 )
+
+Labelled = tuple[Tensor, Tensor]
+"""Images (N, pixels) and their labels (N,)."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def pre_train(
     config: ContrastiveDivergence | None = None,
     *,
     gain: float = 1.0,
+    held_out: Labelled | None = None,
     watch: Watch = lambda epoch: None,
 ) -> BeliefNet:
     """Train a belief net greedily, layer by layer; the last layer sees the labels as well.
@@ -122,6 +126,7 @@ def pre_train(
         sizes: Units of each layer above the input.
         config: Of every layer.
         gain: g of the logistic units.
+        held_out: Images and labels that no training sees; the last layer's epochs tell their error.
         watch: Called after each epoch.
 
     Raises:
@@ -145,11 +150,28 @@ def pre_train(
             labels=classes if last else 0,
             stage=f"layer {place + 1}",
             watch=watch,
+            examine=_examination(machines, classes, held_out) if last else None,
         )
         machines.append(machine)
         if not last:
             data = machine.up(data)
     return BeliefNet(tuple(machines), classes)
+
+
+def _examination(
+    below: Sequence[BoltzmannMachine], classes: int, held_out: Labelled | None
+) -> Callable[[BoltzmannMachine], float] | None:
+    """Return the test error as a function of the machine on top of the others."""
+    if held_out is None:
+        return None
+    features, labels = held_out
+    for machine in below:
+        features = machine.up(features)
+
+    def wrong(top: BoltzmannMachine) -> float:
+        return error_rate(BeliefNet((top,), classes).classify(features), labels)
+
+    return wrong
 
 
 def fine_tune(
@@ -158,9 +180,22 @@ def fine_tune(
     labels: Tensor,
     config: BackPropagation | None = None,
     *,
+    held_out: Labelled | None = None,
     watch: Watch = lambda epoch: None,
 ) -> nn.Sequential:
-    """Return a copy of the network trained by back-propagation under a softmax, frozen again."""
+    """Return a copy of the network trained by back-propagation under a softmax, frozen again.
+
+    Args:
+        network: Linear and logistic layers, as `BeliefNet.network(softmax=True)` gives them.
+        images: (N, pixels) in [0, 1].
+        labels: (N,) class indices.
+        config: Hyper-parameters.
+        held_out: Images and labels that no training sees; every epoch tells their error.
+        watch: Called after each epoch.
+
+    Raises:
+        ArgumentError: If the network has other layers.
+    """
     config = config or BackPropagation()
     tuned = _copy(network)
     for parameter in tuned.parameters():
@@ -180,7 +215,11 @@ def fine_tune(
             optimiser.step()
             schedule.step()
             total += float(loss.detach()) * len(index)
-        watch(Epoch("fine-tuning", number, config.epochs, total / len(images)))
+        wrong = None
+        if held_out is not None:
+            with torch.no_grad():
+                wrong = error_rate(tuned(held_out[0]).argmax(1), held_out[1])
+        watch(Epoch("fine-tuning", number, config.epochs, total / len(images), wrong))
     for parameter in tuned.parameters():
         parameter.requires_grad_(False)
     return tuned.eval()

@@ -63,6 +63,30 @@ def test_fine_tuning_lowers_the_error_and_leaves_its_network_alone(net, data):
     assert not any(parameter.requires_grad for parameter in tuned.parameters())
 
 
+def test_test_errors_are_told_as_it_trains_and_change_nothing(net, data):
+    config, told = ContrastiveDivergence(epochs=8, batch=20), []
+    trained, alone = (
+        pre_train(*data, sizes=(12, 10), config=config, held_out=held_out, watch=told.append)
+        for held_out in (data, None)
+    )
+    assert torch.equal(trained.machines[-1].weight, alone.machines[-1].weight)
+    assert [epoch.test_error is None for epoch in told] == [True] * 8 + [False] * 8 + [True] * 16
+    assert told[15].test_error == error_rate(trained.classify(data[0]), data[1])
+    told.clear()
+    tuned = fine_tune(
+        net.network(softmax=True), *data, BackPropagation(4), held_out=data, watch=told.append
+    )
+    assert told[-1].test_error == error_rate(tuned(data[0]).argmax(1), data[1])
+
+
+def test_one_layer_tells_its_test_error(data):
+    told = []
+    net = pre_train(
+        *data, sizes=(14,), config=ContrastiveDivergence(2), held_out=data, watch=told.append
+    )
+    assert told[-1].test_error == error_rate(net.classify(data[0]), data[1])
+
+
 def test_fine_tuning_repeats(net, data):
     once, twice = (
         fine_tune(net.network(softmax=True), *data, BackPropagation(epochs=2)) for _ in range(2)
