@@ -1,17 +1,29 @@
 """Networks as sequences of depths."""
 
+from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.depths import OUTPUT, Depth, depths, layer_map, layer_maps
-from jvpsvd.networks.zoo import Model, PhotoInput, load_model, load_weights, weights_sha256
+from jvpsvd.networks.zoo import (
+    CAFFE_PHOTO_INPUT,
+    Model,
+    PhotoInput,
+    load_model,
+    load_weights,
+    weights_sha256,
+)
 
 __all__ = [
+    "CAFFE_PHOTO_INPUT",
     "OUTPUT",
     "Depth",
     "Model",
     "PhotoInput",
+    "bvlc_alexnet",
+    "caffenet",
     "depths",
     "layer_map",
     "layer_maps",
     "load_model",
     "load_weights",
+    "torchvision_alexnet",
     "weights_sha256",
 ]

@@ -18,6 +18,8 @@ import torch
 from torch import nn
 
 from jvpsvd.errors import ModelError
+from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
+from jvpsvd.networks.caffe import load_caffemodel
 from jvpsvd.operators import refuse_training_mode
 
 
@@ -90,8 +92,10 @@ def load_model(spec: str, weights: str | os.PathLike[str] | None = None) -> Mode
     Args:
         spec: A built-in name, `torchvision:NAME`, `timm:NAME`, or `package.module:factory`, where
             the factory takes no argument and returns a module or a pair (module, `PhotoInput`).
-        weights: State dict to load, `.safetensors` or a torch file (read with weights_only=True).
-            Without it, built-in, torchvision and timm models take their published weights.
+        weights: State dict to load, `.safetensors`, `.caffemodel` or a torch file (read with
+            weights_only=True). Without it, built-in, torchvision and timm models take their
+            published weights; those of `caffenet`, `bvlc-alexnet` and `alexnet` are in no package,
+            and have to be given.
 
     Raises:
         ModelError: If the model or its weights cannot be found, imported or loaded, or a factory
@@ -99,7 +103,7 @@ def load_model(spec: str, weights: str | os.PathLike[str] | None = None) -> Mode
     """
     prefix, colon, name = spec.partition(":")
     if not colon or not prefix:
-        resolved = _built_in(spec)
+        resolved = _built_in(spec, pretrained=weights is None)
     elif prefix == "torchvision":
         resolved = _from_torchvision(name, pretrained=weights is None)
     elif prefix == "timm":
@@ -115,12 +119,19 @@ def load_model(spec: str, weights: str | os.PathLike[str] | None = None) -> Mode
 
 
 def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
-    """Load a state dict into a module; nothing of the file is ever executed.
+    """Load a state dict, or Caffe's file, into a module; nothing of the file is ever executed.
+
+    Args:
+        module: The network.
+        file: `.safetensors`, `.caffemodel` (see `jvpsvd.networks.caffe`), or else a torch file.
 
     Raises:
         ModelError: If the file is missing, unsafe, not a state dict, or does not fit the module.
     """
     path = Path(file)
+    if path.suffix == ".caffemodel":
+        load_caffemodel(module, path)
+        return
     if not path.is_file():
         raise ModelError(f"no weights at {path}; give the path of a state dict file")
     try:
@@ -194,16 +205,44 @@ def weights_sha256(module: nn.Module) -> str:
 _Resolved = tuple[nn.Module, PhotoInput]
 
 
-def _built_in(spec: str) -> _Resolved:
-    builders: dict[str, Callable[[], _Resolved]] = {"efficientnet-lite0": _efficientnet_lite0}
-    if spec not in builders:
-        near = difflib.get_close_matches(spec, builders, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"built in: {', '.join(builders)}"
-        raise ModelError(
-            f"unknown model '{spec}'; {hint} (or torchvision:NAME, timm:NAME, "
-            "package.module:factory)"
-        )
-    return builders[spec]()
+CAFFE_PHOTO_INPUT = PhotoInput(
+    size=227,
+    scale=1.0,
+    mean=(104.00698793, 116.66876762, 122.67891434),
+    std=(1.0, 1.0, 1.0),
+    channels="BGR",
+)
+"""Of `caffenet` and `bvlc_alexnet`: values 0…255 less the mean colour of the training photos."""
+
+_CAFFE_FILES = "http://dl.caffe.berkeleyvision.org"
+_ALEXNETS: dict[str, tuple[Callable[[], nn.Module], PhotoInput, str]] = {
+    "caffenet": (caffenet, CAFFE_PHOTO_INPUT, f"{_CAFFE_FILES}/bvlc_reference_caffenet.caffemodel"),
+    "bvlc-alexnet": (bvlc_alexnet, CAFFE_PHOTO_INPUT, f"{_CAFFE_FILES}/bvlc_alexnet.caffemodel"),
+    "alexnet": (
+        torchvision_alexnet,
+        PhotoInput(),
+        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    ),
+}
+
+
+def _built_in(spec: str, *, pretrained: bool) -> _Resolved:
+    if spec in _ALEXNETS:
+        build, photo_input, published = _ALEXNETS[spec]
+        if pretrained:
+            raise ModelError(
+                f"{spec} comes without weights; fetch {published} and give that file as weights "
+                "(--weights FILE)"
+            )
+        return build(), photo_input
+    if spec == "efficientnet-lite0":
+        return _efficientnet_lite0()
+    known = ("efficientnet-lite0", *_ALEXNETS)
+    near = difflib.get_close_matches(spec, known, n=1, cutoff=0.7)
+    hint = f"did you mean {near[0]}?" if near else f"built in: {', '.join(known)}"
+    raise ModelError(
+        f"unknown model '{spec}'; {hint} (or torchvision:NAME, timm:NAME, package.module:factory)"
+    )
 
 
 def _efficientnet_lite0() -> _Resolved:
