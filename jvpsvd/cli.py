@@ -36,7 +36,9 @@ _model = click.option(
     help="Built-in name, torchvision:NAME, timm:NAME, or package.module:factory (your own).",
 )
 _weights = click.option(
-    "--weights", metavar="FILE", help="State dict (.safetensors, torch) or .caffemodel, read without pickles."
+    "--weights",
+    metavar="FILE",
+    help="State dict (.safetensors or torch), or .caffemodel; no pickles are run.",
 )
 _memory = click.option(
     "--memory", metavar="SIZE", help="Budget of one solve, as 8GiB. [default: half the machine's]"

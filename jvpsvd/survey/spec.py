@@ -41,7 +41,7 @@ class Spec:
     model: str | Model = _MODEL
     """Built-in name, torchvision:NAME, timm:NAME, package.module:factory, or a `Model`."""
     weights: str | None = None
-    """State dict of the model (.safetensors or torch), read without pickles."""
+    """State dict of the model (.safetensors or torch), or .caffemodel; no pickles are run."""
     layers: Sequence[str] | None = None
     """Depths; None: five spread over the network; ("all",): all that have k values."""
     k: int | None = None
