@@ -1,0 +1,184 @@
+"""Directions in the input: along a singular space, orthogonal to it, at random, adversarial.
+
+Random ones are uniformly distributed, each by itself, and orthogonal to each other. Held against
+each other they must all be at random: the first singular vector is no typical tangent direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.geometry.coordinates import random_space
+from jvpsvd.geometry.dimension import Array, real_tensor
+from jvpsvd.geometry.tangents import singular_space
+from jvpsvd.operators import full_precision
+from jvpsvd.operators.derivatives import check_output, prepared
+from jvpsvd.svd.arguments import whole_number
+from jvpsvd.svd.orthonormal import orthonormality, random_columns
+from jvpsvd.svd.result import SVDResult
+
+Function = Callable[[Tensor], Any]
+
+# Largest entry of |V'V − I| that two projections still correct to rounding.
+_ORTHONORMAL = 1e-3
+
+
+def tangent_directions(
+    basis: SVDResult | Array, count: int, *, mixed: bool = True, seed: int = 0
+) -> Tensor:
+    """Return `count` orthonormal directions (n, count) inside the space of the top k vectors.
+
+    Args:
+        basis: A result of `svds`, whose right vectors are taken, or k orthonormal columns (n, k).
+        count: How many, at most k.
+        mixed: Random combinations, uniformly distributed in the space, to hold against
+            `normal_directions`; False: the first columns themselves.
+        seed: Of the combinations.
+
+    Raises:
+        ArgumentError: If the basis is not orthonormal, or has fewer columns.
+
+    >>> tangent_directions(torch.eye(3), 1, mixed=False)
+    tensor([[1.],
+            [0.],
+            [0.]])
+    """
+    V = _orthonormal(basis)
+    count = whole_number("count", count, 1, V.shape[1], "the vectors of the basis")
+    return V @ random_space(V.shape[1], count, seed).to(V) if mixed else V[:, :count]
+
+
+def normal_directions(basis: SVDResult | Array, count: int, *, seed: int = 0) -> Tensor:
+    """Return `count` random orthonormal directions (n, count) orthogonal to the top k vectors.
+
+    Args:
+        basis: As in `tangent_directions`.
+        count: How many, at most n − k.
+        seed: Of the draws.
+
+    Raises:
+        ArgumentError: If the basis is not orthonormal, or leaves fewer directions.
+
+    >>> normal_directions(torch.eye(3)[:, :2], 1).abs()
+    tensor([[0.],
+            [0.],
+            [1.]])
+    """
+    V = _orthonormal(basis)
+    n, k = V.shape
+    if k >= n:
+        raise ArgumentError(f"the basis spans all of R^{n}; give k < n vectors, so that any remain")
+    count = whole_number("count", count, 1, n - k, "n - k")
+    return random_columns(V, count, torch.Generator().manual_seed(seed))
+
+
+def random_directions(n: int, count: int, *, seed: int = 0) -> Tensor:
+    """Return `count` random orthonormal directions (n, count), float64: `random_space` by its use.
+
+    Raises:
+        ArgumentError: Unless 1 ≤ count ≤ n.
+
+    >>> random_directions(5, 2).shape
+    torch.Size([5, 2])
+    """
+    return random_space(n, whole_number("count", count, 1, n, "n"), seed)
+
+
+def adversarial_direction(
+    fn: Function, x: Tensor, *, label: int | None = None, sign: bool = False
+) -> Tensor:
+    """Return the unit direction (n, 1) in which the cross entropy of the class grows fastest.
+
+    It is taken from log Σ_{c≠y} exp z_c − z_y, whose gradient is parallel to that of the cross
+    entropy and does not vanish where the softmax has saturated.
+
+    Source: C. Szegedy et al., "Intriguing properties of neural networks", 2014; for sign=True,
+    I. Goodfellow, J. Shlens, C. Szegedy, "Explaining and harnessing adversarial examples", 2015.
+
+    Args:
+        fn: x → logits z, or several outputs, of which the last are the logits.
+        x: The point.
+        label: The class y; None: that of the largest logit.
+        sign: The signs of the gradient, scaled to unit length.
+
+    Raises:
+        ArgumentError: If there are not two logits, y is none, or the gradient is 0 or not finite.
+
+    >>> flat = adversarial_direction(lambda x: torch.stack([3 * x[0], 4 * x[1]]), torch.ones(2))
+    >>> flat.T
+    tensor([[ 0.6000, -0.8000]])
+    """
+    check_point(x)
+    with full_precision(), torch.enable_grad():
+        z = x.detach().clone().requires_grad_()
+        logits = list(named_outputs(prepared(fn)(z)).values())[-1].flatten().double()
+        if len(logits) < 2:
+            raise ArgumentError("fn has one logit; an adversarial direction needs two classes")
+        y = int(logits.argmax()) if label is None else label
+        y = whole_number("label", y, 0, len(logits) - 1, "the last class")
+        others = torch.cat([logits[:y], logits[y + 1 :]])
+        loss = others.logsumexp(0) - logits[y]
+        if not loss.requires_grad:
+            raise ArgumentError("the logits do not depend on x; fn must be differentiable there")
+        gradient = torch.autograd.grad(loss, z, allow_unused=True)[0]
+    if gradient is None or not gradient.any():
+        raise ArgumentError("the gradient of the loss at x is 0 and has no direction")
+    wide = real_tensor("gradient", gradient).double().reshape(-1, 1)
+    wide = wide.sign() if sign else wide / wide.abs().max()
+    unit: Tensor = wide / torch.linalg.vector_norm(wide)
+    return unit.to(x.dtype)
+
+
+def named_outputs(value: object) -> dict[str, Tensor]:
+    """Return what a function returned, a tensor, dict or tuple, as tensors by name.
+
+    Raises:
+        ArgumentError: If it is none of these, or holds what has no derivative.
+
+    >>> list(named_outputs((torch.ones(1), torch.ones(2)))), list(named_outputs(torch.ones(1)))
+    (['0', '1'], ['output'])
+    """
+    if isinstance(value, Tensor):
+        value = {"output": value}
+    elif isinstance(value, tuple | list):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping) or not value:
+        raise ArgumentError(
+            f"fn returned {type(value).__name__}; let it return a tensor, or a dict or tuple of "
+            "them, one for each depth"
+        )
+    return {str(name): check_output(output) for name, output in value.items()}
+
+
+def check_point(x: Tensor) -> None:
+    """Check that x can be moved: a finite tensor of a real floating dtype.
+
+    Raises:
+        ArgumentError: If it cannot.
+
+    >>> check_point(torch.tensor([1]))
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: x must be a non-empty tensor of a real floating dtype, got ...
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.numel() == 0:
+        what = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ArgumentError(f"x must be a non-empty tensor of a real floating dtype, got {what}")
+    real_tensor("x", x)
+
+
+def _orthonormal(basis: SVDResult | Array) -> Tensor:
+    if isinstance(basis, SVDResult):
+        if basis.s.ndim > 1:
+            raise ArgumentError("a batch has a basis for each matrix; take result.of(i)")
+        basis = singular_space(basis, basis.s.shape[-1])
+    V = real_tensor("basis", basis)
+    if V.ndim != 2 or V.shape[0] < V.shape[1]:
+        raise ArgumentError(f"basis has shape {tuple(V.shape)}; give columns (n, k), k ≤ n")
+    if float(orthonormality(V)) > _ORTHONORMAL:
+        raise ArgumentError("basis is not orthonormal; give orthonormal_basis(basis)")
+    return V

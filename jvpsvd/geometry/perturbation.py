@@ -1,0 +1,363 @@
+"""A point moved along tangent, normal, random and adversarial directions, and what becomes of f.
+
+Mototake & Ikegami (section 7) move photos along and off the tangent space and see the output change
+differently. For small steps that is so by construction: right singular vectors are the directions
+in which f changes most. With the top k values s of J, random unit directions have the mean square
+
+    E ‖Jv‖² = Σ_k s² / k  inside their space,   (‖J‖²_F − Σ_k s²) / (n − k)  orthogonal to it,
+
+and ‖J‖²_F / n anywhere. What measurements add begins where f leaves its linear part: how far that
+holds (`linearity_range`), whether what follows keeps the order, and when the class changes.
+
+In floating point f(x + δ) − f(x) cannot be smaller than the rounding of x + δ and of f: for a
+network in float32 about 1e-6 ‖f‖, whatever δ is. Changes near `Response.floor` are rounding, and
+so is a deviation from linearity there: it grows again as distances shrink. Use float64, or longer
+distances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn, vmap
+
+from jvpsvd.errors import ArgumentError, NonFiniteError
+from jvpsvd.geometry.dimension import Array, positive_number, real_tensor
+from jvpsvd.geometry.directions import Function, check_point, named_outputs
+from jvpsvd.operators import LinearOperator, full_precision, refuse_training_mode, transformed
+from jvpsvd.operators.derivatives import agree, prepared
+from jvpsvd.operators.evaluation import evaluated, refuse_unsteady
+from jvpsvd.operators.trees import OfVector
+from jvpsvd.svd.arguments import whole_number
+
+Bound = float | Tensor | None
+Matrix = LinearOperator | Tensor
+
+# Differences below this many measured floors are rounding.
+_ROUNDING = 4.0
+# Epsilons of the largest bound by which a normalised photo may miss it.
+_SLACK = 8.0
+
+
+@dataclass(frozen=True)
+class Response:
+    """What D outputs do along K directions at T distances; float64, on the CPU."""
+
+    depths: tuple[str, ...]
+    """Names of the outputs; "output" for one alone."""
+    distances: Tensor
+    """(T,) distances in the input, in L2."""
+    size: Tensor
+    """(D,) ‖f(x)‖."""
+    change: Tensor
+    """(D, K, T) ‖f(x+δ) − f(x)‖."""
+    linear: Tensor
+    """(D, K, T) ‖Jδ‖: the change that the derivative predicts."""
+    nonlinear: Tensor
+    """(D, K, T) ‖f(x+δ) − f(x) − Jδ‖."""
+    floor: Tensor
+    """(D, T) change of f if every entry of x + δ changes by about one unit of its last place, along
+    the first direction; at least eps ‖f‖. Smaller changes and nonlinear parts are rounding."""
+    flipped: Tensor
+    """(K, T) bool: the largest entry of the last output is another one than at x."""
+    outside: Tensor | None
+    """(K, T) share of the entries of x + δ, before any clipping, that are out of bounds; None
+    without bounds."""
+    moved: Tensor
+    """(K, T) ‖δ‖: the distance, less what clipping took from it."""
+
+    @property
+    def relative(self) -> Tensor:
+        """(D, K, T) change over ‖f(x)‖; infinite or NaN where that is 0."""
+        return self.change / self.size[:, None, None]
+
+    @property
+    def deviation(self) -> Tensor:
+        """(D, K, T) nonlinear over linear; infinite or NaN where that is 0."""
+        return self.nonlinear / self.linear
+
+    @property
+    def flip_distance(self) -> Tensor:
+        """(K,) the first of the distances at which the class is another; infinite if at none."""
+        return torch.where(self.flipped, self.distances, torch.inf).amin(-1)
+
+
+def perturbation_response(
+    fn: Function,
+    x: Tensor,
+    directions: Array,
+    distances: Array | Sequence[float],
+    *,
+    jacobian: Matrix | Mapping[str, Matrix] | None = None,
+    lower: Bound = None,
+    upper: Bound = None,
+    clip: bool = False,
+    batch: int = 16,
+) -> Response:
+    """Move x by each distance t along each direction v, and measure f at all depths at once.
+
+    δ = t v, or with `clip` what the bounds leave of it; Jδ is of that same δ.
+
+    Args:
+        fn: x → a tensor, a dict of tensors by depth, or a tuple (`layer_maps`), numbered from 0.
+        x: One point, as fn takes it, of any shape.
+        directions: (n,), or K as columns (n, K); of any length but 0, taken at length 1.
+        distances: T ascending positive numbers.
+        jacobian: J at x, such as a `JacobianOperator` that exists already; for several depths a
+            dict of them by name. None: forward mode, or reverse where fn has none.
+        lower: Least value of an entry of x, a number or a tensor that broadcasts to x.
+        upper: Largest.
+        clip: Keep x + δ within the bounds.
+        batch: Points that are evaluated together, by vmap; 1: one by one, for a fn that looks at
+            its values.
+
+    Raises:
+        ArgumentError: If an argument has the wrong shape, is 0 or not finite; if fn is random, or
+            cannot be differentiated or evaluated together; if x itself is out of bounds.
+        ModelError: If fn is a module in training mode.
+        NonFiniteError: If f has NaN or infinity at x or at a point near it.
+
+    >>> square = lambda x: x**2
+    >>> r = perturbation_response(square, torch.tensor([1.0, 0.0]).double(), torch.eye(2), [0.5, 1])
+    >>> r.change[0].tolist(), r.linear[0].tolist(), r.deviation[0, 0].tolist()
+    ([[1.25, 3.0], [0.25, 1.0]], [[1.0, 2.0], [0.0, 0.0]], [0.25, 0.5])
+    >>> r.flipped.tolist()
+    [[False, False], [False, False]]
+    """
+    batch = whole_number("batch", batch, 1)
+    check_point(x)
+    x = x.detach()
+    unit = _unit_rows(directions, x)
+    far = _distances(distances)
+    bounds = _bounds(lower, upper, clip, x)
+    signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)).to(x) * 2 - 1
+    eps = torch.finfo(x.dtype).eps
+    with full_precision():
+        f = _measured(fn, x)
+        push = _push(f, jacobian)
+        D, K, T = len(f.names), len(unit), len(far)
+        change, linear, nonlinear = torch.zeros(3, D, K, T, dtype=torch.float64)
+        floor = torch.zeros(D, T, dtype=torch.float64)
+        flipped = torch.zeros(K, T, dtype=torch.bool)
+        outside = torch.zeros(K, T, dtype=torch.float64)
+        moved = far.repeat(K, 1)
+        best = f.largest(f.value)
+        every = torch.cartesian_prod(torch.arange(K), torch.arange(T))
+        for pairs in torch.split(every, batch):
+            which, t = pairs.unbind(-1)
+            steps = far[t].to(x).reshape(-1, *[1] * x.ndim)
+            points = x + steps * unit[which]
+            if bounds is not None:
+                outside[which, t] = _out_of(bounds, points)
+            if clip and bounds is not None:
+                points = points.clamp(*bounds)
+                taken = points - x
+                moved[which, t] = _length(taken.flatten(1))
+                images = push(taken)
+            else:
+                used, back = torch.unique(which, return_inverse=True)
+                images = push(unit[used])[back] * steps.reshape(-1, 1)
+            rows = _values(f, points, which, far[t])
+            difference = rows - f.value
+            change[:, which, t] = f.lengths(difference)
+            linear[:, which, t] = f.lengths(images)
+            nonlinear[:, which, t] = f.lengths(difference - images)
+            flipped[which, t] = f.largest(rows) != best
+            if (first := which == 0).any():
+                near = points[first] * (1 + eps * signs)
+                rounding = f.lengths(_values(f, near, which[first], far[t[first]]) - rows[first])
+                floor[:, t[first]] = torch.maximum(rounding, eps * f.lengths(rows[first]))
+    return Response(
+        depths=f.names,
+        distances=far,
+        size=f.lengths(f.value),
+        change=change,
+        linear=linear,
+        nonlinear=nonlinear,
+        floor=floor,
+        flipped=flipped,
+        outside=None if bounds is None else outside,
+        moved=moved,
+    )
+
+
+def linearity_range(response: Response, tolerance: float = 0.1) -> Tensor:
+    """Return (D, K) the distance up to which the deviation from linearity stays ≤ tolerance.
+
+    Between the last distance within the tolerance and the first beyond it, the deviation is
+    interpolated linearly; what comes after does not count. 0 where the first distance is already
+    beyond it, infinite where none is: the distances then only bound it, and medians of several
+    directions stay right where means do not. A nonlinear part that is rounding counts as 0.
+
+    Raises:
+        ArgumentError: If the tolerance is not positive.
+
+    >>> x, up = torch.ones(1).double(), torch.ones(1)
+    >>> linearity_range(perturbation_response(lambda x: x**2, x, up, [0.1, 0.3, 0.5]), 0.2)
+    tensor([[0.4000]], dtype=torch.float64)
+    """
+    tolerance = positive_number("tolerance", tolerance)
+    rounding = response.nonlinear <= _ROUNDING * response.floor[:, None]
+    deviation = response.deviation.masked_fill(rounding, 0.0)
+    beyond = deviation > tolerance
+    first = beyond.int().argmax(-1, keepdim=True)
+    last = (first - 1).clamp_min(0)
+    far = response.distances.expand(deviation.shape)
+    (low, high), (near, beside) = (
+        [values.gather(-1, i).squeeze(-1) for i in (last, first)] for values in (deviation, far)
+    )
+    between = near + (beside - near) * (tolerance - low) / (high - low)
+    found = torch.where(first.squeeze(-1) == 0, 0.0, between)
+    return torch.where(beyond.any(-1), found, torch.inf)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A function at a point, all its outputs one after the other as one vector."""
+
+    run: Callable[[Tensor], Tensor]
+    point: Tensor
+    value: Tensor
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    def lengths(self, rows: Tensor) -> Tensor:
+        """Return the norm of each output, (D,) or (D, b), on the CPU."""
+        return torch.stack([_length(part) for part in torch.split(rows, list(self.sizes), dim=-1)])
+
+    def largest(self, rows: Tensor) -> Tensor:
+        last: Tensor = rows[..., -self.sizes[-1] :]
+        best: Tensor = last.argmax(-1)
+        return best.cpu()
+
+
+def _measured(fn: Function, x: Tensor) -> _Measured:
+    if isinstance(fn, nn.Module):
+        refuse_training_mode(fn)
+    with torch.no_grad():
+        outputs = named_outputs(prepared(fn)(x))
+
+    def run(z: Tensor) -> Tensor:
+        return torch.cat([output.flatten() for output in named_outputs(fn(z)).values()])
+
+    of_vector = OfVector(run, None)
+    value = evaluated(fn, of_vector, x, 0)
+    with torch.no_grad():
+        steady = agree(prepared(run)(x), value)
+    if not steady:
+        refuse_unsteady(fn, of_vector, x)
+    sizes = tuple(output.numel() for output in outputs.values())
+    return _Measured(run, x, value, tuple(outputs), sizes)
+
+
+def _values(f: _Measured, points: Tensor, which: Tensor, far: Tensor) -> Tensor:
+    """Return the outputs (b, M) at points."""
+    run = prepared(f.run)
+    try:
+        with torch.no_grad():
+            rows: Tensor = run(points[0])[None] if len(points) == 1 else vmap(run)(points)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ArgumentError(
+            f"fn cannot be evaluated at {len(points)} points together ({reason}); give a smaller "
+            "batch, batch=1 to do without vmap"
+        ) from error
+    bad = (~rows.isfinite().all(-1)).nonzero().flatten()
+    if len(bad):
+        i = int(bad[0])
+        raise NonFiniteError(
+            f"f holds NaN or infinity at distance {float(far[i]):g} along direction "
+            f"{int(which[i])}; give shorter distances, or bounds and clip=True"
+        )
+    return rows
+
+
+def _push(
+    f: _Measured, jacobian: Matrix | Mapping[str, Matrix] | None
+) -> Callable[[Tensor], Tensor]:
+    """Return what takes displacements (b, *x.shape) to the derivatives (b, M) of all outputs."""
+    if jacobian is None:
+        return transformed(f.run, f.point).push
+    given = jacobian if isinstance(jacobian, Mapping) else {f.names[0]: jacobian}
+    if set(given) != set(f.names):
+        raise ArgumentError(
+            f"jacobian is given for {sorted(given)}, fn has outputs {sorted(f.names)}; match them"
+        )
+    for name, size in zip(f.names, f.sizes, strict=True):
+        J, fits = given[name], (size, f.point.numel())
+        if tuple(J.shape) != fits or J.dtype != f.point.dtype:
+            raise ArgumentError(
+                f"jacobian of {name} is {tuple(J.shape)} {J.dtype}; take it at x and at this "
+                f"depth, {fits} {f.point.dtype}"
+            )
+
+    def push(displacements: Tensor) -> Tensor:
+        block = displacements.flatten(1).mT
+        images: Tensor = torch.cat([(given[name] @ block).detach() for name in f.names])
+        return images.mT
+
+    return push
+
+
+def _unit_rows(directions: Array, x: Tensor) -> Tensor:
+    """Return directions (K, *x.shape) of length 1."""
+    wide = real_tensor("directions", directions).double()
+    if wide.ndim not in (1, 2) or len(wide) != x.numel():
+        raise ArgumentError(
+            f"directions have shape {tuple(wide.shape)}; for x of shape {tuple(x.shape)} give one "
+            f"({x.numel()},) or several as columns ({x.numel()}, K)"
+        )
+    rows = wide.reshape(x.numel(), -1).mT
+    largest = rows.abs().amax(1, keepdim=True)
+    if (largest == 0).any():
+        raise ArgumentError(f"direction {int((largest == 0).nonzero()[0, 0])} is 0; leave it out")
+    rows = rows / largest
+    unit: Tensor = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return unit.to(x).reshape(-1, *x.shape)
+
+
+def _distances(distances: Array | Sequence[float]) -> Tensor:
+    far = real_tensor("distances", distances).double().cpu()
+    if far.ndim != 1 or (far <= 0).any() or (far.diff() <= 0).any():
+        raise ArgumentError(
+            f"distances of shape {tuple(far.shape)} must be positive numbers (T,) that ascend; "
+            "turn a direction round to move the other way"
+        )
+    return far
+
+
+def _bounds(lower: Bound, upper: Bound, clip: bool, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    if lower is None and upper is None:
+        if clip:
+            raise ArgumentError("clip=True needs lower or upper bounds to clip to")
+        return None
+    found = []
+    for name, bound, none in (("lower", lower, -torch.inf), ("upper", upper, torch.inf)):
+        given = torch.as_tensor(none if bound is None else bound, dtype=x.dtype, device=x.device)
+        try:
+            found.append(given.broadcast_to(x.shape))
+        except RuntimeError:
+            raise ArgumentError(
+                f"{name} of shape {tuple(given.shape)} does not broadcast to x, {tuple(x.shape)}"
+            ) from None
+    if not (found[0] < found[1]).all():
+        raise ArgumentError("lower must be less than upper everywhere")
+    if bool(_out_of((found[0], found[1]), x[None]) > 0):
+        raise ArgumentError("x itself is out of bounds; give the bounds of x as fn takes it")
+    return found[0], found[1]
+
+
+def _out_of(bounds: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
+    """Return the share of entries of each point that are out of bounds by more than rounding."""
+    lower, upper = bounds
+    largest = max(float(b.abs().masked_fill(b.isinf(), 0).max()) for b in bounds)
+    slack = _SLACK * torch.finfo(points.dtype).eps * largest
+    out = (points < lower - slack) | (points > upper + slack)
+    return out.flatten(1).double().mean(1).cpu()
+
+
+def _length(rows: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
+    return length.cpu()
