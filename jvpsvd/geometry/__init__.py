@@ -1,5 +1,16 @@
 """What singular triplets say of the geometry of data: dimension, tangents, shared coordinates."""
 
+from jvpsvd.geometry.class_spaces import AverageSpace, average_space, space_distances
+from jvpsvd.geometry.classes import (
+    ClassMeans,
+    NearestClass,
+    VarianceRatio,
+    class_means,
+    log_spectra,
+    nearest_class,
+    row_distances,
+    variance_ratio,
+)
 from jvpsvd.geometry.coordinates import (
     ClassContrast,
     SpaceComparison,
@@ -13,6 +24,15 @@ from jvpsvd.geometry.coordinates import (
     principal_angles,
     random_overlap,
     random_space,
+)
+from jvpsvd.geometry.correlation import (
+    AverageTree,
+    Interval,
+    MantelTest,
+    average_tree,
+    bootstrap_interval,
+    mantel,
+    matrix_correlation,
 )
 from jvpsvd.geometry.dimension import (
     Dimensions,
@@ -59,20 +79,31 @@ from jvpsvd.geometry.transport import Holonomy, Transport, holonomy, overlap_dec
 
 __all__ = [
     "Alignment",
+    "AverageSpace",
+    "AverageTree",
     "ClassContrast",
+    "ClassMeans",
     "Dimensions",
     "FamilyTangent",
     "Gap",
     "Holonomy",
+    "Interval",
+    "MantelTest",
+    "NearestClass",
     "RandomSpread",
     "Response",
     "SpaceComparison",
     "Spread",
     "SpreadTrend",
     "Transport",
+    "VarianceRatio",
     "adversarial_direction",
+    "average_space",
+    "average_tree",
+    "bootstrap_interval",
     "chordal_distance",
     "class_contrast",
+    "class_means",
     "compare_spaces",
     "count_above",
     "dimensions",
@@ -83,7 +114,11 @@ __all__ = [
     "holonomy",
     "largest_gap",
     "linearity_range",
+    "log_spectra",
+    "mantel",
+    "matrix_correlation",
     "mean_overlap",
+    "nearest_class",
     "normal_directions",
     "orthonormal_basis",
     "overlap_decay",
@@ -99,11 +134,14 @@ __all__ = [
     "random_shares",
     "random_space",
     "random_spread",
+    "row_distances",
     "singular_space",
+    "space_distances",
     "spatial_spread",
     "spread_trend",
     "stable_rank",
     "tangent_alignment",
     "tangent_directions",
     "transport",
+    "variance_ratio",
 ]

@@ -1,0 +1,136 @@
+"""Subspaces of classes: the main directions of a class's average Gram, and how far they are apart.
+
+The Gram of a photo's Jacobian, J'J = V S² V', is n × n and never formed; its top triplets are a
+factor V S of it, and those of several photos side by side are a factor of their average.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.geometry.coordinates import (
+    Spaces,
+    chordal_distance,
+    geodesic_distance,
+    pairwise_angles,
+)
+from jvpsvd.geometry.dimension import Array, real_tensor
+from jvpsvd.svd.arguments import whole_number
+from jvpsvd.svd.dense import dense_svd
+
+SpaceDistance = Literal["chordal", "geodesic"]
+
+# Singular values of the factor below this many eps of their dtype are rounding.
+_ROUNDING = 10.0
+
+
+@dataclass(frozen=True)
+class AverageSpace:
+    """The d main directions of an average of Grams."""
+
+    basis: Tensor
+    """(n, d) orthonormal, float64, the main direction first."""
+    weights: Tensor
+    """(d,) eigenvalues of the average Gram, descending."""
+    share: float
+    """Their share of its trace."""
+    gap: float
+    """weights[d−1] over the eigenvalue that follows; inf if that is 0. Near 1 the space is not
+    determined: errors turn it."""
+
+
+def average_space(
+    bases: Sequence[Array] | Tensor,
+    s: Sequence[Array] | Tensor,
+    d: int,
+    *,
+    unit_trace: bool = False,
+) -> AverageSpace:
+    """Return the d main directions of (1/P) Σ V_p diag(s_p²) V_p', over P photos of a class.
+
+    They are left singular vectors of F = [V_1 S_1 … V_P S_P] / √P, found by a QR of F and an SVD of
+    the small R: F is not squared. Triplets cut at k leave out what may matter if it is shared by
+    many photos; `share` is of what was given. About 3 n Σk numbers are held in float64.
+
+    Args:
+        bases: Singular vectors of each photo as columns (n, k), right ones for directions in the
+            input, left ones in the layer; k may differ from photo to photo.
+        s: Singular values (k,) of each.
+        d: How many directions.
+        unit_trace: Divide each photo's Gram by its trace, so that all weigh the same; otherwise
+            photos at which the network has more gain weigh more.
+
+    Raises:
+        ArgumentError: If shapes do not fit, a photo's values are all 0, or the average has fewer
+            than d directions.
+
+    >>> first, second = torch.eye(3)[:, :2], torch.eye(3)[:, 1:]
+    >>> s = torch.tensor([1.0, 2.0])
+    >>> found = average_space([first, second], [s, s], 1)
+    >>> found.basis[:, 0].abs(), found.weights, round(found.gap, 6)
+    (tensor([0., 1., 0.], dtype=torch.float64), tensor([2.5000], dtype=torch.float64), 1.25)
+    """
+    if len(bases) == 0 or len(bases) != len(s):
+        raise ArgumentError(
+            f"{len(bases)} bases and {len(s)} spectra were given; give both of each photo"
+        )
+    columns: list[Tensor] = []
+    eps = 0.0
+    for photo in range(len(bases)):
+        vectors = real_tensor(f"basis {photo}", bases[photo])
+        values = real_tensor(f"s of photo {photo}", s[photo]).double()
+        if vectors.ndim != 2 or values.shape != vectors.shape[1:]:
+            raise ArgumentError(
+                f"basis {photo} has shape {tuple(vectors.shape)} and s {tuple(values.shape)}; "
+                "give vectors as columns (n, k) and their values (k,)"
+            )
+        if columns and len(vectors) != len(columns[0]):
+            raise ArgumentError(
+                f"basis {photo} lives in R^{len(vectors)}, the first in R^{len(columns[0])}; "
+                "average photos at one layer"
+            )
+        length = float(torch.linalg.vector_norm(values))
+        if length == 0:
+            raise ArgumentError(f"all singular values of photo {photo} are 0; leave it out")
+        eps = max(eps, torch.finfo(vectors.dtype).eps)
+        scaled = vectors.double() * (values / length if unit_trace else values).to(vectors.device)
+        columns.append(scaled.to(columns[0].device) if columns else scaled)
+    Q, R = torch.linalg.qr(torch.cat(columns, dim=1) / math.sqrt(len(columns)))
+    turn, sigma, _ = dense_svd(R)
+    rank = int((sigma > _ROUNDING * eps * sigma[0]).sum())
+    d = whole_number("d", d, 1, rank, "the directions that the average has")
+    weights = sigma**2
+    follows = float(weights[d]) if d < rank else 0.0
+    return AverageSpace(
+        basis=Q @ turn[:, :d],
+        weights=weights[:d],
+        share=float(weights[:d].sum() / weights.sum()),
+        gap=float(weights[d - 1]) / follows if follows else math.inf,
+    )
+
+
+def space_distances(spaces: Spaces, kind: SpaceDistance = "chordal") -> Tensor:
+    """Return the symmetric (C, C) distances between C spaces of one dimension, float64.
+
+    Args:
+        spaces: Bases (n, d), such as `average_space` of each class, or one (C, n, d) tensor.
+        kind: `chordal_distance` or `geodesic_distance` of their principal angles.
+
+    Raises:
+        ArgumentError: As `pairwise_angles` does, or on another kind.
+
+    >>> space_distances(torch.eye(2)[:, :, None])
+    tensor([[0., 1.],
+            [1., 0.]], dtype=torch.float64)
+    """
+    if kind not in ("chordal", "geodesic"):
+        raise ArgumentError(f"kind={kind!r} must be 'chordal' or 'geodesic'")
+    angles = pairwise_angles(spaces)
+    return chordal_distance(angles) if kind == "chordal" else geodesic_distance(angles)

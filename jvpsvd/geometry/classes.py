@@ -1,0 +1,362 @@
+"""Classes by the spectra of their photos: means, variances, distances, and how well they part.
+
+Mototake & Ikegami (section 7) say that spectra alone, which know only local geometry, hold the
+hierarchy of meanings when compared class by class. Here are the parts of a test of that: one row
+of log singular values for each photo, its class mean, distances between the means, and whether a
+photo's own class is the nearest. `correlation` holds the distances against others.
+
+Rows may be anything else that is known of each photo, such as features or colours: the controls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.geometry.dimension import Array, real_tensor
+from jvpsvd.svd.arguments import proper_fraction, whole_number
+
+Labels = Sequence[Any] | Array
+RowDistance = Literal["l2", "wasserstein"]
+
+# Share of a value within which two are the same: sums in another order round differently.
+_TIE = 1e-9
+
+
+def log_spectra(s: Array, *, floor: float | None = None, shape: bool = False) -> Tensor:
+    """Return log s of each photo, float64.
+
+    Args:
+        s: Singular values (photos, k), descending; the same k for all.
+        floor: Values below floor · s₁ of their photo count as equal to it, for what is rounding
+            must not decide; None: eps of the dtype. Give what the values are good to.
+        shape: Take each photo's mean log off, so that c·J has the row of J: the shape of the
+            spectrum without the gain of the network at the photo.
+
+    Raises:
+        ArgumentError: If s is not (photos, k), is negative or rises, or a photo's values are all 0.
+
+    >>> log_spectra(torch.tensor([[1.0, 1.0], [1.0, 0.0]]), floor=0.5)
+    tensor([[ 0.0000,  0.0000],
+            [ 0.0000, -0.6931]], dtype=torch.float64)
+    """
+    given = real_tensor("s", s)
+    if given.ndim != 2:
+        raise ArgumentError(f"s has shape {tuple(given.shape)}; give spectra as rows, (photos, k)")
+    least = torch.finfo(given.dtype).eps if floor is None else proper_fraction("floor", floor)
+    values = given.double()
+    wrong = (values < 0).any(1) | (values[:, 1:] > values[:, :-1]).any(1) | (values[:, 0] == 0)
+    if wrong.any():
+        raise ArgumentError(
+            f"s[{int(wrong.nonzero()[0])}] is no spectrum; give descending values, not all 0"
+        )
+    logs = values.maximum(least * values[:, :1]).log()
+    return logs - logs.mean(1, keepdim=True) if shape else logs
+
+
+@dataclass(frozen=True)
+class ClassMeans:
+    """Mean row of each class."""
+
+    classes: tuple[Any, ...]
+    """C labels, in the order in which they first come."""
+    means: Tensor
+    """(C, k) means over the photos of each class, float64."""
+    deviations: Tensor
+    """(C, k) standard deviations within each, with n − 1; NaN for a class of one photo."""
+    counts: Tensor
+    """(C,) photos of each."""
+
+
+def class_means(rows: Array, labels: Labels) -> ClassMeans:
+    """Return the mean row of each class.
+
+    The mean of log spectra is that of their quantiles: the class's barycentre in the Wasserstein
+    metric, if spectra are taken as distributions of log values.
+
+    Args:
+        rows: (photos, k), such as `log_spectra`.
+        labels: One for each photo, of any kind that can be hashed.
+
+    Raises:
+        ArgumentError: If rows are not (photos, k), or labels do not fit.
+
+    >>> found = class_means(torch.tensor([[1.0], [2.0], [3.0]]), ["cat", "dog", "cat"])
+    >>> found.classes, found.means[:, 0].tolist(), found.counts.tolist()
+    (('cat', 'dog'), [2.0, 2.0], [2, 1])
+    """
+    values = _rows(rows)
+    index, classes = _classes(labels, len(values))
+    counts = index.bincount()
+    sums = _sums(values, index, len(classes))
+    means = sums / counts[:, None]
+    squares = _sums((values - means[index]) ** 2, index, len(classes))
+    deviations = (squares / (counts[:, None] - 1)).sqrt()  # 0 / 0 of a single photo: NaN
+    return ClassMeans(classes, means, deviations, counts)
+
+
+def row_distances(rows: Array, kind: RowDistance = "l2") -> Tensor:
+    """Return the symmetric (C, C) distances between rows, such as class means, in float64.
+
+    "l2" is the root mean square of the differences, entry by entry: of log spectra, in nats.
+    "wasserstein" takes the k entries of a row as a distribution, each of weight 1/k: W₁, which is
+    the mean absolute difference of the sorted rows. Of two descending spectra the entries are
+    sorted already, and W₁ ≤ l2. Neither depends on a factor that all spectra share.
+
+    Args:
+        rows: (C, k).
+        kind: Which.
+
+    Raises:
+        ArgumentError: If rows are not (C, k), or on another kind.
+
+    >>> row_distances(torch.tensor([[3.0, 0.0], [0.0, 3.0], [4.0, 1.0]]), "wasserstein")
+    tensor([[0., 0., 1.],
+            [0., 0., 1.],
+            [1., 1., 0.]], dtype=torch.float64)
+    """
+    prepared, distances = _prepared(_rows(rows), kind)
+    return distances(prepared, prepared)
+
+
+@dataclass(frozen=True)
+class VarianceRatio:
+    """Variance between classes against that within, and what permuted labels give."""
+
+    f: float
+    """(between / (C − 1)) / (within / (P − C)), of sums of squares over all entries; inf if
+    photos of a class are all the same. Near 1 if labels mean nothing."""
+    p_value: float
+    """(1 + permutations with at least this f) / (1 + permutations)."""
+    share: float
+    """between / (between + within), η²; by chance (C − 1) / (P − 1), not 0."""
+    chance_share: float
+    """That (C − 1) / (P − 1)."""
+    entry_shares: Tensor
+    """(k,) η² of each entry, such as each log singular value; NaN where it never varies."""
+    permutations: int
+    """Random relabellings of the photos that were tried."""
+
+
+def variance_ratio(
+    rows: Array, labels: Labels, *, permutations: int = 9999, seed: int = 0
+) -> VarianceRatio:
+    """Compare variance between and within classes: PERMANOVA with Euclidean distances.
+
+    Photos are taken as exchangeable if labels mean nothing; entries of a row may depend on each
+    other in any way, and normal distributions are not assumed. Classes of different spread and
+    different size can make f large although their means agree. Shifting all rows, or scaling all
+    by one factor, does nothing.
+
+    M. J. Anderson, "A new method for non-parametric multivariate analysis of variance", Austral
+    Ecology 26 (2001).
+
+    Args:
+        rows: (P, k).
+        labels: One for each photo.
+        permutations: How many relabellings to draw.
+        seed: Of the draws.
+
+    Raises:
+        ArgumentError: If rows or labels do not fit, all rows are the same, there is one class, or
+            no class has two photos.
+
+    >>> test = variance_ratio(torch.tensor([[0.0], [2.0], [10.0], [12.0]]), "aabb", permutations=99)
+    >>> round(test.f), round(test.share, 2), test.chance_share == 1 / 3
+    (50, 0.96, True)
+    """
+    permutations = whole_number("permutations", permutations, 1)
+    values = _rows(rows)
+    index, classes = _classes(labels, len(values))
+    counts, photos = index.bincount()[:, None], len(values)
+    if not 2 <= len(classes) < photos:
+        raise ArgumentError(
+            f"{len(classes)} classes of {photos} photos; give two classes, one of two photos"
+        )
+    centred = values - values.mean(0)
+    # Rounding of the mean is not variance.
+    varies = (centred**2).sum(0) > _TIE**2 * (values**2).sum(0)
+    centred = centred.where(varies, 0.0)
+    total = (centred**2).sum(0)
+    if not varies.any():
+        raise ArgumentError("all rows are the same; there is no variance to compare")
+
+    def between(order: Tensor) -> Tensor:
+        return (_sums(centred[order], index, len(classes)) ** 2 / counts).sum(0)
+
+    found = between(torch.arange(photos))
+    share = min(1.0, float(found.sum() / total.sum()))
+    generator = torch.Generator().manual_seed(seed)
+    least = float(found.sum()) * (1 - _TIE)
+    extreme = sum(
+        float(between(torch.randperm(photos, generator=generator)).sum()) >= least
+        for _ in range(permutations)
+    )
+    within = (1 - share) / (photos - len(classes))
+    return VarianceRatio(
+        f=share / (len(classes) - 1) / within if 1 - share > _TIE else math.inf,
+        p_value=(1 + extreme) / (1 + permutations),
+        share=share,
+        chance_share=(len(classes) - 1) / (photos - 1),
+        entry_shares=(found / total).clamp_max(1.0),
+        permutations=permutations,
+    )
+
+
+@dataclass(frozen=True)
+class NearestClass:
+    """How often the nearest class mean, taken without the photo, is that of its own class."""
+
+    precision: float
+    """Share of photos whose own class is nearest; of T equally near ones, each counts 1/T."""
+    chance: float
+    """1 / C."""
+    null_mean: float
+    """Mean precision over permuted labels; it is `chance` where classes have one size."""
+    null_deviation: float
+    """Standard deviation of it."""
+    p_value: float
+    """(1 + permutations of at least this precision) / (1 + permutations)."""
+    classes: tuple[Any, ...]
+    """C labels, in the order of the rows and columns of `confusion`."""
+    confusion: Tensor
+    """(C, C): share of the photos of each class (row) that are nearest to each class (column)."""
+    permutations: int
+    """Random relabellings of the photos that were tried."""
+
+
+def nearest_class(
+    rows: Array,
+    labels: Labels,
+    *,
+    kind: RowDistance = "l2",
+    permutations: int = 999,
+    seed: int = 0,
+) -> NearestClass:
+    """Assign each photo to the nearest class mean that it had no part in.
+
+    A mean that holds the photo is nearer for that alone. But if the photo were left out of its own
+    class only, that mean would be of fewer photos than the others, so farther from everything, and
+    in many dimensions precision falls far below chance. So one photo of each class is left out at a
+    time: which go together is drawn by the seed. With classes of one size, noise is then at 1/C in
+    expectation; with different sizes larger classes attract, and permuted labels, which keep the
+    sizes, say by how much.
+
+    Photos are taken as exchangeable if labels mean nothing.
+
+    Args:
+        rows: (P, k), such as `log_spectra`.
+        labels: One for each photo; two or more photos of each class.
+        kind: See `row_distances`.
+        permutations: How many relabellings to draw.
+        seed: Of the draws.
+
+    Raises:
+        ArgumentError: If rows or labels do not fit, there is one class, or one has one photo.
+
+    >>> rows = torch.tensor([[0.0], [1.0], [0.5], [9.0], [8.0], [1.5]])
+    >>> found = nearest_class(rows, "aaabbb", permutations=99)
+    >>> round(found.precision, 2), found.confusion[1]
+    (0.83, tensor([0.3333, 0.6667], dtype=torch.float64))
+    """
+    permutations = whole_number("permutations", permutations, 1)
+    values, distances = _prepared(_rows(rows), kind)
+    index, classes = _classes(labels, len(values))
+    counts = index.bincount()
+    if len(classes) < 2:
+        raise ArgumentError("one class has no other to be nearer to; give two or more")
+    if int(counts.min()) < 2:
+        raise ArgumentError(
+            f"class {classes[int(counts.argmin())]!r} has one photo; leaving it out leaves nothing"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    confusion = _confusion(values, index, distances, generator)
+    precision = float(confusion.trace()) / len(values)
+    drawn = []
+    for _ in range(permutations):
+        shuffled = index[torch.randperm(len(index), generator=generator)]
+        drawn.append(float(_confusion(values, shuffled, distances, generator).trace()))
+    null = torch.tensor(drawn, dtype=torch.float64) / len(values)
+    return NearestClass(
+        precision=precision,
+        chance=1 / len(classes),
+        null_mean=float(null.mean()),
+        null_deviation=float(null.std(correction=0)),
+        p_value=(1 + int((null >= precision - _TIE).sum())) / (1 + permutations),
+        classes=classes,
+        confusion=confusion / counts[:, None],
+        permutations=permutations,
+    )
+
+
+def _confusion(
+    values: Tensor,
+    index: Tensor,
+    distances: Callable[[Tensor, Tensor], Tensor],
+    generator: torch.Generator,
+) -> Tensor:
+    """Return how many photos of each class are nearest to each, one of each class left out."""
+    members = [
+        mine[torch.randperm(len(mine), generator=generator)]
+        for mine in ((index == label).nonzero()[:, 0] for label in range(int(index.max()) + 1))
+    ]
+    sizes = [len(mine) for mine in members]
+    sums = torch.stack([values[mine].sum(0) for mine in members])
+    fewer = torch.tensor(sizes, dtype=torch.float64)[:, None] - 1
+    confusion = torch.zeros(len(sizes), len(sizes), dtype=torch.float64)
+    for turn in range(max(sizes)):
+        # A small class leaves a photo out again, so that its mean stays one of n − 1.
+        out = torch.stack([mine[turn % len(mine)] for mine in members])
+        asked = [label for label, size in enumerate(sizes) if turn < size]
+        found = distances(values[out[asked]], (sums - values[out]) / fewer)
+        near = (found <= found.amin(1, keepdim=True) * (1 + _TIE)).double()
+        confusion[asked] += near / near.sum(1, keepdim=True)
+    return confusion
+
+
+def _prepared(
+    values: Tensor, kind: RowDistance
+) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+    """Return rows, and the distance to take between them."""
+    if kind == "l2":
+        # Through inner products, cdist's other way, small distances would be rounding.
+        exact = "donot_use_mm_for_euclid_dist"
+        root = math.sqrt(values.shape[1])
+        return values, lambda a, b: torch.cdist(a, b, compute_mode=exact) / root
+    if kind == "wasserstein":
+        return values.sort(1)[0], lambda a, b: torch.cdist(a, b, p=1) / values.shape[1]
+    raise ArgumentError(f"kind={kind!r} must be 'l2' or 'wasserstein'")
+
+
+def _rows(rows: Array) -> Tensor:
+    values = real_tensor("rows", rows).double().cpu()
+    if values.ndim != 2:
+        raise ArgumentError(
+            f"rows have shape {tuple(values.shape)}; give one for each, (photos, k)"
+        )
+    return values
+
+
+def _sums(values: Tensor, index: Tensor, classes: int) -> Tensor:
+    return torch.zeros(classes, values.shape[1], dtype=values.dtype).index_add_(0, index, values)
+
+
+def _classes(labels: Labels, count: int) -> tuple[Tensor, tuple[Any, ...]]:
+    """Return labels as numbers from 0, and what they stand for."""
+    listed = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
+    if len(listed) != count:
+        raise ArgumentError(f"{len(listed)} labels for {count} photos; give one for each")
+    # Tensors hash by identity: equal ones would be classes of their own.
+    listed = [one.tolist() if isinstance(one, Tensor | np.ndarray) else one for one in listed]
+    try:
+        known = {label: i for i, label in enumerate(dict.fromkeys(listed))}
+    except TypeError as error:
+        raise ArgumentError(f"labels must be hashable, one for each photo: {error}") from None
+    return torch.tensor([known[label] for label in listed]), tuple(known)
