@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_STRIP = 128
+
 
 def dense_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the thin (U, s, Vh) of a finite matrix, or of each of a batch.
@@ -27,6 +29,22 @@ def dense_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             torch.stack([part[2] for part in parts]),
         )
     return U, s, Vh
+
+
+def add_lower_gram(gram: Tensor, matrix: Tensor) -> None:
+    """Add the lower triangle of X'X to (k, k) in place, for X (N, k) or a batch.
+
+    By strips of columns, so that what lies far above the diagonal is never computed.
+
+    >>> gram = torch.zeros(2, 2)
+    >>> add_lower_gram(gram, torch.tensor([[1.0, 2.0]]))
+    >>> gram.tril()
+    tensor([[1., 0.],
+            [2., 4.]])
+    """
+    for start in range(0, matrix.shape[-1], _STRIP):
+        strip = slice(start, start + _STRIP)
+        gram[..., strip, : strip.stop] += matrix[..., strip].mT @ matrix[..., : strip.stop]
 
 
 def _by_qr_iteration(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from jvpsvd.operators import LinearOperator, columns
-from jvpsvd.svd.dense import dense_svd
+from jvpsvd.svd.dense import add_lower_gram, dense_svd
 from jvpsvd.svd.orthonormal import orthonormal_images
 from jvpsvd.svd.products import check_scale, longest_product
 from jvpsvd.svd.progress import Progress
+from jvpsvd.svd.threads import over_matrices
 from jvpsvd.svd.triplets import Evidence, Triplets, column_lengths, residual_lengths
 
 # Up to this many entries a matrix is widened to float64 and decomposed as it stands; up to the
@@ -35,18 +36,29 @@ class Exact:
     block_size: int = 64
 
     def solve(
-        self, A: LinearOperator, k: int, tol: float, report: Callable[[Progress], None]
+        self,
+        A: LinearOperator,
+        k: int,
+        tol: float,
+        report: Callable[[Progress], None],
+        *,
+        vectors: bool = True,
     ) -> Triplets:
         """Return the k leading triplets of A (m, n), m ≥ n, by n products with unit vectors.
+
+        Without `vectors`, those of the longer side are not computed where they would cost much.
 
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
         """
         matrix = self._assemble(A, k, report)
-        U, s, V = _decompose(matrix, k)
-        residuals = residual_lengths(
-            s, U, V, lambda part: matrix @ V[..., part], lambda part: matrix.mT @ U[..., part]
-        )
+        if A.batch and matrix.device.type == "cpu":
+            parts = over_matrices(lambda part: _solved(matrix[part], k, vectors), len(matrix))
+            values, lengths, left, right = zip(*parts, strict=True)
+            s, residuals = torch.cat(values), torch.cat(lengths)
+            U, V = _joined(left), _joined(right)
+        else:
+            s, residuals, U, V = _solved(matrix, k, vectors)
         fro2 = (column_lengths(matrix) ** 2).sum(-1)
         evidence = f"all {A.shape[-1]} products of the shorter side were taken"
         known = (
@@ -74,29 +86,73 @@ class Exact:
         return rows.mT
 
 
-def _decompose(matrix: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (U, s, V) of the k leading triplets of an (m, n) matrix, m ≥ n, or of a batch."""
+_Solved = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+
+
+def _solved(matrix: Tensor, k: int, vectors: bool) -> _Solved:
+    """Return (s, residuals, U, V) of an (m, n) matrix, m ≥ n, or of a batch."""
+    direct = matrix.shape[-2] * matrix.shape[-1] <= _DIRECT_ENTRIES
+    if direct or matrix.dtype == torch.float64:
+        U, s, V = _by_svd(matrix, k, direct)
+    else:
+        gram, s, wide = _by_gram(matrix, k)
+        V = columns(wide.to(matrix.dtype))
+        if not vectors:
+            return s, _one_sided_residuals(gram, s, wide), None, V
+        U = _images(matrix, V, wide, s)
+    residuals = residual_lengths(
+        s, U, V, lambda part: matrix @ V[..., part], lambda part: matrix.mT @ U[..., part]
+    )
+    return s, residuals, U, V
+
+
+def _by_svd(matrix: Tensor, k: int, direct: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (U, s, V), of a float64 matrix after a QR unless `direct`."""
     dtype = matrix.dtype
-    if matrix.shape[-2] * matrix.shape[-1] <= _DIRECT_ENTRIES:
+    if direct:
         U, s, Vh = dense_svd(matrix.double())
-        leading = columns(Vh[..., :k, :].mT.to(dtype))
-        return columns(U[..., :k].to(dtype)), s[..., :k].to(dtype), leading
-    if dtype == torch.float64:
+    else:
         Q, R = torch.linalg.qr(matrix)
-        X, s, Yh = dense_svd(R)
-        return columns(Q @ X[..., :k]), s[..., :k], columns(Yh[..., :k, :].mT)
-    # A float64 Gram matrix of float32 columns is exact to 1e-8 s₁, below their own rounding; a
-    # float32 one would lose every value under 3e-4 s₁.
+        X, s, Vh = dense_svd(R)
+        U = Q @ X[..., :k]
+    return (
+        columns(U[..., :k].to(dtype)),
+        s[..., :k].to(dtype),
+        columns(Vh[..., :k, :].mT.to(dtype)),
+    )
+
+
+def _by_gram(matrix: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (A'A, s, V) of a float32 matrix; A'A (its lower triangle) and V are float64.
+
+    A float64 Gram matrix of float32 columns is exact to 1e-8 s₁, below their own rounding; a
+    float32 one would lose every value under 3e-4 s₁.
+    """
     n = matrix.shape[-1]
     gram = torch.zeros(*matrix.shape[:-2], n, n, dtype=torch.float64, device=matrix.device)
     rows = max(1, _ENTRIES_AT_ONCE // (n * (matrix.shape[0] if matrix.ndim > 2 else 1)))
     for start in range(0, matrix.shape[-2], rows):
-        part = matrix[..., start : start + rows, :].double()
-        gram += part.mT @ part
-    squares, vectors = torch.linalg.eigh(gram)
-    s = squares.flip(-1)[..., :k].clamp_min(0).sqrt().to(dtype)
-    V = columns(vectors.flip(-1)[..., :k].to(dtype))
-    return _images(matrix, V, vectors.flip(-1)[..., :k], s), s, V
+        add_lower_gram(gram, matrix[..., start : start + rows, :].double())
+    squares, vectors = torch.linalg.eigh(gram, UPLO="L")
+    s = squares.flip(-1)[..., :k].clamp_min(0).sqrt().to(matrix.dtype)
+    return gram, s, vectors.flip(-1)[..., :k]
+
+
+def _one_sided_residuals(gram: Tensor, s: Tensor, wide: Tensor) -> Tensor:
+    """Return the residuals of s with v and u = A v / |A v|, from A'A alone.
+
+    |A' u − s v| is |A'A v − s |A v| v| / |A v|, and |A v − s u| the difference of |A v| and s.
+    """
+    whole = gram.tril() + gram.tril(-1).mT
+    images = whole @ wide
+    squares = (images * wide).sum(-2)
+    lengths = squares.clamp_min(0).sqrt()
+    # Below this A v is rounding of A'A, and so is its direction.
+    least = torch.finfo(torch.float64).eps ** 0.5 * s[..., :1].double()
+    divisor = torch.maximum(lengths, torch.where(least > 0, least, 1.0))
+    values = s.double()
+    back = column_lengths(images - wide * (values * lengths)[..., None, :]) / divisor
+    return torch.maximum(back, (lengths - values).abs()).to(s.dtype)
 
 
 def _images(matrix: Tensor, V: Tensor, wide: Tensor, s: Tensor) -> Tensor:
@@ -105,3 +161,9 @@ def _images(matrix: Tensor, V: Tensor, wide: Tensor, s: Tensor) -> Tensor:
     if m * n <= _WIDE_ENTRIES and bool((s[..., -1] > _CLEAR * s[..., 0]).all()):
         return columns(((matrix.double() @ wide) / s[..., None, :].double()).to(matrix.dtype))
     return orthonormal_images(matrix @ V, s, torch.Generator().manual_seed(0))
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Return vectors of the parts of a batch in one, column-major."""
+    known = [part.mT for part in parts if part is not None]
+    return torch.cat(known).mT if known else None

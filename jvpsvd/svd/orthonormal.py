@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.operators import columns
-from jvpsvd.svd.dense import dense_svd
+from jvpsvd.svd.dense import add_lower_gram, dense_svd
 
 _PASSES = 5
 # A column that keeps less than this share of its length under a projection was mostly rounding.
@@ -183,9 +183,16 @@ def orthonormality(basis: Tensor) -> Tensor:
     >>> orthonormality(torch.eye(3)[:, :2])
     tensor(0.)
     """
-    gram = basis.mT @ basis
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return (gram - eye).abs().amax(dim=(-2, -1)) if gram.numel() else gram.new_zeros(())
+    size = basis.shape[-1]
+    if not size:
+        return basis.new_zeros(())
+    defect = (
+        -torch.eye(size, dtype=basis.dtype, device=basis.device)
+        .expand(*basis.shape[:-2], size, size)
+        .clone()
+    )
+    add_lower_gram(defect, basis)
+    return defect.tril_().abs_().amax(dim=(-2, -1))
 
 
 def _factor(W: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:

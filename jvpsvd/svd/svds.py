@@ -114,7 +114,7 @@ def svds(
             )
             triplets = solver.solve(tall, k, tol, report, vectors=vectors, start=near)
         elif chosen.method == "exact":
-            triplets = Exact(chosen.block_size).solve(tall, k, tol, report)
+            triplets = Exact(chosen.block_size).solve(tall, k, tol, report, vectors=vectors)
         elif chosen.method == "block-krylov":
             triplets = BlockKrylov(seed=seed).solve(tall, k, tol, report)
         else:

@@ -1,9 +1,11 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from svd_problems import SPECTRA, assert_truthful, orthonormal, spectrum, with_values
 
 from jvpsvd import MatrixOperator, svds
-from jvpsvd.svd.exact import Exact
+from jvpsvd.svd.exact import Exact, _one_sided_residuals
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -56,3 +58,55 @@ def test_the_norm_is_exact():
     (known,) = Exact().solve(MatrixOperator(matrix), 3, 1e-5, lambda look: None).known
     assert known.fro2 == pytest.approx(float((matrix**2).sum()), rel=1e-12)
     assert known.fro2_error == 0
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize("shape", [(280, 260), (260, 280)])
+def test_values_alone_are_those_with_vectors(name, shape):
+    """Large enough for the Gram matrix, whose residuals stand in for those of the long side."""
+    s = spectrum(name, min(shape))
+    A = MatrixOperator(with_values(s, *shape).float())
+    whole, alone = (svds(A, 260, method="exact", vectors=v, tol=1e-6) for v in (True, False))
+    assert torch.equal(whole.s, alone.s)
+    assert alone.U is None
+    assert alone.Vh is None
+    assert alone.converged.all()
+    assert alone.certificate.sound
+    assert (alone.s.double() - s).abs().max() <= alone.residuals.max() + 3e-7 * s[0]
+
+
+def test_one_sided_residuals_are_those_of_wrong_vectors():
+    """Values and vectors that are wrong by a known amount show it."""
+    s = torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64)
+    gram = torch.diag(s**2)
+    angle = torch.tensor(0.1, dtype=torch.float64)
+    turned = torch.eye(3, dtype=torch.float64)
+    turned[:2, :2] = torch.stack(
+        [torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])]
+    )
+    A = torch.diag(s)
+    images = A @ turned
+    lengths = images.norm(dim=0)
+    u = images / lengths
+    expected = torch.maximum((images - s * u).norm(dim=0), (A.T @ u - s * turned).norm(dim=0))
+    assert torch.allclose(_one_sided_residuals(gram.tril(), s, turned), expected)
+    assert _one_sided_residuals(gram.tril(), s, torch.eye(3).double()).max() < 1e-15
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("vectors", [True, False])
+def test_a_batch_is_divided_among_threads_and_leaves_them_as_they_were(count, vectors):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        generator = torch.Generator().manual_seed(0)
+        matrices = torch.randn(count, 270, 265, generator=generator)
+        batch = svds(MatrixOperator(matrices), 10, method="exact", vectors=vectors)
+        assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 2
+        for place, matrix in enumerate(matrices):
+            one = svds(MatrixOperator(matrix), 10, method="exact", vectors=vectors)
+            assert torch.allclose(batch.of(place).s, one.s, rtol=1e-6)
+    finally:
+        torch.set_num_threads(threads)
