@@ -63,7 +63,7 @@ def spectra(numbers: dict[str, Any]) -> Figure:
             axes.set(xscale="log", yscale="log", title=f"{state}, {title}")
             axes.legend(fontsize=7.5, loc="lower left")
     for axes in grid[:, 0]:
-        axes.set_ylabel("singular value σ_i")
+        axes.set_ylabel("singular value σᵢ")
     for axes in grid[1]:
         axes.set_xlabel("index i")
     return figure
