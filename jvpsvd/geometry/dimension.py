@@ -97,6 +97,8 @@ def largest_gap(
     k = relative.shape[-1]
     if k < 2:
         raise ArgumentError("one singular value has no gap; compute two or more")
+    if window is not None and (not isinstance(window, tuple | list) or len(window) != 2):
+        raise ArgumentError(f"window={window!r} must be (smallest, largest) d")
     low, high = window if window is not None else (1, k - 1)
     low = whole_number("window[0]", low, 1, k - 1, "k - 1")
     high = whole_number("window[1]", high, low, k - 1, "k - 1")

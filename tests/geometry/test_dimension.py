@@ -224,3 +224,9 @@ def test_what_is_no_spectrum_is_refused(estimate, s, message):
 def test_bad_settings_are_refused(call, message):
     with pytest.raises(ArgumentError, match=message):
         call(torch.tensor([3.0, 2.0, 1.0]))
+
+
+@pytest.mark.parametrize("window", [3, (1,), (1, 2, 3), "12"])
+def test_a_window_that_is_no_pair_is_refused(window):
+    with pytest.raises(ArgumentError, match="smallest, largest"):
+        largest_gap([3.0, 2.0, 1.0], window=window)

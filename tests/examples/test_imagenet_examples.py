@@ -1,0 +1,171 @@
+"""The parts of the ImageNet examples, on networks and collections small enough to know."""
+
+import io
+import math
+import pickle
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from jvpsvd import JacobianOperator
+from jvpsvd.data import pack, photos_by_class, walk
+from jvpsvd.geometry import class_means, row_distances
+from jvpsvd.networks import Model, PhotoInput, layer_map, weights_sha256
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """The examples' modules, which find each other as scripts do."""
+    pytest.importorskip("matplotlib", reason="figures need the plot extra")
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        import class_figures
+        import imagenet_classes
+        import imagenet_controls
+        import imagenet_figures
+        import imagenet_measure
+        import imagenet_tables
+        import published_networks
+
+        yield SimpleNamespace(
+            class_figures=class_figures,
+            classes=imagenet_classes,
+            controls=imagenet_controls,
+            figures=imagenet_figures,
+            measure=imagenet_measure,
+            tables=imagenet_tables,
+            published=published_networks,
+        )
+    finally:
+        sys.path.remove(str(EXAMPLES))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.Tanh(),
+        nn.Flatten(), nn.Linear(8 * 8 * 8, 20),
+    ).eval().requires_grad_(False)  # fmt: skip
+    return Model("small", net, PhotoInput(size=16, resize=16), weights_sha256(net))
+
+
+@pytest.fixture(scope="module")
+def photo(model):
+    generator = torch.Generator().manual_seed(1)
+    return 2 * torch.rand(model.photo_input.shape, generator=generator) - 1
+
+
+def test_steps_and_spectra_are_measured_told_and_drawn(modules, model, photo, tmp_path):
+    measure, found, moved = modules.measure, {}, {}
+    for depth in ("2", "output"):
+        J = JacobianOperator(*layer_map(model.module, photo, to=depth))
+        seen = measure.spectrum_and_spread(J, photo, 12)
+        dense = torch.linalg.svdvals(J.matmat(torch.eye(J.shape[1])))
+        assert np.allclose(seen["s"], dense[:12], rtol=1e-3)
+        assert seen["converged"].all()
+        assert 0 < seen["participation"].max() <= 1
+        found[depth] = [{**seen, "photo": np.zeros((16, 16, 3))}] * 2
+        moved[depth] = [measure.steps(model, J, photo, depth, 8, 3)] * 2
+    # Tiny steps: the linear part alone, so that the tangent space moves what the normal does not.
+    change = {name: moved["2"][0][f"{name} change"][:, 0].mean() for name in measure.SETS}
+    assert change["leading"] > change["tangent"] > change["random"] > change["normal"]
+    told = [
+        *modules.tables.tell_spectra(found),
+        *modules.tables.tell_spread(found),
+        *modules.tables.tell_steps(moved, measure.DISTANCES, measure.SETS),
+    ]
+    assert f"{found['2'][0]['s'][0]:.2f} ±" in "\n".join(told)
+    assert not any("nan" in line for line in told)
+    files = modules.figures.draw_all(found, moved, measure.DISTANCES, tmp_path)
+    assert {file.suffix for file in files} == {".png", ".svg"}
+    assert all(file.stat().st_size > 5000 for file in files)
+
+
+def test_untrained_network_differs_and_stays_finite(modules, model, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    generator = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(2):
+            pixels = generator.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    (shard,) = pack(photos_by_class(tmp_path / "photos"), tmp_path / "shards")
+    chosen = [(shard, sample) for sample in walk(shard)]
+    control = modules.controls.untrained(model, chosen)
+    assert control.weights_sha256 != model.weights_sha256
+    assert not control.module.training
+    inputs = [x for _, x in modules.controls.decoded(chosen, model)]
+    assert len(inputs) == 4
+    # Its batch norms know the photos: what leaves them has mean 0.
+    out = control.module[:2](torch.cat(inputs))
+    assert torch.allclose(out.mean((0, 2, 3)), torch.zeros(8), atol=1e-4)
+    assert modules.controls.feature_rows(control, chosen).shape == (4, 512)
+    spaces = modules.controls.class_spaces(model, chosen, "output", 5, 3, tmp_path)
+    for side in spaces.values():
+        assert len(side) == 2
+        assert np.allclose(side[0].T @ side[0], np.eye(3), atol=1e-5)
+
+
+def test_power_spectrum_finds_a_wave(modules):
+    size, waves = 64, 8
+    x = torch.sin(2 * math.pi * waves * torch.arange(size) / size).expand(1, 3, size, size)
+    rows = modules.controls.pixel_rows(x)
+    edges = np.logspace(-2, np.log10(0.5), modules.controls.FREQUENCIES + 1)
+    loudest = int(rows["power spectrum"].argmax())
+    assert edges[loudest] <= waves / size <= edges[loudest + 1]
+    assert np.allclose(rows["mean colour"][:3], 0, atol=1e-6)
+
+
+def test_planted_hierarchy_is_found_and_noise_is_not(modules, tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    groups, classes, each = 4, 4, 3
+    centres = 3 * generator.standard_normal((groups, 1, 1, 20))
+    centres = centres + generator.standard_normal((groups, classes, 1, 20))
+    rows = (centres + 0.3 * generator.standard_normal((groups, classes, each, 20))).reshape(-1, 20)
+    labels = np.repeat(np.arange(groups * classes), each).tolist()
+    group = torch.arange(groups * classes) // classes
+    meaning = 2.0 * (group[:, None] != group) + 2.0
+    meaning.fill_diagonal_(0)
+    wordnet = {"path": meaning.double(), "wu-palmer": meaning.double() / 4}
+    noise = generator.standard_normal(rows.shape)
+    said = {}
+    for name, some in (("spectrum, 2", rows), ("features", noise)):
+        distances = row_distances(class_means(some, labels).means)
+        said[name] = modules.classes.compared(some, distances, labels, wordnet, {})
+    planted, control = said["spectrum, 2"], said["features"]
+    assert planted["path"][0] > 0.5
+    assert planted["path"][1] < 0.001 < control["path"][1]
+    assert planted["nearest"][0] > 0.9 > 0.4 > control["nearest"][0]
+    assert abs(planted["shuffled"][0]) < 0.2
+    numbers = {
+        "photos": len(labels), "classes": [f"class {i}" for i in range(16)], "k": 20,
+        "superclasses": [f"group {i}" for i in group.tolist()], "depths": ["2"],
+        "wordnet": {kind: matrix.tolist() for kind, matrix in wordnet.items()},
+        "means": {"2": np.exp(class_means(rows, labels).means.numpy()).tolist()},
+        "said": {**said, "power spectrum": control},
+    }  # fmt: skip
+    modules.classes.tell(numbers)
+    assert f"{planted['path'][0]:+.3f}" in capsys.readouterr().out
+    files = modules.class_figures.draw_all(numbers, tmp_path)
+    assert len(files) == 8
+    assert all(file.stat().st_size > 5000 for file in files)
+
+
+def test_weights_are_read_as_numbers_only(modules):
+    reader = modules.published._Numbers
+    array = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
+    data = pickle.dumps({"kernel": array}, protocol=3)
+    data = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    read = reader(io.BytesIO(data)).load()["kernel"]
+    assert np.array_equal(read, array)
+    assert modules.published._turned(read).shape == (3, 2, 1, 1)
+    with pytest.raises(pickle.UnpicklingError, match="not read"):
+        reader(io.BytesIO(pickle.dumps(print))).load()
