@@ -89,7 +89,7 @@ def trees(numbers: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(7.4, 0.16 * count + 0.9), layout="constrained")
     sides = figure.subplots(1, 2)
     sorts = sorted(set(numbers["superclasses"]))
-    shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(sorts)))
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.7, len(sorts)))
     colour = dict(zip(numbers["classes"], numbers["superclasses"], strict=True))
     for axes, title, distances in (
         (sides[0], "WordNet, path distances", np.array(numbers["wordnet"]["path"])),

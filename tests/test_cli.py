@@ -76,6 +76,7 @@ MISTAKES = [
     (("run", "--model", "tiny:net", "--shards", "good-0000.tar"), "k=500 is above the size"),
     (("run", "--model", "tiny:net", "--shards", "good-0000.tar", "-k", "0"), "k=0 must be"),
     ((*RUN[:5], "--shards", "good-0000.tar", "--layers", "8"), "no layer '8'"),
+    ((*RUN[:5], "--shards", "good-0000.tar", "--layers", " , "), "no layer is named"),
     ((*RUN, "-k", "31", "--shards", "good-0000.tar"), "k must be at most 30"),
     ((*RUN, "--shards", "good-0000.tar", "--weights", "w.pt"), "no weights at w.pt"),
     ((*RUN, "--shards", "good-0000.tar", "--memory", "lots"), "memory='lots' is not a size"),
@@ -105,6 +106,15 @@ def test_mistake_is_one_line_and_exit_code_2(
     assert printed.out == ""
     assert re.fullmatch(r"jvpsvd: .*\n", printed.err), printed.err
     assert message in printed.err
+
+
+def test_a_run_without_samples_leaves_its_folder_to_others(jvpsvd, shard, tmp_path):
+    (tmp_path / "text.tar").write_text("hi")
+    nothing = jvpsvd(*RUN, "--shards", "text.tar")
+    assert nothing.returncode == 2
+    assert "no sample in 1 shards" in nothing.stderr
+    assert not (tmp_path / "out").exists()
+    assert jvpsvd(*RUN, "--shards", str(shard)).returncode == 0
 
 
 def test_changed_arguments_are_refused_in_one_line(jvpsvd, shard):
@@ -145,6 +155,18 @@ def test_no_command_shows_the_help(jvpsvd):
     shown = jvpsvd()
     assert shown.returncode == 0
     assert "jvpsvd pack PHOTOS SHARDS" in shown.stdout
+
+
+def test_names_complete():
+    asked = {
+        "COMP_WORDS": "jvpsvd run --en",
+        "COMP_CWORD": "2",
+        "_JVPSVD_COMPLETE": "bash_complete",
+    }
+    done = subprocess.run(
+        COMMAND, env={**os.environ, **asked}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "plain,--engine\n")
 
 
 def test_version_names_what_matters(jvpsvd):

@@ -117,15 +117,16 @@ def _tried(work: Callable[[], T]) -> T:
         try:
             return work()
         except Exception as error:  # of aiohttp, botocore, …
-            # fsspec says "not found" of a busy server too; the answer's status stands behind it.
+            # fsspec says "not found" of a server that is busy or not there too; why stands behind.
             status = getattr(error, "status", getattr(error.__cause__, "status", None))
-            if isinstance(error, FileNotFoundError) and status in (None, *_GONE):
+            missing = isinstance(error, FileNotFoundError)
+            if missing and (error.__cause__ is None or status in _GONE):
                 raise
             if status in _GONE:
                 raise FileNotFoundError(f"not found (status {status})") from error
             pause = next(pauses, None)
             if pause is None:
-                cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
+                cause = error.__cause__ if missing else error
                 first = (str(cause).strip() or "no message").splitlines()[0]
                 raise OSError(f"{type(cause).__name__}: {first}") from error
             time.sleep(pause)

@@ -149,8 +149,11 @@ def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
             "code); save a plain state dict, or .safetensors"
         ) from error
     except Exception as error:  # both readers raise what the bytes make them raise
+        # A KeyError of the reader's own says nothing to whoever gave the file.
+        reason = "" if isinstance(error, LookupError) else f" ({_first(error)})"
         raise ModelError(
-            f"{path} is no file of weights that torch or safetensors can read ({_first(error)})"
+            f"{path} is no file of weights that torch or safetensors can read{reason}; give a "
+            "state dict"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
@@ -319,8 +322,11 @@ def _import(name: str, spec: str) -> Any:
     try:
         return importlib.import_module(name)
     except Exception as error:  # a broken install raises more than ImportError
+        remedy = ""
+        if isinstance(error, ModuleNotFoundError):
+            remedy = f"; install {error.name}, or mend the name"
         raise ModelError(
-            f"'{spec}' needs {name}, which does not import: {_first(error)}"
+            f"'{spec}' needs {name}, which does not import: {_first(error)}{remedy}"
         ) from error
 
 

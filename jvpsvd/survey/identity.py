@@ -199,6 +199,8 @@ def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[De
     places = _places(model, example)
     if layers is None:
         return _spread(places, k, example.numel())
+    if not layers:
+        raise ArgumentError("no layer is named; give names with commas between, or all")
     if list(layers) == ["all"]:
         return _large_enough(places, k, example.numel())
     for name in layers:

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from jvpsvd.data import Shard
-from jvpsvd.errors import RunError
+from jvpsvd.errors import RunError, ShardError
 from jvpsvd.survey.compaction import FEW, compact
 from jvpsvd.survey.executors import Observed, in_process
 from jvpsvd.survey.instrument import Instrument
@@ -19,7 +19,7 @@ from jvpsvd.survey.ray_engine import on_ray
 from jvpsvd.survey.results import Results
 from jvpsvd.survey.rows import Row
 from jvpsvd.survey.spec import Prepared, Spec, prepare
-from jvpsvd.survey.store import Store, create_or_continue
+from jvpsvd.survey.store import Store, create_or_continue, discard
 from jvpsvd.survey.tally import Tally
 from jvpsvd.survey.task import Task, share_of, tasks
 from jvpsvd.survey.watch import Look, Watch, unwatched
@@ -65,8 +65,13 @@ def run(spec: Spec, watch: Watch = unwatched) -> Outcome:
     """
     prepared = prepare(spec)
     store = create_or_continue(Path(spec.out), prepared.identity, prepared.depths)
-    with journal(store.folder):
-        return _continued(spec, prepared, store, watch)
+    try:
+        with journal(store.folder):
+            return _continued(spec, prepared, store, watch)
+    except ShardError:
+        if not store.has_manifest:
+            discard(store.folder)  # so that the same folder can be given again with other shards
+        raise
 
 
 def _continued(spec: Spec, prepared: Prepared, store: Store, watch: Watch) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,6 @@ def _device(name: str) -> str:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
+        first = textwrap.shorten(str(error).splitlines()[0], 80, placeholder=" …")
         raise ArgumentError(f"device {name} cannot be used ({first}); try cpu") from error
     return name

@@ -8,8 +8,10 @@ exist is finished.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -232,6 +234,16 @@ def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]
         (folder / name).mkdir(exist_ok=True)
     remove_abandoned(folder)
     return store
+
+
+def discard(folder: Path) -> None:
+    """Remove what a run without a manifest has left: nothing was computed in it."""
+    for name in ("spectra", "vectors", "log"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("run.json", "manifest.lock"):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the demo's shards may lie there
+        folder.rmdir()
 
 
 def open_store(folder: Path) -> Store:

@@ -97,8 +97,11 @@ def test_untrained_network_differs_and_stays_finite(modules, model, tmp_path):
         for i in range(2):
             pixels = generator.integers(0, 256, (20, 20, 3), dtype=np.uint8)
             image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
-    (shard,) = pack(photos_by_class(tmp_path / "photos"), tmp_path / "shards")
-    chosen = [(shard, sample) for sample in walk(shard)]
+    shards = pack(photos_by_class(tmp_path / "photos"), tmp_path / "shards", per_shard=1)
+    chosen = [(shard, sample) for shard in shards for sample in walk(shard)]
+    mixed = [chosen[i] for i in (2, 0, 3, 1)]
+    names = [sample.key for sample, _ in modules.controls.decoded(mixed, model)]
+    assert names == [sample.key for _, sample in mixed]
     control = modules.controls.untrained(model, chosen)
     assert control.weights_sha256 != model.weights_sha256
     assert not control.module.training
