@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy
 import torch
 from rich.console import Console
 
@@ -48,7 +49,8 @@ _memory = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(
     __version__,
-    message=f"jvpsvd %(version)s (torch {torch.__version__}, Python {platform.python_version()})",
+    message=f"jvpsvd %(version)s (torch {torch.__version__}, numpy {numpy.__version__}, "
+    f"CUDA {torch.version.cuda or 'none'}, Python {platform.python_version()})",
 )
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -60,13 +62,23 @@ def cli(context: click.Context) -> None:
     jvpsvd pack PHOTOS SHARDS      folders of photos, one per class, to shards
     jvpsvd run --shards SHARDS     the same for your photos
     jvpsvd verify RUN              whether a run is whole
-    jvpsvd report RUN              its table and figure, from the stored numbers
+    jvpsvd report RUN              its table, and a page that opens in a browser
+
+    \b
+    Names complete with TAB after  eval "$(_JVPSVD_COMPLETE=bash_source jvpsvd)"
+    (zsh_source and fish_source likewise).
     """  # noqa: D301 -- \b keeps click from reflowing the list
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-@cli.command()
+@cli.command(
+    epilog="""\b
+    jvpsvd run
+    jvpsvd run --shards photos/ --layers _blocks.9,output -k 100 --out RUN
+    jvpsvd run --shards 's3://bucket/train-{0000..0146}.tar' --per-class 10 --engine ray --out RUN
+    jvpsvd run --status RUN"""
+)
 @_model
 @_weights
 @click.option(
@@ -158,15 +170,45 @@ def run(status: str | None, share: str, **options: Any) -> int:
     return _FAILURES if outcome.failures else 0
 
 
-@cli.command("report")
+@cli.command(
+    "report",
+    epilog="""\b
+    jvpsvd report RUN
+    jvpsvd report RUN --shards photos/""",
+)
 @click.argument("folder", metavar="RUN")
-def report_run(folder: str) -> int:
-    """Print the table of a run and draw its figure again, from the stored numbers."""
-    _show(survey.open_store(Path(folder)))
+@click.option(
+    "--shards",
+    metavar="PATTERN|DIR|URL",
+    help="Where the photos of RUN lie, to show some beside their vectors. [default: RUN/shards]",
+)
+def report_run(folder: str, shards: str | None) -> int:
+    """Print the table of a run, and write its page, figures and tables into RUN/report.
+
+    RUN/report/index.html is one file that opens in a browser and asks the network for nothing. The
+    run may be unfinished.
+    """
+    store = survey.open_store(Path(folder))
+    own = store.folder / "shards"
+    where = shards or (str(own) if any(own.glob("*.tar")) else None)
+    photos = data.find_shards(where) if where else ()
+    gathered = report.gather(store)
+    _console().print(report.table(store, report.summaries_of(gathered)))
+    written = report.write_report(gathered, photos)
+    for line in written.lacking:
+        click.echo(f"not made: {line}", err=True)
+    click.echo("files: " + " ".join(str(file) for file in written.files))
+    if written.page is not None:
+        click.echo(f"page: {written.page}")
     return 0
 
 
-@cli.command()
+@cli.command(
+    epilog="""\b
+    jvpsvd layers -k 100
+    jvpsvd layers --model caffenet --weights bvlc_reference_caffenet.caffemodel
+    jvpsvd layers --model mycode.nets:build --json"""
+)
 @_model
 @_weights
 @click.option("-k", type=int, default=_K, show_default=True, help="Triplets to plan for.")
@@ -188,7 +230,7 @@ def layers(model: str, weights: str | None, k: int, memory: str | None, as_json:
     return 0
 
 
-@cli.command()
+@cli.command(epilog="jvpsvd verify RUN || jvpsvd run … --out RUN")
 @click.argument("folder", metavar="RUN")
 def verify(folder: str) -> int:
     """Check that every sample of RUN's manifest has values, or a reason, at every depth."""
@@ -202,7 +244,7 @@ def verify(folder: str) -> int:
     return _FAILURES if verdict.problems else 0
 
 
-@cli.command()
+@cli.command(epilog="jvpsvd pack photos shards && jvpsvd run --shards shards --out RUN")
 @click.argument("photos", metavar="PHOTOS")
 @click.argument("out", metavar="OUT")
 @click.option("--per-shard", type=int, default=1000, show_default=True, help="Photos of one shard.")

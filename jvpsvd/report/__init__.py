@@ -1,13 +1,28 @@
-"""What a person sees of a run: tables and figures."""
+"""What a person sees of a run: tables, figures, and one page."""
 
 from jvpsvd.report.costs import costs_table
-from jvpsvd.report.figures import draw_spectra
-from jvpsvd.report.summary import DepthSummary, summarize, table
+from jvpsvd.report.figures import (
+    draw_class_tree,
+    draw_dimensions,
+    draw_heat_map,
+    draw_spectra,
+)
+from jvpsvd.report.gather import Gathered, gather
+from jvpsvd.report.summary import DepthSummary, summaries_of, summarize, table
+from jvpsvd.report.write import Report, write_report
 
 __all__ = [
     "DepthSummary",
+    "Gathered",
+    "Report",
     "costs_table",
+    "draw_class_tree",
+    "draw_dimensions",
+    "draw_heat_map",
     "draw_spectra",
+    "gather",
+    "summaries_of",
     "summarize",
     "table",
+    "write_report",
 ]

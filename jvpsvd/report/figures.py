@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
 from jvpsvd.report.summary import DepthSummary
+from jvpsvd.report.trees import ClassTrees
 
 _STYLE: Any = {
     "font.size": 9,
@@ -19,6 +21,8 @@ _STYLE: Any = {
     "legend.frameon": False,
 }
 _DASHES = ("solid", (0, (6, 1.5)), (0, (3, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
+
+_INKS = ("#1b1b1f", "#0b4f9e", "#a8480a", "#2f6b3a")
 
 
 def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) -> list[Path]:
@@ -30,15 +34,8 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
     Raises:
         ArgumentError: If matplotlib is missing, or no depth has values.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ArgumentError("figures need matplotlib; install jvpsvd[plot]") from error
-    drawn = [depth for depth in summaries if depth.photos]
-    if not drawn:
-        raise ArgumentError("no depth has values to draw; see 'jvpsvd verify'")
-    folder.mkdir(parents=True, exist_ok=True)
+    mpl, Figure = _matplotlib()
+    drawn = _with_values(summaries)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.4, 4.0), layout="constrained")
         axes = figure.add_subplot()
@@ -51,14 +48,17 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
             lower = np.maximum(mean - deviation, mean / 100)
             axes.fill_between(index, lower, mean + deviation, color=shade, alpha=0.18, linewidth=0)
             dashes = _DASHES[number % len(_DASHES)]
-            lines += axes.plot(index, mean, color=shade, linestyle=dashes, linewidth=1.6)
+            marker = "o" if len(index) == 1 else ""
+            lines += axes.plot(
+                index, mean, color=shade, linestyle=dashes, linewidth=1.6, marker=marker
+            )
         axes.axhline(1.0, color="0.4", linewidth=0.8, zorder=0)
         axes.annotate(
             "σ = 1", (0.995, 1.0), xycoords=("axes fraction", "data"), ha="right", va="bottom",
             fontsize=8, color="0.4",
         )  # fmt: skip
         axes.set_yscale("log")
-        axes.set_xlim(1, max(depth.s.shape[1] for depth in drawn))
+        axes.set_xlim(1, max(2, *(depth.s.shape[1] for depth in drawn)))
         axes.set_xlabel("index i of the singular value")
         axes.set_ylabel("singular value σᵢ of ∂h/∂x")
         photos = max(depth.photos for depth in drawn)
@@ -69,7 +69,141 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
             lines, labels, title="depth (units)", loc="upper left", bbox_to_anchor=(1.0, 1.0),
             fontsize=8, title_fontsize=8, handlelength=3,
         )  # fmt: skip
-        files = [folder / "spectra.png", folder / "spectra.svg"]
-        figure.savefig(files[0], dpi=160)
-        figure.savefig(files[1], metadata={"Date": None})
+        return _saved(figure, folder, "spectra")
+
+
+def draw_heat_map(summaries: Sequence[DepthSummary], title: str, folder: Path) -> list[Path]:
+    """Draw mean σ_i by depth and index, lighter where it is larger; return PNG and SVG.
+
+    Raises:
+        ArgumentError: If matplotlib is missing, or no depth has values.
+
+    Example: ``draw_heat_map(summarize(store), "efficientnet-lite0", Path("report"))``.
+    """
+    mpl, Figure = _matplotlib()
+    drawn = _with_values(summaries)
+    means = np.stack([depth.s.mean(axis=0) for depth in drawn])
+    positive = means[means > 0]
+    if not len(positive):
+        raise ArgumentError("all singular values are 0; there is nothing to draw")
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.4, 1.4 + 0.3 * len(drawn)), layout="constrained")
+        axes = figure.add_subplot()
+        k = means.shape[1]
+        image = axes.imshow(
+            np.maximum(means, positive.min()), aspect="auto", interpolation="nearest",
+            cmap="cividis", norm=mpl.colors.LogNorm(),
+            extent=(0.5, k + 0.5, len(drawn) - 0.5, -0.5),
+        )  # fmt: skip
+        axes.set_yticks(range(len(drawn)), [depth.layer for depth in drawn], fontsize=8)
+        axes.set_xlabel("index i of the singular value")
+        axes.set_title(f"{title}: mean σᵢ by depth", fontsize=9)
+        figure.colorbar(image, ax=axes, label="mean σᵢ")
+        return _saved(figure, folder, "heat-map")
+
+
+def draw_dimensions(
+    layers: Sequence[str], estimates: Sequence[Estimates], title: str, folder: Path
+) -> list[Path]:
+    """Draw the dimension estimates of every depth with their deviation; return PNG and SVG.
+
+    Raises:
+        ArgumentError: If matplotlib is missing, or no depth has an estimate.
+
+    Example: ``draw_dimensions(layers, [estimate(depth, 1e-5) for depth in depths], "net", here)``.
+    """
+    mpl, Figure = _matplotlib()
+    if not any(np.isfinite(found.values["count"]).any() for found in estimates):
+        raise ArgumentError("no depth has values to draw; see 'jvpsvd verify'")
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.4, 3.8), layout="constrained")
+        axes = figure.add_subplot()
+        title_of = {
+            name: f"{said}, at least" if any(one.bounds(name) for one in estimates) else said
+            for name, said in TITLES.items()
+        }
+        marks = zip(ESTIMATES, _INKS, _DASHES[:2] + _DASHES[3:], "osD^", strict=True)
+        for name, ink, dashes, marker in marks:
+            known = [found.values[name][np.isfinite(found.values[name])] for found in estimates]
+            at = [number for number, values in enumerate(known) if len(values) and values.mean()]
+            if not at:
+                continue
+            mean = np.array([known[number].mean() for number in at])
+            spread = np.array([known[number].std() for number in at])
+            below = np.minimum(spread, 0.9 * mean)
+            axes.errorbar(
+                at, mean, (below, spread), color=ink, linestyle=dashes, marker=marker,
+                markersize=5, capsize=2, elinewidth=0.7, linewidth=1.4, label=title_of[name],
+            )  # fmt: skip
+        axes.set_yscale("log")
+        axes.set_xticks(range(len(layers)), layers, rotation=30, ha="right", fontsize=8)
+        axes.set_ylabel("dimension")
+        axes.set_title(f"{title}: mean over photos ± one standard deviation", fontsize=9)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, handlelength=3)
+        return _saved(figure, folder, "dimensions")
+
+
+def draw_class_tree(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
+    """Draw the classes' tree by spectra at the last depth against WordNet's; return PNG and SVG.
+
+    Raises:
+        ArgumentError: If matplotlib is missing.
+
+    Example: ``draw_class_tree(trees, "efficientnet-lite0", Path("report"))``.
+    """
+    mpl, Figure = _matplotlib()
+    mine, classes = trees.depths[-1], len(trees.names)
+    groups = sorted(set(trees.groups))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.4, 1.2 + 0.17 * classes), layout="constrained")
+        axes = figure.add_subplot()
+        for x, y in zip(0.28 * (1 - mine.branches.x), mine.branches.y, strict=True):
+            axes.plot(x, y, color="0.1", linewidth=0.8)
+        for x, y in zip(0.72 + 0.28 * trees.wordnet.x, trees.wordnet.y, strict=True):
+            axes.plot(x, y, color="0.1", linewidth=0.8)
+        theirs = {number: at for at, number in enumerate(trees.wordnet.order)}
+        for at, number in enumerate(mine.branches.order):
+            group = groups.index(trees.groups[number])
+            ink, dashes = _INKS[group % len(_INKS)], _DASHES[group // len(_INKS) % len(_DASHES)]
+            axes.plot((0.46, 0.54), (at, theirs[number]), color=ink, linestyle=dashes)
+            axes.text(0.285, at, _brief(trees.names[number]), va="center", fontsize=7)
+        for number, at in theirs.items():
+            axes.text(0.715, at, _brief(trees.names[number]), va="center", ha="right", fontsize=7)
+        axes.set_ylim(classes - 0.3, -0.7)
+        axes.set_xlim(0, 1)
+        axes.set_axis_off()
+        agreement = "" if mine.test is None else f", correlation {mine.test.correlation:.2f}"
+        axes.set_title(
+            f"{title}: classes by spectra at {mine.layer} (left) and by WordNet{agreement}",
+            fontsize=9,
+        )
+        return _saved(figure, folder, "class-tree")
+
+
+def _matplotlib() -> tuple[Any, Any]:
+    try:
+        import matplotlib as mpl
+        import matplotlib.colors
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ArgumentError("figures need matplotlib; install jvpsvd[plot]") from error
+    return mpl, Figure
+
+
+def _with_values(summaries: Sequence[DepthSummary]) -> list[DepthSummary]:
+    drawn = [depth for depth in summaries if depth.photos]
+    if not drawn:
+        raise ArgumentError("no depth has values to draw; see 'jvpsvd verify'")
+    return drawn
+
+
+def _saved(figure: Any, folder: Path, name: str) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{name}.png", folder / f"{name}.svg"]
+    figure.savefig(files[0], dpi=160)
+    figure.savefig(files[1], metadata={"Date": None})
     return files
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 20 else f"{text[:19]}…"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from rich.table import Table
 
 from jvpsvd.errors import RunError
+from jvpsvd.report.gather import Array, Gathered, gather
 from jvpsvd.survey import Store
 
 
@@ -51,30 +53,32 @@ def summarize(store: Store) -> list[DepthSummary]:
     Raises:
         RunError: If rows cannot be read or do not belong to the spec.
     """
-    n = int(np.prod((3, store.identity.photo_input.size, store.identity.photo_input.size)))
-    rows = store.rows()
-    summaries = []
-    for depth in store.depths:
-        here = [row for row in rows if row.layer == depth.name]
-        good = [row for row in here if row.status == "ok"]
-        if any(not len(row.s) == len(row.residuals) == store.identity.k for row in good):
-            raise RunError(f"{store.folder} holds rows of another k; see 'jvpsvd verify'")
-        relative = [max(row.residuals) / row.s[0] for row in good if row.s[0] > 0]
-        energies = [float(np.square(row.s).sum()) / row.fro2 for row in good if row.fro2]
-        summaries.append(
-            DepthSummary(
-                layer=depth.name,
-                shape=(depth.numel, n),
-                s=np.array([row.s for row in good]).reshape(len(good), store.identity.k),
-                worst_residual=max(relative, default=0.0),
-                unconverged=sum(row.k - row.converged for row in good),
-                products=_mean([row.products_forward + row.products_reverse for row in good]),
-                energy=_mean(energies),
-                seconds=_mean([row.seconds for row in good]),
-                failed=len(here) - len(good),
-            )
+    gathered = gather(store)
+    if gathered.unreadable:
+        raise RunError(gathered.unreadable[0])
+    return summaries_of(gathered)
+
+
+def summaries_of(gathered: Gathered) -> list[DepthSummary]:
+    """Return one summary per depth of rows that are already read.
+
+    Example: ``summaries_of(gather(store))[-1].dimension``.
+    """
+    failed = Counter(failure.layer for failure in gathered.failures)
+    return [
+        DepthSummary(
+            layer=depth.layer,
+            shape=depth.shape,
+            s=depth.s,
+            worst_residual=float(depth.relative[depth.relative >= 0].max(initial=0.0)),
+            unconverged=int((gathered.k - depth.converged).sum()),
+            products=_mean(depth.products),
+            energy=_mean(depth.energy),
+            seconds=_mean(depth.seconds),
+            failed=failed[depth.layer],
         )
-    return summaries
+        for depth in gathered.depths
+    ]
 
 
 def table(store: Store, summaries: list[DepthSummary]) -> Table:
@@ -130,5 +134,6 @@ def depth_cells(depth: DepthSummary, k: int) -> list[str]:
     ]
 
 
-def _mean(values: list[float] | list[int]) -> float:
-    return float(np.mean(values)) if values else float("nan")
+def _mean(values: Array) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")

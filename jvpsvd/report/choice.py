@@ -1,0 +1,57 @@
+"""Which photos and which indices are drawn where all would be too many: the same at every call."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from jvpsvd.data import Sample
+from jvpsvd.report.gather import Array
+
+_FIRST = 8
+
+
+def choose_indices(k: int, count: int) -> Array:
+    """Return at most `count` of the indices 1…k, rising: the first ones, then evenly to the last.
+
+    >>> choose_indices(500, 12).tolist()
+    [1, 2, 3, 4, 5, 6, 7, 8, 131, 254, 377, 500]
+    >>> choose_indices(3, 12).tolist()
+    [1, 2, 3]
+    """
+    if k <= count:
+        return np.arange(1, k + 1)
+    first = min(_FIRST, count - 1)
+    spread = np.linspace(first, k, count - first + 1).round().astype(np.int64)
+    return np.unique(np.concatenate([np.arange(1, first + 1), spread]))
+
+
+def choose_photos(
+    photos: Sequence[int], samples: Sequence[Sample], classes: Sequence[Hashable], count: int
+) -> list[int]:
+    """Return at most `count` places of the manifest, rising, spread over the classes.
+
+    One of each class is taken, then a second, and so on; within a class those whose hash is
+    smallest, so that neither file order nor values decide.
+
+    Args:
+        photos: Places to choose from.
+        samples: The manifest.
+        classes: Class of each sample of it.
+        count: How many.
+
+    Example: ``choose_photos(range(len(samples)), samples, labels, 100)``.
+    """
+    members: dict[Hashable, list[int]] = defaultdict(list)
+    for place in sorted(photos, key=lambda place: _rank(samples[place])):
+        members[classes[place]].append(place)
+    turns = [(turn, place) for one in members.values() for turn, place in enumerate(one)]
+    turns.sort(key=lambda pair: (pair[0], _rank(samples[pair[1]])))
+    return sorted(place for _, place in turns[:count])
+
+
+def _rank(sample: Sample) -> bytes:
+    return hashlib.sha256(f"{sample.shard}/{sample.key}".encode(errors="replace")).digest()

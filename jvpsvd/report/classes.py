@@ -1,0 +1,126 @@
+"""Classes of a run: their names, and what the photos of each have in common at each depth."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jvpsvd.data import Sample
+from jvpsvd.data.wordnet import ilsvrc_hierarchy
+from jvpsvd.report.estimates import ESTIMATES, Estimates
+from jvpsvd.report.gather import Array, DepthRows
+
+Key = tuple[int | None, str | None]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes that the manifest names."""
+
+    keys: tuple[Key, ...]
+    """Label and wnid of each; (None, None) for photos without a class, which come last."""
+    names: tuple[str, ...]
+    """What a person calls each; they differ from each other."""
+    of: tuple[int, ...]
+    """Class of each sample of the manifest, as a place in `keys`."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def find_classes(samples: Sequence[Sample]) -> Classes:
+    """Return the classes of a manifest: by label, then by wnid.
+
+    A wnid of ILSVRC gives the name, with label and wnid where two classes share one.
+
+    >>> one, two = Sample("s", "a", 0, 0, 3, None), Sample("s", "b", 0, 0, 0, "n01440764")
+    >>> find_classes([one, two]).names
+    ('tench', 'class 3')
+    """
+    every = {(sample.label, sample.wnid) for sample in samples}
+    keys = sorted(
+        every,
+        key=lambda key: (key == (None, None), key[0] is None, key[0] or 0, key[1] or ""),
+    )
+    short = [_name(key) for key in keys]
+    names = [
+        f"{name} ({_id(key)})" if short.count(name) > 1 else name
+        for key, name in zip(keys, short, strict=True)
+    ]
+    place = {key: number for number, key in enumerate(keys)}
+    return Classes(
+        tuple(keys), tuple(names), tuple(place[sample.label, sample.wnid] for sample in samples)
+    )
+
+
+@dataclass(frozen=True)
+class ClassRows:
+    """Means over the photos of each class at one depth; NaN where a class has no values."""
+
+    photos: Array
+    """(C,) photos with values."""
+    mean: Array
+    """(C, k) mean singular values."""
+    deviation: Array
+    """(C, k) standard deviations of them; 0 for one photo."""
+    numbers: dict[str, Array]
+    """(C,) of each column of a class table."""
+
+
+COLUMNS = ("first", "last", *ESTIMATES, "energy", "residual", "missed")
+"""Columns of a class table: mean σ₁ and σ_k, the estimates, energy; worst residual, missed."""
+
+
+def class_rows(depth: DepthRows, classes: Classes, estimates: Estimates) -> ClassRows:
+    """Return what the photos of each class have in common at a depth.
+
+    Example: ``class_rows(depth, find_classes(samples), estimate(depth, 1e-5)).mean``.
+    """
+    of = np.array(classes.of, dtype=np.int64)[depth.photo]
+    count = np.bincount(of, minlength=len(classes))
+    mean = _means(depth.s, of, count)
+    variance = _means(np.square(depth.s - mean[of]), of, count)
+    worst = np.full(len(classes), -np.inf)
+    np.maximum.at(worst, of, np.where(np.isfinite(depth.relative), depth.relative, -np.inf))
+    missed = np.bincount(of, weights=depth.s.shape[1] - depth.converged, minlength=len(classes))
+    numbers = {
+        "first": mean[:, 0],
+        "last": mean[:, -1],
+        **{name: _known_means(estimates.values[name], of, len(classes)) for name in ESTIMATES},
+        "energy": _known_means(depth.energy, of, len(classes)),
+        "residual": np.where(np.isfinite(worst), worst, np.nan),
+        "missed": np.where(count > 0, missed, np.nan),
+    }
+    return ClassRows(count, mean, np.sqrt(variance), numbers)
+
+
+def _means(values: Array, of: Array, count: Array) -> Array:
+    sums = np.zeros((len(count), values.shape[1]))
+    np.add.at(sums, of, values)
+    with np.errstate(invalid="ignore"):
+        found: Array = sums / count[:, None]  # 0 / 0 of a class without values: NaN
+    return found
+
+
+def _known_means(values: Array, of: Array, classes: int) -> Array:
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sums = np.bincount(of[known], weights=values[known], minlength=classes)
+        found: Array = sums / np.bincount(of[known], minlength=classes)
+    return found
+
+
+def _name(key: Key) -> str:
+    label, wnid = key
+    if wnid is not None:
+        hierarchy = ilsvrc_hierarchy()
+        return hierarchy.name(wnid) if wnid in hierarchy else wnid
+    return "no class" if label is None else f"class {label}"
+
+
+def _id(key: Key) -> str:
+    return ", ".join(str(part) for part in key if part is not None)

@@ -1,0 +1,186 @@
+"""What the page's figures are drawn from: numbers packed small, text that cannot leave its script.
+
+Per-photo lines and class curves are cut down to a fixed number of values, whatever the run's size;
+what is left out is counted, so that the page can say it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jvpsvd.report.choice import choose_indices, choose_photos
+from jvpsvd.report.classes import COLUMNS, Classes, ClassRows
+from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
+from jvpsvd.report.gather import Array, DepthRows, Gathered
+from jvpsvd.report.trees import Branches, ClassTrees
+
+MOST_CLASSES = 2000
+_MEAN_INDICES, _LINE_INDICES = 200, 40
+_LEAST_INDICES, _MOST_INDICES = 12, 48
+_LINE_VALUES, _CLASS_VALUES = 250_000, 200_000
+_MOST_PHOTOS = 1000
+# viridis up to where it no longer stands out from white.
+_SHADES = ((68, 1, 84), (65, 68, 135), (42, 120, 142), (34, 148, 130))
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What goes into the page as JSON, and what of the run it holds."""
+
+    record: dict[str, Any]
+    classes: tuple[int, ...]
+    """Classes that can be chosen."""
+    drawn: tuple[int, ...]
+    """Photos that have lines."""
+
+
+def make_payload(
+    gathered: Gathered,
+    classes: Classes,
+    rows: Sequence[ClassRows],
+    estimates: Sequence[Estimates],
+    trees: ClassTrees | None,
+) -> Payload:
+    """Return the numbers of all interactive figures.
+
+    Args:
+        gathered: The rows.
+        classes: Of the manifest.
+        rows: Means of the classes, depth by depth.
+        estimates: Dimensions, depth by depth.
+        trees: The class trees, if there are any.
+
+    Example: ``embedded(make_payload(gathered, classes, rows, estimates, None).record)``.
+    """
+    depths, k = gathered.depths, gathered.k
+    shown = _classes(classes, len(depths))
+    listed = np.array(shown)
+    per_curve = _CLASS_VALUES // max(1, len(shown) * len(depths))
+    curve = choose_indices(k, max(_LEAST_INDICES, min(_MOST_INDICES, per_curve)))
+    line, full = choose_indices(k, _LINE_INDICES), choose_indices(k, _MEAN_INDICES)
+    most = min(_MOST_PHOTOS, max(1, _LINE_VALUES // (len(line) * len(depths))))
+    have = sorted({int(photo) for depth in depths for photo in depth.photo})
+    drawn = choose_photos(have, gathered.samples, classes.of, most)
+    place = {number: at for at, number in enumerate(shown)}
+    record = {
+        "k": k,
+        "tol": gathered.store.identity.tol,
+        "depths": [_depth(depth, at, len(depths)) for at, depth in enumerate(depths)],
+        "full": full.tolist(),
+        "mean": [pack(_mean(depth)[full - 1]) for depth in depths],
+        "deviation": [pack(_deviation(depth)[full - 1]) for depth in depths],
+        "classes": [classes.names[number] for number in shown],
+        "curve": curve.tolist(),
+        "classPhotos": [one.photos[listed].tolist() for one in rows],
+        "classMean": [pack(one.mean[np.ix_(listed, curve - 1)]) for one in rows],
+        "classDeviation": [pack(one.deviation[np.ix_(listed, curve - 1)]) for one in rows],
+        "columns": list(COLUMNS),
+        "cells": [
+            pack(np.stack([one.numbers[name][listed] for name in COLUMNS], axis=1)) for one in rows
+        ],
+        "line": line.tolist(),
+        "photos": [[gathered.samples[p].key, place.get(classes.of[p], -1)] for p in drawn],
+        "lines": [pack(_lines(depth.s, depth, drawn, line)) for depth in depths],
+        "residuals": [pack(_lines(depth.residuals, depth, drawn, line)) for depth in depths],
+        "estimates": [[n, TITLES[n], any(one.bounds(n) for one in estimates)] for n in ESTIMATES],
+        "dimensions": [[_moments(one.values[name]) for name in ESTIMATES] for one in estimates],
+        "trees": None if trees is None else _trees(trees),
+    }
+    return Payload(record, tuple(shown), tuple(drawn))
+
+
+def pack(values: Array) -> str:
+    """Return numbers as float32 in base64, which a browser reads far faster than decimals.
+
+    >>> pack(np.array([1.0, 0.5]))
+    'AACAPwAAAD8='
+    """
+    return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode("ascii")
+
+
+def embedded(record: Any) -> str:
+    r"""Return JSON that may stand in a script element: nothing in it ends the element.
+
+    >>> embedded({"class": "</script><script>"})
+    '{"class":"\\u003c/script\\u003e\\u003cscript\\u003e"}'
+    """
+    text = json.dumps(record, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _classes(classes: Classes, depths: int) -> list[int]:
+    """Return the classes that can be chosen: of too many, those with most photos."""
+    most = min(MOST_CLASSES, max(1, 2 * _CLASS_VALUES // (_LEAST_INDICES * depths)))
+    sizes = np.bincount(np.array(classes.of, dtype=np.int64), minlength=len(classes))
+    return sorted(np.argsort(-sizes, kind="stable")[:most].tolist())
+
+
+def _depth(depth: DepthRows, at: int, count: int) -> dict[str, Any]:
+    along = at / max(1, count - 1) * (len(_SHADES) - 1)
+    low = min(int(along), len(_SHADES) - 2)
+    ends = zip(_SHADES[low], _SHADES[low + 1], strict=True)
+    shade = [round(a + (along - low) * (b - a)) for a, b in ends]
+    return {
+        "name": depth.layer,
+        "photos": len(depth.photo),
+        "rows": depth.shape[0],
+        "colour": shade,
+        "dash": _DASHES[at % len(_DASHES)],
+    }
+
+
+def _mean(depth: DepthRows) -> Array:
+    empty: Array = np.full(depth.s.shape[1], np.nan)
+    return depth.s.mean(axis=0) if len(depth.s) else empty
+
+
+def _deviation(depth: DepthRows) -> Array:
+    empty: Array = np.full(depth.s.shape[1], np.nan)
+    return depth.s.std(axis=0) if len(depth.s) else empty
+
+
+def _lines(values: Array, depth: DepthRows, drawn: Sequence[int], index: Array) -> Array:
+    found: Array = np.full((len(drawn), len(index)), np.nan)
+    place = {int(photo): at for at, photo in enumerate(depth.photo)}
+    for row, photo in enumerate(drawn):
+        if photo in place:
+            found[row] = values[place[photo], index - 1]
+    return found
+
+
+def _moments(values: Array) -> list[float | None]:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return [None, None]
+    return [float(f"{moment:.5g}") for moment in (known.mean(), known.std())]
+
+
+def _trees(trees: ClassTrees) -> dict[str, Any]:
+    return {
+        "names": list(trees.names),
+        "groups": list(trees.groups),
+        "wordnet": _branches(trees.wordnet),
+        "depths": {
+            tree.layer: {
+                **_branches(tree.branches),
+                "correlation": None if tree.test is None else round(tree.test.correlation, 3),
+                "p": None if tree.test is None else float(f"{tree.test.p_value:.2g}"),
+            }
+            for tree in trees.depths
+        },
+    }
+
+
+def _branches(branches: Branches) -> dict[str, Any]:
+    return {
+        "x": branches.x.round(4).tolist(),
+        "y": branches.y.round(3).tolist(),
+        "order": list(branches.order),
+    }

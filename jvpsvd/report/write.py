@@ -1,0 +1,87 @@
+"""The report of a run, written: the page, and its figures and tables as files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jvpsvd.data import Shard
+from jvpsvd.errors import ArgumentError
+from jvpsvd.report.classes import class_rows, find_classes
+from jvpsvd.report.estimates import estimate
+from jvpsvd.report.figures import draw_class_tree, draw_dimensions, draw_heat_map, draw_spectra
+from jvpsvd.report.gather import Gathered
+from jvpsvd.report.page import make_page
+from jvpsvd.report.summary import summaries_of
+from jvpsvd.report.tables import write_tables
+from jvpsvd.report.thumbnails import browse
+from jvpsvd.report.trees import class_trees
+from jvpsvd.survey.files import write_whole
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    page: Path | None
+    """index.html; None where it could not be made."""
+    files: tuple[Path, ...]
+    """PNG, SVG and CSV."""
+    lacking: tuple[str, ...]
+    """What could not be made and what to install for it, a line each."""
+
+
+def write_report(gathered: Gathered, shards: Sequence[Shard] = ()) -> Report:
+    """Write RUN/report: index.html, and spectra, heat map, dimensions, classes and tree as files.
+
+    Without plotly there is no page, without matplotlib no PNG and SVG; the rest is written.
+
+    Args:
+        gathered: The rows of the run.
+        shards: Where its photos lie, for the thumbnails of a run with vectors.
+
+    Raises:
+        OSError: If the folder cannot be written.
+
+    Example: ``write_report(gather(survey.open_store(Path("run")))).page``.
+    """
+    folder = gathered.store.folder / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    classes = find_classes(gathered.samples)
+    floor = gathered.store.identity.tol
+    estimates = [estimate(depth, floor) for depth in gathered.depths]
+    rows = [
+        class_rows(depth, classes, found)
+        for depth, found in zip(gathered.depths, estimates, strict=True)
+    ]
+    trees = class_trees(gathered, classes)
+    tree = None if isinstance(trees, str) else trees
+    files = write_tables(gathered, classes, rows, estimates, tree, folder)
+    lacking: list[str] = []
+    summaries, title = summaries_of(gathered), gathered.store.identity.model
+    drawings: list[Callable[[], list[Path]]] = [
+        lambda: draw_spectra(summaries, title, folder),
+        lambda: draw_heat_map(summaries, title, folder),
+        lambda: draw_dimensions([d.layer for d in gathered.depths], estimates, title, folder),
+    ]
+    if tree is not None:
+        drawings.append(lambda: draw_class_tree(tree, title, folder))
+    for draw in drawings:
+        try:
+            files += draw()
+        except ArgumentError as error:
+            if str(error) not in lacking:
+                lacking.append(str(error))
+    files.sort(key=lambda file: file.name)
+    page = folder / "index.html"
+    try:
+        html = make_page(
+            gathered, classes, rows, estimates, trees, browse(gathered, classes, shards),
+            [file.name for file in files],
+        )  # fmt: skip
+    except ArgumentError as error:
+        return Report(None, tuple(files), (*lacking, str(error)))
+    data = html.encode("utf-8", errors="replace")
+    write_whole(page, lambda aside: aside.write_bytes(data))
+    return Report(page, tuple(files), tuple(lacking))

@@ -1,0 +1,300 @@
+import base64
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from report_making import made_up, page_of, write_rows
+from shard_making import sample_members, write_tar
+
+from jvpsvd.data import Sample
+from jvpsvd.report import gather, write_report
+from jvpsvd.report.choice import choose_indices, choose_photos
+from jvpsvd.report.payload import pack
+from jvpsvd.survey import Spec, run
+from jvpsvd.survey.rows import failure
+from jvpsvd.survey.store import open_store
+
+pytest.importorskip("plotly", reason="the page needs jvpsvd[report]")
+pytest.importorskip("matplotlib", reason="figures need jvpsvd[plot]")
+
+
+class Seen(HTMLParser):
+    """Text by id of the element around it, cells of tables, and every tag with its attributes."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.tables, self.words, self._stack = [], {}, [], []
+        self._table = None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self._stack.append(tag)
+        if tag == "table":
+            self._table = self.tables.setdefault(dict(attributes).get("id"), [])
+        elif tag == "tr":
+            self._table.append([])
+        elif tag in ("td", "th"):
+            self._table[-1].append("")
+
+    def handle_endtag(self, tag):
+        while self._stack and self._stack.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if self._stack and self._stack[-1] not in ("script", "style"):
+            self.words.append(data)
+            if {"td", "th"} & set(self._stack):
+                self._table[-1][-1] += data
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def record_of(html):
+    return json.loads(re.search(r'id="run-data">(.*?)</script>', html, re.S)[1])
+
+
+def numbers(packed):
+    return np.frombuffer(base64.b64decode(packed), dtype="<f4")
+
+
+@pytest.fixture
+def store(tiny, shard, tmp_path):
+    layers = ["0", "3", "output"]
+    spec = Spec(shards=[shard], model="tiny:poisoned", k=10, layers=layers, out=tmp_path / "run")
+    return run(spec).store
+
+
+def test_the_page_shows_what_the_rows_say(store):
+    html = page_of(store)
+    seen, record = Seen(html), record_of(html)
+    assert [row[0] for row in seen.tables["depth-table"]] == ["depth", "0", "3", "output"]
+    rows = [row for row in store.rows() if row.layer == "3"]
+    line = seen.tables["depth-table"][2]
+    assert line[1:4] == ["Conv2d", "72 × 768", "4"]
+    assert float(line[4]) == pytest.approx(np.mean([row.s[0] for row in rows]), rel=1e-3)
+    mean = np.mean([row.s for row in rows], axis=0)
+    np.testing.assert_allclose(numbers(record["mean"][1]), mean, rtol=1e-6)
+    lines = numbers(record["lines"][1]).reshape(4, 10)
+    np.testing.assert_allclose(lines, [row.s for row in rows], rtol=1e-6)
+    residuals = numbers(record["residuals"][1]).reshape(4, 10)
+    np.testing.assert_allclose(residuals, [row.residuals for row in rows], rtol=1e-6)
+    assert [key for key, _ in record["photos"]] == [row.key for row in rows]
+    for word in ("tiny:poisoned", store.identity.weights_sha256, "16 × 16 pixels", "1e-05 σ₁"):
+        assert word in seen.text
+
+
+def test_failures_are_counted_and_say_why(store):
+    seen = Seen(page_of(store))
+    assert seen.tables["health-table"][-1] == ["output", "0", "0", "4", "0"]
+    assert "8 of 12 rows are certified in full; 4 failed" in seen.text
+    assert "4 of 4 rows that failed or are missing" in seen.text
+    message = next(row.message for row in store.rows() if row.layer == "output")
+    assert " ".join(message.split()) in seen.text
+    failures = (store.folder / "report" / "failures.csv").read_text()
+    assert failures.count("\ngood-0000.tar,photo") == 4
+
+
+def test_missing_rows_are_named(store):
+    gone = store.files()[0]
+    gone.unlink()
+    gathered = gather(store)
+    assert len(gathered.missing) in (3, 12)  # one task of the local engine, alone or as a batch
+    seen = Seen(page_of(store))
+    assert f"{len(gathered.missing)} are missing" in seen.text
+
+
+def test_values_that_cannot_be_are_failures_and_enter_no_mean(tmp_path):
+    store = made_up(tmp_path / "run", photos=4, depths=1, k=3)
+    s = np.array([[3.0, 2, 1], [3, np.nan, 1], [1, 2, 3], [3, 2, 1]])
+    write_rows(store, "output", store.samples(), s, np.full((4, 3), 1.0), [0, 0, 0, 3])
+    gathered = gather(store)
+    assert [(one.photo, one.status) for one in gathered.failures] == [
+        (n, "wrong") for n in (1, 2, 3)
+    ]
+    assert gathered.depths[0].s.tolist() == [[3, 2, 1]]
+    assert "nan" not in Seen(page_of(store)).text.split()
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path):
+    store = made_up(tmp_path / "run")
+    (store.folder / "spectra" / "block.0.parquet").write_bytes(b"half")
+    gathered = gather(store)
+    assert [len(depth.photo) for depth in gathered.depths] == [0, 24, 24]
+    assert "block.0.parquet cannot be read" in Seen(page_of(store)).text
+
+
+def test_text_of_the_run_stays_text(tmp_path):
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
+    store = made_up(tmp_path / "run", model=evil, photos=4, depths=2, k=3, classes=1)
+    samples = [dataclasses.replace(s, key=evil + s.key, wnid=evil) for s in store.samples()]
+    store.write_manifest(samples)
+    s = np.tile([3.0, 2, 1], (4, 1))
+    write_rows(store, "block.0", samples, s, 1e-6 * s)
+    bad = [failure(sample, "output", 3, "<b>bad</b>", evil) for sample in samples]
+    store.commit("output", bad)
+    html = page_of(open_store(store.folder))
+    seen = Seen(html)
+    assert not [tag for tag, attributes in seen.tags if tag == "img" or "onerror" in attributes]
+    assert [a.get("type", "") for t, a in seen.tags if t == "script"] == [
+        "application/json",
+        "",
+        "",
+    ]
+    assert evil in record_of(html)["classes"]
+    assert "49" not in seen.text
+    for shown in (f"Singular values of {evil}", "<b>bad</b>"):
+        assert shown in seen.text
+    assert "'<" not in (store.folder / "report" / "failures.csv").read_text()
+
+
+def test_text_that_a_spreadsheet_would_run_is_quoted(tmp_path):
+    store = made_up(tmp_path / "run", photos=2, depths=1, k=3)
+    samples = [dataclasses.replace(s, key=f"=cmd|{s.key}") for s in store.samples()]
+    store.write_manifest(samples)
+    page_of(store)
+    assert "a.tar,'=cmd|photo00000,output" in (store.folder / "report/failures.csv").read_text()
+
+
+def test_equal_runs_give_equal_pages(tmp_path):
+    store = made_up(tmp_path / "run")
+    first = page_of(store)
+    names = sorted(file.name for file in (store.folder / "report").iterdir())
+    assert page_of(store) == first
+    assert [f"{kind}.{end}" for kind in ("class-tree", "heat-map") for end in ("png", "svg")] == [
+        name
+        for name in names
+        if name.startswith(("class-tree.", "heat-map.")) and "csv" not in name
+    ]
+
+
+def test_the_page_asks_for_nothing_and_only_its_own_scripts_may_run(tmp_path):
+    seen = Seen(page_of(made_up(tmp_path / "run")))
+    policy = next(a["content"] for _, a in seen.tags if a.get("http-equiv"))
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-inline" not in policy.split(";")[1]
+    for tag, attributes in seen.tags:
+        assert not attributes.get("src", "data:").startswith("http"), tag
+        assert not attributes.get("href", "#").startswith(("http", "//")), tag
+        assert not any(name.startswith("on") for name in attributes), tag
+
+
+def test_tables_labels_and_pictures_are_told_to_a_screen_reader(tmp_path):
+    seen = Seen(page_of(made_up(tmp_path / "run")))
+    assert ("html", {"lang": "en"}) in seen.tags
+    for tag, attributes in seen.tags:
+        if tag == "th":
+            assert attributes["scope"] in ("row", "col")
+        if attributes.get("class") == "plot":
+            assert attributes["role"] == "img"
+            assert attributes["aria-label"]
+        if attributes.get("class", "").startswith("scroll"):
+            assert attributes["tabindex"] == "0"
+            assert attributes["aria-label"]
+    ids = [attributes["id"] for _, attributes in seen.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    wanted = [a["href"][1:] for t, a in seen.tags if t == "a" and a["href"].startswith("#")]
+    assert set(wanted) <= set(ids)
+
+
+def test_class_tree_needs_three_wnids(tmp_path):
+    with_tree = Seen(page_of(made_up(tmp_path / "a")))
+    assert [row[0] for row in with_tree.tables["tree-table"]] == [
+        "depth",
+        "block.0",
+        "block.1",
+        "output",
+    ]
+    without = Seen(page_of(made_up(tmp_path / "b", named=False)))
+    assert "0 classes have a wnid of ILSVRC" in without.text
+    assert "tree-table" not in without.tables
+    assert not (tmp_path / "b" / "report" / "class-tree.csv").exists()
+
+
+def test_vectors_are_shown_beside_their_photo(tiny, tmp_path):
+    members = [m for i in range(3) for m in sample_members(f"photo{i}", i, i % 2)]
+    shard = write_tar(tmp_path / "good-0000.tar", members)
+    spec = Spec(
+        shards=[shard], model="tiny:net", k=4, layers=["3", "output"], vectors=True,
+        out=tmp_path / "run",
+    )  # fmt: skip
+    store = run(spec).store
+    seen = Seen(page_of(store, [shard]))
+    alts = [attributes["alt"] for tag, attributes in seen.tags if tag == "img"]
+    assert sum(alt.startswith("The photo photo") for alt in alts) == 3
+    assert sum(alt.startswith("v4 of photo") for alt in alts) == 6
+    sources = [attributes["src"] for tag, attributes in seen.tags if tag == "img"]
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "not shown beside" in Seen(page_of(store)).text
+    (tmp_path / "else").mkdir()
+    other = write_tar(tmp_path / "else" / "good-0000.tar", members[:2])
+    assert "3 of 3 photos are not shown beside" in Seen(page_of(store, [other])).text
+
+
+@pytest.mark.slow
+def test_a_large_run_makes_a_small_page(tmp_path):
+    store = made_up(tmp_path / "run", photos=10_000, depths=10, k=50, classes=100)
+    gathered = gather(store)
+    page = write_report(gathered).page
+    assert page.stat().st_size < 20_000_000
+    seen = Seen(page.read_text(encoding="utf-8"))
+    assert "625 of 10000 photos have lines" in seen.text
+    assert "60 of 100 classes" in seen.text
+
+
+def test_photos_are_chosen_over_classes_and_alike_in_any_order():
+    samples = [Sample("s", str(n), 0, 0, int(n > 90), None) for n in range(100)]
+    classes = [sample.label for sample in samples]
+    chosen = choose_photos(range(100), samples, classes, 10)
+    assert sum(classes[place] for place in chosen) == 5
+    assert choose_photos(range(99, -1, -1), samples, classes, 10) == chosen
+    assert set(choose_photos(range(100), samples, classes, 6)) < set(chosen)
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 40, 41, 500])
+def test_chosen_indices_hold_both_ends(k):
+    chosen = choose_indices(k, 40)
+    assert (chosen[0], chosen[-1]) == (1, k)
+    assert len(chosen) <= 40
+    assert (np.diff(chosen) > 0).all()
+
+
+def test_one_value_per_photo_is_enough(tmp_path):
+    seen = Seen(page_of(made_up(tmp_path / "run", k=1)))
+    assert seen.tables["depth-table"][1][8:11] != []
+
+
+def test_packed_numbers_are_float32():
+    assert numbers(pack(np.array([1.5, np.nan])))[0] == 1.5
+
+
+WITHOUT = """
+import sys
+for name in {missing}: sys.modules[name] = None
+from jvpsvd.cli import main
+main(["report", {run!r}])
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "said", "written"),
+    [
+        (["plotly.offline"], "the page needs plotly; install jvpsvd[report]", "heat-map.png"),
+        (["matplotlib"], "figures need matplotlib; install jvpsvd[plot]", "index.html"),
+    ],
+)  # fmt: skip
+def test_without_a_library_the_rest_is_written(missing, said, written, tmp_path):
+    store = made_up(tmp_path / "run", photos=6, depths=2, k=3)
+    code = WITHOUT.format(missing=missing, run=str(store.folder))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == f"not made: {said}"
+    names = {file.name for file in (store.folder / "report").iterdir()}
+    assert {written, "spectra.csv", "dimensions.csv", "classes.csv", "failures.csv"} <= names
+    assert ("index.html" in names) == ("matplotlib" in missing)
