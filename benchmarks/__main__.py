@@ -1,0 +1,163 @@
+"""Measure jvpsvd beside what its users would pick instead, and write down what was found.
+
+    python -m benchmarks [NAME ...] [--quick] [--json FILE] [--list]
+
+Each part runs in a process of its own. Its record goes to benchmarks/results/NAME-MACHINE.json
+(`record.py` says what is in it), or, with --quick, nowhere unless --json names a file. --problem
+and --solver narrow parts down: problems of "peers" and "floors", axes of "growth", cases of
+"safety".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import ROOT, commit, described_machine
+from benchmarks.parts import PARTS, Asked, Part
+from benchmarks.record import Record, read_records, without_nan, write_records
+
+
+def run(part: Part, asked: Asked) -> Record | None:
+    """Run a part in a child of this process; None if it failed, which it has said itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        question, answer = Path(folder, "asked.json"), Path(folder, "record.json")
+        question.write_text(json.dumps(asdict(asked)))
+        command = [sys.executable, "-m", "benchmarks", "--inside", str(question), str(answer)]
+        child = subprocess.Popen([*command, part.name], cwd=ROOT)  # noqa: S603
+        try:
+            code = child.wait()
+        except BaseException:
+            child.terminate()  # it ends its own children in turn
+            child.wait()
+            raise
+        if code or not answer.exists():
+            print(f"{part.name}: failed, exit {code}", file=sys.stderr)
+            return None
+        return read_records(answer)[0]
+
+
+def inside(name: str, asked: Asked, answer: Path) -> None:
+    """Measure one part here, and write its record."""
+    part = PARTS[name]
+    machine, began = described_machine(), time.perf_counter()
+    settings, rows = part.measure(asked) if part.measure else of_script(part, asked.quick)
+    record = Record(
+        part=name,
+        quick=asked.quick,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=commit(),
+        seconds=time.perf_counter() - began,
+        machine=machine,
+        settings=settings,
+        rows=[without_nan(row) for row in rows],
+    )
+    write_records([record], answer)
+
+
+def of_script(part: Part, quick: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Run an older script, which prints; what it writes as JSON is the only row."""
+    arguments = list(part.quick_arguments) if quick else []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "report.json")
+        written = ["--json", str(file)] if part.writes_json else []
+        command = [sys.executable, "-m", f"benchmarks.{part.name}", *arguments, *written]
+        ran = subprocess.run(  # noqa: S603 -- a module of ours
+            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+        )
+        print(ran.stdout, end="")
+        report = json.loads(file.read_text()) if file.exists() else {}
+    return {"arguments": arguments}, [{"report": report, "printed": ran.stdout.splitlines()}]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if given[:1] == ["--inside"]:
+        question, answer, name = given[1:]
+        stored = json.loads(Path(question).read_text())
+        lists = {key: tuple(stored[key]) for key in ("problems", "solvers")}
+        inside(name, Asked(**{**stored, **lists}), Path(answer))
+        return 0
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="parts; all of them if none")
+    parser.add_argument("--quick", action="store_true", help="small sizes: does everything run?")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the records here instead")
+    parser.add_argument("--list", action="store_true", help="list parts, problems and solvers")
+    parser.add_argument("--problem", action="append", default=[], metavar="NAME")
+    parser.add_argument("--solver", action="append", default=[], metavar="NAME")
+    parser.add_argument("-k", type=int)
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--budget", type=int, metavar="SECONDS", help="of one solve")
+    options = parser.parse_args(given)
+    if options.list:
+        listed()
+        return 0
+    unknown = [name for name in options.names if name not in PARTS]
+    if unknown:
+        print(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    asked = Asked(
+        options.quick,
+        tuple(options.problem),
+        tuple(options.solver),
+        options.k,
+        options.rounds,
+        options.budget,
+    )
+    records, done = [], 0
+    for name in options.names or [name for name, part in PARTS.items()]:
+        print(f"== {name}: {PARTS[name].about}", flush=True)
+        record = run(PARTS[name], asked)
+        done += record is not None
+        if record is None or not record.rows:
+            continue
+        records.append(record)
+        if options.json is None and not options.quick:
+            write_records([record], record.file())
+            print(f"written to {record.file().relative_to(ROOT)}")
+    if options.json and records:
+        write_records(records, options.json)
+        print(f"written to {options.json}")
+    return 0 if done == len(options.names or PARTS) else 1
+
+
+def listed() -> None:
+    from benchmarks.children import why_absent
+    from benchmarks.hostile import CASES
+    from benchmarks.peers import PEERS
+    from benchmarks.problems import problems, quick_problems
+
+    print("parts")
+    for part in PARTS.values():
+        print(f"  {part.name:12} {part.about}")
+    print("problems")
+    for one in {**problems(), **quick_problems()}.values():
+        print(f"  {one.name:28} {' x '.join(map(str, one.shape))}")
+    print("solvers")
+    for peer in PEERS.values():
+        absent = why_absent(peer)
+        print(f"  {peer.name:22} {'absent: ' + absent if absent else 'there'}")
+    print("hostile cases")
+    for case in CASES.values():
+        print(f"  {case.name:16} {case.about}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

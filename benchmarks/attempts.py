@@ -1,0 +1,154 @@
+"""One solver on one matrix, once: what it returned or raised, and what that cost."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+import time
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.judging import Judgement, judged, worst
+from benchmarks.metering import OutOfTimeError
+from benchmarks.peers.protocol import Answer, Peer, Target, UnableError
+from benchmarks.references import Reference
+from jvpsvd import LinearOperator
+
+# A warning that says one of these is a solver's word that its answer is not what was asked for.
+_COMPLAINT = re.compile(
+    r"converg|toleranc|accura|residual|iterations|nan\b|infinit|invalid value|overflow|"
+    r"divide by zero|singular|ill-?conditioned",
+    re.I,
+)
+_QUOTED = 200
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a solver did."""
+
+    answers: tuple[Answer, ...]
+    """One of each matrix of a batch, or one; none where it raised."""
+    seconds: float
+    """Without the making of operators."""
+    setup_seconds: float
+    forward: int
+    reverse: int
+    product_seconds: float
+    note: str = ""
+    unable: bool = False
+
+    def judged(self, reference: Reference, A: LinearOperator, tol: float) -> Judgement:
+        """Judge the answers of one matrix or of all of a batch; to raise is to say so."""
+        if self.unable:
+            return Judgement("unable")
+        if not self.answers:
+            return Judgement("honest")
+        if not A.batch:
+            return judged(self.answers[0], reference.values, A, tol)
+        return worst(
+            [
+                judged(answer, reference.values[i], _Place(A, i), tol)
+                for i, answer in enumerate(self.answers)
+            ]
+        )
+
+
+def attempt(peer: Peer, target: Target, k: int, tol: float, budget_seconds: float) -> Attempt:
+    """Let a solver try, and catch whatever it raises; its warnings are its word, too."""
+    for name in peer.requires:
+        importlib.import_module(name)
+    target.meter.start(budget_seconds)
+    target.setup_seconds = 0.0
+    answers: list[Answer] = []
+    note, unable, complaint = "", False, ""
+    began = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always")
+        try:
+            answers = _all_answers(peer, target, k, tol, budget_seconds)
+            _synchronize(answers)
+        except UnableError as error:
+            note, unable = str(error), True
+        except OutOfTimeError:
+            note = f"gave up after {budget_seconds:g} s"
+        except Exception as error:
+            said = (str(error).splitlines() or [""])[0][:_QUOTED]
+            note = (
+                f"gave up after {budget_seconds:g} s"
+                if target.meter.expired
+                else f"raised {type(error).__name__}: {said}"
+            )
+    spent = time.perf_counter() - began - target.setup_seconds
+    for one in caught:
+        text = str(one.message)
+        if not issubclass(one.category, DeprecationWarning | FutureWarning):
+            complaint = complaint or (text if _COMPLAINT.search(text) else "")
+    if complaint:
+        first = " ".join(complaint.split())[:_QUOTED]
+        answers = [
+            answer._replace(said_converged=False, note=f"warned: {first}") for answer in answers
+        ]
+    meter = target.meter
+    return Attempt(
+        tuple(answers),
+        max(spent, 0.0),
+        target.setup_seconds,
+        meter.forward,
+        meter.reverse,
+        meter.seconds,
+        note or (answers[0].note if answers else ""),
+        unable,
+    )
+
+
+def _all_answers(
+    peer: Peer, target: Target, k: int, tol: float, budget_seconds: float
+) -> list[Answer]:
+    if len(target.shape) == 2:
+        return [peer.solve(target, k, tol, budget_seconds)]
+    if peer.takes_batches:
+        whole = peer.solve(target, k, tol, budget_seconds)
+        return [
+            Answer(
+                s,
+                None if whole.U is None else whole.U[i],
+                None if whole.V is None else whole.V[i],
+                whole.said_converged,
+                whole.note,
+            )
+            for i, s in enumerate(whole.s)
+        ]
+    answers = []
+    for i in range(target.shape[0]):
+        one = Target(target.subject.of(i), target.meter)
+        answers.append(peer.solve(one, k, tol, budget_seconds))
+        target.setup_seconds += one.setup_seconds
+    return answers
+
+
+class _Place(LinearOperator):
+    """One matrix of a batch, as an operator of its own."""
+
+    def __init__(self, batch: LinearOperator, index: int) -> None:
+        super().__init__(batch.shape[1:], batch.dtype, batch.device)
+        self._batch = batch.select([index])
+
+    def _matmat(self, V: torch.Tensor) -> torch.Tensor:
+        return self._batch.matmat(V)[0]
+
+    def _rmatmat(self, U: torch.Tensor) -> torch.Tensor:
+        return self._batch.rmatmat(U)[0]
+
+
+def _synchronize(answers: list[Answer]) -> None:
+    if any(answer.s.device.type == "cuda" for answer in answers):
+        torch.cuda.synchronize()
+
+
+def finite(value: float | None) -> float | None:
+    """Return the number, or None where JSON has none for it."""
+    return value if value is not None and math.isfinite(value) else None

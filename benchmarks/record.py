@@ -1,0 +1,143 @@
+"""Results as JSON: one record per part and machine, in benchmarks/results/NAME-MACHINE.json.
+
+A file holds one record, or a list of them (`python -m benchmarks --json FILE`). A record is
+
+    schema     1
+    part       name of the part, as `python -m benchmarks --list` prints it
+    quick      whether sizes were those of --quick: such figures are no claims
+    created    ISO 8601, UTC
+    commit     of the tree; + where it was changed
+    seconds    wall time of the whole part
+    machine    processor, cores, threads, memory, versions, BLAS, load at start (`machine.py`)
+    settings   what the part was asked: k, tol, rounds, budgets
+    rows       a list of objects, by part:
+
+  peers    one of each problem and solver:
+           problem, shape [m, n] or [B, m, n], dtype, k, tol, solver, version (of its package),
+           outcome (see `judging.py`), seconds (spread, solve alone), setup_seconds (spread: making
+           the operator, recording included), forward, reverse (products), product_seconds
+           (spread), peak_bytes (spread: resident memory that the solve added), value_error (worst
+           of k, over s1), excess (the most that a value is above the true one), residual (worst of
+           k by our own products, over s1; null without vectors), said_converged, note, own_tol
+           (that the solver was given), attempts (looser ones that missed), reference ("exact",
+           "dense" or "certified"), refuted_by (solvers that show the reference to be wrong)
+  floors   one of each problem: problem, shape, k, tol, method, wall (seconds), floor (seconds of k
+           JVPs and k VJPs), jvp_ms, vjp_ms, parts {name: seconds; they add up to wall}, products,
+           dense_floor (seconds of one full orthogonalisation at the GEMM peak), gemm_gflops,
+           copy_gbs, missing (named functions that the engine no longer has)
+  growth   one of each axis and place: axis, x, seconds (spread), peak_bytes, products, note; and
+           one of each axis with "fit": {"seconds": exponent, "peak_bytes": …} and x null
+  safety   one of each case and solver: case, solver, outcome, value_error, residual,
+           said_converged, note
+  gpu      rows of "check" (name, right, error) and of "time" (problem, solver, seconds, …)
+  others   what the script of that name writes
+
+A spread is {"median", "least", "most", "rounds"}. An absent solver is a row with outcome "absent"
+and its reason in note, and no figure.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import slug
+
+SCHEMA = 1
+FOLDER = Path(__file__).parent / "results"
+ROW_KEYS: dict[str, frozenset[str]] = {
+    "peers": frozenset({"problem", "shape", "k", "tol", "solver", "outcome", "note"}),
+    "floors": frozenset({"problem", "shape", "k", "tol", "wall", "floor", "parts"}),
+    "growth": frozenset({"axis", "x"}),
+    "safety": frozenset({"case", "solver", "outcome", "note"}),
+    "gpu": frozenset({"kind"}),
+}
+
+
+class RecordError(ValueError):
+    """A file that holds no record of this schema; one line says why."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one part measured on one machine."""
+
+    part: str
+    quick: bool
+    created: str
+    commit: str | None
+    seconds: float
+    machine: dict[str, Any]
+    settings: dict[str, Any]
+    rows: list[dict[str, Any]]
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise RecordError(f"{self.part}: schema {self.schema}; this reads schema {SCHEMA}")
+        needed = ROW_KEYS.get(self.part, frozenset())
+        for place, row in enumerate(self.rows):
+            missing = needed - row.keys()
+            if missing:
+                raise RecordError(f"{self.part}: row {place} lacks {', '.join(sorted(missing))}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON stores it; NaN and infinity become null."""
+        return without_nan(asdict(self))
+
+    @classmethod
+    def from_json(cls, stored: Any, where: str = "the record") -> Record:
+        """Return the record that `to_json` stored.
+
+        Raises:
+            RecordError: If a field is missing or unknown, or a row lacks one.
+        """
+        fields = set(cls.__dataclass_fields__)
+        if not isinstance(stored, dict) or stored.keys() != fields:
+            keys = set(stored) if isinstance(stored, dict) else set()
+            wrong = ", ".join(sorted(keys ^ fields))
+            raise RecordError(f"{where} is no record of schema {SCHEMA}: {wrong}")
+        return cls(**stored)
+
+    def file(self, folder: Path = FOLDER) -> Path:
+        """Return where the record is kept."""
+        return folder / f"{self.part}-{slug(self.machine)}.json"
+
+
+def write_records(records: Sequence[Record], file: Path) -> None:
+    """Write one record as an object, several as a list."""
+    stored = [record.to_json() for record in records]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(stored[0] if len(stored) == 1 else stored, indent=1, allow_nan=False)
+    file.write_text(text + "\n")
+
+
+def read_records(file: Path) -> list[Record]:
+    """Return the records of a file.
+
+    Raises:
+        RecordError: If it cannot be read or holds something else.
+    """
+    try:
+        stored = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{file} cannot be read: {error}") from error
+    return [
+        Record.from_json(one, str(file))
+        for one in (stored if isinstance(stored, list) else [stored])
+    ]
+
+
+def without_nan(value: Any) -> Any:
+    """Return the value with null for every number that JSON has no word for."""
+    if isinstance(value, dict):
+        return {str(key): without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

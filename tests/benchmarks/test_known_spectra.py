@@ -1,0 +1,88 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.problems import problem, problems
+from benchmarks.spectra import (
+    SPECTRA,
+    SpectralOperator,
+    fast_size,
+    hartley,
+    rank_of,
+    spectral,
+    spectral_shape,
+)
+
+few = settings(max_examples=25, deadline=None)
+
+
+def dense(A):
+    return A @ torch.eye(A.shape[1], dtype=A.dtype)
+
+
+@few
+@given(n=st.integers(1, 40), b=st.integers(1, 4))
+def test_hartley_is_symmetric_orthogonal_and_its_own_inverse(n, b):
+    x = torch.randn(b, n, dtype=torch.float64)
+    matrix = hartley(torch.eye(n, dtype=torch.float64))
+    torch.testing.assert_close(hartley(hartley(x)), x)
+    torch.testing.assert_close(matrix, matrix.T)
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(n, dtype=torch.float64))
+
+
+@few
+@given(
+    m=st.integers(1, 30),
+    n=st.integers(1, 30),
+    seed=st.integers(0, 5),
+    data=st.data(),
+)
+def test_values_are_those_given(m, n, seed, data):
+    rank = data.draw(st.integers(1, min(m, n)))
+    values = torch.rand(rank, dtype=torch.float64).sort(descending=True).values
+    found = torch.linalg.svdvals(dense(SpectralOperator((m, n), values, seed=seed)))
+    expected = torch.nn.functional.pad(values, (0, min(m, n) - rank))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+@few
+@given(m=st.integers(1, 30), n=st.integers(1, 30), b=st.integers(1, 3))
+def test_reverse_products_are_those_of_the_transpose(m, n, b):
+    A = SpectralOperator((m, n), torch.linspace(2, 1, min(m, n), dtype=torch.float64))
+    U = torch.randn(m, b, dtype=torch.float64)
+    torch.testing.assert_close(A.rmatmat(U), dense(A).T @ U)
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_spectra_of_problems_are_the_exact_ones(name):
+    found = torch.linalg.svdvals(dense(spectral(name, 240, dtype=torch.float64)))
+    expected = SPECTRA[name].values(len(found), len(found))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    assert (expected.diff() <= 0).all()
+
+
+def test_rank_deficient_problems_have_fewer_values_than_rows():
+    values = problem("rank-deficient/n=1e3").values(20)
+    assert int((values > 0).sum()) == rank_of(min(spectral_shape(1000))) < 20
+
+
+def test_sizes_are_fast_and_near():
+    assert [fast_size(n) for n in (1, 7, 17, 1000, 1023)] == [1, 6, 16, 1000, 1000]
+
+
+def test_problems_are_built_with_the_shape_they_tell():
+    for name in ("1/i/n=1e3", "perceptron"):
+        assert problem(name).build().shape == problem(name).shape
+    assert {len(one.shape) for one in problems().values()} == {2, 3}
+
+
+def test_every_way_to_the_perceptron_is_one_matrix():
+    subject = problem("perceptron").build()
+    matrix = subject.dense()
+    eye = torch.eye(300)
+    by_hand = subject.by_hand()
+    torch.testing.assert_close(subject.operator() @ eye, matrix)
+    torch.testing.assert_close(torch.from_numpy(by_hand.matmat(eye.numpy())), matrix)
+    torch.testing.assert_close(torch.from_numpy(by_hand.rmatmat(torch.eye(120).numpy())), matrix.T)
+    torch.testing.assert_close(subject.double().dense().float(), matrix)

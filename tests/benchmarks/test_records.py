@@ -1,0 +1,147 @@
+import json
+
+import pytest
+
+from benchmarks import readme
+from benchmarks.figures import FIGURES
+from benchmarks.machine import described_machine, slug
+from benchmarks.record import Record, RecordError, read_records, write_records
+
+MACHINE = {**described_machine(), "cpu": "Some CPU @ 2 GHz", "cores": 2, "gpu": None}
+SPREAD = {"median": 1.5, "least": 1.0, "most": 2.0, "rounds": 3}
+PEER = {"problem": "p", "shape": [30, 20], "k": 4, "tol": 1e-4, "note": ""}
+SOLVED = {**PEER, "seconds": SPREAD, "forward": 5, "reverse": 7}
+ROWS = {
+    "peers": [
+        {**SOLVED, "solver": "jvpsvd", "outcome": "right"},
+        {**SOLVED, "solver": "other", "outcome": "silent"},
+        {**PEER, "solver": "away", "outcome": "absent", "note": "no such module"},
+        {**PEER, "solver": "late", "outcome": "honest", "note": "gave up"},
+    ],
+    "floors": [
+        {
+            **{"problem": "p", "shape": [30, 20], "k": 4, "tol": 1e-4, "wall": 2.0, "floor": 1.0},
+            **{"parts": {"products": 1.5, "rest": 0.5}, "method": "exact", "products": [4, 20]},
+            **{"gemm_gflops": 50.0, "copy_gbs": 9.0},
+        }
+    ],
+    "growth": [
+        {"axis": "k", "about": "a", "x": 1, "seconds": SPREAD, "peak_bytes": 9, "note": ""},
+        {"axis": "k", "about": "a", "x": 2, "seconds": SPREAD, "peak_bytes": 9, "note": ""},
+        {
+            **{"axis": "k", "about": "a", "x": None},
+            "fit": {"seconds": {"exponent": 0.5, "scatter": 1.1}},
+        },
+    ],
+    "safety": [
+        {"case": "flat", "solver": "jvpsvd", "outcome": "right", "note": ""},
+        {"case": "flat", "solver": "other", "outcome": "silent", "note": ""},
+        {"case": "flat", "solver": "away", "outcome": "absent", "note": "no such module"},
+    ],
+    "gpu": [
+        {"kind": "check", "name": "c", "right": True, "error": 0.0},
+        {"kind": "time", "problem": "p", "solver": "jvpsvd", "outcome": "right", "seconds": SPREAD},
+    ],
+}
+
+
+def record(part, quick=False):
+    return Record(
+        part=part,
+        quick=quick,
+        created="2026-01-02T03:04:05+00:00",
+        commit="abc",
+        seconds=1.0,
+        machine=MACHINE,
+        settings={"k": 4, "rounds": 3},
+        rows=ROWS[part],
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_records_come_back_as_they_were(tmp_path, count):
+    written = [record(part) for part in list(ROWS)[:count]]
+    write_records(written, tmp_path / "deep" / "r.json")
+    assert read_records(tmp_path / "deep" / "r.json") == written
+
+
+def test_numbers_without_a_word_in_json_become_null(tmp_path):
+    rows = [{"kind": "check", "error": float("nan"), "worst": float("inf")}]
+    broken = Record("gpu", False, "now", None, 1.0, MACHINE, {}, rows)
+    write_records([broken], tmp_path / "r.json")
+    assert read_records(tmp_path / "r.json")[0].rows[0] == {
+        "kind": "check",
+        "error": None,
+        "worst": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "change", [{"schema": 2}, {"part": None}, {"rows": [{"case": "flat"}]}, {"more": 1}]
+)
+def test_what_is_no_record_is_refused(tmp_path, change):
+    stored = {**record("safety").to_json(), **change}
+    if change == {"part": None}:
+        del stored["part"]
+    (tmp_path / "r.json").write_text(json.dumps(stored))
+    with pytest.raises(RecordError):
+        read_records(tmp_path / "r.json")
+    (tmp_path / "r.json").write_text("{")
+    with pytest.raises(RecordError, match="cannot be read"):
+        read_records(tmp_path / "r.json")
+
+
+def test_files_are_named_by_part_and_machine():
+    assert record("peers").file().name == "peers-some-cpu-2-ghz-2-cores.json"
+    assert slug({**MACHINE, "gpu": "NVIDIA H100"}) == "nvidia-h100"
+
+
+def test_the_machine_is_described():
+    machine = described_machine()
+    assert machine["versions"].keys() >= {"torch", "numpy", "scipy"}
+    assert machine["memory_bytes"] > 2**28
+    assert len(machine["load_at_start"]) == 3
+    json.dumps(machine)
+
+
+@pytest.mark.parametrize("part", ROWS)
+def test_every_part_has_a_figure_and_a_section(tmp_path, part):
+    FIGURES[part](record(part)).savefig(tmp_path / "f.png", dpi=40)
+    assert (tmp_path / "f.png").stat().st_size > 1000
+    text = readme.WRITERS[part](record(part))
+    assert f"`python -m benchmarks {part}` on Some CPU" in text
+
+
+@pytest.fixture
+def written(tmp_path):
+    write_records([record(part) for part in ROWS], tmp_path / "r.json")
+    (tmp_path / "README.md").write_text(f"above\n{readme.BEGIN}\nold\n{readme.END}\nbelow\n")
+    return [str(tmp_path / "r.json"), str(tmp_path / "README.md")], tmp_path / "README.md"
+
+
+def test_the_section_is_written_once_and_checked(written, capsys):
+    arguments, file = written
+    assert readme.main([*arguments, "--check"]) == 1
+    assert "not what the results say" in capsys.readouterr().err
+    assert readme.main(arguments) == 0
+    once = file.read_text()
+    assert readme.main([*arguments, "--check"]) == 0
+    assert readme.main(arguments) == 0
+    assert file.read_text() == once
+    assert once.startswith("above\n")
+    assert once.endswith("\nbelow\n")
+    assert "old" not in once
+    assert "**silent**" in once
+    assert "away (no such module)" in once
+    file.write_text(once.replace("1.5", "0.1"))
+    assert readme.main([*arguments, "--check"]) == 1
+
+
+def test_readmes_without_markers_and_hasty_results_are_refused(tmp_path, written, capsys):
+    arguments, file = written
+    file.write_text("nothing")
+    assert readme.main(arguments) == 2
+    assert "needs one" in capsys.readouterr().err
+    write_records([record("safety", quick=True)], tmp_path / "q.json")
+    assert readme.main([str(tmp_path / "q.json"), arguments[1]]) == 2
+    assert "--quick" in capsys.readouterr().err

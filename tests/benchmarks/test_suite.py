@@ -1,0 +1,175 @@
+import dataclasses
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import benchmarks.compare as compare
+from benchmarks import gpu, growth
+from benchmarks.children import Ended, run_child, why_absent
+from benchmarks.machine import ROOT
+from benchmarks.parts import PARTS
+from benchmarks.peers import PEERS, Peer
+from benchmarks.stacked import PLACES, watched
+from benchmarks.statistics_of_rounds import Spread, fitted_power
+from jvpsvd import MatrixOperator, svds
+
+
+@given(
+    exponent=st.floats(-2, 3),
+    factor=st.floats(1e-3, 1e3),
+    xs=st.lists(st.integers(1, 10**6), min_size=2, max_size=6, unique=True),
+)
+def test_exponents_are_recovered(exponent, factor, xs):
+    power = fitted_power(xs, [factor * x**exponent for x in xs])
+    assert power.exponent == pytest.approx(exponent, abs=1e-6)
+    assert power.scatter == pytest.approx(1, abs=1e-6)
+
+
+def test_exponents_want_two_places_and_tell_their_scatter():
+    assert fitted_power([3, 3], [1, 2]) is None
+    assert fitted_power([1, 2], [0, 0]) is None
+    assert fitted_power([1, 10, 100], [1, 20, 100]).scatter > 1.3
+
+
+def test_growth_rows_hold_exponents_of_medians():
+    axis = growth.Axis("n", (1, 10, 100), {}, "made up")
+    found = {
+        x: [{"seconds": f * x**1.5, "peak_bytes": 8 * x, "products": 3} for f in (1, 2, 3)]
+        for x in axis.places
+    }
+    rows = growth.rows_of(axis, found, {})
+    assert rows[0]["seconds"] == Spread(2.0, 1.0, 3.0, 3).to_json()
+    assert rows[-1]["fit"]["seconds"]["exponent"] == pytest.approx(1.5)
+    assert rows[-1]["fit"]["peak_bytes"]["exponent"] == pytest.approx(1.0)
+
+
+def test_growth_tells_what_could_not_be_measured(capsys):
+    axis = growth.Axis("n", (1, 2), {}, "made up")
+    rows = growth.rows_of(axis, {1: [], 2: []}, {1: "no Ray", 2: "no Ray"})
+    assert [row.get("note") for row in rows[:2]] == ["no Ray", "no Ray"]
+    assert rows[-1]["fit"] == {}
+
+
+def never(target, k, tol, budget):
+    raise AssertionError("an absent peer was asked")
+
+
+def test_absent_peers_are_reported_as_absent(monkeypatch):
+    missing = Peer("missing", never, requires=("no_such_module_at_all",))
+    assert "no_such_module_at_all" in why_absent(missing)
+    monkeypatch.setitem(PEERS, "missing", missing)
+    settings = dataclasses.replace(
+        compare.QUICK, names=("rank-deficient/n=1e3",), solvers=("missing", "jvpsvd"), k=3
+    )
+    rows = compare.measure(settings)
+    (absent,) = (row for row in rows if row["solver"] == "missing")
+    assert absent["outcome"] == "absent"
+    assert not {"seconds", "forward", "value_error"} & absent.keys()
+    (ours,) = (row for row in rows if row["solver"] == "jvpsvd")
+    assert ours["outcome"] == "right"
+    assert ours["reference"] == "exact"
+    assert ours["seconds"]["rounds"] == 1
+
+
+def test_a_missed_residual_is_asked_for_again_more_tightly(monkeypatch):
+    asked = []
+
+    def run_child(module, question, *, limit, python):
+        asked.append(question["own_tol"])
+        outcome = "right" if question["own_tol"] <= 1.01e-6 else "silent"
+        figures = dict.fromkeys(("seconds", "setup_seconds", "product_seconds", "peak_bytes"), 1.0)
+        return Ended([{"outcome": outcome, **figures}], None)
+
+    monkeypatch.setattr(compare, "run_child", run_child)
+    settings = dataclasses.replace(compare.QUICK, rounds=2)
+    turns = compare._Turns(PEERS["scipy-arpack"], compare.problem("perceptron"), 3, settings)
+    turns.take()
+    turns.take()
+    row = turns.row()
+    assert asked == pytest.approx([1e-4, 1e-5, 1e-6, 1e-6])
+    assert row["outcome"] == "right"
+    assert [miss["outcome"] for miss in row["attempts"]] == ["silent", "silent"]
+    assert row["seconds"]["rounds"] == 2
+
+
+def test_a_solver_that_misses_on_every_rung_is_shown_as_it_was_asked_first(monkeypatch):
+    def run_child(module, question, *, limit, python):
+        return Ended([{"outcome": "silent", "value_error": question["own_tol"]}], None)
+
+    monkeypatch.setattr(compare, "run_child", run_child)
+    turns = compare._Turns(PEERS["primme"], compare.problem("perceptron"), 3, compare.QUICK)
+    turns.take()
+    turns.take()
+    row = turns.row()
+    assert (row["outcome"], row["own_tol"], row["value_error"]) == ("silent", 1e-4, 1e-4)
+    assert len(row["attempts"]) == compare._RUNGS
+
+
+def test_children_that_die_or_hang_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.children.ROOT", tmp_path)
+    (tmp_path / "dying.py").write_text("import os; os.abort()")
+    (tmp_path / "hanging.py").write_text("import time; time.sleep(60)")
+    assert "SIGABRT" in run_child("dying", {}, limit=30).failure
+    assert run_child("hanging", {}, limit=0.5).failure.startswith("killed")
+
+
+def test_the_engine_still_has_every_function_that_is_timed():
+    missing = []
+    with watched(missing) as clocks:
+        import torch
+
+        torch.manual_seed(0)
+        A = MatrixOperator(torch.randn(60, 50))
+        wall = 10.0
+        svds(A, 5, method="golub-kahan", tol=1e-3)
+        svds(A, 5, method="exact")
+    assert missing == []
+    parts = clocks.stacked(wall)
+    assert sum(parts.values()) == pytest.approx(wall)
+    assert parts["orthogonalisation"] > 0
+    assert parts["projected problem"] > 0
+    assert parts["checks"] > 0
+    assert parts.keys() >= PLACES.keys()
+
+
+def test_every_part_is_a_file_and_every_script_a_part():
+    folder = Path(ROOT, "benchmarks")
+    for name, part in PARTS.items():
+        if part.measure is None:
+            assert (folder / f"{name}.py").exists()
+    lengths = {file.name: len(file.read_text().splitlines()) for file in folder.rglob("*.py")}
+    assert {name: n for name, n in lengths.items() if n > 400} == {}
+
+
+def test_without_a_card_the_gpu_part_says_so_in_one_line(capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert gpu.measure(1.0, 5) == []
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_unknown_parts_are_refused_in_one_line(capsys):
+    from benchmarks.__main__ import main
+
+    assert main(["nothing"]) == 2
+    assert capsys.readouterr().err.startswith("no part nothing; there are peers")
+
+
+def test_a_larger_value_with_small_residuals_refutes_a_certified_reference():
+    row = {"reference": "certified", "tol": 1e-4, "orthonormality": 1e-7}
+    assert compare.refutes({**row, "residual": 1e-5, "excess": 0.1})
+    assert not compare.refutes({**row, "residual": 0.1, "excess": 0.1})
+    assert not compare.refutes({**row, "residual": 1e-5, "excess": 1e-5})
+    assert not compare.refutes({**row, "reference": "exact", "residual": 1e-5, "excess": 0.1})
+
+
+@pytest.mark.parametrize(
+    "name", ["machine", "judging", "spectra", "statistics_of_rounds", "peers.steps"]
+)
+def test_examples_in_docstrings_hold(name):
+    found = doctest.testmod(importlib.import_module(f"benchmarks.{name}"))
+    assert found.attempted > 0
+    assert found.failed == 0
