@@ -58,8 +58,10 @@ def spectra_of_depths(spectra: Found) -> Figure:
             index, np.maximum(mean - deviation, mean / 100), mean + deviation,
             color=line.get_color(), alpha=0.18, linewidth=0,
         )  # fmt: skip
-    axes.axhline(1, color="0.5", linewidth=0.8, zorder=0)
     axes.set(xscale="log", yscale="log", xlabel="index i", ylabel="singular value σᵢ")
+    low, high = axes.get_ylim()
+    if low < 1 < high:
+        axes.axhline(1, color="0.5", linewidth=0.8, zorder=0)
     photos = max(len(photos) for photos in spectra.values())
     axes.set_title(f"from the photo to each depth: mean of {photos} photos ± deviation", fontsize=9)
     axes.legend(fontsize=7.5, loc="lower left")
