@@ -8,8 +8,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
-from imagenet_figures import DASHES, saved
 from matplotlib.figure import Figure
+from mnist_figures import DASHES, saved
 from scipy.cluster import hierarchy
 
 from jvpsvd.geometry import average_tree

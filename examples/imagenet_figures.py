@@ -10,17 +10,10 @@ import matplotlib as mpl
 import numpy as np
 from imagenet_tables import Found, band, gathered
 from matplotlib.figure import Figure
+from mnist_figures import DASHES, saved
 
 from jvpsvd.geometry import pixel_energy, random_spread, spread_trend
 
-STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "jvpsvd",
-    "legend.frameon": False,
-}
-DASHES = ("solid", (0, (6, 1.5)), (0, (3, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
 # Okabe & Ito's colours, from dark to light, so that grey print keeps them apart.
 COLOURS = {
     "tangent": "#000000",
@@ -144,16 +137,6 @@ def steps(moved: Found, distances: Sequence[float]) -> Figure:
         *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8
     )
     return figure
-
-
-def saved(draw: Callable[[], Figure], stem: Path) -> list[Path]:
-    """Draw a figure and write it as PNG and SVG."""
-    with mpl.rc_context(STYLE):
-        figure = draw()
-        files = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
-        figure.savefig(files[0], dpi=160, metadata={"Software": None})
-        figure.savefig(files[1], metadata={"Date": None})
-    return files
 
 
 def _line(axes: Any, x: Any, y: Any, place: int, count: int, label: str) -> Any:

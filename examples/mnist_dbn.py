@@ -27,7 +27,6 @@ from mnist_measure import (
     along,
     class_pca_shares,
     layers_of,
-    localisation,
     observed,
     overlaps,
     rotated_path,
@@ -148,7 +147,6 @@ def measure(
                 "tangents": tangents(seen),
                 "left": overlaps(seen.U, shown.labels, min(COORDINATES, seen.U.shape[-1])),
                 "right": overlaps(seen.V, shown.labels, min(COORDINATES, seen.V.shape[-1])),
-                "pixels": localisation(seen.V[..., :COORDINATES]),
                 "rotated": along(part, rotated_path(shown.images[0], ANGLES)),
                 "straight": along(part, _between(shown, len(ANGLES))),
             }

@@ -34,7 +34,7 @@ def draw_all(numbers: dict[str, Any], pictures: dict[str, np.ndarray], out: Path
         "coordinates": lambda: coordinates(numbers),
         "paths": lambda: paths(numbers),
     }
-    return [file for name, draw in made.items() for file in _saved(draw, out / name)]
+    return [file for name, draw in made.items() for file in saved(draw, out / name)]
 
 
 def spectra(numbers: dict[str, Any]) -> Figure:
@@ -191,7 +191,8 @@ def _square(v: np.ndarray) -> np.ndarray:
     return v.reshape(side, side)
 
 
-def _saved(draw: Callable[[], Figure], stem: Path) -> list[Path]:
+def saved(draw: Callable[[], Figure], stem: Path) -> list[Path]:
+    """Draw a figure and write it as PNG and SVG."""
     with mpl.rc_context(STYLE):
         figure = draw()
         files = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]

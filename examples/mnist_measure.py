@@ -161,12 +161,6 @@ def straight_path(first: Tensor, last: Tensor, count: int) -> Tensor:
     return (1 - share) * first + share * last
 
 
-def localisation(V: Tensor) -> float:
-    """Return the mean share of pixels that a vector lives on, 1 / (n Σ v⁴)."""
-    fourth = (V.double() ** 4).sum(-2)
-    return float((1 / (fourth * V.shape[-2])).mean())
-
-
 def _shares(result: SVDResult, directions: Tensor) -> Tensor:
     """Return the shares of directions (B, t, n) in the top d right vectors of each digit."""
     return torch.stack([energy_shares(each.T, result.of(i)).T for i, each in enumerate(directions)])

@@ -11,19 +11,18 @@ Rows may be anything else that is known of each photo, such as features or colou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import Array, real_tensor
+from jvpsvd.geometry.labels import Labels, numbered
 from jvpsvd.svd.arguments import proper_fraction, whole_number
 
-Labels = Sequence[Any] | Array
 RowDistance = Literal["l2", "wasserstein"]
 
 # Share of a value within which two are the same: sums in another order round differently.
@@ -93,7 +92,7 @@ def class_means(rows: Array, labels: Labels) -> ClassMeans:
     (('cat', 'dog'), [2.0, 2.0], [2, 1])
     """
     values = _rows(rows)
-    index, classes = _classes(labels, len(values))
+    index, classes = numbered(labels, len(values))
     counts = index.bincount()
     sums = _sums(values, index, len(classes))
     means = sums / counts[:, None]
@@ -174,7 +173,7 @@ def variance_ratio(
     """
     permutations = whole_number("permutations", permutations, 1)
     values = _rows(rows)
-    index, classes = _classes(labels, len(values))
+    index, classes = numbered(labels, len(values))
     counts, photos = index.bincount()[:, None], len(values)
     if not 2 <= len(classes) < photos:
         raise ArgumentError(
@@ -268,7 +267,7 @@ def nearest_class(
     """
     permutations = whole_number("permutations", permutations, 1)
     values, distances = _prepared(_rows(rows), kind)
-    index, classes = _classes(labels, len(values))
+    index, classes = numbered(labels, len(values))
     counts = index.bincount()
     if len(classes) < 2:
         raise ArgumentError("one class has no other to be nearer to; give two or more")
@@ -346,17 +345,3 @@ def _rows(rows: Array) -> Tensor:
 
 def _sums(values: Tensor, index: Tensor, classes: int) -> Tensor:
     return torch.zeros(classes, values.shape[1], dtype=values.dtype).index_add_(0, index, values)
-
-
-def _classes(labels: Labels, count: int) -> tuple[Tensor, tuple[Any, ...]]:
-    """Return labels as numbers from 0, and what they stand for."""
-    listed = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
-    if len(listed) != count:
-        raise ArgumentError(f"{len(listed)} labels for {count} photos; give one for each")
-    # Tensors hash by identity: equal ones would be classes of their own.
-    listed = [one.tolist() if isinstance(one, Tensor | np.ndarray) else one for one in listed]
-    try:
-        known = {label: i for i, label in enumerate(dict.fromkeys(listed))}
-    except TypeError as error:
-        raise ArgumentError(f"labels must be hashable, one for each photo: {error}") from None
-    return torch.tensor([known[label] for label in listed]), tuple(known)

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import Array, real_tensor
+from jvpsvd.geometry.labels import numbered
 from jvpsvd.geometry.tangents import orthonormal_basis
 from jvpsvd.svd.arguments import whole_number
 from jvpsvd.svd.dense import dense_svd
@@ -229,7 +229,7 @@ def class_contrast(
     permutations = whole_number("permutations", permutations, 1)
     values = _symmetric(matrix)
     rows, cols = torch.triu_indices(len(values), len(values), 1)
-    classes = _classes(labels, len(values))
+    classes, _ = numbered(labels, len(values), "point")
     same = classes[rows] == classes[cols]
     inside, outside = int(same.sum()), int((~same).sum())
     if not inside or not outside:
@@ -391,17 +391,3 @@ def _symmetric(matrix: Array) -> Tensor:
     if float((values - values.mT).abs().max()) > 1e-6 * float(values.abs().max()):
         raise ArgumentError("matrix is not symmetric; give one value for each pair of points")
     return values
-
-
-def _classes(labels: Sequence[Any] | Array, count: int) -> Tensor:
-    """Return labels as numbers from 0."""
-    listed = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
-    if len(listed) != count:
-        raise ArgumentError(f"{len(listed)} labels for {count} points; give one for each")
-    # Tensors hash by identity: equal ones would be classes of their own.
-    listed = [one.tolist() if isinstance(one, Tensor | np.ndarray) else one for one in listed]
-    try:
-        known = {label: i for i, label in enumerate(dict.fromkeys(listed))}
-    except TypeError as error:
-        raise ArgumentError(f"labels must be hashable, one for each point: {error}") from None
-    return torch.tensor([known[label] for label in listed])

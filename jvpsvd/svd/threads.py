@@ -19,7 +19,8 @@ T = TypeVar("T")
 def over_matrices(work: Callable[[slice], T], count: int) -> list[T]:
     """Return what work returns for the parts of a batch of `count`, in order.
 
-    There are as many parts as torch has threads for one operation, and each has one of its own.
+    There are as many parts as torch has threads for one operation, and each has one of its own;
+    or one part that has them all, where there are fewer matrices than threads.
 
     >>> over_matrices(lambda part: list(range(4))[part], 1)
     [[0]]
@@ -27,12 +28,12 @@ def over_matrices(work: Callable[[slice], T], count: int) -> list[T]:
     [0, 1, 2, 3]
     """
     threads = torch.get_num_threads()
+    if threads == 1 or count < threads:
+        return [work(slice(0, count))]
     edges = [count * i // threads for i in range(threads + 1)]
-    parts = [slice(a, b) for a, b in itertools.pairwise(edges) if a < b]
-    if len(parts) < 2:
-        return [work(part) for part in parts]
+    parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
     try:
-        with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as on:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as on:
             return list(on.map(work, parts))
     finally:
         # Each thread has a number of its own, but those that begin later take the last one set.
