@@ -1,7 +1,7 @@
 """Figures 8 and 9 of Mototake & Ikegami on real photos and weights, and steps along tangents.
 
-    python examples/imagenet_depths.py --quick            # two photos, some minutes
-    python examples/imagenet_depths.py                    # 16 photos, top 500: about two hours
+    python examples/imagenet_depths.py --quick            # two photos: a minute or two
+    python examples/imagenet_depths.py                    # 16 photos, top 500: hours
     python examples/imagenet_depths.py --redraw           # the figures again, from what is stored
 
 The network of figures 8 and 9 is AlexNet up to its last pooling; its weights are fetched (see
