@@ -3,9 +3,10 @@
     python -m benchmarks [NAME ...] [--quick] [--json FILE] [--list]
 
 Each part runs in a process of its own. Its record goes to benchmarks/results/NAME-MACHINE.json
-(`record.py` says what is in it), or, with --quick, nowhere unless --json names a file. --problem
-and --solver narrow parts down: problems of "peers" and "floors", axes of "growth", cases of
-"safety".
+(`record.py` says what is in it). --problem narrows a part down (problems of "peers" and "floors",
+axes of "growth", cases of "safety"): these are then replaced in that file, so that a long part may
+be measured piece by piece. With --quick or --solver, which give no fair comparison, nothing is
+written unless --json names a file. Everything, on two cores, takes most of a day.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 from benchmarks.machine import ROOT, commit, described_machine
 from benchmarks.parts import PARTS, Asked, Part
-from benchmarks.record import Record, read_records, without_nan, write_records
+from benchmarks.record import Record, merged, read_records, without_nan, write_records
 
 
 def run(part: Part, asked: Asked) -> Record | None:
@@ -53,15 +54,16 @@ def inside(name: str, asked: Asked, answer: Path) -> None:
     part = PARTS[name]
     machine, began = described_machine(), time.perf_counter()
     settings, rows = part.measure(asked) if part.measure else of_script(part, asked.quick)
+    created, tree = datetime.now(UTC).isoformat(timespec="seconds"), commit()
     record = Record(
         part=name,
         quick=asked.quick,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        commit=commit(),
+        created=created,
+        commit=tree,
         seconds=time.perf_counter() - began,
         machine=machine,
         settings=settings,
-        rows=[without_nan(row) for row in rows],
+        rows=[without_nan({**row, "commit": tree, "created": created}) for row in rows],
     )
     write_records([record], answer)
 
@@ -129,9 +131,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if record is None or not record.rows:
             continue
         records.append(record)
-        if options.json is None and not options.quick:
-            write_records([record], record.file())
-            print(f"written to {record.file().relative_to(ROOT)}")
+        if options.json is None and not options.quick and not options.solver:
+            file = record.file()
+            kept = read_records(file) if file.exists() else []
+            write_records([merged(kept[0], record) if kept else record], file)
+            print(f"written to {file.relative_to(ROOT)}")
     if options.json and records:
         write_records(records, options.json)
         print(f"written to {options.json}")

@@ -6,7 +6,8 @@ Each solve runs in a process of its own, which gives its peak of memory; solvers
 by round. Wall time is the solve's alone; making the operator (recording, for ours) is beside it.
 All solvers have one residual to reach, tol · s₁. A solver whose answer misses it (or its values)
 without complaint is asked again with a tenth of the tolerance, up to twice, so that what is
-compared is the price of one accuracy; each miss is kept under "attempts".
+compared is the price of one accuracy; each miss is kept under "attempts". Others are given up at
+`patience` times what ours took, if that is less than the budget: then they are known to be slower.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from benchmarks.peers import PEERS, Peer
 from benchmarks.problems import Problem, problem, problems, quick_problems
 from benchmarks.statistics_of_rounds import Spread
 
+_OURS = "jvpsvd"
 _RUNGS = 2  # 1e-6 is about what float32 gives
 _GRACE_SECONDS = 120.0
+_LEAST_SECONDS = 20.0  # of patience: a process on a busy machine is allowed to be slow
 _FIGURES = ("seconds", "setup_seconds", "product_seconds", "peak_bytes")
 _LATEST = (
     "forward",
@@ -50,6 +53,8 @@ class Settings:
     k: int = 500
     rounds: int = 3
     budget_seconds: float = 600.0
+    patience: float = 15.0
+    """Times the seconds of jvpsvd, where it took its turn."""
     most_entries: int = 1 << 28
     """Matrices of more are not materialised."""
 
@@ -98,9 +103,13 @@ def _of_problem(
             rows.append({**about, "solver": solver, "outcome": "skipped", "note": note})
         else:
             turns[solver] = _Turns(peer, setting, k, settings)
+    budget = settings.budget_seconds
     for _ in range(settings.rounds):
-        for turn in turns.values():
-            turn.take()
+        for solver, turn in turns.items():
+            turn.take(budget)
+            if solver == _OURS and turn.seconds is not None:
+                patience = max(_LEAST_SECONDS, settings.patience * turn.seconds)
+                budget = min(settings.budget_seconds, patience)
     rows += [{**about, **turn.row()} for turn in turns.values()]
     refuting = [row["solver"] for row in rows if refutes(row)]
     for row in rows:
@@ -134,12 +143,19 @@ class _Turns:
         self._misses: list[dict[str, Any]] = []
         self._found: list[dict[str, Any]] = []
         self._over = False
+        self._budget = settings.budget_seconds
 
-    def take(self) -> None:
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of the first turn, if it was to the end."""
+        return self._found[0].get("seconds") if self._found else None
+
+    def take(self, budget: float) -> None:
         """Take one turn; in the first one, tighten the tolerance until the residual is reached."""
         if self._over:
             return
         first = not self._found
+        self._budget = budget
         found = as_asked = self._solved()
         while (
             first
@@ -166,9 +182,9 @@ class _Turns:
             "k": self._k,
             "tol": self._setting.tol,
             "own_tol": self._own_tol,
-            "budget": self._settings.budget_seconds,
+            "budget": self._budget,
         }
-        limit = 1.5 * self._settings.budget_seconds + _GRACE_SECONDS
+        limit = 1.5 * self._budget + _GRACE_SECONDS
         ended = run_child(
             "benchmarks.one_solve", asked, limit=limit, python=interpreter(self._peer)
         )
@@ -192,6 +208,7 @@ class _Turns:
             **spreads,
             **{key: last.get(key) for key in _LATEST},
             "own_tol": self._own_tol,
+            "budget": self._budget,
             "attempts": self._misses,
         }
 

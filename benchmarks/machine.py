@@ -95,7 +95,9 @@ def commit() -> str | None:
     head = git("rev-parse", "--short", "HEAD")
     if head is None:
         return None
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "jvpsvd", "benchmarks")
+    changed = git(
+        "status", "--porcelain", "--untracked-files=no", "--", "jvpsvd", "benchmarks/*.py"
+    )
     return head + ("+" if changed else "")
 
 

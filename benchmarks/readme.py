@@ -44,23 +44,25 @@ def section(records: Sequence[Record]) -> str:
 
 
 def peers_section(record: Record) -> str:
-    """Return a table of times: a line for each solver, a column for each problem."""
-    problems = list(dict.fromkeys(row["problem"] for row in record.rows))
-    cells = {(row["solver"], row["problem"]): row for row in record.rows}
+    """Return tables of times, one for each k: a line per solver, a column per problem."""
     solvers = list(dict.fromkeys(r["solver"] for r in record.rows if r["outcome"] != "absent"))
     solvers.sort(key=lambda solver: not solver.startswith("jvpsvd"))
     absent = {r["solver"]: r["note"] for r in record.rows if r["outcome"] == "absent"}
-    lines = [
-        _origin(record, "peers"),
-        "",
-        f"Seconds to k = {record.settings['k']} triplets with the same residual (median of "
-        f"{record.settings['rounds']}), products as a multiple of 2k in parentheses:",
-        "",
-        *_table(
-            ["", *(f"`{name}`" for name in problems)],
-            [[s, *(_time(cells.get((s, p))) for p in problems)] for s in solvers],
-        ),
-    ]
+    lines = [_origin(record, "peers")]
+    for k in sorted({row["k"] for row in record.rows}):
+        rows = [row for row in record.rows if row["k"] == k]
+        problems = list(dict.fromkeys(row["problem"] for row in rows))
+        cells = {(row["solver"], row["problem"]): row for row in rows}
+        lines += [
+            "",
+            f"Seconds to k = {k} triplets with the same residual, products as a multiple of 2k in "
+            "parentheses; > where a solver was given up:",
+            "",
+            *_table(
+                ["", *(f"`{name}`" for name in problems)],
+                [[s, *(_time(cells.get((s, p))) for p in problems)] for s in solvers],
+            ),
+        ]
     if absent:
         told = "; ".join(f"{name} ({why})" for name, why in absent.items())
         lines += ["", f"Not run: {told}."]
@@ -69,12 +71,14 @@ def peers_section(record: Record) -> str:
 
 def floors_section(record: Record) -> str:
     """Return a table of wall times over their floor, by parts."""
-    head = ["", "m x n", "method", "wall", "floor", "wall / floor", "products / 2k"]
+    head = ["", "m x n", "k", "method", "wall", "floor", "wall / floor", "products / 2k"]
     parts = list(record.rows[0]["parts"]) if record.rows else []
+    shares = [f"time in {part}" for part in parts]
     body = [
         [
             f"`{row['problem']}`",
             " x ".join(map(str, row["shape"])),
+            str(row["k"]),
             row["method"],
             f"{row['wall']:.3g} s",
             f"{row['floor']:.3g} s",
@@ -89,10 +93,11 @@ def floors_section(record: Record) -> str:
         [
             _origin(record, "floors"),
             "",
-            f"The floor is k batched JVPs and VJPs at the best chunk, k = {record.settings['k']}; "
-            f"peaks here: {first['gemm_gflops']:.0f} GFLOP/s, {first['copy_gbs']:.0f} GB/s.",
+            "The floor is k batched JVPs and VJPs at the best chunk; the last columns are shares "
+            f"of the wall time. Peaks here: {first['gemm_gflops']:.0f} GFLOP/s, "
+            f"{first['copy_gbs']:.0f} GB/s.",
             "",
-            *_table([*head, *parts], body),
+            *_table([*head, *shares], body),
         ]
     )
 
@@ -182,15 +187,22 @@ def _origin(record: Record, part: str) -> str:
     where = machine.get("gpu") or f"{machine['cpu']}, {machine['threads']} threads"
     versions = machine["versions"]
     quick = " QUICK SIZES, no claim." if record.quick else ""
+    runs = dict.fromkeys(
+        (row.get("commit", record.commit), row.get("created", record.created)[:10])
+        for row in record.rows
+    )
+    told = ", ".join(f"commit {commit} of {day}" for commit, day in runs)
     return (
-        f"`python -m benchmarks {part}` on {where} (torch {versions.get('torch', '?')}, commit "
-        f"{record.commit}, {record.created[:10]}):{quick}"
+        f"`python -m benchmarks {part}` on {where} (torch {versions.get('torch', '?')}; {told}):"
+        f"{quick}"
     )
 
 
 def _time(row: dict[str, Any] | None) -> str:
     if row is None:
         return ""
+    if row["outcome"] == "honest" and (row["note"] or "").startswith("gave up"):
+        return f"> {row['budget']:.3g}"
     if "seconds" not in row or row["outcome"] not in ("right", "unsure", "silent"):
         return _MARKS[row["outcome"]]
     count = row["shape"][0] if len(row["shape"]) == 3 else 1

@@ -19,8 +19,9 @@ A file holds one record, or a list of them (`python -m benchmarks --json FILE`).
            (spread), peak_bytes (spread: resident memory that the solve added), value_error (worst
            of k, over s1), excess (the most that a value is above the true one), residual (worst of
            k by our own products, over s1; null without vectors), said_converged, note, own_tol
-           (that the solver was given), attempts (looser ones that missed), reference ("exact",
-           "dense" or "certified"), refuted_by (solvers that show the reference to be wrong)
+           (that the solver was given), budget (seconds it had), attempts (looser ones that
+           missed), reference ("exact", "dense" or "certified"), refuted_by (solvers that show the
+           reference to be wrong)
   floors   one of each problem: problem, shape, k, tol, method, wall (seconds), floor (seconds of k
            JVPs and k VJPs), jvp_ms, vjp_ms, parts {name: seconds; they add up to wall}, products,
            dense_floor (seconds of one full orthogonalisation at the GEMM peak), gemm_gflops,
@@ -32,8 +33,10 @@ A file holds one record, or a list of them (`python -m benchmarks --json FILE`).
   gpu      rows of "check" (name, right, error) and of "time" (problem, solver, seconds, …)
   others   what the script of that name writes
 
-A spread is {"median", "least", "most", "rounds"}. An absent solver is a row with outcome "absent"
-and its reason in note, and no figure.
+Each row has the commit and the time (created) of its own run: a run that is narrowed to some
+problems, axes or cases replaces these in the file, and leaves the others as they are. A spread is
+{"median", "least", "most", "rounds"}. An absent solver is a row with outcome "absent" and its
+reason in note, and no figure.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,15 @@ ROW_KEYS: dict[str, frozenset[str]] = {
     "safety": frozenset({"case", "solver", "outcome", "note"}),
     "gpu": frozenset({"kind"}),
 }
+
+
+IDENTITY: dict[str, tuple[str, ...]] = {
+    "peers": ("problem", "k"),
+    "floors": ("problem", "k"),
+    "growth": ("axis",),
+    "safety": ("case",),
+}
+"""What is compared within one run, and so is replaced as a whole."""
 
 
 class RecordError(ValueError):
@@ -106,6 +118,24 @@ class Record:
     def file(self, folder: Path = FOLDER) -> Path:
         """Return where the record is kept."""
         return folder / f"{self.part}-{slug(self.machine)}.json"
+
+
+def merged(kept: Record, new: Record) -> Record:
+    """Return the new record with what it did not measure again, from the one that is kept.
+
+    Nothing is taken over from another torch or number of threads.
+    """
+    keys = IDENTITY.get(new.part)
+    if keys is None or _setup(kept) != _setup(new):
+        return new
+    again = {tuple(row[key] for key in keys) for row in new.rows}
+    still = [row for row in kept.rows if tuple(row[key] for key in keys) not in again]
+    return replace(new, rows=[*still, *new.rows])
+
+
+def _setup(record: Record) -> tuple[Any, ...]:
+    machine = record.machine
+    return machine["cpu"], machine["threads"], machine["versions"].get("torch")
 
 
 def write_records(records: Sequence[Record], file: Path) -> None:

@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from benchmarks import readme
 from benchmarks.figures import FIGURES
 from benchmarks.machine import described_machine, slug
-from benchmarks.record import Record, RecordError, read_records, write_records
+from benchmarks.record import Record, RecordError, merged, read_records, write_records
 
 MACHINE = {**described_machine(), "cpu": "Some CPU @ 2 GHz", "cores": 2, "gpu": None}
 SPREAD = {"median": 1.5, "least": 1.0, "most": 2.0, "rounds": 3}
@@ -16,7 +17,13 @@ ROWS = {
         {**SOLVED, "solver": "jvpsvd", "outcome": "right"},
         {**SOLVED, "solver": "other", "outcome": "silent"},
         {**PEER, "solver": "away", "outcome": "absent", "note": "no such module"},
-        {**PEER, "solver": "late", "outcome": "honest", "note": "gave up"},
+        {
+            **PEER,
+            "solver": "late",
+            "outcome": "honest",
+            "note": "gave up after 30 s",
+            "budget": 30.0,
+        },
     ],
     "floors": [
         {
@@ -89,6 +96,24 @@ def test_what_is_no_record_is_refused(tmp_path, change):
     (tmp_path / "r.json").write_text("{")
     with pytest.raises(RecordError, match="cannot be read"):
         read_records(tmp_path / "r.json")
+
+
+def test_a_narrowed_run_replaces_what_it_measured_and_no_more():
+    kept = record("safety")
+    flat = {**ROWS["safety"][0], "outcome": "honest"}
+    slope = {**flat, "case": "slope"}
+    new = replace(kept, rows=[flat], created="2027-01-01T00:00:00+00:00")
+    assert merged(kept, new).rows == [flat]
+    assert merged(replace(kept, rows=[*kept.rows, slope]), new).rows == [slope, flat]
+    assert merged(kept, new).created == new.created
+    other = replace(new, machine={**MACHINE, "threads": 99}, rows=[slope])
+    assert merged(kept, other).rows == [slope]
+
+
+def test_solvers_that_were_given_up_are_not_called_honest():
+    text = readme.peers_section(record("peers"))
+    assert "| late | > 30 |" in text
+    assert "| jvpsvd | 1.5 (1.50) |" in text
 
 
 def test_files_are_named_by_part_and_machine():

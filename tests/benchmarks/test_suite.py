@@ -87,8 +87,8 @@ def test_a_missed_residual_is_asked_for_again_more_tightly(monkeypatch):
     monkeypatch.setattr(compare, "run_child", run_child)
     settings = dataclasses.replace(compare.QUICK, rounds=2)
     turns = compare._Turns(PEERS["scipy-arpack"], compare.problem("perceptron"), 3, settings)
-    turns.take()
-    turns.take()
+    turns.take(20.0)
+    turns.take(20.0)
     row = turns.row()
     assert asked == pytest.approx([1e-4, 1e-5, 1e-6, 1e-6])
     assert row["outcome"] == "right"
@@ -102,8 +102,8 @@ def test_a_solver_that_misses_on_every_rung_is_shown_as_it_was_asked_first(monke
 
     monkeypatch.setattr(compare, "run_child", run_child)
     turns = compare._Turns(PEERS["primme"], compare.problem("perceptron"), 3, compare.QUICK)
-    turns.take()
-    turns.take()
+    turns.take(20.0)
+    turns.take(20.0)
     row = turns.row()
     assert (row["outcome"], row["own_tol"], row["value_error"]) == ("silent", 1e-4, 1e-4)
     assert len(row["attempts"]) == compare._RUNGS
