@@ -1,6 +1,6 @@
-"""The README's performance section, written from stored results and from nothing else.
+"""The performance section of a README, written from stored results and from nothing else.
 
-    python -m benchmarks.readme RESULT.json ... README.md [--check] [--allow-quick]
+    python -m benchmarks.readme RESULT.json ... README.md [--only PART] [--check] [--allow-quick]
 
 The text between the two markers is replaced:
 
@@ -156,12 +156,19 @@ def gpu_section(record: Record) -> str:
     return "\n".join([_origin(record, "gpu"), "", told, "", *_table(head, body)])
 
 
+def script_section(record: Record) -> str:
+    """Return what a script printed, as it was printed."""
+    printed = [line for row in record.rows for line in row["printed"]]
+    return "\n".join([_origin(record, record.part), "", "```text", *printed, "```"])
+
+
 WRITERS: dict[str, Callable[[Record], str]] = {
     "peers": peers_section,
     "floors": floors_section,
     "growth": growth_section,
     "safety": safety_section,
     "gpu": gpu_section,
+    **dict.fromkeys(("allocator", "products", "solver", "survey", "batches"), script_section),
 }
 
 
@@ -224,11 +231,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     parser.add_argument("readme", type=Path, metavar="README.md")
+    parser.add_argument("--only", action="append", metavar="PART", help="leave other parts out")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--allow-quick", action="store_true", help="for trying out")
     asked = parser.parse_args(arguments)
     try:
         records = [record for file in asked.results for record in read_records(file)]
+        records = [record for record in records if asked.only is None or record.part in asked.only]
         hasty = [record.part for record in records if record.quick]
         if hasty and not asked.allow_quick:
             raise RecordError(f"{', '.join(hasty)}: measured with --quick, which is no claim")

@@ -19,6 +19,13 @@ def test_ci_calls_exactly_the_test_command():
     assert commands()[1] in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
+def test_the_figure_of_the_architecture_shows_every_room():
+    figure = (ROOT / "examples" / "figures" / "architecture.svg").read_text()
+    rooms = {path.stem for path in (ROOT / "jvpsvd").iterdir() if not path.name.startswith("__")}
+    shown = set(re.findall(r'font-weight="bold" fill="#111">(\w+)<', figure))
+    assert shown == rooms - {"py"}  # py.typed
+
+
 def test_readme_names_files_that_exist():
     for name in re.findall(r"\]\(([a-z][^):#]*)\)", (ROOT / "README.md").read_text()):
         assert (ROOT / name).exists(), name

@@ -6,6 +6,7 @@ import pytest
 from benchmarks import readme
 from benchmarks.figures import FIGURES
 from benchmarks.machine import described_machine, slug
+from benchmarks.parts import PARTS
 from benchmarks.record import Record, RecordError, merged, read_records, write_records
 
 MACHINE = {**described_machine(), "cpu": "Some CPU @ 2 GHz", "cores": 2, "gpu": None}
@@ -49,6 +50,7 @@ ROWS = {
         {"kind": "check", "name": "c", "right": True, "error": 0.0},
         {"kind": "time", "problem": "p", "solver": "jvpsvd", "outcome": "right", "seconds": SPREAD},
     ],
+    "allocator": [{"report": {}, "printed": ["JVP  before 2 ms", "JVP  after  1 ms"]}],
 }
 
 
@@ -129,12 +131,25 @@ def test_the_machine_is_described():
     json.dumps(machine)
 
 
-@pytest.mark.parametrize("part", ROWS)
-def test_every_part_has_a_figure_and_a_section(tmp_path, part):
+@pytest.mark.parametrize("part", FIGURES)
+def test_every_part_of_rows_has_a_figure(tmp_path, part):
     FIGURES[part](record(part)).savefig(tmp_path / "f.png", dpi=40)
     assert (tmp_path / "f.png").stat().st_size > 1000
-    text = readme.WRITERS[part](record(part))
-    assert f"`python -m benchmarks {part}` on Some CPU" in text
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_has_a_section(part):
+    shown = record(part if part in ROWS else "allocator")
+    text = readme.WRITERS[part](shown)
+    assert f"`python -m benchmarks {shown.part}` on Some CPU" in text
+
+
+def test_only_the_parts_that_are_asked_for_are_written(written):
+    arguments, file = written
+    assert readme.main([*arguments, "--only", "allocator"]) == 0
+    text = file.read_text()
+    assert "```text\nJVP  before 2 ms\nJVP  after  1 ms\n```" in text
+    assert "benchmarks safety" not in text
 
 
 @pytest.fixture
