@@ -1,18 +1,20 @@
 """How far our wall time stands above what no solver can go below: the part "floors".
 
-The floor is the time of k batched JVPs and k batched VJPs at the best chunk, what k triplets would
-cost if their vectors were known. Beside it stand the peaks of the machine (`peaks.py`) and the time
-that one full orthogonalisation of the basis takes at the GEMM peak; the wall is stacked by parts
-(`stacked.py`). Solve and floor take turns in one process, round by round.
+The floor is the time of k batched JVPs and k batched VJPs at the best chunk, all of them taken:
+what k triplets would cost if their vectors were known. Beside it stand the peaks of the machine
+(`peaks.py`) and the time that one full orthogonalisation of the basis takes at the GEMM peak; the
+wall is stacked by parts (`stacked.py`). Solve and floor take turns in one process, round by round.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.metering import Meter, MeteredOperator
 from benchmarks.networks import UnavailableError
@@ -64,6 +66,8 @@ def of_problem(setting: Problem, subject: Subject, k: int, rounds: int) -> dict[
     k = min(k, min(setting.shape))
     J = warm(subject.operator())
     solves, jvps, vjps = [], [], []
+    ahead, back = fastest(subject)
+    m, n = setting.shape
     for _ in range(rounds):
         missing: list[str] = []
         with watched(missing) as clocks:
@@ -72,9 +76,8 @@ def of_problem(setting: Problem, subject: Subject, k: int, rounds: int) -> dict[
             result = svds(operator, k, tol=setting.tol, on_unconverged="ignore")
             wall = time.perf_counter() - began
         solves.append((wall, clocks.stacked(wall), result, missing))
-        jvp, vjp = best_products(subject)
-        jvps.append(jvp)
-        vjps.append(vjp)
+        jvps.append(seconds_of(k, n, J.dtype, ahead.matmat))
+        vjps.append(seconds_of(k, m, J.dtype, back.rmatmat))
     solves.sort(key=lambda solve: solve[0])
     wall, parts, result, missing = solves[len(solves) // 2]
     jvp, vjp = statistics.median(jvps), statistics.median(vjps)
@@ -88,9 +91,9 @@ def of_problem(setting: Problem, subject: Subject, k: int, rounds: int) -> dict[
         "block": result.plan.block_size,
         "wall": wall,
         "wall_range": [solves[0][0], solves[-1][0]],
-        "floor": k * (jvp + vjp),
-        "jvp_ms": 1e3 * jvp,
-        "vjp_ms": 1e3 * vjp,
+        "floor": jvp + vjp,
+        "jvp_ms": 1e3 * jvp / k,
+        "vjp_ms": 1e3 * vjp / k,
         "parts": parts,
         "missing": missing,
         "products": list(result.products),
@@ -100,17 +103,27 @@ def of_problem(setting: Problem, subject: Subject, k: int, rounds: int) -> dict[
     }
 
 
-def best_products(subject: Subject) -> tuple[float, float]:
-    """Return the seconds of a JVP and of a VJP, each at its best chunk."""
-    best = [float("inf")] * 2
-    for chunk in CHUNKS if isinstance(subject, FunctionSubject) else (None,):
-        J = subject.operator()
-        if isinstance(subject, FunctionSubject):
-            J = warm(JacobianOperator(subject.function, subject.point, chunk=chunk))
-        V, U = (torch.randn(_VECTORS, size, dtype=J.dtype).T for size in reversed(J.shape))
-        for side, work in enumerate((lambda J=J, V=V: J.matmat(V), lambda J=J, U=U: J.rmatmat(U))):
-            best[side] = min(best[side], least_seconds(work, 2) / _VECTORS)
-    return best[0], best[1]
+def fastest(subject: Subject) -> tuple[LinearOperator, LinearOperator]:
+    """Return the operators of the chunks at which forward and reverse products take least."""
+    if not isinstance(subject, FunctionSubject):
+        J = warm(subject.operator())
+        return J, J
+    found = [warm(JacobianOperator(subject.function, subject.point, chunk=c)) for c in CHUNKS]
+    V, U = (torch.randn(_VECTORS, size, dtype=subject.dtype).T for size in reversed(subject.shape))
+    ahead = [least_seconds(lambda J=J: J.matmat(V), 2) for J in found]
+    back = [least_seconds(lambda J=J: J.rmatmat(U), 2) for J in found]
+    return found[ahead.index(min(ahead))], found[back.index(min(back))]
+
+
+def seconds_of(
+    k: int, size: int, dtype: torch.dtype, multiply: Callable[[Tensor], Tensor]
+) -> float:
+    """Return the seconds of k products in blocks, noise of the machine included like a solve's."""
+    block = torch.randn(_VECTORS, size, dtype=dtype)
+    began = time.perf_counter()
+    for start in range(0, k, _VECTORS):
+        multiply(block[: k - start].T)
+    return time.perf_counter() - began
 
 
 def warm(J: LinearOperator) -> LinearOperator:
