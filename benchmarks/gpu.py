@@ -130,22 +130,8 @@ def times(k: int, deadline: float) -> Iterator[dict[str, Any]]:
 
 def _subjects() -> Iterator[tuple[str, Callable[[], Subject]]]:
     for depth in ("_blocks.9", "output", "_blocks.2"):
-        yield f"lite0/{depth}", lambda depth=depth: _moved(networks.lite0(depth))
+        yield f"lite0/{depth}", lambda depth=depth: networks.lite0(depth, "cuda")
     yield "1/i/n=1e6", lambda: OperatorSubject(lambda: spectral("1/i", 10**6, device="cuda"))
-
-
-def _moved(subject: FunctionSubject) -> FunctionSubject:
-    function = subject.function
-    owner = (
-        function if isinstance(function, torch.nn.Module) else getattr(function, "__self__", None)
-    )
-    if isinstance(owner, torch.nn.Module):
-        owner.to("cuda")
-    else:
-        for cell in getattr(function, "__closure__", None) or ():
-            if isinstance(cell.cell_contents, torch.nn.Module):
-                cell.cell_contents.to("cuda")
-    return FunctionSubject(function, subject.point.to("cuda"))
 
 
 def _floor(subject: FunctionSubject, k: int) -> float:
@@ -159,7 +145,7 @@ def _floor(subject: FunctionSubject, k: int) -> float:
 
 
 def _products() -> float:
-    here, there = networks.perceptron(), _moved(networks.perceptron())
+    here, there = networks.perceptron(), networks.perceptron("cuda")
     dense = here.double().dense()
     J = there.operator()
     V = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
@@ -171,7 +157,7 @@ def _products() -> float:
 
 def _values() -> float:
     truth = torch.linalg.svdvals(networks.perceptron().double().dense())[:_CHECK_K]
-    J = _moved(networks.perceptron()).operator()
+    J = networks.perceptron("cuda").operator()
     found = [svds(J, _CHECK_K, tol=1e-5, method=m).s for m in ("exact", "golub-kahan")]
     return max(float((s.double().cpu() - truth).abs().max() / truth[0]) for s in found)
 

@@ -26,27 +26,30 @@ class UnavailableError(Exception):
 
 
 def network_subject(
-    net: nn.Module, x: Tensor, cut: Callable[[nn.Module, Tensor], tuple[Callable, Tensor]]
+    net: nn.Module,
+    x: Tensor,
+    cut: Callable[[nn.Module, Tensor], tuple[Callable, Tensor]],
+    device: str = "cpu",
 ) -> FunctionSubject:
     """Return the Jacobian of the function that `cut` makes of the network and its input."""
-    net = net.eval().requires_grad_(False)
+    net = net.eval().requires_grad_(False).to(device)
 
     def wide() -> FunctionSubject:
-        function, point = cut(copy.deepcopy(net).double(), x.double())
+        function, point = cut(copy.deepcopy(net).double(), x.to(device).double())
         return FunctionSubject(function, point)
 
-    function, point = cut(net, x)
+    function, point = cut(net, x.to(device))
     return FunctionSubject(function, point, in_float64=wide)
 
 
-def lite0(depth: str) -> FunctionSubject:
+def lite0(depth: str, device: str = "cpu") -> FunctionSubject:
     """Return EfficientNet-Lite0, trained, at a demo photo, up to a depth."""
     try:
         model, shown = load_model("efficientnet-lite0"), demo_photos()[0]
     except Exception as error:  # the demo extra is absent, which is said in several ways
         raise UnavailableError(f"the demo extra is needed: {error}") from error
     x = decode_photo(shown.file.read_bytes(), model.photo_input)
-    return network_subject(model.module, x, lambda net, z: _up_to(net, z, depth))
+    return network_subject(model.module, x, lambda net, z: _up_to(net, z, depth), device)
 
 
 def alexnet_random() -> FunctionSubject:
@@ -143,11 +146,11 @@ def digits(count: int) -> FunctionSubject:
     return FunctionSubject(net, points, batch=True, in_float64=wide)
 
 
-def perceptron() -> FunctionSubject:
+def perceptron(device: str = "cpu") -> FunctionSubject:
     """Return a small perceptron at a random point."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(300, 200), nn.Tanh(), nn.Linear(200, 120))
-    return network_subject(net, torch.randn(300), lambda n, z: (n, z))
+    return network_subject(net, torch.randn(300), lambda n, z: (n, z), device)
 
 
 def _up_to(net: nn.Module, x: Tensor, depth: str) -> tuple[Callable, Tensor]:
