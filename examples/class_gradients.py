@@ -18,7 +18,7 @@ and the same with all ten logits instead of the log-odds.
 from itertools import pairwise
 
 import torch
-from example_figures import COLOURS, DASHES, arguments, empty_figure, picture, save
+from example_figures import COLOURS, DASHES, arguments, empty_figure, ink_on, picture, save
 from torch import nn
 
 import jvpsvd
@@ -89,7 +89,7 @@ def draw(spaces, spectra, overlaps, out):
     image = right.imshow(overlaps.numpy(), cmap="Greys", vmin=low, vmax=1)
     for a, b in ((a, b) for a in ticks for b in ticks):
         value = overlaps[a, b].item()
-        ink = {"color": "w" if value > (1 + low) / 2 else "k", "fontsize": 6}
+        ink = {"color": ink_on(image.to_rgba(value)), "fontsize": 6.5}
         right.text(b, a, f"{100 * value:.0f}", ha="center", va="center", **ink)
     right.set(xticks=ticks, yticks=ticks, xlabel="digit", ylabel="digit")
     right.set_title("in %; diagonal: two halves of a class", fontsize=8.5)

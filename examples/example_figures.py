@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from mnist_figures import COLOURS, DASHES, STYLE
 
-__all__ = ["COLOURS", "DASHES", "arguments", "empty_figure", "picture", "save"]
+__all__ = ["COLOURS", "DASHES", "arguments", "empty_figure", "ink_on", "picture", "save"]
 
 
 def arguments(description, quick):
@@ -31,6 +31,16 @@ def picture(axes, pixels, signed):
     extent = pixels.abs().max().item()
     colours, low = ("RdBu_r", -extent) if signed else ("gray_r", 0)
     axes.imshow(pixels.reshape(side, side).numpy(), cmap=colours, vmin=low, vmax=extent)
+
+
+def ink_on(colour):
+    """Black or white, whichever has more contrast with a colour (WCAG 2's relative luminance)."""
+    linear = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in mpl.colors.to_rgb(colour)
+    ]
+    luminance = sum(w * v for w, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "k" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "w"
 
 
 def save(figure, out, name):

@@ -3,21 +3,28 @@
 `JacobianOperator` treats a network at a point as a linear operator made of JVPs and VJPs, `svds`
 finds its leading singular triplets with a certificate, `depths` and `layer_map` cut a network at
 any module. The survey over image collections is in `jvpsvd.survey`, imported on its own.
+
+Names are imported when they are first used, so that the command line can answer before torch is
+there.
 """
 
-from jvpsvd.networks import depths, layer_map
-from jvpsvd.operators import (
-    JacobianOperator,
-    LinearOperator,
-    MatrixOperator,
-    StreamedStack,
-    as_cupy,
-    as_scipy,
-    aslinearoperator,
-    restrict,
-    stack,
-)
-from jvpsvd.svd import SVDResult, svds
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jvpsvd.networks import depths, layer_map
+    from jvpsvd.operators import (
+        JacobianOperator,
+        LinearOperator,
+        MatrixOperator,
+        StreamedStack,
+        as_cupy,
+        as_scipy,
+        aslinearoperator,
+        restrict,
+        stack,
+    )
+    from jvpsvd.svd import SVDResult, svds
 
 __version__ = "0.1.0"
 
@@ -37,3 +44,21 @@ __all__ = [
     "stack",
     "svds",
 ]
+
+_ROOMS = ("operators", "svd", "networks")
+_ROOM_OF = {"SVDResult": "svd", "depths": "networks", "layer_map": "networks", "svds": "svd"}
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+
+    def __getattr__(name: str) -> Any:
+        if name in _ROOMS:
+            return importlib.import_module(f"jvpsvd.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module 'jvpsvd' has no attribute '{name}'")
+        value = getattr(importlib.import_module(f"jvpsvd.{_ROOM_OF.get(name, 'operators')}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -47,6 +47,10 @@ def poisoned():
     return model, size
 
 
+def quits():
+    raise SystemExit("no network today")
+
+
 class Looking(nn.Module):
     def __init__(self):
         super().__init__()

@@ -143,9 +143,11 @@ def find_shards(pattern: str) -> list[Shard]:
     in a range are returned too, if anything of it is there: a survey turns them into rows.
 
     Raises:
-        ShardError: If nothing is there, two shards share a file name (rows could not tell them
-            apart), or the pattern is a URL that is not opened here.
+        ShardError: If nothing is named or there, two shards share a file name (rows could not tell
+            them apart), or the pattern is a URL that is not opened here.
     """
+    if not pattern.strip():
+        raise ShardError("shards '': nothing is named; give a folder, a .tar file or a pattern")
     try:
         parts = sorted(set(braceexpand(pattern)))
     except ValueError as error:  # its UnbalancedBracesError
@@ -243,7 +245,8 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         files, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise ShardError(f"shards '{url}' need another package: {error}") from error
+        remedy = "; install jvpsvd[remote]" if protocol in ("http", "https") else ""
+        raise ShardError(f"shards '{url}' need another package: {error}{remedy}") from error
     except Exception as error:  # of the library behind the protocol
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ShardError(f"shards '{url}' cannot be opened: {first}") from error

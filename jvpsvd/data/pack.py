@@ -71,10 +71,12 @@ def pack(
 
     Raises:
         ArgumentError: If `per_shard` < 1.
-        ShardError: If `out` already holds shards of this stem.
+        ShardError: If `out` already holds shards of this stem, or is a file.
     """
     if per_shard < 1:
         raise ArgumentError(f"{per_shard} photos per shard; write at least 1")
+    if out.exists() and not out.is_dir():
+        raise ShardError(f"{out} is a file; choose a folder for the shards")
     out.mkdir(parents=True, exist_ok=True)
     if any(out.glob(f"{stem}-*.tar")):
         raise ShardError(f"{out} already holds shards {stem}-*.tar; choose another folder")

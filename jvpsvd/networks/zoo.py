@@ -298,15 +298,20 @@ def _from_timm(name: str, *, pretrained: bool) -> _Resolved:
 
 
 def _from_factory(spec: str, module_name: str, attribute: str) -> _Resolved:
+    if module_name.startswith("."):
+        raise ModelError(f"'{spec}' is relative; write the full name, package.module:factory")
     here = str(Path.cwd())
     if here not in sys.path:  # as `python -m` does, so that a model beside the user is found
         sys.path.insert(0, here)
     factory = getattr(_import(module_name, spec), attribute, None)
     if not callable(factory):
-        raise ModelError(f"'{spec}': module {module_name} has no function '{attribute}'")
+        raise ModelError(
+            f"'{spec}': module {module_name} has no function '{attribute}'; name one that returns "
+            "the network"
+        )
     try:
         made = factory()
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         raise ModelError(f"'{spec}' failed with {_first(error)}") from error
     pair = isinstance(made, tuple) and len(made) == 2
     module, photo_input = made if pair else (made, PhotoInput())
@@ -321,7 +326,7 @@ def _from_factory(spec: str, module_name: str, attribute: str) -> _Resolved:
 def _import(name: str, spec: str) -> Any:
     try:
         return importlib.import_module(name)
-    except Exception as error:  # a broken install raises more than ImportError
+    except (Exception, SystemExit) as error:  # broken installs and scripts raise anything
         remedy = ""
         if isinstance(error, ModuleNotFoundError):
             remedy = f"; install {error.name}, or mend the name"

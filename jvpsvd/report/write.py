@@ -12,6 +12,7 @@ from jvpsvd.report.classes import class_rows, find_classes
 from jvpsvd.report.estimates import estimate
 from jvpsvd.report.figures import draw_class_tree, draw_dimensions, draw_heat_map, draw_spectra
 from jvpsvd.report.gather import Gathered
+from jvpsvd.report.leftovers import remove_leftovers
 from jvpsvd.report.page import make_page
 from jvpsvd.report.summary import summaries_of
 from jvpsvd.report.tables import write_tables
@@ -35,7 +36,8 @@ class Report:
 def write_report(gathered: Gathered, shards: Sequence[Shard] = ()) -> Report:
     """Write RUN/report: index.html, and spectra, heat map, dimensions, classes and tree as files.
 
-    Without plotly there is no page, without matplotlib no PNG and SVG; the rest is written.
+    Without plotly there is no page, without matplotlib no PNG and SVG; the rest is written. Files
+    of an earlier report that this one does not write are removed, unless somebody changed them.
 
     Args:
         gathered: The rows of the run.
@@ -81,7 +83,9 @@ def write_report(gathered: Gathered, shards: Sequence[Shard] = ()) -> Report:
             [file.name for file in files],
         )  # fmt: skip
     except ArgumentError as error:
+        remove_leftovers(folder, files)
         return Report(None, tuple(files), (*lacking, str(error)))
     data = html.encode("utf-8", errors="replace")
     write_whole(page, lambda aside: aside.write_bytes(data))
+    remove_leftovers(folder, [*files, page])
     return Report(page, tuple(files), tuple(lacking))

@@ -153,7 +153,7 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(1, device=name)
+        torch.zeros(1, device=name).item()  # "meta" has no values
     except (RuntimeError, AssertionError) as error:
         first = textwrap.shorten(str(error).splitlines()[0], 80, placeholder=" …")
         raise ArgumentError(f"device {name} cannot be used ({first}); try cpu") from error

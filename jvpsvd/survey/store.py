@@ -209,12 +209,17 @@ def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]
     """Return the store of a new run, or of the same run begun before.
 
     Raises:
-        RunError: If the folder holds a run of another identity, or something else.
+        RunError: If the folder holds another run or something else, or cannot be made.
     """
     if not (folder / "run.json").exists():
         if folder.exists() and (not folder.is_dir() or not _is_free(folder)):
             raise RunError(f"{folder} exists and is not a run; choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"{folder} cannot be made ({error.strerror}); choose another --out"
+            ) from error
         record = {
             "identity": identity.to_json(),
             "depths": [asdict(depth) for depth in depths],
@@ -264,7 +269,10 @@ def open_store(folder: Path) -> Store:
             Depth(depth["name"], depth["kind"], tuple(depth["shape"])) for depth in record["depths"]
         )
     except (ValueError, KeyError, TypeError, ArgumentError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from error
+        raise RunError(
+            f"{file} cannot be read ({type(error).__name__}: {error}); restore it, or begin again "
+            "in another folder"
+        ) from error
     return Store(folder, identity, places)
 
 

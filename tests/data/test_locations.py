@@ -177,6 +177,28 @@ def test_protocols_that_are_not_opened(url):
         find_shards(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [("https://example.org/*.tar", "needs x; install jvpsvd[remote]"), ("s3://a/*.tar", "needs x")],
+)
+def test_a_missing_package_is_told_with_its_extra(monkeypatch, url, remedy):
+    def url_to_fs(url):
+        raise ImportError("needs x")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", url_to_fs)
+    with pytest.raises(ShardError) as error:
+        find_shards(url)
+    assert str(error.value).endswith(remedy)
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_no_shards_named_is_not_the_folder_one_is_in(nothing, tmp_path, monkeypatch):
+    write_tar(tmp_path / "a.tar", sample_members("photo", 0, 7))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ShardError, match="nothing is named"):
+        find_shards(nothing)
+
+
 def test_query_is_no_part_of_the_name():
     (shard,) = find_shards("https://example.org/x/part-0.tar?signature=a/b.tar&x=*")
     assert shard.name == "part-0.tar"

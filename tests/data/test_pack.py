@@ -84,6 +84,12 @@ def test_demo_does_not_take_other_shards_for_its_own(tmp_path, photos):
         demo_shards(tmp_path / "run")
 
 
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path, photos):
+    (tmp_path / "out").touch()
+    with pytest.raises(ShardError, match="out is a file; choose a folder"):
+        pack(photos_by_class(photos), tmp_path / "out")
+
+
 def test_interrupted_pack_leaves_nothing_half_written(tmp_path, photos):
     found = photos_by_class(photos)
     found[1].file.unlink()

@@ -116,7 +116,7 @@ def test_factories_that_cannot_be_used(factories, name, message):
         ("", "unknown model ''"),
         (":factory", "unknown model ':factory'"),
         ("no_such_package_at_all:net", "does not import: ModuleNotFoundError"),
-        (".relative:net", "does not import"),
+        (".relative:net", "is relative; write the full name"),
     ],
 )
 def test_specifications_that_name_nothing(spec, message, monkeypatch):

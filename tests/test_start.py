@@ -1,0 +1,49 @@
+"""The package and its command, before anything large is imported."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import jvpsvd
+
+LOADING = """
+import signal, sys, time
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print("loading", flush=True)
+            time.sleep(60)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+sys.meta_path.insert(0, Slow())
+from jvpsvd.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_libraries_load_is_one_line():
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOADING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out, err) == (130, "", "jvpsvd: interrupted\n")
+
+
+def test_importing_jvpsvd_waits_for_torch_until_a_name_is_used():
+    code = "import sys, jvpsvd; print(jvpsvd.__version__, 'torch' in sys.modules, dir(jvpsvd))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{jvpsvd.__version__} False ")
+    assert "'svds'" in done.stdout
+
+
+def test_every_name_is_there_and_no_other():
+    for name in jvpsvd.__all__:
+        assert getattr(jvpsvd, name) is not None
+    assert jvpsvd.operators.stack is jvpsvd.stack
+    with pytest.raises(AttributeError, match="no attribute 'svd5'"):
+        _ = jvpsvd.svd5
