@@ -58,6 +58,11 @@ def versions(distributions: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def version_of(distribution: str | None) -> str | None:
+    """Return the version of a package, None where it is not installed or there is none."""
+    return versions((distribution,)).get(distribution) if distribution else None
+
+
 def blas(entry: dict[str, Any]) -> str:
     """Return one library that threadpoolctl found, in words."""
     kernel = entry.get("architecture")

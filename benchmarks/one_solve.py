@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.attempts import attempt, finite
 from benchmarks.children import peak_bytes, reset_peak, serve
-from benchmarks.machine import versions
+from benchmarks.machine import version_of
 from benchmarks.networks import UnavailableError
 from benchmarks.peers import PEERS, Target
 from benchmarks.problems import problem
@@ -40,9 +40,7 @@ def solved(asked: dict[str, Any]) -> dict[str, Any]:
         "said_converged": bool(tried.answers) and all(a.said_converged for a in tried.answers),
         "reference": truth.kind,
         "dtype": str(subject.dtype).removeprefix("torch."),
-        "version": versions((peer.distribution,)).get(peer.distribution)
-        if peer.distribution
-        else None,
+        "version": version_of(peer.distribution),
     }
     judgement = tried.judged(truth, subject.operator(), asked["tol"])
     row |= {

@@ -29,7 +29,7 @@ A file holds one record, or a list of them (`python -m benchmarks --json FILE`).
   growth   one of each axis and place: axis, x, seconds (spread), peak_bytes, products, note; and
            one of each axis with "fit": {"seconds": exponent, "peak_bytes": …} and x null
   safety   one of each case and solver: case, solver, outcome, value_error, residual,
-           said_converged, note
+           said_converged, note, version
   gpu      rows of "check" (name, right, error) and of "time" (problem, solver, seconds, …)
   others   what the script of that name writes
 

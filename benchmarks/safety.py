@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.attempts import attempt, finite
 from benchmarks.children import Reply, interpreter, run_child, serve, why_absent
 from benchmarks.hostile import CASES, Hostile, K, truth
+from benchmarks.machine import version_of
 from benchmarks.peers import PEERS, Target
 from benchmarks.references import Reference
 from benchmarks.subjects import OperatorSubject
@@ -81,6 +82,7 @@ def judged_case(solver: str, name: str, budget_seconds: float) -> dict[str, Any]
         "said_converged": bool(tried.answers) and tried.answers[0].said_converged,
         "products": tried.forward + tried.reverse,
         "note": tried.note,
+        "version": version_of(peer.distribution),
     }
 
 
