@@ -132,8 +132,14 @@ def safety_section(record: Record) -> str:
     out = {row["solver"] for row in record.rows if row["outcome"] in ("absent", "unable")}
     solvers = [s for s in dict.fromkeys(r["solver"] for r in record.rows) if s not in out]
     cells = {(row["case"], row["solver"]): row["outcome"] for row in record.rows}
-    body = [[case, *(_MARKS[cells[case, s]] for s in solvers)] for case in cases]
-    return "\n".join([_origin(record, "safety"), "", *_table(["", *solvers], body)])
+    about = {row["case"]: f"{row['case']}: {row['about']}" for row in record.rows if "about" in row}
+    body = [[about.get(c, c), *(_MARKS[cells[c, s]] for s in solvers)] for c in cases]
+    told = (
+        f"The top {record.settings['k']} triplets of small hostile matrices. An answer is right if "
+        "values, residuals and orthonormality are what was asked for; a wrong one is **silent** if "
+        "no error, warning, flag or NaN tells its user."
+    )
+    return "\n".join([_origin(record, "safety"), "", told, "", *_table(["", *solvers], body)])
 
 
 def gpu_section(record: Record) -> str:
