@@ -1,6 +1,10 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from benchmarks import readme
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -29,3 +33,12 @@ def test_the_figure_of_the_architecture_shows_every_room():
 def test_readme_names_files_that_exist():
     for name in re.findall(r"\]\(([a-z][^):#]*)\)", (ROOT / "README.md").read_text()):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize(
+    ("file", "parts"), [("README.md", ["peers", "floors", "safety"]), ("benchmarks/README.md", [])]
+)
+def test_figures_of_performance_are_those_that_were_measured(file, parts):
+    results = sorted(str(path) for path in (ROOT / "benchmarks" / "results").glob("*.json"))
+    only = [word for part in parts for word in ("--only", part)]
+    assert readme.main([*results, str(ROOT / file), *only, "--check"]) == 0
