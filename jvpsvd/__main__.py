@@ -11,7 +11,9 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C is one line while the libraries load, too."""
+    """Run the command line; Ctrl-C and SIGTERM are one line while the libraries load, too."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _end)  # a run has its own, which ends between photos
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:  # and not ignored, as it is under nohup
         signal.signal(signal.SIGINT, _end)

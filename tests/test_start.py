@@ -24,12 +24,13 @@ main()
 """
 
 
-def test_ctrl_c_while_libraries_load_is_one_line():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_libraries_load_is_one_line(number):
     process = subprocess.Popen(
         [sys.executable, "-c", LOADING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "loading\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate()
     assert (process.returncode, out, err) == (130, "", "jvpsvd: interrupted\n")
 
