@@ -115,5 +115,10 @@ PARTS: dict[str, Part] = {
             quick_arguments=("--digits", "2", "--rounds", "1"),
             writes_json=False,
         ),
+        Part(
+            "page",
+            "the report of 10 000 photos at 10 depths: size, and time to open it",
+            quick_arguments=("--photos", "50", "--depths", "2", "-k", "5", "--rounds", "1"),
+        ),
     )
 }

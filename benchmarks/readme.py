@@ -174,7 +174,9 @@ WRITERS: dict[str, Callable[[Record], str]] = {
     "growth": growth_section,
     "safety": safety_section,
     "gpu": gpu_section,
-    **dict.fromkeys(("allocator", "products", "solver", "survey", "batches"), script_section),
+    **dict.fromkeys(
+        ("allocator", "products", "solver", "survey", "batches", "page"), script_section
+    ),
 }
 
 

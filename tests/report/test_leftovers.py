@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from report_making import made_up
 
+from benchmarks.made_up_run import made_up
 from jvpsvd.report import gather, write, write_report
 from jvpsvd.report.leftovers import RECORD, remove_leftovers
 

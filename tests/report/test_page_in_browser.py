@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from chromium_pipe import Chromium, found
-from report_making import made_up, page_of, write_rows
 
+from benchmarks.chromium import Chromium, found
+from benchmarks.made_up_run import made_up, page_of, write_rows
 from jvpsvd.survey.rows import failure
 
 pytest.importorskip("plotly", reason="the page needs jvpsvd[report]")

@@ -30,7 +30,7 @@ class Chromium:
         read, self._write = os.pipe()
         self._read, write = os.pipe()
         options = [*OPTIONS, f"--user-data-dir={profile}"]
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 -- a browser of the system
             ["/bin/bash", "-c", f'exec "$@" 3<&{read} 4>&{write}', "-", found(), *options],
             pass_fds=(read, write),
             stdin=subprocess.DEVNULL,
@@ -49,12 +49,14 @@ class Chromium:
         self.resize(width, height)
 
     def resize(self, width, height=900):
+        """Set the size of the window; below 600 pixels it is a phone."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
         )  # fmt: skip
 
     def send(self, method, **params):
+        """Send one command of the DevTools protocol and return its result."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         if self._session:
@@ -103,6 +105,7 @@ class Chromium:
         return answer["result"].get("value")
 
     def key(self, name, code):
+        """Press and release a key."""
         for kind in ("keyDown", "keyUp"):
             text = {"text": "\r"} if name == "Enter" and kind == "keyDown" else {}
             self.send(
@@ -134,10 +137,12 @@ class Chromium:
         return [url for url in urls if not url.startswith(("data:", "blob:", "about:"))]
 
     def screenshot(self, file, *, whole=False):
+        """Write a PNG of what is seen, or of the whole page."""
         picture = self.send("Page.captureScreenshot", captureBeyondViewport=whole)
         Path(file).write_bytes(base64.b64decode(picture["data"]))
 
     def close(self):
+        """End the browser."""
         self._process.terminate()
         self._process.wait(30)
         os.close(self._read)
