@@ -52,7 +52,8 @@ class Factorization:
 
     V is reorthogonalised fully. Then what U loses is rounding times columns of B⁻¹, so a new block
     is orthogonalised only against those it is coupled to, unless the newest columns of B⁻¹ say that
-    more than `loss` would be lost; and against all of U in that case.
+    more than `loss` would be lost; and against all of U in that case, from which on the loss grows
+    from rounding again.
 
     Of a batch of operators, every tensor has a leading dimension, and all take the same steps.
 
@@ -321,8 +322,7 @@ class Factorization:
         else:
             new = self._extended(self.U, W, coupled)
             self.reorthogonalised += 1
-            beside = Extension(new.block, new.inner[..., old - coupled :, :], new.outer, new.rank)
-            inverse = self._grown_inverse(beside)
+            inverse = self._forgotten(old, new.block.shape[-1])
             defect = defect + eps * torch.linalg.vector_norm(new.outer, dim=-2)
         self._inverse = inverse
         self._defect = torch.cat([self._defect, defect], dim=-1)
@@ -335,6 +335,17 @@ class Factorization:
         above = -(self._inverse @ (new.inner @ outer))
         grown = torch.cat([above, outer], dim=-2)
         return torch.where(singular[..., None, None] | ~torch.isfinite(grown), math.inf, grown)
+
+    def _forgotten(self, old: int, width: int) -> Tensor:
+        """Return the columns that stand for B⁻¹ once a block is orthogonal to all of U.
+
+        What a block of U loses is rounding of its own product, and its share of what the block
+        before had lost: A' u of older columns has no share of the new column of V. So after a full
+        pass the loss is rounding again, whatever it was: eps · s₁ times 1 / s₁.
+        """
+        scale = self._scale[..., None, None]
+        eye = torch.eye(width, dtype=torch.float64) / torch.where(scale > 0, scale, 1.0)
+        return torch.nn.functional.pad(eye, (0, 0, old, 0))
 
     def _extended(self, basis: Tensor, W: Tensor, near: int) -> Extension:
         floor = torch.finfo(W.dtype).eps * self._scale

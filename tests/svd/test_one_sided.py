@@ -131,6 +131,19 @@ def test_values_that_fall_steeply_are_reorthogonalised():
     assert loss_of(state.U.double()) < 1e-3
 
 
+def test_after_a_full_pass_the_loss_begins_again():
+    values = torch.exp(-torch.arange(400, dtype=torch.float64) / 45)
+    state = factorized(with_values(values, 600, 400), torch.float32, 1e-4, block_size=8)
+    full = []
+    while state.size < 320:
+        before = state.reorthogonalised
+        state.expand()
+        full.append(state.reorthogonalised > before)
+    since = full[full.index(True) :]
+    assert 0 < sum(since) <= len(since) / 2
+    assert loss_of(state.U.double()) < 3e-4
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["line", "harmonic", "one above a floor"])
 def test_without_the_left_basis_all_else_is_the_same(name, dtype):
