@@ -133,7 +133,19 @@ def safety_section(record: Record) -> str:
     solvers = [s for s in dict.fromkeys(r["solver"] for r in record.rows) if s not in out]
     cells = {(row["case"], row["solver"]): row["outcome"] for row in record.rows}
     about = {row["case"]: f"{row['case']}: {row['about']}" for row in record.rows if "about" in row}
-    body = [[about.get(c, c), *(_MARKS[cells[c, s]] for s in solvers)] for c in cases]
+    budget = record.settings.get("budget_seconds")
+    late = {
+        (row["case"], row["solver"])
+        for row in record.rows
+        if (row["note"] or "").startswith(("gave up", "killed"))
+    }
+    body = [
+        [
+            about.get(c, c),
+            *(f"> {budget} s" if (c, s) in late else _MARKS[cells[c, s]] for s in solvers),
+        ]
+        for c in cases
+    ]
     told = (
         f"The top {record.settings['k']} triplets of small hostile matrices. An answer is right if "
         "values, residuals and orthonormality are what was asked for; a wrong one is **silent** if "
@@ -199,7 +211,8 @@ def with_section(readme: str, text: str) -> str:
 
 def _origin(record: Record, part: str) -> str:
     machine = record.machine
-    where = machine.get("gpu") or f"{machine['cpu']}, {machine['threads']} threads"
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+    where = machine.get("gpu") or f"{machine['cpu']}, {threads}"
     versions = machine["versions"]
     quick = " QUICK SIZES, no claim." if record.quick else ""
     runs = dict.fromkeys(

@@ -23,5 +23,6 @@ set -euo pipefail
 # As many threads as the job has cores: more of them wait for each other.
 export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
 
+# --memory: the default is half of the machine, not of the job (16G above).
 # exec: the signal is for jvpsvd, not for this shell.
-exec jvpsvd run "$@" --share "$SLURM_ARRAY_TASK_ID/${SHARES:-$SLURM_ARRAY_TASK_COUNT}"
+exec jvpsvd run --memory "${MEMORY:-10GiB}" "$@" --share "$SLURM_ARRAY_TASK_ID/${SHARES:-$SLURM_ARRAY_TASK_COUNT}"

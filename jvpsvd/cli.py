@@ -57,7 +57,7 @@ def cli(context: click.Context) -> None:
     """Certified top singular triplets of network Jacobians, over labelled photos.
 
     \b
-    jvpsvd run                     a real run on embedded weights and photos, in minutes
+    jvpsvd run                     a real run on weights and photos of jvpsvd[demo]
     jvpsvd layers --model SPEC     where a network can be cut, and what each depth would cost
     jvpsvd pack PHOTOS SHARDS      folders of photos, one per class, to shards
     jvpsvd run --shards SHARDS     the same for your photos
@@ -75,7 +75,7 @@ def cli(context: click.Context) -> None:
 @cli.command(
     epilog="""\b
     jvpsvd run
-    jvpsvd run --shards photos/ --layers _blocks.9,output -k 100 --out RUN
+    jvpsvd run --shards shards/ --layers _blocks.9,output -k 100 --out RUN
     jvpsvd run --shards 's3://bucket/train-{0000..0146}.tar' --per-class 10 --engine ray --out RUN
     jvpsvd run --status RUN"""
 )
@@ -88,7 +88,9 @@ def cli(context: click.Context) -> None:
     "[default: 20 ImageNet photos of foolbox]",
 )
 @click.option(
-    "--layers", metavar="NAME,NAME|all", help="Depths. [default: five spread over the network]"
+    "--layers",
+    metavar="NAME,NAME|all",
+    help="Depths; all: those with k units or more. [default: five spread over the network]",
 )
 @click.option("-k", type=int, help="Triplets per depth. [default: 500; 50 without --shards]")
 @click.option(
@@ -121,10 +123,14 @@ def cli(context: click.Context) -> None:
     type=int,
     default=0,
     show_default=True,
-    help="Of the solver and of the choice of photos.",
+    help="Seed of the solver and of the choice of photos.",
 )
 @click.option(
-    "--share", metavar="I/N", default="0/1", help="Do part I of N, counted from 0 (job arrays)."
+    "--share",
+    metavar="I/N",
+    default="0/1",
+    show_default=True,
+    help="Do part I of N, counted from 0 (job arrays).",
 )
 @click.option(
     "--engine",
@@ -133,8 +139,12 @@ def cli(context: click.Context) -> None:
     show_default=True,
     help="This process, or workers of a Ray cluster.",
 )
-@click.option("--address", help="Of a running Ray cluster. [default: one is started here]")
-@click.option("--workers", type=int, metavar="N", help="Of Ray. [default: one per GPU, or CPU]")
+@click.option(
+    "--address", help="HOST:PORT of a running Ray cluster. [default: one is started here]"
+)
+@click.option(
+    "--workers", type=int, metavar="N", help="Number of Ray workers. [default: one per GPU, or CPU]"
+)
 @click.option(
     "--out", metavar="RUN", default="jvpsvd-run", show_default=True, help="Folder of the run."
 )
@@ -174,7 +184,7 @@ def run(status: str | None, share: str, **options: Any) -> int:
     "report",
     epilog="""\b
     jvpsvd report RUN
-    jvpsvd report RUN --shards photos/""",
+    jvpsvd report RUN --shards shards/""",
 )
 @click.argument("folder", metavar="RUN")
 @click.option(

@@ -1,9 +1,12 @@
+import io
 import re
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from benchmarks import readme
+from jvpsvd.data import demo_photos
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,3 +45,28 @@ def test_figures_of_performance_are_those_that_were_measured(file, parts):
     results = sorted(str(path) for path in (ROOT / "benchmarks" / "results").glob("*.json"))
     only = [word for part in parts for word in ("--only", part)]
     assert readme.main([*results, str(ROOT / file), *only, "--check"]) == 0
+
+
+@pytest.mark.slow
+def test_blocks_of_python_run_one_after_another(tmp_path, monkeypatch):
+    """Those that are no doctests; the first makes the run that the second reads."""
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs the demo extra")
+    pytest.importorskip("foolbox", reason="needs the demo extra")
+    for name in ("duckdb", "polars"):
+        pytest.importorskip(name, reason="needs duckdb and polars")
+    photo = demo_photos()[0]
+    members = [("one.jpg", photo.file.read_bytes()), ("one.cls", str(photo.label).encode())]
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "one-0000.tar", "w") as tar:
+        for member, data in members:
+            entry = tarfile.TarInfo(member)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    names = {}
+    for block in blocks:
+        if not block.startswith(">>>"):
+            exec(block, names)  # noqa: S102 -- our own README
+    assert names["logits"].s.shape == (1, 100)
+    assert names["rows"].collect().height == 2
