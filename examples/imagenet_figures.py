@@ -41,11 +41,13 @@ def spectra_of_depths(spectra: Found) -> Figure:
     """Mean spectra of all depths with their deviation over photos."""
     figure = Figure(figsize=(7.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
+    most = max(len(photos) for photos in spectra.values())
     for place, (depth, photos) in enumerate(spectra.items()):
         s = gathered(photos, "s")
         index, mean, deviation = np.arange(1, s.shape[1] + 1), s.mean(0), s.std(0)
         energy = gathered(photos, "energy share").mean()
-        label = f"{depth} ({int(photos[0]['shape'][0])} units; {energy:.0%} of ‖J‖²)"
+        fewer = f"; of {len(photos)} photo{'s' * (len(photos) > 1)}" if len(photos) < most else ""
+        label = f"{depth} ({int(photos[0]['shape'][0])} units; {energy:.0%} of ‖J‖²{fewer})"
         line = _line(axes, index, mean, place, len(spectra), label)
         axes.fill_between(
             index, np.maximum(mean - deviation, mean / 100), mean + deviation,
@@ -55,8 +57,7 @@ def spectra_of_depths(spectra: Found) -> Figure:
     low, high = axes.get_ylim()
     if low < 1 < high:
         axes.axhline(1, color="0.5", linewidth=0.8, zorder=0)
-    photos = max(len(photos) for photos in spectra.values())
-    axes.set_title(f"from the photo to each depth: mean of {photos} photos ± deviation", fontsize=9)
+    axes.set_title(f"from the photo to each depth: mean of {most} photos ± deviation", fontsize=9)
     axes.legend(fontsize=7.5, loc="lower left")
     return figure
 

@@ -31,12 +31,13 @@ def tell_spectra(spectra: Found) -> Iterator[str]:
         ratios = "  ".join(
             f"{(s[:, i - 1] / s[:, 0]).mean():.4f}" if i <= s.shape[1] else "   -  " for i in SHARES
         )
-        dimension = participation_ratio(s)
+        dimension = participation_ratio(s).numpy()
+        deviation = dimension.std(ddof=min(1, len(photos) - 1))
         converged = gathered(photos, "converged").sum(1)
         worst = (gathered(photos, "residuals") / s[:, :1]).max()
         yield (
             f"{depth:8} {int(photos[0]['shape'][0]):6} {len(photos):6}  | {s[:, 0].mean():7.2f} ± "
-            f"{s[:, 0].std():6.2f}   {ratios}   {dimension.mean():6.1f} ± {dimension.std():4.1f}"
+            f"{s[:, 0].std():6.2f}   {ratios}   {dimension.mean():6.1f} ± {deviation:4.1f}"
             f"   {'≥ ' if (s[:, -1] >= 1).any() else ''}{(s >= 1).sum(1).mean():5.1f} | "
             f"{converged.min():4} of {s.shape[1]}  {worst:.0e}   "
             f"{int(gathered(photos, 'complete').sum()):2} of {len(photos)}   "
@@ -68,7 +69,8 @@ def tell_spread(spectra: Found) -> Iterator[str]:
 def correlation(photos: Sequence[dict[str, np.ndarray]], name: str) -> str:
     """Return Spearman's correlation of a measure with the index, and its standard error."""
     trend = spread_trend(gathered(photos, name))
-    return f"{trend.correlation:+.3f} ± {trend.correlation_error:.3f}"
+    error = f" ± {trend.correlation_error:.3f}" if len(photos) > 1 else ", one photo"
+    return f"{trend.correlation:+.3f}{error}"
 
 
 def tell_steps(moved: Found, distances: Sequence[float], sets: Sequence[str]) -> Iterator[str]:
