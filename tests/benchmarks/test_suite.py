@@ -96,6 +96,30 @@ def test_a_missed_residual_is_asked_for_again_more_tightly(monkeypatch):
     assert row["seconds"]["rounds"] == 2
 
 
+def test_others_are_given_up_at_a_multiple_of_our_seconds(monkeypatch):
+    budgets = {}
+
+    def run_child(module, question, *, limit, python=None):
+        if question["solver"] is None:
+            return Ended([{"reference": "exact"}], None)
+        budgets.setdefault(question["solver"], []).append(question["budget"])
+        figures = dict.fromkeys(("seconds", "setup_seconds", "product_seconds", "peak_bytes"), 4.0)
+        return Ended([{"outcome": "right", "forward": 1, "reverse": 1, **figures}], None)
+
+    monkeypatch.setattr(compare, "run_child", run_child)
+    settings = dataclasses.replace(
+        compare.QUICK,
+        names=("perceptron",),
+        solvers=("jvpsvd", "scipy-arpack"),
+        budget_seconds=100.0,
+        patience=10.0,
+    )
+    compare.measure(settings)
+    assert budgets == {"jvpsvd": [100.0], "scipy-arpack": [40.0]}
+    compare.measure(dataclasses.replace(settings, solvers=("scipy-arpack",)))
+    assert budgets["scipy-arpack"] == [40.0, 100.0]
+
+
 def test_a_solver_that_misses_on_every_rung_is_shown_as_it_was_asked_first(monkeypatch):
     def run_child(module, question, *, limit, python):
         return Ended([{"outcome": "silent", "value_error": question["own_tol"]}], None)
