@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import scipy.linalg
 import torch
 from torch import Tensor
 
 _STRIP = 128
+# From so many rows on, and so many times k, the eigensolver that stops at k is the faster one.
+_LEADING_ROWS, _LEADING_TIMES = 256, 1.5
 
 
 def dense_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -31,6 +34,43 @@ def dense_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return U, s, Vh
 
 
+def leading_svd(matrix: Tensor, k: int, loss: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (U, s, Vh) of the k largest singular values of a square float64 matrix on the CPU.
+
+    Where k is a small part, u and s² are eigenvectors and eigenvalues of X X', of which LAPACK can
+    compute the leading ones alone (2800 rows, k = 500: 2.5 s for 10). Squares cost digits: v =
+    X' u / s are orthonormal to eps (s₁/s_k)². Where that exceeds `loss` it is the whole SVD, as it
+    is for a batch.
+
+    Args:
+        matrix: (s, s), or a batch.
+        k: How many.
+        loss: Orthonormality of the right vectors that may be lost.
+
+    >>> U, s, Vh = leading_svd(torch.diag(torch.arange(300.0, dtype=torch.float64)), 2, 1e-9)
+    >>> s, int(U[299, 0].abs()), Vh.shape
+    (tensor([299., 298.], dtype=torch.float64), 1, torch.Size([2, 300]))
+    """
+    size, eps = matrix.shape[-1], torch.finfo(torch.float64).eps
+    if matrix.ndim == 2 and loss > eps and size >= max(_LEADING_ROWS, _LEADING_TIMES * k):
+        gram = torch.zeros_like(matrix)
+        add_lower_gram(gram, matrix.mT)
+        squares, vectors = scipy.linalg.eigh(
+            gram.numpy(),
+            subset_by_index=(size - k, size - 1),
+            driver="evr",
+            overwrite_a=True,
+            check_finite=False,
+        )
+        if eps * squares[-1] < loss * squares[0]:
+            U = torch.from_numpy(vectors).flip(-1)
+            images = U.mT @ matrix
+            lengths = torch.linalg.vector_norm(images, dim=-1, keepdim=True)
+            return U, torch.from_numpy(squares).flip(0).sqrt(), images / lengths
+    U, s, Vh = dense_svd(matrix)
+    return U[..., :k], s[..., :k], Vh[..., :k, :]
+
+
 def add_lower_gram(gram: Tensor, matrix: Tensor) -> None:
     """Add the lower triangle of X'X to (k, k) in place, for X (N, k) or a batch.
 
@@ -48,8 +88,6 @@ def add_lower_gram(gram: Tensor, matrix: Tensor) -> None:
 
 
 def _by_qr_iteration(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    import scipy.linalg
-
     U, s, Vh = scipy.linalg.svd(matrix.cpu().numpy(), full_matrices=False, lapack_driver="gesvd")
     return (
         torch.from_numpy(U).to(matrix.device),

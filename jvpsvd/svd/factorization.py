@@ -15,7 +15,7 @@ from torch import Tensor
 from jvpsvd.errors import ArgumentError, LeftBasisError
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.basis import GrowingColumns
-from jvpsvd.svd.dense import dense_svd
+from jvpsvd.svd.dense import leading_svd
 from jvpsvd.svd.orthonormal import Extension, combined, extend, random_columns
 from jvpsvd.svd.products import Direction, check_scale, longest_product
 from jvpsvd.svd.triplets import column_lengths
@@ -23,6 +23,8 @@ from jvpsvd.svd.triplets import column_lengths
 _COLUMNS_AT_ONCE = 64
 # Of unit length, in a start that was given: without it, what the start lacks would not be found.
 _NOISE = 1e-2
+# What the projected problem may lose, in units of the rounding of the bases.
+_UNSEEN = 1e-2
 
 
 @dataclass(frozen=True)
@@ -255,10 +257,9 @@ class Factorization:
 
     def ritz(self, k: int) -> Ritz:
         """Return the k leading approximate triplets, by the SVD of B in float64."""
-        left, s, right = dense_svd(self._B)
-        k = min(k, self.size)
-        estimates = torch.linalg.vector_norm(self._R @ left[..., :k], dim=-2)
-        return Ritz(s[..., :k], left[..., :k], right[..., :k, :].mT, estimates)
+        loss = _UNSEEN * torch.finfo(self.V.dtype).eps
+        left, s, right = leading_svd(self._B, min(k, self.size), loss)
+        return Ritz(s, left, right.mT, torch.linalg.vector_norm(self._R @ left, dim=-2))
 
     def triplets(
         self, ritz: Ritz, matrix: int | None = None

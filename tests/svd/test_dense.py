@@ -2,7 +2,7 @@ import pytest
 import torch
 from svd_problems import line, orthonormal, repeat, with_values
 
-from jvpsvd.svd.dense import _by_qr_iteration, dense_svd
+from jvpsvd.svd.dense import _by_qr_iteration, dense_svd, leading_svd
 
 
 @pytest.mark.parametrize("decompose", [dense_svd, _by_qr_iteration])
@@ -23,3 +23,40 @@ def test_a_transposed_view_is_decomposed_as_it_reads():
     matrix = orthonormal(6, 4, 1).T * line(4, 1, 6)
     U, s, Vh = _by_qr_iteration(matrix)
     assert torch.allclose(U * s @ Vh, matrix)
+
+
+@pytest.mark.parametrize("kind", ["slope", "flat", "repeated", "cliff"])
+@pytest.mark.parametrize("k", [1, 40, 200])
+def test_the_leading_part_is_that_of_the_whole(kind, k):
+    s = {
+        "slope": line(1, 0.01, 300),
+        "flat": repeat(1, 300),
+        "repeated": torch.cat([repeat(1, 30), repeat(0.5, 30), line(0.4, 0.1, 240)]),
+        "cliff": torch.cat([repeat(1, 2), repeat(2e-3, 298)]),
+    }[kind].double()
+    matrix = with_values(s, 300, 300).double()
+    U, found, Vh = leading_svd(matrix, k, loss=1e-9)
+    assert (U.shape, found.shape, Vh.shape) == ((300, k), (k,), (k, 300))
+    assert (found - s[:k]).abs().max() < 1e-12
+    assert (found.diff() <= 0).all()
+    assert (matrix @ Vh.mT - U * found).abs().max() < 1e-11
+    assert (matrix.mT @ U - Vh.mT * found).abs().max() < 1e-11
+    for basis in (U, Vh.mT):
+        assert (basis.mT @ basis - torch.eye(k)).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("loss", [1e-9, 0.0])
+def test_what_squares_would_drown_is_left_to_the_whole_decomposition(loss):
+    s = torch.cat([repeat(1, 1), line(1e-9, 1e-10, 299)]).double()
+    matrix = with_values(s, 300, 300).double()
+    U, found, Vh = leading_svd(matrix, 5, loss)
+    assert (found - s[:5]).abs().max() < 1e-15
+    assert (Vh @ Vh.mT - torch.eye(5)).abs().max() < 1e-13
+    assert (U.mT @ U - torch.eye(5)).abs().max() < 1e-13
+
+
+def test_of_a_batch_every_matrix_has_its_leading_part():
+    matrix = torch.stack([with_values(line(top, 0.1, 300), 300, 300) for top in (1, 2)]).double()
+    U, s, Vh = leading_svd(matrix, 3, loss=1e-9)
+    assert (U.shape, s.shape, Vh.shape) == ((2, 300, 3), (2, 3), (2, 3, 300))
+    assert torch.allclose(s[:, 0], torch.tensor([1.0, 2.0], dtype=torch.float64))
