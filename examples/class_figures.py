@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from mnist_figures import DASHES, saved
 from scipy.cluster import hierarchy
+from scipy.spatial.distance import squareform
 
 from jvpsvd.geometry import average_tree
 
@@ -57,10 +58,10 @@ def matrices(numbers: dict[str, Any]) -> Figure:
     shown = [f"spectrum, {depth}" for depth in depths]
     shown += [name for name in said if name.startswith("untrained, ")][-1:]
     shown += ["power spectrum", "features"]
-    wordnet = torch.tensor(numbers["wordnet"]["path"])
+    wordnet = torch.from_numpy(squareform(numbers["wordnet"]["path"]))
     order = list(average_tree(wordnet).order)
     pictures = {"WordNet, path": wordnet.numpy()}
-    pictures |= {name: np.array(said[name]["distances"]) for name in shown}
+    pictures |= {name: squareform(said[name]["distances"]) for name in shown}
     columns = 4
     rows = -(-len(pictures) // columns)
     figure = Figure(figsize=(7.4, 2.0 * rows + 0.2), layout="constrained")
@@ -92,8 +93,8 @@ def trees(numbers: dict[str, Any]) -> Figure:
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.7, len(sorts)))
     colour = dict(zip(numbers["classes"], numbers["superclasses"], strict=True))
     for axes, title, distances in (
-        (sides[0], "WordNet, path distances", np.array(numbers["wordnet"]["path"])),
-        (sides[1], f"class-mean log {best}", np.array(said[best]["distances"])),
+        (sides[0], "WordNet, path distances", squareform(numbers["wordnet"]["path"])),
+        (sides[1], f"class-mean log {best}", squareform(said[best]["distances"])),
     ):
         tree = average_tree(torch.tensor(distances))
         hierarchy.dendrogram(

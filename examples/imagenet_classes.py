@@ -3,7 +3,7 @@
     python examples/imagenet_classes.py --shards SHARDS --out RUN          # everything
     python examples/imagenet_classes.py --shards SHARDS --quick            # 12 classes, minutes
     python examples/imagenet_classes.py --quick             # without shards: 20 photos of foolbox
-    python examples/imagenet_classes.py --shards SHARDS --out RUN --redraw
+    python examples/imagenet_classes.py --redraw RUN/classes.json          # or ours, in results/
 
 Singular values of EfficientNet-Lite0 at every photo and depth (surveys in RUN/trained and
 RUN/untrained, which continue where they stopped) become class-mean log spectra, and distances
@@ -25,6 +25,7 @@ import class_figures
 import numpy as np
 import torch
 from imagenet_controls import Chosen, class_spaces, decoded, feature_rows, pixel_rows, untrained
+from imagenet_store import condensed, keep_classes
 
 from jvpsvd import survey
 from jvpsvd.data import demo_shards, find_shards, walk
@@ -109,7 +110,7 @@ def compared(
     wordnet: dict[str, torch.Tensor], controls: dict[str, torch.Tensor],
 ) -> dict[str, Any]:  # fmt: skip
     """Return everything that is said of one representation of the classes."""
-    said: dict[str, Any] = {"distances": distances.tolist()}
+    said: dict[str, Any] = {"distances": condensed(distances)}
     for kind, meaning in wordnet.items():
         test, interval = mantel(distances, meaning), bootstrap_interval(distances, meaning)
         said[kind] = [test.correlation, test.p_value, interval.low, interval.high]
@@ -184,7 +185,7 @@ def study(shards: str | Sequence[Path], plan: Plan, out: Path) -> dict[str, Any]
         "classes": [hierarchy.name(wnid) for wnid in wnids],
         "wnids": wnids,
         "superclasses": [hierarchy.name(one) if one else "other" for one in above],
-        "wordnet": {kind: matrix.tolist() for kind, matrix in wordnet.items()},
+        "wordnet": {kind: condensed(matrix) for kind, matrix in wordnet.items()},
         "k": plan.k,
         "depths": list(plan.depths),
         "means": means,
@@ -228,13 +229,15 @@ def main() -> None:
     parser.add_argument("--shards", help="folder, pattern or URL of ILSVRC photos [20 of foolbox]")
     parser.add_argument("--quick", action="store_true", help="12 classes of 3 photos, k = 20")
     parser.add_argument("--out", type=Path, default=Path("imagenet-classes"))
-    parser.add_argument("--redraw", action="store_true", help="only tell and draw what is stored")
+    parser.add_argument(
+        "--redraw", type=Path, metavar="FILE", help="only tell and draw what it holds"
+    )
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    file = asked.out / "classes.json"
+    file = asked.redraw or asked.out / "classes.json"
     if not asked.redraw:
         shards = asked.shards or demo_shards(asked.out / "demo")
-        file.write_text(json.dumps(study(shards, QUICK if asked.quick else Plan(), asked.out)))
+        keep_classes(study(shards, QUICK if asked.quick else Plan(), asked.out), file)
     numbers = json.loads(file.read_text())
     tell(numbers)
     for drawn in class_figures.draw_all(numbers, asked.out):

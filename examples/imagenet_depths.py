@@ -3,13 +3,15 @@
     python examples/imagenet_depths.py --quick            # two photos: a minute or two
     python examples/imagenet_depths.py                    # 16 photos, top 500: hours
     python examples/imagenet_depths.py --redraw           # the figures again, from what is stored
+    python examples/imagenet_depths.py --redraw examples/results/imagenet-depths.npz    # from ours
 
 The network of figures 8 and 9 is AlexNet up to its last pooling; its weights are fetched (see
 `published_networks.py`). The photos are ImageNet's, of the package foolbox. For steps, whose effect
 on the class is of interest, the network is EfficientNet-Lite0.
 
 Each photo at each depth is one file in --out, and is not computed again; `--share 0/2` and
-`--share 1/2` halve the work between two processes. Prints every number behind the figures.
+`--share 1/2` halve the work between two processes. Prints every number behind the figures; they
+are stored, without photos, in RUN/numbers.npz.
 """
 
 from __future__ import annotations
@@ -23,16 +25,14 @@ import imagenet_figures
 import numpy as np
 import torch
 from imagenet_measure import DISTANCES, SETS, spectrum_and_spread, steps
-from imagenet_tables import tell_spectra, tell_spread, tell_steps
+from imagenet_store import keep_depths, kept_depths
+from imagenet_tables import Found, tell_spectra, tell_spread, tell_steps
 from published_networks import alexnet_convolutions, resnet50
 
 from jvpsvd import JacobianOperator
 from jvpsvd.data import decode_photo, demo_photos
 from jvpsvd.networks import Model, layer_map, load_model, weights_sha256
 from jvpsvd.operators import Trace
-
-Found = dict[str, list[dict[str, np.ndarray]]]
-"""By depth, what was found at each photo."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,10 @@ def main() -> None:
     parser.add_argument("-k", type=int, help="singular triplets")
     parser.add_argument("--share", default="0/1", help="i/n: part i of n, counted from 0")
     parser.add_argument("--out", type=Path, default=Path("imagenet-depths"))
-    parser.add_argument("--redraw", action="store_true", help="only tell and draw what is stored")
+    parser.add_argument(
+        "--redraw", type=Path, nargs="?", const=Path(), metavar="NUMBERS",
+        help="only tell and draw what is stored in --out, or in a file numbers.npz",
+    )  # fmt: skip
     asked = parser.parse_args()
     plan = QUICK if asked.quick else Plan()
     plan = Plan(
@@ -126,11 +129,16 @@ def main() -> None:
         plan.directions,
     )
     asked.out.mkdir(parents=True, exist_ok=True)
-    if not asked.redraw:
+    if asked.redraw is None:
         part, parts = (int(number) for number in asked.share.split("/"))
         compute(plan, asked.network, asked.out, (part, parts))
-    spectra = stored(asked.out, "spectra", plan.depths)
-    moved = stored(asked.out, "steps", plan.stepped)
+    if asked.redraw and asked.redraw.is_file():
+        kinds = kept_depths(asked.redraw)
+    else:
+        kinds = {"spectra": stored(asked.out, "spectra", plan.depths)}
+        kinds["steps"] = stored(asked.out, "steps", plan.stepped)
+        keep_depths(kinds, asked.out / "numbers.npz")
+    spectra, moved = kinds.get("spectra", {}), kinds.get("steps", {})
     for lines in (tell_spectra(spectra), tell_spread(spectra), tell_steps(moved, DISTANCES, SETS)):
         print(*lines, sep="\n", end="\n\n")
     for file in imagenet_figures.draw_all(spectra, moved, DISTANCES, asked.out):

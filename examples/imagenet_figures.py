@@ -30,7 +30,8 @@ def draw_all(spectra: Found, moved: Found, distances: Sequence[float], out: Path
     made: dict[str, Callable[[], Figure]] = {}
     if spectra:
         made["figure-8-spectra"] = lambda: spectra_of_depths(spectra)
-        made["figure-9-vectors"] = lambda: vectors(spectra)
+        if "pictures" in next(iter(spectra.values()))[0]:
+            made["figure-9-vectors"] = lambda: vectors(spectra)
         made["figure-9-spread"] = lambda: spread(spectra)
     if moved:
         made["steps"] = lambda: steps(moved, distances)
@@ -90,7 +91,7 @@ def spread(spectra: Found) -> Figure:
     """How spread out right vectors are, against the index of the singular value."""
     figure = Figure(figsize=(7.4, 3.4), layout="constrained")
     grid = figure.subplots(1, len(MEASURES))
-    shape = next(iter(spectra.values()))[0]["pictures"].shape[1:]
+    shape = next(iter(spectra.values()))[0]["image"].tolist()
     random, pixels = random_spread(shape), float(np.prod(shape[1:]))
     chance = {"participation": random.participation / pixels, "entropy": random.entropy / pixels}
     for axes, (name, label) in zip(grid, MEASURES.items(), strict=True):

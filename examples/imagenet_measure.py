@@ -44,6 +44,7 @@ def spectrum_and_spread(J: JacobianOperator, x: Tensor, k: int) -> dict[str, np.
         "products": sum((result.products.forward, result.products.reverse)),
         "seconds": result.seconds,
         "shape": (result.U.shape[0], len(V)),
+        "image": x.shape[1:],
         "participation": spread.share,
         "entropy": spread.entropy_share,
         "radius": spread.radius / spread.uniform_radius,

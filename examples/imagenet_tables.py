@@ -10,6 +10,7 @@ import numpy as np
 from jvpsvd.geometry import participation_ratio, random_spread, spread_trend
 
 Found = dict[str, list[dict[str, np.ndarray]]]
+"""By depth, what was found at each photo."""
 SHARES = (10, 100, 500)
 
 
@@ -55,8 +56,8 @@ def tell_spread(spectra: Found) -> Iterator[str]:
     )
     for depth, photos in spectra.items():
         share = gathered(photos, "participation")
-        random = random_spread(photos[0]["pictures"].shape[1:])
-        pixels = np.prod(photos[0]["pictures"].shape[2:])
+        random = random_spread(photos[0]["image"].tolist())
+        pixels = np.prod(photos[0]["image"][1:])
         trends = [correlation(photos, name) for name in ("participation", "entropy", "radius")]
         yield (
             f"{depth:8} {len(photos):5}   |   {share[:, :20].mean():.4f}    "

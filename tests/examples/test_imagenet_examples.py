@@ -1,6 +1,7 @@
 """The parts of the ImageNet examples, on networks and collections small enough to know."""
 
 import io
+import json
 import math
 import pickle
 import sys
@@ -31,6 +32,7 @@ def modules():
         import imagenet_controls
         import imagenet_figures
         import imagenet_measure
+        import imagenet_store
         import imagenet_tables
         import published_networks
 
@@ -40,6 +42,7 @@ def modules():
             controls=imagenet_controls,
             figures=imagenet_figures,
             measure=imagenet_measure,
+            store=imagenet_store,
             tables=imagenet_tables,
             published=published_networks,
         )
@@ -87,6 +90,12 @@ def test_steps_and_spectra_are_measured_told_and_drawn(modules, model, photo, tm
     files = modules.figures.draw_all(found, moved, measure.DISTANCES, tmp_path)
     assert {file.suffix for file in files} == {".png", ".svg"}
     assert all(file.stat().st_size > 5000 for file in files)
+    # What is kept tells the same, and shows no photo.
+    modules.store.keep_depths({"spectra": found, "steps": moved}, tmp_path / "numbers.npz")
+    kept = modules.store.kept_depths(tmp_path / "numbers.npz")
+    assert list(modules.tables.tell_spectra(kept["spectra"])) == told[: 2 + len(found)]
+    again = modules.figures.draw_all(kept["spectra"], kept["steps"], measure.DISTANCES, tmp_path)
+    assert {file.stem for file in files} - {file.stem for file in again} == {"figure-9-vectors"}
 
 
 def test_untrained_network_differs_and_stays_finite(modules, model, tmp_path):
@@ -151,10 +160,12 @@ def test_planted_hierarchy_is_found_and_noise_is_not(modules, tmp_path, capsys):
     numbers = {
         "photos": len(labels), "classes": [f"class {i}" for i in range(16)], "k": 20,
         "superclasses": [f"group {i}" for i in group.tolist()], "depths": ["2"],
-        "wordnet": {kind: matrix.tolist() for kind, matrix in wordnet.items()},
+        "wordnet": {kind: modules.store.condensed(one) for kind, one in wordnet.items()},
         "means": {"2": np.exp(class_means(rows, labels).means.numpy()).tolist()},
         "said": {**said, "power spectrum": control},
     }  # fmt: skip
+    modules.store.keep_classes(numbers, tmp_path / "classes.json")
+    numbers = json.loads((tmp_path / "classes.json").read_text())
     modules.classes.tell(numbers)
     assert f"{planted['path'][0]:+.3f}" in capsys.readouterr().out
     files = modules.class_figures.draw_all(numbers, tmp_path)
