@@ -116,6 +116,12 @@ PARTS: dict[str, Part] = {
             writes_json=False,
         ),
         Part(
+            "projected",
+            "the leading part of the projected problem beside all of it",
+            quick_arguments=("-k", "50", "--rows", "300", "--rounds", "1"),
+            writes_json=False,
+        ),
+        Part(
             "page",
             "the report of 10 000 photos at 10 depths: size, and time to open it",
             quick_arguments=("--photos", "50", "--depths", "2", "-k", "5", "--rounds", "1"),

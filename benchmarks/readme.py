@@ -187,7 +187,8 @@ WRITERS: dict[str, Callable[[Record], str]] = {
     "safety": safety_section,
     "gpu": gpu_section,
     **dict.fromkeys(
-        ("allocator", "products", "solver", "survey", "batches", "page"), script_section
+        ("allocator", "products", "solver", "survey", "batches", "projected", "page"),
+        script_section,
     ),
 }
 
