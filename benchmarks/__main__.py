@@ -107,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-k", type=int)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--budget", type=int, metavar="SECONDS", help="of one solve")
+    parser.add_argument("--patience", type=int, help="times our seconds that others may take [15]")
     options = parser.parse_args(given)
     if options.list:
         listed()
@@ -122,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.k,
         options.rounds,
         options.budget,
+        options.patience,
     )
     records, done = [], 0
     for name in options.names or [name for name, part in PARTS.items()]:

@@ -237,4 +237,5 @@ def settings_of(names: Sequence[str], solvers: Sequence[str], quick: bool, **mor
         k=more.get("k") or base.k,
         rounds=more.get("rounds") or base.rounds,
         budget_seconds=more.get("budget") or base.budget_seconds,
+        patience=more.get("patience") or base.patience,
     )

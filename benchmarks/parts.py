@@ -20,6 +20,7 @@ class Asked:
     k: int | None = None
     rounds: int | None = None
     budget: int | None = None
+    patience: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def _peers(asked: Asked) -> Measured:
         k=asked.k or 0,
         rounds=asked.rounds or 0,
         budget=asked.budget or 0,
+        patience=asked.patience or 0,
     )
     told = {"k": settings.k, "rounds": settings.rounds, "budget_seconds": settings.budget_seconds}
     return told, compare.measure(settings)
