@@ -13,13 +13,18 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-_EVENTS = logging.getLogger("jvpsvd.journal")
+# Events are for the files alone, so that this logger is nobody's child; warnings are for whoever
+# listens to the package too.
+_EVENTS = logging.Logger("jvpsvd.journal", logging.INFO)
+_WRITES: ContextVar[Path | None] = ContextVar("journal", default=None)
+"""The journal of this thread; those that a run starts beside it have none."""
 
 
 class _JsonLines(logging.Formatter):
@@ -38,37 +43,43 @@ class _JsonLines(logging.Formatter):
 class _Lines(logging.FileHandler):
     """A file of lines; one that cannot be written, on a full disk, is not worth the run."""
 
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.setFormatter(_JsonLines())
+        self._file = file
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return _WRITES.get() in (None, self._file)
+
     def handleError(self, record: logging.LogRecord) -> None:
         pass
 
 
 @contextlib.contextmanager
 def journal(folder: Path) -> Iterator[None]:
-    """Write what jvpsvd logs, warnings included, to a file of this process in `folder`/log."""
+    """Write what jvpsvd logs, warnings included, to a file of this process in `folder`/log.
+
+    Runs in several threads of a process write to a file each.
+    """
     log = folder / "log"
     log.mkdir(exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     file = log / f"{stamp}-{socket.gethostname()}-{os.getpid()}.jsonl"
-    handler = _Lines(file, encoding="utf-8")
-    handler.setFormatter(_JsonLines())
     package = logging.getLogger("jvpsvd")
-    level, spread = _EVENTS.level, _EVENTS.propagate
     with FileLock(_lock_of(file)):
-        # Events are for the file alone; warnings are for whoever listens to the package too.
-        _EVENTS.setLevel(logging.INFO)
-        _EVENTS.propagate = False
+        handler = _Lines(file)
         _EVENTS.addHandler(handler)
         package.addHandler(handler)
+        mine = _WRITES.set(file)
         try:
             yield
         except BaseException as error:
             note("stopped", reason=f"{type(error).__name__}: {error}")
             raise
         finally:
+            _WRITES.reset(mine)
             package.removeHandler(handler)
             _EVENTS.removeHandler(handler)
-            _EVENTS.setLevel(level)
-            _EVENTS.propagate = spread
             handler.close()
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import signal
+import threading
 
 import pytest
 from shard_making import encoded, sample_members, write_tar
@@ -180,7 +181,7 @@ def test_warnings_of_the_package_are_in_the_journal(surveyed, shard, caplog):
 
 def configuration():
     """Everything that a user may have set of the loggers we touch."""
-    loggers = [logging.getLogger(name) for name in ("", "jvpsvd", "jvpsvd.journal")]
+    loggers = [logging.getLogger(name) for name in ("", "jvpsvd")]
     return [(x.level, x.propagate, x.disabled, list(x.handlers), x.filters) for x in loggers]
 
 
@@ -200,6 +201,32 @@ def test_logging_of_the_user_is_left_as_it_was(tmp_path, caplog):
     note("nobody listens")
     assert caplog.records == []
     assert set(told(tmp_path)) == {"began", "stopped"}
+
+
+def test_runs_in_two_threads_write_to_a_journal_each(tmp_path):
+    both, first_is_over = threading.Barrier(2), threading.Event()
+
+    def work(name):
+        (tmp_path / name).mkdir()
+        with journal(tmp_path / name):
+            both.wait(10)
+            note(f"event of {name}")
+            logging.getLogger("jvpsvd.svd").warning("warning of %s", name)
+            if name == "second":
+                first_is_over.wait(10)
+                note("after the other has ended")
+        first_is_over.set()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    of_both = {name: told(tmp_path / name) for name in ("first", "second")}
+    assert of_both["first"] == ["event of first", "warning of first"]
+    assert of_both["second"] == [
+        "event of second", "warning of second", "after the other has ended",
+    ]  # fmt: skip
 
 
 def test_a_disk_too_full_for_the_journal_is_not_a_traceback(line):
