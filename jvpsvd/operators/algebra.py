@@ -132,7 +132,13 @@ def _places(name: str, index: Any, length: int) -> Tensor | None:
         return None
     if isinstance(index, slice):
         index = range(*index.indices(length))
-    places = index.clone() if isinstance(index, Tensor) else torch.tensor(list(index))
+    refusal = ArgumentError(
+        f"{name} takes places 0 to {length - 1} as integers, at least one, or a boolean mask"
+    )
+    try:
+        places = index.clone() if isinstance(index, Tensor) else torch.tensor(list(index))
+    except (TypeError, ValueError, RuntimeError) as error:  # one number, words, uneven lists
+        raise refusal from error
     if places.dtype == torch.bool:
         if places.numel() != length:
             raise ArgumentError(
@@ -140,11 +146,12 @@ def _places(name: str, index: Any, length: int) -> Tensor | None:
                 f"operator {length} {name}"
             )
         places = places.flatten().nonzero().flatten()
-    whole = places.ndim == 1 and places.numel() > 0 and places.dtype == torch.long
-    if not whole or bool(((places < 0) | (places >= length)).any()):
-        raise ArgumentError(
-            f"{name} takes places 0 to {length - 1} as integers, at least one, or a boolean mask"
-        )
+    real = places.is_floating_point() or places.is_complex()
+    if real or places.ndim != 1 or not places.numel():
+        raise refusal
+    places = places.long()
+    if bool(((places < 0) | (places >= length)).any()):
+        raise refusal
     if len(set(places.tolist())) != places.numel():
         raise ArgumentError(f"{name} names a place twice; each stands once at most")
     return places
