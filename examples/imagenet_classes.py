@@ -8,8 +8,9 @@
 Singular values of EfficientNet-Lite0 at every photo and depth (surveys in RUN/trained and
 RUN/untrained, which continue where they stopped) become class-mean log spectra, and distances
 between classes; these are held against distances in WordNet by permutation tests. Beside them:
-shuffled labels, the untrained network, mean colours, power spectra, and the network's last
-features. Prints every number behind the figures; they are stored in RUN/classes.json.
+shuffled labels, the untrained network, mean colours, power spectra, the network's last features,
+and the weights of its last layer. Prints every number behind the figures; they are stored in
+RUN/classes.json.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from typing import Any
 import class_figures
 import numpy as np
 import torch
-from imagenet_controls import Chosen, class_spaces, decoded, feature_rows, pixel_rows, untrained
+from imagenet_controls import (
+    Chosen,
+    class_spaces,
+    decoded,
+    feature_rows,
+    head_distances,
+    pixel_rows,
+    untrained,
+)
 from imagenet_store import condensed, keep_classes
 
 from jvpsvd import survey
@@ -45,7 +54,7 @@ from jvpsvd.networks import Model, load_model
 
 TOL = 1e-4
 SHUFFLES = 20
-CONTROLS = ("mean colour", "power spectrum", "features")
+CONTROLS = ("mean colour", "power spectrum", "features", "rows of the head")
 
 
 @dataclass(frozen=True)
@@ -168,6 +177,7 @@ def study(shards: str | Sequence[Path], plan: Plan, out: Path) -> dict[str, Any]
     for depth in plan.depths:
         means = class_means(rows[f"spectrum, {depth}"], labels).means
         distances[f"wasserstein, {depth}"] = row_distances(means, "wasserstein")
+    distances["rows of the head"] = head_distances(model, classes)
     if plan.space:
         spaces = class_spaces(model, photos, "output", plan.k, plan.space, out)
         for side, bases in spaces.items():

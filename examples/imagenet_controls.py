@@ -80,6 +80,17 @@ def feature_rows(model: Model, chosen: Chosen) -> np.ndarray:
         return torch.stack([f(x).flatten() for _, x in pairs]).double().numpy()
 
 
+def head_distances(model: Model, classes: Sequence[int]) -> Tensor:
+    """Return 1 − cosine of the rows that the last linear layer has for these classes.
+
+    What left vectors at the logits could know without any photo: their entries are classes.
+    """
+    head = [part for part in model.module.modules() if isinstance(part, nn.Linear)][-1]
+    weights = head.weight.detach().double()
+    rows = nn.functional.normalize(weights - weights.mean(0), dim=1)[list(classes)]
+    return (1 - rows @ rows.mT).clamp_min(0).fill_diagonal_(0)
+
+
 def class_spaces(
     model: Model, chosen: Chosen, depth: str, k: int, d: int, out: Path
 ) -> dict[str, list[np.ndarray]]:

@@ -120,6 +120,12 @@ def test_untrained_network_differs_and_stays_finite(modules, model, tmp_path):
     out = control.module[:2](torch.cat(inputs))
     assert torch.allclose(out.mean((0, 2, 3)), torch.zeros(8), atol=1e-4)
     assert modules.controls.feature_rows(control, chosen).shape == (4, 512)
+    head = modules.controls.head_distances(model, [3, 0, 7])
+    weights = model.module[-1].weight
+    cosine = nn.functional.cosine_similarity(*(weights[[3, 7]] - weights.mean(0)), dim=0)
+    assert math.isclose(head[0, 2], 1 - cosine, abs_tol=1e-6)
+    assert head.shape == (3, 3)
+    assert torch.equal(head, head.mT)
     spaces = modules.controls.class_spaces(model, chosen, "output", 5, 3, tmp_path)
     for side in spaces.values():
         assert len(side) == 2
