@@ -139,7 +139,9 @@ def main() -> None:
         kinds["steps"] = stored(asked.out, "steps", plan.stepped)
         keep_depths(kinds, asked.out / "numbers.npz")
     spectra, moved = kinds.get("spectra", {}), kinds.get("steps", {})
-    for lines in (tell_spectra(spectra), tell_spread(spectra), tell_steps(moved, DISTANCES, SETS)):
+    told = [tell_spectra(spectra), tell_spread(spectra)] if spectra else []
+    told += [tell_steps(moved, DISTANCES, SETS)] if moved else []
+    for lines in told:
         print(*lines, sep="\n", end="\n\n")
     for file in imagenet_figures.draw_all(spectra, moved, DISTANCES, asked.out):
         print(f"figure: {file}")

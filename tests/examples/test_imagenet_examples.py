@@ -179,6 +179,30 @@ def test_planted_hierarchy_is_found_and_noise_is_not(modules, tmp_path, capsys):
     assert all(file.stat().st_size > 5000 for file in files)
 
 
+def test_the_readme_says_what_the_kept_numbers_say(modules):
+    readme = (EXAMPLES / "README.md").read_text()
+    kept = modules.store.kept_depths(EXAMPLES / "results" / "imagenet-depths.npz")
+    for depth, photos in kept["spectra"].items():
+        assert len(photos) == 16
+        assert all(photo["complete"] and photo["converged"].all() for photo in photos)
+        s = modules.tables.gathered(photos, "s")
+        ratios = [f"{(s[:, i - 1] / s[:, 0]).mean():.2f}" for i in (100, 500)]
+        (row,) = [line for line in readme.splitlines() if line.startswith(f"| {depth} |")]
+        assert [cell.strip() for cell in row.split("|")][4:6] == ratios
+    numbers = json.loads((EXAMPLES / "results" / "imagenet-classes.json").read_text())
+    rows = {
+        "spectra, `_blocks.15`": "spectrum, _blocks.15",
+        "spectra, logits": "spectrum, output",
+        "the network's last features": "features",
+        "spectra, logits, untrained network": "untrained, output",
+        "left spaces of the classes, logits": "left spaces, output",
+    }
+    for title, name in rows.items():
+        (row,) = [line for line in readme.splitlines() if line.startswith(f"| {title} |")]
+        said = f"{numbers['said'][name]['path'][0]:.3f}".replace("-", "−")
+        assert row.split("|")[2].strip() == said
+
+
 def test_weights_are_read_as_numbers_only(modules):
     reader = modules.published._Numbers
     array = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
