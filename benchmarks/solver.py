@@ -93,12 +93,12 @@ def solve_timed(
     inside, projected = Stopwatch(), Stopwatch()
     for name in ("_matmat", "_rmatmat"):
         setattr(J, name, inside.timing(getattr(type(J), name).__get__(J)))
-    plain = factorization.dense_svd
-    factorization.dense_svd = projected.timing(plain)
+    plain = factorization.leading_svd
+    factorization.leading_svd = projected.timing(plain)
     try:
         result = svds(J, k, tol=tol, method=method, block_size=block, on_unconverged="ignore")
     finally:
-        factorization.dense_svd = plain
+        factorization.leading_svd = plain
     wall = result.seconds
     return result, {
         "products": result.products.total / (2 * k),

@@ -24,7 +24,7 @@ PLACES: dict[str, tuple[str, ...]] = {
         "jvpsvd.svd.exact:orthonormal_images",
     ),
     "projected problem": (
-        "jvpsvd.svd.factorization:dense_svd",
+        "jvpsvd.svd.factorization:leading_svd",
         "jvpsvd.svd.exact:_by_svd",
         "jvpsvd.svd.exact:_by_gram",
     ),

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from jvpsvd import LinearOperator, svds
 from jvpsvd.svd import parse_memory
+from jvpsvd.svd.dense import leading_svd
 
 SHORT = 1000
 
@@ -51,6 +52,7 @@ d = torch.logspace(0, -options.pop('decades'), SHORT)
 d[: options.pop('crowd', 0)] = 1
 k, long, batch = options.pop('k'), options.pop('long'), options.pop('batch', ())
 svds(Copies(d, 20 * SHORT), k, **{**options, 'memory': None})
+leading_svd(torch.eye(300, dtype=torch.float64), 2, 1e-9)  # its library takes buffers, once
 before = status('VmHWM')
 room = status('VmSize') + budget
 resource.setrlimit(resource.RLIMIT_AS, (room, room))
