@@ -38,9 +38,9 @@ def leading_svd(matrix: Tensor, k: int, loss: float) -> tuple[Tensor, Tensor, Te
     """Return (U, s, Vh) of the k largest singular values of a square float64 matrix on the CPU.
 
     Where k is a small part, u and s² are eigenvectors and eigenvalues of X X', of which LAPACK can
-    compute the leading ones alone (2800 rows, k = 500: a third of the time). Squares cost digits: v =
-    X' u / s are orthonormal to eps (s₁/s_k)². Where that exceeds `loss` it is the whole SVD, as it
-    is for a batch.
+    compute the leading ones alone (2800 rows, k = 500: a third of the time). Squares cost digits:
+    v = X' u / s are orthonormal to eps (s₁/s_k)². Where that exceeds `loss` it is the whole SVD,
+    as it is for a batch.
 
     Args:
         matrix: (s, s), or a batch.
