@@ -47,7 +47,12 @@ def _peers(asked: Asked) -> Measured:
         budget=asked.budget or 0,
         patience=asked.patience or 0,
     )
-    told = {"k": settings.k, "rounds": settings.rounds, "budget_seconds": settings.budget_seconds}
+    told = {
+        "k": settings.k,
+        "rounds": settings.rounds,
+        "budget_seconds": settings.budget_seconds,
+        "patience": settings.patience,
+    }
     return told, compare.measure(settings)
 
 
