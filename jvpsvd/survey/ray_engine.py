@@ -89,7 +89,8 @@ def on_ray(
         identity: Depths, k, tol, seed.
         address: Of a running cluster; None: one is started on this machine and ended with the run.
         workers: How many; None: one per GPU, or without GPUs one per CPU.
-        memory: Budget of one solve; None: half of this machine's, divided by the workers.
+        memory: Budget of one solve; None: half of a worker's GPU, or
+            half of this machine's divided by the workers.
         device: "auto" gives every worker a GPU where there are GPUs, "cpu" none.
 
     Raises:
@@ -103,7 +104,9 @@ def on_ray(
         if device.startswith("cuda") and not on_gpu:
             raise EngineError(f"device {device}: the Ray cluster has no GPU; use --device auto")
         count = workers or int(have.get("GPU" if on_gpu else "CPU", 1)) or 1
-        budget = physical_memory() // (2 * count) if memory is None else parse_memory(memory)
+        budget = None if memory is None else parse_memory(memory)
+        if budget is None and not on_gpu:
+            budget = physical_memory() // (2 * count)
         resources = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
         kind = ray.remote(max_restarts=0, max_task_retries=0, **resources)(Observer)
         sent = ray.put(model), ray.put(identity)

@@ -6,6 +6,8 @@ import os
 import re
 from dataclasses import dataclass
 
+import torch
+
 from jvpsvd.errors import ArgumentError
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -117,6 +119,12 @@ def in_words(size: int) -> str:
     return f"{size} bytes"
 
 
-def physical_memory() -> int:
-    """Return the bytes of memory of this machine."""
+def physical_memory(device: torch.device | None = None) -> int:
+    """Return the bytes of memory of a GPU, or of this machine.
+
+    >>> physical_memory(torch.device("cpu")) == physical_memory()
+    True
+    """
+    if device is not None and device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd.arguments import whole_number
@@ -75,6 +76,7 @@ def plan(
     chunk: int | None = None,
     batch: int = 1,
     cost: ProductCost | None = None,
+    device: torch.device | None = None,
 ) -> Plan:
     """Choose a method for the k leading triplets of an (m, n) operator.
 
@@ -86,11 +88,12 @@ def plan(
         method: "auto", or the method to plan for.
         block_size: Vectors per step, or None to choose.
         memory: Bytes ("4GiB" works too) that bases and result may take; None: half of the
-            machine's memory.
+            memory of the GPU, or of the machine.
         vectors: Whether vectors are wanted.
         chunk: Vectors from which on a wider product costs no less per vector, if known.
         batch: Matrices that are solved together.
         cost: Of a product, if measured.
+        device: Where bases and result lie; None: in the machine's memory.
 
     Raises:
         ArgumentError: On k, method, block size or memory out of range, or a budget that the
@@ -110,7 +113,7 @@ def plan(
         )
     if block_size is not None:
         block_size = whole_number("block_size", block_size, 1)
-    budget = _Budget(memory, shape, k)
+    budget = _Budget(memory, shape, k, device)
     footprint = Footprint(max(m, n), short, k, itemsize, batch, vectors)
     if method == "randomized":
         return _randomized(shape, footprint, budget)
@@ -179,17 +182,21 @@ class _Budget:
     memory: int | str | None
     shape: tuple[int, int]
     k: int
+    device: torch.device | None
 
     @property
     def size(self) -> int:
-        return physical_memory() // 2 if self.memory is None else parse_memory(self.memory)
+        if self.memory is None:
+            return physical_memory(self.device) // 2
+        return parse_memory(self.memory)
 
     def refuse(self, method: str, needed: int) -> None:
         """Raise if a method needs more than there is."""
         if needed > self.size:
             said = f"memory={self.memory}"
             if self.memory is None:
-                said = "half of this machine's memory"
+                on_gpu = self.device is not None and self.device.type == "cuda"
+                said = f"half of this {'GPU' if on_gpu else 'machine'}'s memory"
             raise ArgumentError(
                 f"k={self.k} of a {self.shape[0]} x {self.shape[1]} operator needs "
                 f"{in_words(needed)} with method '{method}', more than {said} "

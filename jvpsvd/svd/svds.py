@@ -57,7 +57,8 @@ def svds(
             "randomized" (a fixed number of products: block Krylov, or subspace iteration where
             memory is short), or "auto" (one of the first two).
         block_size: Vectors per step; chosen when None.
-        memory: Bytes, or text like "4GiB", for bases and result; None: half of the machine's.
+        memory: Bytes, or text like "4GiB", for bases and result; None: half of the GPU's, or of
+            the machine's.
         seed: Of everything random, from 0 to 2⁶³ − 1; the same seed gives the same result on the
             same device.
         vectors: Whether to return U and Vh. Without them, where it is safe, those of the longer
@@ -217,6 +218,7 @@ def _plan(
             chunk=None if A.batch else A.chunk,
             batch=A.batch[0] if A.batch else 1,
             cost=cost,
+            device=A.device,
         )
 
     chosen = planned(None)

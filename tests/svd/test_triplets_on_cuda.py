@@ -1,0 +1,112 @@
+"""Triplets found on a GPU are the true ones, stay there, and repeat."""
+
+import pytest
+import torch
+from svd_problems import SPECTRA, spectrum, with_values
+from torch import nn
+
+from jvpsvd import JacobianOperator, MatrixOperator, svds
+
+pytestmark = pytest.mark.gpu
+
+TOL = {torch.float32: 1e-5, torch.float64: 1e-9}
+
+
+def assert_triplets(result, matrix, s, tol):
+    """On the card, in order, orthonormal, with small residuals and the true values."""
+    U, V = result.U.double(), result.Vh.double().mT
+    assert U.is_cuda
+    assert V.is_cuda
+    A, found = matrix.cuda(), result.s.cuda().double()
+    scale = max(float(s[0]), 1e-300)
+    assert (found.cpu() - s).abs().max() <= tol * scale
+    assert (A @ V - U * found).norm(dim=0).max() <= 2 * tol * scale
+    assert (A.mT @ U - V * found).norm(dim=0).max() <= 2 * tol * scale
+    for W in (U, V):
+        eye = torch.eye(W.shape[1], dtype=torch.float64, device="cuda")
+        assert (W.mT @ W - eye).abs().max() <= 10 * tol
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(60, 140), (140, 60)])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_hard_spectra(name, shape, dtype):
+    s = spectrum(name, 60)
+    matrix = with_values(s, *shape)
+    for method in ("exact", "golub-kahan"):
+        result = svds(MatrixOperator(matrix.to("cuda", dtype)), 10, tol=TOL[dtype], method=method)
+        assert bool(result.converged.all())
+        assert_triplets(result, matrix, s[:10], TOL[dtype])
+
+
+@pytest.mark.parametrize("method", ["exact", "golub-kahan"])
+def test_a_network_and_its_certificate(method):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(300, 200), nn.Tanh(), nn.Linear(200, 120)).requires_grad_(False)
+    x = torch.randn(300)
+    truth = torch.func.jacrev(net.double())(x.double())
+    J = JacobianOperator(net.float().cuda(), x.cuda())
+    result = svds(J, 20, tol=1e-4, method=method, on_unconverged="ignore")
+    assert_triplets(result, truth, torch.linalg.svdvals(truth)[:20], 1e-4)
+    assert result.certificate.complete
+    values = svds(J, 20, tol=1e-4, method=method, vectors=False, on_unconverged="ignore")
+    torch.testing.assert_close(values.s, result.s, rtol=1e-5, atol=1e-6)
+
+
+def test_residuals_of_random_subspaces_are_the_true_ones():
+    matrix = with_values(spectrum("harmonic", 200), 200, 500)
+    result = svds(
+        MatrixOperator(matrix.float().cuda()), 10, method="randomized", on_unconverged="ignore"
+    )
+    U, s, V = result.U.cpu().double(), result.s.cpu().double(), result.Vh.cpu().double().mT
+    ahead, back = (matrix @ V - U * s).norm(dim=0), (matrix.mT @ U - V * s).norm(dim=0)
+    torch.testing.assert_close(
+        result.residuals.cpu().double(), torch.maximum(ahead, back), rtol=0.1, atol=2e-6
+    )
+
+
+def test_the_leading_part_alone_is_asked_of_a_large_projected_problem():
+    s = 1 / torch.arange(1, 801, dtype=torch.float64).sqrt()
+    matrix = with_values(s, 800, 1000)
+    result = svds(MatrixOperator(matrix.float().cuda()), 100, tol=1e-5, method="golub-kahan")
+    assert_triplets(result, matrix, s[:100], 1e-5)
+
+
+def test_a_batch_is_solved_in_lock_step():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(40, 60), nn.Sigmoid(), nn.Linear(60, 50)).requires_grad_(False)
+    points = torch.randn(6, 40)
+    J = JacobianOperator(net.cuda(), points.cuda(), batch_dims=1)
+    result = svds(J, 8, tol=1e-5, method="golub-kahan")
+    wide = net.double().cpu()
+    for i, x in enumerate(points.double()):
+        truth = torch.func.jacrev(wide)(x)
+        assert_triplets(result.of(i), truth, torch.linalg.svdvals(truth)[:8], 1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    matrix = with_values(spectrum("harmonic", 100), 100, 300).float().cuda()
+    one, two = (svds(MatrixOperator(matrix), 12, method="golub-kahan", seed=3) for _ in range(2))
+    assert torch.equal(one.s, two.s)
+    assert torch.equal(one.Vh, two.Vh)
+
+
+def test_a_warm_start_saves_products():
+    matrix = with_values(spectrum("harmonic", 200), 200, 500).float().cuda()
+    A = MatrixOperator(matrix)
+    cold = svds(A, 10, tol=1e-4, method="golub-kahan")
+    warm = svds(A, 10, tol=1e-4, method="golub-kahan", start=cold)
+    torch.testing.assert_close(warm.s, cold.s, rtol=1e-4, atol=1e-6)
+    assert warm.products.total < cold.products.total
+
+
+def test_memory_stays_under_what_was_allowed():
+    matrix = with_values(1 / torch.arange(1, 401, dtype=torch.float64), 400, 20000)
+    A = MatrixOperator(matrix.float().cuda())
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    allowed = 12 << 20
+    result = svds(A, 20, tol=1e-4, method="golub-kahan", memory=allowed)
+    assert bool(result.converged.all())
+    assert torch.cuda.max_memory_allocated() - before <= allowed
