@@ -10,8 +10,10 @@ it says so in one line, and that is all.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import networks
-from benchmarks.attempts import attempt, finite
+from benchmarks.attempts import Attempt, attempt, finite
 from benchmarks.children import why_absent
 from benchmarks.machine import commit, described_machine
 from benchmarks.peaks import copy_gbs, gemm_gflops, least_seconds
@@ -31,10 +33,33 @@ from benchmarks.spectra import SPECTRA, spectral, spectral_shape
 from benchmarks.statistics_of_rounds import Spread
 from benchmarks.subjects import FunctionSubject, OperatorSubject, Subject
 from jvpsvd import JacobianOperator, svds
+from jvpsvd.operators import full_precision
+from jvpsvd.survey import Spec, run
 
-_CHECK_K, _TOL = 10, 1e-4
-_CHUNKS = (8, 16, 32, 64)
-_SOLVERS = ("jvpsvd", "jvpsvd-golub-kahan", "cupyx", "torch-svd", "torch-svd-lowrank-7")
+_CHECK_K, _TOL, _WIDE_TOL = 10, 1e-4, 1e-9
+_CHUNKS = (16, 32, 64, 128, 256, 512)
+_VECTORS = 512
+_ROUNDS = 2
+_PATIENCE, _LEAST_SECONDS, _MOST_SECONDS = 12.0, 10.0, 90.0
+_WHOLE_SIDE = 4096
+"""Shorter sides up to which every value is asked for: a decomposition cannot be stopped in time."""
+_OURS, _DENSE = "jvpsvd", "torch-svd"
+_ALONE = (_OURS, "jvpsvd-golub-kahan")
+_EVERYONE = (*_ALONE, "cupyx", "scipy-arpack", _DENSE, "torch-svd-lowrank-7")
+_DEPTHS = ("_blocks.2", "_blocks.5", "_blocks.9", "_blocks.12", "_blocks.15", "output")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One problem, and who is set on it."""
+
+    name: str
+    make: Callable[[], Subject]
+    most: int = 500
+    """Triplets that are asked for at most."""
+    solvers: tuple[str, ...] = _EVERYONE
+    values: Callable[[int], Tensor] | None = None
+    """The true ones, where they are known."""
 
 
 def measure(minutes: float, k: int) -> list[dict[str, Any]]:
@@ -47,22 +72,23 @@ def measure(minutes: float, k: int) -> list[dict[str, Any]]:
     if not all(row["right"] for row in rows):
         print("a check failed: nothing is timed")
         return rows
-    rows.append(
-        {"kind": "peaks", "gemm_gflops": gemm_gflops(8192, device="cuda"), "copy_gbs": _copy()}
-    )
+    with full_precision():  # TF32 would be the peak of another product
+        peak = gemm_gflops(8192, device="cuda")
+    rows.append({"kind": "peaks", "gemm_gflops": peak, "copy_gbs": _copy()})
+    print("peaks: {gemm_gflops:.0f} GFLOP/s, {copy_gbs:.0f} GB/s".format(**rows[-1]))
     rows += times(k, deadline)
     return rows
 
 
 def checks() -> Iterator[dict[str, Any]]:
     """Compare products, values and triplets on the card with the CPU's in float64."""
-    for name, run in (
+    for name, measured in (
         ("products of a perceptron", _products),
         ("values of a perceptron", _values),
         *((f"values, {s}", lambda s=s: _spectrum(s)) for s in ("1/i", "repeated", "flat")),
     ):
         try:
-            error: float | None = run()
+            error: float | None = measured()
             note = ""
         except Exception as failure:
             error, note = None, f"{type(failure).__name__}: {failure}"
@@ -72,75 +98,178 @@ def checks() -> Iterator[dict[str, Any]]:
 
 
 def times(k: int, deadline: float) -> Iterator[dict[str, Any]]:
-    """Time every solver that is there, in two rounds, as long as there is time."""
-    for name, make in _subjects():
-        try:
-            subject = make()
-        except networks.UnavailableError as error:
-            print(f"{name}: skipped, {error}")
+    """Time solvers in two rounds, and a survey, as long as there is time."""
+    for setting in _settings():
+        if deadline - time.perf_counter() < 3 * _LEAST_SECONDS:
+            print(f"{setting.name}: skipped, no time is left")
             continue
-        count = min(k, min(subject.shape) - 1)
-        floor = _floor(subject, count) if isinstance(subject, FunctionSubject) else None
-        truth: Tensor | None = None
-        found: dict[str, list[dict[str, Any]]] = {}
-        for _ in range(2):
-            for solver in _SOLVERS:
-                left = deadline - time.perf_counter()
-                absent = why_absent(PEERS[solver])
-                if (
-                    absent
-                    or left < 30
-                    or found.get(solver, [{"outcome": "right"}])[-1]["outcome"]
-                    not in ("right", "unsure")
-                ):
-                    continue
-                torch.cuda.reset_peak_memory_stats()
-                target = Target(subject)
-                tried = attempt(PEERS[solver], target, count, _TOL, min(left, 120))
-                if truth is None and tried.answers:
-                    truth = tried.answers[0].s.double().cpu()
-                row: dict[str, Any] = {"seconds": tried.seconds, "note": tried.note[:120]}
-                if truth is not None:
-                    judgement = tried.judged(
-                        Reference(truth, "certified"), subject.operator(), _TOL
-                    )
-                    row |= {
-                        "outcome": judgement.outcome,
-                        "residual": finite(judgement.residual),
-                        "value_error": finite(judgement.value_error),
-                    }
-                row["peak_bytes"] = torch.cuda.max_memory_allocated()
-                row["products"] = tried.forward + tried.reverse
-                found.setdefault(solver, []).append(row)
-        for solver, rounds in found.items():
-            spread = Spread.of([row["seconds"] for row in rounds])
-            print(f"{name:24} {solver:20} {rounds[-1].get('outcome')} {spread} s, floor {floor}")
-            yield {
-                "kind": "time",
-                "problem": name,
-                "shape": list(subject.shape),
-                "k": count,
-                "tol": _TOL,
-                "solver": solver,
-                "floor": floor,
-                **rounds[-1],
-                "seconds": spread.to_json(),
-            }
+        if setting.name == "survey":
+            yield from survey(k, deadline)
+            continue
+        try:
+            subject = setting.make()
+        except networks.UnavailableError as error:
+            print(f"{setting.name}: skipped, {error}")
+            continue
+        yield from _of_problem(setting, subject, k, deadline)
+        torch.cuda.empty_cache()
 
 
-def _subjects() -> Iterator[tuple[str, Callable[[], Subject]]]:
-    for depth in ("_blocks.9", "output", "_blocks.2"):
-        yield f"lite0/{depth}", lambda depth=depth: networks.lite0(depth, "cuda")
-    yield "1/i/n=1e6", lambda: OperatorSubject(lambda: spectral("1/i", 10**6, device="cuda"))
+def survey(k: int, deadline: float) -> Iterator[dict[str, Any]]:
+    """Time `jvpsvd run` on the demo's photos, k triplets at six depths; a row of each depth."""
+    with tempfile.TemporaryDirectory() as folder:
+        spec = Spec(
+            out=folder, k=k, tol=_TOL, layers=_DEPTHS, limit=6, choice="first", device="cuda"
+        )
+        began = time.perf_counter()
+        outcome = run(spec)
+        seconds = time.perf_counter() - began
+        stored = list(outcome.store.rows())
+    for depth in _DEPTHS:
+        rows = [row for row in stored if row.layer == depth and row.status == "ok"]
+        if not rows:
+            print(f"survey {depth}: no row is ok")
+            continue
+        spread = Spread.of([row.seconds for row in rows])
+        met = sum(row.converged == row.k for row in rows)
+        print(f"survey {depth:12} {spread} s a photo; {met} of {len(rows)} photos converged")
+        yield {
+            "kind": "survey",
+            "problem": f"survey/{depth}",
+            "k": rows[0].k,
+            "tol": _TOL,
+            "seconds": spread.to_json(),
+            "products": rows[0].products_forward + rows[0].products_reverse,
+            "converged_photos": met,
+            "photos": len(rows),
+            "whole_run": seconds,
+        }
+
+
+def _of_problem(
+    setting: Setting, subject: Subject, k: int, deadline: float
+) -> Iterator[dict[str, Any]]:
+    count = min(k, setting.most, min(subject.shape[-2:]) - 1)
+    single = isinstance(subject, FunctionSubject) and len(subject.shape) == 2
+    floor = _floor(subject, count) if single else None
+    left = deadline - time.perf_counter()
+    truth = _truth(setting, subject, count, min(_MOST_SECONDS, left / 3))
+    found: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(_ROUNDS):
+        for solver in setting.solvers:
+            left = deadline - time.perf_counter()
+            if left < _LEAST_SECONDS or not _goes_on(solver, subject, found):
+                continue
+            ours = found.get(_OURS, [{"seconds": _MOST_SECONDS}])[0]["seconds"]
+            budget = min(left, _MOST_SECONDS, max(_LEAST_SECONDS, _PATIENCE * ours))
+            row, first = _attempted(solver, subject, count, budget, truth)
+            truth = truth or first
+            found.setdefault(solver, []).append(row)
+    for solver, rounds in found.items():
+        spread = Spread.of([row["seconds"] for row in rounds])
+        last = rounds[-1]
+        told = f"{last.get('outcome')} {spread} s, products {last['product_seconds']:.2f} s"
+        print(
+            f"{setting.name:24} {solver:20} {told}, floor {floor} {last['note'][:60]}", flush=True
+        )
+        yield {
+            "kind": "time",
+            "problem": setting.name,
+            "shape": list(subject.shape),
+            "k": count,
+            "tol": _TOL,
+            "solver": solver,
+            "floor": floor,
+            "reference": truth.kind if truth else None,
+            **last,
+            "seconds": spread.to_json(),
+        }
+
+
+def _attempted(
+    solver: str, subject: Subject, k: int, budget: float, truth: Reference | None
+) -> tuple[dict[str, Any], Reference | None]:
+    """Return the row of one solve, and what it would be as a reference."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    tried = attempt(PEERS[solver], Target(subject), k, _TOL, budget)
+    row: dict[str, Any] = {
+        "seconds": tried.seconds,
+        "product_seconds": tried.product_seconds,
+        "setup_seconds": tried.setup_seconds,
+        "products": tried.forward + tried.reverse,
+        "peak_bytes": torch.cuda.max_memory_allocated(),
+        "note": tried.note[:120],
+    }
+    own = _reference_of(tried)
+    judge = truth or own
+    if judge is None:
+        return {**row, "outcome": "unable" if tried.unable else "honest"}, None
+    judgement = tried.judged(judge, subject.operator(), _TOL)
+    row |= {
+        "outcome": judgement.outcome,
+        "residual": finite(judgement.residual),
+        "value_error": finite(judgement.value_error),
+    }
+    return row, own
+
+
+def _goes_on(solver: str, subject: Subject, found: dict[str, list[dict[str, Any]]]) -> bool:
+    if solver == _DENSE and min(subject.shape[-2:]) > _WHOLE_SIDE:
+        return False
+    before = found.get(solver)
+    if before is None:
+        return why_absent(PEERS[solver]) is None
+    return bool(before[-1]["outcome"] in ("right", "unsure"))
+
+
+def _truth(setting: Setting, subject: Subject, k: int, budget: float) -> Reference | None:
+    """Return the known values, or those that a certified solve in float64 finds in time."""
+    if setting.values is not None:
+        return Reference(setting.values(k), "exact")
+    began = time.perf_counter()
+    tried = attempt(PEERS[_OURS], Target(subject.double()), k, _WIDE_TOL, budget)
+    told = "certified" if (found := _reference_of(tried)) else f"none, {tried.note}"
+    print(f"{setting.name}: float64 reference {told}, {time.perf_counter() - began:.1f} s")
+    return found
+
+
+def _reference_of(tried: Attempt) -> Reference | None:
+    if not tried.answers or not all(answer.said_converged for answer in tried.answers):
+        return None
+    values = torch.stack([answer.s.double().cpu() for answer in tried.answers])
+    return Reference(values[0] if len(values) == 1 else values, "certified")
+
+
+def _settings() -> Iterator[Setting]:
+    def lite0(depth: str) -> Setting:
+        return Setting(f"lite0/{depth}", lambda: networks.lite0(depth, "cuda"))
+
+    def harmonic(n: int) -> Setting:
+        def make() -> Subject:
+            return OperatorSubject(lambda: spectral("1/i", n, device="cuda"))
+
+        def values(k: int) -> Tensor:
+            return SPECTRA["1/i"].values(k, min(spectral_shape(n)))
+
+        return Setting(f"1/i/n={n:.0e}".replace("e+0", "e"), make, values=values)
+
+    yield from (lite0("_blocks.9"), lite0("output"))
+    yield Setting("survey", lambda: networks.lite0("output"))
+    yield from (lite0("_blocks.15"), harmonic(10**6))
+    yield Setting("alexnet-random/features.12", lambda: networks.alexnet_random("cuda"))
+    yield Setting("digits/1000", lambda: networks.digits(1000, "cuda"), 100, _ALONE[:1])
+    yield lite0("_blocks.2")
+    yield harmonic(10**7)
 
 
 def _floor(subject: FunctionSubject, k: int) -> float:
     best = [float("inf")] * 2
     for chunk in _CHUNKS:
         J = JacobianOperator(subject.function, subject.point, chunk=chunk)
-        V, U = (torch.randn(64, size, device="cuda").T for size in reversed(J.shape))
+        V, U = (torch.randn(_VECTORS, size, device="cuda").T for size in reversed(J.shape))
         for side, work in enumerate((lambda J=J, V=V: J.matmat(V), lambda J=J, U=U: J.rmatmat(U))):
-            best[side] = min(best[side], least_seconds(work, 2, "cuda") / 64)
+            best[side] = min(best[side], least_seconds(work, 1, "cuda") / _VECTORS)
     return k * sum(best)
 
 

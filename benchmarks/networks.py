@@ -52,11 +52,12 @@ def lite0(depth: str, device: str = "cpu") -> FunctionSubject:
     return network_subject(model.module, x, lambda net, z: _up_to(net, z, depth), device)
 
 
-def alexnet_random() -> FunctionSubject:
+def alexnet_random(device: str = "cpu") -> FunctionSubject:
     """Return torchvision's AlexNet up to its last pooling, with random weights, at noise."""
     torch.manual_seed(0)
     net = torchvision_alexnet()
-    return network_subject(net, torch.randn(1, 3, 224, 224), lambda n, z: _up_to(n, z, "features"))
+    x = torch.randn(1, 3, 224, 224)
+    return network_subject(net, x, lambda n, z: _up_to(n, z, "features"), device)
 
 
 def alexnet_trained() -> FunctionSubject:
@@ -133,7 +134,7 @@ def minilm_encoder(ids: Sequence[int], layers: int = _LAYERS) -> tuple[nn.Module
     return net, nn.functional.layer_norm(x, (_WIDTH,), *norm, eps=1e-12)[None]
 
 
-def digits(count: int) -> FunctionSubject:
+def digits(count: int, device: str = "cpu") -> FunctionSubject:
     """Return a 784-500-500-2000 logistic net, random weights, at so many digits: a batch."""
     try:
         from jvpsvd.data.mnist import small_mnist
@@ -145,8 +146,8 @@ def digits(count: int) -> FunctionSubject:
     layers: list[nn.Module] = []
     for inputs, outputs in ((784, 500), (500, 500), (500, 2000)):
         layers += [nn.Linear(inputs, outputs), nn.Sigmoid()]
-    net = nn.Sequential(*layers).eval().requires_grad_(False)
-    points = images[:count]
+    net = nn.Sequential(*layers).eval().requires_grad_(False).to(device)
+    points = images[:count].to(device)
 
     def wide() -> FunctionSubject:
         return FunctionSubject(copy.deepcopy(net).double(), points.double(), batch=True)
