@@ -64,20 +64,28 @@ class Setting:
 
 def measure(minutes: float, k: int) -> list[dict[str, Any]]:
     """Return the rows of checks and times; none without a card."""
+    return list(measured(minutes, k))
+
+
+def measured(minutes: float, k: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows, each as soon as it is there."""
     if not torch.cuda.is_available():
         print("no CUDA device: the GPU part is skipped")
-        return []
+        return
     deadline = time.perf_counter() + 60 * minutes
-    rows = list(checks())
-    if not all(row["right"] for row in rows):
+    right = True
+    for row in checks():
+        right = right and row["right"]
+        yield row
+    if not right:
         print("a check failed: nothing is timed")
-        return rows
+        return
     with full_precision():  # TF32 would be the peak of another product
         peak = gemm_gflops(8192, device="cuda")
-    rows.append({"kind": "peaks", "gemm_gflops": peak, "copy_gbs": _copy()})
-    print("peaks: {gemm_gflops:.0f} GFLOP/s, {copy_gbs:.0f} GB/s".format(**rows[-1]))
-    rows += times(k, deadline)
-    return rows
+    peaks = {"kind": "peaks", "gemm_gflops": peak, "copy_gbs": _copy()}
+    print("peaks: {gemm_gflops:.0f} GFLOP/s, {copy_gbs:.0f} GB/s".format(**peaks))
+    yield peaks
+    yield from times(k, deadline)
 
 
 def checks() -> Iterator[dict[str, Any]]:
@@ -103,19 +111,21 @@ def times(k: int, deadline: float) -> Iterator[dict[str, Any]]:
         if deadline - time.perf_counter() < 3 * _LEAST_SECONDS:
             print(f"{setting.name}: skipped, no time is left")
             continue
-        if setting.name == "survey":
-            yield from survey(k, deadline)
-            continue
         try:
-            subject = setting.make()
+            if setting.name == "survey":
+                yield from survey(k)
+            else:
+                yield from _of_problem(setting, setting.make(), k, deadline)
         except networks.UnavailableError as error:
             print(f"{setting.name}: skipped, {error}")
-            continue
-        yield from _of_problem(setting, subject, k, deadline)
+        except Exception as error:  # the card is lent for minutes: the other problems go on
+            print(f"{setting.name}: FAILED, {type(error).__name__}: {error}", flush=True)
+            note = f"{type(error).__name__}: {error}"[:200]
+            yield {"kind": "failure", "problem": setting.name, "note": note}
         torch.cuda.empty_cache()
 
 
-def survey(k: int, deadline: float) -> Iterator[dict[str, Any]]:
+def survey(k: int) -> Iterator[dict[str, Any]]:
     """Time `jvpsvd run` on the demo's photos, k triplets at six depths; a row of each depth."""
     with tempfile.TemporaryDirectory() as folder:
         spec = Spec(
@@ -308,19 +318,21 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     machine, began = described_machine(), time.perf_counter()
-    rows = measure(asked.minutes, asked.k)
-    if asked.json and rows:
-        record = Record(
-            part="gpu",
-            quick=asked.minutes < 5,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            commit=commit(),
-            seconds=time.perf_counter() - began,
-            machine=machine,
-            settings={"minutes": asked.minutes, "k": asked.k},
-            rows=[without_nan(row) for row in rows],
-        )
-        write_records([record], asked.json)
+    rows: list[dict[str, Any]] = []
+    for row in measured(asked.minutes, asked.k):
+        rows.append(without_nan(row))
+        if asked.json:  # at once: the card may be taken away
+            record = Record(
+                part="gpu",
+                quick=asked.minutes < 5,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                commit=commit(),
+                seconds=time.perf_counter() - began,
+                machine=machine,
+                settings={"minutes": asked.minutes, "k": asked.k},
+                rows=rows,
+            )
+            write_records([record], asked.json)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_info
 
 ROOT = Path(__file__).parents[1]
 _LISTED = ("torch", "numpy", "scipy", "scikit-learn", "primme", "slepc4py", "cola-ml")
-_ALSO_LISTED = ("curvlinops-for-pytorch", "matfree", "jax", "cupy-cuda12x", "ray")
+_ALSO_LISTED = ("curvlinops-for-pytorch", "matfree", "jax", "cupy-cuda12x", "cupy-cuda13x", "ray")
 
 
 def described_machine() -> dict[str, Any]:

@@ -45,7 +45,8 @@ class LinearOperator(ABC):
             )
         self._shape = sizes
         self._dtype = dtype
-        self._device = torch.device(device)
+        # Blocks on "cuda" say that they are on "cuda:0".
+        self._device = torch.empty(0, device=device).device
         # Its own counter, and those of the operators it was selected from. Counters, not the
         # operators: a selection must not keep alive what its whole holds in memory.
         self._counters: tuple[Counter, ...] = (Counter(),)

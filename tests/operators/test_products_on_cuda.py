@@ -8,7 +8,7 @@ import torch
 from agreement import TOLERANCE, Fn
 from torch import nn
 
-from jvpsvd import JacobianOperator, MatrixOperator, StreamedStack, restrict, stack
+from jvpsvd import JacobianOperator, LinearOperator, MatrixOperator, StreamedStack, restrict, stack
 
 pytestmark = pytest.mark.gpu
 
@@ -121,6 +121,17 @@ def test_a_parameter_jacobian_a_restriction_and_stacks():
     torch.testing.assert_close(u.T @ (weights @ v), (weights.T @ u).T @ v)
     streamed = StreamedStack.over(net, torch.stack([x, 2 * x]))
     assert_products(streamed, torch.cat([truth, jacobian(net, 2 * x)]))
+
+
+def test_an_operator_of_ones_own_on_cuda_takes_blocks_of_the_current_card():
+    class Twice(LinearOperator):
+        def _matmat(self, V):
+            return 2 * V
+
+        _rmatmat = _matmat
+
+    A = Twice((3, 3), torch.float32, "cuda")
+    assert_products(A, 2 * torch.eye(3, dtype=torch.float64))
 
 
 def test_a_chunk_too_large_for_the_card_is_halved(caplog):

@@ -106,7 +106,7 @@ def test_memory_stays_under_what_was_allowed():
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    allowed = 12 << 20
+    allowed = 24 << 20
     result = svds(A, 20, tol=1e-4, method="golub-kahan", memory=allowed)
     assert bool(result.converged.all())
     assert torch.cuda.max_memory_allocated() - before <= allowed
