@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import Record, RecordError, read_records
+from benchmarks.statistics_of_rounds import Spread
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 _MARKS = {
@@ -155,23 +156,62 @@ def safety_section(record: Record) -> str:
 
 
 def gpu_section(record: Record) -> str:
-    """Return a table of times on the card."""
+    """Return what was checked on the card, a table of times, and one of a survey."""
     checks = [row for row in record.rows if row["kind"] == "check"]
+    peaks = [row for row in record.rows if row["kind"] == "peaks"]
+    surveyed = [row for row in record.rows if row["kind"] == "survey"]
     right = sum(bool(row["right"]) for row in checks)
     body = [
         [
             f"`{row['problem']}`",
             row["solver"],
             _MARKS[row.get("outcome", "skipped")],
-            f"{row['seconds']['median']:.3g} s",
-            f"{row['floor']:.3g} s" if row.get("floor") else "–",
+            _seconds(row["seconds"]["median"], row["note"]),
+            f"{row['product_seconds']:.2g} s",
+            f"{row['floor']:.2g} s" if row.get("floor") else "–",
+            f"{row['value_error']:.0e}" if row.get("value_error") is not None else "–",
+            f"{row['peak_bytes'] / 2**30:.1f} GiB",
         ]
         for row in record.rows
         if row["kind"] == "time"
     ]
-    head = ["", "solver", "", "wall", "floor"]
+    head = ["", "solver", "", "wall", "products", "floor", "worst value error / s1", "peak"]
     told = f"{right} of {len(checks)} checks against float64 on the CPU were right."
-    return "\n".join([_origin(record, "gpu"), "", told, "", *_table(head, body)])
+    for row in peaks:
+        told += (
+            f" Peaks of the card: {row['gemm_gflops'] / 1e3:.0f} TFLOP/s in float32, "
+            f"{row['copy_gbs'] / 1e3:.1f} TB/s copied."
+        )
+    told += (
+        " Products of `scipy-…` and `torch-…` are torch's own, with TF32 in convolutions as torch "
+        "sets it; ours and CuPy's, which takes our operator, are in float32."
+    )
+    lines = [_origin(record, "gpu"), "", told, "", *_table(head, body)]
+    if surveyed:
+        one = surveyed[0]
+        lines += [
+            "",
+            f"A survey of {one['photos']} photos on it, k = {one['k']}, tol {one['tol']:g}; seconds "
+            "of one photo, median and range:",
+            "",
+            *_table(
+                ["depth", "seconds a photo", "products", "photos with all triplets converged"],
+                [
+                    [
+                        f"`{row['problem'].removeprefix('survey/')}`",
+                        str(Spread.from_json(row["seconds"])),
+                        str(row["products"]),
+                        f"{row['converged_photos']} of {row['photos']}",
+                    ]
+                    for row in surveyed
+                ],
+            ),
+        ]
+    return "\n".join(lines)
+
+
+def _seconds(seconds: float, note: str) -> str:
+    return f"{'> ' if note.startswith('gave up') else ''}{seconds:.3g} s"
 
 
 def script_section(record: Record) -> str:

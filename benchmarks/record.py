@@ -30,7 +30,9 @@ A file holds one record, or a list of them (`python -m benchmarks --json FILE`).
            one of each axis with "fit": {"seconds": exponent, "peak_bytes": …} and x null
   safety   one of each case and solver: case, solver, outcome, value_error, residual,
            said_converged, note, version
-  gpu      rows of "check" (name, right, error) and of "time" (problem, solver, seconds, …)
+  gpu      rows by kind: "check" (name, right, error), "peaks", "time" (problem, solver, outcome,
+           seconds, product_seconds, peak_bytes on the card, …), "survey" (a depth of one run:
+           seconds a photo), "failure" (problem, note)
   others   what the script of that name writes
 
 Each row has the commit and the time (created) of its own run: a run that is narrowed to some

@@ -1,4 +1,5 @@
 import pytest
+import scipy.linalg
 import torch
 from svd_problems import line, orthonormal, repeat, with_values
 
@@ -53,6 +54,24 @@ def test_what_squares_would_drown_is_left_to_the_whole_decomposition(loss):
     assert (found - s[:5]).abs().max() < 1e-15
     assert (Vh @ Vh.mT - torch.eye(5)).abs().max() < 1e-13
     assert (U.mT @ U - torch.eye(5)).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("rows", "k", "loss", "asked"),
+    [(300, 100, 1e-9, 1), (300, 101, 1e-9, 0), (200, 10, 1e-9, 0), (300, 100, 0.0, 0)],
+)
+def test_the_leading_ones_alone_are_asked_for_where_that_is_cheaper(
+    rows, k, loss, asked, monkeypatch
+):
+    calls, eigh = [], scipy.linalg.eigh
+
+    def counted(*arguments, **options):
+        calls.append(options["subset_by_index"])
+        return eigh(*arguments, **options)
+
+    monkeypatch.setattr(scipy.linalg, "eigh", counted)
+    leading_svd(with_values(line(1, 0.1, rows), rows, rows).double(), k, loss)
+    assert calls == [(rows - k, rows - 1)] * asked
 
 
 def test_of_a_batch_every_matrix_has_its_leading_part():
