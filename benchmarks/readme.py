@@ -191,8 +191,8 @@ def gpu_section(record: Record) -> str:
         one = surveyed[0]
         lines += [
             "",
-            f"A survey of {one['photos']} photos on it, k = {one['k']}, tol {one['tol']:g}; seconds "
-            "of one photo, median and range:",
+            f"A survey of {one['photos']} photos on it, k = {one['k']}, tol {one['tol']:g}; "
+            "seconds of one photo, median and range:",
             "",
             *_table(
                 ["depth", "seconds a photo", "products", "photos with all triplets converged"],

@@ -39,7 +39,8 @@ def test_readme_names_files_that_exist():
 
 
 @pytest.mark.parametrize(
-    ("file", "parts"), [("README.md", ["peers", "floors", "safety", "gpu"]), ("benchmarks/README.md", [])]
+    ("file", "parts"),
+    [("README.md", ["peers", "floors", "safety", "gpu"]), ("benchmarks/README.md", [])],
 )
 def test_figures_of_performance_are_those_that_were_measured(file, parts):
     results = sorted(str(path) for path in (ROOT / "benchmarks" / "results").glob("*.json"))
