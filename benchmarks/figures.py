@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
 from benchmarks.machine import slug
@@ -144,8 +145,12 @@ def gpu_figure(record: Record) -> Figure:
             panel.plot([row["floor"]] * 2, [place - 0.4, place + 0.4], color="black")
     names = [f"{row['problem']}  {row['solver']}" for row in rows]
     panel.set_yticks(range(len(rows)), names, fontsize=7)
-    panel.invert_yaxis()
+    panel.set_ylim(len(rows) - 0.4, -0.6)
+    panel.set_xscale("log")
     panel.set_xlabel("seconds (black: k batched JVPs and VJPs)")
+    seen = dict.fromkeys(row.get("outcome", "skipped") for row in rows)
+    handles = [Patch(color=COLOURS[one], label=SHOWN.get(one, one)) for one in seen]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7)
     return _titled(figure, record)
 
 
