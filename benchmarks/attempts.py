@@ -19,8 +19,8 @@ from jvpsvd import LinearOperator
 
 # A warning that says one of these is a solver's word that its answer is not what was asked for.
 _COMPLAINT = re.compile(
-    r"converg|toleranc|accura|residual|iterations|nan\b|infinit|invalid value|overflow|"
-    r"divide by zero|singular|ill-?conditioned",
+    r"converg|toleranc|accura|residual|nan\b|infinit|invalid value|overflow|"
+    r"divide by zero|singular matrix|is singular|ill-?conditioned",
     re.I,
 )
 _QUOTED = 200

@@ -1,4 +1,4 @@
-"""How far our wall time stands above what no solver can go below: the part "floors".
+"""How far our wall time stands above that of 2k products: the part "floors".
 
 The floor is the time of k batched JVPs and k batched VJPs at the best chunk, all of them taken:
 what k triplets would cost if their vectors were known. Beside it stand the peaks of the machine

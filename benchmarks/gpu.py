@@ -2,9 +2,10 @@
 
     python -m benchmarks.gpu [--minutes 10] [-k 500] [--json FILE]
 
-Checks come first, against float64 on the CPU; if one fails, nothing is timed. Times follow in the
-order of what matters most, each only if the time left allows it; sides take turns. Without a card
-it says so in one line, and that is all.
+Checks come first, against float64 on the CPU and known values; if one fails, nothing is timed.
+Times follow in the order of what matters most, each only if the time left allows it; sides take
+turns, each after a small solve that is not timed. All products are in the precision of their dtype:
+torch's own would use TF32 in convolutions. Without a card it says so in one line, and that is all.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from benchmarks.machine import commit, described_machine
 from benchmarks.peaks import copy_gbs, gemm_gflops, least_seconds
 from benchmarks.peers import PEERS, Target
 from benchmarks.record import Record, without_nan, write_records
-from benchmarks.references import Reference
+from benchmarks.references import Kind, Reference
 from benchmarks.spectra import SPECTRA, spectral, spectral_shape
 from benchmarks.statistics_of_rounds import Spread
 from benchmarks.subjects import FunctionSubject, OperatorSubject, Subject
@@ -39,7 +40,9 @@ from jvpsvd.survey import Spec, run
 _CHECK_K, _TOL, _WIDE_TOL = 10, 1e-4, 1e-9
 _CHUNKS = (16, 32, 64, 128, 256, 512)
 _VECTORS = 512
-_ROUNDS = 2
+_ROUNDS, _RUNGS = 2, 2
+_COPIES = 3
+"""Of a matrix that is materialised in chunks: these, all of it, and a factor."""
 _PATIENCE, _LEAST_SECONDS, _MOST_SECONDS = 12.0, 10.0, 90.0
 _WHOLE_SIDE = 4096
 """Shorter sides up to which every value is asked for: a decomposition cannot be stopped in time."""
@@ -165,6 +168,10 @@ def _of_problem(
     left = deadline - time.perf_counter()
     truth = _truth(setting, subject, count, min(_MOST_SECONDS, left / 3))
     found: dict[str, list[dict[str, Any]]] = {}
+    small = OperatorSubject(lambda: spectral("1/i", 1000, device="cuda"))
+    for solver in setting.solvers:
+        if _goes_on(solver, subject, found):
+            _solved(solver, small, 5, _TOL, _LEAST_SECONDS, None)  # libraries load at first use
     for _ in range(_ROUNDS):
         for solver in setting.solvers:
             left = deadline - time.perf_counter()
@@ -200,10 +207,25 @@ def _attempted(
     solver: str, subject: Subject, k: int, budget: float, truth: Reference | None
 ) -> tuple[dict[str, Any], Reference | None]:
     """Return the row of one solve, and what it would be as a reference."""
+    row, own = _solved(solver, subject, k, _TOL, budget, truth)
+    for rung in range(1, _RUNGS + 1 if PEERS[solver].ladder else 1):
+        if row["outcome"] != "silent":
+            break
+        tighter, own = _solved(solver, subject, k, _TOL / 10**rung, budget, truth)
+        if tighter["outcome"] in ("right", "unsure"):
+            return tighter, own
+    return row, own
+
+
+def _solved(
+    solver: str, subject: Subject, k: int, tol: float, budget: float, truth: Reference | None
+) -> tuple[dict[str, Any], Reference | None]:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    tried = attempt(PEERS[solver], Target(subject), k, _TOL, budget)
+    with full_precision():
+        tried = attempt(PEERS[solver], Target(subject), k, tol, budget)
     row: dict[str, Any] = {
+        "own_tol": tol,
         "seconds": tried.seconds,
         "product_seconds": tried.product_seconds,
         "setup_seconds": tried.setup_seconds,
@@ -211,7 +233,7 @@ def _attempted(
         "peak_bytes": torch.cuda.max_memory_allocated(),
         "note": tried.note[:120],
     }
-    own = _reference_of(tried)
+    own = _reference_of(tried, "self") if solver == _OURS else None
     judge = truth or own
     if judge is None:
         return {**row, "outcome": "unable" if tried.unable else "honest"}, None
@@ -227,6 +249,10 @@ def _attempted(
 def _goes_on(solver: str, subject: Subject, found: dict[str, list[dict[str, Any]]]) -> bool:
     if solver == _DENSE and min(subject.shape[-2:]) > _WHOLE_SIDE:
         return False
+    m, n = subject.shape[-2:]
+    free = torch.cuda.mem_get_info()[0]
+    if PEERS[solver].materialises and _COPIES * subject.dtype.itemsize * m * n > free:
+        return False
     before = found.get(solver)
     if before is None:
         return why_absent(PEERS[solver]) is None
@@ -239,16 +265,17 @@ def _truth(setting: Setting, subject: Subject, k: int, budget: float) -> Referen
         return Reference(setting.values(k), "exact")
     began = time.perf_counter()
     tried = attempt(PEERS[_OURS], Target(subject.double()), k, _WIDE_TOL, budget)
-    told = "certified" if (found := _reference_of(tried)) else f"none, {tried.note}"
+    found = _reference_of(tried, "certified")
+    told = "certified" if found else f"none, {tried.note}"
     print(f"{setting.name}: float64 reference {told}, {time.perf_counter() - began:.1f} s")
     return found
 
 
-def _reference_of(tried: Attempt) -> Reference | None:
+def _reference_of(tried: Attempt, kind: Kind) -> Reference | None:
     if not tried.answers or not all(answer.said_converged for answer in tried.answers):
         return None
     values = torch.stack([answer.s.double().cpu() for answer in tried.answers])
-    return Reference(values[0] if len(values) == 1 else values, "certified")
+    return Reference(values[0] if len(values) == 1 else values, kind)
 
 
 def _settings() -> Iterator[Setting]:

@@ -70,6 +70,7 @@ def _rank(rank: int, count: int, name: str, k: int, folder: str) -> None:
     import torch.distributed as dist
 
     torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    keep_freed_memory()
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count
     )
@@ -77,6 +78,7 @@ def _rank(rank: int, count: int, name: str, k: int, folder: str) -> None:
     if not isinstance(subject, FunctionSubject):
         raise TypeError(f"{name} is no Jacobian, and has no ranks")
     J = JacobianOperator(subject.function, subject.point, group=dist.group.WORLD)
+    dist.barrier()  # others may still be recording
     began = time.perf_counter()
     row = solve(J, k)
     row["seconds"] = time.perf_counter() - began

@@ -6,8 +6,8 @@ tol, but never against less than rounding in the dtype of the products allows (`
 
     right    values within ALLOWED · tol of the true ones, residuals too, and no complaint
     unsure   the same, but the solver said that it had not converged
-    honest   wrong, and the solver said so: raised, warned, flagged, returned NaN, or gave up at the
-             budget
+    honest   wrong, and the solver said so: raised, warned, flagged, returned NaN or fewer values
+             than were asked for, or gave up at the budget
     silent   wrong, and nothing would have told its user
     unable   the solver refuses this kind of task (only Jacobians, only square, no such dtype)
     absent   its package is not installed here, or needs a GPU and there is none
@@ -44,7 +44,7 @@ class Judgement:
     excess: float | None = None
     """The most that a value exceeds the true one of its place, over the true s₁."""
     residual: float | None = None
-    """Worst max(|A v − s u|, |A' u − s v|) / |v|, over the true s₁."""
+    """Worst max(|A v − s u|, |A' u − s v|), over the true s₁."""
     orthonormality: float | None = None
     """max(|U'U − I|, |V'V − I|), largest entry: one triplet given twice shows here."""
 
@@ -74,7 +74,7 @@ def judged(answer: Answer, truth: Tensor, A: LinearOperator, tol: float) -> Judg
     if not bool(torch.isfinite(given).all()):
         return Judgement("honest")  # NaN is no answer that anyone would take for one
     if len(given) < len(truth):
-        return Judgement("silent" if answer.said_converged else "honest")
+        return Judgement("honest")  # nor are fewer values than were asked for
     order = given.argsort(descending=True)
     off = (given[order][:count] - truth[:count]) / top
     value_error, excess = float(off.abs().max()), float(off.max())

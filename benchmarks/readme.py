@@ -61,13 +61,22 @@ def peers_section(record: Record) -> str:
             "",
             *_table(
                 ["", *(f"`{name}`" for name in problems)],
-                [[s, *(_time(cells.get((s, p))) for p in problems)] for s in solvers],
+                [[s, *(_time(cells.get((s, p))) for p in problems)] for s in solvers]
+                + [
+                    [f"*making the operator, {whose}*", *(_set_up(cells, s, p) for p in problems)]
+                    for whose, s in (("ours", "jvpsvd"), ("by hand", "scipy-arpack"))
+                ],
             ),
         ]
     if absent:
         told = "; ".join(f"{name} ({why})" for name, why in absent.items())
         lines += ["", f"Not run: {told}."]
     return "\n".join(lines)
+
+
+def _set_up(cells: dict[tuple[str, str], dict[str, Any]], solver: str, problem: str) -> str:
+    spent = cells.get((solver, problem), {}).get("setup_seconds")
+    return f"*{spent['median']:.2g}*" if spent else ""
 
 
 def floors_section(record: Record) -> str:
@@ -165,7 +174,7 @@ def gpu_section(record: Record) -> str:
         [
             f"`{row['problem']}`",
             row["solver"],
-            _MARKS[row.get("outcome", "skipped")],
+            "TF32" if row.get("tf32") else _MARKS[row.get("outcome", "skipped")],
             _seconds(row["seconds"]["median"], row["note"]),
             f"{row['product_seconds']:.2g} s",
             f"{row['floor']:.2g} s" if row.get("floor") else "–",
@@ -176,16 +185,20 @@ def gpu_section(record: Record) -> str:
         if row["kind"] == "time"
     ]
     head = ["", "solver", "", "wall", "products", "floor", "worst value error / s1", "peak"]
-    told = f"{right} of {len(checks)} checks against float64 on the CPU were right."
+    told = (
+        f"{right} of {len(checks)} checks against float64 on the CPU and known values were right."
+    )
     for row in peaks:
         told += (
             f" Peaks of the card: {row['gemm_gflops'] / 1e3:.0f} TFLOP/s in float32, "
             f"{row['copy_gbs'] / 1e3:.1f} TB/s copied."
         )
-    told += (
-        " Products of `scipy-…` and `torch-…` are torch's own, with TF32 in convolutions as torch "
-        "sets it; ours and CuPy's, which takes our operator, are in float32."
-    )
+    if any(row.get("tf32") for row in record.rows):
+        told += (
+            " TF32: these took torch's own products, which use TF32 in convolutions unless told "
+            "not to, in the chunks that suit a CPU: their answers belong to another matrix than "
+            "the float32 one, and their times are no claim."
+        )
     lines = [_origin(record, "gpu"), "", told, "", *_table(head, body)]
     if surveyed:
         one = surveyed[0]

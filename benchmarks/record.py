@@ -31,8 +31,8 @@ A file holds one record, or a list of them (`python -m benchmarks --json FILE`).
   safety   one of each case and solver: case, solver, outcome, value_error, residual,
            said_converged, note, version
   gpu      rows by kind: "check" (name, right, error), "peaks", "time" (problem, solver, outcome,
-           seconds, product_seconds, peak_bytes on the card, …), "survey" (a depth of one run:
-           seconds a photo), "failure" (problem, note)
+           seconds, product_seconds, peak_bytes of torch's allocator, …; tf32 where products were
+           in TF32), "survey" (a depth of one run: seconds a photo), "failure" (problem, note)
   others   what the script of that name writes
 
 Each row has the commit and the time (created) of its own run: a run that is narrowed to some

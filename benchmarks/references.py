@@ -26,6 +26,10 @@ _DENSE_ENTRIES = 1 << 24
 _TOL = 1e-9
 
 
+Kind = Literal["exact", "dense", "certified", "self"]
+""""self": what our own float32 solve found, where nothing better could be had in time."""
+
+
 class UncertifiedError(Exception):
     """No reference that could be trusted was found."""
 
@@ -36,7 +40,7 @@ class Reference:
 
     values: Tensor
     """(k,) or (B, k), descending, float64."""
-    kind: Literal["exact", "dense", "certified"]
+    kind: Kind
 
 
 def reference(problem: Problem, subject: Subject, k: int) -> Reference:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,8 +16,8 @@ from torch import Tensor
 from benchmarks.metering import Meter
 from jvpsvd import JacobianOperator, LinearOperator, as_scipy
 
-_CHUNK = 16
-"""Vectors that torch.func's transforms take at once: near the best for our networks here."""
+_CHUNKS = {"cpu": (4, 8, 16), "cuda": (16, 64, 256)}
+"""Vectors that torch.func's transforms may take at once; the fastest is found in set-up."""
 
 
 class Subject(Protocol):
@@ -35,10 +37,10 @@ class Subject(Protocol):
     def by_hand(self) -> sla.LinearOperator:
         """Return what a careful user of SciPy would write."""
 
-    def warm_up(self) -> None:
-        """Let torch import and build what its transforms need at their first use."""
+    def warm_up(self) -> int:
+        """Let torch build what its transforms need; return the vectors to take at once."""
 
-    def dense(self, meter: Meter | None = None) -> Tensor:
+    def dense(self, meter: Meter | None = None, chunk: int = 16) -> Tensor:
         """Return all entries; products that it takes are counted."""
 
     def of(self, index: int) -> Subject:
@@ -76,22 +78,18 @@ class FunctionSubject:
 
     def by_hand(self) -> sla.LinearOperator:
         """Return JVPs and VJPs of torch.func; blocks go through vmap."""
-        self.warm_up()
         return hand_written(self.function, self.point)
 
-    def warm_up(self) -> None:
-        """Take one product each way, on the network itself."""
-        zeros = torch.zeros_like(self.point)
-        torch.func.vmap(lambda v: torch.func.jvp(self.function, (self.point,), (v,))[1])(
-            zeros[None]
-        )
-        value, pull = torch.func.vjp(self.function, self.point)
-        torch.func.vmap(pull)(torch.zeros_like(value)[None])
+    def warm_up(self) -> int:
+        """Take reverse products of the network itself, in chunks of every size."""
+        point = self.point[0] if self.batch else self.point
+        value, pull = torch.func.vjp(self.function, point)
+        return fastest_chunk(torch.func.vmap(pull), value)
 
-    def dense(self, meter: Meter | None = None) -> Tensor:
+    def dense(self, meter: Meter | None = None, chunk: int = 16) -> Tensor:
         """Return `torch.func.jacrev`, in chunks."""
         m, n = self.shape
-        rows = torch.func.jacrev(self.function, chunk_size=_CHUNK)
+        rows = torch.func.jacrev(self.function, chunk_size=chunk)
 
         def work() -> Tensor:
             return rows(self.point).detach().reshape(m, n)
@@ -136,10 +134,11 @@ class OperatorSubject:
         """Return it as SciPy's: there is nothing to write by hand."""
         return as_scipy(self.make())
 
-    def warm_up(self) -> None:
+    def warm_up(self) -> int:
         """Do nothing: products of an operator need nothing."""
+        return 1
 
-    def dense(self, meter: Meter | None = None) -> Tensor:
+    def dense(self, meter: Meter | None = None, chunk: int = 16) -> Tensor:
         """Return its products with unit vectors of the shorter side."""
         A = self.make()
         m, n = A.shape
@@ -164,15 +163,19 @@ class OperatorSubject:
 def hand_written(fn: Callable[[Tensor], Tensor], x: Tensor) -> sla.LinearOperator:
     """Return the Jacobian as a good SciPy operator written with torch.func.
 
-    The primal of the VJP is evaluated once; blocks are vmapped in chunks.
+    The function is evaluated once, for all products of either kind; blocks are vmapped in the
+    chunks that are fastest here.
     """
     value, pull = torch.func.vjp(fn, x)
+    push = _linearized(fn, x)
 
-    def push(v: Tensor) -> Tensor:
-        return torch.func.jvp(fn, (x,), (v,))[1]
+    def pull_one(u: Tensor) -> Tensor:
+        return pull(u)[0]  # type: ignore[no-any-return]
 
-    pushes = torch.func.vmap(push, chunk_size=_CHUNK)
-    pulls = torch.func.vmap(lambda u: pull(u)[0], chunk_size=_CHUNK)
+    pushes, pulls = (
+        torch.func.vmap(product, chunk_size=fastest_chunk(torch.func.vmap(product), like))
+        for product, like in ((push, x), (pull_one, value))
+    )
 
     def one(product: Callable[[Tensor], Tensor], shape: torch.Size) -> Callable[[Any], Any]:
         return lambda v: product(_tensor(v, x).reshape(shape)).detach().reshape(-1).cpu().numpy()
@@ -192,6 +195,40 @@ def hand_written(fn: Callable[[Tensor], Tensor], x: Tensor) -> sla.LinearOperato
         matmat=many(pushes, x.shape),
         rmatmat=many(pulls, value.shape),
     )
+
+
+def fastest_chunk(multiply: Callable[[Tensor], Any], like: Tensor) -> int:
+    """Return the size of a block at which a product takes least time per vector.
+
+    Args:
+        multiply: Maps blocks of vectors.
+        like: A vector.
+    """
+
+    def seconds(count: int) -> float:
+        block = torch.zeros(count, *like.shape, dtype=like.dtype, device=like.device)
+        spent = []
+        for _ in range(2):  # the first builds what later ones use
+            began = time.perf_counter()
+            multiply(block)
+            if like.is_cuda:
+                torch.cuda.synchronize()
+            spent.append(time.perf_counter() - began)
+        return spent[-1] / count
+
+    return min(_CHUNKS[like.device.type], key=seconds)
+
+
+def _linearized(fn: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return v ↦ J v by `torch.func.linearize`, or by `jvp` where a function cannot be recorded."""
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            push: Callable[[Tensor], Tensor] = torch.func.linearize(fn, x)[1]
+            torch.func.vmap(push)(torch.zeros_like(x)[None])
+    except Exception:
+        return lambda v: torch.func.jvp(fn, (x,), (v,))[1]
+    return push
 
 
 def _tensor(array: np.ndarray[Any, Any], like: Tensor) -> Tensor:

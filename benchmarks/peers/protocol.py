@@ -63,8 +63,8 @@ class Target:
 
     def dense(self) -> Tensor:
         """Return all entries; this is no set-up, and its products count."""
-        self.set_up(self.subject.warm_up)
-        return self.subject.dense(self.meter)
+        chunk = self.set_up(self.subject.warm_up)
+        return self.subject.dense(self.meter, chunk)
 
     def function(self) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         """Return the function and the point whose Jacobian this is.

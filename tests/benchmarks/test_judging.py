@@ -41,7 +41,6 @@ def test_right_answers_are_right_in_any_order():
         TRUE._replace(s=S[:K] + 1e-3),  # values off
         Answer(S[1 : K + 1], U[:, 1 : K + 1], V[1 : K + 1].T, True),  # one was skipped
         TRUE._replace(V=V[1 : K + 1].T),  # vectors of others
-        Answer(S[:3], U[:, :3], V[:3].T, True),  # too few
         TRUE._replace(U=torch.full_like(TRUE.U, torch.nan)),
     ],
 )
@@ -58,6 +57,10 @@ def test_a_triplet_given_twice_is_wrong_though_its_residual_is_0():
     found = judged(Answer(s[twice], u[:, twice], vh[twice].T, True), values[:2], double, TOL)
     assert found.residual < 1e-12
     assert found.outcome == "silent"
+
+
+def test_fewer_values_than_were_asked_for_are_seen_by_anyone():
+    assert judge(Answer(S[:3], U[:, :3], V[:3].T, True)).outcome == "honest"
 
 
 def test_nan_is_no_answer_that_anyone_takes():

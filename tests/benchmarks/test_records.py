@@ -48,7 +48,27 @@ ROWS = {
     ],
     "gpu": [
         {"kind": "check", "name": "c", "right": True, "error": 0.0},
-        {"kind": "time", "problem": "p", "solver": "jvpsvd", "outcome": "right", "seconds": SPREAD},
+        {"kind": "peaks", "gemm_gflops": 1e4, "copy_gbs": 1e3},
+        {
+            "kind": "time",
+            "problem": "p",
+            "solver": "jvpsvd",
+            "outcome": "right",
+            "seconds": SPREAD,
+            "product_seconds": 0.5,
+            "peak_bytes": 10,
+            "note": "",
+        },
+        {
+            "kind": "survey",
+            "problem": "survey/4",
+            "k": 5,
+            "tol": 1e-4,
+            "seconds": SPREAD,
+            "products": 30,
+            "photos": 2,
+            "converged_photos": 2,
+        },
     ],
     "allocator": [{"report": {}, "printed": ["JVP  before 2 ms", "JVP  after  1 ms"]}],
 }
