@@ -35,8 +35,11 @@ STACK = ("#2f5d8a", "#5b9bd5", "#9dc3e6", "#2a7f62", "#e0a030", "#bbbbbb")
 
 
 def peers_figure(record: Record) -> Figure:
-    """Return times of one problem per panel, a bar for each solver, coloured by its outcome."""
-    problems = list(dict.fromkeys(row["problem"] for row in record.rows))
+    """Return times of one problem and k per panel, a bar for each solver, coloured by its outcome.
+
+    Bars of solvers that were given up are hatched: they would be longer.
+    """
+    problems = list(dict.fromkeys((row["problem"], row["k"]) for row in record.rows))
     columns = min(3, len(problems))
     lines = -(-len(problems) // columns)
     solvers = list(dict.fromkeys(r["solver"] for r in record.rows if r["outcome"] != "absent"))
@@ -45,7 +48,7 @@ def peers_figure(record: Record) -> Figure:
     for panel in panels.flat[len(problems) :]:
         panel.set_visible(False)
     for panel, problem in zip(panels.flat, problems, strict=False):
-        rows = {row["solver"]: row for row in record.rows if row["problem"] == problem}
+        rows = {r["solver"]: r for r in record.rows if (r["problem"], r["k"]) == problem}
         for place, solver in enumerate(solvers):
             row = rows.get(solver)
             if row is None or "seconds" not in row:
@@ -55,16 +58,23 @@ def peers_figure(record: Record) -> Figure:
             seconds = row["seconds"]
             reach = [[seconds["median"] - seconds["least"]], [seconds["most"] - seconds["median"]]]
             panel.barh(
-                place, seconds["median"], xerr=reach, color=COLOURS[row["outcome"]], height=0.7
+                place,
+                seconds["median"],
+                xerr=reach,
+                color=COLOURS[row["outcome"]],
+                height=0.7,
+                hatch="///" if (row["note"] or "").startswith("gave up") else None,
+                edgecolor="white",
             )
         panel.set_yticks(range(len(solvers)), solvers, fontsize=7)
         panel.invert_yaxis() if panel is panels.flat[0] else None
         panel.set_xscale("log")
         panel.xaxis.set_minor_formatter(NullFormatter())
-        panel.set_title(problem, fontsize=8)
+        panel.set_title(f"{problem[0]}, k = {problem[1]}", fontsize=8)
         panel.set_xlabel("seconds", fontsize=7)
         panel.tick_params(axis="x", labelsize=7)
-    return _titled(figure, record, "green: right, yellow: says it is not, red: wrong in silence")
+    told = "green: right, yellow: says it is not (hatched: given up), red: wrong in silence"
+    return _titled(figure, record, told)
 
 
 def floors_figure(record: Record) -> Figure:

@@ -113,7 +113,7 @@ def floors_section(record: Record) -> str:
 
 
 def growth_section(record: Record) -> str:
-    """Return a table of exponents."""
+    """Return a table of exponents, each with the factor by which its law is off at worst."""
     body = []
     for fitted in (row for row in record.rows if "fit" in row):
         rows = [r for r in record.rows if r["axis"] == fitted["axis"] and "seconds" in r]
@@ -124,10 +124,12 @@ def growth_section(record: Record) -> str:
             [
                 fitted["axis"],
                 fitted["about"],
-                f"{rows[0]['x']} … {rows[-1]['x']}",
+                f"{rows[0]['x']} … {rows[-1]['x']} ({len(rows)} places)",
                 f"{rows[0]['seconds']['median']:.3g} … {rows[-1]['seconds']['median']:.3g} s",
                 *(
-                    f"{fits[name]['exponent']:.2f}" if name in fits else "–"
+                    f"{fits[name]['exponent']:.2f} (x {fits[name]['scatter']:.2f})"
+                    if name in fits
+                    else "–"
                     for name in ("seconds", "peak_bytes")
                 ),
             ]
