@@ -13,7 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from benchmarks.machine import slug
 from benchmarks.record import Record, RecordError, read_records
@@ -69,6 +69,8 @@ def peers_figure(record: Record) -> Figure:
         panel.set_yticks(range(len(solvers)), solvers, fontsize=7)
         panel.invert_yaxis() if panel is panels.flat[0] else None
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_title(f"{problem[0]}, k = {problem[1]}", fontsize=8)
         panel.set_xlabel("seconds", fontsize=7)
