@@ -33,7 +33,12 @@ def _cores() -> tuple[int, ...]:
 
 FULL = (
     Axis("k", (10, 30, 100, 300, 1000), {"problem": "lite0/_blocks.9"}, "triplets of one Jacobian"),
-    Axis("n", (10**3, 10**4, 10**5, 10**6, 10**7), {"spectrum": "1/i", "k": 20}, "columns, 1/i, k = 20"),
+    Axis(
+        "n",
+        (10**3, 10**4, 10**5, 10**6, 10**7),
+        {"spectrum": "1/i", "k": 20},
+        "columns, 1/i, k = 20",
+    ),
     Axis("images", (1, 4, 16, 64, 256, 1000), {"k": 100}, "digits in one batch, k = 100"),
     Axis("workers", _cores(), {"k": 20, "photos": 20}, "Ray workers of one thread, 20 photos"),
     Axis("ranks", _cores(), {"problem": "lite0/_blocks.15", "k": 100}, "ranks of one solve, gloo"),
