@@ -28,7 +28,9 @@ def test_the_triplets_hold_the_share_of_energy(name, energy):
 def test_no_value_above_the_tail_is_left_out(name, tail):
     truth = spectrum(name, N)
     result = svds(Diagonal(truth), N, tail=tail, **silent)
-    assert result.s.shape[0] == int((truth >= tail * truth[0] * (1 - 1e-9)).sum())
+    # 1/100 is at the tail itself: there rounding decides.
+    above, below = (int((truth >= tail * truth[0] * (1 + by)).sum()) for by in (1e-9, -1e-9))
+    assert above <= result.s.shape[0] <= below
     assert_truthful(result, truth, (N, N))
 
 
