@@ -42,7 +42,9 @@ _weights = click.option(
     help="State dict (.safetensors or torch), or .caffemodel; no pickles are run.",
 )
 _memory = click.option(
-    "--memory", metavar="SIZE", help="Budget of one solve, as 8GiB. [default: half the machine's]"
+    "--memory",
+    metavar="SIZE",
+    help="Budget of one solve, as 8GiB. [default: half the GPU's, or the machine's]",
 )
 
 

@@ -7,14 +7,11 @@ about √eps · s₁ come back as 0, as squares of them drown. Without a card it
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from benchmarks.peers.protocol import Answer, Peer, Target
-from jvpsvd import LinearOperator, as_cupy
-
-_POWER_STEPS = 8
+from benchmarks.peers.scipy_svds import largest_value
+from jvpsvd import as_cupy, as_scipy
 
 
 def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
@@ -22,24 +19,11 @@ def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
     from cupyx.scipy.sparse import linalg
 
     A = target.ours()
-    largest = largest_value(A)
+    largest = largest_value(as_scipy(A))
     U, s, Vh = linalg.svds(as_cupy(A), k=k, tol=tol * largest**2)
     order = cupy.argsort(s)[::-1]
     parts = (torch.from_dlpack(part) for part in (s[order], U[:, order], Vh[order].T))
     return Answer(*parts, True, "")
-
-
-def largest_value(A: LinearOperator) -> float:
-    """Return s₁ from below, by a few steps of the power method."""
-    v = torch.ones(A.shape[1], 1, dtype=A.dtype, device=A.device)
-    length = 0.0
-    for _ in range(_POWER_STEPS):
-        w = A.matmat(v / torch.linalg.vector_norm(v))
-        length = float(torch.linalg.vector_norm(w, dtype=torch.float64))
-        if not 0 < length < math.inf:
-            break
-        v = A.rmatmat(w / length)
-    return length
 
 
 PEERS = (

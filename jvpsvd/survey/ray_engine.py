@@ -89,8 +89,8 @@ def on_ray(
         identity: Depths, k, tol, seed.
         address: Of a running cluster; None: one is started on this machine and ended with the run.
         workers: How many; None: one per GPU, or without GPUs one per CPU.
-        memory: Budget of one solve; None: half of a worker's GPU, or
-            half of this machine's divided by the workers.
+        memory: Budget of one solve; None: half of a worker's GPU; without one, half of this
+            machine's, divided by the workers.
         device: "auto" gives every worker a GPU where there are GPUs, "cpu" none.
 
     Raises:

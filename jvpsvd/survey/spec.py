@@ -66,7 +66,8 @@ class Spec:
     device: str = "auto"
     """Where products are taken: auto, cpu, cuda, cuda:1, …"""
     memory: int | str | None = None
-    """Budget of one solve, as "8GiB"; None: half of the machine's, divided among workers."""
+    """Budget of one solve, as "8GiB"; None: half of the GPU's; without one, half of the machine's,
+    divided among workers."""
     share: tuple[int, int] = (0, 1)
     """(i, n): do part i of n, counted from 0, and leave the rest to others."""
     engine: str = "local"

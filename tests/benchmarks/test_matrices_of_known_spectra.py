@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from benchmarks.spectra import (
     spectral,
     spectral_shape,
 )
+from benchmarks.subjects import hand_written
 
 few = settings(max_examples=25, deadline=None)
 
@@ -82,7 +84,21 @@ def test_every_way_to_the_perceptron_is_one_matrix():
     matrix = subject.dense()
     eye = torch.eye(300)
     by_hand = subject.by_hand()
+    v, u = torch.randn(matrix.shape[1]), torch.randn(120)
+    torch.testing.assert_close(torch.from_numpy(by_hand.matvec(v.numpy())), matrix @ v)
+    torch.testing.assert_close(torch.from_numpy(by_hand.rmatvec(u.numpy())), matrix.T @ u)
     torch.testing.assert_close(subject.operator() @ eye, matrix)
     torch.testing.assert_close(torch.from_numpy(by_hand.matmat(eye.numpy())), matrix)
     torch.testing.assert_close(torch.from_numpy(by_hand.rmatmat(torch.eye(120).numpy())), matrix.T)
     torch.testing.assert_close(subject.double().dense().float(), matrix)
+
+
+def test_a_function_that_looks_at_its_values_is_multiplied_by_hand_too():
+    def looking(x):
+        return torch.sin(x) if bool(x.sum() > 0) else torch.cos(x)
+
+    x = torch.tensor([1.0, -3.0, 0.5])
+    A = hand_written(looking, x)
+    expected = torch.diag(-torch.sin(x)).numpy()
+    np.testing.assert_allclose(A.matmat(np.eye(3, dtype=np.float32)), expected, rtol=1e-6)
+    np.testing.assert_allclose(A.rmatmat(np.eye(3, dtype=np.float32)), expected.T, rtol=1e-6)

@@ -5,7 +5,8 @@ import torch
 from svd_problems import SPECTRA, spectrum, with_values
 from torch import nn
 
-from jvpsvd import JacobianOperator, MatrixOperator, svds
+from jvpsvd import JacobianOperator, LinearOperator, MatrixOperator, svds
+from jvpsvd.errors import ArgumentError
 
 pytestmark = pytest.mark.gpu
 
@@ -98,6 +99,18 @@ def test_a_warm_start_saves_products():
     warm = svds(A, 10, tol=1e-4, method="golub-kahan", start=cold)
     torch.testing.assert_close(warm.s, cold.s, rtol=1e-4, atol=1e-6)
     assert warm.products.total < cold.products.total
+
+
+def test_what_the_card_cannot_hold_is_refused_by_its_own_memory():
+    class Zero(LinearOperator):
+        def _matmat(self, V):
+            return torch.zeros_like(V)
+
+        _rmatmat = _matmat
+
+    A = Zero((10**6, 10**6), torch.float32, "cuda")
+    with pytest.raises(ArgumentError, match="more than half of this GPU's memory"):
+        svds(A, 10**5)
 
 
 def test_memory_stays_under_what_was_allowed():
