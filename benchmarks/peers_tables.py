@@ -1,0 +1,135 @@
+"""The rows of the peers part as tables: all solvers, or a line for each problem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.record import Record
+from benchmarks.statistics_of_rounds import Spread
+from benchmarks.tables import MARKS, origin, table
+
+_OURS = "jvpsvd"
+_BY_HAND = "scipy-arpack"
+_IN_A_TABLE = 6
+_REACHED = ("right", "unsure")
+
+Row = dict[str, Any]
+
+
+def peers_section(record: Record) -> str:
+    """Return tables of times for each k: a line per solver, a column per problem."""
+    lines = [origin(record, "peers")]
+    for k in sorted({row["k"] for row in record.rows}):
+        rows = [row for row in record.rows if row["k"] == k]
+        lines += [
+            "",
+            f"Seconds to k = {k} triplets with the same residual, their median and range over the "
+            "rounds; products as a multiple of 2k in parentheses; > where a solver was given up:",
+        ]
+        problems = list(dict.fromkeys(row["problem"] for row in rows))
+        for start in range(0, len(problems), _IN_A_TABLE):
+            names = problems[start : start + _IN_A_TABLE]
+            lines += ["", *_table_of([row for row in rows if row["problem"] in names], names)]
+    if absent := _absent(record):
+        lines += ["", absent]
+    return "\n".join(lines)
+
+
+def _table_of(rows: Sequence[Row], problems: Sequence[str]) -> list[str]:
+    solvers = list(dict.fromkeys(row["solver"] for row in rows if row["outcome"] != "absent"))
+    solvers.sort(key=lambda solver: not solver.startswith(_OURS))
+    cells = {(row["solver"], row["problem"]): row for row in rows}
+    made = (("ours", _OURS), ("by hand", _BY_HAND))
+    return table(
+        ["", *(f"`{name}`" for name in problems)],
+        [[s, *(_time(cells.get((s, p))) for p in problems)] for s in solvers]
+        + [
+            [f"*making the operator, {whose}*", *(_set_up(cells.get((s, p))) for p in problems)]
+            for whose, s in made
+        ],
+    )
+
+
+def peers_summary(record: Record) -> str:
+    """Return one table: for each problem ours, the next that was right, SciPy, and the silent."""
+    asked = dict.fromkeys((row["k"], row["problem"]) for row in record.rows)
+    body = []
+    for k, problem in sorted(asked, key=lambda one: -one[0]):
+        rows = [row for row in record.rows if (row["k"], row["problem"]) == (k, problem)]
+        ours = next((row for row in rows if row["solver"] == _OURS), None)
+        if ours is None or "seconds" not in ours:
+            continue
+        wrong = [row["solver"] for row in rows if row["outcome"] == "silent"]
+        body.append(
+            [
+                f"`{problem}`",
+                " x ".join(map(str, ours["shape"])),
+                str(k),
+                _time(ours),
+                _next(rows, ours["seconds"]["median"]),
+                _scipy(rows, ours["seconds"]["median"]),
+                ", ".join(wrong) or "none",
+            ]
+        )
+    head = ["", "m x n", "k", "jvpsvd", "next that was right", "SciPy's default", "silently wrong"]
+    told = (
+        "Seconds to k triplets with the same residual, their median and range over the rounds; "
+        "products as a multiple of 2k in parentheses. Beside it the fastest of the others that was "
+        "right, then SciPy's default, ARPACK, on a linearized operator written by hand, and times "
+        "our median; > where all were given up. All solvers: benchmarks/README.md."
+    )
+    lines = [origin(record, "peers"), "", told, "", *table(head, body)]
+    if absent := _absent(record):
+        lines += ["", absent]
+    return "\n".join(lines)
+
+
+def _next(rows: Sequence[Row], ours: float) -> str:
+    others = [row for row in rows if not row["solver"].startswith(_OURS)]
+    right = [row for row in others if row["outcome"] in _REACHED]
+    if right:
+        best = min(right, key=lambda row: row["seconds"]["median"])
+        seconds = best["seconds"]["median"]
+        return f"{best['solver']}, {seconds:.3g}: {seconds / ours:.2g} x"
+    return _beyond(others, ours)
+
+
+def _scipy(rows: Sequence[Row], ours: float) -> str:
+    by_hand = [row for row in rows if row["solver"] == _BY_HAND]
+    right = [row["seconds"]["median"] for row in by_hand if row["outcome"] in _REACHED]
+    return f"{right[0] / ours:.2g} x" if right else _beyond(by_hand, ours)
+
+
+def _beyond(rows: Sequence[Row], ours: float) -> str:
+    """Return what is known where nobody was right: the least time after which one was given up."""
+    given_up = [row["budget"] for row in rows if _was_given_up(row)]
+    return f"> {min(given_up) / ours:.2g} x" if given_up else "none"
+
+
+def _absent(record: Record) -> str:
+    absent = {row["solver"]: row["note"] for row in record.rows if row["outcome"] == "absent"}
+    told = "; ".join(f"{name} ({why})" for name, why in absent.items())
+    return f"Not run: {told}." if told else ""
+
+
+def _was_given_up(row: Row) -> bool:
+    return row["outcome"] == "honest" and (row["note"] or "").startswith("gave up")
+
+
+def _set_up(row: Row | None) -> str:
+    spent = (row or {}).get("setup_seconds")
+    return f"*{spent['median']:.2g}*" if spent else ""
+
+
+def _time(row: Row | None) -> str:
+    if row is None:
+        return ""
+    if _was_given_up(row):
+        return f"> {row['budget']:.3g}"
+    if "seconds" not in row or row["outcome"] not in (*_REACHED, "silent"):
+        return MARKS[row["outcome"]]
+    count = row["shape"][0] if len(row["shape"]) == 3 else 1
+    spent = (row["forward"] + row["reverse"]) / (2 * row["k"] * count)
+    mark = "" if row["outcome"] == "right" else f", {MARKS[row['outcome']]}"
+    return f"{Spread.from_json(row['seconds'])} ({spent:.2f}{mark})"
