@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse.linalg as sla
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.metering import Meter
 from jvpsvd import JacobianOperator, LinearOperator, as_scipy
@@ -166,6 +167,7 @@ def hand_written(fn: Callable[[Tensor], Tensor], x: Tensor) -> sla.LinearOperato
     The function is evaluated once, for all products of either kind; blocks are vmapped in the
     chunks that are fastest here.
     """
+    fn = in_plain_attention(fn)
     value, pull = torch.func.vjp(fn, x)
     push = _linearized(fn, x)
 
@@ -217,6 +219,21 @@ def fastest_chunk(multiply: Callable[[Tensor], Any], like: Tensor) -> int:
         return spent[-1] / count
 
     return min(_CHUNKS[like.device.type], key=seconds)
+
+
+def in_plain_attention(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return fn with attention by kernels that have derivatives in both directions."""
+
+    def plain(x: Tensor) -> Tensor:
+        fused = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                return fn(x)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
+
+    return plain
 
 
 def _linearized(fn: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:

@@ -11,7 +11,7 @@ import scipy.sparse.linalg as sla
 from torch import Tensor
 
 from benchmarks.metering import Meter, MeteredOperator, metered_scipy
-from benchmarks.subjects import FunctionSubject, Subject
+from benchmarks.subjects import FunctionSubject, Subject, in_plain_attention
 from jvpsvd import LinearOperator, as_scipy
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class Target:
         """
         if not isinstance(self.subject, FunctionSubject):
             raise UnableError("takes the Jacobian of a network, and this is an operator")
-        return self.subject.function, self.subject.point
+        return in_plain_attention(self.subject.function), self.subject.point
 
     def set_up(self, make: Callable[[], T]) -> T:
         """Return what `make` makes, on the clock of set-up."""

@@ -23,7 +23,6 @@ from itertools import pairwise
 
 import numpy as np
 import scipy.special
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -330,7 +329,9 @@ def _edges(bins: int | Sequence[int] | None, most: int) -> list[tuple[int, int]]
 
 
 def _rank_correlation(values: Tensor) -> float:
-    ranks = scipy.stats.rankdata(values.numpy())
+    from scipy.stats import rankdata  # a second to import, and only trends need it
+
+    ranks = rankdata(values.numpy())
     return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])
 
 

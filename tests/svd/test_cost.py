@@ -22,7 +22,7 @@ def near(**options):
 
 
 @pytest.mark.parametrize("width", [1, 4, 16])
-@pytest.mark.parametrize("shape", [(30, 20), (20, 30), (3, 30, 20)])
+@pytest.mark.parametrize("shape", [(600, 512), (512, 600), (3, 600, 512)])
 def test_measuring_takes_a_block_and_one_in_each_direction(width, shape):
     A = MatrixOperator(torch.ones(shape))
     cost = measured_cost(A, width)
@@ -30,6 +30,12 @@ def test_measuring_takes_a_block_and_one_in_each_direction(width, shape):
     assert cost.reverse > 0
     taken = (width + 1) * (shape[0] if len(shape) == 3 else 1)
     assert A.products == (taken, taken)
+
+
+def test_measuring_costs_little_beside_the_products_of_the_shorter_side():
+    A = MatrixOperator(torch.ones(900, 320))
+    measured_cost(A, 128)
+    assert A.products == (11, 11)
 
 
 def test_near_choices_are_undecided_until_measured():

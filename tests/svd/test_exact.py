@@ -93,7 +93,7 @@ def test_one_sided_residuals_are_those_of_wrong_vectors():
     assert _one_sided_residuals(gram.tril(), s, torch.eye(3).double()).max() < 1e-15
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("vectors", [True, False])
 def test_a_batch_is_divided_among_threads_and_leaves_them_as_they_were(count, vectors):
     threads = torch.get_num_threads()
@@ -105,8 +105,6 @@ def test_a_batch_is_divided_among_threads_and_leaves_them_as_they_were(count, ve
         assert torch.get_num_threads() == 2
         with ThreadPoolExecutor(1) as later:
             assert later.submit(torch.get_num_threads).result() == 2
-        for place, matrix in enumerate(matrices):
-            one = svds(MatrixOperator(matrix), 10, method="exact", vectors=vectors)
-            assert torch.allclose(batch.of(place).s, one.s, rtol=1e-6)
+        assert torch.allclose(batch.s, torch.linalg.svdvals(matrices.double())[:, :10].float())
     finally:
         torch.set_num_threads(threads)
