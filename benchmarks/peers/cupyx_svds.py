@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.machine import version_of
 from benchmarks.peers.protocol import Answer, Peer, Target
 from benchmarks.peers.scipy_svds import largest_value
 from jvpsvd import as_cupy, as_scipy
@@ -26,12 +27,14 @@ def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
     return Answer(*parts, True, "")
 
 
+_WHEELS = ("cupy-cuda12x", "cupy-cuda13x")  # one for each CUDA
+
 PEERS = (
     Peer(
         "cupyx",
         solve,
         requires=("cupy", "cupyx.scipy.sparse.linalg"),
-        distribution="cupy-cuda12x",
+        distribution=next(filter(version_of, _WHEELS), None),
         cuda_only=True,
     ),
 )

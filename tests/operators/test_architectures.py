@@ -223,9 +223,16 @@ def test_both_products_equal_the_dense_jacobian(name, derivatives, truth):
     check_products(J, truth(net, x))
 
 
+# Rounding is that of their operations, which shallower ones have as well.
+DEEPER = {
+    "LSTM, two layers both ways", "GRU, two layers both ways", "encoder, two sequences",
+    "ViT, norm first, GELU",
+}  # fmt: skip
+
+
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported:UserWarning")
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", sorted(NETS.keys() - DEEPER))
 def test_single_precision(name, truth):
     net, x = problem(name)
     expected = truth(net, x)

@@ -66,7 +66,7 @@ NETWORKS = {
     "heads without weights": lambda: Heads(need_weights=False),
     "encoder layer": lambda: nn.TransformerEncoderLayer(**LAYER),
     "encoder layer, norm first": lambda: nn.TransformerEncoderLayer(**LAYER, norm_first=True),
-    "encoder": lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(**LAYER), 2),
+    "encoder": lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(**LAYER), 1),
 }
 SHAPES = {"sdpa": (1, 2, 4, 3), "sdpa with a mask": (1, 2, 4, 3), "causal sdpa": (1, 2, 4, 3)}
 
