@@ -25,7 +25,7 @@ def peers_section(record: Record) -> str:
         lines += [
             "",
             f"Seconds to k = {k} triplets with the same residual, their median and range over the "
-            "rounds; products as a multiple of 2k in parentheses; > where a solver was given up:",
+            "rounds · products as a multiple of 2k; > where a solver was given up:",
         ]
         problems = list(dict.fromkeys(row["problem"] for row in rows))
         for start in range(0, len(problems), _IN_A_TABLE):
@@ -74,8 +74,8 @@ def peers_summary(record: Record) -> str:
         )
     head = ["", "m x n", "k", "jvpsvd", "next that was right", "SciPy's default", "silently wrong"]
     told = (
-        "Seconds to k triplets with the same residual, their median and range over the rounds; "
-        "products as a multiple of 2k in parentheses. Beside it the fastest of the others that was "
+        "Seconds to k triplets with the same residual, their median and range over the rounds · "
+        "products as a multiple of 2k. Beside it the fastest of the others that was "
         "right, then SciPy's default, ARPACK, on a linearized operator written by hand, and times "
         "our median; > where all were given up. All solvers: benchmarks/README.md."
     )
@@ -132,4 +132,4 @@ def _time(row: Row | None) -> str:
     count = row["shape"][0] if len(row["shape"]) == 3 else 1
     spent = (row["forward"] + row["reverse"]) / (2 * row["k"] * count)
     mark = "" if row["outcome"] == "right" else f", {MARKS[row['outcome']]}"
-    return f"{Spread.from_json(row['seconds'])} ({spent:.2f}{mark})"
+    return f"{Spread.from_json(row['seconds'])} · {spent:.2f}{mark}"

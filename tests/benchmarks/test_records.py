@@ -135,13 +135,13 @@ def test_a_narrowed_run_replaces_what_it_measured_and_no_more():
 def test_solvers_that_were_given_up_are_not_called_honest():
     text = readme.peers_section(record("peers"))
     assert "| late | > 30 |" in text
-    assert "| jvpsvd | 1.5 (1 to 2) (1.50) |" in text
+    assert "| jvpsvd | 1.5 (1 to 2) · 1.50 |" in text
 
 
 def test_a_line_of_each_problem_names_the_next_that_was_right():
     text = readme.BRIEF["peers"](record("peers"))
     assert text.endswith("Not run: away (no such module).")
-    assert "| `p` | 30 x 20 | 4 | 1.5 (1 to 2) (1.50) | > 20 x | none | other |" in text
+    assert "| `p` | 30 x 20 | 4 | 1.5 (1 to 2) · 1.50 | > 20 x | none | other |" in text
     slow = {**SPREAD, "median": 3.0}
     right = {**SOLVED, "solver": "scipy-arpack", "outcome": "right", "seconds": slow}
     text = readme.BRIEF["peers"](replace(record("peers"), rows=[*ROWS["peers"], right]))
