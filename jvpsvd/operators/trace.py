@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize, jvp, vjp
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -178,7 +180,9 @@ class Trace:
         x = self._example
         # Directions come as rows of a block: contiguous, whatever the layout of x and f(x).
         v, *us = (torch.ones(z.shape, dtype=z.dtype, device=z.device) for z in (x, *outputs))
-        joint: fx.GraphModule = make_fx(functionalize(self._joint))(x, v, *us)
+        # make_fx describes every value, each in a mode made for it if there is none: a third of it.
+        with tracing(TracingContext(FakeTensorMode())):
+            joint: fx.GraphModule = make_fx(functionalize(self._joint))(x, v, *us)
         remove_identities(joint)
         replace_fills(joint)
         merge_equal_nodes(joint)
