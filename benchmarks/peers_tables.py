@@ -61,23 +61,29 @@ def peers_summary(record: Record) -> str:
         if ours is None or "seconds" not in ours:
             continue
         wrong = [row["solver"] for row in rows if row["outcome"] == "silent"]
+        best = _fastest(rows)
         body.append(
             [
                 f"`{problem}`",
                 " x ".join(map(str, ours["shape"])),
                 str(k),
                 _time(ours),
-                _next(rows, ours["seconds"]["median"]),
+                _next(best, rows, ours["seconds"]["median"]),
+                ", ".join(filter(None, (_set_up(ours), _set_up(best)))),
                 _scipy(rows, ours["seconds"]["median"]),
                 ", ".join(wrong) or "none",
             ]
         )
-    head = ["", "m x n", "k", "jvpsvd", "next that was right", "SciPy's default", "silently wrong"]
+    head = [
+        *("", "m x n", "k", "jvpsvd", "next that was right", "*made in*", "SciPy's default"),
+        "silently wrong",
+    ]
     told = (
         "Seconds to k triplets with the same residual, their median and range over the rounds · "
-        "products as a multiple of 2k. Beside it the fastest of the others that was "
-        "right, then SciPy's default, ARPACK, on a linearized operator written by hand, and times "
-        "our median; > where all were given up. All solvers: benchmarks/README.md."
+        "products as a multiple of 2k. Beside it the fastest of the others that was right, the "
+        "seconds in which both operators were made before, and SciPy's default, ARPACK, on a "
+        "linearized operator written by hand, as a multiple of ours; > where all were given up. "
+        "All solvers: benchmarks/README.md."
     )
     lines = [origin(record, "peers"), "", told, "", *table(head, body)]
     if absent := _absent(record):
@@ -85,14 +91,19 @@ def peers_summary(record: Record) -> str:
     return "\n".join(lines)
 
 
-def _next(rows: Sequence[Row], ours: float) -> str:
-    others = [row for row in rows if not row["solver"].startswith(_OURS)]
-    right = [row for row in others if row["outcome"] in _REACHED]
-    if right:
-        best = min(right, key=lambda row: row["seconds"]["median"])
-        seconds = best["seconds"]["median"]
-        return f"{best['solver']}, {seconds:.3g}: {seconds / ours:.2g} x"
-    return _beyond(others, ours)
+def _fastest(rows: Sequence[Row]) -> Row | None:
+    """Return the fastest of the others that reached the residual."""
+    right = [
+        row for row in rows if row["outcome"] in _REACHED and not row["solver"].startswith(_OURS)
+    ]
+    return min(right, key=lambda row: row["seconds"]["median"], default=None)
+
+
+def _next(best: Row | None, rows: Sequence[Row], ours: float) -> str:
+    if best is None:
+        return _beyond(rows, ours)
+    seconds = best["seconds"]["median"]
+    return f"{best['solver']}, {seconds:.3g}: {seconds / ours:.2g} x"
 
 
 def _scipy(rows: Sequence[Row], ours: float) -> str:

@@ -141,11 +141,11 @@ def test_solvers_that_were_given_up_are_not_called_honest():
 def test_a_line_of_each_problem_names_the_next_that_was_right():
     text = readme.BRIEF["peers"](record("peers"))
     assert text.endswith("Not run: away (no such module).")
-    assert "| `p` | 30 x 20 | 4 | 1.5 (1 to 2) · 1.50 | > 20 x | none | other |" in text
+    assert "| `p` | 30 x 20 | 4 | 1.5 (1 to 2) · 1.50 | > 20 x |  | none | other |" in text
     slow = {**SPREAD, "median": 3.0}
     right = {**SOLVED, "solver": "scipy-arpack", "outcome": "right", "seconds": slow}
     text = readme.BRIEF["peers"](replace(record("peers"), rows=[*ROWS["peers"], right]))
-    assert "| scipy-arpack, 3: 2 x | 2 x | other |" in text
+    assert "| scipy-arpack, 3: 2 x |  | 2 x | other |" in text
 
 
 def test_many_problems_are_told_in_several_tables():
