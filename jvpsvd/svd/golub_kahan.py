@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from jvpsvd.svd.frobenius import estimated_frobenius
 from jvpsvd.svd.memory import reserved
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.triplets import Evidence, Triplets
-from jvpsvd.svd.vigil import Verdict, Vigil, trusted
+from jvpsvd.svd.vigil import Verdict, Vigil, too_narrow, trusted
 
 # The recurrence does not see rounding in the products, so it has to end a little below the goal.
 _SAFETY = 0.7
@@ -80,12 +80,16 @@ class GolubKahan:
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
         """
-        if not vectors:
+        keep_left, solver = vectors, self
+        while True:
             try:
-                return _Run(self, A, k, tol, report, keep_left=False).solve(start)
+                found = _Run(solver, A, k, tol, report, keep_left=keep_left).solve(start)
             except LeftBasisError:
-                pass  # rank was lost, or most digits of U would be: begin again, and keep it
-        return _Run(self, A, k, tol, report, keep_left=True).solve(start)
+                keep_left = True  # rank was lost, or most digits of U would be
+                continue
+            if found is not None:
+                return found
+            solver = replace(solver, block_size=2 * solver.block_size)
 
 
 @dataclass
@@ -139,7 +143,8 @@ class _Run:
         self._joined = 0
         self._began = time.perf_counter()
 
-    def solve(self, start: Tensor | None) -> Triplets:
+    def solve(self, start: Tensor | None) -> Triplets | None:
+        """Return the triplets, or None where a block of twice the width is to begin again."""
         state = self._state
         state.initialize(start)
         if start is None:
@@ -152,7 +157,10 @@ class _Run:
         due = self._k
         while not state.exhausted:
             if state.expanded >= due or self._is_full():
-                due = self._look()
+                following = self._look()
+                if following is None:
+                    return None
+                due = following
                 if not self._matrices:
                     return self._found.triplets()
             if self._is_spent():
@@ -168,11 +176,17 @@ class _Run:
         self._finish(ritz, list(range(len(self._matrices))), state.exhausted, evidence)
         return self._found.triplets()
 
-    def _look(self) -> int:
-        """Judge every matrix, let go of those that are done, and return when to look again."""
+    def _look(self) -> int | None:
+        """Judge every matrix, let go of those that are done, and return when to look again.
+
+        None: a value was found as often as the block is wide. To begin again with a wider one costs
+        less than random columns, which would need as many steps as the block has had.
+        """
         state = self._state
         ritz = state.ritz(self._k)
         self._show(ritz)
+        if self._is_too_narrow(ritz):
+            return None
         verdicts = []
         for matrix, s, estimates in self._each(ritz):
             crowded = self._trusted(s, estimates) < self._k
@@ -247,6 +261,13 @@ class _Run:
 
     def _trusted(self, s: Tensor, estimates: Tensor) -> int:
         return trusted(s, estimates, self._tol, self._solver.block_size, self._A.dtype)
+
+    def _is_too_narrow(self, ritz: Ritz) -> bool:
+        """Whether copies fill the block and twice its width fits. Others of a batch go on."""
+        width = self._solver.block_size
+        if self._A.batch or self._k + 4 * width > self._limit:
+            return False
+        return too_narrow(ritz.s, ritz.estimates, self._tol, width, self._A.dtype)
 
     def _is_full(self) -> bool:
         """Whether the next block does not fit."""

@@ -20,6 +20,8 @@ _ROUNDING = 10.0
 _TELLING = 1e-5
 # Random columns join when the worst residual is this near the goal.
 _NEAR = 10.0
+# Blocks of copies beyond which they were not met by the start block and rounding alone.
+_REFILLED = 4
 
 
 class Verdict(Enum):
@@ -100,13 +102,43 @@ def trusted(s: Tensor, estimates: Tensor, tol: float, copies: int, dtype: torch.
     >>> trusted(s, exact, 1e-5, 3, torch.float64), trusted(s, exact, 1e-5, 4, torch.float64)
     (4, 5)
     """
+    crowd = _first_crowd(s, estimates, copies, dtype)
+    return s.shape[0] if crowd is None else _level(s, crowd, tol)
+
+
+def too_narrow(s: Tensor, estimates: Tensor, tol: float, copies: int, dtype: torch.dtype) -> bool:
+    """Tell whether a value fills the block for certain, so that copies may be missing already.
+
+    That is a crowd, as in `trusted`, of values known to rounding. Where many more than b values
+    are alike, blocks have lost their rank and were refilled at random: no wider one is needed.
+
+    >>> s, exact = torch.tensor([3.0, 1.0, 1.0, 1.0, 0.5]), torch.zeros(5)
+    >>> [too_narrow(s, exact, 1e-5, copies, torch.float64) for copies in (1, 2, 3, 4)]
+    [True, True, True, False]
+    """
+    rounding = _rounding(s, dtype)
+    sharp = torch.where(estimates <= rounding, estimates, -torch.inf)
+    crowd = _first_crowd(s, sharp, copies, dtype)
+    if crowd is None or _level(s, crowd, tol) == s.shape[0]:
+        return False
+    return int(((s - s[crowd]).abs() <= 3 * rounding).sum()) <= _REFILLED * copies
+
+
+def _rounding(s: Tensor, dtype: torch.dtype) -> Tensor:
+    return _ROUNDING * torch.finfo(dtype).eps * s[0]
+
+
+def _first_crowd(s: Tensor, estimates: Tensor, copies: int, dtype: torch.dtype) -> int | None:
+    """Return where the first row of b values begins that are not told apart, if there is one."""
     last = copies - 1
     if s.shape[0] <= last:
-        return s.shape[0]
-    rounding = _ROUNDING * torch.finfo(dtype).eps * s[0]
+        return None
     first, end = s.shape[0] - last, s.shape[0]
-    reach = estimates[:first] + estimates[last:end] + rounding
+    reach = estimates[:first] + estimates[last:end] + _rounding(s, dtype)
     crowds = (s[:first] - s[last:end] <= reach).nonzero()
-    if len(crowds) == 0:
-        return s.shape[0]
-    return int((s >= s[int(crowds[0])] - tol * s[0]).sum())
+    return int(crowds[0]) if len(crowds) else None
+
+
+def _level(s: Tensor, crowd: int, tol: float) -> int:
+    """Count the values that more copies of the crowd's would not displace by a tolerance."""
+    return int((s >= s[crowd] - tol * s[0]).sum())

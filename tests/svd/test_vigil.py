@@ -4,7 +4,7 @@ import pytest
 import torch
 from svd_problems import line, repeat
 
-from jvpsvd.svd.vigil import Verdict, Vigil, trusted
+from jvpsvd.svd.vigil import Verdict, Vigil, too_narrow, trusted
 
 GOAL = 1e-6
 S = line(4, 2, 5)
@@ -144,3 +144,31 @@ def test_the_first_of_two_crowds_counts():
 
 def test_zeros_are_one_crowd_that_displaces_nothing():
     assert trusted(torch.zeros(9), torch.zeros(9), 1e-5, 4, torch.float32) == 9
+
+
+def alike(*counts):
+    """Values 1, 1/2, 1/3, …, so many copies of each."""
+    return torch.cat([torch.full((count,), 1 / (i + 1)) for i, count in enumerate(counts)]).double()
+
+
+@pytest.mark.parametrize(
+    ("counts", "narrow"),
+    [
+        ((1, 1, 1, 1, 1, 1), False),  # all differ
+        ((3, 3), False),  # fewer than the block is wide
+        ((4, 2), True),
+        ((1, 5, 2), True),
+        ((6,), False),  # all that are wanted
+        ((2, 4), False),  # the last, which more copies would not displace
+        ((17, 2), False),  # refilled at random
+    ],
+)
+def test_a_block_is_too_narrow_where_copies_of_a_value_fill_it(counts, narrow):
+    s = alike(*counts)
+    assert too_narrow(s, torch.zeros_like(s), 1e-4, 4, torch.float64) is narrow
+
+
+def test_values_that_are_not_sharp_are_no_reason_to_begin_again():
+    s = alike(4, 2)
+    assert not too_narrow(s, torch.full_like(s, 1e-6), 1e-4, 4, torch.float64)
+    assert too_narrow(s, torch.full_like(s, 1e-6), 1e-4, 4, torch.float32)
