@@ -51,7 +51,7 @@ def peers_figure(record: Record) -> Figure:
         rows = {r["solver"]: r for r in record.rows if (r["problem"], r["k"]) == problem}
         for place, solver in enumerate(solvers):
             row = rows.get(solver)
-            if row is None or "seconds" not in row:
+            if row is None or "seconds" not in row or row["outcome"] == "unable":
                 note = SHOWN.get(row["outcome"], row["outcome"]) if row else ""
                 panel.text(0.02, place, note, transform=panel.get_yaxis_transform(), size=6)
                 continue
@@ -112,8 +112,11 @@ def growth_figure(record: Record) -> Figure:
                 ("peak_bytes", "MiB", lambda r: r["peak_bytes"] / 2**20),
             )
         ):
-            panel = panels[line][column]
-            panel.loglog(xs, [of(row) for row in rows], "o-", color=STACK[0])
+            panel, ys = panels[line][column], [of(row) for row in rows]
+            if not any(ys):  # not measured: the memory of workers is that of other processes
+                panel.set_visible(False)
+                continue
+            panel.loglog(xs, ys, "o-", color=STACK[0])
             panel.set_xticks(xs, [f"{x:g}" for x in xs], fontsize=7)
             panel.tick_params(axis="y", which="both", labelsize=7)
             panel.xaxis.set_minor_formatter(NullFormatter())

@@ -125,7 +125,7 @@ def _absent(record: Record) -> str:
 
 
 def _was_given_up(row: Row) -> bool:
-    return row["outcome"] == "honest" and (row["note"] or "").startswith("gave up")
+    return row["outcome"] == "honest" and (row["note"] or "").startswith(("gave up", "killed"))
 
 
 def _set_up(row: Row | None) -> str:

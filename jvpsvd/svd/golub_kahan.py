@@ -40,6 +40,7 @@ class GolubKahan:
 
     Args:
         block_size: Width of a step: small blocks need fewer products, wide ones cost less each.
+            Where copies of one value fill it, the solver begins again with twice the width.
         max_size: Columns of the bases at which it restarts; None: the shorter side, where the
             factorisation is exact.
         values_size: The same where U is not kept; it begins again with U instead of restarting.

@@ -20,6 +20,8 @@ _ROUNDING = 10.0
 _TELLING = 1e-5
 # Random columns join when the worst residual is this near the goal.
 _NEAR = 10.0
+# Residual, relative to s₁, below which values that are not told apart are taken for copies.
+_SHARP = 1e-9
 # Blocks of copies beyond which they were not met by the start block and rounding alone.
 _REFILLED = 4
 
@@ -109,19 +111,19 @@ def trusted(s: Tensor, estimates: Tensor, tol: float, copies: int, dtype: torch.
 def too_narrow(s: Tensor, estimates: Tensor, tol: float, copies: int, dtype: torch.dtype) -> bool:
     """Tell whether a value fills the block for certain, so that copies may be missing already.
 
-    That is a crowd, as in `trusted`, of values known to rounding. Where many more than b values
+    That is a crowd, as in `trusted`, of values known to rounding, or to 1e-9 s₁. Where many more than b values
     are alike, blocks have lost their rank and were refilled at random: no wider one is needed.
 
     >>> s, exact = torch.tensor([3.0, 1.0, 1.0, 1.0, 0.5]), torch.zeros(5)
     >>> [too_narrow(s, exact, 1e-5, copies, torch.float64) for copies in (1, 2, 3, 4)]
     [True, True, True, False]
     """
-    rounding = _rounding(s, dtype)
-    sharp = torch.where(estimates <= rounding, estimates, -torch.inf)
+    alike = torch.maximum(_rounding(s, dtype), _SHARP * s[0])
+    sharp = torch.where(estimates <= alike, estimates, -torch.inf)
     crowd = _first_crowd(s, sharp, copies, dtype)
     if crowd is None or _level(s, crowd, tol) == s.shape[0]:
         return False
-    return int(((s - s[crowd]).abs() <= 3 * rounding).sum()) <= _REFILLED * copies
+    return int(((s - s[crowd]).abs() <= 3 * alike).sum()) <= _REFILLED * copies
 
 
 def _rounding(s: Tensor, dtype: torch.dtype) -> Tensor:

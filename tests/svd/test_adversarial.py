@@ -120,6 +120,22 @@ def test_more_copies_than_the_block_is_wide(name, dtype, tol, seed):
     assert wrong <= tol * truth[0] + rounding(truth, dtype, (300, 300))
 
 
+@pytest.mark.parametrize("vectors", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_block_that_is_too_narrow_costs_little_more_than_one_that_is_not(dtype, vectors):
+    truth = torch.cat([repeat((i + 1) ** -0.5, 10) for i in range(300)])
+    narrow, wide = (
+        svds(
+            Diagonal(truth.to(dtype)), 60, tol=1e-5, method="golub-kahan", block_size=width,
+            vectors=vectors,
+        )
+        for width in (8, 16)
+    )  # fmt: skip
+    assert (narrow.s.double() - truth[:60]).abs().max() <= 1e-5
+    looked = 120  # columns after which copies are known for what they are
+    assert narrow.products.forward <= wide.products.forward + looked
+
+
 @pytest.mark.parametrize("tol", [1e-5, 1e-2])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CROWDED)

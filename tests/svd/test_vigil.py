@@ -172,3 +172,4 @@ def test_values_that_are_not_sharp_are_no_reason_to_begin_again():
     s = alike(4, 2)
     assert not too_narrow(s, torch.full_like(s, 1e-6), 1e-4, 4, torch.float64)
     assert too_narrow(s, torch.full_like(s, 1e-6), 1e-4, 4, torch.float32)
+    assert too_narrow(s, torch.full_like(s, 1e-10), 1e-4, 4, torch.float64)
