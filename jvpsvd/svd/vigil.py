@@ -111,8 +111,9 @@ def trusted(s: Tensor, estimates: Tensor, tol: float, copies: int, dtype: torch.
 def too_narrow(s: Tensor, estimates: Tensor, tol: float, copies: int, dtype: torch.dtype) -> bool:
     """Tell whether a value fills the block for certain, so that copies may be missing already.
 
-    That is a crowd, as in `trusted`, of values known to rounding, or to 1e-9 s₁. Where many more than b values
-    are alike, blocks have lost their rank and were refilled at random: no wider one is needed.
+    That is a crowd, as in `trusted`, of values known to rounding, or to 1e-9 s₁. Where many more
+    than b are alike, blocks have lost their rank and were refilled at random: no wider one is
+    needed.
 
     >>> s, exact = torch.tensor([3.0, 1.0, 1.0, 1.0, 0.5]), torch.zeros(5)
     >>> [too_narrow(s, exact, 1e-5, copies, torch.float64) for copies in (1, 2, 3, 4)]
