@@ -41,6 +41,7 @@ class GolubKahan:
     Args:
         block_size: Width of a step: small blocks need fewer products, wide ones cost less each.
             Where copies of one value fill it, the solver begins again with twice the width.
+        widest_block: Width up to which it does; None: as far as the bases have room for it.
         max_size: Columns of the bases at which it restarts; None: the shorter side, where the
             factorisation is exact.
         values_size: The same where U is not kept; it begins again with U instead of restarting.
@@ -51,6 +52,7 @@ class GolubKahan:
     """
 
     block_size: int = 16
+    widest_block: int | None = None
     max_size: int | None = None
     values_size: int | None = None
     max_restarts: int = 100
@@ -264,9 +266,17 @@ class _Run:
         return trusted(s, estimates, self._tol, self._solver.block_size, self._A.dtype)
 
     def _is_too_narrow(self, ritz: Ritz) -> bool:
-        """Whether copies fill the block and twice its width fits. Others of a batch go on."""
-        width = self._solver.block_size
-        if self._A.batch or self._k + 4 * width > self._limit:
+        """Whether copies fill the block and twice its width fits. Others of a batch go on.
+
+        Not once a block of random columns has joined, or the bases were full: that is paid for.
+        """
+        solver, width = self._solver, self._solver.block_size
+        sizes = [self._A.shape[-1], solver.max_size, solver.values_size]
+        room = min(size for size in sizes if size is not None)
+        widest = room if solver.widest_block is None else solver.widest_block
+        if self._A.batch or self._restarts or 2 * width > widest or self._k + 4 * width > room:
+            return False
+        if self._matrices[0].vigil.before is not None:
             return False
         return too_narrow(ritz.s, ritz.estimates, self._tol, width, self._A.dtype)
 

@@ -57,6 +57,8 @@ class Plan:
     """Why this method, in words."""
     values_size: int = 0
     """Columns that fit where only values are wanted, so that U is not kept."""
+    widest_block: int = 0
+    """Vectors per step up to which a block that copies of a value fill may widen."""
     predicted_seconds: float | None = None
     """If the cost of a product was measured."""
     undecided: bool = False
@@ -155,6 +157,9 @@ def plan(
         budget.refuse("golub-kahan", beside + least * footprint.column)
     column = footprint.column if vectors else footprint.values_column
     reason = f"about {against} products against {short}" if method == "auto" else "asked for"
+    kept = max(
+        min(short, fits) * footprint.column, min(short, values_fit) * footprint.values_column
+    )
     return Plan(
         "golub-kahan",
         width,
@@ -163,6 +168,7 @@ def plan(
         beside + reserved(min(short, fits if vectors else values_fit), k, width) * column,
         reason,
         values_size=min(short, values_fit),
+        widest_block=_widest(width, footprint, budget.size - kept),
         predicted_seconds=seconds[1] if seconds else None,
         undecided=undecided and method == "auto",
     )
@@ -173,6 +179,13 @@ def _block_size(k: int, chunk: int | None) -> int:
     sizes = _NARROW_BLOCKS if narrow else _WIDE_BLOCKS
     width = next(width for most, width in sizes if k <= most)
     return width if chunk is None else max(1, min(width, chunk))
+
+
+def _widest(width: int, footprint: Footprint, spare: int) -> int:
+    """Return how often-doubled a block fits into what bases as large as planned leave."""
+    while 2 * width <= footprint.short and footprint.beside_bases(2 * width) <= spare:
+        width *= 2
+    return width
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def svds(
         elif chosen.method == "golub-kahan":
             solver = GolubKahan(
                 block_size=chosen.block_size,
+                widest_block=chosen.widest_block,
                 max_size=chosen.max_size,
                 values_size=chosen.values_size,
                 seed=seed,

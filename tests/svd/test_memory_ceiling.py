@@ -139,6 +139,16 @@ def test_crowds_that_widen_the_block():
     assert_kept(found)
 
 
+@pytest.mark.parametrize("vectors", [True, False])
+def test_copies_for_which_a_wider_block_begins_again(vectors):
+    found = solve_under_ceiling(
+        long=1_000_000, k=40, crowd=20, decades=12, memory="0.9GiB", vectors=vectors, **GOLUB_KAHAN
+    )
+    assert found["converged"] == 40
+    assert found["error"] <= 1e-4
+    assert_kept(found)
+
+
 def test_the_exact_method():
     found = solve_under_ceiling(
         long=200_000, k=20, decades=6, memory="1GiB", method="exact", tol=1e-4

@@ -109,3 +109,10 @@ def test_sizes_are_read(text, size):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ArgumentError, match="is not a size"):
         parse_memory(text)
+
+
+def test_a_block_may_widen_where_memory_is_left():
+    wide = plan((10_000, 3000), 4, 40, method="golub-kahan")
+    assert wide.widest_block == 8 * 2**8  # the last below the shorter side
+    tight = plan((1_000_000, 2000), 4, 40, method="golub-kahan", memory="0.7GiB")
+    assert tight.widest_block < 64
