@@ -160,6 +160,8 @@ def digits(count: int, device: str = "cpu") -> FunctionSubject:
         part = file.with_suffix(f".{os.getpid()}")  # another process may be at it, too
         save_network(trained, part)
         part.replace(file)
+        for stale in cache_folder().glob("references-*/digits-*"):
+            stale.unlink()  # of other weights
     net = load_network(file).to(device)
     points = shown.images[:count].to(device)
 

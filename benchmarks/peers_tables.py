@@ -12,6 +12,7 @@ from benchmarks.tables import MARKS, origin, table
 _OURS = "jvpsvd"
 _BY_HAND = "scipy-arpack"
 _IN_A_TABLE = 6
+_INSTANT = 0.01
 _REACHED = ("right", "unsure")
 
 Row = dict[str, Any]
@@ -58,8 +59,9 @@ def peers_summary(record: Record) -> str:
     for k, problem in sorted(asked, key=lambda one: -one[0]):
         rows = [row for row in record.rows if (row["k"], row["problem"]) == (k, problem)]
         ours = next((row for row in rows if row["solver"] == _OURS), None)
-        if ours is None or "seconds" not in ours:
+        if ours is None:
             continue
+        seconds = ours["seconds"]["median"] if ours["outcome"] in _REACHED else None
         wrong = [row["solver"] for row in rows if row["outcome"] == "silent"]
         best = _fastest(rows)
         body.append(
@@ -68,9 +70,9 @@ def peers_summary(record: Record) -> str:
                 " x ".join(map(str, ours["shape"])),
                 str(k),
                 _time(ours),
-                _next(best, rows, ours["seconds"]["median"]),
+                _next(best, rows, seconds) if seconds else "",
                 ", ".join(filter(None, (_set_up(ours), _set_up(best)))),
-                _scipy(rows, ours["seconds"]["median"]),
+                _scipy(rows, seconds) if seconds else "",
                 ", ".join(wrong) or "none",
             ]
         )
@@ -82,7 +84,7 @@ def peers_summary(record: Record) -> str:
         "Seconds to k triplets with the same residual, their median and range over the rounds · "
         "products as a multiple of 2k. Beside it the fastest of the others that was right, the "
         "seconds in which both operators were made before, and SciPy's default, ARPACK, on a "
-        "linearized operator written by hand, as a multiple of ours; > where all were given up. "
+        "linearized operator written by hand, as a multiple of ours; > where nobody was right in that time. "
         "All solvers: benchmarks/README.md."
     )
     lines = [origin(record, "peers"), "", told, "", *table(head, body)]
@@ -113,8 +115,9 @@ def _scipy(rows: Sequence[Row], ours: float) -> str:
 
 
 def _beyond(rows: Sequence[Row], ours: float) -> str:
-    """Return what is known where nobody was right: the least time after which one was given up."""
-    given_up = [row["budget"] for row in rows if _was_given_up(row)]
+    """Return the least time after which one was given up; nobody was right."""
+    others = [row for row in rows if not row["solver"].startswith(_OURS)]
+    given_up = [row["budget"] for row in others if _was_given_up(row)]
     return f"> {min(given_up) / ours:.2g} x" if given_up else "none"
 
 
@@ -130,7 +133,9 @@ def _was_given_up(row: Row) -> bool:
 
 def _set_up(row: Row | None) -> str:
     spent = (row or {}).get("setup_seconds")
-    return f"*{spent['median']:.2g}*" if spent else ""
+    if not spent:
+        return ""
+    return f"*{spent['median']:.2g}*" if spent["median"] >= _INSTANT else "*0*"
 
 
 def _time(row: Row | None) -> str:
