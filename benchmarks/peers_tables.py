@@ -84,8 +84,8 @@ def peers_summary(record: Record) -> str:
         "Seconds to k triplets with the same residual, their median and range over the rounds · "
         "products as a multiple of 2k. Beside it the fastest of the others that was right, the "
         "seconds in which both operators were made before, and SciPy's default, ARPACK, on a "
-        "linearized operator written by hand, as a multiple of ours; > where nobody was right in that time. "
-        "All solvers: benchmarks/README.md."
+        "linearized operator written by hand, as a multiple of ours; > where nobody was right in "
+        "that time. All solvers: benchmarks/README.md."
     )
     lines = [origin(record, "peers"), "", told, "", *table(head, body)]
     if absent := _absent(record):
