@@ -12,8 +12,10 @@ from jvpsvd.operators import LinearOperator
 # Floating-point operations per second of matrix products in float64 and float32, a cautious guess:
 # the products of an operator are measured, and these decide only where both are near.
 _RATE64, _RATE32 = 2e10, 6e10
-# Of the shorter side: measuring in both directions takes a sixteenth of what it may save.
-_LARGEST_SHARE = 32
+# Calls, of which the quicker counts: a busy machine is no reason to choose another method.
+_CALLS = 2
+# Of the shorter side: all calls together take a sixteenth of what they may save.
+_LARGEST_SHARE = 64
 
 
 @dataclass(frozen=True)
@@ -27,24 +29,25 @@ class ProductCost:
 def measured_cost(A: LinearOperator, width: int) -> ProductCost:
     """Return what a forward and a reverse product of A cost in blocks of `width` vectors.
 
-    Takes width + 1 products in each direction: the first sets up what later ones reuse. Blocks are
-    narrower where these would be many beside the shorter side.
+    Takes two blocks and one product before them in each direction: the first sets up what later
+    ones reuse. Blocks are narrower where these would be many beside the shorter side.
 
     >>> from jvpsvd.operators import MatrixOperator
     >>> A = MatrixOperator(torch.ones(300, 200))
-    >>> measured_cost(A, 4).forward > 0, A.products
+    >>> measured_cost(A, 2).forward > 0, A.products
     (True, Products(forward=5, reverse=5))
     """
     m, n = A.shape[-2:]
     width = min(width, max(1, min(m, n) // _LARGEST_SHARE))
     seconds = []
     for product, length in ((A.matmat, n), (A.rmatmat, m)):
-        for count in (1, width):
+        spent = []
+        for count in (1, *[width] * _CALLS):
             block = torch.full((count, length), length**-0.5, dtype=A.dtype, device=A.device).T
             began = time.perf_counter()
             float(product(block)[..., -1].sum())  # waits for a GPU
-            spent = time.perf_counter() - began
-        seconds.append(spent / width)
+            spent.append(time.perf_counter() - began)
+        seconds.append(min(spent[1:]) / width)
     return ProductCost(*seconds)
 
 

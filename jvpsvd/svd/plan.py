@@ -38,6 +38,8 @@ _NARROW_CHUNK = 16
 _EXACT_BLOCK = 64
 # Exact and iterated products within this factor: measuring decides, if the problem is worth it.
 _UNDECIDED, _WORTH_MEASURING = 2.0, 256
+# What was measured overrules the count of products by this factor only: it is noisy.
+_CLEARLY = 1.25
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def plan(
     if cost is not None:
         seconds = exact_seconds(cost, m, n, k), golub_kahan_seconds(cost, m, n, k, size)
         if undecided:
-            exact_is_cheaper = seconds[0] <= seconds[1]
+            clear = max(seconds) > _CLEARLY * min(seconds)
+            exact_is_cheaper = seconds[0] <= seconds[1] if clear else exact_is_cheaper
             against += f", {seconds[0]:.1f} s against {seconds[1]:.1f} s"
     if method == "exact" or (method == "auto" and affordable and exact_is_cheaper):
         budget.refuse("exact", footprint.exact())

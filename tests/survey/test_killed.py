@@ -42,7 +42,6 @@ def values_of(line):
 
 
 def assert_close(one, two):
-    """To rounding: how many vectors go through at once is measured, and differs under load."""
     assert one.keys() == two.keys()
     for place in one:
         np.testing.assert_allclose(one[place], two[place], rtol=0, atol=1e-5 * two[place][0])
@@ -75,7 +74,7 @@ def test_run_killed_at_random_instants_holds_every_row_once(line, undisturbed):
     code, told = line.complete()
     assert code == 0, told
     line.assert_whole()
-    assert_close(values_of(line), undisturbed())
+    assert values_of(line) == undisturbed()
     check = [sys.executable, "-c", MAIN, "verify", "out"]
     said = subprocess.run(check, cwd=line.folder, capture_output=True, text=True, timeout=60)
     assert (said.returncode, said.stdout.split()[0]) == (0, "80")
@@ -123,7 +122,7 @@ def test_two_shares_killed_and_continued_are_one_run(line, undisturbed):
     codes = [ended(process) for process in both]
     assert [code for code, _ in codes] == [0, 0], codes
     line.assert_whole()
-    assert_close(values_of(line), undisturbed())
+    assert values_of(line) == undisturbed()
 
 
 @pytest.mark.slow
@@ -140,7 +139,7 @@ def test_signal_at_random_instants_is_130_and_one_line(line, undisturbed):
     code, told = line.complete()
     assert code == 0, told
     line.assert_whole()
-    assert_close(values_of(line), undisturbed())
+    assert values_of(line) == undisturbed()
 
 
 def others(told):

@@ -22,13 +22,13 @@ def near(**options):
 
 
 @pytest.mark.parametrize("width", [1, 4, 16])
-@pytest.mark.parametrize("shape", [(600, 512), (512, 600), (3, 600, 512)])
-def test_measuring_takes_a_block_and_one_in_each_direction(width, shape):
+@pytest.mark.parametrize("shape", [(1200, 1100), (1100, 1200), (3, 1200, 1100)])
+def test_measuring_takes_two_blocks_and_one_in_each_direction(width, shape):
     A = MatrixOperator(torch.ones(shape))
     cost = measured_cost(A, width)
     assert cost.forward > 0
     assert cost.reverse > 0
-    taken = (width + 1) * (shape[0] if len(shape) == 3 else 1)
+    taken = (2 * width + 1) * (shape[0] if len(shape) == 3 else 1)
     assert A.products == (taken, taken)
 
 
