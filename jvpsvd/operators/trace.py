@@ -180,7 +180,7 @@ class Trace:
         x = self._example
         # Directions come as rows of a block: contiguous, whatever the layout of x and f(x).
         v, *us = (torch.ones(z.shape, dtype=z.dtype, device=z.device) for z in (x, *outputs))
-        # make_fx describes every value, each in a mode made for it if there is none: a third of it.
+        # make_fx describes every value, in a mode of its own if none is about: a third of its time.
         with tracing(TracingContext(FakeTensorMode())):
             joint: fx.GraphModule = make_fx(functionalize(self._joint))(x, v, *us)
         remove_identities(joint)

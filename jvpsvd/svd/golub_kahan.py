@@ -2,7 +2,8 @@
 
 The solver expands a `Factorization` until the recurrence says that the k leading triplets are
 accurate, has random columns join before the end to show whether something is missing, and then
-measures. Matrices of a batch that have finished leave.
+measures. A block that copies of one value fill begins again, wider. Matrices of a batch that have
+finished leave.
 """
 
 from __future__ import annotations
