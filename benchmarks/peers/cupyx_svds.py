@@ -35,6 +35,7 @@ PEERS = (
         solve,
         requires=("cupy", "cupyx.scipy.sparse.linalg"),
         distribution=next(filter(version_of, _WHEELS), None),
+        environment="cupyx",
         cuda_only=True,
     ),
 )

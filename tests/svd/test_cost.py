@@ -75,6 +75,13 @@ def test_the_cost_flips_the_choice_both_ways(shape):
     assert "s against" in plan(shape, 4, 200, memory="8GiB", cost=one).reason
 
 
+@pytest.mark.parametrize(("reverse", "method"), [(0.7, "exact"), (0.1, "golub-kahan")])
+def test_a_small_difference_that_was_measured_changes_no_choice(reverse, method):
+    """Their count speaks for exact here, a cheap reverse product against it, 1.1 and 1.7 times."""
+    assert near().method == "exact"
+    assert near(cost=ProductCost(1.0, reverse)).method == method
+
+
 def test_the_cost_changes_no_clear_choice():
     cost = ProductCost(1e-9, 1.0)
     assert plan((4000, 1000), 4, 20, memory="8GiB", cost=cost).method == "golub-kahan"

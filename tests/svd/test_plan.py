@@ -112,7 +112,7 @@ def test_what_is_no_size_is_refused(text):
 
 
 def test_a_block_may_widen_where_memory_is_left():
-    wide = plan((10_000, 3000), 4, 40, method="golub-kahan")
+    wide = plan((10_000, 3000), 4, 40, method="golub-kahan", memory="8GiB")
     assert wide.widest_block == 8 * 2**8  # the last below the shorter side
     tight = plan((1_000_000, 2000), 4, 40, method="golub-kahan", memory="0.7GiB")
     assert tight.widest_block < 64
