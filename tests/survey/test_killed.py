@@ -42,9 +42,10 @@ def values_of(line):
 
 
 def assert_close(one, two):
+    """To rounding: how many vectors go through at once is timed, and differs under load."""
     assert one.keys() == two.keys()
     for place in one:
-        np.testing.assert_allclose(one[place], two[place], rtol=0, atol=1e-5 * two[place][0])
+        np.testing.assert_allclose(one[place], two[place], rtol=0, atol=2e-6 * two[place][0])
 
 
 def kill_after(line, dice, *extra):
@@ -74,7 +75,7 @@ def test_run_killed_at_random_instants_holds_every_row_once(line, undisturbed):
     code, told = line.complete()
     assert code == 0, told
     line.assert_whole()
-    assert values_of(line) == undisturbed()
+    assert_close(values_of(line), undisturbed())
     check = [sys.executable, "-c", MAIN, "verify", "out"]
     said = subprocess.run(check, cwd=line.folder, capture_output=True, text=True, timeout=60)
     assert (said.returncode, said.stdout.split()[0]) == (0, "80")
@@ -122,7 +123,7 @@ def test_two_shares_killed_and_continued_are_one_run(line, undisturbed):
     codes = [ended(process) for process in both]
     assert [code for code, _ in codes] == [0, 0], codes
     line.assert_whole()
-    assert values_of(line) == undisturbed()
+    assert_close(values_of(line), undisturbed())
 
 
 @pytest.mark.slow
@@ -139,7 +140,7 @@ def test_signal_at_random_instants_is_130_and_one_line(line, undisturbed):
     code, told = line.complete()
     assert code == 0, told
     line.assert_whole()
-    assert values_of(line) == undisturbed()
+    assert_close(values_of(line), undisturbed())
 
 
 def others(told):
