@@ -25,9 +25,10 @@ from torch import Tensor
 from benchmarks import networks
 from benchmarks.attempts import Attempt, attempt, finite
 from benchmarks.children import why_absent
+from benchmarks.judging import REACHED
 from benchmarks.machine import commit, described_machine
 from benchmarks.peaks import copy_gbs, gemm_gflops, least_seconds
-from benchmarks.peers import PEERS, Target
+from benchmarks.peers import OURS, PEERS, Target
 from benchmarks.record import Record, without_nan, write_records
 from benchmarks.references import Kind, Reference
 from benchmarks.spectra import SPECTRA, spectral, spectral_shape
@@ -46,8 +47,8 @@ _COPIES = 3
 _PATIENCE, _LEAST_SECONDS, _MOST_SECONDS = 12.0, 10.0, 90.0
 _WHOLE_SIDE = 4096
 """Shorter sides up to which every value is asked for: a decomposition cannot be stopped in time."""
-_OURS, _DENSE = "jvpsvd", "torch-svd"
-_ALONE = (_OURS, "jvpsvd-golub-kahan")
+_DENSE = "torch-svd"
+_ALONE = (OURS, "jvpsvd-golub-kahan")
 _EVERYONE = (*_ALONE, "cupyx", "scipy-arpack", _DENSE, "torch-svd-lowrank-7")
 _DEPTHS = ("_blocks.2", "_blocks.5", "_blocks.9", "_blocks.12", "_blocks.15", "output")
 
@@ -177,7 +178,7 @@ def _of_problem(
             left = deadline - time.perf_counter()
             if left < _LEAST_SECONDS or not _goes_on(solver, subject, found):
                 continue
-            ours = found.get(_OURS, [{"seconds": _MOST_SECONDS}])[0]["seconds"]
+            ours = found.get(OURS, [{"seconds": _MOST_SECONDS}])[0]["seconds"]
             budget = min(left, _MOST_SECONDS, max(_LEAST_SECONDS, _PATIENCE * ours))
             row, first = _attempted(solver, subject, count, budget, truth)
             truth = truth or first
@@ -212,7 +213,7 @@ def _attempted(
         if row["outcome"] != "silent":
             break
         tighter, own = _solved(solver, subject, k, _TOL / 10**rung, budget, truth)
-        if tighter["outcome"] in ("right", "unsure"):
+        if tighter["outcome"] in REACHED:
             return tighter, own
     return row, own
 
@@ -233,7 +234,7 @@ def _solved(
         "peak_bytes": torch.cuda.max_memory_allocated(),
         "note": tried.note[:120],
     }
-    own = _reference_of(tried, "self") if solver == _OURS else None
+    own = _reference_of(tried, "self") if solver == OURS else None
     judge = truth or own
     if judge is None:
         return {**row, "outcome": "unable" if tried.unable else "honest"}, None
@@ -256,7 +257,7 @@ def _goes_on(solver: str, subject: Subject, found: dict[str, list[dict[str, Any]
     before = found.get(solver)
     if before is None:
         return why_absent(PEERS[solver]) is None
-    return bool(before[-1]["outcome"] in ("right", "unsure"))
+    return bool(before[-1]["outcome"] in REACHED)
 
 
 def _truth(setting: Setting, subject: Subject, k: int, budget: float) -> Reference | None:
@@ -264,7 +265,7 @@ def _truth(setting: Setting, subject: Subject, k: int, budget: float) -> Referen
     if setting.values is not None:
         return Reference(setting.values(k), "exact")
     began = time.perf_counter()
-    tried = attempt(PEERS[_OURS], Target(subject.double()), k, _WIDE_TOL, budget)
+    tried = attempt(PEERS[OURS], Target(subject.double()), k, _WIDE_TOL, budget)
     found = _reference_of(tried, "certified")
     told = "certified" if found else f"none, {tried.note}"
     print(f"{setting.name}: float64 reference {told}, {time.perf_counter() - began:.1f} s")

@@ -28,6 +28,8 @@ from benchmarks.peers.protocol import Answer
 from jvpsvd import LinearOperator
 
 Outcome = Literal["right", "unsure", "honest", "silent", "unable", "absent", "skipped", "broken"]
+REACHED = ("right", "unsure")
+"""Outcomes of an answer that is as accurate as was asked for."""
 ALLOWED = 2.0
 """Times tol: a residual is measured with other rounding than the solver's own."""
 _ROUNDING = 100.0

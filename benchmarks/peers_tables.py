@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.judging import REACHED
+from benchmarks.peers import BY_HAND, OURS
 from benchmarks.record import Record
 from benchmarks.statistics_of_rounds import Spread
 from benchmarks.tables import MARKS, origin, table
 
-_OURS = "jvpsvd"
-_BY_HAND = "scipy-arpack"
 _IN_A_TABLE = 6
 _INSTANT = 0.01
-_REACHED = ("right", "unsure")
 
 Row = dict[str, Any]
 
@@ -39,9 +38,9 @@ def peers_section(record: Record) -> str:
 
 def _table_of(rows: Sequence[Row], problems: Sequence[str]) -> list[str]:
     solvers = list(dict.fromkeys(row["solver"] for row in rows if row["outcome"] != "absent"))
-    solvers.sort(key=lambda solver: not solver.startswith(_OURS))
+    solvers.sort(key=lambda solver: not solver.startswith(OURS))
     cells = {(row["solver"], row["problem"]): row for row in rows}
-    made = (("ours", _OURS), ("by hand", _BY_HAND))
+    made = (("ours", OURS), ("by hand", BY_HAND))
     return table(
         ["", *(f"`{name}`" for name in problems)],
         [[s, *(_time(cells.get((s, p))) for p in problems)] for s in solvers]
@@ -58,10 +57,10 @@ def peers_summary(record: Record) -> str:
     body = []
     for k, problem in sorted(asked, key=lambda one: -one[0]):
         rows = [row for row in record.rows if (row["k"], row["problem"]) == (k, problem)]
-        ours = next((row for row in rows if row["solver"] == _OURS), None)
+        ours = next((row for row in rows if row["solver"] == OURS), None)
         if ours is None:
             continue
-        seconds = ours["seconds"]["median"] if ours["outcome"] in _REACHED else None
+        seconds = ours["seconds"]["median"] if ours["outcome"] in REACHED else None
         wrong = [row["solver"] for row in rows if row["outcome"] == "silent"]
         best = _fastest(rows)
         body.append(
@@ -85,7 +84,8 @@ def peers_summary(record: Record) -> str:
         "products as a multiple of 2k. Beside it the fastest of the others that was right, the "
         "seconds in which both operators were made before, and SciPy's default, ARPACK, on a "
         "linearized operator written by hand, as a multiple of ours; > where nobody was right in "
-        "that time. All solvers: benchmarks/README.md."
+        "that time. Whoever takes five times ours has one turn, but for SciPy's default. All "
+        "solvers: benchmarks/README.md."
     )
     lines = [origin(record, "peers"), "", told, "", *table(head, body)]
     if absent := _absent(record):
@@ -96,7 +96,7 @@ def peers_summary(record: Record) -> str:
 def _fastest(rows: Sequence[Row]) -> Row | None:
     """Return the fastest of the others that reached the residual."""
     right = [
-        row for row in rows if row["outcome"] in _REACHED and not row["solver"].startswith(_OURS)
+        row for row in rows if row["outcome"] in REACHED and not row["solver"].startswith(OURS)
     ]
     return min(right, key=lambda row: row["seconds"]["median"], default=None)
 
@@ -109,14 +109,14 @@ def _next(best: Row | None, rows: Sequence[Row], ours: float) -> str:
 
 
 def _scipy(rows: Sequence[Row], ours: float) -> str:
-    by_hand = [row for row in rows if row["solver"] == _BY_HAND]
-    right = [row["seconds"]["median"] for row in by_hand if row["outcome"] in _REACHED]
+    by_hand = [row for row in rows if row["solver"] == BY_HAND]
+    right = [row["seconds"]["median"] for row in by_hand if row["outcome"] in REACHED]
     return f"{right[0] / ours:.2g} x" if right else _beyond(by_hand, ours)
 
 
 def _beyond(rows: Sequence[Row], ours: float) -> str:
     """Return the least time after which one was given up; nobody was right."""
-    others = [row for row in rows if not row["solver"].startswith(_OURS)]
+    others = [row for row in rows if not row["solver"].startswith(OURS)]
     given_up = [row["budget"] for row in others if _was_given_up(row)]
     return f"> {min(given_up) / ours:.2g} x" if given_up else "none"
 
@@ -143,7 +143,7 @@ def _time(row: Row | None) -> str:
         return ""
     if _was_given_up(row):
         return f"> {row['budget']:.3g}"
-    if "seconds" not in row or row["outcome"] not in (*_REACHED, "silent"):
+    if "seconds" not in row or row["outcome"] not in (*REACHED, "silent"):
         return MARKS[row["outcome"]]
     count = row["shape"][0] if len(row["shape"]) == 3 else 1
     spent = (row["forward"] + row["reverse"]) / (2 * row["k"] * count)

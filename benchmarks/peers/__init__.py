@@ -26,7 +26,7 @@ from benchmarks.peers import (
     slepc_svd,
     torch_dense,
 )
-from benchmarks.peers.protocol import Answer, Peer, Target, UnableError
+from benchmarks.peers.protocol import BY_HAND, OURS, Answer, Peer, Target, UnableError
 
 PEERS: dict[str, Peer] = {
     peer.name: peer
@@ -45,4 +45,4 @@ PEERS: dict[str, Peer] = {
     for peer in module.PEERS
 }
 
-__all__ = ["PEERS", "Answer", "Peer", "Target", "UnableError"]
+__all__ = ["BY_HAND", "OURS", "PEERS", "Answer", "Peer", "Target", "UnableError"]

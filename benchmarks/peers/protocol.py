@@ -15,6 +15,8 @@ from benchmarks.subjects import FunctionSubject, Subject, in_plain_attention
 from jvpsvd import LinearOperator, as_scipy
 
 T = TypeVar("T")
+OURS, BY_HAND = "jvpsvd", "scipy-arpack"
+"""Ours as users call it, and what they would pick: SciPy's default on their own operator."""
 
 
 class UnableError(Exception):

@@ -121,6 +121,29 @@ def test_others_are_given_up_at_a_multiple_of_our_seconds(monkeypatch):
     assert budgets["scipy-arpack"] == [48.0, 100.0]
 
 
+def test_who_is_far_slower_has_one_turn_but_for_scipys_default(monkeypatch):
+    took = {"jvpsvd": 1.0, "scipy-arpack": 9.0, "scipy-propack": 4.0, "primme": 6.0}
+    asked = []
+
+    def run_child(module, question, *, limit, python=None):
+        solver = question["solver"]
+        if solver is None:
+            return Ended([{"reference": "exact"}], None)
+        asked.append(solver)
+        figures = dict.fromkeys(("seconds", "setup_seconds", "product_seconds"), took[solver])
+        return Ended([{"outcome": "right", "forward": 1, "reverse": 1, **figures}], None)
+
+    monkeypatch.setattr(compare, "run_child", run_child)
+    monkeypatch.setattr(compare, "why_absent", lambda peer: None)
+    settings = dataclasses.replace(
+        compare.QUICK, names=("perceptron",), solvers=tuple(took), rounds=3
+    )
+    rows = compare.measure(settings)
+    turns = {"jvpsvd": 3, "scipy-arpack": 3, "scipy-propack": 3, "primme": 1}
+    assert {solver: asked.count(solver) for solver in took} == turns
+    assert {row["solver"]: row["seconds"]["rounds"] for row in rows} == turns
+
+
 def test_a_solver_that_misses_on_every_rung_is_shown_as_it_was_asked_first(monkeypatch):
     def run_child(module, question, *, limit, python):
         return Ended([{"outcome": "silent", "value_error": question["own_tol"]}], None)
