@@ -129,6 +129,12 @@ PARTS: dict[str, Part] = {
             writes_json=False,
         ),
         Part(
+            "tall",
+            "a tall basis against a few vectors, by blocks of rows and by BLAS",
+            quick_arguments=("--shapes", "4096x1100", "--rounds", "1"),
+            writes_json=False,
+        ),
+        Part(
             "page",
             "the report of 10 000 photos at 10 depths: size, and time to open it",
             quick_arguments=("--photos", "50", "--depths", "2", "-k", "5", "--rounds", "1"),

@@ -199,7 +199,7 @@ WRITERS: dict[str, Callable[[Record], str]] = {
     "safety": safety_section,
     "gpu": gpu_section,
     **dict.fromkeys(
-        ("allocator", "products", "solver", "survey", "batches", "projected", "page"),
+        ("allocator", "products", "solver", "survey", "batches", "projected", "tall", "page"),
         script_section,
     ),
 }

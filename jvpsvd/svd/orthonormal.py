@@ -16,6 +16,7 @@ from torch import Tensor
 
 from jvpsvd.operators import columns
 from jvpsvd.svd.dense import add_lower_gram, dense_svd
+from jvpsvd.svd.tall import overlap, without
 
 _PASSES = 5
 # A column that keeps less than this share of its length under a projection was mostly rounding.
@@ -72,20 +73,20 @@ def extend(
     width = min(W.shape[-1], size - taken)
     first = 0 if near is None else taken - near
     part = basis[..., first:]
-    overlap = part.mT @ W
-    inner = overlap.double().cpu()
-    block, outer, rank = _factor(_without(W, part, overlap), floor)
+    along = overlap(part, W)
+    inner = along.double().cpu()
+    block, outer, rank = _factor(without(W, part, along), floor)
     if everywhere and first > 0:
         inner = torch.nn.functional.pad(inner, (0, 0, first, 0))
         part = basis
     for _ in range(_PASSES):
         if not rank.any():
             break
-        overlap = part.mT @ block
-        inner = inner + overlap.double().cpu() @ outer
-        block, change, left = _factor(_without(block, part, overlap), _KEPT_SHARE)
+        along = overlap(part, block)
+        inner = inner + along.double().cpu() @ outer
+        block, change, left = _factor(without(block, part, along), _KEPT_SHARE)
         outer = change @ outer
-        settled = torch.equal(left, rank) and _largest(overlap) < _SMALL_OVERLAP
+        settled = torch.equal(left, rank) and _largest(along) < _SMALL_OVERLAP
         rank = left
         if settled:
             break
@@ -105,13 +106,6 @@ def combined(basis: Tensor, coefficients: Tensor) -> Tensor:
     """
     C = coefficients.to(dtype=basis.dtype, device=basis.device)
     return (C.mT @ basis.mT).mT
-
-
-def _without(W: Tensor, basis: Tensor, overlap: Tensor) -> Tensor:
-    """Return W − basis · overlap."""
-    product = torch.addmm if W.ndim == 2 else torch.baddbmm
-    rest: Tensor = product(W.mT, overlap.mT, basis.mT, alpha=-1).mT
-    return rest
 
 
 def _refilled(basis: Tensor, block: Tensor, rank: Tensor, generator: torch.Generator) -> Tensor:
@@ -140,13 +134,13 @@ def random_columns(
     fresh = block.to(dtype=basis.dtype, device=basis.device).T.expand(*basis.shape[:-1], width)
     others = [basis] if beside is None else [basis, beside]
     for _ in range(_PASSES):
-        overlap = 0.0
+        worst = 0.0
         for other in others:
-            projection = other.mT @ fresh
-            fresh = _without(fresh, other, projection)
-            overlap = max(overlap, _largest(projection))
+            along = overlap(other, fresh)
+            fresh = without(fresh, other, along)
+            worst = max(worst, _largest(along))
         fresh = _factor(fresh, 0.0)[0]
-        if overlap < _SMALL_OVERLAP:
+        if worst < _SMALL_OVERLAP:
             break
     return fresh
 

@@ -151,14 +151,17 @@ def plan(
             predicted_seconds=seconds[0] if seconds else None,
             undecided=undecided and method == "auto",
         )
-    beside = footprint.beside_bases(width)
     least = min(short, k + 2 * width)
+    column = footprint.column if vectors else footprint.values_column
+    # Crowded values ask for a block of random columns beside the other: room for it if there is.
+    beside = footprint.beside_bases(2 * width)
+    if budget.size < beside + least * column:
+        beside = footprint.beside_bases(width)
     fits = max(0, (budget.size - beside) // footprint.column)
     values_fit = max(0, (budget.size - beside) // footprint.values_column)
     fits, values_fit = (without_growth(size, k, width) for size in (fits, values_fit))
     if max(fits, 0 if vectors else values_fit) < least:
         budget.refuse("golub-kahan", beside + least * footprint.column)
-    column = footprint.column if vectors else footprint.values_column
     reason = f"about {against} products against {short}" if method == "auto" else "asked for"
     kept = max(
         min(short, fits) * footprint.column, min(short, values_fit) * footprint.values_column
@@ -185,8 +188,11 @@ def _block_size(k: int, chunk: int | None) -> int:
 
 
 def _widest(width: int, footprint: Footprint, spare: int) -> int:
-    """Return how often-doubled a block fits into what bases as large as planned leave."""
-    while 2 * width <= footprint.short and footprint.beside_bases(2 * width) <= spare:
+    """Return how often-doubled a block fits, with as many columns for a crowd, into what is left.
+
+    That is what bases as large as planned leave.
+    """
+    while 2 * width <= footprint.short and footprint.beside_bases(4 * width) <= spare:
         width *= 2
     return width
 

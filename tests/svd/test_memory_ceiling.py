@@ -20,6 +20,7 @@ import torch
 from jvpsvd import LinearOperator, svds
 from jvpsvd.svd import parse_memory
 from jvpsvd.svd.dense import leading_svd
+from jvpsvd.svd.tall import overlap, without
 
 SHORT = 1000
 
@@ -52,7 +53,11 @@ d = torch.logspace(0, -options.pop('decades'), SHORT)
 d[: options.pop('crowd', 0)] = 1
 k, long, batch = options.pop('k'), options.pop('long'), options.pop('batch', ())
 svds(Copies(d, 20 * SHORT), k, **{**options, 'memory': None})
-leading_svd(torch.eye(300, dtype=torch.float64), 2, 1e-9)  # its library takes buffers, once
+# Their libraries take buffers, once.
+leading_svd(torch.eye(300, dtype=torch.float64), 2, 1e-9)
+rows, few = torch.ones(1 << 10, 1 << 12).T, torch.ones(20, 1 << 12).T
+without(few, rows, overlap(rows, few))
+del rows, few
 before = status('VmHWM')
 room = status('VmSize') + budget
 resource.setrlimit(resource.RLIMIT_AS, (room, room))
@@ -130,10 +135,11 @@ def test_a_batch():
     assert_kept(found)
 
 
-def test_crowds_that_widen_the_block():
+@pytest.mark.parametrize(("crowd", "memory"), [(60, "0.7GiB"), (12, "0.9GiB")])
+def test_crowds_that_widen_the_block(crowd, memory):
     """A block of random columns joins for a crowd, and the step is wider from then on."""
     found = solve_under_ceiling(
-        long=1_000_000, k=40, crowd=60, decades=12, memory="0.7GiB", **GOLUB_KAHAN
+        long=1_000_000, k=40, crowd=crowd, decades=12, memory=memory, **GOLUB_KAHAN
     )
     assert found["converged"] == 40
     assert_kept(found)
@@ -146,7 +152,9 @@ def test_copies_for_which_a_wider_block_begins_again(vectors):
     )
     assert found["converged"] == 40
     assert found["error"] <= 1e-4
-    assert_kept(found)
+    assert found["grown"] <= found["budget"]
+    if vectors:  # without them, a rank that is lost has it begin again with U
+        assert_kept(found)
 
 
 def test_the_exact_method():

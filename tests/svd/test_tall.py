@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from jvpsvd.svd import tall
+from jvpsvd.svd.tall import overlap, without
+
+SHAPES = [(9000, 500, 8), (135000, 20, 3), (4096, 1024, 1), (4097, 1100, 24), (6143, 700, 5)]
+
+
+def block(length, count, seed, dtype, spare=0):
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(count + spare, length, dtype=torch.float64, generator=generator)
+    return rows.to(dtype)[:count].T
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("length", "size", "width"), SHAPES)
+def test_products_by_blocks_of_rows_are_those_of_the_whole(length, size, width, dtype, monkeypatch):
+    basis, W = block(length, size, 1, dtype, spare=3), block(length, width, 2, dtype)
+    monkeypatch.setattr(tall, "_LEAST_ENTRIES", 1)
+    assert tall._row_blocks(basis, W) == length // 2048
+    C = overlap(basis, W)
+    rest = without(W, basis, C)
+    expected = basis.double().T @ W.double()
+    eps = torch.finfo(dtype).eps
+    assert (C.shape, rest.shape, rest.stride()) == ((size, width), (length, width), (1, length))
+    assert (C - expected).abs().max() < 4 * eps * length
+    exact = W.double() - basis.double() @ C.double()
+    assert (rest - exact).abs().max() < 4 * eps * exact.abs().max() * size**0.5
+
+
+def test_what_lies_row_by_row_goes_to_blas(monkeypatch):
+    monkeypatch.setattr(tall, "_LEAST_ENTRIES", 1)
+    basis, W = block(5000, 40, 1, torch.float64), block(5000, 3, 2, torch.float64).contiguous()
+    assert tall._row_blocks(basis, W) == tall._row_blocks(basis.contiguous(), W.T.clone().T) == 0
+    C = overlap(basis.contiguous(), W)
+    assert torch.allclose(C, basis.T @ W)
+    assert torch.allclose(without(W, basis.contiguous(), C), W - basis @ C)
+
+
+@pytest.mark.parametrize("length", [1, 2047, 2048, 5000])
+def test_what_is_short_has_no_blocks_or_whole_ones(length, monkeypatch):
+    monkeypatch.setattr(tall, "_LEAST_ENTRIES", 1)
+    basis, W = block(length, 4, 1, torch.float64), block(length, 2, 2, torch.float64)
+    C = overlap(basis, W)
+    assert torch.allclose(C, basis.T @ W)
+    assert torch.allclose(without(W, basis, C), W - basis @ C)
+
+
+def test_small_bases_wide_blocks_and_batches_go_to_blas():
+    large, eight = torch.empty(1 << 10, 1 << 12).T, torch.empty(8, 1 << 12).T
+    assert tall._row_blocks(large, eight) == 2
+    assert tall._row_blocks(large[:, 1:], eight) == 0
+    assert tall._row_blocks(large, torch.empty(25, 1 << 12).T) == 0
+    assert tall._row_blocks(large.expand(2, -1, -1), eight.expand(2, -1, -1)) == 0
+
+
+def test_nothing_that_was_given_changes(monkeypatch):
+    monkeypatch.setattr(tall, "_LEAST_ENTRIES", 1)
+    basis, W = block(5000, 30, 1, torch.float32), block(5000, 4, 2, torch.float32)
+    before = basis.clone(), W.clone()
+    without(W, basis, overlap(basis, W))
+    assert torch.equal(basis, before[0])
+    assert torch.equal(W, before[1])
