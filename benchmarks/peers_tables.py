@@ -84,8 +84,7 @@ def peers_summary(record: Record) -> str:
         "products as a multiple of 2k. Beside it the fastest of the others that was right, the "
         "seconds in which both operators were made before, and SciPy's default, ARPACK, on a "
         "linearized operator written by hand, as a multiple of ours; > where nobody was right in "
-        "that time. Whoever takes five times ours has one turn, but for SciPy's default. All "
-        "solvers: benchmarks/README.md."
+        "that time. Without a range there was one round. All solvers: benchmarks/README.md."
     )
     lines = [origin(record, "peers"), "", told, "", *table(head, body)]
     if absent := _absent(record):
