@@ -37,9 +37,9 @@ def dense_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def leading_svd(matrix: Tensor, k: int, loss: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return (U, s, Vh) of the k largest singular values of a square float64 matrix on the CPU.
 
-    u and s² are eigenvectors and eigenvalues of X X', which take a third of the time of the whole
-    SVD, and less than half of that where k is a small part of many rows. Squares cost digits:
-    v = X' u / s are orthonormal to eps (s₁/s_k)². Where that exceeds `loss` it is the whole SVD.
+    u and s² are eigenvectors and eigenvalues of X X', which take half or a third of the time of the
+    whole SVD (`python -m benchmarks projected`). Squares cost digits: v = X' u / s are orthonormal
+    to eps (s₁/s_k)². Where that exceeds `loss` it is the whole SVD.
 
     Args:
         matrix: (s, s), or a batch.
