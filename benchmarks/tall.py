@@ -9,20 +9,13 @@ turns, in one process.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
 
+from benchmarks.projected import seconds
 from benchmarks.statistics_of_rounds import Spread
 from jvpsvd.svd.tall import overlap, without
-
-
-def milliseconds(work: Callable[[], object]) -> float:
-    """Return the wall time of one call."""
-    began = time.perf_counter()
-    work()
-    return 1e3 * (time.perf_counter() - began)
 
 
 def main() -> None:
@@ -37,19 +30,19 @@ def main() -> None:
         length, size = map(int, shape.split("x"))
         basis, W = torch.randn(size, length).T, torch.randn(asked.width, length).T
         C = basis.T @ W
-        sides: tuple[tuple[str, Callable[[], object], Callable[[], object]], ...] = (
-            ("basis' W", lambda V=basis, W=W: overlap(V, W), lambda V=basis, W=W: V.T @ W),  # type: ignore[misc]
+        sides = (
+            ("basis' W", partial(overlap, basis, W), partial(torch.mm, basis.T, W)),
             (
                 "W - basis C",
-                lambda V=basis, W=W, C=C: without(W, V, C),  # type: ignore[misc]
-                lambda V=basis, W=W, C=C: torch.addmm(W.T, C.T, V.T, alpha=-1),  # type: ignore[misc]
+                partial(without, W, basis, C),
+                partial(torch.addmm, W.T, C.T, basis.T, alpha=-1),
             ),
         )
         for name, ours, blas in sides:
             times: tuple[list[float], list[float]] = ([], [])
             for _ in range(asked.rounds + 1):  # the first warms up
-                times[0].append(milliseconds(ours))
-                times[1].append(milliseconds(blas))
+                times[0].append(1e3 * seconds(ours))
+                times[1].append(1e3 * seconds(blas))
             fast, plain = Spread.of(times[0][1:]), Spread.of(times[1][1:])
             print(
                 f"{shape:12} {name:12} blocks of rows {fast}   BLAS {plain}   "

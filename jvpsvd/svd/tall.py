@@ -62,7 +62,7 @@ def _row_blocks(basis: Tensor, W: Tensor) -> int:
     """Return into how many blocks of rows to split; 0 where BLAS does as well."""
     m, s = basis.shape[-2:]
     small = m * s < _LEAST_ENTRIES or W.shape[-1] > _MOST_VECTORS
-    if small or basis.ndim > 2 or basis.is_cuda:
+    if small or basis.ndim > 2 or basis.device.type != "cpu":
         return 0
     column_major = basis.stride(0) == W.stride(0) == 1  # others would be copied
     return m // _ROWS if column_major else 0

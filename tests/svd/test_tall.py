@@ -47,12 +47,13 @@ def test_what_is_short_has_no_blocks_or_whole_ones(length, monkeypatch):
     assert torch.allclose(without(W, basis, C), W - basis @ C)
 
 
-def test_small_bases_wide_blocks_and_batches_go_to_blas():
+def test_small_bases_wide_blocks_batches_and_other_devices_go_to_blas():
     large, eight = torch.empty(1 << 10, 1 << 12).T, torch.empty(8, 1 << 12).T
     assert tall._row_blocks(large, eight) == 2
     assert tall._row_blocks(large[:, 1:], eight) == 0
     assert tall._row_blocks(large, torch.empty(25, 1 << 12).T) == 0
     assert tall._row_blocks(large.expand(2, -1, -1), eight.expand(2, -1, -1)) == 0
+    assert tall._row_blocks(large.to("meta"), eight.to("meta")) == 0
 
 
 def test_nothing_that_was_given_changes(monkeypatch):
