@@ -45,6 +45,7 @@ def subgraph(
     inputs = [n for n in owner.graph.nodes if n in needed and n not in nodes]
     for index, node in enumerate(inputs):
         copies[node] = graph.placeholder(f"saved_{index}")
+        copies[node].meta = node.meta
     for node in owner.graph.nodes:
         if node in nodes and node in needed and node is not root:
             copies[node] = graph.node_copy(node, copies.__getitem__)

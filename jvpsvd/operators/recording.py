@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from torch.func import functional_call, vmap
 
 from jvpsvd.operators.batch import BatchedMap, Side, replayed
+from jvpsvd.operators.channels import ChannelGraph, channel_graph
 from jvpsvd.operators.chunks import starting_chunk
 from jvpsvd.operators.derivatives import Cost, LinearMap, unchanged, without_grad
 from jvpsvd.operators.graphs import (
@@ -29,6 +30,8 @@ class LinearGraph:
     graph: fx.GraphModule | None
     """None of an output that does not depend on x."""
     saved: tuple[int, ...]
+    narrow: ChannelGraph | None = None
+    """The same without the channels that are shut at a point; None where there are none to see."""
 
     def at(
         self, kept: Sequence[Tensor], zeros: Tensor, weights: Sequence[Tensor]
@@ -36,9 +39,12 @@ class LinearGraph:
         """Return the batched map of this side at one point, refused once a weight has changed."""
         if self.graph is None:
             return lambda block: zeros.expand(block.shape[0], *zeros.shape)
-        inputs = tuple(kept[i] for i in self.saved)
-        mapped = vmap(self.graph, in_dims=(0, *(None for _ in inputs)))
-        check = unchanged((*inputs, *weights))
+        saved = tuple(kept[i] for i in self.saved)
+        graph, inputs = self.graph, saved
+        if self.narrow is not None and (fewer := self.narrow.inputs(saved)) is not None:
+            graph, inputs = self.narrow.graph, fewer
+        mapped = vmap(graph, in_dims=(0, *(None for _ in inputs)))
+        check = unchanged((*saved, *weights))
 
         def apply(block: Tensor) -> Tensor:
             check()
@@ -68,7 +74,9 @@ class LinearGraph:
         """Return how many elements the largest tensor has that one vector becomes on its way."""
         if self.graph is None:
             return 0
-        values = (node.meta.get("val") for node in self.graph.graph.nodes)
+        _, *saved = self.graph.graph.find_nodes(op="placeholder")
+        passed = (node for node in self.graph.graph.nodes if node not in saved)
+        values = (node.meta.get("val") for node in passed)
         return max((v.numel() for v in values if isinstance(v, Tensor)), default=0)
 
 
@@ -205,7 +213,7 @@ def split(recorded: fx.GraphModule, depths: int) -> Recording:
         for node in inputs:
             if node not in kept:
                 kept.append(node)
-        return LinearGraph(graph, tuple(kept.index(node) for node in inputs))
+        return LinearGraph(graph, tuple(kept.index(node) for node in inputs), channel_graph(graph))
 
     tangent_sides = tuple(side(v, tangents[i]) for i in range(depths))
     cotangent_sides = tuple(side(us[i], cotangents[i]) for i in range(depths))

@@ -11,6 +11,8 @@ from jvpsvd.operators.convolutions import simplify_convolutions
 from jvpsvd.operators.folding import fold_linear
 from jvpsvd.operators.graphs import dependents, merge_equal_nodes, touched
 from jvpsvd.operators.masks import mask_in_place
+from jvpsvd.operators.padding import pad_within
+from jvpsvd.operators.phases import by_phases
 
 
 def simplified(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
@@ -29,6 +31,9 @@ def simplified(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
         return module
     fold_linear(module, linear)
     simplify_convolutions(module, linear)
+    pad_within(module, linear, grow=channels_last)
+    if channels_last:  # where they belong last, kernels were found to be so
+        by_phases(module, linear)
     mask_in_place(module, linear)
     if channels_last:
         layout.channels_last(module, linear)
