@@ -2,8 +2,8 @@
 
     python -m benchmarks.tall [--width 8] [--rounds 5] [--shapes 21952x700 75264x760 150528x300]
 
-The two products of one orthogonalisation, basis' W and W - basis C, in float32. Both sides in
-turns, in one process.
+The two products of one orthogonalisation, basis' W and W - basis C, in float32, and W'W in float64,
+by which the vectors are made orthonormal. Both sides in turns, in one process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.projected import seconds
 from benchmarks.statistics_of_rounds import Spread
-from jvpsvd.svd.tall import overlap, without
+from jvpsvd.svd.tall import overlap, squared, without
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     for shape in asked.shapes:
         length, size = map(int, shape.split("x"))
         basis, W = torch.randn(size, length).T, torch.randn(asked.width, length).T
-        C = basis.T @ W
+        C, wide = basis.T @ W, W.T.double().T
         sides = (
             ("basis' W", partial(overlap, basis, W), partial(torch.mm, basis.T, W)),
             (
@@ -37,6 +37,7 @@ def main() -> None:
                 partial(without, W, basis, C),
                 partial(torch.addmm, W.T, C.T, basis.T, alpha=-1),
             ),
+            ("W'W", partial(squared, wide), partial(torch.mm, wide.T, wide)),
         )
         for name, ours, blas in sides:
             times: tuple[list[float], list[float]] = ([], [])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from jvpsvd.operators import columns
 from jvpsvd.svd.dense import add_lower_gram, dense_svd
-from jvpsvd.svd.tall import overlap, without
+from jvpsvd.svd.tall import overlap, squared, without
 
 _PASSES = 5
 # A column that keeps less than this share of its length under a projection was mostly rounding.
@@ -223,8 +223,7 @@ def _gram(W: Tensor) -> Tensor:
     b = W.shape[-1]
     gram = torch.zeros(*W.shape[:-2], b, b, dtype=torch.float64, device=W.device)
     for part in _parts(W):
-        wide = W[..., part, :].double()
-        gram += wide.mT @ wide
+        gram += squared(W[..., part, :].mT.double().mT)
     return gram
 
 

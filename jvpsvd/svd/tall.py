@@ -1,4 +1,4 @@
-"""Products of a large, tall basis with a few vectors, on the CPU by blocks of its rows.
+"""Products of a tall basis with a few vectors, on the CPU by blocks of its rows.
 
 BLAS shares such products out along their few columns: as batched products of row blocks they took
 0.6 to 0.7 of the time on two cores (`python -m benchmarks tall`).
@@ -13,6 +13,7 @@ _ROWS = 1 << 11
 # Measured in float32 and float64: below so many numbers in the basis, or for more vectors, nothing
 # is gained.
 _LEAST_ENTRIES, _MOST_VECTORS = 1 << 22, 24
+_MOST_SQUARED = 8
 # Their results lie elsewhere than they belong: as many are computed before they are copied.
 _BLOCKS_AT_ONCE = 64
 
@@ -32,6 +33,22 @@ def overlap(basis: Tensor, W: Tensor) -> Tensor:
     if rows < basis.shape[0]:
         found = torch.addmm(found, W[rows:].mT, basis[rows:])
     return found.mT
+
+
+def squared(W: Tensor) -> Tensor:
+    """Return W' W, (b, b), for W (N, b), or of each of a batch.
+
+    >>> squared(torch.tensor([[1.0], [2.0]]))
+    tensor([[5.]])
+    """
+    few = W.ndim == 2 and W.shape[1] <= _MOST_SQUARED and W.device.type == "cpu"
+    count = W.shape[0] // _ROWS if few and W.stride(0) == 1 else 0
+    if not count:
+        return W.mT @ W
+    parts = _split(W, count)
+    rows = count * parts.shape[-1]
+    found = torch.bmm(parts, parts.mT).sum(0)
+    return torch.addmm(found, W[rows:].mT, W[rows:]) if rows < W.shape[0] else found
 
 
 def without(W: Tensor, basis: Tensor, C: Tensor) -> Tensor:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from jvpsvd.svd import tall
-from jvpsvd.svd.tall import overlap, without
+from jvpsvd.svd.tall import overlap, squared, without
 
 SHAPES = [(9000, 500, 8), (135000, 20, 3), (4096, 1024, 1), (4097, 1100, 24), (6143, 700, 5)]
 
@@ -27,6 +27,18 @@ def test_products_by_blocks_of_rows_are_those_of_the_whole(length, size, width, 
     assert (C - expected).abs().max() < 4 * eps * length
     exact = W.double() - basis.double() @ C.double()
     assert (rest - exact).abs().max() < 4 * eps * exact.abs().max() * size**0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("length", [1, 2047, 2048, 4097, 9000])
+@pytest.mark.parametrize("width", [1, 8, 9])
+def test_squares_are_those_of_the_whole(length, width, dtype):
+    W = block(length, width, 1, dtype, spare=2)
+    expected = W.double().T @ W.double()
+    for layout in (W, W.contiguous(), W.expand(2, -1, -1)):
+        found = squared(layout)
+        assert (found.dtype, found.shape[-2:]) == (dtype, (width, width))
+        assert (found - expected).abs().max() < 32 * torch.finfo(dtype).eps * length
 
 
 def test_what_lies_row_by_row_goes_to_blas(monkeypatch):
