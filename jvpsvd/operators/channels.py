@@ -3,8 +3,8 @@
 Where an activation is shut over a whole channel its slope is zero, and nothing that a direction has
 in that channel gets on. The convolution that makes the channel, the one that reads it and all
 between them can do without it. At a photo a quarter to half of the widest channels in the last
-blocks of EfficientNet-Lite0 are shut. What is left out are zeros: products stay the same but for
-the order of sums.
+blocks of EfficientNet-Lite0 are shut. What is left out are zeros (or the NaN that infinite weights
+make of them): products stay the same but for the order of sums.
 
 Which operations share their channels is read off the recorded graph, once; which channels are shut,
 off the slopes at each point.
@@ -37,6 +37,34 @@ class Use:
     dim: int
 
 
+class Selections:
+    """What was selected at one point, once for all graphs that read the same tensors."""
+
+    def __init__(self) -> None:
+        # With the tensors that were selected from, so that no other can have their identity.
+        self._shut: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._parts: dict[tuple[int, int, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
+
+    def shut(self, factor: Tensor, dim: int) -> Tensor:
+        """Return which channels of a factor are zero, on the CPU."""
+        key = id(factor), dim
+        if key not in self._shut:
+            entries = (factor != 0).movedim(dim, 0).reshape(factor.shape[dim], -1)
+            self._shut[key] = factor, ~entries.any(1).cpu()
+        return self._shut[key][1]
+
+    def part(self, tensor: Tensor, dim: int, kept: tuple[int, ...]) -> Tensor:
+        """Return some channels of a tensor, laid out as it is."""
+        key = id(tensor), dim, kept
+        if key not in self._parts:
+            index = torch.tensor(kept, device=tensor.device)
+            order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+            part = tensor.permute(order).index_select(order.index(dim), index)
+            back = [order.index(each) for each in range(tensor.ndim)]
+            self._parts[key] = tensor, part.permute(back)
+        return self._parts[key][1]
+
+
 @dataclass(frozen=True)
 class Chain:
     """The channels from a convolution that makes them to the one that reads them."""
@@ -49,18 +77,12 @@ class Chain:
     counts: tuple[int, ...]
     """Places of the numbers of groups of the depthwise convolutions on the way."""
 
-    def kept(self, inputs: Sequence[Any]) -> Tensor | None:
+    def kept(self, inputs: Sequence[Any], selections: Selections) -> tuple[int, ...] | None:
         """Return the channels to keep, in their order; None for all of them."""
-        shut = torch.zeros(self.size, dtype=torch.bool, device=inputs[self.uses[0].place].device)
+        shut = torch.zeros(self.size, dtype=torch.bool)
         for use in self.factors:
-            factor = inputs[use.place].movedim(use.dim, 0)
-            shut |= ~(factor != 0).flatten(1).any(1)
-        count = -(-(self.size - int(shut.sum())) // _MULTIPLE) * _MULTIPLE
-        count = max(count, _MULTIPLE)
-        if self.size - count < _LEAST_SHARE * self.size:
-            return None
-        # The first that are shut fill the multiple up.
-        return shut.to(torch.uint8).argsort(stable=True)[:count].sort().values
+            shut |= selections.shut(inputs[use.place], use.dim)
+        return _worth_keeping(shut)
 
 
 @dataclass(frozen=True)
@@ -72,19 +94,40 @@ class ChannelGraph:
     """Which input of the original is each of its own; None: a number of groups."""
     chains: tuple[Chain, ...]
 
-    def inputs(self, originals: Sequence[Tensor]) -> tuple[Any, ...] | None:
+    def inputs(self, originals: Sequence[Tensor], selections: Selections) -> tuple[Any, ...] | None:
         """Return its inputs at a point, from those of the original; None if all channels stay."""
         found: list[Any] = [0 if i is None else originals[i] for i in self.sources]
         fewer = False
         for chain in self.chains:
-            kept = chain.kept(found)
+            kept = chain.kept(found, selections)
             fewer = fewer or kept is not None
             for place in chain.counts:
                 found[place] = chain.size if kept is None else len(kept)
             if kept is not None:
                 for use in chain.uses:
-                    found[use.place] = _selected(found[use.place], use.dim, kept)
+                    found[use.place] = selections.part(found[use.place], use.dim, kept)
         return tuple(found) if fewer else None
+
+    def mostly_shut(self, originals: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return inputs of the original of which three in four channels are shut, to try it on."""
+        found = list(originals)
+        for chain in self.chains:
+            closed = [channel for channel in range(chain.size) if channel % 4]
+            for use in chain.factors:
+                source = self.sources[use.place]
+                if source is not None:
+                    index = torch.tensor(closed, device=found[source].device)
+                    found[source] = found[source].index_fill(use.dim, index, 0.0)
+        return tuple(found)
+
+
+def _worth_keeping(shut: Tensor) -> tuple[int, ...] | None:
+    """Return the open channels and as many of the others as fill a multiple; None if too many."""
+    size = len(shut)
+    count = max(_MULTIPLE, -(-(size - int(shut.sum())) // _MULTIPLE) * _MULTIPLE)
+    if size - count < _LEAST_SHARE * size:
+        return None
+    return tuple(sorted(shut.to(torch.uint8).argsort(stable=True)[:count].tolist()))
 
 
 def channel_graph(module: fx.GraphModule) -> ChannelGraph | None:
@@ -262,12 +305,3 @@ def _another_placeholder(graph: fx.Graph) -> fx.Node:
     placeholders = graph.find_nodes(op="placeholder")
     with graph.inserting_after(placeholders[-1]):
         return graph.placeholder(f"narrowed_{len(placeholders)}")
-
-
-def _selected(tensor: Tensor, dim: int, kept: Tensor) -> Tensor:
-    """Return some channels of a tensor, laid out as it is."""
-    part = tensor.index_select(dim, kept)
-    last = torch.channels_last
-    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=last):
-        return part.contiguous(memory_format=last)
-    return part

@@ -2,8 +2,8 @@
 
 That of a convolution of stride 1 is one, with the kernel turned round, for which the kernels of
 torch are faster; any other is a transposed one. The point is not needed then, of which torch would
-make a copy for every direction, to read its shape. All of it is exact, and turned kernels end in
-the primal graph.
+make a copy for every direction, to read its shape. All of it is exact, and kernels are turned once
+for all points.
 """
 
 from __future__ import annotations

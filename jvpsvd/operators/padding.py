@@ -7,7 +7,7 @@ zeros makes up for it:
 
     conv(pad(x, (l, r)), W) = conv(x, pad(W, (r − l, 0)), padding=r)    for r > l.
 
-All of it is exact, and kernels are padded once, in the primal graph.
+All of it is exact, and kernels are padded once for all points.
 """
 
 from __future__ import annotations
@@ -112,6 +112,8 @@ def _padded(
     shape = shape_of(weight)
     if not grow or not isinstance(weight, fx.Node) or weight in linear or shape is None:
         return None
+    if len(dilation) != len(sides):
+        return None  # one number for all dimensions
     rows = [(most - left, most - right) for most, (left, right) in zip(padding, sides, strict=True)]
     more = [sum(each) for each in rows]
     fits = all(

@@ -6,9 +6,8 @@ its result, of one phase r, are a plain convolution with every s-th row of the k
 
     y[s q + r − p] = Σ_t u[q − t] W[r + s t].
 
-The phases of all dimensions are s² times as many channels of one convolution of stride 1, and put
-in their places afterwards. Exact up to the order of sums; kernels are cut up once, in the primal
-graph.
+The phases of all dimensions are so many more channels of one convolution of stride 1, and put in
+their places afterwards. Exact up to the order of sums; kernels are cut up once for all points.
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,9 +13,16 @@ from torch import Tensor, fx
 from torch.func import functional_call, vmap
 
 from jvpsvd.operators.batch import BatchedMap, Side, replayed
-from jvpsvd.operators.channels import ChannelGraph, channel_graph
+from jvpsvd.operators.channels import ChannelGraph, Selections, channel_graph
 from jvpsvd.operators.chunks import starting_chunk
-from jvpsvd.operators.derivatives import Cost, LinearMap, unchanged, without_grad
+from jvpsvd.operators.derivatives import (
+    Cost,
+    LinearMap,
+    agree,
+    direction,
+    unchanged,
+    without_grad,
+)
 from jvpsvd.operators.graphs import (
     dependents,
     mutated_families,
@@ -21,6 +30,8 @@ from jvpsvd.operators.graphs import (
     refuse_unsafe_mutation,
     subgraph,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,24 +45,54 @@ class LinearGraph:
     """The same without the channels that are shut at a point; None where there are none to see."""
 
     def at(
-        self, kept: Sequence[Tensor], zeros: Tensor, weights: Sequence[Tensor]
+        self,
+        kept: Sequence[Tensor],
+        zeros: Tensor,
+        weights: Sequence[Tensor],
+        selections: Selections,
     ) -> Callable[[Tensor], Tensor]:
         """Return the batched map of this side at one point, refused once a weight has changed."""
-        if self.graph is None:
+        graph, narrow = self.graph, self.narrow
+        if graph is None:
             return lambda block: zeros.expand(block.shape[0], *zeros.shape)
         saved = tuple(kept[i] for i in self.saved)
-        graph, inputs = self.graph, saved
-        if self.narrow is not None and (fewer := self.narrow.inputs(saved)) is not None:
-            graph, inputs = self.narrow.graph, fewer
-        mapped = vmap(graph, in_dims=(0, *(None for _ in inputs)))
         check = unchanged((*saved, *weights))
+
+        @cache
+        def mapped() -> Callable[[Tensor], Tensor]:
+            fewer = None if narrow is None else narrow.inputs(saved, selections)
+            if narrow is None or fewer is None:
+                return _over_directions(graph, saved)
+            return _over_directions(narrow.graph, fewer)
 
         def apply(block: Tensor) -> Tensor:
             check()
-            images: Tensor = mapped(block, *inputs)
-            return images
+            return mapped()(block)  # the first product selects channels
 
         return without_grad(apply)
+
+    def with_channels(self, kept: Sequence[Tensor], along: Tensor) -> LinearGraph:
+        """Return this side able to leave channels out, if that gives the same where many are shut.
+
+        Args:
+            kept: At any point.
+            along: The direction to compare on.
+        """
+        graph = self.graph
+        narrow = None if graph is None else channel_graph(graph)
+        if graph is None or narrow is None:
+            return self
+        shut = narrow.mostly_shut([kept[i] for i in self.saved])
+        try:
+            fewer = narrow.inputs(shut, Selections())
+            if fewer is None:
+                return self
+            part = _over_directions(narrow.graph, fewer)(along[None])
+            whole = _over_directions(graph, shut)(along[None])
+        except Exception as error:  # a layout that some operation cannot take
+            logger.info("keeping channels that are shut: %s", error)
+            return self
+        return replace(self, narrow=narrow) if agree(part, whole) else self
 
     def at_many(
         self,
@@ -78,6 +119,14 @@ class LinearGraph:
         passed = (node for node in self.graph.graph.nodes if node not in saved)
         values = (node.meta.get("val") for node in passed)
         return max((v.numel() for v in values if isinstance(v, Tensor)), default=0)
+
+
+def _over_directions(
+    graph: Callable[..., Tensor], inputs: Sequence[Any]
+) -> Callable[[Tensor], Tensor]:
+    """Return a linear graph of one direction as a map of a block of them."""
+    mapped = vmap(graph, in_dims=(0, *(None for _ in inputs)))
+    return lambda block: mapped(block, *inputs)
 
 
 class Constants:
@@ -134,18 +183,33 @@ class Recording:
         """Return the derivative of each output at x, which is kept."""
         with torch.no_grad():
             values, kept = self.primal(x, *self.constants.values())
+        weights, selections = self.constants.weights, Selections()
         return tuple(
             LinearMap(
                 point=x,
                 value=value,
-                push=tangent.at(kept, torch.zeros_like(value), self.constants.weights),
-                pull=cotangent.at(kept, torch.zeros_like(x), self.constants.weights),
+                push=tangent.at(kept, torch.zeros_like(value), weights, selections),
+                pull=cotangent.at(kept, torch.zeros_like(x), weights, selections),
                 cost=cost,
             )
             for value, tangent, cotangent, cost in zip(
                 values, self.tangents, self.cotangents, self.costs, strict=True
             )
         )
+
+    def with_channels(self, x: Tensor) -> Recording:
+        """Return this recording with sides that leave out channels that are shut at a point."""
+        with torch.no_grad():
+            values, kept = self.primal(x, *self.constants.values())
+            v = direction(x)
+            return replace(
+                self,
+                tangents=tuple(side.with_channels(kept, v) for side in self.tangents),
+                cotangents=tuple(
+                    side.with_channels(kept, direction(value))
+                    for side, value in zip(self.cotangents, values, strict=True)
+                ),
+            )
 
     def at_many(self, X: Tensor) -> tuple[BatchedMap, ...]:
         """Return the derivative of each output at the points X[0], X[1], …, which are kept.
@@ -213,7 +277,7 @@ def split(recorded: fx.GraphModule, depths: int) -> Recording:
         for node in inputs:
             if node not in kept:
                 kept.append(node)
-        return LinearGraph(graph, tuple(kept.index(node) for node in inputs), channel_graph(graph))
+        return LinearGraph(graph, tuple(kept.index(node) for node in inputs))
 
     tangent_sides = tuple(side(v, tangents[i]) for i in range(depths))
     cotangent_sides = tuple(side(us[i], cotangents[i]) for i in range(depths))

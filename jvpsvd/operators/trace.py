@@ -195,16 +195,16 @@ class Trace:
             self._rehearse(recording)
             return recording
         if layout.pays(self._example):
-            recording = split(simplified(joint, channels_last=True), depths)
             try:
+                recording = split(simplified(joint, channels_last=True), depths)
                 self._rehearse(recording)
             except Exception as error:  # a layout that some operation cannot take
                 logger.info("keeping the layout of the function: %s", _first_line(error))
             else:
-                return recording
+                return recording.with_channels(self._example)
         recording = split(simplified(joint, channels_last=False), depths)
         self._rehearse(recording)
-        return recording
+        return recording.with_channels(self._example)
 
     def _rehearse(self, recording: Recording) -> None:
         """Check that a recording, replayed at the example, gives what torch.func gives there."""

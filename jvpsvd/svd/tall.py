@@ -13,6 +13,7 @@ _ROWS = 1 << 11
 # Measured in float32 and float64: below so many numbers in the basis, or for more vectors, nothing
 # is gained.
 _LEAST_ENTRIES, _MOST_VECTORS = 1 << 22, 24
+# The same of squares, at any length.
 _MOST_SQUARED = 8
 # Their results lie elsewhere than they belong: as many are computed before they are copied.
 _BLOCKS_AT_ONCE = 64

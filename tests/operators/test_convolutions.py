@@ -168,9 +168,9 @@ def test_both_products_equal_the_dense_jacobian(name, dtype, dense):
     check_products(J, expected)
 
 
-def operations(net, *shape):
+def operations(net, *shape, dtype=torch.float64):
     """How often each operation stands in the forward and in the reverse graph of a network."""
-    trace = Trace(net.eval(), torch.randn(shape, dtype=torch.float64))
+    trace = Trace(net.eval(), torch.randn(shape, dtype=dtype))
     counts = []
     for side in (trace._recording.tangents[0], trace._recording.cotangents[0]):
         nodes = [n for n in side.graph.graph.nodes if n.op == "call_function"]
@@ -207,6 +207,54 @@ def test_no_padding_the_same_on_both_sides_is_left(name):
         assert side["convolution"] == 1
         assert "constant_pad_nd" not in side
         assert "convolution_backward" not in side
+
+
+UNEVEN = {
+    "depthwise": lambda: Fn(
+        lambda x, c: c(pad(x, (0, 1, 0, 1))), nn.Conv2d(3, 3, 3, stride=2, groups=3)
+    ),
+    "few channels": padded(0, 1, 0, 1, stride=2),
+    "on top of padding": padded(1, 3, 2, 1, padding=1),
+    "in one dimension": padded(1, 1, 0, 2),
+    "large kernel": lambda: Fn(
+        lambda x, c: c(pad(x, (1, 2, 1, 2))), nn.Conv2d(3, 3, 5, stride=2, groups=3)
+    ),
+    "stride 1": padded(2, 1, 1, 0),
+}
+NOT_GROWN = {
+    "many channels": lambda: Fn(lambda x, c: c(pad(x, (0, 1, 0, 1))), nn.Conv2d(5, 4, 3)),
+    "dilated": padded(0, 1, 0, 1, dilation=2),
+    "by the whole kernel": padded(0, 3, 0, 3),
+    "one number for all": lambda: Fn(
+        lambda x, c: torch.convolution(
+            pad(x, (0, 1, 0, 1)), c.weight, None, [1], [0, 0], [1], False, [0], 1
+        ),
+        Conv(3),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", UNEVEN | NOT_GROWN)
+def test_uneven_padding_changes_no_product(name, dtype, dense):
+    torch.manual_seed(0)
+    net = (UNEVEN | NOT_GROWN)[name]().eval().double()
+    x = torch.randn(1, 5 if name == "many channels" else 3, 6, 7, dtype=torch.float64)
+    expected = dense(net, x)
+    check_products(JacobianOperator(net.to(dtype), x.to(dtype), derivatives="trace"), expected)
+
+
+@pytest.mark.parametrize("name", UNEVEN | NOT_GROWN)
+def test_kernels_of_few_channels_grow_in_float32(name):
+    shape = (1, 5 if name == "many channels" else 3, 6, 7)
+    forward, _ = operations((UNEVEN | NOT_GROWN)[name](), *shape, dtype=torch.float32)
+    assert ("constant_pad_nd" in forward) == (name in NOT_GROWN)
+
+
+def test_what_is_cut_from_a_depthwise_reverse_pass_is_not_made():
+    _, reverse = operations(UNEVEN["depthwise"](), 1, 3, 6, 7, dtype=torch.float32)
+    assert reverse["convolution"] == 1
+    assert "constant_pad_nd" not in reverse
 
 
 @pytest.mark.parametrize("name", ["zeros left", "channels of zeros", "cut before"])

@@ -98,6 +98,16 @@ def test_no_transposed_convolution_is_left_in_float32(name, dtype, transposed):
     assert any(found) == transposed
 
 
+def test_a_batch_of_points():
+    net, x = problem("then others")
+    net, X = net.float(), torch.stack([x, -x]).float()
+    J = JacobianOperator(net, X, batch_dims=1, derivatives="trace")
+    unit = torch.eye(J.shape[1])
+    for z, pulled in zip(X, J.T @ unit, strict=True):
+        alone = JacobianOperator(net, z, derivatives="trace")
+        torch.testing.assert_close(pulled, alone.T @ unit)
+
+
 def test_many_channels_stay_transposed():
     net = nn.Conv2d(5, 3, 3, stride=2)
     recording = Trace(net, torch.randn(1, 5, 7, 7))._recording
