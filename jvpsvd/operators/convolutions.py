@@ -1,9 +1,9 @@
 """A pass over recorded derivatives that turns reverse passes of convolutions into convolutions.
 
 That of a convolution of stride 1 is one, with the kernel turned round, for which the kernels of
-torch are faster; any other is a transposed one. The point is not needed then, of which torch would
-make a copy for every direction, to read its shape. All of it is exact, and kernels are turned once
-for all points.
+torch are faster. Any other is a transposed one, which pays in float32 on the CPU: the point is not
+needed then, of which torch makes a copy for every direction, to read its shape. All of it is exact,
+and kernels are turned once for all points.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ _aten = torch.ops.aten
 _INPUT_ONLY = [True, False, False]
 
 
-def simplify_convolutions(module: fx.GraphModule, linear: set[fx.Node]) -> None:
+def simplify_convolutions(module: fx.GraphModule, linear: set[fx.Node], *, transpose: bool) -> None:
     """Make reverse passes convolutions, plain ones where they are.
 
     Args:
         module: A recorded derivative.
         linear: Its nodes that depend on a tangent or cotangent, each linear in it; updated.
+        transpose: Whether those of other strides become transposed convolutions.
     """
     for node in list(module.graph.nodes):
         if node in linear and node.target is _aten.convolution_backward.default:
-            _reverse_as_convolution(module.graph, node, linear)
+            _reverse_as_convolution(module.graph, node, linear, transpose)
     module.graph.eliminate_dead_code()
     linear.intersection_update(module.graph.nodes)
 
 
-def _reverse_as_convolution(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
+def _reverse_as_convolution(
+    graph: fx.Graph, node: fx.Node, linear: set[fx.Node], transpose: bool
+) -> None:
     """Replace conv'(u, W): of stride 1 by conv(u, W turned), else by the transposed conv of W.
 
     That of a transposed convolution is conv(u, W).
@@ -51,14 +54,16 @@ def _reverse_as_convolution(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]
     spread = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     turned = [full - p for full, p in zip(spread, padding, strict=True)]
     turns = not transposed and min(turned) >= 0 and all(step == 1 for step in stride)
+    back = not transposed and not turns
+    if back and not transpose:
+        return
     over = [0] * len(kernel)
-    if not transposed and not turns:
+    if back:
         reached = zip(image[2:], read[2:], stride, padding, spread, strict=True)
         over = [n - ((r - 1) * step - 2 * p + full + 1) for n, r, step, p, full in reached]
     with graph.inserting_before(node):
         if turns:
             weight, padding = _turned(graph, weight, weight_shape, groups), turned
-        back = not transposed and not turns
         called = (u, weight, None, stride, padding, dilation, back, over, groups)
         convolution = graph.call_function(_aten.convolution.default, called)
     convolution.meta["val"] = placeholder_for(image)

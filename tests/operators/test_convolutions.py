@@ -188,15 +188,34 @@ def operations(net, *shape, dtype=torch.float64):
         "grouped",
         "depthwise",
         "transposed, output padding",
-        "stride",
-        "stride along one",
-        "pixels left over",
-        "more than full",
     ],
 )
 def test_the_reverse_pass_is_one_convolution(name):
     reverse = operations(NETS[name]().double(), 1, 3, 6, 6)[1]
     assert reverse == {"convolution": 1}
+
+
+STRIDED = {
+    "depthwise": lambda: nn.Conv2d(6, 6, 3, stride=2, groups=6, padding=1),
+    "stride": lambda: nn.Conv2d(6, 4, 3, stride=2, padding=1),
+    "stride along one": lambda: nn.Conv2d(6, 4, 3, stride=(1, 2), padding=1),
+    "pixels left over": lambda: nn.Conv2d(6, 4, 3, stride=4),
+    "more than full": lambda: nn.Conv2d(6, 4, 3, padding=3),
+}
+
+
+@pytest.mark.parametrize("name", STRIDED)
+def test_other_reverse_passes_are_transposed_in_float32_alone(name, dense):
+    net = STRIDED[name]()
+    _, reverse = operations(net, 1, 6, 7, 6, dtype=torch.float32)
+    assert reverse["convolution"] == 1
+    assert "convolution_backward" not in reverse
+    stays = {"convolution_backward": 1, "getitem": 1}
+    assert operations(net.double(), 1, 6, 7, 6)[1] == stays
+    x = torch.randn(1, 6, 7, 6, dtype=torch.float64)
+    expected = dense(net, x)
+    check_products(JacobianOperator(net, x, derivatives="trace"), expected)
+    check_products(JacobianOperator(net.float(), x.float(), derivatives="trace"), expected)
 
 
 @pytest.mark.parametrize(

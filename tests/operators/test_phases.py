@@ -82,7 +82,7 @@ def test_other_shapes(build, shape, dense):
         ("stride 2", torch.float32, False),
         ("stride along one", torch.float32, False),
         ("transposed layer", torch.float32, False),
-        ("stride 2", torch.float64, True),
+        ("transposed layer", torch.float64, True),
     ],
 )
 def test_no_transposed_convolution_is_left_in_float32(name, dtype, transposed):
