@@ -13,7 +13,8 @@ from torch import Tensor, fx
 from torch.func import functional_call, vmap
 
 from jvpsvd.operators.batch import BatchedMap, Side, replayed
-from jvpsvd.operators.channels import ChannelGraph, Selections, channel_graph
+from jvpsvd.operators.chains import channel_graph
+from jvpsvd.operators.channels import ChannelGraph, Selections
 from jvpsvd.operators.chunks import starting_chunk
 from jvpsvd.operators.derivatives import (
     Cost,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
 
@@ -14,6 +16,8 @@ from jvpsvd.operators import LinearOperator
 _RATE64, _RATE32 = 2e10, 6e10
 # Calls, of which the quicker counts: a busy machine is no reason to choose another method.
 _CALLS = 2
+# Two vectors at once take more than this times what one takes: they share nothing.
+_ALONE = 1.7
 # Of the shorter side: all calls together take a sixteenth of what they may save.
 _LARGEST_SHARE = 64
 
@@ -24,6 +28,20 @@ class ProductCost:
 
     forward: float
     reverse: float
+
+
+def widening_pays(A: LinearOperator) -> bool:
+    """Return whether a product with two vectors takes clearly less than two with one.
+
+    Takes four forward products.
+
+    >>> from jvpsvd.operators import MatrixOperator
+    >>> A = MatrixOperator(torch.ones(3, 2))
+    >>> widening_pays(A) in (True, False), A.products
+    (True, Products(forward=4, reverse=0))
+    """
+    _, one, two = (_seconds(A.matmat, A.shape[-1], count, A) for count in (1, 1, 2))
+    return two < _ALONE * one
 
 
 def measured_cost(A: LinearOperator, width: int) -> ProductCost:
@@ -41,14 +59,18 @@ def measured_cost(A: LinearOperator, width: int) -> ProductCost:
     width = min(width, max(1, min(m, n) // _LARGEST_SHARE))
     seconds = []
     for product, length in ((A.matmat, n), (A.rmatmat, m)):
-        spent = []
-        for count in (1, *[width] * _CALLS):
-            block = torch.full((count, length), length**-0.5, dtype=A.dtype, device=A.device).T
-            began = time.perf_counter()
-            float(product(block)[..., -1].sum())  # waits for a GPU
-            spent.append(time.perf_counter() - began)
+        spent = [_seconds(product, length, count, A) for count in (1, *[width] * _CALLS)]
         seconds.append(min(spent[1:]) / width)
     return ProductCost(*seconds)
+
+
+def _seconds(
+    product: Callable[[Tensor], Tensor], length: int, count: int, A: LinearOperator
+) -> float:
+    block = torch.full((count, length), length**-0.5, dtype=A.dtype, device=A.device).T
+    began = time.perf_counter()
+    float(product(block)[..., -1].sum())  # waits for a GPU
+    return time.perf_counter() - began
 
 
 def exact_seconds(cost: ProductCost, m: int, n: int, k: int) -> float:

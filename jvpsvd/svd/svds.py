@@ -17,7 +17,7 @@ from jvpsvd.operators import LinearOperator, aslinearoperator
 from jvpsvd.svd.adaptive import AdaptiveRank
 from jvpsvd.svd.arguments import proper_fraction, whole_number
 from jvpsvd.svd.certificate import certify
-from jvpsvd.svd.cost import ProductCost, measured_cost
+from jvpsvd.svd.cost import ProductCost, measured_cost, widening_pays
 from jvpsvd.svd.exact import Exact
 from jvpsvd.svd.golub_kahan import GolubKahan
 from jvpsvd.svd.plan import Plan, plan
@@ -27,6 +27,9 @@ from jvpsvd.svd.result import SVDResult, converged_mask
 from jvpsvd.svd.triplets import with_fixed_signs
 
 _LARGEST_SEED = (1 << 63) - 1
+# Of so few triplets narrow blocks need far fewer products (84 with 2, 132 with 8 at k = 10), and
+# from this length on these are what takes the time.
+_FEW, _LONG = 32, 1 << 18
 
 
 def svds(
@@ -56,7 +59,8 @@ def svds(
         method: "golub-kahan" (few products), "exact" (min(m, n) products, every value),
             "randomized" (a fixed number of products: block Krylov, or subspace iteration where
             memory is short), or "auto" (one of the first two).
-        block_size: Vectors per step; chosen when None.
+        block_size: Vectors per step; chosen when None, for few triplets of long vectors by timing
+            four products.
         memory: Bytes, or text like "4GiB", for bases and result; None: half of the GPU's, or of
             the machine's.
         seed: Of everything random, from 0 to 2⁶³ − 1; the same seed gives the same result on the
@@ -203,10 +207,11 @@ def _plan(
     memory: int | str | None,
     vectors: bool,
 ) -> Plan:
-    """Plan for this operator; where two methods are near each other, measure its products."""
+    """Plan for this operator, and time its products where that could change the plan."""
     m, n = A.shape[-2:]
+    chunk = None if A.batch else A.chunk
 
-    def planned(cost: ProductCost | None) -> Plan:
+    def planned(cost: ProductCost | None = None, chunk: int | None = chunk) -> Plan:
         return plan(
             (m, n),
             A.dtype.itemsize,
@@ -216,14 +221,16 @@ def _plan(
             block_size=block_size,
             memory=memory,
             vectors=vectors,
-            chunk=None if A.batch else A.chunk,
+            chunk=chunk,
             batch=A.batch[0] if A.batch else 1,
             cost=cost,
             device=A.device,
         )
 
-    chosen = planned(None)
-    if not chosen.undecided:
-        return chosen
+    chosen = planned()
     with torch.no_grad():
-        return planned(measured_cost(A, chosen.block_size if A.chunk is None else A.chunk))
+        if chosen.undecided:
+            return planned(measured_cost(A, chosen.block_size if A.chunk is None else A.chunk))
+        asked = A.batch or chunk is not None or block_size is not None
+        long = chosen.method == "golub-kahan" and k <= _FEW and max(m, n) >= _LONG
+        return planned(chunk=2) if long and not asked and not widening_pays(A) else chosen

@@ -1,6 +1,7 @@
 """Measured products decide where counted ones cannot."""
 
 import dataclasses
+import time
 
 import pytest
 import torch
@@ -192,3 +193,42 @@ def test_no_room_for_any_left_vector_is_not_room_for_all():
 
 def test_costs_are_plain_numbers():
     assert dataclasses.astuple(ProductCost(1.0, 2.0)) == (1.0, 2.0)
+
+
+class Waiting(LinearOperator):
+    """diag(1, 1/2, 1/3, …) on top of zeros; a product sleeps, so long for each call and vector."""
+
+    def __init__(self, m, n, call, vector):
+        super().__init__((m, n), torch.float64)
+        self.call, self.vector = call, vector
+
+    def _matmat(self, V):
+        time.sleep(self.call + self.vector * V.shape[1])
+        values = 1 / torch.arange(1, len(V) + 1, dtype=V.dtype)
+        return torch.cat([values[:, None] * V, V.new_zeros(self.shape[0] - len(V), V.shape[1])])
+
+    def _rmatmat(self, U):
+        n = self.shape[1]
+        return U[:n] / torch.arange(1, n + 1, dtype=U.dtype)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("call", "vector", "m", "k", "block_size", "expected"),
+    [
+        (0.0, 0.02, 1 << 18, 3, None, 2),
+        (0.02, 0.0, 1 << 18, 3, None, 8),
+        (0.0, 0.02, 1 << 18, 3, 5, 5),
+        (0.0, 0.0, 1 << 10, 3, None, 8),
+        (0.0, 0.0, 1 << 18, 33, None, 8),
+    ],
+    ids=["vector by vector", "all at once", "as asked", "short", "many triplets"],
+)
+def test_blocks_are_narrow_where_wide_products_save_nothing(
+    call, vector, m, k, block_size, expected
+):
+    result = svds(Waiting(m, 1000, call, vector), k, tol=1e-6, block_size=block_size)
+    assert result.plan.block_size == expected
+    assert result.converged.all()
+    torch.testing.assert_close(result.s, 1 / torch.arange(1, k + 1, dtype=result.s.dtype))
+    timed = block_size is None and k <= 32 and m >= 1 << 18
+    assert result.products.forward == result.products.reverse + 4 * timed
