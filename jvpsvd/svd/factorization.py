@@ -106,6 +106,8 @@ class Factorization:
         """Random columns that stood in for lost rank, in all matrices of a batch together."""
         self.reorthogonalised = 0
         """Blocks of U that were orthogonalised against all of U."""
+        self.lost = 0.0
+        """Orthogonality that U was expected to lose at most, where that was let pass."""
         self.steps = 0
         """Blocks that V and U were expanded by."""
         self.expanded = 0
@@ -318,6 +320,7 @@ class Factorization:
             inner = self._zeros(old, W.shape[-1])
             inner[..., old - coupled :, :] = local.inner
             new = Extension(local.block, inner, local.outer, local.rank)
+            self.lost = max(self.lost, float(loss.max()))
         elif self._U is None:
             raise LeftBasisError
         else:
