@@ -31,7 +31,7 @@ def simplified(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
         return module
     fold_linear(module, linear)
     # Transposed convolutions, larger kernels and phases: measured where channels belong last. In
-    # float64 the first of a network took 2.5 times as long transposed.
+    # float64 transposed ones were slower.
     simplify_convolutions(module, linear, transpose=channels_last)
     pad_within(module, linear, grow=channels_last)
     if channels_last:

@@ -17,7 +17,7 @@ _RATE64, _RATE32 = 2e10, 6e10
 # Calls, of which the quicker counts: a busy machine is no reason to choose another method.
 _CALLS = 2
 # If calls of 1, 2 and 8 vectors take a + b, a + 2 b and a + 8 b, and blocks of 2 need 0.6 of the
-# products of blocks of 8, they pay from a + 2 b = 1.3 (a + b) on.
+# products of blocks of 8 (see `plan`), they pay from a + 2 b = 1.3 (a + b) on.
 _ALONE = 1.3
 # Of the shorter side: all calls together take a sixteenth of what they may save.
 _LARGEST_SHARE = 64

@@ -27,8 +27,8 @@ from jvpsvd.svd.result import SVDResult, converged_mask
 from jvpsvd.svd.triplets import with_fixed_signs
 
 _LARGEST_SEED = (1 << 63) - 1
-# Of so few triplets narrow blocks need far fewer products (84 with 2, 132 with 8 at k = 10), and
-# from this length on these are what takes the time.
+# Of so few triplets narrow blocks need far fewer products (see `plan`), and from this length on
+# these are what takes the time.
 _FEW, _LONG = 32, 1 << 18
 
 
