@@ -2,9 +2,9 @@
 
 Where an activation is shut over a whole channel its slope is zero, and nothing that a direction has
 in that channel gets on. The convolution that makes the channel, the one that reads it and all
-between them can do without it. At a photo many of the widest channels in the last blocks of
-an image network are shut. What is left out are zeros (or the NaN that infinite weights
-make of them): products stay the same but for the order of sums.
+between them can do without it. At a photo that holds for many of the widest channels of an image
+network's last blocks. What is left out are zeros (or the NaN that infinite weights make of them):
+products stay the same but for the order of sums.
 
 Which operations share their channels is read off the recorded graph, once (`chains`); which
 channels are shut, off the slopes at each point.
