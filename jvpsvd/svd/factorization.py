@@ -7,6 +7,7 @@ Zha (2000). The solver that drives it is in `golub_kahan`.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -112,6 +113,8 @@ class Factorization:
         """Blocks that V and U were expanded by."""
         self.expanded = 0
         """Columns that V and U were expanded by, those a restart gave up included."""
+        self.multiplying = 0.0
+        """Seconds spent in products."""
 
     @property
     def size(self) -> int:
@@ -295,7 +298,7 @@ class Factorization:
         return torch.zeros(*self._operator.batch, rows, cols, dtype=torch.float64)
 
     def _product(self, block: Tensor, direction: Direction) -> Tensor:
-        A = self._operator
+        A, began = self._operator, time.perf_counter()
         W = A.matmat(block) if direction == "forward" else A.rmatmat(block)
         done = self.size if direction == "forward" else self.size - block.shape[-1]
         where = f"block of {block.shape[-1]} vectors after {done}"
@@ -303,6 +306,7 @@ class Factorization:
             self._scale, longest_product(A, W, direction, where, self._names)
         )
         check_scale(self._scale, W)
+        self.multiplying += time.perf_counter() - began
         return W
 
     def _extend_left(self, W: Tensor) -> Extension:

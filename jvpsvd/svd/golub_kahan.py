@@ -23,6 +23,7 @@ from jvpsvd.svd.factorization import Factorization, Ritz
 from jvpsvd.svd.frobenius import estimated_frobenius
 from jvpsvd.svd.memory import reserved
 from jvpsvd.svd.progress import Progress
+from jvpsvd.svd.restarts import Spent, kept_size, restart_pays
 from jvpsvd.svd.triplets import Evidence, Triplets
 from jvpsvd.svd.vigil import Verdict, Vigil, too_narrow, trusted
 
@@ -46,8 +47,10 @@ class GolubKahan:
         block_size: Width of a step: small blocks need fewer products, wide ones cost less each.
             Where copies of one value fill it, the solver begins again with twice the width.
         widest_block: Width up to which it does; None: as far as the bases have room for it.
-        max_size: Columns of the bases at which it restarts; None: the shorter side, where the
-            factorisation is exact.
+        max_size: Columns that the bases have room for, and at which they restart; None: the shorter
+            side, where the factorisation is exact.
+        compact_size: Columns at which they restart from when on timings say that dense work on
+            large ones costs more than the products that restarting adds; None: never.
         values_size: The same where U is not kept; it begins again with U instead of restarting.
         max_restarts: Restarts after which it gives up.
         probe_width: Random columns that join before the end, to meet what the start block missed.
@@ -59,6 +62,7 @@ class GolubKahan:
     block_size: int = 16
     widest_block: int | None = None
     max_size: int | None = None
+    compact_size: int | None = None
     values_size: int | None = None
     max_restarts: int = 100
     probe_width: int = 4
@@ -137,17 +141,17 @@ class _Run:
         n = A.shape[-1]
         self._keep_left = keep_left
         size = solver.max_size if keep_left else solver.values_size
-        self._limit = n if size is None else min(n, size)
-        if self._limit < k:
+        self._room = self._limit = n if size is None else min(n, size)
+        if self._room < k:
             raise ArgumentError(
-                f"bases of {self._limit} columns cannot hold k={k} triplets; raise memory"
+                f"bases of {self._room} columns cannot hold k={k} triplets; raise memory"
             )
         self._state = Factorization(
             A,
             block_size=solver.block_size,
             seed=solver.seed,
-            capacity=reserved(self._limit, k, solver.block_size),
-            most=self._limit,
+            capacity=reserved(self._room, k, solver.block_size),
+            most=self._room,
             keep_left=keep_left,
             loss=min(solver.loss * tol, math.sqrt(torch.finfo(A.dtype).eps)),
         )
@@ -160,6 +164,7 @@ class _Run:
         self._restarts = 0
         self._joined = 0
         self._began = time.perf_counter()
+        self._mark = 0, self._began, 0.0
 
     @property
     def lost(self) -> float:
@@ -179,7 +184,7 @@ class _Run:
                 matrix.vigil = matrix.vigil.joined(state.steps, 2 * self._solver.probe_steps)
         due = self._k
         while not state.exhausted:
-            if state.expanded >= due or self._is_full():
+            if state.expanded >= due or self._is_spent():
                 following = self._look()
                 if following is None:
                     return None
@@ -194,7 +199,7 @@ class _Run:
         evidence = (
             "the bases span the whole space"
             if state.exhausted
-            else f"none: given up after {self._restarts} restarts of {self._limit} columns"
+            else f"none: given up after {self._restarts} restarts of {self._room} columns"
         )
         self._finish(ritz, list(range(len(self._matrices))), state.exhausted, evidence)
         return self._found.triplets()
@@ -207,6 +212,7 @@ class _Run:
         """
         state = self._state
         ritz = state.ritz(self._k)
+        self._weigh()
         self._show(ritz)
         if self._is_too_narrow(ritz):
             return None
@@ -300,31 +306,42 @@ class _Run:
             return False
         return too_narrow(ritz.s, ritz.estimates, self._tol, width, self._A.dtype)
 
+    def _weigh(self) -> None:
+        """Keep the bases small from now on, if dense work since the last look says that it pays."""
+        state, compact = self._state, self._solver.compact_size
+        now = state.expanded, time.perf_counter(), state.multiplying
+        columns, seconds, products = (new - old for new, old in zip(now, self._mark, strict=True))
+        self._mark = now
+        fixed = self._A.batch or self._restarts or not self._keep_left
+        if compact is None or fixed or columns == 0 or state.size <= compact:
+            return
+        spent = Spent(products / columns, (seconds - products) / columns)
+        keep = kept_size(compact, self._k, state.F.shape[-1])
+        if restart_pays(spent, state.size, compact, keep, self._A.shape):
+            self._limit = compact
+
     def _is_full(self) -> bool:
         """Whether the next block does not fit."""
         return self._state.size + self._state.F.shape[-1] > self._limit
 
     def _is_spent(self) -> bool:
         """Whether the bases are full and no restart is left, or one would leave no room."""
-        if not self._is_full():
+        if self._limit < self._room or not self._is_full():
             return False
-        no_room = self._k + self._state.F.shape[-1] > self._limit
+        no_room = self._k + self._state.F.shape[-1] > self._room
         return self._restarts >= self._solver.max_restarts or no_room
 
     def _expand(self) -> None:
-        """Expand by the next block, after a restart if it does not fit.
-
-        A restart keeps the wanted triplets and half of what is left beside them and the block: the
-        vectors just behind the wanted ones speed up these.
-        """
+        """Expand by the next block, after a restart if it does not fit."""
         state = self._state
         if self._is_full():
             if not self._keep_left:
                 raise LeftBasisError
-            spare = self._limit - self._k - state.F.shape[-1]
-            self._anchor = self._k + spare // 2
+            self._anchor = kept_size(self._limit, self._k, state.F.shape[-1])
             state.restart(self._anchor)
             self._restarts += 1
+            if self._restarts >= self._solver.max_restarts:
+                self._limit = self._room
         state.expand()
         if self._joined:
             self._sample(known=state.size - self._joined)
@@ -347,7 +364,7 @@ class _Run:
             had = max(self._solver.probe_steps, state.steps - vigil.since)
             return state.expanded + max(1, min(vigil.until - state.steps, had)) * width
         columns, worst = matrix.history[-1]
-        step = state.size // (_COARSE if worst > _NEAR * vigil.aim else _FINE)
+        step = state.expanded // (_COARSE if worst > _NEAR * vigil.aim else _FINE)
         rate = _rate(matrix.history)
         if rate > 0:
             step = min(step, math.ceil(0.8 * math.log(max(worst / vigil.aim, 1.0)) / rate))

@@ -23,6 +23,7 @@ from jvpsvd.svd.golub_kahan import GolubKahan
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.progress import Progress, reporting
 from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
+from jvpsvd.svd.restarts import compact_size
 from jvpsvd.svd.result import SVDResult, converged_mask
 from jvpsvd.svd.triplets import with_fixed_signs
 
@@ -60,11 +61,12 @@ def svds(
             "randomized" (a fixed number of products: block Krylov, or subspace iteration where
             memory is short), or "auto" (one of the first two).
         block_size: Vectors per step; chosen when None, for few triplets of long vectors by timing
-            four products.
+            four products. Given, timings decide nothing: bases stay as large as memory allows.
         memory: Bytes, or text like "4GiB", for bases and result; None: half of the GPU's, or of
             the machine's.
         seed: Of everything random, from 0 to 2⁶³ − 1; the same seed gives the same result on the
-            same device.
+            same device, where timings decided alike. `method` and `block_size` leave them nothing
+            to decide.
         vectors: Whether to return U and Vh. Without them, where it is safe, those of the longer
             side are not even kept.
         start: An earlier result with vectors, of the same or a similar operator, or (short, j)
@@ -115,6 +117,7 @@ def svds(
                 block_size=chosen.block_size,
                 widest_block=chosen.widest_block,
                 max_size=chosen.max_size,
+                compact_size=None if block_size else compact_size(k, chosen.block_size),
                 values_size=chosen.values_size,
                 seed=seed,
             )
