@@ -19,7 +19,7 @@ from jvpsvd.svd.basis import GrowingColumns
 from jvpsvd.svd.dense import leading_svd
 from jvpsvd.svd.orthonormal import Extension, combined, extend, random_columns
 from jvpsvd.svd.products import Direction, check_scale, longest_product
-from jvpsvd.svd.triplets import column_lengths
+from jvpsvd.svd.triplets import column_lengths, rough_lengths
 
 _COLUMNS_AT_ONCE = 64
 # Of unit length, in a start that was given: without it, what the start lacks would not be found.
@@ -317,7 +317,7 @@ class Factorization:
         floor = eps * self._scale
         local = extend(near, W, floor=floor, generator=self._generator, everywhere=False)
         rest = W - combined(local.block, local.outer)
-        defect = column_lengths(rest.sub_(combined(near, local.inner))).cpu()
+        defect = rough_lengths(rest.sub_(combined(near, local.inner))).cpu()
         inverse = self._grown_inverse(local)
         loss = eps * self._scale * torch.linalg.vector_norm(inverse, dim=-2).amax(-1)
         if bool((loss <= self._loss).all()):

@@ -34,6 +34,8 @@ _SAFETY = 0.7
 _LOSS, _SUSPECT = 1.0, 0.15
 # Losses of less are no reason: products themselves are no better.
 _ROUNDING = 5.0
+# Fewer random columns tell no standard error of ‖A‖_F.
+_LEAST_PROBE = 2
 # Far from the goal looks may be an eighth of the columns apart, near it a fortieth: convergence
 # gets faster towards the end.
 _NEAR, _COARSE, _FINE = 30.0, 8, 40
@@ -53,7 +55,8 @@ class GolubKahan:
             large ones costs more than the products that restarting adds; None: never.
         values_size: The same where U is not kept; it begins again with U instead of restarting.
         max_restarts: Restarts after which it gives up.
-        probe_width: Random columns that join before the end, to meet what the start block missed.
+        probe_width: Random columns that join before the end, to meet what the start block missed;
+            two, or as many as a step is wide, where that is narrower.
         probe_steps: Expansions that these columns are given.
         loss: Orthogonality that U may lose, in units of tol; 0: U is reorthogonalised fully.
         seed: Of the starting block, refill and random columns.
@@ -155,6 +158,7 @@ class _Run:
             keep_left=keep_left,
             loss=min(solver.loss * tol, math.sqrt(torch.finfo(A.dtype).eps)),
         )
+        self._probe_width = min(solver.probe_width, max(_LEAST_PROBE, solver.block_size))
         self._goal = _SAFETY * tol
         count = A.batch[0] if A.batch else 1
         self._matrices = [_Matrix(i, Vigil(self._goal, self._goal)) for i in range(count)]
@@ -179,7 +183,7 @@ class _Run:
             self._sample(known=0)
         else:
             # A chosen start is no random sample, and may hold nothing of what is wanted.
-            self._joined = state.add_random(self._solver.probe_width)
+            self._joined = state.add_random(self._probe_width)
             for matrix in self._matrices:
                 matrix.vigil = matrix.vigil.joined(state.steps, 2 * self._solver.probe_steps)
         due = self._k
@@ -246,7 +250,7 @@ class _Run:
         block = Verdict.ADD_BLOCK in verdicts
         if not block and Verdict.ADD_FEW not in verdicts:
             return
-        width = solver.block_size if block else solver.probe_width
+        width = solver.block_size if block else self._probe_width
         self._joined += self._state.add_random(width)
         self._anchor = self._state.size
         for (matrix, s, _), verdict in zip(self._each(ritz), verdicts, strict=True):

