@@ -25,20 +25,28 @@ def peers_section(record: Record) -> str:
         lines += [
             "",
             f"Seconds to k = {k} triplets with the same residual, their median and range over the "
-            "rounds · products as a multiple of 2k; > where a solver was given up:",
+            "rounds (one where there is no range) · products as a multiple of 2k; > where a solver "
+            "was given up, *cannot* where it is not made for such a problem, *too big* where "
+            "all entries of the matrix would not fit:",
         ]
         problems = list(dict.fromkeys(row["problem"] for row in rows))
         for start in range(0, len(problems), _IN_A_TABLE):
             names = problems[start : start + _IN_A_TABLE]
-            lines += ["", *_table_of([row for row in rows if row["problem"] in names], names)]
+            some = [row for row in rows if row["problem"] in names]
+            lines += ["", *_table_of(some, names), "", *_errors_of(some, names)]
     if absent := _absent(record):
         lines += ["", absent]
     return "\n".join(lines)
 
 
-def _table_of(rows: Sequence[Row], problems: Sequence[str]) -> list[str]:
+def _in_order(rows: Sequence[Row]) -> list[str]:
+    """Return the solvers that were there, ours first."""
     solvers = list(dict.fromkeys(row["solver"] for row in rows if row["outcome"] != "absent"))
-    solvers.sort(key=lambda solver: not solver.startswith(OURS))
+    return sorted(solvers, key=lambda solver: not solver.startswith(OURS))
+
+
+def _table_of(rows: Sequence[Row], problems: Sequence[str]) -> list[str]:
+    solvers = _in_order(rows)
     cells = {(row["solver"], row["problem"]): row for row in rows}
     made = (("ours", OURS), ("by hand", BY_HAND))
     return table(
@@ -49,6 +57,33 @@ def _table_of(rows: Sequence[Row], problems: Sequence[str]) -> list[str]:
             for whose, s in made
         ],
     )
+
+
+def _errors_of(rows: Sequence[Row], problems: Sequence[str]) -> list[str]:
+    """Return how far off the worst value was, and the memory that it took, folded away."""
+    solvers = _in_order(rows)
+    cells = {(row["solver"], row["problem"]): row for row in rows}
+    return [
+        "<details><summary>The same solves: worst error of a value and worst residual, in units of "
+        "s1 · resident memory that the solve added</summary>",
+        "",
+        *table(
+            ["", *(f"`{name}`" for name in problems)],
+            [[s, *(_error(cells.get((s, p))) for p in problems)] for s in solvers],
+        ),
+        "",
+        "</details>",
+    ]
+
+
+def _error(row: Row | None) -> str:
+    if row is None or row.get("value_error") is None:
+        return ""
+    residual = row.get("residual")
+    told = [f"{row['value_error']:.0e}", "no vectors" if residual is None else f"{residual:.0e}"]
+    if row.get("peak_bytes"):
+        told.append(f"{row['peak_bytes']['median'] / 2**20:.0f} MiB")
+    return " · ".join(told)
 
 
 def peers_summary(record: Record) -> str:

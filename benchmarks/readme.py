@@ -31,14 +31,17 @@ class MarkerError(ValueError):
 
 
 def section(records: Sequence[Record], *, brief: bool = False) -> str:
-    """Return the markdown of all records, in the order given."""
+    """Return the markdown of all records, in the order of `WRITERS`."""
     writers = WRITERS | BRIEF if brief else WRITERS
+    places = {part: place for place, part in enumerate(WRITERS)}
+    records = sorted(records, key=lambda record: places.get(record.part, len(places)))
     return "\n\n".join(writers[r.part](r) for r in records if r.part in writers)
 
 
 def floors_section(record: Record) -> str:
     """Return a table of wall times over their floor, by parts."""
     head = ["", "m x n", "k", "method", "wall", "floor", "wall / floor", "products / 2k"]
+    head.append("one orthogonalisation at the peak")
     parts = list(record.rows[0]["parts"]) if record.rows else []
     shares = [f"time in {part}" for part in parts]
     body = [
@@ -47,10 +50,11 @@ def floors_section(record: Record) -> str:
             " x ".join(map(str, row["shape"])),
             str(row["k"]),
             row["method"],
-            f"{row['wall']:.3g} s",
+            f"{row['wall']:.3g} ({row['wall_range'][0]:.3g} to {row['wall_range'][1]:.3g}) s",
             f"{row['floor']:.3g} s",
             f"{row['wall'] / row['floor']:.2f}",
             f"{sum(row['products']) / (2 * row['k']):.2f}",
+            f"{row['dense_floor']:.2g} s",
             *(f"{row['parts'][part] / row['wall']:.0%}" for part in parts),
         ]
         for row in record.rows
@@ -60,8 +64,10 @@ def floors_section(record: Record) -> str:
         [
             origin(record, "floors"),
             "",
-            "The floor is k batched JVPs and VJPs at the best chunk; the last columns are shares "
-            f"of the wall time. Peaks here: {first['gemm_gflops']:.0f} GFLOP/s, "
+            "Wall times are medians and ranges. The floor is k batched JVPs and VJPs at the best "
+            "chunk; beside it the time of one pass of V'W and W − V V'W over the bases at the peak "
+            "of matrix products; the last columns are shares of the wall time. Peaks here: "
+            f"{first['gemm_gflops']:.0f} GFLOP/s, "
             f"{first['copy_gbs']:.0f} GB/s.",
             "",
             *table([*head, *shares], body),

@@ -10,9 +10,9 @@ MARKS = {
     "honest": "says so",
     "silent": "**silent**",
     "broken": "dies",
-    "unable": "–",
+    "unable": "cannot",
     "absent": "absent",
-    "skipped": "–",
+    "skipped": "too big",
 }
 
 

@@ -13,8 +13,6 @@ from torch import Tensor, fx
 from torch.func import functional_call, vmap
 
 from jvpsvd.operators.batch import BatchedMap, Side, replayed
-from jvpsvd.operators.chains import channel_graph
-from jvpsvd.operators.channels import ChannelGraph, Selections
 from jvpsvd.operators.chunks import starting_chunk
 from jvpsvd.operators.derivatives import (
     Cost,
@@ -24,7 +22,9 @@ from jvpsvd.operators.derivatives import (
     unchanged,
     without_grad,
 )
-from jvpsvd.operators.graphs import (
+from jvpsvd.operators.passes.chains import channel_graph
+from jvpsvd.operators.passes.channels import ChannelGraph, Selections
+from jvpsvd.operators.passes.graphs import (
     dependents,
     mutated_families,
     peak_elements,

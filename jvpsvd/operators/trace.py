@@ -20,7 +20,6 @@ from torch.func import functionalize, jvp, vjp
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from jvpsvd.errors import AdjointError, TraceError
-from jvpsvd.operators import layout
 from jvpsvd.operators.batch import BatchedMap, batched
 from jvpsvd.operators.derivatives import (
     LinearMap,
@@ -30,9 +29,10 @@ from jvpsvd.operators.derivatives import (
     prepared,
     refuse_unequal_sides,
 )
-from jvpsvd.operators.graphs import merge_equal_nodes, remove_identities, replace_fills
+from jvpsvd.operators.passes import layout
+from jvpsvd.operators.passes.graphs import merge_equal_nodes, remove_identities, replace_fills
+from jvpsvd.operators.passes.simplify import simplified
 from jvpsvd.operators.recording import Recording, split
-from jvpsvd.operators.simplify import simplified
 
 logger = logging.getLogger(__name__)
 

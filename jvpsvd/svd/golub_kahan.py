@@ -23,7 +23,7 @@ from jvpsvd.svd.factorization import Factorization, Ritz
 from jvpsvd.svd.frobenius import estimated_frobenius
 from jvpsvd.svd.memory import reserved
 from jvpsvd.svd.progress import Progress
-from jvpsvd.svd.restarts import Spent, kept_size, restart_pays
+from jvpsvd.svd.restarts import Limits
 from jvpsvd.svd.triplets import Evidence, Triplets
 from jvpsvd.svd.vigil import Verdict, Vigil, too_narrow, trusted
 
@@ -34,8 +34,6 @@ _SAFETY = 0.7
 _LOSS, _SUSPECT = 1.0, 0.15
 # Losses of less are no reason: products themselves are no better.
 _ROUNDING = 5.0
-# Fewer random columns tell no standard error of ‖A‖_F.
-_LEAST_PROBE = 2
 # Far from the goal looks may be an eighth of the columns apart, near it a fortieth: convergence
 # gets faster towards the end.
 _NEAR, _COARSE, _FINE = 30.0, 8, 40
@@ -51,12 +49,11 @@ class GolubKahan:
         widest_block: Width up to which it does; None: as far as the bases have room for it.
         max_size: Columns that the bases have room for, and at which they restart; None: the shorter
             side, where the factorisation is exact.
-        compact_size: Columns at which they restart from when on timings say that dense work on
-            large ones costs more than the products that restarting adds; None: never.
         values_size: The same where U is not kept; it begins again with U instead of restarting.
-        max_restarts: Restarts after which it gives up.
-        probe_width: Random columns that join before the end, to meet what the start block missed;
-            two, or as many as a step is wide, where that is narrower.
+        compacts: Whether bases of one matrix restart small (`compact_size`) from when on timings
+            say that dense work on large ones costs more than the products that this adds.
+        max_restarts: Restarts after which it gives up, or lets compact bases grow again.
+        probe_width: Random columns that join before the end, to meet what the start block missed.
         probe_steps: Expansions that these columns are given.
         loss: Orthogonality that U may lose, in units of tol; 0: U is reorthogonalised fully.
         seed: Of the starting block, refill and random columns.
@@ -65,8 +62,8 @@ class GolubKahan:
     block_size: int = 16
     widest_block: int | None = None
     max_size: int | None = None
-    compact_size: int | None = None
     values_size: int | None = None
+    compacts: bool = False
     max_restarts: int = 100
     probe_width: int = 4
     probe_steps: int = 2
@@ -144,31 +141,28 @@ class _Run:
         n = A.shape[-1]
         self._keep_left = keep_left
         size = solver.max_size if keep_left else solver.values_size
-        self._room = self._limit = n if size is None else min(n, size)
-        if self._room < k:
-            raise ArgumentError(
-                f"bases of {self._room} columns cannot hold k={k} triplets; raise memory"
-            )
+        room = n if size is None else min(n, size)
+        if room < k:
+            raise ArgumentError(f"bases of {room} columns cannot hold k={k} triplets; raise memory")
         self._state = Factorization(
             A,
             block_size=solver.block_size,
             seed=solver.seed,
-            capacity=reserved(self._room, k, solver.block_size),
-            most=self._room,
+            capacity=reserved(room, k, solver.block_size),
+            most=room,
             keep_left=keep_left,
             loss=min(solver.loss * tol, math.sqrt(torch.finfo(A.dtype).eps)),
         )
-        self._probe_width = min(solver.probe_width, max(_LEAST_PROBE, solver.block_size))
+        self._limits = Limits(room, k, solver.max_restarts)
         self._goal = _SAFETY * tol
         count = A.batch[0] if A.batch else 1
         self._matrices = [_Matrix(i, Vigil(self._goal, self._goal)) for i in range(count)]
         self._found = Collected(A, k)
         self._fro2 = torch.full((count,), math.nan), torch.full((count,), math.nan)
         self._anchor = 0
-        self._restarts = 0
         self._joined = 0
         self._began = time.perf_counter()
-        self._mark = 0, self._began, 0.0
+        self._working = 0.0
 
     @property
     def lost(self) -> float:
@@ -183,27 +177,30 @@ class _Run:
             self._sample(known=0)
         else:
             # A chosen start is no random sample, and may hold nothing of what is wanted.
-            self._joined = state.add_random(self._probe_width)
+            self._joined = state.add_random(self._solver.probe_width)
             for matrix in self._matrices:
                 matrix.vigil = matrix.vigil.joined(state.steps, 2 * self._solver.probe_steps)
         due = self._k
         while not state.exhausted:
-            if state.expanded >= due or self._is_spent():
+            # Bases without U cannot restart: what they hold is judged before they begin again.
+            ends = not self._keep_left and self._limits.is_full(state)
+            if state.expanded >= due or ends or self._limits.is_spent(state):
                 following = self._look()
                 if following is None:
                     return None
                 due = following
                 if not self._matrices:
                     return self._found.triplets()
-            if self._is_spent():
+            if self._limits.is_spent(state):
                 break
             self._expand()
         ritz = state.ritz(self._k)
         self._show(ritz)
+        given_up = f"{self._limits.restarts} restarts of {self._limits.room} columns"
         evidence = (
             "the bases span the whole space"
             if state.exhausted
-            else f"none: given up after {self._restarts} restarts of {self._room} columns"
+            else f"none: given up after {given_up}"
         )
         self._finish(ritz, list(range(len(self._matrices))), state.exhausted, evidence)
         return self._found.triplets()
@@ -215,8 +212,9 @@ class _Run:
         less than random columns, which would need as many steps as the block has had.
         """
         state = self._state
+        began = time.perf_counter()
         ritz = state.ritz(self._k)
-        self._weigh()
+        self._working += time.perf_counter() - began
         self._show(ritz)
         if self._is_too_narrow(ritz):
             return None
@@ -238,6 +236,7 @@ class _Run:
             self._fro2 = self._fro2[0][index], self._fro2[1][index]
             verdicts = [verdicts[i] for i in stay]
             ritz = ritz.select(index)
+        self._weigh()
         self._join(ritz, verdicts)
         return min(
             self._next_look(matrix, verdict)
@@ -250,8 +249,10 @@ class _Run:
         block = Verdict.ADD_BLOCK in verdicts
         if not block and Verdict.ADD_FEW not in verdicts:
             return
-        width = solver.block_size if block else self._probe_width
+        width = max(solver.block_size if block else 0, solver.probe_width)
+        self._make_room(width)  # now: they are a sample beside all that the bases hold
         self._joined += self._state.add_random(width)
+        self._limits.widen(self._state)
         self._anchor = self._state.size
         for (matrix, s, _), verdict in zip(self._each(ritz), verdicts, strict=True):
             if verdict is Verdict.ADD_BLOCK:
@@ -304,52 +305,44 @@ class _Run:
         sizes = [self._A.shape[-1], solver.max_size, solver.values_size]
         room = min(size for size in sizes if size is not None)
         widest = room if solver.widest_block is None else solver.widest_block
-        if self._A.batch or self._restarts or 2 * width > widest or self._k + 4 * width > room:
+        if (
+            self._A.batch
+            or self._limits.restarts
+            or 2 * width > widest
+            or self._k + 4 * width > room
+        ):
             return False
         if self._matrices[0].vigil.before is not None:
             return False
         return too_narrow(ritz.s, ritz.estimates, self._tol, width, self._A.dtype)
 
     def _weigh(self) -> None:
-        """Keep the bases small from now on, if dense work since the last look says that it pays."""
-        state, compact = self._state, self._solver.compact_size
-        now = state.expanded, time.perf_counter(), state.multiplying
-        columns, seconds, products = (new - old for new, old in zip(now, self._mark, strict=True))
-        self._mark = now
-        fixed = self._A.batch or self._restarts or not self._keep_left
-        if compact is None or fixed or columns == 0 or state.size <= compact:
+        """Let timings say whether bases of one matrix should be small; not near the end."""
+        if not self._solver.compacts or not self._keep_left or self._A.batch:
             return
-        spent = Spent(products / columns, (seconds - products) / columns)
-        keep = kept_size(compact, self._k, state.F.shape[-1])
-        if restart_pays(spent, state.size, compact, keep, self._A.shape):
-            self._limit = compact
+        (matrix,) = self._matrices
+        if matrix.vigil.until is None and matrix.history[-1][1] > _NEAR * matrix.vigil.aim:
+            self._limits.weigh(self._state, self._working, self._A.shape)
 
-    def _is_full(self) -> bool:
-        """Whether the next block does not fit."""
-        return self._state.size + self._state.F.shape[-1] > self._limit
-
-    def _is_spent(self) -> bool:
-        """Whether the bases are full and no restart is left, or one would leave no room."""
-        if self._limit < self._room or not self._is_full():
-            return False
-        no_room = self._k + self._state.F.shape[-1] > self._room
-        return self._restarts >= self._solver.max_restarts or no_room
+    def _make_room(self, beside: int = 0) -> None:
+        """Restart if the next block, and so many columns beside it, do not fit."""
+        state, limits = self._state, self._limits
+        if not limits.is_full(state, beside) or not limits.may_restart(state, beside):
+            return
+        if not self._keep_left:
+            raise LeftBasisError
+        self._anchor = limits.restart(state, beside)
 
     def _expand(self) -> None:
         """Expand by the next block, after a restart if it does not fit."""
+        began = time.perf_counter()
         state = self._state
-        if self._is_full():
-            if not self._keep_left:
-                raise LeftBasisError
-            self._anchor = kept_size(self._limit, self._k, state.F.shape[-1])
-            state.restart(self._anchor)
-            self._restarts += 1
-            if self._restarts >= self._solver.max_restarts:
-                self._limit = self._room
+        self._make_room()
         state.expand()
         if self._joined:
             self._sample(known=state.size - self._joined)
             self._joined = 0
+        self._working += time.perf_counter() - began
 
     def _sample(self, known: int) -> None:
         fro2, error = estimated_frobenius(self._state.B, known, self._A.shape[-1])

@@ -27,7 +27,7 @@ METHODS = ("auto", "golub-kahan", "randomized", "exact")
 
 # Columns that block Golub–Kahan needs at tol 1e-4, about: 1.7 per triplet (1.25 at the logits of
 # EfficientNet-Lite0, 1.73 in its middle, more where spectra are flat) and 12 blocks:
-# `python -m benchmarks.solver` measures both, for k from 1 on.
+# `python -m benchmarks solver` measures both, for k from 1 on.
 _PER_TRIPLET, _PER_DECADE, _BLOCKS = 1.7, 0.05, 12
 # (k up to which, block): where a wide product costs about as much per vector as a narrow one, a
 # narrow block needs fewer (132 with 2, 228 with 8 at k = 20); with more columns the dense work per

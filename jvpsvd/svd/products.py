@@ -22,7 +22,7 @@ def longest_product(
 ) -> Tensor:
     """Return the length of the longest column of a product W of A, float64, one of each matrix.
 
-    It is a scale: right to 1e-3.
+    It is a scale: right to some digits.
 
     Args:
         A: The operator; of a transpose, the message names what was transposed.

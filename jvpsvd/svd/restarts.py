@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jvpsvd.svd.factorization import Factorization
+
 # Compact bases: so many times the triplets, or these and so many blocks. With half of the room
 # beside the triplets kept, 300 columns found k = 100 of a slope in 1.1 times the products of bases
 # without an end, 200 in 1.5 times.
@@ -16,7 +18,7 @@ _TIMES, _BLOCKS = 3, 24
 _MORE_PRODUCTS = 0.3
 # Dense work on blocks of a few columns costs per operation, beside that on hundreds, about:
 _THIN = 3.0
-# Timings are noisy, so that restarting has to promise this share of what is spent.
+# Timings are noisy: restarting has to promise to cost no more than this share of going on.
 _CLEARLY = 0.8
 
 
@@ -52,7 +54,8 @@ def restart_pays(spent: Spent, size: int, compact: int, keep: int, shape: tuple[
     """Return whether compact bases are clearly cheaper, per column, than going on with large ones.
 
     Large bases of s columns: dense work n s. Compact ones of p columns that shrink to q:
-    n (p + q) / 2, and the shrinking, (2 n + m) p q / (4 (p − q)) in wide products.
+    n (p + q) / 2, and the shrinking, (2 n + m) p q / (4 (p − q)) in wide products. Work that does
+    not grow with s is taken for some that does, which favours restarting a little.
 
     Args:
         spent: At the present size.
@@ -72,3 +75,79 @@ def restart_pays(spent: Spent, size: int, compact: int, keep: int, shape: tuple[
     shrinking = (2 * n + m) * compact * keep / (4 * (compact - keep)) / _THIN
     after = _MORE_PRODUCTS * spent.products + spent.dense * (bases + shrinking) / (n * size)
     return after < _CLEARLY * spent.dense
+
+
+class Limits:
+    """How many columns bases may have, and how many restarts are left to keep them there.
+
+    Args:
+        room: Columns that there is memory for.
+        k: Triplets wanted, which every restart keeps.
+        most: Restarts in that room; compact bases grow again after as many.
+    """
+
+    def __init__(self, room: int, k: int, most: int) -> None:
+        self.room = room
+        self.restarts = 0
+        """Of bases that had filled their room."""
+        self._limit, self._k, self._most = room, k, most
+        self._compactions = 0
+        self._mark = 0, 0.0, 0.0
+
+    def is_full(self, state: Factorization, beside: int = 0) -> bool:
+        """Tell whether the next block does not fit, with so many columns beside it."""
+        return state.size + state.F.shape[-1] + beside > self._limit
+
+    def may_restart(self, state: Factorization, beside: int = 0) -> bool:
+        """Tell whether a restart is left, and makes room for the next block and what is beside."""
+        left = self._is_compact() or self.restarts < self._most
+        return left and self._k + state.F.shape[-1] + beside <= self._limit
+
+    def is_spent(self, state: Factorization) -> bool:
+        """Tell whether the room is full, and no restart is left or would help."""
+        return not self._is_compact() and self.is_full(state) and not self.may_restart(state)
+
+    def weigh(self, state: Factorization, seconds: float, shape: tuple[int, ...]) -> None:
+        """Keep the bases small from now on, if the work since the last call says that it pays.
+
+        Args:
+            state: The bases.
+            seconds: Spent on them so far, products included.
+            shape: (m, n) of the operator.
+        """
+        columns, work, products = (
+            now - before
+            for now, before in zip(
+                (state.expanded, seconds, state.multiplying), self._mark, strict=True
+            )
+        )
+        self._mark = state.expanded, seconds, state.multiplying
+        width = state.F.shape[-1]
+        compact = min(self.room, compact_size(self._k, width))
+        if not columns or self._compactions or self._is_compact() or state.size <= compact:
+            return
+        spent = Spent(products / columns, (work - products) / columns)
+        keep = kept_size(compact, self._k, width)
+        if restart_pays(spent, state.size, compact, keep, shape):
+            self._limit = compact
+
+    def widen(self, state: Factorization) -> None:
+        """Let compact bases be larger where the next block has become wider."""
+        if self._is_compact():
+            wider = min(self.room, compact_size(self._k, state.F.shape[-1]))
+            self._limit = max(self._limit, wider)
+
+    def restart(self, state: Factorization, beside: int = 0) -> int:
+        """Shrink the bases, and return how many columns were kept."""
+        keep = kept_size(self._limit, self._k, state.F.shape[-1] + beside)
+        state.restart(keep)
+        if self._is_compact():
+            self._compactions += 1
+            if self._compactions >= self._most:
+                self._limit = self.room
+        else:
+            self.restarts += 1
+        return keep
+
+    def _is_compact(self) -> bool:
+        return self._limit < self.room

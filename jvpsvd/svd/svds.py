@@ -23,7 +23,6 @@ from jvpsvd.svd.golub_kahan import GolubKahan
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.progress import Progress, reporting
 from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
-from jvpsvd.svd.restarts import compact_size
 from jvpsvd.svd.result import SVDResult, converged_mask
 from jvpsvd.svd.triplets import with_fixed_signs
 
@@ -65,8 +64,8 @@ def svds(
         memory: Bytes, or text like "4GiB", for bases and result; None: half of the GPU's, or of
             the machine's.
         seed: Of everything random, from 0 to 2⁶³ − 1; the same seed gives the same result on the
-            same device, where timings decided alike. `method` and `block_size` leave them nothing
-            to decide.
+            same device, where timings decided alike. `method` and `block_size` together, and the
+            chunk of a Jacobian, leave them nothing to decide.
         vectors: Whether to return U and Vh. Without them, where it is safe, those of the longer
             side are not even kept.
         start: An earlier result with vectors, of the same or a similar operator, or (short, j)
@@ -117,8 +116,8 @@ def svds(
                 block_size=chosen.block_size,
                 widest_block=chosen.widest_block,
                 max_size=chosen.max_size,
-                compact_size=None if block_size else compact_size(k, chosen.block_size),
                 values_size=chosen.values_size,
+                compacts=block_size is None,
                 seed=seed,
             )
             triplets = solver.solve(tall, k, tol, report, vectors=vectors, start=near)

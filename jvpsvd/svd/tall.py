@@ -1,7 +1,7 @@
 """Products of a tall basis with a few vectors, on the CPU by blocks of its rows.
 
 BLAS shares such products out along their few columns: as batched products of row blocks they took
-0.6 to 0.7 of the time on two cores (`python -m benchmarks tall`).
+0.5 to 0.7 of the time on two cores (`python -m benchmarks tall`).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from jvpsvd.svd.orthonormal import orthonormality
 
 _COLUMNS_AT_ONCE = 64
 _ENTRIES_AT_ONCE = 1 << 23
+_ROWS_AT_ONCE = 1 << 14
 # Columns of such a length have lost nothing to squares that are no float32 numbers.
 _SURELY_NORMAL = 1e-12
 
@@ -98,15 +99,22 @@ def column_lengths(block: Tensor) -> Tensor:
 
 
 def rough_lengths(block: Tensor) -> Tensor:
-    """Return the length of every column, float64, summed in the block's dtype where that can be.
+    """Return the length of every column, float64, right to some digits.
 
-    Ten times as fast in float32 as `column_lengths`, for what is needed to 1e-3. Squares that are
-    no float32 numbers are summed in float64.
+    Squares are summed in the block's dtype, over at most 2¹⁴ rows at once, which in float32 takes a
+    fraction of the time of `column_lengths`. Those that are no float32 numbers are summed in
+    float64.
 
     >>> rough_lengths(torch.full((4, 1), 1e-30))
     tensor([2.0000e-30], dtype=torch.float64)
     """
-    lengths: Tensor = torch.linalg.vector_norm(block, dim=-2).double()
+    rows = block.mT
+    whole = rows.shape[-1] // _ROWS_AT_ONCE * _ROWS_AT_ONCE
+    parts = [rows[..., whole:].unsqueeze(-2)]
+    if whole:
+        parts.append(torch.unflatten(rows[..., :whole], -1, (-1, _ROWS_AT_ONCE)))
+    found = torch.cat([torch.linalg.vector_norm(part, dim=-1) for part in parts], dim=-1)
+    lengths: Tensor = torch.linalg.vector_norm(found.double(), dim=-1)
     sure = (lengths > _SURELY_NORMAL) & torch.isfinite(lengths)
     return lengths if block.dtype == torch.float64 or sure.all() else column_lengths(block)
 

@@ -12,7 +12,10 @@ from benchmarks.record import Record, RecordError, merged, read_records, write_r
 MACHINE = {**described_machine(), "cpu": "Some CPU @ 2 GHz", "cores": 2, "gpu": None}
 SPREAD = {"median": 1.5, "least": 1.0, "most": 2.0, "rounds": 3}
 PEER = {"problem": "p", "shape": [30, 20], "k": 4, "tol": 1e-4, "note": ""}
-SOLVED = {**PEER, "seconds": SPREAD, "forward": 5, "reverse": 7}
+SOLVED = {
+    **{**PEER, "seconds": SPREAD, "forward": 5, "reverse": 7, "value_error": 2e-7},
+    **{"residual": None, "peak_bytes": {**SPREAD, "median": 3 << 20}},
+}
 ROWS = {
     "peers": [
         {**SOLVED, "solver": "jvpsvd", "outcome": "right"},
@@ -30,7 +33,7 @@ ROWS = {
         {
             **{"problem": "p", "shape": [30, 20], "k": 4, "tol": 1e-4, "wall": 2.0, "floor": 1.0},
             **{"parts": {"products": 1.5, "rest": 0.5}, "method": "exact", "products": [4, 20]},
-            **{"gemm_gflops": 50.0, "copy_gbs": 9.0},
+            **{"gemm_gflops": 50.0, "copy_gbs": 9.0, "wall_range": [1.5, 2.5], "dense_floor": 0.2},
         }
     ],
     "growth": [
@@ -138,6 +141,13 @@ def test_solvers_that_were_given_up_are_not_called_honest():
     assert "| jvpsvd | 1.5 (1 to 2) · 1.50 |" in text
 
 
+def test_errors_and_memory_stand_below_the_times():
+    times, errors = readme.peers_section(record("peers")).split("<details>")
+    assert "MiB" not in times
+    assert "| jvpsvd | 2e-07 · no vectors · 3 MiB |" in errors
+    assert "| late |  |" in errors
+
+
 def test_a_line_of_each_problem_names_the_next_that_was_right():
     text = readme.BRIEF["peers"](record("peers"))
     assert text.endswith("Not run: away (no such module).")
@@ -153,7 +163,7 @@ def test_many_problems_are_told_in_several_tables():
         {**SOLVED, "solver": "jvpsvd", "outcome": "right", "problem": f"p{i}"} for i in range(7)
     ]
     text = readme.peers_section(replace(record("peers"), rows=rows))
-    assert text.count("|  | `p") == 2
+    assert text.count("|  | `p") == 2 * 2  # times, and errors
     assert all(f"`p{i}`" in text for i in range(7))
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from jvpsvd import JacobianOperator
 from jvpsvd.operators import Trace
-from jvpsvd.operators.channels import Chain, ChannelGraph, Selections, Use
+from jvpsvd.operators.passes.channels import Chain, ChannelGraph, Selections, Use
 
 WIDE = 48
 

@@ -4,6 +4,7 @@ import torch
 from jvpsvd import MatrixOperator
 from jvpsvd.errors import NonFiniteError
 from jvpsvd.svd.products import longest_product
+from jvpsvd.svd.triplets import column_lengths, rough_lengths
 
 BOTH = [torch.float32, torch.float64]
 
@@ -18,6 +19,13 @@ def test_squares_that_are_no_float32_numbers_are_summed_in_float64(shape, scale,
     found = longest_product(A, W, "forward", "here")
     assert found.dtype == torch.float64
     torch.testing.assert_close(found / scale, expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("length", [1, 1 << 14, (1 << 14) + 1, 3_000_000])
+def test_long_columns_of_equal_numbers_do_not_lose_their_length(length):
+    for block in (torch.full((2, length), 0.37).T, torch.full((length, 2), 0.37)):
+        found = rough_lengths(block)
+        torch.testing.assert_close(found, column_lengths(block), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("dtype", BOTH)

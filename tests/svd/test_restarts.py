@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from svd_problems import SPECTRA, TOL, Diagonal, assert_truthful, line, spectrum
+from svd_problems import SPECTRA, TOL, Diagonal, assert_truthful, line, repeat, spectrum
 
 from jvpsvd import svds
-from jvpsvd.svd import golub_kahan
+from jvpsvd.svd import restarts
 from jvpsvd.svd.factorization import Factorization
 from jvpsvd.svd.golub_kahan import GolubKahan
 from jvpsvd.svd.restarts import Spent, compact_size, kept_size, restart_pays
@@ -27,17 +27,45 @@ def kept(monkeypatch):
     return columns
 
 
+@pytest.fixture
+def always(monkeypatch):
+    """Let timings always say that restarting pays."""
+    monkeypatch.setattr(restarts, "restart_pays", lambda *args: True)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SPECTRA)
-def test_answers_are_right_wherever_timings_say_that_restarting_pays(
-    name, dtype, kept, monkeypatch
-):
-    monkeypatch.setattr(golub_kahan, "restart_pays", lambda *args: True)
+@pytest.mark.parametrize("k", [5, 40])
+def test_answers_are_right_wherever_timings_say_that_restarting_pays(k, name, dtype, kept, always):
     truth = spectrum(name, 700)
     A = Diagonal(truth.to(dtype))
-    result = svds(A, 5, tol=TOL[dtype], method="golub-kahan", on_unconverged="ignore")
+    result = svds(A, k, tol=TOL[dtype], method="golub-kahan", on_unconverged="ignore")
     assert_truthful(result, truth, (700, 700), rounding_factor=3)
-    assert set(kept) <= set(range(5, compact_size(5, 8)))
+    assert all(columns >= k for columns in kept)
+    if name == "line" and dtype == torch.float64:
+        assert kept
+        assert result.certificate.complete
+
+
+@pytest.mark.parametrize("copies", [20, 90])
+def test_crowds_are_found_by_bases_that_shrink(copies, kept, always):
+    """Blocks that copies fill become wider, and the bases have to hold these."""
+    truth = torch.cat([line(2, 1.5, 30), repeat(1.2, copies), line(1, 0.5, 1200)])
+    A = Diagonal(truth)
+    result = svds(A, 100, tol=1e-6, method="golub-kahan", on_unconverged="ignore")
+    assert_truthful(result, truth, A.shape, rounding_factor=3)
+    assert result.converged.all()
+    assert all(columns >= 100 for columns in kept)
+
+
+@pytest.mark.parametrize("max_size", range(100, 132, 2))
+def test_a_restart_beside_random_columns_does_not_bias_the_energy(max_size):
+    """They are a sample beside what the bases held as they were drawn, not after a restart."""
+    truth = torch.cat([line(10, 9, 100), line(1e-3, 1e-4, 900)])
+    solver = GolubKahan(block_size=8, max_size=max_size)
+    (known,) = solver.solve(Diagonal(truth), 10, 1e-6, lambda look: None).known
+    energy = float((truth**2).sum())
+    assert abs(known.fro2 - energy) <= 8 * known.fro2_error + 1e-3 * energy
 
 
 def test_free_products_are_reason_enough_to_keep_bases_small(kept):
@@ -50,22 +78,46 @@ def test_free_products_are_reason_enough_to_keep_bases_small(kept):
 
 
 @pytest.mark.parametrize("options", [{"block_size": 8}, {"memory": "8GiB", "block_size": 4}])
-def test_a_given_block_leaves_timings_nothing_to_decide(options, kept):
+def test_a_given_block_leaves_timings_nothing_to_decide(options, kept, always):
     A = Diagonal(line(1, 0.5, 1500).float())
     one, two = (svds(A, 10, tol=1e-4, method="golub-kahan", **options) for _ in range(2))
+    assert one.products.forward > compact_size(10, 8)
     assert torch.equal(one.s, two.s)
     assert torch.equal(one.Vh, two.Vh)
     assert not kept
 
 
-def test_more_restarts_than_the_limit_give_the_bases_their_room_back(kept, monkeypatch):
-    monkeypatch.setattr(golub_kahan, "restart_pays", lambda *args: True)
+@pytest.mark.parametrize("vectors", [True, False])
+def test_batches_and_values_alone_keep_their_bases(vectors, kept, always):
+    truth = line(1, 0.5, 600).float()
+    A = Diagonal(truth) if not vectors else torch.diag(truth).expand(2, -1, -1)
+    result = svds(A, 10, tol=1e-5, method="golub-kahan", vectors=vectors)
+    assert result.converged.all()
+    assert not kept
+
+
+def test_more_restarts_than_the_limit_give_the_bases_their_room_back(kept, always):
     truth = line(1, 0, 900)
-    solver = GolubKahan(block_size=4, compact_size=40, max_restarts=2)
+    solver = GolubKahan(block_size=4, compacts=True, max_restarts=2)
     found = solver.solve(Diagonal(truth), 20, 1e-9, lambda look: None)
     assert len(kept) == 2
     assert found.known[0].complete
     torch.testing.assert_close(found.s, truth[:20], atol=1e-12, rtol=0)
+
+
+def test_compact_restarts_do_not_use_up_those_of_full_bases(kept, always):
+    solver = GolubKahan(block_size=4, compacts=True, max_size=160, max_restarts=2)
+    found = solver.solve(Diagonal(line(1, 0, 2000)), 20, 1e-13, lambda look: None)
+    assert found.known[0].evidence == "none: given up after 2 restarts of 160 columns"
+    assert len(kept) == 4
+
+
+@pytest.mark.parametrize("values_size", [60, 84, 100, 120])
+def test_bases_without_u_are_judged_before_they_begin_again(values_size):
+    looks = []
+    solver = GolubKahan(block_size=4, values_size=values_size)
+    solver.solve(Diagonal(line(1, 0, 300)), 20, 1e-8, looks.append, vectors=False)
+    assert values_size in [look.products.forward for look in looks]
 
 
 def test_the_work_that_is_saved_has_to_outweigh_the_products():

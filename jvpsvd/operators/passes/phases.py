@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from jvpsvd.operators.graphs import arguments, placeholder_for, replace, shape_of
+from jvpsvd.operators.passes.graphs import arguments, placeholder_for, replace, shape_of
 
 _aten = torch.ops.aten
-_FEW_CHANNELS = 4
+# Transposed convolutions to images: colours, and one more.
+_IMAGE_CHANNELS = 4
 
 
 def by_phases(module: fx.GraphModule, linear: set[fx.Node]) -> None:
@@ -83,7 +84,7 @@ def _is_cut(node: fx.Node, linear: set[fx.Node]) -> bool:
     kernel = shapes[1] or torch.Size()
     regular = {len(kernel) - 2} == {len(stride), len(padding)} and max(dilation) == 1
     same = all(len(shape or ()) == len(kernel) for shape in shapes)
-    return regular and same and max(stride) > 1 and kernel[1] <= _FEW_CHANNELS
+    return regular and same and max(stride) > 1 and kernel[1] <= _IMAGE_CHANNELS
 
 
 def _amounts(ends: Sequence[tuple[int, int]]) -> list[int]:

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from jvpsvd.operators.graphs import arguments, erase, placeholder_for, replace, shape_of
+from jvpsvd.operators.passes.graphs import arguments, erase, placeholder_for, replace, shape_of
 
 _aten = torch.ops.aten
 # Kernels of more channels take more time, larger by a row, than the copies they save.
-_FEW_CHANNELS = 4
+_MOST_GROWN = 4
 _Sides = list[tuple[int, int]]
 
 
@@ -120,7 +120,7 @@ def _padded(
         not extra or (extra < size and step == 1)
         for extra, size, step in zip(more, shape[2:], dilation, strict=True)
     )
-    if shape[1] > _FEW_CHANNELS or not fits:
+    if shape[1] > _MOST_GROWN or not fits:
         return None
     with node.graph.inserting_before(node):
         amounts = [amount for each in rows[::-1] for amount in each]

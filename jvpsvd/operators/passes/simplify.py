@@ -6,13 +6,13 @@ import copy
 
 from torch import fx
 
-from jvpsvd.operators import layout
-from jvpsvd.operators.convolutions import simplify_convolutions
-from jvpsvd.operators.folding import fold_linear
-from jvpsvd.operators.graphs import dependents, merge_equal_nodes, touched
-from jvpsvd.operators.masks import mask_in_place
-from jvpsvd.operators.padding import pad_within
-from jvpsvd.operators.phases import by_phases
+from jvpsvd.operators.passes import layout
+from jvpsvd.operators.passes.convolutions import simplify_convolutions
+from jvpsvd.operators.passes.folding import fold_linear
+from jvpsvd.operators.passes.graphs import dependents, merge_equal_nodes, touched
+from jvpsvd.operators.passes.masks import mask_in_place
+from jvpsvd.operators.passes.padding import pad_within
+from jvpsvd.operators.passes.phases import by_phases
 
 
 def simplified(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
@@ -22,7 +22,7 @@ def simplified(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
 
     Args:
         joint: Without identities and repetitions.
-        channels_last: Whether to lay out images so (see `jvpsvd.operators.layout`).
+        channels_last: Whether to lay out images so (see `jvpsvd.operators.passes.layout`).
     """
     module = fx.GraphModule(joint, copy.deepcopy(joint.graph))
     _, *directions = module.graph.find_nodes(op="placeholder")
