@@ -4,9 +4,10 @@
 
 Each part runs in a process of its own. Its record goes to benchmarks/results/NAME-MACHINE.json
 (`record.py` says what is in it). --problem narrows a part down (problems of "peers" and "floors",
-axes of "growth", cases of "safety"): these are then replaced in that file, so that a long part may
-be measured piece by piece. With --quick or --solver, which give no fair comparison, nothing is
-written unless --json names a file. Everything, on two cores, takes most of a day.
+axes of "growth", cases of "safety"): these are then replaced in that file. Without it they are
+measured one after another, each stored before the next begins. With --quick or --solver, which give
+no fair comparison, nothing is written unless --json names a file. Everything, on two cores, takes
+most of a day.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -125,23 +126,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.budget,
         options.patience,
     )
-    records, done = [], 0
-    for name in options.names or [name for name, part in PARTS.items()]:
+    records: dict[str, Record] = {}
+    stored = options.json is None and not options.quick and not options.solver
+    failed = False
+    for name in options.names or list(PARTS):
         print(f"== {name}: {PARTS[name].about}", flush=True)
-        record = run(PARTS[name], asked)
-        done += record is not None
-        if record is None or not record.rows:
-            continue
-        records.append(record)
-        if options.json is None and not options.quick and not options.solver:
-            file = record.file()
-            kept = read_records(file) if file.exists() else []
-            write_records([merged(kept[0], record) if kept else record], file)
-            print(f"written to {file.relative_to(ROOT)}")
+        for piece in in_pieces(PARTS[name], asked):
+            record = run(PARTS[name], piece)
+            failed |= record is None
+            if record is None or not record.rows:
+                continue
+            records[name] = merged(records[name], record) if name in records else record
+            if stored:
+                store(record)
     if options.json and records:
-        write_records(records, options.json)
+        write_records(list(records.values()), options.json)
         print(f"written to {options.json}")
-    return 0 if done == len(options.names or PARTS) else 1
+    return int(failed)
+
+
+def in_pieces(part: Part, asked: Asked) -> list[Asked]:
+    """Return what is asked of a part, one problem after another; all of it if it has none."""
+    if part.measure is None and (asked.problems or asked.k or asked.rounds):
+        print(f"{part.name} is a script: --problem, -k and --rounds mean nothing to it")
+    if asked.quick or part.pieces is None:
+        return [asked]
+    return [replace(asked, problems=(name,)) for name in asked.problems or part.pieces()]
+
+
+def store(record: Record) -> None:
+    """Write a record into the file of its part and machine, in place of what it measured again."""
+    file = record.file()
+    kept = read_records(file) if file.exists() else []
+    write_records([merged(kept[0], record) if kept else record], file)
+    print(f"written to {file.relative_to(ROOT)}", flush=True)
 
 
 def listed() -> None:

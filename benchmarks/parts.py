@@ -33,6 +33,8 @@ class Part:
     quick_arguments: tuple[str, ...] = ()
     """Of a script."""
     writes_json: bool = True
+    pieces: Callable[[], tuple[str, ...]] | None = None
+    """What --problem narrows it down to: each is measured, and stored, before the next."""
 
 
 def _peers(asked: Asked) -> Measured:
@@ -74,6 +76,30 @@ def _growth(asked: Asked) -> Measured:
     return {"rounds": rounds}, growth.measure(chosen, rounds)
 
 
+def _problems() -> tuple[str, ...]:
+    from benchmarks.compare import FULL
+
+    return FULL.names
+
+
+def _floor_problems() -> tuple[str, ...]:
+    from benchmarks.floors import NAMES
+
+    return NAMES
+
+
+def _axes() -> tuple[str, ...]:
+    from benchmarks.growth import FULL
+
+    return tuple(axis.name for axis in FULL)
+
+
+def _cases() -> tuple[str, ...]:
+    from benchmarks.hostile import CASES
+
+    return tuple(CASES)
+
+
 def _safety(asked: Asked) -> Measured:
     from benchmarks import hostile, safety
     from benchmarks.peers import PEERS
@@ -96,12 +122,25 @@ def _gpu(asked: Asked) -> Measured:
 PARTS: dict[str, Part] = {
     part.name: part
     for part in (
-        Part("peers", "every solver on every problem, to one residual", _peers),
+        Part("peers", "every solver on every problem, to one residual", _peers, pieces=_problems),
         Part(
-            "floors", "wall time over the floor, stacked by parts, and the machine's peaks", _floors
+            "floors",
+            "wall time over the floor, stacked by parts, and the machine's peaks",
+            _floors,
+            pieces=_floor_problems,
         ),
-        Part("growth", "wall and memory by k, n, images, workers, ranks; exponents", _growth),
-        Part("safety", "hostile operators: right, wrong and said so, wrong in silence", _safety),
+        Part(
+            "growth",
+            "wall and memory by k, n, images, workers, ranks; exponents",
+            _growth,
+            pieces=_axes,
+        ),
+        Part(
+            "safety",
+            "hostile operators: right, wrong and said so, wrong in silence",
+            _safety,
+            pieces=_cases,
+        ),
         Part("gpu", "correctness, then times, on one CUDA card in ten minutes", _gpu),
         Part(
             "allocator",

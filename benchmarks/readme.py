@@ -89,16 +89,19 @@ def growth_section(record: Record) -> str:
                 fitted["about"],
                 f"{rows[0]['x']} … {rows[-1]['x']} ({len(rows)} places)",
                 f"{rows[0]['seconds']['median']:.3g} … {rows[-1]['seconds']['median']:.3g} s",
-                *(
-                    f"{fits[name]['exponent']:.2f} (x {fits[name]['scatter']:.2f})"
-                    if name in fits
-                    else "–"
-                    for name in ("seconds", "peak_bytes")
-                ),
+                *(_exponent(fits.get(name), len(rows)) for name in ("seconds", "peak_bytes")),
             ]
         )
     head = ["", "of", "from … to", "wall", "exponent of wall", "of memory"]
     return "\n".join([origin(record, "growth"), "", *table(head, body)])
+
+
+def _exponent(fit: dict[str, float] | None, places: int) -> str:
+    if fit is None:
+        return "–"
+    # A line through two points is off nowhere.
+    off = f" (x {fit['scatter']:.2f})" if places > 2 else ""
+    return f"{fit['exponent']:.2f}{off}"
 
 
 def safety_section(record: Record) -> str:

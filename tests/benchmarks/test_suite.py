@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import benchmarks.compare as compare
+from benchmarks import __main__ as main
 from benchmarks import gpu, growth
 from benchmarks.children import Ended, run_child, why_absent
-from benchmarks.machine import ROOT
-from benchmarks.parts import PARTS
+from benchmarks.machine import ROOT, described_machine
+from benchmarks.parts import PARTS, Asked
 from benchmarks.peers import PEERS, Peer
+from benchmarks.record import Record, read_records
 from benchmarks.stacked import PLACES, watched
 from benchmarks.statistics_of_rounds import Spread, fitted_power
 from jvpsvd import MatrixOperator, svds
@@ -200,10 +202,44 @@ def test_without_a_card_the_gpu_part_says_so_in_one_line(capsys, monkeypatch):
 
 
 def test_unknown_parts_are_refused_in_one_line(capsys):
-    from benchmarks.__main__ import main
-
-    assert main(["nothing"]) == 2
+    assert main.main(["nothing"]) == 2
     assert capsys.readouterr().err.startswith("no part nothing; there are peers")
+
+
+@pytest.mark.parametrize("name", [name for name, part in PARTS.items() if part.pieces])
+def test_a_long_part_is_stored_problem_by_problem(name, tmp_path, monkeypatch):
+    part, asked = PARTS[name], Asked()
+    every = [piece.problems for piece in main.in_pieces(part, asked)]
+    assert len(every) == len(set(every)) > 3
+    assert all(len(problems) == 1 for problems in every)
+    some = dataclasses.replace(asked, problems=("a", "b"))
+    assert [piece.problems for piece in main.in_pieces(part, some)] == [("a",), ("b",)]
+    quick = dataclasses.replace(asked, quick=True)
+    assert main.in_pieces(part, quick) == [quick]
+
+
+def test_scripts_say_what_does_not_reach_them(capsys):
+    asked = Asked(k=5)
+    assert main.in_pieces(PARTS["tall"], asked) == [asked]
+    assert "tall is a script" in capsys.readouterr().out
+
+
+def test_what_was_stored_before_a_failure_stays(tmp_path, monkeypatch):
+    """The second axis dies; the first is in the file."""
+    rows = {"k": [{"axis": "k", "x": 1, "about": ""}]}
+
+    def run(part, asked):
+        (axis,) = asked.problems
+        if axis not in rows:
+            return None
+        machine = described_machine()
+        return Record(part.name, False, "now", "abc", 1.0, machine, {}, rows[axis])
+
+    monkeypatch.setattr(main, "run", run)
+    monkeypatch.setattr(main, "ROOT", tmp_path)
+    monkeypatch.setattr(Record, "file", lambda self: tmp_path / f"{self.part}.json")
+    assert main.main(["growth", "--problem", "k", "--problem", "n"]) == 1
+    assert read_records(tmp_path / "growth.json")[0].rows == rows["k"]
 
 
 def test_a_larger_value_with_small_residuals_refutes_a_certified_reference():
