@@ -16,8 +16,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from benchmarks.machine import slug
+from benchmarks.peers_tables import in_order
 from benchmarks.record import Record, RecordError, read_records
 from benchmarks.stacked import PARTS
+from benchmarks.tables import MARKS
 
 GOOD, DOUBT, BAD, NONE = "#2a7f62", "#e0a030", "#b5332e", "#d8d8d8"
 COLOURS = {
@@ -30,7 +32,7 @@ COLOURS = {
     "absent": NONE,
     "skipped": NONE,
 }
-SHOWN = {"right": "right", "unsure": "unsure", "honest": "says so", "silent": "SILENT"}
+SHOWN = {**MARKS, "unsure": "unsure", "silent": "SILENT"}
 STACK = ("#2f5d8a", "#5b9bd5", "#9dc3e6", "#2a7f62", "#e0a030", "#bbbbbb")
 
 
@@ -42,7 +44,7 @@ def peers_figure(record: Record) -> Figure:
     problems = list(dict.fromkeys((row["problem"], row["k"]) for row in record.rows))
     columns = min(3, len(problems))
     lines = -(-len(problems) // columns)
-    solvers = list(dict.fromkeys(r["solver"] for r in record.rows if r["outcome"] != "absent"))
+    solvers = in_order(record.rows)
     figure = Figure(figsize=(4.6 * columns, 0.6 + (0.5 + 0.2 * len(solvers)) * lines))
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for panel in panels.flat[len(problems) :]:
@@ -52,7 +54,7 @@ def peers_figure(record: Record) -> Figure:
         for place, solver in enumerate(solvers):
             row = rows.get(solver)
             if row is None or "seconds" not in row or row["outcome"] == "unable":
-                note = SHOWN.get(row["outcome"], row["outcome"]) if row else ""
+                note = SHOWN[row["outcome"]] if row else ""
                 panel.text(0.02, place, note, transform=panel.get_yaxis_transform(), size=6)
                 continue
             seconds = row["seconds"]
@@ -83,7 +85,7 @@ def floors_figure(record: Record) -> Figure:
     """Return wall over floor, stacked by parts; the floor is the line at 1."""
     figure = Figure(figsize=(8, 1.2 + 0.5 * len(record.rows)))
     panel = figure.subplots()
-    names = [row["problem"] for row in record.rows]
+    names = [f"{row['problem']}, k = {row['k']}" for row in record.rows]
     left = [0.0] * len(names)
     for part, colour in zip(PARTS, STACK, strict=True):
         widths = [row["parts"].get(part, 0.0) / row["floor"] for row in record.rows]

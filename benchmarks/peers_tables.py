@@ -39,14 +39,14 @@ def peers_section(record: Record) -> str:
     return "\n".join(lines)
 
 
-def _in_order(rows: Sequence[Row]) -> list[str]:
+def in_order(rows: Sequence[Row]) -> list[str]:
     """Return the solvers that were there, ours first."""
     solvers = list(dict.fromkeys(row["solver"] for row in rows if row["outcome"] != "absent"))
     return sorted(solvers, key=lambda solver: not solver.startswith(OURS))
 
 
 def _table_of(rows: Sequence[Row], problems: Sequence[str]) -> list[str]:
-    solvers = _in_order(rows)
+    solvers = in_order(rows)
     cells = {(row["solver"], row["problem"]): row for row in rows}
     made = (("ours", OURS), ("by hand", BY_HAND))
     return table(
@@ -61,7 +61,7 @@ def _table_of(rows: Sequence[Row], problems: Sequence[str]) -> list[str]:
 
 def _errors_of(rows: Sequence[Row], problems: Sequence[str]) -> list[str]:
     """Return how far off the worst value was, and the memory that it took, folded away."""
-    solvers = _in_order(rows)
+    solvers = in_order(rows)
     cells = {(row["solver"], row["problem"]): row for row in rows}
     return [
         "<details><summary>The same solves: worst error of a value and worst residual, in units of "
