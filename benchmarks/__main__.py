@@ -5,9 +5,9 @@
 Each part runs in a process of its own. Its record goes to benchmarks/results/NAME-MACHINE.json
 (`record.py` says what is in it). --problem narrows a part down (problems of "peers" and "floors",
 axes of "growth", cases of "safety"): these are then replaced in that file. Without it they are
-measured one after another, each stored before the next begins. With --quick or --solver, which give
-no fair comparison, nothing is written unless --json names a file. Everything, on two cores, takes
-most of a day.
+measured one after another, each stored before the next begins. --json FILE writes all of it there
+at the end, and nothing elsewhere. With --quick or --solver, which give no fair comparison, nothing
+is written without it. Everything, on two cores, takes most of a day.
 """
 
 from __future__ import annotations

@@ -305,14 +305,9 @@ class _Run:
         sizes = [self._A.shape[-1], solver.max_size, solver.values_size]
         room = min(size for size in sizes if size is not None)
         widest = room if solver.widest_block is None else solver.widest_block
-        if (
-            self._A.batch
-            or self._limits.restarts
-            or 2 * width > widest
-            or self._k + 4 * width > room
-        ):
+        if self._A.batch or 2 * width > widest or self._k + 4 * width > room:
             return False
-        if self._matrices[0].vigil.before is not None:
+        if self._limits.restarts or self._matrices[0].vigil.before is not None:
             return False
         return too_narrow(ritz.s, ritz.estimates, self._tol, width, self._A.dtype)
 

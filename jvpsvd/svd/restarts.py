@@ -10,14 +10,12 @@ from dataclasses import dataclass
 
 from jvpsvd.svd.factorization import Factorization
 
-# Compact bases: so many times the triplets, or these and so many blocks. With half of the room
-# beside the triplets kept, 300 columns found k = 100 of a slope in 1.1 times the products of bases
-# without an end, 200 in 1.5 times.
+# Compact bases: so many times the triplets, or these and so many blocks. Smaller ones find again
+# more of what they give up.
 _TIMES, _BLOCKS = 3, 24
-# Products that compact bases take beside those that large ones would.
-_MORE_PRODUCTS = 0.3
-# Dense work on blocks of a few columns costs per operation, beside that on hundreds, about:
-_THIN = 3.0
+# Cautious guesses: the products that compact bases take beside those that large ones would, and
+# what an operation on blocks of a few columns costs, beside one on hundreds.
+_MORE_PRODUCTS, _THIN = 0.3, 3.0
 # Timings are noisy: restarting has to promise to cost no more than this share of going on.
 _CLEARLY = 0.8
 
@@ -122,20 +120,18 @@ class Limits:
             )
         )
         self._mark = state.expanded, seconds, state.multiplying
-        width = state.F.shape[-1]
-        compact = min(self.room, compact_size(self._k, width))
+        compact = self._compact_size(state)
         if not columns or self._compactions or self._is_compact() or state.size <= compact:
             return
         spent = Spent(products / columns, (work - products) / columns)
-        keep = kept_size(compact, self._k, width)
+        keep = kept_size(compact, self._k, state.F.shape[-1])
         if restart_pays(spent, state.size, compact, keep, shape):
             self._limit = compact
 
     def widen(self, state: Factorization) -> None:
         """Let compact bases be larger where the next block has become wider."""
         if self._is_compact():
-            wider = min(self.room, compact_size(self._k, state.F.shape[-1]))
-            self._limit = max(self._limit, wider)
+            self._limit = max(self._limit, self._compact_size(state))
 
     def restart(self, state: Factorization, beside: int = 0) -> int:
         """Shrink the bases, and return how many columns were kept."""
@@ -148,6 +144,9 @@ class Limits:
         else:
             self.restarts += 1
         return keep
+
+    def _compact_size(self, state: Factorization) -> int:
+        return min(self.room, compact_size(self._k, state.F.shape[-1]))
 
     def _is_compact(self) -> bool:
         return self._limit < self.room

@@ -101,9 +101,8 @@ def column_lengths(block: Tensor) -> Tensor:
 def rough_lengths(block: Tensor) -> Tensor:
     """Return the length of every column, float64, right to some digits.
 
-    Squares are summed in the block's dtype, over at most 2¹⁴ rows at once, which in float32 takes a
-    fraction of the time of `column_lengths`. Those that are no float32 numbers are summed in
-    float64.
+    Squares are summed in the block's dtype, over at most 2¹⁴ rows at once, which spares the float64
+    copy of `column_lengths`. Those that are no float32 numbers are summed in float64.
 
     >>> rough_lengths(torch.full((4, 1), 1e-30))
     tensor([2.0000e-30], dtype=torch.float64)

@@ -207,7 +207,7 @@ def test_unknown_parts_are_refused_in_one_line(capsys):
 
 
 @pytest.mark.parametrize("name", [name for name, part in PARTS.items() if part.pieces])
-def test_a_long_part_is_stored_problem_by_problem(name, tmp_path, monkeypatch):
+def test_a_long_part_is_stored_problem_by_problem(name):
     part, asked = PARTS[name], Asked()
     every = [piece.problems for piece in main.in_pieces(part, asked)]
     assert len(every) == len(set(every)) > 3
