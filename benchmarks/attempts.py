@@ -15,6 +15,8 @@ from benchmarks.judging import Judgement, judged, worst
 from benchmarks.metering import OutOfTimeError
 from benchmarks.peers.protocol import Answer, Peer, Target, UnableError
 from benchmarks.references import Reference
+from benchmarks.spectra import spectral
+from benchmarks.subjects import OperatorSubject
 from jvpsvd import LinearOperator
 
 # A warning that says one of these is a solver's word that its answer is not what was asked for.
@@ -24,6 +26,8 @@ _COMPLAINT = re.compile(
     re.I,
 )
 _QUOTED = 200
+# What is solved before the clock starts.
+_SMALL, _SMALL_K, _SMALL_TOL, _SMALL_SECONDS = 1000, 5, 1e-3, 10.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,12 @@ class Attempt:
                 for i, answer in enumerate(self.answers)
             ]
         )
+
+
+def warm_up(peer: Peer, device: str = "cpu") -> None:
+    """Let a solver solve a small problem that is not timed: libraries load at first use."""
+    small = OperatorSubject(lambda: spectral("1/i", _SMALL, device=device))
+    attempt(peer, Target(small), _SMALL_K, _SMALL_TOL, _SMALL_SECONDS)
 
 
 def attempt(peer: Peer, target: Target, k: int, tol: float, budget_seconds: float) -> Attempt:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import networks
-from benchmarks.attempts import Attempt, attempt, finite
+from benchmarks.attempts import Attempt, attempt, finite, warm_up
 from benchmarks.children import why_absent
 from benchmarks.judging import REACHED
 from benchmarks.machine import commit, described_machine
@@ -50,6 +50,7 @@ _WHOLE_SIDE = 4096
 _DENSE = "torch-svd"
 _ALONE = (OURS, "jvpsvd-golub-kahan")
 _EVERYONE = (*_ALONE, "cupyx", "scipy-arpack", _DENSE, "torch-svd-lowrank-7")
+_WIDTHS, _WIDTHS_AT = (8, 16, 32, 64), "_blocks.9"
 _DEPTHS = ("_blocks.2", "_blocks.5", "_blocks.9", "_blocks.12", "_blocks.15", "output")
 
 
@@ -118,6 +119,8 @@ def times(k: int, deadline: float) -> Iterator[dict[str, Any]]:
         try:
             if setting.name == "survey":
                 yield from survey(k)
+            elif setting.name == "widths":
+                yield from widths(k)
             else:
                 yield from _of_problem(setting, setting.make(), k, deadline)
         except networks.UnavailableError as error:
@@ -160,6 +163,27 @@ def survey(k: int) -> Iterator[dict[str, Any]]:
         }
 
 
+def widths(k: int) -> Iterator[dict[str, Any]]:
+    """Time our solver with blocks of several widths, which `svds` chooses by what is seen here."""
+    J = networks.lite0(_WIDTHS_AT, "cuda").operator()
+    with full_precision():
+        svds(J, _CHECK_K, tol=1e-2, on_unconverged="ignore")
+        for width in _WIDTHS:
+            found = [
+                svds(J, k, tol=_TOL, method="golub-kahan", block_size=width) for _ in range(_ROUNDS)
+            ]
+            spread = Spread.of([result.seconds for result in found])
+            print(f"blocks of {width:2}, {_WIDTHS_AT}: {spread} s", flush=True)
+            yield {
+                "kind": "width",
+                "problem": f"lite0/{_WIDTHS_AT}",
+                "k": k,
+                "block_size": width,
+                "seconds": spread.to_json(),
+                "products": found[-1].products.total,
+            }
+
+
 def _of_problem(
     setting: Setting, subject: Subject, k: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
@@ -169,10 +193,10 @@ def _of_problem(
     left = deadline - time.perf_counter()
     truth = _truth(setting, subject, count, min(_MOST_SECONDS, left / 3))
     found: dict[str, list[dict[str, Any]]] = {}
-    small = OperatorSubject(lambda: spectral("1/i", 1000, device="cuda"))
     for solver in setting.solvers:
         if _goes_on(solver, subject, found):
-            _solved(solver, small, 5, _TOL, _LEAST_SECONDS, None)  # libraries load at first use
+            with full_precision():
+                warm_up(PEERS[solver], "cuda")
     for _ in range(_ROUNDS):
         for solver in setting.solvers:
             left = deadline - time.perf_counter()
@@ -293,6 +317,7 @@ def _settings() -> Iterator[Setting]:
         return Setting(f"1/i/n={n:.0e}".replace("e+0", "e"), make, values=values)
 
     yield from (lite0("_blocks.9"), lite0("output"))
+    yield Setting("widths", lambda: networks.lite0(_WIDTHS_AT))
     yield Setting("survey", lambda: networks.lite0("output"))
     yield from (lite0("_blocks.15"), harmonic(10**6))
     yield Setting("alexnet-random/features.12", lambda: networks.alexnet_random("cuda"))

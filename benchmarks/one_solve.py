@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.attempts import attempt, finite
+from benchmarks.attempts import attempt, finite, warm_up
 from benchmarks.children import peak_bytes, reset_peak, serve
 from benchmarks.machine import version_of
 from benchmarks.networks import UnavailableError
@@ -25,6 +25,8 @@ def solved(asked: dict[str, Any]) -> dict[str, Any]:
     setting, peer = problem(asked["problem"]), PEERS[asked["solver"]]
     subject = setting.build()
     truth = reference(setting, subject, asked["k"])
+    warm_up(peer)
+    torch.manual_seed(0)
     target = Target(subject)
     before = reset_peak()
     tried = attempt(peer, target, asked["k"], asked["own_tol"], asked["budget"])

@@ -126,8 +126,8 @@ def _over_directions(
     graph: Callable[..., Tensor], inputs: Sequence[Any]
 ) -> Callable[[Tensor], Tensor]:
     """Return a linear graph of one direction as a map of a block of them."""
-    mapped = vmap(graph, in_dims=(0, *(None for _ in inputs)))
-    return lambda block: mapped(block, *inputs)
+    # Not as arguments: torch looks through the tree of these at every call.
+    return vmap(lambda direction: graph(direction, *inputs))
 
 
 class Constants:

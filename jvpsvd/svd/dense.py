@@ -34,7 +34,9 @@ def dense_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return U, s, Vh
 
 
-def leading_svd(matrix: Tensor, k: int, loss: float) -> tuple[Tensor, Tensor, Tensor]:
+def leading_svd(
+    matrix: Tensor, k: int, loss: float, device: torch.device | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return (U, s, Vh) of the k largest singular values of a square float64 matrix on the CPU.
 
     u and s² are eigenvectors and eigenvalues of X X', which take half or a third of the time of the
@@ -45,6 +47,7 @@ def leading_svd(matrix: Tensor, k: int, loss: float) -> tuple[Tensor, Tensor, Te
         matrix: (s, s), or a batch.
         k: How many.
         loss: Orthonormality of the right vectors that may be lost.
+        device: Where the eigenvalues are computed; None: where the matrix is.
 
     >>> U, s, Vh = leading_svd(torch.diag(torch.arange(300.0, dtype=torch.float64)), 2, 1e-9)
     >>> s, int(U[299, 0].abs()), Vh.shape
@@ -52,11 +55,12 @@ def leading_svd(matrix: Tensor, k: int, loss: float) -> tuple[Tensor, Tensor, Te
     """
     eps = torch.finfo(torch.float64).eps
     if loss > eps:
-        squares, U = _leading_squares(matrix, k)
+        there = matrix.to(device=device)
+        squares, U = _leading_squares(there, k)
         if bool((eps * squares[..., 0] < loss * squares[..., -1]).all()):
-            images = U.mT @ matrix
+            images = U.mT @ there
             lengths = torch.linalg.vector_norm(images, dim=-1, keepdim=True)
-            return U, squares.sqrt(), images / lengths
+            return U.cpu(), squares.sqrt().cpu(), (images / lengths).cpu()
     U, s, Vh = dense_svd(matrix)
     return U[..., :k], s[..., :k], Vh[..., :k, :]
 
@@ -67,7 +71,8 @@ def _leading_squares(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
     gram = torch.zeros_like(matrix)
     add_lower_gram(gram, matrix.mT)
     try:
-        if matrix.ndim == 2 and size >= max(_LEADING_ROWS, _LEADING_TIMES * k):
+        few = size >= max(_LEADING_ROWS, _LEADING_TIMES * k)
+        if few and matrix.ndim == 2 and matrix.device.type == "cpu":
             found = scipy.linalg.eigh(
                 gram.numpy(),
                 subset_by_index=(size - k, size - 1),

@@ -17,6 +17,7 @@ from jvpsvd.errors import ArgumentError, LeftBasisError
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.basis import GrowingColumns
 from jvpsvd.svd.dense import leading_svd
+from jvpsvd.svd.memory import bytes_of_a_step
 from jvpsvd.svd.orthonormal import Extension, combined, extend, random_columns
 from jvpsvd.svd.products import Direction, check_scale, longest_product
 from jvpsvd.svd.triplets import column_lengths, rough_lengths
@@ -26,6 +27,9 @@ _COLUMNS_AT_ONCE = 64
 _NOISE = 1e-2
 # What the projected problem may lose, in units of the rounding of the bases.
 _UNSEEN = 1e-2
+# Rows from which on the projected problem is worth the way to a GPU, and what it takes there, in
+# matrices of its size.
+_ROWS_WORTH_MOVING, _PROJECTED_COPIES = 256, 6
 
 
 @dataclass(frozen=True)
@@ -263,8 +267,16 @@ class Factorization:
     def ritz(self, k: int) -> Ritz:
         """Return the k leading approximate triplets, by the SVD of B in float64."""
         loss = _UNSEEN * torch.finfo(self.V.dtype).eps
-        left, s, right = leading_svd(self._B, min(k, self.size), loss)
+        left, s, right = leading_svd(self._B, min(k, self.size), loss, self._home_of_projected())
         return Ritz(s, left, right.mT, torch.linalg.vector_norm(self._R @ left, dim=-2))
+
+    def _home_of_projected(self) -> torch.device:
+        """Return the GPU for a large projected problem that fits into what a step takes there."""
+        m, n = self._operator.shape[-2:]
+        step = bytes_of_a_step(self._width, (m + n) * self._operator.dtype.itemsize)
+        fits = _PROJECTED_COPIES * 8 * self.size**2 <= step
+        moves = fits and self.size >= _ROWS_WORTH_MOVING
+        return self.V.device if moves else self._B.device
 
     def triplets(
         self, ritz: Ritz, matrix: int | None = None

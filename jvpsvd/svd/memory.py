@@ -13,6 +13,8 @@ from jvpsvd.errors import ArgumentError
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 # Blocks that a step holds beside the bases: the product, its copy, and it made orthonormal.
 _BLOCKS_OF_A_STEP, _FEW = 8, 4
+# For half of the triplets: narrow blocks take many steps.
+_BLOCKS_RESERVED = 8
 # Measuring sums in float64, part by part: parts of at most this many bytes, or a few columns.
 _MEASURING_COLUMNS, _MEASURING = 4, 1 << 27
 
@@ -55,7 +57,7 @@ class Footprint:
         Random columns widen the last steps. Of a batch, results are held while others go on.
         """
         both = self.batch * (self.long + self.short) * self.itemsize
-        step = _BLOCKS_OF_A_STEP * (block_size + _FEW) * both
+        step = bytes_of_a_step(block_size, both)
         whole = 4 * 8 * self.k * self.batch * (self.long + self.short)
         measuring = self.result + max(_MEASURING_COLUMNS * both, min(_MEASURING, whole))
         return max(step, measuring) if self.batch == 1 else step + measuring
@@ -73,24 +75,38 @@ class Footprint:
         return self.result + _BLOCKS_OF_A_STEP * both * width
 
 
+def bytes_of_a_step(block_size: int, both: int) -> int:
+    """Return what a step holds beside the bases; `both`: bytes of a column of V and one of U.
+
+    >>> bytes_of_a_step(16, 1000)
+    160000
+    """
+    return _BLOCKS_OF_A_STEP * (block_size + _FEW) * both
+
+
 def reserved(limit: int, k: int, block_size: int) -> int:
     """Return how many columns to reserve for bases that may get as large as the limit.
 
-    >>> reserved(100, 40, 8), reserved(1000, 40, 8)
-    (100, 96)
+    >>> reserved(300, 40, 8), reserved(1000, 40, 8)
+    (300, 208)
     """
-    usual = 2 * (k + block_size)
+    usual = _usual(k, block_size)
     return limit if limit <= 2 * usual else usual
 
 
 def without_growth(fits: int, k: int, block_size: int) -> int:
     """Return the columns that bases may get to where so many fit: growing holds old and new.
 
-    >>> without_growth(100, 40, 8), without_growth(1000, 40, 8)
-    (100, 500)
+    >>> without_growth(300, 40, 8), without_growth(1000, 40, 8)
+    (300, 500)
     """
-    usual = 2 * (k + block_size)
+    usual = _usual(k, block_size)
     return fits if fits <= 2 * usual else max(2 * usual, fits // 2)
+
+
+def _usual(k: int, block_size: int) -> int:
+    """Return columns that most solves do with. Growing copies them all, so few should need more."""
+    return 2 * (k + _BLOCKS_RESERVED * block_size)
 
 
 def parse_memory(memory: int | str) -> int:

@@ -35,6 +35,8 @@ _PER_TRIPLET, _PER_DECADE, _BLOCKS = 1.7, 0.05, 12
 _NARROW_BLOCKS = ((32, 2), (256, 4), (1 << 62, 8))
 _WIDE_BLOCKS = ((128, 8), (1 << 62, 16))
 _NARROW_CHUNK = 16
+# On a GPU a step costs nearly the same at any width, and most of it is not the product.
+_GPU_BLOCKS = ((32, 8), (128, 16), (1 << 62, 32))
 _EXACT_BLOCK = 64
 # Exact and iterated products within this factor: measuring decides, if the problem is worth it.
 _UNDECIDED, _WORTH_MEASURING = 2.0, 256
@@ -121,7 +123,7 @@ def plan(
     footprint = Footprint(max(m, n), short, k, itemsize, batch, vectors)
     if method == "randomized":
         return _randomized(shape, footprint, budget)
-    width = min(block_size or _block_size(k, chunk), short)
+    width = min(block_size or _block_size(k, chunk, device), short)
     per_triplet = _PER_TRIPLET + _PER_DECADE * (math.log10(1e-4) - math.log10(tol))
     size = min(short, int(per_triplet * k) + _BLOCKS * width)
 
@@ -180,9 +182,10 @@ def plan(
     )
 
 
-def _block_size(k: int, chunk: int | None) -> int:
+def _block_size(k: int, chunk: int | None, device: torch.device | None) -> int:
     narrow = chunk is not None and chunk <= _NARROW_CHUNK
-    sizes = _NARROW_BLOCKS if narrow else _WIDE_BLOCKS
+    wide = _GPU_BLOCKS if device is not None and device.type == "cuda" else _WIDE_BLOCKS
+    sizes = _NARROW_BLOCKS if narrow else wide
     width = next(width for most, width in sizes if k <= most)
     return width if chunk is None else max(1, min(width, chunk))
 

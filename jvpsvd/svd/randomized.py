@@ -19,7 +19,7 @@ from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.dense import dense_svd
 from jvpsvd.svd.factorization import Factorization
 from jvpsvd.svd.frobenius import estimated_frobenius
-from jvpsvd.svd.orthonormal import extend, random_columns
+from jvpsvd.svd.orthonormal import Extension, extend, random_columns
 from jvpsvd.svd.products import Direction, check_scale, longest_product
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.triplets import Evidence, Triplets, column_lengths, residual_lengths
@@ -103,15 +103,15 @@ class SubspaceIteration:
             images = _product(A, V, "forward", done)
             if done == 0:
                 squares = n * column_lengths(images).cpu() ** 2
-            U = _orthonormal(images, generator)
-            V = _orthonormal(_product(A, U, "reverse", done), generator)
+            U = _orthonormal(images, generator).block
+            V = _orthonormal(_product(A, U, "reverse", done), generator).block
             after = (time.perf_counter() - began) * (self.passes - done) / (done + 1)
             report(Progress(0, k, 1.0 - (done + 1) / (self.passes + 1), A.products, after))
         images = _product(A, V, "forward", self.passes)
         left = _orthonormal(images, generator)
-        X, values, Yh = dense_svd((left.mT @ images).double())
-        x, y = (C.to(A.dtype) for C in (X[..., :k], Yh[..., :k, :].mT))
-        s, U, V = values[..., :k].to(A.dtype), left @ x, V @ y
+        X, values, Yh = dense_svd(left.outer)
+        x, y = (C.to(V) for C in (X[..., :k], Yh[..., :k, :].mT))
+        s, U, V = values[..., :k].to(V), left.block @ x, V @ y
         ahead = images @ y
         back = _product(A, U, "reverse", self.passes)
         residuals = residual_lengths(
@@ -142,10 +142,10 @@ def _product(A: LinearOperator, block: Tensor, direction: Direction, done: int) 
     return W
 
 
-def _orthonormal(W: Tensor, generator: torch.Generator) -> Tensor:
+def _orthonormal(W: Tensor, generator: torch.Generator) -> Extension:
     """Return an orthonormal basis (N, w) that spans W (N, w), random where W loses rank."""
     floor = torch.finfo(W.dtype).eps * column_lengths(W).amax(-1).cpu()
-    return extend(W[..., :0], W, floor=floor, generator=generator).block
+    return extend(W[..., :0], W, floor=floor, generator=generator)
 
 
 def _with_evidence(

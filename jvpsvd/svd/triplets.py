@@ -107,6 +107,8 @@ def rough_lengths(block: Tensor) -> Tensor:
     >>> rough_lengths(torch.full((4, 1), 1e-30))
     tensor([2.0000e-30], dtype=torch.float64)
     """
+    if block.is_cuda or block.shape[-2] < _ROWS_AT_ONCE:
+        return column_lengths(block)  # the copy is none there, or costs less than what follows
     rows = block.mT
     whole = rows.shape[-1] // _ROWS_AT_ONCE * _ROWS_AT_ONCE
     parts = [rows[..., whole:].unsqueeze(-2)]

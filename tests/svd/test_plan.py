@@ -1,4 +1,5 @@
 import pytest
+import torch
 from svd_problems import memory_for
 
 from jvpsvd.errors import ArgumentError
@@ -44,6 +45,16 @@ def test_what_fits_the_memory_limits_the_bases():
     memory = memory_for(77, (1000, 1000), 20, 4)
     chosen = plan((1000, 1000), 4, 20, method="golub-kahan", memory=memory)
     assert chosen.max_size == 77
+
+
+def test_blocks_are_wider_on_a_gpu():
+    widths = [
+        plan(
+            (5000, 5000), 4, k, method="golub-kahan", memory="8GiB", device=torch.device("cuda")
+        ).block_size
+        for k in (32, 33, 128, 129)
+    ]
+    assert widths == [8, 16, 16, 32]
 
 
 @pytest.mark.parametrize(
