@@ -102,6 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts; all of them if none")
     parser.add_argument("--quick", action="store_true", help="small sizes: does everything run?")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records here instead")
+    parser.add_argument(
+        "--store", type=Path, metavar="FILE", help="of another machine: keep it too"
+    )
     parser.add_argument("--list", action="store_true", help="list parts, problems and solvers")
     parser.add_argument("--problem", action="append", default=[], metavar="NAME")
     parser.add_argument("--solver", action="append", default=[], metavar="NAME")
@@ -112,6 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     if options.list:
         listed()
+        return 0
+    if options.store:
+        for record in read_records(options.store):
+            store(record)
         return 0
     unknown = [name for name in options.names if name not in PARTS]
     if unknown:

@@ -153,6 +153,7 @@ def safety_figure(record: Record) -> Figure:
 def gpu_figure(record: Record) -> Figure:
     """Return times on the card, a bar for each problem and solver, the floor as a tick."""
     rows = [row for row in record.rows if row["kind"] == "time"]
+    rows.sort(key=lambda row: row.get("commit", record.commit) != record.commit)
     figure = Figure(figsize=(8, 1.2 + 0.3 * max(1, len(rows))))
     panel = figure.subplots()
     for place, row in enumerate(rows):
@@ -160,7 +161,12 @@ def gpu_figure(record: Record) -> Figure:
         panel.barh(place, row["seconds"]["median"], color=colour)
         if row.get("floor"):
             panel.plot([row["floor"]] * 2, [place - 0.4, place + 0.4], color="black")
-    names = [f"{row['problem']}  {row['solver']}" for row in rows]
+    told = [row.get("commit", record.commit) for row in rows]
+    older = ["" if commit == record.commit else f" ({commit})" for commit in told]
+    names = [
+        f"{row['problem']}{commit}  {row['solver']}"
+        for row, commit in zip(rows, older, strict=True)
+    ]
     panel.set_yticks(range(len(rows)), names, fontsize=7)
     panel.set_ylim(len(rows) - 0.4, -0.6)
     panel.set_xscale("log")

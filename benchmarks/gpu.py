@@ -6,6 +6,7 @@ Checks come first, against float64 on the CPU and known values; if one fails, no
 Times follow in the order of what matters most, each only if the time left allows it; sides take
 turns, each after a small solve that is not timed. All products are in the precision of their dtype:
 torch's own would use TF32 in convolutions. Without a card it says so in one line, and that is all.
+FILE may come from another machine: `python -m benchmarks --store FILE` puts it among the results.
 """
 
 from __future__ import annotations
@@ -370,16 +371,17 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=500)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    machine, began = described_machine(), time.perf_counter()
+    machine, began, tree = described_machine(), time.perf_counter(), commit()
     rows: list[dict[str, Any]] = []
     for row in measured(asked.minutes, asked.k):
-        rows.append(without_nan(row))
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        rows.append(without_nan({**row, "commit": tree, "created": created}))
         if asked.json:  # at once: the card may be taken away
             record = Record(
                 part="gpu",
                 quick=asked.minutes < 5,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                commit=commit(),
+                created=created,
+                commit=tree,
                 seconds=time.perf_counter() - began,
                 machine=machine,
                 settings={"minutes": asked.minutes, "k": asked.k},

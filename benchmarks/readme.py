@@ -17,6 +17,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.peers_tables import peers_section, peers_summary
 from benchmarks.record import Record, RecordError, read_records
@@ -139,22 +140,27 @@ def gpu_section(record: Record) -> str:
     checks = [row for row in record.rows if row["kind"] == "check"]
     peaks = [row for row in record.rows if row["kind"] == "peaks"]
     surveyed = [row for row in record.rows if row["kind"] == "survey"]
+    widths = [row for row in record.rows if row["kind"] == "width"]
     right = sum(bool(row["right"]) for row in checks)
     body = [
         [
-            f"`{row['problem']}`",
+            f"`{row['problem']}`{_of_another_commit(row, record)}",
             row["solver"],
             "TF32" if row.get("tf32") else MARKS[row.get("outcome", "skipped")],
             _seconds(row["seconds"]["median"], row["note"]),
             f"{row['product_seconds']:.2g} s",
             f"{row['floor']:.2g} s" if row.get("floor") else "–",
-            f"{row['value_error']:.0e}" if row.get("value_error") is not None else "–",
+            *(
+                f"{row[error]:.0e}" if row.get(error) is not None else "–"
+                for error in ("value_error", "residual")
+            ),
             f"{row['peak_bytes'] / 2**30:.1f} GiB",
         ]
-        for row in record.rows
+        for row in sorted(record.rows, key=lambda row: bool(_of_another_commit(row, record)))
         if row["kind"] == "time"
     ]
-    head = ["", "solver", "", "wall", "products", "floor", "worst value error / s1", "peak"]
+    head = ["", "solver", "", "wall", "products", "floor"]
+    head += ["worst value error / s1", "worst residual / s1", "peak"]
     told = (
         f"{right} of {len(checks)} checks against float64 on the CPU and known values were right."
     )
@@ -170,6 +176,11 @@ def gpu_section(record: Record) -> str:
             "the float32 one, and their times are no claim."
         )
     lines = [origin(record, "gpu"), "", told, "", *table(head, body)]
+    if widths:
+        seconds = ", ".join(
+            f"{row['seconds']['median']:.2g} s with {row['block_size']}" for row in widths
+        )
+        lines += ["", f"Blocks of several widths, `{widths[0]['problem']}`: {seconds} vectors."]
     if surveyed:
         one = surveyed[0]
         lines += [
@@ -191,6 +202,10 @@ def gpu_section(record: Record) -> str:
             ),
         ]
     return "\n".join(lines)
+
+
+def _of_another_commit(row: dict[str, Any], record: Record) -> str:
+    return "" if row.get("commit", record.commit) == record.commit else f" ({row['commit']})"
 
 
 def _seconds(seconds: float, note: str) -> str:
