@@ -7,7 +7,8 @@ Each part runs in a process of its own. Its record goes to benchmarks/results/NA
 axes of "growth", cases of "safety"): these are then replaced in that file. Without it they are
 measured one after another, each stored before the next begins. --json FILE writes all of it there
 at the end, and nothing elsewhere. With --quick or --solver, which give no fair comparison, nothing
-is written without it. Everything, on two cores, takes most of a day.
+is written without it. --store FILE measures nothing: it takes over the records of such a file, of
+`benchmarks.gpu` on a lent machine, say. Everything, on two cores, takes most of a day.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any
 
 from benchmarks.machine import ROOT, commit, described_machine
 from benchmarks.parts import PARTS, Asked, Part
-from benchmarks.record import Record, merged, read_records, without_nan, write_records
+from benchmarks.record import Record, RecordError, merged, read_records, without_nan, write_records
 
 
 def run(part: Part, asked: Asked) -> Record | None:
@@ -102,9 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts; all of them if none")
     parser.add_argument("--quick", action="store_true", help="small sizes: does everything run?")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records here instead")
-    parser.add_argument(
-        "--store", type=Path, metavar="FILE", help="of another machine: keep it too"
-    )
+    parser.add_argument("--store", type=Path, metavar="FILE", help="take these records over")
     parser.add_argument("--list", action="store_true", help="list parts, problems and solvers")
     parser.add_argument("--problem", action="append", default=[], metavar="NAME")
     parser.add_argument("--solver", action="append", default=[], metavar="NAME")
@@ -117,9 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listed()
         return 0
     if options.store:
-        for record in read_records(options.store):
-            store(record)
-        return 0
+        return take_over(options.store)
     unknown = [name for name in options.names if name not in PARTS]
     if unknown:
         print(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
@@ -167,6 +164,21 @@ def store(record: Record) -> None:
     kept = read_records(file) if file.exists() else []
     write_records([merged(kept[0], record) if kept else record], file)
     print(f"written to {file.relative_to(ROOT)}", flush=True)
+
+
+def take_over(file: Path) -> int:
+    """Put the records of a file among those that are kept; sizes of --quick are no claims."""
+    try:
+        records = read_records(file)
+    except RecordError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if any(record.quick for record in records):
+        print(f"{file} was measured with the sizes of --quick; it is not kept", file=sys.stderr)
+        return 2
+    for record in records:
+        store(record)
+    return 0
 
 
 def listed() -> None:

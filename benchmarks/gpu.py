@@ -165,7 +165,7 @@ def survey(k: int) -> Iterator[dict[str, Any]]:
 
 
 def widths(k: int) -> Iterator[dict[str, Any]]:
-    """Time our solver with blocks of several widths, which `svds` chooses by what is seen here."""
+    """Time our solver with blocks of several widths; `svds` takes 32 for so many triplets."""
     J = networks.lite0(_WIDTHS_AT, "cuda").operator()
     with full_precision():
         svds(J, _CHECK_K, tol=1e-2, on_unconverged="ignore")
@@ -177,7 +177,7 @@ def widths(k: int) -> Iterator[dict[str, Any]]:
             print(f"blocks of {width:2}, {_WIDTHS_AT}: {spread} s", flush=True)
             yield {
                 "kind": "width",
-                "problem": f"lite0/{_WIDTHS_AT}",
+                "problem": f"widths/lite0/{_WIDTHS_AT}",
                 "k": k,
                 "block_size": width,
                 "seconds": spread.to_json(),

@@ -180,7 +180,8 @@ def gpu_section(record: Record) -> str:
         seconds = ", ".join(
             f"{row['seconds']['median']:.2g} s with {row['block_size']}" for row in widths
         )
-        lines += ["", f"Blocks of several widths, `{widths[0]['problem']}`: {seconds} vectors."]
+        name, k = widths[0]["problem"].removeprefix("widths/"), widths[0]["k"]
+        lines += ["", f"Blocks of several widths, `{name}`, k = {k}: {seconds} vectors."]
     if surveyed:
         one = surveyed[0]
         lines += [

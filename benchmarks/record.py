@@ -32,8 +32,8 @@ A file holds one record, or a list of them (`python -m benchmarks --json FILE`).
            said_converged, note, version
   gpu      rows by kind: "check" (name, right, error), "peaks", "time" (problem, solver, outcome,
            seconds, product_seconds, peak_bytes of torch's allocator, …; tf32 where products were
-           in TF32), "width" (ours with one block_size), "survey" (a depth of one run: seconds a
-           photo), "failure" (problem, note)
+           in TF32), "width" (widths/problem: ours with one block_size), "survey" (survey/depth
+           of one run: seconds a photo), "failure" (problem, note)
   others   what the script of that name writes
 
 Each row has the commit and the time (created) of its own run: a run that is narrowed to some
@@ -69,7 +69,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "floors": ("problem", "k"),
     "growth": ("axis",),
     "safety": ("case",),
-    "gpu": ("kind", "problem", "name"),
+    "gpu": ("problem", "name"),
 }
 """What is compared within one run, and so is replaced as a whole."""
 

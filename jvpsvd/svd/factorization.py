@@ -273,8 +273,9 @@ class Factorization:
     def _home_of_projected(self) -> torch.device:
         """Return the GPU for a large projected problem that fits into what a step takes there."""
         m, n = self._operator.shape[-2:]
-        step = bytes_of_a_step(self._width, (m + n) * self._operator.dtype.itemsize)
-        fits = _PROJECTED_COPIES * 8 * self.size**2 <= step
+        both = (m + n) * self._operator.dtype.itemsize
+        free = bytes_of_a_step(self._width, both) - 2 * self._width * both  # newest and next block
+        fits = _PROJECTED_COPIES * 8 * self.size**2 <= free
         moves = fits and self.size >= _ROWS_WORTH_MOVING
         return self.V.device if moves else self._B.device
 
@@ -330,6 +331,7 @@ class Factorization:
         local = extend(near, W, floor=floor, generator=self._generator, everywhere=False)
         rest = W - combined(local.block, local.outer)
         defect = rough_lengths(rest.sub_(combined(near, local.inner))).cpu()
+        del rest  # as long as a block; so is what a full pass makes
         inverse = self._grown_inverse(local)
         loss = eps * self._scale * torch.linalg.vector_norm(inverse, dim=-2).amax(-1)
         if bool((loss <= self._loss).all()):
@@ -340,6 +342,7 @@ class Factorization:
         elif self._U is None:
             raise LeftBasisError
         else:
+            del local
             new = self._extended(self.U, W, coupled)
             self.reorthogonalised += 1
             inverse = self._forgotten(old, new.block.shape[-1])

@@ -13,7 +13,6 @@ from jvpsvd.errors import ArgumentError
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 # Blocks that a step holds beside the bases: the product, its copy, and it made orthonormal.
 _BLOCKS_OF_A_STEP, _FEW = 8, 4
-# For half of the triplets: narrow blocks take many steps.
 _BLOCKS_RESERVED = 8
 # Measuring sums in float64, part by part: parts of at most this many bytes, or a few columns.
 _MEASURING_COLUMNS, _MEASURING = 4, 1 << 27
@@ -105,7 +104,7 @@ def without_growth(fits: int, k: int, block_size: int) -> int:
 
 
 def _usual(k: int, block_size: int) -> int:
-    """Return columns that most solves do with. Growing copies them all, so few should need more."""
+    """Return columns that most solves do with: growing copies them all."""
     return 2 * (k + _BLOCKS_RESERVED * block_size)
 
 

@@ -27,8 +27,7 @@ _SMALL_OVERLAP = 0.1
 # `_factor` makes columns orthonormal to rounding where the lengths of W are as near as that.
 _WELL_CONDITIONED = 1e-4
 _COLUMNS_AT_ONCE = 64
-# A GPU takes as long for a few rows as for many.
-_ROWS_AT_ONCE, _ROWS_ON_GPU = 1 << 16, 1 << 20
+_ROWS_AT_ONCE = 1 << 16
 _ROWS_SUMMED = 1 << 13
 
 
@@ -238,7 +237,6 @@ def _gram(W: Tensor) -> Tensor:
 
 
 def _parts(W: Tensor, rows: int = _ROWS_AT_ONCE) -> list[slice]:
-    rows = _ROWS_ON_GPU if W.is_cuda else rows
     return [slice(i, i + rows) for i in range(0, W.shape[-2], rows)]
 
 

@@ -124,6 +124,8 @@ def plan(
     if method == "randomized":
         return _randomized(shape, footprint, budget)
     width = min(block_size or _block_size(k, chunk, device), short)
+    if block_size is None:
+        width = _narrowed(width, footprint, budget.size)
     per_triplet = _PER_TRIPLET + _PER_DECADE * (math.log10(1e-4) - math.log10(tol))
     size = min(short, int(per_triplet * k) + _BLOCKS * width)
 
@@ -188,6 +190,19 @@ def _block_size(k: int, chunk: int | None, device: torch.device | None) -> int:
     sizes = _NARROW_BLOCKS if narrow else wide
     width = next(width for most, width in sizes if k <= most)
     return width if chunk is None else max(1, min(width, chunk))
+
+
+def _narrowed(width: int, footprint: Footprint, budget: int) -> int:
+    """Return the width, halved as often as it takes for the least bases to fit."""
+    column = footprint.column if footprint.vectors else footprint.values_column
+
+    def needed(width: int) -> int:
+        least = min(footprint.short, footprint.k + 2 * width)
+        return footprint.beside_bases(width) + least * column
+
+    while width > 1 and needed(width) > budget:
+        width //= 2
+    return width
 
 
 def _widest(width: int, footprint: Footprint, spare: int) -> int:

@@ -101,14 +101,15 @@ def column_lengths(block: Tensor) -> Tensor:
 def rough_lengths(block: Tensor) -> Tensor:
     """Return the length of every column, float64, right to some digits.
 
-    Squares are summed in the block's dtype, over at most 2¹⁴ rows at once, which spares the float64
-    copy of `column_lengths`. Those that are no float32 numbers are summed in float64.
+    Squares of long columns on the CPU are summed in the block's dtype, over at most 2¹⁴ rows at
+    once, which spares the float64 copy of `column_lengths`; others, and those that are no float32
+    numbers, in float64.
 
     >>> rough_lengths(torch.full((4, 1), 1e-30))
     tensor([2.0000e-30], dtype=torch.float64)
     """
     if block.is_cuda or block.shape[-2] < _ROWS_AT_ONCE:
-        return column_lengths(block)  # the copy is none there, or costs less than what follows
+        return column_lengths(block)  # no copy there, or a small one
     rows = block.mT
     whole = rows.shape[-1] // _ROWS_AT_ONCE * _ROWS_AT_ONCE
     parts = [rows[..., whole:].unsqueeze(-2)]

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks import __main__ as suite
 from benchmarks import readme
 from benchmarks.figures import FIGURES
 from benchmarks.machine import described_machine, slug
@@ -72,6 +73,13 @@ ROWS = {
             "photos": 2,
             "converged_photos": 2,
         },
+        *(
+            {
+                **{"kind": "width", "problem": "widths/p", "k": 5, "block_size": width},
+                **{"seconds": SPREAD, "products": 30},
+            }
+            for width in (8, 32)
+        ),
     ],
     "allocator": [{"report": {}, "printed": ["JVP  before 2 ms", "JVP  after  1 ms"]}],
 }
@@ -133,6 +141,40 @@ def test_a_narrowed_run_replaces_what_it_measured_and_no_more():
     assert merged(kept, new).created == new.created
     other = replace(new, machine={**MACHINE, "threads": 99}, rows=[slope])
     assert merged(kept, other).rows == [slope]
+
+
+def test_problems_that_a_card_had_no_time_for_are_kept_with_their_commit():
+    kept = record("gpu")
+    old = [{**row, "commit": "abc"} for row in kept.rows]
+    failed = {"kind": "failure", "problem": "p", "note": "no memory", "commit": "def"}
+    again = {**old[2], "problem": "q", "commit": "def"}
+    new = replace(kept, commit="def", rows=[*kept.rows[:2], again])
+    both = merged(replace(kept, rows=old), new)
+    assert [row for row in both.rows if row["kind"] == "time"] == [old[2], again]
+    text = readme.gpu_section(both)
+    assert "| `q` | jvpsvd |" in text
+    assert "| `p` (abc) | jvpsvd |" in text
+    assert "`p`, k = 5: 1.5 s with 8, 1.5 s with 32 vectors" in text
+    after = merged(replace(kept, rows=[failed]), kept)
+    assert [row["kind"] for row in after.rows if row.get("problem") == "p"] == ["time"]
+
+
+def test_records_of_another_machine_are_taken_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(suite, "ROOT", tmp_path)
+    monkeypatch.setattr(Record, "file", lambda self: tmp_path / f"kept-{self.part}.json")
+    file = tmp_path / "lent.json"
+    for _ in range(2):
+        write_records([record("gpu"), record("safety")], file)
+        assert suite.main(["--store", str(file)]) == 0
+    assert read_records(tmp_path / "kept-gpu.json") == [record("gpu")]
+    assert read_records(tmp_path / "kept-safety.json") == [record("safety")]
+    write_records([record("floors"), record("growth", quick=True)], file)
+    assert suite.main(["--store", str(file)]) == 2
+    assert "--quick; it is not kept" in capsys.readouterr().err
+    assert not (tmp_path / "kept-floors.json").exists()
+    file.write_text("{")
+    assert suite.main(["--store", str(file)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_solvers_that_were_given_up_are_not_called_honest():

@@ -47,6 +47,19 @@ def test_what_fits_the_memory_limits_the_bases():
     assert chosen.max_size == 77
 
 
+def test_blocks_are_narrower_where_memory_is_little_unless_their_width_was_given():
+    shape, k = (10**6, 10**6), 129
+    cuda = {"method": "golub-kahan", "device": torch.device("cuda")}
+    assert plan(shape, 4, k, memory="8GiB", **cuda).block_size == 32
+    narrow = plan(shape, 4, k, memory="4GiB", **cuda)
+    assert narrow.block_size in (8, 16)
+    assert narrow.max_size >= k + 2 * narrow.block_size
+    with pytest.raises(ArgumentError, match="raise memory"):
+        plan(shape, 4, k, memory="4GiB", block_size=32, **cuda)
+    with pytest.raises(ArgumentError, match="raise memory"):
+        plan(shape, 4, k, memory="1GiB", **cuda)
+
+
 def test_blocks_are_wider_on_a_gpu():
     widths = [
         plan(

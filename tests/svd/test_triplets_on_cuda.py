@@ -7,6 +7,8 @@ from torch import nn
 
 from jvpsvd import JacobianOperator, LinearOperator, MatrixOperator, svds
 from jvpsvd.errors import ArgumentError
+from jvpsvd.svd import factorization
+from jvpsvd.svd.dense import leading_svd
 
 pytestmark = pytest.mark.gpu
 
@@ -71,6 +73,22 @@ def test_the_leading_part_alone_is_asked_of_a_large_projected_problem():
     matrix = with_values(s, 800, 1000)
     result = svds(MatrixOperator(matrix.float().cuda()), 100, tol=1e-5, method="golub-kahan")
     assert_triplets(result, matrix, s[:100], 1e-5)
+
+
+def test_a_large_projected_problem_is_solved_on_the_card(monkeypatch):
+    asked = []
+
+    def watched(matrix, k, loss, device):
+        asked.append((matrix.shape[-1], device.type))
+        return leading_svd(matrix, k, loss, device)
+
+    monkeypatch.setattr(factorization, "leading_svd", watched)
+    s = 1 / torch.arange(1, 801, dtype=torch.float64).sqrt()
+    matrix = with_values(s, 800, 4000)
+    result = svds(MatrixOperator(matrix.float().cuda()), 200, tol=1e-5, method="golub-kahan")
+    assert_triplets(result, matrix, s[:200], 1e-5)
+    assert {device for size, device in asked if 256 <= size <= 280} == {"cuda"}
+    assert {device for size, device in asked if size < 256} == {"cpu"}
 
 
 def test_a_batch_is_solved_in_lock_step():
