@@ -35,7 +35,8 @@ def solve(A: LinearOperator, k: int) -> dict[str, Any]:
 
 
 def by_workers(count: int, k: int, photos: int) -> dict[str, Any]:
-    """Return the seconds of a photo in a survey by Ray workers."""
+    """Return the seconds of a photo in a survey by Ray workers, and what all of Ray holds."""
+    from benchmarks.descendants import watched
     from benchmarks.survey import DEPTH, photo_shard, timed_run
     from jvpsvd.survey import Spec
 
@@ -50,8 +51,9 @@ def by_workers(count: int, k: int, photos: int) -> dict[str, Any]:
             workers=count,
             out=folder / "run",
         )
-        seconds, done, _ = timed_run(spec)
-    return {"seconds": seconds / done, "peak_bytes": 0, "products": 0}
+        with watched() as most:
+            seconds, done, _ = timed_run(spec)
+    return {"seconds": seconds / done, "peak_bytes": most(), "products": 0}
 
 
 def by_ranks(count: int, name: str, k: int) -> dict[str, Any]:

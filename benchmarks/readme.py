@@ -92,11 +92,16 @@ def growth_section(record: Record) -> str:
                 fitted["about"],
                 f"{rows[0]['x']} … {rows[-1]['x']} ({len(rows)} places)",
                 f"{rows[0]['seconds']['median']:.3g} … {rows[-1]['seconds']['median']:.3g} s",
+                _mebibytes(rows[0]["peak_bytes"], rows[-1]["peak_bytes"]),
                 *(_exponent(fits.get(name), len(rows)) for name in ("seconds", "peak_bytes")),
             ]
         )
-    head = ["", "of", "from … to", "wall", "exponent of wall", "of memory"]
+    head = ["", "of", "from … to", "wall", "memory", "exponent of wall", "of memory"]
     return "\n".join([origin(record, "growth"), "", *table(head, body)])
+
+
+def _mebibytes(first: int, last: int) -> str:
+    return f"{first / 2**20:.0f} … {last / 2**20:.0f} MiB" if first else "–"
 
 
 def _exponent(fit: dict[str, float] | None, places: int) -> str:

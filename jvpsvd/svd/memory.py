@@ -13,6 +13,7 @@ from jvpsvd.errors import ArgumentError
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 # Blocks that a step holds beside the bases: the product, its copy, and it made orthonormal.
 _BLOCKS_OF_A_STEP, _FEW = 8, 4
+# Bases begin with room for twice the triplets and twice so many blocks.
 _BLOCKS_RESERVED = 8
 # Measuring sums in float64, part by part: parts of at most this many bytes, or a few columns.
 _MEASURING_COLUMNS, _MEASURING = 4, 1 << 27
