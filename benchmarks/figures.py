@@ -115,7 +115,7 @@ def growth_figure(record: Record) -> Figure:
             )
         ):
             panel, ys = panels[line][column], [of(row) for row in rows]
-            if not any(ys):  # of workers it was not measured before commit 49313d1
+            if not any(ys):  # of workers it was not measured before commit a12c43e
                 panel.set_visible(False)
                 continue
             panel.loglog(xs, ys, "o-", color=STACK[0])
