@@ -19,7 +19,7 @@ from benchmarks.machine import slug
 from benchmarks.peers_tables import in_order
 from benchmarks.record import Record, RecordError, read_records
 from benchmarks.stacked import PARTS
-from benchmarks.tables import MARKS
+from benchmarks.tables import MARKS, of_another_commit
 
 GOOD, DOUBT, BAD, NONE = "#2a7f62", "#e0a030", "#b5332e", "#d8d8d8"
 COLOURS = {
@@ -153,7 +153,7 @@ def safety_figure(record: Record) -> Figure:
 def gpu_figure(record: Record) -> Figure:
     """Return times on the card, a bar for each problem and solver, the floor as a tick."""
     rows = [row for row in record.rows if row["kind"] == "time"]
-    rows.sort(key=lambda row: row.get("commit", record.commit) != record.commit)
+    rows.sort(key=lambda row: bool(of_another_commit(row, record)))
     figure = Figure(figsize=(8, 1.2 + 0.3 * max(1, len(rows))))
     panel = figure.subplots()
     for place, row in enumerate(rows):
@@ -161,12 +161,7 @@ def gpu_figure(record: Record) -> Figure:
         panel.barh(place, row["seconds"]["median"], color=colour)
         if row.get("floor"):
             panel.plot([row["floor"]] * 2, [place - 0.4, place + 0.4], color="black")
-    told = [row.get("commit", record.commit) for row in rows]
-    older = ["" if commit == record.commit else f" ({commit})" for commit in told]
-    names = [
-        f"{row['problem']}{commit}  {row['solver']}"
-        for row, commit in zip(rows, older, strict=True)
-    ]
+    names = [f"{row['problem']}{of_another_commit(row, record)}  {row['solver']}" for row in rows]
     panel.set_yticks(range(len(rows)), names, fontsize=7)
     panel.set_ylim(len(rows) - 0.4, -0.6)
     panel.set_xscale("log")

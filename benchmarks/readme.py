@@ -17,12 +17,11 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.peers_tables import peers_section, peers_summary
 from benchmarks.record import Record, RecordError, read_records
 from benchmarks.statistics_of_rounds import Spread
-from benchmarks.tables import MARKS, origin, table
+from benchmarks.tables import MARKS, of_another_commit, origin, table
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
@@ -149,7 +148,7 @@ def gpu_section(record: Record) -> str:
     right = sum(bool(row["right"]) for row in checks)
     body = [
         [
-            f"`{row['problem']}`{_of_another_commit(row, record)}",
+            f"`{row['problem']}`{of_another_commit(row, record)}",
             row["solver"],
             "TF32" if row.get("tf32") else MARKS[row.get("outcome", "skipped")],
             _seconds(row["seconds"]["median"], row["note"]),
@@ -161,7 +160,7 @@ def gpu_section(record: Record) -> str:
             ),
             f"{row['peak_bytes'] / 2**30:.1f} GiB",
         ]
-        for row in sorted(record.rows, key=lambda row: bool(_of_another_commit(row, record)))
+        for row in sorted(record.rows, key=lambda row: bool(of_another_commit(row, record)))
         if row["kind"] == "time"
     ]
     head = ["", "solver", "", "wall", "products", "floor"]
@@ -208,10 +207,6 @@ def gpu_section(record: Record) -> str:
             ),
         ]
     return "\n".join(lines)
-
-
-def _of_another_commit(row: dict[str, Any], record: Record) -> str:
-    return "" if row.get("commit", record.commit) == record.commit else f" ({row['commit']})"
 
 
 def _seconds(seconds: float, note: str) -> str:

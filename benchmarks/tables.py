@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.record import Record
 
 MARKS = {
@@ -32,6 +34,11 @@ def origin(record: Record, part: str) -> str:
         f"`python -m benchmarks {part}` on {where} (torch {versions.get('torch', '?')}; {told}):"
         f"{quick}"
     )
+
+
+def of_another_commit(row: dict[str, Any], record: Record) -> str:
+    """Return the commit of a row in parentheses, where it is not that of the record."""
+    return "" if row.get("commit", record.commit) == record.commit else f" ({row['commit']})"
 
 
 def table(head: list[str], body: list[list[str]]) -> list[str]:

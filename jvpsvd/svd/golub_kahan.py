@@ -35,7 +35,7 @@ _LOSS, _SUSPECT = 1.0, 0.15
 # Losses of less are no reason: products themselves are no better.
 _ROUNDING = 5.0
 # Far from the goal looks may be a sixth of the columns apart, near it a 24th: convergence gets
-# faster towards the end, and a look takes about as long as a step.
+# faster towards the end, and a look may take as long as a step.
 _NEAR, _COARSE, _FINE = 30.0, 6, 24
 
 

@@ -6,7 +6,7 @@ import pytest
 from benchmarks import __main__ as suite
 from benchmarks import readme
 from benchmarks.figures import FIGURES
-from benchmarks.machine import described_machine, slug
+from benchmarks.machine import commit, described_machine, slug
 from benchmarks.parts import PARTS
 from benchmarks.record import Record, RecordError, merged, read_records, write_records
 
@@ -175,6 +175,13 @@ def test_records_of_another_machine_are_taken_over(tmp_path, monkeypatch, capsys
     file.write_text("{")
     assert suite.main(["--store", str(file)]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_tree_without_its_history_is_told_its_commit(monkeypatch):
+    monkeypatch.setenv("JVPSVD_COMMIT", "0123abc")
+    assert commit() == "0123abc"
+    monkeypatch.delenv("JVPSVD_COMMIT")
+    assert commit() != "0123abc"
 
 
 def test_solvers_that_were_given_up_are_not_called_honest():
