@@ -55,6 +55,7 @@ def write_rows(store, layer, samples, s, residuals, converged=None):
         "products_reverse": [k] * photos,
         "fro2": 1.25 * np.square(s).sum(axis=1),
         "seconds": [0.5] * photos,
+        "defined_to": [1e-6] * photos,
     }
     table = pa.table(columns, schema=SCHEMA)
     write_table(store.folder / "spectra" / f"{layer}.parquet", table)

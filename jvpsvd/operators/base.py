@@ -97,6 +97,10 @@ class LinearOperator(ABC):
     def _rmatmat(self, U: Tensor) -> Tensor:
         """Return A' U for a validated (m, b) or (B, m, b) block, given like that of `_matmat`."""
 
+    def _perturbed(self, seed: int) -> LinearOperator | None:
+        """Return a new operator, of this one's function at a point that is another by rounding."""
+        return None
+
     def _select(self, index: Tensor) -> LinearOperator:
         """Return a new operator of the matrices at these places of a batch, all of them valid."""
         raise ArgumentError(
@@ -192,6 +196,31 @@ class LinearOperator(ABC):
         chosen = self._select(check_places(index, self.shape).to(self.device))
         chosen._counters += self._counters
         return chosen
+
+    def perturbed_by_rounding(self, seed: int) -> LinearOperator | None:
+        """Return the operator at a point moved by rounding, or None where A depends on no point.
+
+        A Jacobian J(x) is taken at x + δ, |δᵢ| = ε |xᵢ| with random signs and ε the spacing of the
+        dtype's numbers at 1; operators made of others perturb these. What A(x + δ) and A(x) differ
+        by is how well A is defined in that precision: much, where rounding decides the side of a
+        kink.
+        Products of the perturbed operator are counted on this one too.
+
+        Args:
+            seed: Of the signs.
+
+        >>> from jvpsvd.operators import JacobianOperator, MatrixOperator
+        >>> J = JacobianOperator(torch.square, torch.tensor([1.0, 4.0]))
+        >>> moved = J.perturbed_by_rounding(seed=0)
+        >>> (moved @ torch.ones(2) - J @ torch.ones(2)).abs() <= 1e-6
+        tensor([True, True])
+        >>> MatrixOperator(torch.eye(2)).perturbed_by_rounding(seed=0) is None
+        True
+        """
+        perturbed = self._perturbed(seed)
+        if perturbed is not None:
+            perturbed._counters += self._counters
+        return perturbed
 
     @property
     def T(self) -> LinearOperator:
@@ -310,6 +339,10 @@ class TransposedOperator(LinearOperator):
     def _rmatmat(self, U: Tensor) -> Tensor:
         return self._transposed.matmat(U)
 
+    def _perturbed(self, seed: int) -> LinearOperator | None:
+        perturbed = self._transposed.perturbed_by_rounding(seed)
+        return None if perturbed is None else TransposedOperator(perturbed)
+
     def _select(self, index: Tensor) -> LinearOperator:
         return TransposedOperator(self._transposed.select(index))
 
@@ -349,6 +382,18 @@ class ComposedOperator(LinearOperator):
 
     def _rmatmat(self, U: Tensor) -> Tensor:
         return self._rmatmat_of_parts(U, *self._parts)
+
+    def _perturbed(self, seed: int) -> LinearOperator | None:
+        perturbed = [part.perturbed_by_rounding(seed) for part in self._parts]
+        if all(part is None for part in perturbed):
+            return None
+        pairs = zip(perturbed, self._parts, strict=True)
+        return ComposedOperator(
+            self.shape,
+            *(part if other is None else other for other, part in pairs),
+            forward=self._matmat_of_parts,
+            reverse=self._rmatmat_of_parts,
+        )
 
     def _select(self, index: Tensor) -> LinearOperator:
         return ComposedOperator(

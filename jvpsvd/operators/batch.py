@@ -57,6 +57,8 @@ class BatchedMap:
     reverse: Side
     widest: int | None = None
     """Elements of the largest tensor that one vector becomes on its way; None where not known."""
+    at: Callable[[Tensor], BatchedMap] | None = None
+    """The derivatives of the same function at other points of the same kind, however many."""
 
     def push(self, block: Tensor, chunk: int) -> Tensor:
         r"""Return J v for tangents (B, b, \\*x.shape), `chunk` vectors at a time.
@@ -80,6 +82,7 @@ class BatchedMap:
             forward=self.forward.select(index),
             reverse=self.reverse.select(index),
             widest=self.widest,
+            at=self.at,
         )
 
 
@@ -163,11 +166,13 @@ def batched(maps: Sequence[LinearMap]) -> BatchedMap:
     tensor([[[2., 0.]],
             [[0., 2.]]])
     """
+    at = maps[0].at
     return BatchedMap(
         point=torch.stack([m.point for m in maps]),
         value=stack_values([m.value for m in maps]),
         forward=_Stacked(tuple(m.push for m in maps)),
         reverse=_Stacked(tuple(m.pull for m in maps)),
+        at=None if at is None else lambda X: batched([at(x.clone()) for x in X]),
     )
 
 

@@ -40,6 +40,8 @@ class LinearMap:
     pull: Callable[[Tensor], Tensor]
     cost: Cost | None = None
     """What is known of the two maps, shared by all points of a recording."""
+    at: Callable[[Tensor], LinearMap] | None = None
+    """The derivative of the same function at another point of the same kind."""
 
 
 def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True) -> LinearMap:
@@ -65,6 +67,7 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = Tr
             [0., 1.]])
     """
     x = x.detach()
+    elsewhere = partial(by_transforms, fn, check=False)
     fn = prepared(fn)
     value, pull = vjp(fn, x)[:2]
 
@@ -78,6 +81,7 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = Tr
         value=value,
         push=_forward_side(fn, x, value, pull_one, check),
         pull=_as_long_as(fn, x, value, vmap(pull_one)),
+        at=elsewhere,
     )
 
 
@@ -203,6 +207,7 @@ def by_reverse_passes(
         value=value.detach(),
         push=unless_changed(lambda block: torch.stack([one(pulled, u, v) for v in block])),
         pull=unless_changed(lambda block: torch.stack([one(value, point, w) for w in block])),
+        at=partial(by_reverse_passes, fn, check=False),
     )
     try:
         v = J.pull(direction(J.value)[None])[0]

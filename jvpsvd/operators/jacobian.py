@@ -296,6 +296,16 @@ class JacobianOperator(LinearOperator):
     def _rmatmat(self, U: Tensor) -> Tensor:
         return self._multiplied(self._map.pull, U, 1)
 
+    def _perturbed(self, seed: int) -> LinearOperator | None:
+        J = self._map
+        if J.at is None:
+            return None
+        with self._precision():
+            at_moved = J.at(moved_by_rounding(J.point, seed))
+        perturbed = JacobianOperator.from_linear_map(at_moved, group=self._group, tf32=self._tf32)
+        perturbed._forward, perturbed._reverse = self._forward, self._reverse
+        return perturbed
+
     def _select(self, index: Tensor) -> LinearOperator:
         J = self._map
         if not isinstance(J, BatchedMap):
@@ -321,6 +331,19 @@ class JacobianOperator(LinearOperator):
 
     def _precision(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self._tf32 else full_precision()
+
+
+def moved_by_rounding(x: Tensor, seed: int) -> Tensor:
+    """Return x (1 ± ε), laid out in memory as x is: its entries moved as rounding moves them.
+
+    >>> moved = moved_by_rounding(torch.tensor([1.0, -4.0, 0.0]), seed=0)
+    >>> (moved / torch.tensor([1.0, 4.0, 1.0])).abs()
+    tensor([1.0000, 1.0000, 0.0000])
+    """
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(0, 2, (x.numel(),), generator=generator, dtype=torch.int8) * 2 - 1
+    step = torch.empty_like(x).copy_(signs.reshape(x.shape)).mul_(torch.finfo(x.dtype).eps)
+    return step.mul_(x).add_(x)
 
 
 def _at_points(

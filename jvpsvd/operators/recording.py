@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -192,9 +192,10 @@ class Recording:
                 push=tangent.at(kept, torch.zeros_like(value), weights, selections),
                 pull=cotangent.at(kept, torch.zeros_like(x), weights, selections),
                 cost=cost,
+                at=lambda z, index=index: self.at(z)[index],  # type: ignore[misc]
             )
-            for value, tangent, cotangent, cost in zip(
-                values, self.tangents, self.cotangents, self.costs, strict=True
+            for index, (value, tangent, cotangent, cost) in enumerate(
+                zip(values, self.tangents, self.cotangents, self.costs, strict=True)
             )
         )
 
@@ -238,8 +239,12 @@ class Recording:
             forward = self.tangents[index].at_many(kept, varies, zeros[0], weights)
             reverse = self.cotangents[index].at_many(kept, varies, zeros[1], weights)
             widest = max(self.tangents[index].widest(), self.cotangents[index].widest(), 1)
-            maps.append(BatchedMap(X, value, forward, reverse, widest))
+            elsewhere = partial(self._at_many_of, index)
+            maps.append(BatchedMap(X, value, forward, reverse, widest, elsewhere))
         return tuple(maps)
+
+    def _at_many_of(self, index: int, X: Tensor) -> BatchedMap:
+        return self.at_many(X)[index]
 
 
 def split(recorded: fx.GraphModule, depths: int) -> Recording:

@@ -130,6 +130,17 @@ class StreamedStack(LinearOperator):
     def __len__(self) -> int:
         return self._count
 
+    def _perturbed(self, seed: int) -> StreamedStack | None:
+        if self._at(0).perturbed_by_rounding(seed) is None:
+            return None
+
+        def at(index: int) -> LinearOperator:
+            A = self._at(index)
+            perturbed = A.perturbed_by_rounding(seed)
+            return A if perturbed is None else perturbed
+
+        return StreamedStack(at, self._count)
+
     def _matmat(self, V: Tensor) -> Tensor:
         out = V.new_empty(V.shape[1], self.shape[0])
         for index, rows in enumerate(torch.split(out, self._rows, dim=1)):
@@ -161,6 +172,10 @@ class _MeanGram(LinearOperator):
 
     def _rmatmat(self, U: Tensor) -> Tensor:
         return self._matmat(U)
+
+    def _perturbed(self, seed: int) -> LinearOperator | None:
+        stream = self._stream._perturbed(seed)
+        return None if stream is None else _MeanGram(stream)
 
 
 def _first(trace: Trace, x: Tensor) -> LinearMap:

@@ -70,8 +70,9 @@ class ClassRows:
     """(C,) of each column of a class table."""
 
 
-COLUMNS = ("first", "last", *ESTIMATES, "energy", "residual", "missed")
-"""Columns of a class table: mean σ₁ and σ_k, the estimates, energy; worst residual, missed."""
+COLUMNS = ("first", "last", *ESTIMATES, "energy", "residual", "defined", "missed")
+"""Columns of a class table: mean σ₁ and σ_k, the estimates, energy; the worst residual, how well J
+itself is defined, missed."""
 
 
 def class_rows(depth: DepthRows, classes: Classes, estimates: Estimates) -> ClassRows:
@@ -83,15 +84,17 @@ def class_rows(depth: DepthRows, classes: Classes, estimates: Estimates) -> Clas
     count = np.bincount(of, minlength=len(classes))
     mean = _means(depth.s, of, count)
     variance = _means(np.square(depth.s - mean[of]), of, count)
-    worst = np.full(len(classes), -np.inf)
-    np.maximum.at(worst, of, np.where(np.isfinite(depth.relative), depth.relative, -np.inf))
+    worst, defined = np.full((2, len(classes)), np.nan)
+    np.fmax.at(worst, of, depth.relative)
+    np.fmax.at(defined, of, depth.defined_to)
     missed = np.bincount(of, weights=depth.s.shape[1] - depth.converged, minlength=len(classes))
     numbers = {
         "first": mean[:, 0],
         "last": mean[:, -1],
         **{name: _known_means(estimates.values[name], of, len(classes)) for name in ESTIMATES},
         "energy": _known_means(depth.energy, of, len(classes)),
-        "residual": np.where(np.isfinite(worst), worst, np.nan),
+        "residual": worst,
+        "defined": defined,
         "missed": np.where(count > 0, missed, np.nan),
     }
     return ClassRows(count, mean, np.sqrt(variance), numbers)

@@ -19,6 +19,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _COLUMNS = (
     "shard", "key", "layer", "status", "message", "s", "residuals", "converged",
     "products_forward", "products_reverse", "fro2", "seconds",
+    "defined_to",
 )  # fmt: skip
 
 
@@ -45,6 +46,8 @@ class DepthRows:
     """(P,) squared Frobenius norms; NaN where unknown."""
     seconds: Array
     """(P,)."""
+    defined_to: Array
+    """(P,) how well each Jacobian itself is defined, over σ₁; NaN where not measured."""
 
     @property
     def energy(self) -> Array:
@@ -178,7 +181,7 @@ def _depth(
         to.append(place)
     photo = np.array([row[0] for row in rows], dtype=np.int64)
     s, residuals = np.empty((2, len(rows), identity.k))
-    names = ("converged", "products_forward", "products_reverse", "fro2", "seconds")
+    names = ("converged", "products_forward", "products_reverse", "fro2", "seconds", "defined_to")
     numbers = {one: np.empty(len(rows)) for one in names}
     for table, ats, to in by_table.values():
         taken = table.take(pa.array(ats))
@@ -203,6 +206,7 @@ def _depth(
         products=(numbers["products_forward"] + numbers["products_reverse"])[good],
         fro2=numbers["fro2"][good],
         seconds=numbers["seconds"][good],
+        defined_to=numbers["defined_to"][good],
     )
 
 

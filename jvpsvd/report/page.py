@@ -28,7 +28,7 @@ from jvpsvd.report.thumbnails import Browser
 
 _ASSETS = Path(__file__).with_name("assets")
 _MOST_LOST = 200
-_PERCENT, _POWER = ("energy",), ("residual",)
+_PERCENT, _POWER = ("energy",), ("residual", "defined")
 
 
 def make_page(
@@ -203,13 +203,14 @@ def _lost(gathered: Gathered) -> list[dict[str, str]]:
 
 def _depth_titles(k: int) -> list[str]:
     estimates = [TITLES[name] for name in ESTIMATES]
-    said = ["σ1", f"σ{k}", *estimates, "energy", "residual", "missed", "products", "seconds"]
+    said = ["σ1", f"σ{k}", *estimates, "energy", "residual", "J defined to", "missed"]
+    said += ["products", "seconds"]
     return ["depth", "module", "m × n", "photos", *said]
 
 
 def _class_titles(k: int) -> list[str]:
     estimates = [TITLES[name] for name in ESTIMATES]
-    said = ["σ1", f"σ{k}", *estimates, "energy", "residual", "missed"]
+    said = ["σ1", f"σ{k}", *estimates, "energy", "residual", "J defined to", "missed"]
     return ["class", "wnid", "photos", *said]
 
 
@@ -231,6 +232,7 @@ def _depth_cells(depth: DepthRows, found: Estimates) -> list[dict[str, Any]]:
     worst = depth.relative[depth.relative >= 0]
     cells.append(_cell(_mean(depth.energy), "energy"))
     cells.append(_cell(float(worst.max()) if len(worst) else math.nan, "residual"))
+    cells.append(_cell(float(np.fmax.reduce(depth.defined_to, initial=np.nan)), "defined"))
     return [*cells, _cell(missed), _cell(_mean(depth.products)), _cell(_mean(depth.seconds))]
 
 

@@ -25,6 +25,8 @@ class DepthSummary:
     """(photos, k) singular values, descending along rows."""
     worst_residual: float
     """Largest residual over photos, relative to σ₁ of its photo."""
+    defined_to: float
+    """How well the Jacobians themselves are defined, over σ₁: the worst photo; NaN if unknown."""
     unconverged: int
     """Triplets, over photos, that missed the tolerance."""
     products: float
@@ -71,6 +73,7 @@ def summaries_of(gathered: Gathered) -> list[DepthSummary]:
             shape=depth.shape,
             s=depth.s,
             worst_residual=float(depth.relative[depth.relative >= 0].max(initial=0.0)),
+            defined_to=float(np.fmax.reduce(depth.defined_to, initial=np.nan)),
             unconverged=int((gathered.k - depth.converged).sum()),
             products=_mean(depth.products),
             energy=_mean(depth.energy),
@@ -87,6 +90,7 @@ def table(store: Store, summaries: list[DepthSummary]) -> Table:
     made = Table(
         title=f"{store.identity.model}, k = {k}: means over photos",
         caption=f"residual: worst of all triplets, over σ1 (tol {store.identity.tol:g}); "
+        "J to: how far rounding of the photo moves J itself, the worst photo, over σ1; "
         f"2k = {2 * k} products is the least for k triplets of unknown vectors",
         title_justify="left",
         caption_justify="left",
@@ -100,6 +104,7 @@ def table(store: Store, summaries: list[DepthSummary]) -> Table:
         "σ ≥ 1",
         "energy",
         "residual",
+        "J to",
         "missed",
         "products",
         "s",
@@ -128,6 +133,7 @@ def depth_cells(depth: DepthSummary, k: int) -> list[str]:
         f"{at_least}{depth.dimension:.4g}",
         energy,
         f"{depth.worst_residual:.0e}",
+        "—" if math.isnan(depth.defined_to) else f"{depth.defined_to:.0e}",
         str(depth.unconverged),
         f"{depth.products:.0f}",
         f"{depth.seconds:.1f}",

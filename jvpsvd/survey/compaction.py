@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from jvpsvd.errors import RunError
 from jvpsvd.survey.files import read_table
 from jvpsvd.survey.parts import in_part, write_part
-from jvpsvd.survey.rows import SCHEMA
+from jvpsvd.survey.rows import ADDED, SCHEMA
 from jvpsvd.survey.store import Store
 
 FEW = 512
@@ -44,7 +44,7 @@ def _finish_last(store: Store) -> None:
     """Remove what a compaction that was killed left twice, and parts that cannot be read."""
     for part in store.parts():
         try:
-            read_table(part, SCHEMA)
+            read_table(part, SCHEMA, ADDED)
         except RunError:
             part.rename(part.with_name(f".{part.stem}.damaged"))
             continue
@@ -63,7 +63,8 @@ def _gather(store: Store, few: int) -> int:
         done = [file for file in some if store.is_finished(file)]
         if len(done) > 1:
             write_part(
-                store.folder / "spectra", [(file.stem, read_table(file, SCHEMA)) for file in done]
+                store.folder / "spectra",
+                [(file.stem, read_table(file, SCHEMA, ADDED)) for file in done],
             )
             for file in done:
                 _remove(file)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,14 +42,22 @@ def write_table(file: Path, table: pa.Table) -> None:
     write_whole(file, lambda aside: pq.write_table(table, aside))
 
 
-def read_table(file: Path, schema: pa.Schema) -> pa.Table:
+def read_table(file: Path, schema: pa.Schema, added: Sequence[str] = ()) -> pa.Table:
     """Return the columns of `schema` of a Parquet file.
+
+    Args:
+        file: The file.
+        schema: Names and types of the columns.
+        added: Columns that a file of an earlier version may lack; they are null then.
 
     Raises:
         RunError: If it cannot be read as such.
     """
     try:
-        return pq.ParquetFile(file).read().select(schema.names).cast(schema)
+        table = pq.ParquetFile(file).read()
+        for name in set(added) - set(table.column_names):
+            table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
+        return table.select(schema.names).cast(schema)
     except (OSError, KeyError, pa.ArrowException) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"{file} cannot be read ({first}); the same run again mends it") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -29,9 +30,13 @@ SCHEMA = pa.schema(
         ("products_reverse", pa.int64()),
         ("fro2", pa.float64()),
         ("seconds", pa.float64()),
+        ("defined_to", pa.float64()),
     ]
 )
 """Columns of `spectra/*.parquet`."""
+
+ADDED = ("defined_to",)
+"""Columns that runs of earlier versions do not have; they are read as null."""
 
 
 PASSING = ("refused", "out-of-memory", "error", "undelivered")
@@ -63,6 +68,9 @@ class Row:
     fro2: float | None = None
     """Squared Frobenius norm of the Jacobian, exact or estimated."""
     seconds: float = 0.0
+    defined_to: float | None = None
+    """How well the Jacobian itself is defined, over σ₁ (`Certificate.defined_to`); None where that
+    was not measured."""
 
 
 def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
@@ -71,6 +79,7 @@ def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
     if not result.certificate.sound:
         return failure(sample, layer, k, "unsound", str(result.certificate))
     converged = int(result.converged.sum())
+    defined_to = result.certificate.defined_to
     message = "" if converged == k else f"{k - converged} of {k} triplets missed the tolerance"
     return dataclasses.replace(
         _without_values(sample, layer, k, "ok", message),
@@ -82,6 +91,7 @@ def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
         products_reverse=result.products.reverse,
         fro2=result.certificate.fro2,
         seconds=result.seconds,
+        defined_to=None if math.isnan(defined_to) else defined_to,
     )
 
 

@@ -38,7 +38,7 @@ from jvpsvd.survey.files import (
 )
 from jvpsvd.survey.identity import Identity
 from jvpsvd.survey.parts import PART, in_part
-from jvpsvd.survey.rows import PASSING, SCHEMA, Row, from_table, to_table
+from jvpsvd.survey.rows import ADDED, PASSING, SCHEMA, Row, from_table, to_table
 from jvpsvd.svd import SVDResult
 
 _MANIFEST = pa.schema(
@@ -165,7 +165,7 @@ class Store:
     def _table(self, file: Path) -> pa.Table:
         """Return the rows of a piece, even if another process has just gathered them."""
         try:
-            return read_table(file, SCHEMA)
+            return read_table(file, SCHEMA, ADDED)
         except RunError:
             if file.exists():
                 raise
@@ -173,7 +173,7 @@ class Store:
                 start = 0
                 for task, count in in_part(part):
                     if task == file.stem:
-                        return read_table(part, SCHEMA).slice(start, count)
+                        return read_table(part, SCHEMA, ADDED).slice(start, count)
                     start += count
             raise
 

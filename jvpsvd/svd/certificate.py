@@ -9,6 +9,7 @@ import torch
 
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.products import longest_product
+from jvpsvd.svd.rounding import change_by_rounding
 from jvpsvd.svd.triplets import Triplets, column_lengths, worst_orthonormality
 
 _MIXTURES = 2
@@ -49,6 +50,13 @@ class Certificate:
 
     σᵢ(A) ≤ √(σᵢ² + ε²) bounds every value from above: see `SVDResult.upper_bounds`."""
 
+    defined_to: float
+    """How well A itself is defined in its precision: ‖(Ã − A) V‖_F / σ₁, the most over a few Ã at
+    points moved by rounding (`LinearOperator.perturbed_by_rounding`); NaN where A has no point.
+
+    A residual below it says that the triplets are right for A as it was computed, and not more:
+    other threads or another device compute an A that differs by about so much."""
+
     @property
     def sound(self) -> bool:
         """Whether fresh products and orthonormality agree with the residuals of the solver."""
@@ -58,10 +66,15 @@ class Certificate:
         share = f"{100 * self.energy_share:.1f} %"
         if self.fro2_error and self.fro2:
             share += f" ± {100 * self.energy_share * self.fro2_error / self.fro2:.1f}"
+        defined = ""
+        if self.defined_to == 0:
+            defined = "; rounding of the point does not move J"
+        elif self.defined_to > 0:
+            defined = f"; J itself is defined to {self.defined_to:.0e} s1 here"
         return (
             f"{'sound' if self.sound else 'NOT SOUND'}: orthonormal to {self.orthonormality:.0e}, "
             f"fresh products agree to {self.mixture:.0e}; {share} of the energy; "
-            f"{'complete' if self.complete else 'not shown complete'}: {self.evidence}"
+            f"{'complete' if self.complete else 'not shown complete'}: {self.evidence}{defined}"
         )
 
 
@@ -85,7 +98,8 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
     signs = torch.randint(0, 2, (k, _MIXTURES), generator=generator) * 2 - 1
     mixtures = (signs / math.sqrt(k)).to(dtype=A.dtype, device=A.device)
     scaled = s[..., None] * mixtures
-    images = A.matmat(V @ mixtures)
+    combinations = V @ mixtures
+    images = A.matmat(combinations)
     longest_product(A, images, "forward", "mixtures of all right vectors")
     if U is None:
         ahead = torch.zeros_like(images)
@@ -104,7 +118,10 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
     allowed = sides * torch.linalg.vector_norm(triplets.residuals.double(), dim=-1) + rounding
     held = (s.double() ** 2).sum(-1)
     orthonormal = worst_orthonormality(triplets)
-    columns_of = [x.reshape(-1).tolist() for x in (orthonormal, lengths, allowed, held)]
+    change = change_by_rounding(A, combinations, images, k, seed)
+    defined = torch.where(change == 0, change, change / s[..., 0].double().reshape(-1).cpu())
+    each = (orthonormal, lengths, allowed, held, defined)
+    columns_of = [x.reshape(-1).tolist() for x in each]
     return tuple(
         Certificate(
             orthonormality=orthonormality,
@@ -116,8 +133,9 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
             complete=known.complete,
             evidence=known.evidence,
             epsilon=known.epsilon,
+            defined_to=defined_to,
         )
-        for orthonormality, mixture, limit, energy, known in zip(
+        for orthonormality, mixture, limit, energy, defined_to, known in zip(
             *columns_of, triplets.known, strict=True
         )
     )

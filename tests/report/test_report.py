@@ -72,7 +72,7 @@ def test_run_without_values_has_no_figure(store, tmp_path):
 
 def test_dimension_of_known_spectra():
     s = np.array([[3.0, 1.0, 0.5], [2.0, 0.9, 0.1]])
-    depth = DepthSummary("x", (3, 3), s, 0.0, 0, 6.0, 1.0, 0.1, 0)
+    depth = DepthSummary("x", (3, 3), s, 0.0, 1e-6, 0, 6.0, 1.0, 0.1, 0)
     assert depth.dimension == 1.5
     assert dataclasses.replace(depth, s=s + 1).dimension == 3
 
@@ -86,7 +86,7 @@ def test_dimension_of_known_spectra():
     ],
 )
 def test_a_count_that_may_be_larger_says_so(s, shape, shown):
-    depth = DepthSummary("x", shape, np.array(s), 0.0, 0, 6.0, float("nan"), 0.1, 0)
+    depth = DepthSummary("x", shape, np.array(s), 0.0, 1e-6, 0, 6.0, float("nan"), 0.1, 0)
     cells = depth_cells(depth, 2)
     assert cells[5] == shown
     assert "nan" not in cells

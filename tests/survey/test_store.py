@@ -9,7 +9,7 @@ from jvpsvd.survey import SCHEMA, open_store
 
 CONTRACT = (
     "shard key label wnid layer status message s residuals converged k method products_forward "
-    "products_reverse fro2 seconds"
+    "products_reverse fro2 seconds defined_to"
 )
 
 

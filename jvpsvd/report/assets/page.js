@@ -35,7 +35,7 @@
     if (kind === "power") return value.toExponential(0);
     return String(Number(value.toPrecision(4)));
   }
-  const kinds = { energy: "percent", residual: "power" };
+  const kinds = { energy: "percent", residual: "power", defined: "power" };
 
   const chosen = { depth: -1, class: -1, photo: -1 };
 
