@@ -68,7 +68,7 @@ class Certificate:
             share += f" ± {100 * self.energy_share * self.fro2_error / self.fro2:.1f}"
         defined = ""
         if self.defined_to == 0:
-            defined = "; rounding of the point does not move J"
+            defined = "; rounding of the point did not move J"
         elif self.defined_to > 0:
             defined = f"; J itself is defined to {self.defined_to:.0e} s1 here"
         return (

@@ -80,7 +80,7 @@ def test_the_certificate_says_so():
     found = svds(JacobianOperator(Kinked(0.5), at_kink()), 5)
     assert f"J itself is defined to {found.certificate.defined_to:.0e} s1 here" in str(found)
     found = svds(JacobianOperator(nn.Linear(4, 3).eval(), torch.randn(4)), 2)
-    assert "rounding of the point does not move J" in str(found)
+    assert "rounding of the point did not move J" in str(found)
 
 
 def test_the_same_seed_gives_the_same():
