@@ -14,6 +14,7 @@ from torch.func import jvp, vjp, vmap
 from jvpsvd.errors import AdjointError, ArgumentError
 from jvpsvd.operators.attention import differentiable_attention
 from jvpsvd.operators.chunks import Chunk
+from jvpsvd.operators.diagnosis import obstacles
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _refuse_another(again: Tensor, value: Tensor) -> None:
     if not agree(again, value):
         raise ArgumentError(
             "fn gives another value than when this derivative was taken: the weights have changed "
-            "since, or it is random; take the derivative again"
+            "since, it is random, or it computes under autocast; take the derivative again"
         )
 
 
@@ -119,7 +120,7 @@ def _forward_side(
     """Return the first way of taking J v that works on a block."""
     out_dims: Any = (None, 0)  # the value does not depend on the direction
     over_directions = vmap(partial(_value_and_tangent, fn, x), out_dims=out_dims)
-    pull_alone = without_grad(pull_one)
+    over_cotangents = without_grad(vmap(pull_one))  # the reverse side as it will be used
 
     def push(block: Tensor) -> Tensor:
         with torch.no_grad():
@@ -137,12 +138,13 @@ def _forward_side(
         reasons.append(str(error))
     else:
         if check:
-            refuse_unequal_sides(v, image, u, pull_alone(u))
+            coimage = over_cotangents(u[None])[0]
+            refuse_unequal_sides(v, image, u, coimage, partial(obstacles, fn, x))
         return push
     try:
         pull_again = vjp(pull_one, torch.zeros_like(value))[1]
         push_again = _as_long_as(fn, x, value, vmap(lambda v: pull_again(v)[0]))
-        v = pull_alone(u)  # J v = 0 only where J' u is
+        v = over_cotangents(u[None])[0]  # J v = 0 only where J' u is
         refuse_unequal_sides(v, push_again(v[None])[0], u, v)
     except AdjointError:
         reasons.append("its backward cannot be differentiated")
@@ -210,7 +212,8 @@ def by_reverse_passes(
     except RuntimeError as error:
         raise _without_derivative("not tried", str(error)) from error
     if check:
-        refuse_unequal_sides(v, image, direction(J.value), v)
+        causes = partial(obstacles, prepared(fn), J.point)
+        refuse_unequal_sides(v, image, direction(J.value), v, causes)
     return J
 
 
@@ -222,11 +225,25 @@ def _without_derivative(forward: str, reverse: str) -> ArgumentError:
     )
 
 
-def refuse_unequal_sides(v: Tensor, image: Tensor, u: Tensor, coimage: Tensor) -> None:
+def refuse_unequal_sides(
+    v: Tensor,
+    image: Tensor,
+    u: Tensor,
+    coimage: Tensor,
+    causes: Callable[[], Sequence[str]] = tuple,
+) -> None:
     """Check ⟨J v, u⟩ = ⟨v, J' u⟩ for one pair of directions.
 
     A backward pass written by hand may be no adjoint; differentiated again, one that is no
-    function of u for torch leaves J v = 0.
+    function of u for torch leaves J v = 0. Forward mode looks through torch.no_grad, reverse mode
+    does not.
+
+    Args:
+        v: A tangent.
+        image: J v.
+        u: A cotangent.
+        coimage: J' u.
+        causes: Returns what in the function can be the cause, in words (see `obstacles`).
 
     Raises:
         AdjointError: If the two differ by more than rounding.
@@ -238,9 +255,13 @@ def refuse_unequal_sides(v: Tensor, image: Tensor, u: Tensor, coimage: Tensor) -
     scale = max(image.norm() * u.norm(), v.norm() * coimage.norm())
     # NaN passes: a product that is not finite is an error of its own.
     if (forward - reverse).abs() > torch.finfo(u.dtype).eps ** 0.5 * scale:
+        # What both sides stop at, a detach, cannot make them differ.
+        found = [cause for cause in causes() if cause.startswith(("torch.", "autocast"))]
+        remedy = f"take {' and '.join(found)} out of fn, or " if found else ""
         raise AdjointError(
             f"forward and reverse derivative are not of one matrix: <J v, u> = {forward:.6g}, "
-            f"<v, J' u> = {reverse:.6g}; check the backward and jvp of custom functions"
+            f"<v, J' u> = {reverse:.6g}; {remedy}check the backward and jvp of custom functions, "
+            "and hooks on gradients"
         )
 
 
@@ -254,14 +275,36 @@ def prepared(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     """Return fn as it is evaluated everywhere: on a copy, with attention that has derivatives.
 
     The copy is for functions that change their argument in place, such as a network that begins
-    with an in-place ReLU.
+    with an in-place ReLU. A function that calls `torch.autograd.grad` inside, such as the score of
+    an energy, is evaluated with an argument that requires grad.
+
+    >>> score = lambda x: torch.autograd.grad((x**2).sum(), x, create_graph=True)[0]
+    >>> prepared(score)(torch.ones(2))
+    tensor([2., 2.])
     """
 
     def evaluate(x: Tensor) -> Any:
         with differentiable_attention():
-            return fn(x.clone())
+            try:
+                return fn(x.clone())
+            except RuntimeError as error:
+                if "does not require grad" not in str(error):
+                    raise
+            return _with_gradient(fn, x)
 
     return evaluate
+
+
+def _with_gradient(fn: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """Return fn at a copy of x that requires grad, under the transforms of torch.func too."""
+    try:
+        return vjp(fn, x.clone())[0]
+    except RuntimeError as error:
+        if "requires_grad_()" not in str(error):
+            raise
+    # What calls `x.requires_grad_()` itself can be evaluated outside of the transforms only.
+    with torch.inference_mode(False), torch.enable_grad():
+        return fn(x.clone().requires_grad_())
 
 
 def without_grad(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
