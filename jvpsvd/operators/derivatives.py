@@ -16,6 +16,9 @@ from jvpsvd.operators.attention import differentiable_attention
 from jvpsvd.operators.chunks import Chunk
 from jvpsvd.operators.diagnosis import obstacles
 
+# Sides that differ by less than this may do so by rounding, where f loses most digits.
+_ROUNDING_SHARE = 0.05
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -258,6 +261,8 @@ def refuse_unequal_sides(
         # What both sides stop at, a detach, cannot make them differ.
         found = [cause for cause in causes() if cause.startswith(("torch.", "autocast"))]
         remedy = f"take {' and '.join(found)} out of fn, or " if found else ""
+        if (forward - reverse).abs() < _ROUNDING_SHARE * scale and u.dtype != torch.float64:
+            remedy += "use float64, should this be rounding, or "
         raise AdjointError(
             f"forward and reverse derivative are not of one matrix: <J v, u> = {forward:.6g}, "
             f"<v, J' u> = {reverse:.6g}; {remedy}check the backward and jvp of custom functions, "

@@ -82,3 +82,12 @@ def test_what_cannot_be_the_cause_is_not_named():
 
     with pytest.raises(AdjointError, match=r"; check the backward and jvp .* hooks on gradients"):
         JacobianOperator(fn, torch.linspace(1, 2, 4), derivatives="transforms")
+
+
+def test_rounding_is_named_where_it_can_be():
+    """Layer normalisation loses |x| digits: all of those of float32 here."""
+    x = 1e6 + torch.linspace(-1, 1, 40).sin()
+    with pytest.raises(AdjointError, match=r"use float64, should this be rounding"):
+        JacobianOperator(nn.LayerNorm(40), x)
+    J = JacobianOperator(nn.LayerNorm(40), x, dtype=torch.float64)
+    assert svds(J, 5).converged.all()
