@@ -84,10 +84,18 @@ def test_what_cannot_be_the_cause_is_not_named():
         JacobianOperator(fn, torch.linspace(1, 2, 4), derivatives="transforms")
 
 
-def test_rounding_is_named_where_it_can_be():
-    """Layer normalisation loses |x| digits: all of those of float32 here."""
-    x = 1e6 + torch.linspace(-1, 1, 40).sin()
-    with pytest.raises(AdjointError, match=r"use float64, should this be rounding"):
-        JacobianOperator(nn.LayerNorm(40), x)
-    J = JacobianOperator(nn.LayerNorm(40), x, dtype=torch.float64)
-    assert svds(J, 5).converged.all()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("factor", [1.01, 2.0])
+def test_rounding_is_named_where_it_can_be(factor, dtype):
+    """Layer normalisation of 1e6 + x, float32, has sides that differ by 4e-3."""
+
+    def fn(x):
+        x = x * 1
+        if x.requires_grad:
+            x.register_hook(lambda grad: factor * grad)
+        return x**2
+
+    with pytest.raises(AdjointError) as caught:
+        JacobianOperator(fn, torch.linspace(1, 2, 4, dtype=dtype))
+    named = "should this be rounding" in str(caught.value)
+    assert named == (factor == 1.01 and dtype == torch.float32)
