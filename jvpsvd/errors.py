@@ -30,6 +30,10 @@ class AdjointError(JvpsvdError, ArithmeticError):
     """Forward and reverse products that do not belong to one matrix."""
 
 
+class DerivativeError(JvpsvdError, ArithmeticError):
+    """A function that moves although automatic differentiation sees no derivative of it."""
+
+
 class TraceError(JvpsvdError, RuntimeError):
     """A function whose linear map cannot be recorded once and replayed."""
 

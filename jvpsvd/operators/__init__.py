@@ -6,7 +6,7 @@ from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.batch import BatchedMap
 from jvpsvd.operators.blocks import Products, columns
 from jvpsvd.operators.derivatives import LinearMap, by_transforms
-from jvpsvd.operators.evaluation import transformed
+from jvpsvd.operators.evaluation import tell_difference, transformed
 from jvpsvd.operators.interop import as_cupy, as_scipy, aslinearoperator
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.matrix import MatrixOperator
@@ -34,5 +34,6 @@ __all__ = [
     "refuse_training_mode",
     "restrict",
     "stack",
+    "tell_difference",
     "transformed",
 ]

@@ -14,6 +14,16 @@ from torch.func import jvp, vjp, vmap
 from jvpsvd.errors import AdjointError, ArgumentError
 from jvpsvd.operators.attention import differentiable_attention
 from jvpsvd.operators.chunks import Chunk
+from jvpsvd.operators.diagnosis import obstacles
+from jvpsvd.operators.differences import direction, refuse_hidden
+
+# Sides that differ by less than this may do so by rounding, where f loses most digits.
+_ROUNDING_SHARE = 0.05
+
+
+# A derivative below this share of |f(x)| / |x|, as a power of eps, is rounding: that of a sum of
+# softmax values, say, which is 0.
+_ROUNDING_POWER = 0.75
 
 
 @dataclass(frozen=True)
@@ -55,11 +65,13 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = Tr
     Args:
         fn: The function.
         x: The point.
-        check: Compare the two sides on one pair of directions.
+        check: Compare the two sides on one pair of directions, and products that vanish with
+            differences of fn.
 
     Raises:
         ArgumentError: If fn has neither forward mode nor a second reverse pass.
         AdjointError: If the two sides are not of one matrix.
+        DerivativeError: If products vanish although fn moves in proportion to the step.
 
     >>> J = by_transforms(torch.sin, torch.zeros(2))
     >>> J.push(torch.eye(2))
@@ -76,16 +88,20 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = Tr
         return cotangent
 
     value = value.detach()
-    return LinearMap(
+    J = LinearMap(
         point=x,
         value=value,
         push=_forward_side(fn, x, value, pull_one, check),
-        pull=_as_long_as(fn, x, value, vmap(pull_one)),
+        pull=refused_once_changed(fn, x, value, vmap(pull_one)),
         at=elsewhere,
     )
+    if check:
+        image = J.push(direction(x)[None])[0]
+        refuse_hidden(fn, x, value, image, lambda z: by_transforms(fn, z, check=False).push)
+    return J
 
 
-def _as_long_as(
+def refused_once_changed(
     fn: Callable[[Tensor], Tensor],
     x: Tensor,
     value: Tensor,
@@ -109,7 +125,7 @@ def _refuse_another(again: Tensor, value: Tensor) -> None:
     if not agree(again, value):
         raise ArgumentError(
             "fn gives another value than when this derivative was taken: the weights have changed "
-            "since, or it is random; take the derivative again"
+            "since, it is random, or it computes under autocast; take the derivative again"
         )
 
 
@@ -123,7 +139,7 @@ def _forward_side(
     """Return the first way of taking J v that works on a block."""
     out_dims: Any = (None, 0)  # the value does not depend on the direction
     over_directions = vmap(partial(_value_and_tangent, fn, x), out_dims=out_dims)
-    pull_alone = without_grad(pull_one)
+    over_cotangents = without_grad(vmap(pull_one))  # the reverse side as it will be used
 
     def push(block: Tensor) -> Tensor:
         with torch.no_grad():
@@ -141,12 +157,14 @@ def _forward_side(
         reasons.append(str(error))
     else:
         if check:
-            refuse_unequal_sides(v, image, u, pull_alone(u))
+            coimage = over_cotangents(u[None])[0]
+            rounding = rounding_of_derivative(x, value)
+            refuse_unequal_sides(v, image, u, coimage, partial(obstacles, fn, x), rounding)
         return push
     try:
         pull_again = vjp(pull_one, torch.zeros_like(value))[1]
-        push_again = _as_long_as(fn, x, value, vmap(lambda v: pull_again(v)[0]))
-        v = pull_alone(u)  # J v = 0 only where J' u is
+        push_again = refused_once_changed(fn, x, value, vmap(lambda v: pull_again(v)[0]))
+        v = over_cotangents(u[None])[0]  # J v = 0 only where J' u is
         refuse_unequal_sides(v, push_again(v[None])[0], u, v)
     except AdjointError:
         reasons.append("its backward cannot be differentiated")
@@ -154,7 +172,7 @@ def _forward_side(
         reasons.append(str(error))
     else:
         return push_again
-    raise _without_derivative(*reasons)
+    raise without_derivative(*reasons)
 
 
 def _value_and_tangent(
@@ -164,62 +182,8 @@ def _value_and_tangent(
     return value, tangent
 
 
-def by_reverse_passes(
-    fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True
-) -> LinearMap:
-    """Return the derivative of fn at x by autograd alone, one vector after the other.
-
-    Both sides are passes over one graph: J' u, and J v = ∂/∂u ⟨J' u, v⟩. It is slow, and works for
-    what torch.func cannot take: custom functions of the older style, activation checkpointing,
-    weights sharded by FSDP2.
-
-    Raises:
-        ArgumentError: If a reverse pass of fn cannot be differentiated.
-        AdjointError: If the two sides are not of one matrix.
-
-    >>> J = by_reverse_passes(torch.sin, torch.zeros(2))
-    >>> J.push(torch.eye(2))
-    tensor([[1., 0.],
-            [0., 1.]])
-    """
-    point = x.detach().clone().requires_grad_()
-    with torch.inference_mode(False), torch.enable_grad():
-        value = prepared(fn)(point)
-        u = torch.zeros_like(value, requires_grad=True)
-        if value.requires_grad:
-            (pulled,) = torch.autograd.grad(
-                value, point, u, create_graph=True, allow_unused=True, materialize_grads=True
-            )
-        else:
-            pulled = torch.zeros_like(point)
-
-    def one(output: Tensor, source: Tensor, weight: Tensor) -> Tensor:
-        if not output.requires_grad:
-            return torch.zeros_like(source)
-        (gradient,) = torch.autograd.grad(
-            output, source, weight, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        return gradient.detach()
-
-    unless_changed = partial(_as_long_as, prepared(fn), x.detach(), value.detach())
-    J = LinearMap(
-        point=x.detach(),
-        value=value.detach(),
-        push=unless_changed(lambda block: torch.stack([one(pulled, u, v) for v in block])),
-        pull=unless_changed(lambda block: torch.stack([one(value, point, w) for w in block])),
-        at=partial(by_reverse_passes, fn, check=False),
-    )
-    try:
-        v = J.pull(direction(J.value)[None])[0]
-        image = J.push(v[None])[0]
-    except RuntimeError as error:
-        raise _without_derivative("not tried", str(error)) from error
-    if check:
-        refuse_unequal_sides(v, image, direction(J.value), v)
-    return J
-
-
-def _without_derivative(forward: str, reverse: str) -> ArgumentError:
+def without_derivative(forward: str, reverse: str) -> ArgumentError:
+    """Return the error that says why neither way of taking J v can be had."""
     first, second = (" ".join(reason.split())[:200] for reason in (forward, reverse))
     return ArgumentError(
         f"fn has neither forward mode ({first}) nor a second reverse pass ({second}); replace the "
@@ -227,11 +191,27 @@ def _without_derivative(forward: str, reverse: str) -> ArgumentError:
     )
 
 
-def refuse_unequal_sides(v: Tensor, image: Tensor, u: Tensor, coimage: Tensor) -> None:
+def refuse_unequal_sides(
+    v: Tensor,
+    image: Tensor,
+    u: Tensor,
+    coimage: Tensor,
+    causes: Callable[[], Sequence[str]] = tuple,
+    rounding: float = 0.0,
+) -> None:
     """Check ⟨J v, u⟩ = ⟨v, J' u⟩ for one pair of directions.
 
     A backward pass written by hand may be no adjoint; differentiated again, one that is no
-    function of u for torch leaves J v = 0.
+    function of u for torch leaves J v = 0. Forward mode looks through torch.no_grad, reverse mode
+    does not.
+
+    Args:
+        v: A tangent.
+        image: J v.
+        u: A cotangent.
+        coimage: J' u.
+        causes: Returns what in the function can be the cause, in words (see `obstacles`).
+        rounding: A derivative below this is rounding (see `rounding_of_derivative`).
 
     Raises:
         AdjointError: If the two differ by more than rounding.
@@ -242,31 +222,64 @@ def refuse_unequal_sides(v: Tensor, image: Tensor, u: Tensor, coimage: Tensor) -
     forward, reverse = (image * u).sum(), (v * coimage).sum()
     scale = max(image.norm() * u.norm(), v.norm() * coimage.norm())
     # NaN passes: a product that is not finite is an error of its own.
-    if (forward - reverse).abs() > torch.finfo(u.dtype).eps ** 0.5 * scale:
+    allowed = torch.finfo(u.dtype).eps ** 0.5 * scale + rounding * v.norm() * u.norm()
+    if (forward - reverse).abs() > allowed:
+        # What both sides stop at, a detach, cannot make them differ.
+        found = [cause for cause in causes() if cause.startswith(("torch.", "autocast"))]
+        remedy = f"take {' and '.join(found)} out of fn, or " if found else ""
+        if (forward - reverse).abs() < _ROUNDING_SHARE * scale and u.dtype != torch.float64:
+            remedy += "use float64, should this be rounding, or "
         raise AdjointError(
             f"forward and reverse derivative are not of one matrix: <J v, u> = {forward:.6g}, "
-            f"<v, J' u> = {reverse:.6g}; check the backward and jvp of custom functions"
+            f"<v, J' u> = {reverse:.6g}; {remedy}check the backward and jvp of custom functions, "
+            "and hooks on gradients"
         )
 
 
-def direction(like: Tensor) -> Tensor:
-    """Return a direction without symmetry, the same at every call; no random state is touched."""
-    angles = torch.arange(like.numel(), dtype=torch.float64).mul_(0.7)
-    return angles.cos().to(like.device, like.dtype).reshape(like.shape)
+def rounding_of_derivative(x: Tensor, value: Tensor) -> float:
+    """Return the size below which a derivative of f at x is rounding: it vanishes.
+
+    >>> rounding_of_derivative(torch.ones(4), torch.zeros(4))
+    0.0
+    """
+    share: float = torch.finfo(value.dtype).eps ** _ROUNDING_POWER
+    return share * float(value.detach().norm()) / (float(x.norm()) or 1.0)
 
 
 def prepared(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     """Return fn as it is evaluated everywhere: on a copy, with attention that has derivatives.
 
     The copy is for functions that change their argument in place, such as a network that begins
-    with an in-place ReLU.
+    with an in-place ReLU. A function that calls `torch.autograd.grad` inside, such as the score of
+    an energy, is evaluated with an argument that requires grad.
+
+    >>> score = lambda x: torch.autograd.grad((x**2).sum(), x, create_graph=True)[0]
+    >>> prepared(score)(torch.ones(2))
+    tensor([2., 2.])
     """
 
     def evaluate(x: Tensor) -> Any:
         with differentiable_attention():
-            return fn(x.clone())
+            try:
+                return fn(x.clone())
+            except RuntimeError as error:
+                if "does not require grad" not in str(error):
+                    raise
+            return _with_gradient(fn, x)
 
     return evaluate
+
+
+def _with_gradient(fn: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """Return fn at a copy of x that requires grad, under the transforms of torch.func too."""
+    try:
+        return vjp(fn, x.clone())[0]
+    except RuntimeError as error:
+        if "requires_grad_()" not in str(error):
+            raise
+    # What calls `x.requires_grad_()` itself can be evaluated outside of the transforms only.
+    with torch.inference_mode(False), torch.enable_grad():
+        return fn(x.clone().requires_grad_())
 
 
 def without_grad(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

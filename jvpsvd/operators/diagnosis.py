@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from inspect import isfunction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 _Signature = tuple[float, ...]
@@ -101,6 +102,78 @@ def states(fn: object) -> dict[str, tuple[int, int]]:
             sum(buffer._version for buffer in own),
         )
     return found
+
+
+def obstacles(run: Callable[[Tensor], object], x: Tensor) -> list[str]:
+    """Return what stands between a value and automatic differentiation, in words.
+
+    The function is evaluated at x once, and each call of torch on what depends on x is looked at.
+
+    Args:
+        run: The function; it is evaluated on a copy of x.
+        x: The point.
+
+    >>> obstacles(lambda x: x.detach() + torch.no_grad()(torch.sin)(x), torch.ones(2))
+    ['detach', 'torch.no_grad']
+    >>> obstacles(torch.sin, torch.ones(2))
+    []
+    """
+    watch = _Obstacles()
+    point = x.detach().clone().requires_grad_()
+    watch.dependent[id(point)] = point
+    # A function that fails here has been evaluated otherwise before; what was seen is told.
+    with suppress(Exception), torch.inference_mode(False), torch.enable_grad(), watch:
+        run(point)
+    return sorted(watch.found)
+
+
+_CUTS: dict[str, str] = {
+    "detach": "detach",
+    "detach_": "detach",
+    "numpy": "NumPy",
+    "__array__": "NumPy",
+    "tolist": "Python numbers",
+    "item": "Python numbers",
+    "__float__": "Python numbers",
+}
+
+
+class _Obstacles(TorchFunctionMode):
+    """Looks at each call of torch whose arguments depend on the point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The tensors themselves: an id may be given again once a tensor is gone.
+        self.dependent: dict[int, Tensor] = {}
+        self.found: set[str] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        if any(id(leaf) in self.dependent for leaf in tree_leaves((args, kwargs))):
+            floating = _floating(output)
+            self.dependent.update((id(leaf), leaf) for leaf in floating)
+            self._look(func, kwargs, floating)
+        return output
+
+    def _look(self, func: Any, kwargs: dict[str, Any], outputs: list[Tensor]) -> None:
+        name = getattr(func, "__name__", "")
+        if name in _CUTS:
+            self.found.add(_CUTS[name])
+        elif func == Tensor.data.__get__:  # type: ignore[attr-defined]
+            self.found.add("detach")
+        elif func is torch.autograd.grad:
+            if not kwargs.get("create_graph"):
+                self.found.add("torch.autograd.grad without create_graph=True")
+        elif outputs:
+            if torch.is_inference_mode_enabled():
+                self.found.add("torch.inference_mode")
+            elif not torch.is_grad_enabled():
+                self.found.add("torch.no_grad")
+            if torch.is_autocast_enabled(outputs[0].device.type):
+                self.found.add("autocast")
 
 
 def _calls(fn: object, run: Callable[[], object]) -> list[tuple[str, _Signature, _Signature]]:

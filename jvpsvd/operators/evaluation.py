@@ -13,12 +13,13 @@ from jvpsvd.errors import AdjointError, ArgumentError, NonFiniteError, TraceErro
 from jvpsvd.operators.batch import BatchedMap, batched, stack_values
 from jvpsvd.operators.derivatives import (
     LinearMap,
-    by_reverse_passes,
     by_transforms,
     check_output,
     prepared,
 )
 from jvpsvd.operators.diagnosis import first_not_finite, first_unsteady, states
+from jvpsvd.operators.differences import difference_in_words
+from jvpsvd.operators.reverse_passes import by_reverse_passes
 from jvpsvd.operators.trace import Trace
 from jvpsvd.operators.trees import OfVector
 
@@ -66,6 +67,7 @@ def differentiated(
     Raises:
         ArgumentError: If fn cannot be differentiated.
         AdjointError: If forward and reverse products are not of one matrix.
+        DerivativeError: If products vanish although fn moves in proportion to the step.
         TraceError: With derivatives="trace", if fn cannot be recorded.
     """
     if derivatives != "transforms":
@@ -81,6 +83,50 @@ def differentiated(
     if batch_dims:
         return batched([transformed(fn, x, check=check) for x in point])
     return transformed(fn, point, check=check)
+
+
+def tell_difference(
+    fn: Callable[[Tensor], Any],
+    J: LinearMap | BatchedMap,
+    value: Tensor | None = None,
+    name: str = "",
+) -> None:
+    """Say in the log if products differ from differences of fn, at the first of several points.
+
+    Args:
+        fn: The function.
+        J: Its derivative.
+        value: Its value at the point, or at the first of several, if known.
+        name: Of the function, for the log.
+
+    Raises:
+        DerivativeError: If they do, and a part of fn runs under torch.inference_mode.
+
+    >>> fn = lambda x: x + x.detach()
+    >>> tell_difference(fn, transformed(fn, torch.ones(2)), name="fn")
+    """
+    if isinstance(J, BatchedMap):
+        first = J.select(torch.tensor([0]))
+        x = J.point[0]
+        told = difference_in_words(
+            prepared(fn), x, lambda v: first.push(v[None], chunk=len(v))[0], _products(fn), value
+        )
+    else:
+        told = difference_in_words(prepared(fn), J.point, J.push, _products(fn), value)
+    if told is not None:
+        logger.warning("%s%s", f"{name}: " if name else "", told)
+
+
+def _products(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
+    """Return the products of fn at any point, by whichever way there is, without a word."""
+
+    def at(x: Tensor) -> Callable[[Tensor], Tensor]:
+        try:
+            return by_transforms(fn, x, check=False).push
+        except (ArgumentError, RuntimeError):
+            return by_reverse_passes(fn, x, check=False).push
+
+    return at
 
 
 def refuse_unsteady(fn: Callable[..., Any], of_vector: OfVector, x: Tensor) -> None:

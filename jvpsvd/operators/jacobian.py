@@ -23,6 +23,7 @@ from jvpsvd.operators.evaluation import (
     evaluated,
     fixing,
     refuse_unsteady,
+    tell_difference,
 )
 from jvpsvd.operators.modes import refuse_training_mode
 from jvpsvd.operators.parameters import check_dtype, chosen_parameters, converted
@@ -66,7 +67,8 @@ class JacobianOperator(LinearOperator):
             transforms with a line in the log.
         fold: Let a recording fold normalisation into convolutions and rewrite these; it changes
             values by rounding only.
-        check: Compare forward and reverse products on one pair of directions.
+        check: Compare forward and reverse products on one pair of directions, and products with
+            differences of fn: a line in the log says where these lack a part of how fn moves.
         group: A torch.distributed group on every rank of which this same operator is made; the
             columns of a block are divided among them.
         tf32: Leave TF32 and the like as the process has them; otherwise products are computed in
@@ -80,6 +82,9 @@ class JacobianOperator(LinearOperator):
         NonFiniteError: If fn(x) holds NaN or infinity; names the points of a batch where it does,
             and the first module that produced it.
         AdjointError: If forward and reverse products are not of one matrix.
+        DerivativeError: If products vanish although fn moves in proportion to the step: it reaches
+            its value where torch cannot differentiate (inference_mode, NumPy, a detach, a kernel
+            without a derivative). Step functions such as rounding, whose derivative is zero, pass.
         TraceError: With derivatives="trace", if fn cannot be recorded, or takes another path at
             one of the points, which is named.
 
@@ -151,6 +156,8 @@ class JacobianOperator(LinearOperator):
             pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
             if not all(agree(*pair) for pair in pairs):
                 refuse_unsteady(fn, of_vector, one)
+            if check:
+                tell_difference(of_vector, J, its_value)
         self._source, self._target = source, of_vector.target
         self._adopt(J, chunk)
 

@@ -18,10 +18,10 @@ from jvpsvd.operators.derivatives import (
     Cost,
     LinearMap,
     agree,
-    direction,
     unchanged,
     without_grad,
 )
+from jvpsvd.operators.differences import direction
 from jvpsvd.operators.passes.chains import channel_graph
 from jvpsvd.operators.passes.channels import ChannelGraph, Selections
 from jvpsvd.operators.passes.graphs import (

@@ -11,30 +11,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functionalize, jvp, vjp
+from torch.func import functionalize, jvp, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from jvpsvd.errors import AdjointError, TraceError
+from jvpsvd.errors import AdjointError, DerivativeError, TraceError
 from jvpsvd.operators.batch import BatchedMap, batched
 from jvpsvd.operators.derivatives import (
     LinearMap,
     agree,
+    by_transforms,
     check_output,
-    direction,
     prepared,
     refuse_unequal_sides,
+    rounding_of_derivative,
 )
+from jvpsvd.operators.diagnosis import obstacles
+from jvpsvd.operators.differences import direction, refuse_hidden
 from jvpsvd.operators.passes import layout
 from jvpsvd.operators.passes.graphs import merge_equal_nodes, remove_identities, replace_fills
 from jvpsvd.operators.passes.simplify import simplified
 from jvpsvd.operators.recording import Recording, split
 
 logger = logging.getLogger(__name__)
+
+# Points at once, for one product of each.
+_CHUNK = 64
 
 
 class Trace:
@@ -47,10 +54,12 @@ class Trace:
         example: A point of the shape, dtype and device of all later points.
         fold: Rewrite what was recorded into cheaper operations (normalisation folded into
             convolutions, say); values change by rounding only.
-        check: Compare the forward and the reverse side on one pair of directions.
+        check: Compare the forward and the reverse side on one pair of directions, and products
+            that vanish with differences of fn, here and at the points of `at` and `at_many`.
 
     Raises:
         AdjointError: If the two sides are not of one matrix.
+        DerivativeError: If products vanish although fn moves in proportion to the step.
         TraceError: If fn looks at values (control flow on data), calls into NumPy, is random,
             changes in place what a derivative still needs, or uses an operation that cannot be
             replayed on a batch of directions.
@@ -79,7 +88,7 @@ class Trace:
             outputs = tuple(check_output(y) for y in self._evaluate(self._example))
         try:
             self._recording = self._rehearsed(self._record(outputs), len(outputs))
-        except (TraceError, AdjointError):
+        except (TraceError, AdjointError, DerivativeError):
             raise
         except Exception as error:  # make_fx raises whatever the function raised under it
             raise TraceError(f"cannot record the function: {_first_line(error)}") from error
@@ -91,12 +100,14 @@ class Trace:
 
         Raises:
             TraceError: If x has another shape, dtype or device, or fn took another path there.
+            DerivativeError: If products vanish although fn moves in proportion to the step.
         """
         x = self._own_copy(x, ())
         maps = self._recording.at(x)
         if check:
             with torch.no_grad():
                 self._compare([m.value for m in maps], self._evaluate(x))
+            self._refuse_hidden(x, [(m.value, m.push(direction(x)[None])[0]) for m in maps])
         return maps
 
     def at_many(self, X: Tensor, *, check: bool = True) -> tuple[BatchedMap, ...]:
@@ -112,6 +123,7 @@ class Trace:
         Raises:
             TraceError: If the points are of another kind, or fn took another path at one of them,
                 which is named.
+            DerivativeError: If products vanish although fn moves in proportion to the step.
 
         >>> trace = Trace(torch.square, torch.zeros(2))
         >>> (J,) = trace.at_many(torch.tensor([[1.0, 3.0], [0.0, 5.0]]))
@@ -128,7 +140,29 @@ class Trace:
             for place, x in enumerate(X if check else ()):
                 values = [m.value[place] for m in maps]
                 self._compare(values, self._evaluate(x), f"point {place} of the batch")
+        if check:
+            v = direction(X[0]).expand(len(X), 1, *X.shape[1:])
+            images = [m.push(v, chunk=_CHUNK)[:, 0] for m in maps]
+            for place, x in enumerate(X):
+                pairs = [(m.value[place], at[place]) for m, at in zip(maps, images, strict=True)]
+                self._refuse_hidden(x, pairs)
         return maps
+
+    def _refuse_hidden(self, x: Tensor, outputs: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Refuse products J v that vanish where they should not; takes (f(x), J v) of each output.
+
+        Raises:
+            DerivativeError: If there are any.
+        """
+        for index, (value, image) in enumerate(outputs if self._check else ()):
+
+            def one(z: Tensor, index: int = index) -> Tensor:
+                return self._evaluate(z)[index]
+
+            def products(z: Tensor, one: Callable[[Tensor], Tensor] = one) -> Callable[..., Tensor]:
+                return by_transforms(one, z, check=False).push
+
+            refuse_hidden(one, x, value, image, products)
 
     def _together(self, X: Tensor) -> tuple[BatchedMap, ...] | None:
         """Return maps that take all points in one call, or None where there are none."""
@@ -214,17 +248,33 @@ class Trace:
         self._compare([m.value for m in maps], values)
         for index, (m, u) in enumerate(zip(maps, us, strict=True)):
             floor = _floor(values[index])
-            if self._check:
-                refuse_unequal_sides(v, tangents[index], u, cotangents[index])
-            for block, replayed in (
-                (tangents[index], m.push(torch.stack([v, 2 * v]))),
-                (cotangents[index], m.pull(torch.stack([u, 2 * u]))),
+            images, coimages = m.push(torch.stack([v, 2 * v])), m.pull(torch.stack([u, 2 * u]))
+            if not (
+                agree(images, torch.stack([tangents[index], 2 * tangents[index]]), floor)
+                and (
+                    agree(coimages, torch.stack([cotangents[index], 2 * cotangents[index]]), floor)
+                    or agree(coimages, self._vjps(index, torch.stack([u, 2 * u])), floor)
+                )
             ):
-                if not agree(replayed, torch.stack([block, 2 * block]), floor):
-                    raise TraceError(
-                        f"the recorded derivative of output {index} is not the function's own; it "
-                        'is random, keeps state, or shows a bug; use derivatives="transforms"'
-                    )
+                raise TraceError(
+                    f"the recorded derivative of output {index} is not the function's own; it "
+                    'is random, keeps state, or shows a bug; use derivatives="transforms"'
+                )
+            if self._check:
+                causes = partial(obstacles, self._fn, self._example)
+                rounding = rounding_of_derivative(self._example, values[index])
+                refuse_unequal_sides(v, images[0], u, coimages[0], causes, rounding)
+        self._refuse_hidden(self._example, list(zip(values, tangents, strict=True)))
+
+    def _vjps(self, index: int, block: Tensor) -> Tensor:
+        """Return J' u of one output by torch.func, for several u in one call.
+
+        torch 2.13 and 2.14 are wrong for a single u where batch normalisation meets a cotangent in
+        channels-last order with an odd stride: conv, norm, `flatten(2).transpose(1, 2)`.
+        """
+        pull = vjp(lambda z: self._evaluate(z)[index], self._example)[1]
+        coimages: Tensor = vmap(lambda u: pull(u)[0])(block)
+        return coimages.detach()
 
     def _rehearse_many(self, X: Tensor, maps: Sequence[BatchedMap]) -> None:
         """Check that the first and the last point, replayed together, are as each on its own."""

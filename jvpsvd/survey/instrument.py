@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from jvpsvd.data import Sample, decode_photo
-from jvpsvd.errors import JvpsvdError, NonFiniteError, PhotoError, ShardError, TraceError
+from jvpsvd.errors import (
+    DerivativeError,
+    JvpsvdError,
+    NonFiniteError,
+    PhotoError,
+    ShardError,
+    TraceError,
+)
 from jvpsvd.networks import Model, layer_maps
 from jvpsvd.operators import (
     BatchedMap,
@@ -18,6 +25,7 @@ from jvpsvd.operators import (
     LinearMap,
     Trace,
     full_precision,
+    tell_difference,
     transformed,
 )
 from jvpsvd.survey.identity import Identity
@@ -69,6 +77,8 @@ class Instrument:
         self._maps = layer_maps(module, example, identity.layers)
         self._trace: Trace | None = None
         self._may_trace = True
+        self._hidden: dict[int, DerivativeError] | None = None
+        """Depths whose derivative lacks a part at the first photo; None before that."""
 
     def decode(self, task: Task, photos: Sequence[bytes | None]) -> Decoded:
         """Return the inputs of a task; what is wrong with a sample stands in its place."""
@@ -107,14 +117,19 @@ class Instrument:
         try:
             if isinstance(x, Exception):
                 raise x
-            derivatives = self._derivatives(sample, x.to(self._device))
+            x = x.to(self._device)
+            derivatives = self._derivatives(sample, x)
+            hidden = self._depths_hidden(derivatives)
         except Exception as error:  # whatever a photo or the user's network raises
             return [(depth, self._failed(sample, depth, error)) for depth in depths]
         found: list[tuple[int, tuple[Row, SVDResult | None]]] = []
         for depth in depths:
             report(depth, None)
+            derivative = hidden.get(depth, derivatives[depth])
             try:
-                result = self._solved(derivatives[depth], depth, report)
+                if isinstance(derivative, Exception):
+                    raise derivative
+                result = self._solved(derivative, depth, report)
             except Exception as error:
                 found.append((depth, self._failed(sample, depth, error)))
             else:
@@ -131,10 +146,13 @@ class Instrument:
             with full_precision():
                 trace = self._traced(X[0])
                 derivatives = () if trace is None else trace.at_many(X)
+            hidden = self._depths_hidden(derivatives) if derivatives else {}
         except Exception as error:
             logger.warning("%s; samples are solved one by one", _first_line(error))
             return found
         for depth, derivative in enumerate(derivatives):
+            if depth in hidden:
+                continue
             report(depth, None)
             try:
                 result = self._solved(derivative, depth, report)
@@ -192,23 +210,43 @@ class Instrument:
         if self._trace is None and self._may_trace:
             try:
                 self._trace = Trace(self._maps, x)
-            except TraceError as error:
+            except (TraceError, DerivativeError) as error:
                 self._may_trace = False
-                logger.warning("%s; using vmap(jvp) and vmap(vjp) instead", error)
+                logger.warning("%s; each depth is differentiated by itself, slower", error)
         return self._trace
 
-    def _derivatives(self, sample: Sample, x: Tensor) -> tuple[LinearMap, ...]:
+    def _derivatives(self, sample: Sample, x: Tensor) -> tuple[LinearMap | JvpsvdError, ...]:
+        """Return the derivative to each depth, or why there is none."""
         with full_precision():
             trace = self._traced(x)
             if trace is not None:
                 try:
                     return trace.at(x)
-                except TraceError as error:
+                except (TraceError, DerivativeError) as error:
                     logger.warning("%s: %s; using vmap(jvp) and vmap(vjp)", sample.key, error)
-        return tuple(
-            transformed(lambda z, i=i: self._maps(z)[i], x)  # type: ignore[misc]
-            for i in range(len(self._identity.layers))
-        )
+            return tuple(self._transformed(depth, x) for depth in range(len(self._identity.layers)))
+
+    def _transformed(self, depth: int, x: Tensor) -> LinearMap | JvpsvdError:
+        try:
+            return transformed(lambda z: self._maps(z)[depth], x)
+        except JvpsvdError as error:  # of this depth; others may be well
+            return error
+
+    def _depths_hidden(
+        self, derivatives: Sequence[LinearMap | BatchedMap | JvpsvdError]
+    ) -> dict[int, DerivativeError]:
+        """Return the depths to refuse; hold products against the network at the first photo."""
+        if self._hidden is None:
+            self._hidden = {}
+            for depth, (name, J) in enumerate(zip(self._identity.layers, derivatives, strict=True)):
+                if isinstance(J, JvpsvdError):
+                    continue
+                try:
+                    with full_precision():
+                        tell_difference(lambda z, i=depth: self._maps(z)[i], J, name=name)  # type: ignore[misc]
+                except DerivativeError as error:
+                    self._hidden[depth] = error
+        return self._hidden
 
 
 class _ReportError(BaseException):

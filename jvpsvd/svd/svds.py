@@ -16,7 +16,7 @@ from jvpsvd.errors import ArgumentError, ConvergenceError, ConvergenceWarning
 from jvpsvd.operators import LinearOperator, aslinearoperator
 from jvpsvd.svd.adaptive import AdaptiveRank
 from jvpsvd.svd.arguments import proper_fraction, whole_number
-from jvpsvd.svd.certificate import certify
+from jvpsvd.svd.certificate import certify, with_fresh_residuals
 from jvpsvd.svd.cost import ProductCost, measured_cost, widening_pays
 from jvpsvd.svd.exact import Exact
 from jvpsvd.svd.golub_kahan import GolubKahan
@@ -128,6 +128,9 @@ def svds(
         else:
             triplets = SubspaceIteration(seed=seed).solve(tall, k, tol, report)
         certificates = certify(tall, triplets, seed)
+        measured = with_fresh_residuals(tall, triplets, certificates, tol)
+        if measured is not triplets:
+            triplets, certificates = measured, certify(tall, measured, seed)
     if tall is not operator:
         triplets = triplets.transposed()
     triplets = with_fixed_signs(triplets)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jvpsvd.svd.orthonormal import orthonormality
 
-_COLUMNS_AT_ONCE = 64
+COLUMNS_AT_ONCE = 64
 _ENTRIES_AT_ONCE = 1 << 23
 _ROWS_AT_ONCE = 1 << 14
 # Columns of such a length have lost nothing to squares that are no float32 numbers.
@@ -75,8 +75,8 @@ def residual_lengths(
     tensor([0.5000])
     """
     lengths = torch.empty_like(s)
-    for start in range(0, s.shape[-1], _COLUMNS_AT_ONCE):
-        part = slice(start, start + _COLUMNS_AT_ONCE)
+    for start in range(0, s.shape[-1], COLUMNS_AT_ONCE):
+        part = slice(start, start + COLUMNS_AT_ONCE)
         u, v, values = U[..., part], V[..., part], s[..., None, part]
         norm_u, norm_v = (column_lengths(w).to(s.dtype)[..., None, :] for w in (u, v))
         ahead = forward(part) / norm_v - u * (values / norm_u)

@@ -1,0 +1,264 @@
+"""Products held against differences of the function itself.
+
+What automatic differentiation cannot see of a function (a part under torch.inference_mode, NumPy, a
+kernel without a derivative) is zero to it. The function knows better: it moves with its argument.
+With steps d and d/8, let e(d) = f(x + d) − f(x) − J d be the motion that products do not explain.
+
+- Curvature leaves e ~ |d|², rounding leaves noise, and a kink or a jump near x leaves neither; only
+  what J lacks leaves e(d) = 8 e(d/8).
+- A kink at x itself, such as ReLU at 0, leaves it too. At x + d there is none, so that the motion
+  from x + d/8 to x + d is compared with the products there.
+- A step function (round, sign, argmax, quantised activations) moves over many of its steps as if it
+  had a slope. Its derivative is zero all the same: a third step is as small as rounding lets it be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import DerivativeError
+from jvpsvd.operators.diagnosis import obstacles
+
+Apply = Callable[[Tensor], Tensor]
+"""Takes tangents (b, *x.shape) to J v."""
+
+# Chosen by benchmarks/derivative_check.py. The larger step over the smaller, and how far from
+# proportional, as a share of itself, motion may be.
+_RATIO, _PROPORTIONAL = 8, 0.25
+# Motion is resolved above so many roundings of f(x), and steps above so many of x.
+_NOISE, _STEP_NOISE = 8, 64
+# Products vanish, or differ from the motion, where they are or lack such a share of it.
+_VANISHING, _DIFFERING = 1e-3, 2e-2
+# A function without steps is off by less at the smallest step.
+_STEPPED = 0.5
+
+
+@dataclass(frozen=True)
+class Unexplained:
+    """Motion of a function, in proportion to the step, that its products do not explain."""
+
+    share: float
+    """Its length over that of the whole motion."""
+    step: float
+    """Length of the step over that of the point, or over 1 at the origin."""
+    motion: float
+    """Length of f(x + step) − f(x)."""
+    vanishing: bool
+    """Whether products vanish, and no step is so small that the function does not move."""
+
+
+def direction(like: Tensor) -> Tensor:
+    """Return a direction without symmetry, the same at every call; no random state is touched."""
+    angles = torch.arange(like.numel(), dtype=torch.float64).mul_(0.7)
+    return angles.cos().to(like.device, like.dtype).reshape(like.shape)
+
+
+def refuse_hidden(
+    fn: Callable[[Tensor], Any],
+    x: Tensor,
+    value: Tensor,
+    image: Tensor,
+    at: Callable[[Tensor], Apply],
+) -> None:
+    """Refuse products that vanish although the function moves in proportion to the step.
+
+    Nothing is evaluated where they do not vanish.
+
+    Args:
+        fn: The function as it is evaluated everywhere (see `prepared`).
+        x: The point.
+        value: f(x).
+        image: J v for v = direction(x).
+        at: Returns the products at a point.
+
+    Raises:
+        DerivativeError: If they do.
+
+    >>> hidden = torch.inference_mode()(torch.sin)
+    >>> zero = lambda x: torch.zeros_like
+    >>> refuse_hidden(hidden, torch.ones(2), torch.ones(2), torch.zeros(2), zero)
+    Traceback (most recent call last):
+    jvpsvd.errors.DerivativeError: products vanish at this point although fn moves in proportion ...
+    >>> refuse_hidden(torch.round, torch.ones(2), torch.ones(2), torch.zeros(2), zero)
+    """
+    predicted = _smaller_step(x.dtype) * _scale(x) * _length(image)
+    if predicted > _rounding(value):
+        return
+    found = unexplained(fn, x, at(x), at)
+    if found is None or not found.vanishing:
+        return
+    seen = obstacles(fn, x)
+    if not seen or "torch.no_grad" in seen:  # the forward of a custom function runs under no_grad
+        seen.append("a kernel or custom function without a derivative")
+    raise DerivativeError(
+        f"products vanish at this point although fn moves in proportion to the step (by "
+        f"{found.motion:.1e} at a step of {found.step:.1e} |x|): its derivative is hidden by "
+        f"{' or '.join(seen)}; compute it with operations that torch can differentiate"
+    )
+
+
+def refuse_inference(fn: Callable[[Tensor], Any], x: Tensor, at: Callable[[Tensor], Apply]) -> None:
+    """Refuse the products of a function that computes a part of its motion in inference mode.
+
+    Args:
+        fn: The function as it is evaluated everywhere (see `prepared`).
+        x: The point.
+        at: Returns the products at a point.
+
+    Raises:
+        DerivativeError: If it does.
+    """
+    if "torch.inference_mode" in obstacles(fn, x):
+        difference_in_words(fn, x, at(x), at)
+
+
+def difference_in_words(
+    fn: Callable[[Tensor], Any],
+    x: Tensor,
+    products: Apply,
+    at: Callable[[Tensor], Apply],
+    value: Tensor | None = None,
+) -> str | None:
+    """Return how products differ from differences of the function; None where they do not.
+
+    Args:
+        fn: The function as it is evaluated everywhere (see `prepared`).
+        x: The point.
+        products: Those at x.
+        at: Returns the products at another point.
+        value: f(x), if known.
+
+    Raises:
+        DerivativeError: If they do, and a part of fn runs under torch.inference_mode: nobody means
+            that.
+
+    >>> fn = lambda x: x + x.detach()
+    >>> in_words = difference_in_words(fn, torch.ones(2), lambda v: v, lambda x: lambda v: v)
+    >>> in_words.split(";")[0]
+    'products explain only a part of how fn moves (50 % is missing)'
+    """
+    found = unexplained(fn, x, products, at, value)
+    if found is None:
+        return None
+    seen = obstacles(fn, x)
+    missing = f"{100 * found.share:.0f} % is missing"
+    if "torch.inference_mode" in seen:
+        raise DerivativeError(
+            f"products explain only a part of how fn moves ({missing}): torch.inference_mode hides "
+            "the derivative of the rest; take it out, or detach what is to be held fixed"
+        )
+    goes = f"fn goes through {' and '.join(seen)}" if seen else "no cause was seen"
+    return (
+        f"products explain only a part of how fn moves ({missing}); "
+        f"this is meant where it has a detach, a straight-through estimator, a custom backward or "
+        f"a part under torch.no_grad, and an error elsewhere ({goes})"
+    )
+
+
+def unexplained(
+    fn: Callable[[Tensor], Any],
+    x: Tensor,
+    products: Apply,
+    at: Callable[[Tensor], Apply],
+    value: Tensor | None = None,
+) -> Unexplained | None:
+    """Return the motion in proportion to the step that products do not explain, if there is any.
+
+    Two evaluations and two products; where these differ, another product at a moved point, and
+    another evaluation if they vanish. A function that cannot be evaluated nearby shows nothing.
+    """
+    with torch.no_grad():
+        size = _smaller_step(x.dtype)
+        larger, smaller = _step(x, _RATIO * size), _step(x, size)
+        value = fn(x).detach() if value is None else value
+        far, near = _moved(fn, x, larger, value), _moved(fn, x, smaller, value)
+        if far is None or near is None:
+            return None
+        far_part, near_part = products(torch.stack([larger, smaller]))
+        least = _DIFFERING * _length(far)
+        if not _is_slope(far - far_part, near - near_part, least, _rounding(value)):
+            return None
+        between = far - near
+        part = _elsewhere(lambda: at((x + larger).detach())((larger - smaller)[None])[0])
+        if part is None:
+            return None
+        lacking, length = _length(between - part), _length(between)
+        if not lacking > max(_DIFFERING * length, _rounding(value)):
+            return None
+        explained = max(_length(far_part), _length(part))
+        vanishing = explained <= _VANISHING * length and not _has_steps(fn, x, value, near)
+        return Unexplained(
+            share=lacking / length,
+            step=_length(larger) / (_length(x) or 1.0),
+            motion=_length(far),
+            vanishing=vanishing,
+        )
+
+
+def _is_slope(larger: Tensor, smaller: Tensor, least: float, floor: float) -> bool:
+    """Return whether motion of at least this length is in proportion to the step."""
+    length = _length(larger)
+    off = _length(larger - _RATIO * smaller)
+    return length > least and _length(smaller) > floor and off <= _PROPORTIONAL * length
+
+
+def _has_steps(fn: Callable[[Tensor], Any], x: Tensor, value: Tensor, moved: Tensor) -> bool:
+    """Return whether a function that moves so at the smaller step has no slope at a far smaller."""
+    kind = torch.finfo(x.dtype)
+    resolved = _rounding(value) / _length(moved)
+    size = _smaller_step(x.dtype)
+    of_point = _STEP_NOISE * kind.eps * float(x.abs().max()) / _scale(x)
+    least = max(resolved * size, of_point)
+    if least > size / 2:
+        return False  # rounding hides what there is below
+    factor = 2.0 ** math.floor(math.log2(size / least))
+    least_moved = _moved(fn, x, _step(x, size / factor), value)
+    if least_moved is None:
+        return True
+    return _length(factor * least_moved - moved) > _STEPPED * _length(moved)
+
+
+def _moved(fn: Callable[[Tensor], Any], x: Tensor, step: Tensor, value: Tensor) -> Tensor | None:
+    """Return f(x + step) − f(x), or None where there is no such thing."""
+    there = _elsewhere(lambda: fn(x + step))
+    if there is None or there.shape != value.shape or not torch.isfinite(there).all():
+        return None
+    return there.detach() - value
+
+
+def _elsewhere(work: Callable[[], Tensor]) -> Tensor | None:
+    """Return what is worked out at another point, or None: a function may raise anything there."""
+    try:
+        return work()
+    except Exception:
+        return None
+
+
+def _step(x: Tensor, size: float) -> Tensor:
+    """Return what x + step adds to x after rounding."""
+    return (x + size * _scale(x) * direction(x)) - x
+
+
+def _scale(x: Tensor) -> float:
+    """Return the size of a typical entry that is not zero, or 1."""
+    entries = x[x != 0].abs()
+    return float(entries.median()) if entries.numel() else 1.0
+
+
+def _smaller_step(dtype: torch.dtype) -> float:
+    """Return about √eps, a power of two."""
+    return 2.0 ** math.floor(math.log2(torch.finfo(dtype).eps) / 2)
+
+
+def _rounding(value: Tensor) -> float:
+    return _NOISE * torch.finfo(value.dtype).eps * _length(value)
+
+
+def _length(block: Tensor) -> float:
+    return float(torch.linalg.vector_norm(block.detach(), dtype=torch.float64))
