@@ -181,7 +181,9 @@ class Trace:
         # Directions come as rows of a block: contiguous, whatever the layout of x and f(x).
         v, *us = (torch.ones(z.shape, dtype=z.dtype, device=z.device) for z in (x, *outputs))
         # make_fx describes every value, in a mode of its own if none is about: a third of its time.
-        with tracing(TracingContext(FakeTensorMode())):
+        # Without grad mode: it would keep a graph for every weight that requires grad, which
+        # torch 2.14.1 never frees. Both derivatives are taken all the same.
+        with tracing(TracingContext(FakeTensorMode())), torch.no_grad():
             joint: fx.GraphModule = make_fx(functionalize(self._joint))(x, v, *us)
         remove_identities(joint)
         replace_fills(joint)
