@@ -14,6 +14,8 @@ from torch.func import jvp, vjp, vmap
 from jvpsvd.errors import AdjointError, ArgumentError
 from jvpsvd.operators.attention import differentiable_attention
 from jvpsvd.operators.chunks import Chunk
+from jvpsvd.operators.eager import eager_execution
+from jvpsvd.operators.restoring import called_modules, restored_attributes
 
 
 @dataclass(frozen=True)
@@ -251,14 +253,15 @@ def direction(like: Tensor) -> Tensor:
 
 
 def prepared(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-    """Return fn as it is evaluated everywhere: on a copy, with attention that has derivatives.
+    """Return fn as it is evaluated everywhere: on a copy, with operations that have derivatives.
 
     The copy is for functions that change their argument in place, such as a network that begins
-    with an in-place ReLU.
+    with an in-place ReLU. What the networks that it calls keep of an evaluation is dropped.
     """
+    networks = called_modules(fn)
 
     def evaluate(x: Tensor) -> Any:
-        with differentiable_attention():
+        with differentiable_attention(), eager_execution(), restored_attributes(networks):
             return fn(x.clone())
 
     return evaluate

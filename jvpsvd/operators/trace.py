@@ -29,10 +29,12 @@ from jvpsvd.operators.derivatives import (
     prepared,
     refuse_unequal_sides,
 )
+from jvpsvd.operators.failures import failures_named
 from jvpsvd.operators.passes import layout
 from jvpsvd.operators.passes.graphs import merge_equal_nodes, remove_identities, replace_fills
 from jvpsvd.operators.passes.simplify import simplified
 from jvpsvd.operators.recording import Recording, split
+from jvpsvd.operators.restoring import restored
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +77,14 @@ class Trace:
         self._fn, self._fold, self._check = prepared(fn), fold, check
         self._example = example.detach().clone()
         self._points_together: bool | None = None  # not tried yet
-        with torch.no_grad():
-            outputs = tuple(check_output(y) for y in self._evaluate(self._example))
+        with restored(fn, example.device):
+            with torch.no_grad(), failures_named("fn", "call fn(example) by itself first"):
+                outputs = tuple(check_output(y) for y in self._evaluate(self._example))
+            self._recording = self._recorded(outputs)
+
+    def _recorded(self, outputs: tuple[Tensor, ...]) -> Recording:
         try:
-            self._recording = self._rehearsed(self._record(outputs), len(outputs))
+            return self._rehearsed(self._record(outputs), len(outputs))
         except (TraceError, AdjointError):
             raise
         except Exception as error:  # make_fx raises whatever the function raised under it
