@@ -1,6 +1,7 @@
 """A network that is given to any public function is bit for bit what it was, however that ends."""
 
 import random
+import sys
 import types
 
 import numpy as np
@@ -10,8 +11,9 @@ from torch import nn
 
 from jvpsvd import JacobianOperator, StreamedStack, depths, geometry, layer_map, svds
 from jvpsvd.errors import JvpsvdError
-from jvpsvd.networks import layer_maps, weights_sha256
+from jvpsvd.networks import Model, PhotoInput, layer_maps, load_model, weights_sha256
 from jvpsvd.operators import Trace, by_transforms, refuse_training_mode, transformed
+from jvpsvd.survey import Spec, run
 
 
 class Remembering(nn.Module):
@@ -280,3 +282,38 @@ def test_recurrent_layers_are_left_as_they_were(entry):
     torch.manual_seed(0)
     net = Recurrent().eval()
     unchanged_by(lambda net: svds(entry(net, torch.linspace(-1, 1, 8)), 2), net)
+
+
+def test_what_a_factory_returns_is_left_as_it_was(monkeypatch):
+    net = network()
+    made = types.ModuleType("made_elsewhere")
+    made.factory = lambda: net
+    monkeypatch.setitem(sys.modules, "made_elsewhere", made)
+    unchanged_by(lambda net: load_model("made_elsewhere:factory"), net)
+
+
+class OfPhotos(Network):
+    """The network above, of the first four pixels of a photo."""
+
+    def forward(self, x):
+        return super().forward(x.flatten()[:4])[None]
+
+
+@pytest.mark.parametrize("way", ["recorded", "transformed"])
+def test_a_run_leaves_the_network_as_it_was(way, shard, tmp_path):
+    torch.manual_seed(3)
+    net = OfPhotos(Failing()).eval()
+    if way == "transformed":
+        net.dropout = LooksAtValues().eval()
+    model = Model("mine", net, PhotoInput(size=8, resize=8), weights_sha256(net))
+    spec = Spec(
+        str(shard), tmp_path / "run", model=model, layers=["second", "output"], k=2, limit=2
+    )
+    before = snapshot(net)
+    run(spec)
+    assert snapshot(net) == before
+
+
+class LooksAtValues(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > -1e9 else -x
