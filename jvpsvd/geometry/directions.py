@@ -16,7 +16,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.coordinates import random_space
 from jvpsvd.geometry.dimension import Array, real_tensor
 from jvpsvd.geometry.tangents import singular_space
-from jvpsvd.operators import full_precision
+from jvpsvd.operators import check_function, failures_named, full_precision, restored
 from jvpsvd.operators.derivatives import check_output, prepared
 from jvpsvd.svd.arguments import whole_number
 from jvpsvd.svd.orthonormal import orthonormality, random_columns
@@ -114,7 +114,9 @@ def adversarial_direction(
     tensor([[ 0.6000, -0.8000]])
     """
     check_point(x)
-    with full_precision(), torch.enable_grad():
+    check_function(fn)
+    named = failures_named("fn", "call fn(x) by itself first")
+    with restored(fn, x.device), named, full_precision(), torch.enable_grad():
         z = x.detach().clone().requires_grad_()
         logits = list(named_outputs(prepared(fn)(z)).values())[-1].flatten().double()
         if len(logits) < 2:

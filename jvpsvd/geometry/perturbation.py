@@ -21,12 +21,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn, vmap
+from torch import Tensor, vmap
 
 from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.geometry.dimension import Array, positive_number, real_tensor
 from jvpsvd.geometry.directions import Function, check_point, named_outputs
-from jvpsvd.operators import LinearOperator, full_precision, refuse_training_mode, transformed
+from jvpsvd.operators import (
+    LinearOperator,
+    check_function,
+    failures_named,
+    full_precision,
+    restored,
+    transformed,
+)
 from jvpsvd.operators.derivatives import agree, prepared
 from jvpsvd.operators.evaluation import evaluated, refuse_unsteady
 from jvpsvd.operators.trees import OfVector
@@ -234,8 +241,12 @@ class _Measured:
 
 
 def _measured(fn: Function, x: Tensor) -> _Measured:
-    if isinstance(fn, nn.Module):
-        refuse_training_mode(fn)
+    check_function(fn)
+    with restored(fn, x.device), failures_named("fn", "call fn(x) by itself first"):
+        return _evaluated(fn, x)
+
+
+def _evaluated(fn: Function, x: Tensor) -> _Measured:
     with torch.no_grad():
         outputs = named_outputs(prepared(fn)(x))
 

@@ -8,16 +8,25 @@ several times in a forward pass gives `name@1`, `name@2`, … . The output of th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import RecursiveScriptModule  # type: ignore[attr-defined]
 
 from jvpsvd.errors import ModelError
-from jvpsvd.operators import refuse_training_mode
+from jvpsvd.operators import (
+    check_network,
+    eager_execution,
+    failures_named,
+    refuse_scripted,
+    restored,
+    restored_attributes,
+    uncompiled,
+)
 
 OUTPUT = "output"
 
@@ -43,18 +52,20 @@ def depths(model: nn.Module, x: Any) -> list[Depth]:
     """Return the places where the model can be cut, in the order in which they are computed.
 
     Args:
-        model: Any module, in evaluation mode.
+        model: Any module, in evaluation mode. The places of a compiled one are those of the module
+            that it was made from.
         x: An input as the model takes it (a batch of one for most image networks).
 
     Raises:
-        ModelError: If the model is in training mode, or has no tensor to cut at.
+        ModelError: If the model is in training mode, fails at x, or has no tensor to cut at.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
     >>> [(d.name, d.shape) for d in depths(model, torch.zeros(1, 3))]
     [('0', (1, 4)), ('1', (1, 4)), ('output', (1, 4))]
     """
-    refuse_training_mode(model)
-    with torch.no_grad():
+    check_network(model)
+    model = uncompiled(model)
+    with torch.no_grad(), _of_model(model):
         calls = _record(model, x)
     times: dict[str, int] = {}
     for call in calls:
@@ -68,6 +79,7 @@ def depths(model: nn.Module, x: Any) -> list[Depth]:
         for call in calls
     ]
     if not found:
+        refuse_scripted(model, "cut")
         raise ModelError(f"no module of {type(model).__name__} returns a floating tensor to cut at")
     return found
 
@@ -82,15 +94,16 @@ def layer_map(
 
     Args:
         model: Any module, in evaluation mode.
-        x: The model's input: a tensor, or a tuple or dict of arguments. With `since` it need not be
-            differentiable (token ids, say). What is not, and what never reaches `since`, is held
+        x: The model's input: a tensor, or a tuple or mapping of arguments. With `since` it need not
+            be differentiable (token ids, say). What is not, and what never reaches `since`, is held
             fixed; token ids count as differentiable from their embedding on.
         to: A name from `depths`.
         since: A name from `depths`, computed before `to`; None: the input.
 
     Raises:
-        ModelError: If a name is unknown or ambiguous, `since` comes after `to`, or a path goes
-            around `since`; the message names the module where that path comes in.
+        ModelError: If a name is unknown or ambiguous, the model fails at x, `since` comes after
+            `to`, or a path goes around `since`; the message names the module where that path comes
+            in.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> f, z = layer_map(model, torch.zeros(1, 3), to="2", since="0")
@@ -98,6 +111,7 @@ def layer_map(
     (torch.Size([1, 2]), torch.Size([1, 4]))
     """
     places = [place.name for place in depths(model, x)]
+    model = uncompiled(model)
     target = _locate(places, to)
     if since is None:
         if not isinstance(x, Tensor):
@@ -113,12 +127,13 @@ def layer_map(
     source = _locate(places, since)
     if places.index(since) >= places.index(to):
         raise ModelError(f"since='{since}' is not computed before to='{to}'; exchange them")
-    _refuse_bypass(model, x, source, target, since, to)
+    with _of_model(model):
+        _refuse_bypass(model, x, source, target, since, to)
 
     def from_place(z: Tensor) -> Tensor:
         return _run(model, x, [target], substitute=(source, z))[0]
 
-    with torch.no_grad():
+    with torch.no_grad(), _of_model(model):
         value = _run(model, x, [source])[0]
     return from_place, value
 
@@ -136,7 +151,9 @@ def layer_maps(
     [torch.Size([1, 4]), torch.Size([1, 4])]
     """
     places = [place.name for place in depths(model, x)]
-    targets = [_locate(places, name) for name in to]
+    model = uncompiled(model)
+    names = [to] if isinstance(to, str) else to
+    targets = [_locate(places, name) for name in names]
     return lambda z: tuple(_run(model, z, targets))
 
 
@@ -174,15 +191,19 @@ def _hooked(model: nn.Module, see: _See) -> Iterator[None]:
 
         return hook
 
-    handles = [
-        module.register_forward_hook(hook_of(name or OUTPUT))
-        for name, module in model.named_modules()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if not isinstance(module, RecursiveScriptModule):  # has no hooks
+                hooks.callback(module.register_forward_hook(hook_of(name or OUTPUT)).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+@contextmanager
+def _of_model(model: nn.Module) -> Iterator[None]:
+    """Leave the model as it was, and say in one line what it raises at x."""
+    remedy = "give x as the model takes it: a tensor, or a tuple or dict of arguments"
+    with restored(model), failures_named(f"{type(model).__name__}, called at x,", remedy):
+        yield
 
 
 def _forward(model: nn.Module, x: Any) -> Any:
@@ -191,7 +212,12 @@ def _forward(model: nn.Module, x: Any) -> Any:
 
 
 def _call(model: nn.Module, x: Any) -> Any:
-    if isinstance(x, dict):
+    with eager_execution(), restored_attributes([model]):
+        return _called(model, x)
+
+
+def _called(model: nn.Module, x: Any) -> Any:
+    if isinstance(x, Mapping):
         return model(**x)
     return model(*x) if isinstance(x, tuple) else model(x)
 
@@ -202,7 +228,7 @@ def _each(x: Any, apply: Callable[[Tensor], Tensor]) -> Any:
     def one(value: Any) -> Any:
         return apply(value) if isinstance(value, Tensor) else value
 
-    if isinstance(x, dict):
+    if isinstance(x, Mapping):
         return {name: one(value) for name, value in x.items()}
     return tuple(map(one, x)) if isinstance(x, tuple) else one(x)
 
@@ -251,7 +277,12 @@ def _run(
     return [values[place] for place in targets]
 
 
-def _locate(places: list[str], name: str) -> _Place:
+def _locate(places: list[str], name: object) -> _Place:
+    if not isinstance(name, str):
+        raise ModelError(
+            f"a place is named by a string, not by a {type(name).__name__}, got {name!r}; there "
+            f"are {', '.join(map(repr, places[:6]))}, …"
+        )
     if name in places:
         module, _, number = name.rpartition("@")
         return (module, int(number)) if module and number.isdigit() else (name, 1)

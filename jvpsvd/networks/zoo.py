@@ -75,7 +75,7 @@ class PhotoInput:
 
 @dataclass(frozen=True)
 class Model:
-    """A network ready to be studied: in evaluation mode, its parameters frozen."""
+    """A network ready to be studied, in evaluation mode."""
 
     spec: str
     """The specification that it was resolved from."""
@@ -102,6 +102,7 @@ def load_model(spec: str, weights: str | os.PathLike[str] | None = None) -> Mode
             returned a model in training mode.
     """
     prefix, colon, name = spec.partition(":")
+    published = prefix in ("torchvision", "timm") or not (colon and prefix)
     if not colon or not prefix:
         resolved = _built_in(spec, pretrained=weights is None)
     elif prefix == "torchvision":
@@ -114,7 +115,8 @@ def load_model(spec: str, weights: str | os.PathLike[str] | None = None) -> Mode
     if weights is not None:
         load_weights(module, weights)
     refuse_training_mode(module)
-    module.requires_grad_(False)
+    if published:  # a factory may keep what it returned: it is left as it is
+        module.requires_grad_(False)
     return Model(spec, module, photo_input, weights_sha256(module))
 
 

@@ -16,6 +16,8 @@ from jvpsvd.operators.attention import differentiable_attention
 from jvpsvd.operators.chunks import Chunk
 from jvpsvd.operators.diagnosis import obstacles
 from jvpsvd.operators.differences import direction, refuse_hidden
+from jvpsvd.operators.eager import eager_execution
+from jvpsvd.operators.restoring import called_modules, restored_attributes
 
 # Sides that differ by less than this may do so by rounding, where f loses most digits.
 _ROUNDING_SHARE = 0.05
@@ -247,19 +249,21 @@ def rounding_of_derivative(x: Tensor, value: Tensor) -> float:
 
 
 def prepared(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-    """Return fn as it is evaluated everywhere: on a copy, with attention that has derivatives.
+    """Return fn as it is evaluated everywhere: on a copy, with operations that have derivatives.
 
     The copy is for functions that change their argument in place, such as a network that begins
-    with an in-place ReLU. A function that calls `torch.autograd.grad` inside, such as the score of
-    an energy, is evaluated with an argument that requires grad.
+    with an in-place ReLU. What the networks that it calls keep of an evaluation is dropped. A function
+    that calls `torch.autograd.grad` inside, such as the score of an energy, is evaluated with an
+    argument that requires grad.
 
     >>> score = lambda x: torch.autograd.grad((x**2).sum(), x, create_graph=True)[0]
     >>> prepared(score)(torch.ones(2))
     tensor([2., 2.])
     """
+    networks = called_modules(fn)
 
     def evaluate(x: Tensor) -> Any:
-        with differentiable_attention():
+        with differentiable_attention(), eager_execution(), restored_attributes(networks):
             try:
                 return fn(x.clone())
             except RuntimeError as error:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from inspect import isfunction
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+
+from jvpsvd.operators.restoring import held_by
 
 _Signature = tuple[float, ...]
 _See = Callable[[str, nn.Module, Any, Any], None]
@@ -34,15 +35,7 @@ def module_of(fn: object) -> nn.Module | None:
     inner = getattr(fn, "func", None) or getattr(fn, "__wrapped__", None)
     if inner is not None:
         return module_of(inner)
-    held = []
-    for cell in getattr(fn, "__closure__", None) or ():
-        try:
-            held.append(cell.cell_contents)
-        except ValueError:  # not assigned yet
-            continue
-    names = getattr(getattr(fn, "__code__", None), "co_names", ())
-    held += [fn.__globals__.get(name) for name in names] if isfunction(fn) else []
-    modules = {id(value): value for value in held if isinstance(value, nn.Module)}
+    modules = {id(value): value for value in held_by(fn) if isinstance(value, nn.Module)}
     return next(iter(modules.values())) if len(modules) == 1 else None
 
 
@@ -200,12 +193,11 @@ def _watched(network: nn.Module, see: _See) -> Iterator[None]:
     def hook_of(name: str) -> Callable[[nn.Module, Any, Any], None]:
         return lambda module, args, output: see(name, module, args, output)
 
-    handles = [m.register_forward_hook(hook_of(name)) for name, m in network.named_modules()]
-    try:
+    with ExitStack() as hooks:
+        for name, module in network.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule):  # has no hooks
+                hooks.callback(module.register_forward_hook(hook_of(name)).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _in_words(name: str, module: nn.Module) -> str:

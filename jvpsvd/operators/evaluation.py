@@ -19,6 +19,8 @@ from jvpsvd.operators.derivatives import (
 )
 from jvpsvd.operators.diagnosis import first_not_finite, first_unsteady, states
 from jvpsvd.operators.differences import difference_in_words
+from jvpsvd.operators.failures import failures_named
+from jvpsvd.operators.restoring import restored
 from jvpsvd.operators.reverse_passes import by_reverse_passes
 from jvpsvd.operators.trace import Trace
 from jvpsvd.operators.trees import OfVector
@@ -157,8 +159,14 @@ def transformed(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True
 
     Raises:
         ArgumentError: If neither can be.
+        ModelError: If fn fails at x.
         AdjointError: If forward and reverse products are not of one matrix.
     """
+    with restored(fn, x.device), failures_named("fn", "call fn(x) by itself first"):
+        return _transformed(fn, x, check)
+
+
+def _transformed(fn: Callable[[Tensor], Tensor], x: Tensor, check: bool) -> LinearMap:
     try:
         return by_transforms(fn, x, check=check)
     except (ArgumentError, RuntimeError) as error:

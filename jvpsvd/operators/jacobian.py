@@ -11,11 +11,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.admission import check_function, check_network
 from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.batch import BatchedMap
 from jvpsvd.operators.blocks import columns
 from jvpsvd.operators.chunks import Chunk, in_chunks, starting_chunk, without_memory_error
 from jvpsvd.operators.derivatives import LinearMap, agree, prepared
+from jvpsvd.operators.eager import uncompiled
 from jvpsvd.operators.evaluation import (
     Derivatives,
     check_value,
@@ -25,10 +27,11 @@ from jvpsvd.operators.evaluation import (
     refuse_unsteady,
     tell_difference,
 )
-from jvpsvd.operators.modes import refuse_training_mode
+from jvpsvd.operators.failures import failures_named
 from jvpsvd.operators.parameters import check_dtype, chosen_parameters, converted
 from jvpsvd.operators.precision import full_precision
-from jvpsvd.operators.ranks import check_group, over_ranks, refuse_tensor_parallel
+from jvpsvd.operators.ranks import check_group, over_ranks
+from jvpsvd.operators.restoring import restored
 from jvpsvd.operators.trees import OfVector, Structure
 
 # The blocks of a batch always fill a chunk, so it is taken from what was recorded: the largest
@@ -129,9 +132,7 @@ class JacobianOperator(LinearOperator):
                 f'derivatives={derivatives!r} is unknown; use "auto", "trace" or "transforms"'
             )
         check_dtype(dtype)
-        if isinstance(fn, nn.Module):
-            refuse_training_mode(fn)
-            refuse_tensor_parallel(fn)
+        check_function(fn, dtype)
         source: Structure | None = None
         if not isinstance(x, Tensor):
             source, x = Structure.of(x, "the point x", batch_dims)
@@ -145,7 +146,11 @@ class JacobianOperator(LinearOperator):
         point = x.detach().to(dtype or x.dtype, copy=True)  # the caller may go on to change x
         of_vector = OfVector(fixing(converted(fn, dtype), args, kwargs), source)
         self._tf32, self._group = tf32, check_group(group)
-        with self._precision():
+        with (
+            self._precision(),
+            restored(fn, point.device),
+            failures_named("fn", "call fn(x) by itself first", batch_dims),
+        ):
             values = evaluated(fn, of_vector, point, batch_dims)
             one, its_value = (point[0], values[0]) if batch_dims else (point, values)
             with torch.no_grad():
@@ -226,8 +231,8 @@ class JacobianOperator(LinearOperator):
         tensor([[1., 2.],
                 [3., 4.]])
         """
-        refuse_training_mode(model)
-        refuse_tensor_parallel(model)
+        check_network(model, replace_weights=True)
+        model = uncompiled(model)
         theta, evaluate = chosen_parameters(model, names, dtype)
         fixed, named = (x, *args), dict(kwargs or {})
 
@@ -325,7 +330,7 @@ class JacobianOperator(LinearOperator):
     def _multiplied(self, apply: Callable[..., Tensor], block: Tensor, side: int) -> Tensor:
         source, target = (self.point, self.value) if side == 0 else (self.value, self.point)
         chunk = self._reverse if side else self._forward
-        with self._precision():
+        with self._precision(), failures_named("a product", "take the derivative again"):
             if self.batch:
                 return _at_points(apply, block, source, target, chunk)
 

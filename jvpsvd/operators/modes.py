@@ -25,7 +25,11 @@ def refuse_training_mode(model: nn.Module) -> None:
     Traceback (most recent call last):
     jvpsvd.errors.ModelError: module '1' (Dropout) is in training mode; call model.eval() first
     """
-    training = [(name, module) for name, module in model.named_modules() if module.training]
+    training = [
+        (name, module)
+        for name, module in model.named_modules()
+        if getattr(module, "training", False)  # one frozen by torch.jit has no mode
+    ]
     # A layer that is known to care says more than the class around it.
     for cares in (_depends_on_mode, _from_elsewhere):
         for name, module in training:
@@ -51,10 +55,11 @@ def _depends_on_mode(module: nn.Module) -> bool:
 def _from_elsewhere(module: nn.Module) -> bool:
     """Return whether any class of the module is not one of torch's layers.
 
-    All its bases count: a parametrized class is made by torch out of the user's.
+    All its bases count: a parametrized class is made by torch out of the user's. A graph, such as
+    `torch.export` makes, holds the operations of one mode, whatever it says of its own.
     """
     return not all(
-        cls.__module__.startswith("torch.nn.modules.")
+        cls.__module__.startswith(("torch.nn.modules.", "torch.fx.graph_module", "torch.export."))
         for cls in type(module).__mro__
         if issubclass(cls, nn.Module)
     )

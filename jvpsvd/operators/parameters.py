@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ def converted(fn: Callable[..., Any], dtype: torch.dtype | None) -> Callable[...
             "convert what it computes with yourself"
         )
     weights = _weights(fn, dtype)
-    return lambda *args, **kwargs: functional_call(fn, weights, args, kwargs)
+    return lambda *args, **kwargs: _called_with(fn, weights, args, kwargs)
 
 
 def check_dtype(dtype: object) -> None:
@@ -67,7 +67,14 @@ def chosen_parameters(
     """
     own = dict(model.named_parameters())
     check_dtype(dtype)
-    wanted = dict.fromkeys(own if names is None else names)
+    first = {id(parameter): name for name, parameter in own.items()}
+    # A parameter that is known under several names goes by its first one.
+    aliases = {
+        name: first[id(parameter)]
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+    }
+    given = [names] if isinstance(names, str) else names
+    wanted = dict.fromkeys(own if given is None else (aliases.get(name, name) for name in given))
     for name in wanted:
         if name not in own:
             near = difflib.get_close_matches(name, own, n=1)
@@ -78,17 +85,41 @@ def chosen_parameters(
         raise ModelError(f"{type(model).__name__} has no parameter to differentiate by")
     weights = {} if dtype is None else _weights(model, dtype)
     theta = {name: weights.get(name, own[name]).detach() for name in chosen}
-    held = {name: weight for name, weight in weights.items() if name not in theta}
+    named = list(_named_tensors(model))
+    places = {c: [name for name, tensor in named if tensor is own[c]] for c in chosen}
 
     def evaluate(
         values: dict[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        return functional_call(model, {**held, **values}, args, dict(kwargs))
+        given = {place: value for name, value in values.items() for place in places[name]}
+        return _called_with(model, {**weights, **given}, args, kwargs)
 
     return theta, evaluate
 
 
+def _called_with(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """Call a model with other tensors in the place of some of its own, named as below."""
+    return functional_call(model, dict(weights), args, dict(kwargs), tie_weights=False)
+
+
+def _named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield every attribute of every module that is a parameter or a buffer, once.
+
+    A weight that is tied has several, and is to be replaced at all of them. A module that stands at
+    several places has one name here: torch would take its second replacement for the original.
+    """
+    for prefix, module in model.named_modules():
+        yield from module.named_parameters(prefix, recurse=False, remove_duplicate=False)
+        yield from module.named_buffers(prefix, recurse=False, remove_duplicate=False)
+
+
 def _weights(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return copies of the floating parameters and buffers in this dtype."""
-    named = [*model.named_parameters(), *model.named_buffers()]
-    return {name: weight.detach().to(dtype) for name, weight in named if weight.is_floating_point()}
+    """Return the floating parameters and buffers in this dtype; what is tied stays tied."""
+    named = [(name, own) for name, own in _named_tensors(model) if own.is_floating_point()]
+    copies = {id(own): own.detach().to(dtype) for own in dict(named).values()}
+    return {name: copies[id(own)] for name, own in named}

@@ -30,7 +30,11 @@ class ProcessSetting:
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                self._switch(self._restore)
+                try:
+                    self._switch(self._restore)
+                except BaseException:  # half switched
+                    self._restore.close()
+                    raise
             self._inside += 1
 
     def __exit__(self, *exception: object) -> None:

@@ -33,10 +33,12 @@ from jvpsvd.operators.derivatives import (
 )
 from jvpsvd.operators.diagnosis import obstacles
 from jvpsvd.operators.differences import direction, refuse_hidden
+from jvpsvd.operators.failures import failures_named
 from jvpsvd.operators.passes import layout
 from jvpsvd.operators.passes.graphs import merge_equal_nodes, remove_identities, replace_fills
 from jvpsvd.operators.passes.simplify import simplified
 from jvpsvd.operators.recording import Recording, split
+from jvpsvd.operators.restoring import restored
 
 logger = logging.getLogger(__name__)
 
@@ -84,10 +86,14 @@ class Trace:
         self._fn, self._fold, self._check = prepared(fn), fold, check
         self._example = example.detach().clone()
         self._points_together: bool | None = None  # not tried yet
-        with torch.no_grad():
-            outputs = tuple(check_output(y) for y in self._evaluate(self._example))
+        with restored(fn, example.device):
+            with torch.no_grad(), failures_named("fn", "call fn(example) by itself first"):
+                outputs = tuple(check_output(y) for y in self._evaluate(self._example))
+            self._recording = self._recorded(outputs)
+
+    def _recorded(self, outputs: tuple[Tensor, ...]) -> Recording:
         try:
-            self._recording = self._rehearsed(self._record(outputs), len(outputs))
+            return self._rehearsed(self._record(outputs), len(outputs))
         except (TraceError, AdjointError, DerivativeError):
             raise
         except Exception as error:  # make_fx raises whatever the function raised under it
@@ -215,7 +221,9 @@ class Trace:
         # Directions come as rows of a block: contiguous, whatever the layout of x and f(x).
         v, *us = (torch.ones(z.shape, dtype=z.dtype, device=z.device) for z in (x, *outputs))
         # make_fx describes every value, in a mode of its own if none is about: a third of its time.
-        with tracing(TracingContext(FakeTensorMode())):
+        # Without grad mode: it would keep a graph for every weight that requires grad, which
+        # torch 2.14.1 never frees. Both derivatives are taken all the same.
+        with tracing(TracingContext(FakeTensorMode())), torch.no_grad():
             joint: fx.GraphModule = make_fx(functionalize(self._joint))(x, v, *us)
         remove_identities(joint)
         replace_fills(joint)

@@ -81,6 +81,7 @@ class OfVector:
 
     def __init__(self, fn: Callable[[Any], Any], source: Structure | None) -> None:
         self._fn, self._source = fn, source
+        self.__wrapped__ = fn  # for `called_modules`
         self.target: Structure | None = None
         """Of the last value, if that was a tree."""
 

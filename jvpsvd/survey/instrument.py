@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jvpsvd.data import Sample, decode_photo
 from jvpsvd.errors import (
@@ -54,7 +55,7 @@ class Instrument:
     """A model at the depths of a run, its derivatives recorded once and reused at every photo.
 
     Args:
-        model: The network; moved to the device.
+        model: The network; copied where it is on another device.
         identity: Depths, k, tol, seed.
         device: Where products are taken.
         memory: Budget of one solve, as `svds` takes it.
@@ -72,7 +73,7 @@ class Instrument:
         self._device = torch.device(device)
         self._memory = memory
         self._photo_input = model.photo_input
-        module = model.module.to(self._device)
+        module = _on_device(model.module, self._device)
         example = torch.zeros(model.photo_input.shape, device=self._device)
         self._maps = layer_maps(module, example, identity.layers)
         self._trace: Trace | None = None
@@ -247,6 +248,14 @@ class Instrument:
                 except DerivativeError as error:
                     self._hidden[depth] = error
         return self._hidden
+
+
+def _on_device(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return the module if it is on the device, or a copy that is; the module stays where it is."""
+    tensors = (*module.parameters(), *module.buffers())
+    if all(tensor.device == torch.empty(0, device=device).device for tensor in tensors):
+        return module
+    return copy.deepcopy(module).to(device)
 
 
 class _ReportError(BaseException):

@@ -1,0 +1,109 @@
+"""What a user's function or torch raised, as one line that says what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from jvpsvd.errors import JvpsvdError, ModelError
+
+_REMEDIES = (
+    (
+        r"cannot register a hook on a tensor that doesn't require grad",
+        "a forward hook registers a hook on a gradient, and there is none here: remove it, or let "
+        "it ask `if output.requires_grad` first",
+    ),
+    (
+        r"modified by an inplace operation",
+        "an operation in place changes what the derivative needs: write `y = y + …` or "
+        "torch.stack(list) instead of `y += …` and `y[i] = …`",
+    ),
+    (
+        r"leaf Variable that requires grad is being used in an in-place",
+        "an operation in place changes a weight or the input: let it work on a copy, x.clone()",
+    ),
+    (
+        r"stateless API can't be used with Jitted",
+        "a scripted or traced module cannot be given other weights: pass the module that it was "
+        "made from",
+    ),
+    (
+        r"Unable to call ExportedProgram directly",
+        "pass program.module() instead of the program",
+    ),
+    (
+        r"can't allocate memory|out of memory",
+        "there is too little memory: give a smaller chunk=, or a smaller network",
+    ),
+    (
+        r"dtype|scalar type|same type|Input type",
+        "give x in the dtype of the weights, or convert both by dtype=",
+    ),
+    (
+        r"same device|meta tensor|on device|\bmeta\b|different device",
+        "bring x and the weights to one device that holds values",
+    ),
+    (
+        r"missing \d+ required|unexpected keyword|positional argument",
+        "pass what the function takes besides x through args= and kwargs=",
+    ),
+)
+_BATCHED = re.compile(
+    r"expected (?:\d+-?D|\d+D \(|.*dimension|.*channels)|Expected .*\dD|"
+    r"shapes cannot be multiplied|not enough values to unpack|Dimension out of range|"
+    r"expected .*batch|size mismatch|Given groups|normalized_shape|Only .*D|must be .*D",
+    re.IGNORECASE,
+)
+
+
+def first_line(error: BaseException, length: int = 200) -> str:
+    """Return an exception in one line, no longer than so many characters.
+
+    >>> first_line(ValueError("no  way"))
+    'ValueError: no way'
+    """
+    text = " ".join(str(error).split()) or "no message"
+    shown = text if len(text) <= length else f"{text[:length]}…"
+    return f"{type(error).__name__}: {shown}"
+
+
+@contextmanager
+def failures_named(what: str, otherwise: str, batch_dims: int = 0) -> Iterator[None]:
+    """Turn every exception that is not ours into one of one line.
+
+    Errors of memory pass, since nothing is wrong with what was asked, and so do warnings that the
+    user has made errors.
+
+    Args:
+        what: What failed, as the subject of the sentence.
+        otherwise: What to do if the exception itself does not tell.
+        batch_dims: That of the operator: a network of batches then gets its points without one.
+
+    Raises:
+        ModelError: From what was raised.
+
+    >>> with failures_named("fn", "call fn(x) yourself"):
+    ...     1 // 0
+    Traceback (most recent call last):
+    jvpsvd.errors.ModelError: fn raised ZeroDivisionError: integer division or modulo by zero; ...
+    """
+    try:
+        yield
+    except (JvpsvdError, MemoryError, torch.OutOfMemoryError, Warning):
+        raise
+    except Exception as error:
+        remedy = _remedy(error, batch_dims) or otherwise
+        raise ModelError(f"{what} raised {first_line(error)}; {remedy}") from error
+
+
+def _remedy(error: Exception, batch_dims: int) -> str | None:
+    text = str(error)
+    if batch_dims and _BATCHED.search(text):
+        return (
+            "with batch_dims=1 fn is called with one point X[i], without a dimension for the "
+            "batch: if it takes batches, give X[:, None]"
+        )
+    return next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, text)), None)
