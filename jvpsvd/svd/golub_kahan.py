@@ -388,10 +388,10 @@ def _narrowed(
     solver: GolubKahan, spare: int, start: Tensor | None
 ) -> tuple[GolubKahan, Tensor | None]:
     """Return solver and start for steps no wider than `spare`: no start without random columns."""
-    probes = 0 if start is None else min(solver.probe_width, spare - 1)
+    width = max(1, min(solver.block_size, spare))
+    probes = 0 if start is None else min(solver.probe_width, spare - width)
     if probes <= 0:
-        return replace(solver, block_size=max(1, min(solver.block_size, spare))), None
-    width = min(solver.block_size, spare - probes)
+        return replace(solver, block_size=width), None
     return replace(solver, block_size=width, probe_width=probes), start
 
 

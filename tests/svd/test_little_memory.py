@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from svd_problems import assert_truthful
+from svd_problems import assert_truthful, with_values
 
 from jvpsvd import svds
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd import plan
 
-SHAPES = ((33, 56), (24, 18))
+REPEATED = (24, 18)
+SHAPES = ((33, 56), REPEATED)
 
 
 def test_left_vectors_that_are_needed_after_all_and_hardly_fit():
@@ -53,6 +54,9 @@ def test_from_the_least_memory_on(block_size, vectors, warm, batch):
     rng = np.random.default_rng(0)
     for shape, k in itertools.product(SHAPES, (4, 13)):
         matrices = torch.from_numpy(rng.standard_normal((batch, *shape)))
+        if shape == REPEATED:
+            values = torch.arange(min(shape)).div(6, rounding_mode="floor").double() + 1
+            matrices = torch.stack([with_values(values.flip(0), *shape)] * batch)
         A = matrices if batch > 1 else matrices[0]
         start = svds(A, k, method="exact") if warm else None
         options = {"block_size": block_size, "vectors": vectors}
