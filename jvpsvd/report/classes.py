@@ -70,8 +70,9 @@ class ClassRows:
     """(C,) of each column of a class table."""
 
 
-COLUMNS = ("first", "last", *ESTIMATES, "energy", "residual", "missed")
-"""Columns of a class table: mean σ₁ and σ_k, the estimates, energy; worst residual, missed."""
+COLUMNS = ("first", "last", *ESTIMATES, "energy", "residual", "missed", "below")
+"""Columns of a class table: mean σ₁ and σ_k, the estimates, energy; worst residual, triplets
+missed, values below their residual."""
 
 
 def class_rows(depth: DepthRows, classes: Classes, estimates: Estimates) -> ClassRows:
@@ -86,6 +87,7 @@ def class_rows(depth: DepthRows, classes: Classes, estimates: Estimates) -> Clas
     worst = np.full(len(classes), -np.inf)
     np.maximum.at(worst, of, np.where(np.isfinite(depth.relative), depth.relative, -np.inf))
     missed = np.bincount(of, weights=depth.s.shape[1] - depth.converged, minlength=len(classes))
+    below = np.bincount(of, weights=depth.below_residual, minlength=len(classes))
     numbers = {
         "first": mean[:, 0],
         "last": mean[:, -1],
@@ -93,6 +95,7 @@ def class_rows(depth: DepthRows, classes: Classes, estimates: Estimates) -> Clas
         "energy": _known_means(depth.energy, of, len(classes)),
         "residual": np.where(np.isfinite(worst), worst, np.nan),
         "missed": np.where(count > 0, missed, np.nan),
+        "below": np.where(count > 0, below, np.nan),
     }
     return ClassRows(count, mean, np.sqrt(variance), numbers)
 

@@ -148,6 +148,11 @@ def _verdict(health: Health) -> str:
     if health.failed:
         said.append(f"{health.failed} failed, for the reasons below")
     said.append(f"{health.missing} are missing" if health.missing else "none is missing")
+    if health.below_residual:
+        said.append(
+            f"{health.below_residual} of {health.triplets} values are below their own residual, "
+            "which is all that is known of their size"
+        )
     return "; ".join(said) + "."
 
 
@@ -203,13 +208,23 @@ def _lost(gathered: Gathered) -> list[dict[str, str]]:
 
 def _depth_titles(k: int) -> list[str]:
     estimates = [TITLES[name] for name in ESTIMATES]
-    said = ["σ1", f"σ{k}", *estimates, "energy", "residual", "missed", "products", "seconds"]
+    said = [
+        "σ1",
+        f"σ{k}",
+        *estimates,
+        "energy",
+        "residual",
+        "missed",
+        "σ < r",
+        "products",
+        "seconds",
+    ]
     return ["depth", "module", "m × n", "photos", *said]
 
 
 def _class_titles(k: int) -> list[str]:
     estimates = [TITLES[name] for name in ESTIMATES]
-    said = ["σ1", f"σ{k}", *estimates, "energy", "residual", "missed"]
+    said = ["σ1", f"σ{k}", *estimates, "energy", "residual", "missed", "σ < r"]
     return ["class", "wnid", "photos", *said]
 
 
@@ -231,7 +246,9 @@ def _depth_cells(depth: DepthRows, found: Estimates) -> list[dict[str, Any]]:
     worst = depth.relative[depth.relative >= 0]
     cells.append(_cell(_mean(depth.energy), "energy"))
     cells.append(_cell(float(worst.max()) if len(worst) else math.nan, "residual"))
-    return [*cells, _cell(missed), _cell(_mean(depth.products)), _cell(_mean(depth.seconds))]
+    below = float(depth.below_residual.sum()) if count else math.nan
+    cells += [_cell(missed), _cell(below)]
+    return [*cells, _cell(_mean(depth.products)), _cell(_mean(depth.seconds))]
 
 
 def _class_rows(classes: Classes, rows: ClassRows, payload: Payload) -> list[dict[str, Any]]:
