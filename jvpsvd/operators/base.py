@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.blocks import Counter, Products, by, check_places, check_shape, columns
+from jvpsvd.operators.blocks import (
+    Counter,
+    Products,
+    by,
+    check_places,
+    check_real,
+    check_shape,
+    columns,
+)
 
 _ONE_SIZE = "combine batches of one size, or single operators"
 
@@ -39,10 +47,7 @@ class LinearOperator(ABC):
         self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> None:
         sizes = check_shape(shape)
-        if not dtype.is_floating_point:
-            raise ArgumentError(
-                f"operator dtype {dtype} is not real floating point; use float32 or float64"
-            )
+        check_real("the operator", dtype)
         self._shape = sizes
         self._dtype = dtype
         # Blocks on "cuda" say that they are on "cuda:0".

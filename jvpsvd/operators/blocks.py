@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,6 +87,33 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
         which = "both sides" if len(sizes) == 2 else "the batch and both sides"
         raise ArgumentError(f"operator shape {by(sizes)} is empty; {which} must be at least 1")
     return sizes
+
+
+def check_real(what: str, dtype: torch.dtype | np.dtype[Any]) -> None:
+    """Check that the numbers of a matrix are real floating point ones that torch has.
+
+    Raises:
+        ArgumentError: If they are not; of complex ones it says which real matrix does instead.
+
+    >>> check_real("the array", np.dtype(int))
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: the array has dtype int64, not real floating point of torch; ...
+    """
+    if isinstance(dtype, torch.dtype):
+        real, complex_ = dtype.is_floating_point, dtype.is_complex
+    else:
+        real = dtype.newbyteorder("=") in (np.float16, np.float32, np.float64)
+        complex_ = dtype.kind == "c"
+    if complex_:
+        raise ArgumentError(
+            f"{what} is complex ({dtype}), not real floating point; the real [[Re A, -Im A], "
+            "[Im A, Re A]] has its singular values, each twice: give that and 2k, or use SciPy"
+        )
+    if not real:
+        raise ArgumentError(
+            f"{what} has dtype {dtype}, not real floating point of torch; convert it to float32 or "
+            "float64"
+        )
 
 
 def check_places(index: Sequence[int] | Tensor, shape: Sequence[int]) -> Tensor:

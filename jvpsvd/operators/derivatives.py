@@ -252,8 +252,8 @@ def prepared(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     """Return fn as it is evaluated everywhere: on a copy, with operations that have derivatives.
 
     The copy is for functions that change their argument in place, such as a network that begins
-    with an in-place ReLU. What the networks that it calls keep of an evaluation is dropped. A function
-    that calls `torch.autograd.grad` inside, such as the score of an energy, is evaluated with an
+    with an in-place ReLU. What the networks that it calls keep of an evaluation is dropped. If fn
+    calls `torch.autograd.grad` inside, as the score of an energy does, it is evaluated with an
     argument that requires grad.
 
     >>> score = lambda x: torch.autograd.grad((x**2).sum(), x, create_graph=True)[0]

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.base import LinearOperator
+from jvpsvd.operators.blocks import check_real
+from jvpsvd.operators.foreign import ForeignOperator, SparseOperator
 from jvpsvd.operators.matrix import MatrixOperator
 
 if TYPE_CHECKING:
@@ -132,12 +134,17 @@ def aslinearoperator(A: Any) -> LinearOperator:
 
     Args:
         A: A `LinearOperator` (returned as it is), a torch tensor, a NumPy array, a SciPy sparse
-            matrix or array, or any object with `shape`, `dtype`, `matmat` and `rmatmat` on NumPy
-            blocks, such as SciPy's own LinearOperator. A tensor or array of shape (B, m, n) gives
-            a batch of B matrices.
+            matrix or array, or any object with `shape`, `dtype` and products of NumPy arrays,
+            `matvec` and `rmatvec` or `matmat` and `rmatmat`, such as SciPy's own LinearOperator. A
+            tensor or array of shape (B, m, n) gives a batch of B matrices.
+
+    Products of such an object with two vectors are compared with those of a block, once and
+    uncounted; where they differ vectors are multiplied one by one.
 
     Raises:
-        ArgumentError: If A is none of these, or its dtype is not real floating point.
+        ArgumentError: If A is none of these, its dtype is not real floating point, an array is
+            masked, or a product of an object fails.
+        AdjointError: If the products of an object are not of one matrix and its transpose.
 
     >>> import scipy.sparse
     >>> aslinearoperator(scipy.sparse.eye_array(3, format="csr")) @ torch.ones(3).double()
@@ -149,10 +156,11 @@ def aslinearoperator(A: Any) -> LinearOperator:
         return MatrixOperator(A)
     if isinstance(A, np.ndarray):
         return MatrixOperator(_from_numpy(A))
-    if all(hasattr(A, name) for name in ("shape", "dtype", "matmat", "rmatmat")):
-        return _ForeignOperator(A, forward=A.matmat, reverse=A.rmatmat)
-    if all(hasattr(A, name) for name in ("shape", "dtype", "tocsr")):
-        return _ForeignOperator(A, forward=lambda V: A @ V, reverse=lambda U: A.T @ U)
+    named = all(hasattr(A, name) for name in ("shape", "dtype"))
+    if named and (hasattr(A, "matmat") or hasattr(A, "matvec")):
+        return ForeignOperator(A)
+    if named and hasattr(A, "tocsr"):
+        return SparseOperator(A)
     raise ArgumentError(
         f"cannot make a linear operator of {type(A).__name__}; give a torch tensor, a NumPy array, "
         "a SciPy sparse matrix or a SciPy LinearOperator"
@@ -161,44 +169,14 @@ def aslinearoperator(A: Any) -> LinearOperator:
 
 def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     """Return the array as a tensor, copied only where torch cannot share its memory."""
-    if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
-        raise ArgumentError(f"the array has dtype {array.dtype}; convert it to float32 or float64")
+    if isinstance(array, np.ma.MaskedArray):
+        raise ArgumentError(
+            "the array is masked, and singular values need every entry; fill it first, as with "
+            "A.filled(0), or give A.data to ignore the mask"
+        )
+    check_real("the array", array.dtype)
     shares = array.flags.writeable and array.dtype.isnative
-    if shares and all(stride >= 0 for stride in array.strides):
+    whole = all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides)
+    if shares and whole:
         return torch.from_numpy(array)
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
-
-
-class _ForeignOperator(LinearOperator):
-    """An operator whose products are computed by another library on NumPy blocks."""
-
-    def __init__(self, foreign: Any, forward: Any, reverse: Any) -> None:
-        probe = np.empty(0, dtype=foreign.dtype)
-        if probe.dtype not in (np.float16, np.float32, np.float64):
-            raise ArgumentError(
-                f"{type(foreign).__name__} has dtype {probe.dtype}; convert it to float32 or "
-                "float64 first"
-            )
-        if len(foreign.shape) != 2:
-            raise ArgumentError(
-                f"{type(foreign).__name__} has shape {foreign.shape}; an operator has two sides"
-            )
-        super().__init__(foreign.shape, torch.from_numpy(probe).dtype)
-        self._forward_product = forward
-        self._reverse_product = reverse
-
-    def _matmat(self, V: Tensor) -> Tensor:
-        return self._to_tensor(self._forward_product(V.numpy()), self.shape[0], V.shape[1])
-
-    def _rmatmat(self, U: Tensor) -> Tensor:
-        return self._to_tensor(self._reverse_product(U.numpy()), self.shape[1], U.shape[1])
-
-    def _to_tensor(self, block: Any, rows: int, width: int) -> Tensor:
-        # A copy: the block may be the argument itself (an identity) or the library's own buffer.
-        array = np.array(block, order="F")
-        if array.shape != (rows, width) or np.iscomplexobj(array):
-            raise ArgumentError(
-                f"a product of the foreign operator is {array.dtype} {array.shape}, not real "
-                f"({rows}, {width}); check its matmat and rmatmat"
-            )
-        return torch.from_numpy(array).to(self.dtype)

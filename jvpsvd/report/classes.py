@@ -70,9 +70,9 @@ class ClassRows:
     """(C,) of each column of a class table."""
 
 
-COLUMNS = ("first", "last", *ESTIMATES, "energy", "residual", "defined", "missed")
-"""Columns of a class table: mean σ₁ and σ_k, the estimates, energy; the worst residual, how well J
-itself is defined, missed."""
+COLUMNS = ("first", "last", *ESTIMATES, "energy", "residual", "defined", "missed", "below")
+"""Columns of a class table: mean σ₁ and σ_k, the estimates, energy; worst residual, how well J is
+defined at the worst photo, triplets missed, values below their residual."""
 
 
 def class_rows(depth: DepthRows, classes: Classes, estimates: Estimates) -> ClassRows:
@@ -88,6 +88,7 @@ def class_rows(depth: DepthRows, classes: Classes, estimates: Estimates) -> Clas
     np.fmax.at(worst, of, depth.relative)
     np.fmax.at(defined, of, depth.defined_to)
     missed = np.bincount(of, weights=depth.s.shape[1] - depth.converged, minlength=len(classes))
+    below = np.bincount(of, weights=depth.below_residual, minlength=len(classes))
     numbers = {
         "first": mean[:, 0],
         "last": mean[:, -1],
@@ -96,6 +97,7 @@ def class_rows(depth: DepthRows, classes: Classes, estimates: Estimates) -> Clas
         "residual": worst,
         "defined": defined,
         "missed": np.where(count > 0, missed, np.nan),
+        "below": np.where(count > 0, below, np.nan),
     }
     return ClassRows(count, mean, np.sqrt(variance), numbers)
 

@@ -62,7 +62,12 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
         axes.set_xlabel("index i of the singular value")
         axes.set_ylabel("singular value σᵢ of ∂h/∂x")
         photos = max(depth.photos for depth in drawn)
-        axes.set_title(f"{title}: mean of {photos} photos ± one standard deviation", fontsize=9)
+        said = f"{title}: mean of {photos} photos ± one standard deviation"
+        below = sum(depth.below_residual for depth in drawn)
+        if below:
+            of = sum(depth.s.size for depth in drawn)
+            said += f"\n{below} of {of} values are below their residual"
+        axes.set_title(said, fontsize=9)
         # Named here: matplotlib drops labels of lines that begin with an underscore.
         labels = [f"{depth.layer}  ({depth.shape[0]})" for depth in drawn]
         axes.legend(

@@ -59,6 +59,12 @@ class DepthRows:
         return share
 
     @property
+    def below_residual(self) -> Array:
+        """(P,) values of each photo that are smaller than their own residual: noise."""
+        count: Array = (self.residuals > self.s).sum(axis=1)
+        return count
+
+    @property
     def relative(self) -> Array:
         """(P,) worst residual of each photo over its σ₁; NaN where σ₁ is 0."""
         top = self.s[:, 0]

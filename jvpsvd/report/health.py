@@ -43,6 +43,8 @@ class Health:
     """Triplets of rows with values."""
     unconverged: int
     """Of these, those above the tolerance."""
+    below_residual: int
+    """Values of these that are smaller than their own residual."""
     reasons: tuple[Reason, ...]
     """Kinds of failure, the most frequent first."""
 
@@ -103,5 +105,6 @@ def check(gathered: Gathered) -> Health:
         depths=tuple(depths),
         triplets=sum(depth.s.size for depth in gathered.depths),
         unconverged=sum(int((k - depth.converged).sum()) for depth in gathered.depths),
+        below_residual=sum(int(depth.below_residual.sum()) for depth in gathered.depths),
         reasons=tuple(sorted(reasons, key=lambda one: (-one.rows, one.status))),
     )

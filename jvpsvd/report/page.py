@@ -148,6 +148,11 @@ def _verdict(health: Health) -> str:
     if health.failed:
         said.append(f"{health.failed} failed, for the reasons below")
     said.append(f"{health.missing} are missing" if health.missing else "none is missing")
+    if health.below_residual:
+        said.append(
+            f"{health.below_residual} of {health.triplets} values are below their own residual, "
+            "which is all that is known of their size"
+        )
     return "; ".join(said) + "."
 
 
@@ -203,14 +208,14 @@ def _lost(gathered: Gathered) -> list[dict[str, str]]:
 
 def _depth_titles(k: int) -> list[str]:
     estimates = [TITLES[name] for name in ESTIMATES]
-    said = ["σ1", f"σ{k}", *estimates, "energy", "residual", "J defined to", "missed"]
+    said = ["σ1", f"σ{k}", *estimates, "energy", "residual", "J defined to", "missed", "σ < r"]
     said += ["products", "seconds"]
     return ["depth", "module", "m × n", "photos", *said]
 
 
 def _class_titles(k: int) -> list[str]:
     estimates = [TITLES[name] for name in ESTIMATES]
-    said = ["σ1", f"σ{k}", *estimates, "energy", "residual", "J defined to", "missed"]
+    said = ["σ1", f"σ{k}", *estimates, "energy", "residual", "J defined to", "missed", "σ < r"]
     return ["class", "wnid", "photos", *said]
 
 
@@ -233,7 +238,9 @@ def _depth_cells(depth: DepthRows, found: Estimates) -> list[dict[str, Any]]:
     cells.append(_cell(_mean(depth.energy), "energy"))
     cells.append(_cell(float(worst.max()) if len(worst) else math.nan, "residual"))
     cells.append(_cell(float(np.fmax.reduce(depth.defined_to, initial=np.nan)), "defined"))
-    return [*cells, _cell(missed), _cell(_mean(depth.products)), _cell(_mean(depth.seconds))]
+    below = float(depth.below_residual.sum()) if count else math.nan
+    cells += [_cell(missed), _cell(below)]
+    return [*cells, _cell(_mean(depth.products)), _cell(_mean(depth.seconds))]
 
 
 def _class_rows(classes: Classes, rows: ClassRows, payload: Payload) -> list[dict[str, Any]]:

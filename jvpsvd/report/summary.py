@@ -37,6 +37,8 @@ class DepthSummary:
     """Wall time, mean over photos."""
     failed: int
     """Photos without values."""
+    below_residual: int = 0
+    """Values, over photos, that are smaller than their own residual."""
 
     @property
     def photos(self) -> int:
@@ -79,6 +81,7 @@ def summaries_of(gathered: Gathered) -> list[DepthSummary]:
             energy=_mean(depth.energy),
             seconds=_mean(depth.seconds),
             failed=failed[depth.layer],
+            below_residual=int(depth.below_residual.sum()),
         )
         for depth in gathered.depths
     ]
@@ -87,11 +90,14 @@ def summaries_of(gathered: Gathered) -> list[DepthSummary]:
 def table(store: Store, summaries: list[DepthSummary]) -> Table:
     """Return the summaries as a table for a terminal: means over photos, worst residuals."""
     k = store.identity.k
+    below = any(depth.below_residual for depth in summaries)
+    noise = "; σ < r: values below their own residual, of which only σ + r is known as a bound"
     made = Table(
         title=f"{store.identity.model}, k = {k}: means over photos",
         caption=f"residual: worst of all triplets, over σ1 (tol {store.identity.tol:g}); "
-        "J to: how far rounding of the photo moves J itself, the worst photo, over σ1; "
-        f"2k = {2 * k} products is the least for k triplets of unknown vectors",
+        "J moves: by so much over σ1 with rounding of the photo, at the worst photo; "
+        f"2k = {2 * k} products is the least for k triplets of unknown vectors"
+        f"{noise if below else ''}",
         title_justify="left",
         caption_justify="left",
     )
@@ -104,15 +110,18 @@ def table(store: Store, summaries: list[DepthSummary]) -> Table:
         "σ ≥ 1",
         "energy",
         "residual",
-        "J to",
+        "J moves",
         "missed",
         "products",
         "s",
     )
     for heading in headings:
         made.add_column(heading, justify="right", no_wrap=True)
+    if below:
+        made.add_column("σ < r", justify="right", no_wrap=True)
     for depth in summaries:
-        made.add_row(*depth_cells(depth, k))
+        cells = depth_cells(depth, k)
+        made.add_row(*cells, *([str(depth.below_residual)] if below and depth.photos else []))
     return made
 
 

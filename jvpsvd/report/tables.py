@@ -41,13 +41,18 @@ def write_tables(
     files = [folder / f"{name}.csv" for name in ("spectra", "dimensions", "classes", "failures")]
     _write(
         files[0],
-        ["layer", "index", "mean", "deviation", "photos"],
+        ["layer", "index", "mean", "deviation", "photos", "below_residual"],
         (
-            [depth.layer, index + 1, mean, deviation, len(depth.photo)]
+            [depth.layer, index + 1, mean, deviation, len(depth.photo), int(below)]
             for depth in depths
             if len(depth.photo)
-            for index, (mean, deviation) in enumerate(
-                zip(depth.s.mean(axis=0), depth.s.std(axis=0), strict=True)
+            for index, (mean, deviation, below) in enumerate(
+                zip(
+                    depth.s.mean(axis=0),
+                    depth.s.std(axis=0),
+                    (depth.residuals > depth.s).sum(axis=0),
+                    strict=True,
+                )
             )
         ),
     )

@@ -15,7 +15,8 @@ class Tally:
     """Counts and extremes over rows.
 
     >>> Tally().with_rows([Row("s", "k", 0, None, "output", "bad-photo", "cut short", 5)])
-    Tally(values=0, failures=1, unconverged=0, worst_residual=0.0, energy=0.0, shares=0)
+    Tally(values=0, failures=1, unconverged=0, worst_residual=0.0, energy=0.0, shares=0,
+          below_residual=0)
     """
 
     values: int = 0
@@ -30,6 +31,8 @@ class Tally:
     """Sum, over rows, of the share of ‖J‖²_F that the k values hold."""
     shares: int = 0
     """Rows whose share is known."""
+    below_residual: int = 0
+    """Values that are smaller than their own residual."""
 
     @property
     def mean_energy(self) -> float | None:
@@ -39,12 +42,14 @@ class Tally:
     def with_rows(self, rows: Iterable[Row]) -> Tally:
         """Return the tally with further rows counted."""
         good, failures, unconverged, worst, energy, shares = 0, 0, 0, self.worst_residual, 0.0, 0
+        below = 0
         for row in rows:
             if row.status != "ok":
                 failures += 1
                 continue
             good += 1
             unconverged += row.k - row.converged
+            below += sum(r > s for r, s in zip(row.residuals, row.s, strict=False))
             if row.s and row.s[0] > 0:
                 worst = max(worst, max(row.residuals) / row.s[0])
             if row.fro2:
@@ -57,11 +62,16 @@ class Tally:
             worst,
             self.energy + energy,
             self.shares + shares,
+            self.below_residual + below,
         )
 
     def __str__(self) -> str:
         energy = "" if self.mean_energy is None else f", energy {100 * self.mean_energy:.0f} %"
         missed = f", {self.unconverged} triplets missed the tolerance" if self.unconverged else ""
+        noise = (
+            f", {self.below_residual} values below their residual" if self.below_residual else ""
+        )
         return (
             f"{self.failures} failures{energy}, worst residual {self.worst_residual:.0e} σ1{missed}"
+            f"{noise}"
         )

@@ -96,9 +96,9 @@ class GolubKahan:
         keep_left, solver = vectors, self
         rounding = _ROUNDING * torch.finfo(A.dtype).eps
         while True:
-            run = _Run(solver, A, k, tol, report, keep_left=keep_left)
+            run = _Run(solver, A, k, tol, report, keep_left=keep_left, start=start)
             try:
-                found = run.solve(start)
+                found = run.solve()
             except LeftBasisError:
                 keep_left = True  # rank was lost, or most digits of U would be
                 del run  # its bases, before others are made
@@ -136,14 +136,20 @@ class _Run:
         report: Callable[[Progress], None],
         *,
         keep_left: bool,
+        start: Tensor | None,
     ) -> None:
-        self._solver, self._A, self._k, self._tol, self._report = solver, A, k, tol, report
         n = A.shape[-1]
-        self._keep_left = keep_left
         size = solver.max_size if keep_left else solver.values_size
         room = n if size is None else min(n, size)
         if room < k:
-            raise ArgumentError(f"bases of {room} columns cannot hold k={k} triplets; raise memory")
+            raise ArgumentError(
+                f"left vectors are needed, and memory holds {room} of them beside the rest, fewer "
+                f"than k={k}; raise memory or lower k"
+            )
+        if room < n:  # bases must hold k columns when they are full
+            solver, start = _narrowed(solver, room - k, start)
+        self._solver, self._A, self._k, self._tol, self._report = solver, A, k, tol, report
+        self._keep_left, self._start = keep_left, start
         self._state = Factorization(
             A,
             block_size=solver.block_size,
@@ -169,9 +175,9 @@ class _Run:
         """Orthogonality that U was expected to lose at most."""
         return self._state.lost
 
-    def solve(self, start: Tensor | None) -> Triplets | None:
+    def solve(self) -> Triplets | None:
         """Return the triplets, or None where a block of twice the width is to begin again."""
-        state = self._state
+        state, start = self._state, self._start
         state.initialize(start)
         if start is None:
             self._sample(known=0)
@@ -376,6 +382,17 @@ class _Run:
         wanted = self._k * (self._found.count + len(self._matrices))
         left = None if math.isnan(slowest) else slowest * per_column
         self._report(Progress(done, wanted, worst, self._A.products, left))
+
+
+def _narrowed(
+    solver: GolubKahan, spare: int, start: Tensor | None
+) -> tuple[GolubKahan, Tensor | None]:
+    """Return solver and start for steps no wider than `spare`: no start without random columns."""
+    width = max(1, min(solver.block_size, spare))
+    probes = 0 if start is None else min(solver.probe_width, spare - width)
+    if probes <= 0:
+        return replace(solver, block_size=width), None
+    return replace(solver, block_size=width, probe_width=probes), start
 
 
 def _missed(found: Triplets, tol: float) -> bool:

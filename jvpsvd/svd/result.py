@@ -45,6 +45,20 @@ class SVDResult:
     """The tolerance asked for."""
 
     @property
+    def below_residual(self) -> Tensor:
+        """(k,) bool: values smaller than their own residual.
+
+        Of such a value no digit is known, only that the true one lies between 0 and s + residual;
+        it may be converged all the same, which is a statement in units of s[0].
+
+        >>> import jvpsvd
+        >>> tiny = torch.diag(torch.tensor([1.0, 1e-12])) @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
+        >>> jvpsvd.svds(tiny, 2).below_residual
+        tensor([False,  True])
+        """
+        return self.residuals > self.s
+
+    @property
     def certificate(self) -> Certificate:
         """The certificate; of a batch, the weakest: unsound, incomplete, or of least agreement."""
         return min(
@@ -106,11 +120,13 @@ class SVDResult:
         total = self.s.numel()
         done = int(self.converged.sum())
         each = f" of {self.s.shape[0]} matrices" if self.s.ndim > 1 else ""
+        below = int(self.below_residual.sum())
+        noise = f" ({below} of {total} values below theirs: noise, bounded by s + residual)"
         return (
             f"{done} of {total} triplets{each} converged to {self.tol:.0e} s1 ({self.method}, "
             f"{self.products.forward} + {self.products.reverse} products, {self.seconds:.1f} s); "
             f"s from {float(self.s.max()):.4g} to {float(self.s.min()):.4g}, worst residual "
-            f"{float(self.residuals.max()):.1e}; {self.certificate}"
+            f"{float(self.residuals.max()):.1e}{noise if below else ''}; {self.certificate}"
         )
 
     def __repr__(self) -> str:

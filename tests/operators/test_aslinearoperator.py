@@ -75,13 +75,15 @@ def test_a_scipy_operator_that_returns_its_argument_does_not_share_it():
 
 
 def test_a_foreign_buffer_that_is_used_again_does_not_change_earlier_products():
-    buffer = np.zeros((2, 1))
+    buffers = {}
 
     def product(V):
+        buffer = buffers.setdefault(V.shape, np.zeros(V.shape))
         buffer[:] = V
         return buffer
 
-    A = aslinearoperator(sla.LinearOperator((2, 2), matvec=product, matmat=product, dtype="f8"))
+    sides = dict.fromkeys(("matvec", "rmatvec", "matmat", "rmatmat"), product)
+    A = aslinearoperator(sla.LinearOperator((2, 2), dtype="f8", **sides))
     first = A.matmat(torch.ones(2, 1, dtype=torch.float64))
     A.matmat(torch.zeros(2, 1, dtype=torch.float64))
     assert first.eq(1).all()

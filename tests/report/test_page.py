@@ -72,6 +72,20 @@ def store(tiny, shard, tmp_path):
     return run(spec).store
 
 
+def test_the_page_tells_values_below_their_residual(tiny, shard, tmp_path):
+    layers, out = ["3", "output"], tmp_path / "noisy"
+    spec = Spec(shards=[shard], model="tiny:repeating", k=30, layers=layers, out=out, vectors=True)
+    noisy = run(spec).store
+    rows = [row for row in noisy.rows() if row.layer == "output"]
+    below = sum(s < r for row in rows for s, r in zip(row.s, row.residuals, strict=True))
+    assert below > 0
+    seen = Seen(page_of(noisy))
+    assert f"{below} of 240 values are below their own residual" in seen.text
+    heads, first, last = seen.tables["depth-table"]
+    column = heads.index("σ < r")
+    assert (first[column], last[column]) == ("0", str(below))
+
+
 def test_the_page_shows_what_the_rows_say(store):
     html = page_of(store)
     seen, record = Seen(html), record_of(html)

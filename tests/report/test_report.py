@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import xml.etree.ElementTree as ET
 
@@ -6,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from jvpsvd.errors import ArgumentError, RunError
-from jvpsvd.report import DepthSummary, draw_spectra, summarize, table
+from jvpsvd.report import DepthSummary, draw_spectra, gather, summarize, table, write_report
 from jvpsvd.report.summary import depth_cells
-from jvpsvd.survey import Spec, run
+from jvpsvd.survey import Spec, run, status
 
 
 @pytest.fixture
@@ -90,6 +91,31 @@ def test_a_count_that_may_be_larger_says_so(s, shape, shown):
     cells = depth_cells(depth, 2)
     assert cells[5] == shown
     assert "nan" not in cells
+
+
+@pytest.fixture
+def noisy(tiny, shard, tmp_path):
+    """A run at a depth of rank 20 at most, with 30 values."""
+    spec = Spec(
+        shards=[shard], model="tiny:repeating", k=30, layers=["3", "output"], out=tmp_path / "noisy"
+    )
+    return run(spec).store
+
+
+def test_values_below_their_residual_are_told_in_every_table(noisy):
+    rows = [row for row in noisy.rows() if row.layer == "output"]
+    below = sum(np.less(row.s, row.residuals).sum() for row in rows)
+    assert 4 <= below <= 40
+    before, last = summarize(noisy)
+    assert (before.below_residual, last.below_residual) == (0, below)
+    text = printed(table(noisy, [before, last]))
+    assert "σ < r: values below their own residual" in text
+    assert "σ < r" not in printed(table(noisy, [before]))
+    assert f"{below} values below their residual" in status(noisy).lines()[0]
+    files = {file.name: file for file in write_report(gather(noisy)).files}
+    for name, column in (("spectra.csv", "below_residual"), ("classes.csv", "below")):
+        lines = csv.DictReader(files[name].read_text().splitlines())
+        assert sum(int(line[column]) for line in lines if line["layer"] == "output") == below
 
 
 def test_rows_of_another_k_are_refused(store):

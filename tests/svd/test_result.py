@@ -2,7 +2,7 @@ import pytest
 import torch
 from svd_problems import line, spectrum, with_values
 
-from jvpsvd import MatrixOperator, svds
+from jvpsvd import JacobianOperator, MatrixOperator, svds
 
 METHODS = ("golub-kahan", "exact")
 DTYPES = (torch.float32, torch.float64)
@@ -70,6 +70,42 @@ def test_it_reads_as_a_sentence():
     text = repr(svds(with_values(line(3, 1, 20), 20, 20), 4))
     assert "4 of 4 triplets converged to 1e-05 s1 (exact, " in text
     assert "s from 3 to" in text
+
+
+def tanh_layers():
+    """Seven tanh layers, whose smallest values float32 cannot know."""
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(64, 64, generator=generator) / 14 for _ in range(7)]
+
+    def fn(x):
+        for weight in weights:
+            x = torch.tanh(weight.to(x.dtype) @ x)
+        return x
+
+    return fn, torch.randn(64, generator=generator)
+
+
+@pytest.mark.parametrize("method", ["exact", "golub-kahan"])
+def test_values_below_their_residual_are_told_as_such(method):
+    fn, x = tanh_layers()
+    truth = torch.linalg.svdvals(torch.func.jacrev(fn)(x.double()))
+    result = svds(JacobianOperator(fn, x), 64, method=method)
+    assert result.converged.all()
+    below = result.below_residual
+    assert torch.equal(below, result.s < result.residuals)
+    assert below[-1]
+    assert not below[: 64 // 2].any()
+    assert (truth <= result.s + 2 * result.residuals)[below].all()
+    count = int(below.sum())
+    for text in (str(result), repr(result)):
+        assert f"({count} of 64 values below theirs: noise, bounded by s + residual)" in text
+    exact = svds(JacobianOperator(fn, x.double()), 64, method=method)
+    assert not exact.below_residual.any()
+    assert "below" not in str(exact)
+
+
+def test_a_value_of_zero_with_no_residual_is_known():
+    assert not svds(torch.zeros(3, 3), 2).below_residual.any()
 
 
 @pytest.mark.parametrize("method", METHODS)

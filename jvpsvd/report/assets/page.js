@@ -194,7 +194,7 @@
     if (photos) text += `; mean σ1 ${show(mean[0])}, mean σ${run.k} ${show(mean[mean.length - 1])}`;
     if (chosen.photo >= 0) {
       const width = run.line.length, s = row(unpacked.lines[d], chosen.photo, width), r = row(unpacked.residuals[d], chosen.photo, width);
-      text += `. Picked ${run.photos[chosen.photo][0]}, ${className(chosen.photo)}: σ1 ${show(s[0])} (residual ${show(r[0], "power")}), σ${run.k} ${show(s[width - 1])} (residual ${show(r[width - 1], "power")})`;
+      text += `. Picked ${run.photos[chosen.photo][0]}, ${className(chosen.photo)}: σ1 ${show(s[0])} (residual ${show(r[0], "power")}), σ${run.k} ${show(s[width - 1])} (residual ${show(r[width - 1], "power")}${s[width - 1] < r[width - 1] ? ", so no digit of it is known" : ""})`;
     }
     at("told").textContent = `${text}.`;
   }

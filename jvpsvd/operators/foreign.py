@@ -1,0 +1,271 @@
+"""Operators whose products another library computes on NumPy blocks.
+
+A library may get blocks wrong where vectors are right: SciPy hands `matvec` columns of shape (n, 1)
+where no `matmat` was given, and functions written for (n,) broadcast those to something else. So
+both are compared once, and where they differ vectors count.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import AdjointError, ArgumentError, JvpsvdError
+from jvpsvd.operators.base import LinearOperator
+from jvpsvd.operators.blocks import by, check_real
+
+logger = logging.getLogger(__name__)
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Block = Callable[[Array], Any]
+"""A product of an (n, b) block, or of an (n,) vector, as the library returns it."""
+
+# Products within a float64 operator may be float32 ones.
+_COARSE = math.sqrt(np.finfo(np.float32).eps)
+
+
+class SparseOperator(LinearOperator):
+    """A SciPy sparse matrix or array.
+
+    >>> import scipy.sparse
+    >>> SparseOperator(scipy.sparse.eye_array(3, format="csr")) @ torch.ones(3).double()
+    tensor([1., 1., 1.], dtype=torch.float64)
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        super().__init__(*_shape_and_dtype(matrix))
+        self._matrix = matrix
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        return self._product(lambda block: self._matrix @ block, V, self.shape[0])
+
+    def _rmatmat(self, U: Tensor) -> Tensor:
+        return self._product(lambda block: self._matrix.T @ block, U, self.shape[1])
+
+    def _product(self, product: Block, block: Tensor, rows: int) -> Tensor:
+        image = _called(self._matrix, "its product", product, block.numpy())
+        return _tensor(_checked(self._matrix, "its product", image, (rows, block.shape[1]))).to(
+            self.dtype
+        )
+
+
+class ForeignOperator(LinearOperator):
+    """An object with `shape`, `dtype` and products of vectors, of blocks, or of both.
+
+    Making one takes four products in each direction, which are not counted: two vectors alone and
+    as a block. Where these differ, vectors are multiplied one by one from then on.
+
+    Args:
+        foreign: The object. It gets copies of all blocks, so that it may write into them.
+
+    Raises:
+        ArgumentError: If its dtype is not real floating, it cannot multiply by its transpose, a
+            product fails or has another shape, or the same vector has two products.
+        AdjointError: If its products are not of one matrix and its transpose.
+
+    >>> class Difference:
+    ...     shape, dtype = (1, 2), np.dtype(np.float64)
+    ...     def matvec(self, v): return v[:1] - v[1:]
+    ...     def rmatvec(self, u): return np.concatenate([u, -u])
+    >>> ForeignOperator(Difference()).rmatmat(torch.ones(1, 1).double()).T
+    tensor([[ 1., -1.]], dtype=torch.float64)
+    """
+
+    def __init__(self, foreign: Any) -> None:
+        super().__init__(*_shape_and_dtype(foreign))
+        m, n = self.shape
+        self._forward = _Side(foreign, "matvec", "matmat", (m, n), self.dtype)
+        self._reverse = _Side(foreign, "rmatvec", "rmatmat", (n, m), self.dtype)
+        V, images = self._forward.compared()
+        U, preimages = self._reverse.compared()
+        _refuse_another_transpose(foreign, V, images, U, preimages, self.dtype)
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        return _tensor(self._forward(V.numpy())).to(self.dtype)
+
+    def _rmatmat(self, U: Tensor) -> Tensor:
+        return _tensor(self._reverse(U.numpy())).to(self.dtype)
+
+
+class _Side:
+    """The products of one direction: by vectors (n,), or by blocks where these can be relied on."""
+
+    def __init__(
+        self,
+        foreign: Any,
+        vectors: Literal["matvec", "rmatvec"],
+        blocks: Literal["matmat", "rmatmat"],
+        shape: tuple[int, int],
+        dtype: torch.dtype,
+    ) -> None:
+        self._foreign, self._shape = foreign, shape
+        self._names = vectors, blocks
+        self._dtype = torch.empty(0, dtype=dtype).numpy().dtype
+        self._by_vectors = not hasattr(foreign, blocks)
+
+    def __call__(self, block: Array) -> Array:
+        if not self._by_vectors:
+            return self._of_block(block)
+        columns = [self._of_vector(column) for column in block.T]
+        return np.stack(columns).T
+
+    def compared(self) -> tuple[Array, Array]:
+        """Return two vectors and their products, having chosen between vectors and blocks."""
+        length = self._shape[1]
+        block = _two_vectors(length, self._dtype)
+        vectors, blocks = self._names
+        if self._by_vectors:
+            images = self(block)
+            self._refuse_random(self._of_vector(block[:, 0]), images[:, 0], vectors)
+            return block, images
+        of_block = _attempt(lambda: self._of_block(block))
+        one = self._of_vector if hasattr(self._foreign, vectors) else self._of_column
+        of_vectors = _attempt(lambda: np.stack([one(column) for column in block.T]).T)
+        if isinstance(of_vectors, JvpsvdError):
+            raise of_vectors from of_vectors.__cause__
+        if not isinstance(of_block, JvpsvdError) and _near(of_block, of_vectors, self._fine):
+            return block, of_block
+        self._refuse_random(one(block[:, 0]), of_vectors[:, 0], vectors)
+        name = type(self._foreign).__name__
+        if one == self._of_column:
+            raise ArgumentError(
+                f"{blocks} of {name} gives two vectors other products together than one by one; "
+                f"give products of blocks ({length}, b) that are those of their columns"
+            )
+        said = f"differs from {vectors}"
+        if isinstance(of_block, JvpsvdError):
+            said = f"fails ({of_block})"
+        logger.warning(
+            "%s of %s %s; its vectors are multiplied one by one, by %s of shape (%d,)",
+            blocks, name, said, vectors, length,
+        )  # fmt: skip
+        self._by_vectors = True
+        return block, of_vectors
+
+    @property
+    def _fine(self) -> float:
+        return math.sqrt(np.finfo(self._dtype).eps)
+
+    def _of_vector(self, vector: Array) -> Array:
+        return self._called(self._names[0], vector).reshape(-1)
+
+    def _of_column(self, vector: Array) -> Array:
+        return self._of_block(vector[:, None])[:, 0]
+
+    def _of_block(self, block: Array) -> Array:
+        return self._called(self._names[1], block)
+
+    def _called(self, name: str, block: Array) -> Array:
+        def product(block: Array) -> Any:
+            return getattr(self._foreign, name)(np.array(block, order="F"))
+
+        image = _called(self._foreign, name, product, block)
+        return _checked(self._foreign, name, image, (self._shape[0], *block.shape[1:]))
+
+    def _refuse_random(self, again: Array, image: Array, name: str) -> None:
+        if not _near(again, image, max(_COARSE, self._fine)):
+            raise ArgumentError(
+                f"{name} of {type(self._foreign).__name__} gives the same vector two products; "
+                "make it deterministic"
+            )
+
+
+def _shape_and_dtype(foreign: Any) -> tuple[tuple[int, ...], torch.dtype]:
+    name = type(foreign).__name__
+    try:
+        sizes = tuple(int(size) for size in foreign.shape)
+        dtype = np.dtype(foreign.dtype)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"{name} has shape {foreign.shape} and dtype {foreign.dtype}, not sizes and a NumPy "
+            "dtype; give it both"
+        ) from error
+    check_real(name, dtype)
+    if len(sizes) != 2:
+        raise ArgumentError(f"{name} has shape {by(sizes)}; an operator has two sides")
+    return sizes, torch.from_numpy(np.empty(0, dtype=dtype.newbyteorder("="))).dtype
+
+
+def _called(foreign: Any, name: str, product: Block, block: Array) -> Any:
+    """Return what a product gives; what it raises becomes one line."""
+    try:
+        return product(block)
+    except (JvpsvdError, MemoryError):
+        raise
+    except Exception as error:  # another library, or the user's own code
+        kind = type(foreign).__name__
+        if isinstance(error, NotImplementedError) and name.startswith("r"):
+            raise ArgumentError(
+                f"{kind} has no {name}; give it one, the products with its transpose"
+            ) from error
+        said = " ".join(str(error).split())[:200]
+        raise ArgumentError(
+            f"{name} of {kind} raised {type(error).__name__} for an array of shape "
+            f"{block.shape}: {said}"
+        ) from error
+
+
+def _checked(foreign: Any, name: str, image: Any, shape: tuple[int, ...]) -> Array:
+    """Return a copy of a product: it may be the argument itself, or the library's own buffer."""
+    array: Array = np.array(image, order="F")
+    vector = len(shape) == 1 and array.size == shape[0] == max(array.shape, default=0)
+    if array.dtype.kind not in "fiub" or not (array.shape == shape or vector):
+        raise ArgumentError(
+            f"{name} of {type(foreign).__name__} gives {array.dtype} {array.shape}, not real "
+            f"{shape}; check its matmat and rmatmat"
+        )
+    return array
+
+
+def _tensor(array: Array) -> Tensor:
+    known = array.dtype.newbyteorder("=") in (np.float16, np.float32, np.float64)
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=") if known else np.float64))
+
+
+def _attempt(product: Callable[[], Array]) -> Array | JvpsvdError:
+    try:
+        return product()
+    except JvpsvdError as error:
+        return error
+
+
+def _two_vectors(length: int, dtype: Any) -> Array:
+    """Return an (n, 2) block of no symmetry, the same at every call; no random state is touched."""
+    angles = np.arange(1, 2 * length + 1, dtype=np.float64).reshape(2, length)
+    block: Array = np.asfortranarray((np.cos(0.7 * angles) + 0.1).T.astype(dtype))
+    return block
+
+
+def _near(ours: Array, theirs: Array, tolerance: float) -> bool:
+    wide = theirs.astype(np.float64)
+    finite = np.abs(wide[np.isfinite(wide)])
+    scale = float(finite.max()) if finite.size else 0.0
+    return bool(
+        np.allclose(ours.astype(np.float64), wide, rtol=0, atol=tolerance * scale, equal_nan=True)
+    )
+
+
+def _refuse_another_transpose(
+    foreign: Any, V: Array, images: Array, U: Array, preimages: Array, dtype: torch.dtype
+) -> None:
+    """Check <A v, u> = <v, A' u> for two pairs; NaN passes, an error of its own later."""
+    wide = [array.astype(np.float64) for array in (V, images, U, preimages)]
+    v, image, u, preimage = wide
+    with np.errstate(all="ignore"):
+        forward, reverse = (image * u).sum(0), (v * preimage).sum(0)
+        lengths = [np.linalg.norm(array, axis=0) for array in wide]
+        scale = np.maximum(lengths[1] * lengths[2], lengths[0] * lengths[3])
+        apart = np.abs(forward - reverse)
+    coarse = max(_COARSE, torch.finfo(dtype).eps ** 0.5)
+    for ahead, back, size, gap in zip(forward, reverse, scale, apart, strict=True):
+        if gap > coarse * size:
+            raise AdjointError(
+                f"matvec and rmatvec of {type(foreign).__name__} are not of one matrix: <A v, u> = "
+                f"{ahead:.6g}, <v, A' u> = {back:.6g}; make rmatvec multiply by the transpose"
+            )

@@ -1,0 +1,83 @@
+"""Bases that memory hardly has room for: an answer that says what it is worth, or one line."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from svd_problems import assert_truthful, with_values
+
+from jvpsvd import svds
+from jvpsvd.errors import ArgumentError
+from jvpsvd.svd import plan
+
+REPEATED = (24, 18)
+SHAPES = ((33, 56), REPEATED)
+
+
+def test_left_vectors_that_are_needed_after_all_and_hardly_fit():
+    """Values alone have room for 27 columns; with U, needed for rounding, it is 14 and k is 13."""
+    A = np.random.default_rng(64).standard_normal((33, 56))
+    result = svds(
+        A,
+        13,
+        method="golub-kahan",
+        tol=1e-9,
+        memory=82640,
+        seed=64,
+        vectors=False,
+        on_unconverged="ignore",
+    )
+    assert_truthful(result, torch.linalg.svdvals(torch.from_numpy(A)), A.shape, rounding_factor=100)
+    assert result.s.shape == (13,)
+
+
+def least_memory(shape, k, **options):
+    """Return the fewest bytes that a plan takes for Golub–Kahan."""
+    low, high = 1, 1 << 24
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            plan(shape, 8, k, method="golub-kahan", memory=middle, **options)
+            high = middle
+        except ArgumentError:
+            low = middle
+    return high
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("vectors", [False, True])
+@pytest.mark.parametrize("block_size", [None, 1, 2, 5])
+def test_from_the_least_memory_on(block_size, vectors, warm, batch):
+    """A row or a refusal, and never a value that is not there."""
+    rng = np.random.default_rng(0)
+    for shape, k in itertools.product(SHAPES, (4, 13)):
+        matrices = torch.from_numpy(rng.standard_normal((batch, *shape)))
+        if shape == REPEATED:
+            values = torch.arange(min(shape)).div(6, rounding_mode="floor").double() + 1
+            matrices = torch.stack([with_values(values.flip(0), *shape)] * batch)
+        A = matrices if batch > 1 else matrices[0]
+        start = svds(A, k, method="exact") if warm else None
+        options = {"block_size": block_size, "vectors": vectors}
+        least = least_memory(shape, k, batch=batch, tol=1e-6, **options)
+        for memory in (least, int(1.1 * least)):
+            try:
+                result = svds(
+                    A,
+                    k,
+                    method="golub-kahan",
+                    tol=1e-6,
+                    memory=memory,
+                    start=start,
+                    on_unconverged="ignore",
+                    **options,
+                )
+            except ArgumentError as error:
+                if "raise memory" not in str(error):
+                    raise
+                continue
+            for i, matrix in enumerate(matrices):
+                one = result.of(i) if batch > 1 else result
+                truth = torch.linalg.svdvals(matrix)
+                assert_truthful(one, truth, shape, rounding_factor=100)
