@@ -304,6 +304,29 @@ def test_patterns_that_are_refused(tmp_path, pattern, message):
         find_shards(pattern.format(here=tmp_path))
 
 
+def test_a_folder_of_shards_has_the_compressed_ones_too(tmp_path):
+    names = [
+        "a.tar",
+        "b.tar.gz",
+        "c.tgz",
+        "d.tar.zst",
+        "e.txt",
+        "._a.tar",
+        "f.tar.json",
+        "g.tar.xz",
+    ]
+    for name in names:
+        (tmp_path / name).touch()
+    found = [shard.name for shard in find_shards(str(tmp_path))]
+    assert found == ["a.tar", "b.tar.gz", "c.tgz", "d.tar.zst", "g.tar.xz"]
+
+
+def test_many_shards_are_compared_by_name_at_once(tmp_path):
+    """Each with each would be 4 × 10^8 comparisons, and 6 s."""
+    (tmp_path / "t-00000.tar").touch()
+    assert len(find_shards(f"{tmp_path}/t-{{00000..19999}}.tar")) == 20_000
+
+
 def test_zeros_in_place_of_a_header_are_no_end(tmp_path):
     members = [m for i in range(6) for m in sample_members("abcdef"[i], i, i)]
     whole = write_tar(tmp_path / "s.tar", members)
