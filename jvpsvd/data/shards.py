@@ -240,11 +240,12 @@ def _without_photo(group: _Group) -> str:
     if not dotted:
         return f"no photo among {_some(sorted(group.members))}"
     count = sum(len(group.members[suffix]) for suffix in dotted)
-    stem, _, ending = f"{group.key}.{dotted[0]}".rpartition(".")
-    named = stem.rpartition("/")[2].replace(".", "_")
+    name = f"{group.key}.{dotted[0]}".rpartition("/")[2]
+    stem, _, ending = name.rpartition(".")
+    better = f"{stem.replace('.', '_')[-50:]}.{ending}"
     return (
         f"{count} photos have a dot before their ending, and a key ends at the first dot "
-        f"({_some([f'{group.key}.{dotted[0]}'])}); name them without, as {named[:60]}.{ending}"
+        f"({_some([name])}); name them without, as {_escaped(better)}"
     )
 
 

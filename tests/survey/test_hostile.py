@@ -39,8 +39,8 @@ def call(folder, *arguments):
     (folder / "tiny.py").write_text(TINY)
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, check=False, capture_output=True, text=True, timeout=60,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        [*COMMAND, *arguments], cwd=folder, check=False, capture_output=True, text=True,
+        timeout=120, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
