@@ -261,12 +261,18 @@ def verify(folder: str) -> int:
 @click.argument("out", metavar="OUT")
 @click.option("--per-shard", type=int, default=1000, show_default=True, help="Photos of one shard.")
 def pack(photos: str, out: str, per_shard: int) -> int:
-    """Write PHOTOS/CLASS/*.jpg to shards in OUT; labels count the classes in sorted order."""
-    found = data.photos_by_class(Path(photos))
-    written = data.pack(found, Path(out), per_shard=per_shard)
-    classes = len({photo.label for photo in found})
-    click.echo(f"{len(found)} photos of {classes} classes in {len(written)} shards: {out}")
-    return 0
+    """Write PHOTOS/CLASS/*.jpg to shards in OUT; labels count the classes in sorted order.
+
+    Photos in folders below CLASS are taken too. What is left out is named; if photos may be among
+    it, the exit code is 1.
+    """
+    found = data.list_folder(Path(photos))
+    written = data.pack(found.photos, Path(out), per_shard=per_shard)
+    for one in found.left_out:
+        click.echo(str(one), err=True)
+    classes = len({photo.label for photo in found.photos})
+    click.echo(f"{len(found.photos)} photos of {classes} classes in {len(written)} shards: {out}")
+    return _FAILURES if any(one.may_be_photos for one in found.left_out) else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

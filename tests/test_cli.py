@@ -141,6 +141,22 @@ def test_pack_then_run(jvpsvd, tmp_path):
     assert jvpsvd(*RUN, "--shards", "shards").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "code"), [("loose.jpg", 1), ("cat/b.heic", 1), ("cat/b", 1), ("notes.txt", 0)]
+)
+def test_what_pack_leaves_out_is_named(tmp_path, monkeypatch, capsys, name, code):
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "a.png").write_bytes(encoded(0, "PNG"))
+    (tmp_path / "photos" / name).touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(("pack", "photos", "shards"))
+    printed = capsys.readouterr()
+    assert stopped.value.code == code
+    assert printed.out == "1 photos of 1 classes in 1 shards: shards\n"
+    assert re.fullmatch(rf"left out: 1 .* \(photos/{name}\)\n", printed.err)
+
+
 def test_layers_as_table_and_json(jvpsvd):
     shown = jvpsvd("layers", "--model", "tiny:net", "-k", "20")
     assert shown.returncode == 0

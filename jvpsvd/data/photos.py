@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from torch import Tensor
 
 from jvpsvd.errors import PhotoError
 from jvpsvd.networks import PhotoInput
 
-PHOTO_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "tif", "tiff", "gif")
+PHOTO_SUFFIXES = (
+    *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "ppm", "tif", "tiff", "gif", "avif"),
+)
 """File endings that count as photos, in shards and in folders."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
@@ -22,6 +24,10 @@ _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
+_PLAIN_PIXELS = 1 << 24
+_PIXELS_PER_BYTE = 2000
+"""A blank page of 8 bits takes a byte for 1000 pixels as PNG; with more, memory is the aim."""
+_STRIP_PIXELS = 1 << 18
 
 
 def decode_photo(data: bytes, photo_input: PhotoInput) -> Tensor:
@@ -33,9 +39,12 @@ def decode_photo(data: bytes, photo_input: PhotoInput) -> Tensor:
     32 bits and floats are scaled to 8 bits. Pillow fills in what a damaged JPEG lost without saying
     so.
 
+    A pixel takes at most 8 bytes of memory while the photo is decoded, and those of its file.
+
     Raises:
-        PhotoError: If the bytes are not a photo of a known format, are cut short, or promise more
-            pixels than Pillow's limit against decompression bombs (179 million).
+        PhotoError: If the bytes are not a photo of a known format, are cut short, promise more
+            pixels than Pillow's limit against decompression bombs (179 million), or more than
+            16 million that are 2000 times their bytes.
 
     >>> file = io.BytesIO()
     >>> Image.new("RGB", (40, 30), (255, 0, 0)).save(file, "PNG")
@@ -43,7 +52,7 @@ def decode_photo(data: bytes, photo_input: PhotoInput) -> Tensor:
     >>> x.shape, round(float(x[0, 0, 0, 0] * 0.229), 4)
     (torch.Size([1, 3, 8, 8]), 1.0)
     """
-    square = _square(_open(data), photo_input)
+    square = _decoded_square(data, photo_input)
     values = np.asarray(square, dtype=np.float32)
     if photo_input.channels == "BGR":
         values = values[:, :, ::-1]
@@ -52,36 +61,69 @@ def decode_photo(data: bytes, photo_input: PhotoInput) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1))[None])
 
 
-def _open(data: bytes) -> Image.Image:
+def _decoded_square(data: bytes, photo_input: PhotoInput) -> Image.Image:
     try:
         with warnings.catch_warnings():
             # Odd EXIF blocks, and sizes up to Pillow's limit: above, it raises before it decodes.
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-            return _as_rgb(ImageOps.exif_transpose(image))
+            image = Image.open(io.BytesIO(data), formats=_formats())
+            pixels = image.width * image.height
+            if pixels > max(_PLAIN_PIXELS, _PIXELS_PER_BYTE * len(data)):
+                raise ValueError(f"promise {pixels} pixels")
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return _square(_eight_bits(image), photo_input).convert("RGB")
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's plugins raise what the bytes make them raise
-        first = (str(error).strip() or "no message").splitlines()[0]
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         reason = "are not a photo" if "cannot identify" in first else f"do not decode ({first})"
         raise PhotoError(f"{len(data)} bytes that {reason}; replace the file") from error
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """Return the image in RGB, alpha dropped; Pillow clips wide values instead of scaling them."""
+def _formats() -> tuple[str, ...]:
+    """Return the formats that are read; AVIF where this Pillow has it."""
+    return (*_FORMATS, "AVIF") if features.check("avif") else _FORMATS
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return the image in L or RGB, alpha dropped; Pillow clips wide values, these are scaled.
+
+    Grey images become RGB when they are small, and only what has to be copied is.
+    """
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
+        return _of_strips(image, lambda values: values >> 8)
+    if image.mode in ("I", "F"):
         whites = (255.0, 65535.0, 2.0**31) if image.mode == "I" else (1.0, 255.0, 65535.0)
-        image = Image.fromarray(_eight_bits(np.asarray(image).astype(np.float64), whites))
-    return image.convert("RGB")
+        scale = 255.0 / _white(image, whites)
+        return _of_strips(image, lambda values: values.astype(np.float64) * scale)
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode in ("1", "LA") else "RGB")
 
 
-def _eight_bits(values: np.ndarray, whites: Sequence[float]) -> np.ndarray:
-    """Scale values to 0…255 by the least white that none is above: files do not say theirs."""
-    low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
+def _of_strips(image: Image.Image, scaled: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
+    """Return the image with a function of its values, which is applied to a few rows at a time."""
+    out = np.empty((image.height, image.width), np.uint8)
+    for top, values in _strips(image):
+        out[top : top + len(values)] = scaled(values).astype(np.uint8)
+    return Image.fromarray(out)
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        below = min(image.height, top + rows)
+        yield top, np.asarray(image.crop((0, top, image.width, below)))
+
+
+def _white(image: Image.Image, whites: Sequence[float]) -> float:
+    """Return the least white that no value is above: files do not say theirs."""
+    ends = [(float(v.min()), float(v.max())) for _, v in _strips(image)]
+    low, high = (float(pick(np.array(ends), initial=0.0)) for pick in (np.min, np.max))
     if not 0 <= low <= high <= whites[-1]:  # NaN included
         raise ValueError(f"holds values from {low:g} to {high:g}, with no white that is known")
-    white = next(w for w in whites if high <= w)
-    return (values * (255.0 / white)).astype(np.uint8)
+    return next(w for w in whites if high <= w)
 
 
 def _square(image: Image.Image, photo_input: PhotoInput) -> Image.Image:

@@ -11,23 +11,30 @@ for ever. Member names are strings, never paths.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from webdataset.tariterators import base_plus_ext
-
 from jvpsvd.data.locations import Shard, opened
 from jvpsvd.data.photos import PHOTO_SUFFIXES
+from jvpsvd.data.tar_members import compression, read_members
 from jvpsvd.errors import ShardError
 
+logger = logging.getLogger(__name__)
+
 _LABEL_BYTES = 1 << 16
+_RECORD_BYTES = 1 << 22
 _PHOTO_BYTES = 1 << 29
 _LARGEST_LABEL = (1 << 63) - 1
-# Members that WebDataset keeps for itself.
-_META = r"__[^/]*__($|/)"
+_NAMES_IN_A_MESSAGE = 3
+# Members that WebDataset keeps for itself, and what macOS writes beside each file.
+_NO_MEMBER = re.compile(
+    r"__[^/]*__($|/)|(.*/)?__MACOSX(/|$)|(.*/)?(\._[^/]*|\.DS_Store)$", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +62,42 @@ class Sample:
 def walk(shard: Shard) -> list[Sample]:
     """List the samples of a shard from its headers and labels, without reading a photo.
 
-    Keys that repeat or are scattered, samples without a photo, unreadable labels and the sample at
-    which a shard is cut short come back with their `problem` set.
+    Keys that repeat or are scattered, samples without a photo, unreadable labels and a sample
+    through which the shard is cut come back with their `problem` set. A shard that is cut between
+    samples, or that holds none, has one more sample that says so, with an empty key.
 
     Raises:
         ShardError: If the file cannot be read as an uncompressed tar at all.
     """
     try:
         with opened(shard) as file:
-            groups, cut = _groups(file)
-            length = file.seek(0, 2)
-            samples = [_sample(shard.name, key, members, file) for key, members in groups]
+            return _walked(shard, file)
     except OSError as error:
         raise ShardError(f"{shard} cannot be read: {error.strerror or error}") from error
+
+
+def _walked(shard: Shard, file: BinaryIO) -> list[Sample]:
+    try:
+        members, cut = read_members(file)
     except tarfile.TarError as error:
-        raise ShardError(f"{shard} cannot be read as a tar file: {error}") from error
-    return _with_problems(samples, length, cut)
+        packed = compression(file)
+        reason = (
+            f"it is compressed by {packed}, and photos are read where they lie; unpack it to .tar"
+            if packed
+            else f"{error}; replace the file"
+        )
+        raise ShardError(f"{shard} cannot be read as a tar file: {reason}") from error
+    groups = _groups(shard.name, members)
+    samples = [_sample(shard.name, group, file) for group in groups]
+    if cut and groups and not _is_whole(groups[-1], groups[:-1], length=file.seek(0, 2)):
+        samples[-1] = _failed(samples[-1], "truncated", f"the shard is cut in this sample: {cut}")
+    elif cut:
+        message = f"the shard is cut after {len(samples)} samples: {cut}; replace the file"
+        samples.append(Sample(shard.name, "", -1, 0, None, None, "truncated", message))
+    elif not samples:
+        message = f"the shard holds no sample, among {len(members)} members; see jvpsvd pack"
+        samples.append(Sample(shard.name, "", -1, 0, None, None, "empty-shard", message))
+    return _without_repeats(samples)
 
 
 def read_photos(shard: Shard, samples: Sequence[Sample]) -> Iterator[tuple[Sample, bytes | None]]:
@@ -112,69 +139,81 @@ def _photo(file: BinaryIO, sample: Sample) -> bytes | None:
     return photo if len(photo) == sample.size else None
 
 
-_Group = tuple[str, dict[str, list[tarfile.TarInfo]]]
+@dataclass(frozen=True)
+class _Group:
+    """A run of members with one key."""
+
+    key: str
+    members: dict[str, list[tarfile.TarInfo]]
+    """By suffix, in lower case."""
 
 
-def _groups(file: BinaryIO) -> tuple[list[_Group], bool]:
-    """Return runs of members with one key, and whether the tar ends before its end mark."""
+def _groups(shard: str, members: Sequence[tarfile.TarInfo]) -> list[_Group]:
     groups: list[_Group] = []
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                key, suffix = _key(member.name)
-                if key is None or not member.isreg() or re.match(_META, member.name):
-                    continue
-                if not groups or groups[-1][0] != key:
-                    groups.append((key, {}))
-                groups[-1][1].setdefault(suffix.lower(), []).append(member)
-                if member.size < 0:  # it would be read again and again
-                    raise tarfile.ReadError("a member of negative size")
-            end = tar.offset
-    except tarfile.ReadError:
-        if not groups:
-            raise
-        return groups, True
-    return groups, not _is_end(file, end)
+    left_out: list[str] = []
+    for member in members:
+        if member.isdir() or _NO_MEMBER.match(member.name):
+            continue
+        key, suffix = _key(member.name)
+        if not key:
+            left_out.append(member.name)
+            continue
+        if not groups or groups[-1].key != key:
+            groups.append(_Group(key, {}))
+        groups[-1].members.setdefault(suffix.lower(), []).append(member)
+    if left_out:
+        logger.warning(
+            "%s: members that are hidden or have no ending are left out (%d: %s); name them "
+            "KEY.jpg, KEY.cls, KEY.json",
+            shard,
+            len(left_out),
+            _some(left_out),
+        )
+    return groups
 
 
-def _is_end(file: BinaryIO, offset: int) -> bool:
-    """Whether nothing but the zeros that fill the last record follows.
+def _key(name: str) -> tuple[str, str]:
+    """Return the key and suffix of a member, "" without; what cannot be printed is escaped."""
+    last = name.rfind("/") + 1
+    stem, dot, suffix = name[last:].partition(".")
+    if not stem or not dot:
+        return "", ""
+    return _escaped(name[:last] + stem), suffix
 
-    tarfile takes a missing or garbled header, and any block of zeros, for the end of the archive;
-    members may well follow (`cat a.tar b.tar`), or have been lost to zeros.
+
+def _escaped(text: str) -> str:
+    return "".join(
+        c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return a few names, for a message."""
+    shown = [_escaped(name[:60]) for name in names[:_NAMES_IN_A_MESSAGE]]
+    return ", ".join(shown) + (", …" if len(names) > _NAMES_IN_A_MESSAGE else "")
+
+
+def _is_whole(last: _Group, before: Sequence[_Group], length: int) -> bool:
+    """Whether a shard that is cut after this group holds all of it.
+
+    Its members end in the file, and it has all that most of the groups before it have.
     """
-    file.seek(offset)
-    # Two blocks of zeros, and as many as fill the record in which the second one lies.
-    most = tarfile.RECORDSIZE + tarfile.BLOCKSIZE
-    rest = file.read(most + 1)
-    return tarfile.BLOCKSIZE <= len(rest) <= most and not any(rest)
+    for copies in last.members.values():
+        if any(member.offset_data + member.size > length for member in copies):
+            return False
+    counts = Counter(suffix for group in before for suffix in group.members)
+    return all(suffix in last.members for suffix, n in counts.items() if 2 * n > len(before))
 
 
-def _key(name: str) -> tuple[str | None, str]:
-    """Return the key and suffix of a member; what cannot be printed or stored is escaped."""
-    key, suffix = base_plus_ext(name)
-    if key is None:
-        return None, ""
-    escaped = "".join(
-        c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in key
-    )
-    return escaped, suffix
-
-
-def _sample(
-    shard: str, key: str, members: dict[str, list[tarfile.TarInfo]], file: BinaryIO
-) -> Sample:
+def _sample(shard: str, group: _Group, file: BinaryIO) -> Sample:
+    members = group.members
     photos = [member for s in PHOTO_SUFFIXES for member in members.get(s, [])]
-    sample = Sample(
-        shard,
-        key,
-        offset=photos[0].offset_data if photos else -1,
-        size=photos[0].size if photos else 0,
-        label=None,
-        wnid=None,
-    )
+    sample = Sample(shard, group.key, -1, 0, None, None)
     if not photos:
-        return _failed(sample, "no-photo", f"no photo among {', '.join(sorted(members))}")
+        return _failed(sample, "no-photo", _without_photo(group))
+    if not photos[0].isreg():
+        return _failed(sample, "no-photo", _no_file(photos[0]))
+    sample = replace(sample, offset=photos[0].offset_data, size=photos[0].size)
     if photos[0].issparse() or photos[0].size > _PHOTO_BYTES:
         return _failed(sample, "too-large", f"a photo of {photos[0].size} bytes, or a sparse file")
     if any(len(copies) > 1 for copies in members.values()) or len(photos) > 1:
@@ -182,21 +221,50 @@ def _sample(
     try:
         label = members.get("cls")
         if label:
-            sample = replace(sample, label=_label(_payload(label[0], file)))
+            sample = replace(sample, label=_label(_payload(label[0], file, _LABEL_BYTES)))
         record = members.get("json")
-        if record:
-            sample = replace(sample, wnid=_wnid(json.loads(_payload(record[0], file))))
+        if record and record[0].size > _RECORD_BYTES:
+            logger.warning("%s: %s.json is too large, and not read for a wnid", shard, group.key)
+        elif record:
+            text = _payload(record[0], file, _RECORD_BYTES)
+            sample = replace(sample, wnid=_wnid(json.loads(text)) if text else None)
     # UnicodeDecodeError and JSONDecodeError are ValueErrors.
     except (ValueError, RecursionError) as error:
         return _failed(sample, "bad-label", f"label cannot be read: {error}")
     return sample
 
 
-def _payload(member: tarfile.TarInfo, file: BinaryIO) -> str:
-    if not 0 <= member.size <= _LABEL_BYTES:
+def _without_photo(group: _Group) -> str:
+    """Return why a sample has no photo, in words."""
+    dotted = [s for s in group.members if s.rpartition(".")[2] in PHOTO_SUFFIXES]
+    if not dotted:
+        return f"no photo among {_some(sorted(group.members))}"
+    count = sum(len(group.members[suffix]) for suffix in dotted)
+    name = f"{group.key}.{dotted[0]}".rpartition("/")[2]
+    stem, _, ending = name.rpartition(".")
+    better = f"{stem.replace('.', '_')[-50:]}.{ending}"
+    return (
+        f"{count} photos have a dot before their ending, and a key ends at the first dot "
+        f"({_some([name])}); name them without, as {_escaped(better)}"
+    )
+
+
+def _no_file(member: tarfile.TarInfo) -> str:
+    if member.issym() or member.islnk():
+        return (
+            f"{_some([member.name])} is a link to {_some([member.linkname])}, and links are not "
+            "followed; write the shard with tar --dereference --hard-dereference"
+        )
+    return f"{_some([member.name])} is a device or a pipe, not a file; leave it out of the shard"
+
+
+def _payload(member: tarfile.TarInfo, file: BinaryIO, most: int) -> str:
+    if not member.isreg() or member.issparse():
+        raise ValueError(f"{_some([member.name])} is no plain file")
+    if not 0 <= member.size <= most:
         raise ValueError(f"{member.size} bytes are no size of a label")
     file.seek(member.offset_data)
-    return file.read(member.size).decode().strip()
+    return file.read(member.size).decode("utf-8-sig").strip()
 
 
 def _label(text: str) -> int:
@@ -211,16 +279,13 @@ def _wnid(record: Any) -> str | None:
     return wnid if isinstance(wnid, str) and re.fullmatch(r"n[0-9]{8}", wnid) else None
 
 
-def _with_problems(samples: list[Sample], length: int, cut: bool) -> list[Sample]:
-    counts: dict[str, int] = {}
-    for sample in samples:
-        counts[sample.key] = counts.get(sample.key, 0) + 1
+def _without_repeats(samples: Sequence[Sample]) -> list[Sample]:
+    """Return each key once; one that comes back has a problem."""
+    counts = Counter(sample.key for sample in samples)
     kept: dict[str, Sample] = {}
-    for index, sample in enumerate(samples):
+    for sample in samples:
         if counts[sample.key] > 1:
             sample = _failed(sample, "duplicate-key", "this key comes back later in the shard")
-        elif cut and (index == len(samples) - 1 or sample.offset + sample.size > length):
-            sample = _failed(sample, "truncated", "the shard is cut short in or after this sample")
         kept.setdefault(sample.key, sample)
     return list(kept.values())
 

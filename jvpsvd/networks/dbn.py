@@ -6,6 +6,7 @@ Hinton, Osindero & Teh (2006); Hinton & Salakhutdinov (2006).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,19 +256,37 @@ def load_network(file: Path) -> nn.Sequential:
         with safe_open(file, framework="pt") as stored:
             gains = [float(gain) for gain in json.loads(stored.metadata()["gains"])]
             names = list(stored.keys())
+            if set(names) != {f"{i // 2}.{('weight', 'bias')[i % 2]}" for i in range(len(names))}:
+                raise ValueError(f"it holds {sorted(names)[:4]}")
             pairs = [
                 (stored.get_tensor(f"{i}.weight"), stored.get_tensor(f"{i}.bias"))
                 for i in range(len(names) // 2)
             ]
+        _check_layers(pairs, gains)
     except Exception as error:  # the reader raises what the bytes make it raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{file} is no network of save_network ({first})") from error
+        shown = first[:200].encode("unicode_escape").decode()
+        raise ModelError(
+            f"{file} is no network of save_network ({shown}); save it again"
+        ) from error
     layers: list[nn.Module] = []
     for place, (weight, bias) in enumerate(pairs):
         layers.append(_linear(weight.T, bias))
         if place < len(gains):
             layers.append(Logistic(gains[place]))
     return nn.Sequential(*layers).eval()
+
+
+def _check_layers(pairs: Sequence[tuple[Tensor, Tensor]], gains: Sequence[float]) -> None:
+    """Refuse tensors that are not the weights and biases of linear layers, one after another."""
+    if not pairs or len(gains) > len(pairs) or not all(map(math.isfinite, gains)):
+        raise ValueError(f"it has {len(pairs)} linear layers, with gains {list(gains)[:5]}")
+    for place, (weight, bias) in enumerate(pairs):
+        real = weight.is_floating_point() and bias.is_floating_point()
+        if not real or weight.dim() != 2 or bias.shape != weight.shape[:1] or not weight.numel():
+            raise ValueError(f"layer {place} has weights {list(weight.shape)} {weight.dtype}")
+        if place and weight.shape[1] != pairs[place - 1][0].shape[0]:
+            raise ValueError(f"layer {place} does not take what the layer before it gives")
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -164,9 +164,10 @@ def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
     _check_kinds(module, state, path)
     try:
         module.load_state_dict(state)
-    except RuntimeError as error:
-        reasons = " ".join(str(error).split())
-        raise ModelError(f"{path} does not fit {type(module).__name__}: {reasons[:300]}") from error
+    except Exception as error:  # a file may say anything of its version, too
+        text = str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
+        reasons = _printable(" ".join(text.split())[:300])
+        raise ModelError(f"{path} does not fit {type(module).__name__}: {reasons}") from error
 
 
 def _check_kinds(module: nn.Module, state: dict[Any, Any], path: Path) -> None:
@@ -174,7 +175,7 @@ def _check_kinds(module: nn.Module, state: dict[Any, Any], path: Path) -> None:
     kinds = {name: _kind(tensor) for name, tensor in module.state_dict().items()}
     for name, tensor in state.items():
         if not isinstance(name, str):
-            raise ModelError(f"{path} is not a state dict: it has a key {name!r}")
+            raise ModelError(f"{path} is not a state dict: it has a key {repr(name)[:60]}")
         if name in kinds and _kind(tensor) != kinds[name]:
             raise ModelError(
                 f"{path} does not fit {type(module).__name__}: '{name}' holds {_kind(tensor)} "
@@ -339,4 +340,9 @@ def _import(name: str, spec: str) -> Any:
 
 def _first(error: BaseException) -> str:
     text = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {text[:200]}"
+    return f"{type(error).__name__}: {_printable(text[:200])}"
+
+
+def _printable(text: str) -> str:
+    """Return the text with what a terminal would act on as escapes: files get into messages."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

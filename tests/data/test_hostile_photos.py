@@ -3,6 +3,8 @@
 import io
 import logging
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 
@@ -11,10 +13,10 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from shard_making import encoded
+from PIL import Image, features
+from shard_making import encoded, write_tar
 
-from jvpsvd.data import decode_photo
+from jvpsvd.data import decode_photo, read_photos, walk
 from jvpsvd.errors import PhotoError
 from jvpsvd.networks import PhotoInput
 
@@ -377,3 +379,58 @@ def test_damaged_photos_print_and_log_nothing(capfd, caplog):
                 decoded_or_none(bytes(changed))
     assert caplog.records == []
     assert "".join(capfd.readouterr()) == ""
+
+
+def bilevel(side):
+    """A blank page, coded by runs: thousands of pixels to a byte."""
+    return saved(Image.new("1", (side, side), 1), "TIFF", compression="group4")
+
+
+def test_pixels_that_no_file_of_its_size_holds_are_refused_by_the_header():
+    data = bilevel(5000)
+    assert len(data) < 5000
+    assert "promise 25000000 pixels" in refused(data)
+    assert decoded_or_none(bilevel(4000)) is not None  # no more than a camera's
+    blank = saved(Image.new("L", (5000, 5000), GREY), "PNG")
+    assert abs(float(decode_photo(blank, PLAIN).mean()) - GREY) < 1
+
+
+MEASURED = """
+import re, sys
+from pathlib import Path
+from jvpsvd.data import decode_photo
+from jvpsvd.networks import PhotoInput
+
+def peak():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+data = Path(sys.argv[1]).read_bytes()
+before = peak()
+decode_photo(data, PhotoInput())
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+@pytest.mark.parametrize("mode", ["F", "I", "RGB", "LA"])
+def test_a_pixel_takes_few_bytes_while_it_is_decoded(mode, tmp_path):
+    """24 bytes of a float's, once: a copy as doubles, and one that was scaled."""
+    side = 3000
+    kind = {"format": "PNG"} if mode == "LA" else {"format": "TIFF", "compression": "tiff_lzw"}
+    Image.new(mode, (side, side)).save(tmp_path / "photo", **kind)
+    command = [sys.executable, "-c", MEASURED, str(tmp_path / "photo")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 9 * side**2
+
+
+@pytest.mark.parametrize("form", ["JPEG", "AVIF"])
+def test_endings_of_one_format_are_photos_of_it(form, tmp_path):
+    if form == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    data = encoded(0, form, (64, 64))
+    endings = {"JPEG": ("jpg", "jpeg", "jpe", "jfif"), "AVIF": ("avif",)}[form]
+    shard = write_tar(tmp_path / "s.tar", [(f"{i}.{e}", data) for i, e in enumerate(endings)])
+    samples = walk(shard)
+    assert [s.problem for s in samples] == [""] * len(endings)
+    for _, photo in read_photos(shard, samples):
+        assert decoded_or_none(photo) is not None

@@ -1,5 +1,7 @@
 import gzip
 import hashlib
+import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -62,6 +64,34 @@ def test_a_wrong_file_is_one_error(folder, harm):
     file.write_bytes(harm(file.read_bytes()))
     with pytest.raises(DataError, match="is not MNIST's file of this name"):
         mnist("train", folder)
+
+
+def test_a_bomb_is_read_no_further_than_the_file_may_go(folder):
+    """256 MiB of zeros in 256 KiB."""
+    file = folder / "train-images-idx3-ubyte"
+    with gzip.open(f"{file}.gz", "wb") as bomb:
+        for _ in range(256):
+            bomb.write(bytes(1 << 20))
+    file.unlink()
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"gz \(more than 23536 bytes\) is not MNIST's file"):
+        mnist("train", folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 22
+
+
+@pytest.mark.parametrize("place", [0, 1, 3, 11, 12, 20, 400, -1, -6])
+def test_a_damaged_archive_is_one_error(folder, place):
+    file = folder / "train-images-idx3-ubyte"
+    packed = bytearray(gzip.compress(file.read_bytes()))
+    file.unlink()
+    for damaged in (packed[:place], [*packed[:place], packed[place] ^ 255, *packed[place:][1:]]):
+        file.with_name(f"{file.name}.gz").write_bytes(bytes(damaged))
+        try:
+            assert mnist("train", folder).images.shape == (30, 784)  # where nothing is read
+        except DataError as error:
+            assert re.search(r"cannot be read|is not MNIST's file", str(error))  # noqa: PT017
 
 
 def test_a_missing_file_says_how_to_get_it(tmp_path):

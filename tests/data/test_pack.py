@@ -1,7 +1,21 @@
+import os
+import shutil
+import subprocess
+import sys
+
 import pytest
 from shard_making import encoded
 
-from jvpsvd.data import demo_photos, demo_shards, pack, photos_by_class, read_photos, walk
+from jvpsvd.data import (
+    demo_photos,
+    demo_shards,
+    find_shards,
+    list_folder,
+    pack,
+    photos_by_class,
+    read_photos,
+    walk,
+)
 from jvpsvd.errors import ArgumentError, ShardError
 
 
@@ -40,8 +54,9 @@ def test_names_that_collide_without_their_dots_stay_apart(tmp_path):
     folder.mkdir(parents=True)
     for name in ("a.b.jpg", "a_b.jpg"):
         (folder / name).write_bytes(b"x")
+    (folder / "a_b_2.jpg").write_bytes(b"x")
     keys = [photo.key for photo in photos_by_class(folder.parent)]
-    assert len(set(keys)) == 2
+    assert len(set(keys)) == 3
 
 
 def test_long_names_survive(tmp_path):
@@ -93,9 +108,111 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path, photos):
 def test_interrupted_pack_leaves_nothing_half_written(tmp_path, photos):
     found = photos_by_class(photos)
     found[1].file.unlink()
-    with pytest.raises(FileNotFoundError):
-        pack(found, tmp_path / "out")
+    with pytest.raises(ShardError, match=r"a\.0\.JPG cannot be read: .*; nothing was packed"):
+        pack(found, tmp_path / "out", per_shard=1)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from jvpsvd.data import pack, photos_by_class
+
+def some():
+    yield from photos_by_class(Path("photos"))[:2]
+    assert len(list(Path("out").rglob("*.tar"))) == 2
+    os.kill(os.getpid(), 9)
+
+pack(some(), Path("out"), per_shard=1)
+"""
+
+
+def test_killed_pack_leaves_no_shards_that_look_whole(tmp_path, photos):
+    done = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path)
+    assert done.returncode == -9
+    out = tmp_path / "out"
+    assert list(out.glob("*.tar")) == []
+    told = r"does not hold all of its shards.*delete .*/\.photos\.packing and .* photos-\*\.tar"
+    with pytest.raises(ShardError, match=told):
+        pack(photos_by_class(photos), out)
+    pack(photos_by_class(photos), tmp_path / "other")[0].rename(out / "photos-000000.tar")
+    for pattern in (out, out / "*.tar", out / "photos-{000000..000009}.tar"):
+        with pytest.raises(ShardError, match=told):
+            find_shards(str(pattern))
+    shutil.rmtree(out / ".photos.packing")
+    assert find_shards(str(out)) == [out / "photos-000000.tar"]
+
+
+def test_shards_move_all_or_none(tmp_path, photos):
+    """The name of the second one is taken while they are written."""
+
+    def some():
+        yield from photos_by_class(photos)
+        (tmp_path / "out" / "photos-000001.tar").mkdir()
+
+    with pytest.raises(OSError, match=r"photos-000001\.tar"):
+        pack(some(), tmp_path / "out", per_shard=1)
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["photos-000001.tar"]
+
+
+def test_every_file_is_packed_or_left_out_with_a_reason(tmp_path, photos):
+    zebra = photos / "zebra"
+    for name in ("b.jfif", "c.jpe", "deep/er/d.jpg", "deep/e.avif"):
+        (zebra / name).parent.mkdir(parents=True, exist_ok=True)
+        (zebra / name).write_bytes(encoded(0))
+    for name in ("noending", "x.heic", "._x.jpg", ".DS_Store", "Thumbs.db"):
+        (zebra / name).touch()
+    (zebra / "broken.jpg").symlink_to("nowhere.jpg")
+    (zebra / "good.jpg").symlink_to("a.0.JPG")
+    (zebra / "again").symlink_to(photos)
+    os.mkfifo(zebra / "pipe.jpg")
+    for name in ("loose.jpg", "loose2.PNG", "README.txt", "__MACOSX/zebra/._x.jpg"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).touch()
+    found = list_folder(photos)
+    assert [photo.key for photo in found.photos] == [
+        "n01443537_a_1",
+        *("zebra_a_0", "zebra_a_2", "zebra_b", "zebra_c", "zebra_deep_e", "zebra_deep_er_d"),
+        "zebra_good",
+    ]
+    assert {photo.label for photo in found.photos} == {1, 2}  # 0 is "empty"; no __MACOSX
+    names = {
+        frozenset(file.relative_to(photos).as_posix() for file in one.files): one.may_be_photos
+        for one in found.left_out
+    }
+    assert names == {
+        frozenset(["loose.jpg", "loose2.PNG"]): True,
+        frozenset(["zebra/noending"]): True,
+        frozenset(["zebra/x.heic"]): True,
+        frozenset(["zebra/broken.jpg"]): True,
+        frozenset(["zebra/again"]): True,
+        frozenset(["zebra/pipe.jpg"]): True,
+        frozenset(["README.txt", "zebra/notes.txt"]): False,
+        frozenset(
+            [".cache", "__MACOSX", "zebra/._x.jpg", "zebra/.DS_Store", "zebra/Thumbs.db"]
+        ): False,
+    }
+    told = "\n".join(map(str, found.left_out))
+    assert "left out: 2 photos outside of a folder of a class (" in told
+    assert "left out: 5 hidden files (" in told
+    shards = pack(found.photos, tmp_path / "out")
+    assert [s.problem for s in walk(shards[0])] == [""] * len(found.photos)
+    assert found == list_folder(photos)
+
+
+def test_photos_that_are_all_loose_are_named(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(ShardError, match=r"no photos in .*; left out: 1 photos outside .*a\.jpg"):
+        list_folder(tmp_path)
+
+
+def test_names_of_other_scripts_stay_short_and_apart(tmp_path):
+    (tmp_path / "c").mkdir()
+    for number in range(300):
+        (tmp_path / "c" / f"{chr(0x4E00 + number)}.jpg").touch()
+    keys = [photo.key for photo in photos_by_class(tmp_path)]
+    assert len(set(keys)) == 300
+    assert max(map(len, keys)) < 12
 
 
 def test_demo_does_not_move_into_a_strangers_folder(tmp_path):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from jvpsvd import JacobianOperator, depths, svds
@@ -106,13 +107,40 @@ def test_networks_survive_the_disk(net, data, tmp_path):
 def test_another_file_is_one_error(tmp_path, content):
     file = tmp_path / "net.safetensors"
     if content is None:
-        from safetensors.torch import save_file
-
         save_file({"x": torch.zeros(1)}, file)
     else:
         file.write_bytes(content)
     with pytest.raises(ModelError, match="no network of save_network"):
         load_network(file)
+
+
+ONES = {"0.weight": torch.ones(2, 3), "0.bias": torch.ones(2)}
+UNFIT = {
+    "weights of one axis": ({**ONES, "0.weight": torch.ones(2)}, '["1"]'),
+    "weights of three axes": ({**ONES, "0.weight": torch.ones(2, 3, 1)}, "[1.0]"),
+    "biases of another size": ({**ONES, "0.bias": torch.ones(3)}, "[1.0]"),
+    "complex weights": ({**ONES, "0.weight": torch.ones(2, 3, dtype=torch.complex64)}, "[1.0]"),
+    "integers": ({**ONES, "0.bias": torch.ones(2, dtype=torch.int64)}, "[1.0]"),
+    "no values": ({"0.weight": torch.ones(0, 3), "0.bias": torch.ones(0)}, "[1.0]"),
+    "no layers": ({}, "[]"),
+    "layers apart": (
+        {**ONES, "1.weight": torch.ones(4, 3), "1.bias": torch.ones(4)},
+        "[1.0, 1.0]",
+    ),
+    "gains without layers": (ONES, "[1.0, 2.0]"),
+    "an infinite gain": (ONES, "[1e999]"),
+    "a name that acts on a terminal": ({**ONES, "1.weight\x1b[2J": torch.ones(1)}, "[1.0]"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_tensors_that_are_no_network_are_one_error(case, tmp_path):
+    tensors, gains = UNFIT[case]
+    file = tmp_path / "net.safetensors"
+    save_file(tensors, file, metadata={"gains": gains})
+    with pytest.raises(ModelError, match=r"net\.safetensors is no network of save_net") as caught:
+        load_network(file)
+    assert str(caught.value).isprintable()
 
 
 def test_jacobian_of_a_layer_is_its_weight_times_slopes(net, data):

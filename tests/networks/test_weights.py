@@ -1,6 +1,7 @@
 """Weight files: read as tensors only, and they must fit."""
 
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -137,3 +138,34 @@ def test_weights_stored_in_another_precision_take_the_modules(dtype, tmp_path):
     load_weights(module, save(state, tmp_path / "w.pt"))
     assert module[0].weight.dtype == torch.float32
     torch.testing.assert_close(module[0].weight, GOOD["0.weight"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("version", [3, {"1": 3}, {"1": {"version": "2"}}, {"1": None}])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_state_dict_whose_version_is_none(version, zipped, tmp_path):
+    state = network(0).state_dict()
+    state._metadata = version
+    torch.save(state, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ModelError, match=r"w\.pt does not fit Sequential: \w+Error: ") as caught:
+        load_weights(network(1), tmp_path / "w.pt")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["\x1b[2Jevil", "two\nlines", "\u202eright", 7, ("\x07",)])
+def test_names_in_a_file_do_not_act_on_a_terminal(key, tmp_path):
+    torch.save({**GOOD, key: torch.ones(1)}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"w\.pt") as caught:
+        load_weights(network(1), tmp_path / "w.pt")
+    assert str(caught.value).isprintable()
+
+
+def test_what_the_reader_says_of_a_file_does_not_act_on_a_terminal(tmp_path):
+    """torch repeats the version, which the file says."""
+    torch.save(GOOD, tmp_path / "w.pt")
+    with zipfile.ZipFile(tmp_path / "w.pt") as old, zipfile.ZipFile(tmp_path / "x.pt", "w") as new:
+        for entry in old.namelist():
+            version = entry.endswith("/version")
+            new.writestr(entry, b"\x1b[2J" if version else old.read(entry))
+    with pytest.raises(ModelError, match=r"x\.pt") as caught:
+        load_weights(network(1), tmp_path / "x.pt")
+    assert str(caught.value).isprintable()

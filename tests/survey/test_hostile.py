@@ -39,8 +39,8 @@ def call(folder, *arguments):
     (folder / "tiny.py").write_text(TINY)
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, check=False, capture_output=True, text=True, timeout=20,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        [*COMMAND, *arguments], cwd=folder, check=False, capture_output=True, text=True,
+        timeout=120, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def labels(f):
     f.shard("labels", *members, f.sample("l-last"), bad=[f"cls-{i}" for i in range(9)])
     deep = [b"[" * 1_000_000 + b"]" * 1_000_000, b'{"a":' * 12_000, b"[" * 60_000]
     members = pairs("json", [*deep, b'{"wnid": "n014', b"\xff", b""])
-    f.shard("bad-json", *members, f.sample("b-last"), bad=[f"json-{i}" for i in range(6)])
+    f.shard("bad-json", *members, f.sample("b-last"), bad=[f"json-{i}" for i in range(5)])
     wnids = [b'["n01443537"]', b"NaN", b"{}", b"9" * 4000, b'"\\ud800"', b'"n0144353\xd9\xa3"']
     odd = [b'{"wnid": %s}' % wnid for wnid in wnids]
     f.shard("odd-json", *pairs("json", [*odd, b"7", b"null"]), f.sample("o-last"))
@@ -194,6 +194,12 @@ def unreadable(f):
         (f.shards / f"{name}.tar").write_bytes(data)
     f.absent = {f"{name}.tar": "bad-shard" for name in files}
     (f.shards / "empty.tar").write_bytes(ended())
+    f.absent["empty.tar"] = "empty-shard"
+    sparse_map = {"GNU.sparse.map": "none", "GNU.sparse.size": "9" * 5000}
+    info = tarfile.TarInfo("odd.jpg")
+    info.pax_headers = sparse_map
+    f.shard("sparse-map", info.tobuf(tarfile.PAX_FORMAT))
+    f.absent["sparse-map.tar"] = "truncated"
 
 
 def hole(f):

@@ -1,0 +1,265 @@
+"""Give readers of foreign files what no file should be: every failure must be an error of ours.
+
+    python -m benchmarks.fuzz [KIND ...] [--seed N] [--count N] [--seconds S] [--keep FOLDER]
+
+Input n of a kind follows from the seed, the kind and n alone (in old torch files, the order of the
+tensors does not): `KIND --seed N --first n --count 1` makes one again, --keep stores those that
+failed. In one in ten inputs the bytes are noise. A row of the table counts what was read,
+the errors of ours, and all others, of which the first of each place are printed below; an input
+that takes longer than a minute is one of them. Exit code 1 if there is any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import torch
+
+from benchmarks import fuzzed_files as files
+from jvpsvd.data import decode_photo, find_shards, fingerprint, read_photos, walk
+from jvpsvd.data.mnist import mnist
+from jvpsvd.errors import JvpsvdError, PhotoError
+from jvpsvd.networks import PhotoInput, load_weights
+from jvpsvd.networks.dbn import load_network
+
+Reader = Callable[[bytes, Path], None]
+
+_SECONDS = 60
+_PHOTO = PhotoInput(size=16, resize=18)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: what makes and what reads it."""
+
+    make: files.Maker
+    read: Reader
+
+
+@dataclass
+class Counts:
+    """What became of the inputs of a kind."""
+
+    read: int = 0
+    ours: int = 0
+    others: int = 0
+    slowest: float = 0.0
+    examples: dict[str, str] = field(default_factory=dict)
+    """The first input of each place that failed, and how."""
+
+    @property
+    def inputs(self) -> int:
+        """How many there were."""
+        return self.read + self.ours + self.others
+
+
+def _read_shard(data: bytes, folder: Path) -> None:
+    file = folder / "s.tar"
+    file.write_bytes(data)
+    (shard,) = find_shards(str(file))
+    fingerprint(shard)
+    samples = walk(shard)
+    keys = [sample.key for sample in samples]
+    if not samples or len(set(keys)) < len(keys):
+        raise RuntimeError(f"no sample, or keys twice: {keys}")
+    good = [sample for sample in samples if not sample.problem]
+    for sample in samples:
+        if not (sample.key + sample.message).isprintable() or bool(sample.problem) != bool(
+            sample.message
+        ):
+            raise RuntimeError(f"not printable, or a problem without words: {sample}")
+    for _, photo in read_photos(shard, good):
+        if photo is None:
+            raise RuntimeError("a photo that was listed is not there")
+    file.write_bytes(data[: len(data) // 2])  # it may change after it was listed
+    if len(list(read_photos(shard, good))) != len(good):
+        raise RuntimeError("samples are lost")
+
+
+def _read_photo(data: bytes, folder: Path) -> None:
+    x = decode_photo(data, _PHOTO)
+    if x.shape != _PHOTO.shape or not torch.isfinite(x).all():
+        raise RuntimeError("no input of a network")
+
+
+def _read_weights(name: str, data: bytes, folder: Path) -> None:
+    (folder / name).write_bytes(data)
+    load_weights(files.network(), folder / name)
+
+
+def _read_network(data: bytes, folder: Path) -> None:
+    (folder / "net.safetensors").write_bytes(data)
+    net = load_network(folder / "net.safetensors")
+    if net(torch.zeros(1, net[0].in_features)).shape[0] != 1:
+        raise RuntimeError("no network")
+
+
+def _read_idx(name: str, data: bytes, folder: Path) -> None:
+    for old in folder.glob("t10k-*"):
+        old.unlink()
+    (folder / name).write_bytes(data)
+    mnist("test", folder)
+
+
+_LABELS = "t10k-images-idx3-ubyte"  # the file that is looked at first
+KINDS = {
+    "shards": Kind(files.shard, _read_shard),
+    "photos": Kind(files.photo, _read_photo),
+    "torch-zip": Kind(files.torch_zip, partial(_read_weights, "w.pth")),
+    "torch-legacy": Kind(files.torch_legacy, partial(_read_weights, "w.pth")),
+    "pickle": Kind(files.plain_pickle, partial(_read_weights, "w.pth")),
+    "safetensors": Kind(files.safetensors, partial(_read_weights, "w.safetensors")),
+    "caffemodel": Kind(files.caffemodel, partial(_read_weights, "w.caffemodel")),
+    "network": Kind(files.gained_network, _read_network),
+    "idx": Kind(files.idx, partial(_read_idx, _LABELS)),
+    "idx.gz": Kind(files.idx_gz, partial(_read_idx, f"{_LABELS}.gz")),
+}
+
+
+def made(kind: str, seed: int, number: int) -> bytes:
+    """Return input `number` of a kind."""
+    random = Random(f"{seed}/{kind}/{number}")  # noqa: S311 -- to be made again
+    return files.noise(random) if random.random() < 0.1 else KINDS[kind].make(random)
+
+
+def fuzz(
+    kind: str,
+    seed: int,
+    numbers: range,
+    seconds: float,
+    folder: Path,
+    keep: Path | None = None,
+) -> Counts:
+    """Read inputs of a kind until all were read, or the time is up; keep those that failed."""
+    counts, until = Counts(), time.monotonic() + seconds
+    for number in numbers:
+        began = time.monotonic()
+        if began > until:
+            break
+        data = made(kind, seed, number)
+        failed = counts.others
+        signal.alarm(_SECONDS)
+        try:
+            KINDS[kind].read(data, folder)
+            counts.read += 1
+        except JvpsvdError as error:
+            if _is_one_line(error):
+                counts.ours += 1
+            else:
+                _count_other(counts, number, error)
+        except Exception as error:
+            _count_other(counts, number, error)
+        finally:
+            signal.alarm(0)
+        if keep and counts.others > failed:
+            (keep / f"{kind}-{seed}-{number}").write_bytes(data)
+        counts.slowest = max(counts.slowest, time.monotonic() - began)
+    return counts
+
+
+def _is_one_line(error: JvpsvdError) -> bool:
+    text = str(error)
+    # The photo's error has no place: a row says which one it is.
+    return (
+        text.isprintable()
+        and 0 < len(text) < 1000
+        and (isinstance(error, PhotoError) or "fuzz" in text)
+    )
+
+
+def _count_other(counts: Counts, number: int, error: Exception) -> None:
+    counts.others += 1
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [f for f in frames if "jvpsvd" in f.filename] or frames
+    place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno} {type(error).__name__}"
+    counts.examples.setdefault(place, f"input {number}: {place}: {str(error)[:200]!a}")
+
+
+def _peak_mib() -> int:
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) // 1024 if found else 0
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep warnings, logs and what libtiff writes itself from the terminal; end what hangs."""
+
+    def hang(*_: object) -> None:
+        raise TimeoutError(f"longer than {_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, hang)
+    logging.disable(logging.CRITICAL)
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere, warnings.catch_warnings():  # noqa: PTH123
+            warnings.simplefilter("ignore")
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        logging.disable(logging.NOTSET)
+        signal.signal(signal.SIGALRM, before)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fuzz",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)} [all]")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first input [0]")
+    parser.add_argument("--count", type=int, help="inputs of each kind [2000, or until --seconds]")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="all kinds together")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="inputs that failed go there")
+    asked = parser.parse_args(arguments)
+    if asked.keep:
+        asked.keep.mkdir(parents=True, exist_ok=True)
+    unknown = [name for name in asked.kinds if name not in KINDS]
+    if unknown:
+        parser.error(f"no kind {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    kinds = asked.kinds or list(KINDS)
+    limited = asked.seconds < float("inf")
+    count = asked.count or (1 << 40 if limited else 2000)
+    found: dict[str, Counts] = {}
+    print(f"seed {asked.seed}\n{'kind':14}  inputs    read    ours  others  slowest  peak MiB")
+    for name in kinds:
+        with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, _quiet():
+            share = asked.seconds / len(kinds)
+            numbers = range(asked.first, asked.first + count)
+            counts = fuzz(name, asked.seed, numbers, share, Path(folder), asked.keep)
+        found[name] = counts
+        print(
+            f"{name:14}  {counts.inputs:6}  {counts.read:6}  {counts.ours:6}  "
+            f"{counts.others:6}  {counts.slowest:5.1f} s  {_peak_mib():8}",
+            flush=True,
+        )
+    for name, counts in found.items():
+        for example in counts.examples.values():
+            print(f"{name}: {example}")
+    total = sum(counts.inputs for counts in found.values())
+    others = sum(counts.others for counts in found.values())
+    print(f"{total} inputs, {others} failures that are not ours")
+    return int(others > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
