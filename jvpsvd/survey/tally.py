@@ -46,7 +46,7 @@ class Tally:
             good += 1
             unconverged += row.k - row.converged
             if row.s and row.s[0] > 0:
-                worst = max(worst, max(row.residuals) / row.s[0])
+                worst = max(worst, max(row.residuals, default=0.0) / row.s[0])
             if row.fro2:
                 energy += float(np.square(row.s).sum()) / row.fro2
                 shares += 1
