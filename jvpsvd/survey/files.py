@@ -62,7 +62,9 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "something else has its name" if os.path.lexists(folder) else error.strerror
-        raise RunError(f"{folder} cannot be made ({reason}); choose another --out") from error
+        raise RunError(
+            f"{folder} cannot be made ({reason}); move that away, or choose another --out"
+        ) from error
 
 
 @contextlib.contextmanager
