@@ -1,5 +1,7 @@
 """Runs to report on: a store filled with rows that are made up, as large and as odd as wanted."""
 
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 
@@ -9,6 +11,7 @@ from jvpsvd.networks import Depth, PhotoInput
 from jvpsvd.report import gather, write_report
 from jvpsvd.survey import SCHEMA, Identity
 from jvpsvd.survey.files import write_table
+from jvpsvd.survey.rows import with_checksums
 from jvpsvd.survey.store import create_or_continue
 
 
@@ -57,8 +60,18 @@ def write_rows(store, layer, samples, s, residuals, converged=None):
         "seconds": [0.5] * photos,
         "defined_to": [1e-6] * photos,
     }
-    table = pa.table(columns, schema=SCHEMA)
-    write_table(store.folder / "spectra" / f"{layer}.parquet", table)
+    absent = {
+        name: pa.nulls(photos, kind) for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
+    }
+    table = pa.table({**absent, **columns}, schema=SCHEMA)
+    task = task_of(layer)
+    table = with_checksums(table, [task] * photos)
+    write_table(store.folder / "spectra" / f"{task}.parquet", table)
+
+
+def task_of(layer):
+    """The name of the file that holds the rows of a depth."""
+    return hashlib.sha256(layer.encode()).hexdigest()[:32]
 
 
 def page_of(store, shards=()):

@@ -20,7 +20,11 @@ def main() -> None:
     from jvpsvd import cli
 
     signal.signal(signal.SIGINT, before)
-    cli.main()
+    try:
+        cli.main()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # all is said: no traceback at the very end
 
 
 def _end(number: int, frame: FrameType | None) -> None:

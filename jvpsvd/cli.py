@@ -151,7 +151,10 @@ def cli(context: click.Context) -> None:
     "--out", metavar="RUN", default="jvpsvd-run", show_default=True, help="Folder of the run."
 )
 @click.option("--status", metavar="RUN", help="Only tell how far RUN is, and whether it lives.")
-def run(status: str | None, share: str, **options: Any) -> int:
+@click.pass_obj
+def run(
+    interruption: survey.Interruption, /, status: str | None, share: str, **options: Any
+) -> int:
     """Compute spectra of every photo at every depth; the same command again continues.
 
     Prints a table and draws one figure into RUN/report. Without --shards it takes real ImageNet
@@ -168,11 +171,11 @@ def run(status: str | None, share: str, **options: Any) -> int:
             options[name] = [part.strip() for part in text.split(",") if part.strip()]
     spec = survey.Spec(share=_share(share), **options)
     try:
-        with survey.on_stderr() as watch, survey.interruptible(watch) as watching:
-            outcome = survey.run(spec, watching)
-        with survey.interruptible(survey.unwatched):
-            _show(outcome.store)
+        with survey.on_stderr() as watch:
+            outcome = survey.run(spec, interruption.checked(watch))
+        _show(outcome.store)
     except KeyboardInterrupt:
+        interruption.end()
         _complain("interrupted; the same command continues")
         return _INTERRUPTED
     click.echo(
@@ -245,7 +248,10 @@ def layers(model: str, weights: str | None, k: int, memory: str | None, as_json:
 @cli.command(epilog="jvpsvd verify RUN || jvpsvd run … --out RUN")
 @click.argument("folder", metavar="RUN")
 def verify(folder: str) -> int:
-    """Check that every sample of RUN's manifest has values, or a reason, at every depth."""
+    """Check that every sample of RUN's manifest has values, or a reason, at every depth.
+
+    Rows, vectors, the manifest and run.json are read back and compared with their checksums.
+    """
     verdict = survey.verify(survey.open_store(Path(folder)))
     for problem in verdict.problems:
         click.echo(problem)
@@ -253,6 +259,11 @@ def verify(folder: str) -> int:
         f"{verdict.values} rows with values ({verdict.unconverged} triplets above the tolerance), "
         f"{verdict.failures} with a reason, {len(verdict.problems)} problems"
     )
+    if verdict.unchecked:
+        click.echo(
+            f"{verdict.unchecked} rows have no checksum (their run was begun by an older jvpsvd): "
+            "changed values are noticed only where they are impossible"
+        )
     return _FAILURES if verdict.problems else 0
 
 
@@ -282,8 +293,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")  # a σ must not end a run on an ASCII terminal
     logging.basicConfig(level=logging.WARNING, format="jvpsvd: %(message)s")
     code: object
+    interruption = survey.Interruption()
+    with interruption.installed():
+        code = _called(arguments, interruption)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _called(arguments: Sequence[str] | None, interruption: survey.Interruption) -> object:
+    """Return the exit code of a call; a mistake is one line."""
     try:
-        code = cli.main(arguments, prog_name="jvpsvd", standalone_mode=False)
+        code: object = cli.main(
+            arguments, prog_name="jvpsvd", standalone_mode=False, obj=interruption
+        )
     except click.ClickException as error:
         code = _complain(error.format_message() + _where_help(error))
     except JvpsvdError as error:
@@ -291,9 +312,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         code = _complain(f"{error.filename or 'writing failed'}: {error.strerror or error}")
     except (KeyboardInterrupt, click.Abort):
+        interruption.end()
         _complain("interrupted")
         code = _INTERRUPTED
-    sys.exit(code if isinstance(code, int) else 0)
+    return code
 
 
 def _complain(message: str) -> int:

@@ -12,6 +12,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.report.class_trees import ClassTrees
 from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
 from jvpsvd.report.summary import DepthSummary
+from jvpsvd.survey.files import make_folder, refuse_other_kinds
 
 _STYLE: Any = {
     "font.size": 9,
@@ -203,8 +204,10 @@ def _with_values(summaries: Sequence[DepthSummary]) -> list[DepthSummary]:
 
 
 def _saved(figure: Any, folder: Path, name: str) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = [folder / f"{name}.png", folder / f"{name}.svg"]
+    for file in files:
+        refuse_other_kinds(file)
     figure.savefig(files[0], dpi=160)
     figure.savefig(files[1], metadata={"Date": None})
     return files

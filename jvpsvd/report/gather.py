@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from jvpsvd.data import Sample
 from jvpsvd.errors import RunError
 from jvpsvd.survey import Store
-from jvpsvd.survey.rows import to_table
+from jvpsvd.survey.task import tasks
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _COLUMNS = (
@@ -96,7 +96,7 @@ class Gathered:
     missing: tuple[tuple[int, str], ...]
     """Place in the manifest, and depth, of rows that are not there."""
     unreadable: tuple[str, ...]
-    """Files that could not be read, a line each."""
+    """Files that could not be read, and rows that were changed, a line each."""
     problems: tuple[str, ...]
     """What else does not belong to the run, a line each."""
 
@@ -125,7 +125,7 @@ def gather(store: Store) -> Gathered:
     strays = twice = 0
     found: dict[str, set[int]] = {name: set() for name in store.identity.layers}
     kept: dict[str, list[tuple[int, pa.Table, int]]] = defaultdict(list)
-    for table in _tables(store, unreadable):
+    for table in _tables(store, samples, unreadable, problems):
         columns = [table[name].to_pylist() for name in ("shard", "key", "layer", "status")]
         messages = table["message"]
         for at, (shard, key, layer, status) in enumerate(zip(*columns, strict=True)):
@@ -162,16 +162,17 @@ def gather(store: Store) -> Gathered:
     )
 
 
-def _tables(store: Store, unreadable: list[str]) -> Iterator[pa.Table]:
-    """Yield the rows that can be read, and list what cannot."""
-    try:
-        tables = [table.select(_COLUMNS) for table in store.tables()]
-    except RunError:
-        for rows, unread in store.scan():
-            unreadable += unread
-            yield to_table(rows).select(_COLUMNS)
-    else:
-        yield from tables
+def _tables(
+    store: Store, samples: Sequence[Sample], unreadable: list[str], problems: list[str]
+) -> Iterator[pa.Table]:
+    """Yield the rows that are what was written, and list what cannot be read or was changed."""
+    for piece in store.scan():
+        if piece.problem:
+            known = {task.id for task in tasks(store.identity, samples)}
+            belongs = piece.file.stem in known or piece.file in store.parts()
+            (unreadable if belongs else problems).append(f"unreadable: {piece.problem}")
+        unreadable += [f"changed: {line}" for line in piece.changes()]
+        yield piece.unchanged.select(_COLUMNS)
 
 
 def _depth(

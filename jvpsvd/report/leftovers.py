@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jvpsvd.survey.files import write_whole
+from jvpsvd.survey.files import is_regular, write_whole
 
 RECORD = ".written.json"
 """The note beside the files of a report. Hidden: it is nothing to read."""
@@ -50,16 +50,18 @@ def remove_leftovers(folder: Path, written: Sequence[Path]) -> list[Path]:
 
 def _noted(record: Path) -> dict[str, str]:
     """Return hashes by name, of names that stay within the folder."""
+    if not is_regular(record):
+        return {}
     try:
         noted = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(noted, dict):
         return {}
     return {
         name: digest
         for name, digest in noted.items()
-        if Path(name).name == name and isinstance(digest, str)
+        if Path(name).name == name and "\0" not in name and isinstance(digest, str)
     }
 
 

@@ -14,6 +14,7 @@ from jvpsvd.report.class_trees import ClassTrees
 from jvpsvd.report.classes import COLUMNS, Classes, ClassRows
 from jvpsvd.report.estimates import ESTIMATES, Estimates
 from jvpsvd.report.gather import Gathered
+from jvpsvd.survey.files import make_folder, refuse_other_kinds
 
 # A spreadsheet takes text that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -36,7 +37,7 @@ def write_tables(
 
     Example: ``write_tables(gathered, classes, rows, estimates, None, Path("run/report"))``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     samples, depths = gathered.samples, gathered.depths
     files = [folder / f"{name}.csv" for name in ("spectra", "dimensions", "classes", "failures")]
     _write(
@@ -106,6 +107,7 @@ def write_tables(
 
 
 def _write(file: Path, heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    refuse_other_kinds(file)
     with file.open("w", encoding="utf-8", errors="replace", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(heading)

@@ -18,6 +18,7 @@ from jvpsvd.networks import PhotoInput
 from jvpsvd.report.choice import choose_photos
 from jvpsvd.report.classes import Classes
 from jvpsvd.report.gather import Array, DepthRows, Gathered
+from jvpsvd.survey.files import is_regular
 from jvpsvd.survey.task import places
 
 MOST_VECTORS = 8
@@ -126,6 +127,8 @@ def _vectors(
 ) -> VectorImages | None:
     at = int(np.searchsorted(depth.photo, photo))
     if at == len(depth.photo) or depth.photo[at] != photo:
+        return None
+    if not is_regular(file):
         return None
     try:
         # Only the first rows are read: a file may hold hundreds of vectors.

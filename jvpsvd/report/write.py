@@ -18,7 +18,7 @@ from jvpsvd.report.page import make_page
 from jvpsvd.report.summary import summaries_of
 from jvpsvd.report.tables import write_tables
 from jvpsvd.report.thumbnails import browse
-from jvpsvd.survey.files import write_whole
+from jvpsvd.survey.files import make_folder, write_whole
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,12 @@ def write_report(gathered: Gathered, shards: Sequence[Shard] = ()) -> Report:
 
     Raises:
         OSError: If the folder cannot be written.
+        RunError: If a link, a pipe or a folder stands in the place of a file.
 
     Example: ``write_report(gather(survey.open_store(Path("run")))).page``.
     """
     folder = gathered.store.folder / "report"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     classes = find_classes(gathered.samples)
     floor = gathered.store.identity.tol
     estimates = [estimate(depth, floor) for depth in gathered.depths]

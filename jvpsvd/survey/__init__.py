@@ -28,7 +28,7 @@
 from jvpsvd.survey.compaction import compact
 from jvpsvd.survey.costs import DepthCost, depth_costs
 from jvpsvd.survey.identity import Identity, choose_depths, identify
-from jvpsvd.survey.interruption import interruptible
+from jvpsvd.survey.interruption import Interruption, interruptible
 from jvpsvd.survey.results import Results, Spectra, open_run
 from jvpsvd.survey.rows import SCHEMA, Row
 from jvpsvd.survey.run import Outcome, run
@@ -45,6 +45,7 @@ __all__ = [
     "SCHEMA",
     "DepthCost",
     "Identity",
+    "Interruption",
     "Look",
     "Outcome",
     "Results",

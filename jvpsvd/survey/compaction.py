@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from jvpsvd.errors import RunError
-from jvpsvd.survey.files import read_table
+from jvpsvd.survey.files import locked, read_table
 from jvpsvd.survey.parts import in_part, write_part
-from jvpsvd.survey.rows import ADDED, SCHEMA
-from jvpsvd.survey.store import Store
+from jvpsvd.survey.pieces import read_piece, salvage
+from jvpsvd.survey.rows import MAY_BE_NULL, SCHEMA
+from jvpsvd.survey.store import Store, set_aside
 
 FEW = 512
 """Files of single tasks that are left alone."""
@@ -31,9 +31,8 @@ def compact(store: Store, *, few: int = FEW) -> int:
     """
     if store.identity.vectors:
         return 0
-    lock = FileLock(store.folder / "compaction.lock")
     try:
-        with lock.acquire(timeout=0):
+        with locked(store.folder / "compaction.lock", timeout=0):
             _finish_last(store)
             return _gather(store, few)
     except Timeout:
@@ -41,14 +40,18 @@ def compact(store: Store, *, few: int = FEW) -> int:
 
 
 def _finish_last(store: Store) -> None:
-    """Remove what a compaction that was killed left twice, and parts that cannot be read."""
+    """Remove what a compaction that was killed left twice, and mend parts that were damaged."""
     for part in store.parts():
-        try:
-            read_table(part, SCHEMA, ADDED)
-        except RunError:
-            part.rename(part.with_name(f".{part.stem}.damaged"))
-            continue
-        for task, _ in in_part(part):
+        piece = read_piece(part, demanded=store.checksum is not None)
+        tasks = [task for task, _ in piece.tasks]
+        if piece.problem or piece.changed:
+            # Written before the damaged one gets another name: at no instant is a row gone.
+            good = salvage(part, demanded=store.checksum is not None)
+            if good:
+                write_part(part.parent, good)
+            set_aside(part)
+            tasks = [task for task, _ in good]
+        for task in tasks:
             _remove(store.folder / "spectra" / f"{task}.parquet")
 
 
@@ -64,7 +67,7 @@ def _gather(store: Store, few: int) -> int:
         if len(done) > 1:
             write_part(
                 store.folder / "spectra",
-                [(file.stem, read_table(file, SCHEMA, ADDED)) for file in done],
+                [(file.stem, read_table(file, SCHEMA, MAY_BE_NULL)) for file in done],
             )
             for file in done:
                 _remove(file)

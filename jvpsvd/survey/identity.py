@@ -14,11 +14,22 @@ import torch
 from jvpsvd.data import UNREADABLE, Shard, fingerprints
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
 from jvpsvd.networks import Depth, Model, PhotoInput, depths
+from jvpsvd.survey.probe import changed_network, probe_network
 
 NUMERICS = 1
 """Raised when a change of jvpsvd alters values by more than rounding; old rows are then stale."""
 
 CHOICES = ("random", "first")
+
+_NULL = type(None)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "model": (str,), "weights_sha256": (str,), "photo_input": (dict,), "shards": (list, tuple),
+    "contents": (list, tuple), "layers": (list, tuple), "k": (int,), "tol": (float,),
+    "seed": (int,), "classes": (list, tuple, _NULL), "per_class": (int, _NULL),
+    "limit": (int, _NULL), "choice": (str,), "batch": (int,), "vectors": (bool,), "dtype": (str,),
+    "numerics": (int,), "probe": (list, tuple, _NULL),
+}  # fmt: skip
+_LARGEST, _LARGEST_SIDE = 1 << 48, 1 << 20
 
 _DEFAULT_DEPTHS = 5
 # Matrices of a batch that are together no larger than this: beyond, a batch gains nothing.
@@ -63,6 +74,8 @@ class Identity:
     """Of photos, products and vectors."""
     numerics: int = NUMERICS
     """Version of the numerics."""
+    probe: tuple[float, ...] | None = None
+    """What the network gives at a fixed input, see `jvpsvd.survey.probe`; None: not recorded."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types."""
@@ -76,19 +89,46 @@ class Identity:
             ArgumentError: If fields are missing or unknown.
         """
         try:
-            for name, kind in (("k", int), ("tol", float), ("seed", int), ("model", str)):
-                if not isinstance(record[name], kind):
+            for name, kinds in _KINDS.items():
+                if name in record and type(record[name]) not in kinds:
                     raise TypeError(f"{name} is {record[name]!r}")
             inputs: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value
                 for key, value in record["photo_input"].items()
             }
             lists = {name: tuple(record[name]) for name in ("shards", "contents", "layers")}
-            if record.get("classes") is not None:
-                lists["classes"] = tuple(record["classes"])
-            return Identity(**{**record, **lists, "photo_input": PhotoInput(**inputs)})
-        except (KeyError, TypeError, AttributeError) as error:
+            for name in ("classes", "probe"):
+                if record.get(name) is not None:
+                    lists[name] = tuple(record[name])
+            identity = Identity(**{**record, **lists, "photo_input": PhotoInput(**inputs)})
+            identity._check()
+        except (
+            KeyError, TypeError, AttributeError, ValueError, OverflowError, ModelError
+        ) as error:  # fmt: skip
             raise ArgumentError(f"not the identity of a run: {error}") from error
+        return identity
+
+    def _check(self) -> None:
+        """Raise ValueError if a field cannot be that of a run."""
+        texts = (*self.shards, *self.contents, *self.layers, *(self.classes or ()))
+        sizes = (self.photo_input.size, self.photo_input.resize)
+        colours = (*self.photo_input.mean, *self.photo_input.std, self.photo_input.scale)
+        counts = (self.k, self.batch, self.per_class, self.limit)
+        wrong = {
+            "texts": not all(isinstance(text, str) for text in texts),
+            "layers": not self.layers or len(set(self.layers)) < len(self.layers),
+            "shards": len(self.shards) != len(self.contents),
+            "counts": not all(count is None or 1 <= count < _LARGEST for count in counts),
+            "tol": not 0 < self.tol < 1,
+            "seed": not 0 <= self.seed < 1 << 63,
+            "choice": self.choice not in CHOICES,
+            "photo_input": not all(type(size) is int and size < _LARGEST_SIDE for size in sizes)
+            or not all(math.isfinite(number) for number in colours),
+            "probe": not all(math.isfinite(number) for number in self.probe or ()),
+        }
+        for name, is_wrong in wrong.items():
+            if is_wrong:
+                raise ValueError(f"{name} cannot be those of a run")
 
     def _changed(self, contents: Sequence[str]) -> str:
         """Return which shard holds other bytes; one that cannot be read now may come back."""
@@ -112,6 +152,12 @@ class Identity:
                 changed = self._changed(theirs)
                 if changed:
                     return changed
+            elif field.name == "probe":
+                if mine is None or theirs is None:
+                    continue  # begun before there were probes
+                change = changed_network(mine, theirs)
+                if change:
+                    return f"another network of the same weights: {change}"
             elif mine != theirs:
                 return f"{field.name} = {_brief(mine)}, now {_brief(theirs)}"
         return ""
@@ -180,6 +226,7 @@ def identify(
         choice=choice,
         batch=batch or _batch(model, chosen),
         vectors=vectors,
+        probe=probe_network(model, [depth.name for depth in chosen]),
     )
     return identity, chosen
 

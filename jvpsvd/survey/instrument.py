@@ -29,6 +29,7 @@ from jvpsvd.operators import (
     tell_difference,
     transformed,
 )
+from jvpsvd.survey.checksums import checksum_bytes
 from jvpsvd.survey.identity import Identity
 from jvpsvd.survey.rows import Row, failure, row_of
 from jvpsvd.survey.task import Task
@@ -49,6 +50,8 @@ class Decoded:
 
     task: Task
     inputs: tuple[Tensor | Exception, ...]
+    checksums: tuple[str | None, ...]
+    """Of the photos; None where there is none."""
 
 
 class Instrument:
@@ -84,7 +87,11 @@ class Instrument:
     def decode(self, task: Task, photos: Sequence[bytes | None]) -> Decoded:
         """Return the inputs of a task; what is wrong with a sample stands in its place."""
         pairs = zip(task.samples, photos, strict=True)
-        return Decoded(task, tuple(self._decoded(sample, photo) for sample, photo in pairs))
+        return Decoded(
+            task,
+            tuple(self._decoded(sample, photo) for sample, photo in pairs),
+            tuple(None if photo is None else checksum_bytes(photo) for photo in photos),
+        )
 
     def observe(self, decoded: Decoded, report: Report = lambda depth, look: None) -> Found:
         """Return the rows of a task, sample by sample, and the results behind them.
@@ -109,8 +116,9 @@ class Instrument:
             left = [depth for depth in depths if (i, depth) not in found]
             if left:
                 found |= {(i, d): one for d, one in self._observe_one(sample, x, left, report)}
-        order = [found[i, depth] for i in range(len(samples)) for depth in depths]
-        return [row for row, _ in order], [result for _, result in order]
+        order = [(i, *found[i, depth]) for i in range(len(samples)) for depth in depths]
+        rows = [replace(row, photo_checksum=decoded.checksums[i]) for i, row, _ in order]
+        return rows, [result for _, _, result in order]
 
     def _observe_one(
         self, sample: Sample, x: Tensor | Exception, depths: Sequence[int], report: Report

@@ -1,13 +1,17 @@
-"""Signals that ask a run to stop, none of which is lost.
+"""Signals that ask a process to stop, none of which is lost, and none of which comes too late.
 
 Python raises KeyboardInterrupt wherever the main thread happens to be. Where that is a finaliser or
 a callback of C code, the exception is printed and forgotten. So the signal is also remembered, and
-raised again at the next look at the run.
+raised again at the next look at the run. A second signal, while the first is on its way out, would
+be raised inside the handling of the first; one after that, in the end of the interpreter, which
+prints a traceback.
 """
 
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +20,53 @@ from jvpsvd.survey.watch import Look, Watch
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+# A second Ctrl-C within so many seconds means the same as the first.
+_SAME_SECONDS = 3.0
+
+
+class Interruption:
+    """Signals as KeyboardInterrupt, until the process is about to end."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        """Whether a signal has come."""
+        self._ending = False
+        self._raised = -_SAME_SECONDS
+
+    def end(self) -> None:
+        """Ignore signals from now on: the process says its last line and ends."""
+        self._ending = True
+
+    def checked(self, watch: Watch) -> Watch:
+        """Return the watch, made to raise KeyboardInterrupt after a signal."""
+
+        def look_at(look: Look) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            watch(look)
+
+        return look_at
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM; put their handlers back, unless the process is to end."""
+        main = threading.current_thread() is threading.main_thread()  # only it may have handlers
+        numbers = _SIGNALS if main else ()
+        before = {number: signal.signal(number, self._handle) for number in numbers}
+        try:
+            yield
+        finally:
+            if not self._ending:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        now = time.monotonic()
+        if not self._ending and now - self._raised >= _SAME_SECONDS:
+            self._raised = now
+            raise KeyboardInterrupt
+
 
 @contextmanager
 def interruptible(watch: Watch) -> Iterator[Watch]:
@@ -23,20 +74,6 @@ def interruptible(watch: Watch) -> Iterator[Watch]:
 
     For the main thread of a command; a library leaves signals to its user.
     """
-    asked: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        raise KeyboardInterrupt
-
-    def checked(look: Look) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        watch(look)
-
-    before = {number: signal.signal(number, remember) for number in _SIGNALS}
-    try:
-        yield checked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    interruption = Interruption()
+    with interruption.installed():
+        yield interruption.checked(watch)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from jvpsvd.survey.files import is_regular, locked, make_folder, refuse_other_kinds
 
 # Events are for the files alone, so that this logger is nobody's child; warnings are for whoever
 # listens to the package too.
@@ -62,11 +62,12 @@ def journal(folder: Path) -> Iterator[None]:
     Runs in several threads of a process write to a file each.
     """
     log = folder / "log"
-    log.mkdir(exist_ok=True)
+    make_folder(log)
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     file = log / f"{stamp}-{socket.gethostname()}-{os.getpid()}.jsonl"
     package = logging.getLogger("jvpsvd")
-    with FileLock(_lock_of(file)):
+    refuse_other_kinds(file)
+    with locked(_lock_of(file)):
         handler = _Lines(file)
         _EVENTS.addHandler(handler)
         package.addHandler(handler)
@@ -91,7 +92,7 @@ def note(event: str, **carried: Any) -> None:
 
 def journals(folder: Path) -> list[Path]:
     """Return the journals of a run, oldest first."""
-    return sorted((folder / "log").glob("*.jsonl"))
+    return sorted(file for file in (folder / "log").glob("*.jsonl") if is_regular(file))
 
 
 def lives(file: Path) -> bool:
@@ -99,6 +100,8 @@ def lives(file: Path) -> bool:
     try:
         import fcntl
     except ImportError:  # Windows
+        return False
+    if not is_regular(_lock_of(file)):
         return False
     try:
         with _lock_of(file).open("rb") as lock:
@@ -122,8 +125,12 @@ def events(file: Path) -> list[dict[str, Any]]:
     [{'event': 'began'}]
     """
     found = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
             record = json.loads(line)
             if isinstance(record, dict):
                 found.append(record)

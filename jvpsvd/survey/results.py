@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 
 from jvpsvd.errors import ArgumentError, RunError
+from jvpsvd.survey.checksums import checksum_bytes
+from jvpsvd.survey.files import is_regular, unreadable
 from jvpsvd.survey.rows import SCHEMA
 from jvpsvd.survey.store import Store, open_store
 from jvpsvd.survey.task import places
@@ -105,16 +108,33 @@ class Results:
 
         Raises:
             ArgumentError: If the run stores no vectors, or none of this photo and depth.
+            RunError: If they cannot be read, or were changed after they were written.
         """
         identity = self.store.identity
         if not identity.vectors:
             raise ArgumentError("this run stored no vectors; run again with --vectors")
         if (shard, key) in self._places and layer in self.layers:
             task, place = self._places[shard, key]
-            file = self.store.vectors(task, place * len(self.layers) + self.layers.index(layer))
-            if file.is_file():
-                return load_file(file)
+            index = place * len(self.layers) + self.layers.index(layer)
+            file = self.store.vectors(task, index)
+            if is_regular(file):
+                return self._loaded(file, task, index)
         raise ArgumentError(f"no vectors of {shard} {key} at '{layer}' in {self.store.folder}")
+
+    def _loaded(self, file: Path, task: str, index: int) -> dict[str, torch.Tensor]:
+        """Return the vectors of a file after comparing it with the checksum in its row."""
+        stored = self.store.vectors_checksum(task, index)
+        try:
+            data = file.read_bytes()
+            found = safetensors.torch.load(data)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise unreadable(file, error) from error
+        if stored is not None and stored != checksum_bytes(data):
+            raise RunError(
+                f"{file} was changed after it was written; remove it, and the same run makes it "
+                "again"
+            )
+        return found
 
     @cached_property
     def _places(self) -> dict[tuple[str, str], tuple[str, int]]:

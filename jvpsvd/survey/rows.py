@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from jvpsvd.data import Sample
+from jvpsvd.survey.checksums import CHECKSUM, checksum_rows
 from jvpsvd.svd import SVDResult
 
 SCHEMA = pa.schema(
@@ -31,12 +32,18 @@ SCHEMA = pa.schema(
         ("fro2", pa.float64()),
         ("seconds", pa.float64()),
         ("defined_to", pa.float64()),
+        ("photo_checksum", pa.string()),
+        ("vectors_checksum", pa.string()),
+        (CHECKSUM, pa.string()),
     ]
 )
-"""Columns of `spectra/*.parquet`."""
+"""Columns of `spectra/*.parquet`. A column that is added is null in older rows; their checksums
+cover it as soon as it is not."""
 
-ADDED = ("defined_to",)
-"""Columns that runs of earlier versions do not have; they are read as null."""
+MAY_BE_NULL = frozenset(
+    ("label", "wnid", "fro2", "defined_to", "photo_checksum", "vectors_checksum", CHECKSUM)
+)
+"""Columns that need no value. One that is added later belongs here."""
 
 
 PASSING = ("refused", "out-of-memory", "error", "undelivered")
@@ -71,6 +78,12 @@ class Row:
     defined_to: float | None = None
     """How well the Jacobian itself is defined, over σ₁ (`Certificate.defined_to`); None where that
     was not measured."""
+    photo_checksum: str | None = None
+    """Of the photo's bytes; None where there were none."""
+    vectors_checksum: str | None = None
+    """Of the file of the vectors; None without one."""
+    checksum: str | None = None
+    """Of all the rest, see `jvpsvd.survey.checksums`; `to_table` fills it in."""
 
 
 def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
@@ -113,9 +126,16 @@ def _without_values(sample: Sample, layer: str, k: int, status: str, message: st
     )
 
 
-def to_table(rows: Sequence[Row]) -> pa.Table:
-    """Return rows as an Arrow table of `SCHEMA`."""
-    return pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=SCHEMA)
+def to_table(rows: Sequence[Row], task: str) -> pa.Table:
+    """Return the rows of a task as an Arrow table of `SCHEMA`, with their checksums."""
+    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=SCHEMA)
+    return with_checksums(table, [task] * len(rows))
+
+
+def with_checksums(table: pa.Table, tasks: Sequence[str]) -> pa.Table:
+    """Return a table of `SCHEMA` with the checksum of each row, given the task of each."""
+    column = pa.array(checksum_rows(table, tasks), pa.string())
+    return table.set_column(SCHEMA.get_field_index(CHECKSUM), SCHEMA.field(CHECKSUM), column)
 
 
 def from_table(table: pa.Table) -> list[Row]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
-from jvpsvd.data import Shard
+from jvpsvd.data import UNREADABLE, Shard
 from jvpsvd.errors import RunError, ShardError
 from jvpsvd.survey.compaction import FEW, compact
 from jvpsvd.survey.executors import Observed, in_process
+from jvpsvd.survey.files import locked
+from jvpsvd.survey.inputs import refuse_changed_photos
 from jvpsvd.survey.instrument import Instrument
 from jvpsvd.survey.journal import journal, note
 from jvpsvd.survey.manifest import list_samples
@@ -19,11 +20,13 @@ from jvpsvd.survey.ray_engine import on_ray
 from jvpsvd.survey.results import Results
 from jvpsvd.survey.rows import Row
 from jvpsvd.survey.spec import Prepared, Spec, prepare
-from jvpsvd.survey.store import Store, create_or_continue, discard
+from jvpsvd.survey.store import Store, contents, create_or_continue, discard
 from jvpsvd.survey.tally import Tally
 from jvpsvd.survey.task import Task, share_of, tasks
 from jvpsvd.survey.watch import Look, Watch, unwatched
 from jvpsvd.svd import Progress
+
+logger = logging.getLogger(__name__)
 
 # How many tasks are done before their files are gathered, beyond those that are left alone anyway.
 _COMPACT_EVERY = 8 * FEW
@@ -58,25 +61,29 @@ def run(spec: Spec, watch: Watch = unwatched) -> Outcome:
         ArgumentError: If a value of the spec cannot be used.
         EngineError: If the engine cannot be had.
         ModelError: If the model, its weights or a layer cannot be found or loaded.
-        RunError: If the folder holds another run or something else.
+        RunError: If the folder holds another run or something else, or photos or the network were
+            changed since the run began.
         ShardError: If the shards hold no sample.
 
     An example is that of `jvpsvd.survey`.
     """
     prepared = prepare(spec)
+    before = contents(Path(spec.out))
     store = create_or_continue(Path(spec.out), prepared.identity, prepared.depths)
     try:
         with journal(store.folder):
             return _continued(spec, prepared, store, watch)
     except ShardError:
         if not store.has_manifest:
-            discard(store.folder)  # so that the same folder can be given again with other shards
+            # So that the same folder can be given again with other shards.
+            discard(store.folder, before)
         raise
 
 
 def _continued(spec: Spec, prepared: Prepared, store: Store, watch: Watch) -> Outcome:
     identity, shards = prepared.identity, prepared.shards
-    _list(store, shards, watch)
+    _list(store, prepared, watch)
+    refuse_changed_photos(store, shards)
     compact(store)
     every = tasks(identity, store.samples())
     mine = share_of(every, spec.share)
@@ -115,21 +122,38 @@ def _continued(spec: Spec, prepared: Prepared, store: Store, watch: Watch) -> Ou
     if done != count:
         raise RunError(f"{count - done} samples of {store.folder} were not reached; run again")
     compact(store)
-    statuses = (status for table in store.tables() for status in table["status"].to_pylist())
-    failures = sum(status != "ok" for status in statuses)
+    failures = 0
+    for piece in store.scan():
+        for line in (piece.problem, *piece.changes()):
+            if line:  # of another share, or of nobody: all of this one were read above
+                logger.warning("%s; see 'jvpsvd verify'", line)
+        failures += sum(status != "ok" for status in piece.unchanged["status"].to_pylist())
     note("ended", computed=count - skipped, failures=failures)
     return Outcome(store, count - skipped, skipped, failures)
 
 
-def _list(store: Store, shards: Sequence[Shard], watch: Watch) -> None:
+def _list(store: Store, prepared: Prepared, watch: Watch) -> None:
     """Write the manifest; one process lists the samples, and others of the same run wait for it."""
+    shards = prepared.shards
 
     def report(done: int) -> None:
         watch(Look(shards=done, all_shards=len(shards)))
 
-    with FileLock(store.folder / "manifest.lock"):
+    with locked(store.folder / "manifest.lock"):
         if not store.has_manifest:
+            _refuse_missing_shards(store, prepared)
             store.write_manifest(list_samples(store.identity, shards, report))
+
+
+def _refuse_missing_shards(store: Store, prepared: Prepared) -> None:
+    """Raise if the samples of a run cannot all be listed, as they were when it began."""
+    pairs = zip(store.identity.contents, prepared.identity.contents, strict=True)
+    for shard, (began, now) in zip(prepared.shards, pairs, strict=True):
+        if now == UNREADABLE != began:
+            raise RunError(
+                f"{store.folder} has no manifest that can be read, and {shard}, of which it is to "
+                "be listed again, cannot be read now; bring the shard back, then run again"
+            )
 
 
 def _observed(

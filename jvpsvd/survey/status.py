@@ -9,12 +9,14 @@ from typing import Any
 
 from jvpsvd.errors import RunError
 from jvpsvd.survey.journal import events, journals, lives
+from jvpsvd.survey.rows import from_table
 from jvpsvd.survey.store import Store
 from jvpsvd.survey.tally import Tally
 from jvpsvd.survey.task import tasks
 
 # The rate is that of the last finished tasks of each process.
 _RECENT = 64
+_MOST = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,7 @@ class Status:
 
 
 def status(store: Store) -> Status:
-    """Read how far a run is; nothing is written.
-
-    Raises:
-        RunError: If a finished row cannot be read.
-    """
+    """Read how far a run is; nothing is written, and what cannot be read does not count."""
     processes = tuple(_process(file) for file in journals(store.folder))
     try:
         samples = store.samples()
@@ -87,8 +85,8 @@ def status(store: Store) -> Status:
     layers = len(store.identity.layers)
     done = store.finished({task.id: len(task.samples) * layers for task in every})
     tally = Tally()
-    for rows, _ in store.scan():
-        tally = tally.with_rows(rows)
+    for piece in store.scan():
+        tally = tally.with_rows(from_table(piece.unchanged))
     photos = sum(len(task.samples) for task in every if task.id in done)
     return Status(len(samples), photos, tally, processes)
 
@@ -99,19 +97,31 @@ def _process(file: Path) -> Process:
     last = told[-1] if told else {}
     ends = {"ended": "ended", "stopped": f"stopped ({last.get('reason', 'no reason')})"}
     state = "running" if lives(file) else ends.get(str(last.get("event")), "died")
-    photos = sum(int(event.get("samples", 0)) for event in finished)
+    photos = sum(_samples(event) for event in finished)
     recent = finished[-_RECENT:]
     rate = 0.0
     if recent:
-        began = _time(told[0]) if len(recent) == len(finished) else _time(recent[0])
+        first = told[0] if len(recent) == len(finished) else recent[0]
         counted = recent if len(recent) == len(finished) else recent[1:]
-        seconds = (_time(recent[-1]) - began).total_seconds()
-        rate = sum(int(e.get("samples", 0)) for e in counted) / seconds if seconds > 0 else 0.0
-    return Process(file.stem, state, photos, rate, _time(last) if last else None)
+        began, ended = _time(first), _time(recent[-1])
+        if began is not None and ended is not None and ended > began:
+            rate = sum(map(_samples, counted)) / (ended - began).total_seconds()
+    return Process(file.stem, state, photos, rate, _time(last))
 
 
-def _time(event: dict[str, Any]) -> datetime:
-    return datetime.fromisoformat(str(event["time"]))
+def _samples(event: dict[str, Any]) -> int:
+    """Return the samples of an event; 0 where a damaged line has no number of them."""
+    samples = event.get("samples")
+    return samples if type(samples) is int and 0 <= samples < _MOST else 0
+
+
+def _time(event: dict[str, Any]) -> datetime | None:
+    """Return when an event was written; None where a damaged line does not say."""
+    try:
+        time = datetime.fromisoformat(str(event.get("time")))
+    except ValueError:
+        return None
+    return time if time.tzinfo is not None else None
 
 
 def _ago(span: timedelta) -> str:

@@ -3,56 +3,46 @@
 `run.json` says what the run is, `manifest.parquet` which samples it visits. `spectra/ID.parquet`
 holds the rows of one finished task, `spectra/part-*.parquet` those of many (see `compaction`), and
 `vectors/ID-PLACE.safetensors` the vectors of a row. A file that exists is whole; a task whose rows
-exist is finished.
+exist is finished. Files of other names in these folders are neither read nor changed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import platform
-import shutil
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy
 import pyarrow as pa
-import scipy
-import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from jvpsvd.data import Sample
-from jvpsvd.errors import ArgumentError, RunError
+from jvpsvd.errors import RunError
 from jvpsvd.networks import Depth
+from jvpsvd.survey.checksums import checksum_bytes
 from jvpsvd.survey.files import (
     ASIDE,
-    read_table,
+    is_regular,
+    make_folder,
+    refuse_other_kinds,
     remove_abandoned,
-    write_first,
     write_table,
     write_whole,
 )
 from jvpsvd.survey.identity import Identity
+from jvpsvd.survey.manifest_file import read_samples, write_samples
 from jvpsvd.survey.parts import PART, in_part
-from jvpsvd.survey.rows import ADDED, PASSING, SCHEMA, Row, from_table, to_table
+from jvpsvd.survey.pieces import Piece, read_piece
+from jvpsvd.survey.record import RECORD, read_record, write_record
+from jvpsvd.survey.rows import PASSING, Row, from_table, to_table
 from jvpsvd.svd import SVDResult
 
-_MANIFEST = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("key", pa.string()),
-        ("offset", pa.int64()),
-        ("size", pa.int64()),
-        ("label", pa.int64()),
-        ("wnid", pa.string()),
-        ("problem", pa.string()),
-        ("message", pa.string()),
-    ]
-)
+_MANIFEST = "manifest.parquet"
+_TASK = re.compile(r"[0-9a-f]{32}\.parquet")
+_VECTORS = re.compile(r"[0-9a-f]{32}-[0-9]{3,}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -63,35 +53,40 @@ class Store:
     identity: Identity
     depths: tuple[Depth, ...]
     """The depths of `identity.layers`, with their sizes."""
+    checksum: str | None = None
+    """Of run.json; None for a run that was begun before there were checksums. In all others, what
+    has no checksum counts as changed."""
 
     def samples(self) -> list[Sample]:
         """Return the manifest.
 
         Raises:
-            RunError: If it is missing or unreadable.
+            RunError: If it is missing, unreadable or changed.
         """
-        table = read_table(self.folder / "manifest.parquet", _MANIFEST)
-        return [Sample(**record) for record in table.to_pylist()]
+        return read_samples(self.folder / _MANIFEST, self.checksum)
 
     @property
     def has_manifest(self) -> bool:
         """Whether the samples of the run have been listed, and can be read."""
         try:
-            read_table(self.folder / "manifest.parquet", _MANIFEST)
+            self.samples()
         except RunError:
             return False
         return True
 
     def write_manifest(self, samples: Sequence[Sample]) -> None:
-        """Fix the samples that the run visits."""
-        table = pa.Table.from_pylist([asdict(sample) for sample in samples], schema=_MANIFEST)
-        write_table(self.folder / "manifest.parquet", table)
+        """Fix the samples that the run visits; a manifest that cannot be read is kept aside."""
+        file = self.folder / _MANIFEST
+        refuse_other_kinds(file)
+        if file.exists() and not self.has_manifest:
+            set_aside(file)
+        write_samples(file, samples, self.checksum)
 
     def finished(self, wanted: Mapping[str, int]) -> set[str]:
         """Return those of these tasks, given with the number of their rows, that need no work.
 
-        A task is taken up again if its file cannot be read, if it failed in a way that another try
-        may mend, or if vectors that belong to its rows are gone.
+        A task is taken up again if its file cannot be read or was changed, if it failed in a way
+        that another try may mend, or if vectors that belong to its rows are gone.
         """
         singles = [file for file in self.files() if file.stem in wanted]
         # Listed after them: what is gathered meanwhile is in one of the two.
@@ -107,7 +102,12 @@ class Store:
     def commit(
         self, task: str, rows: Sequence[Row], results: Sequence[SVDResult | None] = ()
     ) -> None:
-        """Store the rows of a task, its vectors before them."""
+        """Store the rows of a task, its vectors before them.
+
+        Raises:
+            RunError: If a link, a pipe or a folder stands in the place of a file.
+        """
+        rows = list(rows)
         for place, result in enumerate(results):
             if result is not None and result.U is not None and result.Vh is not None:
                 tensors = {
@@ -120,22 +120,37 @@ class Store:
                 }
                 data = save(tensors, metadata=names)
                 write_whole(self.vectors(task, place), lambda f, data=data: f.write_bytes(data))  # type: ignore[misc]
-        write_table(self.folder / "spectra" / f"{task}.parquet", to_table(rows))
+                rows[place] = replace(rows[place], vectors_checksum=checksum_bytes(data))
+        write_table(self.folder / "spectra" / f"{task}.parquet", to_table(rows, task))
+
+    def scan(self) -> Iterator[Piece]:
+        """Yield what every file of rows holds, and what is wrong with it; each task comes once."""
+        seen: set[str] = set()
+        singles = self.files()
+        # Listed after them: what another process gathers meanwhile is in one of the two.
+        for file in [*self.parts(), *singles]:
+            if file.stem not in seen:
+                piece = self._piece(file).without(seen)
+                seen.update(task for task, _ in piece.tasks)
+                yield piece
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield all rows, some tasks at a time, in no particular order.
 
         Raises:
-            RunError: Naming a file that cannot be read.
+            RunError: Naming a file that cannot be read, or was changed.
         """
-        for file in self._pieces():
-            yield self._table(file)
+        for piece in self.scan():
+            fault = piece.problem or next(iter(piece.changes()), "")
+            if fault:
+                raise RunError(fault)
+            yield piece.table
 
     def rows(self) -> list[Row]:
         """Return all rows, in the order of the manifest and of the depths.
 
         Raises:
-            RunError: Naming a file that cannot be read.
+            RunError: Naming a file that cannot be read, or was changed.
         """
         rows = [row for table in self.tables() for row in from_table(table)]
         places = {(s.shard, s.key): index for index, s in enumerate(self.samples())}
@@ -146,63 +161,82 @@ class Store:
             key=lambda row: (places.get((row.shard, row.key), last), layers.get(row.layer, last)),
         )
 
-    def scan(self) -> Iterator[tuple[list[Row], list[str]]]:
-        """Yield the rows that can be read, some tasks at a time, and a line for what cannot."""
-        for file in self._pieces():
-            try:
-                yield from_table(self._table(file)), []
-            except RunError as error:
-                yield [], [f"unreadable: {error}"]
-
-    def _pieces(self) -> list[Path]:
-        """Return files that together hold every row once."""
-        singles = self.files()
-        # Listed after them: what another process gathers meanwhile is in one of the two.
-        parts = self.parts()
-        gathered = {task for part in parts for task, _ in in_part(part)}
-        return [*parts, *(file for file in singles if file.stem not in gathered)]
-
-    def _table(self, file: Path) -> pa.Table:
-        """Return the rows of a piece, even if another process has just gathered them."""
-        try:
-            return read_table(file, SCHEMA, ADDED)
-        except RunError:
-            if file.exists():
-                raise
+    def _piece(self, file: Path) -> Piece:
+        """Return the rows of a file, even if another process has just gathered them."""
+        piece = read_piece(file, demanded=self.checksum is not None)
+        if piece.problem and not os.path.lexists(file):
             for part in self.parts():
-                start = 0
-                for task, count in in_part(part):
-                    if task == file.stem:
-                        return read_table(part, SCHEMA, ADDED).slice(start, count)
-                    start += count
-            raise
+                if file.stem in dict(in_part(part)):
+                    gathered = read_piece(part, demanded=self.checksum is not None)
+                    return gathered.only({file.stem})
+        return piece
 
     def files(self) -> list[Path]:
         """Return the files of single tasks."""
-        every = (self.folder / "spectra").glob("*.parquet")
-        return sorted(file for file in every if not file.name.startswith(PART))
+        return _named(self.folder / "spectra", _TASK)
 
     def parts(self) -> list[Path]:
         """Return the files of many tasks."""
-        return sorted((self.folder / "spectra").glob(f"{PART}*.parquet"))
+        return _named(self.folder / "spectra", PART)
 
     def vectors(self, task: str, place: int) -> Path:
         """Return the file of the vectors that belong to a row of a task."""
         return self.folder / "vectors" / f"{task}-{place:03d}.safetensors"
 
+    def vectors_checksum(self, task: str, place: int) -> str | None:
+        """Return what the row of a task says of the file of its vectors; None if nothing.
+
+        Raises:
+            RunError: If the row cannot be read, or was changed.
+        """
+        piece = self._piece(self.folder / "spectra" / f"{task}.parquet")
+        if piece.problem or place in piece.changed or place >= len(piece.table):
+            raise RunError(piece.problem or "\n".join(piece.changes()[:1]))
+        checksum: str | None = piece.table["vectors_checksum"][place].as_py()
+        return checksum
+
+    def vector_files(self) -> list[Path]:
+        """Return the files of vectors that are there."""
+        return _named(self.folder / "vectors", _VECTORS)
+
+    def strangers(self) -> list[Path]:
+        """Return what lies among the rows and vectors and has no name that a run gives.
+
+        Hidden files are left out, except those that readers of a folder may take for rows.
+        """
+        found = []
+        for name, ending in (("spectra", ".parquet"), ("vectors", ".safetensors")):
+            ours = {*_named(self.folder / name, _TASK, PART, _VECTORS)}
+            found += [
+                file
+                for file in _entries(self.folder / name)
+                if file not in ours and (not file.name.startswith(".") or file.suffix == ending)
+            ]
+        return found
+
     def is_finished(self, file: Path, count: int | None = None) -> bool:
         """Whether the task of a file, of so many rows, needs no further work."""
-        try:
-            status = self._table(file)["status"].to_pylist()
-        except RunError:
+        piece = self._piece(file)
+        if piece.problem or piece.changed:
             return False
+        status = piece.table["status"].to_pylist()
         return count in (None, len(status)) and not any(
             kind in PASSING or self._lacks_vectors(file.stem, place, kind)
             for place, kind in enumerate(status)
         )
 
     def _lacks_vectors(self, task: str, place: int, status: str) -> bool:
-        return self.identity.vectors and status == "ok" and not self.vectors(task, place).exists()
+        """Whether the vectors of a row are gone, or cut short; they are not read."""
+        file = self.vectors(task, place)
+        if not self.identity.vectors or status != "ok":
+            return False
+        if not is_regular(file):
+            return True
+        try:
+            with safe_open(file, framework="np"):  # compares its header with its size
+                return False
+        except (OSError, SafetensorError):
+            return True
 
 
 def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]) -> Store:
@@ -211,23 +245,11 @@ def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]
     Raises:
         RunError: If the folder holds another run or something else, or cannot be made.
     """
-    if not (folder / "run.json").exists():
-        if folder.exists() and (not folder.is_dir() or not _is_free(folder)):
+    if not os.path.lexists(folder / RECORD):
+        if os.path.lexists(folder) and (not folder.is_dir() or not _is_free(folder)):
             raise RunError(f"{folder} exists and is not a run; choose another --out")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                f"{folder} cannot be made ({error.strerror}); choose another --out"
-            ) from error
-        record = {
-            "identity": identity.to_json(),
-            "depths": [asdict(depth) for depth in depths],
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": _versions(),
-        }
-        text = json.dumps(record, indent=2) + "\n"
-        write_first(folder / "run.json", lambda aside: aside.write_text(text))
+        make_folder(folder)
+        write_record(folder, identity, depths)
     # Read back in any case: another share of the same run may have been faster.
     store = open_store(folder)
     difference = store.identity.difference(identity)
@@ -236,57 +258,65 @@ def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]
             f"{folder} is a run with {difference}; give the same arguments or another --out"
         )
     for name in ("spectra", "vectors") if identity.vectors else ("spectra",):
-        (folder / name).mkdir(exist_ok=True)
-    remove_abandoned(folder)
+        make_folder(folder / name)
+    for file in (folder / _MANIFEST, *store.files(), *store.parts(), *store.vector_files()):
+        refuse_other_kinds(file)
+    for name in ("", "spectra", "vectors"):
+        remove_abandoned(folder / name)
     return store
 
 
-def discard(folder: Path) -> None:
-    """Remove what a run without a manifest has left: nothing was computed in it."""
-    for name in ("spectra", "vectors", "log"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("run.json", "manifest.lock"):
-        (folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # the demo's shards may lie there
-        folder.rmdir()
+def discard(folder: Path, before: set[Path]) -> None:
+    """Remove what a call that found no samples has made in a folder.
+
+    Args:
+        folder: Of the run.
+        before: `contents` of the folder before the call; nothing of it is removed.
+    """
+    for path in sorted(contents(folder) - before, reverse=True):  # what is in a folder first
+        with contextlib.suppress(OSError):  # a folder in which others have put something
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def contents(folder: Path) -> set[Path]:
+    """Return a folder and what a run makes in it before there are rows, as far as it is there."""
+    made = [folder, *(folder / name for name in ("spectra", "vectors", "log", RECORD))]
+    made += [folder / "manifest.lock", *_entries(folder / "log")]
+    return {path for path in made if os.path.lexists(path)}
+
+
+def set_aside(file: Path) -> Path:
+    """Give a file that cannot be read a hidden name that is free, and return it."""
+    for number in range(1000):
+        aside = file.with_name(f".{file.stem}{f'-{number}' if number else ''}.damaged")
+        if not os.path.lexists(aside):
+            file.rename(aside)
+            return aside
+    raise RunError(f"{file.parent} holds 1000 damaged files of {file.stem}; remove them")
 
 
 def open_store(folder: Path) -> Store:
     """Return the store of an existing run.
 
     Raises:
-        RunError: If there is none, or its run.json cannot be read.
+        RunError: If there is none, or its run.json cannot be read or was changed.
     """
-    file = folder / "run.json"
-    if not file.is_file():
-        raise RunError(
-            f"{folder} is not a run (no run.json); give the folder of 'jvpsvd run --out'"
-        )
+    record = read_record(folder)
+    return Store(folder, record.identity, record.depths, record.checksum)
+
+
+def _entries(folder: Path) -> list[Path]:
     try:
-        record: dict[str, Any] = json.loads(file.read_text())
-        identity = Identity.from_json(record["identity"])
-        places = tuple(
-            Depth(depth["name"], depth["kind"], tuple(depth["shape"])) for depth in record["depths"]
-        )
-    except (ValueError, KeyError, TypeError, ArgumentError) as error:
-        raise RunError(
-            f"{file} cannot be read ({type(error).__name__}: {error}); restore it, or begin again "
-            "in another folder"
-        ) from error
-    return Store(folder, identity, places)
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _named(folder: Path, *patterns: re.Pattern[str]) -> list[Path]:
+    entries = _entries(folder)
+    return [file for file in entries if any(one.fullmatch(file.name) for one in patterns)]
 
 
 def _is_free(folder: Path) -> bool:
     """Whether nothing is there but the demo's shards and what a killed start left behind."""
     return all(e.name == "shards" or e.name.endswith(ASIDE) for e in folder.iterdir())
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "jvpsvd": version("jvpsvd"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "scipy": scipy.__version__,
-        "pyarrow": pa.__version__,
-    }

@@ -51,7 +51,7 @@ class Tally:
             unconverged += row.k - row.converged
             below += sum(r > s for r, s in zip(row.residuals, row.s, strict=False))
             if row.s and row.s[0] > 0:
-                worst = max(worst, max(row.residuals) / row.s[0])
+                worst = max(worst, max(row.residuals, default=0.0) / row.s[0])
             if row.fro2:
                 energy += float(np.square(row.s).sum()) / row.fro2
                 shares += 1

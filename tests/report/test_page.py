@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from shard_making import sample_members, write_tar
 
-from benchmarks.made_up_run import made_up, page_of, write_rows
+from benchmarks.made_up_run import made_up, page_of, task_of, write_rows
 from jvpsvd.data import Sample
 from jvpsvd.report import gather, write_report
 from jvpsvd.report.choice import choose_indices, choose_photos
@@ -139,10 +139,10 @@ def test_values_that_cannot_be_are_failures_and_enter_no_mean(tmp_path):
 
 def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path):
     store = made_up(tmp_path / "run")
-    (store.folder / "spectra" / "block.0.parquet").write_bytes(b"half")
+    (store.folder / "spectra" / f"{task_of('block.0')}.parquet").write_bytes(b"half")
     gathered = gather(store)
     assert [len(depth.photo) for depth in gathered.depths] == [0, 24, 24]
-    assert "block.0.parquet cannot be read" in Seen(page_of(store)).text
+    assert f"{task_of('block.0')}.parquet cannot be read" in Seen(page_of(store)).text
 
 
 def test_text_of_the_run_stays_text(tmp_path):
@@ -153,7 +153,7 @@ def test_text_of_the_run_stays_text(tmp_path):
     s = np.tile([3.0, 2, 1], (4, 1))
     write_rows(store, "block.0", samples, s, 1e-6 * s)
     bad = [failure(sample, "output", 3, "<b>bad</b>", evil) for sample in samples]
-    store.commit("output", bad)
+    store.commit(task_of("output"), bad)
     html = page_of(open_store(store.folder))
     seen = Seen(html)
     assert not [tag for tag, attributes in seen.tags if tag == "img" or "onerror" in attributes]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.chromium import Chromium, found
-from benchmarks.made_up_run import made_up, page_of, write_rows
+from benchmarks.made_up_run import made_up, page_of, task_of, write_rows
 from jvpsvd.survey.rows import failure
 
 pytest.importorskip("plotly", reason="the page needs jvpsvd[report]")
@@ -188,7 +188,7 @@ def test_a_run_without_values_opens_too(chromium, tmp_path):
     store = made_up(tmp_path / "run", photos=3, depths=2, k=3)
     for layer in ("block.0", "output"):
         rows = [failure(sample, layer, 3, "bad-photo", "cut short") for sample in store.samples()]
-        store.commit(layer, rows)
+        store.commit(task_of(layer), rows)
     chromium.events.clear()
     page_of(store)
     chromium.open(store.folder / "report" / "index.html")

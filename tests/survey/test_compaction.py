@@ -54,7 +54,7 @@ def assert_whole(store: Store):
     wanted = Counter((f"photo{i}", layer) for i in range(PHOTOS) for layer in LAYERS)
     assert Counter((row.key, row.layer) for row in store.rows()) == wanted
     assert sum(rows.num_rows for rows in store.tables()) == len(wanted)
-    assert sum(len(rows) for rows, _ in store.scan()) == len(wanted)
+    assert sum(len(piece.unchanged) for piece in store.scan()) == len(wanted)
     assert verify(store).problems == ()
 
 

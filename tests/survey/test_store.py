@@ -9,7 +9,7 @@ from jvpsvd.survey import SCHEMA, open_store
 
 CONTRACT = (
     "shard key label wnid layer status message s residuals converged k method products_forward "
-    "products_reverse fro2 seconds defined_to"
+    "products_reverse fro2 seconds defined_to photo_checksum vectors_checksum checksum"
 )
 
 
@@ -31,9 +31,9 @@ def test_run_is_read_back_as_it_was(surveyed, shard):
 
 def test_nothing_half_written_is_left_or_read(surveyed, shard):
     store = surveyed([shard]).store
-    left_over = store.folder / "spectra" / "0123.parquet.part"
+    left_over = store.folder / "spectra" / ".0123.parquet.77-0123abcd.part"
     left_over.write_bytes(b"half")
-    fresh = store.folder / "spectra" / "0123.parquet.77-abcd.part"
+    fresh = store.folder / "spectra" / ".0123.parquet.77-abcd0123.part"
     fresh.write_bytes(b"being written by another share")
     os.utime(left_over, (0, 0))
     assert len(store.rows()) == 8
