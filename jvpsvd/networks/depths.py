@@ -334,8 +334,16 @@ def _refuse_bypass(
         return output
 
     with torch.inference_mode(False), torch.enable_grad():
-        with _hooked(model, see), suppress(_ReachedAll):
-            _call(model, _each(x, prepare))
+        try:
+            with _hooked(model, see), suppress(_ReachedAll):
+                _call(model, _each(x, prepare))
+        except RuntimeError as error:
+            if "nference tensor" not in str(error):
+                raise
+            raise ModelError(
+                f"the model goes through tensors made under torch.inference_mode before '{to}', "
+                "which torch cannot differentiate; take that out of it"
+            ) from error
         reached = [call for call in later if any(_depends(call.value, each) for each in leaves)]
     if reached and (reached[-1].name, reached[-1].number) == target:
         around = reached[0]

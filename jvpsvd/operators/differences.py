@@ -35,8 +35,13 @@ _RATIO, _PROPORTIONAL = 8, 0.25
 _NOISE, _STEP_NOISE = 8, 64
 # Products vanish, or differ from the motion, where they are or lack such a share of it.
 _VANISHING, _DIFFERING = 1e-3, 2e-2
-# A function without steps is off by less at the smallest step.
-_STEPPED = 0.5
+# Products that are so much longer are those of a function that varies within a step, sin(1e5 x).
+_FINER = 10
+# A function without steps is off by less at the smallest step, at which motion is so many times
+# what is resolved.
+_STEPPED, _RESOLVED = 0.5, 4
+# What steps are multiplied by where motion is not resolved.
+_WIDER = 16
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,10 @@ def refuse_hidden(
     predicted = _smaller_step(x.dtype) * _scale(x) * _length(image)
     if predicted > _rounding(value):
         return
-    found = unexplained(fn, x, at(x), at)
+    products = at(x)
+    found = unexplained(fn, x, products, at)
+    if found is None:  # rounding of f(x) may hide the motion
+        found = unexplained(fn, x, products, at, size=_WIDER * _smaller_step(x.dtype))
     if found is None or not found.vanishing:
         return
     seen = obstacles(fn, x)
@@ -167,14 +175,23 @@ def unexplained(
     products: Apply,
     at: Callable[[Tensor], Apply],
     value: Tensor | None = None,
+    size: float | None = None,
 ) -> Unexplained | None:
     """Return the motion in proportion to the step that products do not explain, if there is any.
 
     Two evaluations and two products; where these differ, another product at a moved point, and
     another evaluation if they vanish. A function that cannot be evaluated nearby shows nothing.
+
+    Args:
+        fn: The function as it is evaluated everywhere (see `prepared`).
+        x: The point.
+        products: Those at x.
+        at: Returns the products at another point.
+        value: f(x), if known.
+        size: The smaller step as a share of a typical entry of x; None for about √eps.
     """
     with torch.no_grad():
-        size = _smaller_step(x.dtype)
+        size = size or _smaller_step(x.dtype)
         larger, smaller = _step(x, _RATIO * size), _step(x, size)
         value = fn(x).detach() if value is None else value
         far, near = _moved(fn, x, larger, value), _moved(fn, x, smaller, value)
@@ -189,10 +206,10 @@ def unexplained(
         if part is None:
             return None
         lacking, length = _length(between - part), _length(between)
-        if not lacking > max(_DIFFERING * length, _rounding(value)):
+        if not max(_DIFFERING * length, _rounding(value)) < lacking < _FINER * length:
             return None
         explained = max(_length(far_part), _length(part))
-        vanishing = explained <= _VANISHING * length and not _has_steps(fn, x, value, near)
+        vanishing = explained <= _VANISHING * length and not _has_steps(fn, x, value, near, size)
         return Unexplained(
             share=lacking / length,
             step=_length(larger) / (_length(x) or 1.0),
@@ -208,12 +225,12 @@ def _is_slope(larger: Tensor, smaller: Tensor, least: float, floor: float) -> bo
     return length > least and _length(smaller) > floor and off <= _PROPORTIONAL * length
 
 
-def _has_steps(fn: Callable[[Tensor], Any], x: Tensor, value: Tensor, moved: Tensor) -> bool:
-    """Return whether a function that moves so at the smaller step has no slope at a far smaller."""
-    kind = torch.finfo(x.dtype)
-    resolved = _rounding(value) / _length(moved)
-    size = _smaller_step(x.dtype)
-    of_point = _STEP_NOISE * kind.eps * float(x.abs().max()) / _scale(x)
+def _has_steps(
+    fn: Callable[[Tensor], Any], x: Tensor, value: Tensor, moved: Tensor, size: float
+) -> bool:
+    """Return whether a function that moves so at this step has no slope at smaller ones."""
+    resolved = _RESOLVED * _rounding(value) / _length(moved)
+    of_point = _STEP_NOISE * torch.finfo(x.dtype).eps * float(x.abs().max()) / _scale(x)
     least = max(resolved * size, of_point)
     if least > size / 2:
         return False  # rounding hides what there is below

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from jvpsvd.errors import DerivativeError
 from jvpsvd.operators.derivatives import (
     LinearMap,
     prepared,
@@ -43,7 +44,7 @@ def by_reverse_passes(
     fn = prepared(fn)
     point = x.detach().clone().requires_grad_()
     with torch.inference_mode(False), torch.enable_grad():
-        value = fn(point)
+        value = _evaluated(fn, point)
         u = torch.zeros_like(value, requires_grad=True)
         try:
             pulled = _reverse_pass(value, point, u)
@@ -81,6 +82,19 @@ def by_reverse_passes(
         image = J.push(direction(J.point)[None])[0]
         refuse_hidden(fn, J.point, J.value, image, at)
     return J
+
+
+def _evaluated(fn: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
+    """Return fn at a point that requires grad."""
+    try:
+        return fn(point)
+    except RuntimeError as error:
+        if "nference tensor" not in str(error):
+            raise
+        raise DerivativeError(
+            "fn goes through tensors made under torch.inference_mode, which torch cannot "
+            "differentiate; take that out of fn, and load weights outside of it"
+        ) from error
 
 
 def _reverse_pass(value: Tensor, point: Tensor, u: Tensor) -> Tensor:
