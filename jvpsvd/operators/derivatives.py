@@ -15,6 +15,7 @@ from jvpsvd.errors import AdjointError, ArgumentError
 from jvpsvd.operators.attention import differentiable_attention
 from jvpsvd.operators.chunks import Chunk
 from jvpsvd.operators.eager import eager_execution
+from jvpsvd.operators.placement import tensors_of_users
 from jvpsvd.operators.restoring import called_modules, restored_attributes
 
 
@@ -248,7 +249,7 @@ def refuse_unequal_sides(v: Tensor, image: Tensor, u: Tensor, coimage: Tensor) -
 
 def direction(like: Tensor) -> Tensor:
     """Return a direction without symmetry, the same at every call; no random state is touched."""
-    angles = torch.arange(like.numel(), dtype=torch.float64).mul_(0.7)
+    angles = torch.arange(like.numel(), dtype=torch.float64, device="cpu").mul_(0.7)
     return angles.cos().to(like.device, like.dtype).reshape(like.shape)
 
 
@@ -258,10 +259,15 @@ def prepared(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     The copy is for functions that change their argument in place, such as a network that begins
     with an in-place ReLU. What the networks that it calls keep of an evaluation is dropped.
     """
-    networks = called_modules(fn)
+    networks, device = called_modules(fn), torch.get_default_device()
 
     def evaluate(x: Tensor) -> Any:
-        with differentiable_attention(), eager_execution(), restored_attributes(networks):
+        with (
+            differentiable_attention(),
+            eager_execution(),
+            tensors_of_users(device),
+            restored_attributes(networks),
+        ):
             return fn(x.clone())
 
     return evaluate
