@@ -280,8 +280,8 @@ def _run(
 def _locate(places: list[str], name: object) -> _Place:
     if not isinstance(name, str):
         raise ModelError(
-            f"a place is named by a string, not by a {type(name).__name__}, got {name!r}; there "
-            f"are {', '.join(map(repr, places[:6]))}, …"
+            f"a place is named by a string, got {name!r} ({type(name).__name__}); there are "
+            f"{', '.join(map(repr, places[:6]))}, …"
         )
     if name in places:
         module, _, number = name.rpartition("@")

@@ -136,7 +136,9 @@ def _places(name: str, index: Any, length: int) -> Tensor | None:
         f"{name} takes places 0 to {length - 1} as integers, at least one, or a boolean mask"
     )
     try:
-        places = index.clone() if isinstance(index, Tensor) else torch.tensor(list(index))
+        places = (
+            index.clone() if isinstance(index, Tensor) else torch.tensor(list(index), device="cpu")
+        )
     except (TypeError, ValueError, RuntimeError) as error:  # one number, words, uneven lists
         raise refusal from error
     if places.dtype == torch.bool:

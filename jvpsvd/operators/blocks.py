@@ -129,7 +129,7 @@ def check_places(index: Sequence[int] | Tensor, shape: Sequence[int]) -> Tensor:
         raise ArgumentError(
             f"select: an operator of shape {by(shape)} is no batch; use it as it is"
         )
-    places = index if isinstance(index, Tensor) else torch.tensor(list(index))
+    places = index if isinstance(index, Tensor) else torch.tensor(list(index), device="cpu")
     count = shape[0]
     whole = places.ndim == 1 and places.numel() > 0 and places.dtype == torch.long
     if not whole or bool(((places < 0) | (places >= count)).any()):
@@ -138,3 +138,27 @@ def check_places(index: Sequence[int] | Tensor, shape: Sequence[int]) -> Tensor:
             f"{places.tolist()}"
         )
     return places
+
+
+def check_vectors(block: object, size: int, batch: tuple[int, ...]) -> None:
+    r"""Check that a block holds one vector, (\*batch, size), or several, (\*batch, size, b).
+
+    Raises:
+        ArgumentError: If it does not.
+
+    >>> check_vectors(torch.ones(2, 3), 3, ())
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: the vectors have shape (2, 3); give (3,), or (3, b) for b ...
+    """
+    if not isinstance(block, Tensor):
+        raise ArgumentError(f"the vectors are a {type(block).__name__}; give a tensor")
+    lead, one = len(batch), (*batch, size)
+    if tuple(block.shape[: lead + 1]) == one and block.ndim <= lead + 2:
+        return
+    lying = block.ndim == lead + 2 and block.shape[-1] == size
+    remedy = "; these lie in rows: transpose them with .mT" if lying else ""
+    several = f"({', '.join(map(str, one))}, b)"
+    raise ArgumentError(
+        f"the vectors have shape {tuple(block.shape)}; give {one}, or {several} for b of them"
+        f"{remedy}"
+    )

@@ -17,6 +17,7 @@ from jvpsvd.operators.chunks import Chunk
 from jvpsvd.operators.diagnosis import obstacles
 from jvpsvd.operators.differences import direction, refuse_hidden
 from jvpsvd.operators.eager import eager_execution
+from jvpsvd.operators.placement import tensors_of_users
 from jvpsvd.operators.restoring import called_modules, restored_attributes
 
 # Sides that differ by less than this may do so by rounding, where f loses most digits.
@@ -260,10 +261,15 @@ def prepared(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     >>> prepared(score)(torch.ones(2))
     tensor([2., 2.])
     """
-    networks = called_modules(fn)
+    networks, device = called_modules(fn), torch.get_default_device()
 
     def evaluate(x: Tensor) -> Any:
-        with differentiable_attention(), eager_execution(), restored_attributes(networks):
+        with (
+            differentiable_attention(),
+            eager_execution(),
+            tensors_of_users(device),
+            restored_attributes(networks),
+        ):
             try:
                 return fn(x.clone())
             except RuntimeError as error:

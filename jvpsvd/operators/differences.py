@@ -60,7 +60,7 @@ class Unexplained:
 
 def direction(like: Tensor) -> Tensor:
     """Return a direction without symmetry, the same at every call; no random state is touched."""
-    angles = torch.arange(like.numel(), dtype=torch.float64).mul_(0.7)
+    angles = torch.arange(like.numel(), dtype=torch.float64, device="cpu").mul_(0.7)
     return angles.cos().to(like.device, like.dtype).reshape(like.shape)
 
 

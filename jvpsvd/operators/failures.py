@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from jvpsvd.errors import JvpsvdError, ModelError
 
@@ -51,12 +53,6 @@ _REMEDIES = (
         "pass what the function takes besides x through args= and kwargs=",
     ),
 )
-_BATCHED = re.compile(
-    r"expected (?:\d+-?D|\d+D \(|.*dimension|.*channels)|Expected .*\dD|"
-    r"shapes cannot be multiplied|not enough values to unpack|Dimension out of range|"
-    r"expected .*batch|size mismatch|Given groups|normalized_shape|Only .*D|must be .*D",
-    re.IGNORECASE,
-)
 
 
 def first_line(error: BaseException, length: int = 200) -> str:
@@ -71,7 +67,7 @@ def first_line(error: BaseException, length: int = 200) -> str:
 
 
 @contextmanager
-def failures_named(what: str, otherwise: str, batch_dims: int = 0) -> Iterator[None]:
+def failures_named(what: str, remedy: str | Callable[[], str]) -> Iterator[None]:
     """Turn every exception that is not ours into one of one line.
 
     Errors of memory pass, since nothing is wrong with what was asked, and so do warnings that the
@@ -79,8 +75,7 @@ def failures_named(what: str, otherwise: str, batch_dims: int = 0) -> Iterator[N
 
     Args:
         what: What failed, as the subject of the sentence.
-        otherwise: What to do if the exception itself does not tell.
-        batch_dims: That of the operator: a network of batches then gets its points without one.
+        remedy: What to do if the exception itself does not tell.
 
     Raises:
         ModelError: From what was raised.
@@ -95,15 +90,32 @@ def failures_named(what: str, otherwise: str, batch_dims: int = 0) -> Iterator[N
     except (JvpsvdError, MemoryError, torch.OutOfMemoryError, Warning):
         raise
     except Exception as error:
-        remedy = _remedy(error, batch_dims) or otherwise
-        raise ModelError(f"{what} raised {first_line(error)}; {remedy}") from error
+        text = str(error)
+        told = next((told for pattern, told in _REMEDIES if re.search(pattern, text)), None)
+        what_to_do = told or (remedy if isinstance(remedy, str) else remedy())
+        raise ModelError(f"{what} raised {first_line(error)}; {what_to_do}") from error
 
 
-def _remedy(error: Exception, batch_dims: int) -> str | None:
-    text = str(error)
-    if batch_dims and _BATCHED.search(text):
-        return (
-            "with batch_dims=1 fn is called with one point X[i], without a dimension for the "
-            "batch: if it takes batches, give X[:, None]"
-        )
-    return next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, text)), None)
+def remedy_at(fn: Callable[[Tensor], Any], one: Tensor | None) -> str:
+    """Return what to do about a function that fails.
+
+    Args:
+        fn: The function.
+        one: Of a batch, its first point: a network of batches then gets it without a batch around.
+
+    >>> norm = torch.nn.BatchNorm1d(3).eval()
+    >>> remedy_at(norm, torch.ones(3))
+    'fn takes a batch, and batch_dims=1 gives it one point X[i] at a time: give X[:, None]'
+    """
+    if one is None or not _can_be_called(fn, one[None].clone()):
+        return "call fn(x) by itself first"
+    return "fn takes a batch, and batch_dims=1 gives it one point X[i] at a time: give X[:, None]"
+
+
+def _can_be_called(fn: Callable[[Tensor], Any], x: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            fn(x)
+    except Exception:
+        return False
+    return True

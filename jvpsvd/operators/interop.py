@@ -46,7 +46,7 @@ def as_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
         )
     if operator.dtype == torch.bfloat16:
         raise ArgumentError("NumPy has no bfloat16; SciPy needs an operator in float32 or float64")
-    dtype = torch.empty(0, dtype=operator.dtype).numpy().dtype
+    dtype = torch.empty(0, dtype=operator.dtype, device="cpu").numpy().dtype
 
     def to_torch(block: np.ndarray[Any, Any]) -> Tensor:
         if np.iscomplexobj(block):
@@ -97,7 +97,7 @@ def as_cupy(operator: LinearOperator) -> Any:
             "as_cupy needs CuPy and the CUDA libraries it loads, and importing it failed "
             f"({str(error).splitlines()[0]}); pip install 'jvpsvd[cuda]' on a machine with a GPU"
         ) from error
-    dtype = torch.empty(0, dtype=operator.dtype).numpy().dtype
+    dtype = torch.empty(0, dtype=operator.dtype, device="cpu").numpy().dtype
 
     def multiply(product: Callable[[Tensor], Tensor], block: Any) -> Any:
         pointer = cupy.cuda.get_current_stream().ptr
@@ -125,7 +125,7 @@ def _as_arguments(
         "rmatvec": lambda u: reverse(u.reshape(-1)),
         "matmat": forward,
         "rmatmat": reverse,
-        "dtype": torch.empty(0, dtype=operator.dtype).numpy().dtype,
+        "dtype": torch.empty(0, dtype=operator.dtype, device="cpu").numpy().dtype,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.admission import check_function, check_network
 from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.batch import BatchedMap
-from jvpsvd.operators.blocks import columns
+from jvpsvd.operators.blocks import check_vectors, columns
 from jvpsvd.operators.chunks import Chunk, in_chunks, starting_chunk, without_memory_error
 from jvpsvd.operators.derivatives import LinearMap, agree, prepared
 from jvpsvd.operators.eager import uncompiled
@@ -27,7 +28,7 @@ from jvpsvd.operators.evaluation import (
     refuse_unsteady,
     tell_difference,
 )
-from jvpsvd.operators.failures import failures_named
+from jvpsvd.operators.failures import failures_named, remedy_at
 from jvpsvd.operators.parameters import check_dtype, chosen_parameters, converted
 from jvpsvd.operators.precision import full_precision
 from jvpsvd.operators.ranks import check_group, over_ranks
@@ -146,10 +147,11 @@ class JacobianOperator(LinearOperator):
         point = x.detach().to(dtype or x.dtype, copy=True)  # the caller may go on to change x
         of_vector = OfVector(fixing(converted(fn, dtype), args, kwargs), source)
         self._tf32, self._group = tf32, check_group(group)
+        remedy = partial(remedy_at, of_vector, point[0] if batch_dims else None)
         with (
             self._precision(),
             restored(fn, point.device),
-            failures_named("fn", "call fn(x) by itself first", batch_dims),
+            failures_named("fn", remedy),
         ):
             values = evaluated(fn, of_vector, point, batch_dims)
             one, its_value = (point[0], values[0]) if batch_dims else (point, values)
@@ -255,6 +257,9 @@ class JacobianOperator(LinearOperator):
 
         Of a batch, (B, n) or (B, n, b), with B before b.
 
+        Raises:
+            ArgumentError: If the block has another shape; the rows of a `Vh` are to be transposed.
+
         >>> J = JacobianOperator(lambda x: x.sum(), torch.ones(2, 3))
         >>> J.as_input(torch.arange(6.0)).shape, J.as_input(torch.ones(6, 4)).shape
         (torch.Size([2, 3]), torch.Size([4, 2, 3]))
@@ -264,6 +269,9 @@ class JacobianOperator(LinearOperator):
     def as_output(self, block: Tensor) -> Any:
         """Return (m,) as something like f(x), or (m, b) as one with a dimension b in front.
 
+        Raises:
+            ArgumentError: If the block has another shape.
+
         >>> J = JacobianOperator(lambda x: (x, 2 * x), torch.ones(2))
         >>> J.as_output(J @ torch.ones(2))
         (tensor([1., 1.]), tensor([2., 2.]))
@@ -272,6 +280,8 @@ class JacobianOperator(LinearOperator):
 
     def _shaped(self, block: Tensor, structure: Structure | None, like: Tensor) -> Any:
         lead = len(self.batch)
+        size = like.shape[lead:].numel()
+        check_vectors(block, size, self.batch)
         rows = block.mT if block.ndim > 1 + lead else block
         if structure is not None:
             return structure.tree(rows)
@@ -353,8 +363,10 @@ def moved_by_rounding(x: Tensor, seed: int) -> Tensor:
     tensor([1.0000, 1.0000, 0.0000])
     """
     generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (x.numel(),), generator=generator, dtype=torch.int8) * 2 - 1
-    step = torch.empty_like(x).copy_(signs.reshape(x.shape)).mul_(torch.finfo(x.dtype).eps)
+    signs = (
+        torch.randint(0, 2, x.shape, generator=generator, dtype=torch.int8, device="cpu") * 2 - 1
+    )
+    step = torch.empty_like(x).copy_(signs).mul_(torch.finfo(x.dtype).eps)
     return step.mul_(x).add_(x)
 
 

@@ -286,7 +286,7 @@ class Trace:
 
     def _rehearse_many(self, X: Tensor, maps: Sequence[BatchedMap]) -> None:
         """Check that the first and the last point, replayed together, are as each on its own."""
-        ends = torch.tensor([0, len(X) - 1])
+        ends = torch.tensor([0, len(X) - 1], device="cpu")
         singles = [self._recording.at(X[place].clone()) for place in ends.tolist()]
         for index, both in enumerate(m.select(ends) for m in maps):
             v, u = (torch.stack([d, 2 * d]) for d in map(direction, (X[0], both.value[0])))

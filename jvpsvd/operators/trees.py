@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,14 +31,23 @@ class Structure:
     def of(cls, tree: Any, name: str, batch_dims: int = 0) -> tuple[Structure, Tensor]:
         """Return the structure of a tree and its vector, or a vector (B, numel) for each point.
 
+        A mapping of another kind than dict, such as a tokenizer returns, becomes a dict.
+
         Raises:
             ArgumentError: If there is no floating tensor, or they differ in dtype or device; with
                 batch_dims=1, if one has another number of points, or there is a fixed tensor.
         """
         leaves, spec = tree_flatten(tree)
+        if spec.is_leaf() and isinstance(tree, Mapping):
+            leaves, spec = tree_flatten(dict(tree))
         floating = [leaf for leaf in leaves if _is_floating(leaf)]
         if not floating:
-            raise ArgumentError(f"{name} holds no tensor of a floating dtype to differentiate")
+            raise ArgumentError(
+                f"{name} holds no tensor of a floating dtype to differentiate{_instead(leaves)}"
+            )
+        for leaf in floating:
+            if leaf.layout != torch.strided or leaf.is_quantized:
+                raise ArgumentError(f"{name} holds a sparse or quantized tensor; give a dense one")
         first = floating[0]
         for leaf in floating:
             if (leaf.dtype, leaf.device) != (first.dtype, first.device):
@@ -98,14 +108,48 @@ class OfVector:
         for leaf in leaves:
             if not _is_floating(leaf):
                 what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
+                holds = "" if leaf is value else f" that holds a leaf {what}"
                 raise ArgumentError(
-                    f"the function returned a {type(value).__name__} that holds a leaf {what}; "
-                    "wrap it so that it returns floating tensors only"
+                    f"the function returned a {type(value).__name__}{holds}; {_choosing(value)}"
                 )
         if not leaves:
             raise ArgumentError(f"the function returned an empty {type(value).__name__}")
         self.target = Structure(spec, tuple(leaf.shape for leaf in leaves))
         return torch.cat([leaf.flatten() for leaf in leaves])
+
+
+def _choosing(value: Any) -> str:
+    """Return how to make a function return only the tensors of its value."""
+    if isinstance(value, Mapping):
+        names = [name for name, entry in value.items() if _is_floating(entry)]
+        how = "[{!r}]"
+    else:
+        fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+        found = {field.name: getattr(value, field.name) for field in fields}
+        entries = found or dict(getattr(value, "__dict__", {}))
+        names = [name for name, entry in entries.items() if _is_floating(entry)]
+        how = ".{}"
+    if not names:
+        return "wrap it so that it returns floating tensors only"
+    others = f" (or {', '.join(map(str, names[1:6]))})" if len(names) > 1 else ""
+    return f"choose what to differentiate: lambda x: fn(x){how.format(names[0])}{others}"
+
+
+def _instead(leaves: list[Any]) -> str:
+    """Return what to give instead of leaves that are no floating tensors."""
+    if not leaves:
+        return ""
+    kind, leaf = type(leaves[0]).__name__, leaves[0]
+    if isinstance(leaf, Tensor):
+        return (
+            f", but {leaf.dtype}: token ids have no derivative; name a place after their embedding "
+            "with layer_map(…, since=…)"
+        )
+    if kind == "ndarray":
+        return "; give torch.from_numpy(x)"
+    if dataclasses.is_dataclass(leaf):
+        return f"; a {kind} is not looked into: give its tensors in a dict or a tuple"
+    return f", but a {kind}; give tensors, alone or in a dict, tuple or list"
 
 
 def _is_floating(leaf: object) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError, ConvergenceError, ConvergenceWarning
 from jvpsvd.operators import LinearOperator, aslinearoperator
+from jvpsvd.operators.placement import own_tensors
 from jvpsvd.svd.adaptive import AdaptiveRank
 from jvpsvd.svd.arguments import proper_fraction, whole_number
 from jvpsvd.svd.certificate import certify, with_fresh_residuals
@@ -107,7 +108,7 @@ def svds(
     m, n = operator.shape[-2:]
     tall = operator if m >= n else operator.T
     near = None if start is None else _starting_vectors(start, operator)
-    with torch.no_grad(), reporting(progress) as report:
+    with torch.no_grad(), own_tensors(), reporting(progress) as report:
         if search is not None:
             found = dataclasses.replace(search, max_size=chosen.max_size, seed=seed)
             triplets = found.solve(tall, k, tol, report)
@@ -233,7 +234,7 @@ def _plan(
         )
 
     chosen = planned()
-    with torch.no_grad():
+    with torch.no_grad(), own_tensors():
         if chosen.undecided:
             return planned(measured_cost(A, chosen.block_size if A.chunk is None else A.chunk))
         asked = A.batch or chunk is not None or block_size is not None

@@ -73,7 +73,7 @@ class Chain:
 
     def kept(self, inputs: Sequence[Any], selections: Selections) -> tuple[int, ...] | None:
         """Return the channels to keep, in their order; None for all of them."""
-        shut = torch.zeros(self.size, dtype=torch.bool)
+        shut = torch.zeros(self.size, dtype=torch.bool, device="cpu")
         for use in self.factors:
             shut |= selections.shut(inputs[use.place], use.dim)
         return _worth_keeping(shut)

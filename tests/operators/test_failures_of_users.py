@@ -1,0 +1,205 @@
+"""What a user's network raises, and torch because of it: one line that says what to do."""
+
+import pytest
+import torch
+from torch import nn
+
+from jvpsvd import JacobianOperator, StreamedStack, depths, layer_map, svds
+from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
+from jvpsvd.operators import Trace, transformed
+
+POINT = torch.tensor([0.4, -0.3, 0.9, 0.2])
+
+
+def clipped_gradients():
+    """As for clipping or recording gradients by layer."""
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
+    net[0].register_forward_hook(lambda module, args, output: watch(output))
+    return net
+
+
+def watch(output):
+    output.register_hook(lambda gradient: gradient.clamp(-1, 1))
+
+
+class Raising(nn.Module):
+    def forward(self, x):
+        raise KeyError("no such\nentry")
+
+
+class TwoArguments(nn.Module):
+    def forward(self, x, mask):
+        return x * mask
+
+
+EVALUATED = {
+    "operator": lambda net: JacobianOperator(net, POINT),
+    "recorded": lambda net: JacobianOperator(net, POINT, derivatives="trace"),
+    "transforms": lambda net: JacobianOperator(net, POINT, derivatives="transforms"),
+    "parameters": lambda net: JacobianOperator.wrt_parameters(net, POINT),
+    "stream": lambda net: StreamedStack.over(net, POINT[None]),
+    "trace": lambda net: Trace(net, POINT),
+    "transformed": lambda net: transformed(net, POINT),
+    "depths": lambda net: depths(net, POINT),
+    "layer_map": lambda net: layer_map(net, POINT, to="output"),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in EVALUATED if name != "transformed"])
+def test_a_forward_hook_that_registers_a_gradient_hook(name):
+    with pytest.raises(ModelError, match=r"raised RuntimeError: cannot register a hook.*ask `if"):
+        EVALUATED[name](clipped_gradients().requires_grad_(name == "parameters"))
+
+
+def test_a_forward_hook_that_registers_a_gradient_hook_is_named_by_the_transforms():
+    with pytest.raises(ArgumentError, match="cannot register a hook"):
+        transformed(clipped_gradients(), POINT)
+
+
+def test_a_hook_that_asks_first_passes():
+    net = clipped_gradients()
+    net[0]._forward_hooks.clear()
+    net[0].register_forward_hook(
+        lambda module, args, output: watch(output) if output.requires_grad else None
+    )
+    assert JacobianOperator(net, POINT).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", [name for name in EVALUATED if name != "parameters"])
+def test_what_a_network_raises_is_one_line_with_its_cause(name):
+    with pytest.raises(ModelError, match="raised KeyError: ") as caught:
+        EVALUATED[name](Raising().eval())
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_network_that_wants_more_arguments():
+    with pytest.raises(ModelError, match=r"missing 1 required.*through args= and kwargs="):
+        JacobianOperator(TwoArguments().eval(), POINT)
+
+
+def test_a_network_in_another_dtype():
+    with pytest.raises(ModelError, match=r"dtype.*give x in the dtype of the weights"):
+        JacobianOperator(nn.Linear(4, 2), POINT.double())
+
+
+def test_what_is_raised_in_a_product_later_is_one_line():
+    broken = []
+
+    def fn(x):
+        if broken:
+            raise ZeroDivisionError("later")
+        return x.tanh()
+
+    J = JacobianOperator(fn, POINT, derivatives="transforms")
+    broken.append(True)
+    with pytest.raises(ModelError, match="a product raised ZeroDivisionError: later"):
+        J @ torch.ones(4)
+
+
+def test_an_interruption_and_a_lack_of_memory_pass():
+    for error in (KeyboardInterrupt, MemoryError, torch.OutOfMemoryError):
+
+        def fn(x, error=error):
+            raise error
+
+        with pytest.raises(error):
+            JacobianOperator(fn, POINT)
+
+
+class Recurrence(nn.Module):
+    """Keeps its state in one tensor that it writes to, as RWKV does."""
+
+    def __init__(self):
+        super().__init__()
+        self.key, self.value = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.decay = nn.Parameter(torch.rand(4))
+
+    def forward(self, x):
+        keys, values = self.key(x).exp(), self.value(x)
+        state, outputs = torch.zeros(2, 4), []
+        for key, value in zip(keys, values, strict=True):
+            outputs.append((state[0] + key * value) / (state[1] + key))
+            state[0] = state[0] * self.decay + key * value
+            state[1] = state[1] * self.decay + key
+        return torch.stack(outputs)
+
+
+def test_an_operation_in_place_on_what_a_derivative_needs():
+    torch.manual_seed(0)
+    net, x = Recurrence().eval(), torch.randn(5, 4)
+    with pytest.raises(ModelError, match=r"modified by an inplace.*torch.stack\(list\) instead"):
+        JacobianOperator.wrt_parameters(net, x)
+    expected = torch.func.jacfwd(net)(x).reshape(20, 20)
+    torch.testing.assert_close(JacobianOperator(net, x) @ torch.eye(20), expected)
+
+
+class Unpacking(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv1d(3, 3, 3)
+
+    def forward(self, x):
+        batch, _channels, length = x.shape
+        return self.convolution(x).reshape(batch, 3, length - 2).mean(-1)
+
+
+OF_BATCHES = {
+    "convolutions": lambda: nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 5)),
+    "batch norm": lambda: nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)),
+    "shape": lambda: nn.Sequential(nn.Flatten(2), Unpacking()),
+}
+
+
+@pytest.mark.parametrize("name", OF_BATCHES)
+def test_a_network_of_batches_wants_points_with_a_batch_around(name):
+    torch.manual_seed(0)
+    net, X = OF_BATCHES[name]().eval(), torch.randn(2, 3, 8, 8)
+    with pytest.raises(ModelError, match=r"batch_dims=1 gives it one point.*give X\[:, None\]"):
+        JacobianOperator(net, X, batch_dims=1)
+    J = JacobianOperator(net, X[:, None], batch_dims=1)
+    torch.testing.assert_close(
+        svds(J, 2).s[1], svds(JacobianOperator(net, X[1:]), 2).s, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_network_that_fails_on_batches_too_gets_no_such_advice():
+    with pytest.raises(ModelError, match=r"call fn\(x\) by itself") as caught:
+        JacobianOperator(Raising().eval(), POINT[None], batch_dims=1)
+    assert "None]" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Linear(4, 2, device="meta"), r"'weight' of Linear is on the meta device"),
+        (lambda: nn.Sequential(nn.LazyLinear(2)), r"'0.weight' of Sequential has no shape before"),
+    ],
+)
+@pytest.mark.parametrize("name", [n for n in EVALUATED if n not in ("trace", "transformed")])
+def test_weights_without_values(make, message, name):
+    net = make().eval()
+    kinds = [type(parameter) for parameter in net.parameters()]
+    with pytest.raises(ModelError, match=message):
+        EVALUATED[name](net)
+    assert [type(parameter) for parameter in net.parameters()] == kinds
+
+
+@pytest.mark.parametrize("fn", [None, 3.0, "net", torch.ones(3), nn.Linear, [torch.sin]])
+def test_what_is_no_function(fn):
+    with pytest.raises(JvpsvdError, match=r"fn is .*; give a function of the point, or a module"):
+        JacobianOperator(fn, POINT)
+
+
+@pytest.mark.parametrize("model", [None, torch.sin, nn.Linear, "resnet18"])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda model: depths(model, POINT),
+        lambda model: layer_map(model, POINT, to="0"),
+        lambda model: JacobianOperator.wrt_parameters(model, POINT),
+    ],
+)
+def test_what_is_no_module(ask, model):
+    with pytest.raises(ModelError, match=r"the model is a .*; give a torch.nn.Module"):
+        ask(model)
