@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.batch import BatchedMap
-from jvpsvd.operators.blocks import columns
+from jvpsvd.operators.blocks import COMPLEX_FUNCTION, columns
 from jvpsvd.operators.chunks import Chunk, in_chunks, starting_chunk, without_memory_error
 from jvpsvd.operators.derivatives import LinearMap, agree, prepared
 from jvpsvd.operators.evaluation import (
@@ -133,7 +133,7 @@ class JacobianOperator(LinearOperator):
         if not x.is_floating_point() or x.numel() == 0:
             raise ArgumentError(
                 "the point x must be a non-empty tensor of a real floating dtype, got "
-                f"{x.dtype} {tuple(x.shape)}"
+                f"{x.dtype} {tuple(x.shape)}{f'; {COMPLEX_FUNCTION}' if x.is_complex() else ''}"
             )
         if x.ndim < batch_dims:
             raise ArgumentError("x has no dimension; batch_dims=1 takes points along its first one")

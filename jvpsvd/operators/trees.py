@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Structure:
                 batch_dims=1, if one has another number of points, or there is a fixed tensor.
         """
         leaves, spec = tree_flatten(tree)
+        for leaf in leaves:
+            if isinstance(leaf, Tensor) and leaf.is_complex():
+                raise ArgumentError(
+                    f"{name} holds a {leaf.dtype} tensor; {COMPLEX_FUNCTION}; or give it through "
+                    "args or kwargs to hold it fixed"
+                )
         floating = [leaf for leaf in leaves if _is_floating(leaf)]
         if not floating:
             raise ArgumentError(f"{name} holds no tensor of a floating dtype to differentiate")
@@ -100,6 +107,7 @@ class OfVector:
                 raise ArgumentError(
                     f"the function returned a {type(value).__name__} that holds a leaf {what}; "
                     "wrap it so that it returns floating tensors only"
+                    + (f"; {COMPLEX_FUNCTION}" if "complex" in str(what) else "")
                 )
         if not leaves:
             raise ArgumentError(f"the function returned an empty {type(value).__name__}")
