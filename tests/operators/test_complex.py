@@ -77,7 +77,7 @@ def test_complex_parameters_are_not_held_fixed_in_silence():
     with pytest.raises(ArgumentError, match=PARTS):
         JacobianOperator.wrt_parameters(Net().eval(), torch.ones(5, dtype=torch.float64))
     J = JacobianOperator.wrt_parameters(
-        Net().eval(), torch.ones(5, dtype=torch.float64), params=["a"]
+        Net().eval(), torch.ones(5, dtype=torch.float64), names=["a"]
     )
     assert J.shape == (5, 5)
 
