@@ -120,6 +120,7 @@ def _judged(matrix: Tensor, result: SVDResult) -> list[str]:
         found.append("wrong: a value or a residual is not finite")
     if result.U is not None and result.Vh is not None and top > 0:
         U, V = result.U.double(), result.Vh.double().mT
+        U, V = U / U.norm(dim=0), V / V.norm(dim=0)  # residuals are those of unit vectors
         ahead = torch.linalg.vector_norm(wide / scale @ V - U * (s / scale), dim=0)
         back = torch.linalg.vector_norm(wide.mT / scale @ U - V * (s / scale), dim=0)
         measured = scale * torch.maximum(ahead, back)

@@ -306,6 +306,11 @@ class LinearOperator(ABC):
                 f"{method} of an operator of shape {by(self.shape)} takes {name} of shape "
                 f"{each}({rows}, b), got {tuple(block.shape)}"
             )
+        if block.is_complex():
+            raise ArgumentError(
+                f"{method}: {name} is {block.dtype} and the operator {self.dtype}, nothing is cast "
+                f"silently; multiply {name}.real and {name}.imag apart"
+            )
         if block.dtype != self.dtype or block.device != self.device:
             raise ArgumentError(
                 f"{method}: {name} is {block.dtype} on {block.device}, the operator "

@@ -17,6 +17,12 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
 
+COMPLEX_FUNCTION = (
+    "take its real and imaginary parts as real numbers: torch.view_as_complex of a real point, "
+    "torch.view_as_real of a complex value"
+)
+"""What to do about a function of, or to, complex numbers."""
+
 
 class Products(NamedTuple):
     """Number of vectors multiplied by an operator, per direction."""

@@ -13,6 +13,7 @@ from torch.func import jvp, vjp, vmap
 
 from jvpsvd.errors import AdjointError, ArgumentError
 from jvpsvd.operators.attention import differentiable_attention
+from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 from jvpsvd.operators.chunks import Chunk
 from jvpsvd.operators.diagnosis import obstacles
 from jvpsvd.operators.differences import direction, refuse_hidden
@@ -368,5 +369,6 @@ def check_output(value: object) -> Tensor:
         raise ArgumentError(
             f"the function returned a {value.dtype} tensor of shape {tuple(value.shape)}; a "
             "Jacobian needs a non-empty real floating output"
+            f"{f'; {COMPLEX_FUNCTION}' if value.is_complex() else ''}"
         )
     return value

@@ -169,10 +169,10 @@ def aslinearoperator(A: Any) -> LinearOperator:
 
 def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     """Return the array as a tensor, copied only where torch cannot share its memory."""
-    if isinstance(array, np.ma.MaskedArray):
+    if np.ma.is_masked(array):
         raise ArgumentError(
-            "the array is masked, and singular values need every entry; fill it first, as with "
-            "A.filled(0), or give A.data to ignore the mask"
+            "the array has masked entries, and singular values need every one; fill them first, as "
+            "with A.filled(0), or give A.data to ignore the mask"
         )
     check_real("the array", array.dtype)
     shares = array.flags.writeable and array.dtype.isnative

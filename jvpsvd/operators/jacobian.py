@@ -15,7 +15,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.admission import check_function, check_network
 from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.batch import BatchedMap
-from jvpsvd.operators.blocks import check_vectors, columns
+from jvpsvd.operators.blocks import COMPLEX_FUNCTION, check_vectors, columns
 from jvpsvd.operators.chunks import Chunk, in_chunks, starting_chunk, without_memory_error
 from jvpsvd.operators.derivatives import LinearMap, agree, prepared
 from jvpsvd.operators.eager import uncompiled
@@ -140,7 +140,7 @@ class JacobianOperator(LinearOperator):
         if not x.is_floating_point() or x.numel() == 0:
             raise ArgumentError(
                 "the point x must be a non-empty tensor of a real floating dtype, got "
-                f"{x.dtype} {tuple(x.shape)}"
+                f"{x.dtype} {tuple(x.shape)}{f'; {COMPLEX_FUNCTION}' if x.is_complex() else ''}"
             )
         if x.ndim < batch_dims:
             raise ArgumentError("x has no dimension; batch_dims=1 takes points along its first one")

@@ -8,16 +8,19 @@ from torch import Tensor
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.base import LinearOperator
 
+_LAYOUTS = (torch.strided, torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
+
 
 class MatrixOperator(LinearOperator):
     """An m × n tensor A (dense or sparse), or a dense batch (B, m, n), as a `LinearOperator`.
 
     Args:
         matrix: Tensor of a real floating dtype with two dimensions, or, if it is dense, three; not
-            copied.
+            copied, unless torch cannot multiply its layout (BSR, BSC, hybrid COO).
 
     Raises:
-        ArgumentError: If `matrix` has another number of dimensions or is a sparse batch.
+        ArgumentError: If `matrix` has another number of dimensions, is a sparse batch, or lacks
+            entries (masked, nested, on meta).
 
     >>> import torch
     >>> A = MatrixOperator(torch.tensor([[1.0, 2.0], [0.0, 1.0], [0.0, 0.0]]))
@@ -30,6 +33,11 @@ class MatrixOperator(LinearOperator):
     """
 
     def __init__(self, matrix: Tensor) -> None:
+        if matrix.is_nested or isinstance(matrix, torch.masked.MaskedTensor) or matrix.is_meta:
+            kind = "nested" if matrix.is_nested else "on meta" if matrix.is_meta else "masked"
+            raise ArgumentError(
+                f"the matrix is {kind}, so that entries are missing; give a tensor that has all"
+            )
         dense = matrix.layout == torch.strided
         if matrix.ndim != 2 and not (matrix.ndim == 3 and dense):
             raise ArgumentError(
@@ -37,7 +45,7 @@ class MatrixOperator(LinearOperator):
                 f"(B, m, n), got {'' if dense else 'sparse '}shape {tuple(matrix.shape)}"
             )
         super().__init__(tuple(matrix.shape), matrix.dtype, matrix.device)
-        self._matrix = matrix.detach()
+        self._matrix = _multipliable(matrix.detach())
 
     def _matmat(self, V: Tensor) -> Tensor:
         return self._matrix @ V
@@ -48,3 +56,14 @@ class MatrixOperator(LinearOperator):
 
     def _select(self, index: Tensor) -> LinearOperator:
         return MatrixOperator(self._matrix[index])
+
+
+def _multipliable(matrix: Tensor) -> Tensor:
+    """Return the matrix in a layout that torch multiplies on both sides."""
+    if matrix.layout in (torch.sparse_bsr, torch.sparse_bsc):  # the transpose has no product
+        return matrix.to_sparse()
+    if matrix.layout == torch.sparse_coo and matrix.dense_dim():
+        return matrix.to_dense()
+    if matrix.layout not in _LAYOUTS:
+        raise ArgumentError(f"the matrix has layout {matrix.layout}; give matrix.to_dense()")
+    return matrix

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class Structure:
         leaves, spec = tree_flatten(tree)
         if spec.is_leaf() and isinstance(tree, Mapping):
             leaves, spec = tree_flatten(dict(tree))
+        for leaf in leaves:
+            if isinstance(leaf, Tensor) and leaf.is_complex():
+                raise ArgumentError(
+                    f"{name} holds a {leaf.dtype} tensor; {COMPLEX_FUNCTION}; or give it through "
+                    "args or kwargs to hold it fixed"
+                )
         floating = [leaf for leaf in leaves if _is_floating(leaf)]
         if not floating:
             raise ArgumentError(
@@ -110,7 +117,8 @@ class OfVector:
                 what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
                 holds = "" if leaf is value else f" that holds a leaf {what}"
                 raise ArgumentError(
-                    f"the function returned a {type(value).__name__}{holds}; {_choosing(value)}"
+                    f"the function returned a {type(value).__name__}{holds}; "
+                    + (COMPLEX_FUNCTION if "complex" in str(what) else _choosing(value))
                 )
         if not leaves:
             raise ArgumentError(f"the function returned an empty {type(value).__name__}")

@@ -93,7 +93,7 @@ def svds(
     if operator.dtype not in (torch.float32, torch.float64):
         raise ArgumentError(
             f"svds works in float32 or float64, the operator is {operator.dtype}; convert the "
-            "function and its point first"
+            "matrix, or the function and its point, first"
         )
     tol = proper_fraction("tol", tol)
     seed = whole_number("seed", seed, 0, _LARGEST_SEED)

@@ -6,9 +6,18 @@ import scipy.sparse
 import scipy.sparse.linalg as sla
 import torch
 
-from jvpsvd import MatrixOperator, aslinearoperator
+from jvpsvd import MatrixOperator, aslinearoperator, svds
 from jvpsvd.errors import ArgumentError
 
+LAYOUTS = {
+    "coo": torch.Tensor.to_sparse,
+    "hybrid coo": lambda t: t.to_sparse(1),
+    "uncoalesced coo": lambda t: torch.stack([t.to_sparse(), t.to_sparse()]).sum(0) / 2,
+    "csr": torch.Tensor.to_sparse_csr,
+    "csc": torch.Tensor.to_sparse_csc,
+    "bsr": lambda t: t.to_sparse_bsr((2, 1)),
+    "bsc": lambda t: t.to_sparse_bsc((2, 1)),
+}
 DTYPES = {np.float32: torch.float32, np.float64: torch.float64}
 
 
@@ -16,6 +25,18 @@ def read_only(array):
     array = array.copy()
     array.flags.writeable = False
     return array
+
+
+def field_of_records(array):
+    records = np.zeros(array.shape, dtype=[("before", "i1"), ("value", array.dtype)])
+    records["value"] = array
+    return records["value"]
+
+
+def field_of_recarray(array):
+    records = np.zeros(array.shape, dtype=[("before", "i2"), ("value", array.dtype)])
+    records["value"] = array
+    return records.view(np.recarray).value
 
 
 def reversed_twice(array):
@@ -29,6 +50,9 @@ WRAPPERS = {
     "strided array": lambda a: np.repeat(np.repeat(a, 2, 0), 3, 1)[::2, ::3],
     "negative strides": reversed_twice,
     "read-only array": read_only,
+    "field of records": field_of_records,
+    "field of a recarray": field_of_recarray,
+    "masked array without a masked entry": np.ma.masked_array,
     "other byte order": lambda a: a.astype(a.dtype.newbyteorder()),
     "np.matrix": np.matrix,
     "csr_matrix": scipy.sparse.csr_matrix,
@@ -58,6 +82,34 @@ def test_products_shape_and_dtype(name, dtype):
     np.testing.assert_allclose(forward.numpy(), matrix @ V, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(reverse.numpy(), matrix.T @ U, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose((A @ torch.from_numpy(V[:, 0])).numpy(), forward[:, 0], rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support:UserWarning")
+@pytest.mark.parametrize("shape", [(4, 3), (2, 6)])
+@pytest.mark.parametrize("dtype", DTYPES.values())
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_of_torch_is_multiplied(layout, dtype, shape):
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    A = aslinearoperator(LAYOUTS[layout](matrix))
+    torch.testing.assert_close(A @ torch.eye(shape[1], dtype=dtype), matrix)
+    torch.testing.assert_close(A.T @ torch.eye(shape[0], dtype=dtype), matrix.T)
+    torch.testing.assert_close(svds(A, 2).s, torch.linalg.svdvals(matrix)[:2])
+
+
+def memory_mapped(mode):
+    def mapped(array, folder):
+        array.tofile(folder / "matrix")
+        return np.memmap(folder / "matrix", dtype=array.dtype, mode=mode, shape=array.shape)
+
+    return mapped
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_an_array_in_a_file_is_as_it_was(mode, tmp_path):
+    array = np.random.default_rng(0).standard_normal((5, 4))
+    result = svds(memory_mapped(mode)(array, tmp_path), 2)
+    np.testing.assert_allclose(result.s, np.linalg.svd(array)[1][:2])
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "matrix").reshape(5, 4), array)
 
 
 def test_an_operator_is_returned_as_it_is():
@@ -121,6 +173,13 @@ def test_a_product_of_another_shape_or_kind_is_refused(product):
         (np.ones((2, 2), dtype=complex), "complex128"),
         (np.ones((2, 2), dtype=np.longdouble), "longdouble|float128|float64"),
         (np.ones((2, 2), dtype=object), "object"),
+        (np.ones((2, 2), dtype=[("a", "f8")]), "dtype .*'a'"),
+        (np.ones((2, 2), dtype="M8[s]"), "datetime64"),
+        (np.full((2, 2), "x"), "<U1"),
+        (np.ma.masked_array(np.ones((2, 2)), [[True, False], [False, False]]), "masked entries"),
+        (np.ma.masked_greater(np.arange(4.0).reshape(1, 2, 2), 2), r"A\.filled\(0\)"),
+        (torch.ones(2, 2, device="meta"), "on meta"),
+        (torch.ones(2, 2).to_mkldnn(), "_mkldnn"),
         (np.ones(2), "two-dimensional"),
         (np.ones((2, 2, 2, 2)), "two-dimensional"),
         (torch.ones(2, 2, dtype=torch.int32), "int32"),
@@ -136,6 +195,22 @@ def test_a_product_of_another_shape_or_kind_is_refused(product):
 def test_what_is_no_real_operator_is_refused_by_name(A, message):
     with pytest.raises(ArgumentError, match=message):
         aslinearoperator(A)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of:UserWarning")
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(2)]), "nested"),
+        (lambda: torch.nested.nested_tensor([torch.ones(2)], layout=torch.jagged), "nested"),
+        (lambda: torch.masked.masked_tensor(torch.ones(2, 2), torch.eye(2) > 0), "masked"),
+        (lambda: torch.ones(2, 2, 2).to_sparse_csr(), "sparse shape"),
+    ],
+)
+def test_tensors_that_lack_entries_or_a_product_are_refused(made, message):
+    with pytest.raises(ArgumentError, match=message):
+        aslinearoperator(made())
 
 
 def test_vectors_of_another_dtype_are_not_cast():
