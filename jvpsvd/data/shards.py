@@ -44,7 +44,7 @@ class Sample:
     shard: str
     """File name of the shard."""
     key: str
-    """WebDataset key; empty where a whole shard failed."""
+    """WebDataset key; empty for a whole shard that failed, and for what a cut shard lost."""
     offset: int
     """Byte where the photo's payload begins; −1 without a photo."""
     size: int
