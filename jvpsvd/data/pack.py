@@ -48,7 +48,7 @@ class LeftOut:
     """Whether photos may be among them."""
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{str(file)[:200]!a}"[1:-1] for file in self.files[:_NAMED])
+        shown = ", ".join(f"{str(file)[-200:]!r}"[1:-1] for file in self.files[:_NAMED])
         more = ", …" if len(self.files) > _NAMED else ""
         return f"left out: {len(self.files)} {self.reason} ({shown}{more})"
 

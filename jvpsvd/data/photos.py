@@ -15,7 +15,7 @@ from jvpsvd.errors import PhotoError
 from jvpsvd.networks import PhotoInput
 
 PHOTO_SUFFIXES = (
-    *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "ppm", "tif", "tiff", "gif", "avif"),
+    *("jpg", "jpeg", "png", "webp", "bmp", "ppm", "tif", "tiff", "gif", "jpe", "jfif", "avif"),
 )
 """File endings that count as photos, in shards and in folders."""
 

@@ -44,7 +44,7 @@ class Sample:
     shard: str
     """File name of the shard."""
     key: str
-    """WebDataset key; empty where a whole shard failed."""
+    """WebDataset key; empty for a whole shard that failed, and for what a cut shard lost."""
     offset: int
     """Byte where the photo's payload begins; −1 without a photo."""
     size: int
@@ -125,18 +125,23 @@ def read_photos(shard: Shard, samples: Sequence[Sample]) -> Iterator[tuple[Sampl
 
 def _photo(file: BinaryIO, sample: Sample) -> bytes | None:
     """Return the payload of a sample's photo if its header is still the one that was listed."""
+    if not _is_header_of(sample, file):
+        return None
+    photo = file.read(sample.size)
+    return photo if len(photo) == sample.size else None
+
+
+def _is_header_of(sample: Sample, file: BinaryIO) -> bool:
+    """Whether the header before a photo is of a file of its size; reads up to the photo."""
     file.seek(sample.offset - tarfile.BLOCKSIZE)
     try:
         header = tarfile.TarInfo.frombuf(
             file.read(tarfile.BLOCKSIZE), tarfile.ENCODING, "surrogateescape"
         )
     except tarfile.TarError:
-        return None
+        return False
     # Not its name: one that is long or not ASCII stands in a header of its own before this one.
-    if not header.isreg() or header.size != sample.size:
-        return None
-    photo = file.read(sample.size)
-    return photo if len(photo) == sample.size else None
+    return header.isreg() and header.size == sample.size
 
 
 @dataclass(frozen=True)
@@ -216,6 +221,8 @@ def _sample(shard: str, group: _Group, file: BinaryIO) -> Sample:
     sample = replace(sample, offset=photos[0].offset_data, size=photos[0].size)
     if photos[0].issparse() or photos[0].size > _PHOTO_BYTES:
         return _failed(sample, "too-large", f"a photo of {photos[0].size} bytes, or a sparse file")
+    if "size" in photos[0].pax_headers and not _is_header_of(sample, file):
+        return _failed(sample, "no-photo", "two headers give the photo two sizes")
     if any(len(copies) > 1 for copies in members.values()) or len(photos) > 1:
         return _failed(sample, "duplicate-key", "several members of one kind share this key")
     try:

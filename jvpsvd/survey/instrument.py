@@ -211,7 +211,7 @@ class Instrument:
             return ShardError("the shard did not deliver this sample as the manifest lists it")
         try:
             return decode_photo(photo, self._photo_input)
-        except PhotoError as error:
+        except (PhotoError, MemoryError) as error:
             return error
 
     def _traced(self, x: Tensor) -> Trace | None:

@@ -88,6 +88,15 @@ def test_extended_headers_that_lie_are_a_row_at_worst(tmp_path, name, member):
     first_and(tmp_path, header(member, b"x" * 600, extended=HOSTILE[name]))
 
 
+@pytest.mark.parametrize("size", ["1", "１", "99", "512"])
+def test_a_photo_of_two_sizes_is_not_listed_as_one(tmp_path, size):
+    """The extended header has the last word, and what is read later begins at the plain one."""
+    samples = first_and(tmp_path, header("odd.jpg", b"x" * 100, extended={"size": size}))
+    assert [(s.key, s.problem) for s in samples][:2] == [("first", ""), ("odd", "no-photo")]
+    good = [sample for sample in samples if not sample.problem]
+    assert None not in [photo for _, photo in read_photos(tmp_path / "s.tar", good)]
+
+
 @pytest.mark.parametrize("name", RAW)
 def test_headers_that_are_too_long_are_a_row_at_worst(tmp_path, name):
     assert first_and(tmp_path, RAW[name])[-1].problem == "truncated"

@@ -184,3 +184,21 @@ def test_shard_that_failed_as_a_whole_is_a_task_without_photos(tmp_path, surveye
     good = write_tar(tmp_path / "good.tar", sample_members("a", 0, 0))
     outcome = surveyed([tmp_path / "bad.tar", good], batch=4, layers=["output"])
     assert [(r.key, r.status) for r in outcome.store.rows()] == [("", "bad-shard"), ("a", "ok")]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_shard_that_is_cut_after_a_sample_has_its_rows_and_one_of_the_cut(
+    tmp_path, surveyed, batch
+):
+    members = [m for i in range(3) for m in sample_members(f"photo{i}", i, i)]
+    cut = write_tar(tmp_path / "a.tar", members)
+    cut.write_bytes(cut.read_bytes()[: walk(cut)[2].offset - 512])
+    empty = write_tar(tmp_path / "b.tar", [])
+    outcome = surveyed([cut, empty], batch=batch, layers=["output"])
+    assert [(r.shard, r.key, r.label, r.status) for r in outcome.store.rows()] == [
+        ("a.tar", "photo0", 0, "ok"),
+        ("a.tar", "photo1", 1, "ok"),
+        ("a.tar", "", None, "truncated"),
+        ("b.tar", "", None, "empty-shard"),
+    ]
+    assert surveyed([cut, empty], batch=batch, layers=["output"]).computed == 0
