@@ -29,9 +29,7 @@ from jvpsvd.operators.derivatives import (
     check_output,
     prepared,
     refuse_unequal_sides,
-    rounding_of_derivative,
 )
-from jvpsvd.operators.diagnosis import obstacles
 from jvpsvd.operators.differences import direction, refuse_hidden
 from jvpsvd.operators.passes import layout
 from jvpsvd.operators.passes.graphs import merge_equal_nodes, remove_identities, replace_fills
@@ -155,14 +153,15 @@ class Trace:
             DerivativeError: If there are any.
         """
         for index, (value, image) in enumerate(outputs if self._check else ()):
-
-            def one(z: Tensor, index: int = index) -> Tensor:
-                return self._evaluate(z)[index]
+            one = partial(self._output, index)
 
             def products(z: Tensor, one: Callable[[Tensor], Tensor] = one) -> Callable[..., Tensor]:
                 return by_transforms(one, z, check=False).push
 
             refuse_hidden(one, x, value, image, products)
+
+    def _output(self, index: int, x: Tensor) -> Tensor:
+        return self._evaluate(x)[index]
 
     def _together(self, X: Tensor) -> tuple[BatchedMap, ...] | None:
         """Return maps that take all points in one call, or None where there are none."""
@@ -261,9 +260,8 @@ class Trace:
                     'is random, keeps state, or shows a bug; use derivatives="transforms"'
                 )
             if self._check:
-                causes = partial(obstacles, self._fn, self._example)
-                rounding = rounding_of_derivative(self._example, values[index])
-                refuse_unequal_sides(v, images[0], u, coimages[0], causes, rounding)
+                one = partial(self._output, index)
+                refuse_unequal_sides(v, images[0], u, coimages[0], one, self._example)
         self._refuse_hidden(self._example, list(zip(values, tangents, strict=True)))
 
     def _vjps(self, index: int, block: Tensor) -> Tensor:
@@ -272,7 +270,7 @@ class Trace:
         torch 2.13 and 2.14 are wrong for a single u where batch normalisation meets a cotangent in
         channels-last order with an odd stride: conv, norm, `flatten(2).transpose(1, 2)`.
         """
-        pull = vjp(lambda z: self._evaluate(z)[index], self._example)[1]
+        pull = vjp(partial(self._output, index), self._example)[1]
         coimages: Tensor = vmap(lambda u: pull(u)[0])(block)
         return coimages.detach()
 
