@@ -194,7 +194,7 @@ def is_constant(fn: Callable[[Tensor], Any], x: Tensor, image: Tensor) -> bool:
     if far is None or near is None or large is None or _is_slope(far, near, 0.0, _rounding(value)):
         return False
     noise = _NOISE * max(_rounding(value), _length(far), _length(near))
-    return _length(large) <= max(noise, torch.finfo(x.dtype).eps ** 0.75 * _length(value))
+    return _length(large) <= max(noise, float(torch.finfo(x.dtype).eps ** 0.75) * _length(value))
 
 
 def unexplained(
