@@ -40,6 +40,8 @@ _FINER = 10
 # A function without steps is off by less at the smallest step, at which motion is so many times
 # what is resolved.
 _STEPPED, _RESOLVED = 0.5, 4
+# A large step.
+_LARGE = 1 / 16
 # What steps are multiplied by where motion is not resolved.
 _WIDER = 16
 
@@ -167,6 +169,32 @@ def difference_in_words(
         f"this is meant where it has a detach, a straight-through estimator, a custom backward or "
         f"a part under torch.no_grad, and an error elsewhere ({goes})"
     )
+
+
+def is_constant(fn: Callable[[Tensor], Any], x: Tensor, image: Tensor) -> bool:
+    """Return whether f and its products stand still to rounding, at small steps and at large ones.
+
+    Args:
+        fn: The function as it is evaluated everywhere (see `prepared`).
+        x: The point.
+        image: Length of the longest product J v of a v of about length |direction(x)|.
+
+    >>> is_constant(lambda x: x.softmax(-1).sum(), torch.ones(3), torch.tensor(1e-8))
+    True
+    >>> is_constant(torch.sin, torch.ones(3), torch.tensor(1e-8))
+    False
+    """
+    size = _smaller_step(x.dtype)
+    with torch.no_grad():
+        value = fn(x)
+        if float(image) * min(_scale(x), 1.0) > torch.finfo(x.dtype).eps ** 0.5 * _length(value):
+            return False
+        moved = [_moved(fn, x, _step(x, h), value) for h in (_RATIO * size, size, _LARGE)]
+    far, near, large = moved
+    if far is None or near is None or large is None or _is_slope(far, near, 0.0, _rounding(value)):
+        return False
+    noise = _NOISE * max(_rounding(value), _length(far), _length(near))
+    return _length(large) <= max(noise, float(torch.finfo(x.dtype).eps ** 0.75) * _length(value))
 
 
 def unexplained(

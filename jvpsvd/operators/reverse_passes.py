@@ -14,10 +14,8 @@ from jvpsvd.operators.derivatives import (
     prepared,
     refuse_unequal_sides,
     refused_once_changed,
-    rounding_of_derivative,
     without_derivative,
 )
-from jvpsvd.operators.diagnosis import obstacles
 from jvpsvd.operators.differences import direction, refuse_hidden, refuse_inference
 
 
@@ -76,8 +74,7 @@ def by_reverse_passes(
     except RuntimeError as error:
         raise without_derivative("not tried", str(error)) from error
     if check:
-        causes, rounding = partial(obstacles, fn, J.point), rounding_of_derivative(x, value)
-        refuse_unequal_sides(v, image, direction(J.value), v, causes, rounding)
+        refuse_unequal_sides(v, image, direction(J.value), v, fn, J.point)
         refuse_inference(fn, J.point, at)
         image = J.push(direction(J.point)[None])[0]
         refuse_hidden(fn, J.point, J.value, image, at)

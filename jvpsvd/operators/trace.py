@@ -29,9 +29,7 @@ from jvpsvd.operators.derivatives import (
     check_output,
     prepared,
     refuse_unequal_sides,
-    rounding_of_derivative,
 )
-from jvpsvd.operators.diagnosis import obstacles
 from jvpsvd.operators.differences import direction, refuse_hidden
 from jvpsvd.operators.failures import failures_named
 from jvpsvd.operators.passes import layout
@@ -41,9 +39,6 @@ from jvpsvd.operators.recording import Recording, split
 from jvpsvd.operators.restoring import restored
 
 logger = logging.getLogger(__name__)
-
-# Points at once, for one product of each.
-_CHUNK = 64
 
 
 class Trace:
@@ -57,7 +52,7 @@ class Trace:
         fold: Rewrite what was recorded into cheaper operations (normalisation folded into
             convolutions, say); values change by rounding only.
         check: Compare the forward and the reverse side on one pair of directions, and products
-            that vanish with differences of fn, here and at the points of `at` and `at_many`.
+            that vanish with differences of fn; in `at` and `at_many` those of a constant.
 
     Raises:
         AdjointError: If the two sides are not of one matrix.
@@ -113,7 +108,7 @@ class Trace:
         if check:
             with torch.no_grad():
                 self._compare([m.value for m in maps], self._evaluate(x))
-            self._refuse_hidden(x, [(m.value, m.push(direction(x)[None])[0]) for m in maps])
+            self._refuse_hidden_zeros(x, [m.value for m in maps])
         return maps
 
     def at_many(self, X: Tensor, *, check: bool = True) -> tuple[BatchedMap, ...]:
@@ -146,29 +141,28 @@ class Trace:
             for place, x in enumerate(X if check else ()):
                 values = [m.value[place] for m in maps]
                 self._compare(values, self._evaluate(x), f"point {place} of the batch")
-        if check:
-            v = direction(X[0]).expand(len(X), 1, *X.shape[1:])
-            images = [m.push(v, chunk=_CHUNK)[:, 0] for m in maps]
-            for place, x in enumerate(X):
-                pairs = [(m.value[place], at[place]) for m, at in zip(maps, images, strict=True)]
-                self._refuse_hidden(x, pairs)
+        for place, x in enumerate(X if check else ()):
+            self._refuse_hidden_zeros(x, [m.value[place] for m in maps])
         return maps
 
-    def _refuse_hidden(self, x: Tensor, outputs: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Refuse products J v that vanish where they should not; takes (f(x), J v) of each output.
+    def _refuse_hidden_zeros(self, x: Tensor, values: Sequence[Tensor]) -> None:
+        """Refuse outputs recorded as constants that are none at x."""
+        for index, (side, value) in enumerate(zip(self._recording.tangents, values, strict=True)):
+            if side.graph is None:
+                self._refuse_hidden(index, x, value, torch.zeros_like(value))
+
+    def _refuse_hidden(self, index: int, x: Tensor, value: Tensor, image: Tensor) -> None:
+        """Refuse products of an output that vanish where they should not, from f(x) and J v.
 
         Raises:
-            DerivativeError: If there are any.
+            DerivativeError: If they do.
         """
-        for index, (value, image) in enumerate(outputs if self._check else ()):
+        if self._check:
+            one = partial(self._output, index)
+            refuse_hidden(one, x, value, image, lambda z: by_transforms(one, z, check=False).push)
 
-            def one(z: Tensor, index: int = index) -> Tensor:
-                return self._evaluate(z)[index]
-
-            def products(z: Tensor, one: Callable[[Tensor], Tensor] = one) -> Callable[..., Tensor]:
-                return by_transforms(one, z, check=False).push
-
-            refuse_hidden(one, x, value, image, products)
+    def _output(self, index: int, x: Tensor) -> Tensor:
+        return self._evaluate(x)[index]
 
     def _together(self, X: Tensor) -> tuple[BatchedMap, ...] | None:
         """Return maps that take all points in one call, or None where there are none."""
@@ -269,10 +263,9 @@ class Trace:
                     'is random, keeps state, or shows a bug; use derivatives="transforms"'
                 )
             if self._check:
-                causes = partial(obstacles, self._fn, self._example)
-                rounding = rounding_of_derivative(self._example, values[index])
-                refuse_unequal_sides(v, images[0], u, coimages[0], causes, rounding)
-        self._refuse_hidden(self._example, list(zip(values, tangents, strict=True)))
+                one = partial(self._output, index)
+                refuse_unequal_sides(v, images[0], u, coimages[0], one, self._example)
+            self._refuse_hidden(index, self._example, values[index], tangents[index])
 
     def _vjps(self, index: int, block: Tensor) -> Tensor:
         """Return J' u of one output by torch.func, for several u in one call.
@@ -280,7 +273,7 @@ class Trace:
         torch 2.13 and 2.14 are wrong for a single u where batch normalisation meets a cotangent in
         channels-last order with an odd stride: conv, norm, `flatten(2).transpose(1, 2)`.
         """
-        pull = vjp(lambda z: self._evaluate(z)[index], self._example)[1]
+        pull = vjp(partial(self._output, index), self._example)[1]
         coimages: Tensor = vmap(lambda u: pull(u)[0])(block)
         return coimages.detach()
 
