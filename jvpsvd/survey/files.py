@@ -133,7 +133,7 @@ def conform(table: pa.Table, schema: pa.Schema, may_be_null: frozenset[str]) -> 
     columns = [
         pa.nulls(table.num_rows, field.type)
         if field.name in may_be_null and field.name not in table.column_names
-        else table.column(field.name).cast(field.type)
+        else _of_type(table.column(field.name), field)
         for field in schema
     ]
     for field, column in zip(schema, columns, strict=True):
@@ -168,6 +168,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _of_type(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """Return a column of a type; only the name of what a list holds may differ."""
+    found, wanted = column.type, field.type
+    lists = pa.types.is_list(found) and pa.types.is_list(wanted)
+    if not (found == wanted or (lists and found.value_type == wanted.value_type)):
+        raise ValueError(f"column {field.name} holds {found}, not {wanted}")
+    return column.cast(wanted)
 
 
 def _holds_nulls(column: pa.ChunkedArray) -> bool:

@@ -39,7 +39,8 @@ class Piece:
         """The rows that are what was written, as far as can be known."""
         if not self.changed:
             return self.table
-        return self.table.take(pa.array(sorted({*range(len(self.table))} - {*self.changed})))
+        kept = sorted({*range(len(self.table))} - {*self.changed})
+        return self.table.take(pa.array(kept, pa.int64()))
 
     def changes(self) -> list[str]:
         """Return a line for each row that was changed."""
