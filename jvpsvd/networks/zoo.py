@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -9,6 +10,7 @@ import os
 import pickle
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,9 @@ from jvpsvd.errors import ModelError
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.caffe import load_caffemodel
 from jvpsvd.operators import refuse_training_mode
+
+# A zip of weights may be packed a few times as small by somebody's hand, if at all.
+_UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 24, 8
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
         return
     if not path.is_file():
         raise ModelError(f"no weights at {path}; give the path of a state dict file")
+    _refuse_bomb(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -168,6 +174,22 @@ def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
         text = str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
         reasons = _printable(" ".join(text.split())[:300])
         raise ModelError(f"{path} does not fit {type(module).__name__}: {reasons}") from error
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse a zip whose parts are many times as large as the file: torch stores them as they are.
+
+    What cannot be read as a zip is left to the reader of weights.
+    """
+    size = unpacked = 0
+    with contextlib.suppress(Exception), zipfile.ZipFile(path) as parts:
+        size = path.stat().st_size
+        unpacked = sum(part.file_size for part in parts.infolist())
+    if unpacked > _UNPACKED_BYTES + _UNPACKED_TIMES * size:
+        raise ModelError(
+            f"{path} has {size} bytes that would unpack to {unpacked}, as no weights do; save them "
+            "again with torch.save, or as .safetensors"
+        )
 
 
 def _check_kinds(module: nn.Module, state: dict[Any, Any], path: Path) -> None:

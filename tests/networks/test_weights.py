@@ -169,3 +169,31 @@ def test_what_the_reader_says_of_a_file_does_not_act_on_a_terminal(tmp_path):
     with pytest.raises(ModelError, match=r"x\.pt") as caught:
         load_weights(network(1), tmp_path / "x.pt")
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("part", ["archive/data.pkl", "archive/data/9", "archive/x"])
+def test_a_zip_that_unpacks_to_much_more_than_weights_is_not_unpacked(part, tmp_path):
+    torch.save(GOOD, tmp_path / "archive.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "archive.pt") as old,
+        zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for entry in old.namelist():
+            if entry != part:
+                new.writestr(entry, old.read(entry))
+        new.writestr(part, bytes(1 << 25))
+    with pytest.raises(ModelError, match=r"w\.pt has \d+ bytes that would unpack to 33\d+, as no"):
+        load_weights(network(1), tmp_path / "w.pt")
+
+
+def test_weights_that_somebody_packed_again_are_read(tmp_path):
+    torch.save(GOOD, tmp_path / "archive.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "archive.pt") as old,
+        zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for entry in old.namelist():
+            new.writestr(entry, old.read(entry))
+    module = network(1)
+    load_weights(module, tmp_path / "w.pt")
+    assert weights_sha256(module) == weights_sha256(network(0))
