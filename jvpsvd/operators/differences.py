@@ -164,8 +164,8 @@ def difference_in_words(
     missing = f"{100 * found.share:.0f} % is missing"
     if "torch.inference_mode" in seen:
         raise DerivativeError(
-            f"products explain only a part of how fn moves ({missing}): torch.inference_mode hides "
-            "the derivative of the rest; take it out, or detach what is to be held fixed"
+            f"products do not explain how fn moves ({missing}): torch.inference_mode hides the "
+            "derivative of what it computes; take it out, or detach what is to be held fixed"
         )
     goes = f"fn goes through {' and '.join(seen)}" if seen else "no cause was seen"
     return (
