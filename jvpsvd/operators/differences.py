@@ -6,8 +6,8 @@ With steps d and d/8, let e(d) = f(x + d) − f(x) − J d be the motion that pr
 
 - Curvature leaves e ~ |d|², rounding leaves noise, and a kink or a jump near x leaves neither; only
   what J lacks leaves e(d) = 8 e(d/8).
-- A kink at x itself, such as ReLU at 0, leaves it too. At x + d there is none, so that the motion
-  from x + d/8 to x + d is compared with the products there.
+- A kink at x itself, such as ReLU at 0, leaves it too. Beside x there is none, so that the motion
+  from x + d/8 to x + d is compared with the products at these two points.
 - A step function (round, sign, argmax, quantised activations) moves over many of its steps as if it
   had a slope. Its derivative is zero all the same: a third step is as small as rounding lets it be.
 """
@@ -42,8 +42,8 @@ _FINER = 10
 _STEPPED, _RESOLVED = 0.5, 4
 # A large step.
 _LARGE = 1 / 16
-# What steps are multiplied by where motion is not resolved.
-_WIDER = 16
+# What steps are multiplied by where motion is not resolved, and the smaller step of the last trial.
+_WIDER, _WIDEST = 16, 2.0**-12
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,14 @@ def refuse_hidden(
     predicted = _smaller_step(x.dtype) * _scale(x) * _length(image)
     if predicted > _rounding(value):
         return
+    least = _smaller_step(x.dtype)
+    # Rounding of f(x) may hide the motion at small steps.
+    sizes = sorted({least, _WIDER * least, max(_WIDER * least, _WIDEST)})
     products = at(x)
-    found = unexplained(fn, x, products, at)
-    if found is None:  # rounding of f(x) may hide the motion
-        found = unexplained(fn, x, products, at, size=_WIDER * _smaller_step(x.dtype))
+    with torch.no_grad():
+        here = fn(x).detach()  # a recorded value differs by rounding
+    each = (unexplained(fn, x, products, at, here, size) for size in sizes)
+    found = next((one for one in each if one is not None), None)
     if found is None or not found.vanishing:
         return
     seen = obstacles(fn, x)
@@ -160,8 +164,8 @@ def difference_in_words(
     missing = f"{100 * found.share:.0f} % is missing"
     if "torch.inference_mode" in seen:
         raise DerivativeError(
-            f"products explain only a part of how fn moves ({missing}): torch.inference_mode hides "
-            "the derivative of the rest; take it out, or detach what is to be held fixed"
+            f"products do not explain how fn moves ({missing}): torch.inference_mode hides the "
+            "derivative of what it computes; take it out, or detach what is to be held fixed"
         )
     goes = f"fn goes through {' and '.join(seen)}" if seen else "no cause was seen"
     return (
@@ -207,7 +211,7 @@ def unexplained(
 ) -> Unexplained | None:
     """Return the motion in proportion to the step that products do not explain, if there is any.
 
-    Two evaluations and two products; where these differ, another product at a moved point, and
+    Two evaluations and two products; where these differ, products at two moved points, and
     another evaluation if they vanish. A function that cannot be evaluated nearby shows nothing.
 
     Args:
@@ -225,18 +229,20 @@ def unexplained(
         far, near = _moved(fn, x, larger, value), _moved(fn, x, smaller, value)
         if far is None or near is None:
             return None
-        far_part, near_part = products(torch.stack([larger, smaller]))
+        far_part, near_part = (products(step[None])[0] for step in (larger, smaller))
         least = _DIFFERING * _length(far)
         if not _is_slope(far - far_part, near - near_part, least, _rounding(value)):
             return None
-        between = far - near
-        part = _elsewhere(lambda: at((x + larger).detach())((larger - smaller)[None])[0])
-        if part is None:
-            return None
-        lacking, length = _length(between - part), _length(between)
+        between, along = far - near, (larger - smaller)[None]
+        length, lacking, explained = _length(between), math.inf, _length(far_part)
+        for step in (smaller, larger):  # either may have just passed a kink
+            part = _elsewhere(lambda step=step: at((x + step).detach())(along)[0])  # type: ignore[misc]
+            if part is None:
+                return None
+            lacking = min(lacking, _length(between - part))
+            explained = max(explained, _length(part))
         if not max(_DIFFERING * length, _rounding(value)) < lacking < _FINER * length:
             return None
-        explained = max(_length(far_part), _length(part))
         vanishing = explained <= _VANISHING * length and not _has_steps(fn, x, value, near, size)
         return Unexplained(
             share=lacking / length,
