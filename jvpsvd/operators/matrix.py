@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arguments import shown
 from jvpsvd.operators.base import LinearOperator
 
 
@@ -30,6 +31,11 @@ class MatrixOperator(LinearOperator):
     """
 
     def __init__(self, matrix: Tensor) -> None:
+        if not isinstance(matrix, Tensor) or matrix.is_nested or matrix.is_quantized:
+            raise ArgumentError(
+                f"MatrixOperator takes a real tensor, not {shown(matrix)}; see aslinearoperator "
+                "for matrices of other packages"
+            )
         dense = matrix.layout == torch.strided
         if matrix.ndim != 2 and not (matrix.ndim == 3 and dense):
             raise ArgumentError(
