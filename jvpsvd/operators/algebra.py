@@ -40,7 +40,7 @@ def stack(operators: Sequence[LinearOperator], dim: Literal[0, 1] = 0) -> Linear
     >>> stack([A, B.T], dim=1)
     <TransposedOperator 2 x 3, torch.float32, cpu>
     """
-    one_of("dim", dim, (0, 1))
+    one_of("dim", dim, (0, 1), "must be 0, for more rows, or 1, for more columns")
     if not isinstance(operators, Iterable) or hasattr(operators, "layout"):
         raise ArgumentError(f"stack takes a list of operators, not {shown(operators)}")
     parts = list(operators)

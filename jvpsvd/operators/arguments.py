@@ -27,8 +27,14 @@ def shown(value: object) -> str:
     return f"a {type(value).__name__}" if named else text
 
 
-def one_of(name: str, value: object, options: tuple[Any, ...]) -> None:
+def one_of(name: str, value: object, options: tuple[Any, ...], wanted: str = "") -> None:
     """Check that a value is one of a few words or whole numbers.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        options: What it may be.
+        wanted: The end of the message, where the options do not explain themselves.
 
     Raises:
         ArgumentError: If it is not.
@@ -41,7 +47,8 @@ def one_of(name: str, value: object, options: tuple[Any, ...]) -> None:
     if not plain or isinstance(value, bool) or value not in options:
         words = [f'"{option}"' if isinstance(option, str) else str(option) for option in options]
         known = f"{', '.join(words[:-1])} or {words[-1]}"
-        raise ArgumentError(f"{name}={shown(value)} is unknown; use {known}")
+        wanted = wanted or f"is unknown; use {known}"
+        raise ArgumentError(f"{name}={shown(value)} {wanted}")
 
 
 def check_count(name: str, value: object) -> None:

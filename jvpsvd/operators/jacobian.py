@@ -128,7 +128,8 @@ class JacobianOperator(LinearOperator):
         group: dist.ProcessGroup | None = None,
         tf32: bool = False,
     ) -> None:
-        one_of("batch_dims", batch_dims, (0, 1))
+        meaning = "must be 0, for one point, or 1, for points along the first dimension of x"
+        one_of("batch_dims", batch_dims, (0, 1), meaning)
         one_of("derivatives", derivatives, ("auto", "trace", "transforms"))
         for name, flag in (("fold", fold), ("check", check), ("tf32", tf32)):
             check_flag(name, flag)
