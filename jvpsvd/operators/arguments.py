@@ -57,8 +57,10 @@ def check_count(name: str, value: object) -> None:
     Raises:
         ArgumentError: If it is not.
     """
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ArgumentError(f"{name}={shown(value)} must be a whole number, at least 1")
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise ArgumentError(f"{name}={shown(value)} must be a whole number")
+    if value < 1:
+        raise ArgumentError(f"{name}={shown(value)} must be at least 1")
 
 
 def check_flag(name: str, value: object) -> None:
