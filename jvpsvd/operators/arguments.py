@@ -109,17 +109,17 @@ def dense_tensor(name: str, value: object) -> Tensor:
 
     >>> dense_tensor("V", torch.eye(2).to_sparse())
     Traceback (most recent call last):
-    jvpsvd.errors.ArgumentError: V is a tensor in torch.sparse_coo; give a dense one, V.to_dense()
+    jvpsvd.errors.ArgumentError: V is a tensor in torch.sparse_coo; give a dense one, ...
     """
     if not isinstance(value, Tensor):
-        how = f"torch.from_numpy({name})" if isinstance(value, np.ndarray) else "a tensor"
+        how = "torch.from_numpy(…) of it" if isinstance(value, np.ndarray) else "a tensor"
         raise ArgumentError(f"{name} is {shown(value)}; give {how}")
     if value.is_nested:
         raise ArgumentError(f"{name} is a nested tensor; give one tensor of one shape")
     if value.layout != torch.strided:
         raise ArgumentError(
-            f"{name} is a tensor in {value.layout}; give a dense one, {name}.to_dense()"
+            f"{name} is a tensor in {value.layout}; give a dense one, as .to_dense() returns"
         )
     if value.is_quantized:
-        raise ArgumentError(f"{name} is quantized; give real numbers, {name}.dequantize()")
+        raise ArgumentError(f"{name} is quantized; give real numbers, as .dequantize() returns")
     return value

@@ -130,7 +130,7 @@ def check_vectors(block: object, size: int, batch: tuple[int, ...]) -> None:
     Traceback (most recent call last):
     jvpsvd.errors.ArgumentError: the vectors have shape (2, 3); give (3,), or (3, b) for b ...
     """
-    block = dense_tensor("the block of vectors", block)
+    block = dense_tensor("the block", block)
     lead, one = len(batch), (*batch, size)
     if tuple(block.shape[: lead + 1]) == one and block.ndim <= lead + 2:
         return
