@@ -225,12 +225,12 @@ def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[De
 def _places(model: Model, example: torch.Tensor) -> list[Depth]:
     try:
         return depths(model.module, example)
-    except JvpsvdError:
-        raise
-    except Exception as error:  # the user's own network
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"{model.spec} fails on an input of shape {tuple(example.shape)} ({first[:200]}); "
+    except JvpsvdError as error:
+        if error.__cause__ is None:
+            raise
+        raise ModelError(  # the user's own network
+            f"{model.spec} fails on an input of shape {tuple(example.shape)} "
+            f"({first_line(error.__cause__)}); "
             "return the PhotoInput that it takes beside the module"
         ) from error
 
