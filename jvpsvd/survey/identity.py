@@ -14,6 +14,7 @@ import torch
 from jvpsvd.data import UNREADABLE, Shard, fingerprints
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
 from jvpsvd.networks import Depth, Model, PhotoInput, depths
+from jvpsvd.operators.failures import first_line
 
 NUMERICS = 1
 """Raised when a change of jvpsvd alters values by more than rounding; old rows are then stale."""
