@@ -27,6 +27,7 @@ from jvpsvd.operators import (
     restored_attributes,
     uncompiled,
 )
+from jvpsvd.operators.arguments import listed_names, shown
 
 OUTPUT = "output"
 
@@ -152,7 +153,7 @@ def layer_maps(
     """
     places = [place.name for place in depths(model, x)]
     model = uncompiled(model)
-    names = [to] if isinstance(to, str) else to
+    names = [to] if isinstance(to, str) else listed_names("to", to)
     targets = [_locate(places, name) for name in names]
     return lambda z: tuple(_run(model, z, targets))
 
@@ -280,7 +281,7 @@ def _run(
 def _locate(places: list[str], name: object) -> _Place:
     if not isinstance(name, str):
         raise ModelError(
-            f"a place is named by a string, got {name!r} ({type(name).__name__}); there are "
+            f"a place is named by a string, got {shown(name)}; there are "
             f"{', '.join(map(repr, places[:6]))}, …"
         )
     if name in places:

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import hashlib
 import importlib
+import math
 import os
 import pickle
 import sys
@@ -23,6 +24,7 @@ from jvpsvd.errors import ModelError
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.caffe import load_caffemodel
 from jvpsvd.operators import refuse_training_mode
+from jvpsvd.operators.arguments import shown
 
 # A zip of weights may be packed a few times as small by somebody's hand, if at all.
 _UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 24, 8
@@ -57,10 +59,15 @@ class PhotoInput:
             ModelError: On sizes below 1, a scale or std that is not positive, or an unknown name.
         """
         for name in ("mean", "std"):
-            values = tuple(float(value) for value in getattr(self, name))
-            object.__setattr__(self, name, values)
-            if len(values) != 3:
-                raise ModelError(f"PhotoInput {name}={values} must hold three numbers")
+            object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
+        for name, kind, what in (
+            ("size", int, "a whole number"),
+            ("resize", int, "a whole number"),
+            ("scale", int | float, "a number"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool) or not value < math.inf:
+                raise ModelError(f"PhotoInput {name}={shown(value)} must be {what}")
         if self.size < 1 or self.resize < 1:
             raise ModelError(f"PhotoInput size={self.size}, resize={self.resize} must be positive")
         if self.scale <= 0 or min(self.std) <= 0:
@@ -69,13 +76,23 @@ class PhotoInput:
             (self.channels, ("RGB", "BGR")),
             (self.interpolation, ("bilinear", "bicubic")),
         ):
-            if value not in known:
-                raise ModelError(f"PhotoInput has '{value}'; use {' or '.join(known)}")
+            if not isinstance(value, str) or value not in known:
+                raise ModelError(f"PhotoInput has {shown(value)}; use {' or '.join(known)}")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Shape of the network's input, a batch of one."""
         return (1, 3, self.size, self.size)
+
+
+def _three_numbers(name: str, given: Any) -> tuple[float, float, float]:
+    try:
+        first, second, third = map(float, given)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ModelError(f"PhotoInput {name}={shown(given)} must hold three numbers") from error
+    if not all(map(math.isfinite, (first, second, third))):
+        raise ModelError(f"PhotoInput {name}={shown(given)} must hold three finite numbers")
+    return first, second, third
 
 
 @dataclass(frozen=True)
@@ -106,6 +123,8 @@ def load_model(spec: str, weights: str | os.PathLike[str] | None = None) -> Mode
         ModelError: If the model or its weights cannot be found, imported or loaded, or a factory
             returned a model in training mode.
     """
+    if not isinstance(spec, str):
+        raise ModelError(f"a model is named by a string, got {shown(spec)}")
     prefix, colon, name = spec.partition(":")
     published = prefix in ("torchvision", "timm") or not (colon and prefix)
     if not colon or not prefix:
@@ -135,6 +154,10 @@ def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
     Raises:
         ModelError: If the file is missing, unsafe, not a state dict, or does not fit the module.
     """
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"weights are loaded into a torch.nn.Module, not into {shown(module)}")
+    if not isinstance(file, str | os.PathLike):
+        raise ModelError(f"weights are given as {shown(file)}; give the path of a state dict file")
     path = Path(file)
     if path.suffix == ".caffemodel":
         load_caffemodel(module, path)
@@ -219,6 +242,8 @@ def weights_sha256(module: nn.Module) -> str:
     >>> weights_sha256(nn.ReLU())[:8]
     'e3b0c442'
     """
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"only a torch.nn.Module has weights, got {shown(module)}")
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if not isinstance(tensor, torch.Tensor):  # a module's own extra state

@@ -5,13 +5,14 @@ Sums, products, multiples and the transpose are signs of `LinearOperator` itself
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arguments import one_of, shown
 from jvpsvd.operators.base import ComposedOperator, LinearOperator
 from jvpsvd.operators.blocks import by
 
@@ -39,8 +40,9 @@ def stack(operators: Sequence[LinearOperator], dim: Literal[0, 1] = 0) -> Linear
     >>> stack([A, B.T], dim=1)
     <TransposedOperator 2 x 3, torch.float32, cpu>
     """
-    if dim not in (0, 1):
-        raise ArgumentError(f"dim={dim!r} must be 0, for more rows, or 1, for more columns")
+    one_of("dim", dim, (0, 1), "must be 0, for more rows, or 1, for more columns")
+    if not isinstance(operators, Iterable) or hasattr(operators, "layout"):
+        raise ArgumentError(f"stack takes a list of operators, not {shown(operators)}")
     parts = list(operators)
     if not parts:
         raise ArgumentError("stack takes at least one operator, got none")
@@ -100,6 +102,8 @@ def restrict(A: LinearOperator, rows: Index = None, columns: Index = None) -> Li
     >>> restrict(A, columns=torch.tensor([True, False, True])).shape
     (2, 2)
     """
+    if not isinstance(A, LinearOperator):
+        raise ArgumentError(f"restrict takes an operator, not {shown(A)}; see aslinearoperator")
     m, n = A.shape[-2:]
     kept_rows, kept_columns = _places("rows", rows, m), _places("columns", columns, n)
     height = m if kept_rows is None else len(kept_rows)
@@ -141,6 +145,8 @@ def _places(name: str, index: Any, length: int) -> Tensor | None:
         )
     except (TypeError, ValueError, RuntimeError) as error:  # one number, words, uneven lists
         raise refusal from error
+    if not places.is_nested and places.is_quantized:
+        raise refusal
     if places.dtype == torch.bool:
         if places.numel() != length:
             raise ArgumentError(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arguments import dense_tensor
 from jvpsvd.operators.blocks import (
     Counter,
     Products,
@@ -164,7 +165,7 @@ class LinearOperator(ABC):
         >>> MatrixOperator(torch.ones(5, 3, 2)).matvec(torch.ones(5, 2)).shape
         torch.Size([5, 3])
         """
-        return self.matmat(self._one_column(v))[..., 0]
+        return self.matmat(self._one_column(v, "v"))[..., 0]
 
     def rmatvec(self, u: Tensor) -> Tensor:
         """Return A' u, shape (n,), for one vector u of shape (m,).
@@ -178,7 +179,7 @@ class LinearOperator(ABC):
         >>> MatrixOperator(torch.ones(5, 3, 2)).rmatvec(torch.ones(3)).shape
         torch.Size([5, 2])
         """
-        return self.rmatmat(self._one_column(u))[..., 0]
+        return self.rmatmat(self._one_column(u, "u"))[..., 0]
 
     def select(self, index: Sequence[int] | Tensor) -> LinearOperator:
         """Return the batch of the matrices at these places, shape (len(index), m, n).
@@ -258,7 +259,7 @@ class LinearOperator(ABC):
             raise ArgumentError(
                 f"an operator multiplies torch tensors and operators, not {type(other).__name__}"
             )
-        if other.ndim == 1:
+        if dense_tensor("the right side", other).ndim == 1:
             return self.matvec(other)
         return self.matmat(other)
 
@@ -300,6 +301,7 @@ class LinearOperator(ABC):
 
     def _checked_block(self, block: Tensor, rows: int, method: str, name: str) -> Tensor:
         """Return the block as the products take it, with one for each matrix of a batch."""
+        dense_tensor(name, block)
         if tuple(block.shape[:-1]) not in ((rows,), (*self.batch, rows)):
             each = f"({self.batch[0]}, {rows}, b) or " if self.batch else ""
             raise ArgumentError(
@@ -321,7 +323,8 @@ class LinearOperator(ABC):
         block = columns(block.detach())
         return block.expand(*self.batch, *block.shape[-2:])
 
-    def _one_column(self, vector: Tensor) -> Tensor:
+    def _one_column(self, vector: Tensor, name: str) -> Tensor:
+        vector = dense_tensor(name, vector)
         return vector.unsqueeze(-1) if self.batch else vector.reshape(-1, 1)
 
 

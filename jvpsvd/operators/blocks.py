@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arguments import dense_tensor, shown
 
 COMPLEX_FUNCTION = (
     "take its real and imaginary parts as real numbers: torch.view_as_complex of a real point, "
@@ -89,6 +90,8 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
             f"operator shape {sizes} has {len(sizes)} sizes; give (m, n), or (B, m, n) for a batch "
             "of matrices"
         )
+    if max(sizes) >= 1 << 63:
+        raise ArgumentError(f"operator shape {by(sizes)} is larger than any tensor can be")
     if min(sizes) < 1:
         which = "both sides" if len(sizes) == 2 else "the batch and both sides"
         raise ArgumentError(f"operator shape {by(sizes)} is empty; {which} must be at least 1")
@@ -135,14 +138,19 @@ def check_places(index: Sequence[int] | Tensor, shape: Sequence[int]) -> Tensor:
         raise ArgumentError(
             f"select: an operator of shape {by(shape)} is no batch; use it as it is"
         )
-    places = index if isinstance(index, Tensor) else torch.tensor(list(index), device="cpu")
     count = shape[0]
+    refusal = ArgumentError(
+        f"select takes places 0 to {count - 1} of the batch as integers, at least one, got "
+        f"{shown(index)}"
+    )
+    try:
+        places = index if isinstance(index, Tensor) else torch.tensor(list(index), device="cpu")
+        dense_tensor("index", places)
+    except (TypeError, ValueError, RuntimeError) as error:  # one number, words, uneven lists
+        raise refusal from error
     whole = places.ndim == 1 and places.numel() > 0 and places.dtype == torch.long
-    if not whole or bool(((places < 0) | (places >= count)).any()):
-        raise ArgumentError(
-            f"select takes places 0 to {count - 1} of the batch as integers, at least one, got "
-            f"{places.tolist()}"
-        )
+    if not whole or places.is_meta or bool(((places < 0) | (places >= count)).any()):
+        raise refusal
     return places
 
 
@@ -156,8 +164,7 @@ def check_vectors(block: object, size: int, batch: tuple[int, ...]) -> None:
     Traceback (most recent call last):
     jvpsvd.errors.ArgumentError: the vectors have shape (2, 3); give (3,), or (3, b) for b ...
     """
-    if not isinstance(block, Tensor):
-        raise ArgumentError(f"the vectors are a {type(block).__name__}; give a tensor")
+    block = dense_tensor("the block", block)
     lead, one = len(batch), (*batch, size)
     if tuple(block.shape[: lead + 1]) == one and block.ndim <= lead + 2:
         return

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import AdjointError, ArgumentError, NonFiniteError, TraceError
+from jvpsvd.operators.admission import check_function
+from jvpsvd.operators.arguments import dense_tensor
 from jvpsvd.operators.batch import BatchedMap, batched, stack_values
 from jvpsvd.operators.derivatives import (
     LinearMap,
@@ -162,6 +164,8 @@ def transformed(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True
         ModelError: If fn fails at x.
         AdjointError: If forward and reverse products are not of one matrix.
     """
+    check_function(fn)
+    dense_tensor("the point x", x)
     with restored(fn, x.device), failures_named("fn", "call fn(x) by itself first"):
         return _transformed(fn, x, check)
 

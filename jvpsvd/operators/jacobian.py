@@ -13,6 +13,14 @@ from torch import Tensor, nn
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.admission import check_function, check_network
+from jvpsvd.operators.arguments import (
+    check_count,
+    check_flag,
+    check_further_arguments,
+    dense_tensor,
+    one_of,
+    shown,
+)
 from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.batch import BatchedMap
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION, check_vectors, columns
@@ -39,6 +47,8 @@ from jvpsvd.operators.trees import OfVector, Structure
 # tensor on the way should stay below this size.
 _WIDEST_ELEMENTS = 1 << 19
 _BATCH_RANGE = (8, 512)
+# What `wrt_parameters` hands on.
+_OPTIONS = ("batch_dims", "chunk", "derivatives", "fold", "check", "group", "tf32")
 
 
 class JacobianOperator(LinearOperator):
@@ -123,20 +133,20 @@ class JacobianOperator(LinearOperator):
         group: dist.ProcessGroup | None = None,
         tf32: bool = False,
     ) -> None:
-        if batch_dims not in (0, 1):
-            raise ArgumentError(
-                f"batch_dims={batch_dims!r} must be 0, for one point, or 1, for points along the "
-                "first dimension of x"
-            )
-        if derivatives not in ("auto", "trace", "transforms"):
-            raise ArgumentError(
-                f'derivatives={derivatives!r} is unknown; use "auto", "trace" or "transforms"'
-            )
+        meaning = "must be 0, for one point, or 1, for points along the first dimension of x"
+        one_of("batch_dims", batch_dims, (0, 1), meaning)
+        one_of("derivatives", derivatives, ("auto", "trace", "transforms"))
+        for name, flag in (("fold", fold), ("check", check), ("tf32", tf32)):
+            check_flag(name, flag)
+        check_further_arguments(args, kwargs)
+        if chunk is not None:
+            check_count("chunk", chunk)
         check_dtype(dtype)
         check_function(fn, dtype)
         source: Structure | None = None
         if not isinstance(x, Tensor):
             source, x = Structure.of(x, "the point x", batch_dims)
+        dense_tensor("the point x", x)
         if not x.is_floating_point() or x.numel() == 0:
             raise ArgumentError(
                 "the point x must be a non-empty tensor of a real floating dtype, got "
@@ -190,6 +200,14 @@ class JacobianOperator(LinearOperator):
         >>> J @ torch.tensor([1.0, 2.0])
         tensor([1., 2.])
         """
+        if not isinstance(linear_map, LinearMap | BatchedMap):
+            raise ArgumentError(
+                f"from_linear_map takes what Trace(fn, x).at(x) returns for one output, not "
+                f"{shown(linear_map)}"
+            )
+        check_flag("tf32", tf32)
+        if chunk is not None:
+            check_count("chunk", chunk)
         operator = cls.__new__(cls)
         operator._source = operator._target = None
         operator._tf32, operator._group = tf32, check_group(group)
@@ -233,6 +251,10 @@ class JacobianOperator(LinearOperator):
         tensor([[1., 2.],
                 [3., 4.]])
         """
+        unknown = [name for name in options if name not in _OPTIONS]
+        if unknown:
+            raise ArgumentError(f"unknown keyword '{unknown[0]}'; there are {', '.join(_OPTIONS)}")
+        check_further_arguments(args, kwargs)
         check_network(model, replace_weights=True)
         model = uncompiled(model)
         theta, evaluate = chosen_parameters(model, names, dtype)
@@ -291,8 +313,6 @@ class JacobianOperator(LinearOperator):
         dims = 1 if isinstance(J, BatchedMap) else 0
         m, n = (z.shape[dims:].numel() for z in (J.value, J.point))
         super().__init__((*J.point.shape[:dims], m, n), J.point.dtype, J.point.device)
-        if chunk is not None and chunk < 1:
-            raise ArgumentError(f"chunk={chunk} must be at least 1")
         self._map = J
         if chunk is not None:
             self._forward, self._reverse = Chunk(chunk, fixed=True), Chunk(chunk, fixed=True)

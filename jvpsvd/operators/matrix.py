@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arguments import shown
 from jvpsvd.operators.base import LinearOperator
 
 _LAYOUTS = (torch.strided, torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
@@ -33,6 +34,11 @@ class MatrixOperator(LinearOperator):
     """
 
     def __init__(self, matrix: Tensor) -> None:
+        if not isinstance(matrix, Tensor) or matrix.is_quantized:
+            raise ArgumentError(
+                f"MatrixOperator takes a real tensor, not {shown(matrix)}; see aslinearoperator "
+                "for matrices of other packages"
+            )
         if matrix.is_nested or isinstance(matrix, torch.masked.MaskedTensor) or matrix.is_meta:
             kind = "nested" if matrix.is_nested else "on meta" if matrix.is_meta else "masked"
             raise ArgumentError(

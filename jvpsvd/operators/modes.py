@@ -25,6 +25,8 @@ def refuse_training_mode(model: nn.Module) -> None:
     Traceback (most recent call last):
     jvpsvd.errors.ModelError: module '1' (Dropout) is in training mode; call model.eval() first
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"the model is a {type(model).__name__}; give a torch.nn.Module")
     training = [
         (name, module)
         for name, module in model.named_modules()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from jvpsvd.errors import ArgumentError, ModelError
+from jvpsvd.operators.arguments import listed_names, shown
 
 Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
 
@@ -49,7 +50,7 @@ def check_dtype(dtype: object) -> None:
     """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ArgumentError(
-            f"dtype={dtype} is not real floating point; use torch.float32 or torch.float64"
+            f"dtype={shown(dtype)} is not real floating point; use torch.float32 or torch.float64"
         )
 
 
@@ -74,6 +75,8 @@ def chosen_parameters(
         for name, parameter in model.named_parameters(remove_duplicate=False)
     }
     given = [names] if isinstance(names, str) else names
+    if given is not None:
+        given = listed_names("names", given)
     wanted = dict.fromkeys(own if given is None else (aliases.get(name, name) for name in given))
     for name in wanted:
         if name not in own:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError, TraceError
+from jvpsvd.operators.arguments import check_count, dense_tensor, shown
 from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.blocks import by
 from jvpsvd.operators.derivatives import LinearMap
 from jvpsvd.operators.evaluation import transformed
+from jvpsvd.operators.failures import failures_named
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.precision import full_precision
 from jvpsvd.operators.trace import Trace
@@ -56,9 +59,10 @@ class StreamedStack(LinearOperator):
     """
 
     def __init__(self, at: Callable[[int], LinearOperator], count: int) -> None:
-        if count < 1:
-            raise ArgumentError(f"count={count} must be at least 1")
-        first = at(0)
+        check_count("count", count)
+        if not callable(at):
+            raise ArgumentError(f"at is {shown(at)}; give a function from an index to an operator")
+        first = _made(at, 0)
         if first.batch:
             raise ArgumentError(f"operator 0 is a batch of {first.batch[0]}; give single operators")
         self._at, self._count, self._rows = at, count, first.shape[0]
@@ -81,7 +85,11 @@ class StreamedStack(LinearOperator):
         >>> J @ torch.ones(2)
         tensor([ 2.,  4.,  0., 10.])
         """
-        if len(points) < 1:
+        if isinstance(points, Tensor):
+            dense_tensor("points", points)
+        if not hasattr(points, "__getitem__") or isinstance(points, Mapping | str | bytes):
+            raise ArgumentError(f"points is {shown(points)}; give a list or a tensor of points")
+        if getattr(points, "shape", None) == () or len(points) < 1:
             raise ArgumentError("there is no point; give at least one")
         # Made as a check: a random function, or a module in training mode, is refused here.
         JacobianOperator(fn, points[0], derivatives="transforms")
@@ -118,7 +126,9 @@ class StreamedStack(LinearOperator):
         Raises:
             ArgumentError: If it differs from the first in shape, dtype or device.
         """
-        A = self._at(index)
+        if not isinstance(index, int | np.integer) or not 0 <= index < self._count:
+            raise ArgumentError(f"there are operators 0 to {self._count - 1}, not {shown(index)}")
+        A = _made(self._at, int(index))
         expected = (self._rows, self.shape[1])
         if (A.shape, A.dtype, A.device) != (expected, self.dtype, self.device):
             raise ArgumentError(
@@ -176,6 +186,14 @@ class _MeanGram(LinearOperator):
     def _perturbed(self, seed: int) -> LinearOperator | None:
         stream = self._stream._perturbed(seed)
         return None if stream is None else _MeanGram(stream)
+
+
+def _made(at: Callable[[int], LinearOperator], index: int) -> LinearOperator:
+    with failures_named(f"at({index})", "give a function from an index to an operator"):
+        made: object = at(index)
+    if not isinstance(made, LinearOperator):
+        raise ArgumentError(f"operator {index} is {shown(made)}; give operators")
+    return made
 
 
 def _first(trace: Trace, x: Tensor) -> LinearMap:

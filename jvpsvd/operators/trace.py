@@ -21,6 +21,8 @@ from torch.func import functionalize, jvp, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from jvpsvd.errors import AdjointError, DerivativeError, TraceError
+from jvpsvd.operators.admission import check_function
+from jvpsvd.operators.arguments import dense_tensor
 from jvpsvd.operators.batch import BatchedMap, batched
 from jvpsvd.operators.derivatives import (
     LinearMap,
@@ -78,6 +80,8 @@ class Trace:
         fold: bool = True,
         check: bool = True,
     ) -> None:
+        check_function(fn)
+        dense_tensor("the example", example)
         self._fn, self._fold, self._check = prepared(fn), fold, check
         self._example = example.detach().clone()
         self._points_together: bool | None = None  # not tried yet
@@ -132,7 +136,7 @@ class Trace:
         tensor([[[ 2.,  6.]],
                 [[ 0., 10.]]])
         """
-        X = self._own_copy(X, X.shape[:1])
+        X = self._own_copy(X, dense_tensor("the points", X).shape[:1])
         maps = self._together(X)
         if maps is None:
             singles = [self._recording.at(x.clone()) for x in X]
@@ -185,6 +189,7 @@ class Trace:
         The recorded views rely on this layout, and a caller may go on to change x.
         """
         e = self._example
+        dense_tensor("the point", x)
         if (x.shape, x.dtype, x.device) != ((*batch, *e.shape), e.dtype, e.device):
             raise TraceError(
                 f"recorded for {e.dtype} {tuple(e.shape)} on {e.device}, asked at {x.dtype} "

@@ -73,7 +73,7 @@ class Structure:
                 "same at all points through args or kwargs"
             )
         kept = tuple(x.shape[batch_dims:] if _is_floating(x) else x for x in leaves)
-        parts = [x.detach().flatten(batch_dims) for x in floating]
+        parts = [x.detach().reshape(*x.shape[:batch_dims], -1) for x in floating]
         return cls(spec, kept), torch.cat(parts, dim=-1)
 
     def tree(self, vector: Tensor) -> Any:

@@ -14,6 +14,7 @@ import torch
 from jvpsvd.data import UNREADABLE, Shard, fingerprints
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
 from jvpsvd.networks import Depth, Model, PhotoInput, depths
+from jvpsvd.operators.failures import first_line
 from jvpsvd.survey.probe import changed_network, probe_network
 
 NUMERICS = 1
@@ -272,12 +273,12 @@ def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[De
 def _places(model: Model, example: torch.Tensor) -> list[Depth]:
     try:
         return depths(model.module, example)
-    except JvpsvdError:
-        raise
-    except Exception as error:  # the user's own network
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"{model.spec} fails on an input of shape {tuple(example.shape)} ({first[:200]}); "
+    except JvpsvdError as error:
+        if error.__cause__ is None:
+            raise
+        raise ModelError(  # the user's own network
+            f"{model.spec} fails on an input of shape {tuple(example.shape)} "
+            f"({first_line(error.__cause__)}); "
             "return the PhotoInput that it takes beside the module"
         ) from error
 

@@ -5,6 +5,7 @@ import gc
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from jvpsvd import JacobianOperator, StreamedStack, layer_map
 from jvpsvd.operators import Trace
@@ -14,7 +15,8 @@ def live_tensors():
     """How many tensors Python knows of, and the bytes that they hold together."""
     gc.collect()
     tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    held = [each.untyped_storage() for each in tensors if not isinstance(each, FakeTensor)]
+    storages = {storage.data_ptr(): storage.nbytes() for storage in held}
     return len(tensors), sum(storages.values())
 
 

@@ -20,7 +20,7 @@ def dense_spectrum(model, layer, photo):
     f, z = layer_map(model.module.double(), x.double(), to=layer)
     J = torch.func.jacrev(f)(z).reshape(-1, z.numel())
     model.module.float()
-    return torch.linalg.svdvals(J)
+    return torch.linalg.svdvals(J.detach())
 
 
 def test_rows_hold_the_true_spectra_of_every_photo_and_depth(surveyed, shard):

@@ -1,0 +1,125 @@
+"""Checks of single arguments, whatever was given: each says in one line what is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError
+
+_SHORT = 60
+
+
+def shown(value: object) -> str:
+    """Return a value in one short line.
+
+    >>> shown("resnet18"), shown(torch.ones(2, 3)), shown([1] * 100)
+    ("'resnet18'", 'a tensor of shape (2, 3)', 'a list')
+    """
+    if isinstance(value, Tensor):
+        return "a nested tensor" if value.is_nested else f"a tensor of shape {tuple(value.shape)}"
+    text = repr(value)
+    named = isinstance(value, np.ndarray) or len(text) > _SHORT or "\n" in text or " at 0x" in text
+    return f"a {type(value).__name__}" if named else text
+
+
+def one_of(name: str, value: object, options: tuple[Any, ...], wanted: str = "") -> None:
+    """Check that a value is one of a few words or whole numbers.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        options: What it may be.
+        wanted: The end of the message, where the options do not explain themselves.
+
+    Raises:
+        ArgumentError: If it is not.
+
+    >>> one_of("dim", 2, (0, 1))
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: dim=2 is unknown; use 0 or 1
+    """
+    plain = isinstance(value, str | int | np.integer)
+    if not plain or isinstance(value, bool) or value not in options:
+        words = [f'"{option}"' if isinstance(option, str) else str(option) for option in options]
+        known = f"{', '.join(words[:-1])} or {words[-1]}"
+        wanted = wanted or f"is unknown; use {known}"
+        raise ArgumentError(f"{name}={shown(value)} {wanted}")
+
+
+def check_count(name: str, value: object) -> None:
+    """Check that a value is a whole number of at least 1.
+
+    Raises:
+        ArgumentError: If it is not.
+    """
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise ArgumentError(f"{name}={shown(value)} must be a whole number")
+    if value < 1:
+        raise ArgumentError(f"{name}={shown(value)} must be at least 1")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Check that a value is True or False.
+
+    Raises:
+        ArgumentError: If it is not.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentError(f"{name}={shown(value)} must be True or False")
+
+
+def check_further_arguments(args: object, kwargs: object) -> None:
+    """Check the arguments that a function takes besides its first.
+
+    Raises:
+        ArgumentError: If they are no tuple or list, and no mapping of names.
+    """
+    if not isinstance(args, tuple | list):
+        raise ArgumentError(f"args is {shown(args)}; give a tuple, (mask,) for a single argument")
+    named = kwargs is None or isinstance(kwargs, Mapping)
+    if not named or not all(isinstance(name, str) for name in kwargs or ()):  # type: ignore[attr-defined]
+        raise ArgumentError(f"kwargs is {shown(kwargs)}; give a dict of arguments by name")
+
+
+def listed_names(name: str, value: object) -> list[str]:
+    """Return an iterable of strings as a list.
+
+    Raises:
+        ArgumentError: If it is something else.
+    """
+    if isinstance(value, Tensor | np.ndarray) or not isinstance(value, Iterable):
+        raise ArgumentError(f"{name} is {shown(value)}; give a list of names")
+    listed = list(value)
+    for each in listed:
+        if not isinstance(each, str):
+            raise ArgumentError(f"{name} holds {shown(each)}; give names, as strings")
+    return listed
+
+
+def dense_tensor(name: str, value: object) -> Tensor:
+    """Return a value if it is an ordinary tensor, whose entries lie in memory.
+
+    Raises:
+        ArgumentError: If it is another object, nested, sparse, or quantized.
+
+    >>> dense_tensor("V", torch.eye(2).to_sparse())
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: V is a tensor in torch.sparse_coo; give a dense one, ...
+    """
+    if not isinstance(value, Tensor):
+        how = "torch.from_numpy(…) of it" if isinstance(value, np.ndarray) else "a tensor"
+        raise ArgumentError(f"{name} is {shown(value)}; give {how}")
+    if value.is_nested:
+        raise ArgumentError(f"{name} is a nested tensor; give one tensor of one shape")
+    if value.layout != torch.strided:
+        raise ArgumentError(
+            f"{name} is a tensor in {value.layout}; give a dense one, as .to_dense() returns"
+        )
+    if value.is_quantized:
+        raise ArgumentError(f"{name} is quantized; give real numbers, as .dequantize() returns")
+    return value
