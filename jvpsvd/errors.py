@@ -70,5 +70,9 @@ class JvpsvdWarning(UserWarning):
     """Root of all warnings issued by jvpsvd."""
 
 
+class PrecisionWarning(JvpsvdWarning):
+    """A tolerance below the rounding of the dtype, told before the work that would miss it."""
+
+
 class ConvergenceWarning(JvpsvdWarning):
     """Some triplets missed the tolerance; the result says which."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from jvpsvd.data import UNREADABLE, Shard
 from jvpsvd.errors import RunError, ShardError
 from jvpsvd.survey.compaction import FEW, compact
@@ -25,6 +27,7 @@ from jvpsvd.survey.tally import Tally
 from jvpsvd.survey.task import Task, share_of, tasks
 from jvpsvd.survey.watch import Look, Watch, unwatched
 from jvpsvd.svd import Progress
+from jvpsvd.svd.arguments import out_of_reach
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +105,10 @@ def _continued(spec: Spec, prepared: Prepared, store: Store, watch: Watch) -> Ou
         layers=list(identity.layers),
         k=identity.k,
     )
+
+    said = out_of_reach(identity.tol, getattr(torch, identity.dtype)) if pending else None
+    if said:
+        logger.warning("%s", said)
 
     def report(task: Task, depth: int, look: Progress | None) -> None:
         within = look.converged / look.wanted if look is not None else 0.0

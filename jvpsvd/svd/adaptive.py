@@ -94,7 +94,9 @@ class AdaptiveRank:
                     fro2, error = estimated_frobenius(state.B, state.size - joined, n)
         count = max(1, min(k, state.size if rank is None else rank))
         s, residuals, U, V = state.triplets(state.ritz(count))
-        good = (residuals <= tol * s[0]).long()
+        # Residuals say nothing of copies that were not met: what is outside displaces less.
+        allowed = tol * s[0]
+        good = ((residuals <= allowed) & (s >= outside - allowed)).long()
         whole = state.exhausted
         known = Evidence(
             float(fro2),

@@ -12,11 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.errors import ArgumentError, ConvergenceError, ConvergenceWarning
+from jvpsvd.errors import (
+    ArgumentError,
+    ConvergenceError,
+    ConvergenceWarning,
+    PrecisionWarning,
+)
 from jvpsvd.operators import LinearOperator, aslinearoperator
 from jvpsvd.operators.placement import own_tensors
 from jvpsvd.svd.adaptive import AdaptiveRank
-from jvpsvd.svd.arguments import proper_fraction, whole_number
+from jvpsvd.svd.arguments import out_of_reach, proper_fraction, whole_number
 from jvpsvd.svd.certificate import certify, with_fresh_residuals
 from jvpsvd.svd.cost import ProductCost, measured_cost, widening_pays
 from jvpsvd.svd.exact import Exact
@@ -55,8 +60,9 @@ def svds(
         A: A `LinearOperator`, or anything `aslinearoperator` takes; a batch of B matrices is solved
             in lock step, and every tensor of the result has a leading dimension.
         k: How many triplets, from 1 to min(m, n).
-        tol: A triplet counts as converged if its measured residual is at most tol · s[0]. In
-            float32 residuals end near 1e-6 s[0].
+        tol: A triplet counts as converged if its measured residual is at most tol · s[0]. Float32
+            reaches 1e-6, float64 1e-14; a `PrecisionWarning` before the work tells of tolerances
+            that rounding rules out.
         method: "golub-kahan" (few products), "exact" (min(m, n) products, every value),
             "randomized" (a fixed number of products: block Krylov, or subspace iteration where
             memory is short), or "auto" (one of the first two).
@@ -102,6 +108,9 @@ def svds(
             f'on_unconverged={on_unconverged!r} is unknown; use "warn", "raise" or "ignore"'
         )
     search = _search(method, energy, tail)
+    said = out_of_reach(tol, operator.dtype)
+    if said and on_unconverged != "ignore":
+        warnings.warn(said, PrecisionWarning, stacklevel=2)
     began, before = time.perf_counter(), operator.products
     chosen = _plan(operator, k, tol, method, block_size, memory, vectors)
     k = int(k)

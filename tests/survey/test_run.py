@@ -258,3 +258,20 @@ def test_hole_that_is_filled_later_is_another_run(surveyed, tmp_path):
     write_tar(hole, sample_members("photo-b", 1, 1))
     with pytest.raises(RunError, match=r"b\.tar missing or unreadable when it began, and here now"):
         surveyed([there, hole])
+
+
+def test_a_tolerance_below_rounding_is_told_before_the_first_photo(surveyed, shard, caplog):
+    told = []
+
+    def watch(look):
+        if look.layer:
+            told.append([record.getMessage() for record in caplog.records])
+
+    surveyed([shard], tol=1e-8, k=2, watch=watch)
+    assert told
+    assert "tol=1e-08 is below the rounding of float32" in told[0][0]
+    assert told[0] == told[-1]  # once
+    caplog.clear()
+    surveyed([shard], tol=1e-8, k=2)  # nothing is left to do
+    surveyed([shard], tol=1e-6, k=2, out="another")
+    assert not caplog.records

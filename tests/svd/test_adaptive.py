@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from svd_problems import SPECTRA, Diagonal, assert_truthful, spectrum, with_values
+from svd_problems import SPECTRA, Diagonal, assert_truthful, repeat, spectrum, with_values
 
 from jvpsvd import svds
 from jvpsvd.errors import ArgumentError
@@ -85,3 +85,24 @@ def test_what_cannot_be_meant_is_refused(options, message):
 def test_batches_are_refused():
     with pytest.raises(ArgumentError, match="one at a time"):
         svds(torch.ones(3, 20, 20), 5, energy=0.5, **silent)
+
+
+@pytest.mark.parametrize("copies", [40, 60, 100])
+@pytest.mark.parametrize("seed", range(3))
+def test_values_that_copies_not_met_would_displace_are_not_converged(copies, seed):
+    """Memory ends the search among copies of 1, and values of 3e-6 with tiny residuals follow."""
+    values = torch.cat([repeat(1, copies), repeat(3e-6, 120 - copies)])
+    matrix = with_values(values, 132, 120, seed=seed)
+    result = svds(
+        matrix,
+        38,
+        tol=3e-3,
+        method="randomized",
+        energy=0.95,
+        memory=909312,
+        vectors=False,
+        seed=seed,
+        on_unconverged="ignore",
+    )
+    assert float(result.s[-1]) < 1e-2  # a copy is missing in its place
+    assert_truthful(result, values, (132, 120))

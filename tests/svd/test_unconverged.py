@@ -1,11 +1,12 @@
+import re
 import warnings
 
 import pytest
 import torch
-from svd_problems import Diagonal, assert_truthful, line, memory_for
+from svd_problems import Diagonal, assert_truthful, line, memory_for, spectrum, with_values
 
-from jvpsvd import svds
-from jvpsvd.errors import ConvergenceError, ConvergenceWarning
+from jvpsvd import LinearOperator, svds
+from jvpsvd.errors import ConvergenceError, ConvergenceWarning, PrecisionWarning
 
 N, K = 400, 20
 TRUTH = line(1, 0, N)
@@ -16,13 +17,67 @@ def solve(**options):
     return svds(Diagonal(TRUTH.float()), K, tol=1e-9, method="golub-kahan", **options)
 
 
+class Recorded(LinearOperator):
+    """A matrix that notes its products in a list beside what else happens."""
+
+    def __init__(self, matrix, events):
+        super().__init__(tuple(matrix.shape), matrix.dtype)
+        self.matrix, self.events = matrix, events
+
+    def _matmat(self, V):
+        self.events.append("product")
+        return self.matrix @ V
+
+    def _rmatmat(self, U):
+        self.events.append("product")
+        return self.matrix.T @ U
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tol", "reached"),
+    [
+        (torch.float32, 1e-7, "ask for 1e-06 or use float64$"),
+        (torch.float32, 1e-12, "ask for 1e-06 or use float64$"),
+        (torch.float64, 1e-16, "ask for 1e-14$"),
+    ],
+)
+@pytest.mark.parametrize("method", ["golub-kahan", "exact", "randomized"])
+def test_a_tolerance_below_rounding_is_told_once_and_before_any_product(
+    method, dtype, tol, reached, monkeypatch
+):
+    events = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *rest: events.append(message))
+    A = torch.randn(60, 50, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        svds(Recorded(A, events), 10, tol=tol, method=method)
+    first, *rest = events
+    assert isinstance(first, PrecisionWarning)
+    assert not any(isinstance(event, PrecisionWarning) for event in rest)
+    assert re.search(reached, str(first))
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+@pytest.mark.parametrize("name", ["flat", "line", "low rank"])
+def test_nothing_is_told_of_a_tolerance_that_is_reached(name, dtype, tol):
+    matrix = with_values(spectrum({"flat": "equal"}.get(name, name), 40), 60, 40).to(dtype)
+    for method in ("golub-kahan", "exact"):
+        assert svds(matrix, 8, tol=tol, method=method).converged.all()
+
+
 def test_it_warns_by_default_with_the_count_and_the_remedy():
-    with pytest.warns(ConvergenceWarning, match=r"of 20 triplets missed tol=1e-09.*float64"):
+    with (
+        pytest.warns(PrecisionWarning, match="below the rounding of float32"),
+        pytest.warns(ConvergenceWarning, match=r"of 20 triplets missed tol=1e-09.*float64"),
+    ):
         solve()
 
 
 def test_it_raises_when_told_to():
-    with pytest.raises(ConvergenceError, match="missed tol=1e-09"):
+    with (
+        pytest.warns(PrecisionWarning),
+        pytest.raises(ConvergenceError, match="missed tol=1e-09"),
+    ):
         solve(on_unconverged="raise")
 
 
