@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from jvpsvd.data import Sample
-from jvpsvd.survey.checksums import checksum_bytes, checksum_rows
+from jvpsvd.survey.checksums import checksum_table
 from jvpsvd.survey.files import read_table, unreadable, write_table
 
 _SCHEMA = pa.schema(
@@ -32,7 +32,7 @@ def write_samples(file: Path, samples: Sequence[Sample], run: str | None) -> Non
     """Write the samples of the run that has this checksum."""
     records = [dataclasses.asdict(sample) for sample in samples]
     table = pa.Table.from_pylist(records, schema=_SCHEMA)
-    checksum = _checksum(table, run or "").encode()
+    checksum = checksum_table(table, run or "").encode()
     write_table(file, table.replace_schema_metadata({_CHECKSUM: checksum}))
 
 
@@ -46,10 +46,6 @@ def read_samples(file: Path, run: str | None) -> list[Sample]:
     stored = (table.schema.metadata or {}).get(_CHECKSUM)
     if stored is None and run is not None:
         raise unreadable(file, "it has no checksum")
-    if stored is not None and stored != _checksum(table, run or "").encode():
+    if stored is not None and stored != checksum_table(table, run or "").encode():
         raise unreadable(file, "it was changed after it was written, or is of another run")
     return [Sample(**record) for record in table.to_pylist()]
-
-
-def _checksum(table: pa.Table, run: str) -> str:
-    return checksum_bytes("\n".join([run, *checksum_rows(table, [""] * table.num_rows)]).encode())
