@@ -98,6 +98,13 @@ def test_a_photo_of_two_sizes_is_not_listed_as_one(tmp_path, keyword, size):
     assert None not in [photo for _, photo in read_photos(tmp_path / "s.tar", good)]
 
 
+def test_a_size_of_an_extended_header_within_another_is_one_of_two_sizes(tmp_path):
+    """The outer one, which is empty, takes the keywords of the inner one away, not their effect."""
+    outer = header("outer", type=tarfile.SOLARIS_XHDTYPE, form=tarfile.USTAR_FORMAT)
+    samples = first_and(tmp_path, outer + header("odd.jpg", b"x" * 100, extended={"size": "1"}))
+    assert [(s.key, s.problem) for s in samples][1] == ("odd", "no-photo")
+
+
 @pytest.mark.parametrize("name", RAW)
 def test_headers_that_are_too_long_are_a_row_at_worst(tmp_path, name):
     assert first_and(tmp_path, RAW[name])[-1].problem == "truncated"
