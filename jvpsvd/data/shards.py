@@ -221,7 +221,8 @@ def _sample(shard: str, group: _Group, file: BinaryIO) -> Sample:
     sample = replace(sample, offset=photos[0].offset_data, size=photos[0].size)
     if photos[0].issparse() or photos[0].size > _PHOTO_BYTES:
         return _failed(sample, "too-large", f"a photo of {photos[0].size} bytes, or a sparse file")
-    if "size" in photos[0].pax_headers and not _is_header_of(sample, file):
+    extended = photos[0].pax_headers or sample.offset > photos[0].offset + tarfile.BLOCKSIZE
+    if extended and not _is_header_of(sample, file):  # they have the last word on its size
         return _failed(sample, "no-photo", "two headers give the photo two sizes")
     if any(len(copies) > 1 for copies in members.values()) or len(photos) > 1:
         return _failed(sample, "duplicate-key", "several members of one kind share this key")

@@ -89,12 +89,20 @@ def test_extended_headers_that_lie_are_a_row_at_worst(tmp_path, name, member):
 
 
 @pytest.mark.parametrize("size", ["1", "１", "99", "512"])
-def test_a_photo_of_two_sizes_is_not_listed_as_one(tmp_path, size):
+@pytest.mark.parametrize("keyword", ["size", "GNU.sparse.size", "GNU.sparse.realsize"])
+def test_a_photo_of_two_sizes_is_not_listed_as_one(tmp_path, keyword, size):
     """The extended header has the last word, and what is read later begins at the plain one."""
-    samples = first_and(tmp_path, header("odd.jpg", b"x" * 100, extended={"size": size}))
-    assert [(s.key, s.problem) for s in samples][:2] == [("first", ""), ("odd", "no-photo")]
+    samples = first_and(tmp_path, header("odd.jpg", b"x" * 100, extended={keyword: size}))
     good = [sample for sample in samples if not sample.problem]
+    assert "odd" not in [sample.key for sample in good]
     assert None not in [photo for _, photo in read_photos(tmp_path / "s.tar", good)]
+
+
+def test_a_size_of_an_extended_header_within_another_is_one_of_two_sizes(tmp_path):
+    """The outer one, which is empty, takes the keywords of the inner one away, not their effect."""
+    outer = header("outer", type=tarfile.SOLARIS_XHDTYPE, form=tarfile.USTAR_FORMAT)
+    samples = first_and(tmp_path, outer + header("odd.jpg", b"x" * 100, extended={"size": "1"}))
+    assert [(s.key, s.problem) for s in samples][1] == ("odd", "no-photo")
 
 
 @pytest.mark.parametrize("name", RAW)
