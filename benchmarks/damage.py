@@ -144,7 +144,8 @@ def _json(file: Path) -> object:
 
 def _rows(file: Path) -> object:
     try:
-        table = pq.read_table(pa.BufferReader(_regular(file)))
+        # A file holds its metadata twice; this reader takes the copy that counts.
+        table = pq.ParquetFile(pa.BufferReader(_regular(file))).read()
         tasks = (table.schema.metadata or {}).get(b"jvpsvd.tasks")
         rows = table.drop_columns([n for n in table.column_names if n == "checksum"]).to_pylist()
         # A cell without a value is no data.

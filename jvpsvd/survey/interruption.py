@@ -36,6 +36,9 @@ class Interruption:
     def end(self) -> None:
         """Ignore signals from now on: the process says its last line and ends."""
         self._ending = True
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:  # a handler in Python goes before the process does
+                signal.signal(number, signal.SIG_IGN)
 
     def checked(self, watch: Watch) -> Watch:
         """Return the watch, made to raise KeyboardInterrupt after a signal."""
