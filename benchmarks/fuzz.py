@@ -32,6 +32,7 @@ from random import Random
 import torch
 
 from benchmarks import fuzzed_files as files
+from benchmarks import fuzzed_weights as weights
 from jvpsvd.data import decode_photo, find_shards, fingerprint, read_photos, walk
 from jvpsvd.data.mnist import mnist
 from jvpsvd.errors import JvpsvdError, PhotoError
@@ -100,7 +101,7 @@ def _read_photo(data: bytes, folder: Path) -> None:
 
 def _read_weights(name: str, data: bytes, folder: Path) -> None:
     (folder / name).write_bytes(data)
-    load_weights(files.network(), folder / name)
+    load_weights(weights.network(), folder / name)
 
 
 def _read_network(data: bytes, folder: Path) -> None:
@@ -121,12 +122,12 @@ _LABELS = "t10k-images-idx3-ubyte"  # the file that is looked at first
 KINDS = {
     "shards": Kind(files.shard, _read_shard),
     "photos": Kind(files.photo, _read_photo),
-    "torch-zip": Kind(files.torch_zip, partial(_read_weights, "w.pth")),
-    "torch-legacy": Kind(files.torch_legacy, partial(_read_weights, "w.pth")),
-    "pickle": Kind(files.plain_pickle, partial(_read_weights, "w.pth")),
-    "safetensors": Kind(files.safetensors, partial(_read_weights, "w.safetensors")),
-    "caffemodel": Kind(files.caffemodel, partial(_read_weights, "w.caffemodel")),
-    "network": Kind(files.gained_network, _read_network),
+    "torch-zip": Kind(weights.torch_zip, partial(_read_weights, "w.pth")),
+    "torch-legacy": Kind(weights.torch_legacy, partial(_read_weights, "w.pth")),
+    "pickle": Kind(weights.plain_pickle, partial(_read_weights, "w.pth")),
+    "safetensors": Kind(weights.safetensors, partial(_read_weights, "w.safetensors")),
+    "caffemodel": Kind(weights.caffemodel, partial(_read_weights, "w.caffemodel")),
+    "network": Kind(weights.gained_network, _read_network),
     "idx": Kind(files.idx, partial(_read_idx, _LABELS)),
     "idx.gz": Kind(files.idx_gz, partial(_read_idx, f"{_LABELS}.gz")),
 }

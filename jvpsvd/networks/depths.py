@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.jit import RecursiveScriptModule  # type: ignore[attr-defined]
+from torch.utils._pytree import tree_leaves
 
 from jvpsvd.errors import ModelError
 from jvpsvd.operators import (
@@ -23,6 +24,7 @@ from jvpsvd.operators import (
     eager_execution,
     failures_named,
     refuse_scripted,
+    refuse_weights_without_values,
     restored,
     restored_attributes,
     uncompiled,
@@ -65,6 +67,8 @@ def depths(model: nn.Module, x: Any) -> list[Depth]:
     [('0', (1, 4)), ('1', (1, 4)), ('output', (1, 4))]
     """
     check_network(model)
+    if not any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(x)):
+        refuse_weights_without_values(model)
     model = uncompiled(model)
     with torch.no_grad(), _of_model(model):
         calls = _record(model, x)

@@ -1,6 +1,11 @@
 """Linear operators: what a matrix is when only its products exist."""
 
-from jvpsvd.operators.admission import check_function, check_network, refuse_scripted
+from jvpsvd.operators.admission import (
+    check_function,
+    check_network,
+    refuse_scripted,
+    refuse_weights_without_values,
+)
 from jvpsvd.operators.algebra import restrict, stack
 from jvpsvd.operators.allocator import keep_freed_memory
 from jvpsvd.operators.base import LinearOperator
@@ -41,6 +46,7 @@ __all__ = [
     "keep_freed_memory",
     "refuse_scripted",
     "refuse_training_mode",
+    "refuse_weights_without_values",
     "restored",
     "restored_attributes",
     "restrict",

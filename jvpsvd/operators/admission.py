@@ -29,6 +29,7 @@ def check_function(fn: object, dtype: torch.dtype | None = None) -> None:
     """
     if isinstance(fn, nn.Module):
         check_network(fn, replace_weights=dtype is not None)
+        refuse_weights_without_values(fn)
         return
     _refuse_exported_program(fn)
     if not callable(fn) or isinstance(fn, type):
@@ -45,12 +46,12 @@ def check_network(model: object, *, replace_weights: bool = False) -> None:
 
     Raises:
         ModelError: If it is no module, is in training mode (see `refuse_training_mode`), is spread
-            over ranks by tensor parallelism, has weights without values, or is a scripted module
+            over ranks by tensor parallelism, has weights without a shape, or is a scripted module
             that is to be given other weights.
 
-    >>> check_network(nn.Linear(2, 2, device="meta"))
+    >>> check_network(nn.Linear)
     Traceback (most recent call last):
-    jvpsvd.errors.ModelError: 'weight' of Linear is on the meta device and holds no values; ...
+    jvpsvd.errors.ModelError: the model is a type; give a torch.nn.Module
     """
     _refuse_exported_program(model)
     if not isinstance(model, nn.Module):
@@ -66,10 +67,23 @@ def check_network(model: object, *, replace_weights: bool = False) -> None:
             raise ModelError(
                 f"'{weight}' of {name} has no shape before the first call; call the model once"
             )
+
+
+def refuse_weights_without_values(model: nn.Module) -> None:
+    """Check that no weight is on the meta device: shapes can be had of it, derivatives cannot.
+
+    Raises:
+        ModelError: Naming the first that is.
+
+    >>> refuse_weights_without_values(nn.Linear(2, 2, device="meta"))
+    Traceback (most recent call last):
+    jvpsvd.errors.ModelError: 'weight' of Linear is on the meta device and holds no values; ...
+    """
+    for weight, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
             raise ModelError(
-                f"'{weight}' of {name} is on the meta device and holds no values; load the weights "
-                "after model.to_empty(device=…)"
+                f"'{weight}' of {type(model).__name__} is on the meta device and holds no values; "
+                "load the weights after model.to_empty(device=…)"
             )
 
 

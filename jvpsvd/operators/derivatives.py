@@ -18,6 +18,7 @@ from jvpsvd.operators.chunks import Chunk
 from jvpsvd.operators.diagnosis import obstacles
 from jvpsvd.operators.differences import direction, is_constant, refuse_hidden
 from jvpsvd.operators.eager import eager_execution
+from jvpsvd.operators.failures import known_remedy
 from jvpsvd.operators.placement import tensors_of_users
 from jvpsvd.operators.restoring import called_modules, restored_attributes
 
@@ -78,8 +79,8 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = Tr
             [0., 1.]])
     """
     x = x.detach()
-    elsewhere = partial(by_transforms, fn, check=False)
     fn = prepared(fn)
+    elsewhere = partial(by_transforms, fn, check=False)
     value, pull = vjp(fn, x)[:2]
 
     def pull_one(u: Tensor) -> Tensor:
@@ -183,9 +184,9 @@ def _value_and_tangent(
 def without_derivative(forward: str, reverse: str) -> ArgumentError:
     """Return the error that says why neither way of taking J v can be had."""
     first, second = (" ".join(reason.split())[:200] for reason in (forward, reverse))
+    remedy = known_remedy(reverse) or "replace the operation that is named"
     return ArgumentError(
-        f"fn has neither forward mode ({first}) nor a second reverse pass ({second}); replace the "
-        "operation that is named"
+        f"fn has neither forward mode ({first}) nor a second reverse pass ({second}); {remedy}"
     )
 
 

@@ -110,7 +110,7 @@ def tell_difference(
     >>> tell_difference(fn, transformed(fn, torch.ones(2)), name="fn")
     """
     if isinstance(J, BatchedMap):
-        first = J.select(torch.tensor([0]))
+        first = J.select(torch.tensor([0], device="cpu"))
         x = J.point[0]
         told = difference_in_words(
             prepared(fn), x, lambda v: first.push(v[None], chunk=len(v))[0], _products(fn), value

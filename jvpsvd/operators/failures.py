@@ -66,6 +66,15 @@ def first_line(error: BaseException, length: int = 200) -> str:
     return f"{type(error).__name__}: {shown}"
 
 
+def known_remedy(message: str) -> str | None:
+    """Return what to do about something that torch says, where that is known.
+
+    >>> known_remedy("Unable to call ExportedProgram directly")
+    'pass program.module() instead of the program'
+    """
+    return next((told for pattern, told in _REMEDIES if re.search(pattern, message)), None)
+
+
 @contextmanager
 def failures_named(what: str, remedy: str | Callable[[], str]) -> Iterator[None]:
     """Turn every exception that is not ours into one of one line.
@@ -90,8 +99,7 @@ def failures_named(what: str, remedy: str | Callable[[], str]) -> Iterator[None]
     except (JvpsvdError, MemoryError, torch.OutOfMemoryError, Warning):
         raise
     except Exception as error:
-        text = str(error)
-        told = next((told for pattern, told in _REMEDIES if re.search(pattern, text)), None)
+        told = known_remedy(str(error))
         what_to_do = told or (remedy if isinstance(remedy, str) else remedy())
         raise ModelError(f"{what} raised {first_line(error)}; {what_to_do}") from error
 

@@ -12,7 +12,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.admission import check_function, check_network
+from jvpsvd.operators.admission import (
+    check_function,
+    check_network,
+    refuse_weights_without_values,
+)
 from jvpsvd.operators.arguments import (
     check_count,
     check_flag,
@@ -256,6 +260,7 @@ class JacobianOperator(LinearOperator):
             raise ArgumentError(f"unknown keyword '{unknown[0]}'; there are {', '.join(_OPTIONS)}")
         check_further_arguments(args, kwargs)
         check_network(model, replace_weights=True)
+        refuse_weights_without_values(model)
         model = uncompiled(model)
         theta, evaluate = chosen_parameters(model, names, dtype)
         fixed, named = (x, *args), dict(kwargs or {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -92,7 +91,6 @@ def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
     if not result.certificate.sound:
         return failure(sample, layer, k, "unsound", str(result.certificate))
     converged = int(result.converged.sum())
-    defined_to = result.certificate.defined_to
     message = "" if converged == k else f"{k - converged} of {k} triplets missed the tolerance"
     return dataclasses.replace(
         _without_values(sample, layer, k, "ok", message),
@@ -104,7 +102,7 @@ def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
         products_reverse=result.products.reverse,
         fro2=result.certificate.fro2,
         seconds=result.seconds,
-        defined_to=None if math.isnan(defined_to) else defined_to,
+        defined_to=result.certificate.defined_to,
     )
 
 

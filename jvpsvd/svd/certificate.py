@@ -58,9 +58,9 @@ class Certificate:
 
     σᵢ(A) ≤ √(σᵢ² + ε²) bounds every value from above: see `SVDResult.upper_bounds`."""
 
-    defined_to: float
+    defined_to: float | None
     """How well A itself is defined in its precision: ‖(Ã − A) V‖_F / σ₁, the most over a few Ã at
-    points moved by rounding (`LinearOperator.perturbed_by_rounding`); NaN where A has no point.
+    points moved by rounding (`LinearOperator.perturbed_by_rounding`); None where A has no point.
 
     A residual below it says that the triplets are right for A as it was computed, and not more:
     other threads or another device compute an A that differs by about so much."""
@@ -78,7 +78,7 @@ class Certificate:
         defined = ""
         if self.defined_to == 0:
             defined = "; rounding of the point did not move J"
-        elif self.defined_to > 0:
+        elif self.defined_to is not None:
             defined = f"; J itself is defined to {self.defined_to:.0e} s1 here"
         return (
             f"{'sound' if self.sound else 'NOT SOUND'}: orthonormal to {self.orthonormality:.0e}, "
@@ -142,7 +142,7 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
             complete=known.complete,
             evidence=known.evidence,
             epsilon=known.epsilon,
-            defined_to=defined_to,
+            defined_to=None if math.isnan(defined_to) else defined_to,
         )
         for orthonormality, mixture, limit, energy, defined_to, known in zip(
             *columns_of, triplets.known, strict=True

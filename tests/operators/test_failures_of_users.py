@@ -128,7 +128,7 @@ class Recurrence(nn.Module):
 def test_an_operation_in_place_on_what_a_derivative_needs():
     torch.manual_seed(0)
     net, x = Recurrence().eval(), torch.randn(5, 4)
-    with pytest.raises(ModelError, match=r"modified by an inplace.*torch.stack\(list\) instead"):
+    with pytest.raises(JvpsvdError, match=r"modified by an inplace.*torch.stack\(list\) instead"):
         JacobianOperator.wrt_parameters(net, x)
     expected = torch.func.jacfwd(net)(x).reshape(20, 20)
     torch.testing.assert_close(JacobianOperator(net, x) @ torch.eye(20), expected)

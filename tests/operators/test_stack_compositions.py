@@ -6,7 +6,7 @@ from agreement import compare
 from batch_problems import DTYPES, check, matrices, split
 from torch import nn
 
-from jvpsvd import JacobianOperator, MatrixOperator, svds
+from jvpsvd import JacobianOperator, LinearOperator, MatrixOperator, svds
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import Products
 from jvpsvd.operators.algebra import stack
@@ -210,10 +210,20 @@ def test_operators_that_do_not_fit_are_named(shapes, dim, message):
         stack([MatrixOperator(torch.ones(shape)) for shape in shapes], dim=dim)
 
 
+class Elsewhere(LinearOperator):
+    """An operator on a device that every machine has."""
+
+    def _matmat(self, V):
+        return V.new_zeros(self.shape[0], V.shape[1])
+
+    def _rmatmat(self, U):
+        return U.new_zeros(self.shape[1], U.shape[1])
+
+
 @pytest.mark.parametrize("dim", [0, 1])
 def test_dtypes_and_devices_do_not_mix(dim):
     A = MatrixOperator(torch.ones(2, 2))
     with pytest.raises(ArgumentError, match=r"float32.*float64.*convert one"):
         stack([A, MatrixOperator(torch.ones(2, 2).double())], dim=dim)
     with pytest.raises(ArgumentError, match=r"on cpu with one in .* on meta"):
-        stack([A, MatrixOperator(torch.ones(2, 2, device="meta"))], dim=dim)
+        stack([A, Elsewhere((2, 2), torch.float32, "meta")], dim=dim)

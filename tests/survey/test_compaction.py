@@ -277,6 +277,7 @@ for kill in range(150):
     time.sleep(dice.uniform(0, 3 * once))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    (spectra / "restored.part").unlink(missing_ok=True)  # of this script, not of a run
     seen.add((len(store.files()), len(store.parts())))
     if store.rows() != rows or verify(store).problems:
         sys.exit(f"{seen}, {verify(store).problems}, {sorted(spectra.iterdir())}")
