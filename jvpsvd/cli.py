@@ -161,9 +161,10 @@ def run(
     photos that come with the package foolbox.
     """
     if status is not None:
-        for line in survey.status(survey.open_store(Path(status))).lines():
+        found = survey.status(survey.open_store(Path(status)))
+        for line in found.lines():
             click.echo(line)
-        return 0
+        return 2 if found.problem else 0
     keep_freed_memory()
     for name in ("layers", "classes"):
         text = options[name]

@@ -15,6 +15,8 @@ _HEADER_BYTES = 1 << 20
 _MOST_DIGITS = 1000
 """In one number of a header; tarfile's search is quadratic in it (CVE-2024-6232)."""
 _CHUNK = 1 << 20
+_LARGEST_OFFSET = (1 << 63) - 1
+"""In a file; what a manifest can hold."""
 
 _COMPRESSED = (
     (b"\x1f\x8b", "gzip"),
@@ -42,6 +44,8 @@ def read_members(file: BinaryIO) -> tuple[list[tarfile.TarInfo], str]:
             while (member := tar.next()) is not None:
                 if member.size < 0 or tar.offset <= end:  # it would be read again and again
                     raise tarfile.ReadError("a member of negative size")
+                if tar.offset > _LARGEST_OFFSET:
+                    raise tarfile.ReadError("a member larger than any file")
                 found.append(member)
                 end = tar.offset
     except OSError:

@@ -23,7 +23,7 @@ from torch import nn
 from jvpsvd.errors import ModelError
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.caffe import load_caffemodel
-from jvpsvd.operators import refuse_training_mode
+from jvpsvd.operators import refuse_training_mode, refuse_weights_without_values
 from jvpsvd.operators.arguments import shown
 
 # A zip of weights may be packed a few times as small by somebody's hand, if at all.
@@ -139,6 +139,7 @@ def load_model(spec: str, weights: str | os.PathLike[str] | None = None) -> Mode
     if weights is not None:
         load_weights(module, weights)
     refuse_training_mode(module)
+    refuse_weights_without_values(module)
     if published:  # a factory may keep what it returned: it is left as it is
         module.requires_grad_(False)
     return Model(spec, module, photo_input, weights_sha256(module))

@@ -114,8 +114,9 @@ def read_table(file: Path, schema: pa.Schema, may_be_null: frozenset[str]) -> pa
     Raises:
         RunError: If it cannot be read as such.
     """
+    refuse_other_kinds(file)
     if not is_regular(file):
-        raise unreadable(file, f"a {_kind(file)}" if os.path.lexists(file) else "no such file")
+        raise unreadable(file, "no such file")
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             return conform(parquet.read(), schema, may_be_null)

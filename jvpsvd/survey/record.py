@@ -20,7 +20,7 @@ import torch
 from jvpsvd.errors import JvpsvdError, RunError
 from jvpsvd.networks import Depth
 from jvpsvd.survey.checksums import CHECKSUM, checksum_record
-from jvpsvd.survey.files import is_regular, write_first
+from jvpsvd.survey.files import is_regular, refuse_other_kinds, write_first
 from jvpsvd.survey.identity import Identity
 
 RECORD = "run.json"
@@ -59,6 +59,7 @@ def read_record(folder: Path) -> Record:
         RunError: If there is none, it cannot be read, or it was changed.
     """
     file = folder / RECORD
+    refuse_other_kinds(file)
     if not is_regular(file):
         raise RunError(
             f"{folder} is not a run (no run.json); give the folder of 'jvpsvd run --out'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from jvpsvd.errors import RunError
 from jvpsvd.survey.journal import events, journals, lives
 from jvpsvd.survey.rows import from_table
-from jvpsvd.survey.store import Store
+from jvpsvd.survey.store import MANIFEST, Store
 from jvpsvd.survey.tally import Tally
 from jvpsvd.survey.task import tasks
 
@@ -46,6 +47,8 @@ class Status:
     tally: Tally
     """Of the rows there are."""
     processes: tuple[Process, ...]
+    problem: str = ""
+    """Why the manifest that is there cannot be read."""
 
     @property
     def per_second(self) -> float:
@@ -59,7 +62,9 @@ class Status:
 
     def lines(self) -> list[str]:
         """Return the status in words."""
-        if not self.photos:
+        if self.problem:
+            found = [self.problem]
+        elif not self.photos:
             found = ["no manifest yet: shards are being listed, or the run never got that far"]
         else:
             share = 100 * self.done / self.photos
@@ -79,8 +84,9 @@ def status(store: Store) -> Status:
     processes = tuple(_process(file) for file in journals(store.folder))
     try:
         samples = store.samples()
-    except RunError:
-        return Status(0, 0, Tally(), processes)
+    except RunError as error:
+        there = os.path.lexists(store.folder / MANIFEST)
+        return Status(0, 0, Tally(), processes, str(error) if there else "")
     every = tasks(store.identity, samples)
     layers = len(store.identity.layers)
     done = store.finished({task.id: len(task.samples) * layers for task in every})

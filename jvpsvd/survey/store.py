@@ -40,7 +40,7 @@ from jvpsvd.survey.record import RECORD, read_record, write_record
 from jvpsvd.survey.rows import PASSING, Row, from_table, to_table
 from jvpsvd.svd import SVDResult
 
-_MANIFEST = "manifest.parquet"
+MANIFEST = "manifest.parquet"
 _TASK = re.compile(r"[0-9a-f]{32}\.parquet")
 _VECTORS = re.compile(r"[0-9a-f]{32}-[0-9]{3,}\.safetensors")
 
@@ -63,7 +63,7 @@ class Store:
         Raises:
             RunError: If it is missing, unreadable or changed.
         """
-        return read_samples(self.folder / _MANIFEST, self.checksum)
+        return read_samples(self.folder / MANIFEST, self.checksum)
 
     @property
     def has_manifest(self) -> bool:
@@ -76,7 +76,7 @@ class Store:
 
     def write_manifest(self, samples: Sequence[Sample]) -> None:
         """Fix the samples that the run visits; a manifest that cannot be read is kept aside."""
-        file = self.folder / _MANIFEST
+        file = self.folder / MANIFEST
         refuse_other_kinds(file)
         if file.exists() and not self.has_manifest:
             set_aside(file)
@@ -259,7 +259,7 @@ def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]
         )
     for name in ("spectra", "vectors") if identity.vectors else ("spectra",):
         make_folder(folder / name)
-    for file in (folder / _MANIFEST, *store.files(), *store.parts(), *store.vector_files()):
+    for file in (folder / MANIFEST, *store.files(), *store.parts(), *store.vector_files()):
         refuse_other_kinds(file)
     for name in ("", "spectra", "vectors"):
         remove_abandoned(folder / name)

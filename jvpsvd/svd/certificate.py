@@ -73,11 +73,13 @@ class Certificate:
 
     def __str__(self) -> str:
         share = f"{100 * self.energy_share:.1f} %"
-        if self.fro2_error and self.fro2:
+        if 0 < self.fro2_error < math.inf and self.fro2:
             share += f" ± {100 * self.energy_share * self.fro2_error / self.fro2:.1f}"
         defined = ""
         if self.defined_to == 0:
             defined = "; rounding of the point did not move J"
+        elif self.defined_to == math.inf:
+            defined = "; rounding of the point moves J, which is 0 here"
         elif self.defined_to is not None:
             defined = f"; J itself is defined to {self.defined_to:.0e} s1 here"
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -60,11 +61,16 @@ class SVDResult:
 
     @property
     def certificate(self) -> Certificate:
-        """The certificate; of a batch, the weakest: unsound, incomplete, or of least agreement."""
-        return min(
+        """The certificate; of a batch, the weakest: unsound, incomplete, or of least agreement.
+
+        It says of a batch how well the matrix that is defined worst is defined.
+        """
+        weakest = min(
             self.certificates,
             key=lambda c: (c.sound, c.complete, c.mixture_allowed - c.mixture),
         )
+        known = [c.defined_to for c in self.certificates if c.defined_to is not None]
+        return dataclasses.replace(weakest, defined_to=max(known, default=None))
 
     def of(self, index: int) -> SVDResult:
         """Return the result of one matrix of a batch; products and seconds stay the batch's.

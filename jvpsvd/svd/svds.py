@@ -147,7 +147,7 @@ def svds(
     U, V = (triplets.U, triplets.V) if vectors else (None, None)
     result = SVDResult(
         U=U,
-        s=triplets.s,
+        s=triplets.s.abs(),  # no value is −0
         Vh=None if V is None else V.mT,
         residuals=triplets.residuals,
         converged=converged_mask(triplets, tol, certificates),

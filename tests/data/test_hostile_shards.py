@@ -154,3 +154,40 @@ def test_errors_of_the_disk_are_no_fault_of_the_tar(tmp_path):
 
     with pytest.raises(ShardError, match="cannot be read: Input/output error"):
         walk(Shard(write_tar(tmp_path / "s.tar", sample_members("a", 0, 0))))
+
+
+@pytest.mark.parametrize("size", [2**63 - 513, 2**63 - 1, 2**63, 2**70])
+@pytest.mark.parametrize("header", ["pax", "base 256"])
+def test_a_member_larger_than_any_file_is_a_row(tmp_path, size, header):
+    shard = tmp_path / "a.tar"
+    kind = tarfile.PAX_FORMAT if header == "pax" else tarfile.GNU_FORMAT
+    with tarfile.open(shard, "w", format=kind) as tar:
+        for name in ("good.jpg", "large.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            if name == "large.jpg" and header == "pax":
+                member.pax_headers = {"size": str(size)}
+            tar.addfile(member, io.BytesIO(b"data"))
+    if header != "pax":
+        data = bytearray(shard.read_bytes())
+        at = data.index(b"large.jpg")
+        data[at + 124 : at + 136] = b"\x80" + size.to_bytes(11, "big")
+        data[at + 148 : at + 156] = b" " * 8
+        data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+        shard.write_bytes(data)
+    samples = walk(shard)
+    assert samples[0].key == "good"
+    assert not samples[0].problem
+    assert all(-(2**63) <= one.offset < 2**63 and one.size < 2**63 for one in samples)
+    assert [one.problem != "" for one in samples[1:]] in ([True], [])
+    assert len(samples) == 2
+
+
+def test_an_empty_label_is_none(tmp_path):
+    shard = tmp_path / "a.tar"
+    with tarfile.open(shard, "w") as tar:
+        for name, data in (("a.jpg", b"data"), ("a.cls", b"")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    assert [(one.label, one.problem) for one in walk(shard)] == [(None, "")]

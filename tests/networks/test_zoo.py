@@ -32,6 +32,10 @@ def not_finite():
     nn.init.constant_(net.weight, float("nan"))
     return net
 
+def on_meta():
+    with torch.device("meta"):
+        return nn.Linear(3, 2)
+
 def nothing():
     return None
 
@@ -70,6 +74,11 @@ def test_a_factory_in_the_current_folder(factories):
     assert model.spec == f"{factories}:linear"
     assert isinstance(model.module, nn.Linear)
     assert model.photo_input == PhotoInput()
+
+
+def test_a_factory_whose_weights_hold_no_values(factories):
+    with pytest.raises(ModelError, match=r"'weight' of Linear is on the meta device"):
+        load_model(f"{factories}:on_meta")
 
 
 def test_a_factory_on_the_path(factories, tmp_path, monkeypatch):

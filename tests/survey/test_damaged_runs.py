@@ -505,3 +505,16 @@ def test_odd_lines_in_a_journal_do_not_hide_the_status(store, line):
     (file,) = (store.folder / "log").glob("*.jsonl")
     file.write_text(f"{line}\n{file.read_text()}{line}\n")
     assert status(store).lines()[0].startswith("4 of 4 photos done")
+
+
+@pytest.mark.parametrize("name", ["run.json", "manifest.parquet"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_stands_in_the_place_of_a_file_is_named_with_the_remedy(store, tmp_path, name, kind):
+    file = store.folder / name
+    moved = file.rename(tmp_path / "moved")
+    if kind == "link":
+        file.symlink_to(moved)
+    else:
+        os.mkfifo(file)
+    with pytest.raises(RunError, match=rf"{name} is a {kind}.*; move it away"):
+        open_store(store.folder).samples()

@@ -148,6 +148,16 @@ def test_damaged_rows_do_not_hide_the_status(surveyed, shard):
     assert (status(store).done, status(store).tally.values) == (3, 6)
 
 
+def test_a_damaged_manifest_is_told(surveyed, shard, capsys):
+    store = surveyed([shard]).store
+    manifest = store.folder / "manifest.parquet"
+    manifest.write_bytes(manifest.read_bytes()[:-100])
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--status", str(store.folder)])
+    assert stop.value.code == 2
+    assert "manifest.parquet" in capsys.readouterr().out
+
+
 def test_half_a_line_is_tolerated(surveyed, shard):
     store = surveyed([shard]).store
     (file,) = journals(store.folder)

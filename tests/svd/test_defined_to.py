@@ -64,8 +64,10 @@ def test_values_on_the_two_sides_differ_by_no_more():
 def test_each_point_of_a_batch_has_its_own():
     X = torch.stack([at_kink(step) for step in (1.0, 0.0, -1.0)])
     J = JacobianOperator(Kinked(0.5), X, batch_dims=1)
-    beyond, at, before = (c.defined_to for c in svds(J, 5, tol=1e-4).certificates)
+    found = svds(J, 5, tol=1e-4)
+    beyond, at, before = (c.defined_to for c in found.certificates)
     assert max(beyond, before) < 1e-5 < 1e-3 < at
+    assert found.certificate.defined_to == at
 
 
 def test_a_matrix_has_no_point():
@@ -85,3 +87,10 @@ def test_the_same_seed_gives_the_same():
     J = JacobianOperator(smooth(torch.float32), torch.ones(20))
     first, second = (svds(J, 3, seed=5).certificate.defined_to for _ in range(2))
     assert first == second
+
+
+def test_a_jacobian_that_is_zero_on_one_side_of_the_point():
+    J = JacobianOperator(lambda x: (x - 1).relu(), torch.ones(20))
+    found = svds(J, 3)
+    assert not torch.signbit(found.s).any()
+    assert "rounding of the point moves J, which is 0 here" in str(found)
