@@ -29,6 +29,9 @@ from jvpsvd.svd.vigil import Verdict, Vigil, too_narrow, trusted
 
 # The recurrence does not see rounding in the products, so it has to end a little below the goal.
 _SAFETY = 0.7
+# A value in bases that have grown by less beside k columns, and were given up, is there by chance:
+# a residual that a coarse tolerance allows says nothing of larger ones.
+_LEAST_BLOCKS = 2
 # Orthogonality that U may lose, in units of tol. Residuals lose a sixth of it as a rule. Seldom all
 # and more: a solve that misses tol, and may owe it to a loss above the second number, is repeated.
 _LOSS, _SUSPECT = 1.0, 0.15
@@ -290,12 +293,15 @@ class _Run:
         if state.exhausted:
             return Evidence(float((B**2).sum()), 0.0, complete, evidence, self._k, 0.0)
         outside = B[:, self._anchor :]
+        guaranteed = self._k if complete else self._trusted(s, estimates)
+        if not complete and state.expanded < self._k + _LEAST_BLOCKS * self._solver.block_size:
+            guaranteed = 0
         return Evidence(
             fro2=float(self._fro2[0][i]),
             fro2_error=float(self._fro2[1][i]),
             complete=complete,
             evidence=evidence,
-            trusted=self._k if complete else self._trusted(s, estimates),
+            trusted=guaranteed,
             epsilon=float(torch.linalg.matrix_norm(outside, 2)) if outside.numel() else math.nan,
         )
 
