@@ -229,8 +229,7 @@ def _sample(shard: str, group: _Group, file: BinaryIO) -> Sample:
     try:
         label = members.get("cls")
         if label:
-            text = _payload(label[0], file, _LABEL_BYTES)
-            sample = replace(sample, label=_label(text) if text else None)
+            sample = replace(sample, label=_label(_payload(label[0], file, _LABEL_BYTES)))
         record = members.get("json")
         if record and record[0].size > _RECORD_BYTES:
             logger.warning("%s: %s.json is too large, and not read for a wnid", shard, group.key)

@@ -181,13 +181,3 @@ def test_a_member_larger_than_any_file_is_a_row(tmp_path, size, header):
     assert all(-(2**63) <= one.offset < 2**63 and one.size < 2**63 for one in samples)
     assert [one.problem != "" for one in samples[1:]] in ([True], [])
     assert len(samples) == 2
-
-
-def test_an_empty_label_is_none(tmp_path):
-    shard = tmp_path / "a.tar"
-    with tarfile.open(shard, "w") as tar:
-        for name, data in (("a.jpg", b"data"), ("a.cls", b"")):
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    assert [(one.label, one.problem) for one in walk(shard)] == [(None, "")]
