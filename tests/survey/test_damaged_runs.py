@@ -239,7 +239,8 @@ def test_flipped_bits_change_nothing_without_being_named(surveyed, shard, kind):
         try:
             if kind == "vectors":
                 return {name: t.numpy().tobytes() for name, t in load_file(file).items()}
-            rows = pq.read_table(file, partitioning=None).to_pylist()
+            # A file holds its metadata twice; this reader takes the copy that counts.
+            rows = pq.ParquetFile(file).read().to_pylist()
             return repr([{**row, "checksum": ""} for row in rows])
         except Exception:
             return None
