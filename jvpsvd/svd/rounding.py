@@ -11,7 +11,7 @@ from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.triplets import column_lengths
 
 # Kinks that rounding decides are few: one perturbed point often meets none of them. Three met no
-# more of what float64 moves than two (benchmarks/defined_to.py).
+# more of what float64 moves than two, on 35 photos (benchmarks/README.md).
 _PERTURBED_POINTS = 2
 
 
