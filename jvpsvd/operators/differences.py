@@ -42,8 +42,9 @@ _FINER = 10
 _STEPPED, _RESOLVED = 0.5, 4
 # A large step.
 _LARGE = 1 / 16
-# What steps are multiplied by where motion is not resolved, and the smaller step of the last trial.
-_WIDER, _WIDEST = 16, 2.0**-12
+# The smaller steps of further trials, where rounding of f(x) hides the motion: so many times the
+# first, and some that do not depend on the dtype.
+_WIDER, _WIDE = 16, (2.0**-12, 2.0**-6, 2.0**-3)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def refuse_hidden(
         return
     least = _smaller_step(x.dtype)
     # Rounding of f(x) may hide the motion at small steps.
-    sizes = sorted({least, _WIDER * least, max(_WIDER * least, _WIDEST)})
+    sizes = sorted({least, *(max(_WIDER * least, wide) for wide in _WIDE)})
     products = at(x)
     with torch.no_grad():
         here = fn(x).detach()  # a recorded value differs by rounding

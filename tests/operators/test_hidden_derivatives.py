@@ -75,6 +75,20 @@ def test_what_is_hidden_as_a_whole_is_refused(hide, derivatives, scale, dtype):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("constant", [1e2, 1e3, 1e4])
+@pytest.mark.parametrize("hide", ["detach", "NumPy", "floats"])
+def test_a_large_constant_that_hides_the_motion_at_small_steps_hides_nothing(hide, constant):
+    """Rounding of f(x) is longer than its motion at a step of 1e-3 |x|."""
+    with pytest.raises(DerivativeError, match="products vanish"):
+        JacobianOperator(lambda x: constant + HIDES[hide](x), torch.tensor([1.0, -2.0, 0.5]))
+
+
+@pytest.mark.parametrize("stage", [torch.round, torch.sign, lambda x: torch.relu(x - 1.2)])
+def test_beside_a_large_constant_true_zeros_pass(stage):
+    J = JacobianOperator(lambda x: 1e3 + stage(x), torch.tensor([1.1, -1.3, 0.6]))
+    assert svds(J, k=1, on_unconverged="ignore").s.item() == 0
+
+
 @pytest.mark.parametrize(
     ("hide", "cause"),
     [
