@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.projected import seconds
 from benchmarks.statistics_of_rounds import Spread
-from jvpsvd.svd.tall import overlap, squared, without
+from jvpsvd.svd.kernels.row_blocked import overlap, squared, without
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from jvpsvd.arguments import out_of_reach
 from jvpsvd.data import UNREADABLE, Shard
 from jvpsvd.errors import RunError, ShardError
 from jvpsvd.survey.compaction import FEW, compact
@@ -27,7 +28,6 @@ from jvpsvd.survey.tally import Tally
 from jvpsvd.survey.task import Task, share_of, tasks
 from jvpsvd.survey.watch import Look, Watch, unwatched
 from jvpsvd.svd import Progress
-from jvpsvd.svd.arguments import out_of_reach
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
-from jvpsvd.svd.products import longest_product
+from jvpsvd.svd.product_checks import longest_product
 from jvpsvd.svd.rounding import change_by_rounding
 from jvpsvd.svd.triplets import (
     COLUMNS_AT_ONCE,

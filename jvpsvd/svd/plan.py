@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.svd.arguments import whole_number
 from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
 from jvpsvd.svd.memory import (
     Footprint,
@@ -20,7 +20,7 @@ from jvpsvd.svd.memory import (
     reserved,
     without_growth,
 )
-from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
+from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
 
 Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact"]
 METHODS = ("auto", "golub-kahan", "randomized", "exact")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import out_of_reach, proper_fraction, whole_number
 from jvpsvd.errors import (
     ArgumentError,
     ConvergenceError,
@@ -20,15 +21,14 @@ from jvpsvd.errors import (
 )
 from jvpsvd.operators import LinearOperator, aslinearoperator
 from jvpsvd.operators.placement import own_tensors
-from jvpsvd.svd.adaptive import AdaptiveRank
-from jvpsvd.svd.arguments import out_of_reach, proper_fraction, whole_number
 from jvpsvd.svd.certificate import certify, with_fresh_residuals
 from jvpsvd.svd.cost import ProductCost, measured_cost, widening_pays
-from jvpsvd.svd.exact import Exact
-from jvpsvd.svd.golub_kahan import GolubKahan
+from jvpsvd.svd.methods.adaptive_rank import AdaptiveRank
+from jvpsvd.svd.methods.exact import Exact
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
+from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.progress import Progress, reporting
-from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
 from jvpsvd.svd.result import SVDResult, converged_mask
 from jvpsvd.svd.triplets import with_fixed_signs
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jvpsvd.svd.orthonormal import orthonormality
+from jvpsvd.svd.kernels.orthogonalize import orthonormality
 
 COLUMNS_AT_ONCE = 64
 _ENTRIES_AT_ONCE = 1 << 23

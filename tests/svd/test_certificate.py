@@ -7,8 +7,8 @@ from svd_problems import Diagonal, line, memory_for, repeat, spectrum, with_valu
 from jvpsvd import LinearOperator, MatrixOperator, svds
 from jvpsvd.errors import ConvergenceWarning
 from jvpsvd.svd.certificate import certify
-from jvpsvd.svd.exact import Exact
-from jvpsvd.svd.golub_kahan import GolubKahan
+from jvpsvd.svd.methods.exact import Exact
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
 
 METHODS = ("golub-kahan", "exact")
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from jvpsvd import MatrixOperator
-from jvpsvd.svd.collected import Collected
+from jvpsvd.svd.krylov.finished import Collected
 from jvpsvd.svd.triplets import Evidence, Triplets
 
 M, N, K = 7, 5, 3

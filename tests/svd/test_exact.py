@@ -5,7 +5,7 @@ import torch
 from svd_problems import SPECTRA, assert_truthful, orthonormal, spectrum, with_values
 
 from jvpsvd import MatrixOperator, svds
-from jvpsvd.svd.exact import Exact, _one_sided_residuals
+from jvpsvd.svd.methods.exact import Exact, _one_sided_residuals
 
 DTYPES = (torch.float32, torch.float64)
 

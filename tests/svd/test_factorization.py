@@ -3,7 +3,7 @@ import torch
 from svd_problems import Diagonal, line, repeat, spectrum, with_values
 
 from jvpsvd import MatrixOperator
-from jvpsvd.svd.factorization import Factorization
+from jvpsvd.svd.krylov.factorization import Factorization
 
 DTYPES = (torch.float32, torch.float64)
 SHAPES = ((1, 1), (9, 1), (5, 3), (40, 33), (90, 60))

@@ -5,9 +5,9 @@ import torch
 from svd_problems import Diagonal, assert_truthful, line, repeat, spectrum, with_values
 
 from jvpsvd import MatrixOperator, svds
-from jvpsvd.svd import golub_kahan
-from jvpsvd.svd.factorization import Factorization
-from jvpsvd.svd.golub_kahan import GolubKahan
+from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.methods import golub_kahan
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
 
 silent = {"report": lambda look: None}
 

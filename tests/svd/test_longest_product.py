@@ -3,7 +3,7 @@ import torch
 
 from jvpsvd import MatrixOperator
 from jvpsvd.errors import NonFiniteError
-from jvpsvd.svd.products import longest_product
+from jvpsvd.svd.product_checks import longest_product
 from jvpsvd.svd.triplets import column_lengths, rough_lengths
 
 BOTH = [torch.float32, torch.float64]

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from jvpsvd import LinearOperator, svds
 from jvpsvd.svd import parse_memory
-from jvpsvd.svd.dense import leading_svd
-from jvpsvd.svd.tall import overlap, without
+from jvpsvd.svd.kernels.dense import leading_svd
+from jvpsvd.svd.kernels.row_blocked import overlap, without
 
 SHORT = 1000
 

@@ -18,7 +18,7 @@ from svd_problems import (
 
 from jvpsvd import MatrixOperator, svds
 from jvpsvd.errors import ArgumentError, LeftBasisError
-from jvpsvd.svd.factorization import Factorization
+from jvpsvd.svd.krylov.factorization import Factorization
 
 DTYPES = (torch.float32, torch.float64)
 LOSSES = (0.0, 1e-9, 1e-4)

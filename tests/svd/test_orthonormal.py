@@ -2,7 +2,12 @@ import pytest
 import torch
 from svd_problems import orthonormal
 
-from jvpsvd.svd.orthonormal import extend, orthonormal_images, orthonormality, random_columns
+from jvpsvd.svd.kernels.orthogonalize import (
+    extend,
+    orthonormal_images,
+    orthonormality,
+    random_columns,
+)
 
 DTYPES = (torch.float32, torch.float64)
 

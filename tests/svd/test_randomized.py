@@ -3,7 +3,7 @@ import torch
 from svd_problems import Diagonal, assert_truthful, line, repeat, spectrum, with_values
 
 from jvpsvd import MatrixOperator, svds
-from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
+from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
 
 DTYPES = (torch.float32, torch.float64)
 SPECTRA = ("line", "equal", "low rank", "zero", "geometric", "two crowds", "one huge")

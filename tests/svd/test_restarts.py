@@ -5,10 +5,10 @@ import torch
 from svd_problems import SPECTRA, TOL, Diagonal, assert_truthful, line, repeat, spectrum
 
 from jvpsvd import svds
-from jvpsvd.svd import restarts
-from jvpsvd.svd.factorization import Factorization
-from jvpsvd.svd.golub_kahan import GolubKahan
-from jvpsvd.svd.restarts import Limits, Spent, compact_size, kept_size, restart_pays
+from jvpsvd.svd.krylov import restarts
+from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.restarts import Limits, Spent, compact_size, kept_size, restart_pays
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
 
 DTYPES = (torch.float32, torch.float64)
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from jvpsvd.svd import tall
-from jvpsvd.svd.tall import overlap, squared, without
+from jvpsvd.svd.kernels import row_blocked as tall
+from jvpsvd.svd.kernels.row_blocked import overlap, squared, without
 
 SHAPES = [(9000, 500, 8), (135000, 20, 3), (4096, 1024, 1), (4097, 1100, 24), (6143, 700, 5)]
 

@@ -7,8 +7,8 @@ import torch
 from svd_problems import SPECTRA, TOL, Diagonal, memory_for, rounding, spectrum, with_values
 
 from jvpsvd import svds
-from jvpsvd.svd.golub_kahan import GolubKahan
-from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
+from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
 
 DTYPES = (torch.float32, torch.float64)
 CLEAN = ("line", "harmonic", "geometric", "low rank", "one huge")

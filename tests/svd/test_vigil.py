@@ -4,7 +4,7 @@ import pytest
 import torch
 from svd_problems import line, repeat
 
-from jvpsvd.svd.vigil import Verdict, Vigil, too_narrow, trusted
+from jvpsvd.svd.krylov.convergence import Verdict, Vigil, too_narrow, trusted
 
 GOAL = 1e-6
 S = line(4, 2, 5)

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError, LeftBasisError
 from jvpsvd.operators import LinearOperator
-from jvpsvd.svd.collected import Collected
-from jvpsvd.svd.factorization import Factorization, Ritz
-from jvpsvd.svd.frobenius import estimated_frobenius
+from jvpsvd.svd.krylov.convergence import Verdict, Vigil, too_narrow, trusted
+from jvpsvd.svd.krylov.factorization import Factorization, Ritz
+from jvpsvd.svd.krylov.finished import Collected
+from jvpsvd.svd.krylov.frobenius import estimated_frobenius
+from jvpsvd.svd.krylov.restarts import Limits
 from jvpsvd.svd.memory import reserved
 from jvpsvd.svd.progress import Progress
-from jvpsvd.svd.restarts import Limits
 from jvpsvd.svd.triplets import Evidence, Triplets
-from jvpsvd.svd.vigil import Verdict, Vigil, too_narrow, trusted
 
 # The recurrence does not see rounding in the products, so it has to end a little below the goal.
 _SAFETY = 0.7

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import LinearOperator
-from jvpsvd.svd.factorization import Factorization
-from jvpsvd.svd.frobenius import estimated_frobenius
+from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.frobenius import estimated_frobenius
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.triplets import Evidence, Triplets
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jvpsvd.svd.factorization import Factorization
+from jvpsvd.svd.krylov.factorization import Factorization
 
 # Compact bases: so many times the triplets, or these and so many blocks. Smaller ones find again
 # more of what they give up.

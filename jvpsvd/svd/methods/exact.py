@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from jvpsvd.operators import LinearOperator, columns
-from jvpsvd.svd.dense import add_lower_gram, dense_svd
-from jvpsvd.svd.orthonormal import orthonormal_images
-from jvpsvd.svd.products import check_scale, longest_product
+from jvpsvd.svd.kernels.dense import add_lower_gram, dense_svd
+from jvpsvd.svd.kernels.orthogonalize import orthonormal_images
+from jvpsvd.svd.kernels.threads import over_matrices
+from jvpsvd.svd.product_checks import check_scale, longest_product
 from jvpsvd.svd.progress import Progress
-from jvpsvd.svd.threads import over_matrices
 from jvpsvd.svd.triplets import Evidence, Triplets, column_lengths, residual_lengths
 
 # Up to this many entries a matrix is widened to float64 and decomposed as it stands; up to the

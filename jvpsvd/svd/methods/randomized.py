@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
-from jvpsvd.svd.dense import dense_svd
-from jvpsvd.svd.factorization import Factorization
-from jvpsvd.svd.frobenius import estimated_frobenius
-from jvpsvd.svd.orthonormal import Extension, extend, random_columns
-from jvpsvd.svd.products import Direction, check_scale, longest_product
+from jvpsvd.svd.kernels.dense import dense_svd
+from jvpsvd.svd.kernels.orthogonalize import Extension, extend, random_columns
+from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.frobenius import estimated_frobenius
+from jvpsvd.svd.product_checks import Direction, check_scale, longest_product
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.triplets import Evidence, Triplets, column_lengths, residual_lengths
 

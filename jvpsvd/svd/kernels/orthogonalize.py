@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from jvpsvd.operators import columns
-from jvpsvd.svd.dense import add_lower_gram, dense_svd
-from jvpsvd.svd.tall import overlap, squared, without
+from jvpsvd.svd.kernels.dense import add_lower_gram, dense_svd
+from jvpsvd.svd.kernels.row_blocked import overlap, squared, without
 
 _PASSES = 5
 # A column that keeps less than this share of its length under a projection was mostly rounding.

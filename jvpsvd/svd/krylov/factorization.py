@@ -15,11 +15,11 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError, LeftBasisError
 from jvpsvd.operators import LinearOperator
-from jvpsvd.svd.basis import GrowingColumns
-from jvpsvd.svd.dense import leading_svd
+from jvpsvd.svd.kernels.columns import GrowingColumns
+from jvpsvd.svd.kernels.dense import leading_svd
+from jvpsvd.svd.kernels.orthogonalize import Extension, combined, extend, random_columns
 from jvpsvd.svd.memory import bytes_of_a_step
-from jvpsvd.svd.orthonormal import Extension, combined, extend, random_columns
-from jvpsvd.svd.products import Direction, check_scale, longest_product
+from jvpsvd.svd.product_checks import Direction, check_scale, longest_product
 from jvpsvd.svd.triplets import column_lengths, rough_lengths
 
 _COLUMNS_AT_ONCE = 64
