@@ -34,11 +34,11 @@ PLACES: dict[str, tuple[str, ...]] = {
     ),
     "checks": (
         "jvpsvd.svd.svds:certify",
-        "jvpsvd.svd.krylov.factorization:longest_product",
+        "jvpsvd.svd.krylov.factorization:largest_product_norm",
         "jvpsvd.svd.krylov.factorization:check_scale",
-        "jvpsvd.svd.methods.exact:longest_product",
+        "jvpsvd.svd.methods.exact:largest_product_norm",
         "jvpsvd.svd.methods.exact:check_scale",
-        "jvpsvd.svd.methods.exact:residual_lengths",
+        "jvpsvd.svd.methods.exact:residual_norms",
     ),
 }
 

@@ -22,10 +22,6 @@ class ConvergenceError(JvpsvdError, ArithmeticError):
     """Raised by ``on_unconverged="raise"`` when some triplets missed the tolerance."""
 
 
-class LeftBasisError(JvpsvdError, ArithmeticError):
-    """Left vectors that were not kept are needed; a solve for values alone begins again."""
-
-
 class AdjointError(JvpsvdError, ArithmeticError):
     """Forward and reverse products that do not belong to one matrix."""
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from jvpsvd.arguments import out_of_reach
 from jvpsvd.data import UNREADABLE, Shard
 from jvpsvd.errors import RunError, ShardError
 from jvpsvd.survey.compaction import FEW, compact
@@ -28,6 +27,7 @@ from jvpsvd.survey.tally import Tally
 from jvpsvd.survey.task import Task, share_of, tasks
 from jvpsvd.survey.watch import Look, Watch, unwatched
 from jvpsvd.svd import Progress
+from jvpsvd.svd.request import out_of_reach
 
 logger = logging.getLogger(__name__)
 

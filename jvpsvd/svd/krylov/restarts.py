@@ -1,6 +1,6 @@
 """When bases shrink: where they are full, and where their dense work outweighs the products.
 
-Restarting costs products, for what is given up has to be found again. It saves dense work, which
+A restart costs products, for what it gives up has to be found again. It saves dense work, which
 grows with the square of the columns, and the projected problem, which grows with the cube.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.ritz import ritz_triplets
+from jvpsvd.svd.monitor import Monitor
 
 # Compact bases: so many times the triplets, or these and so many blocks. Smaller ones find again
 # more of what they give up.
@@ -21,8 +23,8 @@ _CLEARLY = 0.8
 
 
 @dataclass(frozen=True)
-class Spent:
-    """Seconds per column of the bases, between two looks."""
+class ColumnSeconds:
+    """Seconds per column that the bases were expanded by."""
 
     products: float
     dense: float
@@ -48,22 +50,24 @@ def kept_size(limit: int, k: int, block_size: int) -> int:
     return k + (limit - k - block_size) // 2
 
 
-def restart_pays(spent: Spent, size: int, compact: int, keep: int, shape: tuple[int, ...]) -> bool:
-    """Return whether compact bases are clearly cheaper, per column, than going on with large ones.
+def restart_pays(
+    seconds: ColumnSeconds, size: int, compact: int, keep: int, shape: tuple[int, ...]
+) -> bool:
+    """Tell whether compact bases are clearly cheaper, per column, than going on with large ones.
 
     Large bases of s columns: dense work n s. Compact ones of p columns that shrink to q:
     n (p + q) / 2, and the shrinking, (2 n + m) p q / (4 (p − q)) in wide products. Work that does
     not grow with s is taken for some that does, which favours restarting a little.
 
     Args:
-        spent: At the present size.
+        seconds: At the present size.
         size: Present columns s.
         compact: p.
         keep: q.
         shape: (m, n), n of the side that V lives on.
 
-    >>> costly, cheap = Spent(3.0, 1.0), Spent(0.1, 1.0)
-    >>> [restart_pays(spent, 1000, 300, 196, (500, 500)) for spent in (costly, cheap)]
+    >>> costly, cheap = ColumnSeconds(3.0, 1.0), ColumnSeconds(0.1, 1.0)
+    >>> [restart_pays(seconds, 1000, 300, 196, (500, 500)) for seconds in (costly, cheap)]
     [False, True]
     >>> restart_pays(cheap, 400, 300, 196, (500, 500))
     False
@@ -71,82 +75,82 @@ def restart_pays(spent: Spent, size: int, compact: int, keep: int, shape: tuple[
     m, n = shape
     bases = n * (compact + keep) / 2
     shrinking = (2 * n + m) * compact * keep / (4 * (compact - keep)) / _THIN
-    after = _MORE_PRODUCTS * spent.products + spent.dense * (bases + shrinking) / (n * size)
-    return after < _CLEARLY * spent.dense
+    after = _MORE_PRODUCTS * seconds.products + seconds.dense * (bases + shrinking) / (n * size)
+    return after < _CLEARLY * seconds.dense
 
 
-class Limits:
+class RestartPolicy:
     """How many columns bases may have, and how many restarts are left to keep them there.
 
     Args:
-        room: Columns that there is memory for.
+        max_size: Columns that there is memory for.
         k: Triplets wanted, which every restart keeps.
-        most: Restarts in that room; compact bases grow again after as many.
+        max_restarts: Restarts at that size; compact bases grow again after as many.
+        monitor: Tells the seconds that products and dense work took.
     """
 
-    def __init__(self, room: int, k: int, most: int) -> None:
-        self.room = room
+    def __init__(self, max_size: int, k: int, max_restarts: int, monitor: Monitor) -> None:
+        self.max_size = max_size
         self.restarts = 0
-        """Of bases that had filled their room."""
-        self._limit, self._k, self._most = room, k, most
+        """Restarts of bases that had filled their memory."""
+        self._limit, self._k, self._max_restarts = max_size, k, max_restarts
         self._compactions = 0
-        self._mark = 0, 0.0, 0.0
+        self._monitor = monitor
+        self._mark = 0, *self._seconds()
 
-    def is_full(self, state: Factorization, beside: int = 0) -> bool:
+    def is_full(self, bases: Factorization, beside: int = 0) -> bool:
         """Tell whether the next block does not fit, with so many columns beside it."""
-        return state.size + state.F.shape[-1] + beside > self._limit
+        return bases.size + bases.F.shape[-1] + beside > self._limit
 
-    def may_restart(self, state: Factorization, beside: int = 0) -> bool:
+    def may_restart(self, bases: Factorization, beside: int = 0) -> bool:
         """Tell whether a restart is left, and makes room for the next block and what is beside."""
-        left = self._is_compact() or self.restarts < self._most
-        return left and self._k + state.F.shape[-1] + beside <= self._limit
+        left = self._is_compact() or self.restarts < self._max_restarts
+        return left and self._k + bases.F.shape[-1] + beside <= self._limit
 
-    def is_spent(self, state: Factorization) -> bool:
-        """Tell whether the room is full, and no restart is left or would help."""
-        return not self._is_compact() and self.is_full(state) and not self.may_restart(state)
+    def is_spent(self, bases: Factorization) -> bool:
+        """Tell whether the bases are full, and no restart is left or would help."""
+        return not self._is_compact() and self.is_full(bases) and not self.may_restart(bases)
 
-    def weigh(self, state: Factorization, seconds: float, shape: tuple[int, ...]) -> None:
-        """Keep the bases small from now on, if the work since the last call says that it pays.
-
-        Args:
-            state: The bases.
-            seconds: Spent on them so far, products included.
-            shape: (m, n) of the operator.
-        """
-        columns, work, products = (
-            now - before
-            for now, before in zip(
-                (state.expanded, seconds, state.multiplying), self._mark, strict=True
-            )
+    def consider_compact(self, bases: Factorization) -> None:
+        """Keep the bases small from now on, if the work since the last call says that it pays."""
+        now = bases.expanded, *self._seconds()
+        columns, products, dense = (
+            after - before for after, before in zip(now, self._mark, strict=True)
         )
-        self._mark = state.expanded, seconds, state.multiplying
-        compact = self._compact_size(state)
-        if not columns or self._compactions or self._is_compact() or state.size <= compact:
+        self._mark = now
+        compact = self._compact_size(bases)
+        if not columns or self._compactions or self._is_compact() or bases.size <= compact:
             return
-        spent = Spent(products / columns, (work - products) / columns)
-        keep = kept_size(compact, self._k, state.F.shape[-1])
-        if restart_pays(spent, state.size, compact, keep, shape):
+        seconds = ColumnSeconds(products / columns, dense / columns)
+        keep = kept_size(compact, self._k, bases.F.shape[-1])
+        if restart_pays(seconds, bases.size, compact, keep, bases.operator.shape):
             self._limit = compact
 
-    def widen(self, state: Factorization) -> None:
+    def allow_wider_block(self, bases: Factorization) -> None:
         """Let compact bases be larger where the next block has become wider."""
         if self._is_compact():
-            self._limit = max(self._limit, self._compact_size(state))
+            self._limit = max(self._limit, self._compact_size(bases))
 
-    def restart(self, state: Factorization, beside: int = 0) -> int:
+    def restart(self, bases: Factorization, beside: int = 0) -> int:
         """Shrink the bases, and return how many columns were kept."""
-        keep = kept_size(self._limit, self._k, state.F.shape[-1] + beside)
-        state.restart(keep)
+        keep = kept_size(self._limit, self._k, bases.F.shape[-1] + beside)
+        bases.restart(ritz_triplets(bases, keep))
         if self._is_compact():
             self._compactions += 1
-            if self._compactions >= self._most:
-                self._limit = self.room
+            if self._compactions >= self._max_restarts:
+                self._limit = self.max_size
         else:
             self.restarts += 1
         return keep
 
-    def _compact_size(self, state: Factorization) -> int:
-        return min(self.room, compact_size(self._k, state.F.shape[-1]))
+    def _seconds(self) -> tuple[float, float]:
+        """Return the seconds of products, and of work on the bases and the projected problem."""
+        spent = self._monitor.seconds
+        dense = spent.get("orthogonalization", 0.0) + spent.get("projected problem", 0.0)
+        return spent.get("products", 0.0), dense
+
+    def _compact_size(self, bases: Factorization) -> int:
+        return min(self.max_size, compact_size(self._k, bases.F.shape[-1]))
 
     def _is_compact(self) -> bool:
-        return self._limit < self.room
+        return self._limit < self.max_size
