@@ -228,20 +228,26 @@ def report_run(folder: str, shards: str | None) -> int:
 @_model
 @_weights
 @click.option("-k", type=int, default=_K, show_default=True, help="Triplets to plan for.")
+@click.option(
+    "--tol", type=float, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
+)
 @_memory
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def layers(model: str, weights: str | None, k: int, memory: str | None, as_json: bool) -> int:
+def layers(
+    model: str, weights: str | None, k: int, tol: float, memory: str | None, as_json: bool
+) -> int:
     """List where a network can be cut, with the method and cost planned for each depth.
 
     Seconds are products times one inference, timed here: a rough figure for this machine.
     """
     keep_freed_memory()
-    costs = survey.depth_costs(load_model(model, weights), k, memory)
+    costs = survey.depth_costs(load_model(model, weights), k, memory, tol)
     if as_json:
         records = [dataclasses.asdict(cost) for cost in costs]
-        click.echo(json.dumps({"model": model, "k": k, "layers": records}, indent=2))
+        planned = {"model": model, "k": k, "tol": tol, "layers": records}
+        click.echo(json.dumps(planned, indent=2))
     else:
-        title = f"{model}: {len(costs)} depths, planned for k = {k}"
+        title = f"{model}: {len(costs)} depths, planned for k = {k}, tol = {tol:g}"
         _console().print(report.costs_table(costs, title))
     return 0
 

@@ -161,6 +161,7 @@ def test_layers_as_table_and_json(jvpsvd):
     shown = jvpsvd("layers", "--model", "tiny:net", "-k", "20")
     assert shown.returncode == 0
     assert "golub-kahan" in shown.stdout
+    assert "tol = 1e-05" in shown.stdout
     record = json.loads(jvpsvd("layers", "--model", "tiny:net", "-k", "20", "--json").stdout)
     assert [layer["name"] for layer in record["layers"]][-1] == "output"
     assert record["layers"][-1]["method"] == "exact"

@@ -11,7 +11,7 @@ from torch import Tensor
 from jvpsvd.svd.krylov.convergence import Action, ConvergenceTest, State
 from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.krylov.multiplicity import guaranteed_count
-from jvpsvd.svd.krylov.schedule import Check, convergence_rate, next_check
+from jvpsvd.svd.krylov.schedule import FAR, Check, convergence_rate, next_check
 
 # The recurrence does not see rounding in the products, so it has to end a little below tol.
 _SAFETY = 0.7
@@ -48,6 +48,14 @@ class BatchConvergence:
     def done(self) -> list[int]:
         """Positions of the matrices that have shown all."""
         return [i for i, one in enumerate(self.matrices) if one.test.state is State.DONE]
+
+    @property
+    def is_far(self) -> bool:
+        """Whether every matrix is far from its target, without probe columns."""
+        return all(
+            one.test.state is State.SEEK and one.checks[-1].worst > FAR * one.test.target
+            for one in self.matrices
+        )
 
     def check(self, ritz: Ritz, bases: Factorization) -> list[Action]:
         """Judge every matrix by its Ritz triplets, and return what each asks for."""

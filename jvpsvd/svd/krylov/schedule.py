@@ -9,7 +9,7 @@ from jvpsvd.svd.krylov.convergence import Action, ConvergenceTest, State
 
 # Far from the target, checks may be a sixth of the columns apart, near it a 24th: convergence gets
 # faster towards the end, and a check may take as long as a step.
-NEAR, _COARSE, _FINE = 30.0, 6, 24
+FAR, _COARSE, _FINE = 30.0, 6, 24
 # Of the columns that the rate of convergence predicts: a check comes rather too early.
 _EARLY = 0.8
 
@@ -50,7 +50,7 @@ def next_check(
         # Twice as many steps as probe columns have had, and not beyond those they need.
         had = max(probe_steps, step - test.probe_start)
         return now.columns + max(1, min(test.probe_end - step, had)) * width
-    columns = now.columns // (_COARSE if now.worst > NEAR * test.target else _FINE)
+    columns = now.columns // (_COARSE if now.worst > FAR * test.target else _FINE)
     rate = convergence_rate(checks)
     if rate > 0:
         logarithm = math.log(max(now.worst / test.target, 1.0))

@@ -26,7 +26,6 @@ from jvpsvd.svd.krylov.multiplicity import block_is_too_narrow
 from jvpsvd.svd.krylov.restarts import RestartPolicy
 from jvpsvd.svd.krylov.retry import RetryWith
 from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
-from jvpsvd.svd.krylov.schedule import NEAR
 from jvpsvd.svd.memory import reserved
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.progress import Progress
@@ -121,6 +120,7 @@ class _Solve:
             solver, start = _narrowed(solver, max_size - k, start)
         self._A, self._solver, self._request, self._monitor = A, solver, request, monitor
         self._keep_left, self._start = keep_left, start
+        self._compacts = solver.compacts and keep_left and not A.batch
         self._bases = Factorization(
             A,
             block_size=solver.block_size,
@@ -146,13 +146,17 @@ class _Solve:
         Raises:
             RetryWith: If the solve is to begin again with another parameter.
         """
+        bases, restarts = self._bases, self._restarts
         self._initialize()
         while True:
             if self._check_is_due():
                 self._check()
-            if self._is_decided():
+            decided = not self._test.matrices or self._stopped
+            if decided or bases.exhausted or restarts.is_spent(bases):
                 return self._finish()
-            self._expand()
+            self._make_room()
+            bases.expand()
+            self._sample.update(bases)
 
     def _initialize(self) -> None:
         bases, solver = self._bases, self._solver
@@ -171,10 +175,6 @@ class _Solve:
         ends = not self._keep_left and restarts.is_full(bases)
         due = bases.expanded >= self._next_check or ends or restarts.is_spent(bases)
         return due and not bases.exhausted
-
-    def _is_decided(self) -> bool:
-        ended = not self._test.matrices or self._stopped or self._bases.exhausted
-        return ended or self._restarts.is_spent(self._bases)
 
     def _check(self) -> None:
         """Judge every matrix, let go of those that are done, and add probe columns if one asks."""
@@ -197,15 +197,10 @@ class _Solve:
             bases.select(index)
             self._sample.select(index)
             actions, ritz = [actions[i] for i in stay], ritz.select(index)
-        self._consider_compact_bases()
+        if self._compacts and test.is_far:
+            self._restarts.consider_compact(bases)
         self._add_probe_columns(ritz, actions)
         self._next_check = test.next_check(actions, bases)
-
-    def _expand(self) -> None:
-        """Expand by the next block, after a restart if it does not fit."""
-        self._make_room()
-        self._bases.expand()
-        self._sample.update(self._bases)
 
     def _finish(self) -> Triplets:
         """Measure the matrices that are left, and return all triplets."""
@@ -252,16 +247,6 @@ class _Solve:
         if self._restarts.restarts or self._test.matrices[0].test.state is State.BLOCK_PROBE:
             return False
         return block_is_too_narrow(ritz.s, ritz.estimates, request.tol, width, A.dtype)
-
-    def _consider_compact_bases(self) -> None:
-        """Let timings say whether the bases of one matrix should be small; not near the end."""
-        bases = self._bases
-        if not self._solver.compacts or not self._keep_left or self._A.batch:
-            return
-        (matrix,) = self._test.matrices
-        far = matrix.checks[-1].worst > NEAR * matrix.test.target
-        if matrix.test.state is State.SEEK and far:
-            self._restarts.consider_compact(bases)
 
     def _add_probe_columns(self, ritz: Ritz, actions: list[Action]) -> None:
         """Add probe columns to the next block if one of the matrices asks for them."""
