@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.jit import RecursiveScriptModule  # type: ignore[attr-defined]
 from torch.utils._pytree import tree_leaves
 
-from jvpsvd.errors import ModelError
+from jvpsvd.errors import JvpsvdError, ModelError
 from jvpsvd.operators import (
     check_network,
     eager_execution,
@@ -30,6 +30,7 @@ from jvpsvd.operators import (
     uncompiled,
 )
 from jvpsvd.operators.arguments import listed_names, shown
+from jvpsvd.operators.failures import first_line, takes_batch_of_one
 
 OUTPUT = "output"
 
@@ -70,7 +71,7 @@ def depths(model: nn.Module, x: Any) -> list[Depth]:
     if not any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(x)):
         refuse_weights_without_values(model)
     model = uncompiled(model)
-    with torch.no_grad(), _of_model(model):
+    with torch.no_grad(), _of_model(model, x):
         calls = _record(model, x)
     times: dict[str, int] = {}
     for call in calls:
@@ -126,19 +127,21 @@ def layer_map(
             )
 
         def from_input(z: Tensor) -> Tensor:
-            return _run(model, z, [target])[0]
+            with _like(x, z, "the input"):
+                return _run(model, z, [target])[0]
 
         return from_input, x
     source = _locate(places, since)
     if places.index(since) >= places.index(to):
         raise ModelError(f"since='{since}' is not computed before to='{to}'; exchange them")
-    with _of_model(model):
+    with _of_model(model, x):
         _refuse_bypass(model, x, source, target, since, to)
 
     def from_place(z: Tensor) -> Tensor:
-        return _run(model, x, [target], substitute=(source, z))[0]
+        with _like(value, z, f"'{since}'"):
+            return _run(model, x, [target], substitute=(source, z))[0]
 
-    with torch.no_grad(), _of_model(model):
+    with torch.no_grad(), _of_model(model, x):
         value = _run(model, x, [source])[0]
     return from_place, value
 
@@ -159,7 +162,12 @@ def layer_maps(
     model = uncompiled(model)
     names = [to] if isinstance(to, str) else listed_names("to", to)
     targets = [_locate(places, name) for name in names]
-    return lambda z: tuple(_run(model, z, targets))
+
+    def from_input(z: Tensor) -> tuple[Tensor, ...]:
+        with _like(x, z, "the input"):
+            return tuple(_run(model, z, targets))
+
+    return from_input
 
 
 @dataclass(frozen=True)
@@ -204,9 +212,41 @@ def _hooked(model: nn.Module, see: _See) -> Iterator[None]:
 
 
 @contextmanager
-def _of_model(model: nn.Module) -> Iterator[None]:
+def _like(expected: object, z: object, name: str) -> Iterator[None]:
+    """Say in one line where a map fails at a z that is not of the kind it was made for.
+
+    What it raises at another z passes as it is: under torch's transforms that is looked at.
+    """
+    try:
+        yield
+    except (JvpsvdError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if not isinstance(expected, Tensor):
+            raise
+        if _kind(z) == _kind(expected):
+            raise
+        raise ModelError(
+            f"the map cannot be evaluated at {_kind(z)} ({first_line(error)}); {name} was "
+            f"{_kind(expected)} when it was made: give one of that kind"
+        ) from error
+
+
+def _kind(z: object) -> str:
+    if not isinstance(z, Tensor) or z.is_nested or z.layout != torch.strided:
+        return shown(z)
+    return f"{z.dtype} {tuple(z.shape)} on {z.device}"
+
+
+@contextmanager
+def _of_model(model: nn.Module, x: Any) -> Iterator[None]:
     """Leave the model as it was, and say in one line what it raises at x."""
-    remedy = "give x as the model takes it: a tensor, or a tuple or dict of arguments"
+
+    def remedy() -> str:
+        if takes_batch_of_one(model, x):
+            return "it takes a batch: give x[None]"
+        return "give x as the model takes it: a tensor, or a tuple or dict of arguments"
+
     with restored(model), failures_named(f"{type(model).__name__}, called at x,", remedy):
         yield
 

@@ -33,8 +33,8 @@ class Certificate:
     Every value has a singular value of the operator within its residual, if `orthonormality` is
     small and `mixture` is no larger than the residuals allow; none is larger than the true value
     of the same index by more than that (Cauchy interlacing). Whether one is *missing* is a
-    different question, and `complete` with its `evidence` answers that one, to the tolerance: a value
-    that lies closer to one found may be missed.
+    different question, and `complete` with its `evidence` answers that one, to the tolerance: a
+    value that lies closer to one found may be missed.
     """
 
     orthonormality: float
