@@ -8,6 +8,7 @@ several times in a forward pass gives `name@1`, `name@2`, … . The output of th
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from jvpsvd.operators.arguments import listed_names, shown
 from jvpsvd.operators.failures import first_line, takes_batch_of_one
 
 OUTPUT = "output"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,14 @@ def depths(model: nn.Module, x: Any) -> list[Depth]:
     >>> [(d.name, d.shape) for d in depths(model, torch.zeros(1, 3))]
     [('0', (1, 4)), ('1', (1, 4)), ('output', (1, 4))]
     """
+    found = _depths(model, x)
+    scripted = _scripted(uncompiled(model))
+    if scripted is not None:
+        logger.warning("%s; places within it are not among the depths", scripted)
+    return found
+
+
+def _depths(model: nn.Module, x: Any) -> list[Depth]:
     check_network(model)
     if not any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(x)):
         refuse_weights_without_values(model)
@@ -116,9 +127,9 @@ def layer_map(
     >>> f(z).shape, z.shape
     (torch.Size([1, 2]), torch.Size([1, 4]))
     """
-    places = [place.name for place in depths(model, x)]
+    places = [place.name for place in _depths(model, x)]
     model = uncompiled(model)
-    target = _locate(places, to)
+    target = _locate(model, places, to)
     if since is None:
         if not isinstance(x, Tensor):
             raise ModelError(
@@ -131,7 +142,7 @@ def layer_map(
                 return _run(model, z, [target])[0]
 
         return from_input, x
-    source = _locate(places, since)
+    source = _locate(model, places, since)
     if places.index(since) >= places.index(to):
         raise ModelError(f"since='{since}' is not computed before to='{to}'; exchange them")
     with _of_model(model, x):
@@ -158,10 +169,10 @@ def layer_maps(
     >>> [y.shape for y in layer_maps(model, torch.zeros(1, 3), ["0", "1"])(torch.zeros(1, 3))]
     [torch.Size([1, 4]), torch.Size([1, 4])]
     """
-    places = [place.name for place in depths(model, x)]
+    places = [place.name for place in _depths(model, x)]
     model = uncompiled(model)
     names = [to] if isinstance(to, str) else listed_names("to", to)
-    targets = [_locate(places, name) for name in names]
+    targets = [_locate(model, places, name) for name in names]
 
     def from_input(z: Tensor) -> tuple[Tensor, ...]:
         with _like(x, z, "the input"):
@@ -322,7 +333,16 @@ def _run(
     return [values[place] for place in targets]
 
 
-def _locate(places: list[str], name: object) -> _Place:
+def _scripted(model: nn.Module) -> str | None:
+    """Return, in words, the first part of a model that torch.jit made, which has no hooks."""
+    try:
+        refuse_scripted(model, "cut")
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+def _locate(model: nn.Module, places: list[str], name: object) -> _Place:
     if not isinstance(name, str):
         raise ModelError(
             f"a place is named by a string, got {shown(name)}; there are "
@@ -330,12 +350,15 @@ def _locate(places: list[str], name: object) -> _Place:
         )
     if name in places:
         module, _, number = name.rpartition("@")
-        return (module, int(number)) if module and number.isdigit() else (name, 1)
+        return (module, int(number)) if module and number.isdecimal() else (name, 1)
     calls = [place for place in places if place.startswith(f"{name}@")]
     if calls:
         raise ModelError(f"'{name}' is called {len(calls)} times; say which: {', '.join(calls)}")
     near = difflib.get_close_matches(name, places, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(places[:6])}, …"
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    else:
+        hint = _scripted(model) or f"there are {', '.join(places[:6])}, …"
     raise ModelError(f"no place '{name}' among the {len(places)} depths of this model; {hint}")
 
 

@@ -48,7 +48,8 @@ class Certificate:
     fro2_error: float
     """One standard error of `fro2`; 0 where it is exact."""
     energy_share: float
-    """Σ s² / ‖A‖²_F: how much of the operator the k triplets hold."""
+    """Σ s² / ‖A‖²_F: how much of the operator the k triplets hold; over 1 where the estimate of
+    ‖A‖²_F, which is right on average, comes out too small: that says about all."""
     complete: bool
     """Whether something was done that would have shown a missing value."""
     evidence: str
@@ -74,7 +75,9 @@ class Certificate:
 
     def __str__(self) -> str:
         share = f"{100 * self.energy_share:.1f} %"
-        if 0 < self.fro2_error < math.inf and self.fro2:
+        if self.energy_share >= 1.0005:  # of an estimate of ‖A‖²_F that is too small
+            share = "about 100 %"
+        elif 0 < self.fro2_error < math.inf and self.fro2:
             share += f" ± {100 * self.energy_share * self.fro2_error / self.fro2:.1f}"
         defined = ""
         if self.defined_to == 0:

@@ -56,6 +56,25 @@ def test_a_forward_hook_that_registers_a_gradient_hook_is_named_by_the_transform
         transformed(clipped_gradients(), POINT)
 
 
+class WithoutBackward(torch.autograd.Function):
+    """Of the older style, which torch.func does not take."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise RuntimeError("not written yet")
+
+
+@pytest.mark.parametrize("take", [transformed, JacobianOperator])
+def test_what_was_not_tried_is_not_said_to_be_lacking(take):
+    message = r"fn has no second reverse pass \(not written yet\); replace the operation"
+    with pytest.raises(ArgumentError, match=message):
+        take(WithoutBackward.apply, POINT)
+
+
 def test_a_hook_that_asks_first_passes():
     net = clipped_gradients()
     net[0]._forward_hooks.clear()
