@@ -19,19 +19,17 @@ from torch import Tensor, nn
 from torch.jit import RecursiveScriptModule  # type: ignore[attr-defined]
 from torch.utils._pytree import tree_leaves
 
-from jvpsvd.errors import JvpsvdError, ModelError
+from jvpsvd.errors import ModelError
+from jvpsvd.networks.failures import called_at, evaluated_like, scripted_part
 from jvpsvd.operators import (
     check_network,
     eager_execution,
-    failures_named,
     refuse_scripted,
     refuse_weights_without_values,
-    restored,
     restored_attributes,
     uncompiled,
 )
 from jvpsvd.operators.arguments import listed_names, shown
-from jvpsvd.operators.failures import first_line, takes_batch_of_one
 
 OUTPUT = "output"
 
@@ -71,7 +69,7 @@ def depths(model: nn.Module, x: Any) -> list[Depth]:
     [('0', (1, 4)), ('1', (1, 4)), ('output', (1, 4))]
     """
     found = _depths(model, x)
-    scripted = _scripted(uncompiled(model))
+    scripted = scripted_part(uncompiled(model))
     if scripted is not None:
         logger.warning("%s; places within it are not among the depths", scripted)
     return found
@@ -82,7 +80,7 @@ def _depths(model: nn.Module, x: Any) -> list[Depth]:
     if not any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(x)):
         refuse_weights_without_values(model)
     model = uncompiled(model)
-    with torch.no_grad(), _of_model(model, x):
+    with torch.no_grad(), called_at(model, x):
         calls = _record(model, x)
     times: dict[str, int] = {}
     for call in calls:
@@ -138,21 +136,21 @@ def layer_map(
             )
 
         def from_input(z: Tensor) -> Tensor:
-            with _like(x, z, "the input"):
+            with evaluated_like(x, z, "the input"):
                 return _run(model, z, [target])[0]
 
         return from_input, x
     source = _locate(model, places, since)
     if places.index(since) >= places.index(to):
         raise ModelError(f"since='{since}' is not computed before to='{to}'; exchange them")
-    with _of_model(model, x):
+    with called_at(model, x):
         _refuse_bypass(model, x, source, target, since, to)
 
     def from_place(z: Tensor) -> Tensor:
-        with _like(value, z, f"'{since}'"):
+        with evaluated_like(value, z, f"'{since}'"):
             return _run(model, x, [target], substitute=(source, z))[0]
 
-    with torch.no_grad(), _of_model(model, x):
+    with torch.no_grad(), called_at(model, x):
         value = _run(model, x, [source])[0]
     return from_place, value
 
@@ -175,7 +173,7 @@ def layer_maps(
     targets = [_locate(model, places, name) for name in names]
 
     def from_input(z: Tensor) -> tuple[Tensor, ...]:
-        with _like(x, z, "the input"):
+        with evaluated_like(x, z, "the input"):
             return tuple(_run(model, z, targets))
 
     return from_input
@@ -219,46 +217,6 @@ def _hooked(model: nn.Module, see: _See) -> Iterator[None]:
         for name, module in model.named_modules():
             if not isinstance(module, RecursiveScriptModule):  # has no hooks
                 hooks.callback(module.register_forward_hook(hook_of(name or OUTPUT)).remove)
-        yield
-
-
-@contextmanager
-def _like(expected: object, z: object, name: str) -> Iterator[None]:
-    """Say in one line where a map fails at a z that is not of the kind it was made for.
-
-    What it raises at another z passes as it is: under torch's transforms that is looked at.
-    """
-    try:
-        yield
-    except (JvpsvdError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if not isinstance(expected, Tensor):
-            raise
-        if _kind(z) == _kind(expected):
-            raise
-        raise ModelError(
-            f"the map cannot be evaluated at {_kind(z)} ({first_line(error)}); {name} was "
-            f"{_kind(expected)} when it was made: give one of that kind"
-        ) from error
-
-
-def _kind(z: object) -> str:
-    if not isinstance(z, Tensor) or z.is_nested or z.layout != torch.strided:
-        return shown(z)
-    return f"{z.dtype} {tuple(z.shape)} on {z.device}"
-
-
-@contextmanager
-def _of_model(model: nn.Module, x: Any) -> Iterator[None]:
-    """Leave the model as it was, and say in one line what it raises at x."""
-
-    def remedy() -> str:
-        if takes_batch_of_one(model, x):
-            return "it takes a batch: give x[None]"
-        return "give x as the model takes it: a tensor, or a tuple or dict of arguments"
-
-    with restored(model), failures_named(f"{type(model).__name__}, called at x,", remedy):
         yield
 
 
@@ -333,15 +291,6 @@ def _run(
     return [values[place] for place in targets]
 
 
-def _scripted(model: nn.Module) -> str | None:
-    """Return, in words, the first part of a model that torch.jit made, which has no hooks."""
-    try:
-        refuse_scripted(model, "cut")
-    except ModelError as error:
-        return str(error)
-    return None
-
-
 def _locate(model: nn.Module, places: list[str], name: object) -> _Place:
     if not isinstance(name, str):
         raise ModelError(
@@ -358,7 +307,7 @@ def _locate(model: nn.Module, places: list[str], name: object) -> _Place:
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     else:
-        hint = _scripted(model) or f"there are {', '.join(places[:6])}, …"
+        hint = scripted_part(model) or f"there are {', '.join(places[:6])}, …"
     raise ModelError(f"no place '{name}' among the {len(places)} depths of this model; {hint}")
 
 

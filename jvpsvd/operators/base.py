@@ -24,12 +24,7 @@ from jvpsvd.operators.blocks import (
     columns,
     device_of,
 )
-from jvpsvd.operators.operands import (
-    MissingSigns,
-    refuse_factor,
-    refuse_right_side,
-    refuse_term,
-)
+from jvpsvd.operators.operands import MissingSigns, real_factor, refuse_right_side, refuse_term
 
 _ONE_SIZE = "combine batches of one size, or single operators"
 
@@ -289,14 +284,7 @@ class LinearOperator(MissingSigns, ABC):
 
     def __mul__(self, scalar: float | np.floating[Any] | np.integer[Any]) -> LinearOperator:
         """``c * A``: the operator scaled by a number."""
-        if not isinstance(scalar, int | float | np.floating | np.integer):
-            refuse_factor(scalar)
-        try:
-            factor = float(scalar)
-        except OverflowError:  # a whole number beyond float64
-            factor = math.inf
-        if not math.isfinite(factor):
-            raise ArgumentError(f"cannot scale an operator by {factor}; give a finite number")
+        factor = real_factor(scalar)
         return ComposedOperator(
             self.shape,
             self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NoReturn
 
 import numpy as np
 from torch import Tensor
 
-from jvpsvd.errors import OperandError
+from jvpsvd.errors import ArgumentError, OperandError
 from jvpsvd.operators.arguments import shown
 
 
@@ -66,25 +67,36 @@ def refuse_term(other: object) -> NoReturn:
     raise OperandError(f"{shown(other)} cannot be added to an operator; give an operator, {advice}")
 
 
-def refuse_factor(other: object) -> NoReturn:
-    """Raise for what an operator cannot be scaled by.
+def real_factor(scalar: object) -> float:
+    """Return what an operator is scaled by.
 
     Raises:
-        OperandError: Always.
+        OperandError: If it is no real number.
+        ArgumentError: If it is not finite.
 
-    >>> refuse_factor(1j)
+    >>> real_factor(1j)
     Traceback (most recent call last):
     jvpsvd.errors.OperandError: an operator cannot be scaled by 1j; operators are real: scale by ...
     """
-    if isinstance(other, complex | np.complexfloating):
-        advice = "operators are real: scale by the real and the imaginary part apart"
-    elif isinstance(other, MissingSigns):
-        advice = "write A @ B for the product of two operators"
-    elif isinstance(other, Tensor | np.ndarray):
-        advice = "give a number, c.item(); vectors are multiplied by A @ V"
-    else:
-        advice = "give a real number"
-    raise OperandError(f"an operator cannot be scaled by {shown(other)}; {advice}")
+    if not isinstance(scalar, int | float | np.floating | np.integer):
+        raise OperandError(f"an operator cannot be scaled by {shown(scalar)}; {_instead(scalar)}")
+    try:
+        factor = float(scalar)
+    except OverflowError:  # a whole number beyond float64
+        factor = math.inf
+    if not math.isfinite(factor):
+        raise ArgumentError(f"cannot scale an operator by {factor}; give a finite number")
+    return factor
+
+
+def _instead(factor: object) -> str:
+    if isinstance(factor, complex | np.complexfloating):
+        return "operators are real: scale by the real and the imaginary part apart"
+    if isinstance(factor, MissingSigns):
+        return "write A @ B for the product of two operators"
+    if isinstance(factor, Tensor | np.ndarray):
+        return "give a number, c.item(); vectors are multiplied by A @ V"
+    return "give a real number"
 
 
 def refuse_right_side(other: object) -> NoReturn:
