@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -285,7 +286,7 @@ def pack(photos: str, out: str, per_shard: int) -> int:
     it, the exit code is 1.
     """
     found = data.list_folder(Path(photos))
-    written = data.pack(found.photos, Path(out), per_shard=per_shard)
+    written = data.pack(found.photos, Path(out), per_shard=per_shard, source=Path(photos))
     for one in found.left_out:
         click.echo(str(one), err=True)
     classes = len({photo.label for photo in found.photos})
@@ -352,7 +353,8 @@ def _show(store: survey.Store) -> None:
 
 
 def _share(text: str) -> tuple[int, int]:
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+    whole = re.fullmatch("[0-9]{1,9}/[0-9]{1,9}", text)
+    index, _, count = text.partition("/")
+    if whole is None or not int(index) < int(count):
         raise ArgumentError(f"--share {text} is not I/N with 0 <= I < N; write 0/4, 1/4, …")
     return int(index), int(count)

@@ -14,6 +14,10 @@ class ArgumentError(JvpsvdError, ValueError):
     """An argument that cannot be used: wrong value, shape, dtype or combination."""
 
 
+class OperandError(ArgumentError, TypeError):
+    """Something that an operator cannot be added to, scaled by or multiplied with."""
+
+
 class NonFiniteError(JvpsvdError, ArithmeticError):
     """A value, a product or a spectrum holds NaN or infinity."""
 

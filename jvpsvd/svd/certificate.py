@@ -39,7 +39,8 @@ class Certificate(Evidence):
     combination_allowed: float
     """What the residuals of the solver and rounding explain of it."""
     energy_share: float
-    """Σ s² / ‖A‖²_F: how much of the operator the k triplets hold."""
+    """Σ s² / ‖A‖²_F: how much of the operator the k triplets hold; over 1 where the estimate of
+    ‖A‖²_F, which is right on average, comes out too small: that says about all."""
     defined_to: float | None
     """How well A itself is defined in its precision: ‖(Ã − A) V‖_F / σ₁, the most over a few Ã at
     points moved by rounding (`LinearOperator.perturbed_by_rounding`); None where A has no point.
@@ -55,7 +56,9 @@ class Certificate(Evidence):
 
     def __str__(self) -> str:
         share = f"{100 * self.energy_share:.1f} %"
-        if 0 < self.fro2_error < math.inf and self.fro2:
+        if self.energy_share >= 1.0005:  # of an estimate of ‖A‖²_F that is too small
+            share = "about 100 %"
+        elif 0 < self.fro2_error < math.inf and self.fro2:
             share += f" ± {100 * self.energy_share * self.fro2_error / self.fro2:.1f}"
         defined = ""
         if self.defined_to == 0:

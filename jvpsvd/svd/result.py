@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import Products
+from jvpsvd.operators.arguments import shown
 from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.monitor import Phase
 from jvpsvd.svd.plan import Plan
@@ -85,6 +87,8 @@ class SVDResult:
         Raises:
             ArgumentError: If this is not a batch, or has no such matrix.
         """
+        if not isinstance(index, int | np.integer):
+            raise ArgumentError(f"index={shown(index)} must be a whole number")
         if self.s.ndim == 1 or not -self.s.shape[0] <= index < self.s.shape[0]:
             size = "no batch" if self.s.ndim == 1 else f"a batch of {self.s.shape[0]}"
             raise ArgumentError(f"cannot take matrix {index} of {size}")
@@ -108,6 +112,8 @@ class SVDResult:
         """
         if self.s.ndim > 1:
             raise ArgumentError("a batch has a dimension for each matrix; take result.of(i)")
+        if not isinstance(threshold, int | float | np.integer | np.floating):
+            raise ArgumentError(f"threshold={shown(threshold)} must be a number")
         return int((self.s >= threshold).sum())
 
     def upper_bounds(self) -> Tensor:

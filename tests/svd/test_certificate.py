@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -121,6 +122,23 @@ def test_all_values_hold_all_energy():
 
 
 CROWD = torch.cat([repeat(1, 60), line(0.9, 0.1, 940)])
+
+
+@pytest.mark.parametrize(
+    ("share", "error", "words"),
+    [
+        (0.5, 0.01, "50.0 % ± 0.5 of the energy"),
+        (1.0, 0.0, "100.0 % of the energy"),
+        (1.0 + 1e-7, 0.0, "100.0 % of the energy"),
+        (1.013, 0.0016, "about 100 % of the energy"),
+        (9.4, math.inf, "about 100 % of the energy"),
+    ],
+)
+def test_no_more_than_all_energy_is_said_to_be_held(solved, share, error, words):
+    certificate = dataclasses.replace(
+        certify(*solved, seed=0)[0], energy_share=share, fro2=1.0, fro2_error=error
+    )
+    assert f"; {words}" in str(certificate)
 
 
 def test_values_behind_an_unprobed_crowd_are_not_trusted():
