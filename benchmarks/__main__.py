@@ -8,7 +8,7 @@ axes of "growth", cases of "safety"): these are then replaced in that file. With
 measured one after another, each stored before the next begins. --json FILE writes all of it there
 at the end, and nothing elsewhere. With --quick or --solver, which give no fair comparison, nothing
 is written without it. --store FILE measures nothing: it takes over the records of such a file, of
-`benchmarks.gpu` on a lent machine, say. Everything, on two cores, takes most of a day.
+`benchmarks.parts.gpu` on a lent machine, say. Everything, on two cores, takes most of a day.
 """
 
 from __future__ import annotations
@@ -27,9 +27,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import ROOT, commit, described_machine
-from benchmarks.parts import PARTS, Asked, Part
-from benchmarks.record import Record, RecordError, merged, read_records, without_nan, write_records
+from benchmarks.measure.machine import ROOT, commit, described_machine
+from benchmarks.parts.table import PARTS, Asked, Part
+from benchmarks.publish.record import (
+    Record,
+    RecordError,
+    merged,
+    read_records,
+    without_nan,
+    write_records,
+)
 
 
 def run(part: Part, asked: Asked) -> Record | None:
@@ -76,7 +83,7 @@ def of_script(part: Part, quick: bool) -> tuple[dict[str, Any], list[dict[str, A
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "report.json")
         written = ["--json", str(file)] if part.writes_json else []
-        command = [sys.executable, "-m", f"benchmarks.{part.name}", *arguments, *written]
+        command = [sys.executable, "-m", f"benchmarks.parts.{part.name}", *arguments, *written]
         ran = subprocess.run(  # noqa: S603 -- a module of ours
             command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
         )
@@ -182,10 +189,10 @@ def take_over(file: Path) -> int:
 
 
 def listed() -> None:
-    from benchmarks.children import why_absent
-    from benchmarks.hostile import CASES
-    from benchmarks.peers import PEERS
-    from benchmarks.problems import problems, quick_problems
+    from benchmarks.measure.children import why_absent
+    from benchmarks.problems.catalogue import problems, quick_problems
+    from benchmarks.problems.hostile import CASES
+    from benchmarks.solvers import PEERS
 
     print("parts")
     for part in PARTS.values():

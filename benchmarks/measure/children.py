@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.protocol import Peer
+from benchmarks.solvers.protocol import Peer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _QUOTED = 400
 
 

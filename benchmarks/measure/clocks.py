@@ -16,7 +16,7 @@ from typing import Any
 PARTS = ("products", "orthogonalisation", "projected problem", "vectors", "checks", "rest")
 # part: functions, as module:name or module:Class.name
 PLACES: dict[str, tuple[str, ...]] = {
-    "products": ("benchmarks.metering:Meter.product",),
+    "products": ("benchmarks.solvers.metering:Meter.product",),
     "orthogonalisation": (
         "jvpsvd.svd.factorization:Factorization._extend_left",
         "jvpsvd.svd.factorization:Factorization._extended",

@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from benchmarks.peers.protocol import Answer
+from benchmarks.solvers.protocol import Answer
 from jvpsvd import LinearOperator
 
 Outcome = Literal["right", "unsure", "honest", "silent", "unable", "absent", "skipped", "broken"]

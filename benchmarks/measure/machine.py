@@ -15,7 +15,7 @@ import scipy
 import torch
 from threadpoolctl import threadpool_info
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _LISTED = ("torch", "numpy", "scipy", "scikit-learn", "primme", "slepc4py", "cola-ml")
 _ALSO_LISTED = ("curvlinops-for-pytorch", "matfree", "jax", "cupy-cuda12x", "cupy-cuda13x", "ray")
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.judging import Judgement, judged, worst
-from benchmarks.metering import OutOfTimeError
-from benchmarks.peers.protocol import Answer, Peer, Target, UnableError
-from benchmarks.references import Reference
-from benchmarks.spectra import spectral
-from benchmarks.subjects import OperatorSubject
+from benchmarks.measure.judging import Judgement, judged, worst
+from benchmarks.problems.problem import OperatorSubject
+from benchmarks.problems.references import Reference
+from benchmarks.problems.spectra import spectral
+from benchmarks.solvers.metering import OutOfTimeError
+from benchmarks.solvers.protocol import Answer, Peer, Target, UnableError
 from jvpsvd import LinearOperator
 
 # A warning that says one of these is a solver's word that its answer is not what was asked for.

@@ -39,7 +39,7 @@ from PIL import Image
 from safetensors.torch import load
 from torch import nn
 
-from benchmarks.damages import DAMAGES, NoPlaceError
+from benchmarks.problems.damages import DAMAGES, NoPlaceError
 from jvpsvd import report, survey
 from jvpsvd.errors import JvpsvdError
 from jvpsvd.networks import Model, PhotoInput, weights_sha256

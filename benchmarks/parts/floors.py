@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.metering import Meter, MeteredOperator
-from benchmarks.networks import UnavailableError
-from benchmarks.peaks import copy_gbs, gemm_gflops, least_seconds
-from benchmarks.problems import Problem, problem
-from benchmarks.stacked import watched
-from benchmarks.subjects import FunctionSubject, Subject
+from benchmarks.measure.clocks import watched
+from benchmarks.measure.peaks import copy_gbs, gemm_gflops, least_seconds
+from benchmarks.problems.catalogue import Problem, problem
+from benchmarks.problems.networks import UnavailableError
+from benchmarks.problems.problem import FunctionSubject, Subject
+from benchmarks.solvers.metering import Meter, MeteredOperator
 from jvpsvd import JacobianOperator, LinearOperator, svds
 from jvpsvd.operators import keep_freed_memory
 

@@ -31,8 +31,8 @@ from random import Random
 
 import torch
 
-from benchmarks import fuzzed_files as files
-from benchmarks import fuzzed_weights as weights
+from benchmarks.problems import fuzzed_files as files
+from benchmarks.problems import fuzzed_weights as weights
 from jvpsvd.data import decode_photo, find_shards, fingerprint, read_photos, walk
 from jvpsvd.data.mnist import mnist
 from jvpsvd.errors import JvpsvdError, PhotoError
@@ -222,7 +222,7 @@ def _quiet() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fuzz",
+        prog="python -m benchmarks fuzz",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -23,18 +23,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import networks
-from benchmarks.attempts import Attempt, attempt, finite, warm_up
-from benchmarks.children import why_absent
-from benchmarks.judging import REACHED
-from benchmarks.machine import commit, described_machine
-from benchmarks.peaks import copy_gbs, gemm_gflops, least_seconds
-from benchmarks.peers import OURS, PEERS, Target
-from benchmarks.record import Record, without_nan, write_records
-from benchmarks.references import Kind, Reference
-from benchmarks.spectra import SPECTRA, spectral, spectral_shape
-from benchmarks.statistics_of_rounds import Spread
-from benchmarks.subjects import FunctionSubject, OperatorSubject, Subject
+from benchmarks.measure.children import why_absent
+from benchmarks.measure.judging import REACHED
+from benchmarks.measure.machine import commit, described_machine
+from benchmarks.measure.peaks import copy_gbs, gemm_gflops, least_seconds
+from benchmarks.measure.solve_run import Attempt, attempt, finite, warm_up
+from benchmarks.measure.spread import Spread
+from benchmarks.problems import networks
+from benchmarks.problems.problem import FunctionSubject, OperatorSubject, Subject
+from benchmarks.problems.references import Kind, Reference
+from benchmarks.problems.spectra import SPECTRA, spectral, spectral_shape
+from benchmarks.publish.record import Record, without_nan, write_records
+from benchmarks.solvers import OURS, PEERS, Target
 from jvpsvd import JacobianOperator, svds
 from jvpsvd.operators import full_precision
 from jvpsvd.survey import Spec, run

@@ -10,8 +10,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.children import run_child
-from benchmarks.statistics_of_rounds import Spread, fitted_power
+from benchmarks.measure.children import run_child
+from benchmarks.measure.spread import Spread, fitted_power
 
 _LIMIT = 3600.0
 
@@ -62,7 +62,7 @@ def measure(axes: tuple[Axis, ...], rounds: int) -> list[dict[str, Any]]:
                 if x in notes:
                     continue
                 asked = {"axis": axis.name, "x": x, **axis.fixed}
-                ended = run_child("benchmarks.growth_point", asked, limit=_LIMIT)
+                ended = run_child("benchmarks.parts.growth_child", asked, limit=_LIMIT)
                 if ended.rows and "seconds" in ended.rows[0]:
                     found[x].append(ended.rows[0])
                 else:

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.children import peak_bytes, reset_peak, serve
-from benchmarks.networks import UnavailableError, digits
-from benchmarks.problems import problem
-from benchmarks.spectra import spectral
-from benchmarks.subjects import FunctionSubject
+from benchmarks.measure.children import peak_bytes, reset_peak, serve
+from benchmarks.problems.catalogue import problem
+from benchmarks.problems.networks import UnavailableError, digits
+from benchmarks.problems.problem import FunctionSubject
+from benchmarks.problems.spectra import spectral
 from jvpsvd import JacobianOperator, LinearOperator, svds
 from jvpsvd.operators import keep_freed_memory
 
@@ -36,8 +36,8 @@ def solve(A: LinearOperator, k: int) -> dict[str, Any]:
 
 def by_workers(count: int, k: int, photos: int) -> dict[str, Any]:
     """Return the seconds of a photo in a survey by Ray workers, and what all of Ray holds."""
-    from benchmarks.descendants import watched
-    from benchmarks.survey import DEPTH, photo_shard, timed_run
+    from benchmarks.measure.descendants import watched
+    from benchmarks.parts.survey import DEPTH, photo_shard, timed_run
     from jvpsvd.survey import Spec
 
     with tempfile.TemporaryDirectory() as name:

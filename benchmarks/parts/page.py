@@ -16,9 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.chromium import Chromium, found
-from benchmarks.made_up_run import made_up
-from benchmarks.statistics_of_rounds import Spread
+from benchmarks.measure.chromium import Chromium, found
+from benchmarks.measure.spread import Spread
+from benchmarks.problems.synthetic_run import made_up
 from jvpsvd.report import gather, write_report
 
 

@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.children import interpreter, run_child, why_absent
-from benchmarks.judging import REACHED, allowed
-from benchmarks.peers import BY_HAND, OURS, PEERS, Peer
-from benchmarks.problems import Problem, problem, problems, quick_problems
-from benchmarks.statistics_of_rounds import Spread
+from benchmarks.measure.children import interpreter, run_child, why_absent
+from benchmarks.measure.judging import REACHED, allowed
+from benchmarks.measure.spread import Spread
+from benchmarks.problems.catalogue import Problem, problem, problems, quick_problems
+from benchmarks.solvers import BY_HAND, OURS, PEERS, Peer
 
 _RUNGS = 2  # 1e-6 is about what float32 gives
 _SCIPY_ROUTE = (BY_HAND, "scipy-propack", "scipy-lobpcg")
@@ -88,7 +88,9 @@ def _of_problem(
     k = min(settings.k, min(setting.shape[-2:]) - 1)
     about = {"problem": setting.name, "shape": list(setting.shape), "k": k, "tol": setting.tol}
     ready = run_child(
-        "benchmarks.one_solve", {"problem": setting.name, "solver": None, "k": k}, limit=7200
+        "benchmarks.parts.peers_child",
+        {"problem": setting.name, "solver": None, "k": k},
+        limit=7200,
     )
     why = ready.failure or ready.rows[0].get("unavailable")
     if why:
@@ -210,7 +212,7 @@ class _Turns:
         }
         limit = 1.5 * self._budget + _GRACE_SECONDS
         ended = run_child(
-            "benchmarks.one_solve", asked, limit=limit, python=interpreter(self._peer)
+            "benchmarks.parts.peers_child", asked, limit=limit, python=interpreter(self._peer)
         )
         if ended.rows:
             return ended.rows[0]

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.attempts import attempt, finite, warm_up
-from benchmarks.children import peak_bytes, reset_peak, serve
-from benchmarks.machine import version_of
-from benchmarks.networks import UnavailableError
-from benchmarks.peers import PEERS, Target
-from benchmarks.problems import problem
-from benchmarks.references import UncertifiedError, reference
+from benchmarks.measure.children import peak_bytes, reset_peak, serve
+from benchmarks.measure.machine import version_of
+from benchmarks.measure.solve_run import attempt, finite, warm_up
+from benchmarks.problems.catalogue import problem
+from benchmarks.problems.networks import UnavailableError
+from benchmarks.problems.references import UncertifiedError, reference
+from benchmarks.solvers import PEERS, Target
 from jvpsvd.operators import keep_freed_memory
 
 

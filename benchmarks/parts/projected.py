@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.statistics_of_rounds import Spread
+from benchmarks.measure.spread import Spread
 from jvpsvd.svd.dense import dense_svd, leading_svd
 
 BLOCK = 8

@@ -34,9 +34,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.machine import commit
-from benchmarks.random_problems import Problem, drawn
-from benchmarks.tables import table
+from benchmarks.measure.machine import commit
+from benchmarks.problems.random_problems import Problem, drawn
+from benchmarks.publish.tables import table
 from jvpsvd import SVDResult, svds
 from jvpsvd.errors import JvpsvdError, JvpsvdWarning
 

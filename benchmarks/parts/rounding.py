@@ -13,8 +13,8 @@ import itertools
 
 import torch
 
-from benchmarks.spectra import SPECTRA, SpectralOperator
-from benchmarks.tables import table
+from benchmarks.problems.spectra import SPECTRA, SpectralOperator
+from benchmarks.publish.tables import table
 from jvpsvd import LinearOperator, MatrixOperator, svds
 
 SHAPES = ((20, 12), (60, 50), (300, 240), (900, 700))

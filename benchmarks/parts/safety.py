@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.attempts import attempt, finite
-from benchmarks.children import Reply, interpreter, run_child, serve, why_absent
-from benchmarks.hostile import CASES, Hostile, K, truth
-from benchmarks.machine import version_of
-from benchmarks.peers import PEERS, Target
-from benchmarks.references import Reference
-from benchmarks.subjects import OperatorSubject
+from benchmarks.measure.children import Reply, interpreter, run_child, serve, why_absent
+from benchmarks.measure.machine import version_of
+from benchmarks.measure.solve_run import attempt, finite
+from benchmarks.problems.hostile import CASES, Hostile, K, truth
+from benchmarks.problems.problem import OperatorSubject
+from benchmarks.problems.references import Reference
+from benchmarks.solvers import PEERS, Target
 
 _START_SECONDS = 60.0
 QUICK_SOLVERS = ("jvpsvd", "scipy-arpack", "torch-svd")
@@ -50,7 +50,7 @@ def _of_solver(solver: str, cases: list[str], budget_seconds: float) -> list[dic
         asked = {"solver": solver, "cases": cases, "budget": budget_seconds}
         limit = _START_SECONDS + 2 * budget_seconds * len(cases)
         ended = run_child(
-            "benchmarks.safety", asked, limit=limit, python=interpreter(PEERS[solver])
+            "benchmarks.parts.safety", asked, limit=limit, python=interpreter(PEERS[solver])
         )
         done = [row for row in ended.rows if "outcome" in row]
         rows += done

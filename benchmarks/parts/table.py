@@ -38,7 +38,7 @@ class Part:
 
 
 def _peers(asked: Asked) -> Measured:
-    from benchmarks import compare
+    from benchmarks.parts import peers as compare
 
     settings = compare.settings_of(
         asked.problems,
@@ -59,7 +59,7 @@ def _peers(asked: Asked) -> Measured:
 
 
 def _floors(asked: Asked) -> Measured:
-    from benchmarks import floors
+    from benchmarks.parts import floors
 
     names = asked.problems or (floors.QUICK_NAMES if asked.quick else floors.NAMES)
     k = asked.k or (10 if asked.quick else 500)
@@ -68,7 +68,7 @@ def _floors(asked: Asked) -> Measured:
 
 
 def _growth(asked: Asked) -> Measured:
-    from benchmarks import growth
+    from benchmarks.parts import growth
 
     axes = growth.QUICK if asked.quick else growth.FULL
     chosen = tuple(axis for axis in axes if not asked.problems or axis.name in asked.problems)
@@ -77,32 +77,33 @@ def _growth(asked: Asked) -> Measured:
 
 
 def _problems() -> tuple[str, ...]:
-    from benchmarks.compare import FULL
+    from benchmarks.parts.peers import FULL
 
     return FULL.names
 
 
 def _floor_problems() -> tuple[str, ...]:
-    from benchmarks.floors import NAMES
+    from benchmarks.parts.floors import NAMES
 
     return NAMES
 
 
 def _axes() -> tuple[str, ...]:
-    from benchmarks.growth import FULL
+    from benchmarks.parts.growth import FULL
 
     return tuple(axis.name for axis in FULL)
 
 
 def _cases() -> tuple[str, ...]:
-    from benchmarks.hostile import CASES
+    from benchmarks.problems.hostile import CASES
 
     return tuple(CASES)
 
 
 def _safety(asked: Asked) -> Measured:
-    from benchmarks import hostile, safety
-    from benchmarks.peers import PEERS
+    from benchmarks.parts import safety
+    from benchmarks.problems import hostile
+    from benchmarks.solvers import PEERS
 
     # "-ours" differs from its like in the operator only, and there is one operator here.
     every = tuple(name for name in PEERS if not name.endswith("-ours"))
@@ -113,7 +114,7 @@ def _safety(asked: Asked) -> Measured:
 
 
 def _gpu(asked: Asked) -> Measured:
-    from benchmarks import gpu
+    from benchmarks.parts import gpu
 
     minutes = 2.0 if asked.quick else 10.0
     return {"minutes": minutes, "k": asked.k or 500}, gpu.measure(minutes, asked.k or 500)

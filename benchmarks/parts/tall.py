@@ -13,8 +13,8 @@ from functools import partial
 
 import torch
 
-from benchmarks.projected import seconds
-from benchmarks.statistics_of_rounds import Spread
+from benchmarks.measure.spread import Spread
+from benchmarks.parts.projected import seconds
 from jvpsvd.svd.tall import overlap, squared, without
 
 

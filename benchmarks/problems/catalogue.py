@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from benchmarks import networks
-from benchmarks.spectra import SPECTRA, spectral, spectral_shape
-from benchmarks.subjects import OperatorSubject, Subject
+from benchmarks.problems import networks
+from benchmarks.problems.problem import OperatorSubject, Subject
+from benchmarks.problems.spectra import SPECTRA, spectral, spectral_shape
 
 SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
 

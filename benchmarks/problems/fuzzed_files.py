@@ -1,6 +1,6 @@
 """Files that break readers: valid ones, changed where their structure is, and noise.
 
-Each maker takes a `random.Random` and returns bytes; `benchmarks.fuzz` gives them to the readers.
+Each maker takes a `random.Random` and returns bytes; `parts.fuzz` gives them to the readers.
 """
 
 from __future__ import annotations

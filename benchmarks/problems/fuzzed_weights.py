@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from benchmarks.fuzzed_files import NUMBERS, mutated, noise, text
+from benchmarks.problems.fuzzed_files import NUMBERS, mutated, noise, text
 
 
 def network() -> nn.Sequential:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.spectra import SpectralOperator
+from benchmarks.problems.spectra import SpectralOperator
 from jvpsvd import LinearOperator
 
 SHAPE = (300, 240)

@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.subjects import FunctionSubject
+from benchmarks.problems.problem import FunctionSubject
 from jvpsvd import layer_map
 from jvpsvd.data import decode_photo, demo_photos
 from jvpsvd.networks import PhotoInput, load_model, torchvision_alexnet
 from jvpsvd.networks.boltzmann import ContrastiveDivergence
 from jvpsvd.networks.dbn import load_network, pre_train, save_network
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 _DIGIT_EPOCHS = 30
 
 

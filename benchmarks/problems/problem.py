@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.metering import Meter
+from benchmarks.solvers.metering import Meter
 from jvpsvd import JacobianOperator, LinearOperator, as_scipy
 
 _CHUNKS = {"cpu": (4, 8, 16), "cuda": (16, 64, 256)}

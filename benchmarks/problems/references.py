@@ -17,9 +17,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from benchmarks.networks import cache_folder
-from benchmarks.problems import Problem
-from benchmarks.subjects import Subject
+from benchmarks.problems.catalogue import Problem
+from benchmarks.problems.networks import cache_folder
+from benchmarks.problems.problem import Subject
 from jvpsvd import svds
 
 _DENSE_ENTRIES = 1 << 24

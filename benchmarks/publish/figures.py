@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from benchmarks.machine import slug
-from benchmarks.peers_tables import in_order
-from benchmarks.record import Record, RecordError, read_records
-from benchmarks.stacked import PARTS
-from benchmarks.tables import MARKS, of_another_commit
+from benchmarks.measure.clocks import PARTS
+from benchmarks.measure.machine import slug
+from benchmarks.publish.peers_tables import in_order
+from benchmarks.publish.record import Record, RecordError, read_records
+from benchmarks.publish.tables import MARKS, of_another_commit
 
 GOOD, DOUBT, BAD, NONE = "#2a7f62", "#e0a030", "#b5332e", "#d8d8d8"
 COLOURS = {
@@ -200,7 +200,7 @@ def _titled(figure: Figure, record: Record, more: str = "") -> Figure:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results")
     asked = parser.parse_args()
     try:
         records = [record for file in asked.results for record in read_records(file)]

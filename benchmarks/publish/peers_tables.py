@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.judging import REACHED
-from benchmarks.peers import BY_HAND, OURS
-from benchmarks.record import Record
-from benchmarks.statistics_of_rounds import Spread
-from benchmarks.tables import MARKS, origin, table
+from benchmarks.measure.judging import REACHED
+from benchmarks.measure.spread import Spread
+from benchmarks.publish.record import Record
+from benchmarks.publish.tables import MARKS, origin, table
+from benchmarks.solvers import BY_HAND, OURS
 
 _IN_A_TABLE = 6
 _INSTANT = 0.01

@@ -18,10 +18,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.peers_tables import peers_section, peers_summary
-from benchmarks.record import Record, RecordError, read_records
-from benchmarks.statistics_of_rounds import Spread
-from benchmarks.tables import MARKS, of_another_commit, origin, table
+from benchmarks.measure.spread import Spread
+from benchmarks.publish.peers_tables import peers_section, peers_summary
+from benchmarks.publish.record import Record, RecordError, read_records
+from benchmarks.publish.tables import MARKS, of_another_commit, origin, table
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 

@@ -51,10 +51,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import slug
+from benchmarks.measure.machine import slug
 
 SCHEMA = 1
-FOLDER = Path(__file__).parent / "results"
+FOLDER = Path(__file__).parents[1] / "results"
 ROW_KEYS: dict[str, frozenset[str]] = {
     "peers": frozenset({"problem", "shape", "k", "tol", "solver", "outcome", "note"}),
     "floors": frozenset({"problem", "shape", "k", "tol", "wall", "floor", "parts"}),

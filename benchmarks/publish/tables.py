@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.record import Record
+from benchmarks.publish.record import Record
 
 MARKS = {
     "right": "right",

@@ -14,7 +14,7 @@ cannot be imported is reported as absent, never as a result.
 
 from __future__ import annotations
 
-from benchmarks.peers import (
+from benchmarks.solvers import (
     cola_lanczos,
     cupyx_svds,
     curvlinops_scipy,
@@ -26,7 +26,7 @@ from benchmarks.peers import (
     slepc_svd,
     torch_dense,
 )
-from benchmarks.peers.protocol import BY_HAND, OURS, Answer, Peer, Target, UnableError
+from benchmarks.solvers.protocol import BY_HAND, OURS, Answer, Peer, Target, UnableError
 
 PEERS: dict[str, Peer] = {
     peer.name: peer

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.peers.protocol import Answer, Peer, Target
-from benchmarks.peers.steps import lanczos_steps
+from benchmarks.solvers.protocol import Answer, Peer, Target
+from benchmarks.solvers.steps import lanczos_steps
 
 
 def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:

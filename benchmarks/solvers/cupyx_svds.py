@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.machine import version_of
-from benchmarks.peers.protocol import Answer, Peer, Target
-from benchmarks.peers.scipy_svds import largest_value
+from benchmarks.measure.machine import version_of
+from benchmarks.solvers.protocol import Answer, Peer, Target
+from benchmarks.solvers.scipy_svds import largest_value
 from jvpsvd import as_cupy, as_scipy
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from benchmarks.metering import metered_scipy
-from benchmarks.peers.protocol import Answer, Peer, Target
-from benchmarks.peers.scipy_svds import answer_of_svds
+from benchmarks.solvers.metering import metered_scipy
+from benchmarks.solvers.protocol import Answer, Peer, Target
+from benchmarks.solvers.scipy_svds import answer_of_svds
 
 
 class AtPoint(nn.Module):

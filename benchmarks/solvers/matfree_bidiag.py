@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.peers.protocol import Answer, Peer, Target
-from benchmarks.peers.steps import lanczos_steps
+from benchmarks.solvers.protocol import Answer, Peer, Target
+from benchmarks.solvers.steps import lanczos_steps
 
 
 def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:

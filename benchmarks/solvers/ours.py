@@ -6,7 +6,7 @@ It warns when a triplet missed the tolerance or when the certificate is not soun
 
 from __future__ import annotations
 
-from benchmarks.peers.protocol import Answer, Peer, Target
+from benchmarks.solvers.protocol import Answer, Peer, Target
 from jvpsvd import svds
 
 

@@ -13,7 +13,7 @@ import functools
 import numpy as np
 import torch
 
-from benchmarks.peers.protocol import Answer, Peer, Target, UnableError
+from benchmarks.solvers.protocol import Answer, Peer, Target, UnableError
 
 
 def solve(target: Target, k: int, tol: float, budget_seconds: float, *, block: int) -> Answer:

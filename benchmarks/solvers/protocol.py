@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeVar
 import scipy.sparse.linalg as sla
 from torch import Tensor
 
-from benchmarks.metering import Meter, MeteredOperator, metered_scipy
-from benchmarks.subjects import FunctionSubject, Subject, in_plain_attention
+from benchmarks.problems.problem import FunctionSubject, Subject, in_plain_attention
+from benchmarks.solvers.metering import Meter, MeteredOperator, metered_scipy
 from jvpsvd import LinearOperator, as_scipy
 
 T = TypeVar("T")

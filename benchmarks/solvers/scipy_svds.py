@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse.linalg as sla
 import torch
 
-from benchmarks.peers.protocol import Answer, Peer, Target
+from benchmarks.solvers.protocol import Answer, Peer, Target
 
 _POWER_STEPS = 8
 _LOBPCG_STEPS = 1000

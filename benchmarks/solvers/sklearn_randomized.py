@@ -10,7 +10,7 @@ import functools
 
 import torch
 
-from benchmarks.peers.protocol import Answer, Peer, Target
+from benchmarks.solvers.protocol import Answer, Peer, Target
 
 
 def solve(target: Target, k: int, tol: float, budget_seconds: float, *, n_iter: int) -> Answer:

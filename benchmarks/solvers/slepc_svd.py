@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.peers.protocol import Answer, Peer, Target, UnableError
-from benchmarks.peers.scipy_svds import largest_value
+from benchmarks.solvers.protocol import Answer, Peer, Target, UnableError
+from benchmarks.solvers.scipy_svds import largest_value
 
 
 def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:

@@ -11,7 +11,7 @@ import functools
 
 import torch
 
-from benchmarks.peers.protocol import Answer, Peer, Target
+from benchmarks.solvers.protocol import Answer, Peer, Target
 
 
 def solve_all(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.derivative_check import HONEST, PART, WHOLE, is_wrong, tried
+from benchmarks.parts.derivative_check import HONEST, PART, WHOLE, is_wrong, tried
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, of what hides a derivative

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.descendants import watched
+from benchmarks.measure.descendants import watched
 
 HOLDING = "import sys; held = bytearray(b'1') * (200 << 20); print('there', flush=True); input()"
 MIB = 1 << 20

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import fuzz
+from benchmarks.parts import fuzz
 from jvpsvd.errors import ShardError
 
 

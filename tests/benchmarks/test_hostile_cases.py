@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from benchmarks.hostile import CASES, K, Waiting, truth
-from benchmarks.safety import judged_case
-from benchmarks.spectra import SpectralOperator
+from benchmarks.parts.safety import judged_case
+from benchmarks.problems.hostile import CASES, K, Waiting, truth
+from benchmarks.problems.spectra import SpectralOperator
 
 
 def dense(A):

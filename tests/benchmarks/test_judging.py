@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from benchmarks.attempts import attempt
-from benchmarks.judging import allowed, judged
-from benchmarks.peers import PEERS, Answer, Peer, Target, UnableError
-from benchmarks.references import Reference
-from benchmarks.spectra import SpectralOperator
-from benchmarks.subjects import OperatorSubject
+from benchmarks.measure.judging import allowed, judged
+from benchmarks.measure.solve_run import attempt
+from benchmarks.problems.problem import OperatorSubject
+from benchmarks.problems.references import Reference
+from benchmarks.problems.spectra import SpectralOperator
+from benchmarks.solvers import PEERS, Answer, Peer, Target, UnableError
 
 VALUES = torch.linspace(2, 1, 20, dtype=torch.float64)
 A = SpectralOperator((30, 20), VALUES)
@@ -122,7 +122,7 @@ def test_installed_solvers_are_right_on_an_easy_matrix(name):
 
 
 def test_the_perceptron_is_solved_by_hand_and_by_ours_with_the_same_products():
-    from benchmarks.problems import problem
+    from benchmarks.problems.catalogue import problem
 
     counts = []
     for name in ("scipy-arpack", "scipy-arpack-ours"):
@@ -133,8 +133,8 @@ def test_the_perceptron_is_solved_by_hand_and_by_ours_with_the_same_products():
 
 
 def test_one_solve_of_a_batch_is_one_judgement():
-    from benchmarks import networks
-    from benchmarks.subjects import FunctionSubject
+    from benchmarks.problems import networks
+    from benchmarks.problems.problem import FunctionSubject
 
     one = networks.perceptron()
     points = torch.stack([one.point, 2 * one.point])

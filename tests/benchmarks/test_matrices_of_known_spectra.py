@@ -4,8 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.problems import problem, problems
-from benchmarks.spectra import (
+from benchmarks.problems.catalogue import problem, problems
+from benchmarks.problems.problem import hand_written
+from benchmarks.problems.spectra import (
     SPECTRA,
     SpectralOperator,
     fast_size,
@@ -14,7 +15,6 @@ from benchmarks.spectra import (
     spectral,
     spectral_shape,
 )
-from benchmarks.subjects import hand_written
 
 few = settings(max_examples=25, deadline=None)
 

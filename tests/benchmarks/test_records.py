@@ -4,11 +4,11 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import __main__ as suite
-from benchmarks import readme
-from benchmarks.figures import FIGURES
-from benchmarks.machine import commit, described_machine, slug
-from benchmarks.parts import PARTS
-from benchmarks.record import Record, RecordError, merged, read_records, write_records
+from benchmarks.measure.machine import commit, described_machine, slug
+from benchmarks.parts.table import PARTS
+from benchmarks.publish import readme
+from benchmarks.publish.figures import FIGURES
+from benchmarks.publish.record import Record, RecordError, merged, read_records, write_records
 
 MACHINE = {**described_machine(), "cpu": "Some CPU @ 2 GHz", "cores": 2, "gpu": None}
 SPREAD = {"median": 1.5, "least": 1.0, "most": 2.0, "rounds": 3}

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import benchmarks.compare as compare
 from benchmarks import __main__ as main
-from benchmarks import gpu, growth
-from benchmarks.children import Ended, run_child, why_absent
-from benchmarks.machine import ROOT, described_machine
-from benchmarks.parts import PARTS, Asked
-from benchmarks.peers import PEERS, Peer
-from benchmarks.record import Record, read_records
-from benchmarks.stacked import PLACES, watched
-from benchmarks.statistics_of_rounds import Spread, fitted_power
+from benchmarks.measure.children import Ended, run_child, why_absent
+from benchmarks.measure.clocks import PLACES, watched
+from benchmarks.measure.machine import ROOT, described_machine
+from benchmarks.measure.spread import Spread, fitted_power
+from benchmarks.parts import gpu, growth
+from benchmarks.parts import peers as compare
+from benchmarks.parts.table import PARTS, Asked
+from benchmarks.publish.record import Record, read_records
+from benchmarks.solvers import PEERS, Peer
 from jvpsvd import MatrixOperator, svds
 
 
@@ -160,7 +160,7 @@ def test_a_solver_that_misses_on_every_rung_is_shown_as_it_was_asked_first(monke
 
 
 def test_children_that_die_or_hang_are_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.children.ROOT", tmp_path)
+    monkeypatch.setattr("benchmarks.measure.children.ROOT", tmp_path)
     (tmp_path / "dying.py").write_text("import os; os.abort()")
     (tmp_path / "hanging.py").write_text("import time; time.sleep(60)")
     assert "SIGABRT" in run_child("dying", {}, limit=30).failure
@@ -190,7 +190,7 @@ def test_every_part_is_a_file_and_every_script_a_part():
     folder = Path(ROOT, "benchmarks")
     for name, part in PARTS.items():
         if part.measure is None:
-            assert (folder / f"{name}.py").exists()
+            assert (folder / "parts" / f"{name}.py").exists()
     lengths = {file.name: len(file.read_text().splitlines()) for file in folder.rglob("*.py")}
     assert {name: n for name, n in lengths.items() if n > 400} == {}
 
@@ -251,7 +251,8 @@ def test_a_larger_value_with_small_residuals_refutes_a_certified_reference():
 
 
 @pytest.mark.parametrize(
-    "name", ["machine", "judging", "spectra", "statistics_of_rounds", "peers.steps"]
+    "name",
+    ["measure.machine", "measure.judging", "problems.spectra", "measure.spread", "solvers.steps"],
 )
 def test_examples_in_docstrings_hold(name):
     found = doctest.testmod(importlib.import_module(f"benchmarks.{name}"))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.made_up_run import made_up
+from benchmarks.problems.synthetic_run import made_up
 from jvpsvd.report import gather, write, write_report
 from jvpsvd.report.leftovers import RECORD, remove_leftovers
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from shard_making import sample_members, write_tar
 
-from benchmarks.made_up_run import made_up, page_of, task_of, write_rows
+from benchmarks.problems.synthetic_run import made_up, page_of, task_of, write_rows
 from jvpsvd.data import Sample
 from jvpsvd.report import gather, write_report
 from jvpsvd.report.choice import choose_indices, choose_photos

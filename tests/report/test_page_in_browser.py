@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks.chromium import Chromium, found
-from benchmarks.made_up_run import made_up, page_of, task_of, write_rows
+from benchmarks.measure.chromium import Chromium, found
+from benchmarks.problems.synthetic_run import made_up, page_of, task_of, write_rows
 from jvpsvd.survey.rows import failure
 
 pytest.importorskip("plotly", reason="the page needs jvpsvd[report]")
