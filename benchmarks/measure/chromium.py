@@ -18,20 +18,20 @@ OPTIONS = (
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-def found():
-    """The browser's path, or None."""
+def find_browser():
+    """Return the browser's path, or None."""
     return next((path for path in map(shutil.which, NAMES) if path), None)
 
 
 class Chromium:
-    """One page in a browser that can reach no host; what it says and asks for is kept."""
+    """One page in a browser that can reach no host; its messages and requests are kept."""
 
     def __init__(self, profile, width=1200, height=900):
         read, self._write = os.pipe()
         self._read, write = os.pipe()
         options = [*OPTIONS, f"--user-data-dir={profile}"]
         self._process = subprocess.Popen(  # noqa: S603 -- a browser of the system
-            ["/bin/bash", "-c", f'exec "$@" 3<&{read} 4>&{write}', "-", found(), *options],
+            ["/bin/bash", "-c", f'exec "$@" 3<&{read} 4>&{write}', "-", find_browser(), *options],
             pass_fds=(read, write),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -62,18 +62,18 @@ class Chromium:
         if self._session:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
-        until = time.monotonic() + 120
+        deadline = time.monotonic() + 120
         while True:
-            answer = self._next(until)
+            answer = self._next(deadline)
             if answer.get("id") == self._number:
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return answer["result"]
             self.events.append(answer)
 
-    def _next(self, until):
+    def _next(self, deadline):
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._read], [], [], max(0, until - time.monotonic()))
+            ready, _, _ = select.select([self._read], [], [], max(0, deadline - time.monotonic()))
             if not ready:
                 raise TimeoutError("Chromium does not answer")
             data = os.read(self._read, 1 << 20)
@@ -84,11 +84,11 @@ class Chromium:
         return json.loads(line)
 
     def open(self, file):
-        """Open a file and wait until its figures are drawn; return the milliseconds it says."""
+        """Open a file and wait until its figures are drawn; return its own count of milliseconds."""
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=Path(file).resolve().as_uri())
-        until = time.monotonic() + 120
-        while time.monotonic() < until:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
             drawn = self.run("document.documentElement?.dataset.drawn || ''")
             if drawn:
                 return int(drawn)
@@ -96,7 +96,7 @@ class Chromium:
         raise TimeoutError(f"figures of {file} were not drawn: {self.complaints()}")
 
     def run(self, expression):
-        """The value of a JavaScript expression."""
+        """Return the value of a JavaScript expression."""
         answer = self.send(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
@@ -114,7 +114,7 @@ class Chromium:
             )  # fmt: skip
 
     def complaints(self):
-        """Errors and warnings of the page."""
+        """Return the errors and warnings of the page."""
         found = []
         for event in self.events:
             params = event.get("params", {})
@@ -128,7 +128,7 @@ class Chromium:
         return found
 
     def requests(self):
-        """What was asked for that does not lie in the page itself, the page first."""
+        """Return what was requested outside the page itself, the page first."""
         urls = [
             event["params"]["request"]["url"]
             for event in self.events

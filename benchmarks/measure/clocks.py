@@ -1,7 +1,7 @@
-"""Where the wall time of `svds` goes, by parts, without a line in jvpsvd for it.
+"""Where the wall time of `svds` goes, by parts, without any code for it in jvpsvd.
 
-Named functions of jvpsvd.svd are wrapped while a solve runs. The clock of a part stands while
-another part's function runs inside it, so the parts add up: what is in none of them is "rest".
+Named functions of jvpsvd.svd are wrapped while a solve runs. The clock of a part stops while a
+function of another part runs inside it, so that the parts add up; what remains is "rest".
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 PARTS = ("products", "orthogonalisation", "projected problem", "vectors", "checks", "rest")
-# part: functions, as module:name or module:Class.name
-PLACES: dict[str, tuple[str, ...]] = {
+# The functions of each part, as module:name or module:Class.name.
+FUNCTIONS: dict[str, tuple[str, ...]] = {
     "products": ("benchmarks.solvers.metering:Meter.product",),
     "orthogonalisation": (
         "jvpsvd.svd.factorization:Factorization._extend_left",
@@ -41,15 +41,15 @@ PLACES: dict[str, tuple[str, ...]] = {
 
 
 class Clocks:
-    """Seconds of each part, each second in one part only."""
+    """The seconds of each part; no second counts twice."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(PARTS[:-1], 0.0)
         self._running: list[str] = []
         self._since = 0.0
 
-    def timed(self, part: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `work`, on the clock of this part."""
+    def time(self, part: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that does `work` on the clock of this part."""
 
         @functools.wraps(work)
         def on_the_clock(*args: Any, **kwargs: Any) -> Any:
@@ -63,7 +63,7 @@ class Clocks:
 
         return on_the_clock
 
-    def stacked(self, wall: float) -> dict[str, float]:
+    def seconds_by_part(self, wall: float) -> dict[str, float]:
         """Return the seconds of all parts, which add up to the wall time."""
         return {**self.seconds, "rest": max(0.0, wall - sum(self.seconds.values()))}
 
@@ -75,33 +75,33 @@ class Clocks:
 
 
 @contextmanager
-def watched(missing: list[str] | None = None) -> Iterator[Clocks]:
+def time_parts(missing: list[str] | None = None) -> Iterator[Clocks]:
     """Time the parts of whatever is solved inside.
 
     Args:
-        missing: Is given the names that the engine no longer has; their time is in "rest".
+        missing: Gets the names that the engine no longer has; their time is in "rest".
     """
     clocks, undo = Clocks(), []
     try:
-        for part, places in PLACES.items():
-            for place in places:
-                found = _owner(place)
+        for part, names in FUNCTIONS.items():
+            for full_name in names:
+                found = _find_owner(full_name)
                 if found is None:
                     if missing is not None:
-                        missing.append(place)
+                        missing.append(full_name)
                     continue
                 owner, name = found
                 plain = owner.__dict__[name]
                 undo.append((owner, name, plain))
-                setattr(owner, name, clocks.timed(part, plain))
+                setattr(owner, name, clocks.time(part, plain))
         yield clocks
     finally:
         for owner, name, plain in reversed(undo):
             setattr(owner, name, plain)
 
 
-def _owner(place: str) -> tuple[Any, str] | None:
-    module, _, path = place.partition(":")
+def _find_owner(full_name: str) -> tuple[Any, str] | None:
+    module, _, path = full_name.partition(":")
     *classes, name = path.split(".")
     try:
         owner = functools.reduce(getattr, classes, importlib.import_module(module))

@@ -1,4 +1,4 @@
-"""Memory of the processes that this one starts, and of those that they start."""
+"""Memory of the processes that this one starts, and of the processes that these start."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ import psutil
 
 
 @contextmanager
-def watched(every: float = 0.5) -> Iterator[Callable[[], int]]:
-    """Watch all descendants of this process; yields what tells the most bytes that they held.
+def watch_memory(every: float = 0.5) -> Iterator[Callable[[], int]]:
+    """Watch all descendants of this process; yield a function that returns their peak in bytes.
 
-    A page that several of them share counts once in all (PSS; RSS where there is none).
+    A page that several of them share counts once (PSS; RSS where there is none).
 
     Args:
-        every: Seconds between two looks; what lasts shorter may be missed.
+        every: Seconds between two readings; a shorter peak may be missed.
 
-    >>> with watched() as most:
+    >>> with watch_memory() as peak:
     ...     pass
-    >>> most() >= 0
+    >>> peak() >= 0
     True
     """
-    peak, ended = 0, threading.Event()
+    most, ended = 0, threading.Event()
 
-    def look() -> None:
-        nonlocal peak
+    def read() -> None:
+        nonlocal most
         while not ended.wait(every):
-            peak = max(peak, _held())
+            most = max(most, _held_bytes())
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
     try:
-        yield lambda: peak
+        yield lambda: most
     finally:
         ended.set()
         thread.join()
 
 
-def _held() -> int:
+def _held_bytes() -> int:
     total = 0
     for process in psutil.Process().children(recursive=True):
         try:
             memory = process.memory_full_info()
-        except psutil.Error:  # it has ended, or is not ours to look at
+        except psutil.Error:  # it has ended, or is not ours to read
             continue
         total += getattr(memory, "pss", 0) or memory.rss
     return total

@@ -1,18 +1,19 @@
 """Whether an answer is right, and whether its solver would have let its user know.
 
-Errors are true ones: of values against known, dense or certified ones, of triplets by products that
-the solver did not take. Both are relative to s₁ and held against the residual that was asked for,
-tol, but never against less than rounding in the dtype of the products allows (`rounding`).
+Errors are true ones: values are compared with known, dense or certified ones, and the residuals of
+triplets are measured by products that the solver did not take. Both are relative to s₁ and
+compared with the required residual, tol, or with the rounding of the products' dtype where that is
+larger.
 
     right    values within ALLOWED · tol of the true ones, residuals too, and no complaint
     unsure   the same, but the solver said that it had not converged
-    honest   wrong, and the solver said so: raised, warned, flagged, returned NaN or fewer values
-             than were asked for, or gave up at the budget
-    silent   wrong, and nothing would have told its user
+    honest   wrong, and the solver said so: it raised, warned, flagged, returned NaN or fewer
+             values than were wanted, or gave up at the budget
+    silent   wrong, and its user could not know
     unable   the solver refuses this kind of task (only Jacobians, only square, no such dtype)
     absent   its package is not installed here, or needs a GPU and there is none
     skipped  left out by the part, for the reason in the note
-    broken   the process died: nobody would take that for an answer
+    broken   the process died, which nobody takes for an answer
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from jvpsvd import LinearOperator
 
 Outcome = Literal["right", "unsure", "honest", "silent", "unable", "absent", "skipped", "broken"]
 REACHED = ("right", "unsure")
-"""Outcomes of an answer that is as accurate as was asked for."""
+"""Outcomes of an answer that is as accurate as required."""
 ALLOWED = 2.0
-"""Times tol: a residual is measured with other rounding than the solver's own."""
+"""How many times tol is right: a residual measured anew has other rounding."""
 _ROUNDING = 100.0
 _COLUMNS = 32
 
@@ -44,11 +45,11 @@ class Judgement:
     value_error: float | None = None
     """Worst |s − true s|, over the true s₁."""
     excess: float | None = None
-    """The most that a value exceeds the true one of its place, over the true s₁."""
+    """The most that a value exceeds the true value of its index, over the true s₁."""
     residual: float | None = None
     """Worst max(|A v − s u|, |A' u − s v|), over the true s₁."""
     orthonormality: float | None = None
-    """max(|U'U − I|, |V'V − I|), largest entry: one triplet given twice shows here."""
+    """The largest entry of |U'U − I| and |V'V − I|, which shows a triplet given twice."""
 
 
 def allowed(tol: float, dtype: torch.dtype) -> float:
@@ -60,23 +61,23 @@ def allowed(tol: float, dtype: torch.dtype) -> float:
     return max(ALLOWED * tol, _ROUNDING * torch.finfo(dtype).eps)
 
 
-def judged(answer: Answer, truth: Tensor, A: LinearOperator, tol: float) -> Judgement:
+def judge_answer(answer: Answer, truth: Tensor, A: LinearOperator, tol: float) -> Judgement:
     """Judge k triplets of one matrix.
 
     Args:
         answer: What the solver returned, in any order.
         truth: (k,) true values, descending, float64.
         A: The operator whose products test the triplets.
-        tol: Residual that was required, relative to s₁.
+        tol: The required residual, relative to s₁.
     """
     limit = allowed(tol, A.dtype)
     top = float(truth[0]) or 1.0
     given = answer.s.detach().double().cpu()
     count = min(len(given), len(truth))
     if not bool(torch.isfinite(given).all()):
-        return Judgement("honest")  # NaN is no answer that anyone would take for one
+        return Judgement("honest")  # nobody takes NaN for an answer
     if len(given) < len(truth):
-        return Judgement("honest")  # nor are fewer values than were asked for
+        return Judgement("honest")  # the user sees that values are missing
     order = given.argsort(descending=True)
     off = (given[order][:count] - truth[:count]) / top
     value_error, excess = float(off.abs().max()), float(off.max())
@@ -85,7 +86,7 @@ def judged(answer: Answer, truth: Tensor, A: LinearOperator, tol: float) -> Judg
     if answer.U is not None and answer.V is not None:
         U, V = (side[:, order.to(side.device)][:, :count] for side in (answer.U, answer.V))
         residual = true_residual(A, given[order][:count], U, V) / top
-        orthonormality = max(_orthonormality(side) for side in _of_values(U, V, given, top))
+        orthonormality = max(_orthonormality(side) for side in _at_values(U, V, given, top))
         right = right and residual <= limit and orthonormality <= 1e-2
     said = answer.said_converged
     outcome: Outcome = ("right" if said else "unsure") if right else "silent" if said else "honest"
@@ -99,21 +100,21 @@ def true_residual(A: LinearOperator, s: Tensor, U: Tensor, V: Tensor) -> float:
         part = slice(start, start + _COLUMNS)
         u, v = (side[:, part].to(dtype=A.dtype, device=A.device) for side in (U, V))
         values = s[part].to(A.device)
-        ahead = A.matmat(v).double() - values * u.double()
-        back = A.rmatmat(u).double() - values * v.double()
-        for difference in (ahead, back):
-            length = float(torch.linalg.vector_norm(difference, dim=0).max())
-            worst = max(worst, length if math.isfinite(length) else math.inf)
+        forward = A.matmat(v).double() - values * u.double()
+        adjoint = A.rmatmat(u).double() - values * v.double()
+        for difference in (forward, adjoint):
+            norm = float(torch.linalg.vector_norm(difference, dim=0).max())
+            worst = max(worst, norm if math.isfinite(norm) else math.inf)
     return worst
 
 
-def worst(judgements: list[Judgement]) -> Judgement:
+def judge_batch(judgements: list[Judgement]) -> Judgement:
     """Return the judgement of a batch: the worst outcome, the largest errors."""
     ranked: list[Outcome] = ["right", "unsure", "honest", "silent"]
 
     def largest(values: list[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return max(known) if known else None
+        given = [value for value in values if value is not None]
+        return max(given) if given else None
 
     return Judgement(
         max((one.outcome for one in judgements), key=ranked.index),
@@ -124,10 +125,10 @@ def worst(judgements: list[Judgement]) -> Judgement:
     )
 
 
-def _of_values(U: Tensor, V: Tensor, s: Tensor, top: float) -> tuple[Tensor, Tensor]:
-    # Where s is 0 beside s₁, any u with A' u = 0 will do, and solvers return zeros or leave it out.
-    there = (s.sort(descending=True).values[: U.shape[1]] > 1e-6 * top).to(U.device)
-    return U[:, there], V[:, there.to(V.device)]
+def _at_values(U: Tensor, V: Tensor, s: Tensor, top: float) -> tuple[Tensor, Tensor]:
+    # For s = 0, any u with A' u = 0 will do, and solvers return zeros or leave it out.
+    nonzero = (s.sort(descending=True).values[: U.shape[1]] > 1e-6 * top).to(U.device)
+    return U[:, nonzero], V[:, nonzero.to(V.device)]
 
 
 def _orthonormality(side: Tensor) -> float:

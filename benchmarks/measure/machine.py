@@ -1,8 +1,7 @@
-"""What a benchmark ran on: everything that a figure depends on and does not show."""
+"""The machine that a benchmark ran on, as far as figures depend on it."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -15,30 +14,31 @@ import scipy
 import torch
 from threadpoolctl import threadpool_info
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.solvers.environment import ROOT, installed_version
+
 _LISTED = ("torch", "numpy", "scipy", "scikit-learn", "primme", "slepc4py", "cola-ml")
 _ALSO_LISTED = ("curvlinops-for-pytorch", "matfree", "jax", "cupy-cuda12x", "cupy-cuda13x", "ray")
 
 
-def described_machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Return the processor, memory, libraries and load of this moment, as JSON stores them."""
     return {
-        "cpu": cpu_model(),
+        "cpu": find_cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "threads": torch.get_num_threads(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": versions((*_LISTED, *_ALSO_LISTED)),
-        "blas": sorted({blas(entry) for entry in threadpool_info()}),
+        "versions": find_versions((*_LISTED, *_ALSO_LISTED)),
+        "blas": sorted({describe_blas(entry) for entry in threadpool_info()}),
         "torch_blas": _torch_blas(),
         "load_at_start": list(os.getloadavg()),
         "environment": {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS")},
     }
 
 
-def cpu_model() -> str:
+def find_cpu() -> str:
     """Return the processor's name, as the system gives it."""
     listing = Path("/proc/cpuinfo")
     named = (
@@ -47,23 +47,13 @@ def cpu_model() -> str:
     return named[1] if named else platform.processor() or platform.machine()
 
 
-def versions(distributions: tuple[str, ...]) -> dict[str, str]:
+def find_versions(distributions: tuple[str, ...]) -> dict[str, str]:
     """Return the versions of those that are installed."""
-    found: dict[str, str] = {}
-    for name in distributions:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: installed_version(name) for name in distributions}
+    return {name: version for name, version in found.items() if version is not None}
 
 
-def version_of(distribution: str | None) -> str | None:
-    """Return the version of a package, None where it is not installed or there is none."""
-    return versions((distribution,)).get(distribution) if distribution else None
-
-
-def blas(entry: dict[str, Any]) -> str:
+def describe_blas(entry: dict[str, Any]) -> str:
     """Return one library that threadpoolctl found, in words."""
     kernel = entry.get("architecture")
     built = f"{entry['internal_api']} {entry['version']}" + (f" ({kernel})" if kernel else "")
@@ -81,13 +71,13 @@ def slug(machine: dict[str, Any]) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", plain).strip("-")
 
 
-def commit() -> str | None:
+def find_commit() -> str | None:
     """Return the commit of this tree, with a + if it was changed since; None outside of git.
 
-    $JVPSVD_COMMIT says it where the tree was copied without its history.
+    $JVPSVD_COMMIT has it where the tree was copied without its history.
     """
-    if told := os.environ.get("JVPSVD_COMMIT"):
-        return told
+    if given := os.environ.get("JVPSVD_COMMIT"):
+        return given
 
     def git(*arguments: str) -> str | None:
         try:

@@ -1,4 +1,4 @@
-"""One solver on one matrix, once: what it returned or raised, and what that cost."""
+"""One run of one solver on one problem: what it returned or raised, and what that cost."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.measure.judging import Judgement, judged, worst
-from benchmarks.problems.problem import OperatorSubject
+from benchmarks.measure.judging import Judgement, judge_answer, judge_batch
+from benchmarks.problems.problem import OperatorProblem
 from benchmarks.problems.references import Reference
 from benchmarks.problems.spectra import spectral
 from benchmarks.solvers.metering import OutOfTimeError
-from benchmarks.solvers.protocol import Answer, Peer, Target, UnableError
+from benchmarks.solvers.protocol import Answer, Solver, Target, UnableError
 from jvpsvd import LinearOperator
 
-# A warning that says one of these is a solver's word that its answer is not what was asked for.
+# With a warning that says one of these, a solver tells its user that the answer may be wrong.
 _COMPLAINT = re.compile(
     r"converg|toleranc|accura|residual|nan\b|infinit|invalid value|overflow|"
     r"divide by zero|singular matrix|is singular|ill-?conditioned",
     re.I,
 )
-_QUOTED = 200
-# What is solved before the clock starts.
+_MOST_CHARACTERS = 200
+# The problem that is solved before the clock starts.
 _SMALL, _SMALL_K, _SMALL_TOL, _SMALL_SECONDS = 1000, 5, 1e-3, 10.0
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """What a solver did."""
+class SolveRun:
+    """What a solver returned, and what it cost."""
 
     answers: tuple[Answer, ...]
-    """One of each matrix of a batch, or one; none where it raised."""
+    """One answer, or one for each matrix of a batch; none where the solver raised."""
     seconds: float
-    """Without the making of operators."""
+    """Without the time in which operators were made."""
     setup_seconds: float
     forward: int
     reverse: int
@@ -45,31 +45,33 @@ class Attempt:
     note: str = ""
     unable: bool = False
 
-    def judged(self, reference: Reference, A: LinearOperator, tol: float) -> Judgement:
-        """Judge the answers of one matrix or of all of a batch; to raise is to say so."""
+    def judge(self, reference: Reference, A: LinearOperator, tol: float) -> Judgement:
+        """Judge the answer for one matrix, or all of a batch; a solver that raises is honest."""
         if self.unable:
             return Judgement("unable")
         if not self.answers:
             return Judgement("honest")
         if not A.batch:
-            return judged(self.answers[0], reference.values, A, tol)
-        return worst(
+            return judge_answer(self.answers[0], reference.values, A, tol)
+        return judge_batch(
             [
-                judged(answer, reference.values[i], _Place(A, i), tol)
+                judge_answer(answer, reference.values[i], _MatrixOfBatch(A, i), tol)
                 for i, answer in enumerate(self.answers)
             ]
         )
 
 
-def warm_up(peer: Peer, device: str = "cpu") -> None:
-    """Let a solver solve a small problem that is not timed: libraries load at first use."""
-    small = OperatorSubject(lambda: spectral("1/i", _SMALL, device=device))
-    attempt(peer, Target(small), _SMALL_K, _SMALL_TOL, _SMALL_SECONDS)
+def warm_up(solver: Solver, device: str = "cpu") -> None:
+    """Let a solver solve a small problem that is not timed, since libraries load at first use."""
+    small = OperatorProblem(lambda: spectral("1/i", _SMALL, device=device))
+    run_solver(solver, Target(small), _SMALL_K, _SMALL_TOL, _SMALL_SECONDS)
 
 
-def attempt(peer: Peer, target: Target, k: int, tol: float, budget_seconds: float) -> Attempt:
-    """Let a solver try, and catch whatever it raises; its warnings are its word, too."""
-    for name in peer.requires:
+def run_solver(
+    solver: Solver, target: Target, k: int, tol: float, budget_seconds: float
+) -> SolveRun:
+    """Run a solver, and catch whatever it raises; a warning counts as a flag."""
+    for name in solver.requires:
         importlib.import_module(name)
     target.meter.start(budget_seconds)
     target.setup_seconds = 0.0
@@ -79,14 +81,14 @@ def attempt(peer: Peer, target: Target, k: int, tol: float, budget_seconds: floa
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always")
         try:
-            answers = _all_answers(peer, target, k, tol, budget_seconds)
+            answers = _solve_all(solver, target, k, tol, budget_seconds)
             _synchronize(answers)
         except UnableError as error:
             note, unable = str(error), True
         except OutOfTimeError:
             note = f"gave up after {budget_seconds:g} s"
         except Exception as error:
-            said = (str(error).splitlines() or [""])[0][:_QUOTED]
+            said = (str(error).splitlines() or [""])[0][:_MOST_CHARACTERS]
             note = (
                 f"gave up after {budget_seconds:g} s"
                 if target.meter.expired
@@ -98,12 +100,12 @@ def attempt(peer: Peer, target: Target, k: int, tol: float, budget_seconds: floa
         if not issubclass(one.category, DeprecationWarning | FutureWarning):
             complaint = complaint or (text if _COMPLAINT.search(text) else "")
     if complaint:
-        first = " ".join(complaint.split())[:_QUOTED]
+        first = " ".join(complaint.split())[:_MOST_CHARACTERS]
         answers = [
             answer._replace(said_converged=False, note=f"warned: {first}") for answer in answers
         ]
     meter = target.meter
-    return Attempt(
+    return SolveRun(
         tuple(answers),
         max(spent, 0.0),
         target.setup_seconds,
@@ -115,13 +117,13 @@ def attempt(peer: Peer, target: Target, k: int, tol: float, budget_seconds: floa
     )
 
 
-def _all_answers(
-    peer: Peer, target: Target, k: int, tol: float, budget_seconds: float
+def _solve_all(
+    solver: Solver, target: Target, k: int, tol: float, budget_seconds: float
 ) -> list[Answer]:
     if len(target.shape) == 2:
-        return [peer.solve(target, k, tol, budget_seconds)]
-    if peer.takes_batches:
-        whole = peer.solve(target, k, tol, budget_seconds)
+        return [solver.solve(target, k, tol, budget_seconds)]
+    if solver.takes_batches:
+        whole = solver.solve(target, k, tol, budget_seconds)
         return [
             Answer(
                 s,
@@ -134,13 +136,13 @@ def _all_answers(
         ]
     answers = []
     for i in range(target.shape[0]):
-        one = Target(target.subject.of(i), target.meter)
-        answers.append(peer.solve(one, k, tol, budget_seconds))
+        one = Target(target.problem.of(i), target.meter)
+        answers.append(solver.solve(one, k, tol, budget_seconds))
         target.setup_seconds += one.setup_seconds
     return answers
 
 
-class _Place(LinearOperator):
+class _MatrixOfBatch(LinearOperator):
     """One matrix of a batch, as an operator of its own."""
 
     def __init__(self, batch: LinearOperator, index: int) -> None:
@@ -159,6 +161,6 @@ def _synchronize(answers: list[Answer]) -> None:
         torch.cuda.synchronize()
 
 
-def finite(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
     """Return the number, or None where JSON has none for it."""
     return value if value is not None and math.isfinite(value) else None

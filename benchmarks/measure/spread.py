@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Spread:
-    """What some rounds of one measurement gave."""
+    """The median and the range of some rounds of one measurement."""
 
     median: float
     least: float
@@ -40,7 +40,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Power:
-    """y ≈ factor · x^exponent, fitted in logarithms; `scatter` is the worst factor it is off by."""
+    """y ≈ factor · x^exponent, fitted in logarithms; at worst it is off by a factor `scatter`."""
 
     exponent: float
     factor: float
@@ -50,10 +50,10 @@ class Power:
         return f"x^{self.exponent:.2f} (within a factor {self.scatter:.2f})"
 
 
-def fitted_power(xs: Sequence[float], ys: Sequence[float]) -> Power | None:
-    """Return the least-squares power law through positive points; None of fewer than two places.
+def fit_power(xs: Sequence[float], ys: Sequence[float]) -> Power | None:
+    """Return the least-squares power law through positive points; None for fewer than two x.
 
-    >>> fitted_power([1.0, 10.0, 100.0], [3.0, 300.0, 30000.0])
+    >>> fit_power([1.0, 10.0, 100.0], [3.0, 300.0, 30000.0])
     Power(exponent=2.0, factor=3.0, scatter=1.0)
     """
     points = [(math.log(x), math.log(y)) for x, y in zip(xs, ys, strict=True) if x > 0 and y > 0]

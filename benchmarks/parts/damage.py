@@ -1,11 +1,11 @@
-"""Finished runs, damaged in thousands of ways: what verify, status, report and run say of each.
+"""Damage finished runs in thousands of ways: do verify, status, report and run notice?
 
-    python -m benchmarks.damage --seeds 0 4000
+    python -m benchmarks damage --seeds 0 4000
 
-A small run is made in each of four forms. Each seed takes a copy of one, damages it once, and then
-asks everything that reads or continues a run. Three things are counted as faults: data that differ
-and that verify does not name; an exception that is not ours, or none within a minute; and a file
-that is gone or changed after the same run was called again, although that call did not make it.
+A small run is made in each of four forms. Each seed takes a copy of one, damages it once, and calls
+everything that reads or continues a run. Three things count as faults: changed data that verify
+does not name; an exception that is not jvpsvd's, or a call that takes longer than a minute; and a
+file that is gone or changed after the same run was called again, although the run did not write it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SECONDS = 60
 
 
 class HungError(Exception):
-    """A call that does not come back."""
+    """A call does not return."""
 
 
 # --- runs
@@ -106,11 +106,11 @@ def make_run(folder: Path, model: Model, form: str) -> None:
         kept.write_bytes(data)
 
 
-# --- what is there
+# --- the data of a run
 
 
 def data_of(run: Path) -> dict[str, object]:
-    """Return all data of a run, read without any check, and without checksums."""
+    """Return all data of a run, read without checks, and without checksums."""
     found: dict[str, object] = {"run.json": _json(run / "run.json")}
     found["manifest"] = _rows(run / "manifest.parquet")
     for file in _files(run / "spectra", ".parquet"):
@@ -129,7 +129,7 @@ def _files(folder: Path, ending: str) -> list[Path]:
         every = sorted(folder.iterdir())
     except OSError:
         return []
-    # A name of another form is no data of the run.
+    # Files with other names are no data of the run.
     return [f for f in every if f.suffix == ending and f.name[0] not in "._" and " " not in f.name]
 
 
@@ -192,7 +192,7 @@ def limited(seconds: int) -> Iterator[None]:
 
 
 def ask(what: str, work: Callable[[], Any], faults: list[str]) -> tuple[Any, str]:
-    """Return what work returns and what it refused; an exception that is not ours is a fault."""
+    """Return the result of `work` and its refusal; an exception that is not ours is a fault."""
     try:
         with limited(_SECONDS):
             return work(), ""
@@ -211,14 +211,14 @@ def ask(what: str, work: Callable[[], Any], faults: list[str]) -> tuple[Any, str
 def try_one(
     seed: int, forms: dict[str, Path], model: Model, scratch: Path, *, again: bool
 ) -> tuple[str, str, list[str], str]:
-    """Return the damage, whether it changed data and was named, faults, and what run did."""
+    """Damage a copy; return the damage, what verify said, the faults, and what run did."""
     dice = random.Random(seed)  # noqa: S311 -- a damage, no secret
     form = dice.choice(FORMS)
     damage = dice.choice(DAMAGES)
     folder = scratch / "copy"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(forms[form], folder)
-    for file in folder.rglob("*"):  # as the run knows its shard by its time
+    for file in folder.rglob("*"):  # a run knows its shard by its time
         shutil.copystat(forms[form] / file.relative_to(folder), file)
     run = folder / "run"
     whole = data_of(run)
@@ -230,8 +230,8 @@ def try_one(
     data, before = data_of(run), entries(folder)
     changed = data != whole
     faults: list[str] = []
-    verdict, refused = ask("verify", lambda: survey.verify(survey.open_store(run)), faults)
-    named = bool(refused) or bool(verdict is not None and verdict.problems)
+    verified, refused = ask("verify", lambda: survey.verify(survey.open_store(run)), faults)
+    named = bool(refused) or bool(verified is not None and verified.problems)
     if changed and not named:
         different = sorted(name for name in {*data, *whole} if data.get(name) != whole.get(name))
         faults.append(f"verify: silent although {', '.join(different)} differ")
@@ -253,8 +253,8 @@ def try_one(
     faults += _lost(folder, before, intact, whole)
     if refused:
         return damage.__name__, _outcome(changed, named), faults, "refused"
-    verdict, refused = ask("verify", lambda: survey.verify(survey.open_store(run)), faults)
-    left = [line for line in (verdict.problems if verdict else [refused]) if "stray" not in line]
+    verified, refused = ask("verify", lambda: survey.verify(survey.open_store(run)), faults)
+    left = [line for line in (verified.problems if verified else [refused]) if "stray" not in line]
     if not left:
         return damage.__name__, _outcome(changed, named), faults, "whole"
     return damage.__name__, _outcome(changed, named), faults, "still named"
@@ -266,10 +266,10 @@ def _outcome(changed: bool, named: bool) -> str:
 
 def _report(run: Path, *, draw: bool) -> None:
     store = survey.open_store(run)
-    gathered = gather(store)
-    report.summaries_of(gathered)
+    data_read = gather(store)
+    report.summaries_of(data_read)
     if draw and os.path.lexists(run / "report"):  # figures take seconds
-        report.write_report(gathered)
+        report.write_report(data_read)
 
 
 def _read(run: Path) -> None:
@@ -284,7 +284,7 @@ def _read(run: Path) -> None:
 def _lost(
     folder: Path, before: dict[Path, str], intact: dict[Path, str], whole: dict[str, object]
 ) -> list[str]:
-    """Return what the call of run took away: others' files, or rows that nothing was wrong with."""
+    """Return what calling run destroyed: files of others, or intact rows."""
     after, faults = entries(folder), []
     values = {hash_ for path, hash_ in after.items() if "damaged" in path.name}
     rows = _keys(folder / "run")
@@ -306,7 +306,7 @@ def _lost(
 
 
 def _may_be_replaced(path: Path, folder: Path) -> bool:
-    """Whether a damaged regular file is one that the same run writes anew."""
+    """Return whether a damaged regular file is one that the same run writes again."""
     if path.is_symlink() or not path.is_file():
         return False
     run = folder / "run"
@@ -334,10 +334,14 @@ def _keys_of(name: str, whole: dict[str, object]) -> set[tuple[str, str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks damage",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--seeds", nargs=2, type=int, default=(0, 1000), metavar=("FROM", "TO"))
     parser.add_argument("--run-every", type=int, default=5, help="run again at one seed of so many")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     logging.lastResort = None  # the journals of the runs still get every line
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -348,8 +352,8 @@ def main(arguments: list[str] | None = None) -> int:
         forms = {form: scratch / form for form in FORMS}
         for form, folder in forms.items():
             make_run(folder, model, form)
-        for seed in range(*asked.seeds):
-            again = seed % asked.run_every == 0
+        for seed in range(*options.seeds):
+            again = seed % options.run_every == 0
             damage, outcome, faults, ran = try_one(seed, forms, model, scratch, again=again)
             counts[damage].update([outcome, *(["run: " + ran] if ran else [])])
             counts[damage]["faults"] += len(faults)
@@ -377,7 +381,3 @@ def print_table(counts: dict[str, Counter[str]]) -> None:
 def _line(name: str, count: Counter[str], columns: tuple[str, ...]) -> str:
     copies = sum(count[outcome] for outcome in columns[:4])
     return f"| {name} | {copies} | " + " | ".join(str(count[one]) for one in columns) + " |"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,12 +1,13 @@
-"""How well a ReLU network's Jacobian is defined, held against what really moves it.
+"""How well a ReLU network's Jacobian is defined, compared with how far it really moves.
 
-    python -m benchmarks.defined_to --shards FOLDER [--photos 100] [-k 10] [--layers …]
+    python -m benchmarks defined_to --shards FOLDER [--photos 100] [-k 10] [--layers …]
 
-At each photo and depth the certificate says how far rounding of the photo moves J. Beside that
-stand the same J by two threads and by one, and J in float64, which rounds 10⁹ times less: the norms
-of the differences, restricted to the leading right vectors V, and how far the leading values moved,
-all over σ₁. A difference that is above rounding and above three times what the certificate said is
-counted as missed. The network is EfficientNet-Lite0 with its real weights.
+At each photo and depth the certificate estimates how far rounding of the photo moves J. This script
+measures how far J and its leading values move between one thread and two, and between float32 and
+float64, which rounds 10⁹ times less. It prints the norms of the differences of J V, for the leading
+right vectors V, and the differences of the values, all over σ₁. A difference above rounding and
+above three times the estimate counts as missed. The network is EfficientNet-Lite0 with its real
+weights.
 """
 
 from __future__ import annotations
@@ -24,22 +25,26 @@ from jvpsvd.data import decode_photo, find_shards, read_photos, walk
 from jvpsvd.networks import Model, layer_maps, load_model
 from jvpsvd.operators import LinearMap, Trace, full_precision
 
-_ROUNDING = 3e-6  # what smooth networks of this size show in float32, over σ₁
-_FACTOR = 3.0  # an estimate by two random combinations is right within about so much
+_ROUNDING = 3e-6  # differences of smooth networks of this size in float32, over σ₁
+_FACTOR = 3.0  # an estimate from two random combinations is right within about this factor
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks defined_to",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--shards", required=True)
     parser.add_argument("--photos", type=int, default=100)
     parser.add_argument("-k", type=int, default=10)
     parser.add_argument("--layers", nargs="+", default=["_blocks.9", "output"])
-    asked = parser.parse_args()
+    options = parser.parse_args(arguments)
     model = load_model("efficientnet-lite0")
-    rows = list(measured(model, asked.shards, asked.photos, asked.layers, asked.k))
-    for layer in asked.layers:
+    rows = list(measure(model, options.shards, options.photos, options.layers, options.k))
+    for layer in options.layers:
         of_layer = [row for row in rows if row["layer"] == layer]
-        print(f"\n{layer}: {len(of_layer)} photos, k = {asked.k}, all over σ1")
+        print(f"\n{layer}: {len(of_layer)} photos, k = {options.k}, all over σ1")
         said = [row["defined_to"] for row in of_layer]
         print(f"{'certificate says':24} {quantiles(said)}")
         for name in ("threads", "float64", "threads, values", "float64, values"):
@@ -47,9 +52,10 @@ def main() -> None:
             missed = sum(d > max(_ROUNDING, _FACTOR * s) for d, s in zip(found, said, strict=True))
             moved = sum(d > _ROUNDING for d in found)
             print(f"{name:24} {quantiles(found)}; moved {moved}, missed {missed}")
+    return 0
 
 
-def measured(
+def measure(
     model: Model, shards: str, photos: int, layers: Sequence[str], k: int
 ) -> Iterator[dict[str, float | str]]:
     found = [
@@ -65,10 +71,10 @@ def measured(
     double = Trace(layer_maps(wide, inputs[0].double(), layers), inputs[0].double())
     for number, x in enumerate(inputs):
         torch.set_num_threads(1)
-        one, exact = at(single, x), at(double, x.double())
+        one, exact = map_at(single, x), map_at(double, x.double())
         results = [svds(JacobianOperator.from_linear_map(J), k) for J in one]
         torch.set_num_threads(2)
-        two = at(single, x)
+        two = map_at(single, x)
         others = [svds(JacobianOperator.from_linear_map(J), k).s for J in two]
         torch.set_num_threads(1)
         for depth, layer in enumerate(layers):
@@ -84,12 +90,12 @@ def measured(
                 "threads, values": float((others[depth] - result.s).abs().max()) / top,
                 "float64, values": float((wider - result.s).abs().max()) / top,
             }
-            told = ", ".join(f"{n} {v:.0e}" for n, v in row.items() if isinstance(v, float))
-            print(f"photo {number:3} {layer:10} {told}", flush=True)
+            text = ", ".join(f"{n} {v:.0e}" for n, v in row.items() if isinstance(v, float))
+            print(f"photo {number:3} {layer:10} {text}", flush=True)
             yield row
 
 
-def at(trace: Trace, x: Tensor) -> tuple[LinearMap, ...]:
+def map_at(trace: Trace, x: Tensor) -> tuple[LinearMap, ...]:
     with full_precision():
         return trace.at(x)
 
@@ -107,7 +113,3 @@ def quantiles(values: Sequence[float]) -> str:
     ordered = sorted(values)
     picked = (ordered[math.ceil(q * len(ordered)) - 1] for q in (0.5, 0.9, 1.0))
     return "median {:.0e}, 9 of 10 below {:.0e}, most {:.0e}".format(*picked)
-
-
-if __name__ == "__main__":
-    main()

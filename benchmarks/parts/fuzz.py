@@ -1,13 +1,13 @@
-"""Give readers of foreign files what no file should be: every failure must be an error of ours.
+"""Give malformed files to the readers: every failure must be an error of jvpsvd.
 
-    python -m benchmarks.fuzz [KIND ...] [--seed N] [--count N] [--seconds S] [--keep FOLDER]
+    python -m benchmarks fuzz [KIND ...] [--seed N] [--count N] [--seconds S] [--keep FOLDER]
 
-Input n of a kind follows from the seed, the kind and n alone (in old torch files, the order of the
-tensors does not): `KIND --seed N --first n --count 1` makes one again, --keep stores those that
-failed. In one in ten inputs the bytes are noise. A row of the table counts what was read, the
-errors of ours, and all others, of which the first of each place are printed below; an input that
-takes longer than a minute is one of them. The slowest is in seconds of the processor. Exit code 1
-if there is any failure that is not ours.
+Input n of a kind follows from the seed, the kind and n alone (except the order of tensors in old
+torch files): `KIND --seed N --first n --count 1` makes it again, and --keep stores the inputs that
+failed. One input in ten is noise. A row of the table counts the inputs that were read, those that
+raised an error of jvpsvd, and all other failures, among them inputs that take longer than a minute;
+the first failure in each line of code is printed below. The slowest input is given in seconds of
+the processor. The exit code is 1 if there is a failure that is not jvpsvd's error.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -31,6 +29,7 @@ from random import Random
 
 import torch
 
+from benchmarks.measure.memory import peak_bytes
 from benchmarks.problems import fuzzed_files as files
 from benchmarks.problems import fuzzed_weights as weights
 from jvpsvd.data import decode_photo, find_shards, fingerprint, read_photos, walk
@@ -47,7 +46,7 @@ _PHOTO = PhotoInput(size=16, resize=18)
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: what makes and what reads it."""
+    """A kind of file: how it is made, and how it is read."""
 
     make: files.Maker
     read: Reader
@@ -62,11 +61,11 @@ class Counts:
     others: int = 0
     slowest: float = 0.0
     examples: dict[str, str] = field(default_factory=dict)
-    """The first input of each place that failed, and how."""
+    """The first failing input for each line of code, and its error."""
 
     @property
     def inputs(self) -> int:
-        """How many there were."""
+        """The number of inputs."""
         return self.read + self.ours + self.others
 
 
@@ -88,7 +87,7 @@ def _read_shard(data: bytes, folder: Path) -> None:
     for _, photo in read_photos(shard, good):
         if photo is None:
             raise RuntimeError("a photo that was listed is not there")
-    file.write_bytes(data[: len(data) // 2])  # it may change after it was listed
+    file.write_bytes(data[: len(data) // 2])  # a shard may change after it was listed
     if len(list(read_photos(shard, good))) != len(good):
         raise RuntimeError("samples are lost")
 
@@ -118,7 +117,7 @@ def _read_idx(name: str, data: bytes, folder: Path) -> None:
     mnist("test", folder)
 
 
-_LABELS = "t10k-images-idx3-ubyte"  # the file that is looked at first
+_LABELS = "t10k-images-idx3-ubyte"  # the file that is read first
 KINDS = {
     "shards": Kind(files.shard, _read_shard),
     "photos": Kind(files.photo, _read_photo),
@@ -133,7 +132,7 @@ KINDS = {
 }
 
 
-def made(kind: str, seed: int, number: int) -> bytes:
+def make_input(kind: str, seed: int, number: int) -> bytes:
     """Return input `number` of a kind."""
     random = Random(f"{seed}/{kind}/{number}")  # noqa: S311 -- to be made again
     return files.noise(random) if random.random() < 0.1 else KINDS[kind].make(random)
@@ -147,13 +146,13 @@ def fuzz(
     folder: Path,
     keep: Path | None = None,
 ) -> Counts:
-    """Read inputs of a kind until all were read, or the time is up; keep those that failed."""
-    counts, until = Counts(), time.monotonic() + seconds
+    """Read inputs of a kind until all are read or the time is up; keep those that failed."""
+    counts, deadline = Counts(), time.monotonic() + seconds
     for number in numbers:
         began = time.monotonic()
-        if began > until:
+        if began > deadline:
             break
-        data, work = made(kind, seed, number), time.process_time()
+        data, work = make_input(kind, seed, number), time.process_time()
         failed = counts.others
         signal.alarm(_SECONDS)
         try:
@@ -176,7 +175,7 @@ def fuzz(
 
 def _is_one_line(error: JvpsvdError) -> bool:
     text = str(error)
-    # The photo's error has no place: a row says which one it is.
+    # A photo's error names no file: the row of the survey does.
     return (
         text.isprintable()
         and 0 < len(text) < 1000
@@ -192,15 +191,9 @@ def _count_other(counts: Counts, number: int, error: Exception) -> None:
     counts.examples.setdefault(place, f"input {number}: {place}: {str(error)[:200]!a}")
 
 
-def _peak_mib() -> int:
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    return int(found[1]) // 1024 if found else 0
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep warnings, logs and what libtiff writes itself from the terminal; end what hangs."""
+    """Keep warnings, logs and messages of libtiff from the terminal; stop inputs that hang."""
 
     def hang(*_: object) -> None:
         raise TimeoutError(f"longer than {_SECONDS} s")
@@ -232,26 +225,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, help="inputs of each kind [2000, or until --seconds]")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="all kinds together")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="inputs that failed go there")
-    asked = parser.parse_args(arguments)
-    if asked.keep:
-        asked.keep.mkdir(parents=True, exist_ok=True)
-    unknown = [name for name in asked.kinds if name not in KINDS]
+    options = parser.parse_args(arguments)
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
+    unknown = [name for name in options.kinds if name not in KINDS]
     if unknown:
         parser.error(f"no kind {', '.join(unknown)}; there are {', '.join(KINDS)}")
-    kinds = asked.kinds or list(KINDS)
-    limited = asked.seconds < float("inf")
-    count = asked.count or (1 << 40 if limited else 2000)
+    kinds = options.kinds or list(KINDS)
+    limited = options.seconds < float("inf")
+    count = options.count or (1 << 40 if limited else 2000)
     found: dict[str, Counts] = {}
-    print(f"seed {asked.seed}\n{'kind':14}  inputs    read    ours  others   slowest  peak MiB")
+    print(f"seed {options.seed}\n{'kind':14}  inputs    read    ours  others   slowest  peak MiB")
     for name in kinds:
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, _quiet():
-            share = asked.seconds / len(kinds)
-            numbers = range(asked.first, asked.first + count)
-            counts = fuzz(name, asked.seed, numbers, share, Path(folder), asked.keep)
+            share = options.seconds / len(kinds)
+            numbers = range(options.first, options.first + count)
+            counts = fuzz(name, options.seed, numbers, share, Path(folder), options.keep)
         found[name] = counts
         print(
             f"{name:14}  {counts.inputs:6}  {counts.read:6}  {counts.ours:6}  "
-            f"{counts.others:6}  {counts.slowest:6.2f} s  {_peak_mib():8}",
+            f"{counts.others:6}  {counts.slowest:6.2f} s  {peak_bytes() >> 20:8}",
             flush=True,
         )
     for name, counts in found.items():
@@ -261,7 +254,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     others = sum(counts.others for counts in found.values())
     print(f"{total} inputs, {others} failures that are not ours")
     return int(others > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

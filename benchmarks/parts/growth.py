@@ -1,7 +1,7 @@
 """How wall time and memory grow: with k, n, images, workers and ranks; the part "growth".
 
-Every place of an axis is measured in a process of its own (`growth_point.py`); axes are walked
-round by round. Exponents are fitted to medians in logarithms, with the worst factor they are off.
+Every point of an axis is measured in a process of its own (`growth_child.py`), round by round.
+Exponents are fitted to the logarithms of medians; each comes with the worst factor that it is off.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.measure.children import run_child
-from benchmarks.measure.spread import Spread, fitted_power
+from benchmarks.measure.spread import Spread, fit_power
 
 _LIMIT = 3600.0
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What grows, and everything else that stays as it is."""
+    """What grows, and what stays as it is."""
 
     name: str
-    places: tuple[int, ...]
+    points: tuple[int, ...]
     fixed: dict[str, Any]
     about: str
 
@@ -52,27 +52,27 @@ QUICK = (
 
 
 def measure(axes: tuple[Axis, ...], rounds: int) -> list[dict[str, Any]]:
-    """Return a row of each place of each axis, and one with the exponents of each axis."""
+    """Return a row for each point of each axis, and one with the exponents of each axis."""
     rows: list[dict[str, Any]] = []
     for axis in axes:
-        found: dict[int, list[dict[str, Any]]] = {x: [] for x in axis.places}
+        found: dict[int, list[dict[str, Any]]] = {x: [] for x in axis.points}
         notes: dict[int, str] = {}
         for _ in range(rounds):
-            for x in axis.places:
+            for x in axis.points:
                 if x in notes:
                     continue
-                asked = {"axis": axis.name, "x": x, **axis.fixed}
-                ended = run_child("benchmarks.parts.growth_child", asked, limit=_LIMIT)
+                options = {"axis": axis.name, "x": x, **axis.fixed}
+                ended = run_child("benchmarks.parts.growth_child", options, limit=_LIMIT)
                 if ended.rows and "seconds" in ended.rows[0]:
                     found[x].append(ended.rows[0])
                 else:
-                    told = ended.rows[0].get("unavailable") if ended.rows else None
-                    notes[x] = told or ended.failure or "no answer"
-        rows += rows_of(axis, found, notes)
+                    reason = ended.rows[0].get("unavailable") if ended.rows else None
+                    notes[x] = reason or ended.failure or "no answer"
+        rows += make_rows(axis, found, notes)
     return rows
 
 
-def rows_of(
+def make_rows(
     axis: Axis, found: dict[int, list[dict[str, Any]]], notes: dict[int, str]
 ) -> list[dict[str, Any]]:
     """Return the rows of one axis, and print them."""
@@ -94,7 +94,7 @@ def rows_of(
         ("seconds", lambda row: row["seconds"]["median"]),
         ("peak_bytes", lambda row: row["peak_bytes"]),
     ):
-        power = fitted_power([row["x"] for row in known], [of(row) for row in known])
+        power = fit_power([row["x"] for row in known], [of(row) for row in known])
         if power is not None:
             fits[name] = {"exponent": power.exponent, "scatter": power.scatter}
             print(f"{axis.name:8} {name} grow as {power}")

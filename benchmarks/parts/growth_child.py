@@ -1,6 +1,6 @@
 """The child of the growth part: one place of one axis.
 
-python -m benchmarks.growth_point ASKED.json ANSWER.jsonl
+python -m benchmarks.parts.growth_child OPTIONS.json ANSWER.jsonl
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure.children import peak_bytes, reset_peak, serve
-from benchmarks.problems.catalogue import problem
+from benchmarks.measure.children import serve
+from benchmarks.measure.memory import peak_bytes, reset_peak
+from benchmarks.problems.catalogue import find_problem
 from benchmarks.problems.networks import UnavailableError, digits
-from benchmarks.problems.problem import FunctionSubject
+from benchmarks.problems.problem import JacobianProblem
 from benchmarks.problems.spectra import spectral
 from jvpsvd import JacobianOperator, LinearOperator, svds
 from jvpsvd.operators import keep_freed_memory
@@ -24,7 +25,7 @@ _TOL = 1e-4
 
 
 def solve(A: LinearOperator, k: int) -> dict[str, Any]:
-    """Return what one solve cost; operators are recorded before."""
+    """Return what one solve cost; the operator is recorded before."""
     before = reset_peak()
     result = svds(A, k, tol=_TOL, on_unconverged="ignore")
     return {
@@ -35,8 +36,8 @@ def solve(A: LinearOperator, k: int) -> dict[str, Any]:
 
 
 def by_workers(count: int, k: int, photos: int) -> dict[str, Any]:
-    """Return the seconds of a photo in a survey by Ray workers, and what all of Ray holds."""
-    from benchmarks.measure.descendants import watched
+    """Return the seconds of a photo in a survey by Ray workers, and the memory of all of Ray."""
+    from benchmarks.measure.descendants import watch_memory
     from benchmarks.parts.survey import DEPTH, photo_shard, timed_run
     from jvpsvd.survey import Spec
 
@@ -51,9 +52,9 @@ def by_workers(count: int, k: int, photos: int) -> dict[str, Any]:
             workers=count,
             out=folder / "run",
         )
-        with watched() as most:
+        with watch_memory() as peak:
             seconds, done, _ = timed_run(spec)
-    return {"seconds": seconds / done, "peak_bytes": most(), "products": 0}
+    return {"seconds": seconds / done, "peak_bytes": peak(), "products": 0}
 
 
 def by_ranks(count: int, name: str, k: int) -> dict[str, Any]:
@@ -76,10 +77,10 @@ def _rank(rank: int, count: int, name: str, k: int, folder: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count
     )
-    subject = problem(name).build()
-    if not isinstance(subject, FunctionSubject):
+    problem = find_problem(name).build()
+    if not isinstance(problem, JacobianProblem):
         raise TypeError(f"{name} is no Jacobian, and has no ranks")
-    J = JacobianOperator(subject.function, subject.point, group=dist.group.WORLD)
+    J = JacobianOperator(problem.function, problem.point, group=dist.group.WORLD)
     dist.barrier()  # others may still be recording
     began = time.perf_counter()
     row = solve(J, k)
@@ -89,28 +90,28 @@ def _rank(rank: int, count: int, name: str, k: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def measured(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return the row of one place."""
-    axis, x = asked["axis"], asked["x"]
+def measure_point(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of one point of an axis."""
+    axis, x = options["axis"], options["x"]
     if axis == "k":
-        A = problem(asked["problem"]).build().operator()
+        A = find_problem(options["problem"]).build().operator()
         return solve(A, min(x, *A.shape))
     if axis == "n":
-        return solve(spectral(asked["spectrum"], x), asked["k"])
+        return solve(spectral(options["spectrum"], x), options["k"])
     if axis == "images":
-        return solve(digits(x).operator(), asked["k"])
+        return solve(digits(x).operator(), options["k"])
     if axis == "workers":
-        return by_workers(x, asked["k"], asked["photos"])
+        return by_workers(x, options["k"], options["photos"])
     if axis == "ranks":
-        return by_ranks(x, asked["problem"], asked["k"])
+        return by_ranks(x, options["problem"], options["k"])
     raise ValueError(f"there is no axis {axis}")
 
 
 def main() -> None:
-    asked, reply = serve()
+    options, reply = serve()
     keep_freed_memory()
     try:
-        reply.write(measured(asked))
+        reply.write(measure_point(options))
     except (UnavailableError, ImportError) as error:
         reply.write({"unavailable": str(error)})
 

@@ -1,67 +1,61 @@
 """How large the report's page gets and how long a browser takes to open it.
 
-    python -m benchmarks.page [--photos 10000] [--depths 10] [-k 50] [--rounds 3] [--json FILE]
+    python -m benchmarks page [--photos 10000] [--depths 10] [-k 50] [--rounds 3]
 
-The run is made up; the page, its making and the browser (headless Chromium, which can reach no
-host) are real. Opening ends when all figures are drawn; the clock starts before the browser is told
-the file, so parsing is in it.
+The run is synthetic; the page, how it is written and the browser (headless Chromium, which can
+reach no host) are real. The clock starts before the browser gets the file, so that it includes
+parsing, and stops when all figures are drawn.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks.measure.chromium import Chromium, found
+from benchmarks.measure.chromium import Chromium, find_browser
 from benchmarks.measure.spread import Spread
-from benchmarks.problems.synthetic_run import made_up
+from benchmarks.measure.timing import time_once
+from benchmarks.problems.synthetic_run import make_run
 from jvpsvd.report import gather, write_report
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks page",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--photos", type=int, default=10_000)
     parser.add_argument("--depths", type=int, default=10)
     parser.add_argument("-k", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    if found() is None:
+    options = parser.parse_args(arguments)
+    if find_browser() is None:
         print("no Chromium here (apt-get install chromium): the page cannot be opened")
-        return 0
+        return {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        store = made_up(folder / "run", asked.photos, asked.depths, asked.k, classes=100)
+        store = make_run(folder / "run", options.photos, options.depths, options.k, classes=100)
         began = time.perf_counter()
         page = write_report(gather(store)).page
         written = time.perf_counter() - began
         if page is None:
-            print("no page without jvpsvd[report]", file=sys.stderr)
-            return 1
+            sys.exit("no page without jvpsvd[report]")
         size = page.stat().st_size
-        opened = []
         browser = Chromium(folder / "profile")
         try:
-            for _ in range(asked.rounds):
-                began = time.perf_counter()
-                browser.open(page)
-                opened.append(time.perf_counter() - began)
+            opened = Spread.of(
+                [time_once(lambda: browser.open(page)) for _ in range(options.rounds)]
+            )
         finally:
             browser.close()
-    spread = Spread.of(opened)
     print(
-        f"{asked.photos} photos x {asked.depths} depths, k = {asked.k}: the report is written in "
-        f"{written:.1f} s, its page has {size / 1e6:.1f} MB and opens in {spread} s"
+        f"{options.photos} photos x {options.depths} depths, k = {options.k}: the report is "
+        f"written in {written:.1f} s, its page has {size / 1e6:.1f} MB and opens in {opened} s"
     )
-    if asked.json:
-        report = {"seconds": spread.to_json(), "bytes": size, "written_seconds": written}
-        asked.json.write_text(json.dumps(report))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {"seconds": opened.to_json(), "bytes": size, "written_seconds": written}

@@ -1,11 +1,11 @@
-"""What a product costs beside an inference of the same network.
+"""What a product costs, beside an inference of the same network.
 
-    python -m benchmarks.products [--rounds 5] [--json FILE]
+    python -m benchmarks products [--rounds 5]
 
-For EfficientNet-Lite0 (real weights, a real photo) and a network of ResNet-50's shapes (random
-weights: times do not depend on them). All sides run in one process: plain inference with channels
-last, vmap(jvp) and vmap(vjp) of torch.func, and our products with operations as recorded and
-simplified. Milliseconds are per image or vector, each at its best chunk, the least of a few rounds.
+The networks are EfficientNet-Lite0 (real weights, a real photo) and one with ResNet-50's shapes
+(random weights, on which times do not depend). All run in one process: inference with channels
+last, vmap(jvp) and vmap(vjp) of torch.func, and our products, with operations as recorded and
+simplified. Milliseconds are per image or vector, at the best chunk, the least of a few rounds.
 Memory is the peak of torch's allocations in one chunk, predicted and measured.
 """
 
@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import platform
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.measure.timing import time_least
 from jvpsvd.data import decode_photo, demo_photos
 from jvpsvd.networks import load_model
 from jvpsvd.operators import LinearMap, Trace, by_transforms, keep_freed_memory
@@ -58,8 +56,8 @@ def resnet50_shapes() -> nn.Module:
     layers += [nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
     inner = 64
     for width, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
-        for place in range(count):
-            layers.append(Bottleneck(inner, width, 4 * width, stride if place == 0 else 1))
+        for index in range(count):
+            layers.append(Bottleneck(inner, width, 4 * width, stride if index == 0 else 1))
             inner = 4 * width
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000)]
     return nn.Sequential(*layers).eval().requires_grad_(False)
@@ -72,14 +70,8 @@ def networks() -> dict[str, tuple[nn.Module, Tensor]]:
 
 
 def milliseconds(work: Callable[[], object], count: int, rounds: int) -> float:
-    """Return the least time of a few rounds, per vector; the first round is not counted."""
-    least = float("inf")
-    for round_ in range(rounds + 1):
-        began = time.perf_counter()
-        work()
-        if round_:
-            least = min(least, time.perf_counter() - began)
-    return 1e3 * least / count
+    """Return the least time of a few rounds, per vector."""
+    return 1e3 * time_least(work, rounds) / count
 
 
 def both_sides(J: LinearMap, rounds: int) -> tuple[float, float]:
@@ -173,19 +165,17 @@ def show(name: str, row: dict[str, Any]) -> None:
         )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m benchmarks products",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     keep_freed_memory()
-    rows = {name: measure(name, net, x, options.rounds) for name, (net, x) in networks().items()}
-    if options.json:
-        about = {"torch": torch.__version__, "machine": platform.processor(), "rows": rows}
-        options.json.write_text(json.dumps(about, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    return {
+        "rows": {
+            name: measure(name, net, x, options.rounds) for name, (net, x) in networks().items()
+        }
+    }

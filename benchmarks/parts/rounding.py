@@ -1,15 +1,16 @@
-"""Which tolerances rounding lets residuals meet, of solves of every spectrum in small sizes.
+"""The smallest tolerances that residuals can meet, for every spectrum in small sizes.
 
-    python -m benchmarks.rounding [--dtype float64] [--columns 50]
+    python -m benchmarks rounding [--dtype float64] [--columns 50]
 
 One row for each method and tolerance: how many solves converged in full, and the worst residual.
-`jvpsvd.svd.arguments` has its thresholds from here.
+The thresholds of `jvpsvd.svd.arguments` were chosen by it.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Sequence
 
 import torch
 
@@ -21,8 +22,8 @@ SHAPES = ((20, 12), (60, 50), (300, 240), (900, 700))
 TIMES_EPS = (0.5, 1.0, 2.0, 4.0, 8.0, 20.0)
 
 
-def made(name: str, shape: tuple[int, int], dtype: torch.dtype) -> LinearOperator:
-    """Return an operator with a spectrum of `SPECTRA`, or one of independent normal entries."""
+def make_operator(name: str, shape: tuple[int, int], dtype: torch.dtype) -> LinearOperator:
+    """Return an operator with a spectrum of `SPECTRA`, or with independent normal entries."""
     if name == "normal":
         generator = torch.Generator().manual_seed(1)
         return MatrixOperator(torch.randn(shape, dtype=dtype, generator=generator))
@@ -30,15 +31,15 @@ def made(name: str, shape: tuple[int, int], dtype: torch.dtype) -> LinearOperato
     return SpectralOperator(shape, SPECTRA[name].values(short, short), dtype=dtype)
 
 
-def measured(method: str, times_eps: float, dtype: torch.dtype, columns: int) -> list[str]:
-    """Return a row: of all solves at a tolerance, those that converged, and the worst residual."""
+def measure(method: str, times_eps: float, dtype: torch.dtype, columns: int) -> list[str]:
+    """Return a row: how many solves at a tolerance converged, and their worst residuals."""
     eps = torch.finfo(dtype).eps
     converged, worst = [], []
     for shape, k, name in itertools.product(SHAPES, (1, 5, columns), (*SPECTRA, "normal")):
         if k > min(shape):
             continue
         result = svds(
-            made(name, shape, dtype),
+            make_operator(name, shape, dtype),
             k,
             tol=times_eps * eps,
             method=method,
@@ -53,23 +54,23 @@ def measured(method: str, times_eps: float, dtype: torch.dtype, columns: int) ->
     return [method, f"{times_eps:g} eps", solves, f"{middle:.1f} eps", f"{most:.1f} eps"]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks rounding",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     parser.add_argument("--columns", type=int, default=50, help="the largest k")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     dtype = getattr(torch, options.dtype)
     rows = [
-        measured(method, times, dtype, options.columns)
+        measure(method, times, dtype, options.columns)
         for method in ("golub-kahan", "exact")
         for times in TIMES_EPS
     ]
     head = ["method", "tol", "converged", "residual, median", "worst"]
     print("\n".join(table(head, rows)))
 
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -1,27 +1,25 @@
-"""`svds` against its floor and ARPACK, a batch against one solve after another, and its blocks.
+"""`svds` beside its floor and ARPACK, from cold and warm starts, with blocks of several widths.
 
-    python -m benchmarks.solver [-k 500] [--tol 1e-4] [--skip-arpack] [--json FILE]
+    python -m benchmarks solver [-k 500] [--tol 1e-4] [--skip-arpack]
 
-All sides run in one process on the Jacobian of EfficientNet-Lite0 at an ImageNet photo. The floor
-is the time of k batched JVPs and k batched VJPs at the best chunk: what k triplets would cost if
-their vectors were known. Products are given as a multiple of these 2k.
+All run in one process, on the Jacobian of EfficientNet-Lite0 at an ImageNet photo. The floor is the
+time of k batched JVPs and k batched VJPs at the best chunk: what k triplets would cost if their
+vectors were known. Products are given as a multiple of these 2k.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse.linalg as sla
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.measure.timing import time_least
 from jvpsvd import JacobianOperator, SVDResult, as_scipy, layer_map, svds
 from jvpsvd.data import decode_photo, demo_photos
 from jvpsvd.networks import load_model
@@ -39,7 +37,7 @@ class Stopwatch:
         self.seconds = 0.0
 
     def timing(self, work: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `work`, its time added to the watch."""
+        """Return a function that does `work` and adds its time to the watch."""
 
         def timed(*args: Any) -> Any:
             began = time.perf_counter()
@@ -49,16 +47,6 @@ class Stopwatch:
                 self.seconds += time.perf_counter() - began
 
         return timed
-
-
-def seconds(work: Callable[[], object], rounds: int = 3) -> float:
-    """Return the least time of a few rounds."""
-    least = float("inf")
-    for _ in range(rounds):
-        began = time.perf_counter()
-        work()
-        least = min(least, time.perf_counter() - began)
-    return least
 
 
 def jacobian(depth: str, photo: int = 0, chunk: int | None = None) -> JacobianOperator:
@@ -78,12 +66,12 @@ def floor(depth: str, k: int) -> float:
         J = jacobian(depth, chunk=chunk)
         V, U = (torch.randn(32, size).T for size in reversed(J.shape))
         for side, work in enumerate((lambda J=J, V=V: J @ V, lambda J=J, U=U: J.T @ U)):
-            best[side] = min(best[side], seconds(work) / 32)
+            best[side] = min(best[side], time_least(work) / 32)
     print(f"  floor: {1e3 * best[0]:.1f} ms a JVP, {1e3 * best[1]:.1f} ms a VJP, best of {CHUNKS}")
     return k * sum(best)
 
 
-def verdict(value: float, target: float) -> str:
+def beside_target(value: float, target: float) -> str:
     return f"{value:.3g} (target {target:g}, {'met' if value <= target else 'missed'})"
 
 
@@ -121,9 +109,9 @@ def depths(k: int, tol: float, report: dict[str, Any]) -> None:
             name = f"{method} ({result.method}, block {result.plan.block_size})"
             print(
                 f"  {name:34} {row['seconds']:6.1f} s, products / 2k "
-                f"{verdict(row['products'], target)}\n"
-                f"      wall / floor {verdict(row['seconds'] / least, 2.0)}, dense algebra "
-                f"{verdict(row['dense'], 0.2)}, looks {verdict(row['looks'], 0.05)}\n"
+                f"{beside_target(row['products'], target)}\n"
+                f"      wall / floor {beside_target(row['seconds'] / least, 2.0)}, dense algebra "
+                f"{beside_target(row['dense'], 0.2)}, looks {beside_target(row['looks'], 0.05)}\n"
                 f"      {row['converged']} converged, residual {row['residual']:.0e} s1, "
                 f"{'sound and complete' if result.certificate.complete else 'NOT COMPLETE'}"
             )
@@ -180,56 +168,6 @@ def arpack(k: int, tol: float, report: dict[str, Any]) -> None:
         report[f"arpack {name}"] = {"seconds": wall, "ours": ours.seconds, "ratio": ratio}
 
 
-def perceptron(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(784, 256), nn.Tanh(), nn.Linear(256, 64)).eval()
-
-
-def convolutions(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Unflatten(0, (1, 28, 28)),
-        nn.Conv2d(1, 8, 3, stride=2),
-        nn.ReLU(),
-        nn.Conv2d(8, 16, 3, stride=2),
-        nn.ReLU(),
-        nn.Flatten(0),
-        nn.Linear(576, 32),
-    ).eval()
-
-
-def batches(tol: float, report: dict[str, Any]) -> None:
-    print("\n16 small Jacobians at once, k = 20, operators and their recording included")
-    X = torch.randn(16, 784, generator=torch.Generator().manual_seed(0))
-    for make in (perceptron, convolutions):
-        for method in ("auto", "golub-kahan"):
-            for seed in (0, 1):  # the first is a warm-up: imports of torch's own
-                f = make(seed)
-                began = time.perf_counter()
-                batch = JacobianOperator(f, X, batch_dims=1)
-                together = svds(batch, 20, tol=tol, method=method)
-                half = time.perf_counter()
-                alone = [svds(JacobianOperator(f, x), 20, tol=tol, method=method) for x in X]
-                end = time.perf_counter()
-            ratio = (end - half) / (half - began)
-            off = max(float((one.s - together.s[i]).abs().max()) for i, one in enumerate(alone))
-            singles = [JacobianOperator(f, x) for x in X]
-            for J in singles:
-                J.rmatvec(torch.zeros(J.shape[0]))
-            one = seconds(lambda b=batch, m=method: svds(b, 20, tol=tol, method=m))
-            many = seconds(lambda s=singles, m=method: [svds(J, 20, tol=tol, method=m) for J in s])
-            met = "met" if ratio >= 5 else "missed"
-            print(
-                f"  {make.__name__:12} {together.method:12} {1e3 * (half - began):6.0f} ms against "
-                f"{1e3 * (end - half):6.0f} ms: {ratio:.1f} times faster (target 5, {met}), "
-                f"recorded before {many / one:.1f} times; values differ by {off:.0e}"
-            )
-            report[f"batch {make.__name__} {together.method}"] = {
-                "ratio": ratio,
-                "recorded before": many / one,
-            }
-
-
 def warm_starts(report: dict[str, Any]) -> None:
     print("\nWarm starts, output, k = 50, method golub-kahan")
     J, other = jacobian("output"), jacobian("output", photo=1)
@@ -251,47 +189,37 @@ def blocks(tol: float, report: dict[str, Any]) -> None:
     for depth in TARGETS:
         J = jacobian(depth)
         for k in (1, 5, 20, 50, 128):
-            told = []
+            costs = []
             for block in (2, 4, 8, 16):
                 result = svds(
                     J, k, tol=tol, method="golub-kahan", block_size=block, on_unconverged="ignore"
                 )
-                told.append((result.products.total, result.seconds))
+                costs.append((result.products.total, result.seconds))
             chosen = svds(J, k, tol=tol, method="golub-kahan", on_unconverged="ignore").plan
             text = ", ".join(
                 f"{block}: {count} {spent:.1f} s"
-                for block, (count, spent) in zip((2, 4, 8, 16), told, strict=True)
+                for block, (count, spent) in zip((2, 4, 8, 16), costs, strict=True)
             )
             print(
                 f"  {depth:10} k = {k:3}  {text}; planned {chosen.block_size}, "
                 f"{chosen.predicted_products} products"
             )
-            report[f"blocks, {depth}, k = {k}"] = told
+            report[f"blocks, {depth}, k = {k}"] = costs
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks solver", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("-k", type=int, default=500)
     parser.add_argument("--tol", type=float, default=1e-4)
     parser.add_argument("--skip-arpack", action="store_true")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     keep_freed_memory()
     report: dict[str, Any] = {}
-    batches(arguments.tol, report)
     warm_starts(report)
-    blocks(arguments.tol, report)
-    depths(arguments.k, arguments.tol, report)
-    if not arguments.skip_arpack:
-        arpack(arguments.k, arguments.tol, report)
-    if arguments.json:
-        report["machine"] = {
-            "torch": torch.__version__,
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-        }
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    blocks(options.tol, report)
+    depths(options.k, options.tol, report)
+    if not options.skip_arpack:
+        arpack(options.k, options.tol, report)
+    return report

@@ -1,24 +1,23 @@
 """What a survey costs beside its solves, and what workers, manifests and long runs cost.
 
-    python -m benchmarks.survey [--json FILE] [--only overhead,workers,manifest,memory]
+    python -m benchmarks survey [--only overhead,workers,manifest,memory]
 
-Overhead: photos at one depth of EfficientNet-Lite0, about a second each; the wall time between the
-first and the last photo that is not spent in `observe`, over that which is; and, as a check from
-outside, the wall time per photo against a bare loop of decode, trace and `svds` in this process.
-Workers: the same by one and by two Ray workers of one thread each. Manifest: 100 shards of 1000
-samples. Memory: resident bytes while 10 000 small samples pass.
+overhead: photos at one depth of EfficientNet-Lite0, about a second each. The wall time between the
+    first and the last photo, over the time spent in `observe`; beside it, as a check, the wall time
+    per photo of a bare loop of decode, record and `svds` in this process.
+workers: the same photos with one and with two Ray workers of one thread each.
+manifest: the time to list 100 shards of 1000 samples.
+memory: resident memory while 10 000 small samples pass.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
-import platform
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from benchmarks.measure.memory import resident_bytes
 from jvpsvd import JacobianOperator, svds
 from jvpsvd.data import Photo, decode_photo, demo_photos, walk
 from jvpsvd.data.pack import write_shard
@@ -39,7 +39,7 @@ DEPTH, TOL = "_blocks.15", 1e-4
 
 
 def timed_run(spec: Spec) -> tuple[float, int, float]:
-    """Return seconds from the first finished photo to the last, photos between, and outcome."""
+    """Return the seconds and the photos between the first and the last, and all seconds."""
     moments: list[tuple[float, int]] = []
 
     def watch(look: Look) -> None:
@@ -88,14 +88,14 @@ def overhead(folder: Path, report: dict[str, Any]) -> None:
     share = seconds / inside - 1
     print(
         f"overhead: {inside / photos:.2f} s a photo in observe, {seconds / photos:.2f} s in all: "
-        f"{verdict(100 * share, 3, '%')}; a bare loop takes {bare:.2f} s a photo "
+        f"{beside_target(100 * share, 3, '%')}; a bare loop takes {bare:.2f} s a photo "
         f"(survey / bare {seconds / photos / bare:.3f}, noise included)"
     )
     report["overhead"] = {"share": share, "seconds": seconds / photos, "bare": bare}
 
 
 def bare_loop(shard: Path, k: int) -> float:
-    """Return seconds a photo without a survey."""
+    """Return the seconds per photo without a survey."""
     model = load_model("efficientnet-lite0")
     data = [(s, shard.read_bytes()[s.offset : s.offset + s.size]) for s in walk(shard)]
     trace: Trace | None = None
@@ -127,7 +127,7 @@ def workers(folder: Path, report: dict[str, Any]) -> None:
         seconds, photos, whole = timed_run(spec)
         rates.append(photos / seconds)
         print(f"  {count} Ray workers: {60 * rates[-1]:.1f} photos/min, {whole:.0f} s in all")
-    print(f"workers: two do {verdict(rates[1] / rates[0], 1.7, ' x one', least=True)}")
+    print(f"workers: two do {beside_target(rates[1] / rates[0], 1.7, ' x one', least=True)}")
     report["workers"] = {"rates": rates, "speedup": rates[1] / rates[0]}
 
 
@@ -161,7 +161,7 @@ def manifest(folder: Path, report: dict[str, Any]) -> None:
         except StopIteration:
             seconds.append(time.perf_counter() - began)
     print(
-        f"manifest: 100 x 1000 samples listed in {verdict(seconds[0], 60, ' s')}, "
+        f"manifest: 100 x 1000 samples listed in {beside_target(seconds[0], 60, ' s')}, "
         f"reused by the next run after {seconds[1]:.1f} s"
     )
     report["manifest"] = {"listed": seconds[0], "reused": seconds[1]}
@@ -179,7 +179,7 @@ def memory(folder: Path, report: dict[str, Any]) -> None:
 
     def watch(look: Look) -> None:
         if look.rows and look.photos_done % 992 < 32:
-            resident.append((look.photos_done, resident_mib()))
+            resident.append((look.photos_done, resident_bytes() / (1 << 20)))
 
     began = time.perf_counter()
     spec = Spec(
@@ -213,12 +213,7 @@ def encoded(seed: int) -> bytes:
     return file.getvalue()
 
 
-def resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / (1 << 20)
-
-
-def verdict(value: float, target: float, unit: str, *, least: bool = False) -> str:
+def beside_target(value: float, target: float, unit: str, *, least: bool = False) -> str:
     met = value >= target if least else value <= target
     return f"{value:.3g}{unit} (target {target:g}, {'met' if met else 'missed'})"
 
@@ -231,19 +226,17 @@ PARTS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--only", default=",".join(PARTS))
-    asked = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks survey",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", default=",".join(PARTS), metavar="NAME,…")
+    options = parser.parse_args(arguments)
     keep_freed_memory()
-    report: dict[str, Any] = {"machine": platform.processor() or platform.machine()}
-    for name in asked.only.split(","):
+    report: dict[str, Any] = {}
+    for name in options.only.split(","):
         with tempfile.TemporaryDirectory() as folder:
             PARTS[name](Path(folder), report)
-    if asked.json:
-        asked.json.write_text(json.dumps(report, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    return report

@@ -1,17 +1,18 @@
-"""The parts of the suite, by name: what each measures, and how it is started."""
+"""What `python -m benchmarks NAME` runs, by name: parts are stored as records, commands are not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-Measured = tuple[dict[str, Any], list[dict[str, Any]]]
+Measured = tuple[dict[str, Any], Iterable[dict[str, Any]]]
 """Settings and rows."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class Options:
     """What a command line says to a part."""
 
     quick: bool = False
@@ -20,164 +21,237 @@ class Asked:
     k: int | None = None
     rounds: int | None = None
     budget: int | None = None
-    patience: int | None = None
+    time_factor: int | None = None
+    minutes: float | None = None
+    own: tuple[str, ...] = ()
+    """Arguments of a script's own command line."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """A module of `parts` with a command line of its own: `main(arguments)` prints a report."""
+
+    module: str
+    arguments: tuple[str, ...] = ()
+    quick_arguments: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    """Which of the suite's "-k" and "--rounds" it has, too."""
+
+    def run(self, options: Options) -> dict[str, Any] | None:
+        """Run it with these options, and return its report."""
+        module = importlib.import_module(f"benchmarks.parts.{self.module}")
+        return module.main(self.command_line(options))  # type: ignore[no-any-return]
+
+    def command_line(self, options: Options) -> list[str]:
+        """Return its arguments for these options."""
+        arguments = [*self.arguments, *(self.quick_arguments if options.quick else ())]
+        for flag, value in (("-k", options.k), ("--rounds", options.rounds)):
+            if flag in self.takes and value is not None:
+                arguments += [flag, str(value)]
+        return [*arguments, *options.own]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part. It runs in a process of its own: `measure`, or the script of its name."""
+    """One part. It runs in a process of its own: a function of `Options`, or a script."""
 
     name: str
     about: str
-    measure: Callable[[Asked], Measured] | None = None
-    quick_arguments: tuple[str, ...] = ()
-    """Of a script."""
-    writes_json: bool = True
+    measure: Callable[[Options], Measured] | Script
     pieces: Callable[[], tuple[str, ...]] | None = None
     """What --problem narrows it down to: each is measured, and stored, before the next."""
 
+    @property
+    def script(self) -> Script | None:
+        """The script, if it is one."""
+        return self.measure if isinstance(self.measure, Script) else None
 
-def _peers(asked: Asked) -> Measured:
-    from benchmarks.parts import peers as compare
 
-    settings = compare.settings_of(
-        asked.problems,
-        asked.solvers,
-        asked.quick,
-        k=asked.k or 0,
-        rounds=asked.rounds or 0,
-        budget=asked.budget or 0,
-        patience=asked.patience or 0,
+@dataclass(frozen=True)
+class Command:
+    """A module whose `main(arguments)` has a command line and returns an exit code."""
+
+    name: str
+    about: str
+    room: str = "parts"
+
+    def run(self, arguments: list[str]) -> int:
+        """Run it in this process."""
+        module = importlib.import_module(f"benchmarks.{self.room}.{self.name}")
+        code = module.main(arguments)
+        return code if isinstance(code, int) else 0
+
+
+def _peers(options: Options) -> Measured:
+    from benchmarks.parts import peers
+
+    settings = peers.choose_settings(
+        options.problems,
+        options.solvers,
+        options.quick,
+        k=options.k or 0,
+        rounds=options.rounds or 0,
+        budget=options.budget or 0,
+        time_factor=options.time_factor or 0,
     )
-    told = {
+    stored = {
         "k": settings.k,
         "rounds": settings.rounds,
         "budget_seconds": settings.budget_seconds,
-        "patience": settings.patience,
+        "time_factor": settings.time_factor,
     }
-    return told, compare.measure(settings)
+    return stored, peers.measure(settings)
 
 
-def _floors(asked: Asked) -> Measured:
+def _floors(options: Options) -> Measured:
     from benchmarks.parts import floors
 
-    names = asked.problems or (floors.QUICK_NAMES if asked.quick else floors.NAMES)
-    k = asked.k or (10 if asked.quick else 500)
-    rounds = asked.rounds or (1 if asked.quick else 3)
-    return {"k": k, "rounds": rounds}, floors.measure(names, k, rounds, small=asked.quick)
+    names = options.problems or (floors.QUICK_NAMES if options.quick else floors.NAMES)
+    k = options.k or (10 if options.quick else 500)
+    rounds = options.rounds or (1 if options.quick else 3)
+    return {"k": k, "rounds": rounds}, floors.measure(names, k, rounds, small=options.quick)
 
 
-def _growth(asked: Asked) -> Measured:
+def _growth(options: Options) -> Measured:
     from benchmarks.parts import growth
 
-    axes = growth.QUICK if asked.quick else growth.FULL
-    chosen = tuple(axis for axis in axes if not asked.problems or axis.name in asked.problems)
-    rounds = asked.rounds or (1 if asked.quick else 3)
+    axes = growth.QUICK if options.quick else growth.FULL
+    chosen = tuple(axis for axis in axes if not options.problems or axis.name in options.problems)
+    rounds = options.rounds or (1 if options.quick else 3)
     return {"rounds": rounds}, growth.measure(chosen, rounds)
 
 
-def _problems() -> tuple[str, ...]:
+def _safety(options: Options) -> Measured:
+    from benchmarks.parts import safety
+    from benchmarks.problems import hostile
+    from benchmarks.solvers import SOLVERS
+
+    # "-ours" differs from its like in the operator only, and there is one operator here.
+    every = tuple(name for name in SOLVERS if not name.endswith("-ours"))
+    solvers = options.solvers or (safety.QUICK_SOLVERS if options.quick else every)
+    cases = options.problems or tuple(hostile.CASES)
+    budget = options.budget or 30
+    return {"k": hostile.K, "budget_seconds": budget}, safety.measure(solvers, cases, budget)
+
+
+def _gpu(options: Options) -> Measured:
+    from benchmarks.parts import gpu
+
+    minutes = options.minutes or (2.0 if options.quick else 10.0)
+    k = options.k or 500
+    return {"minutes": minutes, "k": k}, gpu.measure(minutes, k)
+
+
+def _problem_names() -> tuple[str, ...]:
     from benchmarks.parts.peers import FULL
 
     return FULL.names
 
 
-def _floor_problems() -> tuple[str, ...]:
+def _floor_names() -> tuple[str, ...]:
     from benchmarks.parts.floors import NAMES
 
     return NAMES
 
 
-def _axes() -> tuple[str, ...]:
+def _axis_names() -> tuple[str, ...]:
     from benchmarks.parts.growth import FULL
 
     return tuple(axis.name for axis in FULL)
 
 
-def _cases() -> tuple[str, ...]:
+def _case_names() -> tuple[str, ...]:
     from benchmarks.problems.hostile import CASES
 
     return tuple(CASES)
 
 
-def _safety(asked: Asked) -> Measured:
-    from benchmarks.parts import safety
-    from benchmarks.problems import hostile
-    from benchmarks.solvers import PEERS
-
-    # "-ours" differs from its like in the operator only, and there is one operator here.
-    every = tuple(name for name in PEERS if not name.endswith("-ours"))
-    solvers = asked.solvers or (safety.QUICK_SOLVERS if asked.quick else every)
-    cases = asked.problems or tuple(hostile.CASES)
-    budget = asked.budget or 30
-    return {"k": hostile.K, "budget_seconds": budget}, safety.measure(solvers, cases, budget)
-
-
-def _gpu(asked: Asked) -> Measured:
-    from benchmarks.parts import gpu
-
-    minutes = 2.0 if asked.quick else 10.0
-    return {"minutes": minutes, "k": asked.k or 500}, gpu.measure(minutes, asked.k or 500)
+def _small(name: str, *takes: str) -> Script:
+    return Script("small_timings", (name,), ("--quick",), ("--rounds", *takes))
 
 
 PARTS: dict[str, Part] = {
     part.name: part
     for part in (
-        Part("peers", "every solver on every problem, to one residual", _peers, pieces=_problems),
+        Part("peers", "every solver on every problem, to one residual", _peers, _problem_names),
         Part(
             "floors",
             "wall time over the floor, stacked by parts, and the machine's peaks",
             _floors,
-            pieces=_floor_problems,
+            _floor_names,
         ),
         Part(
             "growth",
             "wall and memory by k, n, images, workers, ranks; exponents",
             _growth,
-            pieces=_axes,
+            _axis_names,
         ),
         Part(
             "safety",
             "hostile operators: right, wrong and said so, wrong in silence",
             _safety,
-            pieces=_cases,
+            _case_names,
         ),
         Part("gpu", "correctness, then times, on one CUDA card in ten minutes", _gpu),
+        Part("allocator", "what keep_freed_memory saves", _small("allocator")),
         Part(
-            "allocator",
-            "what keep_freed_memory saves",
-            quick_arguments=("--vectors", "8", "--rounds", "1"),
-            writes_json=False,
+            "products",
+            "a product beside an inference",
+            Script("products", quick_arguments=("--rounds", "1"), takes=("--rounds",)),
         ),
-        Part("products", "a product beside an inference", quick_arguments=("--rounds", "1")),
         Part(
             "solver",
-            "svds on EfficientNet-Lite0: floor, blocks, batches, warm starts, ARPACK",
-            quick_arguments=("-k", "20", "--skip-arpack"),
+            "svds on EfficientNet-Lite0: floor, blocks, warm starts, ARPACK",
+            Script("solver", quick_arguments=("-k", "20", "--skip-arpack"), takes=("-k",)),
         ),
-        Part("survey", "what a survey adds to its solves", quick_arguments=("--only", "overhead")),
+        Part(
+            "survey",
+            "what a survey adds to its solves",
+            Script("survey", quick_arguments=("--only", "overhead")),
+        ),
         Part(
             "batches",
             "all values of many small Jacobians beside svdvals",
-            quick_arguments=("--digits", "2", "--rounds", "1"),
-            writes_json=False,
+            _small("batches", "-k"),
+        ),
+        Part(
+            "together",
+            "many small Jacobians in one batch beside one after another",
+            _small("together", "-k"),
         ),
         Part(
             "projected",
             "the leading part of the projected problem beside all of it",
-            quick_arguments=("-k", "50", "--rows", "300", "--rounds", "1"),
-            writes_json=False,
+            _small("projected", "-k"),
         ),
         Part(
             "tall",
             "a tall basis against a few vectors, by blocks of rows and by BLAS",
-            quick_arguments=("--shapes", "4096x1100", "--rounds", "1"),
-            writes_json=False,
+            _small("tall"),
         ),
         Part(
             "page",
             "the report of 10 000 photos at 10 depths: size, and time to open it",
-            quick_arguments=("--photos", "50", "--depths", "2", "-k", "5", "--rounds", "1"),
+            Script(
+                "page",
+                quick_arguments=("--photos", "50", "--depths", "2", "-k", "5", "--rounds", "1"),
+                takes=("-k", "--rounds"),
+            ),
         ),
+    )
+}
+
+COMMANDS: dict[str, Command] = {
+    command.name: command
+    for command in (
+        Command("random_hostile", "random hostile problems: is any wrong value marked converged?"),
+        Command("derivative_check", "how often the check of products against differences is right"),
+        Command("defined_to", "how well a ReLU network's Jacobian is defined"),
+        Command("rounding", "which tolerances rounding lets residuals meet"),
+        Command("fuzz", "readers of foreign files, given what no file should be"),
+        Command("damage", "finished runs, damaged: does verify name each damage?"),
+        Command("small_timings", "allocator, batches, together, projected and tall; not stored"),
+        Command("figures", "draw figures of stored results", "publish"),
+        Command("readme", "write the performance section of a README", "publish"),
     )
 }

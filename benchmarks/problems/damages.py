@@ -1,7 +1,7 @@
-"""Ways to damage the folder of a run, each by a seed: bytes, values, links, strangers.
+"""Ways to damage the folder of a run: its bytes, its values, links, and foreign files.
 
-A damage takes the random numbers of its seed and the folder. It raises `NoPlaceError` where the
-folder has nothing that it could harm.
+A damage takes a random number generator and the folder. It raises `NoPlaceError` if the folder has
+nothing that it could harm.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Damage = Callable[[random.Random, Path], None]
 
 
 class NoPlaceError(Exception):
-    """A damage that has no place in this form of a run."""
+    """The run has nothing that this damage could harm."""
 
 
 # --- damage to bytes
@@ -43,7 +43,7 @@ def flip_a_bit(dice: random.Random, run: Path) -> None:
 
 
 def flip_a_bit_of_values(dice: random.Random, run: Path) -> None:
-    """In the pages of a Parquet file or the tensors of a file of vectors, not in their heads."""
+    """Flip a bit in the pages of a Parquet file or in the tensors of a file of vectors."""
     file = dice.choice(
         sorted(f for f in run.rglob("*") if f.suffix in (".parquet", ".safetensors"))
     )
@@ -105,16 +105,16 @@ def rename_a_file(dice: random.Random, run: Path) -> None:
 def _rewrite(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     table = pq.ParquetFile(file).read()
     changed = change(table)
-    if dice_keeps_metadata(changed):
+    if keeps_metadata(changed):
         changed = changed.replace_schema_metadata(table.schema.metadata)
     pq.write_table(changed, file)
 
 
-def dice_keeps_metadata(table: pa.Table) -> bool:
+def keeps_metadata(table: pa.Table) -> bool:
     return table.num_rows % 5 != 4
 
 
-def _altered(dice: random.Random, value: Any) -> Any:
+def _alter(dice: random.Random, value: Any) -> Any:
     if isinstance(value, list):
         altered = list(value)
         what = dice.randrange(5)
@@ -142,7 +142,7 @@ def change_a_cell(dice: random.Random, run: Path) -> None:
     def change(table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
         row, name = dice.choice(rows), dice.choice(table.column_names)
-        row[name] = _altered(dice, row[name])
+        row[name] = _alter(dice, row[name])
         try:
             return pa.Table.from_pylist(rows, schema=table.schema)
         except (pa.ArrowException, OverflowError, TypeError) as error:
@@ -176,7 +176,7 @@ def change_a_column(dice: random.Random, run: Path) -> None:
 
 
 def exchange_rows_or_columns(dice: random.Random, run: Path) -> None:
-    """All s times 1000; labels, fro2 or s of photos exchanged; rows lost, doubled or shuffled."""
+    """Scale all s; exchange labels, fro2 or s of photos; lose, double or reorder rows."""
     files = sorted((run / "spectra").glob("*.parquet"))
     tables = {file: pq.ParquetFile(file).read() for file in files}
     rows = {file: table.to_pylist() for file, table in tables.items()}
@@ -213,7 +213,7 @@ def change_the_manifest(dice: random.Random, run: Path) -> None:
         elif what == 1:
             rows.append(dict(row))
         else:
-            row[name] = _altered(dice, row[name])
+            row[name] = _alter(dice, row[name])
         try:
             return pa.Table.from_pylist(rows, schema=table.schema)
         except (pa.ArrowException, OverflowError, TypeError) as error:
@@ -302,7 +302,7 @@ def odd_values_in_the_other_json(dice: random.Random, run: Path) -> None:
     file.write_text("\n".join(json.dumps(one) for one in lines))
 
 
-# --- what does not belong there
+# --- foreign files
 
 
 def foreign_files(dice: random.Random, run: Path) -> None:
@@ -328,7 +328,7 @@ def foreign_files(dice: random.Random, run: Path) -> None:
     os.utime(file, (0, 0))
 
 
-def _replaceable(dice: random.Random, run: Path) -> Path:
+def _pick_place(dice: random.Random, run: Path) -> Path:
     names = ["run.json", "manifest.parquet", "manifest.lock", "compaction.lock", "shards.json"]
     places = [run / name for name in [*names, "spectra", "log", "report", "vectors"]]
     places += [f for f in run.rglob("*") if f.suffix in (".parquet", ".safetensors", ".jsonl")]
@@ -336,7 +336,7 @@ def _replaceable(dice: random.Random, run: Path) -> Path:
     return dice.choice(sorted(places))
 
 
-def _taken_away(place: Path) -> None:
+def _take_away(place: Path) -> None:
     if place.is_dir():
         shutil.rmtree(place)
     place.unlink(missing_ok=True)
@@ -344,7 +344,7 @@ def _taken_away(place: Path) -> None:
 
 
 def links(dice: random.Random, run: Path) -> None:
-    place = _replaceable(dice, run)
+    place = _pick_place(dice, run)
     outside = run.parent / "outside"
     outside.mkdir()
     (outside / "mine").write_bytes(b"mine")
@@ -353,14 +353,14 @@ def links(dice: random.Random, run: Path) -> None:
         shutil.copy(place, target)
     elif place.is_dir():
         shutil.copytree(place, target)
-    _taken_away(place)
+    _take_away(place)
     where = [target, outside / "mine", outside / "nowhere", outside, place, Path("/dev/zero")]
     place.symlink_to(dice.choice(where))
 
 
 def pipes_and_folders(dice: random.Random, run: Path) -> None:
-    place = _replaceable(dice, run)
-    _taken_away(place)
+    place = _pick_place(dice, run)
+    _take_away(place)
     if dice.random() < 0.6:
         os.mkfifo(place)
     elif place.suffix:

@@ -1,4 +1,4 @@
-"""Files that break readers: valid ones, changed where their structure is, and noise.
+"""Files that break readers: valid ones with changes to their structure, and noise.
 
 Each maker takes a `random.Random` and returns bytes; `parts.fuzz` gives them to the readers.
 """
@@ -30,7 +30,7 @@ def noise(random: Random) -> bytes:
     return random.randbytes(random.choice((0, 1, 7, 64, 511, 512, 1024, random.randrange(4096))))
 
 
-def mutated(data: bytes, random: Random, most: int = 8) -> bytes:
+def mutate(data: bytes, random: Random, most: int = 8) -> bytes:
     """Return the bytes after a few changes, most of them where headers are."""
     out = bytearray(data)
     for _ in range(random.randint(1, most)):
@@ -71,7 +71,7 @@ def text(random: Random) -> str:
 
 @cache
 def photos() -> tuple[bytes, ...]:
-    """Small photos of all formats, modes and compressions that Pillow writes."""
+    """Return small photos in all formats, modes and compressions that Pillow writes."""
     pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     exif = Image.Exif()
@@ -101,17 +101,17 @@ def photo(random: Random) -> bytes:
     data = random.choice(photos())
     if data.startswith(b"\x89PNG") and random.random() < 0.7:
         return _png(data, random)
-    return mutated(data, random)
+    return mutate(data, random)
 
 
 def _png(data: bytes, random: Random) -> bytes:
-    """Return a PNG of which chunks were changed, and have checksums again."""
+    """Return a PNG with changed chunks and right checksums."""
     out, at = bytearray(data[:8]), 8
     while at < len(data):
         (size,) = struct.unpack(">I", data[at : at + 4])
         kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + size]
         if random.random() < 0.4:
-            body = mutated(body, random, 2)
+            body = mutate(body, random, 2)
         if random.random() < 0.1:
             kind = random.choice((b"zTXt", b"iCCP", b"tRNS", b"PLTE", b"acTL", b"fdAT", b"eXIf"))
         chunk = kind + body
@@ -162,14 +162,14 @@ _RECORDS = (
 
 
 def shard(random: Random) -> bytes:
-    """Return a tar of odd members, often changed and with checksums of headers set right."""
+    """Return a tar of odd members; often its bytes are changed and its checksums set right."""
     parts = [_member(random) for _ in range(random.randint(0, 6))]
     if parts and random.random() < 0.2:
         parts.append(random.choice(parts))
     ends = (bytes(1024), bytes(1024), bytes(10240), bytes(40960), b"", bytes(100), b"x" * 700)
     data = b"".join(parts) + random.choice(ends)
     if random.random() < 0.5:
-        data = mutated(data, random)
+        data = mutate(data, random)
         if random.random() < 0.7:
             data = _with_checksums(data)
     if random.random() < 0.03:
@@ -200,7 +200,7 @@ def _member(random: Random) -> bytes:
     form = random.choice((tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))
     try:
         head = bytearray(info.tobuf(form, "utf-8", "surrogateescape"))
-    except (ValueError, UnicodeEncodeError):  # what a form cannot say
+    except (ValueError, UnicodeEncodeError):  # some formats cannot store it
         head = bytearray(tarfile.TarInfo("a.jpg").tobuf())
     if info.type == b"S" and random.random() < 0.5:
         head[-512:][386:410] = b"%011o\0%011o\0" % (0, 512)
@@ -222,11 +222,11 @@ def _with_checksums(data: bytes) -> bytes:
 
 
 def idx(random: Random) -> bytes:
-    """Return an idx file of labels, or nearly."""
+    """Return an idx file of labels, or almost one."""
     data = struct.pack(">II", 0x801, 10_000) + random.randbytes(random.choice((0, 100, 10_000)))
-    return mutated(data, random) if random.random() < 0.7 else data
+    return mutate(data, random) if random.random() < 0.7 else data
 
 
 def idx_gz(random: Random) -> bytes:
     packed = gzip.compress(idx(random), 1, mtime=0)
-    return mutated(packed, random) if random.random() < 0.8 else packed
+    return mutate(packed, random) if random.random() < 0.8 else packed

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from benchmarks.problems.fuzzed_files import NUMBERS, mutated, noise, text
+from benchmarks.problems.fuzzed_files import NUMBERS, mutate, noise, text
 
 
 def network() -> nn.Sequential:
@@ -37,7 +37,7 @@ def network() -> nn.Sequential:
 
 
 def _odd_state(random: Random) -> Any:
-    """Return a state dict of which entries, or the whole, are something else."""
+    """Return a state dict some entries of which, or all of it, are something else."""
     state: Any = network().state_dict()
     names = list(state)
     odd: list[Callable[[], Any]] = [
@@ -81,7 +81,7 @@ def _odd_state(random: Random) -> Any:
 def _saved_state(random: Random, **how: Any) -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of kinds of tensors that few use
+        warnings.simplefilter("ignore")  # torch warns of rare kinds of tensors
         state = _odd_state(random)
         try:
             torch.save(state, file, **how)
@@ -91,13 +91,13 @@ def _saved_state(random: Random, **how: Any) -> bytes:
 
 
 def torch_zip(random: Random) -> bytes:
-    """Return a torch file; in half of them, what is in the zip was changed, not the zip."""
+    """Return a torch file; in half of them the entries of the zip are changed, not the zip."""
     data = _saved_state(random)
     chance = random.random()
     if chance < 0.3:
         return data
     if chance < 0.5:
-        return mutated(data, random)
+        return mutate(data, random)
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
         for entry in old.namelist():
@@ -111,7 +111,7 @@ def torch_zip(random: Random) -> bytes:
 
 
 def torch_legacy(random: Random) -> bytes:
-    """Return a file as torch wrote them before 1.6; its tensors lie in the order of memory."""
+    """Return a file as torch wrote it before 1.6, its tensors in the order of their addresses."""
     data = _saved_state(random, _use_new_zipfile_serialization=False)
     return data if random.random() < 0.2 else _pickle(data, random)
 
@@ -123,7 +123,7 @@ def plain_pickle(random: Random) -> bytes:
 
 
 def _pickle(data: bytes, random: Random) -> bytes:
-    """Return a pickle with operations changed, inserted or taken away."""
+    """Return a pickle with operations changed, inserted or removed."""
     out = bytearray(data)
     codes = [op.code.encode("latin-1") for op in pickletools.opcodes]
     for _ in range(random.randint(0, 4)):
@@ -135,7 +135,7 @@ def _pickle(data: bytes, random: Random) -> bytes:
             out[place : place + 1] = random.choice(codes)
         else:
             del out[place : place + random.randint(1, 3)]
-    return mutated(bytes(out), random, 2) if random.random() < 0.3 else bytes(out)
+    return mutate(bytes(out), random, 2) if random.random() < 0.3 else bytes(out)
 
 
 def safetensors(random: Random) -> bytes:
@@ -144,7 +144,7 @@ def safetensors(random: Random) -> bytes:
 
 
 def gained_network(random: Random) -> bytes:
-    """Return what `save_network` writes, or nearly."""
+    """Return a file as `save_network` writes it, or almost one."""
     sizes = [random.choice((1, 2, 3, 4, 4, 0)) for _ in range(random.randint(1, 4))]
     tensors = {}
     for place, (wide, narrow) in enumerate(pairwise(sizes)):
@@ -172,7 +172,7 @@ def gained_network(random: Random) -> bytes:
 def _safetensors(data: bytes, random: Random) -> bytes:
     """Return the file with entries of its header changed, or with bytes changed."""
     if random.random() < 0.3:
-        return mutated(data, random)
+        return mutate(data, random)
     (size,) = struct.unpack("<Q", data[:8])
     header, rest = json.loads(data[8 : 8 + size]), data[8 + size :]
     for _ in range(random.randint(0, 3) if header else 0):
@@ -200,7 +200,7 @@ def _safetensors(data: bytes, random: Random) -> bytes:
 
 
 def caffemodel(random: Random) -> bytes:
-    """Return layers of blobs in the wire format, right or nearly."""
+    """Return layers of blobs in the wire format, right or almost right."""
     data = b""
     for name, module in network().named_children():
         if isinstance(module, nn.BatchNorm2d) and random.random() < 0.05:
@@ -213,7 +213,7 @@ def caffemodel(random: Random) -> bytes:
         body = _field(4 if old else 1, named.encode(errors="surrogatepass"))
         body += b"".join(_field(6 if old else 7, blob) for blob in blobs)
         data += _field(2 if old else 100, body)
-    return data if random.random() < 0.3 else mutated(data, random, 3)
+    return data if random.random() < 0.3 else mutate(data, random, 3)
 
 
 def _blob(values: torch.Tensor, old: bool, random: Random) -> bytes:

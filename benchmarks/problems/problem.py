@@ -1,4 +1,4 @@
-"""What a solver is set on: one matrix, in each of the ways that solvers take one."""
+"""A problem: one matrix, or a batch, in each of the forms that solvers take."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import scipy.sparse.linalg as sla
@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.solvers.metering import Meter
 from jvpsvd import JacobianOperator, LinearOperator, as_scipy
 
+Direction = Literal["forward", "reverse"]
 _CHUNKS = {"cpu": (4, 8, 16), "cuda": (16, 64, 256)}
-"""Vectors that torch.func's transforms may take at once; the fastest is found in set-up."""
+"""Numbers of vectors that torch.func may take at once; set-up finds the fastest."""
 
 
-class Subject(Protocol):
-    """A matrix, or a batch of them. Every method makes its operator anew, with nothing recorded."""
+class Problem(Protocol):
+    """A matrix, or a batch of them. Every method makes a new operator, with nothing recorded."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -30,7 +30,7 @@ class Subject(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of products."""
+        """The dtype of products."""
 
     def operator(self) -> LinearOperator:
         """Return the matrix as jvpsvd's operator."""
@@ -39,27 +39,30 @@ class Subject(Protocol):
         """Return what a careful user of SciPy would write."""
 
     def warm_up(self) -> int:
-        """Let torch build what its transforms need; return the vectors to take at once."""
+        """Let torch build what its transforms need; return how many vectors to take at once."""
 
-    def dense(self, meter: Meter | None = None, chunk: int = 16) -> Tensor:
-        """Return all entries; products that it takes are counted."""
+    def dense(self, chunk: int = 16) -> Tensor:
+        """Return all entries."""
 
-    def of(self, index: int) -> Subject:
+    def dense_products(self) -> tuple[Direction, int]:
+        """Return which products `dense` takes, and how many."""
+
+    def of(self, index: int) -> Problem:
         """Return one matrix of a batch."""
 
-    def double(self) -> Subject:
-        """Return the same in float64."""
+    def double(self) -> Problem:
+        """Return the same problem in float64."""
 
 
 @dataclass(frozen=True)
-class FunctionSubject:
-    """The Jacobian of a function at a point; or at each row of the points, a batch."""
+class JacobianProblem:
+    """The Jacobian of a function at a point, or a batch: at each row of the points."""
 
     function: Callable[[Tensor], Tensor]
     point: Tensor
     batch: bool = False
-    in_float64: Callable[[], FunctionSubject] | None = None
-    """Makes the same in float64."""
+    in_float64: Callable[[], JacobianProblem] | None = None
+    """Makes the same problem in float64."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,7 +73,7 @@ class FunctionSubject:
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the point."""
+        """The dtype of the point."""
         return self.point.dtype
 
     def operator(self) -> LinearOperator:
@@ -78,41 +81,40 @@ class FunctionSubject:
         return JacobianOperator(self.function, self.point, batch_dims=1 if self.batch else 0)
 
     def by_hand(self) -> sla.LinearOperator:
-        """Return JVPs and VJPs of torch.func; blocks go through vmap."""
-        return hand_written(self.function, self.point)
+        """Return JVPs and VJPs by torch.func; blocks go through vmap."""
+        return write_by_hand(self.function, self.point)
 
     def warm_up(self) -> int:
         """Take reverse products of the network itself, in chunks of every size."""
         point = self.point[0] if self.batch else self.point
-        value, pull = torch.func.vjp(self.function, point)
-        return fastest_chunk(torch.func.vmap(pull), value)
+        value, vjp = torch.func.vjp(self.function, point)
+        return find_fastest_chunk(torch.func.vmap(vjp), value)
 
-    def dense(self, meter: Meter | None = None, chunk: int = 16) -> Tensor:
+    def dense(self, chunk: int = 16) -> Tensor:
         """Return `torch.func.jacrev`, in chunks."""
-        m, n = self.shape
         rows = torch.func.jacrev(self.function, chunk_size=chunk)
+        return rows(self.point).detach().reshape(self.shape)
 
-        def work() -> Tensor:
-            return rows(self.point).detach().reshape(m, n)
+    def dense_products(self) -> tuple[Direction, int]:
+        """Return the reverse products of `jacrev`."""
+        return "reverse", self.shape[0]
 
-        return work() if meter is None else meter.product("reverse", m, work)
-
-    def of(self, index: int) -> FunctionSubject:
+    def of(self, index: int) -> JacobianProblem:
         """Return the Jacobian at one of the points."""
         inner = self.in_float64
         wide = None if inner is None else (lambda: inner().of(index))
-        return FunctionSubject(self.function, self.point[index], in_float64=wide)
+        return JacobianProblem(self.function, self.point[index], in_float64=wide)
 
-    def double(self) -> FunctionSubject:
-        """Return the same in float64."""
+    def double(self) -> JacobianProblem:
+        """Return the same problem in float64."""
         if self.in_float64 is None:
             raise ValueError("this function was not made in float64")
         return self.in_float64()
 
 
 @dataclass(frozen=True)
-class OperatorSubject:
-    """An operator that there is already, by its products."""
+class OperatorProblem:
+    """An operator that is known by its products only."""
 
     make: Callable[[], LinearOperator]
     wide: Callable[[], LinearOperator] | None = None
@@ -124,7 +126,7 @@ class OperatorSubject:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of products."""
+        """The dtype of products."""
         return self.make().dtype
 
     def operator(self) -> LinearOperator:
@@ -132,51 +134,50 @@ class OperatorSubject:
         return self.make()
 
     def by_hand(self) -> sla.LinearOperator:
-        """Return it as SciPy's: there is nothing to write by hand."""
+        """Return it as SciPy's operator: there is nothing to write by hand."""
         return as_scipy(self.make())
 
     def warm_up(self) -> int:
-        """Do nothing: products of an operator need nothing."""
+        """Do nothing: products of an operator need no preparation."""
         return 1
 
-    def dense(self, meter: Meter | None = None, chunk: int = 16) -> Tensor:
+    def dense(self, chunk: int = 16) -> Tensor:
         """Return its products with unit vectors of the shorter side."""
         A = self.make()
         m, n = A.shape
         eye = torch.eye(min(m, n), dtype=A.dtype, device=A.device)
+        return A.rmatmat(eye).mT if m < n else A.matmat(eye)
 
-        def work() -> Tensor:
-            return A.rmatmat(eye).mT if m < n else A.matmat(eye)
+    def dense_products(self) -> tuple[Direction, int]:
+        """Return the products with unit vectors of the shorter side."""
+        m, n = self.shape
+        return ("reverse", m) if m < n else ("forward", n)
 
-        if meter is None:
-            return work()
-        return meter.product("reverse" if m < n else "forward", min(m, n), work)
-
-    def of(self, index: int) -> OperatorSubject:
-        """Return itself: it is no batch."""
+    def of(self, index: int) -> OperatorProblem:
+        """Return itself, since it is no batch."""
         return self
 
-    def double(self) -> OperatorSubject:
-        """Return the same in float64."""
-        return OperatorSubject(self.wide or self.make, self.wide)
+    def double(self) -> OperatorProblem:
+        """Return the same problem in float64."""
+        return OperatorProblem(self.wide or self.make, self.wide)
 
 
-def hand_written(fn: Callable[[Tensor], Tensor], x: Tensor) -> sla.LinearOperator:
+def write_by_hand(fn: Callable[[Tensor], Tensor], x: Tensor) -> sla.LinearOperator:
     """Return the Jacobian as a good SciPy operator written with torch.func.
 
     The function is evaluated once, for all products of either kind; blocks are vmapped in the
     chunks that are fastest here.
     """
-    fn = in_plain_attention(fn)
-    value, pull = torch.func.vjp(fn, x)
-    push = _linearized(fn, x)
+    fn = use_plain_attention(fn)
+    value, vjp = torch.func.vjp(fn, x)
+    jvp = _linearize(fn, x)
 
-    def pull_one(u: Tensor) -> Tensor:
-        return pull(u)[0]  # type: ignore[no-any-return]
+    def vjp_of_one(u: Tensor) -> Tensor:
+        return vjp(u)[0]  # type: ignore[no-any-return]
 
-    pushes, pulls = (
-        torch.func.vmap(product, chunk_size=fastest_chunk(torch.func.vmap(product), like))
-        for product, like in ((push, x), (pull_one, value))
+    jvps, vjps = (
+        torch.func.vmap(product, chunk_size=find_fastest_chunk(torch.func.vmap(product), like))
+        for product, like in ((jvp, x), (vjp_of_one, value))
     )
 
     def one(product: Callable[[Tensor], Tensor], shape: torch.Size) -> Callable[[Any], Any]:
@@ -192,25 +193,25 @@ def hand_written(fn: Callable[[Tensor], Tensor], x: Tensor) -> sla.LinearOperato
     return sla.LinearOperator(
         shape=(value.numel(), x.numel()),
         dtype=torch.empty(0, dtype=x.dtype).numpy().dtype,
-        matvec=one(push, x.shape),
-        rmatvec=one(lambda u: pull(u)[0], value.shape),
-        matmat=many(pushes, x.shape),
-        rmatmat=many(pulls, value.shape),
+        matvec=one(jvp, x.shape),
+        rmatvec=one(vjp_of_one, value.shape),
+        matmat=many(jvps, x.shape),
+        rmatmat=many(vjps, value.shape),
     )
 
 
-def fastest_chunk(multiply: Callable[[Tensor], Any], like: Tensor) -> int:
-    """Return the size of a block at which a product takes least time per vector.
+def find_fastest_chunk(multiply: Callable[[Tensor], Any], like: Tensor) -> int:
+    """Return the number of vectors in a block at which a product is fastest per vector.
 
     Args:
-        multiply: Maps blocks of vectors.
-        like: A vector.
+        multiply: A product with blocks of vectors.
+        like: A vector of its domain.
     """
 
     def seconds(count: int) -> float:
         block = torch.zeros(count, *like.shape, dtype=like.dtype, device=like.device)
         spent = []
-        for _ in range(2):  # the first builds what later ones use
+        for _ in range(2):  # the first call builds what the second uses
             began = time.perf_counter()
             multiply(block)
             if like.is_cuda:
@@ -221,7 +222,7 @@ def fastest_chunk(multiply: Callable[[Tensor], Any], like: Tensor) -> int:
     return min(_CHUNKS[like.device.type], key=seconds)
 
 
-def in_plain_attention(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def use_plain_attention(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Return fn with attention by kernels that have derivatives in both directions."""
 
     def plain(x: Tensor) -> Tensor:
@@ -236,16 +237,16 @@ def in_plain_attention(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
     return plain
 
 
-def _linearized(fn: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
+def _linearize(fn: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
     """Return v ↦ J v by `torch.func.linearize`, or by `jvp` where a function cannot be recorded."""
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            push: Callable[[Tensor], Tensor] = torch.func.linearize(fn, x)[1]
-            torch.func.vmap(push)(torch.zeros_like(x)[None])
+            jvp: Callable[[Tensor], Tensor] = torch.func.linearize(fn, x)[1]
+            torch.func.vmap(jvp)(torch.zeros_like(x)[None])
     except Exception:
         return lambda v: torch.func.jvp(fn, (x,), (v,))[1]
-    return push
+    return jvp
 
 
 def _tensor(array: np.ndarray[Any, Any], like: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Random problems that solvers of singular values get wrong, each drawn from its seed alone.
+"""Random problems that SVD solvers get wrong; each follows from its seed alone.
 
-Small matrices, so that LAPACK tells the truth in float64, with everything that a caller can vary:
-spectrum, shape, scale, dtype, k, tolerance, method, block size, memory, start, batch, vectors.
+Matrices are small, so that LAPACK finds the truth in float64. A seed draws all that a caller can
+vary: spectrum, shape, scale, dtype, k, tolerance, method, block size, memory, start, batch,
+vectors.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ _STARTS = ("none",) * 6 + ("loose", "exact", "other", "random", "repeated", "zer
 
 
 @dataclass(frozen=True)
-class Problem:
+class RandomProblem:
     """A matrix, or a batch of them, and how svds is called for it."""
 
     seed: int
     spectrum: str
     start: str
     method: str
-    """Of `options["method"]`, or "energy" and "tail" for the two searches for a rank."""
+    """`options["method"]`, or "energy" or "tail" for the two searches for a rank."""
     matrix: Tensor
     """(m, n) or (B, m, n), in the dtype that it is solved in."""
     given: Any
-    """What svds is given for it: the tensor, an array, or a sparse matrix."""
+    """The form in which svds gets the matrix: a tensor, an array, or a sparse matrix."""
     options: dict[str, Any]
 
     @property
@@ -47,10 +48,10 @@ class Problem:
         return f"{self.spectrum} {shape} {self.matrix.dtype}, start {self.start}, {options}"
 
 
-def drawn(seed: int) -> Problem:
-    """Return the problem of a seed.
+def draw_problem(seed: int) -> RandomProblem:
+    """Return the problem that belongs to a seed.
 
-    >>> drawn(7).about == drawn(7).about
+    >>> draw_problem(7).about == draw_problem(7).about
     True
     """
     rng = np.random.default_rng(seed)
@@ -80,7 +81,7 @@ def drawn(seed: int) -> Problem:
     start = str(rng.choice(_STARTS)) if method == "golub-kahan" else "none"
     if start != "none":
         options["start"] = _start(rng, start, matrix, k)
-    return Problem(
+    return RandomProblem(
         seed, "+".join(names), start, method, matrix, _as_given(rng, matrix, batch), options
     )
 
@@ -196,7 +197,7 @@ def _little_memory(
     options: dict[str, Any],
     batch: int,
 ) -> int:
-    """Return a few per cent more than the least that a plan takes, or up to three times that."""
+    """Return the least memory that a plan accepts, or up to three times as much."""
     method = options["method"]
     said = {
         "method": "golub-kahan" if method == "auto" else method,
@@ -237,7 +238,7 @@ def _start(rng: np.random.Generator, kind: str, matrix: Tensor, k: int) -> Any:
         method = "golub-kahan" if kind == "loose" else "exact"
         try:
             return svds(other, count, tol=1e-2, method=method, on_unconverged="ignore")
-        except JvpsvdError:  # of a scale that is refused: so is the problem itself
+        except JvpsvdError:  # its scale is refused, as that of the problem will be
             return vectors
 
 

@@ -1,8 +1,8 @@
 """Matrices of any size whose singular values are known, by fast orthogonal transforms.
 
-A = P diag(s) Q', where Q (and P) is H D₁ H D₂: D are random signs and H the Hartley transform,
-real, symmetric and orthogonal, which costs one real FFT. Nothing of m × n is ever stored, so that
-n = 1e7 fits, and neither side of A is near any coordinate.
+A = P diag(s) Q', where Q is H D₁ H D₂, and P likewise. Each D is diagonal with random signs; H is
+the Hartley transform, which is real, symmetric and orthogonal and costs one real FFT. No array of
+m × n is stored, so that n = 1e7 fits, and no singular vector is close to a unit vector.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class Spectrum:
 
     name: str
     rule: Callable[[Tensor, int], Tensor]
-    """Of the places 1 … p (float64) and p."""
+    """Maps the indices 1 … p (float64), and p, to values."""
 
     def values(self, count: int, p: int) -> Tensor:
-        """Return the `count` leading of p values, float64."""
+        """Return the leading `count` of p values, float64."""
         return self.rule(torch.arange(1, count + 1, dtype=torch.float64), p)
 
 
-def rank_of(p: int) -> int:
-    """Return the rank of the rank-deficient spectrum: a hundred, fewer where p is small."""
+def choose_rank(p: int) -> int:
+    """Return the rank of the rank-deficient spectrum: a hundred, or less for small p."""
     return max(3, min(100, p // 80))
 
 
@@ -45,7 +45,7 @@ SPECTRA = {
         Spectrum("flat", lambda i, p: torch.ones_like(i)),
         Spectrum("slope", lambda i, p: 1 - (i - 1) / (2 * p)),
         Spectrum("repeated", lambda i, p: ((i - 1) // 10 + 1) ** -0.5),
-        Spectrum("rank-deficient", lambda i, p: torch.where(i <= rank_of(p), 1 / i, 0.0)),
+        Spectrum("rank-deficient", lambda i, p: torch.where(i <= choose_rank(p), 1 / i, 0.0)),
     )
 }
 
@@ -68,8 +68,8 @@ def hartley(rows: Tensor) -> Tensor:
     return out
 
 
-class Mixing:
-    """A random orthogonal matrix Q of n rows, applied to rows at the price of FFTs."""
+class RandomOrthogonal:
+    """A random orthogonal matrix Q with n rows; a product costs two FFTs."""
 
     def __init__(self, n: int, seed: int, dtype: torch.dtype, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -90,7 +90,7 @@ class Mixing:
 
 
 class SpectralOperator(LinearOperator):
-    """A = P diag(s) Q' with given values s, as many as the shorter side at most.
+    """A = P diag(s) Q' with given values s, at most as many as the shorter side has.
 
     >>> A = SpectralOperator((5, 8), torch.tensor([3.0, 1.0], dtype=torch.float64))
     >>> torch.linalg.svdvals(A @ torch.eye(8, dtype=torch.float64)).round(decimals=6).tolist()
@@ -112,16 +112,18 @@ class SpectralOperator(LinearOperator):
             raise ValueError(f"{tuple(values.shape)} values do not fit a {m} x {n} operator")
         self.values = values.double()
         self._s = values.to(dtype=dtype, device=self.device)
-        self._left = Mixing(m, 2 * seed, dtype, self.device)
-        self._right = Mixing(n, 2 * seed + 1, dtype, self.device)
+        self._left = RandomOrthogonal(m, 2 * seed, dtype, self.device)
+        self._right = RandomOrthogonal(n, 2 * seed + 1, dtype, self.device)
 
     def _matmat(self, V: Tensor) -> Tensor:
-        return self._applied(V, self._right, self._left, self.shape[0])
+        return self._apply(V, self._right, self._left, self.shape[0])
 
     def _rmatmat(self, U: Tensor) -> Tensor:
-        return self._applied(U, self._left, self._right, self.shape[1])
+        return self._apply(U, self._left, self._right, self.shape[1])
 
-    def _applied(self, block: Tensor, into: Mixing, out_of: Mixing, size: int) -> Tensor:
+    def _apply(
+        self, block: Tensor, into: RandomOrthogonal, out_of: RandomOrthogonal, size: int
+    ) -> Tensor:
         rank = len(self._s)
         scaled = into.reverse(block.mT.contiguous())[..., :rank] * self._s
         padded = torch.nn.functional.pad(scaled, (0, size - rank))
@@ -132,21 +134,21 @@ def spectral(
     spectrum: str, n: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> SpectralOperator:
     """Return an operator of 3n/4 × n (rounded to fast sizes) with the values of this spectrum."""
-    shape = spectral_shape(n)
+    shape = choose_shape(n)
     p = min(shape)
     return SpectralOperator(shape, SPECTRA[spectrum].values(p, p), dtype=dtype, device=device)
 
 
-def spectral_shape(n: int) -> tuple[int, int]:
+def choose_shape(n: int) -> tuple[int, int]:
     """Return the shape of the operator that `spectral` makes for n, of about n columns.
 
-    >>> spectral_shape(1000), spectral_shape(10**7)
+    >>> choose_shape(1000), choose_shape(10**7)
     ((750, 1000), (7500000, 10000000))
     """
-    return fast_size(3 * n // 4), fast_size(n)
+    return find_fast_size(3 * n // 4), find_fast_size(n)
 
 
-def fast_size(n: int) -> int:
+def find_fast_size(n: int) -> int:
     """Return the largest number up to n that has no prime factor above 5."""
     for size in range(n, 0, -1):
         left = size

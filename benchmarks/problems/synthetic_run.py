@@ -1,4 +1,4 @@
-"""Runs to report on: a store filled with rows that are made up, as large and as odd as wanted."""
+"""Synthetic runs to report on: a store filled with random rows, of any size."""
 
 import hashlib
 
@@ -15,8 +15,8 @@ from jvpsvd.survey.rows import with_checksums
 from jvpsvd.survey.store import create_or_continue
 
 
-def made_up(folder, photos=24, depths=3, k=12, classes=6, *, named=True, model="made up"):
-    """A store of photos x depths rows; classes differ by the decay of their spectra."""
+def make_run(folder, photos=24, depths=3, k=12, classes=6, *, named=True, model="made up"):
+    """Make a store of photos x depths rows; classes differ by the decay of their spectra."""
     layers = (*(f"block.{number}" for number in range(depths - 1)), "output")
     contents = (Depth(name, "Block", (1, 900)) for name in layers)
     identity = Identity(
@@ -70,7 +70,7 @@ def write_rows(store, layer, samples, s, residuals, converged=None):
 
 
 def task_of(layer):
-    """The name of the file that holds the rows of a depth."""
+    """Return the name of the file that holds the rows of a depth."""
     return hashlib.sha256(layer.encode()).hexdigest()[:32]
 
 

@@ -1,13 +1,13 @@
-"""Figures of stored results, one function for each part; they measure nothing.
+"""Figures of stored results, one function for each part.
 
-python -m benchmarks.figures RESULT.json ... [--out FOLDER]
+python -m benchmarks figures RESULT.json ... [--out FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,9 @@ STACK = ("#2f5d8a", "#5b9bd5", "#9dc3e6", "#2a7f62", "#e0a030", "#bbbbbb")
 
 
 def peers_figure(record: Record) -> Figure:
-    """Return times of one problem and k per panel, a bar for each solver, coloured by its outcome.
+    """Return a panel for each problem and k, with a bar for each solver, coloured by its outcome.
 
-    Bars of solvers that were given up are hatched: they would be longer.
+    The bars of solvers that were given up are hatched, since they would be longer.
     """
     problems = list(dict.fromkeys((row["problem"], row["k"]) for row in record.rows))
     columns = min(3, len(problems))
@@ -51,16 +51,16 @@ def peers_figure(record: Record) -> Figure:
         panel.set_visible(False)
     for panel, problem in zip(panels.flat, problems, strict=False):
         rows = {r["solver"]: r for r in record.rows if (r["problem"], r["k"]) == problem}
-        for place, solver in enumerate(solvers):
+        for position, solver in enumerate(solvers):
             row = rows.get(solver)
             if row is None or "seconds" not in row or row["outcome"] == "unable":
                 note = SHOWN[row["outcome"]] if row else ""
-                panel.text(0.02, place, note, transform=panel.get_yaxis_transform(), size=6)
+                panel.text(0.02, position, note, transform=panel.get_yaxis_transform(), size=6)
                 continue
             seconds = row["seconds"]
             reach = [[seconds["median"] - seconds["least"]], [seconds["most"] - seconds["median"]]]
             panel.barh(
-                place,
+                position,
                 seconds["median"],
                 xerr=reach,
                 color=COLOURS[row["outcome"]],
@@ -77,12 +77,12 @@ def peers_figure(record: Record) -> Figure:
         panel.set_title(f"{problem[0]}, k = {problem[1]}", fontsize=8)
         panel.set_xlabel("seconds", fontsize=7)
         panel.tick_params(axis="x", labelsize=7)
-    told = "green: right, yellow: says it is not (hatched: given up), red: wrong in silence"
-    return _titled(figure, record, told)
+    legend = "green: right, yellow: says it is not (hatched: given up), red: wrong in silence"
+    return _titled(figure, record, legend)
 
 
 def floors_figure(record: Record) -> Figure:
-    """Return wall over floor, stacked by parts; the floor is the line at 1."""
+    """Return wall times over their floor, stacked by parts; a line marks 1."""
     figure = Figure(figsize=(8, 1.2 + 0.5 * len(record.rows)))
     panel = figure.subplots()
     names = [f"{row['problem']}, k = {row['k']}" for row in record.rows]
@@ -115,7 +115,7 @@ def growth_figure(record: Record) -> Figure:
             )
         ):
             panel, ys = panels[line][column], [of(row) for row in rows]
-            if not any(ys):  # of workers it was not measured before commit a12c43e
+            if not any(ys):  # memory of workers was not measured before commit a12c43e
                 panel.set_visible(False)
                 continue
             panel.loglog(xs, ys, "o-", color=STACK[0])
@@ -156,11 +156,11 @@ def gpu_figure(record: Record) -> Figure:
     rows.sort(key=lambda row: bool(of_another_commit(row, record)))
     figure = Figure(figsize=(8, 1.2 + 0.3 * max(1, len(rows))))
     panel = figure.subplots()
-    for place, row in enumerate(rows):
+    for position, row in enumerate(rows):
         colour = COLOURS.get(row.get("outcome", "skipped"), NONE)
-        panel.barh(place, row["seconds"]["median"], color=colour)
+        panel.barh(position, row["seconds"]["median"], color=colour)
         if row.get("floor"):
-            panel.plot([row["floor"]] * 2, [place - 0.4, place + 0.4], color="black")
+            panel.plot([row["floor"]] * 2, [position - 0.4, position + 0.4], color="black")
     names = [f"{row['problem']}{of_another_commit(row, record)}  {row['solver']}" for row in rows]
     panel.set_yticks(range(len(rows)), names, fontsize=7)
     panel.set_ylim(len(rows) - 0.4, -0.6)
@@ -197,24 +197,22 @@ def _titled(figure: Figure, record: Record, more: str = "") -> Figure:
     return figure
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks figures", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results")
-    asked = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
-        records = [record for file in asked.results for record in read_records(file)]
+        records = [record for file in options.results for record in read_records(file)]
     except RecordError as error:
         print(error, file=sys.stderr)
         return 2
-    asked.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     for record in records:
         if record.part in FIGURES:
-            file = asked.out / f"{record.part}-{slug(record.machine)}.png"
+            file = options.out / f"{record.part}-{slug(record.machine)}.png"
             FIGURES[record.part](record).savefig(file, dpi=150)
             print(file)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The rows of the peers part as tables: all solvers, or a line for each problem."""
+"""Tables of the peers part: all solvers, or one line for each problem."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def peers_section(record: Record) -> str:
 
 
 def in_order(rows: Sequence[Row]) -> list[str]:
-    """Return the solvers that were there, ours first."""
+    """Return the solvers that are not absent, ours first."""
     solvers = list(dict.fromkeys(row["solver"] for row in rows if row["outcome"] != "absent"))
     return sorted(solvers, key=lambda solver: not solver.startswith(OURS))
 
@@ -60,7 +60,7 @@ def _table_of(rows: Sequence[Row], problems: Sequence[str]) -> list[str]:
 
 
 def _errors_of(rows: Sequence[Row], problems: Sequence[str]) -> list[str]:
-    """Return how far off the worst value was, and the memory that it took, folded away."""
+    """Return a folded table of worst errors, and of the memory that solves took."""
     solvers = in_order(rows)
     cells = {(row["solver"], row["problem"]): row for row in rows}
     return [
@@ -80,17 +80,17 @@ def _error(row: Row | None) -> str:
     if row is None or row.get("value_error") is None:
         return ""
     residual = row.get("residual")
-    told = [f"{row['value_error']:.0e}", "no vectors" if residual is None else f"{residual:.0e}"]
+    parts = [f"{row['value_error']:.0e}", "no vectors" if residual is None else f"{residual:.0e}"]
     if row.get("peak_bytes"):
-        told.append(f"{row['peak_bytes']['median'] / 2**20:.0f} MiB")
-    return " · ".join(told)
+        parts.append(f"{row['peak_bytes']['median'] / 2**20:.0f} MiB")
+    return " · ".join(parts)
 
 
 def peers_summary(record: Record) -> str:
     """Return one table: for each problem ours, the next that was right, SciPy, and the silent."""
-    asked = dict.fromkeys((row["k"], row["problem"]) for row in record.rows)
+    solved = dict.fromkeys((row["k"], row["problem"]) for row in record.rows)
     body = []
-    for k, problem in sorted(asked, key=lambda one: -one[0]):
+    for k, problem in sorted(solved, key=lambda one: -one[0]):
         rows = [row for row in record.rows if (row["k"], row["problem"]) == (k, problem)]
         ours = next((row for row in rows if row["solver"] == OURS), None)
         if ours is None:
@@ -114,14 +114,14 @@ def peers_summary(record: Record) -> str:
         *("", "m x n", "k", "jvpsvd", "next that was right", "*made in*", "SciPy's default"),
         "silently wrong",
     ]
-    told = (
+    caption = (
         "Seconds to k triplets with the same residual, their median and range over the rounds · "
         "products as a multiple of 2k. Beside it the fastest of the others that was right, the "
         "seconds in which both operators were made before, and SciPy's default, ARPACK, on a "
         "linearized operator written by hand, as a multiple of ours; > where nobody was right in "
         "that time. Without a range there was one round. All solvers: benchmarks/README.md."
     )
-    lines = [origin(record, "peers"), "", told, "", *table(head, body)]
+    lines = [origin(record, "peers"), "", caption, "", *table(head, body)]
     if absent := _absent(record):
         lines += ["", absent]
     return "\n".join(lines)
@@ -137,7 +137,7 @@ def _fastest(rows: Sequence[Row]) -> Row | None:
 
 def _next(best: Row | None, rows: Sequence[Row], ours: float) -> str:
     if best is None:
-        return _beyond(rows, ours)
+        return _given_up_after(rows, ours)
     seconds = best["seconds"]["median"]
     return f"{best['solver']}, {seconds:.3g}: {seconds / ours:.2g} x"
 
@@ -145,11 +145,11 @@ def _next(best: Row | None, rows: Sequence[Row], ours: float) -> str:
 def _scipy(rows: Sequence[Row], ours: float) -> str:
     by_hand = [row for row in rows if row["solver"] == BY_HAND]
     right = [row["seconds"]["median"] for row in by_hand if row["outcome"] in REACHED]
-    return f"{right[0] / ours:.2g} x" if right else _beyond(by_hand, ours)
+    return f"{right[0] / ours:.2g} x" if right else _given_up_after(by_hand, ours)
 
 
-def _beyond(rows: Sequence[Row], ours: float) -> str:
-    """Return the least time after which one was given up; nobody was right."""
+def _given_up_after(rows: Sequence[Row], ours: float) -> str:
+    """Return after how many times our seconds the first solver was given up, if one was."""
     others = [row for row in rows if not row["solver"].startswith(OURS)]
     given_up = [row["budget"] for row in others if _was_given_up(row)]
     return f"> {min(given_up) / ours:.2g} x" if given_up else "none"
@@ -157,8 +157,8 @@ def _beyond(rows: Sequence[Row], ours: float) -> str:
 
 def _absent(record: Record) -> str:
     absent = {row["solver"]: row["note"] for row in record.rows if row["outcome"] == "absent"}
-    told = "; ".join(f"{name} ({why})" for name, why in absent.items())
-    return f"Not run: {told}." if told else ""
+    names = "; ".join(f"{name} ({why})" for name, why in absent.items())
+    return f"Not run: {names}." if names else ""
 
 
 def _was_given_up(row: Row) -> bool:

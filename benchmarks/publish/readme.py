@@ -1,14 +1,14 @@
-"""The performance section of a README, written from stored results and from nothing else.
+"""The performance section of a README, written from stored results only.
 
-    python -m benchmarks.readme RESULT.json ... README.md [--only PART] [--brief] [--check]
+    python -m benchmarks readme RESULT.json ... README.md [--only PART] [--brief] [--check]
 
 The text between the two markers is replaced:
 
     <!-- benchmarks: begin -->
     <!-- benchmarks: end -->
 
---brief gives each problem of the peers one line. --check writes nothing and exits with 1 if the
-section is not what the results say. Records of --quick are refused: their figures are no claims.
+--brief gives each problem of the peers one line. --check writes nothing, and exits with 1 if the
+section differs from the results. Records of --quick are refused, since their figures are no claims.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 
 class MarkerError(ValueError):
-    """A README without the two markers, in order and once each."""
+    """The README does not have the two markers once each, in order."""
 
 
 def section(records: Sequence[Record], *, brief: bool = False) -> str:
     """Return the markdown of all records, in the order of `WRITERS`."""
     writers = WRITERS | BRIEF if brief else WRITERS
-    places = {part: place for place, part in enumerate(WRITERS)}
-    records = sorted(records, key=lambda record: places.get(record.part, len(places)))
+    order = {part: position for position, part in enumerate(WRITERS)}
+    records = sorted(records, key=lambda record: order.get(record.part, len(order)))
     return "\n\n".join(writers[r.part](r) for r in records if r.part in writers)
 
 
@@ -59,7 +59,7 @@ def floors_section(record: Record) -> str:
         ]
         for row in record.rows
     ]
-    # Each problem may have had a run of its own: the best of what they reached.
+    # Each problem may have had a run of its own: take the best of all runs.
     gflops, gbs = (
         max((row[peak] for row in record.rows), default=0.0) for peak in ("gemm_gflops", "copy_gbs")
     )
@@ -78,7 +78,7 @@ def floors_section(record: Record) -> str:
 
 
 def growth_section(record: Record) -> str:
-    """Return a table of exponents, each with the factor by which its law is off at worst."""
+    """Return a table of exponents, each with the worst factor by which its law is off."""
     body = []
     for fitted in (row for row in record.rows if "fit" in row):
         rows = [r for r in record.rows if r["axis"] == fitted["axis"] and "seconds" in r]
@@ -103,11 +103,11 @@ def _mebibytes(first: int, last: int) -> str:
     return f"{first / 2**20:.0f} … {last / 2**20:.0f} MiB" if first else "–"
 
 
-def _exponent(fit: dict[str, float] | None, places: int) -> str:
+def _exponent(fit: dict[str, float] | None, points: int) -> str:
     if fit is None:
         return "–"
-    # A line through two points is off nowhere.
-    off = f" (x {fit['scatter']:.2f})" if places > 2 else ""
+    # A line through two points fits both.
+    off = f" (x {fit['scatter']:.2f})" if points > 2 else ""
     return f"{fit['exponent']:.2f}{off}"
 
 
@@ -131,16 +131,16 @@ def safety_section(record: Record) -> str:
         ]
         for c in cases
     ]
-    told = (
+    caption = (
         f"The top {record.settings['k']} triplets of small hostile matrices. An answer is right if "
         "values, residuals and orthonormality are what was asked for; a wrong one is **silent** if "
         "no error, warning, flag or NaN tells its user."
     )
-    return "\n".join([origin(record, "safety"), "", told, "", *table(["", *solvers], body)])
+    return "\n".join([origin(record, "safety"), "", caption, "", *table(["", *solvers], body)])
 
 
 def gpu_section(record: Record) -> str:
-    """Return what was checked on the card, a table of times, and one of a survey."""
+    """Return the checks on the card, a table of times, and one of a survey."""
     checks = [row for row in record.rows if row["kind"] == "check"]
     peaks = [row for row in record.rows if row["kind"] == "peaks"]
     surveyed = [row for row in record.rows if row["kind"] == "survey"]
@@ -165,21 +165,21 @@ def gpu_section(record: Record) -> str:
     ]
     head = ["", "solver", "", "wall", "products", "floor"]
     head += ["worst value error / s1", "worst residual / s1", "peak"]
-    told = (
+    caption = (
         f"{right} of {len(checks)} checks against float64 on the CPU and known values were right."
     )
     for row in peaks:
-        told += (
+        caption += (
             f" Peaks of the card: {row['gemm_gflops'] / 1e3:.0f} TFLOP/s in float32, "
             f"{row['copy_gbs'] / 1e3:.1f} TB/s copied."
         )
     if any(row.get("tf32") for row in record.rows):
-        told += (
+        caption += (
             " TF32: these took torch's own products, which use TF32 in convolutions unless told "
             "not to, in the chunks that suit a CPU: their answers belong to another matrix than "
             "the float32 one, and their times are no claim."
         )
-    lines = [origin(record, "gpu"), "", told, "", *table(head, body)]
+    lines = [origin(record, "gpu"), "", caption, "", *table(head, body)]
     if widths:
         seconds = ", ".join(
             f"{row['seconds']['median']:.2g} s with {row['block_size']}" for row in widths
@@ -214,7 +214,7 @@ def _seconds(seconds: float, note: str) -> str:
 
 
 def script_section(record: Record) -> str:
-    """Return what a script printed, as it was printed."""
+    """Return the lines that a script printed."""
     printed = [line for row in record.rows for line in row["printed"]]
     return "\n".join([origin(record, record.part), "", "```text", *printed, "```"])
 
@@ -226,15 +226,18 @@ WRITERS: dict[str, Callable[[Record], str]] = {
     "safety": safety_section,
     "gpu": gpu_section,
     **dict.fromkeys(
-        ("allocator", "products", "solver", "survey", "batches", "projected", "tall", "page"),
+        (
+            *("allocator", "products", "solver", "survey", "batches", "together"),
+            *("projected", "tall", "page"),
+        ),
         script_section,
     ),
 }
 BRIEF: dict[str, Callable[[Record], str]] = {"peers": peers_summary}
-"""Those of --brief."""
+"""The writers that --brief uses instead."""
 
 
-def with_section(readme: str, text: str) -> str:
+def replace_section(readme: str, text: str) -> str:
     """Return the README with this text between its markers.
 
     Raises:
@@ -253,7 +256,9 @@ def with_section(readme: str, text: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks readme",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     parser.add_argument("readme", type=Path, metavar="README.md")
@@ -261,25 +266,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--brief", action="store_true", help="a line for each problem")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--allow-quick", action="store_true", help="for trying out")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        records = [record for file in asked.results for record in read_records(file)]
-        records = [record for record in records if asked.only is None or record.part in asked.only]
+        records = [record for file in options.results for record in read_records(file)]
+        records = [
+            record for record in records if options.only is None or record.part in options.only
+        ]
         hasty = [record.part for record in records if record.quick]
-        if hasty and not asked.allow_quick:
+        if hasty and not options.allow_quick:
             raise RecordError(f"{', '.join(hasty)}: measured with --quick, which is no claim")
-        old = asked.readme.read_text()
-        new = with_section(old, section(records, brief=asked.brief))
+        old = options.readme.read_text()
+        new = replace_section(old, section(records, brief=options.brief))
     except (RecordError, MarkerError, OSError) as error:
-        print(f"{asked.readme}: {error}", file=sys.stderr)
+        print(f"{options.readme}: {error}", file=sys.stderr)
         return 2
-    if asked.check:
+    if options.check:
         if new != old:
-            print(f"{asked.readme}: the section is not what the results say", file=sys.stderr)
+            print(f"{options.readme}: the section is not what the results say", file=sys.stderr)
         return int(new != old)
-    asked.readme.write_text(new)
+    options.readme.write_text(new)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

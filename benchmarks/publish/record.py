@@ -8,33 +8,34 @@ A file holds one record, or a list of them (`python -m benchmarks --json FILE`).
     created    ISO 8601, UTC
     commit     of the tree; + where it was changed
     seconds    wall time of the whole part
-    machine    processor, cores, threads, memory, versions, BLAS, load at start (`machine.py`)
-    settings   what the part was asked: k, tol, rounds, budgets
-    rows       a list of objects, by part:
+    machine    processor, cores, threads, memory, versions, BLAS, load at start; see
+               `measure/machine.py`
+    settings   the options of the part: k, tol, rounds, budgets
+    rows       a list of objects; their fields by part:
 
-  peers    one of each problem and solver:
+  peers    one for each problem and solver:
            problem, shape [m, n] or [B, m, n], dtype, k, tol, solver, version (of its package),
-           outcome (see `judging.py`), seconds (spread, solve alone), setup_seconds (spread: making
-           the operator, recording included), forward, reverse (products), product_seconds
-           (spread), peak_bytes (spread: resident memory that the solve added), value_error (worst
-           of k, over s1), excess (the most that a value is above the true one), residual (worst of
-           k by our own products, over s1; null without vectors), said_converged, note, own_tol
-           (that the solver was given), budget (seconds it had), attempts (looser ones that
-           missed), reference ("exact", "dense" or "certified"), refuted_by (solvers that show the
-           reference to be wrong)
-  floors   one of each problem: problem, shape, k, tol, method, wall (seconds), floor (seconds of k
+           outcome (see `measure/judging.py`), seconds (spread, solve alone), setup_seconds
+           (spread: making the operator, recording included), forward, reverse (products),
+           product_seconds (spread), peak_bytes (spread: resident memory that the solve added),
+           value_error (worst of k, over s1), excess (the most that a value is above the true
+           one), residual (worst of k by our own products, over s1; null without vectors),
+           said_converged, note, own_tol (the tolerance that the solver got), budget (seconds it
+           had), attempts (runs with looser tolerances, which missed), reference ("exact", "dense"
+           or "certified"), refuted_by (solvers that show the reference to be wrong)
+  floors   one for each problem: problem, shape, k, tol, method, wall (seconds), floor (seconds of k
            JVPs and k VJPs), jvp_ms, vjp_ms, parts {name: seconds; they add up to wall}, products,
            dense_floor (seconds of one full orthogonalisation at the GEMM peak), gemm_gflops,
            copy_gbs, missing (named functions that the engine no longer has)
-  growth   one of each axis and place: axis, x, seconds (spread), peak_bytes, products, note; and
-           one of each axis with "fit": {"seconds": exponent, "peak_bytes": …} and x null
-  safety   one of each case and solver: case, solver, outcome, value_error, residual,
+  growth   one for each axis and x: axis, x, seconds (spread), peak_bytes, products, note; and
+           one for each axis with "fit": {"seconds": exponent, "peak_bytes": …} and x null
+  safety   one for each case and solver: case, solver, outcome, value_error, residual,
            said_converged, note, version
   gpu      rows by kind: "check" (name, right, error), "peaks", "time" (problem, solver, outcome,
            seconds, product_seconds, peak_bytes of torch's allocator, …; tf32 where products were
            in TF32), "width" (widths/problem: ours with one block_size), "survey" (survey/depth
            of one run: seconds a photo), "failure" (problem, note)
-  others   what the script of that name writes
+  others   report (what the script returns) and printed (the lines that it prints)
 
 Each row has the commit and the time (created) of its own run: a run that is narrowed to some
 problems, axes or cases replaces these in the file, and leaves the others as they are. A spread is
@@ -71,16 +72,16 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "safety": ("case",),
     "gpu": ("problem", "name"),
 }
-"""What is compared within one run, and so is replaced as a whole."""
+"""The fields that rows of one run share; a new run replaces all rows that share them."""
 
 
 class RecordError(ValueError):
-    """A file that holds no record of this schema; one line says why."""
+    """The file holds no record of this schema; one line says why."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What one part measured on one machine."""
+    """The results of one part on one machine."""
 
     part: str
     quick: bool
@@ -96,14 +97,14 @@ class Record:
         if self.schema != SCHEMA:
             raise RecordError(f"{self.part}: schema {self.schema}; this reads schema {SCHEMA}")
         needed = ROW_KEYS.get(self.part, frozenset())
-        for place, row in enumerate(self.rows):
+        for index, row in enumerate(self.rows):
             missing = needed - row.keys()
             if missing:
-                raise RecordError(f"{self.part}: row {place} lacks {', '.join(sorted(missing))}")
+                raise RecordError(f"{self.part}: row {index} lacks {', '.join(sorted(missing))}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON stores it; NaN and infinity become null."""
-        return without_nan(asdict(self))
+        return remove_nan(asdict(self))
 
     @classmethod
     def from_json(cls, stored: Any, where: str = "the record") -> Record:
@@ -124,16 +125,16 @@ class Record:
         return folder / f"{self.part}-{slug(self.machine)}.json"
 
 
-def merged(kept: Record, new: Record) -> Record:
-    """Return the new record with what it did not measure again, from the one that is kept.
+def merge(kept: Record, new: Record) -> Record:
+    """Return the new record, with the rows of the kept one that it did not measure again.
 
-    Nothing is taken over from another torch or number of threads.
+    No rows are kept from another torch or another number of threads.
     """
     keys = IDENTITY.get(new.part)
     if keys is None or _setup(kept) != _setup(new):
         return new
-    again = {tuple(map(row.get, keys)) for row in new.rows}
-    still = [row for row in kept.rows if tuple(map(row.get, keys)) not in again]
+    measured = {tuple(map(row.get, keys)) for row in new.rows}
+    still = [row for row in kept.rows if tuple(map(row.get, keys)) not in measured]
     return replace(new, rows=[*still, *new.rows])
 
 
@@ -166,12 +167,12 @@ def read_records(file: Path) -> list[Record]:
     ]
 
 
-def without_nan(value: Any) -> Any:
-    """Return the value with null for every number that JSON has no word for."""
+def remove_nan(value: Any) -> Any:
+    """Return the value with None for every number that JSON cannot store."""
     if isinstance(value, dict):
-        return {str(key): without_nan(item) for key, item in value.items()}
+        return {str(key): remove_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
+        return [remove_nan(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -1,4 +1,4 @@
-"""What all tables of results share: outcomes in words, where figures come from, and markdown."""
+"""What all tables of results share: words for outcomes, the origin of figures, and markdown."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def origin(record: Record, part: str) -> str:
         (row.get("commit", record.commit), row.get("created", record.created)[:10])
         for row in record.rows
     )
-    told = ", ".join(f"commit {commit} of {day}" for commit, day in runs)
+    commits = ", ".join(f"commit {commit} of {day}" for commit, day in runs)
     return (
-        f"`python -m benchmarks {part}` on {where} (torch {versions.get('torch', '?')}; {told}):"
+        f"`python -m benchmarks {part}` on {where} (torch {versions.get('torch', '?')}; {commits}):"
         f"{quick}"
     )
 

@@ -1,15 +1,15 @@
-"""The solvers that are compared, ours among them: an adapter each, behind one protocol.
+"""The solvers that are compared, ours and its peers: one adapter each, with one protocol.
 
-Peers that are packages of their own may live in virtual environments of their own:
+A peer may be installed in a virtual environment of its own:
 
     python -m venv PEERS/primme
-    PEERS/primme/bin/pip install -r benchmarks/peers/requirements/primme.txt
+    PEERS/primme/bin/pip install -r benchmarks/solvers/requirements/primme.txt
     JVPSVD_PEERS=PEERS python -m benchmarks peers
 
-An environment under $JVPSVD_PEERS with the name of a file of requirements is used for that peer; it
+An environment under $JVPSVD_PEERS with the name of a requirements file is used for that peer; it
 needs torch and SciPy as well (a .pth file that names another environment's site-packages will do).
-Without it, the peer is looked for in the running one (`pip install 'jvpsvd[peers]'`). A peer that
-cannot be imported is reported as absent, never as a result.
+Otherwise the running environment is used (`pip install 'jvpsvd[peers]'`). A peer that cannot be
+imported is reported as absent, never as a result.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from benchmarks.solvers import (
     slepc_svd,
     torch_dense,
 )
-from benchmarks.solvers.protocol import BY_HAND, OURS, Answer, Peer, Target, UnableError
+from benchmarks.solvers.protocol import BY_HAND, OURS, Answer, Solver, Target, UnableError
 
-PEERS: dict[str, Peer] = {
-    peer.name: peer
+SOLVERS: dict[str, Solver] = {
+    solver.name: solver
     for module in (
         ours,
         scipy_svds,
@@ -42,7 +42,7 @@ PEERS: dict[str, Peer] = {
         matfree_bidiag,
         cupyx_svds,
     )
-    for peer in module.PEERS
+    for solver in module.SOLVERS
 }
 
-__all__ = ["BY_HAND", "OURS", "PEERS", "Answer", "Peer", "Target", "UnableError"]
+__all__ = ["BY_HAND", "OURS", "SOLVERS", "Answer", "Solver", "Target", "UnableError"]

@@ -2,8 +2,8 @@
 
 The released package has no SVD of an operator that is not square: its `LanczosSVD` multiplies U and
 V of two independent runs, with arbitrary signs. `cola.eig` of A A' is what is left; squaring loses
-values below √eps · s₁. Its `tol` is for breakdown, so steps are what accuracy is asked for by, and
-it has no word on convergence.
+values below √eps · s₁. Its `tol` is for breakdown, so the number of steps sets the accuracy. It
+does not report convergence.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.solvers.protocol import Answer, Peer, Target
-from benchmarks.solvers.steps import lanczos_steps
+from benchmarks.solvers.protocol import Answer, Solver, Target
+from benchmarks.solvers.steps import choose_lanczos_steps
 
 
 def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
@@ -31,7 +31,7 @@ def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
     torch.manual_seed(0)
     operator = cola.SelfAdjoint(LinearOperator(A.dtype, (short, short), matmat=gram))
     start = torch.randn(short, dtype=A.dtype)
-    steps = lanczos_steps(k, tol, short)
+    steps = choose_lanczos_steps(k, tol, short)
     algorithm = Lanczos(start_vector=start, max_iters=steps, tol=1e-7)
     squares, vectors = cola.eig(operator, k, "LM", algorithm)
     dense = vectors.to_dense() if hasattr(vectors, "to_dense") else vectors
@@ -44,8 +44,8 @@ def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
     return Answer(s, U, V, True, f"{steps} steps; has no word on convergence")
 
 
-PEERS = (
-    Peer(
+SOLVERS = (
+    Solver(
         "cola",
         solve,
         requires=("cola", "cola.linalg.decompositions.decompositions"),

@@ -1,8 +1,8 @@
 """curvlinops' Jacobian (by parameters; the input is made one) through its `to_scipy`, into ARPACK.
 
 `JacobianLinearOperator` is ∂f/∂θ for the parameters of a module; the point becomes the only
-parameter of a module that ignores its data, which gives ∂f/∂x with curvlinops' own products. Only
-Jacobians can be had, no operator of another kind. Its products are counted at SciPy's border.
+parameter of a module that ignores its data, which gives ∂f/∂x with curvlinops' own products. It
+has Jacobians only, no other operators. Its products are counted where SciPy calls them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from benchmarks.solvers.metering import metered_scipy
-from benchmarks.solvers.protocol import Answer, Peer, Target
-from benchmarks.solvers.scipy_svds import answer_of_svds
+from benchmarks.solvers.metering import meter_scipy
+from benchmarks.solvers.protocol import Answer, Solver, Target
+from benchmarks.solvers.scipy_svds import solve_by_svds
 
 
 class AtPoint(nn.Module):
-    """f(point), whatever it is given: f by its point is f by its only parameter."""
+    """f(point) for any input, so that the derivative of f by its only parameter is ∂f/∂x."""
 
     def __init__(self, function: object, point: Tensor) -> None:
         super().__init__()
@@ -41,11 +41,11 @@ def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
         )
         return J.to_scipy(dtype=torch.empty(0, dtype=point.dtype).numpy().dtype)
 
-    return answer_of_svds(metered_scipy(target.set_up(make), target.meter), k, tol, "arpack")
+    return solve_by_svds(meter_scipy(target.set_up(make), target.meter), k, tol, "arpack")
 
 
-PEERS = (
-    Peer(
+SOLVERS = (
+    Solver(
         "curvlinops-arpack",
         solve,
         requires=("curvlinops",),

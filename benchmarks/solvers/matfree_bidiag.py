@@ -1,9 +1,9 @@
 """matfree (0.6, JAX): Golub–Kahan bidiagonalisation with full reorthogonalisation.
 
 matfree takes JAX functions and derives the transposed product itself, so torch's products come in
-through `jax.pure_callback` behind a custom VJP, with the copies that this costs. It evaluates the
-product again for every transposed one. It takes a number of steps and no tolerance; the value of k
-is cut from a basis of more. It has no word on convergence.
+through `jax.pure_callback` behind a custom VJP, with the copies that this costs. It evaluates
+the product again for every transposed one. It takes a number of steps and no tolerance, and k
+triplets are cut from a larger basis. It does not report convergence.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.solvers.protocol import Answer, Peer, Target
-from benchmarks.solvers.steps import lanczos_steps
+from benchmarks.solvers.protocol import Answer, Solver, Target
+from benchmarks.solvers.steps import choose_lanczos_steps
 
 
 def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
@@ -34,15 +34,15 @@ def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
 
     product = jax.custom_vjp(forward)
     product.defvjp(lambda v: (forward(v), None), lambda _, u: (reverse(u),))
-    steps = lanczos_steps(k, tol, min(m, n))
+    steps = choose_lanczos_steps(k, tol, min(m, n))
     start = jax.random.normal(jax.random.PRNGKey(0), (n,), A.dtype)
     Ut, s, Vt = eig.svd_partial(decomp.bidiag(steps))(product, start)
     parts = (torch.from_numpy(np.array(part)) for part in (s[:k], Ut[:k].T, Vt[:k].T))
     return Answer(*parts, True, f"{steps} steps; has no word on convergence")
 
 
-PEERS = (
-    Peer(
+SOLVERS = (
+    Solver(
         "matfree",
         solve,
         requires=("matfree.eig", "matfree.decomp", "jax"),

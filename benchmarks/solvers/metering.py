@@ -1,20 +1,19 @@
-"""Products counted, timed and stopped in time, whichever library asks for them."""
+"""Products that are counted and timed, and stop at a deadline, for any library."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import scipy.sparse.linalg as sla
 import torch
 from torch import Tensor
 
+from benchmarks.problems.problem import Direction
 from jvpsvd import LinearOperator
-
-Direction = Literal["forward", "reverse"]
 
 
 class OutOfTimeError(Exception):
@@ -23,7 +22,7 @@ class OutOfTimeError(Exception):
 
 @dataclass
 class Meter:
-    """Vectors multiplied so far, and seconds spent on it; `deadline` ends the solve."""
+    """The vectors multiplied so far and the seconds this took; `deadline` ends the solve."""
 
     forward: int = 0
     reverse: int = 0
@@ -74,7 +73,7 @@ class MeteredOperator(LinearOperator):
 
     @property
     def chunk(self) -> int | None:
-        """That of the operator inside."""
+        """The chunk of the wrapped operator."""
         return self._inner.chunk
 
     def _matmat(self, V: Tensor) -> Tensor:
@@ -89,7 +88,7 @@ class MeteredOperator(LinearOperator):
         return MeteredOperator(self._inner.select(index), self._meter)
 
 
-def metered_scipy(inner: sla.LinearOperator, meter: Meter) -> sla.LinearOperator:
+def meter_scipy(inner: sla.LinearOperator, meter: Meter) -> sla.LinearOperator:
     """Return SciPy's operator with products that go through a meter."""
 
     def through(direction: Direction, product: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -1,12 +1,12 @@
-"""`jvpsvd.svds`, as a user calls it; and its iterative method where "auto" takes all products.
+"""`jvpsvd.svds` as a user calls it, and its iterative method where "auto" takes all products.
 
-It warns when a triplet missed the tolerance or when the certificate is not sound; `complete` False
-("may have skipped a value") is counted as having said so too.
+It warns when a triplet missed the tolerance or when the certificate is not sound; a certificate
+that is not complete ("may have skipped a value") counts as a flag, too.
 """
 
 from __future__ import annotations
 
-from benchmarks.solvers.protocol import Answer, Peer, Target
+from benchmarks.solvers.protocol import Answer, Solver, Target
 from jvpsvd import svds
 
 
@@ -23,7 +23,7 @@ def golub_kahan(target: Target, k: int, tol: float, budget_seconds: float) -> An
     return solve(target, k, tol, budget_seconds, "golub-kahan")
 
 
-PEERS = (
-    Peer("jvpsvd", solve, takes_batches=True),
-    Peer("jvpsvd-golub-kahan", golub_kahan, takes_batches=True),
+SOLVERS = (
+    Solver("jvpsvd", solve, takes_batches=True),
+    Solver("jvpsvd-golub-kahan", golub_kahan, takes_batches=True),
 )

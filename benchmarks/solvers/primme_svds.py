@@ -2,8 +2,8 @@
 
 Its source distribution (3.2.3) builds where libblas and liblapack with headers for the linker are
 there (Debian: libopenblas-dev); without them the build ends in "cannot find -llapack". `tol` is the
-residual relative to ‖A‖, √2 times what is required here at most; PRIMME raises if it is not met.
-One vector at a time is its default; "primme-block" takes eight.
+residual relative to ‖A‖, at most √2 times what is required here; PRIMME raises if it misses it.
+By default it takes one vector at a time; "primme-block" takes eight.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import functools
 import numpy as np
 import torch
 
-from benchmarks.solvers.protocol import Answer, Peer, Target, UnableError
+from benchmarks.solvers.protocol import Answer, Solver, Target, UnableError
 
 
 def solve(target: Target, k: int, tol: float, budget_seconds: float, *, block: int) -> Answer:
@@ -28,8 +28,8 @@ def solve(target: Target, k: int, tol: float, budget_seconds: float, *, block: i
     return Answer(*parts, True, f"{stats['numMatvecs']} products by its own count")
 
 
-PEERS = tuple(
-    Peer(
+SOLVERS = tuple(
+    Solver(
         name,
         functools.partial(solve, block=block),
         requires=("primme",),

@@ -1,4 +1,4 @@
-"""What every solver is asked, and what it answers."""
+"""How every solver is called, and what it returns."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import NamedTuple, TypeVar
 import scipy.sparse.linalg as sla
 from torch import Tensor
 
-from benchmarks.problems.problem import FunctionSubject, Subject, in_plain_attention
-from benchmarks.solvers.metering import Meter, MeteredOperator, metered_scipy
+from benchmarks.problems.problem import JacobianProblem, Problem, use_plain_attention
+from benchmarks.solvers.metering import Meter, MeteredOperator, meter_scipy
 from jvpsvd import LinearOperator, as_scipy
 
 T = TypeVar("T")
 OURS, BY_HAND = "jvpsvd", "scipy-arpack"
-"""Ours as users call it, and what they would pick: SciPy's default on their own operator."""
+"""Ours as users call it, and what they would pick instead: SciPy's default on their operator."""
 
 
 class UnableError(Exception):
@@ -24,7 +24,7 @@ class UnableError(Exception):
 
 
 class Answer(NamedTuple):
-    """Triplets in any order, and what the solver said of them."""
+    """Triplets in any order, and whether the solver called them converged."""
 
     s: Tensor
     """(k,) values, or (B, k)."""
@@ -33,50 +33,51 @@ class Answer(NamedTuple):
     V: Tensor | None
     """(n, k) right vectors, if it gives any."""
     said_converged: bool
-    """False where it flagged that the answer is not what was asked for. A solver that has no such
-    flag says True: whoever calls it has no other word from it."""
+    """False where the solver flagged that it missed the tolerance. A solver without such a flag
+    says True, since its caller learns nothing else."""
     note: str = ""
 
 
 @dataclass
 class Target:
-    """The matrix as an adapter gets it. Operators are made when asked for, on a clock apart."""
+    """The problem as an adapter gets it. Operators are made on demand, and timed apart."""
 
-    subject: Subject
+    problem: Problem
     meter: Meter = field(default_factory=Meter)
     setup_seconds: float = 0.0
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(m, n), or (B, m, n)."""
-        return self.subject.shape
+        return self.problem.shape
 
     def ours(self) -> LinearOperator:
         """Return jvpsvd's operator."""
-        return MeteredOperator(self.set_up(self.subject.operator), self.meter)
+        return MeteredOperator(self.set_up(self.problem.operator), self.meter)
 
     def ours_as_scipy(self) -> sla.LinearOperator:
         """Return jvpsvd's operator as SciPy's."""
-        return metered_scipy(as_scipy(self.set_up(self.subject.operator)), self.meter)
+        return meter_scipy(as_scipy(self.set_up(self.problem.operator)), self.meter)
 
     def by_hand(self) -> sla.LinearOperator:
         """Return the operator that a careful user would write with torch.func."""
-        return metered_scipy(self.set_up(self.subject.by_hand), self.meter)
+        return meter_scipy(self.set_up(self.problem.by_hand), self.meter)
 
     def dense(self) -> Tensor:
-        """Return all entries; this is no set-up, and its products count."""
-        chunk = self.set_up(self.subject.warm_up)
-        return self.subject.dense(self.meter, chunk)
+        """Return all entries; the time and the products count as those of the solve."""
+        chunk = self.set_up(self.problem.warm_up)
+        direction, count = self.problem.dense_products()
+        return self.meter.product(direction, count, lambda: self.problem.dense(chunk))
 
     def function(self) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """Return the function and the point whose Jacobian this is.
+        """Return the function and the point whose Jacobian is the problem.
 
         Raises:
-            UnableError: If it is no Jacobian.
+            UnableError: If the problem is no Jacobian.
         """
-        if not isinstance(self.subject, FunctionSubject):
+        if not isinstance(self.problem, JacobianProblem):
             raise UnableError("takes the Jacobian of a network, and this is an operator")
-        return in_plain_attention(self.subject.function), self.subject.point
+        return use_plain_attention(self.problem.function), self.problem.point
 
     def set_up(self, make: Callable[[], T]) -> T:
         """Return what `make` makes, on the clock of set-up."""
@@ -90,25 +91,25 @@ class Target:
 
 
 Solve = Callable[[Target, int, float, float], Answer]
-"""solve(operator, k, tol, budget_seconds): the budget is kept by the operator, whose products end
-with it; an adapter that does long work between products looks at the clock itself."""
+"""solve(target, k, tol, budget_seconds). Products raise when the budget is spent; an adapter that
+works long between products watches the clock itself."""
 
 
 @dataclass(frozen=True)
-class Peer:
-    """A solver, under the name that results are kept by."""
+class Solver:
+    """A solver, under the name that results have."""
 
     name: str
     solve: Solve
     requires: tuple[str, ...] = ()
-    """Modules without which it is absent; they are imported before the clock starts."""
+    """The modules that it needs; they are imported before the clock starts."""
     distribution: str | None = None
-    """Whose version is reported."""
+    """The package whose version is reported."""
     environment: str | None = None
-    """Name of its requirements in benchmarks/peers/requirements, and of its virtual environment."""
+    """The name of its file in solvers/requirements, and of its virtual environment."""
     takes_batches: bool = False
     materialises: bool = False
-    """Whether it needs all entries; such problems are left out where they do not fit."""
+    """Whether it needs all entries; problems whose entries do not fit are left out."""
     cuda_only: bool = False
-    ladder: bool = True
-    """Whether a tighter tolerance can be asked for when the required residual is missed."""
+    takes_tolerance: bool = True
+    """Whether it can run again with a tighter tolerance when it misses the required residual."""

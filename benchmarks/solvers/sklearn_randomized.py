@@ -1,7 +1,7 @@
 """`sklearn.utils.extmath.randomized_svd`, with 2 and 7 power iterations.
 
-scikit-learn 1.9 passes its argument through `check_array`, which refuses a LinearOperator; so the
-matrix is materialised first, by jacrev. It takes no tolerance and has no word on convergence.
+scikit-learn 1.9 passes its argument through `check_array`, which refuses a LinearOperator, so the
+matrix is materialised first, by jacrev. It takes no tolerance and does not report convergence.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 
 import torch
 
-from benchmarks.solvers.protocol import Answer, Peer, Target
+from benchmarks.solvers.protocol import Answer, Solver, Target
 
 
 def solve(target: Target, k: int, tol: float, budget_seconds: float, *, n_iter: int) -> Answer:
@@ -21,14 +21,14 @@ def solve(target: Target, k: int, tol: float, budget_seconds: float, *, n_iter: 
     return Answer(*answer, True, "has no word on convergence")
 
 
-PEERS = tuple(
-    Peer(
+SOLVERS = tuple(
+    Solver(
         f"sklearn-randomized-{n_iter}",
         functools.partial(solve, n_iter=n_iter),
         requires=("sklearn.utils.extmath",),
         distribution="scikit-learn",
         materialises=True,
-        ladder=False,
+        takes_tolerance=False,
     )
     for n_iter in (2, 7)
 )

@@ -1,10 +1,10 @@
 """SLEPc's SVD solver (thick-restart Lanczos bidiagonalisation) on a PETSc shell matrix.
 
-On PyPI, petsc and slepc are sources, absent unless someone has built them:
-`benchmarks/peers/requirements/slepc.txt` says how. Debian's python3-slepc4py (3.18) is built for
-NumPy 1. PETSc is built for one kind of number, usually
-float64: blocks are cast on the way to a float32 operator and back. `tol` with the criterion
-"relative to the norm" is the residual that is required here; unconverged values are not returned.
+On PyPI, petsc and slepc are sources, absent unless someone has built them;
+`benchmarks/solvers/requirements/slepc.txt` says how. Debian's python3-slepc4py (3.18) is built for
+NumPy 1. PETSc is built for one kind of number, usually float64: blocks are cast to a float32
+operator's dtype and back. `tol` with the criterion
+"relative to the norm" is the residual required here; unconverged values are not returned.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.solvers.protocol import Answer, Peer, Target, UnableError
-from benchmarks.solvers.scipy_svds import largest_value
+from benchmarks.solvers.protocol import Answer, Solver, Target, UnableError
+from benchmarks.solvers.scipy_svds import find_largest_value
 
 
 def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
@@ -43,7 +43,7 @@ def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
 
         def norm(self, mat: Any, kind: Any) -> float:
             """Return the s₁ that residuals are measured by; SLEPc asks for a norm in its set-up."""
-            return largest_value(A)
+            return find_largest_value(A)
 
     matrix = PETSc.Mat().createPython([m, n], Shell(), comm=PETSc.COMM_SELF)
     matrix.setUp()
@@ -66,8 +66,8 @@ def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
     return Answer(*parts, said, f"{found} of {k} converged, reason {solver.getConvergedReason()}")
 
 
-PEERS = (
-    Peer(
+SOLVERS = (
+    Solver(
         "slepc",
         solve,
         requires=("petsc4py.PETSc", "slepc4py.SLEPc"),

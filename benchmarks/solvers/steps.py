@@ -1,4 +1,4 @@
-"""How many Lanczos steps to ask of solvers that are told steps and not a tolerance."""
+"""The number of Lanczos steps for solvers that take one instead of a tolerance."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import math
 _LEAST = 300
 
 
-def lanczos_steps(k: int, tol: float, short: int) -> int:
-    """Return steps for k triplets: half a k more for each decade of the tolerance; 300 at least.
+def choose_lanczos_steps(k: int, tol: float, short: int) -> int:
+    """Return k + 20 steps and k/2 more for each decade of the tolerance, but 300 at least.
 
-    Small problems are given all the steps there are, which cost nothing. At tol 1e-4 and large k
-    it is 3k + 20, about what block Golub–Kahan needs where spectra are flat; with each rung of the
-    runner's ladder (a tenth of the tolerance) there are k/2 more.
+    Small problems take all steps, which cost nothing. At tol 1e-4 and large k these are 3k + 20,
+    about what block Golub–Kahan needs for flat spectra; each tighter tolerance (by a tenth) adds
+    k/2.
 
-    >>> lanczos_steps(100, 1e-4, 10**6), lanczos_steps(100, 1e-4, 250)
+    >>> choose_lanczos_steps(100, 1e-4, 10**6), choose_lanczos_steps(100, 1e-4, 250)
     (320, 250)
     """
     decades = max(0.0, -math.log10(tol))

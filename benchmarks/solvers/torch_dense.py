@@ -1,8 +1,8 @@
 """`torch.linalg.svd` and `torch.svd_lowrank` of the matrix, materialised by jacrev in chunks.
 
-`linalg.svd` decomposes everything, k or not. `svd_lowrank` takes a number of iterations (2, its
-default, and 7) and no tolerance; it has no word on convergence. q = k + 10 columns, as its authors
-advise to take some more than wanted.
+`linalg.svd` decomposes the whole matrix for any k. `svd_lowrank` takes a number of iterations (2,
+its default, and 7) and no tolerance, and does not report convergence. It gets q = k + 10 columns,
+since its authors advise to take a few more than wanted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 
 import torch
 
-from benchmarks.solvers.protocol import Answer, Peer, Target
+from benchmarks.solvers.protocol import Answer, Solver, Target
 
 
 def solve_all(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
@@ -27,15 +27,15 @@ def solve_low_rank(target: Target, k: int, tol: float, budget_seconds: float, *,
     return Answer(s[:k], U[:, :k], V[:, :k], True, "has no word on convergence")
 
 
-PEERS = (
-    Peer("torch-svd", solve_all, distribution="torch", materialises=True, ladder=False),
+SOLVERS = (
+    Solver("torch-svd", solve_all, distribution="torch", materialises=True, takes_tolerance=False),
     *(
-        Peer(
+        Solver(
             f"torch-svd-lowrank-{n}",
             functools.partial(solve_low_rank, n=n),
             distribution="torch",
             materialises=True,
-            ladder=False,
+            takes_tolerance=False,
         )
         for n in (2, 7)
     ),
