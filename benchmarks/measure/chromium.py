@@ -84,7 +84,7 @@ class Chromium:
         return json.loads(line)
 
     def open(self, file):
-        """Open a file and wait until its figures are drawn; return its own count of milliseconds."""
+        """Open a file, wait until its figures are drawn, and return its count of milliseconds."""
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=Path(file).resolve().as_uri())
         deadline = time.monotonic() + 120

@@ -191,7 +191,7 @@ def limited(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def ask(what: str, work: Callable[[], Any], faults: list[str]) -> tuple[Any, str]:
+def call(what: str, work: Callable[[], Any], faults: list[str]) -> tuple[Any, str]:
     """Return the result of `work` and its refusal; an exception that is not ours is a fault."""
     try:
         with limited(_SECONDS):
@@ -230,14 +230,14 @@ def try_one(
     data, before = data_of(run), entries(folder)
     changed = data != whole
     faults: list[str] = []
-    verified, refused = ask("verify", lambda: survey.verify(survey.open_store(run)), faults)
+    verified, refused = call("verify", lambda: survey.verify(survey.open_store(run)), faults)
     named = bool(refused) or bool(verified is not None and verified.problems)
     if changed and not named:
         different = sorted(name for name in {*data, *whole} if data.get(name) != whole.get(name))
         faults.append(f"verify: silent although {', '.join(different)} differ")
-    ask("status", lambda: survey.status(survey.open_store(run)).lines(), faults)
-    ask("report", lambda: _report(run, draw=seed % 3 == 0), faults)
-    ask("read", lambda: _read(run), faults)
+    call("status", lambda: survey.status(survey.open_store(run)).lines(), faults)
+    call("report", lambda: _report(run, draw=seed % 3 == 0), faults)
+    call("read", lambda: _read(run), faults)
     if entries(folder).keys() < before.keys():
         faults.append("reading: a file is gone")
     if not again:
@@ -247,13 +247,13 @@ def try_one(
         (folder / "a.tar").rename(folder / "away")
         (folder / "a.tar").write_bytes(b"")
     spec = spec_of(folder, model, form)
-    _, refused = ask("run", lambda: survey.run(spec), faults)
+    _, refused = call("run", lambda: survey.run(spec), faults)
     if away:
         (folder / "away").replace(folder / "a.tar")
     faults += _lost(folder, before, intact, whole)
     if refused:
         return damage.__name__, _outcome(changed, named), faults, "refused"
-    verified, refused = ask("verify", lambda: survey.verify(survey.open_store(run)), faults)
+    verified, refused = call("verify", lambda: survey.verify(survey.open_store(run)), faults)
     left = [line for line in (verified.problems if verified else [refused]) if "stray" not in line]
     if not left:
         return damage.__name__, _outcome(changed, named), faults, "whole"

@@ -79,7 +79,7 @@ FULL = Settings(
 
 
 def measure(settings: Settings) -> list[dict[str, Any]]:
-    """Return a row of each problem and solver."""
+    """Return a row for each problem and solver."""
     reasons = {name: why_absent(SOLVERS[name]) for name in settings.solvers}
     rows: list[dict[str, Any]] = []
     for name in settings.names:

@@ -1,7 +1,6 @@
 import dataclasses
 import doctest
 import importlib
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,7 +15,7 @@ from benchmarks.parts import gpu, growth, peers
 from benchmarks.parts.table import PARTS, Options
 from benchmarks.publish.record import Record, read_records
 from benchmarks.solvers import SOLVERS, Solver
-from benchmarks.solvers.environment import ROOT, why_absent
+from benchmarks.solvers.environment import why_absent
 from jvpsvd import MatrixOperator, svds
 
 
@@ -184,12 +183,6 @@ def test_the_engine_still_has_every_function_that_is_timed():
     assert parts["projected problem"] > 0
     assert parts["checks"] > 0
     assert parts.keys() >= FUNCTIONS.keys()
-
-
-def test_no_file_is_longer_than_one_idea():
-    folder = Path(ROOT, "benchmarks")
-    lengths = {file.name: len(file.read_text().splitlines()) for file in folder.rglob("*.py")}
-    assert {name: n for name, n in lengths.items() if n > 400} == {}
 
 
 def test_without_a_card_the_gpu_part_says_so_in_one_line(capsys, monkeypatch):
