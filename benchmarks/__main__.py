@@ -17,9 +17,7 @@ file, for example those of "gpu" on a lent machine. Everything, on two cores, ta
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
-import io
 import json
 import signal
 import subprocess
@@ -34,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure.machine import describe_machine, find_commit
-from benchmarks.parts.table import COMMANDS, PARTS, Measured, Options, Part, Script
+from benchmarks.parts.table import COMMANDS, PARTS, Options, Part
 from benchmarks.publish.record import (
     Record,
     RecordError,
@@ -77,7 +75,7 @@ def run_inside(name: str, options: Options, answer: Path) -> None:
     """Measure one part in this process, and write its record with every row that is there."""
     part = PARTS[name]
     machine, began, tree = describe_machine(), time.perf_counter(), find_commit()
-    settings, found = run_script(part.script, options) if part.script else part.measure(options)
+    settings, found = part.measure(options)
     rows: list[dict[str, Any]] = []
 
     def write() -> None:
@@ -97,32 +95,6 @@ def run_inside(name: str, options: Options, answer: Path) -> None:
         rows.append(remove_nan({**row, "commit": tree, "created": _now()}))
         write()
     write()
-
-
-def run_script(script: Script, options: Options) -> Measured:
-    """Run a script, which prints; its report and what it printed are the only row."""
-    printed = _Copied(sys.stdout)
-    with contextlib.redirect_stdout(printed):
-        report = script.run(options)
-    row = {"report": report or {}, "printed": printed.getvalue().splitlines()}
-    return {"arguments": script.command_line(options)}, [row]
-
-
-class _Copied(io.StringIO):
-    """Text that is kept and passed on."""
-
-    def __init__(self, to: Any) -> None:
-        super().__init__()
-        self._to = to
-
-    def write(self, text: str) -> int:
-        """Keep the text, and pass it on."""
-        self._to.write(text)
-        return super().write(text)
-
-    def flush(self) -> None:
-        """Show what was passed on."""
-        self._to.flush()
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -163,9 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if given[:1] == ["--inside"]:
         question, answer, name = given[1:]
-        stored = json.loads(Path(question).read_text())
-        lists = {key: tuple(stored[key]) for key in ("problems", "solvers", "own")}
-        run_inside(name, Options(**{**stored, **lists}), Path(answer))
+        run_inside(name, Options.from_json(json.loads(Path(question).read_text())), Path(answer))
         return 0
     parser = make_parser()
     parsed, own = parser.parse_known_args(given)
@@ -263,7 +233,7 @@ def print_help(parser: argparse.ArgumentParser, names: Sequence[str]) -> int:
         return 0
     part = PARTS[names[0]]
     if part.script:
-        part.script.run(Options(own=("--help",)))  # it ends this process
+        part.script.measure(Options(own=("--help",)))  # argparse ends this process
     module = importlib.import_module(f"benchmarks.parts.{part.name}")
     print(f"{part.name}: {part.about}\n\n{module.__doc__}\n{parser.format_usage()}")
     return 0

@@ -106,7 +106,7 @@ def compare(pair: Pair, rounds: int) -> Comparison:
 def compare_across(pairs: Sequence[Pair], rounds: int, switch: Work) -> list[Comparison]:
     """Time the first function of every pair, call `switch`, then time the second of every pair.
 
-    This is for what cannot be switched back, so that sides cannot take turns.
+    Use it where the switch cannot be undone, so that sides cannot take turns.
     """
     found = []
     for side in ("first", "second"):

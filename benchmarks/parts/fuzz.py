@@ -187,8 +187,8 @@ def _count_other(counts: Counts, number: int, error: Exception) -> None:
     counts.others += 1
     frames = traceback.extract_tb(error.__traceback__)
     ours = [f for f in frames if "jvpsvd" in f.filename] or frames
-    place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno} {type(error).__name__}"
-    counts.examples.setdefault(place, f"input {number}: {place}: {str(error)[:200]!a}")
+    line = f"{Path(ours[-1].filename).name}:{ours[-1].lineno} {type(error).__name__}"
+    counts.examples.setdefault(line, f"input {number}: {line}: {str(error)[:200]!a}")
 
 
 @contextmanager

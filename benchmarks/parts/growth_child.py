@@ -1,4 +1,4 @@
-"""The child of the growth part: one place of one axis.
+"""The child of the growth part: one point of one axis.
 
 python -m benchmarks.parts.growth_child OPTIONS.json ANSWER.jsonl
 """

@@ -46,7 +46,7 @@ class Timing:
     pairs: Callable[[Sizes], Iterator[Pair]]
     rounds: int = 3
     switch: Callable[[], object] | None = None
-    """What lies between the sides where it cannot be taken back: then they take no turns."""
+    """What turns the first sides into the second, if it cannot be undone: they take no turns."""
 
 
 # --- allocator

@@ -92,7 +92,7 @@ def solve_timed(
         "products": result.products.total / (2 * k),
         "seconds": wall,
         "dense": 1 - inside.seconds / wall,
-        "looks": projected.seconds / wall,
+        "projected": projected.seconds / wall,
         "residual": float(result.residuals.max() / result.s[0]),
         "converged": int(result.converged.sum()),
     }
@@ -111,7 +111,8 @@ def depths(k: int, tol: float, report: dict[str, Any]) -> None:
                 f"  {name:34} {row['seconds']:6.1f} s, products / 2k "
                 f"{beside_target(row['products'], target)}\n"
                 f"      wall / floor {beside_target(row['seconds'] / least, 2.0)}, dense algebra "
-                f"{beside_target(row['dense'], 0.2)}, looks {beside_target(row['looks'], 0.05)}\n"
+                f"{beside_target(row['dense'], 0.2)}, projected problem "
+                f"{beside_target(row['projected'], 0.05)}\n"
                 f"      {row['converged']} converged, residual {row['residual']:.0e} s1, "
                 f"{'sound and complete' if result.certificate.complete else 'NOT COMPLETE'}"
             )
@@ -134,7 +135,7 @@ def arpack(k: int, tol: float, report: dict[str, Any]) -> None:
     )
     model = load_model("efficientnet-lite0").module
     x, shape = J.point, J.value.shape
-    pull = torch.func.vjp(model, x)[1]
+    vjp = torch.func.vjp(model, x)[1]
     calls = [0]
 
     def forward(v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -145,7 +146,7 @@ def arpack(k: int, tol: float, report: dict[str, Any]) -> None:
     def reverse(u: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         calls[0] += 1
         direction = torch.from_numpy(np.ascontiguousarray(u)).reshape(shape)
-        return pull(direction)[0].flatten().numpy()
+        return vjp(direction)[0].flatten().numpy()
 
     by_hand = sla.LinearOperator(J.shape, matvec=forward, rmatvec=reverse, dtype=np.float32)
     for name, operator, target in (

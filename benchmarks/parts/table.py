@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 Measured = tuple[dict[str, Any], Iterable[dict[str, Any]]]
 """Settings and rows."""
@@ -26,6 +29,11 @@ class Options:
     own: tuple[str, ...] = ()
     """Arguments of a script's own command line."""
 
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Options:
+        """Return the options that JSON stored, lists as tuples."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
+
 
 @dataclass(frozen=True)
 class Script:
@@ -37,10 +45,14 @@ class Script:
     takes: tuple[str, ...] = ()
     """Which of the suite's "-k" and "--rounds" it has, too."""
 
-    def run(self, options: Options) -> dict[str, Any] | None:
-        """Run it with these options, and return its report."""
+    def measure(self, options: Options) -> Measured:
+        """Run it; its report and what it printed are the only row."""
         module = importlib.import_module(f"benchmarks.parts.{self.module}")
-        return module.main(self.command_line(options))  # type: ignore[no-any-return]
+        arguments, printed = self.command_line(options), _Copied(sys.stdout)
+        with contextlib.redirect_stdout(printed):
+            report = module.main(arguments)
+        row = {"report": report, "printed": printed.getvalue().splitlines()}
+        return {"arguments": arguments}, [row]
 
     def command_line(self, options: Options) -> list[str]:
         """Return its arguments for these options."""
@@ -51,20 +63,34 @@ class Script:
         return [*arguments, *options.own]
 
 
+class _Copied(io.StringIO):
+    """Text that is kept and passed on."""
+
+    def __init__(self, to: TextIO) -> None:
+        super().__init__()
+        self._to = to
+
+    def write(self, text: str) -> int:
+        """Keep the text, and pass it on."""
+        self._to.write(text)
+        return super().write(text)
+
+    def flush(self) -> None:
+        """Show what was passed on."""
+        self._to.flush()
+
+
 @dataclass(frozen=True)
 class Part:
     """One part. It runs in a process of its own: a function of `Options`, or a script."""
 
     name: str
     about: str
-    measure: Callable[[Options], Measured] | Script
+    measure: Callable[[Options], Measured]
+    script: Script | None = None
+    """The script whose `measure` this is, if it is one."""
     pieces: Callable[[], tuple[str, ...]] | None = None
     """What --problem narrows it down to: each is measured, and stored, before the next."""
-
-    @property
-    def script(self) -> Script | None:
-        """The script, if it is one."""
-        return self.measure if isinstance(self.measure, Script) else None
 
 
 @dataclass(frozen=True)
@@ -170,66 +196,72 @@ def _small(name: str, *takes: str) -> Script:
     return Script("small_timings", (name,), ("--quick",), ("--rounds", *takes))
 
 
+def _from_script(name: str, about: str, script: Script) -> Part:
+    return Part(name, about, script.measure, script)
+
+
 PARTS: dict[str, Part] = {
     part.name: part
     for part in (
-        Part("peers", "every solver on every problem, to one residual", _peers, _problem_names),
+        Part(
+            "peers", "every solver on every problem, to one residual", _peers, pieces=_problem_names
+        ),
         Part(
             "floors",
             "wall time over the floor, stacked by parts, and the machine's peaks",
             _floors,
-            _floor_names,
+            pieces=_floor_names,
         ),
         Part(
             "growth",
             "wall and memory by k, n, images, workers, ranks; exponents",
             _growth,
-            _axis_names,
+            pieces=_axis_names,
         ),
         Part(
             "safety",
             "hostile operators: right, wrong and said so, wrong in silence",
             _safety,
-            _case_names,
+            pieces=_case_names,
         ),
         Part("gpu", "correctness, then times, on one CUDA card in ten minutes", _gpu),
-        Part("allocator", "what keep_freed_memory saves", _small("allocator")),
-        Part(
+        _from_script("allocator", "what keep_freed_memory saves", _small("allocator")),
+        _from_script(
             "products",
             "a product beside an inference",
             Script("products", quick_arguments=("--rounds", "1"), takes=("--rounds",)),
         ),
-        Part(
+        _from_script(
             "solver",
             "svds on EfficientNet-Lite0: floor, blocks, warm starts, ARPACK",
             Script("solver", quick_arguments=("-k", "20", "--skip-arpack"), takes=("-k",)),
         ),
-        Part(
+        _from_script(
             "survey",
             "what a survey adds to its solves",
             Script("survey", quick_arguments=("--only", "overhead")),
         ),
-        Part(
+        _from_script(
             "batches",
             "all values of many small Jacobians beside svdvals",
             _small("batches", "-k"),
         ),
-        Part(
+        _from_script(
             "together",
             "many small Jacobians in one batch beside one after another",
             _small("together", "-k"),
         ),
-        Part(
+        _from_script(
             "projected",
             "the leading part of the projected problem beside all of it",
             _small("projected", "-k"),
         ),
-        Part(
+        _from_script(
             "tall",
             "a tall basis against a few vectors, by blocks of rows and by BLAS",
             _small("tall"),
         ),
-        Part(
+        _from_script(
             "page",
             "the report of 10 000 photos at 10 depths: size, and time to open it",
             Script(

@@ -70,10 +70,10 @@ def overwrite_bytes(dice: random.Random, run: Path) -> None:
 def cut_or_add_bytes(dice: random.Random, run: Path) -> None:
     file = _some_file(dice, run)
     data = file.read_bytes()
-    place = dice.randrange(len(data))
+    offset = dice.randrange(len(data))
     what = dice.choice(["end", "all", "middle", "more"])
-    kept = {"end": data[:place], "all": b"", "more": data + dice.randbytes(9)}
-    file.write_bytes(kept.get(what, data[:place] + data[place + dice.randrange(1, 50) :]))
+    kept = {"end": data[:offset], "all": b"", "more": data + dice.randbytes(9)}
+    file.write_bytes(kept.get(what, data[:offset] + data[offset + dice.randrange(1, 50) :]))
 
 
 def delete_a_file(dice: random.Random, run: Path) -> None:
@@ -328,46 +328,46 @@ def foreign_files(dice: random.Random, run: Path) -> None:
     os.utime(file, (0, 0))
 
 
-def _pick_place(dice: random.Random, run: Path) -> Path:
+def _pick_path(dice: random.Random, run: Path) -> Path:
     names = ["run.json", "manifest.parquet", "manifest.lock", "compaction.lock", "shards.json"]
-    places = [run / name for name in [*names, "spectra", "log", "report", "vectors"]]
-    places += [f for f in run.rglob("*") if f.suffix in (".parquet", ".safetensors", ".jsonl")]
-    places += [run / "report" / name for name in ("spectra.csv", "index.html", "spectra.png")]
-    return dice.choice(sorted(places))
+    paths = [run / name for name in [*names, "spectra", "log", "report", "vectors"]]
+    paths += [f for f in run.rglob("*") if f.suffix in (".parquet", ".safetensors", ".jsonl")]
+    paths += [run / "report" / name for name in ("spectra.csv", "index.html", "spectra.png")]
+    return dice.choice(sorted(paths))
 
 
-def _take_away(place: Path) -> None:
-    if place.is_dir():
-        shutil.rmtree(place)
-    place.unlink(missing_ok=True)
-    place.parent.mkdir(exist_ok=True)
+def _take_away(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
 
 
 def links(dice: random.Random, run: Path) -> None:
-    place = _pick_place(dice, run)
+    path = _pick_path(dice, run)
     outside = run.parent / "outside"
     outside.mkdir()
     (outside / "mine").write_bytes(b"mine")
     target = outside / "copy"
-    if place.is_file():
-        shutil.copy(place, target)
-    elif place.is_dir():
-        shutil.copytree(place, target)
-    _take_away(place)
-    where = [target, outside / "mine", outside / "nowhere", outside, place, Path("/dev/zero")]
-    place.symlink_to(dice.choice(where))
+    if path.is_file():
+        shutil.copy(path, target)
+    elif path.is_dir():
+        shutil.copytree(path, target)
+    _take_away(path)
+    where = [target, outside / "mine", outside / "nowhere", outside, path, Path("/dev/zero")]
+    path.symlink_to(dice.choice(where))
 
 
 def pipes_and_folders(dice: random.Random, run: Path) -> None:
-    place = _pick_place(dice, run)
-    _take_away(place)
+    path = _pick_path(dice, run)
+    _take_away(path)
     if dice.random() < 0.6:
-        os.mkfifo(place)
-    elif place.suffix:
-        place.mkdir()
-        (place / "mine").write_bytes(b"mine")
+        os.mkfifo(path)
+    elif path.suffix:
+        path.mkdir()
+        (path / "mine").write_bytes(b"mine")
     else:
-        place.write_bytes(b"mine")
+        path.write_bytes(b"mine")
 
 
 DAMAGES: tuple[Damage, ...] = (

@@ -37,28 +37,28 @@ def mutate(data: bytes, random: Random, most: int = 8) -> bytes:
         if not out:
             return noise(random)
         span = random.choice((16, 64, 600, len(out)))
-        place = random.randrange(min(span, len(out)))
+        offset = random.randrange(min(span, len(out)))
         length = random.choice((1, 2, 4, 8, 40, 512))
         kind = random.randrange(9)
         if kind < 2:
-            out[place] ^= 1 << random.randrange(8)
+            out[offset] ^= 1 << random.randrange(8)
         elif kind == 2:
-            out[place : place + length] = random.randbytes(length)
+            out[offset : offset + length] = random.randbytes(length)
         elif kind == 3:
             del out[random.randrange(len(out)) :]
         elif kind == 4:
-            out[place:place] = random.randbytes(length)
+            out[offset:offset] = random.randbytes(length)
         elif kind == 5:
-            del out[place : place + length]
+            del out[offset : offset + length]
         elif kind == 6:
-            out[place:place] = out[place : place + length * random.choice((1, 20))]
+            out[offset:offset] = out[offset : offset + length * random.choice((1, 20))]
         elif kind == 7:
-            out[place : place + length] = bytes(length)
+            out[offset : offset + length] = bytes(length)
         else:
             order, form = random.choice("<>"), random.choice("HIQ")
             value = random.choice(NUMBERS) % (1 << 8 * struct.calcsize(form))
             packed = struct.pack(order + form, value)
-            out[place : place + len(packed)] = packed
+            out[offset : offset + len(packed)] = packed
     return bytes(out)
 
 

@@ -127,14 +127,14 @@ def _pickle(data: bytes, random: Random) -> bytes:
     out = bytearray(data)
     codes = [op.code.encode("latin-1") for op in pickletools.opcodes]
     for _ in range(random.randint(0, 4)):
-        place = random.randrange(len(out) + 1)
+        offset = random.randrange(len(out) + 1)
         kind = random.randrange(3)
         if kind == 0:
-            out[place:place] = random.choice(codes)
+            out[offset:offset] = random.choice(codes)
         elif kind == 1:
-            out[place : place + 1] = random.choice(codes)
+            out[offset : offset + 1] = random.choice(codes)
         else:
-            del out[place : place + random.randint(1, 3)]
+            del out[offset : offset + random.randint(1, 3)]
     return mutate(bytes(out), random, 2) if random.random() < 0.3 else bytes(out)
 
 
@@ -147,12 +147,12 @@ def gained_network(random: Random) -> bytes:
     """Return a file as `save_network` writes it, or almost one."""
     sizes = [random.choice((1, 2, 3, 4, 4, 0)) for _ in range(random.randint(1, 4))]
     tensors = {}
-    for place, (wide, narrow) in enumerate(pairwise(sizes)):
+    for index, (wide, narrow) in enumerate(pairwise(sizes)):
         odd = random.random() < 0.1
-        tensors[f"{place}.weight"] = torch.zeros(
+        tensors[f"{index}.weight"] = torch.zeros(
             (narrow, wide, 2)[: random.randint(0, 3) if odd else 2]
         )
-        tensors[f"{place}.bias"] = torch.zeros(narrow + odd)
+        tensors[f"{index}.bias"] = torch.zeros(narrow + odd)
     gains = (
         *("[1.0]",) * 10,
         "[]",

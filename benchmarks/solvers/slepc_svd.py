@@ -3,8 +3,8 @@
 On PyPI, petsc and slepc are sources, absent unless someone has built them;
 `benchmarks/solvers/requirements/slepc.txt` says how. Debian's python3-slepc4py (3.18) is built for
 NumPy 1. PETSc is built for one kind of number, usually float64: blocks are cast to a float32
-operator's dtype and back. `tol` with the criterion
-"relative to the norm" is the residual required here; unconverged values are not returned.
+operator's dtype and back. `tol` with the criterion "relative to the norm" is the residual required
+here; unconverged values are not returned.
 """
 
 from __future__ import annotations
