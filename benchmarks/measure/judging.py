@@ -32,7 +32,7 @@ Outcome = Literal["right", "unsure", "honest", "silent", "unable", "absent", "sk
 REACHED = ("right", "unsure")
 """Outcomes of an answer that is as accurate as required."""
 ALLOWED = 2.0
-"""How many times tol is right: a residual measured anew has other rounding."""
+"""Times tol, up to which an answer is right: a residual measured anew has other rounding."""
 _ROUNDING = 100.0
 _COLUMNS = 32
 

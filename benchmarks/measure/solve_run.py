@@ -37,7 +37,7 @@ class SolveRun:
     answers: tuple[Answer, ...]
     """One answer, or one for each matrix of a batch; none where the solver raised."""
     seconds: float
-    """Without the time in which operators were made."""
+    """The time of the solve, without that of making operators."""
     setup_seconds: float
     forward: int
     reverse: int

@@ -44,12 +44,12 @@ class Pair:
     first: tuple[str, Work]
     second: tuple[str, Work]
     count: int = 1
-    """How often one call does it; times are given for once."""
+    """How many units of work one call does; times are those of one unit."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one function of a pair took, each time that it does its thing."""
+    """The cost of one function of a pair, for one unit of work."""
 
     name: str
     milliseconds: tuple[float, ...]

@@ -54,7 +54,7 @@ class Kind:
 
 @dataclass
 class Counts:
-    """What became of the inputs of a kind."""
+    """How many inputs of a kind were read, refused or failed."""
 
     read: int = 0
     ours: int = 0

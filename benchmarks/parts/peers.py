@@ -55,7 +55,7 @@ _LATEST = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What is compared, and how long anyone may take."""
+    """What is compared, and how long a solver may take."""
 
     names: tuple[str, ...]
     solvers: tuple[str, ...] = tuple(SOLVERS)

@@ -31,7 +31,7 @@ VECTORS = 8
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much a timing does."""
+    """The size of the problems."""
 
     quick: bool
     k: int | None

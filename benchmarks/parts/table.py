@@ -16,7 +16,7 @@ Measured = tuple[dict[str, Any], Iterable[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Options:
-    """What a command line says to a part."""
+    """The options of a part, from the command line."""
 
     quick: bool = False
     problems: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ class Part:
     script: Script | None = None
     """The script whose `measure` this is, if it is one."""
     pieces: Callable[[], tuple[str, ...]] | None = None
-    """What --problem narrows it down to: each is measured, and stored, before the next."""
+    """The names that --problem chooses from; each is measured and stored before the next."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where a solver is installed: the interpreter that has it, its version, why it is absent."""
+"""Where a solver is installed: its interpreter, its version, and why it is absent."""
 
 from __future__ import annotations
 

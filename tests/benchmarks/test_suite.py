@@ -242,7 +242,10 @@ def test_a_larger_value_with_small_residuals_refutes_a_certified_reference():
 
 @pytest.mark.parametrize(
     "name",
-    ["measure.machine", "measure.judging", "problems.spectra", "measure.spread", "solvers.steps"],
+    [
+        *("problems.spectra", "problems.random_problems", "solvers.steps", "measure.machine"),
+        *("measure.judging", "measure.spread", "measure.descendants", "parts.peers"),
+    ],
 )
 def test_examples_in_docstrings_hold(name):
     found = doctest.testmod(importlib.import_module(f"benchmarks.{name}"))
