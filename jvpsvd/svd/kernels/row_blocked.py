@@ -1,7 +1,7 @@
 """Products of a long basis with a few vectors, on the CPU by blocks of its rows.
 
 BLAS divides such a product between threads along its few columns. As a batch of products of row
-blocks it took 0.5 to 0.7 of the time on two cores (`python -m benchmarks tall`).
+blocks it took 0.5 to 0.7 of the time on two cores (`python -m benchmarks small_timings tall`).
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class RestartPolicy:
     def _seconds(self) -> tuple[float, float]:
         """Return the seconds of products, and of work on the bases and the projected problem."""
         spent = self._monitor.seconds
-        dense = spent.get("orthogonalization", 0.0) + spent.get("projected problem", 0.0)
+        dense = spent.get("orthogonalisation", 0.0) + spent.get("projected problem", 0.0)
         return spent.get("products", 0.0), dense
 
     def _compact_size(self, bases: Factorization) -> int:
