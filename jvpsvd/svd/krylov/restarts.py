@@ -18,6 +18,11 @@ _TIMES, _BLOCKS = 3, 24
 # Cautious guesses: the products that compact bases take beside those that large ones would, and
 # what an operation on blocks of a few columns costs, beside one on hundreds.
 _MORE_PRODUCTS, _THIN = 0.3, 3.0
+# Bases that restart with fewer columns beside k forget what probe columns showed before it counts:
+# a solve may end at a lower value of a dense spectrum. With 6 and 11 columns beside k = 1 about 9
+# and 2 in 100 solves were off by more than tol, with 16 none, by 0.1 tol at most
+# (`python -m benchmarks tiny_bases`).
+_LEAST_BESIDE = 16
 # Timings are noisy: restarting has to promise to cost no more than this share of going on.
 _MOST_COST = 0.8
 
@@ -97,6 +102,11 @@ class RestartPolicy:
         self._compactions = 0
         self._monitor = monitor
         self._mark = 0, *self._seconds()
+
+    @property
+    def forgets_probes(self) -> bool:
+        """Whether bases restart so soon that they forget what probe columns showed."""
+        return self.restarts > 0 and self.max_size - self._k < _LEAST_BESIDE
 
     def is_full(self, bases: Factorization, beside: int = 0) -> bool:
         """Tell whether the next block does not fit, with so many columns beside it."""

@@ -188,9 +188,11 @@ class _Solve:
             raise RetryWith(block_size=2 * self._solver.block_size)
         actions, done = test.check(ritz, bases), test.done
         if done:
-            evidence = "random columns, expanded before the end, raised no value"
             stay = [i for i in range(len(actions)) if i not in done]
-            self._measure(ritz, done, True, evidence)
+            evidence = "random columns, expanded before the end, raised no value"
+            if self._restarts.forgets_probes:
+                evidence = f"none: bases of {self._restarts.max_size} columns restart too soon"
+            self._measure(ritz, done, not self._restarts.forgets_probes, evidence)
             if not stay:
                 return
             index = torch.tensor(stay)
@@ -292,7 +294,10 @@ class _Solve:
         if not complete:
             s, estimates = ritz.s.reshape(-1, k)[i], ritz.estimates.reshape(-1, k)[i]
             few = bases.expanded < k + _LEAST_BLOCKS * self._solver.block_size
-            guaranteed = 0 if few else self._test.guaranteed(s, estimates, bases)
+            if few or self._restarts.forgets_probes:
+                guaranteed = 0
+            else:
+                guaranteed = self._test.guaranteed(s, estimates, bases)
         return Evidence(
             fro2=float(sample.fro2[i]),
             fro2_error=float(sample.fro2_error[i]),

@@ -1,0 +1,75 @@
+"""How far values that met the tolerance are off, where bases restart with few columns beside k.
+
+    python -m benchmarks tiny_bases [--solves 60]
+
+One row for each block and number of columns: how many of the solves had residuals below tol, how
+many of these missed the true value by more than tol, and the worst of these errors in units of tol.
+`_LEAST_BESIDE` of jvpsvd.svd.krylov.restarts was chosen by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.publish.tables import table
+from jvpsvd import MatrixOperator
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
+from jvpsvd.svd.monitor import Monitor
+from jvpsvd.svd.request import Request
+
+K = 1
+TOLERANCES = (0.01, 0.0043)
+BESIDE = {1: (6, 8, 11, 16, 32), 4: (12, 16, 32), 8: (16, 24, 48)}
+"""Columns beside k, by the width of the block."""
+
+
+def dense_spectra() -> dict[str, Tensor]:
+    """Return matrices whose largest values lie close together."""
+    rng = np.random.default_rng(0)
+    return {
+        "signs": torch.from_numpy(np.sign(rng.standard_normal((162, 104)))),
+        "line": torch.diag(torch.linspace(1, 0.5, 120, dtype=torch.float64)),
+    }
+
+
+def count_misses(matrix: Tensor, block: int, beside: int, tol: float, solves: int) -> list[str]:
+    """Return the cells of one row."""
+    truth = float(torch.linalg.svdvals(matrix)[0])
+    solver = GolubKahan(block_size=block, widest_block=block, max_size=K + beside)
+    met, missed, worst = 0, 0, 0.0
+    for seed in range(solves):
+        request = Request(K, tol=tol, seed=seed)
+        triplets = solver.solve(MatrixOperator(matrix), request, Monitor())
+        if float(triplets.residuals[0]) <= tol * float(triplets.s[0]):
+            met += 1
+            error = (truth - float(triplets.s[0])) / truth / tol
+            missed += error > 1
+            worst = max(worst, error)
+    return [str(met), str(missed), f"{worst:.2f}"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--solves", type=int, default=60, help="seeds of each row")
+    options = parser.parse_args(arguments)
+    rows = [
+        [
+            *(name, f"{tol:g}", str(block), str(beside)),
+            *count_misses(matrix, block, beside, tol, options.solves),
+        ]
+        for name, matrix in dense_spectra().items()
+        for tol in TOLERANCES
+        for block, columns in BESIDE.items()
+        for beside in columns
+    ]
+    heads = ["spectrum", "tol", "block", "beside k", "residual met", "missed", "worst / tol"]
+    print("\n".join(table(heads, rows)))
+    return 0

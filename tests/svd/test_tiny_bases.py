@@ -1,0 +1,51 @@
+"""Bases that hold hardly more than k columns restart too soon to show what is missing."""
+
+import numpy as np
+import pytest
+import torch
+from svd_problems import solved_by
+
+from jvpsvd import MatrixOperator
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
+
+TOL = 0.0043
+
+
+@pytest.fixture(scope="module")
+def dense_spectrum():
+    """162 x 104 signs: the largest values lie within a few tolerances of each other."""
+    rng = np.random.default_rng(117906)
+    return torch.from_numpy(np.sign(rng.standard_normal((162, 104))))
+
+
+def solve(matrix, beside, seed, k=1, block_size=1):
+    solver = GolubKahan(block_size=block_size, widest_block=block_size, max_size=k + beside)
+    triplets = solved_by(solver, MatrixOperator(matrix), k, TOL, seed=seed)
+    (evidence,) = triplets.evidence
+    missed = torch.linalg.svdvals(matrix)[:k] - triplets.s
+    return triplets, evidence, float(missed.max() / triplets.s[0])
+
+
+@pytest.mark.parametrize("beside", [5, 6, 11])
+def test_nothing_is_claimed_of_them(beside, dense_spectrum):
+    for seed in range(10):
+        triplets, evidence, _ = solve(dense_spectrum, beside, seed)
+        if float(triplets.residuals.max()) <= TOL * float(triplets.s[0]):
+            assert evidence.evidence == f"none: bases of {1 + beside} columns restart too soon"
+        assert not evidence.complete
+        assert evidence.guaranteed == 0
+
+
+@pytest.mark.parametrize(("k", "block_size"), [(1, 1), (1, 4), (3, 4), (1, 8)])
+def test_sixteen_columns_beside_k_are_enough(k, block_size, dense_spectrum):
+    for seed in range(5):
+        _, evidence, missed = solve(dense_spectrum, 16, seed, k, block_size)
+        assert missed <= 0.3 * TOL or not evidence.complete
+        assert evidence.complete or "given up" in evidence.evidence
+
+
+def test_small_bases_that_span_the_space_are_complete(dense_spectrum):
+    small = dense_spectrum[:8, :6]
+    _, evidence, missed = solve(small, 5, 0)
+    assert evidence.complete
+    assert missed < 1e-12
