@@ -18,7 +18,7 @@ from jvpsvd.geometry.coordinates import random_space
 from jvpsvd.geometry.dimension import Array, real_tensor
 from jvpsvd.geometry.tangents import singular_space
 from jvpsvd.operators import check_function, failures_named, full_precision, restored
-from jvpsvd.operators.derivatives import check_output, prepared
+from jvpsvd.operators.derivatives.transforms import check_output, prepared
 from jvpsvd.svd.kernels.orthogonalize import orthonormality, random_columns
 from jvpsvd.svd.result import SVDResult
 

@@ -35,9 +35,9 @@ from jvpsvd.operators import (
     restored,
     transformed,
 )
-from jvpsvd.operators.derivatives import agree, prepared
-from jvpsvd.operators.evaluation import evaluated, refuse_unsteady
-from jvpsvd.operators.trees import OfVector
+from jvpsvd.operators.derivatives.transforms import agree, prepared
+from jvpsvd.operators.differentiate import evaluated, refuse_unsteady
+from jvpsvd.operators.function.pytrees import OfVector
 
 Bound = float | Tensor | None
 Matrix = LinearOperator | Tensor

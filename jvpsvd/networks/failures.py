@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from jvpsvd.errors import JvpsvdError, ModelError
 from jvpsvd.operators import failures_named, refuse_scripted, restored
 from jvpsvd.operators.arguments import shown
-from jvpsvd.operators.failures import first_line, takes_batch_of_one
+from jvpsvd.operators.function.failures import first_line, takes_batch_of_one
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.arguments import one_of, shown
-from jvpsvd.operators.base import ComposedOperator, LinearOperator
 from jvpsvd.operators.blocks import by
+from jvpsvd.operators.linear_operator import ComposedOperator, LinearOperator
 
 Index = Sequence[int] | Tensor | slice | range | None
 

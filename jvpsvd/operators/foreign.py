@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import AdjointError, ArgumentError, JvpsvdError
-from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.blocks import by, check_real
+from jvpsvd.operators.linear_operator import LinearOperator
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.arguments import shown
-from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.blocks import check_real
 from jvpsvd.operators.foreign import ForeignOperator, SparseOperator
+from jvpsvd.operators.linear_operator import LinearOperator
 from jvpsvd.operators.matrix import MatrixOperator
 
 if TYPE_CHECKING:

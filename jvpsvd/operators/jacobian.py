@@ -12,11 +12,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.admission import (
-    check_function,
-    check_network,
-    refuse_weights_without_values,
-)
 from jvpsvd.operators.arguments import (
     check_count,
     check_flag,
@@ -25,13 +20,16 @@ from jvpsvd.operators.arguments import (
     one_of,
     shown,
 )
-from jvpsvd.operators.base import LinearOperator
-from jvpsvd.operators.batch import BatchedMap
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION, check_vectors, columns
-from jvpsvd.operators.chunks import Chunk, in_chunks, starting_chunk, without_memory_error
-from jvpsvd.operators.derivatives import LinearMap, agree, prepared
-from jvpsvd.operators.eager import uncompiled
-from jvpsvd.operators.evaluation import (
+from jvpsvd.operators.derivatives.batched_map import BatchedMap
+from jvpsvd.operators.derivatives.chunk_tuning import (
+    Chunk,
+    in_chunks,
+    starting_chunk,
+    without_memory_error,
+)
+from jvpsvd.operators.derivatives.transforms import LinearMap, agree, prepared
+from jvpsvd.operators.differentiate import (
     Derivatives,
     check_value,
     differentiated,
@@ -40,12 +38,24 @@ from jvpsvd.operators.evaluation import (
     refuse_unsteady,
     tell_difference,
 )
-from jvpsvd.operators.failures import failures_named, remedy_at
-from jvpsvd.operators.parameters import OfParameters, check_dtype, chosen_parameters, converted
-from jvpsvd.operators.precision import full_precision
-from jvpsvd.operators.ranks import check_group, over_ranks
-from jvpsvd.operators.restoring import restored
-from jvpsvd.operators.trees import OfVector, Structure
+from jvpsvd.operators.environment.compilation import uncompiled
+from jvpsvd.operators.environment.precision import full_precision
+from jvpsvd.operators.environment.process_groups import check_group, over_ranks
+from jvpsvd.operators.function.admission import (
+    check_function,
+    check_network,
+    refuse_weights_without_values,
+)
+from jvpsvd.operators.function.failures import failures_named, remedy_at
+from jvpsvd.operators.function.parameters import (
+    OfParameters,
+    check_dtype,
+    chosen_parameters,
+    converted,
+)
+from jvpsvd.operators.function.pytrees import OfVector, Structure
+from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.linear_operator import LinearOperator
 
 # The blocks of a batch always fill a chunk, so it is taken from what was recorded: the largest
 # tensor on the way should stay below this size.

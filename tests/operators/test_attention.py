@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from jvpsvd import JacobianOperator
 from jvpsvd.errors import ArgumentError, ModelError
 from jvpsvd.operators import Trace, by_transforms
-from jvpsvd.operators.attention import differentiable_attention
+from jvpsvd.operators.environment.attention import differentiable_attention
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
 WAYS = ["trace", "transforms"]

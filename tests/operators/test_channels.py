@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from jvpsvd import JacobianOperator
 from jvpsvd.operators import Trace
-from jvpsvd.operators.passes.channels import Chain, ChannelGraph, Selections, Use
+from jvpsvd.operators.recording.passes.inactive_channels import Chain, ChannelGraph, Selections, Use
 
 WIDE = 48
 

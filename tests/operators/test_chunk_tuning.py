@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from jvpsvd import JacobianOperator
-from jvpsvd.operators import chunks
-from jvpsvd.operators.chunks import Chunk, in_chunks
+from jvpsvd.operators.derivatives import chunk_tuning as chunks
+from jvpsvd.operators.derivatives.chunk_tuning import Chunk, in_chunks
 
 SLOW = 1e-2  # seconds per vector, far above what is too short to be timed
 

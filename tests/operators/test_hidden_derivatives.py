@@ -10,7 +10,7 @@ from torch import nn
 from jvpsvd import JacobianOperator, StreamedStack, layer_map, svds
 from jvpsvd.errors import AdjointError, DerivativeError, ModelError
 from jvpsvd.operators import Trace, by_transforms, transformed
-from jvpsvd.operators.diagnosis import obstacles
+from jvpsvd.operators.function.diagnosis import obstacles
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Converting a tensor with requires_grad=True to a scalar",

@@ -13,7 +13,7 @@ from jvpsvd import JacobianOperator, MatrixOperator, svds
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError, NonFiniteError
 from jvpsvd.operators import Products
 from jvpsvd.operators.algebra import restrict, stack
-from jvpsvd.operators.stream import StreamedStack
+from jvpsvd.operators.streamed_stack import StreamedStack
 
 
 def problem(dtype, count=4):

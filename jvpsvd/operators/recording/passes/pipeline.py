@@ -6,13 +6,13 @@ import copy
 
 from torch import fx
 
-from jvpsvd.operators.passes import layout
-from jvpsvd.operators.passes.convolutions import simplify_convolutions
-from jvpsvd.operators.passes.folding import fold_linear
-from jvpsvd.operators.passes.graphs import dependents, merge_equal_nodes, touched
-from jvpsvd.operators.passes.masks import mask_in_place
-from jvpsvd.operators.passes.padding import pad_within
-from jvpsvd.operators.passes.phases import by_phases
+from jvpsvd.operators.recording.passes import channels_last as layout
+from jvpsvd.operators.recording.passes.convolutions import simplify_convolutions
+from jvpsvd.operators.recording.passes.folding import fold_linear
+from jvpsvd.operators.recording.passes.fx_tools import dependents, merge_equal_nodes, touched
+from jvpsvd.operators.recording.passes.padding import pad_within
+from jvpsvd.operators.recording.passes.polyphase import by_phases
+from jvpsvd.operators.recording.passes.relu_masks import mask_in_place
 
 
 def simplified(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
@@ -22,7 +22,7 @@ def simplified(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
 
     Args:
         joint: Without identities and repetitions.
-        channels_last: Whether to lay out images so (see `jvpsvd.operators.passes.layout`).
+        channels_last: Whether to lay out images so (see the pass `channels_last`).
     """
     module = fx.GraphModule(joint, copy.deepcopy(joint.graph))
     _, *directions = module.graph.find_nodes(op="placeholder")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from jvpsvd.operators.passes.graphs import replace, shape_of
+from jvpsvd.operators.recording.passes.fx_tools import replace, shape_of
 
 _aten = torch.ops.aten
 # Each takes (direction, activation, thresholds): zero where a threshold is passed.

@@ -21,10 +21,10 @@ from torch.func import functionalize, jvp, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from jvpsvd.errors import AdjointError, DerivativeError, TraceError
-from jvpsvd.operators.admission import check_function
 from jvpsvd.operators.arguments import dense_tensor
-from jvpsvd.operators.batch import BatchedMap, batched
-from jvpsvd.operators.derivatives import (
+from jvpsvd.operators.derivatives.batched_map import BatchedMap, batched
+from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
+from jvpsvd.operators.derivatives.transforms import (
     LinearMap,
     agree,
     by_transforms,
@@ -32,13 +32,17 @@ from jvpsvd.operators.derivatives import (
     prepared,
     refuse_unequal_sides,
 )
-from jvpsvd.operators.differences import direction, refuse_hidden
-from jvpsvd.operators.failures import failures_named, remedy_at
-from jvpsvd.operators.passes import layout
-from jvpsvd.operators.passes.graphs import merge_equal_nodes, remove_identities, replace_fills
-from jvpsvd.operators.passes.simplify import simplified
-from jvpsvd.operators.recording import Recording, split
-from jvpsvd.operators.restoring import restored
+from jvpsvd.operators.function.admission import check_function
+from jvpsvd.operators.function.failures import failures_named, remedy_at
+from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.recording.graphs import Recording, split
+from jvpsvd.operators.recording.passes import channels_last as layout
+from jvpsvd.operators.recording.passes.fx_tools import (
+    merge_equal_nodes,
+    remove_identities,
+    replace_fills,
+)
+from jvpsvd.operators.recording.passes.pipeline import simplified
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import DerivativeError
-from jvpsvd.operators.diagnosis import obstacles
+from jvpsvd.operators.function.diagnosis import obstacles
 
 Apply = Callable[[Tensor], Tensor]
 """Takes tangents (b, *x.shape) to J v."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from jvpsvd.operators.passes.graphs import arguments, placeholder_for, shape_of
+from jvpsvd.operators.recording.passes.fx_tools import arguments, placeholder_for, shape_of
 
 _aten = torch.ops.aten
 _CONVOLUTIONS = (_aten.convolution.default, _aten.convolution_backward.default)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from jvpsvd.operators.restoring import held_by
+from jvpsvd.operators.function.restoring import held_by
 
 _Signature = tuple[float, ...]
 _See = Callable[[str, nn.Module, Any, Any], None]

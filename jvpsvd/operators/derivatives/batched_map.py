@@ -18,7 +18,7 @@ from torch.func import vmap
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.arguments import dense_tensor
 from jvpsvd.operators.blocks import check_places
-from jvpsvd.operators.derivatives import LinearMap, unchanged
+from jvpsvd.operators.derivatives.transforms import LinearMap, unchanged
 
 
 class Side(Protocol):

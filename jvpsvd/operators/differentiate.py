@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import AdjointError, ArgumentError, NonFiniteError, TraceError
-from jvpsvd.operators.admission import check_function
 from jvpsvd.operators.arguments import dense_tensor, shown
-from jvpsvd.operators.batch import BatchedMap, batched, stack_values
-from jvpsvd.operators.derivatives import (
+from jvpsvd.operators.derivatives.batched_map import BatchedMap, batched, stack_values
+from jvpsvd.operators.derivatives.differences import difference_in_words
+from jvpsvd.operators.derivatives.reverse_passes import by_reverse_passes
+from jvpsvd.operators.derivatives.transforms import (
     LinearMap,
     by_transforms,
     check_output,
     prepared,
 )
-from jvpsvd.operators.diagnosis import first_not_finite, first_unsteady, states
-from jvpsvd.operators.differences import difference_in_words
-from jvpsvd.operators.failures import failures_named, first_line, remedy_at
-from jvpsvd.operators.restoring import restored
-from jvpsvd.operators.reverse_passes import by_reverse_passes
-from jvpsvd.operators.trace import Trace
-from jvpsvd.operators.trees import OfVector
+from jvpsvd.operators.function.admission import check_function
+from jvpsvd.operators.function.diagnosis import first_not_finite, first_unsteady, states
+from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
+from jvpsvd.operators.function.pytrees import OfVector
+from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.recording.record import Trace
 
 Derivatives = Literal["auto", "trace", "transforms"]
 

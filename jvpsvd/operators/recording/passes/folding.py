@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
-from jvpsvd.operators.passes.graphs import erase, placeholder_for, replace, shape_of
+from jvpsvd.operators.recording.passes.fx_tools import erase, placeholder_for, replace, shape_of
 
 _aten = torch.ops.aten
 _INPUT_ONLY = [True, False, False]

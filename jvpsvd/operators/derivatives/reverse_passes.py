@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import DerivativeError
-from jvpsvd.operators.derivatives import (
+from jvpsvd.operators.derivatives.differences import direction, refuse_hidden, refuse_inference
+from jvpsvd.operators.derivatives.transforms import (
     LinearMap,
     check_output,
     prepared,
@@ -17,7 +18,6 @@ from jvpsvd.operators.derivatives import (
     refused_once_changed,
     without_derivative,
 )
-from jvpsvd.operators.differences import direction, refuse_hidden, refuse_inference
 
 
 def by_reverse_passes(

@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from jvpsvd.errors import ArgumentError, ModelError
-from jvpsvd.operators.eager import uncompiled
-from jvpsvd.operators.modes import refuse_training_mode
-from jvpsvd.operators.ranks import refuse_tensor_parallel
+from jvpsvd.operators.environment.compilation import uncompiled
+from jvpsvd.operators.environment.process_groups import refuse_tensor_parallel
+from jvpsvd.operators.function.training_mode import refuse_training_mode
 
 
 def check_function(fn: object, dtype: torch.dtype | None = None) -> None:

@@ -11,7 +11,13 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from jvpsvd.operators.passes.graphs import arguments, erase, placeholder_for, replace, shape_of
+from jvpsvd.operators.recording.passes.fx_tools import (
+    arguments,
+    erase,
+    placeholder_for,
+    replace,
+    shape_of,
+)
 
 _aten = torch.ops.aten
 _INPUT_ONLY = [True, False, False]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
-from jvpsvd.operators.passes.channels import Chain, ChannelGraph, Use
-from jvpsvd.operators.passes.graphs import arguments, shape_of
+from jvpsvd.operators.recording.passes.fx_tools import arguments, shape_of
+from jvpsvd.operators.recording.passes.inactive_channels import Chain, ChannelGraph, Use
 
 _aten = torch.ops.aten
 _MULTIPLICATIONS = (_aten.mul.Tensor, _aten.mul_.Tensor)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 
-from jvpsvd.operators.settings import ProcessSetting
+from jvpsvd.operators.environment.process_setting import ProcessSetting
 
 
 def eager_execution() -> ProcessSetting:

@@ -12,25 +12,25 @@ import torch
 from torch import Tensor, fx
 from torch.func import functional_call, vmap
 
-from jvpsvd.operators.batch import BatchedMap, Side, replayed
-from jvpsvd.operators.chunks import starting_chunk
-from jvpsvd.operators.derivatives import (
+from jvpsvd.operators.derivatives.batched_map import BatchedMap, Side, replayed
+from jvpsvd.operators.derivatives.chunk_tuning import starting_chunk
+from jvpsvd.operators.derivatives.differences import direction
+from jvpsvd.operators.derivatives.transforms import (
     Cost,
     LinearMap,
     agree,
     unchanged,
     without_grad,
 )
-from jvpsvd.operators.differences import direction
-from jvpsvd.operators.passes.chains import channel_graph
-from jvpsvd.operators.passes.channels import ChannelGraph, Selections
-from jvpsvd.operators.passes.graphs import (
+from jvpsvd.operators.recording.passes.channel_chains import channel_graph
+from jvpsvd.operators.recording.passes.fx_tools import (
     dependents,
     mutated_families,
     peak_elements,
     refuse_unsafe_mutation,
     subgraph,
 )
+from jvpsvd.operators.recording.passes.inactive_channels import ChannelGraph, Selections
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from jvpsvd.operators.passes.graphs import arguments, erase, placeholder_for, replace, shape_of
+from jvpsvd.operators.recording.passes.fx_tools import (
+    arguments,
+    erase,
+    placeholder_for,
+    replace,
+    shape_of,
+)
 
 _aten = torch.ops.aten
 # Kernels of more channels take more time, larger by a row, than the copies they save.

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from jvpsvd.operators.passes.graphs import arguments, placeholder_for, replace, shape_of
+from jvpsvd.operators.recording.passes.fx_tools import arguments, placeholder_for, replace, shape_of
 
 _aten = torch.ops.aten
 # Transposed convolutions to images: colours, and one more.

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError, TraceError
 from jvpsvd.operators.arguments import check_count, dense_tensor, shown
-from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.blocks import by
-from jvpsvd.operators.derivatives import LinearMap
-from jvpsvd.operators.evaluation import transformed
-from jvpsvd.operators.failures import failures_named
+from jvpsvd.operators.derivatives.transforms import LinearMap
+from jvpsvd.operators.differentiate import transformed
+from jvpsvd.operators.environment.precision import full_precision
+from jvpsvd.operators.function.failures import failures_named
 from jvpsvd.operators.jacobian import JacobianOperator
-from jvpsvd.operators.precision import full_precision
-from jvpsvd.operators.trace import Trace
+from jvpsvd.operators.linear_operator import LinearOperator
+from jvpsvd.operators.recording.record import Trace
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from jvpsvd.operators.settings import ProcessSetting
+from jvpsvd.operators.environment.process_setting import ProcessSetting
 
 
 def full_precision() -> ProcessSetting:

@@ -12,18 +12,18 @@ from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
 from jvpsvd.errors import AdjointError, ArgumentError
-from jvpsvd.operators.admission import check_function
 from jvpsvd.operators.arguments import dense_tensor
-from jvpsvd.operators.attention import differentiable_attention
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION
-from jvpsvd.operators.chunks import Chunk
-from jvpsvd.operators.diagnosis import obstacles
-from jvpsvd.operators.differences import direction, is_constant, refuse_hidden
-from jvpsvd.operators.eager import eager_execution
-from jvpsvd.operators.failures import failures_named, known_remedy, remedy_at
-from jvpsvd.operators.placement import tensors_of_users
-from jvpsvd.operators.restoring import called_modules, restored_attributes
-from jvpsvd.operators.trees import refuse_without_entries
+from jvpsvd.operators.derivatives.chunk_tuning import Chunk
+from jvpsvd.operators.derivatives.differences import direction, is_constant, refuse_hidden
+from jvpsvd.operators.environment.attention import differentiable_attention
+from jvpsvd.operators.environment.compilation import eager_execution
+from jvpsvd.operators.environment.placement import tensors_of_users
+from jvpsvd.operators.function.admission import check_function
+from jvpsvd.operators.function.diagnosis import obstacles
+from jvpsvd.operators.function.failures import failures_named, known_remedy, remedy_at
+from jvpsvd.operators.function.pytrees import refuse_without_entries
+from jvpsvd.operators.function.restoring import called_modules, restored_attributes
 
 # Sides that differ by less than this may do so by rounding, where f loses most digits.
 _ROUNDING_SHARE = 0.05

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from jvpsvd.operators.settings import ProcessSetting
+from jvpsvd.operators.environment.process_setting import ProcessSetting
 
 
 def differentiable_attention() -> ProcessSetting:
