@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.jit import RecursiveScriptModule  # type: ignore[attr-defined]
 from torch.utils._pytree import tree_leaves
 
+from jvpsvd.arguments import listed_names, shown
 from jvpsvd.errors import ModelError
 from jvpsvd.networks.failures import called_at, evaluated_like, scripted_part
 from jvpsvd.operators import (
@@ -29,7 +30,6 @@ from jvpsvd.operators import (
     restored_attributes,
     uncompiled,
 )
-from jvpsvd.operators.arguments import listed_names, shown
 
 OUTPUT = "output"
 

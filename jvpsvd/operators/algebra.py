@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import one_of, shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.arguments import one_of, shown
 from jvpsvd.operators.blocks import by
 from jvpsvd.operators.linear_operator import ComposedOperator, LinearOperator
 

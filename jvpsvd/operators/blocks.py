@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import dense_tensor, shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.arguments import dense_tensor, shown
 
 COMPLEX_FUNCTION = (
     "take its real and imaginary parts as real numbers: torch.view_as_complex of a real point, "

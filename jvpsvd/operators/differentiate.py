@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import dense_tensor, shown
 from jvpsvd.errors import AdjointError, ArgumentError, NonFiniteError, TraceError
-from jvpsvd.operators.arguments import dense_tensor, shown
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, batched, stack_values
 from jvpsvd.operators.derivatives.differences import difference_in_words
 from jvpsvd.operators.derivatives.reverse_passes import by_reverse_passes

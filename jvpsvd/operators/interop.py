@@ -11,8 +11,8 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
+from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.arguments import shown
 from jvpsvd.operators.blocks import check_real
 from jvpsvd.operators.foreign import ForeignOperator, SparseOperator
 from jvpsvd.operators.linear_operator import LinearOperator

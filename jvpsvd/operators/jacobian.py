@@ -11,15 +11,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.arguments import (
-    check_count,
+from jvpsvd.arguments import (
     check_flag,
     check_further_arguments,
     dense_tensor,
     one_of,
     shown,
+    whole_number,
 )
+from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION, check_vectors, columns
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
 from jvpsvd.operators.derivatives.chunk_tuning import (
@@ -154,7 +154,7 @@ class JacobianOperator(LinearOperator):
             check_flag(name, flag)
         check_further_arguments(args, kwargs)
         if chunk is not None:
-            check_count("chunk", chunk)
+            whole_number("chunk", chunk, 1)
         check_dtype(dtype)
         check_function(fn, dtype)
         source: Structure | None = None
@@ -221,7 +221,7 @@ class JacobianOperator(LinearOperator):
             )
         check_flag("tf32", tf32)
         if chunk is not None:
-            check_count("chunk", chunk)
+            whole_number("chunk", chunk, 1)
         operator = cls.__new__(cls)
         operator._source = operator._target = None
         operator._tf32, operator._group = tf32, check_group(group)

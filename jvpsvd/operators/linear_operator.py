@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import dense_tensor, shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.arguments import dense_tensor, shown
 from jvpsvd.operators.blocks import (
     Counter,
     Products,

@@ -8,8 +8,8 @@ from typing import NoReturn
 import numpy as np
 from torch import Tensor
 
+from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError, OperandError
-from jvpsvd.operators.arguments import shown
 
 
 class MissingSigns:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import dense_tensor, shown, whole_number
 from jvpsvd.errors import ArgumentError, TraceError
-from jvpsvd.operators.arguments import check_count, dense_tensor, shown
 from jvpsvd.operators.blocks import by
 from jvpsvd.operators.derivatives.transforms import LinearMap
 from jvpsvd.operators.differentiate import transformed
@@ -59,7 +59,7 @@ class StreamedStack(LinearOperator):
     """
 
     def __init__(self, at: Callable[[int], LinearOperator], count: int) -> None:
-        check_count("count", count)
+        whole_number("count", count, 1)
         if not callable(at):
             raise ArgumentError(f"at is {shown(at)}; give a function from an index to an operator")
         first = _made(at, 0)

@@ -59,5 +59,5 @@ def test_the_default_chunk_shrinks_with_the_size_of_the_jacobian():
 
 @pytest.mark.parametrize("chunk", [0, -1])
 def test_a_chunk_below_one_is_refused(chunk):
-    with pytest.raises(ArgumentError, match=f"chunk={chunk} must be at least 1"):
+    with pytest.raises(ArgumentError, match=f"chunk={chunk} must be a whole number at least 1"):
         operator(chunk)

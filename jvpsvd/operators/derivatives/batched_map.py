@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.arguments import dense_tensor
 from jvpsvd.operators.blocks import check_places
 from jvpsvd.operators.derivatives.transforms import LinearMap, unchanged
 

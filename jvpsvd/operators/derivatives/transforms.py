@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
+from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import AdjointError, ArgumentError
-from jvpsvd.operators.arguments import dense_tensor
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 from jvpsvd.operators.derivatives.chunk_tuning import Chunk
 from jvpsvd.operators.derivatives.differences import direction, is_constant, refuse_hidden

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from jvpsvd.arguments import listed_names, shown
 from jvpsvd.errors import ArgumentError, ModelError
-from jvpsvd.operators.arguments import listed_names, shown
 
 Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
 

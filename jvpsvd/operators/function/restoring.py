@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.arguments import shown
 
 _CONTAINERS = (dict, OrderedDict, list, set)
 

@@ -20,8 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize, jvp, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import AdjointError, DerivativeError, TraceError
-from jvpsvd.operators.arguments import dense_tensor
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, batched
 from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
 from jvpsvd.operators.derivatives.transforms import (
