@@ -3,7 +3,8 @@
 from jvpsvd.operators.algebra import restrict, stack
 from jvpsvd.operators.blocks import Products, columns
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
-from jvpsvd.operators.derivatives.transforms import LinearMap, by_transforms
+from jvpsvd.operators.derivatives.linear_map import LinearMap
+from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.differentiate import tell_difference, transformed
 from jvpsvd.operators.environment.allocator import keep_freed_memory
 from jvpsvd.operators.environment.compilation import eager_execution, uncompiled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -11,18 +11,14 @@ import torch
 from torch import Tensor
 
 from jvpsvd.arguments import dense_tensor, shown
-from jvpsvd.errors import AdjointError, ArgumentError, NonFiniteError, TraceError
-from jvpsvd.operators.derivatives.batched_map import BatchedMap, batched, stack_values
+from jvpsvd.errors import AdjointError, ArgumentError, TraceError
+from jvpsvd.operators.derivatives.batched_map import BatchedMap, batched
 from jvpsvd.operators.derivatives.differences import difference_in_words
+from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.reverse_passes import by_reverse_passes
-from jvpsvd.operators.derivatives.transforms import (
-    LinearMap,
-    by_transforms,
-    check_output,
-    prepared,
-)
+from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.admission import check_function
-from jvpsvd.operators.function.diagnosis import first_not_finite, first_unsteady, states
+from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
@@ -30,36 +26,11 @@ from jvpsvd.operators.recording.record import Trace
 
 Derivatives = Literal["auto", "trace", "transforms"]
 
+
 logger = logging.getLogger(__name__)
 
 
-def evaluated(
-    fn: Callable[..., Any], of_vector: OfVector, point: Tensor, batch_dims: int
-) -> Tensor:
-    """Return fn at the point, or at the points, checked."""
-    evaluate, before = prepared(of_vector), states(fn)
-    with torch.no_grad():
-        values = [check_output(evaluate(z)) for z in (point if batch_dims else [point])]
-    for name, state in states(fn).items():
-        if state != before.get(name):
-            raise ArgumentError(
-                f"{name} changes its buffers whenever it is evaluated; call model.eval(), or take "
-                "out what keeps state"
-            )
-    value = (stack_values(values) if batch_dims else values[0]).detach()
-
-    def blame() -> str | None:
-        bad = next(z for z, v in zip(point, values, strict=True) if not v.isfinite().all())
-        return first_not_finite(fn, lambda: evaluate(bad))
-
-    def blame_one() -> str | None:
-        return first_not_finite(fn, lambda: evaluate(point))
-
-    check_value(point, value, batch_dims, blame if batch_dims else blame_one)
-    return value
-
-
-def differentiated(
+def differentiate(
     fn: OfVector,
     point: Tensor,
     batch_dims: int,
@@ -128,9 +99,9 @@ def _difference(
         first = J.select(torch.tensor([0], device="cpu"))
         x = J.point[0]
         return difference_in_words(
-            prepared(fn), x, lambda v: first.push(v[None], chunk=len(v))[0], _products(fn), value
+            prepare(fn), x, lambda v: first.push(v[None], chunk=len(v))[0], _products(fn), value
         )
-    return difference_in_words(prepared(fn), J.point, J.push, _products(fn), value)
+    return difference_in_words(prepare(fn), J.point, J.push, _products(fn), value)
 
 
 def _products(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
@@ -143,29 +114,6 @@ def _products(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Callable[[Te
             return by_reverse_passes(fn, x, check=False).push
 
     return at
-
-
-def refuse_unsteady(fn: Callable[..., Any], of_vector: OfVector, x: Tensor) -> None:
-    """Raise for a function that gives two values at x, naming the module where it can be seen.
-
-    Raises:
-        ArgumentError: Always.
-    """
-    blamed = first_unsteady(fn, lambda: prepared(of_vector)(x))
-    raise ArgumentError(
-        f"{blamed or 'fn'} gave two different values at the same point; it is random, keeps "
-        "state, or its weights have changed meanwhile"
-    )
-
-
-def fixing(
-    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
-) -> Callable[[Any], Any]:
-    """Return fn as a function of its first argument alone."""
-    named = dict(kwargs or {})
-    if not args and not named:
-        return fn
-    return lambda x: fn(x, *args, **named)
 
 
 def transformed(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True) -> LinearMap:
@@ -195,38 +143,3 @@ def _transformed(fn: Callable[[Tensor], Tensor], x: Tensor, check: bool) -> Line
         reason = first_line(error.__cause__ or error)  # as torch said it
         logger.warning("torch.func cannot take fn (%s); using slow reverse passes", reason)
         return J
-
-
-def check_value(
-    point: Tensor, value: Tensor, dims: int, blame: Callable[[], str | None] | None
-) -> None:
-    """Check that a value has a Jacobian at its point; `blame` names the module at fault.
-
-    Raises:
-        ArgumentError: If dtype or device are not those of the point.
-        NonFiniteError: If it holds NaN or infinity.
-    """
-    if value.dtype != point.dtype:
-        raise ArgumentError(
-            f"fn maps {point.dtype} to {value.dtype}; give x and the weights in the dtype that fn "
-            "computes in, or let it return y.to(x.dtype)"
-        )
-    if value.device != point.device:
-        raise ArgumentError(
-            f"fn takes x on {point.device} to {value.device}; keep its output where x is"
-        )
-    if not torch.isfinite(value).all():
-        blamed = blame() if blame else None
-        raise NonFiniteError(
-            f"the function's value at {_not_finite(value) if dims else 'the point'} holds NaN "
-            + (f"or infinity, which {blamed} made first; " if blamed else "or infinity; ")
-            + "check the input and the weights before taking derivatives"
-        )
-
-
-def _not_finite(values: Tensor) -> str:
-    """Return in words at which points of a batch there is NaN or infinity."""
-    finite = torch.isfinite(values).flatten(1).all(1)
-    bad = (~finite).nonzero().flatten().tolist()
-    named = ", ".join(map(str, bad[:8])) + (", …" if len(bad) > 8 else "")
-    return f"point{'s' if len(bad) > 1 else ''} {named} of the batch"

@@ -28,16 +28,8 @@ from jvpsvd.operators.derivatives.chunk_tuning import (
     starting_chunk,
     without_memory_error,
 )
-from jvpsvd.operators.derivatives.transforms import LinearMap, agree, prepared
-from jvpsvd.operators.differentiate import (
-    Derivatives,
-    check_value,
-    differentiated,
-    evaluated,
-    fixing,
-    refuse_unsteady,
-    tell_difference,
-)
+from jvpsvd.operators.derivatives.linear_map import LinearMap
+from jvpsvd.operators.differentiate import Derivatives, differentiate, tell_difference
 from jvpsvd.operators.environment.compilation import uncompiled
 from jvpsvd.operators.environment.precision import full_precision
 from jvpsvd.operators.environment.process_groups import check_group, over_ranks
@@ -46,22 +38,28 @@ from jvpsvd.operators.function.admission import (
     check_network,
     refuse_weights_without_values,
 )
+from jvpsvd.operators.function.evaluate import (
+    check_value,
+    close,
+    evaluate_at,
+    fix_arguments,
+    prepare,
+    refuse_nondeterministic,
+)
 from jvpsvd.operators.function.failures import failures_named, remedy_at
 from jvpsvd.operators.function.parameters import (
     OfParameters,
     check_dtype,
-    chosen_parameters,
-    converted,
+    choose_parameters,
+    convert_weights,
 )
 from jvpsvd.operators.function.pytrees import OfVector, Structure
 from jvpsvd.operators.function.restoring import restored
 from jvpsvd.operators.linear_operator import LinearOperator
 
-# The blocks of a batch always fill a chunk, so it is taken from what was recorded: the largest
-# tensor on the way should stay below this size.
+# Blocks of a batch always fill a chunk: the largest tensor on the way should stay below this.
 _WIDEST_ELEMENTS = 1 << 19
 _BATCH_RANGE = (8, 512)
-# What `wrt_parameters` hands on.
 _OPTIONS = ("batch_dims", "chunk", "derivatives", "fold", "check", "group", "tf32")
 
 
@@ -169,7 +167,7 @@ class JacobianOperator(LinearOperator):
         if x.ndim < batch_dims:
             raise ArgumentError("x has no dimension; batch_dims=1 takes points along its first one")
         point = x.detach().to(dtype or x.dtype, copy=True)  # the caller may go on to change x
-        of_vector = OfVector(fixing(converted(fn, dtype), args, kwargs), source)
+        of_vector = OfVector(fix_arguments(convert_weights(fn, dtype), args, kwargs), source)
         self._tf32, self._group = tf32, check_group(group)
         remedy = partial(_remedy, fn, of_vector, point, batch_dims)
         with (
@@ -177,16 +175,16 @@ class JacobianOperator(LinearOperator):
             restored(fn, point.device),
             failures_named("fn", remedy),
         ):
-            values = evaluated(fn, of_vector, point, batch_dims)
+            values = evaluate_at(fn, of_vector, point, batch_dims)
             one, its_value = (point[0], values[0]) if batch_dims else (point, values)
             with torch.no_grad():
-                steady = agree(prepared(of_vector)(one), its_value)
-            if not steady:
-                refuse_unsteady(fn, of_vector, one)
-            J = differentiated(of_vector, point, batch_dims, derivatives, fold, check)
+                deterministic = close(prepare(of_vector)(one), its_value)
+            if not deterministic:
+                refuse_nondeterministic(fn, of_vector, one)
+            J = differentiate(of_vector, point, batch_dims, derivatives, fold, check)
             pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
-            if not all(agree(*pair) for pair in pairs):
-                refuse_unsteady(fn, of_vector, one)
+            if not all(close(*pair) for pair in pairs):
+                refuse_nondeterministic(fn, of_vector, one)
             if check:
                 tell_difference(of_vector, J, its_value)
         self._source, self._target = source, of_vector.target
@@ -272,7 +270,7 @@ class JacobianOperator(LinearOperator):
         check_network(model, replace_weights=True)
         refuse_weights_without_values(model)
         model = uncompiled(model)
-        theta, evaluate = chosen_parameters(model, names, dtype)
+        theta, evaluate = choose_parameters(model, names, dtype)
         return cls(OfParameters(model, evaluate, x, args, dict(kwargs or {})), theta, **options)
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor
 from jvpsvd.arguments import dense_tensor, shown, whole_number
 from jvpsvd.errors import ArgumentError, TraceError
 from jvpsvd.operators.blocks import by
-from jvpsvd.operators.derivatives.transforms import LinearMap
+from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.differentiate import transformed
 from jvpsvd.operators.environment.precision import full_precision
 from jvpsvd.operators.function.failures import failures_named

@@ -10,7 +10,7 @@ from torch import nn
 from jvpsvd import JacobianOperator, StreamedStack, layer_map, svds
 from jvpsvd.errors import AdjointError, DerivativeError, ModelError
 from jvpsvd.operators import Trace, by_transforms, transformed
-from jvpsvd.operators.function.diagnosis import obstacles
+from jvpsvd.operators.function.obstacles import find_obstacles
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Converting a tensor with requires_grad=True to a scalar",
@@ -279,7 +279,7 @@ def test_a_custom_function_is_named_and_not_what_its_forward_runs_under(custom, 
 def test_a_part_under_no_grad_is_named_where_it_is_no_custom_function():
     with pytest.raises(AdjointError, match=r"take torch\.no_grad out of fn"):
         JacobianOperator(lambda x: x.cos() + no_grad(x), torch.ones(3), derivatives="transforms")
-    assert obstacles(lambda x: no_grad(Blind.apply(x)), torch.ones(3)) == [
+    assert find_obstacles(lambda x: no_grad(Blind.apply(x)), torch.ones(3)) == [
         "the custom function Blind",
         "torch.no_grad",
     ]

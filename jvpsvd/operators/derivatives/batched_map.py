@@ -18,7 +18,8 @@ from torch.func import vmap
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.blocks import check_places
-from jvpsvd.operators.derivatives.transforms import LinearMap, unchanged
+from jvpsvd.operators.derivatives.linear_map import LinearMap, unchanged
+from jvpsvd.operators.function.evaluate import stack_values
 
 
 class Side(Protocol):
@@ -179,27 +180,6 @@ def batched(maps: Sequence[LinearMap]) -> BatchedMap:
         reverse=_Stacked(tuple(m.pull for m in maps)),
         at=None if at is None else lambda X: batched([at(x.clone()) for x in X]),
     )
-
-
-def stack_values(values: Sequence[Tensor]) -> Tensor:
-    """Return the function's values at all points as one tensor.
-
-    Raises:
-        ArgumentError: If they are not of one shape, dtype and device; names the first that differs.
-
-    >>> stack_values([torch.ones(2), torch.ones(3)])
-    Traceback (most recent call last):
-    jvpsvd.errors.ArgumentError: the function's value is torch.float32 (2,) on cpu at point 0 ...
-    """
-    first = values[0]
-    for place, value in enumerate(values):
-        if (value.shape, value.dtype, value.device) != (first.shape, first.dtype, first.device):
-            raise ArgumentError(
-                f"the function's value is {first.dtype} {tuple(first.shape)} on {first.device} at "
-                f"point 0 of the batch and {value.dtype} {tuple(value.shape)} on {value.device} at "
-                f"point {place}; give points where it is of one kind"
-            )
-    return torch.stack(list(values))
 
 
 def _check_vectors(block: object, at: Tensor) -> None:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import DerivativeError
-from jvpsvd.operators.function.diagnosis import obstacles
+from jvpsvd.operators.function.obstacles import find_obstacles
 
 Apply = Callable[[Tensor], Tensor]
 """Takes tangents (b, *x.shape) to J v."""
@@ -79,7 +79,7 @@ def refuse_hidden(
     Nothing is evaluated where they do not vanish.
 
     Args:
-        fn: The function as it is evaluated everywhere (see `prepared`).
+        fn: The function as it is evaluated everywhere (see `prepare`).
         x: The point.
         value: f(x).
         image: J v for v = direction(x).
@@ -108,7 +108,7 @@ def refuse_hidden(
     found = next((one for one in each if one is not None), None)
     if found is None or not found.vanishing:
         return
-    seen = obstacles(fn, x)
+    seen = find_obstacles(fn, x)
     if not seen:
         seen.append("a kernel or custom function without a derivative")
     raise DerivativeError(
@@ -122,14 +122,14 @@ def refuse_inference(fn: Callable[[Tensor], Any], x: Tensor, at: Callable[[Tenso
     """Refuse the products of a function that computes a part of its motion in inference mode.
 
     Args:
-        fn: The function as it is evaluated everywhere (see `prepared`).
+        fn: The function as it is evaluated everywhere (see `prepare`).
         x: The point.
         at: Returns the products at a point.
 
     Raises:
         DerivativeError: If it does.
     """
-    if "torch.inference_mode" in obstacles(fn, x):
+    if "torch.inference_mode" in find_obstacles(fn, x):
         difference_in_words(fn, x, at(x), at)
 
 
@@ -143,7 +143,7 @@ def difference_in_words(
     """Return how products differ from differences of the function; None where they do not.
 
     Args:
-        fn: The function as it is evaluated everywhere (see `prepared`).
+        fn: The function as it is evaluated everywhere (see `prepare`).
         x: The point.
         products: Those at x.
         at: Returns the products at another point.
@@ -161,7 +161,7 @@ def difference_in_words(
     found = unexplained(fn, x, products, at, value)
     if found is None:
         return None
-    seen = obstacles(fn, x)
+    seen = find_obstacles(fn, x)
     if found.share < 1.005:
         said = (
             f"products explain only a part of how fn moves ({100 * found.share:.0f} % is missing)"
@@ -187,7 +187,7 @@ def is_constant(fn: Callable[[Tensor], Any], x: Tensor, image: Tensor) -> bool:
     """Return whether f and its products stand still to rounding, at small steps and at large ones.
 
     Args:
-        fn: The function as it is evaluated everywhere (see `prepared`).
+        fn: The function as it is evaluated everywhere (see `prepare`).
         x: The point.
         image: Length of the longest product J v of a v of about length |direction(x)|.
 
@@ -223,7 +223,7 @@ def unexplained(
     another evaluation if they vanish. A function that cannot be evaluated nearby shows nothing.
 
     Args:
-        fn: The function as it is evaluated everywhere (see `prepared`).
+        fn: The function as it is evaluated everywhere (see `prepare`).
         x: The point.
         products: Those at x.
         at: Returns the products at another point.

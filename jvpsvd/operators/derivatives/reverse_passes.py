@@ -9,15 +9,11 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import DerivativeError
+from jvpsvd.operators.derivatives.adjoint_test import check_adjoint
 from jvpsvd.operators.derivatives.differences import direction, refuse_hidden, refuse_inference
-from jvpsvd.operators.derivatives.transforms import (
-    LinearMap,
-    check_output,
-    prepared,
-    refuse_unequal_sides,
-    refused_once_changed,
-    without_derivative,
-)
+from jvpsvd.operators.derivatives.linear_map import LinearMap, refused_once_changed
+from jvpsvd.operators.derivatives.transforms import without_derivative
+from jvpsvd.operators.function.evaluate import check_output, prepare
 
 
 def by_reverse_passes(
@@ -40,7 +36,7 @@ def by_reverse_passes(
     tensor([[1., 0.],
             [0., 1.]])
     """
-    fn = prepared(fn)
+    fn = prepare(fn)
     point = x.detach().clone().requires_grad_()
     with torch.inference_mode(False), torch.enable_grad():
         value = _evaluated(fn, point)
@@ -75,7 +71,7 @@ def by_reverse_passes(
     except RuntimeError as error:
         raise without_derivative(str(error)) from error
     if check:
-        refuse_unequal_sides(v, image, direction(J.value), v, fn, J.point)
+        check_adjoint(v, image, direction(J.value), v, fn, J.point)
         refuse_inference(fn, J.point, at)
         image = J.push(direction(J.point)[None])[0]
         refuse_hidden(fn, J.point, J.value, image, at)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,48 +12,17 @@ from torch.func import jvp, vjp, vmap
 
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import AdjointError, ArgumentError
-from jvpsvd.operators.blocks import COMPLEX_FUNCTION
-from jvpsvd.operators.derivatives.chunk_tuning import Chunk
-from jvpsvd.operators.derivatives.differences import direction, is_constant, refuse_hidden
-from jvpsvd.operators.environment.attention import differentiable_attention
-from jvpsvd.operators.environment.compilation import eager_execution
-from jvpsvd.operators.environment.placement import tensors_of_users
+from jvpsvd.operators.derivatives.adjoint_test import check_adjoint
+from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
+from jvpsvd.operators.derivatives.linear_map import (
+    LinearMap,
+    _refuse_another,
+    refused_once_changed,
+    without_grad,
+)
 from jvpsvd.operators.function.admission import check_function
-from jvpsvd.operators.function.diagnosis import obstacles
+from jvpsvd.operators.function.evaluate import check_output, prepare
 from jvpsvd.operators.function.failures import failures_named, known_remedy, remedy_at
-from jvpsvd.operators.function.pytrees import refuse_without_entries
-from jvpsvd.operators.function.restoring import called_modules, restored_attributes
-
-# Sides that differ by less than this may do so by rounding, where f loses most digits.
-_ROUNDING_SHARE = 0.05
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Memory that one vector takes, forward and reverse, and the chunks found to be best."""
-
-    forward_bytes: int
-    reverse_bytes: int
-    forward: Chunk
-    reverse: Chunk
-
-
-@dataclass(frozen=True)
-class LinearMap:
-    r"""The derivative J of a function f at one point x, as two batched maps.
-
-    `push` takes tangents of shape (b, \\*x.shape) to J v of shape (b, \\*f(x).shape); `pull` takes
-    cotangents (b, \\*f(x).shape) to J' u of shape (b, \\*x.shape).
-    """
-
-    point: Tensor
-    value: Tensor
-    push: Callable[[Tensor], Tensor]
-    pull: Callable[[Tensor], Tensor]
-    cost: Cost | None = None
-    """What is known of the two maps, shared by all points of a recording."""
-    at: Callable[[Tensor], LinearMap] | None = None
-    """The derivative of the same function at another point of the same kind."""
 
 
 def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True) -> LinearMap:
@@ -86,10 +54,10 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = Tr
     x = dense_tensor("the point x", x).detach()
     with failures_named("fn", partial(remedy_at, fn, x)):
         try:
-            return _by_transforms(prepared(fn), x, check)
+            return _by_transforms(prepare(fn), x, check)
         except RuntimeError:
             with torch.no_grad():
-                check_output(prepared(fn)(x))  # under vjp a nested tensor does not look like one
+                check_output(prepare(fn)(x))  # under vjp a nested tensor does not look like one
             raise
 
 
@@ -113,34 +81,6 @@ def _by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, check: bool) -> Li
         image = J.push(direction(x)[None])[0]
         refuse_hidden(fn, x, value, image, lambda z: by_transforms(fn, z, check=False).push)
     return J
-
-
-def refused_once_changed(
-    fn: Callable[[Tensor], Tensor],
-    x: Tensor,
-    value: Tensor,
-    apply: Callable[[Tensor], Tensor],
-) -> Callable[[Tensor], Tensor]:
-    """Return `apply`, recording no graph, refused once fn has another value at x.
-
-    That costs an evaluation per block: what autograd keeps refers to weights, and torch does not
-    see all changes of them.
-    """
-
-    def apply_if_unchanged(block: Tensor) -> Tensor:
-        with torch.no_grad():
-            _refuse_another(fn(x), value)
-            return apply(block)
-
-    return apply_if_unchanged
-
-
-def _refuse_another(again: Tensor, value: Tensor) -> None:
-    if not agree(again, value):
-        raise ArgumentError(
-            "fn gives another value than when this derivative was taken: the weights have changed "
-            "since, it is random, or it computes under autocast; take the derivative again"
-        )
 
 
 def _forward_side(
@@ -172,13 +112,13 @@ def _forward_side(
     else:
         if check:
             coimage = over_cotangents(u[None])[0]
-            refuse_unequal_sides(v, image, u, coimage, fn, x)
+            check_adjoint(v, image, u, coimage, fn, x)
         return push
     try:
         pull_again = vjp(pull_one, torch.zeros_like(value))[1]
         push_again = refused_once_changed(fn, x, value, vmap(lambda v: pull_again(v)[0]))
         v = over_cotangents(u[None])[0]  # J v = 0 only where J' u is
-        refuse_unequal_sides(v, push_again(v[None])[0], u, v)
+        check_adjoint(v, push_again(v[None])[0], u, v)
     except AdjointError:
         reasons.append("its backward cannot be differentiated")
     except Exception as error:
@@ -212,180 +152,3 @@ def without_derivative(reverse: str, forward: str | None = None) -> ArgumentErro
         lacking = f"neither forward mode ({first}) nor a second reverse pass ({second})"
     remedy = known_remedy(reverse) or "replace the operation that is named"
     return ArgumentError(f"fn has {lacking}; {remedy}")
-
-
-def refuse_unequal_sides(
-    v: Tensor,
-    image: Tensor,
-    u: Tensor,
-    coimage: Tensor,
-    fn: Callable[[Tensor], Tensor] | None = None,
-    x: Tensor | None = None,
-) -> None:
-    """Check ⟨J v, u⟩ = ⟨v, J' u⟩ for one pair of directions.
-
-    A backward pass written by hand may be no adjoint; differentiated again, one that is no
-    function of u for torch leaves J v = 0. Forward mode looks through torch.no_grad, reverse mode
-    does not.
-
-    Args:
-        v: A tangent.
-        image: J v.
-        u: A cotangent.
-        coimage: J' u.
-        fn: The function, in which the cause is looked for.
-        x: The point.
-
-    Raises:
-        AdjointError: If the two differ by more than rounding.
-
-    >>> v = torch.ones(2)
-    >>> refuse_unequal_sides(v, image=2 * v, u=v, coimage=2 * v)
-    """
-    forward, reverse = (image * u).sum(), (v * coimage).sum()
-    scale = max(image.norm() * u.norm(), v.norm() * coimage.norm())
-    # NaN passes: a product that is not finite is an error of its own.
-    if (forward - reverse).abs() > torch.finfo(u.dtype).eps ** 0.5 * scale:
-        if fn is not None and x is not None and is_constant(fn, x, scale / u.norm()):
-            return  # a derivative that is rounding, such as that of a sum of softmax values
-        # What both sides stop at, a detach, cannot make them differ.
-        seen = [] if fn is None or x is None else obstacles(fn, x)
-        found = [cause for cause in seen if cause.startswith(("torch.", "autocast"))]
-        remedy = f"take {' and '.join(found)} out of fn, or " if found else ""
-        if (forward - reverse).abs() < _ROUNDING_SHARE * scale and u.dtype != torch.float64:
-            remedy += "use float64, should this be rounding, or "
-        raise AdjointError(
-            f"forward and reverse derivative are not of one matrix: <J v, u> = {forward:.6g}, "
-            f"<v, J' u> = {reverse:.6g}; {remedy}check the backward and jvp of custom functions, "
-            "and hooks on gradients"
-        )
-
-
-def prepared(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-    """Return fn as it is evaluated everywhere: on a copy, with operations that have derivatives.
-
-    The copy is for functions that change their argument in place, such as a network that begins
-    with an in-place ReLU. What the networks that it calls keep of an evaluation is dropped. If fn
-    calls `torch.autograd.grad` inside, as the score of an energy does, it is evaluated with an
-    argument that requires grad.
-
-    >>> score = lambda x: torch.autograd.grad((x**2).sum(), x, create_graph=True)[0]
-    >>> prepared(score)(torch.ones(2))
-    tensor([2., 2.])
-    """
-    networks, device = called_modules(fn), torch.get_default_device()
-
-    def evaluate(x: Tensor) -> Any:
-        with (
-            differentiable_attention(),
-            eager_execution(),
-            tensors_of_users(device),
-            restored_attributes(networks),
-        ):
-            try:
-                return fn(x.clone())
-            except RuntimeError as error:
-                if "does not require grad" not in str(error):
-                    raise
-            return _with_gradient(fn, x)
-
-    return evaluate
-
-
-def _with_gradient(fn: Callable[[Tensor], Any], x: Tensor) -> Any:
-    """Return fn at a copy of x that requires grad, under the transforms of torch.func too."""
-    try:
-        return vjp(fn, x.clone())[0]
-    except RuntimeError as error:
-        if "requires_grad_()" not in str(error):
-            raise
-    # What calls `x.requires_grad_()` itself can be evaluated outside of the transforms only.
-    with torch.inference_mode(False), torch.enable_grad():
-        return fn(x.clone().requires_grad_())
-
-
-def without_grad(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return `apply` recording no graph: products are values, never differentiated again."""
-
-    def apply_without_grad(block: Tensor) -> Tensor:
-        with torch.no_grad():
-            return apply(block)
-
-    return apply_without_grad
-
-
-def unchanged(tensors: Sequence[Tensor]) -> Callable[[], None]:
-    """Return a check that none of the tensors has been changed or replaced since this call.
-
-    What torch does not count, ``parameter.data.mul_(2)``, cannot be seen: a recording therefore
-    works with copies of the weights.
-
-    The check raises `ArgumentError` if one has: a derivative that reads weights later than its
-    value did is the derivative of no function.
-
-    >>> weight = torch.ones(2)
-    >>> check = unchanged([weight])
-    >>> _ = weight.zero_()
-    >>> check()
-    Traceback (most recent call last):
-    jvpsvd.errors.ArgumentError: the weights have changed since this derivative was taken; ...
-    """
-
-    def states() -> list[tuple[int, int]]:
-        # The address too: `parameter.data = …` leaves the version as it is.
-        return [(0 if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
-
-    before = states()
-
-    def check() -> None:
-        if states() != before:
-            raise ArgumentError(
-                "the weights have changed since this derivative was taken; take it again"
-            )
-
-    return check
-
-
-def agree(ours: Tensor, theirs: Tensor, floor: float = 0.0) -> bool:
-    """Return whether two evaluations of the same thing differ by no more than rounding.
-
-    Compared on the scale of the largest finite entry, or of `floor` if that is larger; NaN and
-    infinity must stand in the same places, and shape and dtype be the same.
-
-    >>> agree(torch.tensor([1.0, 1e-9]), torch.tensor([1.0, 0.0]))
-    True
-    >>> agree(torch.tensor([1.0, 1e9]), torch.tensor([1.0, torch.inf]))
-    False
-    """
-    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
-        return False
-    finite = theirs[torch.isfinite(theirs)]
-    scale = max(finite.abs().max().item(), floor) if finite.numel() else floor
-    tolerance = torch.finfo(ours.dtype).eps ** 0.5 * scale
-    return torch.allclose(ours, theirs, rtol=0, atol=tolerance, equal_nan=True)
-
-
-def check_output(value: object) -> Tensor:
-    """Return `value` if a Jacobian can be taken of it.
-
-    Raises:
-        ArgumentError: If it is not a dense, non-empty tensor of a real floating dtype.
-
-    >>> check_output(torch.eye(2).to_sparse())
-    Traceback (most recent call last):
-    jvpsvd.errors.ArgumentError: the function returned a tensor in torch.sparse_coo; let it ...
-    """
-    if isinstance(value, Tensor):
-        refuse_without_entries(value, "the function returned")
-    if not isinstance(value, Tensor):
-        raise ArgumentError(
-            f"the function returned {type(value).__name__}, not a tensor; wrap it so that it "
-            "returns the one tensor to differentiate"
-        )
-    if not value.is_floating_point() or value.numel() == 0:
-        raise ArgumentError(
-            f"the function returned a {value.dtype} tensor of shape {tuple(value.shape)}; a "
-            "Jacobian needs a non-empty real floating output"
-            f"{f'; {COMPLEX_FUNCTION}' if value.is_complex() else ''}"
-        )
-    return value

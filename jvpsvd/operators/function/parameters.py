@@ -16,14 +16,14 @@ from jvpsvd.errors import ArgumentError, ModelError
 Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
 
 
-def converted(fn: Callable[..., Any], dtype: torch.dtype | None) -> Callable[..., Any]:
+def convert_weights(fn: Callable[..., Any], dtype: torch.dtype | None) -> Callable[..., Any]:
     """Return a module as a function that computes with copies of its weights in this dtype.
 
     Raises:
         ArgumentError: If it is no module, or the dtype is not real floating.
 
     >>> half = nn.Linear(2, 2).bfloat16()
-    >>> converted(half, torch.float32)(torch.ones(2)).dtype, half.weight.dtype
+    >>> convert_weights(half, torch.float32)(torch.ones(2)).dtype, half.weight.dtype
     (torch.float32, torch.bfloat16)
     """
     if dtype is None:
@@ -54,7 +54,7 @@ def check_dtype(dtype: object) -> None:
         )
 
 
-def chosen_parameters(
+def choose_parameters(
     model: nn.Module, names: Iterable[str] | None, dtype: torch.dtype | None
 ) -> tuple[dict[str, Tensor], Evaluate]:
     """Return the parameters of these names, and the model as a function of them.
@@ -62,7 +62,7 @@ def chosen_parameters(
     Raises:
         ModelError: If there is no parameter, or none of that name.
 
-    >>> theta, evaluate = chosen_parameters(nn.Linear(2, 1), ["bias"], None)
+    >>> theta, evaluate = choose_parameters(nn.Linear(2, 1), ["bias"], None)
     >>> evaluate({"bias": torch.tensor([3.0])}, (torch.zeros(2),), {})
     tensor([3.], grad_fn=<ViewBackward0>)
     """
@@ -103,7 +103,7 @@ def chosen_parameters(
 class OfParameters:
     """A model at a fixed input, as a function of its parameters.
 
-    >>> theta, evaluate = chosen_parameters(nn.Linear(2, 1), ["bias"], None)
+    >>> theta, evaluate = choose_parameters(nn.Linear(2, 1), ["bias"], None)
     >>> fn = OfParameters(nn.Linear(2, 1), evaluate, torch.zeros(1, 2), (), {})
     >>> fn({"bias": torch.tensor([3.0])})
     tensor([[3.]], grad_fn=<AddmmBackward0>)
@@ -117,7 +117,7 @@ class OfParameters:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> None:
-        self.__wrapped__ = model  # for `module_of`
+        self.__wrapped__ = model  # for `called_module`
         self._evaluate, self.input, self._args, self._kwargs = evaluate, x, tuple(args), kwargs
 
     def __call__(self, values: dict[str, Tensor]) -> Any:

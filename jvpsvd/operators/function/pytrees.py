@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION
@@ -192,3 +192,8 @@ def _instead(leaves: list[Any]) -> str:
 
 def _is_floating(leaf: object) -> bool:
     return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def floating_tensors(tree: Any) -> list[Tensor]:
+    """Return the leaves of a tree that are tensors of a floating dtype."""
+    return [leaf for leaf in tree_leaves(tree) if _is_floating(leaf)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from inspect import isfunction
 from typing import Any
 
 import torch
@@ -14,51 +13,9 @@ from torch import Tensor, nn
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.function.modules import called_modules
 
 _CONTAINERS = (dict, OrderedDict, list, set)
-
-
-def called_modules(fn: object) -> tuple[nn.Module, ...]:
-    """Return the networks that a function calls, where that can be seen.
-
-    They are the function itself, what its method is bound to, what it closes over, names among its
-    globals or wraps, and the same of the functions found there.
-
-    >>> net, head = nn.Linear(2, 2), nn.Linear(2, 1)
-    >>> features = lambda x: net(x)
-    >>> sorted(module.out_features for module in called_modules(lambda x: head(features(x))))
-    [1, 2]
-    """
-    found: dict[int, nn.Module] = {}
-    seen: set[int] = set()
-    pending = [fn]
-    while pending:
-        each = pending.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        if isinstance(each, nn.Module):
-            found[id(each)] = each
-            continue
-        owner = getattr(each, "__self__", None)
-        pending += [owner, getattr(each, "func", None), getattr(each, "__wrapped__", None)]
-        pending += [value for value in held_by(each) if callable(value)]
-        if not isfunction(each) and not isinstance(each, type):
-            attributes = getattr(each, "__dict__", {})
-            pending += [value for value in attributes.values() if isinstance(value, nn.Module)]
-    return tuple(found.values())
-
-
-def held_by(fn: object) -> list[object]:
-    """Return what a function closes over, and what it names among its globals."""
-    held = []
-    for cell in getattr(fn, "__closure__", None) or ():
-        try:
-            held.append(cell.cell_contents)
-        except ValueError:  # not assigned yet
-            continue
-    names = getattr(getattr(fn, "__code__", None), "co_names", ())
-    return held + ([fn.__globals__.get(name) for name in names] if isfunction(fn) else [])
 
 
 @contextmanager

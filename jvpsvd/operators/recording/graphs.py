@@ -10,18 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, Side, replayed
 from jvpsvd.operators.derivatives.chunk_tuning import starting_chunk
 from jvpsvd.operators.derivatives.differences import direction
-from jvpsvd.operators.derivatives.transforms import (
-    Cost,
-    LinearMap,
-    agree,
-    unchanged,
-    without_grad,
-)
+from jvpsvd.operators.derivatives.linear_map import Cost, LinearMap, unchanged, without_grad
+from jvpsvd.operators.function.evaluate import close
+from jvpsvd.operators.recording.constants import Constants
 from jvpsvd.operators.recording.passes.channel_chains import channel_graph
 from jvpsvd.operators.recording.passes.fx_tools import (
     dependents,
@@ -93,7 +89,7 @@ class LinearGraph:
         except Exception as error:  # a layout that some operation cannot take
             logger.info("keeping channels that are shut: %s", error)
             return self
-        return replace(self, narrow=narrow) if agree(part, whole) else self
+        return replace(self, narrow=narrow) if close(part, whole) else self
 
     def at_many(
         self,
@@ -128,45 +124,6 @@ def _over_directions(
     """Return a linear graph of one direction as a map of a block of them."""
     # Not as arguments: torch looks through the tree of these at every call.
     return vmap(lambda direction: graph(direction, *inputs))
-
-
-class Constants:
-    """What a recording works out from weights alone, such as kernels turned round.
-
-    It is kept with a copy of the weights that it was worked out from, and made again when these
-    are no longer the same. Versions would not do: ``parameter.data = …`` leaves them as they are.
-    """
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        self._graph = graph
-        self.weights = (*graph.parameters(), *graph.buffers())
-        """All weights of the recording, as the function holds them."""
-        used = (n for n in graph.graph.find_nodes(op="get_attr") if _is_computed_with(n))
-        self._sources = {str(node.target): getattr(graph, str(node.target)) for node in used}
-        self._copies: dict[str, Tensor] | None = None
-        self._values: tuple[Tensor, ...] = ()
-
-    def values(self) -> tuple[Tensor, ...]:
-        """Return the values for the weights as they are now."""
-        copies = self._copies
-        if copies is None or not all(
-            _is_copy(copies[name], weight) for name, weight in self._sources.items()
-        ):
-            copies = {name: weight.detach().clone() for name, weight in self._sources.items()}
-            with torch.no_grad():
-                self._values = tuple(functional_call(self._graph, copies, ()))
-            self._copies = copies
-        return self._values
-
-
-def _is_copy(copy: Tensor, weight: Tensor) -> bool:
-    same = (copy.shape, copy.dtype, copy.device) == (weight.shape, weight.dtype, weight.device)
-    return same and torch.equal(copy, weight)
-
-
-def _is_computed_with(node: fx.Node) -> bool:
-    """Whether anything but the output of the graph uses it."""
-    return any(user.op != "output" for user in node.users)
 
 
 @dataclass(frozen=True)

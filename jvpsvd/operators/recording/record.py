@@ -22,27 +22,23 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import AdjointError, DerivativeError, TraceError
+from jvpsvd.operators.derivatives.adjoint_test import check_adjoint
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, batched
 from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
-from jvpsvd.operators.derivatives.transforms import (
-    LinearMap,
-    agree,
-    by_transforms,
-    check_output,
-    prepared,
-    refuse_unequal_sides,
-)
+from jvpsvd.operators.derivatives.linear_map import LinearMap
+from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.admission import check_function
+from jvpsvd.operators.function.evaluate import check_output, close, prepare
 from jvpsvd.operators.function.failures import failures_named, remedy_at
 from jvpsvd.operators.function.restoring import restored
 from jvpsvd.operators.recording.graphs import Recording, split
-from jvpsvd.operators.recording.passes import channels_last as layout
+from jvpsvd.operators.recording.passes.channels_last import channels_last_pays
 from jvpsvd.operators.recording.passes.fx_tools import (
     merge_equal_nodes,
     remove_identities,
     replace_fills,
 )
-from jvpsvd.operators.recording.passes.pipeline import simplified
+from jvpsvd.operators.recording.passes.pipeline import simplify
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +82,7 @@ class Trace:
     ) -> None:
         check_function(fn)
         dense_tensor("the example", example)
-        self._fn, self._fold, self._check = prepared(fn), fold, check
+        self._fn, self._fold, self._check = prepare(fn), fold, check
         self._example = example.detach().clone()
         self._points_together: bool | None = None  # not tried yet
         with restored(fn, example.device):
@@ -239,15 +235,15 @@ class Trace:
             recording = split(joint, depths)
             self._rehearse(recording)
             return recording
-        if layout.pays(self._example):
+        if channels_last_pays(self._example):
             try:
-                recording = split(simplified(joint, channels_last=True), depths)
+                recording = split(simplify(joint, channels_last=True), depths)
                 self._rehearse(recording)
             except Exception as error:  # a layout that some operation cannot take
                 logger.info("keeping the layout of the function: %s", _first_line(error))
             else:
                 return recording.with_channels(self._example)
-        recording = split(simplified(joint, channels_last=False), depths)
+        recording = split(simplify(joint, channels_last=False), depths)
         self._rehearse(recording)
         return recording.with_channels(self._example)
 
@@ -261,10 +257,10 @@ class Trace:
             floor = _floor(values[index])
             images, coimages = m.push(torch.stack([v, 2 * v])), m.pull(torch.stack([u, 2 * u]))
             if not (
-                agree(images, torch.stack([tangents[index], 2 * tangents[index]]), floor)
+                close(images, torch.stack([tangents[index], 2 * tangents[index]]), floor)
                 and (
-                    agree(coimages, torch.stack([cotangents[index], 2 * cotangents[index]]), floor)
-                    or agree(coimages, self._vjps(index, torch.stack([u, 2 * u])), floor)
+                    close(coimages, torch.stack([cotangents[index], 2 * cotangents[index]]), floor)
+                    or close(coimages, self._vjps(index, torch.stack([u, 2 * u])), floor)
                 )
             ):
                 raise TraceError(
@@ -273,7 +269,7 @@ class Trace:
                 )
             if self._check:
                 one = partial(self._output, index)
-                refuse_unequal_sides(v, images[0], u, coimages[0], one, self._example)
+                check_adjoint(v, images[0], u, coimages[0], one, self._example)
             self._refuse_hidden(index, self._example, values[index], tangents[index])
 
     def _vjps(self, index: int, block: Tensor) -> Tensor:
@@ -297,15 +293,15 @@ class Trace:
             for place, single in enumerate(singles):
                 one = single[index]
                 floor = _floor(one.value)
-                same = agree(pushed[place], one.push(v), floor)
-                if not (same and agree(pulled[place], one.pull(u), floor)):
+                same = close(pushed[place], one.push(v), floor)
+                if not (same and close(pulled[place], one.pull(u), floor)):
                     raise TraceError(f"the derivative of output {index} comes out differently")
 
     def _compare(
         self, recorded: Sequence[Tensor], actual: Sequence[Tensor], where: str = "this point"
     ) -> None:
         for index, (ours, theirs) in enumerate(zip(recorded, actual, strict=True)):
-            if not agree(ours, theirs):
+            if not close(ours, theirs):
                 raise TraceError(
                     f"output {index} of the function differs from its recording at {where} "
                     "(control flow or constants that depend on the input); use "

@@ -17,19 +17,19 @@ _CONVOLUTIONS = (_aten.convolution.default, _aten.convolution_backward.default)
 _LAST, _FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
-def pays(example: Tensor) -> bool:
+def channels_last_pays(example: Tensor) -> bool:
     """Return whether channels belong last in blocks like this tensor.
 
     In float64 torch has its own convolutions, which want channels first; on a GPU without reduced
     precision neither layout was found to be better.
 
-    >>> pays(torch.zeros(2)), pays(torch.zeros(2, dtype=torch.float64))
+    >>> channels_last_pays(torch.zeros(2)), channels_last_pays(torch.zeros(2, dtype=torch.float64))
     (True, False)
     """
     return example.device.type == "cpu" and example.dtype == torch.float32
 
 
-def channels_last(module: fx.GraphModule, linear: set[fx.Node]) -> None:
+def lay_out_channels_last(module: fx.GraphModule, linear: set[fx.Node]) -> None:
     """Lay out channels last what runs through two-dimensional convolutions.
 
     Args:

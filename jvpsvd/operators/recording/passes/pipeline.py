@@ -6,7 +6,7 @@ import copy
 
 from torch import fx
 
-from jvpsvd.operators.recording.passes import channels_last as layout
+from jvpsvd.operators.recording.passes.channels_last import lay_out_channels_last
 from jvpsvd.operators.recording.passes.convolutions import simplify_convolutions
 from jvpsvd.operators.recording.passes.folding import fold_linear
 from jvpsvd.operators.recording.passes.fx_tools import dependents, merge_equal_nodes, touched
@@ -15,7 +15,7 @@ from jvpsvd.operators.recording.passes.polyphase import by_phases
 from jvpsvd.operators.recording.passes.relu_masks import mask_in_place
 
 
-def simplified(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
+def simplify(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
     r"""Return a copy of a recorded graph (x, v, \\*us) ↦ (values, J v, J' u) with cheaper products.
 
     Nothing is done where directions are changed in place as recorded.
@@ -38,6 +38,6 @@ def simplified(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
         by_phases(module, linear)
     mask_in_place(module, linear)
     if channels_last:
-        layout.channels_last(module, linear)
+        lay_out_channels_last(module, linear)
     merge_equal_nodes(module)
     return module
