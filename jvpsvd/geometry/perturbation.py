@@ -289,7 +289,7 @@ def _push(
 ) -> Callable[[Tensor], Tensor]:
     """Return what takes displacements (b, *x.shape) to the derivatives (b, M) of all outputs."""
     if jacobian is None:
-        return transformed(f.run, f.point).push
+        return transformed(f.run, f.point).jvp
     given = jacobian if isinstance(jacobian, Mapping) else {f.names[0]: jacobian}
     if set(given) != set(f.names):
         raise ArgumentError(

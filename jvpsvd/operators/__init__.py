@@ -22,7 +22,7 @@ from jvpsvd.operators.interop import as_cupy, as_scipy, aslinearoperator
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.linear_operator import LinearOperator
 from jvpsvd.operators.matrix import MatrixOperator
-from jvpsvd.operators.recording.record import Trace
+from jvpsvd.operators.recording.trace import Trace
 from jvpsvd.operators.streamed_stack import StreamedStack
 
 __all__ = [

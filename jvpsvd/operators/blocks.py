@@ -76,6 +76,19 @@ def columns(block: Tensor) -> Tensor:
     return block.mT.contiguous().mT
 
 
+def select_in_layout(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Return the entries at these indices along a dimension, laid out in memory as the tensor is.
+
+    Views that were recorded rely on the layout.
+
+    >>> select_in_layout(torch.ones(4, 3, 2).mT, 0, torch.tensor([2, 0])).stride()
+    (6, 1, 2)
+    """
+    order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+    part = tensor.permute(order).index_select(order.index(dim), index.to(tensor.device))
+    return part.permute([order.index(each) for each in range(tensor.ndim)])
+
+
 def by(shape: Sequence[int]) -> str:
     """Return a shape as messages write it.
 
@@ -178,13 +191,13 @@ def check_real(what: str, dtype: torch.dtype | np.dtype[Any]) -> None:
         )
 
 
-def check_places(index: Sequence[int] | Tensor, shape: Sequence[int]) -> Tensor:
+def check_indices(index: Sequence[int] | Tensor, shape: Sequence[int]) -> Tensor:
     """Return the places in a batch of this shape as a tensor of one dimension.
 
     Raises:
         ArgumentError: If the shape has no batch, none is given, or one is not in the batch.
 
-    >>> check_places([2, 0], (3, 4, 4))
+    >>> check_indices([2, 0], (3, 4, 4))
     tensor([2, 0])
     """
     if len(shape) == 2:

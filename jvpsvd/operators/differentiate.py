@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import dense_tensor, shown
 from jvpsvd.errors import AdjointError, ArgumentError, TraceError
-from jvpsvd.operators.derivatives.batched_map import BatchedMap, batched
+from jvpsvd.operators.derivatives.batched_map import BatchedMap, stack_maps
 from jvpsvd.operators.derivatives.differences import difference_in_words
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.reverse_passes import by_reverse_passes
@@ -22,7 +22,7 @@ from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
-from jvpsvd.operators.recording.record import Trace
+from jvpsvd.operators.recording.trace import Trace
 
 Derivatives = Literal["auto", "trace", "transforms"]
 
@@ -57,7 +57,7 @@ def differentiate(
                 raise
             logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
     if batch_dims:
-        return batched([transformed(fn, x, check=check) for x in point])
+        return stack_maps([transformed(fn, x, check=check) for x in point])
     return transformed(fn, point, check=check)
 
 
@@ -99,9 +99,9 @@ def _difference(
         first = J.select(torch.tensor([0], device="cpu"))
         x = J.point[0]
         return difference_in_words(
-            prepare(fn), x, lambda v: first.push(v[None], chunk=len(v))[0], _products(fn), value
+            prepare(fn), x, lambda v: first.jvp(v[None], chunk=len(v))[0], _products(fn), value
         )
-    return difference_in_words(prepare(fn), J.point, J.push, _products(fn), value)
+    return difference_in_words(prepare(fn), J.point, J.jvp, _products(fn), value)
 
 
 def _products(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
@@ -109,9 +109,9 @@ def _products(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Callable[[Te
 
     def at(x: Tensor) -> Callable[[Tensor], Tensor]:
         try:
-            return by_transforms(fn, x, check=False).push
+            return by_transforms(fn, x, check=False).jvp
         except (ArgumentError, RuntimeError):
-            return by_reverse_passes(fn, x, check=False).push
+            return by_reverse_passes(fn, x, check=False).jvp
 
     return at
 

@@ -2,68 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
-from jvpsvd.arguments import (
-    check_flag,
-    check_further_arguments,
-    dense_tensor,
-    one_of,
-    shown,
-    whole_number,
-)
+from jvpsvd.arguments import check_flag, check_further_arguments, one_of, shown, whole_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.blocks import COMPLEX_FUNCTION, check_vectors, columns
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
-from jvpsvd.operators.derivatives.chunk_tuning import (
-    Chunk,
-    in_chunks,
-    starting_chunk,
-    without_memory_error,
-)
+from jvpsvd.operators.derivatives.chunk_tuning import Chunks
 from jvpsvd.operators.derivatives.linear_map import LinearMap
-from jvpsvd.operators.differentiate import Derivatives, differentiate, tell_difference
+from jvpsvd.operators.differentiate import Derivatives
 from jvpsvd.operators.environment.compilation import uncompiled
-from jvpsvd.operators.environment.precision import full_precision
-from jvpsvd.operators.environment.process_groups import check_group, over_ranks
+from jvpsvd.operators.environment.precision import choose_precision
+from jvpsvd.operators.environment.process_groups import check_group
 from jvpsvd.operators.function.admission import (
     check_function,
     check_network,
     refuse_weights_without_values,
 )
-from jvpsvd.operators.function.evaluate import (
-    check_value,
-    close,
-    evaluate_at,
-    fix_arguments,
-    prepare,
-    refuse_nondeterministic,
-)
-from jvpsvd.operators.function.failures import failures_named, remedy_at
+from jvpsvd.operators.function.evaluate import fix_arguments
 from jvpsvd.operators.function.parameters import (
     OfParameters,
     check_dtype,
     choose_parameters,
     convert_weights,
 )
-from jvpsvd.operators.function.pytrees import OfVector, Structure
-from jvpsvd.operators.function.restoring import restored
-from jvpsvd.operators.linear_operator import LinearOperator
+from jvpsvd.operators.linear_map_operator import LinearMapOperator
+from jvpsvd.operators.linearize import LinearizeOptions, linearize
 
-# Blocks of a batch always fill a chunk: the largest tensor on the way should stay below this.
-_WIDEST_ELEMENTS = 1 << 19
-_BATCH_RANGE = (8, 512)
+# The keywords that `wrt_parameters` passes to the constructor.
 _OPTIONS = ("batch_dims", "chunk", "derivatives", "fold", "check", "group", "tf32")
 
 
-class JacobianOperator(LinearOperator):
+class JacobianOperator(LinearMapOperator):
     """J = ∂f/∂x at a point: m = f(x).numel() rows, n = x.numel() columns, never written down.
 
     ``J @ V`` is b Jacobian–vector products, ``J.T @ U`` b vector–Jacobian products. Rows follow
@@ -151,54 +125,32 @@ class JacobianOperator(LinearOperator):
         for name, flag in (("fold", fold), ("check", check), ("tf32", tf32)):
             check_flag(name, flag)
         check_further_arguments(args, kwargs)
-        if chunk is not None:
-            whole_number("chunk", chunk, 1)
+        chunks = _fixed_chunks(chunk)
         check_dtype(dtype)
         check_function(fn, dtype)
-        source: Structure | None = None
-        if not isinstance(x, Tensor):
-            source, x = Structure.of(x, "the point x", batch_dims)
-        dense_tensor("the point x", x)
-        if not x.is_floating_point() or x.numel() == 0:
-            raise ArgumentError(
-                "the point x must be a non-empty tensor of a real floating dtype, got "
-                f"{x.dtype} {tuple(x.shape)}{f'; {COMPLEX_FUNCTION}' if x.is_complex() else ''}"
+        ranks = check_group(group)
+        of_first = fix_arguments(convert_weights(fn, dtype), args, kwargs)
+        with choose_precision(tf32):
+            found = linearize(
+                fn, of_first, x, dtype, LinearizeOptions(batch_dims, derivatives, fold, check)
             )
-        if x.ndim < batch_dims:
-            raise ArgumentError("x has no dimension; batch_dims=1 takes points along its first one")
-        point = x.detach().to(dtype or x.dtype, copy=True)  # the caller may go on to change x
-        of_vector = OfVector(fix_arguments(convert_weights(fn, dtype), args, kwargs), source)
-        self._tf32, self._group = tf32, check_group(group)
-        remedy = partial(_remedy, fn, of_vector, point, batch_dims)
-        with (
-            self._precision(),
-            restored(fn, point.device),
-            failures_named("fn", remedy),
-        ):
-            values = evaluate_at(fn, of_vector, point, batch_dims)
-            one, its_value = (point[0], values[0]) if batch_dims else (point, values)
-            with torch.no_grad():
-                deterministic = close(prepare(of_vector)(one), its_value)
-            if not deterministic:
-                refuse_nondeterministic(fn, of_vector, one)
-            J = differentiate(of_vector, point, batch_dims, derivatives, fold, check)
-            pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
-            if not all(close(*pair) for pair in pairs):
-                refuse_nondeterministic(fn, of_vector, one)
-            if check:
-                tell_difference(of_vector, J, its_value)
-        self._source, self._target = source, of_vector.target
-        self._adopt(J, chunk)
+        super().__init__(
+            found.linear_map,
+            chunks=chunks,
+            source=found.source,
+            target=found.target,
+            group=ranks,
+            tf32=tf32,
+        )
 
-    @classmethod
+    @staticmethod
     def from_linear_map(
-        cls,
         linear_map: LinearMap | BatchedMap,
         *,
         chunk: int | None = None,
         group: dist.ProcessGroup | None = None,
         tf32: bool = False,
-    ) -> JacobianOperator:
+    ) -> LinearMapOperator:
         """Return the operator of a derivative taken elsewhere, such as one depth of a `Trace`.
 
         The map of many points gives a batch.
@@ -218,15 +170,8 @@ class JacobianOperator(LinearOperator):
                 f"{shown(linear_map)}"
             )
         check_flag("tf32", tf32)
-        if chunk is not None:
-            whole_number("chunk", chunk, 1)
-        operator = cls.__new__(cls)
-        operator._source = operator._target = None
-        operator._tf32, operator._group = tf32, check_group(group)
-        dims = 1 if isinstance(linear_map, BatchedMap) else 0
-        check_value(linear_map.point, linear_map.value, dims, None)
-        operator._adopt(linear_map, chunk)
-        return operator
+        chunks = _fixed_chunks(chunk)
+        return LinearMapOperator(linear_map, chunks=chunks, group=check_group(group), tf32=tf32)
 
     @classmethod
     def wrt_parameters(
@@ -248,7 +193,7 @@ class JacobianOperator(LinearOperator):
         Args:
             model: In evaluation mode.
             x: Its input, held fixed; of any type.
-            names: Of the parameters that count as θ; the rest is held fixed. None for all.
+            names: The parameters that make up θ; the others are held fixed. None for all.
             args: Further arguments of the model.
             kwargs: The same by name.
             dtype: As for `JacobianOperator`; x is to be given in it.
@@ -273,148 +218,6 @@ class JacobianOperator(LinearOperator):
         theta, evaluate = choose_parameters(model, names, dtype)
         return cls(OfParameters(model, evaluate, x, args, dict(kwargs or {})), theta, **options)
 
-    @property
-    def chunk(self) -> int:
-        """Vectors per call of automatic differentiation, over all points of a batch.
 
-        The lesser of both directions, before either was tuned; less only where memory ran out.
-        """
-        return min(self._forward.planned, self._reverse.planned)
-
-    def as_input(self, block: Tensor) -> Any:
-        r"""Return (n,) as something like x, or (n, b) as one with a dimension b in front.
-
-        Of a batch, (B, n) or (B, n, b), with B before b.
-
-        Raises:
-            ArgumentError: If the block has another shape; the rows of a `Vh` are to be transposed.
-
-        >>> J = JacobianOperator(lambda x: x.sum(), torch.ones(2, 3))
-        >>> J.as_input(torch.arange(6.0)).shape, J.as_input(torch.ones(6, 4)).shape
-        (torch.Size([2, 3]), torch.Size([4, 2, 3]))
-        """
-        return self._shaped(block, self._source, self.point)
-
-    def as_output(self, block: Tensor) -> Any:
-        """Return (m,) as something like f(x), or (m, b) as one with a dimension b in front.
-
-        Raises:
-            ArgumentError: If the block has another shape.
-
-        >>> J = JacobianOperator(lambda x: (x, 2 * x), torch.ones(2))
-        >>> J.as_output(J @ torch.ones(2))
-        (tensor([1., 1.]), tensor([2., 2.]))
-        """
-        return self._shaped(block, self._target, self.value)
-
-    def _shaped(self, block: Tensor, structure: Structure | None, like: Tensor) -> Any:
-        lead = len(self.batch)
-        size = like.shape[lead:].numel()
-        check_vectors(block, size, self.batch)
-        rows = block.mT if block.ndim > 1 + lead else block
-        if structure is not None:
-            return structure.tree(rows)
-        return rows.reshape((*rows.shape[:-1], *like.shape[lead:]))
-
-    def _adopt(self, J: LinearMap | BatchedMap, chunk: int | None) -> None:
-        dims = 1 if isinstance(J, BatchedMap) else 0
-        m, n = (z.shape[dims:].numel() for z in (J.value, J.point))
-        super().__init__((*J.point.shape[:dims], m, n), J.point.dtype, J.point.device)
-        self._map = J
-        if chunk is not None:
-            self._forward, self._reverse = Chunk(chunk, fixed=True), Chunk(chunk, fixed=True)
-        elif isinstance(J, BatchedMap):
-            low, high = _BATCH_RANGE
-            start = starting_chunk(m + n, None, self.device).size
-            fits = start if J.widest is None else _WIDEST_ELEMENTS // J.widest
-            self._forward = self._reverse = Chunk(min(high, max(low, fits)), fixed=True)
-        elif J.cost is not None:
-            self._forward, self._reverse = J.cost.forward, J.cost.reverse
-        else:
-            self._forward, self._reverse = (
-                starting_chunk(m + n, None, self.device) for _ in range(2)
-            )
-        self.point = J.point
-        """The point x, or the points X of a batch; the vector of one that is no tensor."""
-        self.value = J.value
-        """f(x), as the function returned it; of a batch, f(X[0]), f(X[1]), … stacked."""
-
-    def _matmat(self, V: Tensor) -> Tensor:
-        return self._multiplied(self._map.push, V, 0)
-
-    def _rmatmat(self, U: Tensor) -> Tensor:
-        return self._multiplied(self._map.pull, U, 1)
-
-    def _perturbed(self, seed: int) -> LinearOperator | None:
-        J = self._map
-        if J.at is None:
-            return None
-        with self._precision():
-            at_moved = J.at(moved_by_rounding(J.point, seed))
-        perturbed = JacobianOperator.from_linear_map(at_moved, group=self._group, tf32=self._tf32)
-        perturbed._forward, perturbed._reverse = self._forward, self._reverse
-        return perturbed
-
-    def _select(self, index: Tensor) -> LinearOperator:
-        J = self._map
-        if not isinstance(J, BatchedMap):
-            raise TypeError("the map of a batch must be a BatchedMap")
-        chosen = JacobianOperator.from_linear_map(J.select(index), tf32=self._tf32)
-        chosen._source, chosen._target = self._source, self._target
-        chosen._forward, chosen._reverse = self._forward, self._reverse
-        return chosen
-
-    def _multiplied(self, apply: Callable[..., Tensor], block: Tensor, side: int) -> Tensor:
-        source, target = (self.point, self.value) if side == 0 else (self.value, self.point)
-        chunk = self._reverse if side else self._forward
-        with self._precision(), failures_named("a product", "take the derivative again"):
-            if self.batch:
-                return _at_points(apply, block, source, target, chunk)
-
-            def multiply(rows: Tensor) -> Tensor:
-                out = rows.new_empty(rows.shape[0], target.numel())
-                in_chunks(apply, rows.reshape(rows.shape[0], *source.shape), out, chunk)
-                return out
-
-            return over_ranks(multiply, columns(block).T, target.numel(), side, self._group).T
-
-    def _precision(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if self._tf32 else full_precision()
-
-
-def _remedy(fn: Callable[..., Any], of_vector: OfVector, point: Tensor, batch_dims: int) -> str:
-    """Return what to do about a function that fails: a batch may be wanted."""
-    if isinstance(fn, OfParameters):  # the point is that of the parameters
-        return remedy_at(lambda x: fn.at_input(x, of_vector.tree(point)), fn.input)
-    return remedy_at(of_vector, point[0] if batch_dims else point, batch_dims)
-
-
-def moved_by_rounding(x: Tensor, seed: int) -> Tensor:
-    """Return x (1 ± ε), laid out in memory as x is: its entries moved as rounding moves them.
-
-    >>> moved = moved_by_rounding(torch.tensor([1.0, -4.0, 0.0]), seed=0)
-    >>> (moved / torch.tensor([1.0, 4.0, 1.0])).abs()
-    tensor([1.0000, 1.0000, 0.0000])
-    """
-    generator = torch.Generator().manual_seed(seed)
-    signs = (
-        torch.randint(0, 2, x.shape, generator=generator, dtype=torch.int8, device="cpu") * 2 - 1
-    )
-    step = torch.empty_like(x).copy_(signs).mul_(torch.finfo(x.dtype).eps)
-    return step.mul_(x).add_(x)
-
-
-def _at_points(
-    apply: Callable[[Tensor, int], Tensor],
-    block: Tensor,
-    source: Tensor,
-    target: Tensor,
-    chunk: Chunk,
-) -> Tensor:
-    """Return the products at all points of a batch, halving the chunk where memory runs out."""
-    rows = block.mT
-    shaped = rows.reshape(*rows.shape[:2], *source.shape[1:])
-    images: list[Tensor] = []
-    while not without_memory_error(lambda: images.append(apply(shaped, chunk.size)), chunk.size):
-        chunk.halve(chunk.size)
-    return images[0].reshape(*rows.shape[:2], target.shape[1:].numel()).mT
+def _fixed_chunks(chunk: int | None) -> Chunks | None:
+    return None if chunk is None else Chunks.fixed(whole_number("chunk", chunk, 1))

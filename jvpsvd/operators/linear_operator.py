@@ -18,7 +18,7 @@ from jvpsvd.operators.blocks import (
     Products,
     by,
     check_image,
-    check_places,
+    check_indices,
     check_real,
     check_shape,
     columns,
@@ -201,7 +201,7 @@ class LinearOperator(MissingSigns, ABC):
         (tensor([[2.],
                 [0.]]), Products(forward=2, reverse=0))
         """
-        chosen = self._select(check_places(index, self.shape).to(self.device))
+        chosen = self._select(check_indices(index, self.shape).to(self.device))
         chosen._counters += self._counters
         return chosen
 

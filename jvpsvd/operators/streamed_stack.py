@@ -20,7 +20,7 @@ from jvpsvd.operators.environment.precision import full_precision
 from jvpsvd.operators.function.failures import failures_named
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.linear_operator import LinearOperator
-from jvpsvd.operators.recording.record import Trace
+from jvpsvd.operators.recording.trace import Trace
 
 logger = logging.getLogger(__name__)
 

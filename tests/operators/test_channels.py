@@ -1,4 +1,4 @@
-"""Channels that are shut over a whole image are left out, and no product changes."""
+"""Channels that are inactive over a whole image are left out, and no product changes."""
 
 import pytest
 import torch
@@ -8,7 +8,12 @@ from torch.nn import functional
 
 from jvpsvd import JacobianOperator
 from jvpsvd.operators import Trace
-from jvpsvd.operators.recording.passes.inactive_channels import Chain, ChannelGraph, Selections, Use
+from jvpsvd.operators.recording.passes.inactive_channels import (
+    Chain,
+    ChannelCache,
+    ChannelGraph,
+    Use,
+)
 
 WIDE = 48
 
@@ -98,8 +103,8 @@ UNCUT = {
 }
 
 
-def problem(build, shut=2 / 3, dtype=torch.float64):
-    """A network of which this share of the wide channels is shut at every layer, and a point."""
+def problem(build, inactive=2 / 3, dtype=torch.float64):
+    """A network with this share of its wide channels inactive at every layer, and a point."""
     torch.manual_seed(0)
     net = build().eval()
     for layer in net.modules():
@@ -109,17 +114,17 @@ def problem(build, shut=2 / 3, dtype=torch.float64):
         bias = getattr(layer, "bias", None)
         if bias is not None and len(bias) == WIDE:
             with torch.no_grad():
-                bias[torch.randperm(WIDE)[: round(shut * WIDE)]] = -100.0
+                bias[torch.randperm(WIDE)[: round(inactive * WIDE)]] = -100.0
     return net.to(dtype), torch.randn(1, 3, 5, 6, dtype=torch.float64)
 
 
 def sides(net, x):
-    """Both linear graphs of a recording, each with what it needs at x."""
+    """Both product graphs of a recording, each with what it needs at x."""
     recording = Trace(net, x)._recording
     _, kept = recording.primal(x, *recording.constants.values())
     return [
         (side, tuple(kept[i] for i in side.saved))
-        for side in (recording.tangents[0], recording.cotangents[0])
+        for side in (recording.outputs[0].jvp, recording.outputs[0].vjp)
     ]
 
 
@@ -165,15 +170,15 @@ def test_other_shapes(name, dtype, dense):
     x = torch.randn(shape, dtype=torch.float64)
     expected = dense(net, x)
     net, x = net.to(dtype), x.to(dtype)
-    assert all(side.narrow.inputs(saved, Selections()) for side, saved in sides(net, x))
+    assert all(side.reduced.inputs(saved, ChannelCache()) for side, saved in sides(net, x))
     check_products(JacobianOperator(net, x, derivatives="trace"), expected)
 
 
 def test_a_channel_is_shut_if_it_is_in_all_images(dense):
-    net, _ = problem(NETS["strided"], shut=0.0)
+    net, _ = problem(NETS["strided"], inactive=0.0)
     x = torch.cat([torch.randn(1, 3, 5, 6), torch.zeros(1, 3, 5, 6)]).double()
     with torch.no_grad():
-        net[0].bias[:] = -1e-3  # shut over the second image, and over none of the first
+        net[0].bias[:] = -1e-3  # inactive over the second image, and over none of the first
         net[0].bias[16:] = -100.0
     check_products(JacobianOperator(net, x, derivatives="trace"), dense(net, x))
 
@@ -186,7 +191,7 @@ def test_kernels_lose_the_channels_that_are_shut(name, dtype):
     if dtype == torch.float64 and name in ("strided", "uneven padding"):
         both = both[:1]  # the reverse pass is no convolution there
     for side, saved in both:
-        fewer = side.narrow.inputs(saved, Selections())
+        fewer = side.reduced.inputs(saved, ChannelCache())
         assert fewer is not None
         kernels = [value for value in fewer if getattr(value, "ndim", 0) == 4]
         assert all(WIDE not in value.shape[:2] for value in kernels)
@@ -196,7 +201,7 @@ def test_kernels_lose_the_channels_that_are_shut(name, dtype):
 @pytest.mark.parametrize("name", UNCUT)
 def test_what_branches_or_mixes_channels_keeps_them(name):
     net, x = problem(UNCUT[name])
-    assert all(side.narrow is None for side, _ in sides(net, x))
+    assert all(side.reduced is None for side, _ in sides(net, x))
 
 
 def one_sign_or_the_other():
@@ -212,10 +217,10 @@ def test_which_channels_are_shut_is_seen_at_each_point(example, dense):
     net, ones = one_sign_or_the_other()
     both = torch.randn(1, 1, 3, 3, dtype=torch.float64)
     trace = Trace(net, both if example == "both" else example * ones)
-    tangent = trace._recording.tangents[0]
+    graph = trace._recording.outputs[0].jvp
     for x, count in ((ones, 48), (-ones, 16), (both, None)):
         _, kept = trace._recording.primal(x, *trace._recording.constants.values())
-        fewer = tangent.narrow.inputs([kept[i] for i in tangent.saved], Selections())
+        fewer = graph.reduced.inputs([kept[i] for i in graph.saved], ChannelCache())
         assert (fewer is None) == (count is None)
         assert count is None or any(getattr(v, "shape", (0,))[0] == count for v in fewer)
         check_products(JacobianOperator.from_linear_map(trace.at(x)[0]), dense(net, x))
@@ -235,32 +240,32 @@ def test_two_depths_share_what_is_selected(dense):
         (side, [kept[i] for i in side.saved])
         for recording in [Trace(depths, x)._recording]
         for kept in [recording.primal(x, *recording.constants.values())[1]]
-        for side in recording.tangents
+        for side in [output.jvp for output in recording.outputs]
     )
-    selections = Selections()
-    once = first.narrow.inputs(saved, selections)
-    again = first.narrow.inputs(saved, selections)
+    cache = ChannelCache()
+    once = first.reduced.inputs(saved, cache)
+    again = first.reduced.inputs(saved, cache)
     assert all(a is b for a, b in zip(once, again, strict=True))
-    assert second.narrow is not None
+    assert second.reduced is not None
 
 
 def test_a_graph_that_leaves_out_too_much_is_not_used(monkeypatch, dense):
     net, x = problem(NETS["two in a row"])
     honest = ChannelGraph.inputs
 
-    def wrong(self, originals, selections):
-        found = honest(self, originals, selections)
+    def wrong(self, originals, cache):
+        found = honest(self, originals, cache)
         return found and tuple(2 * v if isinstance(v, torch.Tensor) else v for v in found)
 
     monkeypatch.setattr(ChannelGraph, "inputs", wrong)
-    assert all(side.narrow is None for side, _ in sides(net, x))
+    assert all(side.reduced is None for side, _ in sides(net, x))
     check_products(JacobianOperator(net, x, derivatives="trace"), dense(net, x))
 
 
 def test_nothing_is_left_out_of_operations_as_recorded():
     net, x = problem(NETS["two in a row"])
     recording = Trace(net, x, fold=False)._recording
-    assert recording.tangents[0].narrow is None
+    assert recording.outputs[0].jvp.reduced is None
 
 
 def test_points_together_keep_all_channels_and_agree_with_each(dense):
@@ -273,15 +278,15 @@ def test_points_together_keep_all_channels_and_agree_with_each(dense):
 
 
 @pytest.mark.parametrize(
-    ("shut", "kept"),
+    ("inactive", "kept"),
     [(0, None), (3, None), (20, 48), (48, 16), (63, 16), (64, 16)],
 )
-def test_channels_are_kept_in_multiples(shut, kept):
+def test_channels_are_kept_in_multiples(inactive, kept):
     slopes = torch.ones(1, 64, 2, 2)
-    slopes[:, torch.randperm(64)[:shut]] = 0.0
+    slopes[:, torch.randperm(64)[:inactive]] = 0.0
     slopes[0, :, 0, 0] = 0.0
     chain = Chain(64, (Use(0, 1),), (Use(0, 1),), ())
-    found = chain.kept([slopes], Selections())
+    found = chain.kept([slopes], ChannelCache())
     if kept is None:
         assert found is None
         return
@@ -295,16 +300,16 @@ def test_fewer_shut_than_a_sixteenth_stay():
     slopes = torch.ones(1, 512, 1, 1)
     slopes[:, :31] = 0.0
     chain = Chain(512, (Use(0, 1),), (Use(0, 1),), ())
-    assert chain.kept([slopes], Selections()) is None
+    assert chain.kept([slopes], ChannelCache()) is None
     slopes[:, 31] = 0.0
-    assert len(chain.kept([slopes], Selections())) == 480
+    assert len(chain.kept([slopes], ChannelCache())) == 480
 
 
 def test_a_changed_weight_is_refused_though_another_copy_is_used():
     net, x = problem(NETS["two in a row"])
     (J,) = Trace(net, x).at(x)
-    J.push(x[None])
+    J.jvp(x[None])
     with torch.no_grad():
         net[2].weight[:] = 0.0
     with pytest.raises(Exception, match="weights have changed"):
-        J.push(x[None])
+        J.jvp(x[None])

@@ -13,7 +13,7 @@ from torch import nn
 
 from jvpsvd import JacobianOperator
 from jvpsvd.operators.derivatives import chunk_tuning as chunks
-from jvpsvd.operators.derivatives.chunk_tuning import Chunk, in_chunks
+from jvpsvd.operators.derivatives.chunk_tuning import Chunk, apply_in_chunks
 
 SLOW = 1e-2  # seconds per vector, far above what is too short to be timed
 
@@ -154,7 +154,7 @@ def test_where_memory_runs_out_the_numbers_are_the_same(limit, size, rows, fixed
     out, apply, chunk = torch.full_like(block, -1), Limited(limit), Chunk(size, fixed)
     logging.disable()
     try:
-        in_chunks(apply, block, out, chunk)
+        apply_in_chunks(apply, block, out, chunk)
     finally:
         logging.disable(logging.NOTSET)
     assert torch.equal(out, 2 * block)
@@ -165,7 +165,7 @@ def test_where_memory_runs_out_the_numbers_are_the_same(limit, size, rows, fixed
 def test_each_halving_is_one_line_that_names_both_numbers(fixed, caplog):
     block = torch.ones(40, 3)
     out, chunk = torch.empty(40, 3), Chunk(32, fixed)
-    in_chunks(Limited(5), block, out, chunk)
+    apply_in_chunks(Limited(5), block, out, chunk)
     assert chunk == Chunk(4, fixed=True, _seconds=chunk._seconds)
     lines = halvings(caplog)
     assert len(lines) == 3
@@ -178,9 +178,9 @@ def test_each_halving_is_one_line_that_names_both_numbers(fixed, caplog):
 def test_what_was_done_before_memory_ran_out_is_not_done_again(caplog):
     apply, out = Limited(8), torch.empty(20, 2)
     chunk = Chunk(8, fixed=True)
-    in_chunks(apply, torch.ones(8, 2), out[:8], chunk)
+    apply_in_chunks(apply, torch.ones(8, 2), out[:8], chunk)
     apply.limit = 4
-    in_chunks(apply, torch.ones(12, 2), out[8:], chunk)
+    apply_in_chunks(apply, torch.ones(12, 2), out[8:], chunk)
     assert apply.widths == [8, 8, 4, 4, 4]
     assert out.eq(2).all()
     assert len(halvings(caplog)) == 1
@@ -189,7 +189,7 @@ def test_what_was_done_before_memory_ran_out_is_not_done_again(caplog):
 def test_memory_that_is_too_small_for_one_vector_is_an_error(caplog):
     apply = Limited(0)
     with pytest.raises(torch.OutOfMemoryError, match="tried to allocate"):
-        in_chunks(apply, torch.ones(6, 2), torch.empty(6, 2), Chunk(4))
+        apply_in_chunks(apply, torch.ones(6, 2), torch.empty(6, 2), Chunk(4))
     assert apply.widths == [4, 2, 1]
     assert len(halvings(caplog)) == 2
 
@@ -198,7 +198,7 @@ def test_memory_that_is_too_small_for_one_vector_is_an_error(caplog):
 def test_other_errors_pass_at_once(error, caplog):
     apply = Limited(2, error)
     with pytest.raises(type(error)) as caught:
-        in_chunks(apply, torch.ones(6, 2), torch.empty(6, 2), Chunk(4))
+        apply_in_chunks(apply, torch.ones(6, 2), torch.empty(6, 2), Chunk(4))
     assert caught.value is error
     assert apply.widths == [4]
     assert not caplog.records
@@ -207,7 +207,7 @@ def test_other_errors_pass_at_once(error, caplog):
 def test_what_the_allocator_of_the_cpu_says_counts_as_out_of_memory(caplog):
     message = "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: …"
     out, chunk = torch.empty(6, 2), Chunk(4)
-    in_chunks(Limited(2, RuntimeError(message)), torch.ones(6, 2), out, chunk)
+    apply_in_chunks(Limited(2, RuntimeError(message)), torch.ones(6, 2), out, chunk)
     assert out.eq(2).all()
     assert chunk.size == 2
 

@@ -42,9 +42,9 @@ def test_automatic_differentiation_never_sees_more_than_a_chunk(chunk):
 
     def watched(block):
         widths.append(block.shape[0])
-        return linear_map.push(block)
+        return linear_map.jvp(block)
 
-    watched_map = type(linear_map)(linear_map.point, linear_map.value, watched, linear_map.pull)
+    watched_map = type(linear_map)(linear_map.point, linear_map.value, watched, linear_map.vjp)
     narrow = JacobianOperator.from_linear_map(watched_map, chunk=chunk)
     assert (narrow @ torch.ones(5, 7)).eq(2).all()
     assert sum(widths) == 7

@@ -176,7 +176,7 @@ def test_by_whatever_takes_a_derivative(take):
 
 def test_at_a_later_point_of_a_recording():
     trace = Trace(lambda x: x.detach().relu(), -torch.ones(3))
-    assert not trace.at(-2 * torch.ones(3))[0].push(torch.eye(3)).any()
+    assert not trace.at(-2 * torch.ones(3))[0].jvp(torch.eye(3)).any()
     with pytest.raises(DerivativeError, match="detach"):
         trace.at(torch.ones(3))
     with pytest.raises(DerivativeError, match="detach"):

@@ -142,7 +142,7 @@ def targets(graph):
 def test_the_mask_is_made_once_per_point_and_multiplied_in_place():
     net, x = problem(NETS["between convolutions"])
     recording = Trace(net, x)._recording
-    for side in (recording.tangents[0], recording.cotangents[0]):
+    for side in (recording.outputs[0].jvp, recording.outputs[0].vjp):
         names = targets(side.graph.graph)
         assert names == ["aten.convolution.default", "aten.mul_.Tensor", "aten.convolution.default"]
     assert targets(recording.primal.graph).count("aten.threshold_backward.default") == 1
@@ -152,8 +152,8 @@ def test_the_mask_is_made_once_per_point_and_multiplied_in_place():
 def test_nothing_else_is_overwritten(name):
     net, x = problem(NETS[name])
     recording = Trace(net, x)._recording
-    assert "aten.mul.Tensor" in targets(recording.tangents[0].graph.graph)
-    assert "aten.mul_.Tensor" not in targets(recording.tangents[0].graph.graph)
+    assert "aten.mul.Tensor" in targets(recording.outputs[0].jvp.graph.graph)
+    assert "aten.mul_.Tensor" not in targets(recording.outputs[0].jvp.graph.graph)
 
 
 def test_what_another_output_reads_is_not_overwritten(dense):

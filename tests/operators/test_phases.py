@@ -90,7 +90,7 @@ def test_no_transposed_convolution_is_left_in_float32(name, dtype, transposed):
     recording = Trace(net.to(dtype), x.to(dtype))._recording
     found = [
         node.args[6]
-        for side in (recording.tangents[0], recording.cotangents[0])
+        for side in (recording.outputs[0].jvp, recording.outputs[0].vjp)
         for node in side.graph.graph.nodes
         if node.target is torch.ops.aten.convolution.default
     ]
@@ -111,7 +111,7 @@ def test_a_batch_of_points():
 def test_many_channels_stay_transposed():
     net = nn.Conv2d(5, 3, 3, stride=2)
     recording = Trace(net, torch.randn(1, 5, 7, 7))._recording
-    nodes = recording.cotangents[0].graph.graph.nodes
+    nodes = recording.outputs[0].vjp.graph.graph.nodes
     assert any(node.args[6] for node in nodes if node.target is torch.ops.aten.convolution.default)
 
 

@@ -93,7 +93,7 @@ def one_fails(rank):
 
     if rank == 1:
         working = J._map
-        there = type(working)(working.point, working.value, broken, working.pull)
+        there = type(working)(working.point, working.value, broken, working.vjp)
         J = JacobianOperator.from_linear_map(there, group=dist.group.WORLD)
     return J @ block(6, 4)
 

@@ -33,9 +33,9 @@ def test_replay_at_another_point_equals_the_dense_jacobian_there(dtype, dense):
         near = {"rtol": 0, "atol": 1e-5 if dtype == torch.float32 else 1e-14}
         torch.testing.assert_close(J.value, net(x.clone()).detach(), **near)
         unit = torch.eye(32, dtype=dtype).reshape(32, *x.shape)
-        torch.testing.assert_close(J.push(unit).reshape(32, 3), expected.T, **near)
+        torch.testing.assert_close(J.jvp(unit).reshape(32, 3), expected.T, **near)
         unit = torch.eye(3, dtype=dtype).reshape(3, 1, 3)
-        torch.testing.assert_close(J.pull(unit).reshape(3, 32), expected, **near)
+        torch.testing.assert_close(J.vjp(unit).reshape(3, 32), expected, **near)
 
 
 def test_several_outputs_are_several_maps_of_one_point(dense):
@@ -84,13 +84,13 @@ def test_a_point_changed_afterwards_does_not_move_its_maps():
     (J,) = trace.at(x)
     x.zero_()
     assert J.point.tolist() == [1.0, 2.0]
-    assert J.push(torch.ones(1, 2)).tolist() == [[2.0, 4.0]]
+    assert J.jvp(torch.ones(1, 2)).tolist() == [[2.0, 4.0]]
 
 
 def test_maps_of_several_points_do_not_disturb_each_other():
     trace = Trace(lambda x: x**2, torch.zeros(1))
     maps = [trace.at(torch.tensor([float(i)]))[0] for i in range(4)]
-    assert [m.pull(torch.ones(1, 1)).item() for m in maps] == [0.0, 2.0, 4.0, 6.0]
+    assert [m.vjp(torch.ones(1, 1)).item() for m in maps] == [0.0, 2.0, 4.0, 6.0]
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_new_weights_are_used_at_the_next_point():
         layer.weight.fill_(3.0)
     (J,) = trace.at(torch.ones(1))
     assert J.value.item() == 3.0
-    assert J.push(torch.ones(1, 1)).item() == 3.0
-    assert J.pull(torch.ones(1, 1)).item() == 3.0
+    assert J.jvp(torch.ones(1, 1)).item() == 3.0
+    assert J.vjp(torch.ones(1, 1)).item() == 3.0
 
 
 @pytest.mark.parametrize("point", [-1.0, 0.0], ids=["nan", "infinity"])
@@ -177,7 +177,8 @@ def test_recording_leaves_the_random_state_alone():
 def test_the_graphs_hold_no_copies_left_by_in_place_operations():
     # In float32 there is one copy, which lays channels last.
     trace = Trace(network().double(), torch.randn(1, 2, 4, 4, dtype=torch.float64))
-    (side,) = trace._recording.tangents
-    names = {str(node.target) for node in side.graph.graph.nodes if node.op == "call_function"}
+    (output,) = trace._recording.outputs
+    graph = output.jvp.graph.graph
+    names = {str(node.target) for node in graph.nodes if node.op == "call_function"}
     assert any("convolution" in name for name in names)
     assert not any("copy" in name or "clone" in name for name in names)

@@ -11,7 +11,7 @@ from jvpsvd.errors import AdjointError
 from jvpsvd.operators.derivatives.differences import is_constant
 from jvpsvd.operators.function.obstacles import find_obstacles
 
-# Sides that differ by less than this may do so by rounding, where f loses most digits.
+# Products that differ by less than this share may do so by rounding, where f loses most digits.
 _ROUNDING_SHARE = 0.05
 
 
@@ -25,14 +25,14 @@ def check_adjoint(
 ) -> None:
     """Check ⟨J v, u⟩ = ⟨v, J' u⟩ for one pair of directions.
 
-    A backward pass written by hand may be no adjoint; differentiated again, one that is no
-    function of u for torch leaves J v = 0. Forward mode looks through torch.no_grad, reverse mode
-    does not.
+    A backward pass written by hand may be no adjoint. One that torch does not see as a function of
+    u leaves J v = 0 when it is differentiated again. Forward mode looks through torch.no_grad,
+    reverse mode does not.
 
     Args:
-        v: A tangent.
+        v: A direction in the input.
         image: J v.
-        u: A cotangent.
+        u: A direction in the output.
         coimage: J' u.
         fn: The function, in which the cause is looked for.
         x: The point.
@@ -43,20 +43,20 @@ def check_adjoint(
     >>> v = torch.ones(2)
     >>> check_adjoint(v, image=2 * v, u=v, coimage=2 * v)
     """
-    forward, reverse = (image * u).sum(), (v * coimage).sum()
+    by_jvp, by_vjp = (image * u).sum(), (v * coimage).sum()
     scale = max(image.norm() * u.norm(), v.norm() * coimage.norm())
     # NaN passes: a product that is not finite is an error of its own.
-    if (forward - reverse).abs() > torch.finfo(u.dtype).eps ** 0.5 * scale:
+    if (by_jvp - by_vjp).abs() > torch.finfo(u.dtype).eps ** 0.5 * scale:
         if fn is not None and x is not None and is_constant(fn, x, scale / u.norm()):
             return  # a derivative that is rounding, such as that of a sum of softmax values
-        # What both sides stop at, a detach, cannot make them differ.
+        # What stops both products, a detach, cannot make them differ.
         seen = [] if fn is None or x is None else find_obstacles(fn, x)
         found = [cause for cause in seen if cause.startswith(("torch.", "autocast"))]
         remedy = f"take {' and '.join(found)} out of fn, or " if found else ""
-        if (forward - reverse).abs() < _ROUNDING_SHARE * scale and u.dtype != torch.float64:
+        if (by_jvp - by_vjp).abs() < _ROUNDING_SHARE * scale and u.dtype != torch.float64:
             remedy += "use float64, should this be rounding, or "
         raise AdjointError(
-            f"forward and reverse derivative are not of one matrix: <J v, u> = {forward:.6g}, "
-            f"<v, J' u> = {reverse:.6g}; {remedy}check the backward and jvp of custom functions, "
+            f"forward and reverse derivative are not of one matrix: <J v, u> = {by_jvp:.6g}, "
+            f"<v, J' u> = {by_vjp:.6g}; {remedy}check the backward and jvp of custom functions, "
             "and hooks on gradients"
         )

@@ -1,8 +1,8 @@
-"""Derivatives at many points of one kind: what `LinearMap` is for one point.
+"""The derivatives of a function at many points: what `LinearMap` is for one point.
 
 A recording is replayed at all points in one call. What it keeps that depends on the point has a
-dimension for the points; the rest, the weights, has not, since a convolution with other weights at
-each point is slow.
+dimension for the points. The rest, the weights, has none: a convolution with other weights at each
+point is slow.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch.func import vmap
 
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.blocks import check_places
-from jvpsvd.operators.derivatives.linear_map import LinearMap, unchanged
+from jvpsvd.operators.blocks import check_indices, select_in_layout
+from jvpsvd.operators.derivatives.linear_map import LinearMap, make_change_check
 from jvpsvd.operators.function.evaluate import stack_values
 
 
-class Side(Protocol):
-    """J v, or J' u, at each of the points."""
+class BatchedProduct(Protocol):
+    """The product J v, or J' u, at each of the points."""
 
     @property
     def together(self) -> bool:
@@ -32,13 +32,13 @@ class Side(Protocol):
     def __call__(self, block: Tensor, points: slice) -> Tensor:
         r"""Map the vectors (p, b, \\*in) of a run of p points to (p, b, \\*out)."""
 
-    def select(self, index: Tensor) -> Side:
-        """Return this side at the points of these places only."""
+    def select(self, index: Tensor) -> BatchedProduct:
+        """Return this product at the points of these indices only."""
 
 
 @dataclass(frozen=True)
 class BatchedMap:
-    r"""The derivatives of a function f at B points, as two batched maps.
+    r"""The derivatives of a function f at B points, as two maps of blocks of vectors.
 
     `point` is (B, \\*x.shape), `value` is (B, \\*f(x).shape).
 
@@ -47,54 +47,54 @@ class BatchedMap:
     >>> J.value
     tensor([[ 1.,  4.],
             [ 0., 25.]])
-    >>> J.push(torch.ones(2, 1, 2), chunk=8)
+    >>> J.jvp(torch.ones(2, 1, 2), chunk=8)
     tensor([[[ 2.,  4.]],
             [[ 0., 10.]]])
-    >>> J.select(torch.tensor([1])).pull(torch.ones(1, 1, 2), chunk=8)
+    >>> J.select(torch.tensor([1])).vjp(torch.ones(1, 1, 2), chunk=8)
     tensor([[[ 0., 10.]]])
     """
 
     point: Tensor
     value: Tensor
-    forward: Side
-    reverse: Side
+    jvp_product: BatchedProduct
+    vjp_product: BatchedProduct
     widest: int | None = None
     """Elements of the largest tensor that one vector becomes on its way; None where not known."""
     at: Callable[[Tensor], BatchedMap] | None = None
     """The derivatives of the same function at other points of the same kind, however many."""
 
-    def push(self, block: Tensor, chunk: int) -> Tensor:
-        r"""Return J v for tangents (B, b, \\*x.shape), `chunk` vectors at a time.
+    def jvp(self, block: Tensor, chunk: int) -> Tensor:
+        r"""Return J v for vectors (B, b, \\*x.shape), `chunk` vectors at a time.
 
         Shape (B, b, \\*f(x).shape).
         """
         _check_vectors(block, self.point)
-        return _in_chunks(self.forward, block, self.value.shape[1:], chunk)
+        return _multiply_in_chunks(self.jvp_product, block, self.value.shape[1:], chunk)
 
-    def pull(self, block: Tensor, chunk: int) -> Tensor:
-        r"""Return J' u for cotangents (B, b, \\*f(x).shape), `chunk` vectors at a time.
+    def vjp(self, block: Tensor, chunk: int) -> Tensor:
+        r"""Return J' u for vectors (B, b, \\*f(x).shape), `chunk` vectors at a time.
 
         Shape (B, b, \\*x.shape).
         """
         _check_vectors(block, self.value)
-        return _in_chunks(self.reverse, block, self.point.shape[1:], chunk)
+        return _multiply_in_chunks(self.vjp_product, block, self.point.shape[1:], chunk)
 
     def select(self, index: Tensor) -> BatchedMap:
-        """Return the derivatives at the points of these places; nothing is evaluated again."""
-        index = check_places(index, (len(self.point), 1, 1))
+        """Return the derivatives at the points of these indices; nothing is evaluated again."""
+        index = check_indices(index, (len(self.point), 1, 1))
         return BatchedMap(
-            point=_take(self.point, index),
-            value=_take(self.value, index),
-            forward=self.forward.select(index),
-            reverse=self.reverse.select(index),
+            point=select_in_layout(self.point, 0, index),
+            value=select_in_layout(self.value, 0, index),
+            jvp_product=self.jvp_product.select(index),
+            vjp_product=self.vjp_product.select(index),
             widest=self.widest,
             at=self.at,
         )
 
 
 @dataclass(frozen=True)
-class _Replayed:
-    """A linear graph with its inputs at all points; those that vary have a dimension for them."""
+class _ReplayedProduct:
+    """A product graph with its inputs at all points; those that vary have a dimension for them."""
 
     graph: Callable[..., Tensor]
     inputs: tuple[Tensor, ...]
@@ -111,64 +111,65 @@ class _Replayed:
         images: Tensor = over_points(block, *inputs)
         return images
 
-    def select(self, index: Tensor) -> Side:
+    def select(self, index: Tensor) -> BatchedProduct:
         self.check()
         inputs = zip(self.inputs, self.varies, strict=True)
-        return replayed(
+        return replay_at_points(
             self.graph,
-            tuple(_take(t, index) if v else t for t, v in inputs),
+            tuple(select_in_layout(t, 0, index) if v else t for t, v in inputs),
             self.varies,
             self.weights,
         )
 
 
 @dataclass(frozen=True)
-class _Stacked:
-    """The maps of single points, one after the other."""
+class _StackedProduct:
+    """The products at single points, one after the other."""
 
-    maps: tuple[Callable[[Tensor], Tensor], ...]
+    products: tuple[Callable[[Tensor], Tensor], ...]
     together = False
 
     def __call__(self, block: Tensor, points: slice) -> Tensor:
-        parts = zip(self.maps[points], block, strict=True)
-        return torch.stack([apply(part) for apply, part in parts])
+        pairs = zip(self.products[points], block, strict=True)
+        return torch.stack([product(part) for product, part in pairs])
 
-    def select(self, index: Tensor) -> Side:
-        return _Stacked(tuple(self.maps[i] for i in index.tolist()))
+    def select(self, index: Tensor) -> BatchedProduct:
+        return _StackedProduct(tuple(self.products[i] for i in index.tolist()))
 
 
-def replayed(
+def replay_at_points(
     graph: Callable[..., Tensor],
     inputs: tuple[Tensor, ...],
     varies: tuple[bool, ...],
     weights: Sequence[Tensor] = (),
-) -> Side:
-    r"""Return the side of a linear graph, a function of (direction, \\*inputs), at many points.
+) -> BatchedProduct:
+    r"""Return the product of a graph, a function of (direction, \\*inputs), at many points.
 
     Args:
         graph: Serves one direction at one point.
         inputs: Its further arguments; those that vary have the points along their first dimension.
         varies: Which of them vary.
-        weights: Further tensors that must not change while the side is used.
+        weights: Further tensors that must not change while the product is used.
 
     >>> x = torch.tensor([[1.0], [2.0]])
-    >>> side = replayed(lambda v, x: 2 * x * v, (x,), (True,))
-    >>> side(torch.ones(2, 3, 1), slice(0, 2)).squeeze()
+    >>> product = replay_at_points(lambda v, x: 2 * x * v, (x,), (True,))
+    >>> product(torch.ones(2, 3, 1), slice(0, 2)).squeeze()
     tensor([[2., 2., 2.],
             [4., 4., 4.]])
     """
-    return _Replayed(graph, inputs, varies, tuple(weights), unchanged((*inputs, *weights)))
+    check = make_change_check((*inputs, *weights))
+    return _ReplayedProduct(graph, inputs, varies, tuple(weights), check)
 
 
-def batched(maps: Sequence[LinearMap]) -> BatchedMap:
+def stack_maps(maps: Sequence[LinearMap]) -> BatchedMap:
     """Return the derivatives at single points as one, multiplied point by point.
 
     Raises:
         ArgumentError: If the function's values at the points differ in shape.
 
     >>> from jvpsvd.operators import by_transforms
-    >>> J = batched([by_transforms(torch.square, x) for x in torch.eye(2)])
-    >>> J.push(torch.ones(2, 1, 2), chunk=8)
+    >>> J = stack_maps([by_transforms(torch.square, x) for x in torch.eye(2)])
+    >>> J.jvp(torch.ones(2, 1, 2), chunk=8)
     tensor([[[2., 0.]],
             [[0., 2.]]])
     """
@@ -176,9 +177,9 @@ def batched(maps: Sequence[LinearMap]) -> BatchedMap:
     return BatchedMap(
         point=torch.stack([m.point for m in maps]),
         value=stack_values([m.value for m in maps]),
-        forward=_Stacked(tuple(m.push for m in maps)),
-        reverse=_Stacked(tuple(m.pull for m in maps)),
-        at=None if at is None else lambda X: batched([at(x.clone()) for x in X]),
+        jvp_product=_StackedProduct(tuple(m.jvp for m in maps)),
+        vjp_product=_StackedProduct(tuple(m.vjp for m in maps)),
+        at=None if at is None else lambda X: stack_maps([at(x.clone()) for x in X]),
     )
 
 
@@ -193,9 +194,11 @@ def _check_vectors(block: object, at: Tensor) -> None:
         )
 
 
-def _in_chunks(side: Side, block: Tensor, image: Sequence[int], chunk: int) -> Tensor:
+def _multiply_in_chunks(
+    product: BatchedProduct, block: Tensor, image: Sequence[int], chunk: int
+) -> Tensor:
     count, width = block.shape[:2]
-    together = min(count, chunk) if side.together else 1
+    together = min(count, chunk) if product.together else 1
     together = -(-count // -(-count // together))  # as many calls, of about equal size
     directions = max(1, chunk // together)
     out = block.new_empty(count, width, *image)
@@ -204,15 +207,5 @@ def _in_chunks(side: Side, block: Tensor, image: Sequence[int], chunk: int) -> T
         for start in range(0, width, directions):
             part = block[points, start : start + directions]
             with torch.no_grad():
-                out[points, start : start + directions] = side(part, points)
+                out[points, start : start + directions] = product(part, points)
     return out
-
-
-def _take(tensor: Tensor, index: Tensor) -> Tensor:
-    """Return the rows at these places, laid out in memory as they were.
-
-    Views that were recorded rely on the layout.
-    """
-    order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
-    taken = tensor.permute(order).index_select(order.index(0), index.to(tensor.device))
-    return taken.permute([order.index(dim) for dim in range(tensor.ndim)])

@@ -84,7 +84,22 @@ class Chunk:
         return [s for s in sizes if low <= s <= high and len(self._seconds.get(s, ())) < _TRIALS]
 
 
-def in_chunks(apply: Callable[[Tensor], Tensor], rows: Tensor, out: Tensor, chunk: Chunk) -> None:
+@dataclass(frozen=True)
+class Chunks:
+    """The chunks of the two products of a linear map, tuned apart; one `Chunk` may serve both."""
+
+    jvp: Chunk
+    vjp: Chunk
+
+    @staticmethod
+    def fixed(size: int) -> Chunks:
+        """Return chunks of a size that the user chose."""
+        return Chunks(Chunk(size, fixed=True), Chunk(size, fixed=True))
+
+
+def apply_in_chunks(
+    apply: Callable[[Tensor], Tensor], rows: Tensor, out: Tensor, chunk: Chunk
+) -> None:
     """Write apply(rows) to `out`, a chunk of rows at a time.
 
     Where memory runs out in a call, the chunk is halved, with a line in the log; the error is
@@ -102,7 +117,7 @@ def in_chunks(apply: Callable[[Tensor], Tensor], rows: Tensor, out: Tensor, chun
         part, into = rows[start : start + count], out[start : start + count]
         timed = chunk.is_timed(count)
         began = _now(rows, timed)
-        if without_memory_error(partial(_apply, apply, part, into), count):
+        if runs_in_memory(partial(_apply, apply, part, into), count):
             if timed:
                 chunk.took(count, _now(rows, timed) - began)
             start += count
@@ -114,7 +129,7 @@ def _apply(apply: Callable[[Tensor], Tensor], part: Tensor, into: Tensor) -> Non
     into.copy_(apply(part).reshape(into.shape))
 
 
-def without_memory_error(work: Callable[[], object], count: int) -> bool:
+def runs_in_memory(work: Callable[[], object], count: int) -> bool:
     """Do `work` on `count` vectors; return whether the memory was enough.
 
     An error for a single vector is raised.

@@ -9,59 +9,64 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.derivatives.chunk_tuning import Chunk
+from jvpsvd.operators.derivatives.chunk_tuning import Chunks
 from jvpsvd.operators.function.evaluate import close
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Memory that one vector takes, forward and reverse, and the chunks found to be best."""
+    """Bytes that the product of one vector takes."""
 
-    forward_bytes: int
-    reverse_bytes: int
-    forward: Chunk
-    reverse: Chunk
+    jvp_bytes: int
+    vjp_bytes: int
 
 
 @dataclass(frozen=True)
 class LinearMap:
-    r"""The derivative J of a function f at one point x, as two batched maps.
+    r"""The derivative J of a function f at one point x, as two maps of blocks of vectors.
 
-    `push` takes tangents of shape (b, \\*x.shape) to J v of shape (b, \\*f(x).shape); `pull` takes
-    cotangents (b, \\*f(x).shape) to J' u of shape (b, \\*x.shape).
+    `jvp` maps (b, \\*x.shape) to J v of shape (b, \\*f(x).shape); `vjp` maps (b, \\*f(x).shape) to
+    J' u of shape (b, \\*x.shape).
     """
 
     point: Tensor
     value: Tensor
-    push: Callable[[Tensor], Tensor]
-    pull: Callable[[Tensor], Tensor]
+    jvp: Callable[[Tensor], Tensor]
+    vjp: Callable[[Tensor], Tensor]
     cost: Cost | None = None
-    """What is known of the two maps, shared by all points of a recording."""
+    """The memory of a product; None where it is not known."""
     at: Callable[[Tensor], LinearMap] | None = None
     """The derivative of the same function at another point of the same kind."""
+    chunks: Chunks | None = None
+    """Vectors per call, tuned at all points of a recording together; None where not known."""
 
 
-def refused_once_changed(
+def refuse_after_change(
     fn: Callable[[Tensor], Tensor],
     x: Tensor,
     value: Tensor,
-    apply: Callable[[Tensor], Tensor],
+    product: Callable[[Tensor], Tensor],
 ) -> Callable[[Tensor], Tensor]:
-    """Return `apply`, recording no graph, refused once fn has another value at x.
+    """Return a product that records no graph and is refused once fn has another value at x.
 
     That costs an evaluation per block: what autograd keeps refers to weights, and torch does not
     see all changes of them.
     """
 
-    def apply_if_unchanged(block: Tensor) -> Tensor:
+    def product_if_unchanged(block: Tensor) -> Tensor:
         with torch.no_grad():
-            _refuse_another(fn(x), value)
-            return apply(block)
+            refuse_another_value(fn(x), value)
+            return product(block)
 
-    return apply_if_unchanged
+    return product_if_unchanged
 
 
-def _refuse_another(again: Tensor, value: Tensor) -> None:
+def refuse_another_value(again: Tensor, value: Tensor) -> None:
+    """Check that fn has the value that it had when its derivative was taken.
+
+    Raises:
+        ArgumentError: If it has not.
+    """
     if not close(again, value):
         raise ArgumentError(
             "fn gives another value than when this derivative was taken: the weights have changed "
@@ -69,17 +74,17 @@ def _refuse_another(again: Tensor, value: Tensor) -> None:
         )
 
 
-def without_grad(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return `apply` recording no graph: products are values, never differentiated again."""
+def disable_grad(product: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return a product that records no graph: products are values, never differentiated again."""
 
-    def apply_without_grad(block: Tensor) -> Tensor:
+    def product_without_graph(block: Tensor) -> Tensor:
         with torch.no_grad():
-            return apply(block)
+            return product(block)
 
-    return apply_without_grad
+    return product_without_graph
 
 
-def unchanged(tensors: Sequence[Tensor]) -> Callable[[], None]:
+def make_change_check(tensors: Sequence[Tensor]) -> Callable[[], None]:
     """Return a check that none of the tensors has been changed or replaced since this call.
 
     What torch does not count, ``parameter.data.mul_(2)``, cannot be seen: a recording therefore
@@ -89,7 +94,7 @@ def unchanged(tensors: Sequence[Tensor]) -> Callable[[], None]:
     value did is the derivative of no function.
 
     >>> weight = torch.ones(2)
-    >>> check = unchanged([weight])
+    >>> check = make_change_check([weight])
     >>> _ = weight.zero_()
     >>> check()
     Traceback (most recent call last):
@@ -100,10 +105,10 @@ def unchanged(tensors: Sequence[Tensor]) -> Callable[[], None]:
         # The address too: `parameter.data = …` leaves the version as it is.
         return [(0 if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
 
-    before = states()
+    recorded = states()
 
     def check() -> None:
-        if states() != before:
+        if states() != recorded:
             raise ArgumentError(
                 "the weights have changed since this derivative was taken; take it again"
             )

@@ -11,8 +11,8 @@ from torch import Tensor
 from jvpsvd.errors import DerivativeError
 from jvpsvd.operators.derivatives.adjoint_test import check_adjoint
 from jvpsvd.operators.derivatives.differences import direction, refuse_hidden, refuse_inference
-from jvpsvd.operators.derivatives.linear_map import LinearMap, refused_once_changed
-from jvpsvd.operators.derivatives.transforms import without_derivative
+from jvpsvd.operators.derivatives.linear_map import LinearMap, refuse_after_change
+from jvpsvd.operators.derivatives.transforms import missing_derivative
 from jvpsvd.operators.function.evaluate import check_output, prepare
 
 
@@ -21,18 +21,18 @@ def by_reverse_passes(
 ) -> LinearMap:
     """Return the derivative of fn at x by autograd alone, one vector after the other.
 
-    Both sides are passes over one graph: J' u, and J v = ∂/∂u ⟨J' u, v⟩. It is slow, and works for
-    what torch.func cannot take: custom functions of the older style, activation checkpointing,
+    Both products are passes over one graph: J' u, and J v = ∂/∂u ⟨J' u, v⟩. That is slow, and works
+    for what torch.func cannot take: custom functions of the older style, activation checkpointing,
     weights sharded by FSDP2.
 
     Raises:
         ArgumentError: If a reverse pass of fn cannot be differentiated.
-        AdjointError: If the two sides are not of one matrix.
+        AdjointError: If JVPs and VJPs are not of one matrix.
         DerivativeError: If products vanish although fn moves in proportion to the step, or a part
             of its motion is computed under torch.inference_mode.
 
     >>> J = by_reverse_passes(torch.sin, torch.zeros(2))
-    >>> J.push(torch.eye(2))
+    >>> J.jvp(torch.eye(2))
     tensor([[1., 0.],
             [0., 1.]])
     """
@@ -42,9 +42,9 @@ def by_reverse_passes(
         value = _evaluated(fn, point)
         u = torch.zeros_like(value, requires_grad=True)
         try:
-            pulled = _reverse_pass(value, point, u)
+            product = _reverse_pass(value, point, u)
         except RuntimeError as error:
-            raise without_derivative(str(error)) from error
+            raise missing_derivative(str(error)) from error
 
     def one(output: Tensor, source: Tensor, weight: Tensor) -> Tensor:
         if not output.requires_grad:
@@ -55,25 +55,25 @@ def by_reverse_passes(
         return gradient.detach()
 
     def at(z: Tensor) -> Callable[[Tensor], Tensor]:
-        return by_reverse_passes(fn, z, check=False).push
+        return by_reverse_passes(fn, z, check=False).jvp
 
-    unless_changed = partial(refused_once_changed, fn, x.detach(), value.detach())
+    unless_changed = partial(refuse_after_change, fn, x.detach(), value.detach())
     J = LinearMap(
         point=x.detach(),
         value=value.detach(),
-        push=unless_changed(lambda block: torch.stack([one(pulled, u, v) for v in block])),
-        pull=unless_changed(lambda block: torch.stack([one(value, point, w) for w in block])),
+        jvp=unless_changed(lambda block: torch.stack([one(product, u, v) for v in block])),
+        vjp=unless_changed(lambda block: torch.stack([one(value, point, w) for w in block])),
         at=partial(by_reverse_passes, fn, check=False),
     )
     try:
-        v = J.pull(direction(J.value)[None])[0]
-        image = J.push(v[None])[0]
+        v = J.vjp(direction(J.value)[None])[0]
+        image = J.jvp(v[None])[0]
     except RuntimeError as error:
-        raise without_derivative(str(error)) from error
+        raise missing_derivative(str(error)) from error
     if check:
         check_adjoint(v, image, direction(J.value), v, fn, J.point)
         refuse_inference(fn, J.point, at)
-        image = J.push(direction(J.point)[None])[0]
+        image = J.jvp(direction(J.point)[None])[0]
         refuse_hidden(fn, J.point, J.value, image, at)
     return J
 
@@ -95,7 +95,7 @@ def _reverse_pass(value: Tensor, point: Tensor, u: Tensor) -> Tensor:
     """Return J' u as a function of u; zero where value does not depend on the point."""
     if not value.requires_grad:
         return torch.zeros_like(point)
-    (pulled,) = torch.autograd.grad(
+    (product,) = torch.autograd.grad(
         value, point, u, create_graph=True, allow_unused=True, materialize_grads=True
     )
-    return pulled
+    return product

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +25,11 @@ def full_precision() -> ProcessSetting:
     >>> torch.set_float32_matmul_precision("highest")
     """
     return _FULL
+
+
+def choose_precision(tf32: bool) -> AbstractContextManager[None]:
+    """Return the context of products: as the process has it with `tf32`, else in full precision."""
+    return nullcontext() if tf32 else full_precision()
 
 
 def _switch(restore: ExitStack) -> None:

@@ -13,7 +13,7 @@ from jvpsvd.errors import ArgumentError, ModelError, RankError
 _FINE, _FAILED = 0, 1
 
 
-def over_ranks(
+def multiply_over_ranks(
     multiply: Callable[[Tensor], Tensor],
     rows: Tensor,
     length: int,

@@ -21,7 +21,7 @@ def called_module(fn: object) -> nn.Module | None:
     names among its globals.
 
     >>> net = nn.Linear(2, 1)
-    >>> called_module(lambda x: net(x).relu()) is net, called_module(torch.sin) is None
+    >>> called_module(lambda x: net(x).relu()) is net, called_module(max) is None
     (True, True)
     """
     if isinstance(fn, nn.Module):
@@ -83,6 +83,7 @@ def held_by(fn: object) -> list[object]:
 def forward_hooks(network: nn.Module, hook: Hook) -> Iterator[None]:
     """Call a function after every module of a network, but for scripted ones, which have no hooks.
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(2, 1))
     >>> with forward_hooks(net, lambda name, module, args, output: print(repr(name))):
     ...     _ = net(torch.ones(2))

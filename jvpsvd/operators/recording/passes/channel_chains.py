@@ -195,4 +195,4 @@ def _moved(node: fx.Node, dim: int) -> int | None:
 def _another_placeholder(graph: fx.Graph) -> fx.Node:
     placeholders = graph.find_nodes(op="placeholder")
     with graph.inserting_after(placeholders[-1]):
-        return graph.placeholder(f"narrowed_{len(placeholders)}")
+        return graph.placeholder(f"reduced_{len(placeholders)}")

@@ -1,13 +1,13 @@
-"""Channels that no direction passes at a point, left out of its products.
+"""Leave channels that are inactive at a point out of its products.
 
-Where an activation is shut over a whole channel its slope is zero, and nothing that a direction has
-in that channel gets on. The convolution that makes the channel, the one that reads it and all
-between them can do without it. At a photo that holds for many of the widest channels of an image
-network's last blocks. What is left out are zeros (or the NaN that infinite weights make of them):
-products stay the same but for the order of sums.
+A channel is inactive where the slope of its activation is zero in all entries: a direction ends
+there. The convolution that makes the channel, the one that reads it and all operations between
+them can leave it out. At a photo many of the widest channels in the last blocks of an image network
+are inactive. Only zeros are left out (or the NaN that infinite weights make of them), so that
+products change by the order of sums alone.
 
-Which operations share their channels is read off the recorded graph, once (`chains`); which
-channels are shut, off the slopes at each point.
+`channel_chains` finds in the recorded graph, once, which operations share their channels. The
+slopes at each point show which channels are inactive.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from jvpsvd.operators.blocks import select_in_layout
+
 # Kernels take channels in multiples; where fewer than this share would go, nothing is gained.
 _MULTIPLE, _LEAST_SHARE = 16, 1 / 16
 
@@ -27,36 +29,33 @@ _MULTIPLE, _LEAST_SHARE = 16, 1 / 16
 class Use:
     """An input of a graph that has the channels of a chain, and in which dimension."""
 
-    place: int
+    index: int
     dim: int
 
 
-class Selections:
-    """What was selected at one point, once for all graphs that read the same tensors."""
+class ChannelCache:
+    """Inactive channels and selected tensors at one point, for all graphs that share tensors."""
 
     def __init__(self) -> None:
         # With the tensors that were selected from, so that no other can have their identity.
-        self._shut: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        self._parts: dict[tuple[int, int, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
+        self._inactive: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._selected: dict[tuple[int, int, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
 
-    def shut(self, factor: Tensor, dim: int) -> Tensor:
+    def inactive(self, factor: Tensor, dim: int) -> Tensor:
         """Return which channels of a factor are zero, on the CPU."""
         key = id(factor), dim
-        if key not in self._shut:
+        if key not in self._inactive:
             entries = (factor != 0).movedim(dim, 0).reshape(factor.shape[dim], -1)
-            self._shut[key] = factor, ~entries.any(1).cpu()
-        return self._shut[key][1]
+            self._inactive[key] = factor, ~entries.any(1).cpu()
+        return self._inactive[key][1]
 
-    def part(self, tensor: Tensor, dim: int, kept: tuple[int, ...]) -> Tensor:
+    def select(self, tensor: Tensor, dim: int, kept: tuple[int, ...]) -> Tensor:
         """Return some channels of a tensor, laid out as it is."""
         key = id(tensor), dim, kept
-        if key not in self._parts:
+        if key not in self._selected:
             index = torch.tensor(kept, device=tensor.device)
-            order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
-            part = tensor.permute(order).index_select(order.index(dim), index)
-            back = [order.index(each) for each in range(tensor.ndim)]
-            self._parts[key] = tensor, part.permute(back)
-        return self._parts[key][1]
+            self._selected[key] = tensor, select_in_layout(tensor, dim, index)
+        return self._selected[key][1]
 
 
 @dataclass(frozen=True)
@@ -67,58 +66,58 @@ class Chain:
     uses: tuple[Use, ...]
     """All tensors that have them: kernels and factors."""
     factors: tuple[Use, ...]
-    """Those that directions are multiplied by, of which a channel of zeros is shut."""
+    """Those that multiply directions; a channel in which one is zero is inactive."""
     counts: tuple[int, ...]
-    """Places of the numbers of groups of the depthwise convolutions on the way."""
+    """Indices of the numbers of groups of the depthwise convolutions between the two."""
 
-    def kept(self, inputs: Sequence[Any], selections: Selections) -> tuple[int, ...] | None:
+    def kept(self, inputs: Sequence[Any], cache: ChannelCache) -> tuple[int, ...] | None:
         """Return the channels to keep, in their order; None for all of them."""
-        shut = torch.zeros(self.size, dtype=torch.bool, device="cpu")
+        inactive = torch.zeros(self.size, dtype=torch.bool, device="cpu")
         for use in self.factors:
-            shut |= selections.shut(inputs[use.place], use.dim)
-        return _worth_keeping(shut)
+            inactive |= cache.inactive(inputs[use.index], use.dim)
+        return _worth_keeping(inactive)
 
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """A linear graph that takes fewer channels in its chains where these are shut."""
+    """A product graph that takes fewer channels in its chains where some are inactive."""
 
     graph: fx.GraphModule
     sources: tuple[int | None, ...]
     """Which input of the original is each of its own; None: a number of groups."""
     chains: tuple[Chain, ...]
 
-    def inputs(self, originals: Sequence[Tensor], selections: Selections) -> tuple[Any, ...] | None:
+    def inputs(self, originals: Sequence[Tensor], cache: ChannelCache) -> tuple[Any, ...] | None:
         """Return its inputs at a point, from those of the original; None if all channels stay."""
         found: list[Any] = [0 if i is None else originals[i] for i in self.sources]
         fewer = False
         for chain in self.chains:
-            kept = chain.kept(found, selections)
+            kept = chain.kept(found, cache)
             fewer = fewer or kept is not None
-            for place in chain.counts:
-                found[place] = chain.size if kept is None else len(kept)
+            for index in chain.counts:
+                found[index] = chain.size if kept is None else len(kept)
             if kept is not None:
                 for use in chain.uses:
-                    found[use.place] = selections.part(found[use.place], use.dim, kept)
+                    found[use.index] = cache.select(found[use.index], use.dim, kept)
         return tuple(found) if fewer else None
 
-    def mostly_shut(self, originals: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return inputs of the original of which three in four channels are shut, to try it on."""
+    def mostly_inactive(self, originals: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return inputs of the original with three in four channels inactive, for a comparison."""
         found = list(originals)
         for chain in self.chains:
-            closed = [channel for channel in range(chain.size) if channel % 4]
+            inactive = [channel for channel in range(chain.size) if channel % 4]
             for use in chain.factors:
-                source = self.sources[use.place]
+                source = self.sources[use.index]
                 if source is not None:
-                    index = torch.tensor(closed, device=found[source].device)
+                    index = torch.tensor(inactive, device=found[source].device)
                     found[source] = found[source].index_fill(use.dim, index, 0.0)
         return tuple(found)
 
 
-def _worth_keeping(shut: Tensor) -> tuple[int, ...] | None:
-    """Return the open channels and as many of the others as fill a multiple; None if too many."""
-    size = len(shut)
-    count = max(_MULTIPLE, -(-(size - int(shut.sum())) // _MULTIPLE) * _MULTIPLE)
+def _worth_keeping(inactive: Tensor) -> tuple[int, ...] | None:
+    """Return the active channels and as many others as fill a multiple; None if too many."""
+    size = len(inactive)
+    count = max(_MULTIPLE, -(-(size - int(inactive.sum())) // _MULTIPLE) * _MULTIPLE)
     if size - count < _LEAST_SHARE * size:
         return None
-    return tuple(sorted(shut.to(torch.uint8).argsort(stable=True)[:count].tolist()))
+    return tuple(sorted(inactive.to(torch.uint8).argsort(stable=True)[:count].tolist()))
