@@ -1,7 +1,7 @@
 """Linear operators: what a matrix is when only its products exist."""
 
 from jvpsvd.operators.algebra import restrict, stack
-from jvpsvd.operators.blocks import Products, columns
+from jvpsvd.operators.blocks import columns
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.transforms import by_transforms
@@ -22,6 +22,7 @@ from jvpsvd.operators.interop import as_cupy, as_scipy, aslinearoperator
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.linear_operator import LinearOperator
 from jvpsvd.operators.matrix import MatrixOperator
+from jvpsvd.operators.products import Products
 from jvpsvd.operators.recording.trace import Trace
 from jvpsvd.operators.streamed_stack import StreamedStack
 
