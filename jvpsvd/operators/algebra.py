@@ -20,7 +20,7 @@ Index = Sequence[int] | Tensor | slice | range | None
 
 
 def stack(operators: Sequence[LinearOperator], dim: Literal[0, 1] = 0) -> LinearOperator:
-    """Return one operator made of others above each other, or beside each other.
+    """Return one operator made of others, stacked vertically or horizontally.
 
     With dim=0 it is (A₁; A₂; …), whose right singular vectors belong to all of them together; with
     dim=1 it is (A₁ A₂ …). A product of it is one product of each.

@@ -13,7 +13,7 @@ from torch import Tensor
 from jvpsvd.arguments import dense_tensor, shown
 from jvpsvd.errors import AdjointError, ArgumentError, TraceError
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, stack_maps
-from jvpsvd.operators.derivatives.differences import difference_in_words
+from jvpsvd.operators.derivatives.differences import describe_difference
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.reverse_passes import by_reverse_passes
 from jvpsvd.operators.derivatives.transforms import by_transforms
@@ -42,7 +42,7 @@ def differentiate(
 
     Raises:
         ArgumentError: If fn cannot be differentiated.
-        AdjointError: If forward and reverse products are not of one matrix.
+        AdjointError: If JVPs and VJPs are not of one matrix.
         DerivativeError: If products vanish although fn moves in proportion to the step.
         TraceError: With derivatives="trace", if fn cannot be recorded.
     """
@@ -73,7 +73,7 @@ def tell_difference(
         fn: The function.
         J: Its derivative.
         value: Its value at the point, or at the first of several, if known.
-        name: Of the function, for the log.
+        name: The name of the function, for the log.
 
     Raises:
         DerivativeError: If they do, and a part of fn runs under torch.inference_mode.
@@ -87,25 +87,25 @@ def tell_difference(
             f"J is {shown(J)}; give the derivative of fn, as transformed(fn, x) returns"
         )
     with failures_named("fn", "give the function that J is the derivative of"):
-        told = _difference(fn, J, value)
-    if told is not None:
-        logger.warning("%s%s", f"{name}: " if name else "", told)
+        message = _describe(fn, J, value)
+    if message is not None:
+        logger.warning("%s%s", f"{name}: " if name else "", message)
 
 
-def _difference(
+def _describe(
     fn: Callable[[Tensor], Any], J: LinearMap | BatchedMap, value: Tensor | None
 ) -> str | None:
     if isinstance(J, BatchedMap):
         first = J.select(torch.tensor([0], device="cpu"))
         x = J.point[0]
-        return difference_in_words(
-            prepare(fn), x, lambda v: first.jvp(v[None], chunk=len(v))[0], _products(fn), value
+        return describe_difference(
+            prepare(fn), x, lambda v: first.jvp(v[None], chunk=len(v))[0], _make_jvps(fn), value
         )
-    return difference_in_words(prepare(fn), J.point, J.jvp, _products(fn), value)
+    return describe_difference(prepare(fn), J.point, J.jvp, _make_jvps(fn), value)
 
 
-def _products(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
-    """Return the products of fn at any point, by whichever way there is, without a word."""
+def _make_jvps(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
+    """Return a function that takes a point to the JVPs of fn there, by any way that works."""
 
     def at(x: Tensor) -> Callable[[Tensor], Tensor]:
         try:
@@ -117,12 +117,12 @@ def _products(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Callable[[Te
 
 
 def transformed(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True) -> LinearMap:
-    """Return the derivative by torch.func, or by plain reverse passes where that cannot be.
+    """Return the derivative by torch.func, or by plain reverse passes where that fails.
 
     Raises:
-        ArgumentError: If neither can be.
+        ArgumentError: If both fail.
         ModelError: If fn fails at x.
-        AdjointError: If forward and reverse products are not of one matrix.
+        AdjointError: If JVPs and VJPs are not of one matrix.
     """
     check_function(fn)
     dense_tensor("the point x", x)

@@ -67,8 +67,8 @@ class JacobianOperator(LinearMapOperator):
             transforms with a line in the log.
         fold: Let a recording fold normalisation into convolutions and rewrite these; it changes
             values by rounding only.
-        check: Compare forward and reverse products on one pair of directions, and products with
-            differences of fn: a line in the log says where these lack a part of how fn moves.
+        check: Compare one JVP with one VJP, and products with differences of fn: a line in the log
+            says where products explain only a part of how fn moves.
         group: A torch.distributed group on every rank of which this same operator is made; the
             columns of a block are divided among them.
         tf32: Leave TF32 and the like as the process has them; otherwise products are computed in
@@ -81,7 +81,7 @@ class JacobianOperator(LinearMapOperator):
             over ranks by tensor parallelism.
         NonFiniteError: If fn(x) holds NaN or infinity; names the points of a batch where it does,
             and the first module that produced it.
-        AdjointError: If forward and reverse products are not of one matrix.
+        AdjointError: If JVPs and VJPs are not of one matrix.
         DerivativeError: If products vanish although fn moves in proportion to the step: it reaches
             its value where torch cannot differentiate (inference_mode, NumPy, a detach, a kernel
             without a derivative). Step functions such as rounding, whose derivative is zero, pass.

@@ -115,11 +115,11 @@ class LinearMapOperator(LinearOperator):
 
     def _matmat(self, V: Tensor) -> Tensor:
         with choose_precision(self._tf32), failures_named("a product", "take the derivative again"):
-            return self._multiply(self._map.jvp, V, self.point, self.value, self._chunks.jvp, 0)
+            return self._multiply(self._map.jvp, V, self.point, self.value, self._chunks.jvp)
 
     def _rmatmat(self, U: Tensor) -> Tensor:
         with choose_precision(self._tf32), failures_named("a product", "take the derivative again"):
-            return self._multiply(self._map.vjp, U, self.value, self.point, self._chunks.vjp, 1)
+            return self._multiply(self._map.vjp, U, self.value, self.point, self._chunks.vjp, True)
 
     def _multiply(
         self,
@@ -128,7 +128,7 @@ class LinearMapOperator(LinearOperator):
         source: Tensor,
         target: Tensor,
         chunk: Chunk,
-        side: int,
+        transposed: bool = False,
     ) -> Tensor:
         if self.batch:
             return _multiply_at_points(product, block, source, target, chunk)
@@ -139,7 +139,7 @@ class LinearMapOperator(LinearOperator):
             return out
 
         rows = columns(block).T
-        return multiply_over_ranks(multiply, rows, target.numel(), side, self._group).T
+        return multiply_over_ranks(multiply, rows, target.numel(), transposed, self._group).T
 
     def _perturbed(self, seed: int) -> LinearOperator | None:
         at = self._map.at

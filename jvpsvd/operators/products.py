@@ -16,7 +16,7 @@ from jvpsvd.operators.blocks import by, check_image, check_real, check_shape, co
 
 
 class Products(NamedTuple):
-    """Number of vectors multiplied by an operator, per direction."""
+    """Number of vectors multiplied by an operator and by its transpose."""
 
     forward: int = 0
     """Vectors v for which J v was computed."""
@@ -25,11 +25,11 @@ class Products(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Forward and reverse products together."""
+        """All products."""
         return self.forward + self.reverse
 
     def since(self, earlier: Products) -> Products:
-        """Return the products spent after an earlier reading of the same counter.
+        """Return the products made after an earlier reading of the same counter.
 
         >>> Products(9, 4).since(Products(5, 4))
         Products(forward=4, reverse=0)
@@ -93,7 +93,7 @@ class MatrixFree(ABC):
 
     @property
     def products(self) -> Products:
-        """Vectors multiplied so far, per direction."""
+        """Vectors multiplied so far: by A (forward) and by its transpose (reverse)."""
         return Products(self._counters[0].matmat, self._counters[0].rmatmat)
 
     @abstractmethod

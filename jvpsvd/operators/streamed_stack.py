@@ -26,24 +26,24 @@ logger = logging.getLogger(__name__)
 
 
 class Points(Protocol):
-    """Points that can be had again: a list, a tensor, or a data set that reads one when asked."""
+    """Points that can be read again: a list, a tensor, or a data set that reads them by index."""
 
     def __len__(self) -> int:
         """How many there are."""
 
     def __getitem__(self, index: int, /) -> Tensor:
-        """The point at this place."""
+        """The point at this index."""
 
 
 class StreamedStack(LinearOperator):
-    """A₁, A₂, … of one shape (m, n) above each other, (N·m) × n, made anew for every product.
+    """A₁, A₂, … of one shape (m, n) above each other, (N·m) × n, made again for every product.
 
-    Only one of them exists at a time, so that memory is that of one and of the blocks. Its right
-    singular vectors are the directions to which all points together respond most. A product of it
-    is one product of each, and it counts as one.
+    Only one of them exists at a time: memory holds that one and the blocks. The right singular
+    vectors are the directions to which all points together respond most. A product of the stack is
+    one product of each operator, and counts as one.
 
     Args:
-        at: Gives the operator at place 0 … count − 1; the same one whenever it is asked.
+        at: Takes an index 0 … count − 1 to an operator, always to the same one.
         count: N.
 
     Raises:
@@ -74,7 +74,7 @@ class StreamedStack(LinearOperator):
     ) -> StreamedStack:
         """Return the stacked Jacobians of fn at these points, all of one shape.
 
-        fn is recorded once (see `Trace`) and evaluated at a point whenever that has its turn.
+        fn is recorded once (see `Trace`) and evaluated at a point whenever that is multiplied.
 
         Raises:
             ArgumentError: If there is no point, or fn(x) cannot be differentiated.
@@ -121,7 +121,7 @@ class StreamedStack(LinearOperator):
         return _MeanGram(self)
 
     def operator(self, index: int) -> LinearOperator:
-        """Return the operator at one place, made anew.
+        """Return the operator at one index, made again.
 
         Raises:
             ArgumentError: If it differs from the first in shape, dtype or device.

@@ -1,6 +1,6 @@
-"""How many vectors are taken through automatic differentiation in one call.
+"""Tune how many vectors go through automatic differentiation in one call.
 
-Sizes are timed while they do the work that was asked for, so that finding the best costs nothing.
+Sizes are timed while they do work that has to be done, so that finding the best costs nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RANGE = (4, 512)
 # Another size than the first has to be clearly better: timings are noisy, and which kernel is
 # taken for a size can show in the last digit.
 _CLEARLY, _TRIALS = 0.85, 2
-# Seconds per vector below which calls are too short to be told apart.
+# Seconds per vector below which the times of calls cannot be told apart.
 _TOO_SHORT = 2e-4
 _CACHED_NUMBERS, _START_RANGE = 1 << 23, (8, 512)
 # Share of a GPU's free memory that the first chunk may take.
@@ -29,7 +29,7 @@ _SHARE = 0.25
 
 @dataclass
 class Chunk:
-    """Vectors per call in one direction: measured, remembered, halved where memory runs out.
+    """Vectors per call of one product: timed, tuned, and halved where memory runs out.
 
     Args:
         size: Vectors per call to begin with.
@@ -43,7 +43,7 @@ class Chunk:
     size: int
     fixed: bool = False
     planned: int = field(init=False)
-    """The size to plan with: that of the beginning, whatever was timed, so that plans repeat."""
+    """The first size, whatever was timed since: what is planned with it is reproducible."""
     _seconds: dict[int, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,12 +1,13 @@
-"""Products held against differences of the function itself.
+"""Compare products with differences of the function itself.
 
-What automatic differentiation cannot see of a function (a part under torch.inference_mode, NumPy, a
-kernel without a derivative) is zero to it. The function knows better: it moves with its argument.
-With steps d and d/8, let e(d) = f(x + d) − f(x) − J d be the motion that products do not explain.
+Automatic differentiation takes for zero what it cannot see of a function (a part under
+torch.inference_mode, NumPy, a kernel without a derivative). The function still moves with its
+argument. With steps d and d/8, let e(d) = f(x + d) − f(x) − J d be the motion that products do not
+explain.
 
 - Curvature leaves e ~ |d|², rounding leaves noise, and a kink or a jump near x leaves neither; only
-  what J lacks leaves e(d) = 8 e(d/8).
-- A kink at x itself, such as ReLU at 0, leaves it too. Beside x there is none, so that the motion
+  what is missing in J leaves e(d) = 8 e(d/8).
+- A kink at x itself, such as ReLU at 0, leaves it too. Next to x there is none, so that the motion
   from x + d/8 to x + d is compared with the products at these two points.
 - A step function (round, sign, argmax, quantised activations) moves over many of its steps as if it
   had a slope. Its derivative is zero all the same: a third step is as small as rounding lets it be.
@@ -28,14 +29,14 @@ from jvpsvd.operators.function.obstacles import find_obstacles
 Apply = Callable[[Tensor], Tensor]
 """Takes tangents (b, *x.shape) to J v."""
 
-# Chosen by benchmarks/derivative_check.py. The larger step over the smaller, and how far from
+# Chosen by benchmarks/derivative_check.py. The larger step over the smaller, and how at_larger from
 # proportional, as a share of itself, motion may be.
 _RATIO, _PROPORTIONAL = 8, 0.25
 # Motion is resolved above so many roundings of f(x), and steps above so many of x.
 _NOISE, _STEP_NOISE = 8, 64
-# Products vanish, or differ from the motion, where they are or lack such a share of it.
+# Products vanish below the first share of the motion, and differ from it above the second.
 _VANISHING, _DIFFERING = 1e-3, 2e-2
-# Products that are so much longer are those of a function that varies within a step, sin(1e5 x).
+# Products this many times longer belong to a function that varies within a step, sin(1e5 x).
 _FINER = 10
 # A function without steps is off by less at the smallest step, at which motion is so many times
 # what is resolved.
@@ -52,11 +53,11 @@ class Unexplained:
     """Motion of a function, in proportion to the step, that its products do not explain."""
 
     share: float
-    """Its length over that of the whole motion."""
+    """Its norm over that of the whole motion."""
     step: float
-    """Length of the step over that of the point, or over 1 at the origin."""
+    """Norm of the step over that of the point, or over 1 at the origin."""
     motion: float
-    """Length of f(x + step) − f(x)."""
+    """Norm of f(x + step) − f(x)."""
     vanishing: bool
     """Whether products vanish, and no step is so small that the function does not move."""
 
@@ -79,7 +80,7 @@ def refuse_hidden(
     Nothing is evaluated where they do not vanish.
 
     Args:
-        fn: The function as it is evaluated everywhere (see `prepare`).
+        fn: The function as `prepare` returns it.
         x: The point.
         value: f(x).
         image: J v for v = direction(x).
@@ -95,7 +96,7 @@ def refuse_hidden(
     jvpsvd.errors.DerivativeError: products vanish at this point although fn moves in proportion ...
     >>> refuse_hidden(torch.round, torch.ones(2), torch.ones(2), torch.zeros(2), zero)
     """
-    predicted = _smaller_step(x.dtype) * _scale(x) * _length(image)
+    predicted = _smaller_step(x.dtype) * _scale(x) * _norm(image)
     if predicted > _rounding(value):
         return
     least = _smaller_step(x.dtype)
@@ -104,7 +105,7 @@ def refuse_hidden(
     products = at(x)
     with torch.no_grad():
         here = fn(x).detach()  # a recorded value differs by rounding
-    each = (unexplained(fn, x, products, at, here, size) for size in sizes)
+    each = (find_unexplained(fn, x, products, at, here, size) for size in sizes)
     found = next((one for one in each if one is not None), None)
     if found is None or not found.vanishing:
         return
@@ -122,7 +123,7 @@ def refuse_inference(fn: Callable[[Tensor], Any], x: Tensor, at: Callable[[Tenso
     """Refuse the products of a function that computes a part of its motion in inference mode.
 
     Args:
-        fn: The function as it is evaluated everywhere (see `prepare`).
+        fn: The function as `prepare` returns it.
         x: The point.
         at: Returns the products at a point.
 
@@ -130,10 +131,10 @@ def refuse_inference(fn: Callable[[Tensor], Any], x: Tensor, at: Callable[[Tenso
         DerivativeError: If it does.
     """
     if "torch.inference_mode" in find_obstacles(fn, x):
-        difference_in_words(fn, x, at(x), at)
+        describe_difference(fn, x, at(x), at)
 
 
-def difference_in_words(
+def describe_difference(
     fn: Callable[[Tensor], Any],
     x: Tensor,
     products: Apply,
@@ -143,7 +144,7 @@ def difference_in_words(
     """Return how products differ from differences of the function; None where they do not.
 
     Args:
-        fn: The function as it is evaluated everywhere (see `prepare`).
+        fn: The function as `prepare` returns it.
         x: The point.
         products: Those at x.
         at: Returns the products at another point.
@@ -154,42 +155,42 @@ def difference_in_words(
             that.
 
     >>> fn = lambda x: x + x.detach()
-    >>> in_words = difference_in_words(fn, torch.ones(2), lambda v: v, lambda x: lambda v: v)
-    >>> in_words.split(";")[0]
+    >>> description = describe_difference(fn, torch.ones(2), lambda v: v, lambda x: lambda v: v)
+    >>> description.split(";")[0]
     'products explain only a part of how fn moves (50 % is missing)'
     """
-    found = unexplained(fn, x, products, at, value)
+    found = find_unexplained(fn, x, products, at, value)
     if found is None:
         return None
     seen = find_obstacles(fn, x)
     if found.share < 1.005:
-        said = (
+        summary = (
             f"products explain only a part of how fn moves ({100 * found.share:.0f} % is missing)"
         )
     else:
-        said = (
+        summary = (
             "products do not explain how fn moves (they differ from the motion by "
             f"{found.share:.1f} times its length)"
         )
     if "torch.inference_mode" in seen:
         raise DerivativeError(
-            f"{said}: torch.inference_mode hides the derivative of what it computes; take it out, "
-            "or detach what is to be held fixed"
+            f"{summary}: torch.inference_mode hides the derivative of what it computes; take it "
+            "out, or detach what is to be held fixed"
         )
     goes = f"fn goes through {' and '.join(seen)}" if seen else "no cause was seen"
     return (
-        f"{said}; this is meant where it has a detach, a straight-through estimator, a custom "
+        f"{summary}; this is meant where it has a detach, a straight-through estimator, a custom "
         f"backward or a part under torch.no_grad, and an error elsewhere ({goes})"
     )
 
 
 def is_constant(fn: Callable[[Tensor], Any], x: Tensor, image: Tensor) -> bool:
-    """Return whether f and its products stand still to rounding, at small steps and at large ones.
+    """Return whether f and its products are constant to rounding, at small steps and at large ones.
 
     Args:
-        fn: The function as it is evaluated everywhere (see `prepare`).
+        fn: The function as `prepare` returns it.
         x: The point.
-        image: Length of the longest product J v of a v of about length |direction(x)|.
+        image: Norm of the longest product J v, for v with a norm of about |direction(x)|.
 
     >>> is_constant(lambda x: x.softmax(-1).sum(), torch.ones(3), torch.tensor(1e-8))
     True
@@ -199,17 +200,22 @@ def is_constant(fn: Callable[[Tensor], Any], x: Tensor, image: Tensor) -> bool:
     size = _smaller_step(x.dtype)
     with torch.no_grad():
         value = fn(x)
-        if float(image) * min(_scale(x), 1.0) > torch.finfo(x.dtype).eps ** 0.5 * _length(value):
+        if float(image) * min(_scale(x), 1.0) > torch.finfo(x.dtype).eps ** 0.5 * _norm(value):
             return False
         moved = [_moved(fn, x, _step(x, h), value) for h in (_RATIO * size, size, _LARGE)]
-    far, near, large = moved
-    if far is None or near is None or large is None or _is_slope(far, near, 0.0, _rounding(value)):
+    at_larger, at_smaller, large = moved
+    if (
+        at_larger is None
+        or at_smaller is None
+        or large is None
+        or _is_slope(at_larger, at_smaller, 0.0, _rounding(value))
+    ):
         return False
-    noise = _NOISE * max(_rounding(value), _length(far), _length(near))
-    return _length(large) <= max(noise, float(torch.finfo(x.dtype).eps ** 0.75) * _length(value))
+    noise = _NOISE * max(_rounding(value), _norm(at_larger), _norm(at_smaller))
+    return _norm(large) <= max(noise, float(torch.finfo(x.dtype).eps ** 0.75) * _norm(value))
 
 
-def unexplained(
+def find_unexplained(
     fn: Callable[[Tensor], Any],
     x: Tensor,
     products: Apply,
@@ -219,11 +225,11 @@ def unexplained(
 ) -> Unexplained | None:
     """Return the motion in proportion to the step that products do not explain, if there is any.
 
-    Two evaluations and two products; where these differ, products at two moved points, and
-    another evaluation if they vanish. A function that cannot be evaluated nearby shows nothing.
+    It takes two evaluations and two products; where these differ, also products at two moved
+    points, and another evaluation if these vanish. None if the function cannot be evaluated nearby.
 
     Args:
-        fn: The function as it is evaluated everywhere (see `prepare`).
+        fn: The function as `prepare` returns it.
         x: The point.
         products: Those at x.
         at: Returns the products at another point.
@@ -234,44 +240,48 @@ def unexplained(
         size = size or _smaller_step(x.dtype)
         larger, smaller = _step(x, _RATIO * size), _step(x, size)
         value = fn(x).detach() if value is None else value
-        far, near = _moved(fn, x, larger, value), _moved(fn, x, smaller, value)
-        if far is None or near is None:
+        at_larger, at_smaller = _moved(fn, x, larger, value), _moved(fn, x, smaller, value)
+        if at_larger is None or at_smaller is None:
             return None
-        far_part, near_part = (products(step[None])[0] for step in (larger, smaller))
-        least = _DIFFERING * _length(far)
-        if not _is_slope(far - far_part, near - near_part, least, _rounding(value)):
+        larger_part, smaller_part = (products(step[None])[0] for step in (larger, smaller))
+        least = _DIFFERING * _norm(at_larger)
+        if not _is_slope(
+            at_larger - larger_part, at_smaller - smaller_part, least, _rounding(value)
+        ):
             return None
-        between, along = far - near, (larger - smaller)[None]
-        length, lacking, explained = _length(between), math.inf, _length(far_part)
+        between, along = at_larger - at_smaller, (larger - smaller)[None]
+        norm, missing, explained = _norm(between), math.inf, _norm(larger_part)
         for step in (smaller, larger):  # either may have just passed a kink
-            part = _elsewhere(lambda step=step: at((x + step).detach())(along)[0])  # type: ignore[misc]
+            part = _try(lambda step=step: at((x + step).detach())(along)[0])  # type: ignore[misc]
             if part is None:
                 return None
-            lacking = min(lacking, _length(between - part))
-            explained = max(explained, _length(part))
-        if not max(_DIFFERING * length, _rounding(value)) < lacking < _FINER * length:
+            missing = min(missing, _norm(between - part))
+            explained = max(explained, _norm(part))
+        if not max(_DIFFERING * norm, _rounding(value)) < missing < _FINER * norm:
             return None
-        vanishing = explained <= _VANISHING * length and not _has_steps(fn, x, value, near, size)
+        vanishing = explained <= _VANISHING * norm and not _has_steps(
+            fn, x, value, at_smaller, size
+        )
         return Unexplained(
-            share=lacking / length,
-            step=_length(larger) / (_length(x) or 1.0),
-            motion=_length(far),
+            share=missing / norm,
+            step=_norm(larger) / (_norm(x) or 1.0),
+            motion=_norm(at_larger),
             vanishing=vanishing,
         )
 
 
 def _is_slope(larger: Tensor, smaller: Tensor, least: float, floor: float) -> bool:
-    """Return whether motion of at least this length is in proportion to the step."""
-    length = _length(larger)
-    off = _length(larger - _RATIO * smaller)
-    return length > least and _length(smaller) > floor and off <= _PROPORTIONAL * length
+    """Return whether motion of at least this norm is in proportion to the step."""
+    norm = _norm(larger)
+    off = _norm(larger - _RATIO * smaller)
+    return norm > least and _norm(smaller) > floor and off <= _PROPORTIONAL * norm
 
 
 def _has_steps(
     fn: Callable[[Tensor], Any], x: Tensor, value: Tensor, moved: Tensor, size: float
 ) -> bool:
-    """Return whether a function that moves so at this step has no slope at smaller ones."""
-    resolved = _RESOLVED * _rounding(value) / _length(moved)
+    """Return whether a function that moves so much at one step has no slope at smaller ones."""
+    resolved = _RESOLVED * _rounding(value) / _norm(moved)
     of_point = _STEP_NOISE * torch.finfo(x.dtype).eps * float(x.abs().max()) / _scale(x)
     least = max(resolved * size, of_point)
     if least > size / 2:
@@ -280,21 +290,21 @@ def _has_steps(
     least_moved = _moved(fn, x, _step(x, size / factor), value)
     if least_moved is None:
         return True
-    return _length(factor * least_moved - moved) > _STEPPED * _length(moved)
+    return _norm(factor * least_moved - moved) > _STEPPED * _norm(moved)
 
 
 def _moved(fn: Callable[[Tensor], Any], x: Tensor, step: Tensor, value: Tensor) -> Tensor | None:
     """Return f(x + step) − f(x), or None where there is no such thing."""
-    there = _elsewhere(lambda: fn(x + step))
+    there = _try(lambda: fn(x + step))
     if there is None or there.shape != value.shape or not torch.isfinite(there).all():
         return None
     return there.detach() - value
 
 
-def _elsewhere(work: Callable[[], Tensor]) -> Tensor | None:
-    """Return what is worked out at another point, or None: a function may raise anything there."""
+def _try(evaluate: Callable[[], Tensor]) -> Tensor | None:
+    """Return what is evaluated at another point, or None: a function may raise anything there."""
     try:
-        return work()
+        return evaluate()
     except Exception:
         return None
 
@@ -316,8 +326,8 @@ def _smaller_step(dtype: torch.dtype) -> float:
 
 
 def _rounding(value: Tensor) -> float:
-    return _NOISE * torch.finfo(value.dtype).eps * _length(value)
+    return _NOISE * torch.finfo(value.dtype).eps * _norm(value)
 
 
-def _length(block: Tensor) -> float:
+def _norm(block: Tensor) -> float:
     return float(torch.linalg.vector_norm(block.detach(), dtype=torch.float64))

@@ -30,7 +30,7 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = Tr
 
     VJPs are ``vmap(vjp)``: fn is evaluated once and its activations are kept. JVPs are
     ``vmap(jvp)``, which evaluates fn again for each block (once a block, not once a vector). Where
-    an operation of fn has no forward mode, or fn looks at its values, a JVP is two reverse passes,
+    an operation of fn has no forward mode, or fn reads its values, a JVP is two reverse passes,
     J v = ∂/∂u ⟨J' u, v⟩. `jvpsvd.operators.Trace` evaluates fn once for both products.
 
     Args:

@@ -16,37 +16,37 @@ _FINE, _FAILED = 0, 1
 def multiply_over_ranks(
     multiply: Callable[[Tensor], Tensor],
     rows: Tensor,
-    length: int,
-    side: int,
+    size: int,
+    transposed: bool,
     group: dist.ProcessGroup | None,
 ) -> Tensor:
-    """Return multiply(rows), (b, length), each rank having multiplied its share of the rows.
+    """Return multiply(rows), (b, size), with the rows divided among the ranks of the group.
 
-    Every rank of the group must come here with the same block, and all get the same numbers.
+    Every rank of the group must call this with the same block, and all get the same numbers.
 
     Args:
-        multiply: Maps (c, …) rows to (c, length).
+        multiply: Maps (c, …) rows to (c, size).
         rows: (b, …), the same on every rank.
-        length: Of an image.
-        side: 0 for forward and 1 for reverse products.
-        group: None multiplies all of them here.
+        size: The length of an image.
+        transposed: Whether the product is that with J'; the ranks must agree on it.
+        group: The ranks; None multiplies all rows here.
 
     Raises:
-        RankError: If the ranks were not asked for the same product, or one of them failed.
+        RankError: If the ranks do not compute the same product, or one of them failed.
     """
     if group is None:
         return multiply(rows)
-    size, rank = dist.get_world_size(group), dist.get_rank(group)
+    ranks, rank = dist.get_world_size(group), dist.get_rank(group)
     width = rows.shape[0]
-    _refuse_disagreement(rows, side, group)
-    share = -(-width // size)
+    _refuse_disagreement(rows, transposed, group)
+    share = -(-width // ranks)
     own = rows[rank * share : (rank + 1) * share]
-    part = rows.new_zeros(share, length)
+    part = rows.new_zeros(share, size)
     error: Exception | None = None
     try:
         if own.shape[0]:
-            part[: own.shape[0]] = multiply(own).reshape(own.shape[0], length)
-    except Exception as failure:  # told to the others first, or they wait for ever
+            part[: own.shape[0]] = multiply(own).reshape(own.shape[0], size)
+    except Exception as failure:  # raised after the others know of it, or they wait for ever
         error = failure
     state = torch.tensor(_FAILED if error else _FINE, device=rows.device)
     dist.all_reduce(state, op=dist.ReduceOp.SUM, group=group)
@@ -54,20 +54,22 @@ def multiply_over_ranks(
         raise error
     if int(state) != _FINE:
         raise RankError(f"a product failed on {int(state)} other rank(s); see what they raised")
-    parts = [torch.empty_like(part) for _ in range(size)]
+    parts = [torch.empty_like(part) for _ in range(ranks)]
     dist.all_gather(parts, part, group=group)
     return torch.cat(parts)[:width]
 
 
-def _refuse_disagreement(rows: Tensor, side: int, group: dist.ProcessGroup) -> None:
-    asked = torch.tensor(
-        [side, rows.shape[0], float(rows.double().sum())], dtype=torch.float64, device=rows.device
+def _refuse_disagreement(rows: Tensor, transposed: bool, group: dist.ProcessGroup) -> None:
+    request = torch.tensor(
+        [transposed, rows.shape[0], float(rows.double().sum())],
+        dtype=torch.float64,
+        device=rows.device,
     )
-    least, most = asked.clone(), asked.clone()
+    least, greatest = request.clone(), request.clone()
     dist.all_reduce(least, op=dist.ReduceOp.MIN, group=group)
-    dist.all_reduce(most, op=dist.ReduceOp.MAX, group=group)
+    dist.all_reduce(greatest, op=dist.ReduceOp.MAX, group=group)
     scale = 1e-3 * max(1.0, float(rows.double().abs().sum()))
-    if bool((least[:2] != most[:2]).any()) or float(most[2] - least[2]) > scale:
+    if bool((least[:2] != greatest[:2]).any()) or float(greatest[2] - least[2]) > scale:
         raise RankError(
             "the ranks of the group were asked for different products; run the same calls with the "
             "same point, seed and options on every rank"

@@ -25,10 +25,10 @@ from jvpsvd.operators.function.restoring import restored_attributes
 
 
 def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-    """Return fn as it is evaluated everywhere: on a copy, with operations that have derivatives.
+    """Return fn as it is always evaluated: on a copy, with operations that have derivatives.
 
     The copy is for functions that change their argument in place, such as a network that begins
-    with an in-place ReLU. What the networks that it calls keep of an evaluation is dropped. If fn
+    with an in-place ReLU. What the networks keep of an evaluation is dropped. If fn
     calls `torch.autograd.grad` inside, as the score of an energy does, it is evaluated with an
     argument that requires grad.
 
@@ -71,7 +71,7 @@ def close(ours: Tensor, theirs: Tensor, floor: float = 0.0) -> bool:
     """Return whether two evaluations of the same thing differ by no more than rounding.
 
     Compared on the scale of the largest finite entry, or of `floor` if that is larger; NaN and
-    infinity must stand in the same places, and shape and dtype be the same.
+    infinity must be at the same indices, and shape and dtype be the same.
 
     >>> close(torch.tensor([1.0, 1e-9]), torch.tensor([1.0, 0.0]))
     True
@@ -123,12 +123,12 @@ def stack_values(values: Sequence[Tensor]) -> Tensor:
     jvpsvd.errors.ArgumentError: the function's value is torch.float32 (2,) on cpu at point 0 ...
     """
     first = values[0]
-    for place, value in enumerate(values):
+    for index, value in enumerate(values):
         if (value.shape, value.dtype, value.device) != (first.shape, first.dtype, first.device):
             raise ArgumentError(
                 f"the function's value is {first.dtype} {tuple(first.shape)} on {first.device} at "
                 f"point 0 of the batch and {value.dtype} {tuple(value.shape)} on {value.device} at "
-                f"point {place}; give points where it is of one kind"
+                f"point {index}; give points where it is of one kind"
             )
     return torch.stack(list(values))
 

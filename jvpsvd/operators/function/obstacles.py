@@ -32,7 +32,7 @@ _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-de
 def find_obstacles(run: Callable[[Tensor], object], x: Tensor) -> list[str]:
     """Return what stands between a value and automatic differentiation, in words.
 
-    The function is evaluated at x once, and each call of torch on what depends on x is looked at.
+    The function is evaluated at x once, and each call of torch on what depends on x is examined.
 
     Args:
         run: The function; it is evaluated on a copy of x.
@@ -43,19 +43,19 @@ def find_obstacles(run: Callable[[Tensor], object], x: Tensor) -> list[str]:
     >>> find_obstacles(torch.sin, torch.ones(2))
     []
 
-    What a custom function does inside of its forward, which runs without grad, is its own affair.
+    What a custom function does in its forward, which runs without grad, is not examined.
     """
-    watch = _ObstacleMode()
+    mode = _ObstacleMode()
     point = x.detach().clone().requires_grad_()
-    watch.dependent[id(point)] = point
-    # A function that fails here has been evaluated otherwise before; what was seen is told.
-    with suppress(Exception), torch.inference_mode(False), torch.enable_grad(), watch:
+    mode.dependent[id(point)] = point
+    # A function that fails here was evaluated in another way before; what was found is returned.
+    with suppress(Exception), torch.inference_mode(False), torch.enable_grad(), mode:
         run(point)
-    return sorted(watch.found)
+    return sorted(mode.found)
 
 
 class _ObstacleMode(TorchFunctionMode):
-    """Looks at each call of torch whose arguments depend on the point."""
+    """Examines each call of torch whose arguments depend on the point."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,10 +75,10 @@ class _ObstacleMode(TorchFunctionMode):
             if custom is not None:
                 self.found.add(f"the custom function {custom}")
             else:
-                self._look(func, kwargs, floating)
+                self._note(func, kwargs, floating)
         return output
 
-    def _look(self, func: Any, kwargs: dict[str, Any], outputs: list[Tensor]) -> None:
+    def _note(self, func: Any, kwargs: dict[str, Any], outputs: list[Tensor]) -> None:
         name = getattr(func, "__name__", "")
         if name in _CUTS:
             self.found.add(_CUTS[name])

@@ -1,4 +1,4 @@
-"""A module with other parameters than its own: converted to a dtype, or as the argument."""
+"""Call a module with other parameters than its own: in another dtype, or as the argument."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def convert_weights(fn: Callable[..., Any], dtype: torch.dtype | None) -> Callab
             f"dtype={dtype} converts the weights of a module, and fn is a {type(fn).__name__}; "
             "convert what it computes with yourself"
         )
-    weights = _weights(fn, dtype)
-    return lambda *args, **kwargs: _called_with(fn, weights, args, kwargs)
+    weights = _convert_tensors(fn, dtype)
+    return lambda *args, **kwargs: _call_with(fn, weights, args, kwargs)
 
 
 def check_dtype(dtype: object) -> None:
@@ -69,7 +69,7 @@ def choose_parameters(
     own = dict(model.named_parameters())
     check_dtype(dtype)
     first = {id(parameter): name for name, parameter in own.items()}
-    # A parameter that is known under several names goes by its first one.
+    # A parameter that has several names goes by its first one.
     aliases = {
         name: first[id(parameter)]
         for name, parameter in model.named_parameters(remove_duplicate=False)
@@ -80,22 +80,26 @@ def choose_parameters(
     wanted = dict.fromkeys(own if given is None else (aliases.get(name, name) for name in given))
     for name in wanted:
         if name not in own:
-            near = difflib.get_close_matches(name, own, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join([*own][:6])}, …"
+            similar = difflib.get_close_matches(name, own, n=1)
+            hint = (
+                f"did you mean '{similar[0]}'?"
+                if similar
+                else f"there are {', '.join([*own][:6])}, …"
+            )
             raise ModelError(f"{type(model).__name__} has no parameter '{name}'; {hint}")
     chosen = [name for name in own if name in wanted]
     if not chosen:
         raise ModelError(f"{type(model).__name__} has no parameter to differentiate by")
-    weights = {} if dtype is None else _weights(model, dtype)
+    weights = {} if dtype is None else _convert_tensors(model, dtype)
     theta = {name: weights.get(name, own[name]).detach() for name in chosen}
     named = list(_named_tensors(model))
-    places = {c: [name for name, tensor in named if tensor is own[c]] for c in chosen}
+    names_of = {c: [name for name, tensor in named if tensor is own[c]] for c in chosen}
 
     def evaluate(
         values: dict[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        given = {place: value for name, value in values.items() for place in places[name]}
-        return _called_with(model, {**weights, **given}, args, kwargs)
+        given = {alias: value for name, value in values.items() for alias in names_of[name]}
+        return _call_with(model, {**weights, **given}, args, kwargs)
 
     return theta, evaluate
 
@@ -129,28 +133,28 @@ class OfParameters:
         return self._evaluate(values, (x, *self._args), self._kwargs)
 
 
-def _called_with(
+def _call_with(
     model: nn.Module,
     weights: Mapping[str, Tensor],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Any:
-    """Call a model with other tensors in the place of some of its own, named as below."""
+    """Call a model with other tensors instead of some of its own; names as of `_named_tensors`."""
     return functional_call(model, dict(weights), args, dict(kwargs), tie_weights=False)
 
 
 def _named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield every attribute of every module that is a parameter or a buffer, once.
 
-    A weight that is tied has several, and is to be replaced at all of them. A module that stands at
-    several places has one name here: torch would take its second replacement for the original.
+    A tied weight has several names, and is replaced at all of them. A module that occurs several
+    times has one name here: torch would take its second replacement for the original.
     """
     for prefix, module in model.named_modules():
         yield from module.named_parameters(prefix, recurse=False, remove_duplicate=False)
         yield from module.named_buffers(prefix, recurse=False, remove_duplicate=False)
 
 
-def _weights(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+def _convert_tensors(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return the floating parameters and buffers in this dtype; what is tied stays tied."""
     named = [(name, own) for name, own in _named_tensors(model) if own.is_floating_point()]
     copies = {id(own): own.detach().to(dtype) for own in dict(named).values()}

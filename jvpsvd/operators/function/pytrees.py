@@ -17,7 +17,7 @@ from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 
 @dataclass(frozen=True)
 class Structure:
-    """How the floating tensors of a tree lie one after the other in a vector of length `numel`.
+    """How the floating tensors of a tree follow each other in one vector.
 
     >>> structure, vector = Structure.of({"a": torch.ones(2), "ids": torch.tensor([3])}, "x")
     >>> structure.tree(2 * vector)

@@ -8,10 +8,10 @@ from torch.func import functional_call
 
 
 class Constants:
-    """What a recording works out from weights alone, such as kernels turned round.
+    """The values that a recording computes from weights alone, such as kernels turned round.
 
-    It is kept with a copy of the weights that it was worked out from, and made again when these
-    are no longer the same. Versions would not do: ``parameter.data = …`` leaves them as they are.
+    They are kept with a copy of these weights, and computed again when the weights are no longer
+    the same. Version counters would miss ``parameter.data = …``, which leaves them as they are.
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:
@@ -42,5 +42,5 @@ def _is_copy(copy: Tensor, weight: Tensor) -> bool:
 
 
 def _is_computed_with(node: fx.Node) -> bool:
-    """Whether anything but the output of the graph uses it."""
+    """Return whether anything but the output of the graph uses it."""
     return any(user.op != "output" for user in node.users)

@@ -44,7 +44,7 @@ class Outputs:
     def multiply_transposed(self, index: int, x: Tensor, block: Tensor) -> Tensor:
         """Return J' u of one output, for several u in one call.
 
-        torch 2.13 and 2.14 are wrong for a single u where batch normalisation meets a cotangent in
+        torch 2.13 and 2.14 are wrong for a single u where batch normalisation meets a u in
         channels-last order with an odd stride: conv, norm, `flatten(2).transpose(1, 2)`.
         """
         vjp_fn = vjp(self.select(index), x)[1]

@@ -42,7 +42,7 @@ class Trace:
     Raises:
         AdjointError: If JVPs and VJPs are not of one matrix.
         DerivativeError: If products vanish although fn moves in proportion to the step.
-        TraceError: If fn looks at values (control flow on data), calls into NumPy, is random,
+        TraceError: If fn reads values (control flow on data), calls into NumPy, is random,
             changes in place what a derivative still needs, or uses an operation that cannot be
             replayed on a batch of directions.
 

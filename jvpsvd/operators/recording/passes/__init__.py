@@ -1,5 +1,5 @@
-"""Passes over recorded derivatives: graphs in, cheaper graphs with the same products out.
+"""Passes over recorded graphs: each returns a cheaper graph with the same products.
 
-`graphs` holds what all of them use, `simplify` their order; `chains` and `channels` leave out what
-is shut at a point.
+`pipeline` says in which order they run, `fx_tools` holds what all of them use. `inactive_channels`
+leaves out, at each point, the channels that are inactive there.
 """

@@ -1,8 +1,8 @@
-"""Which operations of a linear graph share their channels, from one convolution to the next.
+"""Find the operations of a product graph that share their channels.
 
-Between a convolution that makes channels and one that reads them lies what treats every channel by
-itself: factors, depthwise convolutions, zeros added or cut off. Where nothing branches, all of it
-can do without a channel that one of the factors shuts.
+They lie between a convolution that makes channels and one that reads them, and treat every channel
+by itself: factors, depthwise convolutions, zeros added or cut off. Where nothing branches, all of
+them can leave out a channel that one of the factors makes inactive.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _ENTRYWISE = (_aten.neg.default, _aten.clone.default)
 
 
 def channel_graph(module: fx.GraphModule) -> ChannelGraph | None:
-    """Return a linear graph (direction, saved…) as one that may take fewer channels, or None.
+    """Return a product graph (direction, saved…) as one that may take fewer channels, or None.
 
     Args:
-        module: With the shapes of what was saved.
+        module: The graph, with the shapes of the saved values.
     """
     graph = copy.deepcopy(module.graph)
     saved = graph.find_nodes(op="placeholder")[1:]
-    known = set(saved)
-    found = [chain for node in graph.nodes if (chain := _chain_from(node, known)) is not None]
+    of_point = set(saved)
+    found = [chain for node in graph.nodes if (chain := _chain_from(node, of_point)) is not None]
     if not found:
         return None
     sources: dict[fx.Node, int | None] = {node: index for index, node in enumerate(saved)}
@@ -46,13 +46,13 @@ def channel_graph(module: fx.GraphModule) -> ChannelGraph | None:
     for node in [node for node in sources if not node.users]:
         graph.erase_node(node)
         del sources[node]
-    place = {node: index for index, node in enumerate(sources)}
+    index_of = {node: index for index, node in enumerate(sources)}
     chains = tuple(
         Chain(
             chain.size,
-            tuple(Use(place[inputs[argument]], dim) for argument, dim in chain.uses),
-            tuple(Use(place[inputs[argument]], dim) for argument, dim in chain.factors),
-            tuple(place[inputs[argument]] for argument in chain.counts),
+            tuple(Use(index_of[inputs[argument]], dim) for argument, dim in chain.uses),
+            tuple(Use(index_of[inputs[argument]], dim) for argument, dim in chain.factors),
+            tuple(index_of[inputs[argument]] for argument in chain.counts),
         )
         for chain in found
     )
@@ -61,7 +61,7 @@ def channel_graph(module: fx.GraphModule) -> ChannelGraph | None:
 
 @dataclass(frozen=True)
 class _Argument:
-    """A place among the arguments of an operation."""
+    """One of the arguments of an operation, by its position."""
 
     node: fx.Node
     position: int
@@ -69,7 +69,7 @@ class _Argument:
 
 @dataclass
 class _Draft:
-    """A chain on the way to its end, by the arguments that have its channels."""
+    """A chain that is not complete yet, by the arguments that have its channels."""
 
     size: int
     uses: list[tuple[_Argument, int]]
@@ -158,11 +158,11 @@ def _note_factor(
     """Note what directions are multiplied by; return whether that is what the user does.
 
     Args:
-        chain: To be added to.
+        chain: The chain to which the factor is added.
         here: The directions.
-        user: What they go into.
+        user: The operation that reads them.
         dim: Where their channels are, from the end.
-        saved: What is known at the point.
+        saved: The values that depend on the point alone.
     """
     if user.target not in _MULTIPLICATIONS or user.kwargs:
         return False

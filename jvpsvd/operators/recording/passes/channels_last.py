@@ -1,8 +1,8 @@
-"""A pass over recorded derivatives that lays images out with their channels last.
+"""Lay images out with their channels last.
 
-On the CPU the convolutions of torch work on that layout, or on one of their own that blocks of
-channels-first images are converted to and from at every layer. What directions are multiplied by
-is converted once per point, the directions once per product.
+On the CPU the convolutions of torch work on that layout. Blocks of channels-first images are
+converted to another one and back at every layer. Here the factors of directions are converted once
+per point, and the directions once per product.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def lay_out_channels_last(module: fx.GraphModule, linear: set[fx.Node]) -> None:
 
     Args:
         module: A recorded derivative.
-        linear: Its nodes that depend on a tangent or cotangent, each linear in it; updated.
+        linear: Its nodes that are linear in one of the directions; updated.
     """
     graph = module.graph
     if not any(n in linear and n.target in _CONVOLUTIONS and _is_image(n) for n in graph.nodes):
@@ -85,7 +85,7 @@ def _turn_directions(graph: fx.Graph, linear: set[fx.Node]) -> set[fx.Node]:
 def _convert_factors(
     graph: fx.Graph, node: fx.Node, linear: set[fx.Node], converted: dict[fx.Node, fx.Node]
 ) -> None:
-    """Convert the images and kernels that a linear operation reads beside directions."""
+    """Convert the images and kernels that multiply directions in a linear operation."""
     for factor in node.all_input_nodes:
         if factor in linear or not _is_image(factor):
             continue
@@ -104,15 +104,15 @@ def _as_channels_last(graph: fx.Graph, node: fx.Node) -> list[fx.Node]:
     copy = graph.call_function(
         _aten.clone.default, (last,), {"memory_format": torch.contiguous_format}
     )
-    back = graph.call_function(_aten.permute.default, (copy, _FIRST))
+    first = graph.call_function(_aten.permute.default, (copy, _FIRST))
     batch, channels, *image = shape_of(node) or torch.Size([0] * 4)
     copy.meta["val"] = placeholder_for([batch, *image, channels])
-    back.meta["val"] = placeholder_for([batch, channels, *image])
-    return [last, copy, back]
+    first.meta["val"] = placeholder_for([batch, channels, *image])
+    return [last, copy, first]
 
 
 def _pad_channels_last(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> fx.Node:
-    """Pad the image as it lies in memory; padding itself would put channels first again."""
+    """Pad the image as it lies in memory: `constant_pad_nd` would put channels first again."""
     source, amounts, *value = arguments(node)
     if len(amounts) > 4 or not _is_image(node):
         return node
@@ -121,15 +121,15 @@ def _pad_channels_last(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> 
         padded = graph.call_function(
             _aten.constant_pad_nd.default, (last, [0, 0, *amounts], *value)
         )
-        back = graph.call_function(_aten.permute.default, (padded, _FIRST))
+        first = graph.call_function(_aten.permute.default, (padded, _FIRST))
     batch, channels, *image = shape_of(node) or torch.Size([0] * 4)
     padded.meta["val"] = placeholder_for([batch, *image, channels])
-    back.meta["val"] = node.meta["val"]
-    linear.update((last, padded, back))
-    node.replace_all_uses_with(back)
+    first.meta["val"] = node.meta["val"]
+    linear.update((last, padded, first))
+    node.replace_all_uses_with(first)
     graph.erase_node(node)
     linear.discard(node)
-    return back
+    return first
 
 
 def _is_getitem(node: fx.Node) -> bool:
@@ -137,7 +137,7 @@ def _is_getitem(node: fx.Node) -> bool:
 
 
 def _is_image(node: fx.Node) -> bool:
-    """Whether it has two dimensions beside those of batch and channels."""
+    """Return whether it has two dimensions besides those of batch and channels."""
     shape = shape_of(node)
     if shape is None and node.target is _aten.convolution_backward.default:
         shape = shape_of(node.args[1])

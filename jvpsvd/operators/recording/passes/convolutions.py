@@ -1,9 +1,9 @@
-"""A pass over recorded derivatives that turns reverse passes of convolutions into convolutions.
+"""Turn reverse passes of convolutions into convolutions.
 
-That of a convolution of stride 1 is one, with the kernel turned round, for which the kernels of
-torch are faster. Any other is a transposed one, which pays in float32 on the CPU: the point is not
-needed then, of which torch makes a copy for every direction, to read its shape. All of it is exact,
-and kernels are turned once for all points.
+The reverse pass of a convolution of stride 1 is a plain convolution with the kernel turned round,
+for which torch has faster kernels. Any other is a transposed convolution. That pays in float32 on
+the CPU: it needs no point, which torch copies for every direction only to read its shape. All of it
+is exact, and kernels are turned once for all points.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _INPUT_ONLY = [True, False, False]
 
 
 def simplify_convolutions(module: fx.GraphModule, linear: set[fx.Node], *, transpose: bool) -> None:
-    """Make reverse passes convolutions, plain ones where they are.
+    """Replace reverse passes by convolutions, plain ones where they can be.
 
     Args:
         module: A recorded derivative.
-        linear: Its nodes that depend on a tangent or cotangent, each linear in it; updated.
+        linear: Its nodes that are linear in one of the directions; updated.
         transpose: Whether those of other strides become transposed convolutions.
     """
     for node in list(module.graph.nodes):
@@ -43,7 +43,7 @@ def _reverse_as_convolution(
 ) -> None:
     """Replace conv'(u, W): of stride 1 by conv(u, W turned), else by the transposed conv of W.
 
-    That of a transposed convolution is conv(u, W).
+    The reverse pass of a transposed convolution is conv(u, W).
     """
     u, _, weight, _, stride, padding, dilation, transposed, more, groups, mask = arguments(node)
     weight_shape, image = shape_of(weight), node.users and shape_of(next(iter(node.users)))
@@ -59,18 +59,18 @@ def _reverse_as_convolution(
         return  # the plain convolution would reach one entry further
     spread = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     turned = [full - p for full, p in zip(spread, padding, strict=True)]
-    turns = not transposed and min(turned) >= 0 and all(step == 1 for step in stride)
-    back = not transposed and not turns
-    if back and not transpose:
+    plain = not transposed and min(turned) >= 0 and all(step == 1 for step in stride)
+    as_transposed = not transposed and not plain
+    if as_transposed and not transpose:
         return
     over = [0] * len(kernel)
-    if back:
+    if as_transposed:
         reached = zip(image[2:], read[2:], stride, padding, spread, strict=True)
         over = [n - ((r - 1) * step - 2 * p + full + 1) for n, r, step, p, full in reached]
     with graph.inserting_before(node):
-        if turns:
+        if plain:
             weight, padding = _turned(graph, weight, weight_shape, groups), turned
-        called = (u, weight, None, stride, padding, dilation, back, over, groups)
+        called = (u, weight, None, stride, padding, dilation, as_transposed, over, groups)
         convolution = graph.call_function(_aten.convolution.default, called)
     convolution.meta["val"] = placeholder_for(image)
     linear.add(convolution)

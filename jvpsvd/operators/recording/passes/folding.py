@@ -1,10 +1,10 @@
-"""Passes over recorded derivatives that fold normalisation into convolution.
+"""Fold normalisation into convolution.
 
-In evaluation mode batch norm multiplies every channel by a number. Recorded, that is several passes
-over the whole block of directions per layer; folded into the weights of the convolution beside it,
-none. Each pass is an identity of the real numbers and changes values by rounding only. What is
-added to a graph here depends on the point alone, so it ends in the primal graph and runs once per
-point.
+In evaluation mode batch norm multiplies every channel by a number. As recorded, it passes several
+times over the whole block of directions in each layer. Folded into the weights of the adjacent
+convolution, it takes no pass. Every rewriting is an identity of the real numbers and changes values
+by rounding only. The nodes added here depend on the point alone, so that they run once per point,
+in the primal graph.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def fold_linear(module: fx.GraphModule, linear: set[fx.Node]) -> None:
 
     Args:
         module: A recorded derivative.
-        linear: Its nodes that depend on a tangent or cotangent, each linear in it; updated.
+        linear: Its nodes that are linear in one of the directions; updated.
     """
     for node in list(module.graph.nodes):
         if node in linear and node.op == "call_function":
@@ -81,14 +81,14 @@ def _scale_instead_of_batch_norm(graph: fx.Graph, node: fx.Node, linear: set[fx.
 
 def _merge_scales(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
     """Replace (t · a) · b by t · (a · b) where the product of a and b is no larger than t."""
-    outer = _direction_and_scale(node, linear)
-    if outer is None:
+    scaled = _direction_and_scale(node, linear)
+    if scaled is None:
         return
-    inner_node, b = outer
-    inner = _direction_and_scale(inner_node, linear)
-    if inner is None or len(inner_node.users) > 1:
+    source, b = scaled
+    scaled_before = _direction_and_scale(source, linear)
+    if scaled_before is None or len(source.users) > 1:
         return
-    t, a = inner
+    t, a = scaled_before
     dims = len(shape_of(t) or ())
     if shape_of(t) != shape_of(node) or None in (_channels(a, dims), _channels(b, dims)):
         return
@@ -96,7 +96,7 @@ def _merge_scales(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
         scale = graph.call_function(_aten.mul.Tensor, (a, b))
         scale.meta["val"] = placeholder_for(_broadcast(shape_of(a) or (), shape_of(b) or ()))
     node.args = (t, scale)
-    erase(inner_node, linear)
+    erase(source, linear)
 
 
 def _fold_into_convolution(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:

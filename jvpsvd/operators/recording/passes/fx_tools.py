@@ -1,4 +1,4 @@
-"""Passes over recorded graphs: what can be dropped, merged or cut out without changing a value."""
+"""Tools for recorded graphs: parts, sizes, in-place changes, and nodes to drop or merge."""
 
 from __future__ import annotations
 
@@ -76,20 +76,20 @@ def replace(node: fx.Node, other: fx.Node, linear: set[fx.Node]) -> None:
 
 
 def erase(node: fx.Node, linear: set[fx.Node]) -> None:
-    """Erase a node at once: a dead user would make what it reads look used twice."""
+    """Erase a node at once: as a dead user it would make its inputs seem to be used twice."""
     node.graph.erase_node(node)
     linear.discard(node)
 
 
 def peak_elements(graph: fx.Graph) -> int:
-    """Return the most elements alive at once in a linear graph of one direction.
+    """Return the largest number of elements alive at once in the product graph of one direction.
 
     That includes the direction, but not what was saved at the point. Views take nothing, and a
     value is freed after the last operation that reads it or a view of it.
     """
     nodes = list(graph.nodes)
     _, *saved = graph.find_nodes(op="placeholder")
-    order = {node: place for place, node in enumerate(nodes)}
+    order = {node: index for index, node in enumerate(nodes)}
     owner: dict[fx.Node, fx.Node] = {}
     last: dict[fx.Node, int] = {}
     for node in nodes:
@@ -98,12 +98,12 @@ def peak_elements(graph: fx.Graph) -> int:
         ends = max((order[user] for user in node.users), default=order[node])
         last[owner[node]] = max(last.get(owner[node], 0), ends)
     alive = peak = 0
-    for place, node in enumerate(nodes):
+    for index, node in enumerate(nodes):
         if owner[node] is node and node not in saved:
             alive += (shape_of(node) or torch.Size([0])).numel()
         peak = max(peak, alive)
         for read in {owner[each] for each in (node, *node.all_input_nodes)}:
-            if last[read] == place and read not in saved:
+            if last[read] == index and read not in saved:
                 alive -= (shape_of(read) or torch.Size([0])).numel()
     return peak
 
@@ -143,13 +143,13 @@ def replace_fills(module: fx.GraphModule) -> None:
 
 
 def refuse_unsafe_mutation(graph: fx.Graph, primal: set[fx.Node]) -> None:
-    """Check that no in-place operation reaches across the cut between primal and linear graphs.
+    """Check that no in-place operation reaches across the cut between primal and product graphs.
 
-    The primal graph runs first and as a whole, so a linear graph may read a tensor mutated there
-    only if it did so after the last mutation when it was recorded.
+    The primal graph runs first and as a whole. So a product graph may read a tensor mutated there
+    only if it read it after the last mutation when it was recorded.
 
     Raises:
-        TraceError: Naming the operation that changes a tensor which the other side reads.
+        TraceError: Naming the operation that changes a tensor which the other graph reads.
     """
     order = {node: index for index, node in enumerate(graph.nodes)}
     for node in graph.nodes:
@@ -180,10 +180,10 @@ def _aliases_of(base: fx.Node) -> set[fx.Node]:
     family, fresh = {base}, [base]
     while fresh:
         node = fresh.pop()
-        near: Iterable[fx.Node] = [u for u in node.users if _may_alias_input(u)]
+        related: Iterable[fx.Node] = [u for u in node.users if _may_alias_input(u)]
         if _may_alias_input(node):
-            near = [*near, *node.all_input_nodes[:1]]
-        new = [other for other in near if other not in family]
+            related = [*related, *node.all_input_nodes[:1]]
+        new = [other for other in related if other not in family]
         family.update(new)
         fresh.extend(new)
     return family

@@ -1,9 +1,9 @@
-"""A pass over recorded derivatives that makes zeros around images the padding of a convolution.
+"""Make zeros around images the padding of a convolution.
 
 Zeros that are added before a convolution, or cut off after one, take a copy of the image, and a
-mask after them another. As padding they take none. A convolution pads as much on the left as on the
-right; where more is wanted on one side (TensorFlow pads so at stride 2), a kernel with a row of
-zeros makes up for it:
+mask after them takes another. Padding takes none. A convolution pads as much on the left as on the
+right. Where more is needed on one side (TensorFlow pads so at stride 2), the kernel gets a row of
+zeros:
 
     conv(pad(x, (l, r)), W) = conv(x, pad(W, (r − l, 0)), padding=r)    for r > l.
 
@@ -27,17 +27,17 @@ from jvpsvd.operators.recording.passes.fx_tools import (
 )
 
 _aten = torch.ops.aten
-# Kernels of more channels take more time, larger by a row, than the copies they save.
-_MOST_GROWN = 4
+# With more channels a larger kernel takes more time than the copies that it saves.
+_GROWN_CHANNELS = 4
 _Sides = list[tuple[int, int]]
 
 
-def pad_within(module: fx.GraphModule, linear: set[fx.Node], *, grow: bool) -> None:
-    """Let convolutions pad and cut by themselves.
+def pad_inside_convolutions(module: fx.GraphModule, linear: set[fx.Node], *, grow: bool) -> None:
+    """Let convolutions pad and cut images themselves.
 
     Args:
         module: A recorded derivative.
-        linear: Its nodes that depend on a tangent or cotangent, each linear in it; updated.
+        linear: Its nodes that are linear in one of the directions; updated.
         grow: Whether kernels may grow by rows of zeros.
     """
     for node in list(module.graph.nodes):
@@ -109,7 +109,7 @@ def _padded(
     linear: set[fx.Node],
     grow: bool,
 ) -> tuple[Any, list[int]] | None:
-    """Return the kernel and the padding with which a node pads so much on either side."""
+    """Return the kernel and the padding with which a node pads so much on each side."""
     if min(map(min, sides)) < 0:
         return None
     padding = [max(each) for each in sides]
@@ -120,13 +120,15 @@ def _padded(
         return None
     if len(dilation) != len(sides):
         return None  # one number for all dimensions
-    rows = [(most - left, most - right) for most, (left, right) in zip(padding, sides, strict=True)]
+    rows = [
+        (total - left, total - right) for total, (left, right) in zip(padding, sides, strict=True)
+    ]
     more = [sum(each) for each in rows]
     fits = all(
         not extra or (extra < size and step == 1)
         for extra, size, step in zip(more, shape[2:], dilation, strict=True)
     )
-    if shape[1] > _MOST_GROWN or not fits:
+    if shape[1] > _GROWN_CHANNELS or not fits:
         return None
     with node.graph.inserting_before(node):
         amounts = [amount for each in rows[::-1] for amount in each]

@@ -1,4 +1,4 @@
-"""All passes over a recorded derivative that make its linear parts cheap, in their order."""
+"""Run all passes over a recorded derivative, in their order."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from jvpsvd.operators.recording.passes.channels_last import lay_out_channels_las
 from jvpsvd.operators.recording.passes.convolutions import simplify_convolutions
 from jvpsvd.operators.recording.passes.folding import fold_linear
 from jvpsvd.operators.recording.passes.fx_tools import dependents, merge_equal_nodes, touched
-from jvpsvd.operators.recording.passes.padding import pad_within
-from jvpsvd.operators.recording.passes.polyphase import by_phases
+from jvpsvd.operators.recording.passes.padding import pad_inside_convolutions
+from jvpsvd.operators.recording.passes.polyphase import decompose_by_phases
 from jvpsvd.operators.recording.passes.relu_masks import mask_in_place
 
 
 def simplify(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
     r"""Return a copy of a recorded graph (x, v, \\*us) ↦ (values, J v, J' u) with cheaper products.
 
-    Nothing is done where directions are changed in place as recorded.
+    A graph that changes a direction in place is copied as it is.
 
     Args:
-        joint: Without identities and repetitions.
+        joint: The graph, without identities and repetitions.
         channels_last: Whether to lay out images so (see the pass `channels_last`).
     """
     module = fx.GraphModule(joint, copy.deepcopy(joint.graph))
@@ -30,12 +30,12 @@ def simplify(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
     if not linear.isdisjoint(touched(module.graph)):
         return module
     fold_linear(module, linear)
-    # Transposed convolutions, larger kernels and phases: measured where channels belong last. In
-    # float64 transposed ones were slower.
+    # Transposed convolutions, larger kernels and phases pay where channels belong last; in float64
+    # transposed ones were slower.
     simplify_convolutions(module, linear, transpose=channels_last)
-    pad_within(module, linear, grow=channels_last)
+    pad_inside_convolutions(module, linear, grow=channels_last)
     if channels_last:
-        by_phases(module, linear)
+        decompose_by_phases(module, linear)
     mask_in_place(module, linear)
     if channels_last:
         lay_out_channels_last(module, linear)

@@ -1,13 +1,13 @@
-"""A pass over recorded derivatives that takes transposed convolutions to few channels by phases.
+"""Compute transposed convolutions to few channels as plain ones, by their polyphase decomposition.
 
 The reverse pass of the first layer of an image network is a transposed convolution to the three
-channels of the image, for which torch has no good kernels. In each dimension, entries s·q + r of
-its result, of one phase r, are a plain convolution with every s-th row of the kernel:
+channels of the image, for which torch has no good kernels. In each dimension the entries s·q + r of
+its result, those of phase r, are a plain convolution with every s-th row of the kernel:
 
     y[s q + r − p] = Σ_t u[q − t] W[r + s t].
 
-The phases of all dimensions are so many more channels of one convolution of stride 1, and put in
-their places afterwards. Exact up to the order of sums; kernels are cut up once for all points.
+One convolution of stride 1 makes the phases of all dimensions as further channels, which are then
+interleaved. The result is exact up to the order of sums; kernels are cut up once for all points.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _aten = torch.ops.aten
 _IMAGE_CHANNELS = 4
 
 
-def by_phases(module: fx.GraphModule, linear: set[fx.Node]) -> None:
+def decompose_by_phases(module: fx.GraphModule, linear: set[fx.Node]) -> None:
     """Replace strided transposed convolutions to few channels by plain ones.
 
     Args:
         module: A recorded derivative.
-        linear: Its nodes that depend on a tangent or cotangent, each linear in it; updated.
+        linear: Its nodes that are linear in one of the directions; updated.
     """
     for node in list(module.graph.nodes):
         if node in linear and node.target is _aten.convolution.default:
-            _by_phases(module.graph, node, linear)
+            _decompose(module.graph, node, linear)
 
 
-def _by_phases(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
-    if not _is_cut(node, linear):
+def _decompose(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
+    if not _can_decompose(node, linear):
         return
     u, weight, _, stride, padding, *_ = arguments(node)
     read, kernel, made = (shape_of(each) or torch.Size() for each in (u, weight, node))
     dims = range(len(stride))
     taps = [-(-size // step) for size, step in zip(kernel[2:], stride, strict=True)]
-    places = [size + tap - 1 for size, tap in zip(read[2:], taps, strict=True)]
-    whole = [q * step for q, step in zip(places, stride, strict=True)]
-    apart = [read[0], *stride, kernel[1], *places]
+    positions = [size + tap - 1 for size, tap in zip(read[2:], taps, strict=True)]
+    whole = [q * step for q, step in zip(positions, stride, strict=True)]
+    apart = [read[0], *stride, kernel[1], *positions]
     # (N, s₁, s₂, C, Q₁, Q₂) to (N, C, Q₁, s₁, Q₂, s₂)
     first = len(dims) + 2
     order = [0, first - 1, *(each for d in dims for each in (first + d, 1 + d))]
@@ -61,11 +61,11 @@ def _by_phases(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
 
     with graph.inserting_before(node):
         cut = _cut_up(graph, weight, kernel, stride, taps)
-        ahead, ones, zeros = [tap - 1 for tap in taps], [1] * len(dims), [0] * len(dims)
+        before, ones, zeros = [tap - 1 for tap in taps], [1] * len(dims), [0] * len(dims)
         image = call(
             _aten.convolution.default,
-            *(u, cut, None, ones, ahead, ones, False, zeros, 1),
-            shape=[read[0], math.prod(stride) * kernel[1], *places],
+            *(u, cut, None, ones, before, ones, False, zeros, 1),
+            shape=[read[0], math.prod(stride) * kernel[1], *positions],
         )
         image = call(_aten.reshape.default, image, apart, shape=apart)
         image = call(_aten.permute.default, image, order, shape=[apart[each] for each in order])
@@ -75,8 +75,8 @@ def _by_phases(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
     replace(node, image, linear)
 
 
-def _is_cut(node: fx.Node, linear: set[fx.Node]) -> bool:
-    """Whether this is a strided transposed convolution of a known kernel to few channels."""
+def _can_decompose(node: fx.Node, linear: set[fx.Node]) -> bool:
+    """Return whether this is a strided transposed convolution to few channels of a saved kernel."""
     u, weight, bias, stride, padding, dilation, transposed, _, groups = arguments(node)
     shapes = [shape_of(each) for each in (u, weight, node)]
     if not transposed or groups != 1 or bias is not None or weight in linear or None in shapes:

@@ -1,8 +1,8 @@
-"""A pass over recorded derivatives that applies the masks of activations in place.
+"""Apply the masks of clipping activations in place.
 
-The derivative of a ReLU is a mask: zero or one for each entry, known at the point. As recorded it
-is worked out from the activation again in every product, into a new block; here the primal graph
-keeps the mask, and a block that nothing else reads is overwritten.
+The derivative of a ReLU is a mask: zero or one for each entry, determined by the point. As
+recorded, every product computes it from the activation again and writes a new block. Here the
+primal graph keeps the mask, and a block that nothing else reads is overwritten.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def mask_in_place(module: fx.GraphModule, linear: set[fx.Node]) -> None:
 
     Args:
         module: A recorded derivative.
-        linear: Its nodes that depend on a tangent or cotangent, each linear in it; updated.
+        linear: Its nodes that are linear in one of the directions; updated.
     """
     graph = module.graph
     for node in list(graph.nodes):
@@ -48,7 +48,7 @@ def mask_in_place(module: fx.GraphModule, linear: set[fx.Node]) -> None:
 
 
 def _is_fresh(node: object) -> bool:
-    """Whether the block was made by a convolution, and nothing but the mask reads it."""
+    """Return whether a convolution made the block, and nothing but the mask reads it."""
     if not isinstance(node, fx.Node) or node.target is not _aten.convolution.default:
         return False
     return len(node.users) == 1
