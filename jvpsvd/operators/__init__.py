@@ -1,4 +1,4 @@
-"""Linear operators: what a matrix is when only its products exist."""
+"""Linear operators: matrices of which only the products exist."""
 
 from jvpsvd.operators.algebra import restrict, stack
 from jvpsvd.operators.blocks import columns

@@ -22,7 +22,7 @@ COMPLEX_FUNCTION = (
     "take its real and imaginary parts as real numbers: torch.view_as_complex of a real point, "
     "torch.view_as_real of a complex value"
 )
-"""What to do about a function of, or to, complex numbers."""
+"""The remedy for a function of complex points or with complex values."""
 
 
 def columns(block: Tensor) -> Tensor:

@@ -44,9 +44,9 @@ class JacobianOperator(LinearMapOperator):
     f(x).flatten() and columns x.flatten(). (Mototake & Ikegami write the transpose, eq. 3.) The
     function is evaluated once at the point; each product afterwards only replays its linear part.
 
-    x and f(x) may be dicts, tuples or lists of tensors: their floating tensors, one after the other
-    in the order in which they stand, are the vector. `as_input` and `as_output` give it its shape
-    again. Tensors of x that are not floating are held fixed.
+    x and f(x) may be dicts, tuples or lists of tensors: their floating tensors, concatenated in
+    their order, are the vector. `as_input` and `as_output` give a vector that structure again.
+    Tensors of x that are not floating are held fixed.
 
     With ``batch_dims=1`` it is the batch of the Jacobians at the points X[0], X[1], …: fn takes one
     of them, is recorded once, and is replayed at all of them together.

@@ -66,7 +66,7 @@ class LinearMapOperator(LinearOperator):
         self.point = point
         """The point x, or the points X of a batch; the vector of one that is no tensor."""
         self.value = value
-        """f(x), as the function returned it; of a batch, f(X[0]), f(X[1]), … stacked."""
+        """f(x), as the function returned it; for a batch f(X[0]), f(X[1]), … stacked."""
 
     @property
     def chunk(self) -> int:
@@ -79,10 +79,10 @@ class LinearMapOperator(LinearOperator):
     def as_input(self, block: Tensor) -> Any:
         r"""Return (n,) as something like x, or (n, b) as one with a dimension b in front.
 
-        Of a batch, (B, n) or (B, n, b), with B before b.
+        A batch takes (B, n) or (B, n, b), and gives B before b.
 
         Raises:
-            ArgumentError: If the block has another shape; the rows of a `Vh` are to be transposed.
+            ArgumentError: If the block has another shape; transpose the rows of a `Vh` first.
 
         >>> from jvpsvd import JacobianOperator
         >>> J = JacobianOperator(lambda x: x.sum(), torch.ones(2, 3))

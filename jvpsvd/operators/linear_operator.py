@@ -1,4 +1,4 @@
-"""What a matrix is when only its products exist."""
+"""Linear operators: matrices of which only the products exist."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class TransposedOperator(LinearOperator):
 
     @property
     def chunk(self) -> int | None:
-        """That of the operator that was transposed."""
+        """The chunk of the operator that was transposed."""
         return self._transposed.chunk
 
     def _matmat(self, V: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ class ComposedOperator(LinearOperator):
 
     @property
     def chunk(self) -> int | None:
-        """The least of those of the parts that have one."""
+        """The smallest chunk of the parts that have one."""
         return min((part.chunk for part in self._parts if part.chunk is not None), default=None)
 
     def _matmat(self, V: Tensor) -> Tensor:

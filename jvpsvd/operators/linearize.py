@@ -23,7 +23,7 @@ from jvpsvd.operators.function.restoring import restored
 
 
 class LinearizeOptions(NamedTuple):
-    """How a function is linearized; see `JacobianOperator`."""
+    """The options of linearizing a function; see `JacobianOperator`."""
 
     batch_dims: int
     derivatives: Derivatives
@@ -49,11 +49,11 @@ def linearize(
     """Return the derivative of a function at a point, or at the points of a batch.
 
     Args:
-        fn: The function as the user gave it, in which modules are looked for.
+        fn: The function as the user gave it, whose modules are named in errors.
         of_first: The same as a function of its first argument alone, which is differentiated.
         x: The point or the points, of tensors in any structure.
         dtype: What x is converted to; None to leave it as it is.
-        options: How.
+        options: The options.
 
     Raises:
         ArgumentError: If x is not real floating, or fn gives two values for one point.

@@ -1,4 +1,4 @@
-"""The signs that operators do not have, and operands that theirs do not take: one line each."""
+"""Refuse signs that operators do not have, and operands that they do not take."""
 
 from __future__ import annotations
 

@@ -68,12 +68,12 @@ class MatrixFree(ABC):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(m, n): rows and columns of the matrix; (B, m, n) of a batch."""
+        """(m, n): rows and columns of the matrix; (B, m, n) for a batch."""
         return self._shape
 
     @property
     def batch(self) -> tuple[int, ...]:
-        """(B,) of a batch of B matrices, () of a single one.
+        """(B,) for a batch of B matrices, () for a single one.
 
         >>> from jvpsvd.operators import MatrixOperator
         >>> MatrixOperator(torch.ones(5, 3, 2)).batch, MatrixOperator(torch.ones(3, 2)).batch
@@ -98,19 +98,20 @@ class MatrixFree(ABC):
 
     @abstractmethod
     def _matmat(self, V: Tensor) -> Tensor:
-        """Return A V for a validated (n, b) or (B, n, b) block.
+        """Return A V for a checked (n, b) or (B, n, b) block.
 
-        Its columns are contiguous; one block for all matrices of a batch is expanded, not copied.
+        The columns of the block are contiguous; one block for all matrices of a batch is expanded,
+        not copied.
         """
 
     @abstractmethod
     def _rmatmat(self, U: Tensor) -> Tensor:
-        """Return A' U for a validated (m, b) or (B, m, b) block, given like that of `_matmat`."""
+        """Return A' U for a checked (m, b) or (B, m, b) block, laid out as that of `_matmat`."""
 
     def matmat(self, V: Tensor) -> Tensor:
         """Return A V, shape (m, b), for a block V of shape (n, b).
 
-        Of a batch, V is (B, n, b), or (n, b) to multiply every matrix by the same block, and A V
+        For a batch, V is (B, n, b), or (n, b) to multiply every matrix by the same block, and A V
         is (B, m, b).
 
         Raises:
@@ -133,7 +134,7 @@ class MatrixFree(ABC):
     def rmatmat(self, U: Tensor) -> Tensor:
         """Return A' U, shape (n, b), for a block U of shape (m, b).
 
-        Of a batch, U is (B, m, b), or (m, b) to multiply every matrix by the same block, and A' U
+        For a batch, U is (B, m, b), or (m, b) to multiply every matrix by the same block, and A' U
         is (B, n, b).
 
         Raises:
@@ -152,7 +153,7 @@ class MatrixFree(ABC):
     def matvec(self, v: Tensor) -> Tensor:
         """Return A v, shape (m,), for one vector v of shape (n,).
 
-        Of a batch, v is (B, n), or (n,) for every matrix, and A v is (B, m).
+        For a batch, v is (B, n), or (n,) for every matrix, and A v is (B, m).
 
         Raises:
             ArgumentError: If v has another size, dtype or device.
@@ -166,7 +167,7 @@ class MatrixFree(ABC):
     def rmatvec(self, u: Tensor) -> Tensor:
         """Return A' u, shape (n,), for one vector u of shape (m,).
 
-        Of a batch, u is (B, m), or (m,) for every matrix, and A' u is (B, n).
+        For a batch, u is (B, m), or (m,) for every matrix, and A' u is (B, n).
 
         Raises:
             ArgumentError: If u has another size, dtype or device.

@@ -29,7 +29,7 @@ class Points(Protocol):
     """Points that can be read again: a list, a tensor, or a data set that reads them by index."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of points."""
 
     def __getitem__(self, index: int, /) -> Tensor:
         """The point at this index."""

@@ -34,7 +34,7 @@ def check_adjoint(
         image: J v.
         u: A direction in the output.
         coimage: J' u.
-        fn: The function, in which the cause is looked for.
+        fn: The function, to find the cause in; None to give no cause.
         x: The point.
 
     Raises:

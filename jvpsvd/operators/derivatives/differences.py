@@ -151,8 +151,8 @@ def describe_difference(
         value: f(x), if known.
 
     Raises:
-        DerivativeError: If they do, and a part of fn runs under torch.inference_mode: nobody means
-            that.
+        DerivativeError: If they do, and a part of fn runs under torch.inference_mode, which nobody
+            uses to drop a derivative.
 
     >>> fn = lambda x: x + x.detach()
     >>> description = describe_difference(fn, torch.ones(2), lambda v: v, lambda x: lambda v: v)

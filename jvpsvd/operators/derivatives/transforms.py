@@ -22,7 +22,7 @@ from jvpsvd.operators.derivatives.linear_map import (
 )
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.evaluate import check_output, prepare
-from jvpsvd.operators.function.failures import failures_named, known_remedy, remedy_at
+from jvpsvd.operators.function.failures import failures_named, find_remedy, remedy_at
 
 
 def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True) -> LinearMap:
@@ -146,5 +146,5 @@ def missing_derivative(reverse: str, forward: str | None = None) -> ArgumentErro
     if forward is not None:
         first = " ".join(forward.split())[:200]
         missing = f"neither forward mode ({first}) nor a second reverse pass ({second})"
-    remedy = known_remedy(reverse) or "replace the operation that is named"
+    remedy = find_remedy(reverse) or "replace the operation that is named"
     return ArgumentError(f"fn has {missing}; {remedy}")

@@ -1,4 +1,4 @@
-"""What glibc's allocator does with the large, short-lived blocks of automatic differentiation."""
+"""Let glibc's allocator keep the large, short-lived blocks of automatic differentiation."""
 
 from __future__ import annotations
 

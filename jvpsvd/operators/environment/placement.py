@@ -1,4 +1,4 @@
-"""Where tensors are made that name no device."""
+"""Choose the device of tensors that name none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which functions and networks can be differentiated at all, checked before any work."""
+"""Refuse functions and networks that cannot be differentiated, before any work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_function(fn: object, dtype: torch.dtype | None = None) -> None:
 
     Args:
         fn: The function.
-        dtype: What its weights are to be converted to.
+        dtype: The dtype that its weights are converted to.
 
     Raises:
         ArgumentError: If it is no function.

@@ -1,4 +1,4 @@
-"""What a user's function or torch raised, as one line that says what to do."""
+"""Turn what a user's function or torch raised into one line that says what to do."""
 
 from __future__ import annotations
 
@@ -67,25 +67,25 @@ def first_line(error: BaseException, length: int = 200) -> str:
     return f"{type(error).__name__}: {shown}"
 
 
-def known_remedy(message: str) -> str | None:
-    """Return what to do about something that torch says, where that is known.
+def find_remedy(message: str) -> str | None:
+    """Return what to do about a message of torch, or None.
 
-    >>> known_remedy("Unable to call ExportedProgram directly")
+    >>> find_remedy("Unable to call ExportedProgram directly")
     'pass program.module() instead of the program'
     """
-    return next((told for pattern, told in _REMEDIES if re.search(pattern, message)), None)
+    return next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, message)), None)
 
 
 @contextmanager
 def failures_named(what: str, remedy: str | Callable[[], str]) -> Iterator[None]:
     """Turn every exception that is not ours into one of one line.
 
-    Errors of memory pass, since nothing is wrong with what was asked, and so do warnings that the
-    user has made errors.
+    Errors of memory pass, since no argument is wrong, and so do warnings that the user has made
+    errors.
 
     Args:
         what: What failed, as the subject of the sentence.
-        remedy: What to do if the exception itself does not tell.
+        remedy: What to do, for an exception without a remedy of its own.
 
     Raises:
         ModelError: From what was raised.
@@ -100,9 +100,8 @@ def failures_named(what: str, remedy: str | Callable[[], str]) -> Iterator[None]
     except (JvpsvdError, MemoryError, torch.OutOfMemoryError, Warning):
         raise
     except Exception as error:
-        told = known_remedy(str(error))
-        what_to_do = told or (remedy if isinstance(remedy, str) else remedy())
-        raise ModelError(f"{what} raised {first_line(error)}; {what_to_do}") from error
+        advice = find_remedy(str(error)) or (remedy if isinstance(remedy, str) else remedy())
+        raise ModelError(f"{what} raised {first_line(error)}; {advice}") from error
 
 
 def remedy_at(fn: Callable[[Tensor], Any], x: object, batch_dims: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""Which networks a function calls, and hooks on all modules of one."""
+"""Find the networks that a function calls, and hook into all modules of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands between the value of a function and automatic differentiation."""
+"""Find what hides a function, or a part of it, from automatic differentiation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-de
 
 
 def find_obstacles(run: Callable[[Tensor], object], x: Tensor) -> list[str]:
-    """Return what stands between a value and automatic differentiation, in words.
+    """Return what hides a value from automatic differentiation, in words.
 
     The function is evaluated at x once, and each call of torch on what depends on x is examined.
 

@@ -102,7 +102,7 @@ class OfVector:
         self._fn, self._source = fn, source
         self.__wrapped__ = fn  # for `called_modules`
         self.target: Structure | None = None
-        """Of the last value, if that was a tree."""
+        """The structure of the last value; None if that was a tensor."""
 
     def __call__(self, x: Tensor) -> Any:
         """Return the value at a vector, or at a tensor where no tree is taken."""

@@ -1,4 +1,4 @@
-"""Networks left as they were, whatever their evaluation does to them."""
+"""Restore networks to what they were before an evaluation."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _CONTAINERS = (dict, OrderedDict, list, set)
 
 @contextmanager
 def restored_attributes(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """Give every module the attributes, parameters, buffers and hooks back that it had.
+    """Restore the attributes, parameters, buffers and hooks of every module.
 
-    A module may keep what it computed, and during differentiation that is no tensor that anything
-    outside can use. Dictionaries, lists and sets that are attributes get their entries back.
+    A module may keep what it computed. During differentiation nothing outside can use such a
+    tensor. Dictionaries, lists and sets that are attributes get their entries back.
 
     >>> net = nn.Linear(2, 2)
     >>> with restored_attributes([net]):

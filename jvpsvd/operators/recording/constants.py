@@ -1,4 +1,4 @@
-"""What a recording computes from weights alone, kept until the weights change."""
+"""Values that depend on weights alone, computed again when the weights change."""
 
 from __future__ import annotations
 

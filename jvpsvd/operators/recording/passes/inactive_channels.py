@@ -84,7 +84,7 @@ class ChannelGraph:
 
     graph: fx.GraphModule
     sources: tuple[int | None, ...]
-    """Which input of the original is each of its own; None: a number of groups."""
+    """For each input the index of the same input of the original; None for a number of groups."""
     chains: tuple[Chain, ...]
 
     def inputs(self, originals: Sequence[Tensor], cache: ChannelCache) -> tuple[Any, ...] | None:
