@@ -28,7 +28,7 @@ def as_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
     matvec, rmatvec, matmat, rmatmat and the adjoint are all there, so every solver of
     ``scipy.sparse.linalg`` accepts it. Vectors of another dtype are converted on entry; products
     come back in the operator's dtype, which is also the dtype declared. (Declaring float64 over
-    float32 products makes ARPACK and PROPACK look for accuracy that is not there.)
+    float32 products makes ARPACK and PROPACK seek accuracy that is not there.)
 
     Raises:
         ArgumentError: If the operator is a batch or in bfloat16, neither of which SciPy has.

@@ -26,7 +26,7 @@ def check_adjoint(
     """Check ⟨J v, u⟩ = ⟨v, J' u⟩ for one pair of directions.
 
     A backward pass written by hand may be no adjoint. One that torch does not see as a function of
-    u leaves J v = 0 when it is differentiated again. Forward mode looks through torch.no_grad,
+    u leaves J v = 0 when it is differentiated again. Forward mode ignores torch.no_grad,
     reverse mode does not.
 
     Args:

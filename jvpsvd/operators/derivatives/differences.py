@@ -27,7 +27,7 @@ from jvpsvd.errors import DerivativeError
 from jvpsvd.operators.function.obstacles import find_obstacles
 
 Apply = Callable[[Tensor], Tensor]
-"""Takes tangents (b, *x.shape) to J v."""
+"""Takes vectors v, (b, *x.shape), to J v."""
 
 # Chosen by benchmarks/derivative_check.py. The larger step over the smaller, and how at_larger from
 # proportional, as a share of itself, motion may be.

@@ -56,7 +56,7 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = Tr
             return _by_transforms(prepare(fn), x, check)
         except RuntimeError:
             with torch.no_grad():
-                check_output(prepare(fn)(x))  # under vjp a nested tensor does not look like one
+                check_output(prepare(fn)(x))  # under vjp a nested tensor seems a dense one
             raise
 
 

@@ -29,9 +29,9 @@ def called_module(fn: object) -> nn.Module | None:
     owner = getattr(fn, "__self__", None)
     if isinstance(owner, nn.Module):
         return owner
-    inner = getattr(fn, "func", None) or getattr(fn, "__wrapped__", None)
-    if inner is not None:
-        return called_module(inner)
+    wrapped = getattr(fn, "func", None) or getattr(fn, "__wrapped__", None)
+    if wrapped is not None:
+        return called_module(wrapped)
     modules = {id(value): value for value in held_by(fn) if isinstance(value, nn.Module)}
     return next(iter(modules.values())) if len(modules) == 1 else None
 

@@ -120,7 +120,7 @@ def _over_directions(
     graph: Callable[..., Tensor], inputs: Sequence[Any]
 ) -> Callable[[Tensor], Tensor]:
     """Return the graph of one direction as a map of a block of them."""
-    # Not as arguments: torch looks through the tree of these at every call.
+    # Not as arguments: torch would flatten the tree of these at every call.
     return vmap(lambda direction: graph(direction, *inputs))
 
 

@@ -33,7 +33,7 @@ class Outputs:
         """Return one output as a function."""
         return lambda x: self(x)[index]
 
-    def multiply(
+    def compute_products(
         self, x: Tensor, v: Tensor, *us: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return f(x), J v and J' u of every output: what is recorded."""
@@ -41,7 +41,7 @@ class Outputs:
         vjps = [vjp(self.select(index), x)[1](u)[0] for index, u in enumerate(us)]
         return values, jvps, tuple(vjps)
 
-    def multiply_transposed(self, index: int, x: Tensor, block: Tensor) -> Tensor:
+    def compute_vjps(self, index: int, x: Tensor, block: Tensor) -> Tensor:
         """Return J' u of one output, for several u in one call.
 
         torch 2.13 and 2.14 are wrong for a single u where batch normalisation meets a u in

@@ -76,7 +76,7 @@ def _record_joint(outputs: Outputs, example: Tensor, values: tuple[Tensor, ...])
     # Without grad mode: it would keep a graph for every weight that requires grad, which
     # torch 2.14.1 never frees. Both derivatives are taken all the same.
     with tracing(TracingContext(FakeTensorMode())), torch.no_grad():
-        joint: fx.GraphModule = make_fx(functionalize(outputs.multiply))(example, v, *us)
+        joint: fx.GraphModule = make_fx(functionalize(outputs.compute_products))(example, v, *us)
     remove_identities(joint)
     replace_fills(joint)
     merge_equal_nodes(joint)

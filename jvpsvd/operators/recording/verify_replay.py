@@ -35,14 +35,14 @@ def verify_replay(
     """
     maps = recording.at(example.clone())
     v, *us = (direction(z) for z in (example, *(m.value for m in maps)))
-    values, jvps, vjps = outputs.multiply(example, v, *us)
+    values, jvps, vjps = outputs.compute_products(example, v, *us)
     compare_values([m.value for m in maps], values)
     for index, (m, u) in enumerate(zip(maps, us, strict=True)):
         least = _rounding_of(values[index])
         images, coimages = m.jvp(_twice(v)), m.vjp(_twice(u))
         same = close(images, _twice(jvps[index]), least) and (
             close(coimages, _twice(vjps[index]), least)
-            or close(coimages, outputs.multiply_transposed(index, example, _twice(u)), least)
+            or close(coimages, outputs.compute_vjps(index, example, _twice(u)), least)
         )
         if not same:
             raise TraceError(

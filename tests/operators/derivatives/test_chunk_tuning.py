@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from jvpsvd import JacobianOperator
-from jvpsvd.operators.derivatives import chunk_tuning as chunks
+from jvpsvd.operators import Trace
+from jvpsvd.operators.derivatives import chunk_tuning
 from jvpsvd.operators.derivatives.chunk_tuning import Chunk, apply_in_chunks
 
 SLOW = 1e-2  # seconds per vector, far above what is too short to be timed
@@ -222,9 +223,24 @@ def test_an_operator_halves_the_direction_at_fault_alone(caplog):
     assert narrow.chunk <= 3
 
 
+def test_all_points_of_a_recording_share_their_chunks_and_no_others_do():
+    trace = Trace(lambda x: (x.sin(), x.cos()), torch.zeros(6))
+    first, second = trace.at(torch.zeros(6)), trace.at(torch.ones(6))
+    for one, other in zip(first, second, strict=True):
+        assert one.chunks is other.chunks
+        assert one.cost == other.cost
+        assert hash(one.cost) == hash(other.cost)
+    assert first[0].chunks is not first[1].chunks
+    J = JacobianOperator.from_linear_map(first[0])
+    first[0].chunks.vjp.halve(first[0].chunks.vjp.size)
+    assert J.chunk == first[0].chunks.vjp.size < first[0].chunks.jvp.size
+    assert JacobianOperator.from_linear_map(second[1]).chunk > J.chunk
+    assert JacobianOperator.from_linear_map(second[0], chunk=3).chunk == 3
+
+
 @pytest.mark.parametrize("derivatives", ["trace", "transforms"])
 def test_products_that_tune_themselves_equal_those_that_do_not(derivatives, monkeypatch):
-    monkeypatch.setattr(chunks, "_TOO_SHORT", 0.0)  # or nothing here takes long enough
+    monkeypatch.setattr(chunk_tuning, "_TOO_SHORT", 0.0)  # or nothing here takes long enough
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 4)).double()
     x = torch.linspace(-1, 1, 5).double()
