@@ -1,19 +1,23 @@
-"""Measure jvpsvd beside what its users would pick instead, and write down what was found.
+"""Measure jvpsvd beside what its users would pick instead, and look for its faults.
 
-    python -m benchmarks [NAME ...] [--quick] [--json FILE] [--list]
+    python -m benchmarks [PART ...] [--quick] [--json FILE] [--list]
+    python -m benchmarks COMMAND ...
+    python -m benchmarks NAME --help
 
 Each part runs in a process of its own. Its record goes to benchmarks/results/NAME-MACHINE.json
-(`record.py` says what is in it). --problem narrows a part down (problems of "peers" and "floors",
-axes of "growth", cases of "safety"): these are then replaced in that file. Without it they are
-measured one after another, each stored before the next begins. --json FILE writes all of it there
-at the end, and nothing elsewhere. With --quick or --solver, which give no fair comparison, nothing
-is written without it. --store FILE measures nothing: it takes over the records of such a file, of
-`benchmarks.gpu` on a lent machine, say. Everything, on two cores, takes most of a day.
+(`publish/record.py` says what is in it). --problem narrows a part down (problems of "peers" and
+"floors", axes of "growth", cases of "safety"): these are then replaced in that file. Without it
+they are measured one after another, each stored before the next begins. --json FILE writes all of
+it there at the end, and nothing elsewhere; the rows of a single part are there as soon as they are
+measured. With --quick, --solver or arguments of a part's own, which give no fair comparison,
+nothing is written without it. --store FILE measures nothing: it takes over the records of such a
+file, for example those of "gpu" on a lent machine. Everything, on two cores, takes most of a day.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import signal
 import subprocess
@@ -27,16 +31,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import ROOT, commit, described_machine
-from benchmarks.parts import PARTS, Asked, Part
-from benchmarks.record import Record, RecordError, merged, read_records, without_nan, write_records
+from benchmarks.measure.machine import describe_machine, find_commit
+from benchmarks.parts.table import COMMANDS, PARTS, Options, Part
+from benchmarks.publish.record import (
+    Record,
+    RecordError,
+    merge,
+    read_records,
+    remove_nan,
+    write_records,
+)
+from benchmarks.solvers.environment import ROOT
+
+_SHORT_MINUTES = 5.0  # a run of the gpu part that ends before is no claim
 
 
-def run(part: Part, asked: Asked) -> Record | None:
-    """Run a part in a child of this process; None if it failed, which it has said itself."""
+def run(part: Part, options: Options, keep: Path | None = None) -> Record | None:
+    """Run a part in a child of this process; None if it failed, which it has said itself.
+
+    Args:
+        part: What to run.
+        options: What the command line says to it.
+        keep: Where its record is written, row by row; None: nowhere.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        question, answer = Path(folder, "asked.json"), Path(folder, "record.json")
-        question.write_text(json.dumps(asdict(asked)))
+        question, answer = Path(folder, "options.json"), keep or Path(folder, "record.json")
+        question.write_text(json.dumps(asdict(options)))
         command = [sys.executable, "-m", "benchmarks", "--inside", str(question), str(answer)]
         child = subprocess.Popen([*command, part.name], cwd=ROOT)  # noqa: S603
         try:
@@ -51,56 +71,46 @@ def run(part: Part, asked: Asked) -> Record | None:
         return read_records(answer)[0]
 
 
-def inside(name: str, asked: Asked, answer: Path) -> None:
-    """Measure one part here, and write its record."""
+def run_inside(name: str, options: Options, answer: Path) -> None:
+    """Measure one part in this process, and write its record with every row that is there."""
     part = PARTS[name]
-    machine, began = described_machine(), time.perf_counter()
-    settings, rows = part.measure(asked) if part.measure else of_script(part, asked.quick)
-    created, tree = datetime.now(UTC).isoformat(timespec="seconds"), commit()
-    record = Record(
-        part=name,
-        quick=asked.quick,
-        created=created,
-        commit=tree,
-        seconds=time.perf_counter() - began,
-        machine=machine,
-        settings=settings,
-        rows=[without_nan({**row, "commit": tree, "created": created}) for row in rows],
-    )
-    write_records([record], answer)
+    machine, began, tree = describe_machine(), time.perf_counter(), find_commit()
+    settings, found = part.measure(options)
+    rows: list[dict[str, Any]] = []
 
-
-def of_script(part: Part, quick: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Run an older script, which prints; what it writes as JSON is the only row."""
-    arguments = list(part.quick_arguments) if quick else []
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "report.json")
-        written = ["--json", str(file)] if part.writes_json else []
-        command = [sys.executable, "-m", f"benchmarks.{part.name}", *arguments, *written]
-        ran = subprocess.run(  # noqa: S603 -- a module of ours
-            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    def write() -> None:
+        record = Record(
+            part=name,
+            quick=options.quick,
+            created=_now(),
+            commit=tree,
+            seconds=time.perf_counter() - began,
+            machine=machine,
+            settings=settings,
+            rows=rows,
         )
-        print(ran.stdout, end="")
-        report = json.loads(file.read_text()) if file.exists() else {}
-    return {"arguments": arguments}, [{"report": report, "printed": ran.stdout.splitlines()}]
+        write_records([record], answer)
+
+    for row in found:
+        rows.append(remove_nan({**row, "commit": tree, "created": _now()}))
+        write()
+    write()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if given[:1] == ["--inside"]:
-        question, answer, name = given[1:]
-        stored = json.loads(Path(question).read_text())
-        lists = {key: tuple(stored[key]) for key in ("problems", "solvers")}
-        inside(name, Asked(**{**stored, **lists}), Path(answer))
-        return 0
+def make_parser() -> argparse.ArgumentParser:
+    listing = [
+        *("parts (measured, and stored)", *(f"  {p.name:16} {p.about}" for p in PARTS.values())),
+        *("commands", *(f"  {c.name:16} {c.about}" for c in COMMANDS.values())),
+    ]
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
+        epilog="\n".join(listing),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="parts; all of them if none")
+    parser.add_argument("names", nargs="*", metavar="PART", help="all of them if none")
+    parser.add_argument("-h", "--help", action="store_true", help="this text, or that of a part")
     parser.add_argument("--quick", action="store_true", help="small sizes: does everything run?")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records here instead")
     parser.add_argument("--store", type=Path, metavar="FILE", help="take these records over")
@@ -110,59 +120,94 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-k", type=int)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--budget", type=int, metavar="SECONDS", help="of one solve")
-    parser.add_argument("--patience", type=int, help="times our seconds that others may take [15]")
-    options = parser.parse_args(given)
-    if options.list:
-        listed()
-        return 0
-    if options.store:
-        return take_over(options.store)
-    unknown = [name for name in options.names if name not in PARTS]
-    if unknown:
-        print(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
-        return 2
-    asked = Asked(
-        options.quick,
-        tuple(options.problem),
-        tuple(options.solver),
-        options.k,
-        options.rounds,
-        options.budget,
-        options.patience,
+    parser.add_argument(
+        "--time-factor", type=int, help="times our seconds that others may take [15]"
     )
+    parser.add_argument("--minutes", type=float, help="that the gpu part may take [10]")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] and given[0] in COMMANDS:
+        return COMMANDS[given[0]].run(given[1:])
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if given[:1] == ["--inside"]:
+        question, answer, name = given[1:]
+        run_inside(name, Options.from_json(json.loads(Path(question).read_text())), Path(answer))
+        return 0
+    parser = make_parser()
+    parsed, own = parser.parse_known_args(given)
+    unknown = [name for name in parsed.names if name not in PARTS]
+    if unknown:
+        names = ", ".join((*PARTS, *COMMANDS))
+        print(f"no part {', '.join(unknown)}; there are {names}", file=sys.stderr)
+        return 2
+    names = parsed.names or list(PARTS)
+    if parsed.help:
+        return print_help(parser, parsed.names)
+    if own and (len(names) > 1 or PARTS[names[0]].script is None):
+        parser.error(f"unrecognized arguments: {' '.join(own)}")
+    if parsed.list:
+        print_list()
+        return 0
+    if parsed.store:
+        return take_over(parsed.store)
+    options = Options(
+        quick=parsed.quick or (parsed.minutes or _SHORT_MINUTES) < _SHORT_MINUTES,
+        problems=tuple(parsed.problem),
+        solvers=tuple(parsed.solver),
+        k=parsed.k,
+        rounds=parsed.rounds,
+        budget=parsed.budget,
+        time_factor=parsed.time_factor,
+        minutes=parsed.minutes,
+        own=tuple(own),
+    )
+    return measure(names, options, parsed.json)
+
+
+def measure(names: Sequence[str], options: Options, file: Path | None) -> int:
+    """Measure parts one after another, and store what they find; 1 if one of them failed."""
     records: dict[str, Record] = {}
-    stored = options.json is None and not options.quick and not options.solver
+    stored = file is None and not (options.quick or options.solvers or options.own)
     failed = False
-    for name in options.names or list(PARTS):
+    for name in names:
         print(f"== {name}: {PARTS[name].about}", flush=True)
-        for piece in in_pieces(PARTS[name], asked):
-            record = run(PARTS[name], piece)
+        pieces = split(PARTS[name], options)
+        keep = file if len(names) == len(pieces) == 1 else None
+        for piece in pieces:
+            record = run(PARTS[name], piece, keep)
             failed |= record is None
             if record is None or not record.rows:
                 continue
-            records[name] = merged(records[name], record) if name in records else record
+            records[name] = merge(records[name], record) if name in records else record
             if stored:
                 store(record)
-    if options.json and records:
-        write_records(list(records.values()), options.json)
-        print(f"written to {options.json}")
+    if file and records:
+        write_records(list(records.values()), file)
+        print(f"written to {file}")
     return int(failed)
 
 
-def in_pieces(part: Part, asked: Asked) -> list[Asked]:
-    """Return what is asked of a part, one problem after another; all of it if it has none."""
-    if part.measure is None and (asked.problems or asked.k or asked.rounds):
-        print(f"{part.name} is a script: --problem, -k and --rounds mean nothing to it")
-    if asked.quick or part.pieces is None:
-        return [asked]
-    return [replace(asked, problems=(name,)) for name in asked.problems or part.pieces()]
+def split(part: Part, options: Options) -> list[Options]:
+    """Return the options of each run of a part: one problem after another, if it has problems."""
+    if part.script:
+        given = {"--problem": options.problems, "-k": options.k, "--rounds": options.rounds}
+        lost = [flag for flag, value in given.items() if value and flag not in part.script.takes]
+        if lost:
+            print(f"{part.name} is a script: {', '.join(lost)} mean nothing to it")
+    if options.quick or part.pieces is None:
+        return [options]
+    return [replace(options, problems=(name,)) for name in options.problems or part.pieces()]
 
 
 def store(record: Record) -> None:
     """Write a record into the file of its part and machine, in place of what it measured again."""
     file = record.file()
     kept = read_records(file) if file.exists() else []
-    write_records([merged(kept[0], record) if kept else record], file)
+    write_records([merge(kept[0], record) if kept else record], file)
     print(f"written to {file.relative_to(ROOT)}", flush=True)
 
 
@@ -181,25 +226,45 @@ def take_over(file: Path) -> int:
     return 0
 
 
-def listed() -> None:
-    from benchmarks.children import why_absent
-    from benchmarks.hostile import CASES
-    from benchmarks.peers import PEERS
-    from benchmarks.problems import problems, quick_problems
+def print_help(parser: argparse.ArgumentParser, names: Sequence[str]) -> int:
+    """Print the help of one part, or of the suite."""
+    if len(names) != 1:
+        parser.print_help()
+        return 0
+    part = PARTS[names[0]]
+    if part.script:
+        part.script.measure(Options(own=("--help",)))  # argparse ends this process
+    module = importlib.import_module(f"benchmarks.parts.{part.name}")
+    print(f"{part.name}: {part.about}\n\n{module.__doc__}\n{parser.format_usage()}")
+    return 0
+
+
+def print_list() -> None:
+    from benchmarks.problems.catalogue import all_problems, quick_problems
+    from benchmarks.problems.hostile import CASES
+    from benchmarks.solvers import SOLVERS
+    from benchmarks.solvers.environment import why_absent
 
     print("parts")
     for part in PARTS.values():
-        print(f"  {part.name:12} {part.about}")
+        print(f"  {part.name:16} {part.about}")
+    print("commands")
+    for command in COMMANDS.values():
+        print(f"  {command.name:16} {command.about}")
     print("problems")
-    for one in {**problems(), **quick_problems()}.values():
+    for one in {**all_problems(), **quick_problems()}.values():
         print(f"  {one.name:28} {' x '.join(map(str, one.shape))}")
     print("solvers")
-    for peer in PEERS.values():
-        absent = why_absent(peer)
-        print(f"  {peer.name:22} {'absent: ' + absent if absent else 'there'}")
+    for solver in SOLVERS.values():
+        absent = why_absent(solver)
+        print(f"  {solver.name:22} {'absent: ' + absent if absent else 'there'}")
     print("hostile cases")
     for case in CASES.values():
         print(f"  {case.name:16} {case.about}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import readme
+from benchmarks.publish import readme
 from jvpsvd.data import demo_photos
 
 ROOT = Path(__file__).parents[1]

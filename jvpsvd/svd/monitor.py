@@ -9,7 +9,7 @@ from typing import Literal
 
 from jvpsvd.svd.progress import Progress, Show
 
-Phase = Literal["products", "orthogonalization", "projected problem", "vectors", "checks"]
+Phase = Literal["products", "orthogonalisation", "projected problem", "vectors", "checks"]
 
 
 class Monitor:
@@ -19,9 +19,9 @@ class Monitor:
         show: Takes every `Progress`; if it returns False, the solver stops early.
 
     >>> monitor = Monitor()
-    >>> with monitor.phase("orthogonalization"), monitor.phase("products"):
+    >>> with monitor.phase("orthogonalisation"), monitor.phase("products"):
     ...     time.sleep(0.01)
-    >>> monitor.seconds["products"] > 0.01 > monitor.seconds["orthogonalization"]
+    >>> monitor.seconds["products"] > 0.01 > monitor.seconds["orthogonalisation"]
     True
     """
 

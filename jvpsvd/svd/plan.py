@@ -29,7 +29,7 @@ _NARROW_BLOCKS = ((32, 2), (256, 4), (1 << 62, 8))
 _WIDE_BLOCKS = ((128, 8), (1 << 62, 16))
 _NARROW_CHUNK = 16
 # On a GPU a step costs nearly the same at any width, and most of it is not the product
-# (`python -m benchmarks.gpu` times widths).
+# (`python -m benchmarks gpu` times widths).
 _GPU_BLOCKS = ((32, 8), (128, 16), (1 << 62, 32))
 _EXACT_BLOCK = 64
 # Exact and iterated products within this factor: measuring decides, if the problem is worth it.

@@ -21,7 +21,7 @@ _LARGEST_SEED = (1 << 63) - 1
 # (tolerances that hardly any solve meets, what nearly all do meet), in units of eps. At 0.5, 1, 2,
 # 4 and 8 eps 0, 6, 16, 63 and 77 of 77 float32 solves by Golub–Kahan converged, by the exact method
 # 0, 17, 51, 77 and 77; in float64 0, 0, 0, 7, 16 of 66 and 0, 0, 5, 18, 35
-# (`python -m benchmarks.rounding`).
+# (`python -m benchmarks rounding`).
 _REACH = {torch.float32: (1.0, 8.0), torch.float64: (2.0, 50.0)}
 
 

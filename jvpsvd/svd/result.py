@@ -43,7 +43,7 @@ class SVDResult:
     seconds: float
     """Wall time."""
     seconds_by_phase: dict[Phase, float]
-    """Of "products", "orthogonalization", "projected problem", "vectors" and "checks" (those of
+    """Of "products", "orthogonalisation", "projected problem", "vectors" and "checks" (those of
     the certificate); what is left of `seconds` is planning and Python."""
     history: tuple[Progress, ...]
     """What `progress` was shown: residuals and products, check by check; of a batch, over all."""

@@ -1,6 +1,6 @@
 """The fuzz of damaged runs, for a few of its seeds."""
 
-from benchmarks import damage
+from benchmarks.parts import damage
 
 
 def test_a_few_damages_are_named_and_cost_nothing(capsys):

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.descendants import watched
+from benchmarks.measure.descendants import watch_memory
 
 HOLDING = "import sys; held = bytearray(b'1') * (200 << 20); print('there', flush=True); input()"
 MIB = 1 << 20
@@ -13,7 +13,7 @@ MIB = 1 << 20
 def test_what_a_child_of_a_child_holds_is_seen():
     inner = [sys.executable, "-c", HOLDING]
     outer = f"import subprocess, sys; subprocess.run({inner!r}, stdin=sys.stdin, check=True)"
-    with watched(every=0.02) as most:
+    with watch_memory(every=0.02) as most:
         child = subprocess.Popen(
             [sys.executable, "-c", outer], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -25,6 +25,6 @@ def test_what_a_child_of_a_child_holds_is_seen():
 
 
 def test_without_children_there_is_nothing():
-    with watched(every=0.01) as most:
+    with watch_memory(every=0.01) as most:
         time.sleep(0.1)
     assert most() == 0

@@ -2,15 +2,15 @@
 
 import pytest
 
-from benchmarks import fuzz
+from benchmarks.parts import fuzz
 from jvpsvd.errors import ShardError
 
 
 @pytest.mark.parametrize("kind", fuzz.KINDS)
 def test_inputs_follow_from_seed_kind_and_number(kind):
     if kind != "torch-legacy":  # its tensors lie in the order of memory
-        assert fuzz.made(kind, 3, 17) == fuzz.made(kind, 3, 17)
-    assert len({fuzz.made(kind, seed, 17) for seed in range(9)}) > 3
+        assert fuzz.make_input(kind, 3, 17) == fuzz.make_input(kind, 3, 17)
+    assert len({fuzz.make_input(kind, seed, 17) for seed in range(9)}) > 3
 
 
 def test_no_failure_that_is_not_ours(capfd):

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from benchmarks.hostile import CASES, K, Waiting, truth
-from benchmarks.safety import judged_case
-from benchmarks.spectra import SpectralOperator
+from benchmarks.parts.safety import judge_case
+from benchmarks.problems.hostile import CASES, K, Waiting, truth
+from benchmarks.problems.spectra import SpectralOperator
 
 
 def dense(A):
@@ -54,5 +54,5 @@ def test_a_waiting_matrix_hides_its_top_from_the_first_block_and_stays_one_matri
 
 
 def test_ours_is_never_wrong_in_silence():
-    found = {name: judged_case("jvpsvd", name, 20.0)["outcome"] for name in CASES}
+    found = {name: judge_case("jvpsvd", name, 20.0)["outcome"] for name in CASES}
     assert set(found.values()) <= {"right", "unsure", "honest"}, found

@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from benchmarks.attempts import attempt
-from benchmarks.judging import allowed, judged
-from benchmarks.peers import PEERS, Answer, Peer, Target, UnableError
-from benchmarks.references import Reference
-from benchmarks.spectra import SpectralOperator
-from benchmarks.subjects import OperatorSubject
+from benchmarks.measure.judging import allowed, judge_answer
+from benchmarks.measure.solve_run import run_solver
+from benchmarks.problems.problem import OperatorProblem
+from benchmarks.problems.references import Reference
+from benchmarks.problems.spectra import SpectralOperator
+from benchmarks.solvers import SOLVERS, Answer, Solver, Target, UnableError
 
 VALUES = torch.linspace(2, 1, 20, dtype=torch.float64)
 A = SpectralOperator((30, 20), VALUES)
@@ -16,12 +16,14 @@ TRUE = Answer(S[:K], U[:, :K], V[:K].T, True)
 
 
 def judge(answer):
-    return judged(answer, VALUES[:K], A, TOL)
+    return judge_answer(answer, VALUES[:K], A, TOL)
 
 
 def outcome_of(solve, budget=5.0):
-    tried = attempt(Peer("fabricated", solve), Target(OperatorSubject(lambda: A)), K, TOL, budget)
-    return tried.judged(Reference(VALUES[:K], "exact"), A, TOL).outcome, tried
+    tried = run_solver(
+        Solver("fabricated", solve), Target(OperatorProblem(lambda: A)), K, TOL, budget
+    )
+    return tried.judge(Reference(VALUES[:K], "exact"), A, TOL).outcome, tried
 
 
 def test_right_answers_are_right_in_any_order():
@@ -54,7 +56,7 @@ def test_a_triplet_given_twice_is_wrong_though_its_residual_is_0():
     double = SpectralOperator((9, 8), values)
     u, s, vh = torch.linalg.svd(double @ torch.eye(8, dtype=torch.float64), full_matrices=False)
     twice = torch.tensor([0, 0])
-    found = judged(Answer(s[twice], u[:, twice], vh[twice].T, True), values[:2], double, TOL)
+    found = judge_answer(Answer(s[twice], u[:, twice], vh[twice].T, True), values[:2], double, TOL)
     assert found.residual < 1e-12
     assert found.outcome == "silent"
 
@@ -116,34 +118,34 @@ def test_a_solver_is_stopped_at_its_budget_and_that_is_honest():
 
 @pytest.mark.parametrize("name", ["jvpsvd", "scipy-arpack", "scipy-lobpcg", "torch-svd"])
 def test_installed_solvers_are_right_on_an_easy_matrix(name):
-    found, tried = outcome_of(PEERS[name].solve, budget=60.0)
+    found, tried = outcome_of(SOLVERS[name].solve, budget=60.0)
     assert found == "right", tried.note
     assert tried.forward + tried.reverse > K
 
 
 def test_the_perceptron_is_solved_by_hand_and_by_ours_with_the_same_products():
-    from benchmarks.problems import problem
+    from benchmarks.problems.catalogue import find_problem
 
     counts = []
     for name in ("scipy-arpack", "scipy-arpack-ours"):
-        tried = attempt(PEERS[name], Target(problem("perceptron").build()), 3, 1e-4, 60.0)
+        tried = run_solver(SOLVERS[name], Target(find_problem("perceptron").build()), 3, 1e-4, 60.0)
         assert len(tried.answers) == 1, tried.note
         counts.append(tried.forward + tried.reverse)
     assert counts[0] == counts[1]
 
 
 def test_one_solve_of_a_batch_is_one_judgement():
-    from benchmarks import networks
-    from benchmarks.subjects import FunctionSubject
+    from benchmarks.problems import networks
+    from benchmarks.problems.problem import JacobianProblem
 
     one = networks.perceptron()
     points = torch.stack([one.point, 2 * one.point])
-    subject = FunctionSubject(one.function, points, batch=True)
+    problem = JacobianProblem(one.function, points, batch=True)
     truth = torch.stack(
-        [torch.linalg.svdvals(subject.of(i).dense().double())[:3] for i in range(2)]
+        [torch.linalg.svdvals(problem.of(i).dense().double())[:3] for i in range(2)]
     )
     for name in ("jvpsvd", "torch-svd"):
-        tried = attempt(PEERS[name], Target(subject), 3, 1e-4, 60.0)
+        tried = run_solver(SOLVERS[name], Target(problem), 3, 1e-4, 60.0)
         assert len(tried.answers) == 2
-        found = tried.judged(Reference(truth, "dense"), subject.operator(), 1e-4)
+        found = tried.judge(Reference(truth, "dense"), problem.operator(), 1e-4)
         assert found.outcome == "right"

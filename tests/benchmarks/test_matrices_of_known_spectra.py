@@ -4,17 +4,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.problems import problem, problems
-from benchmarks.spectra import (
+from benchmarks.problems.catalogue import all_problems, find_problem
+from benchmarks.problems.problem import write_by_hand
+from benchmarks.problems.spectra import (
     SPECTRA,
     SpectralOperator,
-    fast_size,
+    choose_rank,
+    choose_shape,
+    find_fast_size,
     hartley,
-    rank_of,
     spectral,
-    spectral_shape,
 )
-from benchmarks.subjects import hand_written
 
 few = settings(max_examples=25, deadline=None)
 
@@ -65,32 +65,32 @@ def test_spectra_of_problems_are_the_exact_ones(name):
 
 
 def test_rank_deficient_problems_have_fewer_values_than_rows():
-    values = problem("rank-deficient/n=1e3").values(20)
-    assert int((values > 0).sum()) == rank_of(min(spectral_shape(1000))) < 20
+    values = find_problem("rank-deficient/n=1e3").values(20)
+    assert int((values > 0).sum()) == choose_rank(min(choose_shape(1000))) < 20
 
 
 def test_sizes_are_fast_and_near():
-    assert [fast_size(n) for n in (1, 7, 17, 1000, 1023)] == [1, 6, 16, 1000, 1000]
+    assert [find_fast_size(n) for n in (1, 7, 17, 1000, 1023)] == [1, 6, 16, 1000, 1000]
 
 
 def test_problems_are_built_with_the_shape_they_tell():
     for name in ("1/i/n=1e3", "perceptron"):
-        assert problem(name).build().shape == problem(name).shape
-    assert {len(one.shape) for one in problems().values()} == {2, 3}
+        assert find_problem(name).build().shape == find_problem(name).shape
+    assert {len(one.shape) for one in all_problems().values()} == {2, 3}
 
 
 def test_every_way_to_the_perceptron_is_one_matrix():
-    subject = problem("perceptron").build()
-    matrix = subject.dense()
+    problem = find_problem("perceptron").build()
+    matrix = problem.dense()
     eye = torch.eye(300)
-    by_hand = subject.by_hand()
+    by_hand = problem.by_hand()
     v, u = torch.randn(matrix.shape[1]), torch.randn(120)
     torch.testing.assert_close(torch.from_numpy(by_hand.matvec(v.numpy())), matrix @ v)
     torch.testing.assert_close(torch.from_numpy(by_hand.rmatvec(u.numpy())), matrix.T @ u)
-    torch.testing.assert_close(subject.operator() @ eye, matrix)
+    torch.testing.assert_close(problem.operator() @ eye, matrix)
     torch.testing.assert_close(torch.from_numpy(by_hand.matmat(eye.numpy())), matrix)
     torch.testing.assert_close(torch.from_numpy(by_hand.rmatmat(torch.eye(120).numpy())), matrix.T)
-    torch.testing.assert_close(subject.double().dense().float(), matrix)
+    torch.testing.assert_close(problem.double().dense().float(), matrix)
 
 
 def test_a_function_that_looks_at_its_values_is_multiplied_by_hand_too():
@@ -98,7 +98,7 @@ def test_a_function_that_looks_at_its_values_is_multiplied_by_hand_too():
         return torch.sin(x) if bool(x.sum() > 0) else torch.cos(x)
 
     x = torch.tensor([1.0, -3.0, 0.5])
-    A = hand_written(looking, x)
+    A = write_by_hand(looking, x)
     expected = torch.diag(-torch.sin(x)).numpy()
     np.testing.assert_allclose(A.matmat(np.eye(3, dtype=np.float32)), expected, rtol=1e-6)
     np.testing.assert_allclose(A.rmatmat(np.eye(3, dtype=np.float32)), expected.T, rtol=1e-6)

@@ -4,13 +4,13 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import __main__ as suite
-from benchmarks import readme
-from benchmarks.figures import FIGURES
-from benchmarks.machine import commit, described_machine, slug
-from benchmarks.parts import PARTS
-from benchmarks.record import Record, RecordError, merged, read_records, write_records
+from benchmarks.measure.machine import describe_machine, find_commit, slug
+from benchmarks.parts.table import PARTS
+from benchmarks.publish import readme
+from benchmarks.publish.figures import FIGURES
+from benchmarks.publish.record import Record, RecordError, merge, read_records, write_records
 
-MACHINE = {**described_machine(), "cpu": "Some CPU @ 2 GHz", "cores": 2, "gpu": None}
+MACHINE = {**describe_machine(), "cpu": "Some CPU @ 2 GHz", "cores": 2, "gpu": None}
 SPREAD = {"median": 1.5, "least": 1.0, "most": 2.0, "rounds": 3}
 PEER = {"problem": "p", "shape": [30, 20], "k": 4, "tol": 1e-4, "note": ""}
 SOLVED = {
@@ -136,11 +136,11 @@ def test_a_narrowed_run_replaces_what_it_measured_and_no_more():
     flat = {**ROWS["safety"][0], "outcome": "honest"}
     slope = {**flat, "case": "slope"}
     new = replace(kept, rows=[flat], created="2027-01-01T00:00:00+00:00")
-    assert merged(kept, new).rows == [flat]
-    assert merged(replace(kept, rows=[*kept.rows, slope]), new).rows == [slope, flat]
-    assert merged(kept, new).created == new.created
+    assert merge(kept, new).rows == [flat]
+    assert merge(replace(kept, rows=[*kept.rows, slope]), new).rows == [slope, flat]
+    assert merge(kept, new).created == new.created
     other = replace(new, machine={**MACHINE, "threads": 99}, rows=[slope])
-    assert merged(kept, other).rows == [slope]
+    assert merge(kept, other).rows == [slope]
 
 
 def test_problems_that_a_card_had_no_time_for_are_kept_with_their_commit():
@@ -149,13 +149,13 @@ def test_problems_that_a_card_had_no_time_for_are_kept_with_their_commit():
     failed = {"kind": "failure", "problem": "p", "note": "no memory", "commit": "def"}
     again = {**old[2], "problem": "q", "commit": "def"}
     new = replace(kept, commit="def", rows=[*kept.rows[:2], again])
-    both = merged(replace(kept, rows=old), new)
+    both = merge(replace(kept, rows=old), new)
     assert [row for row in both.rows if row["kind"] == "time"] == [old[2], again]
     text = readme.gpu_section(both)
     assert "| `q` | jvpsvd |" in text
     assert "| `p` (abc) | jvpsvd |" in text
     assert "`p`, k = 5: 1.5 s with 8, 1.5 s with 32 vectors" in text
-    after = merged(replace(kept, rows=[failed]), kept)
+    after = merge(replace(kept, rows=[failed]), kept)
     assert [row["kind"] for row in after.rows if row.get("problem") == "p"] == ["time"]
 
 
@@ -179,9 +179,9 @@ def test_records_of_another_machine_are_taken_over(tmp_path, monkeypatch, capsys
 
 def test_a_tree_without_its_history_is_told_its_commit(monkeypatch):
     monkeypatch.setenv("JVPSVD_COMMIT", "0123abc")
-    assert commit() == "0123abc"
+    assert find_commit() == "0123abc"
     monkeypatch.delenv("JVPSVD_COMMIT")
-    assert commit() != "0123abc"
+    assert find_commit() != "0123abc"
 
 
 def test_solvers_that_were_given_up_are_not_called_honest():
@@ -222,7 +222,7 @@ def test_files_are_named_by_part_and_machine():
 
 
 def test_the_machine_is_described():
-    machine = described_machine()
+    machine = describe_machine()
     assert machine["versions"].keys() >= {"torch", "numpy", "scipy"}
     assert machine["memory_bytes"] > 2**28
     assert len(machine["load_at_start"]) == 3

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.networks import minilm_encoder
+from benchmarks.problems.networks import minilm_encoder
 from jvpsvd import JacobianOperator, svds
 
 WIDTH = 384

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.made_up_run import made_up
+from benchmarks.problems.synthetic_run import make_run
 from jvpsvd.report import gather, write, write_report
 from jvpsvd.report.leftovers import RECORD, remove_leftovers
 
@@ -62,7 +62,7 @@ def test_a_note_reaches_nothing_outside_and_no_link(folder):
 def test_a_report_without_a_tree_removes_the_tree_of_the_one_before(tmp_path, monkeypatch):
     pytest.importorskip("plotly", reason="the page needs jvpsvd[report]")
     pytest.importorskip("matplotlib", reason="figures need jvpsvd[plot]")
-    gathered = gather(made_up(tmp_path / "run", photos=6, depths=1, k=3))
+    gathered = gather(make_run(tmp_path / "run", photos=6, depths=1, k=3))
     report = tmp_path / "run" / "report"
     report.mkdir()
     (report / "notes.txt").write_text("mine")

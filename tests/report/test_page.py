@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from shard_making import sample_members, write_tar
 
-from benchmarks.made_up_run import made_up, page_of, task_of, write_rows
+from benchmarks.problems.synthetic_run import make_run, page_of, task_of, write_rows
 from jvpsvd.data import Sample
 from jvpsvd.report import gather, write_report
 from jvpsvd.report.choice import choose_indices, choose_photos
@@ -126,7 +126,7 @@ def test_missing_rows_are_named(store):
 
 
 def test_values_that_cannot_be_are_failures_and_enter_no_mean(tmp_path):
-    store = made_up(tmp_path / "run", photos=4, depths=1, k=3)
+    store = make_run(tmp_path / "run", photos=4, depths=1, k=3)
     s = np.array([[3.0, 2, 1], [3, np.nan, 1], [1, 2, 3], [3, 2, 1]])
     write_rows(store, "output", store.samples(), s, np.full((4, 3), 1.0), [0, 0, 0, 3])
     gathered = gather(store)
@@ -138,7 +138,7 @@ def test_values_that_cannot_be_are_failures_and_enter_no_mean(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path):
-    store = made_up(tmp_path / "run")
+    store = make_run(tmp_path / "run")
     (store.folder / "spectra" / f"{task_of('block.0')}.parquet").write_bytes(b"half")
     gathered = gather(store)
     assert [len(depth.photo) for depth in gathered.depths] == [0, 24, 24]
@@ -147,7 +147,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path):
 
 def test_text_of_the_run_stays_text(tmp_path):
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
-    store = made_up(tmp_path / "run", model=evil, photos=4, depths=2, k=3, classes=1)
+    store = make_run(tmp_path / "run", model=evil, photos=4, depths=2, k=3, classes=1)
     samples = [dataclasses.replace(s, key=evil + s.key, wnid=evil) for s in store.samples()]
     store.write_manifest(samples)
     s = np.tile([3.0, 2, 1], (4, 1))
@@ -170,7 +170,7 @@ def test_text_of_the_run_stays_text(tmp_path):
 
 
 def test_text_that_a_spreadsheet_would_run_is_quoted(tmp_path):
-    store = made_up(tmp_path / "run", photos=2, depths=1, k=3)
+    store = make_run(tmp_path / "run", photos=2, depths=1, k=3)
     samples = [dataclasses.replace(s, key=f"=cmd|{s.key}") for s in store.samples()]
     store.write_manifest(samples)
     page_of(store)
@@ -178,7 +178,7 @@ def test_text_that_a_spreadsheet_would_run_is_quoted(tmp_path):
 
 
 def test_equal_runs_give_equal_pages(tmp_path):
-    store = made_up(tmp_path / "run")
+    store = make_run(tmp_path / "run")
     first = page_of(store)
     names = sorted(file.name for file in (store.folder / "report").iterdir())
     assert page_of(store) == first
@@ -190,7 +190,7 @@ def test_equal_runs_give_equal_pages(tmp_path):
 
 
 def test_the_page_asks_for_nothing_and_only_its_own_scripts_may_run(tmp_path):
-    seen = Seen(page_of(made_up(tmp_path / "run")))
+    seen = Seen(page_of(make_run(tmp_path / "run")))
     policy = next(a["content"] for _, a in seen.tags if a.get("http-equiv"))
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe-inline" not in policy.split(";")[1]
@@ -201,7 +201,7 @@ def test_the_page_asks_for_nothing_and_only_its_own_scripts_may_run(tmp_path):
 
 
 def test_tables_labels_and_pictures_are_told_to_a_screen_reader(tmp_path):
-    seen = Seen(page_of(made_up(tmp_path / "run")))
+    seen = Seen(page_of(make_run(tmp_path / "run")))
     assert ("html", {"lang": "en"}) in seen.tags
     for tag, attributes in seen.tags:
         if tag == "th":
@@ -219,14 +219,14 @@ def test_tables_labels_and_pictures_are_told_to_a_screen_reader(tmp_path):
 
 
 def test_class_tree_needs_three_wnids(tmp_path):
-    with_tree = Seen(page_of(made_up(tmp_path / "a")))
+    with_tree = Seen(page_of(make_run(tmp_path / "a")))
     assert [row[0] for row in with_tree.tables["tree-table"]] == [
         "depth",
         "block.0",
         "block.1",
         "output",
     ]
-    without = Seen(page_of(made_up(tmp_path / "b", named=False)))
+    without = Seen(page_of(make_run(tmp_path / "b", named=False)))
     assert "0 classes have a wnid of ILSVRC" in without.text
     assert "tree-table" not in without.tables
     assert not (tmp_path / "b" / "report" / "class-tree.csv").exists()
@@ -254,7 +254,7 @@ def test_vectors_are_shown_beside_their_photo(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_a_large_run_makes_a_small_page(tmp_path):
-    store = made_up(tmp_path / "run", photos=10_000, depths=10, k=50, classes=100)
+    store = make_run(tmp_path / "run", photos=10_000, depths=10, k=50, classes=100)
     gathered = gather(store)
     page = write_report(gathered).page
     assert page.stat().st_size < 20_000_000
@@ -281,7 +281,7 @@ def test_chosen_indices_hold_both_ends(k):
 
 
 def test_one_value_per_photo_is_enough(tmp_path):
-    seen = Seen(page_of(made_up(tmp_path / "run", k=1)))
+    seen = Seen(page_of(make_run(tmp_path / "run", k=1)))
     assert seen.tables["depth-table"][1][8:11] != []
 
 
@@ -305,7 +305,7 @@ main(["report", {run!r}])
     ],
 )  # fmt: skip
 def test_without_a_library_the_rest_is_written(missing, said, written, tmp_path):
-    store = made_up(tmp_path / "run", photos=6, depths=2, k=3)
+    store = make_run(tmp_path / "run", photos=6, depths=2, k=3)
     code = WITHOUT.format(missing=missing, run=str(store.folder))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == f"not made: {said}"

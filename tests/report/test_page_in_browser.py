@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks.chromium import Chromium, found
-from benchmarks.made_up_run import made_up, page_of, task_of, write_rows
+from benchmarks.measure.chromium import Chromium, find_browser
+from benchmarks.problems.synthetic_run import make_run, page_of, task_of, write_rows
 from jvpsvd.survey.rows import failure
 
 pytest.importorskip("plotly", reason="the page needs jvpsvd[report]")
 pytestmark = [
-    pytest.mark.skipif(found() is None, reason="no Chromium: apt-get install chromium"),
+    pytest.mark.skipif(find_browser() is None, reason="no Chromium: apt-get install chromium"),
     pytest.mark.slow,
 ]
 EVIL = "<script>document.title = 'mine'</script><img src=x onerror=alert(1)>%{y}"
@@ -20,7 +20,7 @@ EVIL = "<script>document.title = 'mine'</script><img src=x onerror=alert(1)>%{y}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A run of 24 photos, six classes, three depths; one key would be a script."""
-    store = made_up(tmp_path_factory.mktemp("page") / "run")
+    store = make_run(tmp_path_factory.mktemp("page") / "run")
     samples = store.samples()
     samples[0] = dataclasses.replace(samples[0], key=EVIL)
     store.write_manifest(samples)
@@ -185,7 +185,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(chromium, folder):
 
 
 def test_a_run_without_values_opens_too(chromium, tmp_path):
-    store = made_up(tmp_path / "run", photos=3, depths=2, k=3)
+    store = make_run(tmp_path / "run", photos=3, depths=2, k=3)
     for layer in ("block.0", "output"):
         rows = [failure(sample, layer, 3, "bad-photo", "cut short") for sample in store.samples()]
         store.commit(task_of(layer), rows)

@@ -6,14 +6,14 @@ from svd_problems import Diagonal, line
 
 from jvpsvd import svds
 
-PHASES = {"products", "orthogonalization", "projected problem", "vectors", "checks"}
+PHASES = {"products", "orthogonalisation", "projected problem", "vectors", "checks"}
 
 
 @pytest.mark.parametrize(
     ("method", "without"),
     [
         ("golub-kahan", set()),
-        ("exact", {"orthogonalization", "projected problem"}),
+        ("exact", {"orthogonalisation", "projected problem"}),
         ("randomized", set()),
     ],
 )

@@ -85,7 +85,7 @@ def test_dense_work_that_outweighs_the_products_makes_bases_small(cheap):
     policy = RestartPolicy(2000, 20, 100, monitor)
     while state.size < 600:
         state.expand()
-    monitor.seconds.update({"products": 1.0, "orthogonalization": 99.0 if cheap else 0.1})
+    monitor.seconds.update({"products": 1.0, "orthogonalisation": 99.0 if cheap else 0.1})
     policy.consider_compact(state)
     assert policy.is_full(state) == cheap
     if cheap:

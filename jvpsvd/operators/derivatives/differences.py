@@ -29,8 +29,8 @@ from jvpsvd.operators.function.obstacles import find_obstacles
 Apply = Callable[[Tensor], Tensor]
 """Takes vectors v, (b, *x.shape), to J v."""
 
-# Chosen by benchmarks/derivative_check.py. The larger step over the smaller, and how at_larger from
-# proportional, as a share of itself, motion may be.
+# Chosen by `python -m benchmarks derivative_check`. The larger step over the smaller, and how far
+# from proportional, as a share of itself, motion may be.
 _RATIO, _PROPORTIONAL = 8, 0.25
 # Motion is resolved above so many roundings of f(x), and steps above so many of x.
 _NOISE, _STEP_NOISE = 8, 64

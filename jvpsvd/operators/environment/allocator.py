@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
 
     By default every block over 32 MiB is mapped and unmapped at each use, and its pages are zeroed
     by the kernel again and again, which slows wide products on the CPU
-    (``python -m benchmarks.allocator`` prints how much). The command line calls this for its own
+    (``python -m benchmarks allocator`` prints how much). The command line calls this for its own
     process. A library should not: the setting is for the whole process and cannot be taken back.
 
     Returns:

@@ -40,7 +40,7 @@ def leading_svd(
     """Return (U, s, Vh) of the k largest singular values of a square float64 matrix on the CPU.
 
     u and s² are eigenvectors and eigenvalues of X X', which take half or a third of the time of the
-    whole SVD (`python -m benchmarks projected`). Squares cost digits: v = X' u / s are orthonormal
+    whole SVD (`python -m benchmarks small_timings projected`). Squares cost digits: v = X' u / s are orthonormal
     to eps (s₁/s_k)². Where that exceeds `loss` it is the whole SVD.
 
     Args:

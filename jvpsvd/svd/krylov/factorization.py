@@ -162,7 +162,7 @@ class Factorization:
             RetryWith: If U must be reorthogonalised and was not kept.
         """
         size, width = self.size, self.F.shape[-1]
-        with self._monitor.phase("orthogonalization"):
+        with self._monitor.phase("orthogonalisation"):
             # A' of a new column of U has no share of older columns than those that B couples it to.
             window = self.left.coupling + width
             new, defect = self.left.append(self._multiply(self.F, "forward"), self.scale)
@@ -194,7 +194,7 @@ class Factorization:
         """
         width = min(width, self.operator.shape[-1] - self.size - self.F.shape[-1])
         if width > 0:
-            with self._monitor.phase("orthogonalization"):
+            with self._monitor.phase("orthogonalisation"):
                 probe = random_columns(self.V, width, self._generator, beside=self.F)
             self.F = torch.cat([self.F.mT, probe.mT], dim=-2).mT
             self.R = torch.nn.functional.pad(self.R, (0, 0, 0, width))
@@ -214,7 +214,7 @@ class Factorization:
         locked = ritz.estimates <= rounding
         kept = ritz.s.shape[-1]
         leading = int(locked.reshape(-1, kept).all(0).cumprod(0).sum())
-        with self._monitor.phase("orthogonalization"):
+        with self._monitor.phase("orthogonalisation"):
             self.left.restart(ritz.left, ritz.s, kept - leading)
             self._V.combine(ritz.right)
             self._AtU.combine(ritz.left)

@@ -109,7 +109,7 @@ class SubspaceIteration:
             images = _multiply(A, V, "forward", done, monitor)
             if done == 0:
                 squares = n * column_norms(images).cpu() ** 2
-            with monitor.phase("orthogonalization"):
+            with monitor.phase("orthogonalisation"):
                 U = _orthonormal(images, generator).Q
                 V = _orthonormal(_multiply(A, U, "reverse", done, monitor), generator).Q
             taken = done + 1

@@ -1,0 +1,1 @@
+"""Time, memory, errors and machine: how a solve is measured and judged."""

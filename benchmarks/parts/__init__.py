@@ -1,0 +1,1 @@
+"""What `python -m benchmarks NAME` runs; `table` lists it."""

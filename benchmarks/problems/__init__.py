@@ -1,0 +1,1 @@
+"""The problems: Jacobians of networks, matrices of known spectra, and what breaks programs."""

@@ -1,0 +1,1 @@
+"""Records of results, and the tables, figures and README sections written from them."""
