@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.arguments import dense_tensor, shown
-from jvpsvd.errors import AdjointError, ArgumentError, TraceError
+from jvpsvd.errors import AdjointError, ArgumentError, ModelError, TraceError
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, stack_maps
 from jvpsvd.operators.derivatives.differences import describe_difference
 from jvpsvd.operators.derivatives.linear_map import LinearMap
@@ -134,7 +134,8 @@ def _transformed(fn: Callable[[Tensor], Tensor], x: Tensor, check: bool) -> Line
     try:
         return by_transforms(fn, x, check=check)
     except (ArgumentError, RuntimeError) as error:
-        if isinstance(error, AdjointError):
+        of_user = isinstance(error, ModelError) and not isinstance(error.__cause__, RuntimeError)
+        if of_user or isinstance(error, AdjointError):
             raise
         try:
             J = by_reverse_passes(fn, x, check=check)

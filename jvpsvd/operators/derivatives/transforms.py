@@ -23,6 +23,7 @@ from jvpsvd.operators.derivatives.linear_map import (
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.evaluate import check_output, prepare
 from jvpsvd.operators.function.failures import failures_named, find_remedy, remedy_at
+from jvpsvd.operators.function.restoring import restored
 
 
 def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True) -> LinearMap:
@@ -51,7 +52,7 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = Tr
     """
     check_function(fn)
     x = dense_tensor("the point x", x).detach()
-    with failures_named("fn", partial(remedy_at, fn, x)):
+    with restored(fn, x.device), failures_named("fn", partial(remedy_at, fn, x)):
         try:
             return _by_transforms(prepare(fn), x, check)
         except RuntimeError:
