@@ -1,11 +1,58 @@
-"""Numbers as a caller gives them: Python's own or NumPy's scalars, never bools."""
+"""Checks of single arguments: each returns what was given, or says in one line what is wanted.
+
+Numbers are Python's own or NumPy's scalars, never bools.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from jvpsvd.errors import ArgumentError
+
+_SHORT = 60
+
+
+def shown(value: object) -> str:
+    """Return a value in one short line.
+
+    >>> shown("resnet18"), shown(torch.ones(2, 3)), shown([1] * 100)
+    ("'resnet18'", 'a tensor of shape (2, 3)', 'a list')
+    """
+    if isinstance(value, Tensor):
+        return "a nested tensor" if value.is_nested else f"a tensor of shape {tuple(value.shape)}"
+    text = repr(value)
+    named = isinstance(value, np.ndarray) or len(text) > _SHORT or "\n" in text or " at 0x" in text
+    return f"a {type(value).__name__}" if named else text
+
+
+def one_of(name: str, value: object, options: tuple[Any, ...], wanted: str = "") -> None:
+    """Check that a value is one of a few words or whole numbers.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        options: What it may be.
+        wanted: The end of the message, where the options do not explain themselves.
+
+    Raises:
+        ArgumentError: If it is not.
+
+    >>> one_of("dim", 2, (0, 1))
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: dim=2 is unknown; use 0 or 1
+    """
+    plain = isinstance(value, str | int | np.integer)
+    if not plain or isinstance(value, bool) or value not in options:
+        words = [f'"{option}"' if isinstance(option, str) else str(option) for option in options]
+        listed = f"{', '.join(words[:-1])} or {words[-1]}"
+        wanted = wanted or f"is unknown; use {listed}"
+        raise ArgumentError(f"{name}={shown(value)} {wanted}")
 
 
 def whole_number(
@@ -29,9 +76,9 @@ def whole_number(
     """
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or value < low or (high is not None and value > high):
-        most = f"{high_is} = {high}" if high_is else f"{high}"
-        bounds = f"at least {low}" if high is None else f"from {low} to {most}"
-        raise ArgumentError(f"{name}={value!r} must be a whole number {bounds}")
+        upper = f"{high_is} = {high}" if high_is else f"{high}"
+        bounds = f"at least {low}" if high is None else f"from {low} to {upper}"
+        raise ArgumentError(f"{name}={shown(value)} must be a whole number {bounds}")
     return int(value)
 
 
@@ -47,5 +94,67 @@ def proper_fraction(name: str, value: Any) -> float:
     """
     real = isinstance(value, Real) and not isinstance(value, bool)
     if not (real and 0 < value < 1):
-        raise ArgumentError(f"{name}={value!r} must be a number that lies between 0 and 1")
+        raise ArgumentError(f"{name}={shown(value)} must be a number that lies between 0 and 1")
     return float(value)
+
+
+def check_flag(name: str, value: object) -> None:
+    """Check that a value is True or False.
+
+    Raises:
+        ArgumentError: If it is not.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentError(f"{name}={shown(value)} must be True or False")
+
+
+def check_further_arguments(args: object, kwargs: object) -> None:
+    """Check the arguments that a function takes besides its first.
+
+    Raises:
+        ArgumentError: If they are no tuple or list, and no mapping of names.
+    """
+    if not isinstance(args, tuple | list):
+        raise ArgumentError(f"args is {shown(args)}; give a tuple, (mask,) for a single argument")
+    named = kwargs is None or isinstance(kwargs, Mapping)
+    if not named or not all(isinstance(name, str) for name in kwargs or ()):  # type: ignore[attr-defined]
+        raise ArgumentError(f"kwargs is {shown(kwargs)}; give a dict of arguments by name")
+
+
+def listed_names(name: str, value: object) -> list[str]:
+    """Return an iterable of strings as a list.
+
+    Raises:
+        ArgumentError: If it is something else.
+    """
+    if isinstance(value, Tensor | np.ndarray) or not isinstance(value, Iterable):
+        raise ArgumentError(f"{name} is {shown(value)}; give a list of names")
+    listed = list(value)
+    for each in listed:
+        if not isinstance(each, str):
+            raise ArgumentError(f"{name} holds {shown(each)}; give names, as strings")
+    return listed
+
+
+def dense_tensor(name: str, value: object) -> Tensor:
+    """Return a value if it is an ordinary tensor, whose entries lie in memory.
+
+    Raises:
+        ArgumentError: If it is another object, nested, sparse, or quantized.
+
+    >>> dense_tensor("V", torch.eye(2).to_sparse())
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: V is a tensor in torch.sparse_coo; give a dense one, ...
+    """
+    if not isinstance(value, Tensor):
+        how = "torch.from_numpy(…) of it" if isinstance(value, np.ndarray) else "a tensor"
+        raise ArgumentError(f"{name} is {shown(value)}; give {how}")
+    if value.is_nested:
+        raise ArgumentError(f"{name} is a nested tensor; give one tensor of one shape")
+    if value.layout != torch.strided:
+        raise ArgumentError(
+            f"{name} is a tensor in {value.layout}; give a dense one, as .to_dense() returns"
+        )
+    if value.is_quantized:
+        raise ArgumentError(f"{name} is quantized; give real numbers, as .dequantize() returns")
+    return value

@@ -190,8 +190,8 @@ ENTRIES = {
     "parameters transformed": lambda net: JacobianOperator.wrt_parameters(
         net, POINT, derivatives="transforms"
     ),
-    "by_transforms": lambda net: by_transforms(net, POINT).push(POINT[None]),
-    "transformed alone": lambda net: transformed(net, POINT).pull(torch.ones(1, 3)),
+    "by_transforms": lambda net: by_transforms(net, POINT).jvp(POINT[None]),
+    "transformed alone": lambda net: transformed(net, POINT).vjp(torch.ones(1, 3)),
     "trace": lambda net: Trace(net, POINT).at(POINT + 0.1),
     "trace at many": lambda net: Trace(net, POINT).at_many(POINTS),
     "stream": lambda net: StreamedStack.over(net, POINTS) @ POINT,

@@ -79,7 +79,7 @@ def both_sides(J: LinearMap, rounds: int) -> tuple[float, float]:
     best = [float("inf")] * 2
     for chunk in CHUNKS:
         blocks = (torch.randn(chunk, *z.shape) for z in (J.point, J.value))
-        for side, (apply, block) in enumerate(zip((J.push, J.pull), blocks, strict=True)):
+        for side, (apply, block) in enumerate(zip((J.jvp, J.vjp), blocks, strict=True)):
 
             def work(apply: Callable[[Tensor], Tensor] = apply, block: Tensor = block) -> Tensor:
                 return apply(block)
@@ -111,7 +111,7 @@ def measure(name: str, net: nn.Module, x: Tensor, rounds: int) -> dict[str, Any]
     v, u = torch.randn(1, *x.shape), torch.randn(1, *J.value.shape)
     errors = [
         float((ours - theirs).norm() / theirs.norm())
-        for ours, theirs in ((J.push(v), transforms.push(v)), (J.pull(u), transforms.pull(u)))
+        for ours, theirs in ((J.jvp(v), transforms.jvp(v)), (J.vjp(u), transforms.vjp(u)))
     ]
     with torch.no_grad():
         inference = min(
@@ -129,7 +129,7 @@ def measure(name: str, net: nn.Module, x: Tensor, rounds: int) -> dict[str, Any]
     for kind, derivative in (("torch.func", transforms), ("recorded", plain), ("jvpsvd", J)):
         row[kind] = dict(zip(("jvp", "vjp"), both_sides(derivative, rounds), strict=True))
     if J.cost is not None:
-        sides = ((J.push, v, J.cost.forward_bytes), (J.pull, u, J.cost.reverse_bytes))
+        sides = ((J.jvp, v, J.cost.jvp_bytes), (J.vjp, u, J.cost.vjp_bytes))
         row["memory"] = []
         for apply, one, predicted in sides:
             block = one.expand(8, *one.shape[1:]).contiguous()

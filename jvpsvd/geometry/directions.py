@@ -18,7 +18,7 @@ from jvpsvd.geometry.coordinates import random_space
 from jvpsvd.geometry.dimension import Array, real_tensor
 from jvpsvd.geometry.tangents import singular_space
 from jvpsvd.operators import check_function, failures_named, full_precision, restored
-from jvpsvd.operators.derivatives import check_output, prepared
+from jvpsvd.operators.function.evaluate import check_output, prepare
 from jvpsvd.svd.kernels.orthogonalize import orthonormality, random_columns
 from jvpsvd.svd.result import SVDResult
 
@@ -118,7 +118,7 @@ def adversarial_direction(
     named = failures_named("fn", "call fn(x) by itself first")
     with restored(fn, x.device), named, full_precision(), torch.enable_grad():
         z = x.detach().clone().requires_grad_()
-        logits = list(named_outputs(prepared(fn)(z)).values())[-1].flatten().double()
+        logits = list(named_outputs(prepare(fn)(z)).values())[-1].flatten().double()
         if len(logits) < 2:
             raise ArgumentError("fn has one logit; an adversarial direction needs two classes")
         y = int(logits.argmax()) if label is None else label

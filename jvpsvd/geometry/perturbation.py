@@ -35,9 +35,8 @@ from jvpsvd.operators import (
     restored,
     transformed,
 )
-from jvpsvd.operators.derivatives import agree, prepared
-from jvpsvd.operators.evaluation import evaluated, refuse_unsteady
-from jvpsvd.operators.trees import OfVector
+from jvpsvd.operators.function.evaluate import close, evaluate_at, prepare, refuse_nondeterministic
+from jvpsvd.operators.function.pytrees import OfVector
 
 Bound = float | Tensor | None
 Matrix = LinearOperator | Tensor
@@ -248,24 +247,24 @@ def _measured(fn: Function, x: Tensor) -> _Measured:
 
 def _evaluated(fn: Function, x: Tensor) -> _Measured:
     with torch.no_grad():
-        outputs = named_outputs(prepared(fn)(x))
+        outputs = named_outputs(prepare(fn)(x))
 
     def run(z: Tensor) -> Tensor:
         return torch.cat([output.flatten() for output in named_outputs(fn(z)).values()])
 
     of_vector = OfVector(run, None)
-    value = evaluated(fn, of_vector, x, 0)
+    value = evaluate_at(fn, of_vector, x, 0)
     with torch.no_grad():
-        steady = agree(prepared(run)(x), value)
-    if not steady:
-        refuse_unsteady(fn, of_vector, x)
+        deterministic = close(prepare(run)(x), value)
+    if not deterministic:
+        refuse_nondeterministic(fn, of_vector, x)
     sizes = tuple(output.numel() for output in outputs.values())
     return _Measured(run, x, value, tuple(outputs), sizes)
 
 
 def _values(f: _Measured, points: Tensor, which: Tensor, far: Tensor) -> Tensor:
     """Return the outputs (b, M) at points."""
-    run = prepared(f.run)
+    run = prepare(f.run)
     try:
         with torch.no_grad():
             rows: Tensor = run(points[0])[None] if len(points) == 1 else vmap(run)(points)
@@ -290,7 +289,7 @@ def _push(
 ) -> Callable[[Tensor], Tensor]:
     """Return what takes displacements (b, *x.shape) to the derivatives (b, M) of all outputs."""
     if jacobian is None:
-        return transformed(f.run, f.point).push
+        return transformed(f.run, f.point).jvp
     given = jacobian if isinstance(jacobian, Mapping) else {f.names[0]: jacobian}
     if set(given) != set(f.names):
         raise ArgumentError(

@@ -10,15 +10,15 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.jit import RecursiveScriptModule  # type: ignore[attr-defined]
 from torch.utils._pytree import tree_leaves
 
+from jvpsvd.arguments import listed_names, shown
 from jvpsvd.errors import ModelError
 from jvpsvd.networks.failures import called_at, evaluated_like, scripted_part
 from jvpsvd.operators import (
@@ -29,7 +29,7 @@ from jvpsvd.operators import (
     restored_attributes,
     uncompiled,
 )
-from jvpsvd.operators.arguments import listed_names, shown
+from jvpsvd.operators.function.modules import forward_hooks
 
 OUTPUT = "output"
 
@@ -206,17 +206,12 @@ def _hooked(model: nn.Module, see: _See) -> Iterator[None]:
     """Call `see` after every module."""
     numbers: dict[str, int] = {}
 
-    def hook_of(name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            numbers[name] = numbers.get(name, 0) + 1
-            return see(name, numbers[name], module, args, output)
+    def hook(name: str, module: nn.Module, args: Any, output: Any) -> Any:
+        name = name or OUTPUT
+        numbers[name] = numbers.get(name, 0) + 1
+        return see(name, numbers[name], module, args, output)
 
-        return hook
-
-    with ExitStack() as hooks:
-        for name, module in model.named_modules():
-            if not isinstance(module, RecursiveScriptModule):  # has no hooks
-                hooks.callback(module.register_forward_hook(hook_of(name or OUTPUT)).remove)
+    with forward_hooks(model, hook):
         yield
 
 

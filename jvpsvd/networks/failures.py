@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jvpsvd.arguments import shown
 from jvpsvd.errors import JvpsvdError, ModelError
 from jvpsvd.operators import failures_named, refuse_scripted, restored
-from jvpsvd.operators.arguments import shown
-from jvpsvd.operators.failures import first_line, takes_batch_of_one
+from jvpsvd.operators.function.failures import first_line, takes_batch_of_one
 
 
 @contextmanager

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from jvpsvd.arguments import shown
 from jvpsvd.errors import ModelError
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.caffe import load_caffemodel
 from jvpsvd.operators import refuse_training_mode, refuse_weights_without_values
-from jvpsvd.operators.arguments import shown
 
 # A zip of weights may be packed a few times as small by somebody's hand, if at all.
 _UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 24, 8

@@ -1,28 +1,30 @@
-"""Linear operators: what a matrix is when only its products exist."""
+"""Linear operators: matrices of which only the products exist."""
 
-from jvpsvd.operators.admission import (
+from jvpsvd.operators.algebra import restrict, stack
+from jvpsvd.operators.blocks import columns
+from jvpsvd.operators.derivatives.batched_map import BatchedMap
+from jvpsvd.operators.derivatives.linear_map import LinearMap
+from jvpsvd.operators.derivatives.transforms import by_transforms
+from jvpsvd.operators.differentiate import tell_difference, transformed
+from jvpsvd.operators.environment.allocator import keep_freed_memory
+from jvpsvd.operators.environment.compilation import eager_execution, uncompiled
+from jvpsvd.operators.environment.precision import full_precision
+from jvpsvd.operators.function.admission import (
     check_function,
     check_network,
     refuse_scripted,
     refuse_weights_without_values,
 )
-from jvpsvd.operators.algebra import restrict, stack
-from jvpsvd.operators.allocator import keep_freed_memory
-from jvpsvd.operators.base import LinearOperator
-from jvpsvd.operators.batch import BatchedMap
-from jvpsvd.operators.blocks import Products, columns
-from jvpsvd.operators.derivatives import LinearMap, by_transforms
-from jvpsvd.operators.eager import eager_execution, uncompiled
-from jvpsvd.operators.evaluation import tell_difference, transformed
-from jvpsvd.operators.failures import failures_named
+from jvpsvd.operators.function.failures import failures_named
+from jvpsvd.operators.function.restoring import restored, restored_attributes
+from jvpsvd.operators.function.training_mode import refuse_training_mode
 from jvpsvd.operators.interop import as_cupy, as_scipy, aslinearoperator
 from jvpsvd.operators.jacobian import JacobianOperator
+from jvpsvd.operators.linear_operator import LinearOperator
 from jvpsvd.operators.matrix import MatrixOperator
-from jvpsvd.operators.modes import refuse_training_mode
-from jvpsvd.operators.precision import full_precision
-from jvpsvd.operators.restoring import restored, restored_attributes
-from jvpsvd.operators.stream import StreamedStack
-from jvpsvd.operators.trace import Trace
+from jvpsvd.operators.products import Products
+from jvpsvd.operators.recording.trace import Trace
+from jvpsvd.operators.streamed_stack import StreamedStack
 
 __all__ = [
     "BatchedMap",

@@ -1,4 +1,4 @@
-"""Operators above and beside each other, and parts of them: some rows and columns.
+"""Stack operators, and restrict one to some rows and columns.
 
 Sums, products, multiples and the transpose are signs of `LinearOperator` itself.
 """
@@ -11,16 +11,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import one_of, shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.arguments import one_of, shown
-from jvpsvd.operators.base import ComposedOperator, LinearOperator
 from jvpsvd.operators.blocks import by
+from jvpsvd.operators.linear_operator import ComposedOperator, LinearOperator
 
 Index = Sequence[int] | Tensor | slice | range | None
 
 
 def stack(operators: Sequence[LinearOperator], dim: Literal[0, 1] = 0) -> LinearOperator:
-    """Return one operator made of others above each other, or beside each other.
+    """Return one operator made of others, stacked vertically or horizontally.
 
     With dim=0 it is (A₁; A₂; …), whose right singular vectors belong to all of them together; with
     dim=1 it is (A₁ A₂ …). A product of it is one product of each.
@@ -52,23 +52,23 @@ def stack(operators: Sequence[LinearOperator], dim: Literal[0, 1] = 0) -> Linear
                 f"stack takes operators, not {type(part).__name__}; see aslinearoperator"
             )
     first, kept = parts[0], -1 if dim == 0 else -2
-    for place, part in enumerate(parts):
+    for index, part in enumerate(parts):
         if (part.batch, part.shape[kept]) != (first.batch, first.shape[kept]):
             raise ArgumentError(
-                f"cannot stack operator 0 of shape {by(first.shape)} and operator {place} of shape "
+                f"cannot stack operator 0 of shape {by(first.shape)} and operator {index} of shape "
                 f"{by(part.shape)}: all but the stacked side must be the same"
             )
     if dim == 1:
         return stack([part.T for part in parts]).T
     rows = [part.shape[-2] for part in parts]
 
-    def forward(V: Tensor, *parts: LinearOperator) -> Tensor:
+    def matmat(V: Tensor, *parts: LinearOperator) -> Tensor:
         out = V.new_empty(*V.shape[:-2], V.shape[-1], sum(rows))
         for part, target in zip(parts, torch.split(out, rows, dim=-1), strict=True):
             target.copy_(part.matmat(V).mT)
         return out.mT
 
-    def reverse(U: Tensor, *parts: LinearOperator) -> Tensor:
+    def rmatmat(U: Tensor, *parts: LinearOperator) -> Tensor:
         images = (
             p.rmatmat(block) for p, block in zip(parts, torch.split(U, rows, dim=-2), strict=True)
         )
@@ -78,7 +78,7 @@ def stack(operators: Sequence[LinearOperator], dim: Literal[0, 1] = 0) -> Linear
         return total
 
     shape = (*first.batch, sum(rows), first.shape[-1])
-    return ComposedOperator(shape, *parts, forward=forward, reverse=reverse)
+    return ComposedOperator(shape, *parts, matmat=matmat, rmatmat=rmatmat)
 
 
 def restrict(A: LinearOperator, rows: Index = None, columns: Index = None) -> LinearOperator:
@@ -88,12 +88,12 @@ def restrict(A: LinearOperator, rows: Index = None, columns: Index = None) -> Li
 
     Args:
         A: An operator or a batch, of shape (…, m, n).
-        rows: Places 0 … m − 1 in any order, each once at most, as integers, a slice or a range; or
-            a boolean mask of m entries, of any shape; None for all.
+        rows: Indices 0 … m − 1 in any order, each once at most, as integers, a slice or a range;
+            or a boolean mask of m entries, of any shape; None for all.
         columns: The same for 0 … n − 1.
 
     Raises:
-        ArgumentError: If a place does not exist or stands twice, or none is left.
+        ArgumentError: If an index does not exist or stands twice, or none is left.
 
     >>> from jvpsvd.operators import MatrixOperator
     >>> A = MatrixOperator(torch.arange(6.0).reshape(2, 3))
@@ -105,7 +105,10 @@ def restrict(A: LinearOperator, rows: Index = None, columns: Index = None) -> Li
     if not isinstance(A, LinearOperator):
         raise ArgumentError(f"restrict takes an operator, not {shown(A)}; see aslinearoperator")
     m, n = A.shape[-2:]
-    kept_rows, kept_columns = _places("rows", rows, m), _places("columns", columns, n)
+    kept_rows, kept_columns = (
+        _check_indices("rows", rows, m),
+        _check_indices("columns", columns, n),
+    )
     height = m if kept_rows is None else len(kept_rows)
     width = n if kept_columns is None else len(kept_columns)
     at_rows, at_columns = (
@@ -114,52 +117,52 @@ def restrict(A: LinearOperator, rows: Index = None, columns: Index = None) -> Li
     return ComposedOperator(
         (*A.batch, height, width),
         A,
-        forward=lambda V, A: _taken(A.matmat(_spread(V, at_columns, n)), at_rows),
-        reverse=lambda U, A: _taken(A.rmatmat(_spread(U, at_rows, m)), at_columns),
+        matmat=lambda V, A: _take_rows(A.matmat(_spread(V, at_columns, n)), at_rows),
+        rmatmat=lambda U, A: _take_rows(A.rmatmat(_spread(U, at_rows, m)), at_columns),
     )
 
 
-def _taken(block: Tensor, places: Tensor | None) -> Tensor:
-    return block if places is None else block.mT.index_select(-1, places).mT
+def _take_rows(block: Tensor, index: Tensor | None) -> Tensor:
+    return block if index is None else block.mT.index_select(-1, index).mT
 
 
-def _spread(block: Tensor, places: Tensor | None, length: int) -> Tensor:
-    """Return the block with zeros in the rows between these places."""
-    if places is None:
+def _spread(block: Tensor, index: Tensor | None, length: int) -> Tensor:
+    """Return the block with zeros in the rows between these indices."""
+    if index is None:
         return block
     rows = block.new_zeros(*block.shape[:-2], block.shape[-1], length)
-    return rows.index_copy_(-1, places, block.mT.contiguous()).mT
+    return rows.index_copy_(-1, index, block.mT.contiguous()).mT
 
 
-def _places(name: str, index: Any, length: int) -> Tensor | None:
+def _check_indices(name: str, index: Any, length: int) -> Tensor | None:
     if index is None:
         return None
     if isinstance(index, slice):
         index = range(*index.indices(length))
     refusal = ArgumentError(
-        f"{name} takes places 0 to {length - 1} as integers, at least one, or a boolean mask"
+        f"{name} takes indices 0 to {length - 1} as integers, at least one, or a boolean mask"
     )
     try:
-        places = (
+        indices = (
             index.clone() if isinstance(index, Tensor) else torch.tensor(list(index), device="cpu")
         )
     except (TypeError, ValueError, RuntimeError) as error:  # one number, words, uneven lists
         raise refusal from error
-    if not places.is_nested and places.is_quantized:
+    if not indices.is_nested and indices.is_quantized:
         raise refusal
-    if places.dtype == torch.bool:
-        if places.numel() != length:
+    if indices.dtype == torch.bool:
+        if indices.numel() != length:
             raise ArgumentError(
-                f"{name}: a mask of shape {tuple(places.shape)} has {places.numel()} entries, the "
-                f"operator {length} {name}"
+                f"{name}: a mask of shape {tuple(indices.shape)} has {indices.numel()} entries, "
+                f"the operator {length} {name}"
             )
-        places = places.flatten().nonzero().flatten()
-    real = places.is_floating_point() or places.is_complex()
-    if real or places.ndim != 1 or not places.numel():
+        indices = indices.flatten().nonzero().flatten()
+    real = indices.is_floating_point() or indices.is_complex()
+    if real or indices.ndim != 1 or not indices.numel():
         raise refusal
-    places = places.long()
-    if bool(((places < 0) | (places >= length)).any()):
+    indices = indices.long()
+    if bool(((indices < 0) | (indices >= length)).any()):
         raise refusal
-    if len(set(places.tolist())) != places.numel():
-        raise ArgumentError(f"{name} names a place twice; each stands once at most")
-    return places
+    if len(set(indices.tolist())) != indices.numel():
+        raise ArgumentError(f"{name} names an index twice; each stands once at most")
+    return indices

@@ -1,4 +1,4 @@
-"""Blocks of vectors: how they lie in memory, how they are counted, which ones an operator takes.
+"""Blocks of vectors: how they lie in memory, and which ones an operator takes.
 
 A block of b vectors of length n is an (n, b) tensor whose *columns* are contiguous in memory, so
 that its transpose is the batch of b rows that automatic differentiation wants, without a copy. A
@@ -9,53 +9,20 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import dense_tensor, shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.arguments import dense_tensor, shown
 
 COMPLEX_FUNCTION = (
     "take its real and imaginary parts as real numbers: torch.view_as_complex of a real point, "
     "torch.view_as_real of a complex value"
 )
-"""What to do about a function of, or to, complex numbers."""
-
-
-class Products(NamedTuple):
-    """Number of vectors multiplied by an operator, per direction."""
-
-    forward: int = 0
-    """Vectors v for which J v was computed."""
-    reverse: int = 0
-    """Vectors u for which J' u was computed."""
-
-    @property
-    def total(self) -> int:
-        """Forward and reverse products together."""
-        return self.forward + self.reverse
-
-    def since(self, earlier: Products) -> Products:
-        """Return the products spent after an earlier reading of the same counter.
-
-        >>> Products(9, 4).since(Products(5, 4))
-        Products(forward=4, reverse=0)
-        """
-        if not isinstance(earlier, Products):
-            raise ArgumentError(f"earlier is {shown(earlier)}; give A.products as it was before")
-        return Products(self.forward - earlier.forward, self.reverse - earlier.reverse)
-
-
-@dataclass
-class Counter:
-    """Vectors multiplied so far; shared by an operator and all that was selected from it."""
-
-    forward: int = 0
-    reverse: int = 0
+"""The remedy for a function of complex points or with complex values."""
 
 
 def columns(block: Tensor) -> Tensor:
@@ -74,6 +41,19 @@ def columns(block: Tensor) -> Tensor:
             f"the block has shape {tuple(block.shape)}; give (n, b), or v[:, None] for one vector"
         )
     return block.mT.contiguous().mT
+
+
+def select_in_layout(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Return the entries at these indices along a dimension, laid out in memory as the tensor is.
+
+    Views that were recorded rely on the layout.
+
+    >>> select_in_layout(torch.ones(4, 3, 2).mT, 0, torch.tensor([2, 0])).stride()
+    (6, 1, 2)
+    """
+    order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+    part = tensor.permute(order).index_select(order.index(dim), index.to(tensor.device))
+    return part.permute([order.index(each) for each in range(tensor.ndim)])
 
 
 def by(shape: Sequence[int]) -> str:
@@ -178,13 +158,13 @@ def check_real(what: str, dtype: torch.dtype | np.dtype[Any]) -> None:
         )
 
 
-def check_places(index: Sequence[int] | Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the places in a batch of this shape as a tensor of one dimension.
+def check_indices(index: Sequence[int] | Tensor, shape: Sequence[int]) -> Tensor:
+    """Return indices into a batch of this shape as a tensor of one dimension.
 
     Raises:
         ArgumentError: If the shape has no batch, none is given, or one is not in the batch.
 
-    >>> check_places([2, 0], (3, 4, 4))
+    >>> check_indices([2, 0], (3, 4, 4))
     tensor([2, 0])
     """
     if len(shape) == 2:
@@ -193,18 +173,18 @@ def check_places(index: Sequence[int] | Tensor, shape: Sequence[int]) -> Tensor:
         )
     count = shape[0]
     refusal = ArgumentError(
-        f"select takes places 0 to {count - 1} of the batch as integers, at least one, got "
+        f"select takes indices 0 to {count - 1} of the batch as integers, at least one, got "
         f"{shown(index)}"
     )
     try:
-        places = index if isinstance(index, Tensor) else torch.tensor(list(index), device="cpu")
-        dense_tensor("index", places)
+        indices = index if isinstance(index, Tensor) else torch.tensor(list(index), device="cpu")
+        dense_tensor("index", indices)
     except (TypeError, ValueError, RuntimeError) as error:  # one number, words, uneven lists
         raise refusal from error
-    whole = places.ndim == 1 and places.numel() > 0 and places.dtype == torch.long
-    if not whole or places.is_meta or bool(((places < 0) | (places >= count)).any()):
+    whole = indices.ndim == 1 and indices.numel() > 0 and indices.dtype == torch.long
+    if not whole or indices.is_meta or bool(((indices < 0) | (indices >= count)).any()):
         raise refusal
-    return places
+    return indices
 
 
 def check_vectors(block: object, size: int, batch: tuple[int, ...]) -> None:

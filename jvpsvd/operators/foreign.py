@@ -1,8 +1,8 @@
 """Operators whose products another library computes on NumPy blocks.
 
-A library may get blocks wrong where vectors are right: SciPy hands `matvec` columns of shape (n, 1)
-where no `matmat` was given, and functions written for (n,) broadcast those to something else. So
-both are compared once, and where they differ vectors count.
+A library may get blocks wrong where vectors are right: without a `matmat` SciPy gives `matvec`
+columns of shape (n, 1), which a function written for (n,) broadcasts to something else. So both are
+compared once, and where they differ vectors are multiplied one by one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import AdjointError, ArgumentError, JvpsvdError
-from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.blocks import by, check_real
+from jvpsvd.operators.linear_operator import LinearOperator
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +49,10 @@ class SparseOperator(LinearOperator):
         return self._product(lambda block: self._matrix.T @ block, U, self.shape[1])
 
     def _product(self, product: Block, block: Tensor, rows: int) -> Tensor:
-        image = _called(self._matrix, "its product", product, block.numpy())
-        return _tensor(_checked(self._matrix, "its product", image, (rows, block.shape[1]))).to(
-            self.dtype
-        )
+        image = _call(self._matrix, "its product", product, block.numpy())
+        return _tensor(
+            _check_product(self._matrix, "its product", image, (rows, block.shape[1]))
+        ).to(self.dtype)
 
 
 class ForeignOperator(LinearOperator):
@@ -80,21 +80,23 @@ class ForeignOperator(LinearOperator):
     def __init__(self, foreign: Any) -> None:
         super().__init__(*_shape_and_dtype(foreign))
         m, n = self.shape
-        self._forward = _Side(foreign, "matvec", "matmat", (m, n), self.dtype)
-        self._reverse = _Side(foreign, "rmatvec", "rmatmat", (n, m), self.dtype)
-        V, images = self._forward.compared()
-        U, preimages = self._reverse.compared()
+        self._product = _CheckedProduct(foreign, "matvec", "matmat", (m, n), self.dtype)
+        self._transposed_product = _CheckedProduct(
+            foreign, "rmatvec", "rmatmat", (n, m), self.dtype
+        )
+        V, images = self._product.compare()
+        U, preimages = self._transposed_product.compare()
         _refuse_another_transpose(foreign, V, images, U, preimages, self.dtype)
 
     def _matmat(self, V: Tensor) -> Tensor:
-        return _tensor(self._forward(V.numpy())).to(self.dtype)
+        return _tensor(self._product(V.numpy())).to(self.dtype)
 
     def _rmatmat(self, U: Tensor) -> Tensor:
-        return _tensor(self._reverse(U.numpy())).to(self.dtype)
+        return _tensor(self._transposed_product(U.numpy())).to(self.dtype)
 
 
-class _Side:
-    """The products of one direction: by vectors (n,), or by blocks where these can be relied on."""
+class _CheckedProduct:
+    """The product with a matrix or its transpose, by blocks or by vectors."""
 
     def __init__(
         self,
@@ -115,35 +117,35 @@ class _Side:
         columns = [self._of_vector(column) for column in block.T]
         return np.stack(columns).T
 
-    def compared(self) -> tuple[Array, Array]:
+    def compare(self) -> tuple[Array, Array]:
         """Return two vectors and their products, having chosen between vectors and blocks."""
-        length = self._shape[1]
-        block = _two_vectors(length, self._dtype)
+        size = self._shape[1]
+        block = _two_vectors(size, self._dtype)
         vectors, blocks = self._names
         if self._by_vectors:
             images = self(block)
             self._refuse_random(self._of_vector(block[:, 0]), images[:, 0], vectors)
             return block, images
-        of_block = _attempt(lambda: self._of_block(block))
+        of_block = _try(lambda: self._of_block(block))
         one = self._of_vector if hasattr(self._foreign, vectors) else self._of_column
-        of_vectors = _attempt(lambda: np.stack([one(column) for column in block.T]).T)
+        of_vectors = _try(lambda: np.stack([one(column) for column in block.T]).T)
         if isinstance(of_vectors, JvpsvdError):
             raise of_vectors from of_vectors.__cause__
-        if not isinstance(of_block, JvpsvdError) and _near(of_block, of_vectors, self._fine):
+        if not isinstance(of_block, JvpsvdError) and _close(of_block, of_vectors, self._fine):
             return block, of_block
         self._refuse_random(one(block[:, 0]), of_vectors[:, 0], vectors)
         name = type(self._foreign).__name__
         if one == self._of_column:
             raise ArgumentError(
                 f"{blocks} of {name} gives two vectors other products together than one by one; "
-                f"give products of blocks ({length}, b) that are those of their columns"
+                f"give products of blocks ({size}, b) that are those of their columns"
             )
         said = f"differs from {vectors}"
         if isinstance(of_block, JvpsvdError):
             said = f"fails ({of_block})"
         logger.warning(
             "%s of %s %s; its vectors are multiplied one by one, by %s of shape (%d,)",
-            blocks, name, said, vectors, length,
+            blocks, name, said, vectors, size,
         )  # fmt: skip
         self._by_vectors = True
         return block, of_vectors
@@ -153,23 +155,23 @@ class _Side:
         return math.sqrt(np.finfo(self._dtype).eps)
 
     def _of_vector(self, vector: Array) -> Array:
-        return self._called(self._names[0], vector).reshape(-1)
+        return self._call(self._names[0], vector).reshape(-1)
 
     def _of_column(self, vector: Array) -> Array:
         return self._of_block(vector[:, None])[:, 0]
 
     def _of_block(self, block: Array) -> Array:
-        return self._called(self._names[1], block)
+        return self._call(self._names[1], block)
 
-    def _called(self, name: str, block: Array) -> Array:
+    def _call(self, name: str, block: Array) -> Array:
         def product(block: Array) -> Any:
             return getattr(self._foreign, name)(np.array(block, order="F"))
 
-        image = _called(self._foreign, name, product, block)
-        return _checked(self._foreign, name, image, (self._shape[0], *block.shape[1:]))
+        image = _call(self._foreign, name, product, block)
+        return _check_product(self._foreign, name, image, (self._shape[0], *block.shape[1:]))
 
     def _refuse_random(self, again: Array, image: Array, name: str) -> None:
-        if not _near(again, image, max(_COARSE, self._fine)):
+        if not _close(again, image, max(_COARSE, self._fine)):
             raise ArgumentError(
                 f"{name} of {type(self._foreign).__name__} gives the same vector two products; "
                 "make it deterministic"
@@ -192,7 +194,7 @@ def _shape_and_dtype(foreign: Any) -> tuple[tuple[int, ...], torch.dtype]:
     return sizes, torch.from_numpy(np.empty(0, dtype=dtype.newbyteorder("="))).dtype
 
 
-def _called(foreign: Any, name: str, product: Block, block: Array) -> Any:
+def _call(foreign: Any, name: str, product: Block, block: Array) -> Any:
     """Return what a product gives; what it raises becomes one line."""
     try:
         return product(block)
@@ -211,7 +213,7 @@ def _called(foreign: Any, name: str, product: Block, block: Array) -> Any:
         ) from error
 
 
-def _checked(foreign: Any, name: str, image: Any, shape: tuple[int, ...]) -> Array:
+def _check_product(foreign: Any, name: str, image: Any, shape: tuple[int, ...]) -> Array:
     """Return a copy of a product: it may be the argument itself, or the library's own buffer."""
     array: Array = np.array(image, order="F")
     vector = len(shape) == 1 and array.size == shape[0] == max(array.shape, default=0)
@@ -224,25 +226,25 @@ def _checked(foreign: Any, name: str, image: Any, shape: tuple[int, ...]) -> Arr
 
 
 def _tensor(array: Array) -> Tensor:
-    known = array.dtype.newbyteorder("=") in (np.float16, np.float32, np.float64)
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=") if known else np.float64))
+    shared = array.dtype.newbyteorder("=") in (np.float16, np.float32, np.float64)
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=") if shared else np.float64))
 
 
-def _attempt(product: Callable[[], Array]) -> Array | JvpsvdError:
+def _try(product: Callable[[], Array]) -> Array | JvpsvdError:
     try:
         return product()
     except JvpsvdError as error:
         return error
 
 
-def _two_vectors(length: int, dtype: Any) -> Array:
+def _two_vectors(size: int, dtype: Any) -> Array:
     """Return an (n, 2) block of no symmetry, the same at every call; no random state is touched."""
-    angles = np.arange(1, 2 * length + 1, dtype=np.float64).reshape(2, length)
+    angles = np.arange(1, 2 * size + 1, dtype=np.float64).reshape(2, size)
     block: Array = np.asfortranarray((np.cos(0.7 * angles) + 0.1).T.astype(dtype))
     return block
 
 
-def _near(ours: Array, theirs: Array, tolerance: float) -> bool:
+def _close(ours: Array, theirs: Array, tolerance: float) -> bool:
     wide = theirs.astype(np.float64)
     finite = np.abs(wide[np.isfinite(wide)])
     scale = float(finite.max()) if finite.size else 0.0
@@ -258,14 +260,14 @@ def _refuse_another_transpose(
     wide = [array.astype(np.float64) for array in (V, images, U, preimages)]
     v, image, u, preimage = wide
     with np.errstate(all="ignore"):
-        forward, reverse = (image * u).sum(0), (v * preimage).sum(0)
-        lengths = [np.linalg.norm(array, axis=0) for array in wide]
-        scale = np.maximum(lengths[1] * lengths[2], lengths[0] * lengths[3])
-        apart = np.abs(forward - reverse)
+        by_matvec, by_rmatvec = (image * u).sum(0), (v * preimage).sum(0)
+        norms = [np.linalg.norm(array, axis=0) for array in wide]
+        scale = np.maximum(norms[1] * norms[2], norms[0] * norms[3])
+        apart = np.abs(by_matvec - by_rmatvec)
     coarse = max(_COARSE, torch.finfo(dtype).eps ** 0.5)
-    for ahead, back, size, gap in zip(forward, reverse, scale, apart, strict=True):
+    for left, right, size, gap in zip(by_matvec, by_rmatvec, scale, apart, strict=True):
         if gap > coarse * size:
             raise AdjointError(
                 f"matvec and rmatvec of {type(foreign).__name__} are not of one matrix: <A v, u> = "
-                f"{ahead:.6g}, <v, A' u> = {back:.6g}; make rmatvec multiply by the transpose"
+                f"{left:.6g}, <v, A' u> = {right:.6g}; make rmatvec multiply by the transpose"
             )

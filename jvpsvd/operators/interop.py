@@ -1,4 +1,4 @@
-"""Operators as SciPy's, and other libraries' matrices and operators as ours."""
+"""Give operators to SciPy and CuPy, and take matrices and operators of other libraries."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
+from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.arguments import shown
-from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.blocks import check_real
 from jvpsvd.operators.foreign import ForeignOperator, SparseOperator
+from jvpsvd.operators.linear_operator import LinearOperator
 from jvpsvd.operators.matrix import MatrixOperator
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def as_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
     matvec, rmatvec, matmat, rmatmat and the adjoint are all there, so every solver of
     ``scipy.sparse.linalg`` accepts it. Vectors of another dtype are converted on entry; products
     come back in the operator's dtype, which is also the dtype declared. (Declaring float64 over
-    float32 products makes ARPACK and PROPACK look for accuracy that is not there.)
+    float32 products makes ARPACK and PROPACK seek accuracy that is not there.)
 
     Raises:
         ArgumentError: If the operator is a batch or in bfloat16, neither of which SciPy has.
@@ -58,13 +58,13 @@ def as_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
             array = array.copy(order="F")
         return torch.from_numpy(array).to(operator.device)
 
-    def forward(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def matmat(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return (operator @ to_torch(block)).cpu().numpy()
 
-    def reverse(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def rmatmat(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return (operator.T @ to_torch(block)).cpu().numpy()
 
-    return sla.LinearOperator(**_as_arguments(operator, forward, reverse))
+    return sla.LinearOperator(**_as_arguments(operator, matmat, rmatmat))
 
 
 def as_cupy(operator: LinearOperator) -> Any:
@@ -109,13 +109,13 @@ def as_cupy(operator: LinearOperator) -> Any:
             given: Tensor = torch.utils.dlpack.from_dlpack(cupy.asarray(block, dtype=dtype))
             return cupy.from_dlpack(product(given))
 
-    def forward(block: Any) -> Any:
+    def matmat(block: Any) -> Any:
         return multiply(operator.__matmul__, block)
 
-    def reverse(block: Any) -> Any:
+    def rmatmat(block: Any) -> Any:
         return multiply(operator.T.__matmul__, block)
 
-    return csl.LinearOperator(**_as_arguments(operator, forward, reverse))
+    return csl.LinearOperator(**_as_arguments(operator, matmat, rmatmat))
 
 
 def _check_operator(name: str, operator: object) -> None:
@@ -126,15 +126,15 @@ def _check_operator(name: str, operator: object) -> None:
 
 
 def _as_arguments(
-    operator: LinearOperator, forward: Callable[[Any], Any], reverse: Callable[[Any], Any]
+    operator: LinearOperator, matmat: Callable[[Any], Any], rmatmat: Callable[[Any], Any]
 ) -> dict[str, Any]:
-    """Return what SciPy's and CuPy's LinearOperator are made with."""
+    """Return the arguments with which SciPy's or CuPy's LinearOperator is made."""
     return {
         "shape": operator.shape,
-        "matvec": lambda v: forward(v.reshape(-1)),
-        "rmatvec": lambda u: reverse(u.reshape(-1)),
-        "matmat": forward,
-        "rmatmat": reverse,
+        "matvec": lambda v: matmat(v.reshape(-1)),
+        "rmatvec": lambda u: rmatmat(u.reshape(-1)),
+        "matmat": matmat,
+        "rmatmat": rmatmat,
         "dtype": torch.empty(0, dtype=operator.dtype, device="cpu").numpy().dtype,
     }
 

@@ -1,4 +1,4 @@
-"""The signs that operators do not have, and operands that theirs do not take: one line each."""
+"""Refuse signs that operators do not have, and operands that they do not take."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NoReturn
 import numpy as np
 from torch import Tensor
 
+from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError, OperandError
-from jvpsvd.operators.arguments import shown
 
 
 class MissingSigns:

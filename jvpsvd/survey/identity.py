@@ -14,7 +14,7 @@ import torch
 from jvpsvd.data import UNREADABLE, Shard, fingerprints
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
 from jvpsvd.networks import Depth, Model, PhotoInput, depths
-from jvpsvd.operators.failures import first_line
+from jvpsvd.operators.function.failures import first_line
 from jvpsvd.survey.probe import changed_network, probe_network
 
 NUMERICS = 1

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.operators import LinearOperator
-from jvpsvd.operators.base import TransposedOperator
+from jvpsvd.operators.linear_operator import TransposedOperator
 from jvpsvd.svd.kernels.norms import rough_column_norms
 
 Direction = Literal["forward", "reverse"]

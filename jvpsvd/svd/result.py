@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import Products
-from jvpsvd.operators.arguments import shown
 from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.monitor import Phase
 from jvpsvd.svd.plan import Plan

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError, ConvergenceError, ConvergenceWarning, PrecisionWarning
 from jvpsvd.operators import LinearOperator, aslinearoperator
-from jvpsvd.operators.placement import own_tensors
+from jvpsvd.operators.environment.placement import own_tensors
 from jvpsvd.svd.certificate import Certificate, certify, with_fresh_residuals
 from jvpsvd.svd.cost import measured_cost, widening_pays
 from jvpsvd.svd.monitor import Monitor

@@ -231,8 +231,8 @@ def test_a_trace_of_lite0_at_one_photo_gives_the_products_at_another(lite0, phot
         (cotangents,) = torch.func.vmap(pull)(tuple(one_depth))
         for ours, theirs in (
             (m.value, values[index][0]),
-            (m.push(v), tangents[index]),
-            (m.pull(u), cotangents),
+            (m.jvp(v), tangents[index]),
+            (m.vjp(u), cotangents),
         ):
             assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
             assert theirs.abs().max() > 0

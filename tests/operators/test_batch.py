@@ -50,9 +50,9 @@ def test_automatic_differentiation_never_sees_more_vectors_than_a_chunk(chunk):
 
         def __call__(self, block, points):
             seen.append(block.shape[:2].numel())
-            return J.forward(block, points)
+            return J.jvp_product(block, points)
 
-    watched = type(J)(J.point, J.value, Watched(), J.reverse)
+    watched = type(J)(J.point, J.value, Watched(), J.vjp_product)
     A = JacobianOperator.from_linear_map(watched, chunk=chunk)
     assert (A @ torch.ones(2, 3)).eq(2).all()
     assert sum(seen) == 15
@@ -152,9 +152,9 @@ def test_several_depths_of_one_recording():
 def test_weights_get_no_dimension_for_the_points():
     net = convnet()[0].eval()
     (J,) = Trace(net, torch.zeros(1, 2, 6, 6)).at_many(torch.randn(5, 1, 2, 6, 6))
-    # The reverse side has the kernels turned round.
+    # VJPs have the kernels turned round.
     kernels = {(4, 2, 3, 3), (3, 4, 2, 2)}, {(2, 4, 3, 3), (4, 3, 2, 2)}
-    for side, expected in zip((J.forward, J.reverse), kernels, strict=True):
+    for side, expected in zip((J.jvp_product, J.vjp_product), kernels, strict=True):
         shapes = {tuple(t.shape) for t, v in zip(side.inputs, side.varies, strict=True) if not v}
         assert expected <= shapes
         assert all(t.shape[0] == 5 for t, v in zip(side.inputs, side.varies, strict=True) if v)
@@ -165,7 +165,7 @@ def test_what_can_be_replayed_at_once_is_and_leaves_no_line_in_the_log(caplog):
         for build in (mlp, convnet, transformer):
             J, _ = problem(build, torch.float32)
             J @ torch.ones(J.shape[-1])
-            assert J._map.forward.together
+            assert J._map.jvp_product.together
     assert not caplog.records
 
 

@@ -42,9 +42,9 @@ def test_automatic_differentiation_never_sees_more_than_a_chunk(chunk):
 
     def watched(block):
         widths.append(block.shape[0])
-        return linear_map.push(block)
+        return linear_map.jvp(block)
 
-    watched_map = type(linear_map)(linear_map.point, linear_map.value, watched, linear_map.pull)
+    watched_map = type(linear_map)(linear_map.point, linear_map.value, watched, linear_map.vjp)
     narrow = JacobianOperator.from_linear_map(watched_map, chunk=chunk)
     assert (narrow @ torch.ones(5, 7)).eq(2).all()
     assert sum(widths) == 7
@@ -59,5 +59,5 @@ def test_the_default_chunk_shrinks_with_the_size_of_the_jacobian():
 
 @pytest.mark.parametrize("chunk", [0, -1])
 def test_a_chunk_below_one_is_refused(chunk):
-    with pytest.raises(ArgumentError, match=f"chunk={chunk} must be at least 1"):
+    with pytest.raises(ArgumentError, match=f"chunk={chunk} must be a whole number at least 1"):
         operator(chunk)

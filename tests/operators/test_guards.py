@@ -8,7 +8,7 @@ from torch import nn
 
 from jvpsvd import JacobianOperator
 from jvpsvd.errors import AdjointError, ArgumentError, ModelError, NonFiniteError, TraceError
-from jvpsvd.operators.precision import full_precision
+from jvpsvd.operators.environment.precision import full_precision
 
 EVERY_WAY = pytest.mark.parametrize("derivatives", ["trace", "transforms"])
 

@@ -170,10 +170,10 @@ def test_the_places_given_may_change_afterwards(index):
 @pytest.mark.parametrize(
     ("places", "message"),
     [
-        ([0, 4], "places 0 to 3"),
-        ([-1], "places 0 to 3"),
-        (torch.tensor([1, -4]), "places 0 to 3"),
-        (range(2, 6), "places 0 to 3"),
+        ([0, 4], "indices 0 to 3"),
+        ([-1], "indices 0 to 3"),
+        (torch.tensor([1, -4]), "indices 0 to 3"),
+        (range(2, 6), "indices 0 to 3"),
         ([], "at least one"),
         (torch.tensor([], dtype=torch.long), "at least one"),
         (slice(2, 2), "at least one"),

@@ -13,7 +13,7 @@ from jvpsvd import JacobianOperator, MatrixOperator, svds
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError, NonFiniteError
 from jvpsvd.operators import Products
 from jvpsvd.operators.algebra import restrict, stack
-from jvpsvd.operators.stream import StreamedStack
+from jvpsvd.operators.streamed_stack import StreamedStack
 
 
 def problem(dtype, count=4):
@@ -166,7 +166,7 @@ def test_a_point_of_another_kind_is_refused(odd):
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_a_count_below_one_is_refused(count):
-    with pytest.raises(ArgumentError, match=f"count={count} must be at least 1"):
+    with pytest.raises(ArgumentError, match=f"count={count} must be a whole number at least 1"):
         StreamedStack(lambda i: MatrixOperator(torch.ones(2, 2)), count)
 
 

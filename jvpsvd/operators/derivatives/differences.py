@@ -1,0 +1,333 @@
+"""Compare products with differences of the function itself.
+
+Automatic differentiation takes for zero what it cannot see of a function (a part under
+torch.inference_mode, NumPy, a kernel without a derivative). The function still moves with its
+argument. With steps d and d/8, let e(d) = f(x + d) − f(x) − J d be the motion that products do not
+explain.
+
+- Curvature leaves e ~ |d|², rounding leaves noise, and a kink or a jump near x leaves neither; only
+  what is missing in J leaves e(d) = 8 e(d/8).
+- A kink at x itself, such as ReLU at 0, leaves it too. Next to x there is none, so that the motion
+  from x + d/8 to x + d is compared with the products at these two points.
+- A step function (round, sign, argmax, quantised activations) moves over many of its steps as if it
+  had a slope. Its derivative is zero all the same: a third step is as small as rounding lets it be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import DerivativeError
+from jvpsvd.operators.function.obstacles import find_obstacles
+
+Apply = Callable[[Tensor], Tensor]
+"""Takes vectors v, (b, *x.shape), to J v."""
+
+# Chosen by `python -m benchmarks derivative_check`. The larger step over the smaller, and how far
+# from proportional, as a share of itself, motion may be.
+_RATIO, _PROPORTIONAL = 8, 0.25
+# Motion is resolved above so many roundings of f(x), and steps above so many of x.
+_NOISE, _STEP_NOISE = 8, 64
+# Products vanish below the first share of the motion, and differ from it above the second.
+_VANISHING, _DIFFERING = 1e-3, 2e-2
+# Products this many times longer belong to a function that varies within a step, sin(1e5 x).
+_FINER = 10
+# A function without steps is off by less at the smallest step, at which motion is so many times
+# what is resolved.
+_STEPPED, _RESOLVED = 0.5, 4
+# A large step.
+_LARGE = 1 / 16
+# The smaller steps of further trials, where rounding of f(x) hides the motion: so many times the
+# first, and some that do not depend on the dtype.
+_WIDER, _WIDE = 16, (2.0**-12, 2.0**-6, 2.0**-3)
+
+
+@dataclass(frozen=True)
+class Unexplained:
+    """Motion of a function, in proportion to the step, that its products do not explain."""
+
+    share: float
+    """Its norm over that of the whole motion."""
+    step: float
+    """Norm of the step over that of the point, or over 1 at the origin."""
+    motion: float
+    """Norm of f(x + step) − f(x)."""
+    vanishing: bool
+    """Whether products vanish, and no step is so small that the function does not move."""
+
+
+def direction(like: Tensor) -> Tensor:
+    """Return a direction without symmetry, the same at every call; no random state is touched."""
+    angles = torch.arange(like.numel(), dtype=torch.float64, device="cpu").mul_(0.7)
+    return angles.cos().to(like.device, like.dtype).reshape(like.shape)
+
+
+def refuse_hidden(
+    fn: Callable[[Tensor], Any],
+    x: Tensor,
+    value: Tensor,
+    image: Tensor,
+    at: Callable[[Tensor], Apply],
+) -> None:
+    """Refuse products that vanish although the function moves in proportion to the step.
+
+    Nothing is evaluated where they do not vanish.
+
+    Args:
+        fn: The function as `prepare` returns it.
+        x: The point.
+        value: f(x).
+        image: J v for v = direction(x).
+        at: Returns the products at a point.
+
+    Raises:
+        DerivativeError: If they do.
+
+    >>> hidden = torch.inference_mode()(torch.sin)
+    >>> zero = lambda x: torch.zeros_like
+    >>> refuse_hidden(hidden, torch.ones(2), torch.ones(2), torch.zeros(2), zero)
+    Traceback (most recent call last):
+    jvpsvd.errors.DerivativeError: products vanish at this point although fn moves in proportion ...
+    >>> refuse_hidden(torch.round, torch.ones(2), torch.ones(2), torch.zeros(2), zero)
+    """
+    predicted = _smaller_step(x.dtype) * _scale(x) * _norm(image)
+    if predicted > _rounding(value):
+        return
+    least = _smaller_step(x.dtype)
+    # Rounding of f(x) may hide the motion at small steps.
+    sizes = sorted({least, *(max(_WIDER * least, wide) for wide in _WIDE)})
+    products = at(x)
+    with torch.no_grad():
+        here = fn(x).detach()  # a recorded value differs by rounding
+    each = (find_unexplained(fn, x, products, at, here, size) for size in sizes)
+    found = next((one for one in each if one is not None), None)
+    if found is None or not found.vanishing:
+        return
+    seen = find_obstacles(fn, x)
+    if not seen:
+        seen.append("a kernel or custom function without a derivative")
+    raise DerivativeError(
+        f"products vanish at this point although fn moves in proportion to the step (by "
+        f"{found.motion:.1e} at a step of {found.step:.1e} |x|): its derivative is hidden by "
+        f"{' or '.join(seen)}; compute it with operations that torch can differentiate"
+    )
+
+
+def refuse_inference(fn: Callable[[Tensor], Any], x: Tensor, at: Callable[[Tensor], Apply]) -> None:
+    """Refuse the products of a function that computes a part of its motion in inference mode.
+
+    Args:
+        fn: The function as `prepare` returns it.
+        x: The point.
+        at: Returns the products at a point.
+
+    Raises:
+        DerivativeError: If it does.
+    """
+    if "torch.inference_mode" in find_obstacles(fn, x):
+        describe_difference(fn, x, at(x), at)
+
+
+def describe_difference(
+    fn: Callable[[Tensor], Any],
+    x: Tensor,
+    products: Apply,
+    at: Callable[[Tensor], Apply],
+    value: Tensor | None = None,
+) -> str | None:
+    """Return how products differ from differences of the function; None where they do not.
+
+    Args:
+        fn: The function as `prepare` returns it.
+        x: The point.
+        products: Those at x.
+        at: Returns the products at another point.
+        value: f(x), if known.
+
+    Raises:
+        DerivativeError: If they do, and a part of fn runs under torch.inference_mode, which nobody
+            uses to drop a derivative.
+
+    >>> fn = lambda x: x + x.detach()
+    >>> description = describe_difference(fn, torch.ones(2), lambda v: v, lambda x: lambda v: v)
+    >>> description.split(";")[0]
+    'products explain only a part of how fn moves (50 % is missing)'
+    """
+    found = find_unexplained(fn, x, products, at, value)
+    if found is None:
+        return None
+    seen = find_obstacles(fn, x)
+    if found.share < 1.005:
+        summary = (
+            f"products explain only a part of how fn moves ({100 * found.share:.0f} % is missing)"
+        )
+    else:
+        summary = (
+            "products do not explain how fn moves (they differ from the motion by "
+            f"{found.share:.1f} times its length)"
+        )
+    if "torch.inference_mode" in seen:
+        raise DerivativeError(
+            f"{summary}: torch.inference_mode hides the derivative of what it computes; take it "
+            "out, or detach what is to be held fixed"
+        )
+    goes = f"fn goes through {' and '.join(seen)}" if seen else "no cause was seen"
+    return (
+        f"{summary}; this is meant where it has a detach, a straight-through estimator, a custom "
+        f"backward or a part under torch.no_grad, and an error elsewhere ({goes})"
+    )
+
+
+def is_constant(fn: Callable[[Tensor], Any], x: Tensor, image: Tensor) -> bool:
+    """Return whether f and its products are constant to rounding, at small steps and at large ones.
+
+    Args:
+        fn: The function as `prepare` returns it.
+        x: The point.
+        image: Norm of the longest product J v, for v with a norm of about |direction(x)|.
+
+    >>> is_constant(lambda x: x.softmax(-1).sum(), torch.ones(3), torch.tensor(1e-8))
+    True
+    >>> is_constant(torch.sin, torch.ones(3), torch.tensor(1e-8))
+    False
+    """
+    size = _smaller_step(x.dtype)
+    with torch.no_grad():
+        value = fn(x)
+        if float(image) * min(_scale(x), 1.0) > torch.finfo(x.dtype).eps ** 0.5 * _norm(value):
+            return False
+        moved = [_moved(fn, x, _step(x, h), value) for h in (_RATIO * size, size, _LARGE)]
+    at_larger, at_smaller, large = moved
+    if (
+        at_larger is None
+        or at_smaller is None
+        or large is None
+        or _is_slope(at_larger, at_smaller, 0.0, _rounding(value))
+    ):
+        return False
+    noise = _NOISE * max(_rounding(value), _norm(at_larger), _norm(at_smaller))
+    return _norm(large) <= max(noise, float(torch.finfo(x.dtype).eps ** 0.75) * _norm(value))
+
+
+def find_unexplained(
+    fn: Callable[[Tensor], Any],
+    x: Tensor,
+    products: Apply,
+    at: Callable[[Tensor], Apply],
+    value: Tensor | None = None,
+    size: float | None = None,
+) -> Unexplained | None:
+    """Return the motion in proportion to the step that products do not explain, if there is any.
+
+    It takes two evaluations and two products; where these differ, also products at two moved
+    points, and another evaluation if these vanish. None if the function cannot be evaluated nearby.
+
+    Args:
+        fn: The function as `prepare` returns it.
+        x: The point.
+        products: Those at x.
+        at: Returns the products at another point.
+        value: f(x), if known.
+        size: The smaller step as a share of a typical entry of x; None for about √eps.
+    """
+    with torch.no_grad():
+        size = size or _smaller_step(x.dtype)
+        larger, smaller = _step(x, _RATIO * size), _step(x, size)
+        value = fn(x).detach() if value is None else value
+        at_larger, at_smaller = _moved(fn, x, larger, value), _moved(fn, x, smaller, value)
+        if at_larger is None or at_smaller is None:
+            return None
+        larger_part, smaller_part = (products(step[None])[0] for step in (larger, smaller))
+        least = _DIFFERING * _norm(at_larger)
+        if not _is_slope(
+            at_larger - larger_part, at_smaller - smaller_part, least, _rounding(value)
+        ):
+            return None
+        between, along = at_larger - at_smaller, (larger - smaller)[None]
+        norm, missing, explained = _norm(between), math.inf, _norm(larger_part)
+        for step in (smaller, larger):  # either may have just passed a kink
+            part = _try(lambda step=step: at((x + step).detach())(along)[0])  # type: ignore[misc]
+            if part is None:
+                return None
+            missing = min(missing, _norm(between - part))
+            explained = max(explained, _norm(part))
+        if not max(_DIFFERING * norm, _rounding(value)) < missing < _FINER * norm:
+            return None
+        vanishing = explained <= _VANISHING * norm and not _has_steps(
+            fn, x, value, at_smaller, size
+        )
+        return Unexplained(
+            share=missing / norm,
+            step=_norm(larger) / (_norm(x) or 1.0),
+            motion=_norm(at_larger),
+            vanishing=vanishing,
+        )
+
+
+def _is_slope(larger: Tensor, smaller: Tensor, least: float, floor: float) -> bool:
+    """Return whether motion of at least this norm is in proportion to the step."""
+    norm = _norm(larger)
+    off = _norm(larger - _RATIO * smaller)
+    return norm > least and _norm(smaller) > floor and off <= _PROPORTIONAL * norm
+
+
+def _has_steps(
+    fn: Callable[[Tensor], Any], x: Tensor, value: Tensor, moved: Tensor, size: float
+) -> bool:
+    """Return whether a function that moves so much at one step has no slope at smaller ones."""
+    resolved = _RESOLVED * _rounding(value) / _norm(moved)
+    of_point = _STEP_NOISE * torch.finfo(x.dtype).eps * float(x.abs().max()) / _scale(x)
+    least = max(resolved * size, of_point)
+    if least > size / 2:
+        return False  # rounding hides what there is below
+    factor = 2.0 ** math.floor(math.log2(size / least))
+    least_moved = _moved(fn, x, _step(x, size / factor), value)
+    if least_moved is None:
+        return True
+    return _norm(factor * least_moved - moved) > _STEPPED * _norm(moved)
+
+
+def _moved(fn: Callable[[Tensor], Any], x: Tensor, step: Tensor, value: Tensor) -> Tensor | None:
+    """Return f(x + step) − f(x), or None where there is no such thing."""
+    there = _try(lambda: fn(x + step))
+    if there is None or there.shape != value.shape or not torch.isfinite(there).all():
+        return None
+    return there.detach() - value
+
+
+def _try(evaluate: Callable[[], Tensor]) -> Tensor | None:
+    """Return what is evaluated at another point, or None: a function may raise anything there."""
+    try:
+        return evaluate()
+    except Exception:
+        return None
+
+
+def _step(x: Tensor, size: float) -> Tensor:
+    """Return what x + step adds to x after rounding."""
+    return (x + size * _scale(x) * direction(x)) - x
+
+
+def _scale(x: Tensor) -> float:
+    """Return the size of a typical entry that is not zero, or 1."""
+    entries = x[x != 0].abs()
+    return float(entries.median()) if entries.numel() else 1.0
+
+
+def _smaller_step(dtype: torch.dtype) -> float:
+    """Return about √eps, a power of two."""
+    return 2.0 ** math.floor(math.log2(torch.finfo(dtype).eps) / 2)
+
+
+def _rounding(value: Tensor) -> float:
+    return _NOISE * torch.finfo(value.dtype).eps * _norm(value)
+
+
+def _norm(block: Tensor) -> float:
+    return float(torch.linalg.vector_norm(block.detach(), dtype=torch.float64))

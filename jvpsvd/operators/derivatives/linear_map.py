@@ -1,0 +1,116 @@
+"""The derivative of a function at one point, as two maps of blocks of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.derivatives.chunk_tuning import Chunks
+from jvpsvd.operators.function.evaluate import close
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes that the product of one vector takes."""
+
+    jvp_bytes: int
+    vjp_bytes: int
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    r"""The derivative J of a function f at one point x, as two maps of blocks of vectors.
+
+    `jvp` maps (b, \\*x.shape) to J v of shape (b, \\*f(x).shape); `vjp` maps (b, \\*f(x).shape) to
+    J' u of shape (b, \\*x.shape).
+    """
+
+    point: Tensor
+    value: Tensor
+    jvp: Callable[[Tensor], Tensor]
+    vjp: Callable[[Tensor], Tensor]
+    cost: Cost | None = None
+    """The memory of a product; None where it is not known."""
+    at: Callable[[Tensor], LinearMap] | None = None
+    """The derivative of the same function at another point of the same kind."""
+    chunks: Chunks | None = None
+    """Vectors per call, tuned at all points of a recording together; None where not known."""
+
+
+def refuse_after_change(
+    fn: Callable[[Tensor], Tensor],
+    x: Tensor,
+    value: Tensor,
+    product: Callable[[Tensor], Tensor],
+) -> Callable[[Tensor], Tensor]:
+    """Return a product that records no graph and is refused once fn has another value at x.
+
+    That costs an evaluation per block: what autograd keeps refers to weights, and torch does not
+    see all changes of them.
+    """
+
+    def product_if_unchanged(block: Tensor) -> Tensor:
+        with torch.no_grad():
+            refuse_another_value(fn(x), value)
+            return product(block)
+
+    return product_if_unchanged
+
+
+def refuse_another_value(again: Tensor, value: Tensor) -> None:
+    """Check that fn has the value that it had when its derivative was taken.
+
+    Raises:
+        ArgumentError: If it has not.
+    """
+    if not close(again, value):
+        raise ArgumentError(
+            "fn gives another value than when this derivative was taken: the weights have changed "
+            "since, it is random, or it computes under autocast; take the derivative again"
+        )
+
+
+def disable_grad(product: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return a product that records no graph: products are values, never differentiated again."""
+
+    def product_without_graph(block: Tensor) -> Tensor:
+        with torch.no_grad():
+            return product(block)
+
+    return product_without_graph
+
+
+def make_change_check(tensors: Sequence[Tensor]) -> Callable[[], None]:
+    """Return a check that none of the tensors has been changed or replaced since this call.
+
+    What torch does not count, ``parameter.data.mul_(2)``, cannot be seen: a recording therefore
+    works with copies of the weights.
+
+    The check raises `ArgumentError` if one has: a derivative that reads weights later than its
+    value did is the derivative of no function.
+
+    >>> weight = torch.ones(2)
+    >>> check = make_change_check([weight])
+    >>> _ = weight.zero_()
+    >>> check()
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: the weights have changed since this derivative was taken; ...
+    """
+
+    def states() -> list[tuple[int, int]]:
+        # The address too: `parameter.data = …` leaves the version as it is.
+        return [(0 if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
+
+    recorded = states()
+
+    def check() -> None:
+        if states() != recorded:
+            raise ArgumentError(
+                "the weights have changed since this derivative was taken; take it again"
+            )
+
+    return check

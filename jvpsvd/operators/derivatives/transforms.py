@@ -1,0 +1,151 @@
+"""The derivative of a function at a point by the transforms of torch.func."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp, vmap
+
+from jvpsvd.arguments import dense_tensor
+from jvpsvd.errors import AdjointError, ArgumentError
+from jvpsvd.operators.derivatives.adjoint_test import check_adjoint
+from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
+from jvpsvd.operators.derivatives.linear_map import (
+    LinearMap,
+    disable_grad,
+    refuse_after_change,
+    refuse_another_value,
+)
+from jvpsvd.operators.function.admission import check_function
+from jvpsvd.operators.function.evaluate import check_output, prepare
+from jvpsvd.operators.function.failures import failures_named, find_remedy, remedy_at
+from jvpsvd.operators.function.restoring import restored
+
+
+def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True) -> LinearMap:
+    """Return the derivative of fn at x by the transforms of torch.func.
+
+    VJPs are ``vmap(vjp)``: fn is evaluated once and its activations are kept. JVPs are
+    ``vmap(jvp)``, which evaluates fn again for each block (once a block, not once a vector). Where
+    an operation of fn has no forward mode, or fn reads its values, a JVP is two reverse passes,
+    J v = ∂/∂u ⟨J' u, v⟩. `jvpsvd.operators.Trace` evaluates fn once for both products.
+
+    Args:
+        fn: The function.
+        x: The point.
+        check: Compare one JVP with one VJP, and products that vanish with differences of fn.
+
+    Raises:
+        ArgumentError: If fn has neither forward mode nor a second reverse pass.
+        ModelError: If fn fails at x.
+        AdjointError: If JVPs and VJPs are not of one matrix.
+        DerivativeError: If products vanish although fn moves in proportion to the step.
+
+    >>> J = by_transforms(torch.sin, torch.zeros(2))
+    >>> J.jvp(torch.eye(2))
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    check_function(fn)
+    x = dense_tensor("the point x", x).detach()
+    with restored(fn, x.device), failures_named("fn", partial(remedy_at, fn, x)):
+        try:
+            return _by_transforms(prepare(fn), x, check)
+        except RuntimeError:
+            with torch.no_grad():
+                check_output(prepare(fn)(x))  # under vjp a nested tensor seems a dense one
+            raise
+
+
+def _by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, check: bool) -> LinearMap:
+    elsewhere = partial(by_transforms, fn, check=False)
+    value, vjp_fn = vjp(lambda z: check_output(fn(z)), x)[:2]
+
+    def vjp_of_one(u: Tensor) -> Tensor:
+        product: Tensor = vjp_fn(u)[0]
+        return product
+
+    value = value.detach()
+    J = LinearMap(
+        point=x,
+        value=value,
+        jvp=_make_jvp(fn, x, value, vjp_of_one, check),
+        vjp=refuse_after_change(fn, x, value, vmap(vjp_of_one)),
+        at=elsewhere,
+    )
+    if check:
+        image = J.jvp(direction(x)[None])[0]
+        refuse_hidden(fn, x, value, image, lambda z: by_transforms(fn, z, check=False).jvp)
+    return J
+
+
+def _make_jvp(
+    fn: Callable[[Tensor], Tensor],
+    x: Tensor,
+    value: Tensor,
+    vjp_of_one: Callable[[Tensor], Tensor],
+    check: bool,
+) -> Callable[[Tensor], Tensor]:
+    """Return the first way of taking J v that works on a block."""
+    out_dims: Any = (None, 0)  # the value does not depend on the direction
+    jvps_of_block = vmap(partial(_value_and_jvp, fn, x), out_dims=out_dims)
+    vjps_of_block = disable_grad(vmap(vjp_of_one))  # VJPs as they will be used
+
+    def by_forward_mode(block: Tensor) -> Tensor:
+        with torch.no_grad():
+            again, images = jvps_of_block(block)
+        refuse_another_value(again, value)
+        return images
+
+    reasons = []
+    v, u = direction(x), direction(value)
+    try:
+        image = by_forward_mode(v[None])[0]
+    except ArgumentError:
+        raise
+    except Exception as error:  # torch raises what the operation at fault raises
+        reasons.append(str(error))
+    else:
+        if check:
+            check_adjoint(v, image, u, vjps_of_block(u[None])[0], fn, x)
+        return by_forward_mode
+    try:
+        vjp_of_vjp = vjp(vjp_of_one, torch.zeros_like(value))[1]
+        by_two_passes = refuse_after_change(fn, x, value, vmap(lambda v: vjp_of_vjp(v)[0]))
+        v = vjps_of_block(u[None])[0]  # J v = 0 only where J' u is
+        check_adjoint(v, by_two_passes(v[None])[0], u, v)
+    except AdjointError:
+        reasons.append("its backward cannot be differentiated")
+    except Exception as error:
+        reasons.append(str(error))
+    else:
+        return by_two_passes
+    raise missing_derivative(forward=reasons[0], reverse=reasons[1])
+
+
+def _value_and_jvp(fn: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    value, image = jvp(fn, (x,), (v,))[:2]
+    return value, image
+
+
+def missing_derivative(reverse: str, forward: str | None = None) -> ArgumentError:
+    """Return the error that says why J v cannot be had.
+
+    Args:
+        reverse: Why there is no second reverse pass.
+        forward: Why there is no forward mode; None where that was not the question.
+
+    >>> str(missing_derivative("sort has no derivative"))
+    'fn has no second reverse pass (sort has no derivative); replace the operation that is named'
+    """
+    second = " ".join(reverse.split())[:200]
+    missing = f"no second reverse pass ({second})"
+    if forward is not None:
+        first = " ".join(forward.split())[:200]
+        missing = f"neither forward mode ({first}) nor a second reverse pass ({second})"
+    remedy = find_remedy(reverse) or "replace the operation that is named"
+    return ArgumentError(f"fn has {missing}; {remedy}")

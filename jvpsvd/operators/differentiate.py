@@ -1,0 +1,146 @@
+"""The value and the derivative of a function at a point, checked, in the best way it allows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from jvpsvd.arguments import dense_tensor, shown
+from jvpsvd.errors import AdjointError, ArgumentError, ModelError, TraceError
+from jvpsvd.operators.derivatives.batched_map import BatchedMap, stack_maps
+from jvpsvd.operators.derivatives.differences import describe_difference
+from jvpsvd.operators.derivatives.linear_map import LinearMap
+from jvpsvd.operators.derivatives.reverse_passes import by_reverse_passes
+from jvpsvd.operators.derivatives.transforms import by_transforms
+from jvpsvd.operators.function.admission import check_function
+from jvpsvd.operators.function.evaluate import prepare
+from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
+from jvpsvd.operators.function.pytrees import OfVector
+from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.recording.trace import Trace
+
+Derivatives = Literal["auto", "trace", "transforms"]
+
+
+logger = logging.getLogger(__name__)
+
+
+def differentiate(
+    fn: OfVector,
+    point: Tensor,
+    batch_dims: int,
+    derivatives: Derivatives,
+    fold: bool,
+    check: bool,
+) -> LinearMap | BatchedMap:
+    """Return the derivative at the point, or at the points of a batch.
+
+    Raises:
+        ArgumentError: If fn cannot be differentiated.
+        AdjointError: If JVPs and VJPs are not of one matrix.
+        DerivativeError: If products vanish although fn moves in proportion to the step.
+        TraceError: With derivatives="trace", if fn cannot be recorded.
+    """
+    if derivatives != "transforms":
+        try:
+            if batch_dims:
+                return Trace(fn, point[0], fold=fold, check=check).at_many(point)[0]
+            # Recorded at this very point, so there is no other path it could have taken.
+            return Trace(fn, point, fold=fold, check=check).at(point, check=False)[0]
+        except TraceError as error:
+            if derivatives == "trace":
+                raise
+            logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
+    if batch_dims:
+        return stack_maps([transformed(fn, x, check=check) for x in point])
+    return transformed(fn, point, check=check)
+
+
+def tell_difference(
+    fn: Callable[[Tensor], Any],
+    J: LinearMap | BatchedMap,
+    value: Tensor | None = None,
+    name: str = "",
+) -> None:
+    """Say in the log if products differ from differences of fn, at the first of several points.
+
+    Args:
+        fn: The function.
+        J: Its derivative.
+        value: Its value at the point, or at the first of several, if known.
+        name: The name of the function, for the log.
+
+    Raises:
+        DerivativeError: If they do, and a part of fn runs under torch.inference_mode.
+
+    >>> fn = lambda x: x + x.detach()
+    >>> tell_difference(fn, transformed(fn, torch.ones(2)), name="fn")
+    """
+    check_function(fn)
+    if not isinstance(J, LinearMap | BatchedMap):
+        raise ArgumentError(
+            f"J is {shown(J)}; give the derivative of fn, as transformed(fn, x) returns"
+        )
+    with failures_named("fn", "give the function that J is the derivative of"):
+        message = _describe(fn, J, value)
+    if message is not None:
+        logger.warning("%s%s", f"{name}: " if name else "", message)
+
+
+def _describe(
+    fn: Callable[[Tensor], Any], J: LinearMap | BatchedMap, value: Tensor | None
+) -> str | None:
+    if isinstance(J, BatchedMap):
+        first = J.select(torch.tensor([0], device="cpu"))
+        x = J.point[0]
+        return describe_difference(
+            prepare(fn), x, lambda v: first.jvp(v[None], chunk=len(v))[0], _make_jvps(fn), value
+        )
+    return describe_difference(prepare(fn), J.point, J.jvp, _make_jvps(fn), value)
+
+
+def _make_jvps(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
+    """Return a function that takes a point to the JVPs of fn there, by any way that works."""
+
+    def at(x: Tensor) -> Callable[[Tensor], Tensor]:
+        try:
+            return by_transforms(fn, x, check=False).jvp
+        except (ArgumentError, RuntimeError):
+            return by_reverse_passes(fn, x, check=False).jvp
+
+    return at
+
+
+def transformed(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True) -> LinearMap:
+    """Return the derivative by torch.func, or by plain reverse passes where that fails.
+
+    Raises:
+        ArgumentError: If both fail.
+        ModelError: If fn fails at x.
+        AdjointError: If JVPs and VJPs are not of one matrix.
+    """
+    check_function(fn)
+    dense_tensor("the point x", x)
+    with restored(fn, x.device), failures_named("fn", partial(remedy_at, fn, x)):
+        return _transformed(fn, x, check)
+
+
+def _transformed(fn: Callable[[Tensor], Tensor], x: Tensor, check: bool) -> LinearMap:
+    try:
+        return by_transforms(fn, x, check=check)
+    except (ArgumentError, RuntimeError) as error:
+        of_user = isinstance(error, ModelError) and not isinstance(error.__cause__, RuntimeError)
+        if of_user or isinstance(error, AdjointError):
+            raise
+        try:
+            J = by_reverse_passes(fn, x, check=check)
+        except (ArgumentError, AdjointError) as second:
+            raise (error if isinstance(error, ArgumentError) else second) from second
+        reason = first_line(error.__cause__ or error)  # as torch said it
+        logger.warning("torch.func cannot take fn (%s); using slow reverse passes", reason)
+        return J

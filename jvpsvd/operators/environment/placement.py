@@ -1,0 +1,29 @@
+"""Choose the device of tensors that name none."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+CPU = torch.device("cpu")
+
+
+def own_tensors() -> AbstractContextManager[object]:
+    """Make own tensors that name no device on the CPU, whatever `torch.set_default_device` said.
+
+    >>> with torch.device("meta"), own_tensors():
+    ...     torch.zeros(1)
+    tensor([0.])
+    """
+    return nullcontext() if torch.get_default_device() == CPU else CPU
+
+
+def tensors_of_users(device: torch.device) -> AbstractContextManager[object]:
+    """Make the tensors of a user's function on the device that the user has made the default.
+
+    >>> with own_tensors(), tensors_of_users(torch.device("meta")):
+    ...     torch.zeros(1).device
+    device(type='meta')
+    """
+    return nullcontext() if device == CPU else device

@@ -1,0 +1,215 @@
+"""The value of a function at a point, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vjp
+
+from jvpsvd.errors import ArgumentError, NonFiniteError
+from jvpsvd.operators.blocks import COMPLEX_FUNCTION
+from jvpsvd.operators.environment.attention import differentiable_attention
+from jvpsvd.operators.environment.compilation import eager_execution
+from jvpsvd.operators.environment.placement import tensors_of_users
+from jvpsvd.operators.function.find_module import (
+    buffer_states,
+    find_nondeterministic_module,
+    find_nonfinite_module,
+)
+from jvpsvd.operators.function.modules import called_modules
+from jvpsvd.operators.function.pytrees import OfVector, refuse_without_entries
+from jvpsvd.operators.function.restoring import restored_attributes
+
+
+def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """Return fn as it is always evaluated: on a copy, with operations that have derivatives.
+
+    The copy is for functions that change their argument in place, such as a network that begins
+    with an in-place ReLU. What the networks keep of an evaluation is dropped. If fn
+    calls `torch.autograd.grad` inside, as the score of an energy does, it is evaluated with an
+    argument that requires grad.
+
+    >>> score = lambda x: torch.autograd.grad((x**2).sum(), x, create_graph=True)[0]
+    >>> prepare(score)(torch.ones(2))
+    tensor([2., 2.])
+    """
+    networks, device = called_modules(fn), torch.get_default_device()
+
+    def evaluate(x: Tensor) -> Any:
+        with (
+            differentiable_attention(),
+            eager_execution(),
+            tensors_of_users(device),
+            restored_attributes(networks),
+        ):
+            try:
+                return fn(x.clone())
+            except RuntimeError as error:
+                if "does not require grad" not in str(error):
+                    raise
+            return _with_gradient(fn, x)
+
+    return evaluate
+
+
+def _with_gradient(fn: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """Return fn at a copy of x that requires grad, under the transforms of torch.func too."""
+    try:
+        return vjp(fn, x.clone())[0]
+    except RuntimeError as error:
+        if "requires_grad_()" not in str(error):
+            raise
+    # What calls `x.requires_grad_()` itself can be evaluated outside of the transforms only.
+    with torch.inference_mode(False), torch.enable_grad():
+        return fn(x.clone().requires_grad_())
+
+
+def close(ours: Tensor, theirs: Tensor, floor: float = 0.0) -> bool:
+    """Return whether two evaluations of the same thing differ by no more than rounding.
+
+    Compared on the scale of the largest finite entry, or of `floor` if that is larger; NaN and
+    infinity must be at the same indices, and shape and dtype be the same.
+
+    >>> close(torch.tensor([1.0, 1e-9]), torch.tensor([1.0, 0.0]))
+    True
+    >>> close(torch.tensor([1.0, 1e9]), torch.tensor([1.0, torch.inf]))
+    False
+    """
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        return False
+    finite = theirs[torch.isfinite(theirs)]
+    scale = max(finite.abs().max().item(), floor) if finite.numel() else floor
+    tolerance = torch.finfo(ours.dtype).eps ** 0.5 * scale
+    return torch.allclose(ours, theirs, rtol=0, atol=tolerance, equal_nan=True)
+
+
+def check_output(value: object) -> Tensor:
+    """Return `value` if a Jacobian can be taken of it.
+
+    Raises:
+        ArgumentError: If it is not a dense, non-empty tensor of a real floating dtype.
+
+    >>> check_output(torch.eye(2).to_sparse())
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: the function returned a tensor in torch.sparse_coo; let it ...
+    """
+    if isinstance(value, Tensor):
+        refuse_without_entries(value, "the function returned")
+    if not isinstance(value, Tensor):
+        raise ArgumentError(
+            f"the function returned {type(value).__name__}, not a tensor; wrap it so that it "
+            "returns the one tensor to differentiate"
+        )
+    if not value.is_floating_point() or value.numel() == 0:
+        raise ArgumentError(
+            f"the function returned a {value.dtype} tensor of shape {tuple(value.shape)}; a "
+            "Jacobian needs a non-empty real floating output"
+            f"{f'; {COMPLEX_FUNCTION}' if value.is_complex() else ''}"
+        )
+    return value
+
+
+def stack_values(values: Sequence[Tensor]) -> Tensor:
+    """Return the function's values at all points as one tensor.
+
+    Raises:
+        ArgumentError: If they are not of one shape, dtype and device; names the first that differs.
+
+    >>> stack_values([torch.ones(2), torch.ones(3)])
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: the function's value is torch.float32 (2,) on cpu at point 0 ...
+    """
+    first = values[0]
+    for index, value in enumerate(values):
+        if (value.shape, value.dtype, value.device) != (first.shape, first.dtype, first.device):
+            raise ArgumentError(
+                f"the function's value is {first.dtype} {tuple(first.shape)} on {first.device} at "
+                f"point 0 of the batch and {value.dtype} {tuple(value.shape)} on {value.device} at "
+                f"point {index}; give points where it is of one kind"
+            )
+    return torch.stack(list(values))
+
+
+def evaluate_at(
+    fn: Callable[..., Any], of_vector: OfVector, point: Tensor, batch_dims: int
+) -> Tensor:
+    """Return fn at the point, or at the points, checked."""
+    evaluate, before = prepare(of_vector), buffer_states(fn)
+    with torch.no_grad():
+        values = [check_output(evaluate(z)) for z in (point if batch_dims else [point])]
+    for name, state in buffer_states(fn).items():
+        if state != before.get(name):
+            raise ArgumentError(
+                f"{name} changes its buffers whenever it is evaluated; call model.eval(), or take "
+                "out what keeps state"
+            )
+    value = (stack_values(values) if batch_dims else values[0]).detach()
+
+    def find_module() -> str | None:
+        points = zip(point if batch_dims else [point], values, strict=True)
+        bad = next(z for z, v in points if not v.isfinite().all())
+        return find_nonfinite_module(fn, lambda: evaluate(bad))
+
+    check_value(point, value, batch_dims, find_module)
+    return value
+
+
+def fix_arguments(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
+) -> Callable[[Any], Any]:
+    """Return fn as a function of its first argument alone."""
+    named = dict(kwargs or {})
+    if not args and not named:
+        return fn
+    return lambda x: fn(x, *args, **named)
+
+
+def check_value(
+    point: Tensor, value: Tensor, dims: int, find_module: Callable[[], str | None] | None
+) -> None:
+    """Check that a value has a Jacobian at its point; `find_module` names the module at fault.
+
+    Raises:
+        ArgumentError: If dtype or device are not those of the point.
+        NonFiniteError: If it holds NaN or infinity.
+    """
+    if value.dtype != point.dtype:
+        raise ArgumentError(
+            f"fn maps {point.dtype} to {value.dtype}; give x and the weights in the dtype that fn "
+            "computes in, or let it return y.to(x.dtype)"
+        )
+    if value.device != point.device:
+        raise ArgumentError(
+            f"fn takes x on {point.device} to {value.device}; keep its output where x is"
+        )
+    if not torch.isfinite(value).all():
+        module = find_module() if find_module else None
+        raise NonFiniteError(
+            f"the function's value at {_not_finite(value) if dims else 'the point'} holds NaN "
+            + (f"or infinity, which {module} made first; " if module else "or infinity; ")
+            + "check the input and the weights before taking derivatives"
+        )
+
+
+def _not_finite(values: Tensor) -> str:
+    """Return in words at which points of a batch there is NaN or infinity."""
+    finite = torch.isfinite(values).flatten(1).all(1)
+    bad = (~finite).nonzero().flatten().tolist()
+    named = ", ".join(map(str, bad[:8])) + (", …" if len(bad) > 8 else "")
+    return f"point{'s' if len(bad) > 1 else ''} {named} of the batch"
+
+
+def refuse_nondeterministic(fn: Callable[..., Any], of_vector: OfVector, x: Tensor) -> None:
+    """Raise for a function that gives two values at x, naming the module where it can be seen.
+
+    Raises:
+        ArgumentError: Always.
+    """
+    module = find_nondeterministic_module(fn, lambda: prepare(of_vector)(x))
+    raise ArgumentError(
+        f"{module or 'fn'} gave two different values at the same point; it is random, keeps "
+        "state, or its weights have changed meanwhile"
+    )

@@ -1,0 +1,106 @@
+"""Find the module of a network that makes its value unusable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from jvpsvd.operators.function.modules import Hook, called_module, describe_module, forward_hooks
+from jvpsvd.operators.function.pytrees import floating_tensors
+
+_Signature = tuple[float, ...]
+
+
+def find_nonfinite_module(fn: object, run: Callable[[], object]) -> str | None:
+    """Return the first module that made NaN or infinity out of finite arguments, in words.
+
+    Args:
+        fn: The function whose modules are examined.
+        run: Evaluates it.
+
+    >>> net = nn.Sequential(nn.Identity(), nn.LayerNorm(2, eps=0.0))
+    >>> find_nonfinite_module(net, lambda: net(torch.zeros(2)))
+    "module '1' (LayerNorm)"
+    """
+    found: list[str] = []
+
+    def hook(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if not found and _finite(args) and not _finite(output):
+            found.append(describe_module(name, module))
+
+    _run_with_hooks(fn, run, hook)
+    return found[0] if found else None
+
+
+def find_nondeterministic_module(fn: object, run: Callable[[], object]) -> str | None:
+    """Return the first module that gives two values for the same arguments, in words.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+    >>> find_nondeterministic_module(net, lambda: net(torch.ones(64, 2)))
+    "module '1' (Dropout)"
+    """
+    network = called_module(fn)
+    if network is None:
+        return None
+    first, second = _record_calls(fn, run), _record_calls(fn, run)
+    for (name, args, output), (_, args_again, output_again) in zip(first, second, strict=False):
+        if args == args_again and output != output_again:
+            return name
+    return None
+
+
+def buffer_states(fn: object) -> dict[str, tuple[int, int]]:
+    """Return what changes with every buffer of the network that a function calls, by module.
+
+    >>> norm = nn.BatchNorm1d(2)
+    >>> before = buffer_states(norm)
+    >>> _ = norm(torch.ones(3, 2))
+    >>> [name for name, state in buffer_states(norm).items() if state != before[name]]
+    ["module 'model' (BatchNorm1d)"]
+    """
+    network = called_module(fn)
+    found: dict[str, tuple[int, int]] = {}
+    for path, module in network.named_modules() if network is not None else ():
+        own = [b for b in module.buffers(recurse=False) if not b.is_inference()]
+        found[describe_module(path, module)] = (
+            hash(tuple(id(buffer) for buffer in own)),
+            sum(buffer._version for buffer in own),
+        )
+    return found
+
+
+def _record_calls(
+    fn: object, run: Callable[[], object]
+) -> list[tuple[str, _Signature, _Signature]]:
+    """Return the modules in the order in which they finish, with what they took and gave."""
+    calls: list[tuple[str, _Signature, _Signature]] = []
+
+    def hook(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        calls.append((describe_module(name, module), _signature(args), _signature(output)))
+
+    _run_with_hooks(fn, run, hook)
+    return calls
+
+
+def _run_with_hooks(fn: object, run: Callable[[], object], hook: Hook) -> None:
+    network = called_module(fn)
+    if network is None:
+        return
+    with forward_hooks(network, hook), torch.no_grad():
+        run()
+
+
+def _finite(tree: Any) -> bool:
+    return all(bool(torch.isfinite(leaf).all()) for leaf in floating_tensors(tree))
+
+
+def _signature(tree: Any) -> _Signature:
+    """Return numbers that differ where the tensors do, but for a coincidence."""
+    signature: list[float] = []
+    for leaf in floating_tensors(tree):
+        values = leaf.detach().double().nan_to_num().flatten()
+        signature += [values.sum().item(), values.abs().sum().item()]
+    return tuple(signature)

@@ -1,0 +1,108 @@
+"""Find what hides a function, or a part of it, from automatic differentiation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from jvpsvd.operators.function.pytrees import floating_tensors
+
+_CUTS: dict[str, str] = {
+    "detach": "detach",
+    "detach_": "detach",
+    "numpy": "NumPy",
+    "__array__": "NumPy",
+    "tolist": "Python numbers",
+    "item": "Python numbers",
+    "__float__": "Python numbers",
+}
+
+
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+
+
+def find_obstacles(run: Callable[[Tensor], object], x: Tensor) -> list[str]:
+    """Return what hides a value from automatic differentiation, in words.
+
+    The function is evaluated at x once, and each call of torch on what depends on x is examined.
+
+    Args:
+        run: The function; it is evaluated on a copy of x.
+        x: The point.
+
+    >>> find_obstacles(lambda x: x.detach() + torch.no_grad()(torch.sin)(x), torch.ones(2))
+    ['detach', 'torch.no_grad']
+    >>> find_obstacles(torch.sin, torch.ones(2))
+    []
+
+    What a custom function does in its forward, which runs without grad, is not examined.
+    """
+    mode = _ObstacleMode()
+    point = x.detach().clone().requires_grad_()
+    mode.dependent[id(point)] = point
+    # A function that fails here was evaluated in another way before; what was found is returned.
+    with suppress(Exception), torch.inference_mode(False), torch.enable_grad(), mode:
+        run(point)
+    return sorted(mode.found)
+
+
+class _ObstacleMode(TorchFunctionMode):
+    """Examines each call of torch whose arguments depend on the point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The tensors themselves: an id may be given again once a tensor is gone.
+        self.dependent: dict[int, Tensor] = {}
+        self.found: set[str] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        if any(id(leaf) in self.dependent for leaf in tree_leaves((args, kwargs))):
+            floating = floating_tensors(output)
+            self.dependent.update((id(leaf), leaf) for leaf in floating)
+            custom = _custom_function()
+            if custom is not None:
+                self.found.add(f"the custom function {custom}")
+            else:
+                self._note(func, kwargs, floating)
+        return output
+
+    def _note(self, func: Any, kwargs: dict[str, Any], outputs: list[Tensor]) -> None:
+        name = getattr(func, "__name__", "")
+        if name in _CUTS:
+            self.found.add(_CUTS[name])
+        elif func == Tensor.data.__get__:  # type: ignore[attr-defined]
+            self.found.add("detach")
+        elif func is torch.autograd.grad:
+            if not kwargs.get("create_graph"):
+                self.found.add("torch.autograd.grad without create_graph=True")
+        elif outputs:
+            if torch.is_inference_mode_enabled():
+                self.found.add("torch.inference_mode")
+            elif not torch.is_grad_enabled():
+                self.found.add("torch.no_grad")
+            if torch.is_autocast_enabled(outputs[0].device.type):
+                self.found.add("autocast")
+
+
+def _custom_function() -> str | None:
+    """Return the torch.autograd.Function in whose forward the caller is, or None."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is _APPLY:
+            return str(frame.f_locals["cls"].__name__)
+        if frame.f_code is find_obstacles.__code__:
+            return None
+        frame = frame.f_back
+    return None

@@ -1,0 +1,212 @@
+"""A linear map made of JVPs and VJPs, as a linear operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from jvpsvd.operators.blocks import check_vectors, columns
+from jvpsvd.operators.derivatives.batched_map import BatchedMap
+from jvpsvd.operators.derivatives.chunk_tuning import (
+    Chunk,
+    Chunks,
+    apply_in_chunks,
+    runs_in_memory,
+    starting_chunk,
+)
+from jvpsvd.operators.derivatives.linear_map import LinearMap
+from jvpsvd.operators.environment.precision import choose_precision
+from jvpsvd.operators.environment.process_groups import multiply_over_ranks
+from jvpsvd.operators.function.evaluate import check_value
+from jvpsvd.operators.function.failures import failures_named
+from jvpsvd.operators.function.pytrees import Structure
+from jvpsvd.operators.linear_operator import LinearOperator
+
+# Blocks of a batch always fill a chunk: the largest tensor on the way should stay below this size.
+_WIDEST_ELEMENTS = 1 << 19
+_BATCH_RANGE = (8, 512)
+
+
+class LinearMapOperator(LinearOperator):
+    """The derivative J of a function at one point, or the batch of those at many points.
+
+    Args:
+        linear_map: The JVPs and VJPs.
+        chunks: Vectors per call of automatic differentiation; None for those of the linear map.
+        source: The structure of a point that is no tensor.
+        target: The structure of a value that is no tensor.
+        group: The ranks among which the columns of a block are divided.
+        tf32: Leave TF32 and the like as the process has them.
+
+    Raises:
+        NonFiniteError: If the value at a point holds NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        linear_map: LinearMap | BatchedMap,
+        *,
+        chunks: Chunks | None = None,
+        source: Structure | None = None,
+        target: Structure | None = None,
+        group: dist.ProcessGroup | None = None,
+        tf32: bool = False,
+    ) -> None:
+        point, value = linear_map.point, linear_map.value
+        dims = 1 if isinstance(linear_map, BatchedMap) else 0
+        check_value(point, value, dims, None)
+        m, n = value.shape[dims:].numel(), point.shape[dims:].numel()
+        super().__init__((*point.shape[:dims], m, n), point.dtype, point.device)
+        self._map, self._chunks = linear_map, chunks or _starting_chunks(linear_map, m + n)
+        self._source, self._target, self._group, self._tf32 = source, target, group, tf32
+        self.point = point
+        """The point x, or the points X of a batch; the vector of one that is no tensor."""
+        self.value = value
+        """f(x), as the function returned it; for a batch f(X[0]), f(X[1]), … stacked."""
+
+    @property
+    def chunk(self) -> int:
+        """Vectors per call of automatic differentiation, over all points of a batch.
+
+        The lesser of both products, before either was tuned; less only where memory ran out.
+        """
+        return min(self._chunks.jvp.planned, self._chunks.vjp.planned)
+
+    def as_input(self, block: Tensor) -> Any:
+        r"""Return (n,) as something like x, or (n, b) as one with a dimension b in front.
+
+        A batch takes (B, n) or (B, n, b), and gives B before b.
+
+        Raises:
+            ArgumentError: If the block has another shape; transpose the rows of a `Vh` first.
+
+        >>> from jvpsvd import JacobianOperator
+        >>> J = JacobianOperator(lambda x: x.sum(), torch.ones(2, 3))
+        >>> J.as_input(torch.arange(6.0)).shape, J.as_input(torch.ones(6, 4)).shape
+        (torch.Size([2, 3]), torch.Size([4, 2, 3]))
+        """
+        return self._reshape(block, self._source, self.point)
+
+    def as_output(self, block: Tensor) -> Any:
+        """Return (m,) as something like f(x), or (m, b) as one with a dimension b in front.
+
+        Raises:
+            ArgumentError: If the block has another shape.
+
+        >>> from jvpsvd import JacobianOperator
+        >>> J = JacobianOperator(lambda x: (x, 2 * x), torch.ones(2))
+        >>> J.as_output(J @ torch.ones(2))
+        (tensor([1., 1.]), tensor([2., 2.]))
+        """
+        return self._reshape(block, self._target, self.value)
+
+    def _reshape(self, block: Tensor, structure: Structure | None, like: Tensor) -> Any:
+        batch_dims = len(self.batch)
+        shape = like.shape[batch_dims:]
+        check_vectors(block, shape.numel(), self.batch)
+        rows = block.mT if block.ndim > 1 + batch_dims else block
+        if structure is not None:
+            return structure.tree(rows)
+        return rows.reshape((*rows.shape[:-1], *shape))
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        with choose_precision(self._tf32), failures_named("a product", "take the derivative again"):
+            return self._multiply(self._map.jvp, V, self.point, self.value, self._chunks.jvp)
+
+    def _rmatmat(self, U: Tensor) -> Tensor:
+        with choose_precision(self._tf32), failures_named("a product", "take the derivative again"):
+            return self._multiply(self._map.vjp, U, self.value, self.point, self._chunks.vjp, True)
+
+    def _multiply(
+        self,
+        product: Callable[..., Tensor],
+        block: Tensor,
+        source: Tensor,
+        target: Tensor,
+        chunk: Chunk,
+        transposed: bool = False,
+    ) -> Tensor:
+        if self.batch:
+            return _multiply_at_points(product, block, source, target, chunk)
+
+        def multiply(rows: Tensor) -> Tensor:
+            out = rows.new_empty(rows.shape[0], target.numel())
+            apply_in_chunks(product, rows.reshape(rows.shape[0], *source.shape), out, chunk)
+            return out
+
+        rows = columns(block).T
+        return multiply_over_ranks(multiply, rows, target.numel(), transposed, self._group).T
+
+    def _perturbed(self, seed: int) -> LinearOperator | None:
+        at = self._map.at
+        if at is None:
+            return None
+        with choose_precision(self._tf32):
+            linear_map = at(perturb_by_rounding(self.point, seed))
+        return self._replace_map(linear_map)
+
+    def _select(self, index: Tensor) -> LinearOperator:
+        if not isinstance(self._map, BatchedMap):
+            raise TypeError("the map of a batch must be a BatchedMap")
+        return self._replace_map(self._map.select(index))
+
+    def _replace_map(self, linear_map: LinearMap | BatchedMap) -> LinearMapOperator:
+        """Return the operator of another linear map, with all else as it is here."""
+        return LinearMapOperator(
+            linear_map,
+            chunks=self._chunks,
+            source=self._source,
+            target=self._target,
+            group=self._group,
+            tf32=self._tf32,
+        )
+
+
+def perturb_by_rounding(x: Tensor, seed: int) -> Tensor:
+    """Return x (1 ± ε), laid out in memory as x is: its entries moved as rounding moves them.
+
+    >>> moved = perturb_by_rounding(torch.tensor([1.0, -4.0, 0.0]), seed=0)
+    >>> (moved / torch.tensor([1.0, 4.0, 1.0])).abs()
+    tensor([1.0000, 1.0000, 0.0000])
+    """
+    generator = torch.Generator().manual_seed(seed)
+    signs = (
+        torch.randint(0, 2, x.shape, generator=generator, dtype=torch.int8, device="cpu") * 2 - 1
+    )
+    step = torch.empty_like(x).copy_(signs).mul_(torch.finfo(x.dtype).eps)
+    return step.mul_(x).add_(x)
+
+
+def _starting_chunks(linear_map: LinearMap | BatchedMap, numbers: int) -> Chunks:
+    """Return the chunks to begin with; `numbers` are the sizes of a vector and its image."""
+    device = linear_map.point.device
+    if isinstance(linear_map, LinearMap):
+        own = (starting_chunk(numbers, None, device) for _ in range(2))
+        return linear_map.chunks or Chunks(*own)
+    if linear_map.widest is None:
+        fits = starting_chunk(numbers, None, device).size
+    else:
+        fits = _WIDEST_ELEMENTS // linear_map.widest
+    low, high = _BATCH_RANGE
+    chunk = Chunk(min(high, max(low, fits)), fixed=True)
+    return Chunks(chunk, chunk)
+
+
+def _multiply_at_points(
+    product: Callable[[Tensor, int], Tensor],
+    block: Tensor,
+    source: Tensor,
+    target: Tensor,
+    chunk: Chunk,
+) -> Tensor:
+    """Return the products at all points of a batch, halving the chunk where memory runs out."""
+    rows = block.mT
+    shaped = rows.reshape(*rows.shape[:2], *source.shape[1:])
+    images: list[Tensor] = []
+    while not runs_in_memory(lambda: images.append(product(shaped, chunk.size)), chunk.size):
+        chunk.halve(chunk.size)
+    return images[0].reshape(*rows.shape[:2], target.shape[1:].numel()).mT

@@ -1,0 +1,256 @@
+"""Linear operators: matrices of which only the products exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+import numpy as np
+from torch import Tensor
+
+from jvpsvd.arguments import dense_tensor, shown
+from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.blocks import by, check_indices
+from jvpsvd.operators.operands import MissingSigns, real_factor, refuse_right_side, refuse_term
+from jvpsvd.operators.products import MatrixFree
+
+_ONE_SIZE = "combine batches of one size, or single operators"
+
+
+class LinearOperator(MissingSigns, MatrixFree):
+    """A real m × n matrix A known by its products A V and A' U, or a batch of B such matrices.
+
+    Subclasses implement `_matmat` and `_rmatmat` on checked blocks with contiguous columns; those
+    of a batch are (B, n, b) and (B, m, b). The public products check shapes, dtype and device, and
+    count the vectors they were given: b, or B·b of a batch.
+
+    Args:
+        shape: (m, n), or (B, m, n) for a batch of independent matrices; all positive.
+        dtype: A real floating dtype; products are neither widened nor narrowed.
+        device: Where blocks live.
+
+    Raises:
+        ArgumentError: On an empty shape or a dtype that is not real floating point.
+    """
+
+    __array_ufunc__ = None  # array @ A and array * A are errors, not arrays of operators
+
+    @property
+    def chunk(self) -> int | None:
+        """Vectors from which on a wider block costs no less per vector; None if unknown."""
+        return None
+
+    def _perturbed(self, seed: int) -> LinearOperator | None:
+        """Return this operator at a point moved by rounding; None where it depends on no point."""
+        return None
+
+    def _select(self, index: Tensor) -> LinearOperator:
+        """Return the batch of the matrices at these indices, all of them valid."""
+        raise ArgumentError(
+            f"the batch of a {type(self).__name__} cannot be divided; multiply it as a whole"
+        )
+
+    def select(self, index: Sequence[int] | Tensor) -> LinearOperator:
+        """Return the batch of the matrices at these indices, shape (len(index), m, n).
+
+        Only these are multiplied from then on; their products are counted on this operator too.
+
+        Args:
+            index: From 0 to B − 1, in any order, as integers or a long tensor of one dimension.
+
+        Raises:
+            ArgumentError: If this is no batch, or one that cannot be divided; if an index is not
+                in it, or none is given.
+
+        >>> import torch
+        >>> from jvpsvd.operators import MatrixOperator
+        >>> A = MatrixOperator(torch.arange(3.0).reshape(3, 1, 1))
+        >>> A.select([2, 0]) @ torch.ones(1), A.products
+        (tensor([[2.],
+                [0.]]), Products(forward=2, reverse=0))
+        """
+        chosen = self._select(check_indices(index, self.shape).to(self.device))
+        chosen._counters += self._counters
+        return chosen
+
+    def perturbed_by_rounding(self, seed: int) -> LinearOperator | None:
+        """Return the operator at a point moved by rounding, or None where A depends on no point.
+
+        A Jacobian J(x) is taken at x + δ, |δᵢ| = ε |xᵢ| with random signs and ε the spacing of the
+        dtype's numbers at 1; operators made of others perturb these. What A(x + δ) and A(x) differ
+        by says how well that precision defines A. They differ much where rounding decides on which
+        side of a kink the point lies. Products of the perturbed operator are counted on this one
+        too.
+
+        Args:
+            seed: Draws the signs.
+
+        >>> import torch
+        >>> from jvpsvd.operators import JacobianOperator, MatrixOperator
+        >>> J = JacobianOperator(torch.square, torch.tensor([1.0, 4.0]))
+        >>> moved = J.perturbed_by_rounding(seed=0)
+        >>> (moved @ torch.ones(2) - J @ torch.ones(2)).abs() <= 1e-6
+        tensor([True, True])
+        >>> MatrixOperator(torch.eye(2)).perturbed_by_rounding(seed=0) is None
+        True
+        """
+        if not isinstance(seed, int | np.integer) or abs(seed) >= 1 << 63:
+            raise ArgumentError(f"seed={shown(seed)} must be a whole number below 2**63")
+        perturbed = self._perturbed(int(seed))
+        if perturbed is not None:
+            perturbed._counters += self._counters
+        return perturbed
+
+    @property
+    def T(self) -> LinearOperator:
+        """The transpose A', whose products are counted on both operators."""
+        return TransposedOperator(self)
+
+    @overload
+    def __matmul__(self, other: Tensor) -> Tensor: ...
+    @overload
+    def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
+    def __matmul__(self, other: Tensor | LinearOperator) -> Tensor | LinearOperator:
+        """``A @ V`` multiplies a block or a vector; ``A @ B`` is the composed operator.
+
+        A tensor of one dimension is a vector, for every matrix of a batch; any other is a block.
+        """
+        if isinstance(other, LinearOperator):
+            both = f"cannot compose {by(self.shape)} with {by(other.shape)}"
+            if self.batch != other.batch:
+                raise ArgumentError(f"{both}: {_ONE_SIZE}")
+            if self.shape[-1] != other.shape[-2]:
+                raise ArgumentError(f"{both}: inner sizes differ")
+            return ComposedOperator(
+                (*self.shape[:-1], other.shape[-1]),
+                self,
+                other,
+                matmat=lambda V, A, B: A.matmat(B.matmat(V)),
+                rmatmat=lambda U, A, B: B.rmatmat(A.rmatmat(U)),
+            )
+        if not isinstance(other, Tensor):
+            refuse_right_side(other)
+        if dense_tensor("the right side", other).ndim == 1:
+            return self.matvec(other)
+        return self.matmat(other)
+
+    def __add__(self, other: LinearOperator) -> LinearOperator:
+        """``A + B``: the sum of two operators of one shape."""
+        if not isinstance(other, LinearOperator):
+            refuse_term(other)
+        both = f"cannot add {by(self.shape)} and {by(other.shape)}"
+        if self.batch != other.batch:
+            raise ArgumentError(f"{both}: {_ONE_SIZE}")
+        if self.shape != other.shape:
+            raise ArgumentError(f"{both}: shapes differ")
+        return ComposedOperator(
+            self.shape,
+            self,
+            other,
+            matmat=lambda V, A, B: A.matmat(V) + B.matmat(V),
+            rmatmat=lambda U, A, B: A.rmatmat(U) + B.rmatmat(U),
+        )
+
+    def __mul__(self, scalar: float | np.floating[Any] | np.integer[Any]) -> LinearOperator:
+        """``c * A``: the operator scaled by a number."""
+        factor = real_factor(scalar)
+        return ComposedOperator(
+            self.shape,
+            self,
+            matmat=lambda V, A: factor * A.matmat(V),
+            rmatmat=lambda U, A: factor * A.rmatmat(U),
+        )
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {by(self.shape)}, {self.dtype}, {self.device}>"
+
+
+class TransposedOperator(LinearOperator):
+    """A' of an operator A; transposing twice gives A back."""
+
+    def __init__(self, transposed: LinearOperator) -> None:
+        m, n = transposed.shape[-2:]
+        super().__init__((*transposed.batch, n, m), transposed.dtype, transposed.device)
+        self._transposed = transposed
+
+    @property
+    def T(self) -> LinearOperator:
+        """The operator that was transposed."""
+        return self._transposed
+
+    @property
+    def chunk(self) -> int | None:
+        """The chunk of the operator that was transposed."""
+        return self._transposed.chunk
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        return self._transposed.rmatmat(V)
+
+    def _rmatmat(self, U: Tensor) -> Tensor:
+        return self._transposed.matmat(U)
+
+    def _perturbed(self, seed: int) -> LinearOperator | None:
+        perturbed = self._transposed.perturbed_by_rounding(seed)
+        return None if perturbed is None else TransposedOperator(perturbed)
+
+    def _select(self, index: Tensor) -> LinearOperator:
+        return TransposedOperator(self._transposed.select(index))
+
+
+class ComposedOperator(LinearOperator):
+    """An operator made of the products of others: their sum, product or multiple.
+
+    `matmat` and `rmatmat` take a block and the parts, so that they serve any selection of them.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *parts: LinearOperator,
+        matmat: Callable[..., Tensor],
+        rmatmat: Callable[..., Tensor],
+    ) -> None:
+        first = parts[0]
+        for part in parts[1:]:
+            if (part.dtype, part.device) != (first.dtype, first.device):
+                raise ArgumentError(
+                    f"cannot combine an operator in {first.dtype} on {first.device} with one in "
+                    f"{part.dtype} on {part.device}; convert one of them"
+                )
+        super().__init__(shape, first.dtype, first.device)
+        self._parts = parts
+        self._matmat_of_parts = matmat
+        self._rmatmat_of_parts = rmatmat
+
+    @property
+    def chunk(self) -> int | None:
+        """The smallest chunk of the parts that have one."""
+        return min((part.chunk for part in self._parts if part.chunk is not None), default=None)
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        return self._matmat_of_parts(V, *self._parts)
+
+    def _rmatmat(self, U: Tensor) -> Tensor:
+        return self._rmatmat_of_parts(U, *self._parts)
+
+    def _perturbed(self, seed: int) -> LinearOperator | None:
+        perturbed = [part.perturbed_by_rounding(seed) for part in self._parts]
+        if all(part is None for part in perturbed):
+            return None
+        pairs = zip(perturbed, self._parts, strict=True)
+        return ComposedOperator(
+            self.shape,
+            *(part if other is None else other for other, part in pairs),
+            matmat=self._matmat_of_parts,
+            rmatmat=self._rmatmat_of_parts,
+        )
+
+    def _select(self, index: Tensor) -> LinearOperator:
+        return ComposedOperator(
+            (len(index), *self.shape[1:]),
+            *(part.select(index) for part in self._parts),
+            matmat=self._matmat_of_parts,
+            rmatmat=self._rmatmat_of_parts,
+        )

@@ -1,0 +1,1 @@
+"""Recorded derivatives: a function is traced once and its linear parts are replayed."""

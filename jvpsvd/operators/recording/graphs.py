@@ -1,0 +1,213 @@
+"""The graphs of a recording: one of the values, and one for each product of each output."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.func import vmap
+
+from jvpsvd.operators.derivatives.batched_map import BatchedMap, BatchedProduct, replay_at_points
+from jvpsvd.operators.derivatives.chunk_tuning import Chunks
+from jvpsvd.operators.derivatives.differences import direction
+from jvpsvd.operators.derivatives.linear_map import Cost, LinearMap, disable_grad, make_change_check
+from jvpsvd.operators.function.evaluate import close
+from jvpsvd.operators.recording.constants import Constants
+from jvpsvd.operators.recording.passes.channel_chains import channel_graph
+from jvpsvd.operators.recording.passes.fx_tools import dependents, peak_elements
+from jvpsvd.operators.recording.passes.inactive_channels import ChannelCache, ChannelGraph
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ProductGraph:
+    """The graph of one product, J v or J' u, for one vector.
+
+    Its further inputs are some of the values that the primal graph keeps.
+    """
+
+    graph: fx.GraphModule | None
+    """None of an output that does not depend on x."""
+    saved: tuple[int, ...]
+    """Indices of its inputs among the kept values."""
+    reduced: ChannelGraph | None = None
+    """The same without the channels that are inactive at a point; None where it has none."""
+
+    def at(
+        self,
+        kept: Sequence[Tensor],
+        zeros: Tensor,
+        weights: Sequence[Tensor],
+        channels: ChannelCache,
+    ) -> Callable[[Tensor], Tensor]:
+        """Return the product of a block at one point, refused once a weight has changed."""
+        graph, reduced = self.graph, self.reduced
+        if graph is None:
+            return lambda block: zeros.expand(block.shape[0], *zeros.shape)
+        saved = tuple(kept[i] for i in self.saved)
+        check = make_change_check((*saved, *weights))
+
+        @cache
+        def multiply() -> Callable[[Tensor], Tensor]:
+            fewer = None if reduced is None else reduced.inputs(saved, channels)
+            if reduced is None or fewer is None:
+                return _over_directions(graph, saved)
+            return _over_directions(reduced.graph, fewer)
+
+        def product(block: Tensor) -> Tensor:
+            check()
+            return multiply()(block)  # the first product selects channels
+
+        return disable_grad(product)
+
+    def reduce_channels(self, kept: Sequence[Tensor], along: Tensor) -> ProductGraph:
+        """Return this graph able to leave out inactive channels, if its product stays the same.
+
+        Args:
+            kept: The values at any point.
+            along: The direction to compare on, with most channels inactive.
+        """
+        graph = self.graph
+        reduced = None if graph is None else channel_graph(graph)
+        if graph is None or reduced is None:
+            return self
+        inactive = reduced.mostly_inactive([kept[i] for i in self.saved])
+        try:
+            fewer = reduced.inputs(inactive, ChannelCache())
+            if fewer is None:
+                return self
+            part = _over_directions(reduced.graph, fewer)(along[None])
+            whole = _over_directions(graph, inactive)(along[None])
+        except Exception as error:  # a layout that some operation cannot take
+            logger.info("keeping inactive channels: %s", error)
+            return self
+        return replace(self, reduced=reduced) if close(part, whole) else self
+
+    def at_many(
+        self,
+        kept: Sequence[Tensor],
+        varies: Sequence[bool],
+        zeros: Tensor,
+        weights: Sequence[Tensor],
+    ) -> BatchedProduct:
+        """Return the product at many points; what varies over them has a dimension for them."""
+        if self.graph is None:
+            return replay_at_points(lambda direction: zeros, (), ())
+        inputs = tuple(kept[i] for i in self.saved)
+        return replay_at_points(self.graph, inputs, tuple(varies[i] for i in self.saved), weights)
+
+    def peak(self) -> int:
+        """Return how many elements one vector takes at most, alive at once on its way."""
+        return 0 if self.graph is None else peak_elements(self.graph.graph)
+
+    def widest(self) -> int:
+        """Return how many elements the largest tensor has that one vector becomes on its way."""
+        if self.graph is None:
+            return 0
+        _, *saved = self.graph.graph.find_nodes(op="placeholder")
+        passed = (node for node in self.graph.graph.nodes if node not in saved)
+        values = (node.meta.get("val") for node in passed)
+        return max((v.numel() for v in values if isinstance(v, Tensor)), default=0)
+
+
+def _over_directions(
+    graph: Callable[..., Tensor], inputs: Sequence[Any]
+) -> Callable[[Tensor], Tensor]:
+    """Return the graph of one direction as a map of a block of them."""
+    # Not as arguments: torch would flatten the tree of these at every call.
+    return vmap(lambda direction: graph(direction, *inputs))
+
+
+@dataclass(frozen=True)
+class OutputGraphs:
+    """The two product graphs of one output, and what is known of their products."""
+
+    jvp: ProductGraph
+    vjp: ProductGraph
+    cost: Cost
+    chunks: Chunks
+    """Tuned by the products at all points."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The primal graph of a function with several outputs, and two product graphs per output."""
+
+    constants: Constants
+    primal: fx.GraphModule
+    r"""(x, \*constants) ↦ (values of the outputs, values that the product graphs need)."""
+    outputs: tuple[OutputGraphs, ...]
+
+    def at(self, x: Tensor) -> tuple[LinearMap, ...]:
+        """Return the derivative of each output at x, which is kept."""
+        with torch.no_grad():
+            values, kept = self.primal(x, *self.constants.values())
+        weights, channels = self.constants.weights, ChannelCache()
+        return tuple(
+            LinearMap(
+                point=x,
+                value=value,
+                jvp=output.jvp.at(kept, torch.zeros_like(value), weights, channels),
+                vjp=output.vjp.at(kept, torch.zeros_like(x), weights, channels),
+                cost=output.cost,
+                chunks=output.chunks,
+                at=lambda z, index=index: self.at(z)[index],  # type: ignore[misc]
+            )
+            for index, (value, output) in enumerate(zip(values, self.outputs, strict=True))
+        )
+
+    def reduce_channels(self, x: Tensor) -> Recording:
+        """Return this recording with graphs that leave out channels that are inactive at a point.
+
+        Args:
+            x: Any point.
+        """
+        with torch.no_grad():
+            values, kept = self.primal(x, *self.constants.values())
+            v = direction(x)
+            outputs = tuple(
+                replace(
+                    output,
+                    jvp=output.jvp.reduce_channels(kept, v),
+                    vjp=output.vjp.reduce_channels(kept, direction(value)),
+                )
+                for output, value in zip(self.outputs, values, strict=True)
+            )
+        return replace(self, outputs=outputs)
+
+    def at_many(self, X: Tensor) -> tuple[BatchedMap, ...]:
+        """Return the derivative of each output at the points X[0], X[1], …, which are kept.
+
+        Whatever `torch.func.vmap` cannot do is raised, here or by the maps.
+        """
+        graph = self.primal.graph
+        output: Any = graph.output_node().args[0]
+        x, *_ = graph.find_nodes(op="placeholder")
+        varying = dependents(graph, x)
+        # A dimension for the points in what was taken not to depend on them is an error of vmap.
+        dims: Any = tuple([0 if node in varying else None for node in nodes] for nodes in output)
+        with torch.no_grad():
+            constants = self.constants.values()
+            over_points = vmap(self.primal, (0, *(None for _ in constants)), out_dims=dims)
+            values, kept = over_points(X, *constants)
+        varies, weights = [dim == 0 for dim in dims[1]], self.constants.weights
+        maps = []
+        for index, (dim, one) in enumerate(zip(dims[0], self.outputs, strict=True)):
+            value = (
+                values[index] if dim == 0 else values[index].expand(len(X), *values[index].shape)
+            )
+            jvp = one.jvp.at_many(kept, varies, torch.zeros_like(value[0]), weights)
+            vjp = one.vjp.at_many(kept, varies, torch.zeros_like(X[0]), weights)
+            widest = max(one.jvp.widest(), one.vjp.widest(), 1)
+            elsewhere = partial(self._at_many_of, index)
+            maps.append(BatchedMap(X, value, jvp, vjp, widest, elsewhere))
+        return tuple(maps)
+
+    def _at_many_of(self, index: int, X: Tensor) -> BatchedMap:
+        return self.at_many(X)[index]

@@ -1,0 +1,52 @@
+"""A function with several outputs, as it is evaluated while its derivative is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.func import jvp, vjp, vmap
+
+from jvpsvd.operators.function.evaluate import prepare
+
+
+class Outputs:
+    """The outputs of a function, and their derivatives by torch.func.
+
+    >>> import torch
+    >>> outputs = Outputs(lambda x: (x**2, x.sum(0, keepdim=True)))
+    >>> outputs(torch.tensor([1.0, 3.0]))
+    (tensor([1., 9.]), tensor([4.]))
+    """
+
+    def __init__(self, fn: Callable[[Tensor], Tensor | tuple[Tensor, ...]]) -> None:
+        self.fn = fn
+        """The function as the user gave it."""
+        self._evaluate = prepare(fn)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return all outputs at x."""
+        values = self._evaluate(x)
+        return values if isinstance(values, tuple) else (values,)
+
+    def select(self, index: int) -> Callable[[Tensor], Tensor]:
+        """Return one output as a function."""
+        return lambda x: self(x)[index]
+
+    def compute_products(
+        self, x: Tensor, v: Tensor, *us: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return f(x), J v and J' u of every output: what is recorded."""
+        values, jvps = jvp(self, (x,), (v,))[:2]
+        vjps = [vjp(self.select(index), x)[1](u)[0] for index, u in enumerate(us)]
+        return values, jvps, tuple(vjps)
+
+    def compute_vjps(self, index: int, x: Tensor, block: Tensor) -> Tensor:
+        """Return J' u of one output, for several u in one call.
+
+        torch 2.13 and 2.14 are wrong for a single u where batch normalisation meets a u in
+        channels-last order with an odd stride: conv, norm, `flatten(2).transpose(1, 2)`.
+        """
+        vjp_fn = vjp(self.select(index), x)[1]
+        images: Tensor = vmap(lambda u: vjp_fn(u)[0])(block)
+        return images.detach()

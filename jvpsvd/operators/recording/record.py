@@ -1,0 +1,97 @@
+"""Record the value, the JVP and the VJPs of a function as graphs.
+
+Forward mode evaluates a function again with every block of vectors. Here (x, v, u) ↦ (f(x), J v,
+J' u) is recorded once for single vectors, and split by what depends on v and on u. What depends on
+neither is the primal graph: it runs once per point and keeps the activations that the two product
+graphs need. These run under vmap, so that their chunk is free. No value of x is part of a graph, so
+that one recording serves every point of the same shape.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from jvpsvd.errors import AdjointError, DerivativeError, TraceError
+from jvpsvd.operators.function.evaluate import check_output
+from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
+from jvpsvd.operators.recording.graphs import Recording
+from jvpsvd.operators.recording.outputs import Outputs
+from jvpsvd.operators.recording.passes.channels_last import channels_last_pays
+from jvpsvd.operators.recording.passes.fx_tools import (
+    merge_equal_nodes,
+    remove_identities,
+    replace_fills,
+)
+from jvpsvd.operators.recording.passes.pipeline import simplify
+from jvpsvd.operators.recording.split import split
+from jvpsvd.operators.recording.verify_replay import verify_replay
+
+logger = logging.getLogger(__name__)
+
+
+def record(outputs: Outputs, example: Tensor, *, fold: bool, check: bool) -> Recording:
+    """Return the recording of a function in the fastest form that gives what torch.func gives.
+
+    Args:
+        outputs: The function.
+        example: The point at which it is recorded.
+        fold: Whether to rewrite what was recorded into cheaper operations.
+        check: Whether to test the products as `verify_replay` says.
+
+    Raises:
+        AdjointError: If JVPs and VJPs are not of one matrix.
+        DerivativeError: If products vanish although fn moves in proportion to the step.
+        TraceError: If the function cannot be recorded.
+
+    >>> recording = record(Outputs(torch.square), torch.zeros(2), fold=True, check=True)
+    >>> recording.at(torch.tensor([1.0, 3.0]))[0].jvp(torch.eye(2))
+    tensor([[2., 0.],
+            [0., 6.]])
+    """
+    with torch.no_grad(), failures_named("fn", partial(remedy_at, outputs.fn, example)):
+        values = tuple(check_output(y) for y in outputs(example))
+    try:
+        joint = _record_joint(outputs, example, values)
+        verify = partial(verify_replay, outputs=outputs, example=example, check=check)
+        return _simplify_verified(joint, example, verify) if fold else verify(split(joint))
+    except (TraceError, AdjointError, DerivativeError):
+        raise
+    except Exception as error:  # make_fx raises whatever the function raised under it
+        raise TraceError(f"cannot record the function: {first_line(error)}") from error
+
+
+def _record_joint(outputs: Outputs, example: Tensor, values: tuple[Tensor, ...]) -> fx.GraphModule:
+    # Directions come as rows of a block: contiguous, whatever the layout of x and f(x).
+    v, *us = (torch.ones(z.shape, dtype=z.dtype, device=z.device) for z in (example, *values))
+    # make_fx describes every value, in a mode of its own if none is about: a third of its time.
+    # Without grad mode: it would keep a graph for every weight that requires grad, which
+    # torch 2.14.1 never frees. Both derivatives are taken all the same.
+    with tracing(TracingContext(FakeTensorMode())), torch.no_grad():
+        joint: fx.GraphModule = make_fx(functionalize(outputs.compute_products))(example, v, *us)
+    remove_identities(joint)
+    replace_fills(joint)
+    merge_equal_nodes(joint)
+    return joint
+
+
+def _simplify_verified(
+    joint: fx.GraphModule, example: Tensor, verify: Callable[[Recording], Recording]
+) -> Recording:
+    if channels_last_pays(example):
+        try:
+            recording = verify(split(simplify(joint, channels_last=True)))
+        except Exception as error:  # a layout that some operation cannot take
+            logger.info("keeping the layout of the function: %s", first_line(error))
+        else:
+            return recording.reduce_channels(example)
+    recording = verify(split(simplify(joint, channels_last=False)))
+    return recording.reduce_channels(example)

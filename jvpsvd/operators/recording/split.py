@@ -1,0 +1,111 @@
+"""Split a recorded derivative into the graph of the values and the graphs of the products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, fx
+
+from jvpsvd.operators.derivatives.chunk_tuning import Chunks, starting_chunk
+from jvpsvd.operators.derivatives.linear_map import Cost
+from jvpsvd.operators.recording.constants import Constants
+from jvpsvd.operators.recording.graphs import OutputGraphs, ProductGraph, Recording
+from jvpsvd.operators.recording.passes.fx_tools import (
+    dependents,
+    mutated_families,
+    refuse_unsafe_mutation,
+    subgraph,
+)
+
+
+def split(recorded: fx.GraphModule) -> Recording:
+    r"""Split a graph (x, v, \\*us) ↦ (values, J v, J' u) by what depends on v and on each u.
+
+    Args:
+        recorded: Returns three tuples, with one entry per output of the function.
+
+    Raises:
+        TraceError: If an in-place operation reaches from one part into another.
+
+    >>> import torch
+    >>> from torch.fx.experimental.proxy_tensor import make_fx
+    >>> joint = lambda x, v, u: ((x**2,), (2 * x * v,), (2 * x * u,))
+    >>> recording = split(make_fx(joint)(*torch.ones(3, 2)))
+    >>> recording.at(torch.tensor([1.0, 3.0]))[0].jvp(torch.eye(2))
+    tensor([[2., 0.],
+            [0., 6.]])
+    >>> recording.at_many(torch.ones(4, 2))[0].vjp(torch.ones(4, 3, 2), chunk=8).shape
+    torch.Size([4, 3, 2])
+    """
+    nodes = list(recorded.graph.nodes)
+    _, v, *us = (node for node in nodes if node.op == "placeholder")
+    values, jvps, vjps = nodes[-1].args[0]
+    roots = [v, *us]
+    linear = {root: dependents(recorded.graph, root) for root in roots}
+    primal = [n for n in nodes[:-1] if not any(n in linear[root] for root in roots)]
+    refuse_unsafe_mutation(recorded.graph, set(primal))
+
+    kept: list[fx.Node] = []
+
+    def product_graph(root: fx.Node, output: object) -> ProductGraph:
+        if not isinstance(output, fx.Node) or output not in linear[root]:
+            return ProductGraph(None, ())
+        graph, inputs = subgraph(recorded, linear[root], root, output)
+        for node in inputs:
+            if node not in kept:
+                kept.append(node)
+        return ProductGraph(graph, tuple(kept.index(node) for node in inputs))
+
+    jvp_graphs = [product_graph(v, image) for image in jvps]
+    vjp_graphs = [product_graph(u, image) for u, image in zip(us, vjps, strict=True)]
+    constants, graph = _split_off_constants(recorded, primal, values, kept)
+    outputs = tuple(
+        _describe_output(v.meta["val"], y.meta["val"], *graphs)
+        for y, *graphs in zip(values, jvp_graphs, vjp_graphs, strict=True)
+    )
+    return Recording(constants, graph, outputs)
+
+
+def _describe_output(x: Tensor, y: Tensor, jvp: ProductGraph, vjp: ProductGraph) -> OutputGraphs:
+    numbers, itemsize = x.numel() + y.numel(), x.element_size()
+    cost = Cost(jvp_bytes=jvp.peak() * itemsize, vjp_bytes=vjp.peak() * itemsize)
+    chunks = Chunks(
+        starting_chunk(numbers, cost.jvp_bytes, x.device),
+        starting_chunk(numbers, cost.vjp_bytes, x.device),
+    )
+    return OutputGraphs(jvp, vjp, cost, chunks)
+
+
+def _split_off_constants(
+    recorded: fx.GraphModule, primal: list[fx.Node], values: Any, kept: list[fx.Node]
+) -> tuple[Constants, fx.GraphModule]:
+    """Split the primal nodes into those that depend on weights alone, and the graph of x."""
+    x = primal[0]
+    varying = dependents(recorded.graph, x)
+    for family in mutated_families(recorded.graph):
+        if not varying.isdisjoint(family):
+            for node in family:
+                varying |= dependents(recorded.graph, node)
+    wanted = {*values, *kept}
+    constant = [
+        node
+        for node in primal
+        if node not in varying and (node in wanted or not varying.isdisjoint(node.users))
+    ]
+    fixed, graph = fx.Graph(), fx.Graph()
+    originals: dict[fx.Node, fx.Node] = {}
+    for node in primal:
+        if node not in varying:
+            originals[node] = fixed.node_copy(node, originals.__getitem__)
+    fixed.output([originals[node] for node in constant])
+    fixed.eliminate_dead_code()
+
+    copies = {x: graph.node_copy(x)}
+    for index, node in enumerate(constant):
+        copies[node] = graph.placeholder(f"constant_{index}")
+    for node in primal:
+        if node in varying and node is not x:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(([copies[y] for y in values], [copies[node] for node in kept]))
+    graph.eliminate_dead_code()
+    return Constants(fx.GraphModule(recorded, fixed)), fx.GraphModule(recorded, graph)

@@ -1,0 +1,164 @@
+"""The derivatives of a function, recorded once and replayed at any point."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from jvpsvd.arguments import dense_tensor
+from jvpsvd.errors import TraceError
+from jvpsvd.operators.derivatives.batched_map import BatchedMap, stack_maps
+from jvpsvd.operators.derivatives.linear_map import LinearMap
+from jvpsvd.operators.function.admission import check_function
+from jvpsvd.operators.function.failures import first_line
+from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.recording.outputs import Outputs
+from jvpsvd.operators.recording.record import record
+from jvpsvd.operators.recording.verify_replay import (
+    compare_values,
+    refuse_hidden_output,
+    verify_points_together,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Trace:
+    """The derivatives of the outputs of fn, recorded at `example` and replayed at any point.
+
+    Args:
+        fn: Takes one tensor, returns a tensor or a tuple of tensors (one per depth, say). It must
+            run the same operations whatever the values of its input. It is given a copy of the
+            point, which it may change in place.
+        example: A point of the shape, dtype and device of all later points.
+        fold: Rewrite what was recorded into cheaper operations (normalisation folded into
+            convolutions, say); values change by rounding only.
+        check: Compare one JVP with one VJP of each output, and products that vanish with
+            differences of fn; in `at` and `at_many` those of a constant.
+
+    Raises:
+        AdjointError: If JVPs and VJPs are not of one matrix.
+        DerivativeError: If products vanish although fn moves in proportion to the step.
+        TraceError: If fn reads values (control flow on data), calls into NumPy, is random,
+            changes in place what a derivative still needs, or uses an operation that cannot be
+            replayed on a batch of directions.
+
+    >>> trace = Trace(lambda x: (x**2, x.sum(0, keepdim=True)), torch.zeros(2))
+    >>> square, total = trace.at(torch.tensor([1.0, 3.0]))
+    >>> square.jvp(torch.eye(2))
+    tensor([[2., 0.],
+            [0., 6.]])
+    >>> total.vjp(torch.ones(1, 1))
+    tensor([[1., 1.]])
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[Tensor], Tensor | tuple[Tensor, ...]],
+        example: Tensor,
+        *,
+        fold: bool = True,
+        check: bool = True,
+    ) -> None:
+        check_function(fn)
+        dense_tensor("the example", example)
+        self._outputs, self._check = Outputs(fn), check
+        self._example = example.detach().clone()
+        self._points_together: bool | None = None  # not tried yet
+        with restored(fn, example.device):
+            self._recording = record(self._outputs, self._example, fold=fold, check=check)
+
+    def at(self, x: Tensor, *, check: bool = True) -> tuple[LinearMap, ...]:
+        """Return the derivative of each output at x; runs the primal graph once.
+
+        With `check`, fn itself is evaluated too, and must agree with the recording.
+
+        Raises:
+            TraceError: If x has another shape, dtype or device, or fn took another path there.
+            DerivativeError: If products vanish although fn moves in proportion to the step.
+        """
+        x = _copy_in_layout(x, (), self._example)
+        maps = self._recording.at(x)
+        if check:
+            with torch.no_grad():
+                compare_values([m.value for m in maps], self._outputs(x))
+            self._refuse_hidden(x, [m.value for m in maps])
+        return maps
+
+    def at_many(self, X: Tensor, *, check: bool = True) -> tuple[BatchedMap, ...]:
+        r"""Return the derivative of each output at the points X[0], X[1], …, replayed together.
+
+        Where an operation cannot be replayed at many points at once, it is done point by point,
+        with a line in the log.
+
+        Args:
+            X: Points of the kind recorded, (B, \\*x.shape).
+            check: Evaluate fn itself at every point; it must agree with the recording there.
+
+        Raises:
+            TraceError: If the points are of another kind, or fn took another path at one of them,
+                which is named.
+            DerivativeError: If products vanish although fn moves in proportion to the step.
+
+        >>> trace = Trace(torch.square, torch.zeros(2))
+        >>> (J,) = trace.at_many(torch.tensor([[1.0, 3.0], [0.0, 5.0]]))
+        >>> J.jvp(torch.ones(2, 1, 2), chunk=8)
+        tensor([[[ 2.,  6.]],
+                [[ 0., 10.]]])
+        """
+        X = _copy_in_layout(X, dense_tensor("the points", X).shape[:1], self._example)
+        maps = self._replay_together(X)
+        if maps is None:
+            singles = [self._recording.at(x.clone()) for x in X]
+            maps = tuple(stack_maps(of_output) for of_output in zip(*singles, strict=True))
+        with torch.no_grad():
+            for index, x in enumerate(X if check else ()):
+                values = [m.value[index] for m in maps]
+                compare_values(values, self._outputs(x), f"point {index} of the batch")
+        for index, x in enumerate(X if check else ()):
+            self._refuse_hidden(x, [m.value[index] for m in maps])
+        return maps
+
+    def _replay_together(self, X: Tensor) -> tuple[BatchedMap, ...] | None:
+        """Return maps that take all points in one call, or None where there are none."""
+        if self._points_together is False:
+            return None
+        try:
+            maps = self._recording.at_many(X)
+            if self._points_together is None:
+                verify_points_together(self._recording, X, maps)
+        except Exception as error:  # vmap raises what the operation at fault raises
+            logger.warning("replaying the points one by one, not at once: %s", first_line(error))
+            self._points_together = False
+            return None
+        self._points_together = True
+        return maps
+
+    def _refuse_hidden(self, x: Tensor, values: Sequence[Tensor]) -> None:
+        """Refuse outputs that were recorded as constants and are none at x."""
+        outputs = enumerate(zip(self._recording.outputs, values, strict=True))
+        for index, (output, value) in outputs:
+            if self._check and output.jvp.graph is None:
+                refuse_hidden_output(self._outputs, index, x, value, torch.zeros_like(value))
+
+
+def _copy_in_layout(x: Tensor, batch: Sequence[int], example: Tensor) -> Tensor:
+    """Return x, or a batch of points, as a copy in the layout of the example.
+
+    The recorded views rely on this layout, and a caller may go on to change x.
+    """
+    dense_tensor("the point", x)
+    kind = example.shape, example.dtype, example.device
+    if (x.shape, x.dtype, x.device) != ((*batch, *kind[0]), *kind[1:]):
+        raise TraceError(
+            f"recorded for {example.dtype} {tuple(example.shape)} on {example.device}, asked at "
+            f"{x.dtype} {tuple(x.shape[len(batch) :])} on {x.device}; record again for this kind "
+            "of point"
+        )
+    if 0 in batch:
+        raise TraceError("asked at no point at all; give at least one")
+    strides = (*(example.numel() for _ in batch), *example.stride())
+    return example.new_empty_strided((*batch, *example.shape), strides).copy_(x.detach())

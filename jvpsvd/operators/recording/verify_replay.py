@@ -1,0 +1,118 @@
+"""Verify that a recording, replayed, gives what the function and torch.func give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import TraceError
+from jvpsvd.operators.derivatives.adjoint_test import check_adjoint
+from jvpsvd.operators.derivatives.batched_map import BatchedMap
+from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
+from jvpsvd.operators.derivatives.transforms import by_transforms
+from jvpsvd.operators.function.evaluate import close
+from jvpsvd.operators.recording.graphs import Recording
+from jvpsvd.operators.recording.outputs import Outputs
+
+
+def verify_replay(
+    recording: Recording, outputs: Outputs, example: Tensor, *, check: bool
+) -> Recording:
+    """Return a recording that gives, replayed at the example, what torch.func gives there.
+
+    Args:
+        recording: Is verified, and returned.
+        outputs: The function that was recorded.
+        example: The point.
+        check: Whether to compare one JVP with one VJP, and products that vanish with differences.
+
+    Raises:
+        AdjointError: If JVPs and VJPs are not of one matrix.
+        DerivativeError: If products vanish although fn moves in proportion to the step.
+        TraceError: If it gives something else.
+    """
+    maps = recording.at(example.clone())
+    v, *us = (direction(z) for z in (example, *(m.value for m in maps)))
+    values, jvps, vjps = outputs.compute_products(example, v, *us)
+    compare_values([m.value for m in maps], values)
+    for index, (m, u) in enumerate(zip(maps, us, strict=True)):
+        least = _rounding_of(values[index])
+        images, coimages = m.jvp(_twice(v)), m.vjp(_twice(u))
+        same = close(images, _twice(jvps[index]), least) and (
+            close(coimages, _twice(vjps[index]), least)
+            or close(coimages, outputs.compute_vjps(index, example, _twice(u)), least)
+        )
+        if not same:
+            raise TraceError(
+                f"the recorded derivative of output {index} is not the function's own; it "
+                'is random, keeps state, or shows a bug; use derivatives="transforms"'
+            )
+        if check:
+            check_adjoint(v, images[0], u, coimages[0], outputs.select(index), example)
+            refuse_hidden_output(outputs, index, example, values[index], jvps[index])
+    return recording
+
+
+def verify_points_together(recording: Recording, X: Tensor, maps: Sequence[BatchedMap]) -> None:
+    """Check that the first and the last point, replayed together, are as each on its own.
+
+    Raises:
+        TraceError: If they are not.
+    """
+    ends = torch.tensor([0, len(X) - 1], device="cpu")
+    singles = [recording.at(X[point].clone()) for point in ends.tolist()]
+    for index, both in enumerate(m.select(ends) for m in maps):
+        v, u = _twice(direction(X[0])), _twice(direction(both.value[0]))
+        jvps = both.jvp(v.expand(2, *v.shape), chunk=4)
+        vjps = both.vjp(u.expand(2, *u.shape), chunk=4)
+        for point, single in enumerate(singles):
+            one = single[index]
+            least = _rounding_of(one.value)
+            same = close(jvps[point], one.jvp(v), least)
+            if not (same and close(vjps[point], one.vjp(u), least)):
+                raise TraceError(f"the derivative of output {index} comes out differently")
+
+
+def compare_values(
+    recorded: Sequence[Tensor], actual: Sequence[Tensor], where: str = "this point"
+) -> None:
+    """Check that a recording and the function itself have the same values.
+
+    Raises:
+        TraceError: If they have not.
+
+    >>> compare_values([torch.ones(1)], [torch.zeros(1)])
+    Traceback (most recent call last):
+    jvpsvd.errors.TraceError: output 0 of the function differs from its recording at this point ...
+    """
+    for index, (ours, theirs) in enumerate(zip(recorded, actual, strict=True)):
+        if not close(ours, theirs):
+            raise TraceError(
+                f"output {index} of the function differs from its recording at {where} "
+                "(control flow or constants that depend on the input); use "
+                'derivatives="transforms"'
+            )
+
+
+def refuse_hidden_output(
+    outputs: Outputs, index: int, x: Tensor, value: Tensor, image: Tensor
+) -> None:
+    """Refuse products of an output that vanish where they should not, from f(x) and J v.
+
+    Raises:
+        DerivativeError: If they do.
+    """
+    fn = outputs.select(index)
+    refuse_hidden(fn, x, value, image, lambda z: by_transforms(fn, z, check=False).jvp)
+
+
+def _twice(direction: Tensor) -> Tensor:
+    """Return a block of a direction and its double."""
+    return torch.stack([direction, 2 * direction])
+
+
+def _rounding_of(value: Tensor) -> float:
+    """Return the scale below which a derivative is rounding error: it vanishes."""
+    return float(torch.finfo(value.dtype).eps ** 0.5 * value.detach().abs().max())
