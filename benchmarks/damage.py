@@ -43,7 +43,7 @@ from benchmarks.damages import DAMAGES, NoPlaceError
 from jvpsvd import report, survey
 from jvpsvd.errors import JvpsvdError
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
-from jvpsvd.report.gather import gather
+from jvpsvd.report.values import gather
 
 LAYERS, K = ("0", "output"), 3
 FORMS = ("single", "vectors", "parts", "parts and single")

@@ -10,9 +10,9 @@ from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.networks import Depth, PhotoInput
 from jvpsvd.report import gather, write_report
 from jvpsvd.survey import SCHEMA, Identity
-from jvpsvd.survey.files import write_table
-from jvpsvd.survey.rows import with_checksums
-from jvpsvd.survey.store import create_or_continue
+from jvpsvd.survey.store.files import write_table
+from jvpsvd.survey.store.rows import with_checksums
+from jvpsvd.survey.store.store import create_or_continue
 
 
 def made_up(folder, photos=24, depths=3, k=12, classes=6, *, named=True, model="made up"):

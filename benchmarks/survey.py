@@ -33,7 +33,7 @@ from jvpsvd.data.pack import write_shard
 from jvpsvd.networks import Model, PhotoInput, layer_maps, load_model, weights_sha256
 from jvpsvd.operators import Trace, keep_freed_memory
 from jvpsvd.survey import Look, Spec, run
-from jvpsvd.survey.instrument import Instrument
+from jvpsvd.survey.work.photo_solver import Instrument
 
 DEPTH, TOL = "_blocks.15", 1e-4
 

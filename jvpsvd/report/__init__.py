@@ -7,8 +7,8 @@ from jvpsvd.report.figures import (
     draw_heat_map,
     draw_spectra,
 )
-from jvpsvd.report.gather import Gathered, gather
 from jvpsvd.report.summary import DepthSummary, summaries_of, summarize, table
+from jvpsvd.report.values import Gathered, gather
 from jvpsvd.report.write import Report, write_report
 
 __all__ = [

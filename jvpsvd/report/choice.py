@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from jvpsvd.data import Sample
-from jvpsvd.report.gather import Array
+from jvpsvd.report.values import Array
 
 _FIRST = 8
 

@@ -22,7 +22,7 @@ from jvpsvd.geometry import (
 )
 from jvpsvd.report.choice import choose_photos
 from jvpsvd.report.classes import Classes
-from jvpsvd.report.gather import Array, DepthRows, Gathered
+from jvpsvd.report.values import Array, DepthRows, Gathered
 
 MOST_CLASSES = 60
 """A tree of more could not be read; so many are chosen then."""

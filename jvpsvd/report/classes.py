@@ -11,7 +11,7 @@ import numpy as np
 from jvpsvd.data import Sample
 from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.report.estimates import ESTIMATES, Estimates
-from jvpsvd.report.gather import Array, DepthRows
+from jvpsvd.report.values import Array, DepthRows
 
 Key = tuple[int | None, str | None]
 

@@ -9,7 +9,7 @@ import numpy as np
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry import dimensions
 from jvpsvd.geometry.dimension import Dimensions
-from jvpsvd.report.gather import Array, DepthRows
+from jvpsvd.report.values import Array, DepthRows
 
 ESTIMATES = ("count", "participation", "entropy", "gap")
 """Names of the estimates, in the order in which they are shown."""

@@ -12,7 +12,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.report.class_trees import ClassTrees
 from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
 from jvpsvd.report.summary import DepthSummary
-from jvpsvd.survey.files import make_folder, refuse_other_kinds
+from jvpsvd.survey.store.files import make_folder, refuse_other_kinds
 
 _STYLE: Any = {
     "font.size": 9,

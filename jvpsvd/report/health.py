@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from jvpsvd.report.gather import Gathered
+from jvpsvd.report.values import Gathered
 
 
 @dataclass(frozen=True)

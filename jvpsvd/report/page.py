@@ -21,10 +21,10 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.report.class_trees import ClassTrees
 from jvpsvd.report.classes import COLUMNS, Classes, ClassRows
 from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
-from jvpsvd.report.gather import DepthRows, Gathered
 from jvpsvd.report.health import Health, check
 from jvpsvd.report.payload import Payload, embedded, make_payload
 from jvpsvd.report.thumbnails import Browser
+from jvpsvd.report.values import DepthRows, Gathered
 
 _ASSETS = Path(__file__).with_name("assets")
 _MOST_LOST = 200

@@ -18,7 +18,7 @@ from jvpsvd.report.choice import choose_indices, choose_photos
 from jvpsvd.report.class_trees import Branches, ClassTrees
 from jvpsvd.report.classes import COLUMNS, Classes, ClassRows
 from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
-from jvpsvd.report.gather import Array, DepthRows, Gathered
+from jvpsvd.report.values import Array, DepthRows, Gathered
 
 MOST_CLASSES = 2000
 _MEAN_INDICES, _LINE_INDICES = 200, 40

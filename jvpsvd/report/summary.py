@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from jvpsvd.errors import RunError
-from jvpsvd.report.gather import Array, Gathered, gather
+from jvpsvd.report.values import Array, Gathered, gather
 from jvpsvd.survey import Store
 
 

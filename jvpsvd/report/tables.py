@@ -13,8 +13,8 @@ import numpy as np
 from jvpsvd.report.class_trees import ClassTrees
 from jvpsvd.report.classes import COLUMNS, Classes, ClassRows
 from jvpsvd.report.estimates import ESTIMATES, Estimates
-from jvpsvd.report.gather import Gathered
-from jvpsvd.survey.files import make_folder, refuse_other_kinds
+from jvpsvd.report.values import Gathered
+from jvpsvd.survey.store.files import make_folder, refuse_other_kinds
 
 # A spreadsheet takes text that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

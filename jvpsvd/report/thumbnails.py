@@ -17,9 +17,9 @@ from jvpsvd.errors import PhotoError, ShardError
 from jvpsvd.networks import PhotoInput
 from jvpsvd.report.choice import choose_photos
 from jvpsvd.report.classes import Classes
-from jvpsvd.report.gather import Array, DepthRows, Gathered
-from jvpsvd.survey.files import is_regular
-from jvpsvd.survey.task import places
+from jvpsvd.report.values import Array, DepthRows, Gathered
+from jvpsvd.survey.spec.tasks import places
+from jvpsvd.survey.store.files import is_regular
 
 MOST_VECTORS = 8
 MOST_PHOTOS = 24

@@ -12,13 +12,13 @@ from jvpsvd.report.class_trees import class_trees
 from jvpsvd.report.classes import class_rows, find_classes
 from jvpsvd.report.estimates import estimate
 from jvpsvd.report.figures import draw_class_tree, draw_dimensions, draw_heat_map, draw_spectra
-from jvpsvd.report.gather import Gathered
-from jvpsvd.report.leftovers import remove_leftovers
 from jvpsvd.report.page import make_page
+from jvpsvd.report.stale import remove_leftovers
 from jvpsvd.report.summary import summaries_of
 from jvpsvd.report.tables import write_tables
 from jvpsvd.report.thumbnails import browse
-from jvpsvd.survey.files import make_folder, write_whole
+from jvpsvd.report.values import Gathered
+from jvpsvd.survey.store.files import make_folder, write_whole
 
 
 @dataclass(frozen=True)

@@ -25,18 +25,18 @@
 ()
 """
 
-from jvpsvd.survey.compaction import compact
-from jvpsvd.survey.costs import DepthCost, depth_costs
-from jvpsvd.survey.identity import Identity, choose_depths, identify
-from jvpsvd.survey.interruption import Interruption, interruptible
-from jvpsvd.survey.results import Results, Spectra, open_run
-from jvpsvd.survey.rows import SCHEMA, Row
-from jvpsvd.survey.run import Outcome, run
-from jvpsvd.survey.spec import ENGINES, Spec
-from jvpsvd.survey.status import Status, status
-from jvpsvd.survey.store import Store, open_store
-from jvpsvd.survey.verify import Verdict, verify
-from jvpsvd.survey.watch import Look, Watch, on_stderr, unwatched
+from jvpsvd.survey.progress.display import Look, Watch, on_stderr, unwatched
+from jvpsvd.survey.progress.interruption import Interruption, interruptible
+from jvpsvd.survey.progress.status import Status, status
+from jvpsvd.survey.spec.costs import DepthCost, depth_costs
+from jvpsvd.survey.spec.identity import Identity, choose_depths, identify
+from jvpsvd.survey.spec.spec import ENGINES, Spec
+from jvpsvd.survey.store.compaction import compact
+from jvpsvd.survey.store.results import Results, Spectra, open_run
+from jvpsvd.survey.store.rows import SCHEMA, Row
+from jvpsvd.survey.store.store import Store, open_store
+from jvpsvd.survey.store.verify import Verdict, verify
+from jvpsvd.survey.work.run import Outcome, run
 
 open = open_run  # `survey.open(RUN)` is how it reads
 

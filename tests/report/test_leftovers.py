@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.made_up_run import made_up
 from jvpsvd.report import gather, write, write_report
-from jvpsvd.report.leftovers import RECORD, remove_leftovers
+from jvpsvd.report.stale import RECORD, remove_leftovers
 
 
 @pytest.fixture

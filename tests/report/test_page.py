@@ -16,8 +16,8 @@ from jvpsvd.report import gather, write_report
 from jvpsvd.report.choice import choose_indices, choose_photos
 from jvpsvd.report.payload import pack
 from jvpsvd.survey import Spec, run
-from jvpsvd.survey.rows import failure
-from jvpsvd.survey.store import open_store
+from jvpsvd.survey.store.rows import failure
+from jvpsvd.survey.store.store import open_store
 
 pytest.importorskip("plotly", reason="the page needs jvpsvd[report]")
 pytest.importorskip("matplotlib", reason="figures need jvpsvd[plot]")

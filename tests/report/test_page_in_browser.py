@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.chromium import Chromium, found
 from benchmarks.made_up_run import made_up, page_of, task_of, write_rows
-from jvpsvd.survey.rows import failure
+from jvpsvd.survey.store.rows import failure
 
 pytest.importorskip("plotly", reason="the page needs jvpsvd[report]")
 pytestmark = [

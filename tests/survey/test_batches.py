@@ -11,7 +11,7 @@ from shard_making import encoded, sample_members, write_tar
 
 from jvpsvd import survey
 from jvpsvd.survey import verify
-from jvpsvd.survey.task import tasks
+from jvpsvd.survey.spec.tasks import tasks
 
 FRAGILE = '''
 

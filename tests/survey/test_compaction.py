@@ -13,10 +13,10 @@ from torch import nn
 
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
 from jvpsvd.survey import Spec, compact, open, run, status, verify
-from jvpsvd.survey.parts import in_part, write_part
-from jvpsvd.survey.rows import SCHEMA
-from jvpsvd.survey.store import Store
-from jvpsvd.survey.task import tasks
+from jvpsvd.survey.spec.tasks import tasks
+from jvpsvd.survey.store.parts import in_part, write_part
+from jvpsvd.survey.store.rows import SCHEMA
+from jvpsvd.survey.store.store import Store
 
 PHOTOS, LAYERS = 6, ("0", "output")
 

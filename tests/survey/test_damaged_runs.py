@@ -18,7 +18,7 @@ from jvpsvd.report.classes import find_classes
 from jvpsvd.report.estimates import estimate
 from jvpsvd.report.tables import write_tables
 from jvpsvd.survey import compact, open, open_store, status, verify
-from jvpsvd.survey.parts import write_part
+from jvpsvd.survey.store.parts import write_part
 
 
 @pytest.fixture

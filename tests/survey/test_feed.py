@@ -9,8 +9,8 @@ from shard_making import encoded, sample_members, write_tar
 from jvpsvd.data import walk
 from jvpsvd.networks import PhotoInput
 from jvpsvd.survey import Identity
-from jvpsvd.survey.feed import ahead, jobs
-from jvpsvd.survey.task import tasks
+from jvpsvd.survey.spec.tasks import tasks
+from jvpsvd.survey.work.feed import ahead, jobs
 
 
 def feeding():

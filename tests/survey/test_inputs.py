@@ -11,7 +11,7 @@ from torch import nn
 from jvpsvd.errors import RunError
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
 from jvpsvd.survey import Spec, open, run, verify
-from jvpsvd.survey.checksums import checksum_bytes
+from jvpsvd.survey.store.checksums import checksum_bytes
 
 CODE = """
 import torch

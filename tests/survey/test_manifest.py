@@ -9,7 +9,7 @@ from jvpsvd.data import Sample
 from jvpsvd.errors import ShardError
 from jvpsvd.networks import PhotoInput
 from jvpsvd.survey import Identity
-from jvpsvd.survey.manifest import choose, list_samples
+from jvpsvd.survey.spec.manifest import choose, list_samples
 
 
 def identity(**wanted):

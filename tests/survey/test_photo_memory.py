@@ -14,8 +14,8 @@ from torch import nn
 from jvpsvd.data import Sample
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
 from jvpsvd.survey import Identity
-from jvpsvd.survey.instrument import Instrument
-from jvpsvd.survey.task import tasks
+from jvpsvd.survey.work.photo_solver import Instrument
+from jvpsvd.survey.spec.tasks import tasks
 
 net = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).eval().requires_grad_(False)
 model = Model("m", net, PhotoInput(size=4, resize=4), weights_sha256(net))

@@ -12,7 +12,7 @@ from shard_making import encoded, sample_members, write_tar
 
 from jvpsvd.errors import EngineError
 from jvpsvd.survey import Spec, open_run, run, verify
-from jvpsvd.survey.journal import events, journals
+from jvpsvd.survey.progress.journal import events, journals
 
 pytestmark = [
     pytest.mark.ray,

@@ -9,7 +9,7 @@ from shard_making import encoded, sample_members, write_tar
 from jvpsvd import survey
 from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.survey import SCHEMA, compact
-from jvpsvd.survey.rows import from_table
+from jvpsvd.survey.store.rows import from_table
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from started import MAIN, CommandLine, reached, stopped
 
 from jvpsvd.cli import main
 from jvpsvd.survey import open_store, status
-from jvpsvd.survey.journal import events, journal, journals, note
+from jvpsvd.survey.progress.journal import events, journal, journals, note
 
 
 def told(folder):

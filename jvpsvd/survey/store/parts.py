@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jvpsvd.errors import RunError
-from jvpsvd.survey.files import DAMAGE, is_regular, unreadable, write_whole
+from jvpsvd.survey.store.files import DAMAGE, is_regular, unreadable, write_whole
 
 PART = re.compile(r"part-[0-9a-f]{16}\.parquet")
 """Names of parts."""

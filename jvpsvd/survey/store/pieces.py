@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jvpsvd.errors import RunError
-from jvpsvd.survey.checksums import CHECKSUM, checksum_rows
-from jvpsvd.survey.files import DAMAGE, conform, read_table, unreadable
-from jvpsvd.survey.parts import PART, listed_tasks
-from jvpsvd.survey.rows import MAY_BE_NULL, SCHEMA
+from jvpsvd.survey.store.checksums import CHECKSUM, checksum_rows
+from jvpsvd.survey.store.files import DAMAGE, conform, read_table, unreadable
+from jvpsvd.survey.store.parts import PART, listed_tasks
+from jvpsvd.survey.store.rows import MAY_BE_NULL, SCHEMA
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ from jvpsvd.operators import (
     tell_difference,
     transformed,
 )
-from jvpsvd.survey.checksums import checksum_bytes
-from jvpsvd.survey.identity import Identity
-from jvpsvd.survey.rows import Row, failure, row_of
-from jvpsvd.survey.task import Task
+from jvpsvd.survey.spec.identity import Identity
+from jvpsvd.survey.spec.tasks import Task
+from jvpsvd.survey.store.checksums import checksum_bytes
+from jvpsvd.survey.store.rows import Row, failure, row_of
 from jvpsvd.svd import Progress, SVDResult, svds
 
 logger = logging.getLogger(__name__)

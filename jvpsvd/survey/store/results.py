@@ -14,11 +14,11 @@ import torch
 from safetensors import SafetensorError
 
 from jvpsvd.errors import ArgumentError, RunError
-from jvpsvd.survey.checksums import checksum_bytes
-from jvpsvd.survey.files import is_regular, unreadable
-from jvpsvd.survey.rows import SCHEMA
-from jvpsvd.survey.store import Store, open_store
-from jvpsvd.survey.task import places
+from jvpsvd.survey.spec.tasks import places
+from jvpsvd.survey.store.checksums import checksum_bytes
+from jvpsvd.survey.store.files import is_regular, unreadable
+from jvpsvd.survey.store.rows import SCHEMA
+from jvpsvd.survey.store.store import Store, open_store
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 

@@ -19,9 +19,9 @@ import torch
 
 from jvpsvd.errors import JvpsvdError, RunError
 from jvpsvd.networks import Depth
-from jvpsvd.survey.checksums import CHECKSUM, checksum_record
-from jvpsvd.survey.files import is_regular, refuse_other_kinds, write_first
-from jvpsvd.survey.identity import Identity
+from jvpsvd.survey.spec.identity import Identity
+from jvpsvd.survey.store.checksums import CHECKSUM, checksum_record
+from jvpsvd.survey.store.files import is_regular, refuse_other_kinds, write_first
 
 RECORD = "run.json"
 

@@ -24,13 +24,13 @@ import torch
 from jvpsvd.data import Shard
 from jvpsvd.errors import EngineError
 from jvpsvd.networks import Model
-from jvpsvd.survey.executors import Observed
-from jvpsvd.survey.feed import Job, ahead, jobs
-from jvpsvd.survey.identity import Identity
-from jvpsvd.survey.instrument import Found, Instrument
-from jvpsvd.survey.journal import note
-from jvpsvd.survey.rows import failure
-from jvpsvd.survey.task import Task
+from jvpsvd.survey.progress.journal import note
+from jvpsvd.survey.spec.identity import Identity
+from jvpsvd.survey.spec.tasks import Task
+from jvpsvd.survey.store.rows import failure
+from jvpsvd.survey.work.feed import Job, ahead, jobs
+from jvpsvd.survey.work.in_process import Observed
+from jvpsvd.survey.work.photo_solver import Found, Instrument
 from jvpsvd.svd import parse_memory
 from jvpsvd.svd.memory import physical_memory
 

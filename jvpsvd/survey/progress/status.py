@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from jvpsvd.errors import RunError
-from jvpsvd.survey.journal import events, journals, lives
-from jvpsvd.survey.rows import from_table
-from jvpsvd.survey.store import MANIFEST, Store
-from jvpsvd.survey.tally import Tally
-from jvpsvd.survey.task import tasks
+from jvpsvd.survey.progress.journal import events, journals, lives
+from jvpsvd.survey.spec.tasks import tasks
+from jvpsvd.survey.store.rows import from_table
+from jvpsvd.survey.store.run_counts import Tally
+from jvpsvd.survey.store.store import MANIFEST, Store
 
 # The rate is that of the last finished tasks of each process.
 _RECENT = 64

@@ -14,13 +14,13 @@ from safetensors import SafetensorError
 
 from jvpsvd.data import Sample
 from jvpsvd.errors import RunError
-from jvpsvd.survey.checksums import checksum_bytes
-from jvpsvd.survey.files import is_regular
-from jvpsvd.survey.pieces import Piece
-from jvpsvd.survey.rows import Row, from_table
-from jvpsvd.survey.store import Store
-from jvpsvd.survey.tally import Tally
-from jvpsvd.survey.task import tasks
+from jvpsvd.survey.spec.tasks import tasks
+from jvpsvd.survey.store.checksums import checksum_bytes
+from jvpsvd.survey.store.files import is_regular
+from jvpsvd.survey.store.pieces import Piece
+from jvpsvd.survey.store.rows import Row, from_table
+from jvpsvd.survey.store.run_counts import Tally
+from jvpsvd.survey.store.store import Store
 
 _Place = tuple[str, str, str]
 """Shard, key and depth."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from jvpsvd.data import Sample
-from jvpsvd.survey.checksums import CHECKSUM, checksum_rows
+from jvpsvd.survey.store.checksums import CHECKSUM, checksum_rows
 from jvpsvd.svd import SVDResult
 
 SCHEMA = pa.schema(
@@ -82,7 +82,7 @@ class Row:
     vectors_checksum: str | None = None
     """Of the file of the vectors; None without one."""
     checksum: str | None = None
-    """Of all the rest, see `jvpsvd.survey.checksums`; `to_table` fills it in."""
+    """Of all the rest, see `jvpsvd.survey.store.checksums`; `to_table` fills it in."""
 
 
 def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:

@@ -13,7 +13,7 @@ import torch
 from jvpsvd.data import Shard, demo_shards, find_shards
 from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import Depth, Model, load_model
-from jvpsvd.survey.identity import Identity, identify
+from jvpsvd.survey.spec.identity import Identity, identify
 from jvpsvd.svd import parse_memory
 
 ENGINES = ("local", "ray")

@@ -9,7 +9,7 @@ from queue import Full, Queue
 from typing import Generic, TypeVar
 
 from jvpsvd.data import Shard, read_photos
-from jvpsvd.survey.task import Task
+from jvpsvd.survey.spec.tasks import Task
 
 T = TypeVar("T")
 

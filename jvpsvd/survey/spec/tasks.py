@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from jvpsvd.data import Sample
-from jvpsvd.survey.identity import Identity
+from jvpsvd.survey.spec.identity import Identity
 
 # Fields of an identity that choose samples and files, not numbers.
 _NOT_NUMBERS = (

@@ -13,7 +13,7 @@ import pyarrow as pa
 from jvpsvd.data import Sample
 from jvpsvd.errors import RunError
 from jvpsvd.survey import Store
-from jvpsvd.survey.task import tasks
+from jvpsvd.survey.spec.tasks import tasks
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _COLUMNS = (

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jvpsvd.survey.files import is_regular, write_whole
+from jvpsvd.survey.store.files import is_regular, write_whole
 
 RECORD = ".written.json"
 """The note beside the files of a report. Hidden: it is nothing to read."""

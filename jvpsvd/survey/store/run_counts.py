@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jvpsvd.survey.rows import Row
+from jvpsvd.survey.store.rows import Row
 
 
 @dataclass(frozen=True)

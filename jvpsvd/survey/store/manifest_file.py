@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from jvpsvd.data import Sample
-from jvpsvd.survey.checksums import checksum_table
-from jvpsvd.survey.files import read_table, unreadable, write_table
+from jvpsvd.survey.store.checksums import checksum_table
+from jvpsvd.survey.store.files import read_table, unreadable, write_table
 
 _SCHEMA = pa.schema(
     [

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from jvpsvd.survey.watch import Look, Watch
+from jvpsvd.survey.progress.display import Look, Watch
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from jvpsvd.survey.files import locked, read_table
-from jvpsvd.survey.parts import in_part, write_part
-from jvpsvd.survey.pieces import read_piece, salvage
-from jvpsvd.survey.rows import MAY_BE_NULL, SCHEMA
-from jvpsvd.survey.store import Store, set_aside
+from jvpsvd.survey.store.files import locked, read_table
+from jvpsvd.survey.store.parts import in_part, write_part
+from jvpsvd.survey.store.pieces import read_piece, salvage
+from jvpsvd.survey.store.rows import MAY_BE_NULL, SCHEMA
+from jvpsvd.survey.store.store import Store, set_aside
 
 FEW = 512
 """Files of single tasks that are left alone."""

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from jvpsvd.survey.rows import Row
-from jvpsvd.survey.tally import Tally
+from jvpsvd.survey.store.rows import Row
+from jvpsvd.survey.store.run_counts import Tally
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jvpsvd.survey.files import is_regular, locked, make_folder, refuse_other_kinds
+from jvpsvd.survey.store.files import is_regular, locked, make_folder, refuse_other_kinds
 
 # Events are for the files alone, so that this logger is nobody's child; warnings are for whoever
 # listens to the package too.

@@ -15,7 +15,7 @@ from jvpsvd.data import UNREADABLE, Shard, fingerprints
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
 from jvpsvd.networks import Depth, Model, PhotoInput, depths
 from jvpsvd.operators.failures import first_line
-from jvpsvd.survey.probe import changed_network, probe_network
+from jvpsvd.survey.spec.probe import changed_network, probe_network
 
 NUMERICS = 1
 """Raised when a change of jvpsvd alters values by more than rounding; old rows are then stale."""
@@ -76,7 +76,7 @@ class Identity:
     numerics: int = NUMERICS
     """Version of the numerics."""
     probe: tuple[float, ...] | None = None
-    """What the network gives at a fixed input, see `jvpsvd.survey.probe`; None: not recorded."""
+    """What the network gives at a fixed input, see `probe_network`; None: not recorded."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types."""

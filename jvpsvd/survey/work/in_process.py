@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from jvpsvd.data import Shard
-from jvpsvd.survey.feed import ahead, jobs
-from jvpsvd.survey.instrument import Found, Instrument
-from jvpsvd.survey.task import Task
+from jvpsvd.survey.spec.tasks import Task
+from jvpsvd.survey.work.feed import ahead, jobs
+from jvpsvd.survey.work.photo_solver import Found, Instrument
 from jvpsvd.svd import Progress
 
 Observed = tuple[Task, Found]

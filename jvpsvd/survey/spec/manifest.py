@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from jvpsvd.data import RemoteShard, Sample, Shard, walk
 from jvpsvd.errors import ShardError
-from jvpsvd.survey.identity import Identity
+from jvpsvd.survey.spec.identity import Identity
 
 _REMOTE_AT_ONCE = 8
 

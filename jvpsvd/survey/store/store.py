@@ -22,8 +22,9 @@ from safetensors.torch import save
 from jvpsvd.data import Sample
 from jvpsvd.errors import RunError
 from jvpsvd.networks import Depth
-from jvpsvd.survey.checksums import checksum_bytes
-from jvpsvd.survey.files import (
+from jvpsvd.survey.spec.identity import Identity
+from jvpsvd.survey.store.checksums import checksum_bytes
+from jvpsvd.survey.store.files import (
     ASIDE,
     is_regular,
     make_folder,
@@ -32,12 +33,11 @@ from jvpsvd.survey.files import (
     write_table,
     write_whole,
 )
-from jvpsvd.survey.identity import Identity
-from jvpsvd.survey.manifest_file import read_samples, write_samples
-from jvpsvd.survey.parts import PART, in_part
-from jvpsvd.survey.pieces import Piece, read_piece
-from jvpsvd.survey.record import RECORD, read_record, write_record
-from jvpsvd.survey.rows import PASSING, Row, from_table, to_table
+from jvpsvd.survey.store.manifest_file import read_samples, write_samples
+from jvpsvd.survey.store.parts import PART, in_part
+from jvpsvd.survey.store.pieces import Piece, read_piece
+from jvpsvd.survey.store.record import RECORD, read_record, write_record
+from jvpsvd.survey.store.rows import PASSING, Row, from_table, to_table
 from jvpsvd.svd import SVDResult
 
 MANIFEST = "manifest.parquet"

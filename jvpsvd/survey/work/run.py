@@ -11,21 +11,21 @@ import torch
 
 from jvpsvd.data import UNREADABLE, Shard
 from jvpsvd.errors import RunError, ShardError
-from jvpsvd.survey.compaction import FEW, compact
-from jvpsvd.survey.executors import Observed, in_process
-from jvpsvd.survey.files import locked
-from jvpsvd.survey.inputs import refuse_changed_photos
-from jvpsvd.survey.instrument import Instrument
-from jvpsvd.survey.journal import journal, note
-from jvpsvd.survey.manifest import list_samples
-from jvpsvd.survey.ray_engine import on_ray
-from jvpsvd.survey.results import Results
-from jvpsvd.survey.rows import Row
-from jvpsvd.survey.spec import Prepared, Spec, prepare
-from jvpsvd.survey.store import Store, contents, create_or_continue, discard
-from jvpsvd.survey.tally import Tally
-from jvpsvd.survey.task import Task, share_of, tasks
-from jvpsvd.survey.watch import Look, Watch, unwatched
+from jvpsvd.survey.progress.display import Look, Watch, unwatched
+from jvpsvd.survey.progress.journal import journal, note
+from jvpsvd.survey.spec.manifest import list_samples
+from jvpsvd.survey.spec.spec import Prepared, Spec, prepare
+from jvpsvd.survey.spec.tasks import Task, share_of, tasks
+from jvpsvd.survey.store.changed_photos import refuse_changed_photos
+from jvpsvd.survey.store.compaction import FEW, compact
+from jvpsvd.survey.store.files import locked
+from jvpsvd.survey.store.results import Results
+from jvpsvd.survey.store.rows import Row
+from jvpsvd.survey.store.run_counts import Tally
+from jvpsvd.survey.store.store import Store, contents, create_or_continue, discard
+from jvpsvd.survey.work.in_process import Observed, in_process
+from jvpsvd.survey.work.photo_solver import Instrument
+from jvpsvd.survey.work.ray_engine import on_ray
 from jvpsvd.svd import Progress
 from jvpsvd.svd.arguments import out_of_reach
 

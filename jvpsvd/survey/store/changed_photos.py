@@ -15,9 +15,9 @@ from pathlib import Path
 
 from jvpsvd.data import Sample, Shard, read_photos, walk
 from jvpsvd.errors import RunError, ShardError
-from jvpsvd.survey.checksums import checksum_bytes
-from jvpsvd.survey.files import is_regular, write_whole
-from jvpsvd.survey.store import Store
+from jvpsvd.survey.store.checksums import checksum_bytes
+from jvpsvd.survey.store.files import is_regular, write_whole
+from jvpsvd.survey.store.store import Store
 
 _SEEN = "shards.json"
 
