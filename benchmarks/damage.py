@@ -43,7 +43,7 @@ from benchmarks.damages import DAMAGES, NoPlaceError
 from jvpsvd import report, survey
 from jvpsvd.errors import JvpsvdError
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
-from jvpsvd.report.values import gather
+from jvpsvd.report.values import read_values
 
 LAYERS, K = ("0", "output"), 3
 FORMS = ("single", "vectors", "parts", "parts and single")
@@ -254,7 +254,9 @@ def try_one(
     if refused:
         return damage.__name__, _outcome(changed, named), faults, "refused"
     verdict, refused = ask("verify", lambda: survey.verify(survey.open_store(run)), faults)
-    left = [line for line in (verdict.problems if verdict else [refused]) if "stray" not in line]
+    left = [
+        line for line in (verdict.problems if verdict else [refused]) if "unexpected" not in line
+    ]
     if not left:
         return damage.__name__, _outcome(changed, named), faults, "whole"
     return damage.__name__, _outcome(changed, named), faults, "still named"
@@ -266,10 +268,10 @@ def _outcome(changed: bool, named: bool) -> str:
 
 def _report(run: Path, *, draw: bool) -> None:
     store = survey.open_store(run)
-    gathered = gather(store)
-    report.summaries_of(gathered)
+    values = read_values(store)
+    report.summaries_of(values)
     if draw and os.path.lexists(run / "report"):  # figures take seconds
-        report.write_report(gathered)
+        report.write_report(values)
 
 
 def _read(run: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.chromium import Chromium, found
 from benchmarks.made_up_run import made_up
 from benchmarks.statistics_of_rounds import Spread
-from jvpsvd.report import gather, write_report
+from jvpsvd.report import read_values, write_report
 
 
 def main() -> int:
@@ -37,7 +37,7 @@ def main() -> int:
         folder = Path(name)
         store = made_up(folder / "run", asked.photos, asked.depths, asked.k, classes=100)
         began = time.perf_counter()
-        page = write_report(gather(store)).page
+        page = write_report(read_values(store)).page
         written = time.perf_counter() - began
         if page is None:
             print("no page without jvpsvd[report]", file=sys.stderr)

@@ -8,19 +8,19 @@ from jvpsvd.report.figures import (
     draw_spectra,
 )
 from jvpsvd.report.summary import DepthSummary, summaries_of, summarize, table
-from jvpsvd.report.values import Gathered, gather
+from jvpsvd.report.values import RunValues, read_values
 from jvpsvd.report.write import Report, write_report
 
 __all__ = [
     "DepthSummary",
-    "Gathered",
     "Report",
+    "RunValues",
     "costs_table",
     "draw_class_tree",
     "draw_dimensions",
     "draw_heat_map",
     "draw_spectra",
-    "gather",
+    "read_values",
     "summaries_of",
     "summarize",
     "table",

@@ -22,7 +22,7 @@ from jvpsvd.geometry import (
 )
 from jvpsvd.report.choice import choose_photos
 from jvpsvd.report.classes import Classes
-from jvpsvd.report.values import Array, DepthRows, Gathered
+from jvpsvd.report.values import Array, DepthRows, RunValues
 
 MOST_CLASSES = 60
 """A tree of more could not be read; so many are chosen then."""
@@ -65,16 +65,16 @@ class ClassTrees:
     depths: tuple[DepthTree, ...]
 
 
-def class_trees(gathered: Gathered, classes: Classes) -> ClassTrees | str:
+def class_trees(run: RunValues, classes: Classes) -> ClassTrees | str:
     """Return the trees, or why there are none, in a sentence.
 
     Log spectra of photos are averaged class by class; classes are apart by the root mean square of
     the differences, and joined by average linkage.
 
-    Example: ``class_trees(gathered, find_classes(gathered.samples))``.
+    Example: ``class_trees(run, find_classes(run.samples))``.
     """
     hierarchy = ilsvrc_hierarchy()
-    usable = [depth for depth in gathered.depths if len(depth.photo)]
+    usable = [depth for depth in run.depths if len(depth.photo)]
     have = [
         {classes.of[photo] for photo, top in zip(depth.photo, depth.s[:, 0], strict=True) if top}
         for depth in usable
@@ -91,12 +91,12 @@ def class_trees(gathered: Gathered, classes: Classes) -> ClassTrees | str:
             'Shards carry wnids in KEY.json, as {"wnid": "n01440764"}.'
         )
     if total > MOST_CLASSES:
-        wanted = _some(wanted, gathered, classes)
+        wanted = _some(wanted, run, classes)
     wnids = [str(classes.keys[place][1]) for place in wanted]
     try:
         meaning = hierarchy.distance_matrix(wnids)
         wordnet = average_tree(meaning)
-        floor = gathered.store.identity.tol
+        floor = run.store.identity.tol
         trees = tuple(_tree(depth, classes, wanted, meaning, floor) for depth in usable)
     except ArgumentError as error:
         return f"No tree can be made: {error}."
@@ -109,10 +109,10 @@ def class_trees(gathered: Gathered, classes: Classes) -> ClassTrees | str:
     )
 
 
-def _some(wanted: list[int], gathered: Gathered, classes: Classes) -> list[int]:
+def _some(wanted: list[int], run: RunValues, classes: Classes) -> list[int]:
     keep = set(wanted)
     photos = [place for place, one in enumerate(classes.of) if one in keep]
-    chosen = choose_photos(photos, gathered.samples, classes.of, MOST_CLASSES)
+    chosen = choose_photos(photos, run.samples, classes.of, MOST_CLASSES)
     return sorted({classes.of[photo] for photo in chosen})
 
 

@@ -48,7 +48,7 @@ def estimate(depth: DepthRows, floor: float) -> Estimates:
         depth: The rows.
         floor: What values are good to, over σ₁: the tolerance of the run.
 
-    Example: ``estimate(gather(store).depths[-1], 1e-5).values["count"].mean()``.
+    Example: ``estimate(read_values(store).depths[-1], 1e-5).values["count"].mean()``.
     """
     photos, k = depth.s.shape
     whole = k >= min(depth.shape)

@@ -24,7 +24,7 @@ from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
 from jvpsvd.report.health import Health, check
 from jvpsvd.report.payload import Payload, embedded, make_payload
 from jvpsvd.report.thumbnails import Browser
-from jvpsvd.report.values import DepthRows, Gathered
+from jvpsvd.report.values import DepthRows, RunValues
 
 _ASSETS = Path(__file__).with_name("assets")
 _MOST_LOST = 200
@@ -32,7 +32,7 @@ _PERCENT, _POWER = ("energy",), ("residual", "defined")
 
 
 def make_page(
-    gathered: Gathered,
+    run: RunValues,
     classes: Classes,
     rows: Sequence[ClassRows],
     estimates: Sequence[Estimates],
@@ -46,7 +46,7 @@ def make_page(
     run and nothing be fetched.
 
     Args:
-        gathered: The rows.
+        run: The rows.
         classes: Of the manifest.
         rows: Means of the classes, depth by depth.
         estimates: Dimensions, depth by depth.
@@ -60,40 +60,38 @@ def make_page(
     Example: see `jvpsvd.report.write_report`, which gathers all of this.
     """
     plotly, environment = _plotly(), _environment()
-    payload = make_payload(
-        gathered, classes, rows, estimates, None if isinstance(trees, str) else trees
-    )
+    payload = make_payload(run, classes, rows, estimates, None if isinstance(trees, str) else trees)
     markup = importlib.import_module("markupsafe").Markup
     scripts = [plotly, (_ASSETS / "page.js").read_text(encoding="utf-8")]
-    lost = _lost(gathered)
-    deepest = max((at for at, depth in enumerate(gathered.depths) if len(depth.photo)), default=0)
-    health = check(gathered)
+    lost = _lost(run)
+    deepest = max((at for at, depth in enumerate(run.depths) if len(depth.photo)), default=0)
+    health = check(run)
     return str(
         environment.get_template("page.html").render(
             policy=_policy(scripts),
             css=markup((_ASSETS / "page.css").read_text(encoding="utf-8")),
             scripts=[markup(script) for script in scripts],
             data=markup(embedded(payload.record)),
-            identity=gathered.store.identity,
-            spec=_spec(gathered),
+            identity=run.store.identity,
+            spec=_spec(run),
             health=health,
             verdict=_verdict(health),
-            problems=[*gathered.unreadable, *gathered.problems],
+            problems=[*run.unreadable, *run.problems],
             lost=lost[:_MOST_LOST],
             lost_total=len(lost),
-            depths=gathered.depths,
-            depth_titles=_depth_titles(gathered.k),
+            depths=run.depths,
+            depth_titles=_depth_titles(run.k),
             depth_rows=[
                 {"name": depth.layer, "cells": _depth_cells(depth, found)}
-                for depth, found in zip(gathered.depths, estimates, strict=True)
+                for depth, found in zip(run.depths, estimates, strict=True)
             ],
             drawn=len(payload.drawn),
-            with_values=len({int(photo) for depth in gathered.depths for photo in depth.photo}),
+            with_values=len({int(photo) for depth in run.depths for photo in depth.photo}),
             line_indices=len(payload.record["line"]),
-            class_titles=_class_titles(gathered.k),
+            class_titles=_class_titles(run.k),
             class_rows=_class_rows(classes, rows[deepest], payload),
             class_total=len(classes),
-            table_depth=gathered.depths[deepest].layer,
+            table_depth=run.depths[deepest].layer,
             trees=trees,
             browser=browser,
             number=number,
@@ -156,10 +154,10 @@ def _verdict(health: Health) -> str:
     return "; ".join(said) + "."
 
 
-def _spec(gathered: Gathered) -> list[tuple[str, str]]:
-    identity = gathered.store.identity
+def _spec(run: RunValues) -> list[tuple[str, str]]:
+    identity = run.store.identity
     try:
-        record = json.loads((gathered.store.folder / "run.json").read_text(encoding="utf-8"))
+        record = json.loads((run.store.folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         record = {}
     versions = record.get("versions")
@@ -191,13 +189,13 @@ def _spec(gathered: Gathered) -> list[tuple[str, str]]:
     return rows
 
 
-def _lost(gathered: Gathered) -> list[dict[str, str]]:
-    every = [(one.photo, one.layer, one.status, one.message) for one in gathered.failures]
-    every += [(photo, layer, "missing", "") for photo, layer in gathered.missing]
+def _lost(run: RunValues) -> list[dict[str, str]]:
+    every = [(one.photo, one.layer, one.status, one.message) for one in run.failures]
+    every += [(photo, layer, "missing", "") for photo, layer in run.missing]
     return [
         {
-            "key": gathered.samples[photo].key,
-            "shard": gathered.samples[photo].shard,
+            "key": run.samples[photo].key,
+            "shard": run.samples[photo].shard,
             "layer": layer,
             "status": status,
             "message": message,

@@ -18,7 +18,7 @@ from jvpsvd.report.choice import choose_indices, choose_photos
 from jvpsvd.report.class_trees import Branches, ClassTrees
 from jvpsvd.report.classes import COLUMNS, Classes, ClassRows
 from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
-from jvpsvd.report.values import Array, DepthRows, Gathered
+from jvpsvd.report.values import Array, DepthRows, RunValues
 
 MOST_CLASSES = 2000
 _MEAN_INDICES, _LINE_INDICES = 200, 40
@@ -42,7 +42,7 @@ class Payload:
 
 
 def make_payload(
-    gathered: Gathered,
+    run: RunValues,
     classes: Classes,
     rows: Sequence[ClassRows],
     estimates: Sequence[Estimates],
@@ -51,15 +51,15 @@ def make_payload(
     """Return the numbers of all interactive figures.
 
     Args:
-        gathered: The rows.
+        run: The rows.
         classes: Of the manifest.
         rows: Means of the classes, depth by depth.
         estimates: Dimensions, depth by depth.
         trees: The class trees, if there are any.
 
-    Example: ``embedded(make_payload(gathered, classes, rows, estimates, None).record)``.
+    Example: ``embedded(make_payload(run, classes, rows, estimates, None).record)``.
     """
-    depths, k = gathered.depths, gathered.k
+    depths, k = run.depths, run.k
     shown = _classes(classes, len(depths))
     listed = np.array(shown)
     per_curve = _CLASS_VALUES // max(1, len(shown) * len(depths))
@@ -67,11 +67,11 @@ def make_payload(
     line, full = choose_indices(k, _LINE_INDICES), choose_indices(k, _MEAN_INDICES)
     most = min(_MOST_PHOTOS, max(1, _LINE_VALUES // (len(line) * len(depths))))
     have = sorted({int(photo) for depth in depths for photo in depth.photo})
-    drawn = choose_photos(have, gathered.samples, classes.of, most)
+    drawn = choose_photos(have, run.samples, classes.of, most)
     place = {number: at for at, number in enumerate(shown)}
     record = {
         "k": k,
-        "tol": gathered.store.identity.tol,
+        "tol": run.store.identity.tol,
         "depths": [_depth(depth, at, len(depths)) for at, depth in enumerate(depths)],
         "full": full.tolist(),
         "mean": [pack(_mean(depth)[full - 1]) for depth in depths],
@@ -86,7 +86,7 @@ def make_payload(
             pack(np.stack([one.numbers[name][listed] for name in COLUMNS], axis=1)) for one in rows
         ],
         "line": line.tolist(),
-        "photos": [[gathered.samples[p].key, place.get(classes.of[p], -1)] for p in drawn],
+        "photos": [[run.samples[p].key, place.get(classes.of[p], -1)] for p in drawn],
         "lines": [pack(_lines(depth.s, depth, drawn, line)) for depth in depths],
         "residuals": [pack(_lines(depth.residuals, depth, drawn, line)) for depth in depths],
         "estimates": [[n, TITLES[n], any(one.bounds(n) for one in estimates)] for n in ESTIMATES],

@@ -18,7 +18,7 @@ RECORD = ".written.json"
 """The note beside the files of a report. Hidden: it is nothing to read."""
 
 
-def remove_leftovers(folder: Path, written: Sequence[Path]) -> list[Path]:
+def remove_stale(folder: Path, written: Sequence[Path]) -> list[Path]:
     """Remove what the report before wrote and this one did not; note what this one wrote.
 
     Without a readable note nothing is removed.
@@ -33,7 +33,7 @@ def remove_leftovers(folder: Path, written: Sequence[Path]) -> list[Path]:
     Raises:
         OSError: If the folder cannot be written.
 
-    Example: ``remove_leftovers(Path("run/report"), [Path("run/report/index.html")])``.
+    Example: ``remove_stale(Path("run/report"), [Path("run/report/index.html")])``.
     """
     hashes = {file.name: _hash(file) for file in written}
     removed: list[Path] = []

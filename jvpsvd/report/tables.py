@@ -13,7 +13,7 @@ import numpy as np
 from jvpsvd.report.class_trees import ClassTrees
 from jvpsvd.report.classes import COLUMNS, Classes, ClassRows
 from jvpsvd.report.estimates import ESTIMATES, Estimates
-from jvpsvd.report.values import Gathered
+from jvpsvd.report.values import RunValues
 from jvpsvd.survey.store.files import make_folder, refuse_other_kinds
 
 # A spreadsheet takes text that begins so for a formula.
@@ -21,7 +21,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_tables(
-    gathered: Gathered,
+    run: RunValues,
     classes: Classes,
     rows: Sequence[ClassRows],
     estimates: Sequence[Estimates],
@@ -35,10 +35,10 @@ def write_tables(
     Raises:
         OSError: If the folder cannot be written.
 
-    Example: ``write_tables(gathered, classes, rows, estimates, None, Path("run/report"))``.
+    Example: ``write_tables(run, classes, rows, estimates, None, Path("run/report"))``.
     """
     make_folder(folder)
-    samples, depths = gathered.samples, gathered.depths
+    samples, depths = run.samples, run.depths
     files = [folder / f"{name}.csv" for name in ("spectra", "dimensions", "classes", "failures")]
     _write(
         files[0],
@@ -78,8 +78,8 @@ def write_tables(
             for at in range(len(classes))
         ),
     )
-    failed = [(one.photo, one.layer, one.status, one.message) for one in gathered.failures]
-    missing = [(photo, layer, "missing", "") for photo, layer in gathered.missing]
+    failed = [(one.photo, one.layer, one.status, one.message) for one in run.failures]
+    missing = [(photo, layer, "missing", "") for photo, layer in run.missing]
     _write(
         files[3],
         ["shard", "key", "layer", "status", "message"],

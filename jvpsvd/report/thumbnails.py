@@ -17,7 +17,7 @@ from jvpsvd.errors import PhotoError, ShardError
 from jvpsvd.networks import PhotoInput
 from jvpsvd.report.choice import choose_photos
 from jvpsvd.report.classes import Classes
-from jvpsvd.report.values import Array, DepthRows, Gathered
+from jvpsvd.report.values import Array, DepthRows, RunValues
 from jvpsvd.survey.spec.tasks import places
 from jvpsvd.survey.store.files import is_regular
 
@@ -69,36 +69,36 @@ class Browser:
     """Why photos are not shown beside their vectors; empty if all are."""
 
 
-def browse(gathered: Gathered, classes: Classes, shards: Sequence[Shard] = ()) -> Browser:
+def browse(run: RunValues, classes: Classes, shards: Sequence[Shard] = ()) -> Browser:
     """Return thumbnails of some photos of a run that stores vectors, the same ones at every call.
 
     A vector is scaled back to pixel values, channel by channel, averaged to thumbnails, and shown
     around grey: no change is grey, and each has a scale of its own.
 
     Args:
-        gathered: The rows.
+        run: The rows.
         classes: Names of the classes.
         shards: Where the photos lie; one that is absent or has other bytes is left out.
 
-    Example: ``browse(gathered, classes, find_shards("shards")).photos[0].depths[0].images``.
+    Example: ``browse(run, classes, find_shards("shards")).photos[0].depths[0].images``.
     """
-    store = gathered.store
+    store = run.store
     identity = store.identity
     if not identity.vectors:
         return Browser((), 0, 0, False, "")
     count = min(MOST_VECTORS, identity.k)
-    have = sorted({int(photo) for depth in gathered.depths for photo in depth.photo})
-    most = max(1, min(MOST_PHOTOS, _IMAGES // (1 + count * len(gathered.depths))))
-    chosen = choose_photos(have, gathered.samples, classes.of, most)
-    tasks = places(identity, gathered.samples)
-    photos, reason = _photos(gathered, chosen, shards)
+    have = sorted({int(photo) for depth in run.depths for photo in depth.photo})
+    most = max(1, min(MOST_PHOTOS, _IMAGES // (1 + count * len(run.depths))))
+    chosen = choose_photos(have, run.samples, classes.of, most)
+    tasks = places(identity, run.samples)
+    photos, reason = _photos(run, chosen, shards)
     shown = []
     for photo in chosen:
-        sample = gathered.samples[photo]
+        sample = run.samples[photo]
         task, place = tasks[sample.shard, sample.key]
         depths = []
-        for number, depth in enumerate(gathered.depths):
-            file = store.vectors(task, place * len(gathered.depths) + number)
+        for number, depth in enumerate(run.depths):
+            file = store.vectors(task, place * len(run.depths) + number)
             found = _vectors(file, depth, photo, count, identity.photo_input, identity.tol)
             if found is not None:
                 depths.append(found)
@@ -173,16 +173,16 @@ def _averaged(image: Array, pixels: int) -> Array:
 
 
 def _photos(
-    gathered: Gathered, chosen: Sequence[int], shards: Sequence[Shard]
+    run: RunValues, chosen: Sequence[int], shards: Sequence[Shard]
 ) -> tuple[Mapping[int, str], str]:
     """Return inputs as PNG, and why some are not there."""
-    identity = gathered.store.identity
+    identity = run.store.identity
     known = dict(zip(identity.shards, identity.contents, strict=True))
     at_hand = {shard.name: shard for shard in shards if _same(shard, known)}
-    wanted = {(gathered.samples[p].shard, gathered.samples[p].key): p for p in chosen}
+    wanted = {(run.samples[p].shard, run.samples[p].key): p for p in chosen}
     found: dict[int, str] = {}
     for name in sorted({shard for shard, _ in wanted} & at_hand.keys()):
-        samples = [gathered.samples[p] for (shard, _), p in wanted.items() if shard == name]
+        samples = [run.samples[p] for (shard, _), p in wanted.items() if shard == name]
         samples = [sample for sample in samples if not sample.problem]
         for sample, data in read_photos(at_hand[name], samples):
             if data is not None:
@@ -191,12 +191,12 @@ def _photos(
                 except PhotoError:
                     continue
                 found[wanted[sample.shard, sample.key]] = png_uri(pixels)
-    lacking = len(chosen) - len(found)
+    missing = len(chosen) - len(found)
     reason = (
-        f"{lacking} of {len(chosen)} photos are not shown beside their vectors: their shards were "
+        f"{missing} of {len(chosen)} photos are not shown beside their vectors: their shards were "
         "not at hand. 'jvpsvd report RUN --shards SHARDS' shows them."
     )
-    return found, reason if lacking else ""
+    return found, reason if missing else ""
 
 
 def _same(shard: Shard, known: Mapping[str, str]) -> bool:

@@ -86,7 +86,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class RunValues:
     """Everything that a report says, before it is said."""
 
     store: Store
@@ -106,7 +106,7 @@ class Gathered:
         return self.store.identity.k
 
 
-def gather(store: Store) -> Gathered:
+def read_values(store: Store) -> RunValues:
     """Read every row of a run, finished or not, each file once.
 
     Values that cannot be a spectrum (not finite, negative, rising, more converged than residuals
@@ -115,7 +115,7 @@ def gather(store: Store) -> Gathered:
     Raises:
         RunError: If there is no manifest, or rows are of another k than the run.
 
-    Example: ``gather(survey.open_store(Path("run"))).depths[0].s.shape``.
+    Example: ``read_values(survey.open_store(Path("run"))).depths[0].s.shape``.
     """
     samples = tuple(store.samples())
     places = {(sample.shard, sample.key): place for place, sample in enumerate(samples)}
@@ -146,7 +146,7 @@ def gather(store: Store) -> Gathered:
         problems.append(f"{twice} rows are there twice; see 'jvpsvd verify'")
     depths = [_depth(store, name, kept[name], failures) for name in store.identity.layers]
     order = {name: number for number, name in enumerate(store.identity.layers)}
-    return Gathered(
+    return RunValues(
         store=store,
         samples=samples,
         depths=tuple(depths),

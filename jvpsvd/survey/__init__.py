@@ -25,7 +25,12 @@
 ()
 """
 
-from jvpsvd.survey.progress.display import Look, Watch, on_stderr, unwatched
+from jvpsvd.survey.progress.display import (
+    ReportProgress,
+    RunProgress,
+    ignore_progress,
+    show_progress,
+)
 from jvpsvd.survey.progress.interruption import Interruption, interruptible
 from jvpsvd.survey.progress.status import Status, status
 from jvpsvd.survey.spec.costs import DepthCost, depth_costs
@@ -35,7 +40,7 @@ from jvpsvd.survey.store.compaction import compact
 from jvpsvd.survey.store.results import Results, Spectra, open_run
 from jvpsvd.survey.store.rows import SCHEMA, Row
 from jvpsvd.survey.store.store import Store, open_store
-from jvpsvd.survey.store.verify import Verdict, verify
+from jvpsvd.survey.store.verify import Verification, verify
 from jvpsvd.survey.work.run import Outcome, run
 
 open = open_run  # `survey.open(RUN)` is how it reads
@@ -46,27 +51,27 @@ __all__ = [
     "DepthCost",
     "Identity",
     "Interruption",
-    "Look",
     "Outcome",
+    "ReportProgress",
     "Results",
     "Row",
+    "RunProgress",
     "Spec",
     "Spectra",
     "Status",
     "Store",
-    "Verdict",
-    "Watch",
+    "Verification",
     "choose_depths",
     "compact",
     "depth_costs",
     "identify",
+    "ignore_progress",
     "interruptible",
-    "on_stderr",
     "open",
     "open_run",
     "open_store",
     "run",
+    "show_progress",
     "status",
-    "unwatched",
     "verify",
 ]

@@ -7,9 +7,9 @@ from jvpsvd.survey import Spec, run
 def surveyed(tiny, tmp_path):
     """A function that runs the tiny net over shards, photo by photo, and returns the outcome."""
 
-    def survey(shards, out="run", model="tiny:net", watch=None, **wanted):
+    def survey(shards, out="run", model="tiny:net", report=None, **wanted):
         defaults = {"k": 10, "layers": ["2", "output"], "batch": 1, "choice": "first"}
         spec = Spec(shards=shards, model=model, out=tmp_path / out, **{**defaults, **wanted})
-        return run(spec) if watch is None else run(spec, watch)
+        return run(spec) if report is None else run(spec, report)
 
     return survey

@@ -64,14 +64,14 @@ def finished(store):
 
 
 def test_compaction_changes_files_and_nothing_else(again, store):
-    rows, done, before = store.rows(), finished(store), str(status(store).tally)
+    rows, done, before = store.rows(), finished(store), str(status(store).counts)
     assert compact(store, few=PHOTOS) == 0
     assert compact(store, few=0) == PHOTOS
     assert (len(store.files()), len(store.parts())) == (0, 1)
     assert store.rows() == rows
     assert finished(store) == done
     assert len(done) == PHOTOS
-    assert (status(store).done, str(status(store).tally)) == (PHOTOS, before)
+    assert (status(store).done, str(status(store).counts)) == (PHOTOS, before)
     assert open(store.folder).spectra("0").s.shape == (PHOTOS, 4)
     assert_whole(store)
     assert compact(store, few=0) == 0

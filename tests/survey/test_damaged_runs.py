@@ -1,4 +1,4 @@
-"""Runs that were damaged, or that strangers put things into: named, kept, and computed again."""
+"""Runs that were damaged, or in which others put things: named, kept, and computed again."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from jvpsvd.cli import main
 from jvpsvd.errors import RunError, ShardError
-from jvpsvd.report import gather
+from jvpsvd.report import read_values
 from jvpsvd.report.classes import find_classes
 from jvpsvd.report.estimates import estimate
 from jvpsvd.report.tables import write_tables
@@ -119,7 +119,7 @@ def test_rows_that_are_no_text_are_named_and_computed_again(surveyed, shard, sto
     before, file = values(store), store.files()[1]
     not_utf8(file, name)
     assert any(file.name in line for line in verify(store).problems)
-    assert any(file.name in line for line in gather(store).unreadable)
+    assert any(file.name in line for line in read_values(store).unreadable)
     assert status(store).done == 3
     with pytest.raises(SystemExit):
         main(["run", "--status", str(store.folder)])
@@ -136,7 +136,7 @@ def test_a_manifest_that_is_no_text_is_named_and_listed_again(surveyed, shard, s
     assert verify(store).problems[0].startswith("no manifest: ")
     assert status(store).photos == 0
     with pytest.raises(RunError, match=r"manifest\.parquet cannot be read"):
-        gather(store)
+        read_values(store)
     assert_mended(surveyed([shard]), before, computed=0)
 
 
@@ -190,7 +190,7 @@ def test_changed_values_are_named_and_computed_again(surveyed, shard, store, cha
     problems = verify(store).problems
     changed = 8 if gathered and change is scale else 2 if change is scale else 1
     assert len([line for line in problems if line.startswith("changed: good-0000.tar")]) == changed
-    assert gather(store).unreadable
+    assert read_values(store).unreadable
     with pytest.raises(RunError, match="is not what was written"):
         open(store.folder).table()
     assert_mended(surveyed([shard]), before, computed=4 if changed == 8 else 1)
@@ -329,8 +329,8 @@ def old(store):
 
 
 def test_an_old_run_is_read_and_says_that_it_has_no_checksums(surveyed, shard, old, capsys):
-    verdict = verify(old)
-    assert (verdict.problems, verdict.values, verdict.unchecked) == ((), 8, 8)
+    verification = verify(old)
+    assert (verification.problems, verification.values, verification.unchecked) == ((), 8, 8)
     with pytest.raises(SystemExit) as end:
         main(["verify", str(old.folder)])
     assert end.value.code == 0
@@ -354,7 +354,7 @@ def test_rows_of_an_old_run_are_held_against_its_manifest(old, gathered):
 # --- what does not belong to the run
 
 
-def strangers(store):
+def unexpected_files(store):
     """Files and folders of others, each with an old time."""
     spectra, some = store.folder / "spectra", store.files()[0]
     made = [
@@ -378,15 +378,15 @@ def strangers(store):
 
 def test_files_of_others_stop_nothing_and_stay(surveyed, shard, store):
     before = values(store)
-    made = strangers(store)
+    made = unexpected_files(store)
     store.files()[0].unlink()
     assert surveyed([shard]).computed == 1
     for place, s in values(store).items():
         np.testing.assert_allclose(s, before[place], rtol=1e-5)
     assert [file.read_bytes() for file in made] == [b"mine"] * len(made)
-    assert gather(store).unreadable == ()
+    assert read_values(store).unreadable == ()
     problems = verify(store).problems
-    assert all(line.startswith("stray: ") for line in problems)
+    assert all(line.startswith("unexpected: ") for line in problems)
     for name in ("._", "conflicted copy", "notes.parquet", "part-notes.parquet"):
         assert any(name in line for line in problems)
 
@@ -432,7 +432,7 @@ def test_links_pipes_and_folders_are_not_followed(surveyed, shard, tmp_path, pat
 
 
 def write_tables_of(folder):
-    gathered = gather(open_store(folder))
+    gathered = read_values(open_store(folder))
     classes = find_classes(gathered.samples)
     estimates = [estimate(depth, 1e-5) for depth in gathered.depths]
     write_tables(gathered, classes, [], estimates, None, folder / "report")

@@ -158,12 +158,12 @@ def test_a_shard_with_another_time_and_the_same_photos_continues(surveyed, large
 
 
 def test_a_photo_changed_before_its_row_is_known_by_the_checksum_of_the_row(surveyed, large):
-    def stop(look):
-        if look.photos_done == 1:
+    def stop(progress):
+        if progress.photos_done == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        surveyed([large], layers=["output"], watch=stop)
+        surveyed([large], layers=["output"], report=stop)
     replace(large, encoded(2), new := other_photo(encoded(2)))
     rows = surveyed([large], layers=["output"]).store.rows()
     assert rows[-1].photo_checksum == checksum_bytes(new)

@@ -155,16 +155,16 @@ def test_bad_and_missing_shards_are_rows(surveyed, shards):
     [(2, 1, ["a0", "a1"]), (3, 1, ["a0", "a1", "a2"]), (4, 4, ["a0", "a1", "a2", "", "", "d0"])],
 )
 def test_first_choice_does_not_walk_the_shards_that_follow(shards, limit, walked, keys):
-    looks = []
-    found = list_samples(identity(choice="first", limit=limit), shards, looks.append)
+    reported = []
+    found = list_samples(identity(choice="first", limit=limit), shards, reported.append)
     assert [s.key for s in found] == keys
-    assert looks == list(range(walked))
+    assert reported == list(range(walked))
 
 
 def test_random_choice_walks_every_shard(shards):
-    looks = []
-    found = list_samples(identity(limit=2), shards, looks.append)
-    assert looks == [0, 1, 2, 3, 4]
+    reported = []
+    found = list_samples(identity(limit=2), shards, reported.append)
+    assert reported == [0, 1, 2, 3, 4]
     assert len([s for s in found if s.key]) == 2
 
 

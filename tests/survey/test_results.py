@@ -102,12 +102,12 @@ def test_unknown_layer_is_one_error_that_names_the_known(surveyed, shard):
 
 
 def test_unfinished_run_gives_the_rows_there_are(surveyed, shard):
-    def stop(look):
-        if look.photos_done == 2:
+    def stop(progress):
+        if progress.photos_done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        surveyed([shard], watch=stop)
+        surveyed([shard], report=stop)
     results = survey.open(shard.parent / "run")
     assert results.table()["key"].to_pylist() == ["photo0", "photo0", "photo1", "photo1"]
     assert results.spectra("2").s.shape == (2, 10)

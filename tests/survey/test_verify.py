@@ -29,8 +29,8 @@ def _key(store, task):
 
 
 def test_whole_run_has_no_problems(store):
-    verdict = verify(store)
-    assert (verdict.values, verdict.failures, verdict.problems) == (8, 0, ())
+    verification = verify(store)
+    assert (verification.values, verification.failures, verification.problems) == (8, 0, ())
 
 
 def test_each_missing_place_is_named(store):

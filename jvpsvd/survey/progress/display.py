@@ -13,12 +13,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.text import Text
 
 from jvpsvd.survey.store.rows import Row
-from jvpsvd.survey.store.run_counts import Tally
+from jvpsvd.survey.store.run_counts import RunCounts
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at a running survey."""
+class RunProgress:
+    """How far a running survey is."""
 
     key: str = ""
     """The photo at work."""
@@ -37,44 +37,44 @@ class Look:
     """Shards to list; 0 when that is over."""
 
 
-Watch = Callable[[Look], None]
+ReportProgress = Callable[[RunProgress], None]
 
 
-def unwatched(look: Look) -> None:
+def ignore_progress(progress: RunProgress) -> None:
     """Show nothing."""
 
 
 @contextmanager
-def on_stderr() -> Iterator[Watch]:
-    """Yield a watch that draws a bar with photo, rate and time left, or prints plain lines."""
+def show_progress() -> Iterator[ReportProgress]:
+    """Yield a function that draws a bar with photo, rate and time left, or prints plain lines."""
     console = Console(stderr=True)
     if console.is_terminal:
-        with _bars(console) as watch:
-            yield watch
+        with _bars(console) as report:
+            yield report
     else:
         yield _Lines(console)
 
 
-class _Tallied:
-    """Counts what was finished, and how fast, since the watch began."""
+class _Rate:
+    """Counts what was finished, and how fast, since it began."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
+        self.counts = RunCounts()
         self._began: tuple[float, int] | None = None
 
-    def count(self, look: Look) -> str:
-        """Return what is known after a look, in words."""
+    def count(self, progress: RunProgress) -> str:
+        """Return the rate and the counts so far, in words."""
         if self._began is None:
-            self._began = time.monotonic(), look.photos_done
-        self.tally = self.tally.with_rows(look.rows)
+            self._began = time.monotonic(), progress.photos_done
+        self.counts = self.counts.with_rows(progress.rows)
         seconds = time.monotonic() - self._began[0]
-        done = look.photos_done - self._began[1]
+        done = progress.photos_done - self._began[1]
         rate = f"{60 * done / seconds:.3g} photos/min, " if done and seconds > 0 else ""
-        return f"{rate}{self.tally}"
+        return f"{rate}{self.counts}"
 
 
 @contextmanager
-def _bars(console: Console) -> Iterator[Watch]:
+def _bars(console: Console) -> Iterator[ReportProgress]:
     bar = Progress(
         TextColumn("{task.fields[doing]}"),
         BarColumn(bar_width=24),
@@ -84,30 +84,30 @@ def _bars(console: Console) -> Iterator[Watch]:
         TimeRemainingColumn(),
         console=console,
     )
-    tallied, below = _Tallied(), Text("", no_wrap=True, overflow="ellipsis")
+    rate, below = _Rate(), Text("", no_wrap=True, overflow="ellipsis")
     task = bar.add_task("survey", total=None, doing="starting", at="")
     with Live(Group(bar, below), console=console):
 
-        def watch(look: Look) -> None:
-            if look.all_shards:
-                doing = f"listing shard {look.shards}/{look.all_shards}"
-                bar.update(task, total=look.all_shards, completed=look.shards, doing=doing)
+        def report(progress: RunProgress) -> None:
+            if progress.all_shards:
+                doing = f"listing shard {progress.shards}/{progress.all_shards}"
+                bar.update(task, total=progress.all_shards, completed=progress.shards, doing=doing)
                 return
-            for row in look.rows:
+            for row in progress.rows:
                 if row.status != "ok":
                     console.print(_failed(row), markup=False, highlight=False)
-            known = tallied.count(look)
-            if tallied.tally != Tally():
+            known = rate.count(progress)
+            if rate.counts != RunCounts():
                 below.plain = known
             bar.update(
                 task,
-                total=look.photos,
-                completed=look.photos_done + look.share_of_photo,
-                doing=f"photo {min(look.photos, look.photos_done + 1)}/{look.photos}",
-                at=f"{look.key}  {look.layer}",
+                total=progress.photos,
+                completed=progress.photos_done + progress.share_of_photo,
+                doing=f"photo {min(progress.photos, progress.photos_done + 1)}/{progress.photos}",
+                at=f"{progress.key}  {progress.layer}",
             )
 
-        yield watch
+        yield report
 
 
 class _Lines:
@@ -115,21 +115,22 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._tallied = _Tallied()
+        self._rate = _Rate()
 
-    def __call__(self, look: Look) -> None:
-        if look.all_shards:
+    def __call__(self, progress: RunProgress) -> None:
+        if progress.all_shards:
             return
-        known = self._tallied.count(look)
-        if not look.rows:
+        known = self._rate.count(progress)
+        if not progress.rows:
             return
-        seconds = sum(row.seconds for row in look.rows)
-        good = sum(row.status == "ok" for row in look.rows)
+        seconds = sum(row.seconds for row in progress.rows)
+        good = sum(row.status == "ok" for row in progress.rows)
         text = (
-            f"photo {look.photos_done}/{look.photos} {look.key}: {good} of {len(look.rows)} "
+            f"photo {progress.photos_done}/{progress.photos} {progress.key}: "
+            f"{good} of {len(progress.rows)} "
             f"depths, {seconds:.1f} s; {known}"
         )
-        failures = [_failed(row) for row in look.rows if row.status != "ok"][:1]
+        failures = [_failed(row) for row in progress.rows if row.status != "ok"][:1]
         self._console.print(
             "\n".join([text, *failures]), markup=False, highlight=False, soft_wrap=True
         )

@@ -2,9 +2,8 @@
 
 Python raises KeyboardInterrupt wherever the main thread happens to be. Where that is a finaliser or
 a callback of C code, the exception is printed and forgotten. So the signal is also remembered, and
-raised again at the next look at the run. A second signal, while the first is on its way out, would
-be raised inside the handling of the first; one after that, in the end of the interpreter, which
-prints a traceback.
+raised again when the run next reports its progress. A second signal would be raised while the first
+is still being handled, and a third while the interpreter ends, which prints a traceback.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from jvpsvd.survey.progress.display import Look, Watch
+from jvpsvd.survey.progress.display import ReportProgress, RunProgress
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -40,15 +39,15 @@ class Interruption:
             for number in _SIGNALS:  # a handler in Python goes before the process does
                 signal.signal(number, signal.SIG_IGN)
 
-    def checked(self, watch: Watch) -> Watch:
-        """Return the watch, made to raise KeyboardInterrupt after a signal."""
+    def checked(self, report: ReportProgress) -> ReportProgress:
+        """Return the function, made to raise KeyboardInterrupt after a signal."""
 
-        def look_at(look: Look) -> None:
+        def checked(progress: RunProgress) -> None:
             if self.asked:
                 raise KeyboardInterrupt
-            watch(look)
+            report(progress)
 
-        return look_at
+        return checked
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -72,11 +71,11 @@ class Interruption:
 
 
 @contextmanager
-def interruptible(watch: Watch) -> Iterator[Watch]:
-    """Yield the watch, made to raise KeyboardInterrupt after SIGINT or SIGTERM.
+def interruptible(report: ReportProgress) -> Iterator[ReportProgress]:
+    """Yield the function, made to raise KeyboardInterrupt after SIGINT or SIGTERM.
 
     For the main thread of a command; a library leaves signals to its user.
     """
     interruption = Interruption()
     with interruption.installed():
-        yield interruption.checked(watch)
+        yield interruption.checked(report)

@@ -12,7 +12,7 @@ from jvpsvd.errors import RunError
 from jvpsvd.survey.progress.journal import events, journals, lives
 from jvpsvd.survey.spec.tasks import tasks
 from jvpsvd.survey.store.rows import from_table
-from jvpsvd.survey.store.run_counts import Tally
+from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.store import MANIFEST, Store
 
 # The rate is that of the last finished tasks of each process.
@@ -44,7 +44,7 @@ class Status:
     """In the manifest; 0 before there is one."""
     done: int
     """Photos that need no further work."""
-    tally: Tally
+    counts: RunCounts
     """Of the rows there are."""
     processes: tuple[Process, ...]
     problem: str = ""
@@ -68,7 +68,7 @@ class Status:
             found = ["no manifest yet: shards are being listed, or the run never got that far"]
         else:
             share = 100 * self.done / self.photos
-            found = [f"{self.done} of {self.photos} photos done ({share:.0f} %), {self.tally}"]
+            found = [f"{self.done} of {self.photos} photos done ({share:.0f} %), {self.counts}"]
         if self.per_second > 0 and self.seconds_left is not None:
             left = timedelta(seconds=round(self.seconds_left))
             found.append(f"{60 * self.per_second:.3g} photos/min, {left} left")
@@ -86,15 +86,15 @@ def status(store: Store) -> Status:
         samples = store.samples()
     except RunError as error:
         there = os.path.lexists(store.folder / MANIFEST)
-        return Status(0, 0, Tally(), processes, str(error) if there else "")
+        return Status(0, 0, RunCounts(), processes, str(error) if there else "")
     every = tasks(store.identity, samples)
     layers = len(store.identity.layers)
     done = store.finished({task.id: len(task.samples) * layers for task in every})
-    tally = Tally()
+    counts = RunCounts()
     for piece in store.scan():
-        tally = tally.with_rows(from_table(piece.unchanged))
+        counts = counts.with_rows(from_table(piece.unchanged))
     photos = sum(len(task.samples) for task in every if task.id in done)
-    return Status(len(samples), photos, tally, processes)
+    return Status(len(samples), photos, counts, processes)
 
 
 def _process(file: Path) -> Process:

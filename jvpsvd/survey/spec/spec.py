@@ -98,7 +98,7 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class RunPlan:
     """A spec whose names have been resolved and checked."""
 
     identity: Identity
@@ -108,7 +108,7 @@ class Prepared:
     device: str
 
 
-def prepare(spec: Spec) -> Prepared:
+def plan_run(spec: Spec) -> RunPlan:
     """Load the network, find the shards and check that everything can be done.
 
     Raises:
@@ -147,7 +147,7 @@ def prepare(spec: Spec) -> Prepared:
         batch=spec.batch,
         vectors=spec.vectors,
     )
-    return Prepared(identity, tuple(depths), model, tuple(shards), device)
+    return RunPlan(identity, tuple(depths), model, tuple(shards), device)
 
 
 def _device(name: str) -> str:

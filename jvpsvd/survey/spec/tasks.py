@@ -29,7 +29,7 @@ _NOT_NUMBERS = (
 
 @dataclass(frozen=True)
 class Task:
-    """Samples of one shard to be observed together."""
+    """Samples of one shard to be solved together."""
 
     id: str
     """Hash of the samples, the weights, the depths and all hyper-parameters."""

@@ -11,11 +11,11 @@ from jvpsvd.survey.store.rows import Row
 
 
 @dataclass(frozen=True)
-class Tally:
+class RunCounts:
     """Counts and extremes over rows.
 
-    >>> Tally().with_rows([Row("s", "k", 0, None, "output", "bad-photo", "cut short", 5)])
-    Tally(values=0, failures=1, unconverged=0, worst_residual=0.0, energy=0.0, shares=0,
+    >>> RunCounts().with_rows([Row("s", "k", 0, None, "output", "bad-photo", "cut short", 5)])
+    RunCounts(values=0, failures=1, unconverged=0, worst_residual=0.0, energy=0.0, shares=0,
           below_residual=0)
     """
 
@@ -39,8 +39,8 @@ class Tally:
         """Mean share of the energy; None where no row has one."""
         return self.energy / self.shares if self.shares else None
 
-    def with_rows(self, rows: Iterable[Row]) -> Tally:
-        """Return the tally with further rows counted."""
+    def with_rows(self, rows: Iterable[Row]) -> RunCounts:
+        """Return the counts with further rows counted."""
         good, failures, unconverged, worst, energy, shares = 0, 0, 0, self.worst_residual, 0.0, 0
         below = 0
         for row in rows:
@@ -55,7 +55,7 @@ class Tally:
             if row.fro2:
                 energy += float(np.square(row.s).sum()) / row.fro2
                 shares += 1
-        return Tally(
+        return RunCounts(
             self.values + good,
             self.failures + failures,
             self.unconverged + unconverged,

@@ -199,7 +199,7 @@ class Store:
         """Return the files of vectors that are there."""
         return _named(self.folder / "vectors", _VECTORS)
 
-    def strangers(self) -> list[Path]:
+    def unexpected_files(self) -> list[Path]:
         """Return what lies among the rows and vectors and has no name that a run gives.
 
         Hidden files are left out, except those that readers of a folder may take for rows.

@@ -19,7 +19,7 @@ from jvpsvd.survey.store.checksums import checksum_bytes
 from jvpsvd.survey.store.files import is_regular
 from jvpsvd.survey.store.pieces import Piece
 from jvpsvd.survey.store.rows import Row, from_table
-from jvpsvd.survey.store.run_counts import Tally
+from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.store import Store
 
 _Place = tuple[str, str, str]
@@ -27,7 +27,7 @@ _Place = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verification:
     """What a run holds, measured against its manifest."""
 
     values: int
@@ -54,7 +54,7 @@ class _Expected:
     """Task of each row, and its index there."""
 
 
-def verify(store: Store) -> Verdict:
+def verify(store: Store) -> Verification:
     """Read everything back, file by file, and compare it with its checksums and the manifest."""
     try:
         samples = store.samples()
@@ -65,12 +65,12 @@ def verify(store: Store) -> Verdict:
     expected = _expected(store, samples)
     found: Counter[_Place] = Counter()
     wrong: list[str] = []
-    tally, unchecked = Tally(), 0
+    counts, unchecked = RunCounts(), 0
     for piece in store.scan():
         if piece.problem:
             problems.append(f"unreadable: {piece.problem}")
         problems += [f"changed: {line}" for line in piece.changes()]
-        tally = tally.with_rows(from_table(piece.unchanged))
+        counts = counts.with_rows(from_table(piece.unchanged))
         unchecked += piece.unchecked
         for place, row, fault in _rows_of(piece, expected):
             found[place] += 1
@@ -85,14 +85,14 @@ def verify(store: Store) -> Verdict:
             if fault:
                 problems.append(f"{fault}: {' '.join(place)}")
     if not samples:
-        return Verdict(0, 0, 0, tuple(problems))
-    problems += _strays(store, expected)
+        return Verification(0, 0, 0, tuple(problems))
+    problems += _unexpected(store, expected)
     places = expected.index.keys()
     problems += [f"missing: {' '.join(place)}" for place in sorted(places - found.keys())]
     problems += [f"twice: {' '.join(place)}" for place, count in found.items() if count > 1]
     problems += [f"not in the manifest: {' '.join(p)}" for p in sorted(found.keys() - places)]
     lines = (*problems, *wrong)
-    return Verdict(tally.values, tally.failures, tally.unconverged, lines, unchecked)
+    return Verification(counts.values, counts.failures, counts.unconverged, lines, unchecked)
 
 
 def _expected(store: Store, samples: list[Sample]) -> _Expected:
@@ -125,7 +125,7 @@ def _rows_of(piece: Piece, expected: _Expected) -> Iterator[tuple[_Place, Row | 
                 yield place, row, ""
 
 
-def _strays(store: Store, expected: _Expected) -> list[str]:
+def _unexpected(store: Store, expected: _Expected) -> list[str]:
     tasks = expected.rows
     named = {store.vectors(task, at) for task, places in tasks.items() for at in range(len(places))}
     files = [
@@ -133,8 +133,11 @@ def _strays(store: Store, expected: _Expected) -> list[str]:
         *(file for file in store.vector_files() if file not in named),
     ]
     return [
-        *(f"stray: {file.name} is no task of the manifest; remove it" for file in files),
-        *(f"stray: {file} is no file of a run; move it away" for file in store.strangers()),
+        *(f"unexpected: {file.name} is no task of the manifest; remove it" for file in files),
+        *(
+            f"unexpected: {file} is no file of a run; move it away"
+            for file in store.unexpected_files()
+        ),
     ]
 
 

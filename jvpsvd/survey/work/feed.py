@@ -38,17 +38,17 @@ def jobs(pending: Sequence[Task], shards: Mapping[str, Shard]) -> Iterator[Job]:
                 yield task, [photos.pop(s.key, None) for s in task.samples]
 
 
-def ahead(items: Iterable[T], count: int) -> Iterator[T]:
+def prefetch(items: Iterable[T], count: int) -> Iterator[T]:
     """Yield items that a thread makes, at most `count` of them ahead; its errors are raised here.
 
-    >>> list(ahead(range(3), 2))
+    >>> list(prefetch(range(3), 2))
     [0, 1, 2]
     """
-    ahead_of = _Ahead(items, count)
+    prefetched = _Prefetch(items, count)
     try:
-        yield from ahead_of.items()
+        yield from prefetched.items()
     finally:
-        ahead_of.stop()
+        prefetched.stop()
 
 
 class _End:
@@ -58,7 +58,7 @@ class _End:
         self.error = error
 
 
-class _Ahead(Generic[T]):
+class _Prefetch(Generic[T]):
     def __init__(self, items: Iterable[T], count: int) -> None:
         self._queue: Queue[T | _End] = Queue(count)
         self._stopped = threading.Event()

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from jvpsvd.data import Shard
 from jvpsvd.survey.spec.tasks import Task
-from jvpsvd.survey.work.feed import ahead, jobs
-from jvpsvd.survey.work.photo_solver import Found, Instrument
+from jvpsvd.survey.work.feed import jobs, prefetch
+from jvpsvd.survey.work.photo_solver import Found, PhotoSolver
 from jvpsvd.svd import Progress
 
-Observed = tuple[Task, Found]
+Solved = tuple[Task, Found]
 
 _TASKS_AHEAD = 4
 
@@ -18,17 +18,17 @@ _TASKS_AHEAD = 4
 def in_process(
     pending: Sequence[Task],
     shards: Mapping[str, Shard],
-    instrument: Instrument,
+    solver: PhotoSolver,
     report: Callable[[Task, int, Progress | None], None],
-) -> Iterator[Observed]:
+) -> Iterator[Solved]:
     """Yield every pending task with its rows and results, shard by shard.
 
     The next tasks are read and decoded meanwhile.
     """
-    decoded = (instrument.decode(task, photos) for task, photos in jobs(pending, shards))
-    for job in ahead(decoded, _TASKS_AHEAD):
+    decoded = (solver.decode(task, photos) for task, photos in jobs(pending, shards))
+    for job in prefetch(decoded, _TASKS_AHEAD):
 
-        def report_depth(depth: int, look: Progress | None, task: Task = job.task) -> None:
-            report(task, depth, look)
+        def report_depth(depth: int, progress: Progress | None, task: Task = job.task) -> None:
+            report(task, depth, progress)
 
-        yield job.task, instrument.observe(job, report_depth)
+        yield job.task, solver.solve(job, report_depth)

@@ -54,7 +54,7 @@ class Decoded:
     """Of the photos; None where there is none."""
 
 
-class Instrument:
+class PhotoSolver:
     """A model at the depths of a run, its derivatives recorded once and reused at every photo.
 
     Args:
@@ -93,7 +93,7 @@ class Instrument:
             tuple(None if photo is None else checksum_bytes(photo) for photo in photos),
         )
 
-    def observe(self, decoded: Decoded, report: Report = lambda depth, look: None) -> Found:
+    def solve(self, decoded: Decoded, report: Report = lambda depth, progress: None) -> Found:
         """Return the rows of a task, sample by sample, and the results behind them.
 
         Samples are solved together where there are several, and one by one where that fails. What
@@ -101,26 +101,26 @@ class Instrument:
         raises ends the task.
         """
         try:
-            return self._observe(decoded, _telling(report))
+            return self._solve_task(decoded, _telling(report))
         except _ReportError as stop:
             raise stop.error from None
 
-    def _observe(self, decoded: Decoded, report: Report) -> Found:
+    def _solve_task(self, decoded: Decoded, report: Report) -> Found:
         samples, inputs = decoded.task.samples, decoded.inputs
         depths = range(len(self._identity.layers))
         found: dict[tuple[int, int], tuple[Row, SVDResult | None]] = {}
         points = {i: x for i, x in enumerate(inputs) if isinstance(x, Tensor)}
         if len(points) > 1:
-            found = self._observe_together(samples, points, report)
+            found = self._solve_together(samples, points, report)
         for i, (sample, x) in enumerate(zip(samples, inputs, strict=True)):
             left = [depth for depth in depths if (i, depth) not in found]
             if left:
-                found |= {(i, d): one for d, one in self._observe_one(sample, x, left, report)}
+                found |= {(i, d): one for d, one in self._solve_one(sample, x, left, report)}
         order = [(i, *found[i, depth]) for i in range(len(samples)) for depth in depths]
         rows = [replace(row, photo_checksum=decoded.checksums[i]) for i, row, _ in order]
         return rows, [result for _, _, result in order]
 
-    def _observe_one(
+    def _solve_one(
         self, sample: Sample, x: Tensor | Exception, depths: Sequence[int], report: Report
     ) -> list[tuple[int, tuple[Row, SVDResult | None]]]:
         try:
@@ -145,7 +145,7 @@ class Instrument:
                 found.append((depth, self._row(sample, depth, result, 1)))
         return found
 
-    def _observe_together(
+    def _solve_together(
         self, samples: Sequence[Sample], points: dict[int, Tensor], report: Report
     ) -> dict[tuple[int, int], tuple[Row, SVDResult | None]]:
         """Return what batched solves find; what they do not is left to be done one by one."""
@@ -183,7 +183,7 @@ class Instrument:
             memory=self._memory,
             vectors=identity.vectors,
             on_unconverged="ignore",
-            progress=lambda look: report(depth, look),
+            progress=lambda progress: report(depth, progress),
         )
 
     def _row(
@@ -274,9 +274,9 @@ class _ReportError(BaseException):
 
 
 def _telling(report: Report) -> Report:
-    def tell(depth: int, look: Progress | None) -> None:
+    def tell(depth: int, progress: Progress | None) -> None:
         try:
-            report(depth, look)
+            report(depth, progress)
         except BaseException as error:
             raise _ReportError(error) from error
 

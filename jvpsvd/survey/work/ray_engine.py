@@ -28,9 +28,9 @@ from jvpsvd.survey.progress.journal import note
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.tasks import Task
 from jvpsvd.survey.store.rows import failure
-from jvpsvd.survey.work.feed import Job, ahead, jobs
-from jvpsvd.survey.work.in_process import Observed
-from jvpsvd.survey.work.photo_solver import Found, Instrument
+from jvpsvd.survey.work.feed import Job, jobs, prefetch
+from jvpsvd.survey.work.in_process import Solved
+from jvpsvd.survey.work.photo_solver import Found, PhotoSolver
 from jvpsvd.svd import parse_memory
 from jvpsvd.svd.memory import physical_memory
 
@@ -44,21 +44,21 @@ _TASKS_AHEAD = 4
 _WAIT_SECONDS, _PATIENCE_SECONDS, _ANSWER_SECONDS = 1.0, 60.0, 10.0
 
 
-class Observer:
-    """What a worker holds: an instrument."""
+class Worker:
+    """What a worker holds: a photo solver."""
 
     def __init__(
         self, model: Model, identity: Identity, device: str, memory: int | None, threads: int
     ) -> None:
         torch.set_num_threads(threads)
-        self._instrument = Instrument(model, identity, device=device, memory=memory)
+        self._solver = PhotoSolver(model, identity, device=device, memory=memory)
 
     def ready(self) -> None:
         """Answer once the network is there."""
 
-    def observe(self, task: Task, photos: list[bytes | None]) -> Found:
+    def solve(self, task: Task, photos: list[bytes | None]) -> Found:
         """Return the rows of a task and the results behind them."""
-        return self._instrument.observe(self._instrument.decode(task, photos))
+        return self._solver.solve(self._solver.decode(task, photos))
 
 
 @dataclass
@@ -79,7 +79,7 @@ def on_ray(
     workers: int | None = None,
     memory: int | str | None = None,
     device: str = "auto",
-) -> Iterator[Observed]:
+) -> Iterator[Solved]:
     """Yield every pending task with its rows and results, in the order in which they are done.
 
     Args:
@@ -108,11 +108,11 @@ def on_ray(
         if budget is None and not on_gpu:
             budget = physical_memory() // (2 * count)
         resources = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
-        kind = ray.remote(max_restarts=0, max_task_retries=0, **resources)(Observer)
+        kind = ray.remote(max_restarts=0, max_task_retries=0, **resources)(Worker)
         sent = ray.put(model), ray.put(identity)
         place = "cuda" if on_gpu else "cpu"
         pool = _Pool(ray, lambda: kind.remote(*sent, place, budget, threads=1), count, identity)
-        yield from pool.observe(ahead(jobs(pending, shards), _TASKS_AHEAD))
+        yield from pool.solve(prefetch(jobs(pending, shards), _TASKS_AHEAD))
     finally:
         if ours:
             ray.shutdown()
@@ -133,7 +133,7 @@ class _Pool:
     alone: deque[_Work] = field(default_factory=deque)
     failed_starts: int = 0
 
-    def observe(self, fresh: Iterator[Job]) -> Iterator[Observed]:
+    def solve(self, fresh: Iterator[Job]) -> Iterator[Solved]:
         """Give out work until all is done; yield what comes back."""
         for _ in range(self.count):
             self._start_one()
@@ -141,7 +141,7 @@ class _Pool:
         while True:
             while self.idle and (work := self._next(fresh)) is not None:
                 worker = self.idle.popleft()
-                self.busy[worker.observe.remote(*work.job)] = worker, work
+                self.busy[worker.solve.remote(*work.job)] = worker, work
             if self.idle and not self.busy:
                 return  # nothing is left
             refs = [*self.busy, *self.starting]
@@ -154,8 +154,8 @@ class _Pool:
             for ref in done:
                 if ref in self.starting:
                     self._started(ref)
-                elif (observed := self._answered(ref)) is not None:
-                    yield observed
+                elif (solved := self._answered(ref)) is not None:
+                    yield solved
 
     def _next(self, fresh: Iterator[Job]) -> _Work | None:
         """Return what to do now; what has taken workers with it comes last, and alone."""
@@ -187,7 +187,7 @@ class _Pool:
             self.failed_starts = 0
             self.idle.append(worker)
 
-    def _answered(self, ref: Any) -> Observed | None:
+    def _answered(self, ref: Any) -> Solved | None:
         """Return what a worker answered; None if it died and its task is to be given out again."""
         worker, work = self.busy.pop(ref)
         task = work.job[0]
@@ -201,7 +201,7 @@ class _Pool:
         self.idle.append(worker)
         return task, found
 
-    def _died(self, worker: Any, work: _Work, reason: str) -> Observed | None:
+    def _died(self, worker: Any, work: _Work, reason: str) -> Solved | None:
         task = work.job[0]
         work.deaths += 1
         note("worker died", task=task.id, deaths=work.deaths, reason=reason)

@@ -11,20 +11,20 @@ import torch
 
 from jvpsvd.data import UNREADABLE, Shard
 from jvpsvd.errors import RunError, ShardError
-from jvpsvd.survey.progress.display import Look, Watch, unwatched
+from jvpsvd.survey.progress.display import ReportProgress, RunProgress, ignore_progress
 from jvpsvd.survey.progress.journal import journal, note
 from jvpsvd.survey.spec.manifest import list_samples
-from jvpsvd.survey.spec.spec import Prepared, Spec, prepare
+from jvpsvd.survey.spec.spec import RunPlan, Spec, plan_run
 from jvpsvd.survey.spec.tasks import Task, share_of, tasks
 from jvpsvd.survey.store.changed_photos import refuse_changed_photos
 from jvpsvd.survey.store.compaction import FEW, compact
 from jvpsvd.survey.store.files import locked
 from jvpsvd.survey.store.results import Results
 from jvpsvd.survey.store.rows import Row
-from jvpsvd.survey.store.run_counts import Tally
+from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.store import Store, contents, create_or_continue, discard
-from jvpsvd.survey.work.in_process import Observed, in_process
-from jvpsvd.survey.work.photo_solver import Instrument
+from jvpsvd.survey.work.in_process import Solved, in_process
+from jvpsvd.survey.work.photo_solver import PhotoSolver
 from jvpsvd.survey.work.ray_engine import on_ray
 from jvpsvd.svd import Progress
 from jvpsvd.svd.arguments import out_of_reach
@@ -53,12 +53,13 @@ class Outcome:
         return Results(self.store)
 
 
-def run(spec: Spec, watch: Watch = unwatched) -> Outcome:
+def run(spec: Spec, report: ReportProgress = ignore_progress) -> Outcome:
     """Compute every row of a spec that its folder does not hold yet.
 
     Args:
         spec: What to compute, and where to.
-        watch: Called with a `Look` whenever something happened; what it raises ends the run.
+        report: Called with a `RunProgress` whenever something happened; what it raises ends the
+            run.
 
     Raises:
         ArgumentError: If a value of the spec cannot be used.
@@ -70,12 +71,12 @@ def run(spec: Spec, watch: Watch = unwatched) -> Outcome:
 
     An example is that of `jvpsvd.survey`.
     """
-    prepared = prepare(spec)
+    plan = plan_run(spec)
     before = contents(Path(spec.out))
-    store = create_or_continue(Path(spec.out), prepared.identity, prepared.depths)
+    store = create_or_continue(Path(spec.out), plan.identity, plan.depths)
     try:
         with journal(store.folder):
-            return _continued(spec, prepared, store, watch)
+            return _continued(spec, plan, store, report)
     except ShardError:
         if not store.has_manifest:
             # So that the same folder can be given again with other shards.
@@ -83,9 +84,9 @@ def run(spec: Spec, watch: Watch = unwatched) -> Outcome:
         raise
 
 
-def _continued(spec: Spec, prepared: Prepared, store: Store, watch: Watch) -> Outcome:
-    identity, shards = prepared.identity, prepared.shards
-    _list(store, prepared, watch)
+def _continued(spec: Spec, plan: RunPlan, store: Store, report: ReportProgress) -> Outcome:
+    identity, shards = plan.identity, plan.shards
+    _list(store, plan, report)
     refuse_changed_photos(store, shards)
     compact(store)
     every = tasks(identity, store.samples())
@@ -110,20 +111,20 @@ def _continued(spec: Spec, prepared: Prepared, store: Store, watch: Watch) -> Ou
     if said:
         logger.warning("%s", said)
 
-    def report(task: Task, depth: int, look: Progress | None) -> None:
-        within = look.converged / look.wanted if look is not None else 0.0
+    def report_work(task: Task, depth: int, progress: Progress | None) -> None:
+        within = progress.converged / progress.wanted if progress is not None else 0.0
         part = len(task.samples) * (depth + within) / len(identity.layers)
-        watch(Look(task.samples[0].key, identity.layers[depth], done, count, part))
+        report(RunProgress(task.samples[0].key, identity.layers[depth], done, count, part))
 
-    watch(Look(photos_done=done, photos=count))
+    report(RunProgress(photos_done=done, photos=count))
     by_name: Mapping[str, Shard] = {shard.name: shard for shard in shards}
     for place, (task, (rows, results)) in enumerate(
-        _observed(spec, prepared, pending, by_name, report), start=1
+        _solved_by(spec, plan, pending, by_name, report_work), start=1
     ):
         store.commit(task.id, rows, results)
         done += len(task.samples)
         _note(task, rows)
-        watch(Look(task.samples[-1].key, "", done, count, 0.0, rows))
+        report(RunProgress(task.samples[-1].key, "", done, count, 0.0, rows))
         if place % _COMPACT_EVERY == 0:
             compact(store)
     if done != count:
@@ -139,23 +140,23 @@ def _continued(spec: Spec, prepared: Prepared, store: Store, watch: Watch) -> Ou
     return Outcome(store, count - skipped, skipped, failures)
 
 
-def _list(store: Store, prepared: Prepared, watch: Watch) -> None:
+def _list(store: Store, plan: RunPlan, report: ReportProgress) -> None:
     """Write the manifest; one process lists the samples, and others of the same run wait for it."""
-    shards = prepared.shards
+    shards = plan.shards
 
-    def report(done: int) -> None:
-        watch(Look(shards=done, all_shards=len(shards)))
+    def report_work(done: int) -> None:
+        report(RunProgress(shards=done, all_shards=len(shards)))
 
     with locked(store.folder / "manifest.lock"):
         if not store.has_manifest:
-            _refuse_missing_shards(store, prepared)
-            store.write_manifest(list_samples(store.identity, shards, report))
+            _refuse_missing_shards(store, plan)
+            store.write_manifest(list_samples(store.identity, shards, report_work))
 
 
-def _refuse_missing_shards(store: Store, prepared: Prepared) -> None:
+def _refuse_missing_shards(store: Store, plan: RunPlan) -> None:
     """Raise if the samples of a run cannot all be listed, as they were when it began."""
-    pairs = zip(store.identity.contents, prepared.identity.contents, strict=True)
-    for shard, (began, now) in zip(prepared.shards, pairs, strict=True):
+    pairs = zip(store.identity.contents, plan.identity.contents, strict=True)
+    for shard, (began, now) in zip(plan.shards, pairs, strict=True):
         if now == UNREADABLE != began:
             raise RunError(
                 f"{store.folder} has no manifest that can be read, and {shard}, of which it is to "
@@ -163,17 +164,17 @@ def _refuse_missing_shards(store: Store, prepared: Prepared) -> None:
             )
 
 
-def _observed(
+def _solved_by(
     spec: Spec,
-    prepared: Prepared,
+    plan: RunPlan,
     pending: Sequence[Task],
     shards: Mapping[str, Shard],
-    report: Callable[[Task, int, Progress | None], None],
-) -> Iterator[Observed]:
+    report_work: Callable[[Task, int, Progress | None], None],
+) -> Iterator[Solved]:
     """Return what the engine of the spec yields."""
     if not pending:
         return iter(())
-    model, identity = prepared.model, prepared.identity
+    model, identity = plan.model, plan.identity
     if spec.engine == "ray":
         return on_ray(
             pending,
@@ -185,23 +186,23 @@ def _observed(
             memory=spec.memory,
             device=spec.device,
         )
-    instrument = Instrument(model, identity, device=prepared.device, memory=spec.memory)
-    return in_process(pending, shards, instrument, report)
+    solver = PhotoSolver(model, identity, device=plan.device, memory=spec.memory)
+    return in_process(pending, shards, solver, report_work)
 
 
 def _note(task: Task, rows: Sequence[Row]) -> None:
-    tally = Tally().with_rows(rows)
+    counts = RunCounts().with_rows(rows)
     note(
         "finished",
         task=task.id,
         shard=task.shard,
         keys=[sample.key for sample in task.samples],
         samples=len(task.samples),
-        values=tally.values,
-        failures=tally.failures,
-        unconverged=tally.unconverged,
-        worst_residual=tally.worst_residual,
-        energy=tally.mean_energy,
+        values=counts.values,
+        failures=counts.failures,
+        unconverged=counts.unconverged,
+        worst_residual=counts.worst_residual,
+        energy=counts.mean_energy,
         seconds=sum(row.seconds for row in rows),
         reasons=sorted({f"{row.status}: {row.message}" for row in rows if row.status != "ok"}),
     )
