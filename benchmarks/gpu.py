@@ -37,7 +37,7 @@ from benchmarks.statistics_of_rounds import Spread
 from benchmarks.subjects import FunctionSubject, OperatorSubject, Subject
 from jvpsvd import JacobianOperator, svds
 from jvpsvd.operators import full_precision
-from jvpsvd.survey import Spec, run
+from jvpsvd.survey import PhotoSelection, Spec, run
 
 _CHECK_K, _TOL, _WIDE_TOL = 10, 1e-4, 1e-9
 _CHUNKS = (16, 32, 64, 128, 256, 512)
@@ -137,7 +137,12 @@ def survey(k: int) -> Iterator[dict[str, Any]]:
     """Time `jvpsvd run` on the demo's photos, k triplets at six depths; a row of each depth."""
     with tempfile.TemporaryDirectory() as folder:
         spec = Spec(
-            out=folder, k=k, tol=_TOL, layers=_DEPTHS, limit=6, choice="first", device="cuda"
+            out=folder,
+            k=k,
+            tol=_TOL,
+            layers=_DEPTHS,
+            photos=PhotoSelection(limit=6, choice="first"),
+            device="cuda",
         )
         began = time.perf_counter()
         outcome = run(spec)

@@ -28,6 +28,7 @@ from jvpsvd.operators import keep_freed_memory
 
 _FAILURES, _MISTAKE, _INTERRUPTED = 1, 2, 130
 _MODEL, _K = survey.Spec.model, 500
+_SELECTION = [field.name for field in dataclasses.fields(survey.PhotoSelection)]
 
 _model = click.option(
     "--model",
@@ -170,7 +171,8 @@ def run(
         text = options[name]
         if text is not None:
             options[name] = [part.strip() for part in text.split(",") if part.strip()]
-    spec = survey.Spec(share=_share(share), **options)
+    photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
+    spec = survey.Spec(share=_share(share), photos=photos, **options)
     try:
         with survey.show_progress() as show:
             outcome = survey.run(spec, interruption.checked(show))

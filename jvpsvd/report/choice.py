@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from jvpsvd.data import Sample
 from jvpsvd.report.values import Array
+from jvpsvd.survey.spec.selection import rank_by_hash
 
 _FIRST = 8
 
@@ -46,12 +46,8 @@ def choose_photos(
     Example: ``choose_photos(range(len(samples)), samples, labels, 100)``.
     """
     members: dict[Hashable, list[int]] = defaultdict(list)
-    for place in sorted(photos, key=lambda place: _rank(samples[place])):
+    for place in sorted(photos, key=lambda place: rank_by_hash(samples[place])):
         members[classes[place]].append(place)
     turns = [(turn, place) for one in members.values() for turn, place in enumerate(one)]
-    turns.sort(key=lambda pair: (pair[0], _rank(samples[pair[1]])))
+    turns.sort(key=lambda pair: (pair[0], rank_by_hash(samples[pair[1]])))
     return sorted(place for _, place in turns[:count])
-
-
-def _rank(sample: Sample) -> bytes:
-    return hashlib.sha256(f"{sample.shard}/{sample.key}".encode(errors="replace")).digest()

@@ -160,14 +160,14 @@ def _spec(run: RunValues) -> list[tuple[str, str]]:
         record = json.loads((run.store.folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         record = {}
-    versions = record.get("versions")
+    versions, photos = record.get("versions"), identity.photos
     chosen = [
         f"{name.replace('_', ' ')} {value}"
-        for name, value in (("per_class", identity.per_class), ("limit", identity.limit))
+        for name, value in (("per_class", photos.per_class), ("limit", photos.limit))
         if value is not None
     ]
-    if identity.classes is not None:
-        chosen.append(f"{len(identity.classes)} classes by name")
+    if photos.classes is not None:
+        chosen.append(f"{len(photos.classes)} classes by name")
     sizes = identity.photo_input
     listed = ", ".join(identity.shards[:5]) + (", …" if len(identity.shards) > 5 else "")
     rows = [

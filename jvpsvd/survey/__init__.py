@@ -34,7 +34,10 @@ from jvpsvd.survey.progress.display import (
 from jvpsvd.survey.progress.interruption import Interruption, interruptible
 from jvpsvd.survey.progress.status import Status, status
 from jvpsvd.survey.spec.costs import DepthCost, depth_costs
-from jvpsvd.survey.spec.identity import Identity, choose_depths, identify
+from jvpsvd.survey.spec.depth_choice import choose_depths
+from jvpsvd.survey.spec.identity import Identity
+from jvpsvd.survey.spec.plan import identify
+from jvpsvd.survey.spec.selection import PhotoSelection
 from jvpsvd.survey.spec.spec import ENGINES, Spec
 from jvpsvd.survey.store.compaction import compact
 from jvpsvd.survey.store.results import Results, Spectra, open_run
@@ -52,6 +55,7 @@ __all__ = [
     "Identity",
     "Interruption",
     "Outcome",
+    "PhotoSelection",
     "ReportProgress",
     "Results",
     "Row",

@@ -1,6 +1,6 @@
 import pytest
 
-from jvpsvd.survey import Spec, run
+from jvpsvd.survey import PhotoSelection, Spec, run
 
 
 @pytest.fixture
@@ -9,7 +9,10 @@ def surveyed(tiny, tmp_path):
 
     def survey(shards, out="run", model="tiny:net", report=None, **wanted):
         defaults = {"k": 10, "layers": ["2", "output"], "batch": 1, "choice": "first"}
-        spec = Spec(shards=shards, model=model, out=tmp_path / out, **{**defaults, **wanted})
+        asked = {**defaults, **wanted}
+        names = ("classes", "per_class", "limit", "choice")
+        photos = PhotoSelection(**{name: asked.pop(name) for name in names if name in asked})
+        spec = Spec(shards=shards, model=model, out=tmp_path / out, photos=photos, **asked)
         return run(spec) if report is None else run(spec, report)
 
     return survey

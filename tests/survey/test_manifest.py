@@ -8,14 +8,21 @@ from shard_making import sample_members, write_tar
 from jvpsvd.data import Sample
 from jvpsvd.errors import ShardError
 from jvpsvd.networks import PhotoInput
-from jvpsvd.survey import Identity
-from jvpsvd.survey.spec.manifest import choose, list_samples
+from jvpsvd.survey import Identity, PhotoSelection
+from jvpsvd.survey.spec.manifest import list_samples
+from jvpsvd.survey.spec.selection import select_samples
 
 
 def identity(**wanted):
     needed = {"model": "m", "weights_sha256": "w", "photo_input": PhotoInput(), "shards": ("s",)}
     needed |= {"contents": ("c",), "layers": ("output",), "k": 5, "tol": 1e-5}
-    return Identity(**{**needed, **wanted})
+    seed = wanted.pop("seed", 0)
+    return Identity(**needed, seed=seed, photos=PhotoSelection(**{"choice": "random", **wanted}))
+
+
+def choose(samples, **wanted):
+    asked = identity(**wanted)
+    return select_samples(samples, asked.photos, asked.seed)
 
 
 def sample(shard, key, label=None, wnid=None):
@@ -28,7 +35,7 @@ MIXED = [*WNIDS[:8], sample("a.tar", "none0"), sample("a.tar", "none1"), *EVERY[
 
 
 def chosen(samples, **wanted):
-    return [(s.shard, s.key) for s in choose(samples, identity(**wanted))]
+    return [(s.shard, s.key) for s in choose(samples, **wanted)]
 
 
 @pytest.mark.parametrize("choice", ["random", "first"])
@@ -73,25 +80,25 @@ def test_random_choice_is_spread_over_shards():
 
 @pytest.mark.parametrize("choice", ["random", "first"])
 def test_classes_are_indices_or_wnids(choice):
-    found = choose(MIXED, identity(classes=("1", "n00000002"), choice=choice))
+    found = choose(MIXED, classes=("1", "n00000002"), choice=choice)
     assert {(s.label, s.wnid) for s in found} == {(1, None), (None, "n00000002")}
     assert len(found) == 5
 
 
 @pytest.mark.parametrize("name", ["None", "7", "", "n0000000"])
 def test_name_that_is_no_class_chooses_nothing(name):
-    assert choose(MIXED, identity(classes=(name,))) == []
+    assert choose(MIXED, classes=(name,)) == []
 
 
 @pytest.mark.parametrize("choice", ["random", "first"])
 def test_per_class_counts_wnids_where_there_is_no_index(choice):
-    found = choose(WNIDS, identity(per_class=2, choice=choice))
+    found = choose(WNIDS, per_class=2, choice=choice)
     assert sorted(s.wnid for s in found) == sorted(f"n0000000{i}" for i in range(4) for _ in "ab")
 
 
 @pytest.mark.parametrize("choice", ["random", "first"])
 def test_per_class_takes_samples_without_class_for_one_class(choice):
-    found = choose(MIXED, identity(per_class=1, choice=choice))
+    found = choose(MIXED, per_class=1, choice=choice)
     assert sorted((str(s.label), str(s.wnid)) for s in found) == sorted(
         [("None", f"n0000000{i}") for i in range(4)]
         + [("None", "None")]
@@ -108,7 +115,7 @@ FAILED = Sample("b.tar", "", -1, 0, None, None, "bad-shard", "not a tar")
 )
 def test_failed_shards_are_always_listed_in_their_place(choice, wanted):
     samples = [*EVERY[:20], FAILED, *EVERY[40:]]
-    found = choose(samples, identity(choice=choice, **wanted))
+    found = choose(samples, choice=choice, **wanted)
     assert found.count(FAILED) == 1
     at = found.index(FAILED)
     assert {s.shard for s in found[:at]} <= {"a.tar"}

@@ -11,7 +11,7 @@ import pytest
 from shard_making import encoded, sample_members, write_tar
 
 from jvpsvd.errors import EngineError
-from jvpsvd.survey import Spec, open_run, run, verify
+from jvpsvd.survey import PhotoSelection, Spec, open_run, run, verify
 from jvpsvd.survey.progress.journal import events, journals
 
 pytestmark = [
@@ -224,5 +224,9 @@ def _white():
 
 
 def test_open_run_of_a_ray_run_is_like_any_other(wanted, tmp_path):
-    run(Spec(**wanted, engine="ray", workers=1, limit=2, out=tmp_path / "run"))
+    run(
+        Spec(
+            **wanted, engine="ray", workers=1, photos=PhotoSelection(limit=2), out=tmp_path / "run"
+        )
+    )
     assert open_run(tmp_path / "run").spectra("output").s.shape == (2, 10)

@@ -9,7 +9,7 @@ import torch
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import Model
-from jvpsvd.survey.spec.identity import choose_depths
+from jvpsvd.survey.spec.depth_choice import choose_depths
 from jvpsvd.svd import parse_memory, plan
 
 

@@ -1,27 +1,39 @@
-"""What a user asks of a survey, and what that comes to: a network, shards, depths, an identity."""
+"""What a user asks of a survey."""
 
 from __future__ import annotations
 
-import os
-import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from jvpsvd.data import Shard, demo_shards, find_shards
 from jvpsvd.errors import ArgumentError
-from jvpsvd.networks import Depth, Model, load_model
-from jvpsvd.survey.spec.identity import Identity, identify
+from jvpsvd.networks import Model
+from jvpsvd.survey.spec.selection import PhotoSelection
 from jvpsvd.svd import parse_memory
 
 ENGINES = ("local", "ray")
 
-_MODEL, _K, _TOL = "efficientnet-lite0", 500, 1e-5
-# Without shards: small enough for a laptop.
-_DEMO_K, _DEMO_TOL, _DEMO_PHOTOS = 50, 1e-4, 4
-_DEMO_LAYERS = ("_blocks.2", "_blocks.5", "_blocks.10", "_blocks.15", "output")
+_MODEL = "efficientnet-lite0"
+_ALL_PHOTOS = PhotoSelection()
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What is taken where a spec says nothing."""
+
+    k: int
+    tol: float
+    photos: PhotoSelection
+    layers: tuple[str, ...] | None = None
+    """Names for the default model; None: five spread over the network."""
+
+
+_DEFAULTS = Defaults(500, 1e-5, PhotoSelection(choice="random"))
+# Small enough for a laptop.
+_DEMO = Defaults(
+    50, 1e-4, PhotoSelection(limit=4, choice="first"),
+    ("_blocks.2", "_blocks.5", "_blocks.10", "_blocks.15", "output"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,22 +61,16 @@ class Spec:
     """Triplets per depth; None: 500."""
     tol: float | None = None
     """Residual, over σ₁, of a converged triplet; None: 1e-5."""
-    classes: Sequence[str] | None = None
-    """Only photos of these class indices or wnids."""
-    per_class: int | None = None
-    """At most so many photos of each class."""
-    limit: int | None = None
-    """At most so many photos."""
-    choice: str | None = None
-    """Which: "random" (by the seed; the default) or "first"."""
+    photos: PhotoSelection = _ALL_PHOTOS
+    """Which photos of the shards; all, unless said."""
     batch: int | None = None
     """Photos solved together; None: 1 unless their Jacobians are small."""
     vectors: bool = False
     """Whether singular vectors are stored as well."""
     seed: int = 0
-    """Of the solver and of the choice of photos."""
+    """Seed of the solver and of the selection of photos."""
     device: str = "auto"
-    """Where products are taken: auto, cpu, cuda, cuda:1, …"""
+    """Device of the products: auto, cpu, cuda, cuda:1, …"""
     memory: int | str | None = None
     """Budget of one solve, as "8GiB"; None: half of the GPU's; without one, half of the machine's,
     divided among workers."""
@@ -73,15 +79,16 @@ class Spec:
     engine: str = "local"
     """"local": in this process; "ray": by workers of a Ray cluster."""
     address: str | None = None
-    """Of a Ray cluster; None: one is started on this machine."""
+    """Address of a Ray cluster; None: one is started on this machine."""
     workers: int | None = None
-    """Of Ray; None: one per GPU, or where there is none, per CPU."""
+    """Number of Ray workers; None: one per GPU, or where there is none, per CPU."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without looking at anything.
 
         Raises:
-            ArgumentError: On an unknown engine, a share that is no part, or workers without Ray.
+            ArgumentError: On a number out of range, an unknown engine, a share that is no part, or
+                workers without Ray.
         """
         if self.engine not in ENGINES:
             raise ArgumentError(f"engine '{self.engine}' is unknown; use {' or '.join(ENGINES)}")
@@ -91,71 +98,19 @@ class Spec:
             )
         if self.engine != "ray" and not (self.address is None and self.workers is None):
             raise ArgumentError("address and workers are of engine 'ray'; add --engine ray")
-        if self.workers is not None and self.workers < 1:
-            raise ArgumentError(f"workers {self.workers} must be at least 1")
+        for name, count in (("workers", self.workers), ("batch", self.batch)):
+            if count is not None and count < 1:
+                raise ArgumentError(f"{name} {count} must be at least 1")
+        if not 0 <= self.seed < 1 << 63:
+            raise ArgumentError(f"seed {self.seed} must lie between 0 and 2^63 - 1")
+        if self.tol is not None and not 0 < self.tol < 1:
+            raise ArgumentError(f"tol={self.tol} must lie between 0 and 1")
         if self.memory is not None:
             parse_memory(self.memory)
 
-
-@dataclass(frozen=True)
-class RunPlan:
-    """A spec whose names have been resolved and checked."""
-
-    identity: Identity
-    depths: tuple[Depth, ...]
-    model: Model
-    shards: tuple[Shard, ...]
-    device: str
-
-
-def plan_run(spec: Spec) -> RunPlan:
-    """Load the network, find the shards and check that everything can be done.
-
-    Raises:
-        ArgumentError: On a value that cannot be used.
-        ModelError: If the model, its weights or a layer cannot be found or loaded.
-        ShardError: If there are no shards.
-    """
-    device = "cpu" if spec.engine == "ray" else _device(spec.device)
-    model = load_model(spec.model, spec.weights) if isinstance(spec.model, str) else spec.model
-    demo = spec.shards is None
-    k = spec.k if spec.k is not None else _DEMO_K if demo else _K
-    tol = spec.tol if spec.tol is not None else _DEMO_TOL if demo else _TOL
-    layers, limit, choice = spec.layers, spec.limit, spec.choice or "random"
-    shards: Sequence[Shard]
-    if spec.shards is None:
-        shards = demo_shards(Path(spec.out))
-        limit = _DEMO_PHOTOS if limit is None else limit
-        choice = spec.choice or "first"
-        if layers is None and spec.model == _MODEL:
-            layers = _DEMO_LAYERS
-    elif isinstance(spec.shards, str | os.PathLike):
-        shards = find_shards(os.fspath(spec.shards))
-    else:
-        shards = [Path(shard) for shard in spec.shards]
-    identity, depths = identify(
-        model,
-        shards,
-        layers=layers,
-        k=k,
-        tol=tol,
-        seed=spec.seed,
-        classes=spec.classes,
-        per_class=spec.per_class,
-        limit=limit,
-        choice=choice,
-        batch=spec.batch,
-        vectors=spec.vectors,
-    )
-    return RunPlan(identity, tuple(depths), model, tuple(shards), device)
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name).item()  # "meta" has no values
-    except (RuntimeError, AssertionError) as error:
-        first = textwrap.shorten(str(error).splitlines()[0], 80, placeholder=" …")
-        raise ArgumentError(f"device {name} cannot be used ({first}); try cpu") from error
-    return name
+    @property
+    def defaults(self) -> Defaults:
+        """What is taken where the spec says nothing: less in the demo, and its own depths."""
+        if self.shards is not None:
+            return _DEFAULTS
+        return _DEMO if self.model == _MODEL else replace(_DEMO, layers=None)

@@ -14,7 +14,8 @@ from jvpsvd.errors import RunError, ShardError
 from jvpsvd.survey.progress.display import ReportProgress, RunProgress, ignore_progress
 from jvpsvd.survey.progress.journal import journal, note
 from jvpsvd.survey.spec.manifest import list_samples
-from jvpsvd.survey.spec.spec import RunPlan, Spec, plan_run
+from jvpsvd.survey.spec.plan import RunPlan, plan_run
+from jvpsvd.survey.spec.spec import Spec
 from jvpsvd.survey.spec.tasks import Task, share_of, tasks
 from jvpsvd.survey.store.changed_photos import refuse_changed_photos
 from jvpsvd.survey.store.compaction import FEW, compact
