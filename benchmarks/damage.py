@@ -99,7 +99,7 @@ def make_run(folder: Path, model: Model, form: str) -> None:
     if form == "parts":
         survey.compact(store, few=0)
     elif form == "parts and single":
-        kept = store.files()[0]
+        kept = store.layout.task_files()[0]
         data = kept.read_bytes()
         kept.unlink()
         survey.compact(store, few=0)

@@ -22,7 +22,7 @@ from jvpsvd.geometry import (
 )
 from jvpsvd.report.choice import choose_photos
 from jvpsvd.report.classes import Classes
-from jvpsvd.report.values import Array, DepthRows, RunValues
+from jvpsvd.report.values import Array, DepthValues, RunValues
 
 MOST_CLASSES = 60
 """A tree of more could not be read; so many are chosen then."""
@@ -117,7 +117,7 @@ def _some(wanted: list[int], run: RunValues, classes: Classes) -> list[int]:
 
 
 def _tree(
-    depth: DepthRows, classes: Classes, wanted: list[int], meaning: torch.Tensor, floor: float
+    depth: DepthValues, classes: Classes, wanted: list[int], meaning: torch.Tensor, floor: float
 ) -> DepthTree:
     of = np.array(classes.of)[depth.photo]
     rows = np.isin(of, wanted) & (depth.s[:, 0] > 0)

@@ -11,7 +11,7 @@ import numpy as np
 from jvpsvd.data import Sample
 from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.report.estimates import ESTIMATES, Estimates
-from jvpsvd.report.values import Array, DepthRows
+from jvpsvd.report.values import Array, DepthValues
 
 Key = tuple[int | None, str | None]
 
@@ -75,7 +75,7 @@ COLUMNS = ("first", "last", *ESTIMATES, "energy", "residual", "defined", "missed
 defined at the worst photo, triplets missed, values below their residual."""
 
 
-def class_rows(depth: DepthRows, classes: Classes, estimates: Estimates) -> ClassRows:
+def class_rows(depth: DepthValues, classes: Classes, estimates: Estimates) -> ClassRows:
     """Return what the photos of each class have in common at a depth.
 
     Example: ``class_rows(depth, find_classes(samples), estimate(depth, 1e-5)).mean``.

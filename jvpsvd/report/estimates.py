@@ -9,7 +9,7 @@ import numpy as np
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry import dimensions
 from jvpsvd.geometry.dimension import Dimensions
-from jvpsvd.report.values import Array, DepthRows
+from jvpsvd.report.values import Array, DepthValues
 
 ESTIMATES = ("count", "participation", "entropy", "gap")
 """Names of the estimates, in the order in which they are shown."""
@@ -41,7 +41,7 @@ class Estimates:
         return name != "gap" and bool((self.cut if name == "count" else self.bounded).any())
 
 
-def estimate(depth: DepthRows, floor: float) -> Estimates:
+def estimate(depth: DepthValues, floor: float) -> Estimates:
     """Return the estimates of all photos at a depth; see `jvpsvd.geometry.dimension`.
 
     Args:

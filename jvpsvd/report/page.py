@@ -24,7 +24,7 @@ from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
 from jvpsvd.report.health import Health, check
 from jvpsvd.report.payload import Payload, embedded, make_payload
 from jvpsvd.report.thumbnails import Browser
-from jvpsvd.report.values import DepthRows, RunValues
+from jvpsvd.report.values import DepthValues, RunValues
 
 _ASSETS = Path(__file__).with_name("assets")
 _MOST_LOST = 200
@@ -217,7 +217,7 @@ def _class_titles(k: int) -> list[str]:
     return ["class", "wnid", "photos", *said]
 
 
-def _depth_cells(depth: DepthRows, found: Estimates) -> list[dict[str, Any]]:
+def _depth_cells(depth: DepthValues, found: Estimates) -> list[dict[str, Any]]:
     count = len(depth.photo)
     cells: list[dict[str, Any]] = [
         {"text": depth.kind, "value": None},

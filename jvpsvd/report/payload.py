@@ -18,7 +18,7 @@ from jvpsvd.report.choice import choose_indices, choose_photos
 from jvpsvd.report.class_trees import Branches, ClassTrees
 from jvpsvd.report.classes import COLUMNS, Classes, ClassRows
 from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
-from jvpsvd.report.values import Array, DepthRows, RunValues
+from jvpsvd.report.values import Array, DepthValues, RunValues
 
 MOST_CLASSES = 2000
 _MEAN_INDICES, _LINE_INDICES = 200, 40
@@ -122,7 +122,7 @@ def _classes(classes: Classes, depths: int) -> list[int]:
     return sorted(np.argsort(-sizes, kind="stable")[:most].tolist())
 
 
-def _depth(depth: DepthRows, at: int, count: int) -> dict[str, Any]:
+def _depth(depth: DepthValues, at: int, count: int) -> dict[str, Any]:
     along = at / max(1, count - 1) * (len(_SHADES) - 1)
     low = min(int(along), len(_SHADES) - 2)
     ends = zip(_SHADES[low], _SHADES[low + 1], strict=True)
@@ -136,17 +136,17 @@ def _depth(depth: DepthRows, at: int, count: int) -> dict[str, Any]:
     }
 
 
-def _mean(depth: DepthRows) -> Array:
+def _mean(depth: DepthValues) -> Array:
     empty: Array = np.full(depth.s.shape[1], np.nan)
     return depth.s.mean(axis=0) if len(depth.s) else empty
 
 
-def _deviation(depth: DepthRows) -> Array:
+def _deviation(depth: DepthValues) -> Array:
     empty: Array = np.full(depth.s.shape[1], np.nan)
     return depth.s.std(axis=0) if len(depth.s) else empty
 
 
-def _lines(values: Array, depth: DepthRows, drawn: Sequence[int], index: Array) -> Array:
+def _lines(values: Array, depth: DepthValues, drawn: Sequence[int], index: Array) -> Array:
     found: Array = np.full((len(drawn), len(index)), np.nan)
     place = {int(photo): at for at, photo in enumerate(depth.photo)}
     for row, photo in enumerate(drawn):

@@ -8,11 +8,10 @@ what is noted and is still the same, byte for byte.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jvpsvd.survey.store.files import is_regular, write_whole
+from jvpsvd.survey.store.notes import read_notes, write_notes
 
 RECORD = ".written.json"
 """The note beside the files of a report. Hidden: it is nothing to read."""
@@ -43,24 +42,15 @@ def remove_stale(folder: Path, written: Sequence[Path]) -> list[Path]:
             continue
         file.unlink()
         removed.append(file)
-    text = json.dumps(hashes, indent=2, sort_keys=True) + "\n"
-    write_whole(folder / RECORD, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_notes(folder / RECORD, hashes, indent=2)
     return removed
 
 
 def _noted(record: Path) -> dict[str, str]:
     """Return hashes by name, of names that stay within the folder."""
-    if not is_regular(record):
-        return {}
-    try:
-        noted = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(noted, dict):
-        return {}
     return {
         name: digest
-        for name, digest in noted.items()
+        for name, digest in read_notes(record).items()
         if Path(name).name == name and "\0" not in name and isinstance(digest, str)
     }
 

@@ -17,9 +17,9 @@ from jvpsvd.errors import PhotoError, ShardError
 from jvpsvd.networks import PhotoInput
 from jvpsvd.report.choice import choose_photos
 from jvpsvd.report.classes import Classes
-from jvpsvd.report.values import Array, DepthRows, RunValues
-from jvpsvd.survey.spec.tasks import places
+from jvpsvd.report.values import Array, DepthValues, RunValues
 from jvpsvd.survey.store.files import is_regular
+from jvpsvd.survey.store.run_data import RunData
 
 MOST_VECTORS = 8
 MOST_PHOTOS = 24
@@ -90,15 +90,14 @@ def browse(run: RunValues, classes: Classes, shards: Sequence[Shard] = ()) -> Br
     have = sorted({int(photo) for depth in run.depths for photo in depth.photo})
     most = max(1, min(MOST_PHOTOS, _IMAGES // (1 + count * len(run.depths))))
     chosen = choose_photos(have, run.samples, classes.of, most)
-    tasks = places(identity, run.samples)
+    data = RunData(store, run.samples)
     photos, reason = _photos(run, chosen, shards)
     shown = []
     for photo in chosen:
         sample = run.samples[photo]
-        task, place = tasks[sample.shard, sample.key]
         depths = []
-        for number, depth in enumerate(run.depths):
-            file = store.vectors(task, place * len(run.depths) + number)
+        for depth in run.depths:
+            file = data.vector_file(sample.shard, sample.key, depth.layer)
             found = _vectors(file, depth, photo, count, identity.photo_input, identity.tol)
             if found is not None:
                 depths.append(found)
@@ -123,12 +122,17 @@ def png_uri(pixels: Array) -> str:
 
 
 def _vectors(
-    file: Path, depth: DepthRows, photo: int, count: int, photo_input: PhotoInput, tol: float
+    file: Path | None,
+    depth: DepthValues,
+    photo: int,
+    count: int,
+    photo_input: PhotoInput,
+    tol: float,
 ) -> VectorImages | None:
     at = int(np.searchsorted(depth.photo, photo))
     if at == len(depth.photo) or depth.photo[at] != photo:
         return None
-    if not is_regular(file):
+    if file is None or not is_regular(file):
         return None
     try:
         # Only the first rows are read: a file may hold hundreds of vectors.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +10,19 @@ import numpy as np
 import pyarrow as pa
 
 from jvpsvd.data import Sample
-from jvpsvd.errors import RunError
-from jvpsvd.survey import Store
-from jvpsvd.survey.spec.tasks import tasks
+from jvpsvd.survey import SCHEMA, Store
+from jvpsvd.survey.store.plausibility import values_and_residuals
+from jvpsvd.survey.store.run_data import FileRows, RunData
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_COLUMNS = (
-    "shard", "key", "layer", "status", "message", "s", "residuals", "converged",
-    "products_forward", "products_reverse", "fro2", "seconds",
+_COLUMNS = [
+    "s", "residuals", "converged", "products_forward", "products_reverse", "fro2", "seconds",
     "defined_to",
-)  # fmt: skip
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class DepthRows:
+class DepthValues:
     """All photos with values at one depth, in the order of the manifest."""
 
     layer: str
@@ -33,7 +31,7 @@ class DepthRows:
     shape: tuple[int, int]
     """(m, n) of the Jacobian."""
     photo: Array
-    """(P,) places in the manifest, rising."""
+    """(P,) indices in the manifest, rising."""
     s: Array
     """(P, k) singular values, descending along rows."""
     residuals: Array
@@ -78,7 +76,7 @@ class Failure:
     """A row without values that can be used."""
 
     photo: int
-    """Place in the manifest."""
+    """Index in the manifest."""
     layer: str
     status: str
     """The kind of failure."""
@@ -91,10 +89,10 @@ class RunValues:
 
     store: Store
     samples: tuple[Sample, ...]
-    depths: tuple[DepthRows, ...]
+    depths: tuple[DepthValues, ...]
     failures: tuple[Failure, ...]
     missing: tuple[tuple[int, str], ...]
-    """Place in the manifest, and depth, of rows that are not there."""
+    """Index in the manifest, and depth, of rows that are not there."""
     unreadable: tuple[str, ...]
     """Files that could not be read, and rows that were changed, a line each."""
     problems: tuple[str, ...]
@@ -117,124 +115,125 @@ def read_values(store: Store) -> RunValues:
 
     Example: ``read_values(survey.open_store(Path("run"))).depths[0].s.shape``.
     """
-    samples = tuple(store.samples())
-    places = {(sample.shard, sample.key): place for place, sample in enumerate(samples)}
-    problems: list[str] = []
-    unreadable: list[str] = []
-    failures: list[Failure] = []
-    strays = twice = 0
-    found: dict[str, set[int]] = {name: set() for name in store.identity.layers}
-    kept: dict[str, list[tuple[int, pa.Table, int]]] = defaultdict(list)
-    for table in _tables(store, samples, unreadable, problems):
-        columns = [table[name].to_pylist() for name in ("shard", "key", "layer", "status")]
-        messages = table["message"]
-        for at, (shard, key, layer, status) in enumerate(zip(*columns, strict=True)):
-            photo = places.get((shard, key))
-            if photo is None or layer not in found:
-                strays += 1
-            elif photo in found[layer]:
-                twice += 1
-            else:
-                found[layer].add(photo)
-                if status == "ok":
-                    kept[layer].append((photo, table, at))
-                else:
-                    failures.append(Failure(photo, layer, status, messages[at].as_py() or ""))
-    if strays:
-        problems.append(f"{strays} rows belong to no sample of the manifest; see 'jvpsvd verify'")
-    if twice:
-        problems.append(f"{twice} rows are there twice; see 'jvpsvd verify'")
-    depths = [_depth(store, name, kept[name], failures) for name in store.identity.layers]
-    order = {name: number for number, name in enumerate(store.identity.layers)}
-    return RunValues(
-        store=store,
-        samples=samples,
-        depths=tuple(depths),
-        failures=tuple(sorted(failures, key=lambda one: (one.photo, order[one.layer]))),
-        missing=tuple(
-            (photo, name)
-            for photo in range(len(samples))
-            for name in store.identity.layers
-            if photo not in found[name]
-        ),
-        unreadable=tuple(unreadable),
-        problems=tuple(problems),
-    )
+    run = RunData(store, store.samples())
+    reader = _Reader(run)
+    for file in run.files():
+        reader.add(file)
+    return reader.finish()
 
 
-def _tables(
-    store: Store, samples: Sequence[Sample], unreadable: list[str], problems: list[str]
-) -> Iterator[pa.Table]:
-    """Yield the rows that are what was written, and list what cannot be read or was changed."""
-    for piece in store.scan():
+@dataclass(frozen=True)
+class _Solved:
+    """Rows with values at one depth, of one file."""
+
+    photos: Array
+    table: pa.Table
+    faults: list[str]
+
+
+class _Reader:
+    """Sorts the rows of one file after another: solved, failed, found twice or unexpected."""
+
+    def __init__(self, run: RunData) -> None:
+        layers = run.store.identity.layers
+        self._run = run
+        self._found = np.zeros((len(run.samples), len(layers)), dtype=bool)
+        self._solved: list[list[_Solved]] = [[] for _ in layers]
+        self._failures: list[tuple[int, int, str, str]] = []
+        self._unreadable: list[str] = []
+        self._problems: list[str] = []
+        self._unexpected = self._twice = 0
+
+    def add(self, file: FileRows) -> None:
+        """Take the rows of a file that are what was written, and note what is wrong with it."""
+        piece, store = file.piece, self._run.store
         if piece.problem:
-            known = {task.id for task in tasks(store.identity, samples)}
-            belongs = piece.file.stem in known or piece.file in store.parts()
-            (unreadable if belongs else problems).append(f"unreadable: {piece.problem}")
-        unreadable += [f"changed: {line}" for line in piece.changes()]
-        yield piece.unchanged.select(_COLUMNS)
+            ours = piece.file.stem in self._run.tasks or piece.file in store.layout.part_files()
+            (self._unreadable if ours else self._problems).append(f"unreadable: {piece.problem}")
+        self._unreadable += [f"changed: {line}" for line in piece.changes()]
+        changed, messages = {*piece.changed}, piece.table["message"]
+        solved: list[list[int]] = [[] for _ in self._solved]
+        rows = zip(
+            file.photos.tolist(), file.depths.tolist(), piece.table["status"].to_pylist(),
+            strict=True,
+        )  # fmt: skip
+        for index, (photo, depth, status) in enumerate(rows):
+            if index in changed:
+                continue
+            if photo < 0 or depth < 0:
+                self._unexpected += 1
+            elif self._found[photo, depth]:
+                self._twice += 1
+            elif status == "ok":
+                self._found[photo, depth] = True
+                solved[depth].append(index)
+            else:
+                self._found[photo, depth] = True
+                self._failures.append((photo, depth, status, messages[index].as_py()))
+        table = piece.table.select(_COLUMNS)
+        for depth, indices in enumerate(solved):
+            if indices:
+                rows_of_depth = _Solved(
+                    file.photos[indices],
+                    table.take(pa.array(indices)),
+                    [file.faults[index] for index in indices],
+                )
+                self._solved[depth].append(rows_of_depth)
 
+    def finish(self) -> RunValues:
+        """Return the values of all rows that were added."""
+        layers = self._run.store.identity.layers
+        for count, what in (
+            (self._unexpected, "belong to no sample of the manifest"),
+            (self._twice, "are there twice"),
+        ):
+            if count:
+                self._problems.append(f"{count} rows {what}; see 'jvpsvd verify'")
+        depths = tuple(self._depth_values(index) for index in range(len(layers)))
+        return RunValues(
+            store=self._run.store,
+            samples=self._run.samples,
+            depths=depths,
+            failures=tuple(
+                Failure(photo, layers[depth], status, message)
+                for photo, depth, status, message in sorted(self._failures)
+            ),
+            missing=tuple((int(p), layers[d]) for p, d in np.argwhere(~self._found)),
+            unreadable=tuple(self._unreadable),
+            problems=tuple(self._problems),
+        )
 
-def _depth(
-    store: Store, name: str, rows: list[tuple[int, pa.Table, int]], failures: list[Failure]
-) -> DepthRows:
-    identity = store.identity
-    depth = next(depth for depth in store.depths if depth.name == name)
-    rows.sort(key=lambda row: row[0])
-    by_table: dict[int, tuple[pa.Table, list[int], list[int]]] = {}
-    for place, (_, table, at) in enumerate(rows):
-        _, ats, to = by_table.setdefault(id(table), (table, [], []))
-        ats.append(at)
-        to.append(place)
-    photo = np.array([row[0] for row in rows], dtype=np.int64)
-    s, residuals = np.empty((2, len(rows), identity.k))
-    names = ("converged", "products_forward", "products_reverse", "fro2", "seconds", "defined_to")
-    numbers = {one: np.empty(len(rows)) for one in names}
-    for table, ats, to in by_table.values():
-        taken = table.take(pa.array(ats))
-        for column, array in (("s", s), ("residuals", residuals)):
-            array[to] = _matrix(taken[column], identity.k, store)
-        for one in names:
-            numbers[one][to] = taken[one].to_numpy().astype(np.float64)
-    fault = _faults(s, residuals, numbers["converged"], identity.tol)
-    good = fault == ""
-    failures += [
-        Failure(int(photo[place]), name, "wrong", str(fault[place]))
-        for place in np.flatnonzero(~good)
-    ]
-    return DepthRows(
-        layer=name,
-        kind=depth.kind,
-        shape=(depth.numel, int(np.prod(identity.photo_input.shape))),
-        photo=photo[good],
-        s=s[good],
-        residuals=residuals[good],
-        converged=numbers["converged"][good].astype(np.int64),
-        products=(numbers["products_forward"] + numbers["products_reverse"])[good],
-        fro2=numbers["fro2"][good],
-        seconds=numbers["seconds"][good],
-        defined_to=numbers["defined_to"][good],
-    )
+    def _depth_values(self, index: int) -> DepthValues:
+        """Return the values of a depth; impossible ones become failures."""
+        store, files = self._run.store, self._solved[index]
+        depth, k = store.depths[index], store.identity.k
+        tables = [SCHEMA.empty_table().select(_COLUMNS), *(file.table for file in files)]
+        table = pa.concat_tables(tables)
+        s, residuals = values_and_residuals(table, k, store.folder)
+        photos = np.concatenate([np.empty(0, dtype=np.int64), *(file.photos for file in files)])
+        faults = [fault for file in files for fault in file.faults]
+        self._failures += [
+            (int(photo), index, "wrong", fault)
+            for photo, fault in zip(photos, faults, strict=True)
+            if fault
+        ]
+        order = np.argsort(photos)
+        good = order[[not faults[row] for row in order]] if len(order) else order
 
+        def numbers(name: str) -> Array:
+            column: Array = table[name].to_numpy().astype(np.float64)[good]
+            return column
 
-def _matrix(lists: Any, k: int, store: Store) -> Array:
-    flat: Array = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    lengths = np.array(lists.combine_chunks().value_lengths())
-    if not (lengths == k).all():
-        raise RunError(f"{store.folder} holds rows of another k; see 'jvpsvd verify'")
-    return flat.reshape(-1, k)
-
-
-def _faults(s: Array, residuals: Array, converged: Array, tol: float) -> Array:
-    """Return what makes each row impossible, as `jvpsvd verify` sees it, or nothing."""
-    fault: Array = np.full(len(s), "", dtype=object)
-    if not len(s):
-        return fault
-    # One at the edge may fall on either side: residuals were compared in the operator's dtype.
-    fault[converged > (residuals <= tol * s[:, :1]).sum(axis=1) + 1] = (
-        "more triplets are called converged than residuals meet the tolerance"
-    )
-    fault[(np.diff(s, axis=1) > 0).any(axis=1)] = "values that do not descend"
-    usable = np.isfinite(s) & np.isfinite(residuals) & (s >= 0) & (residuals >= 0)
-    fault[~usable.all(axis=1)] = "a value or residual that is negative or not finite"
-    return fault
+        return DepthValues(
+            layer=depth.name,
+            kind=depth.kind,
+            shape=(depth.numel, math.prod(store.identity.photo_input.shape)),
+            photo=photos[good],
+            s=s[good],
+            residuals=residuals[good],
+            converged=numbers("converged").astype(np.int64),
+            products=numbers("products_forward") + numbers("products_reverse"),
+            fro2=numbers("fro2"),
+            seconds=numbers("seconds"),
+            defined_to=numbers("defined_to"),
+        )

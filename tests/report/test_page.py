@@ -117,7 +117,7 @@ def test_failures_are_counted_and_say_why(store):
 
 
 def test_missing_rows_are_named(store):
-    gone = store.files()[0]
+    gone = store.layout.task_files()[0]
     gone.unlink()
     values = read_values(store)
     assert len(values.missing) in (3, 12)  # one task of the local engine, alone or as a batch

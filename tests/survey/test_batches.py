@@ -79,7 +79,7 @@ def test_tasks_do_not_cross_shards(surveyed, shards, batch, sizes):
     every = tasks(store.identity, store.samples())
     assert [len(task.samples) for task in every] == sizes
     assert all(len({sample.shard for sample in task.samples}) == 1 for task in every)
-    assert len(store.files()) == len(sizes)
+    assert len(store.layout.task_files()) == len(sizes)
 
 
 def test_small_jacobians_are_solved_together_unless_told_otherwise(surveyed, shards):
@@ -143,7 +143,7 @@ def test_interrupted_batches_are_continued(surveyed, shards):
     outcome = surveyed(shards, batch=2)
     assert (outcome.computed, outcome.skipped) == (5, 4)
     assert_same(outcome.store.rows(), whole)
-    max(outcome.store.files()).unlink()
+    max(outcome.store.layout.task_files()).unlink()
     assert surveyed(shards, batch=2).computed in (1, 2)
     assert_same(outcome.store.rows(), whole)
 

@@ -77,7 +77,7 @@ def assert_mended(outcome, before, computed):
 def test_a_damaged_manifest_and_a_shard_that_is_away_cost_no_row(surveyed, shard, store, gone):
     """The same command, at a moment at which both are damaged, deleted all rows and run.json."""
     before = values(store)
-    files = {file: file.read_bytes() for file in store.files()}
+    files = {file: file.read_bytes() for file in store.layout.task_files()}
     record = (store.folder / "run.json").read_bytes()
     manifest = bytearray((store.folder / "manifest.parquet").read_bytes())
     manifest[-6] ^= 1
@@ -90,7 +90,7 @@ def test_a_damaged_manifest_and_a_shard_that_is_away_cost_no_row(surveyed, shard
         shard.write_bytes(b"no tar")
     with pytest.raises((RunError, ShardError)):
         surveyed([shard])
-    assert {file: file.read_bytes() for file in store.files()} == files
+    assert {file: file.read_bytes() for file in store.layout.task_files()} == files
     assert (store.folder / "run.json").read_bytes() == record
     if shard.is_dir():
         shard.rmdir()
@@ -116,7 +116,7 @@ def test_a_run_that_finds_no_samples_removes_only_what_it_made(surveyed, tmp_pat
 
 @pytest.mark.parametrize("name", ["shard", "key", "layer", "status", "message", "method", "wnid"])
 def test_rows_that_are_no_text_are_named_and_computed_again(surveyed, shard, store, capsys, name):
-    before, file = values(store), store.files()[1]
+    before, file = values(store), store.layout.task_files()[1]
     not_utf8(file, name)
     assert any(file.name in line for line in verify(store).problems)
     assert any(file.name in line for line in read_values(store).unreadable)
@@ -181,7 +181,7 @@ def test_changed_values_are_named_and_computed_again(surveyed, shard, store, cha
     before = values(store)
     if gathered:
         compact(store, few=0)
-    (file, *_) = [*store.files(), *store.parts()]
+    (file, *_) = [*store.layout.task_files(), *store.layout.part_files()]
     whole = pq.ParquetFile(file).read()
     rewrite(file, change)
     if gathered:  # the list of the tasks stays, as it does when bytes change
@@ -198,7 +198,7 @@ def test_changed_values_are_named_and_computed_again(surveyed, shard, store, cha
 
 @pytest.mark.parametrize("name", ["label", "fro2", "s", "layer", "photo_checksum"])
 def test_cells_exchanged_between_rows_are_named(store, name):
-    one, two = store.files()[:2]
+    one, two = store.layout.task_files()[:2]
     cells = [pq.ParquetFile(file).read()[name][0].as_py() for file in (one, two)]
     rewrite(one, to(name, cells[1] if name != "layer" else "output"))
     rewrite(two, to(name, cells[0]))
@@ -208,14 +208,14 @@ def test_cells_exchanged_between_rows_are_named(store, name):
 
 def test_files_exchanged_between_tasks_and_runs_are_named(surveyed, shard, store):
     before = values(store)
-    one, two = store.files()[:2]
+    one, two = store.layout.task_files()[:2]
     first, second = one.read_bytes(), two.read_bytes()
     one.write_bytes(second)
     two.write_bytes(first)
     assert len([line for line in verify(store).problems if line.startswith("changed: ")]) == 4
     assert_mended(surveyed([shard]), before, computed=2)
     other = surveyed([shard], "other", model="tiny:other").store
-    one.write_bytes(other.files()[0].read_bytes())
+    one.write_bytes(other.layout.task_files()[0].read_bytes())
     assert verify(store).problems
     assert_mended(surveyed([shard]), before, computed=1)
     (store.folder / "manifest.parquet").write_bytes(
@@ -291,7 +291,7 @@ def test_manifest_with_another_label_is_named(surveyed, shard, store):
 def test_one_changed_row_of_a_part_costs_one_task(surveyed, shard, store):
     before = values(store)
     compact(store, few=0)
-    (part,) = store.parts()
+    (part,) = store.layout.part_files()
     table = pq.ParquetFile(part).read()
     rows = table.to_pylist()
     rows[5]["s"][0] *= 2
@@ -302,7 +302,7 @@ def test_one_changed_row_of_a_part_costs_one_task(surveyed, shard, store):
 
 
 def test_two_parts_of_the_same_task_give_its_rows_once(store):
-    files = store.files()
+    files = store.layout.task_files()
     tables = [(file.stem, pq.ParquetFile(file).read()) for file in files]
     write_part(store.folder / "spectra", tables[:3])
     write_part(store.folder / "spectra", tables[1:])
@@ -317,7 +317,7 @@ def test_two_parts_of_the_same_task_give_its_rows_once(store):
 def old(store):
     """The same run as an older jvpsvd wrote it."""
     new = ["photo_checksum", "vectors_checksum", "checksum"]
-    for file in store.files():
+    for file in store.layout.task_files():
         pq.write_table(pq.ParquetFile(file).read().drop_columns(new), file)
     manifest = store.folder / "manifest.parquet"
     pq.write_table(pq.ParquetFile(manifest).read().replace_schema_metadata(), manifest)
@@ -336,14 +336,14 @@ def test_an_old_run_is_read_and_says_that_it_has_no_checksums(surveyed, shard, o
     assert end.value.code == 0
     assert "8 rows have no checksum" in capsys.readouterr().out
     before = values(old)
-    old.files()[0].unlink()
+    old.layout.task_files()[0].unlink()
     assert_mended(surveyed([shard]), before, computed=1)
     assert verify(old).unchecked == 6
 
 
 @pytest.mark.parametrize("gathered", [False, True])
 def test_rows_of_an_old_run_are_held_against_its_manifest(old, gathered):
-    file = old.files()[0]
+    file = old.layout.task_files()[0]
     rewrite(file, to("label", 7))
     if gathered:
         compact(old, few=0)
@@ -356,7 +356,7 @@ def test_rows_of_an_old_run_are_held_against_its_manifest(old, gathered):
 
 def unexpected_files(store):
     """Files and folders of others, each with an old time."""
-    spectra, some = store.folder / "spectra", store.files()[0]
+    spectra, some = store.folder / "spectra", store.layout.task_files()[0]
     made = [
         spectra / f"._{some.name}", spectra / f"{some.stem} (conflicted copy).parquet",
         spectra / "notes.parquet", spectra / "part-notes.parquet", spectra / "download.part",
@@ -379,7 +379,7 @@ def unexpected_files(store):
 def test_files_of_others_stop_nothing_and_stay(surveyed, shard, store):
     before = values(store)
     made = unexpected_files(store)
-    store.files()[0].unlink()
+    store.layout.task_files()[0].unlink()
     assert surveyed([shard]).computed == 1
     for place, s in values(store).items():
         np.testing.assert_allclose(s, before[place], rtol=1e-5)
@@ -441,7 +441,7 @@ def write_tables_of(folder):
 def test_a_folder_in_the_place_of_rows_is_one_error_before_anything_is_computed(
     surveyed, shard, store
 ):
-    file = store.files()[0]
+    file = store.layout.task_files()[0]
     file.unlink()
     file.mkdir()
     with pytest.raises(RunError, match=r"is a folder where a file of the run belongs; move it"):

@@ -148,7 +148,7 @@ def test_a_label_changed_far_into_a_shard_is_refused(surveyed, large):
 def test_a_shard_with_another_time_and_the_same_photos_continues(surveyed, large):
     store = surveyed([large], layers=["output"]).store
     os.utime(large, (0, 0))
-    store.files()[0].unlink()
+    store.layout.task_files()[0].unlink()
     assert surveyed([large], layers=["output"]).computed == 1
     before = (store.folder / "shards.json").read_bytes()
     assert surveyed([large], layers=["output"]).computed == 0

@@ -125,7 +125,7 @@ def test_run_without_any_values_gives_empty_arrays(surveyed, shard):
 
 def test_run_without_rows_gives_an_empty_table(surveyed, shard):
     results = surveyed([shard]).results
-    for file in results.store.files():
+    for file in results.store.layout.task_files():
         file.unlink()
     assert results.table().equals(pa.table(SCHEMA.empty_table()))
     assert results.spectra("2").s.shape == (0, 10)
@@ -139,7 +139,7 @@ def test_folder_that_is_no_run_is_one_error(tmp_path):
 
 def test_file_that_cannot_be_read_is_named(surveyed, shard):
     results = surveyed([shard]).results
-    file = results.store.files()[1]
+    file = results.store.layout.task_files()[1]
     file.write_bytes(b"damaged")
     with pytest.raises(RunError, match=file.name):
         results.table()
@@ -149,7 +149,7 @@ def test_damage_outside_the_status_is_mended_by_the_same_run(surveyed, shard):
     """What the error promises ("the same run again mends it") holds for damaged pages too."""
     results = surveyed([shard]).results
     values = [row.s for row in results.store.rows()]
-    file = results.store.files()[1]
+    file = results.store.layout.task_files()[1]
     data = bytearray(file.read_bytes())
     place = pages_of(file, "s")
     data[place] = bytes(place.stop - place.start)

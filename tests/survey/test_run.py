@@ -241,7 +241,11 @@ def test_shard_that_is_away_for_a_while_does_not_stop_the_others(surveyed, tmp_p
     ]
     whole = surveyed(shards)
     first, second = (row.key for row in whole.store.rows()[::2])
-    next(file for file in whole.store.files() if second in str(pq.read_table(file)["key"])).unlink()
+    next(
+        file
+        for file in whole.store.layout.task_files()
+        if second in str(pq.read_table(file)["key"])
+    ).unlink()
     away = shards[1].rename(tmp_path / "elsewhere")
     without = surveyed(shards)
     assert {r.key for r in without.store.rows() if r.status == "undelivered"} == {second}

@@ -144,7 +144,7 @@ def test_missing_run_is_exit_2_and_one_line(tmp_path, capsys, content):
 
 def test_damaged_rows_do_not_hide_the_status(surveyed, shard):
     store = surveyed([shard]).store
-    store.files()[0].write_bytes(b"damaged")
+    store.layout.task_files()[0].write_bytes(b"damaged")
     assert (status(store).done, status(store).counts.values) == (3, 6)
 
 

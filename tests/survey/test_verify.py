@@ -19,7 +19,7 @@ def rewrite(store, change):
 
 
 def _tasks(store):
-    return [file.stem for file in store.files()]
+    return [file.stem for file in store.layout.task_files()]
 
 
 def _key(store, task):

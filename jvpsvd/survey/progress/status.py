@@ -13,7 +13,7 @@ from jvpsvd.survey.progress.journal import events, journals, lives
 from jvpsvd.survey.spec.tasks import tasks
 from jvpsvd.survey.store.rows import from_table
 from jvpsvd.survey.store.run_counts import RunCounts
-from jvpsvd.survey.store.store import MANIFEST, Store
+from jvpsvd.survey.store.store import Store
 
 # The rate is that of the last finished tasks of each process.
 _RECENT = 64
@@ -85,7 +85,7 @@ def status(store: Store) -> Status:
     try:
         samples = store.samples()
     except RunError as error:
-        there = os.path.lexists(store.folder / MANIFEST)
+        there = os.path.lexists(store.layout.manifest)
         return Status(0, 0, RunCounts(), processes, str(error) if there else "")
     every = tasks(store.identity, samples)
     layers = len(store.identity.layers)

@@ -12,7 +12,7 @@ from itertools import groupby
 from jvpsvd.data import Sample
 from jvpsvd.survey.spec.identity import Identity
 
-# Fields of an identity that choose samples and files, not numbers.
+# Fields of an identity that select samples and files, not numbers.
 _NOT_NUMBERS = (
     "model",
     "shards",
@@ -51,15 +51,6 @@ def tasks(identity: Identity, samples: Sequence[Sample]) -> list[Task]:
         starts = range(0, len(of_shard), identity.batch)
         parts += [of_shard[start : start + identity.batch] for start in starts]
     return [Task(_id(numbers, part), part) for part in parts]
-
-
-def places(identity: Identity, samples: Sequence[Sample]) -> dict[tuple[str, str], tuple[str, int]]:
-    """Return the task of every sample, given by shard and key, and its place among the task's."""
-    return {
-        (sample.shard, sample.key): (task.id, place)
-        for task in tasks(identity, samples)
-        for place, sample in enumerate(task.samples)
-    }
 
 
 def share_of(everything: Sequence[Task], share: tuple[int, int]) -> list[Task]:

@@ -8,7 +8,6 @@ rows. A remote shard has no such time, and is compared by size and first mebibyt
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from jvpsvd.data import Sample, Shard, read_photos, walk
 from jvpsvd.errors import RunError, ShardError
 from jvpsvd.survey.store.checksums import checksum_bytes
-from jvpsvd.survey.store.files import is_regular, write_whole
+from jvpsvd.survey.store.notes import read_notes, write_notes
 from jvpsvd.survey.store.store import Store
 
 _SEEN = "shards.json"
@@ -31,7 +30,8 @@ def refuse_changed_photos(store: Store, shards: Sequence[Shard]) -> None:
     Raises:
         RunError: If a photo or a label is another one than when the run computed it.
     """
-    seen = _read(store.folder / _SEEN)
+    notes = read_notes(store.folder / _SEEN)
+    seen = {name: stamps for name, stamps in notes.items() if isinstance(stamps, list)}
     stamps = {shard.name: _stamp(shard) for shard in shards if isinstance(shard, Path)}
     new = {
         name: stamp
@@ -40,11 +40,10 @@ def refuse_changed_photos(store: Store, shards: Sequence[Shard]) -> None:
     }
     if not new:
         return
-    if store.files() or store.parts():
+    if store.layout.task_files() or store.layout.part_files():
         _compare(store, [shard for shard in shards if shard.name in new])
     noted = {name: [*seen.get(name, []), stamp] for name, stamp in new.items()}
-    text = json.dumps({**seen, **noted}, sort_keys=True) + "\n"
-    write_whole(store.folder / _SEEN, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_notes(store.folder / _SEEN, {**seen, **noted})
 
 
 def _compare(store: Store, shards: Sequence[Shard]) -> None:
@@ -97,16 +96,3 @@ def _stamp(shard: Path) -> _Stamp | None:
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]
-
-
-def _read(file: Path) -> dict[str, list[_Stamp]]:
-    """Return the stamps that were seen; none of a file that is damaged."""
-    if not is_regular(file):
-        return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {name: stamps for name, stamps in found.items() if isinstance(stamps, list)}

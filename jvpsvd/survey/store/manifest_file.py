@@ -10,21 +10,10 @@ import pyarrow as pa
 
 from jvpsvd.data import Sample
 from jvpsvd.survey.store.checksums import checksum_table
+from jvpsvd.survey.store.columns import nullable_columns, schema_of
 from jvpsvd.survey.store.files import read_table, unreadable, write_table
 
-_SCHEMA = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("key", pa.string()),
-        ("offset", pa.int64()),
-        ("size", pa.int64()),
-        ("label", pa.int64()),
-        ("wnid", pa.string()),
-        ("problem", pa.string()),
-        ("message", pa.string()),
-    ]
-)
-_MAY_BE_NULL = frozenset(("label", "wnid"))
+_SCHEMA, _MAY_BE_NULL = schema_of(Sample), nullable_columns(Sample)
 _CHECKSUM = b"jvpsvd.checksum"
 
 

@@ -26,7 +26,7 @@ _TASKS = b"jvpsvd.tasks"
 _ROWS_OF_GROUP = 4096
 
 
-def in_part(file: Path) -> list[tuple[str, int]]:
+def listed_in(file: Path) -> list[tuple[str, int]]:
     """Return the tasks of a part, in the order of its rows, each with their number.
 
     Empty if the part cannot be read, so that its tasks are done again.

@@ -52,11 +52,11 @@ class Piece:
             for row in self.changed
         ]
 
-    def of_tasks(self) -> list[tuple[str, range]]:
+    def rows_of_tasks(self) -> list[tuple[str, range]]:
         """Return each task with the indices of its rows."""
         ends = np.cumsum([0, *(count for _, count in self.tasks)]).tolist()
-        places = (range(start, end) for start, end in pairwise(ends))
-        return [(task, rows) for (task, _), rows in zip(self.tasks, places, strict=True)]
+        indices = (range(start, end) for start, end in pairwise(ends))
+        return [(task, rows) for (task, _), rows in zip(self.tasks, indices, strict=True)]
 
     def without(self, tasks: Collection[str]) -> Piece:
         """Return the piece without the rows of some tasks."""
@@ -67,33 +67,35 @@ class Piece:
         """Return the piece with the rows of some of its tasks."""
         if self.problem:
             return self
-        kept = [(task, rows) for task, rows in self.of_tasks() if task in tasks]
-        rows = [row for _, place in kept for row in place]
+        kept = [(task, rows) for task, rows in self.rows_of_tasks() if task in tasks]
+        rows = [row for _, indices in kept for row in indices]
         changed = {*self.changed}
         return Piece(
             self.file,
-            tuple((task, len(place)) for task, place in kept),
+            tuple((task, len(indices)) for task, indices in kept),
             self.table.take(pa.array(rows, pa.int64())),
-            tuple(at for at, row in enumerate(rows) if row in changed),
+            tuple(index for index, row in enumerate(rows) if row in changed),
             min(self.unchecked, len(rows)),
         )
 
 
-def read_piece(file: Path, *, demanded: bool) -> Piece:
+def read_piece(file: Path, *, checksums_required: bool) -> Piece:
     """Return what a file of rows holds; one that cannot be read has its `problem` set.
 
     Args:
-        file: Of a task or of many.
-        demanded: Whether a row without a checksum counts as changed.
+        file: The file of a task or of many.
+        checksums_required: Whether a row without a checksum counts as changed.
     """
     try:
         table = read_table(file, SCHEMA, MAY_BE_NULL)
-        return _checked(file, table, _tasks(file, table), demanded=demanded)
+        return _compare_checksums(
+            file, table, _list_tasks(file, table), checksums_required=checksums_required
+        )
     except RunError as error:
         return Piece(file, (), SCHEMA.empty_table(), problem=str(error))
 
 
-def salvage(file: Path, *, demanded: bool) -> list[tuple[str, pa.Table]]:
+def salvage(file: Path, *, checksums_required: bool) -> list[tuple[str, pa.Table]]:
     """Return the tasks of a damaged part whose rows are all what was written.
 
     Its groups of rows are read one by one, so that one that cannot be decoded costs no other.
@@ -116,16 +118,18 @@ def salvage(file: Path, *, demanded: bool) -> list[tuple[str, pa.Table]]:
         return []
     if sum(map(len, tables)) != sum(count for _, count in tasks):
         return []
-    piece = _checked(file, pa.concat_tables(tables), tasks, demanded=demanded)
+    piece = _compare_checksums(
+        file, pa.concat_tables(tables), tasks, checksums_required=checksums_required
+    )
     bad = lost.union(piece.changed)
     return [
         (task, piece.table.slice(rows.start, len(rows)))
-        for task, rows in piece.of_tasks()
+        for task, rows in piece.rows_of_tasks()
         if bad.isdisjoint(rows)
     ]
 
 
-def _tasks(file: Path, table: pa.Table) -> list[tuple[str, int]]:
+def _list_tasks(file: Path, table: pa.Table) -> list[tuple[str, int]]:
     if not PART.fullmatch(file.name):
         return [(file.stem, len(table))]
     tasks = listed_tasks(file, table.schema.metadata or {})
@@ -135,13 +139,15 @@ def _tasks(file: Path, table: pa.Table) -> list[tuple[str, int]]:
     return tasks
 
 
-def _checked(file: Path, table: pa.Table, tasks: list[tuple[str, int]], *, demanded: bool) -> Piece:
+def _compare_checksums(
+    file: Path, table: pa.Table, tasks: list[tuple[str, int]], *, checksums_required: bool
+) -> Piece:
     plain = table.replace_schema_metadata()
     of_rows = [task for task, count in tasks for _ in range(count)]
     pairs = zip(plain[CHECKSUM].to_pylist(), checksum_rows(plain, of_rows), strict=True)
     changed = [
         row for row, (stored, found) in enumerate(pairs)
-        if (stored is None and demanded) or stored not in (None, found)
+        if (stored is None and checksums_required) or stored not in (None, found)
     ]  # fmt: skip
-    unchecked = 0 if demanded else plain[CHECKSUM].null_count
+    unchecked = 0 if checksums_required else plain[CHECKSUM].null_count
     return Piece(file, tuple(tasks), plain, tuple(changed), unchecked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,16 +10,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
 from jvpsvd.errors import ArgumentError, RunError
-from jvpsvd.survey.spec.tasks import places
-from jvpsvd.survey.store.checksums import checksum_bytes
-from jvpsvd.survey.store.files import is_regular, unreadable
-from jvpsvd.survey.store.rows import SCHEMA
+from jvpsvd.survey.store.files import is_regular
+from jvpsvd.survey.store.plausibility import values_and_residuals
+from jvpsvd.survey.store.run_data import RunData
 from jvpsvd.survey.store.store import Store, open_store
+from jvpsvd.survey.store.vectors import read_vectors
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -63,15 +62,7 @@ class Results:
         Raises:
             RunError: Naming a file that cannot be read.
         """
-        table = pa.concat_tables([SCHEMA.empty_table(), *self.store.tables()])
-        samples = {(s.shard, s.key): place for place, s in enumerate(self.store.samples())}
-        layers = {name: place for place, name in enumerate(self.layers)}
-        names = (table[name].to_pylist() for name in ("shard", "key", "layer"))
-        order = [
-            samples.get((shard, key), len(samples)) * len(layers) + layers.get(layer, 0)
-            for shard, key, layer in zip(*names, strict=True)
-        ]
-        return table.take(pa.array(np.argsort(order, kind="stable")))
+        return self.store.table()
 
     def spectra(self, layer: str) -> Spectra:
         """Return the values at a depth as arrays; photos without values are left out.
@@ -84,19 +75,13 @@ class Results:
         if depth is None:
             raise ArgumentError(f"no depth '{layer}' in this run; it has {', '.join(self.layers)}")
         table = self.table()
-        good = pc.and_(pc.equal(table["layer"], layer), pc.equal(table["status"], "ok"))
-        table = table.filter(good)
-        k = self.store.identity.k
-        lists = (table["s"], table["residuals"])
-        if any(length != k for one in lists for length in pc.list_value_length(one).to_pylist()):
-            raise RunError(f"{self.store.folder} holds rows of another k; see 'jvpsvd verify'")
-        s, residuals = (
-            one.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, k)
-            for one in lists
+        table = table.filter(
+            pc.and_(pc.equal(table["layer"], layer), pc.equal(table["status"], "ok"))
         )
+        s, residuals = values_and_residuals(table, self.store.identity.k, self.store.folder)
         return Spectra(
             layer=layer,
-            shape=(depth.numel, self._inputs),
+            shape=(depth.numel, math.prod(self.store.identity.photo_input.shape)),
             samples=table.drop_columns(["s", "residuals"]),
             s=s,
             residuals=residuals,
@@ -110,40 +95,25 @@ class Results:
             ArgumentError: If the run stores no vectors, or none of this photo and depth.
             RunError: If they cannot be read, or were changed after they were written.
         """
-        identity = self.store.identity
-        if not identity.vectors:
+        if not self.store.identity.vectors:
             raise ArgumentError("this run stored no vectors; run again with --vectors")
-        if (shard, key) in self._places and layer in self.layers:
-            task, place = self._places[shard, key]
-            index = place * len(self.layers) + self.layers.index(layer)
-            file = self.store.vectors(task, index)
-            if is_regular(file):
-                return self._loaded(file, task, index)
-        raise ArgumentError(f"no vectors of {shard} {key} at '{layer}' in {self.store.folder}")
-
-    def _loaded(self, file: Path, task: str, index: int) -> dict[str, torch.Tensor]:
-        """Return the vectors of a file after comparing it with the checksum in its row."""
-        stored = self.store.vectors_checksum(task, index)
-        try:
-            data = file.read_bytes()
-            found = safetensors.torch.load(data)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise unreadable(file, error) from error
-        if stored is not None and stored != checksum_bytes(data):
+        position = self._run.row_in_task(shard, key, layer)
+        file = self._run.vector_file(shard, key, layer)
+        if position is None or file is None or not is_regular(file):
+            raise ArgumentError(f"no vectors of {shard} {key} at '{layer}' in {self.store.folder}")
+        stored = self.store.vectors_checksum(*position)
+        vectors, checksum = read_vectors(file)
+        if stored is not None and stored != checksum:
             raise RunError(
                 f"{file} was changed after it was written; remove it, and the same run makes it "
                 "again"
             )
-        return found
+        return vectors
 
     @cached_property
-    def _places(self) -> dict[tuple[str, str], tuple[str, int]]:
-        """Task of every sample, and its place there; the manifest of a run does not change."""
-        return places(self.store.identity, self.store.samples())
-
-    @property
-    def _inputs(self) -> int:
-        return int(np.prod(self.store.identity.photo_input.shape))
+    def _run(self) -> RunData:
+        """The manifest of a run does not change."""
+        return RunData(self.store, self.store.samples())
 
 
 def open_run(folder: str | Path) -> Results:

@@ -10,40 +10,8 @@ import pyarrow as pa
 
 from jvpsvd.data import Sample
 from jvpsvd.survey.store.checksums import CHECKSUM, checksum_rows
+from jvpsvd.survey.store.columns import nullable_columns, schema_of
 from jvpsvd.svd import SVDResult
-
-SCHEMA = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("key", pa.string()),
-        ("label", pa.int64()),
-        ("wnid", pa.string()),
-        ("layer", pa.string()),
-        ("status", pa.string()),
-        ("message", pa.string()),
-        ("s", pa.list_(pa.float64())),
-        ("residuals", pa.list_(pa.float64())),
-        ("converged", pa.int64()),
-        ("k", pa.int64()),
-        ("method", pa.string()),
-        ("products_forward", pa.int64()),
-        ("products_reverse", pa.int64()),
-        ("fro2", pa.float64()),
-        ("seconds", pa.float64()),
-        ("defined_to", pa.float64()),
-        ("photo_checksum", pa.string()),
-        ("vectors_checksum", pa.string()),
-        (CHECKSUM, pa.string()),
-    ]
-)
-"""Columns of `spectra/*.parquet`. A column that is added is null in older rows; their checksums
-cover it as soon as it is not."""
-
-MAY_BE_NULL = frozenset(
-    ("label", "wnid", "fro2", "defined_to", "photo_checksum", "vectors_checksum", CHECKSUM)
-)
-"""Columns that need no value. One that is added later belongs here."""
-
 
 PASSING = ("refused", "out-of-memory", "error", "undelivered")
 """Failures that another try may mend: more memory, another device, a disk that is back."""
@@ -51,7 +19,10 @@ PASSING = ("refused", "out-of-memory", "error", "undelivered")
 
 @dataclass(frozen=True)
 class Row:
-    """One sample at one depth: its singular values, or the reason why there are none."""
+    """One sample at one depth: its singular values, or the reason why there are none.
+
+    The fields are the columns of the files, in their order.
+    """
 
     shard: str
     key: str
@@ -62,12 +33,12 @@ class Row:
     """"ok", or the kind of failure."""
     message: str
     """The failure, or what could not be certified, in words."""
-    k: int
-    s: list[float] = field(default_factory=list)
-    """Descending."""
-    residuals: list[float] = field(default_factory=list)
-    converged: int = 0
+    s: list[float] = field(default_factory=list, kw_only=True)
+    """Singular values, descending."""
+    residuals: list[float] = field(default_factory=list, kw_only=True)
+    converged: int = field(default=0, kw_only=True)
     """Triplets that met the tolerance."""
+    k: int
     method: str = ""
     products_forward: int = 0
     products_reverse: int = 0
@@ -78,11 +49,19 @@ class Row:
     """How well the Jacobian itself is defined, over σ₁ (`Certificate.defined_to`); None where that
     was not measured."""
     photo_checksum: str | None = None
-    """Of the photo's bytes; None where there were none."""
+    """Checksum of the bytes of the photo; None where there were none."""
     vectors_checksum: str | None = None
-    """Of the file of the vectors; None without one."""
+    """Checksum of the file of the vectors; None without one."""
     checksum: str | None = None
-    """Of all the rest, see `jvpsvd.survey.store.checksums`; `to_table` fills it in."""
+    """Checksum of all the rest; `to_table` fills it in."""
+
+
+SCHEMA = schema_of(Row)
+"""Columns of `spectra/*.parquet`. A column that is added is null in older rows; their checksums
+cover it as soon as it is not."""
+
+MAY_BE_NULL = nullable_columns(Row)
+"""Columns that need no value, as every one that is added later."""
 
 
 def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:

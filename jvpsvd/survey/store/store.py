@@ -1,48 +1,38 @@
-"""The folder of a run.
+"""What a run has stored: its samples and rows. A file that exists is whole.
 
-`run.json` says what the run is, `manifest.parquet` which samples it visits. `spectra/ID.parquet`
-holds the rows of one finished task, `spectra/part-*.parquet` those of many (see `compaction`), and
-`vectors/ID-PLACE.safetensors` the vectors of a row. A file that exists is whole; a task whose rows
-exist is finished. Files of other names in these folders are neither read nor changed.
+A task whose rows exist is finished.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from jvpsvd.data import Sample
 from jvpsvd.errors import RunError
 from jvpsvd.networks import Depth
 from jvpsvd.survey.spec.identity import Identity
-from jvpsvd.survey.store.checksums import checksum_bytes
 from jvpsvd.survey.store.files import (
-    ASIDE,
-    is_regular,
     make_folder,
     refuse_other_kinds,
     remove_abandoned,
     write_table,
-    write_whole,
 )
+from jvpsvd.survey.store.layout import Layout
 from jvpsvd.survey.store.manifest_file import read_samples, write_samples
-from jvpsvd.survey.store.parts import PART, in_part
+from jvpsvd.survey.store.parts import listed_in
 from jvpsvd.survey.store.pieces import Piece, read_piece
+from jvpsvd.survey.store.positions import Positions
 from jvpsvd.survey.store.record import RECORD, read_record, write_record
-from jvpsvd.survey.store.rows import PASSING, Row, from_table, to_table
+from jvpsvd.survey.store.rows import PASSING, SCHEMA, Row, from_table, to_table
+from jvpsvd.survey.store.vectors import are_whole, write_vectors
 from jvpsvd.svd import SVDResult
-
-MANIFEST = "manifest.parquet"
-_TASK = re.compile(r"[0-9a-f]{32}\.parquet")
-_VECTORS = re.compile(r"[0-9a-f]{32}-[0-9]{3,}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -54,8 +44,13 @@ class Store:
     depths: tuple[Depth, ...]
     """The depths of `identity.layers`, with their sizes."""
     checksum: str | None = None
-    """Of run.json; None for a run that was begun before there were checksums. In all others, what
-    has no checksum counts as changed."""
+    """Checksum of run.json; None for a run that was begun before there were checksums. In all
+    others, what has no checksum counts as changed."""
+
+    @property
+    def layout(self) -> Layout:
+        """The names of the files."""
+        return Layout(self.folder)
 
     def samples(self) -> list[Sample]:
         """Return the manifest.
@@ -63,7 +58,7 @@ class Store:
         Raises:
             RunError: If it is missing, unreadable or changed.
         """
-        return read_samples(self.folder / MANIFEST, self.checksum)
+        return read_samples(self.layout.manifest, self.checksum)
 
     @property
     def has_manifest(self) -> bool:
@@ -76,28 +71,44 @@ class Store:
 
     def write_manifest(self, samples: Sequence[Sample]) -> None:
         """Fix the samples that the run visits; a manifest that cannot be read is kept aside."""
-        file = self.folder / MANIFEST
+        file = self.layout.manifest
         refuse_other_kinds(file)
         if file.exists() and not self.has_manifest:
             set_aside(file)
         write_samples(file, samples, self.checksum)
 
     def finished(self, wanted: Mapping[str, int]) -> set[str]:
-        """Return those of these tasks, given with the number of their rows, that need no work.
+        """Return which of some tasks need no work, given each with the number of its rows.
 
         A task is taken up again if its file cannot be read or was changed, if it failed in a way
         that another try may mend, or if vectors that belong to its rows are gone.
         """
-        singles = [file for file in self.files() if file.stem in wanted]
-        # Listed after them: what is gathered meanwhile is in one of the two.
-        gathered = dict(pair for part in self.parts() for pair in in_part(part))
-        # Only tasks that need no work are gathered, and none whose vectors could be lost.
-        done = {task for task, count in gathered.items() if wanted.get(task) == count}
+        singles = [file for file in self.layout.task_files() if file.stem in wanted]
+        # Listed after them: what is merged meanwhile is in one of the two.
+        merged = dict(pair for part in self.layout.part_files() for pair in listed_in(part))
+        # Only tasks that need no work are merged, and none whose vectors could be lost.
+        done = {task for task, count in merged.items() if wanted.get(task) == count}
         return done | {
             file.stem
             for file in singles
             if file.stem not in done and self.is_finished(file, wanted[file.stem])
         }
+
+    def is_finished(self, file: Path, count: int | None = None) -> bool:
+        """Whether the task of a file, of so many rows, needs no further work."""
+        piece = self.read_task(file)
+        if piece.problem or piece.changed:
+            return False
+        status = piece.table["status"].to_pylist()
+        return count in (None, len(status)) and not any(
+            kind in PASSING
+            or (
+                self.identity.vectors
+                and kind == "ok"
+                and not are_whole(self.layout.vector_file(file.stem, index))
+            )
+            for index, kind in enumerate(status)
+        )
 
     def commit(
         self, task: str, rows: Sequence[Row], results: Sequence[SVDResult | None] = ()
@@ -108,43 +119,62 @@ class Store:
             RunError: If a link, a pipe or a folder stands in the place of a file.
         """
         rows = list(rows)
-        for place, result in enumerate(results):
-            if result is not None and result.U is not None and result.Vh is not None:
-                tensors = {
-                    "U": result.U.cpu().contiguous(),
-                    "s": result.s.cpu(),
-                    "Vh": result.Vh.cpu().contiguous(),
-                }
-                names = {
-                    name: str(getattr(rows[place], name)) for name in ("shard", "key", "layer")
-                }
-                data = save(tensors, metadata=names)
-                write_whole(self.vectors(task, place), lambda f, data=data: f.write_bytes(data))  # type: ignore[misc]
-                rows[place] = replace(rows[place], vectors_checksum=checksum_bytes(data))
-        write_table(self.folder / "spectra" / f"{task}.parquet", to_table(rows, task))
+        for index, result in enumerate(results):
+            if result is not None:
+                file = self.layout.vector_file(task, index)
+                checksum = write_vectors(file, rows[index], result)
+                rows[index] = replace(rows[index], vectors_checksum=checksum)
+        write_table(self.layout.task_file(task), to_table(rows, task))
 
     def scan(self) -> Iterator[Piece]:
         """Yield what every file of rows holds, and what is wrong with it; each task comes once."""
         seen: set[str] = set()
-        singles = self.files()
-        # Listed after them: what another process gathers meanwhile is in one of the two.
-        for file in [*self.parts(), *singles]:
+        singles = self.layout.task_files()
+        # Listed after them: what another process merges meanwhile is in one of the two.
+        for file in [*self.layout.part_files(), *singles]:
             if file.stem not in seen:
-                piece = self._piece(file).without(seen)
+                piece = self.read_task(file).without(seen)
                 seen.update(task for task, _ in piece.tasks)
                 yield piece
 
-    def tables(self) -> Iterator[pa.Table]:
-        """Yield all rows, some tasks at a time, in no particular order.
+    def read_task(self, file: Path) -> Piece:
+        """Return the rows of a file, even if another process has just merged them into a part."""
+        piece = read_piece(file, checksums_required=self.checksum is not None)
+        if piece.problem and not os.path.lexists(file):
+            for part in self.layout.part_files():
+                if file.stem in dict(listed_in(part)):
+                    merged = read_piece(part, checksums_required=self.checksum is not None)
+                    return merged.only({file.stem})
+        return piece
+
+    def vectors_checksum(self, task: str, index: int) -> str | None:
+        """Return what a row of a task says of the file of its vectors; None if nothing.
+
+        Raises:
+            RunError: If the row cannot be read, or was changed.
+        """
+        piece = self.read_task(self.layout.task_file(task))
+        if piece.problem or index in piece.changed or index >= len(piece.table):
+            raise RunError(piece.problem or "\n".join(piece.changes()[:1]))
+        checksum: str | None = piece.table["vectors_checksum"][index].as_py()
+        return checksum
+
+    def table(self) -> pa.Table:
+        """Return every row there is, failures included, in the order of manifest and depths.
 
         Raises:
             RunError: Naming a file that cannot be read, or was changed.
         """
+        tables = [SCHEMA.empty_table()]
         for piece in self.scan():
             fault = piece.problem or next(iter(piece.changes()), "")
             if fault:
                 raise RunError(fault)
-            yield piece.table
+            tables.append(piece.table)
+        table = pa.concat_tables(tables)
+        photos, depths = Positions(self.samples(), self.identity.layers).find(table)
+        # Rows that belong to no photo, -1, come last.
+        return table.take(pa.array(np.lexsort((depths, photos, photos < 0))))
 
     def rows(self) -> list[Row]:
         """Return all rows, in the order of the manifest and of the depths.
@@ -152,91 +182,7 @@ class Store:
         Raises:
             RunError: Naming a file that cannot be read, or was changed.
         """
-        rows = [row for table in self.tables() for row in from_table(table)]
-        places = {(s.shard, s.key): index for index, s in enumerate(self.samples())}
-        layers = {name: index for index, name in enumerate(self.identity.layers)}
-        last = len(places)
-        return sorted(
-            rows,
-            key=lambda row: (places.get((row.shard, row.key), last), layers.get(row.layer, last)),
-        )
-
-    def _piece(self, file: Path) -> Piece:
-        """Return the rows of a file, even if another process has just gathered them."""
-        piece = read_piece(file, demanded=self.checksum is not None)
-        if piece.problem and not os.path.lexists(file):
-            for part in self.parts():
-                if file.stem in dict(in_part(part)):
-                    gathered = read_piece(part, demanded=self.checksum is not None)
-                    return gathered.only({file.stem})
-        return piece
-
-    def files(self) -> list[Path]:
-        """Return the files of single tasks."""
-        return _named(self.folder / "spectra", _TASK)
-
-    def parts(self) -> list[Path]:
-        """Return the files of many tasks."""
-        return _named(self.folder / "spectra", PART)
-
-    def vectors(self, task: str, place: int) -> Path:
-        """Return the file of the vectors that belong to a row of a task."""
-        return self.folder / "vectors" / f"{task}-{place:03d}.safetensors"
-
-    def vectors_checksum(self, task: str, place: int) -> str | None:
-        """Return what the row of a task says of the file of its vectors; None if nothing.
-
-        Raises:
-            RunError: If the row cannot be read, or was changed.
-        """
-        piece = self._piece(self.folder / "spectra" / f"{task}.parquet")
-        if piece.problem or place in piece.changed or place >= len(piece.table):
-            raise RunError(piece.problem or "\n".join(piece.changes()[:1]))
-        checksum: str | None = piece.table["vectors_checksum"][place].as_py()
-        return checksum
-
-    def vector_files(self) -> list[Path]:
-        """Return the files of vectors that are there."""
-        return _named(self.folder / "vectors", _VECTORS)
-
-    def unexpected_files(self) -> list[Path]:
-        """Return what lies among the rows and vectors and has no name that a run gives.
-
-        Hidden files are left out, except those that readers of a folder may take for rows.
-        """
-        found = []
-        for name, ending in (("spectra", ".parquet"), ("vectors", ".safetensors")):
-            ours = {*_named(self.folder / name, _TASK, PART, _VECTORS)}
-            found += [
-                file
-                for file in _entries(self.folder / name)
-                if file not in ours and (not file.name.startswith(".") or file.suffix == ending)
-            ]
-        return found
-
-    def is_finished(self, file: Path, count: int | None = None) -> bool:
-        """Whether the task of a file, of so many rows, needs no further work."""
-        piece = self._piece(file)
-        if piece.problem or piece.changed:
-            return False
-        status = piece.table["status"].to_pylist()
-        return count in (None, len(status)) and not any(
-            kind in PASSING or self._lacks_vectors(file.stem, place, kind)
-            for place, kind in enumerate(status)
-        )
-
-    def _lacks_vectors(self, task: str, place: int, status: str) -> bool:
-        """Whether the vectors of a row are gone, or cut short; they are not read."""
-        file = self.vectors(task, place)
-        if not self.identity.vectors or status != "ok":
-            return False
-        if not is_regular(file):
-            return True
-        try:
-            with safe_open(file, framework="np"):  # compares its header with its size
-                return False
-        except (OSError, SafetensorError):
-            return True
+        return from_table(self.table())
 
 
 def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]) -> Store:
@@ -245,8 +191,9 @@ def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]
     Raises:
         RunError: If the folder holds another run or something else, or cannot be made.
     """
+    layout = Layout(folder)
     if not os.path.lexists(folder / RECORD):
-        if os.path.lexists(folder) and (not folder.is_dir() or not _is_free(folder)):
+        if os.path.lexists(folder) and (not folder.is_dir() or not layout.is_free()):
             raise RunError(f"{folder} exists and is not a run; choose another --out")
         make_folder(folder)
         write_record(folder, identity, depths)
@@ -259,40 +206,12 @@ def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]
         )
     for name in ("spectra", "vectors") if identity.vectors else ("spectra",):
         make_folder(folder / name)
-    for file in (folder / MANIFEST, *store.files(), *store.parts(), *store.vector_files()):
+    rows = (*layout.task_files(), *layout.part_files())
+    for file in (layout.manifest, *rows, *layout.vector_files()):
         refuse_other_kinds(file)
     for name in ("", "spectra", "vectors"):
         remove_abandoned(folder / name)
     return store
-
-
-def discard(folder: Path, before: set[Path]) -> None:
-    """Remove what a call that found no samples has made in a folder.
-
-    Args:
-        folder: Of the run.
-        before: `contents` of the folder before the call; nothing of it is removed.
-    """
-    for path in sorted(contents(folder) - before, reverse=True):  # what is in a folder first
-        with contextlib.suppress(OSError):  # a folder in which others have put something
-            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def contents(folder: Path) -> set[Path]:
-    """Return a folder and what a run makes in it before there are rows, as far as it is there."""
-    made = [folder, *(folder / name for name in ("spectra", "vectors", "log", RECORD))]
-    made += [folder / "manifest.lock", *_entries(folder / "log")]
-    return {path for path in made if os.path.lexists(path)}
-
-
-def set_aside(file: Path) -> Path:
-    """Give a file that cannot be read a hidden name that is free, and return it."""
-    for number in range(1000):
-        aside = file.with_name(f".{file.stem}{f'-{number}' if number else ''}.damaged")
-        if not os.path.lexists(aside):
-            file.rename(aside)
-            return aside
-    raise RunError(f"{file.parent} holds 1000 damaged files of {file.stem}; remove them")
 
 
 def open_store(folder: Path) -> Store:
@@ -305,18 +224,24 @@ def open_store(folder: Path) -> Store:
     return Store(folder, record.identity, record.depths, record.checksum)
 
 
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
+def discard(folder: Path, before: set[Path]) -> None:
+    """Remove what a call that found no samples has made in a folder.
+
+    Args:
+        folder: The folder of the run.
+        before: `Layout.first_files` before the call; nothing of it is removed.
+    """
+    made = Layout(folder).first_files() - before
+    for path in sorted(made, reverse=True):  # what is in a folder first
+        with contextlib.suppress(OSError):  # a folder in which others have put something
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _named(folder: Path, *patterns: re.Pattern[str]) -> list[Path]:
-    entries = _entries(folder)
-    return [file for file in entries if any(one.fullmatch(file.name) for one in patterns)]
-
-
-def _is_free(folder: Path) -> bool:
-    """Whether nothing is there but the demo's shards and what a killed start left behind."""
-    return all(e.name == "shards" or e.name.endswith(ASIDE) for e in folder.iterdir())
+def set_aside(file: Path) -> Path:
+    """Give a file that cannot be read a hidden name that is free, and return it."""
+    for number in range(1000):
+        aside = file.with_name(f".{file.stem}{f'-{number}' if number else ''}.damaged")
+        if not os.path.lexists(aside):
+            file.rename(aside)
+            return aside
+    raise RunError(f"{file.parent} holds 1000 damaged files of {file.stem}; remove them")

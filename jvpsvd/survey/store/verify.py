@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
-from jvpsvd.data import Sample
 from jvpsvd.errors import RunError
-from jvpsvd.survey.spec.tasks import tasks
-from jvpsvd.survey.store.checksums import checksum_bytes
+from jvpsvd.survey.spec.tasks import Task
 from jvpsvd.survey.store.files import is_regular
-from jvpsvd.survey.store.pieces import Piece
 from jvpsvd.survey.store.rows import Row, from_table
 from jvpsvd.survey.store.run_counts import RunCounts
+from jvpsvd.survey.store.run_data import FileRows, RunData
 from jvpsvd.survey.store.store import Store
+from jvpsvd.survey.store.vectors import read_vectors
 
-_Place = tuple[str, str, str]
-"""Shard, key and depth."""
+_Name = tuple[str, str, str]
+"""Shard, key and depth of a row."""
 
 
 @dataclass(frozen=True)
@@ -39,113 +35,77 @@ class Verification:
     problems: tuple[str, ...]
     """What is missing, changed or wrong, a line each; empty for a whole run."""
     unchecked: int = 0
-    """Rows without a checksum: of a run begun before there were any. A change of their values is
-    noticed only where it makes them impossible."""
-
-
-@dataclass(frozen=True)
-class _Expected:
-    """What the manifest says of every task and sample."""
-
-    samples: Mapping[tuple[str, str], Sample]
-    rows: Mapping[str, list[_Place]]
-    """Of each task, in their order."""
-    index: Mapping[_Place, tuple[str, int]]
-    """Task of each row, and its index there."""
+    """Rows without a checksum, in a run that was begun before there were any. A change of their
+    values is noticed only where it makes them impossible."""
 
 
 def verify(store: Store) -> Verification:
     """Read everything back, file by file, and compare it with its checksums and the manifest."""
     try:
-        samples = store.samples()
+        run, problems = RunData(store, store.samples()), []
     except RunError as error:
-        samples, problems = [], [f"no manifest: {error}"]
-    else:
-        problems = []
-    expected = _expected(store, samples)
-    found: Counter[_Place] = Counter()
+        run, problems = RunData(store, ()), [f"no manifest: {error}"]
+    found: Counter[_Name] = Counter()
     wrong: list[str] = []
     counts, unchecked = RunCounts(), 0
-    for piece in store.scan():
+    for file in run.files():
+        piece = file.piece
         if piece.problem:
             problems.append(f"unreadable: {piece.problem}")
         problems += [f"changed: {line}" for line in piece.changes()]
         counts = counts.with_rows(from_table(piece.unchanged))
         unchecked += piece.unchecked
-        for place, row, fault in _rows_of(piece, expected):
-            found[place] += 1
+        for name, row, fault in _named_rows(run, file):
+            found[name] += 1
             if row is None:
                 continue
-            fault = fault or _fault(row, store.identity.k, store.identity.tol)
-            if not fault and samples:
-                fault = _manifest_fault(row, expected)
             if fault:
-                wrong.append(f"wrong: {' '.join(place)}: {fault}")
-            fault = _vector_fault(store, row, expected)
+                wrong.append(f"wrong: {' '.join(name)}: {fault}")
+            fault = _find_vector_fault(run, row)
             if fault:
-                problems.append(f"{fault}: {' '.join(place)}")
-    if not samples:
+                problems.append(f"{fault}: {' '.join(name)}")
+    if not run.samples:
         return Verification(0, 0, 0, tuple(problems))
-    problems += _unexpected(store, expected)
-    places = expected.index.keys()
-    problems += [f"missing: {' '.join(place)}" for place in sorted(places - found.keys())]
-    problems += [f"twice: {' '.join(place)}" for place, count in found.items() if count > 1]
-    problems += [f"not in the manifest: {' '.join(p)}" for p in sorted(found.keys() - places)]
+    problems += _list_unexpected_files(run)
+    expected = {name for task in run.tasks.values() for name in _row_names(run, task)}
+    problems += [f"missing: {' '.join(name)}" for name in sorted(expected - found.keys())]
+    problems += [f"twice: {' '.join(name)}" for name, count in found.items() if count > 1]
+    problems += [f"not in the manifest: {' '.join(n)}" for n in sorted(found.keys() - expected)]
     lines = (*problems, *wrong)
     return Verification(counts.values, counts.failures, counts.unconverged, lines, unchecked)
 
 
-def _expected(store: Store, samples: list[Sample]) -> _Expected:
-    rows = {
-        task.id: [(s.shard, s.key, layer) for s in task.samples for layer in store.identity.layers]
-        for task in tasks(store.identity, samples)
-    }
-    index = {
-        place: (task, at) for task, of_task in rows.items() for at, place in enumerate(of_task)
-    }
-    return _Expected({(s.shard, s.key): s for s in samples}, rows, index)
+def _row_names(run: RunData, task: Task) -> list[_Name]:
+    """Return the names of the rows of a task, in their order."""
+    layers = run.store.identity.layers
+    return [(sample.shard, sample.key, layer) for sample in task.samples for layer in layers]
 
 
-def _rows_of(piece: Piece, expected: _Expected) -> Iterator[tuple[_Place, Row | None, str]]:
-    """Yield each row with its place and what is wrong with that.
+def _named_rows(run: RunData, file: FileRows) -> Iterator[tuple[_Name, Row | None, str]]:
+    """Yield each row of a file with its name and what is wrong with it.
 
-    A row that was changed is None; its place is the one that the manifest has there.
+    A row that was changed is None; its name is the one that the manifest has at its position.
     """
-    rows, changed = from_table(piece.table), {*piece.changed}
-    for task, indices in piece.of_tasks():
-        of_task = expected.rows.get(task, [])
+    rows, changed = from_table(file.piece.table), {*file.piece.changed}
+    for task, indices in file.piece.rows_of_tasks():
+        expected = _row_names(run, run.tasks[task]) if task in run.tasks else []
         for at, index in enumerate(indices):
             row = rows[index]
-            place = (row.shard, row.key, row.layer)
+            name = (row.shard, row.key, row.layer)
             if index in changed:
-                yield of_task[at] if at < len(of_task) else place, None, ""
-            elif expected.index.get(place, (task, at)) != (task, at):
-                yield place, row, f"not at its place in {piece.file.name}"
+                yield expected[at] if at < len(expected) else name, None, ""
+            elif run.row_in_task(*name) not in (None, (task, at)):
+                yield name, row, f"not at its position in {file.piece.file.name}"
             else:
-                yield place, row, ""
+                fault = file.faults[index] or _find_difference(run, row, file.photos[index])
+                yield name, row, fault
 
 
-def _unexpected(store: Store, expected: _Expected) -> list[str]:
-    tasks = expected.rows
-    named = {store.vectors(task, at) for task, places in tasks.items() for at in range(len(places))}
-    files = [
-        *(file for file in store.files() if file.stem not in tasks),
-        *(file for file in store.vector_files() if file not in named),
-    ]
-    return [
-        *(f"unexpected: {file.name} is no task of the manifest; remove it" for file in files),
-        *(
-            f"unexpected: {file} is no file of a run; move it away"
-            for file in store.unexpected_files()
-        ),
-    ]
-
-
-def _manifest_fault(row: Row, expected: _Expected) -> str:
+def _find_difference(run: RunData, row: Row, photo: int) -> str:
     """Return in what a row differs from its sample in the manifest, or nothing."""
-    sample = expected.samples.get((row.shard, row.key))
-    if sample is None:
+    if photo < 0:
         return ""  # the row itself is not in the manifest
+    sample = run.samples[photo]
     if (row.label, row.wnid) != (sample.label, sample.wnid):
         return (
             f"label {row.label} and wnid {row.wnid}; the manifest has {sample.label} and "
@@ -156,20 +116,18 @@ def _manifest_fault(row: Row, expected: _Expected) -> str:
     return ""
 
 
-def _vector_fault(store: Store, row: Row, expected: _Expected) -> str:
+def _find_vector_fault(run: RunData, row: Row) -> str:
     """Return what is wrong with the vectors of a row, read back from the disk, or nothing."""
-    identity = store.identity
-    place = (row.shard, row.key, row.layer)
-    if not identity.vectors or row.status != "ok" or place not in expected.index:
+    store, identity = run.store, run.store.identity
+    file = run.vector_file(row.shard, row.key, row.layer)
+    if not identity.vectors or row.status != "ok" or file is None:
         return ""
     depth = next(depth for depth in store.depths if depth.name == row.layer)
-    file = store.vectors(*expected.index[place])
     if not is_regular(file):
         return "no vectors"
     try:
-        data = file.read_bytes()
-        found = safetensors.torch.load(data)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        found, checksum = read_vectors(file)
+    except RunError:
         return "unreadable vectors"
     n = math.prod(identity.photo_input.shape)
     shapes = {"U": (depth.numel, row.k), "s": (row.k,), "Vh": (row.k, n)}
@@ -181,28 +139,26 @@ def _vector_fault(store: Store, row: Row, expected: _Expected) -> str:
         return "vectors of other values"
     if row.vectors_checksum is None:
         return "vectors without a checksum" if store.checksum is not None else ""
-    if checksum_bytes(data) != row.vectors_checksum:
+    if checksum != row.vectors_checksum:
         return f"vectors that were changed (remove {file.name}, and the same run makes them again)"
     return ""
 
 
-def _fault(row: Row, k: int, tol: float) -> str:
-    """Return what makes a row impossible, or nothing."""
-    if row.k != k:
-        return f"k = {row.k}, not {k}"
-    if row.status != "ok":
-        return "" if row.message else "a failure without a reason"
-    if not (len(row.s) == len(row.residuals) == row.k == k):
-        return f"{len(row.s)} values and {len(row.residuals)} residuals for k = {k}"
-    if not all(math.isfinite(x) and x >= 0 for x in (*row.s, *row.residuals)):
-        return "a value or residual that is negative or not finite"
-    if not 0 <= row.converged <= row.k:
-        return f"{row.converged} triplets of {row.k} are called converged"
-    if any(low > high for high, low in itertools.pairwise(row.s)):
-        return "values that do not descend"
-    converged = sum(residual <= tol * row.s[0] for residual in row.residuals)
-    # Fewer may count than meet it: what could not be shown complete does not. One at the edge may
-    # fall on either side, since residuals were compared in the operator's dtype.
-    if row.converged > converged + 1:
-        return f"{converged} residuals meet the tolerance, the row says {row.converged}"
-    return ""
+def _list_unexpected_files(run: RunData) -> list[str]:
+    layout, rows = run.store.layout, len(run.store.identity.layers)
+    named = {
+        layout.vector_file(task.id, index)
+        for task in run.tasks.values()
+        for index in range(len(task.samples) * rows)
+    }
+    files = [
+        *(file for file in layout.task_files() if file.stem not in run.tasks),
+        *(file for file in layout.vector_files() if file not in named),
+    ]
+    return [
+        *(f"unexpected: {file.name} is no task of the manifest; remove it" for file in files),
+        *(
+            f"unexpected: {file} is no file of a run; move it away"
+            for file in layout.unexpected_files()
+        ),
+    ]

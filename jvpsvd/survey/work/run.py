@@ -20,10 +20,11 @@ from jvpsvd.survey.spec.tasks import Task, share_of, tasks
 from jvpsvd.survey.store.changed_photos import refuse_changed_photos
 from jvpsvd.survey.store.compaction import FEW, compact
 from jvpsvd.survey.store.files import locked
+from jvpsvd.survey.store.layout import Layout
 from jvpsvd.survey.store.results import Results
 from jvpsvd.survey.store.rows import Row
 from jvpsvd.survey.store.run_counts import RunCounts
-from jvpsvd.survey.store.store import Store, contents, create_or_continue, discard
+from jvpsvd.survey.store.store import Store, create_or_continue, discard
 from jvpsvd.survey.work.in_process import Solved, in_process
 from jvpsvd.survey.work.photo_solver import PhotoSolver
 from jvpsvd.survey.work.ray_engine import on_ray
@@ -73,7 +74,7 @@ def run(spec: Spec, report: ReportProgress = ignore_progress) -> Outcome:
     An example is that of `jvpsvd.survey`.
     """
     plan = plan_run(spec)
-    before = contents(Path(spec.out))
+    before = Layout(Path(spec.out)).first_files()
     store = create_or_continue(Path(spec.out), plan.identity, plan.depths)
     try:
         with journal(store.folder):
