@@ -24,7 +24,7 @@ from jvpsvd.report.choice import choose_photos
 from jvpsvd.report.classes import Classes
 from jvpsvd.report.values import Array, DepthValues, RunValues
 
-MOST_CLASSES = 60
+MAX_CLASSES = 60
 """A tree of more could not be read; so many are chosen then."""
 _PERMUTATIONS = 999
 
@@ -90,7 +90,7 @@ def class_trees(run: RunValues, classes: Classes) -> ClassTrees | str:
             f"{total} classes have a wnid of ILSVRC and values at every depth; a tree needs three. "
             'Shards carry wnids in KEY.json, as {"wnid": "n01440764"}.'
         )
-    if total > MOST_CLASSES:
+    if total > MAX_CLASSES:
         wanted = _some(wanted, run, classes)
     wnids = [str(classes.keys[place][1]) for place in wanted]
     try:
@@ -112,7 +112,7 @@ def class_trees(run: RunValues, classes: Classes) -> ClassTrees | str:
 def _some(wanted: list[int], run: RunValues, classes: Classes) -> list[int]:
     keep = set(wanted)
     photos = [place for place, one in enumerate(classes.of) if one in keep]
-    chosen = choose_photos(photos, run.samples, classes.of, MOST_CLASSES)
+    chosen = choose_photos(photos, run.samples, classes.of, MAX_CLASSES)
     return sorted({classes.of[photo] for photo in chosen})
 
 

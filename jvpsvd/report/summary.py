@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from jvpsvd.errors import RunError
-from jvpsvd.report.values import Array, RunValues, read_values
+from jvpsvd.report.values import RunValues, mean_of_known, read_values
 from jvpsvd.survey import Store
 
 
@@ -77,9 +77,9 @@ def summaries_of(run: RunValues) -> list[DepthSummary]:
             worst_residual=float(depth.relative[depth.relative >= 0].max(initial=0.0)),
             defined_to=float(np.fmax.reduce(depth.defined_to, initial=np.nan)),
             unconverged=int((run.k - depth.converged).sum()),
-            products=_mean(depth.products),
-            energy=_mean(depth.energy),
-            seconds=_mean(depth.seconds),
+            products=mean_of_known(depth.products),
+            energy=mean_of_known(depth.energy),
+            seconds=mean_of_known(depth.seconds),
             failed=failed[depth.layer],
             below_residual=int(depth.below_residual.sum()),
         )
@@ -147,8 +147,3 @@ def depth_cells(depth: DepthSummary, k: int) -> list[str]:
         f"{depth.products:.0f}",
         f"{depth.seconds:.1f}",
     ]
-
-
-def _mean(values: Array) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")

@@ -15,14 +15,14 @@ from safetensors import SafetensorError, safe_open
 from jvpsvd.data import Shard, decode_photo, fingerprint, read_photos
 from jvpsvd.errors import PhotoError, ShardError
 from jvpsvd.networks import PhotoInput
+from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.choice import choose_photos
-from jvpsvd.report.classes import Classes
 from jvpsvd.report.values import Array, DepthValues, RunValues
 from jvpsvd.survey.store.files import is_regular
 from jvpsvd.survey.store.run_data import RunData
 
-MOST_VECTORS = 8
-MOST_PHOTOS = 24
+MAX_VECTORS = 8
+MAX_PHOTOS = 24
 _IMAGES = 900  # of a page: some 3 MB
 _VECTOR_PIXELS, _PHOTO_PIXELS = 56, 112
 _COLOURS = 48
@@ -69,28 +69,27 @@ class Browser:
     """Why photos are not shown beside their vectors; empty if all are."""
 
 
-def browse(run: RunValues, classes: Classes, shards: Sequence[Shard] = ()) -> Browser:
+def browse(analysis: Analysis, shards: Sequence[Shard] = ()) -> Browser:
     """Return thumbnails of some photos of a run that stores vectors, the same ones at every call.
 
     A vector is scaled back to pixel values, channel by channel, averaged to thumbnails, and shown
     around grey: no change is grey, and each has a scale of its own.
 
     Args:
-        run: The rows.
-        classes: Names of the classes.
-        shards: Where the photos lie; one that is absent or has other bytes is left out.
+        analysis: The run.
+        shards: The files of its photos; one that is absent or has other bytes is left out.
 
-    Example: ``browse(run, classes, find_shards("shards")).photos[0].depths[0].images``.
+    Example: ``browse(analysis, find_shards("shards")).photos[0].depths[0].images``.
     """
-    store = run.store
-    identity = store.identity
+    run, classes = analysis.run, analysis.classes
+    identity = run.store.identity
     if not identity.vectors:
         return Browser((), 0, 0, False, "")
-    count = min(MOST_VECTORS, identity.k)
-    have = sorted({int(photo) for depth in run.depths for photo in depth.photo})
-    most = max(1, min(MOST_PHOTOS, _IMAGES // (1 + count * len(run.depths))))
-    chosen = choose_photos(have, run.samples, classes.of, most)
-    data = RunData(store, run.samples)
+    count = min(MAX_VECTORS, identity.k)
+    solved = sorted({int(photo) for depth in run.depths for photo in depth.photo})
+    shown_at_most = max(1, min(MAX_PHOTOS, _IMAGES // (1 + count * len(run.depths))))
+    chosen = choose_photos(solved, run.samples, classes.of, shown_at_most)
+    data = RunData(run.store, run.samples)
     photos, reason = _photos(run, chosen, shards)
     shown = []
     for photo in chosen:
@@ -105,7 +104,7 @@ def browse(run: RunValues, classes: Classes, shards: Sequence[Shard] = ()) -> Br
             name = classes.names[classes.of[photo]]
             images = PhotoImages(sample.key, sample.shard, name, photos.get(photo), tuple(depths))
             shown.append(images)
-    return Browser(tuple(shown), len(have), count, True, reason)
+    return Browser(tuple(shown), len(solved), count, True, reason)
 
 
 def png_uri(pixels: Array) -> str:
@@ -181,14 +180,14 @@ def _photos(
 ) -> tuple[Mapping[int, str], str]:
     """Return inputs as PNG, and why some are not there."""
     identity = run.store.identity
-    known = dict(zip(identity.shards, identity.contents, strict=True))
-    at_hand = {shard.name: shard for shard in shards if _same(shard, known)}
+    contents = dict(zip(identity.shards, identity.contents, strict=True))
+    available = {shard.name: shard for shard in shards if _is_same(shard, contents)}
     wanted = {(run.samples[p].shard, run.samples[p].key): p for p in chosen}
     found: dict[int, str] = {}
-    for name in sorted({shard for shard, _ in wanted} & at_hand.keys()):
+    for name in sorted({shard for shard, _ in wanted} & available.keys()):
         samples = [run.samples[p] for (shard, _), p in wanted.items() if shard == name]
         samples = [sample for sample in samples if not sample.problem]
-        for sample, data in read_photos(at_hand[name], samples):
+        for sample, data in read_photos(available[name], samples):
             if data is not None:
                 try:
                     pixels = _input(data, identity.photo_input)
@@ -203,9 +202,9 @@ def _photos(
     return found, reason if missing else ""
 
 
-def _same(shard: Shard, known: Mapping[str, str]) -> bool:
+def _is_same(shard: Shard, contents: Mapping[str, str]) -> bool:
     try:
-        return shard.name in known and fingerprint(shard) == known[shard.name]
+        return shard.name in contents and fingerprint(shard) == contents[shard.name]
     except ShardError:
         return False
 

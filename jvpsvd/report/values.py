@@ -1,4 +1,4 @@
-"""The rows of a run as arrays, read once: values depth by depth, failures, and what is missing."""
+"""The rows of a run as arrays: values depth by depth, failures, and what is missing."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class RunValues:
-    """Everything that a report says, before it is said."""
+    """The values of a run, and what it lacks."""
 
     store: Store
     samples: tuple[Sample, ...]
@@ -102,6 +102,22 @@ class RunValues:
     def k(self) -> int:
         """Triplets per depth."""
         return self.store.identity.k
+
+    @property
+    def unsolved(self) -> list[Failure]:
+        """All rows without values: those that failed, then those that are not there."""
+        missing = [Failure(photo, layer, "missing", "") for photo, layer in self.missing]
+        return [*self.failures, *missing]
+
+
+def mean_of_known(values: Array) -> float:
+    """Return the mean of the numbers that are finite; NaN if there are none.
+
+    >>> mean_of_known(np.array([1.0, np.nan, 3.0]))
+    2.0
+    """
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def read_values(store: Store) -> RunValues:

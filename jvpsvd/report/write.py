@@ -8,9 +8,7 @@ from pathlib import Path
 
 from jvpsvd.data import Shard
 from jvpsvd.errors import ArgumentError
-from jvpsvd.report.class_trees import class_trees
-from jvpsvd.report.classes import class_rows, find_classes
-from jvpsvd.report.estimates import estimate
+from jvpsvd.report.analysis import Analysis, analyse
 from jvpsvd.report.figures import draw_class_tree, draw_dimensions, draw_heat_map, draw_spectra
 from jvpsvd.report.page import make_page
 from jvpsvd.report.stale import remove_stale
@@ -40,8 +38,8 @@ def write_report(run: RunValues, shards: Sequence[Shard] = ()) -> Report:
     of an earlier report that this one does not write are removed, unless somebody changed them.
 
     Args:
-        run: The rows of the run.
-        shards: Where its photos lie, for the thumbnails of a run with vectors.
+        run: The values of the run.
+        shards: The files of its photos, for the thumbnails of a run with vectors.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -49,40 +47,15 @@ def write_report(run: RunValues, shards: Sequence[Shard] = ()) -> Report:
 
     Example: ``write_report(read_values(survey.open_store(Path("run")))).page``.
     """
-    folder = run.store.folder / "report"
+    folder, title = run.store.folder / "report", run.store.identity.model
     make_folder(folder)
-    classes = find_classes(run.samples)
-    floor = run.store.identity.tol
-    estimates = [estimate(depth, floor) for depth in run.depths]
-    rows = [
-        class_rows(depth, classes, found)
-        for depth, found in zip(run.depths, estimates, strict=True)
-    ]
-    trees = class_trees(run, classes)
-    tree = None if isinstance(trees, str) else trees
-    files = write_tables(run, classes, rows, estimates, tree, folder)
-    missing: list[str] = []
-    summaries, title = summaries_of(run), run.store.identity.model
-    drawings: list[Callable[[], list[Path]]] = [
-        lambda: draw_spectra(summaries, title, folder),
-        lambda: draw_heat_map(summaries, title, folder),
-        lambda: draw_dimensions([d.layer for d in run.depths], estimates, title, folder),
-    ]
-    if tree is not None:
-        drawings.append(lambda: draw_class_tree(tree, title, folder))
-    for draw in drawings:
-        try:
-            files += draw()
-        except ArgumentError as error:
-            if str(error) not in missing:
-                missing.append(str(error))
-    files.sort(key=lambda file: file.name)
+    analysis = analyse(run)
+    files = write_tables(analysis, folder)
+    figures, missing = _draw(analysis, title, folder)
+    files = sorted([*files, *figures], key=lambda file: file.name)
     page = folder / "index.html"
     try:
-        html = make_page(
-            run, classes, rows, estimates, trees, browse(run, classes, shards),
-            [file.name for file in files],
-        )  # fmt: skip
+        html = make_page(analysis, browse(analysis, shards), [file.name for file in files])
     except ArgumentError as error:
         remove_stale(folder, files)
         return Report(None, tuple(files), (*missing, str(error)))
@@ -90,3 +63,26 @@ def write_report(run: RunValues, shards: Sequence[Shard] = ()) -> Report:
     write_whole(page, lambda aside: aside.write_bytes(data))
     remove_stale(folder, [*files, page])
     return Report(page, tuple(files), tuple(missing))
+
+
+def _draw(analysis: Analysis, title: str, folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the files of all figures that can be drawn, and why others cannot."""
+    summaries, trees = summaries_of(analysis.run), analysis.trees
+    layers = [depth.values.layer for depth in analysis.depths]
+    estimates = [depth.estimates for depth in analysis.depths]
+    drawings: list[Callable[[], list[Path]]] = [
+        lambda: draw_spectra(summaries, title, folder),
+        lambda: draw_heat_map(summaries, title, folder),
+        lambda: draw_dimensions(layers, estimates, title, folder),
+    ]
+    if trees is not None:
+        drawings.append(lambda: draw_class_tree(trees, title, folder))
+    files: list[Path] = []
+    missing: list[str] = []
+    for draw in drawings:
+        try:
+            files += draw()
+        except ArgumentError as error:
+            if str(error) not in missing:
+                missing.append(str(error))
+    return files, missing

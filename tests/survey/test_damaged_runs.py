@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 from jvpsvd.cli import main
 from jvpsvd.errors import RunError, ShardError
 from jvpsvd.report import read_values
-from jvpsvd.report.classes import find_classes
-from jvpsvd.report.estimates import estimate
+from jvpsvd.report.analysis import analyse
 from jvpsvd.report.tables import write_tables
 from jvpsvd.survey import compact, open, open_store, status, verify
 from jvpsvd.survey.store.parts import write_part
@@ -432,10 +431,7 @@ def test_links_pipes_and_folders_are_not_followed(surveyed, shard, tmp_path, pat
 
 
 def write_tables_of(folder):
-    gathered = read_values(open_store(folder))
-    classes = find_classes(gathered.samples)
-    estimates = [estimate(depth, 1e-5) for depth in gathered.depths]
-    write_tables(gathered, classes, [], estimates, None, folder / "report")
+    write_tables(analyse(read_values(open_store(folder))), folder / "report")
 
 
 def test_a_folder_in_the_place_of_rows_is_one_error_before_anything_is_computed(
