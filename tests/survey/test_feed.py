@@ -10,7 +10,7 @@ from jvpsvd.data import walk
 from jvpsvd.networks import PhotoInput
 from jvpsvd.survey import Identity
 from jvpsvd.survey.spec.tasks import tasks
-from jvpsvd.survey.work.feed import jobs, prefetch
+from jvpsvd.survey.work.feed import prefetch, read_tasks
 
 
 def feeding():
@@ -143,7 +143,7 @@ SEEDS = {"a0": 0, "a1": 1, "a2": 3, **{f"b{i}": 10 + i for i in range(5)}}
 @pytest.mark.parametrize("batch", [1, 2, 3, 32])
 def test_every_task_comes_once_with_its_photos(shards, batch):
     every = tasks_of(shards, batch)
-    found = list(jobs(every, {shard.name: shard for shard in shards}))
+    found = list(read_tasks(every, shards))
     assert sorted(task.id for task, _ in found) == sorted(task.id for task in every)
     photos = {s.key: p for task, of in found for s, p in zip(task.samples, of, strict=True)}
     assert photos.keys() == {*SEEDS, "none", "twice"}
@@ -158,7 +158,7 @@ def test_photos_that_are_not_delivered_are_none(shards, batch):
     longer = [("a2.jpg", encoded(3) + b"longer")]
     write_tar(shards[0], [*sample_members("a0", 0, 0), *longer])
     shards[1].unlink()
-    found = list(jobs(every, {shard.name: shard for shard in shards}))
+    found = list(read_tasks(every, shards))
     assert sorted(task.id for task, _ in found) == sorted(task.id for task in every)
     photos = {s.key: p for task, of in found for s, p in zip(task.samples, of, strict=True)}
     assert {key: photo for key, photo in photos.items() if photo} == {"a0": encoded(0)}
@@ -168,15 +168,15 @@ def test_photos_that_are_not_delivered_are_none(shards, batch):
 def test_pending_tasks_alone_are_read(shards, batch):
     every = tasks_of(shards, batch)
     pending = every[1::2]
-    found = list(jobs(pending, {shard.name: shard for shard in shards}))
+    found = list(read_tasks(pending, shards))
     assert sorted(task.id for task, _ in found) == sorted(task.id for task in pending)
     for task, photos in found:
         for sample, photo in zip(task.samples, photos, strict=True):
             assert photo == (encoded(SEEDS[sample.key]) if sample.key in SEEDS else None)
 
 
-def test_jobs_of_nothing_are_none():
-    assert list(jobs([], {})) == []
+def test_no_tasks_are_no_photos():
+    assert list(read_tasks([], [])) == []
 
 
 def test_shard_that_failed_as_a_whole_is_a_task_without_photos(tmp_path, surveyed):

@@ -27,7 +27,7 @@ photos = [Path(name).read_bytes() for name in sys.argv[1:]]
 solver.solve(solver.decode(task, photos[1:] * 2))
 size = int(re.search(r"VmSize:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
 resource.setrlimit(resource.RLIMIT_AS, (size + (200 << 20),) * 2)
-rows, _ = solver.solve(solver.decode(task, photos))
+rows = solver.solve(solver.decode(task, photos)).rows
 print([(row.key, row.status) for row in rows])
 """
 

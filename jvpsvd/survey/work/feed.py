@@ -1,9 +1,9 @@
-"""Photos on their way to the compute: read shard by shard, ahead of it, a bounded number."""
+"""Photos read shard by shard, a bounded number of tasks before they are solved."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from queue import Full, Queue
 from typing import Generic, TypeVar
@@ -13,33 +13,34 @@ from jvpsvd.survey.spec.tasks import Task
 
 T = TypeVar("T")
 
-Job = tuple[Task, list[bytes | None]]
+TaskPhotos = tuple[Task, list[bytes | None]]
 """A task with the photo of each of its samples, None for those that were not delivered."""
 
 _POLL_SECONDS = 0.1
 
 
-def jobs(pending: Sequence[Task], shards: Mapping[str, Shard]) -> Iterator[Job]:
-    """Yield every pending task with its photos, shard by shard; each shard is read once."""
-    for name, group in groupby(pending, key=lambda task: task.shard):
-        due = list(group)
-        task_of = {sample.key: task for task in due for sample in task.samples}
-        readable = [s for task in due for s in task.samples if not s.problem]
+def read_tasks(tasks: Sequence[Task], shards: Iterable[Shard]) -> Iterator[TaskPhotos]:
+    """Yield every task with its photos, shard by shard; each shard is read once."""
+    shard_of = {shard.name: shard for shard in shards}
+    for name, group in groupby(tasks, key=lambda task: task.shard):
+        of_shard = list(group)
+        task_of = {sample.key: task for task in of_shard for sample in task.samples}
+        readable = [s for task in of_shard for s in task.samples if not s.problem]
         photos: dict[str, bytes | None] = {}
-        waiting = {task.id: sum(not s.problem for s in task.samples) for task in due}
-        for task in due:
-            if not waiting[task.id]:
+        unread = {task.id: sum(not s.problem for s in task.samples) for task in of_shard}
+        for task in of_shard:
+            if not unread[task.id]:
                 yield task, [None for _ in task.samples]
-        for sample, photo in read_photos(shards[name], readable):
+        for sample, photo in read_photos(shard_of[name], readable):
             photos[sample.key] = photo
             task = task_of[sample.key]
-            waiting[task.id] -= 1
-            if not waiting[task.id]:
+            unread[task.id] -= 1
+            if not unread[task.id]:
                 yield task, [photos.pop(s.key, None) for s in task.samples]
 
 
 def prefetch(items: Iterable[T], count: int) -> Iterator[T]:
-    """Yield items that a thread makes, at most `count` of them ahead; its errors are raised here.
+    """Yield items that a thread makes, at most `count` in advance; its errors are raised here.
 
     >>> list(prefetch(range(3), 2))
     [0, 1, 2]

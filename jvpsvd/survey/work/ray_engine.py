@@ -1,4 +1,4 @@
-"""Who does the tasks: workers of a Ray cluster, each with the network in its memory.
+"""Tasks solved by workers of a Ray cluster, each with the network in its memory.
 
 Ray only schedules: what is finished is in the files of the run, written by this process. A task
 goes only to a worker that has just answered, so that a worker that dies takes one task with it. A
@@ -15,22 +15,22 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from jvpsvd.data import Shard
 from jvpsvd.errors import EngineError
 from jvpsvd.networks import Model
 from jvpsvd.survey.progress.journal import note
 from jvpsvd.survey.spec.identity import Identity
+from jvpsvd.survey.spec.plan import RunPlan
+from jvpsvd.survey.spec.spec import Spec
 from jvpsvd.survey.spec.tasks import Task
 from jvpsvd.survey.store.rows import failure
-from jvpsvd.survey.work.feed import Job, jobs, prefetch
-from jvpsvd.survey.work.in_process import Solved
-from jvpsvd.survey.work.photo_solver import Found, PhotoSolver
+from jvpsvd.survey.work.feed import TaskPhotos, prefetch, read_tasks
+from jvpsvd.survey.work.photo_solver import PhotoSolver, SolvedTask
 from jvpsvd.svd import parse_memory
 from jvpsvd.svd.memory import physical_memory
 
@@ -41,11 +41,11 @@ DEATHS = 2
 
 _FAILED_STARTS = 3
 _TASKS_AHEAD = 4
-_WAIT_SECONDS, _PATIENCE_SECONDS, _ANSWER_SECONDS = 1.0, 60.0, 10.0
+_WAIT_SECONDS, _QUIET_SECONDS, _ANSWER_SECONDS = 1.0, 60.0, 10.0
 
 
 class Worker:
-    """What a worker holds: a photo solver."""
+    """The process of Ray that solves tasks."""
 
     def __init__(
         self, model: Model, identity: Identity, device: str, memory: int | None, threads: int
@@ -56,63 +56,56 @@ class Worker:
     def ready(self) -> None:
         """Answer once the network is there."""
 
-    def solve(self, task: Task, photos: list[bytes | None]) -> Found:
-        """Return the rows of a task and the results behind them."""
+    def solve(self, task: Task, photos: list[bytes | None]) -> SolvedTask:
+        """Return the task with its rows."""
         return self._solver.solve(self._solver.decode(task, photos))
 
 
 @dataclass
 class _Work:
-    """A task with its photos, and how many workers it has taken with it."""
+    """A task with its photos, and how many workers died of it."""
 
-    job: Job
+    job: TaskPhotos
     deaths: int = 0
 
 
-def on_ray(
-    pending: Sequence[Task],
-    shards: Mapping[str, Shard],
-    model: Model,
-    identity: Identity,
-    *,
-    address: str | None = None,
-    workers: int | None = None,
-    memory: int | str | None = None,
-    device: str = "auto",
-) -> Iterator[Solved]:
-    """Yield every pending task with its rows and results, in the order in which they are done.
+def solve_on_ray(tasks: Sequence[Task], plan: RunPlan, spec: Spec) -> Iterator[SolvedTask]:
+    """Yield every task solved, in the order in which they are done.
+
+    The shards are read by this process only; the network is sent to every worker once.
 
     Args:
-        pending: The tasks.
-        shards: Where their samples lie; read by this process only.
-        model: The network; sent to every worker once.
-        identity: Depths, k, tol, seed.
-        address: Of a running cluster; None: one is started on this machine and ended with the run.
-        workers: How many; None: one per GPU, or without GPUs one per CPU.
-        memory: Budget of one solve; None: half of a worker's GPU; without one, half of this
-            machine's, divided by the workers.
-        device: "auto" gives every worker a GPU where there are GPUs, "cpu" none.
+        tasks: What to solve.
+        plan: The run.
+        spec: Address of a running cluster (None: one is started on this machine and ended with the
+            run); number of workers (None: one per GPU, or without GPUs one per CPU); memory of one
+            solve (None: half of a worker's GPU; without one, half of this machine's, divided by the
+            workers); device ("auto" gives every worker a GPU where there are GPUs, "cpu" none).
 
     Raises:
         EngineError: If Ray is not installed, there is no cluster, or workers do not start.
     """
     ray = _ray()
-    ours = _connect(ray, address, workers)
+    ours = _connect(ray, spec.address, spec.workers)
     try:
         have = ray.cluster_resources()
-        on_gpu = device != "cpu" and have.get("GPU", 0) >= 1
-        if device.startswith("cuda") and not on_gpu:
-            raise EngineError(f"device {device}: the Ray cluster has no GPU; use --device auto")
-        count = workers or int(have.get("GPU" if on_gpu else "CPU", 1)) or 1
-        budget = None if memory is None else parse_memory(memory)
+        on_gpu = spec.device != "cpu" and have.get("GPU", 0) >= 1
+        if spec.device.startswith("cuda") and not on_gpu:
+            raise EngineError(
+                f"device {spec.device}: the Ray cluster has no GPU; use --device auto"
+            )
+        count = spec.workers or int(have.get("GPU" if on_gpu else "CPU", 1)) or 1
+        budget = None if spec.memory is None else parse_memory(spec.memory)
         if budget is None and not on_gpu:
             budget = physical_memory() // (2 * count)
         resources = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
         kind = ray.remote(max_restarts=0, max_task_retries=0, **resources)(Worker)
-        sent = ray.put(model), ray.put(identity)
-        place = "cuda" if on_gpu else "cpu"
-        pool = _Pool(ray, lambda: kind.remote(*sent, place, budget, threads=1), count, identity)
-        yield from pool.solve(prefetch(jobs(pending, shards), _TASKS_AHEAD))
+        sent = ray.put(plan.model), ray.put(plan.identity)
+        device = "cuda" if on_gpu else "cpu"
+        pool = _Pool(
+            ray, lambda: kind.remote(*sent, device, budget, threads=1), count, plan.identity
+        )
+        yield from pool.solve(prefetch(read_tasks(tasks, plan.shards), _TASKS_AHEAD))
     finally:
         if ours:
             ray.shutdown()
@@ -133,7 +126,7 @@ class _Pool:
     alone: deque[_Work] = field(default_factory=deque)
     failed_starts: int = 0
 
-    def solve(self, fresh: Iterator[Job]) -> Iterator[Solved]:
+    def solve(self, fresh: Iterator[TaskPhotos]) -> Iterator[SolvedTask]:
         """Give out work until all is done; yield what comes back."""
         for _ in range(self.count):
             self._start_one()
@@ -148,7 +141,7 @@ class _Pool:
             done, _ = self.ray.wait(refs, num_returns=1, timeout=_WAIT_SECONDS)
             if self.busy or done:
                 waited = time.monotonic()
-            elif time.monotonic() - waited > _PATIENCE_SECONDS:
+            elif time.monotonic() - waited > _QUIET_SECONDS:
                 logger.warning("waiting for a worker: the cluster has no room for one")
                 waited = time.monotonic()
             for ref in done:
@@ -157,8 +150,8 @@ class _Pool:
                 elif (solved := self._answered(ref)) is not None:
                     yield solved
 
-    def _next(self, fresh: Iterator[Job]) -> _Work | None:
-        """Return what to do now; what has taken workers with it comes last, and alone."""
+    def _next(self, fresh: Iterator[TaskPhotos]) -> _Work | None:
+        """Return what to do now; a task that has taken workers with it comes last, and alone."""
         if self.again:
             return self.again.popleft()
         job = next(fresh, None)
@@ -187,21 +180,21 @@ class _Pool:
             self.failed_starts = 0
             self.idle.append(worker)
 
-    def _answered(self, ref: Any) -> Solved | None:
+    def _answered(self, ref: Any) -> SolvedTask | None:
         """Return what a worker answered; None if it died and its task is to be given out again."""
         worker, work = self.busy.pop(ref)
         task = work.job[0]
         try:
-            found: Found = self.ray.get(ref)
+            solved: SolvedTask = self.ray.get(ref)
         except self.ray.exceptions.RayTaskError as error:
             self.idle.append(worker)
-            return task, self._nothing(task, "error", _brief(error))
+            return self._failed(task, "error", _brief(error))
         except self.ray.exceptions.RayError as error:
             return self._died(worker, work, _brief(error))
         self.idle.append(worker)
-        return task, found
+        return solved
 
-    def _died(self, worker: Any, work: _Work, reason: str) -> Solved | None:
+    def _died(self, worker: Any, work: _Work, reason: str) -> SolvedTask | None:
         task = work.job[0]
         work.deaths += 1
         note("worker died", task=task.id, deaths=work.deaths, reason=reason)
@@ -209,15 +202,15 @@ class _Pool:
         self._start_one()
         if work.deaths > DEATHS:
             message = f"its worker died {work.deaths} times, the last time alone: {reason}"
-            return task, self._nothing(task, "worker-died", message)
+            return self._failed(task, "worker-died", message)
         logger.warning("a worker died at %s %s; going on", task.shard, task.samples[0].key)
         (self.alone if work.deaths == DEATHS else self.again).append(work)
         return None
 
-    def _nothing(self, task: Task, status: str, message: str) -> Found:
+    def _failed(self, task: Task, status: str, message: str) -> SolvedTask:
         layers, k = self.identity.layers, self.identity.k
         rows = [failure(s, layer, k, status, message) for s in task.samples for layer in layers]
-        return rows, [None for _ in rows]
+        return SolvedTask(task, rows, [None for _ in rows])
 
 
 def _ray() -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from jvpsvd.data import UNREADABLE, Shard
+from jvpsvd.data import UNREADABLE
 from jvpsvd.errors import RunError, ShardError
 from jvpsvd.survey.progress.display import ReportProgress, RunProgress, ignore_progress
 from jvpsvd.survey.progress.journal import journal, note
@@ -22,18 +22,17 @@ from jvpsvd.survey.store.compaction import FEW, compact
 from jvpsvd.survey.store.files import locked
 from jvpsvd.survey.store.layout import Layout
 from jvpsvd.survey.store.results import Results
-from jvpsvd.survey.store.rows import Row
 from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.store import Store, create_or_continue, discard
-from jvpsvd.survey.work.in_process import Solved, in_process
-from jvpsvd.survey.work.photo_solver import PhotoSolver
-from jvpsvd.survey.work.ray_engine import on_ray
+from jvpsvd.survey.work.in_process import solve_in_process
+from jvpsvd.survey.work.photo_solver import SolvedTask
+from jvpsvd.survey.work.ray_engine import solve_on_ray
 from jvpsvd.svd import Progress
 from jvpsvd.svd.arguments import out_of_reach
 
 logger = logging.getLogger(__name__)
 
-# How many tasks are done before their files are gathered, beyond those that are left alone anyway.
+# How many tasks are done before their files are merged, beyond those that are left alone anyway.
 _COMPACT_EVERY = 8 * FEW
 
 
@@ -78,7 +77,10 @@ def run(spec: Spec, report: ReportProgress = ignore_progress) -> Outcome:
     store = create_or_continue(Path(spec.out), plan.identity, plan.depths)
     try:
         with journal(store.folder):
-            return _continued(spec, plan, store, report)
+            _write_manifest(store, plan, report)
+            refuse_changed_photos(store, plan.shards)
+            compact(store)
+            return _solve_pending(spec, plan, store, report)
     except ShardError:
         if not store.has_manifest:
             # So that the same folder can be given again with other shards.
@@ -86,73 +88,17 @@ def run(spec: Spec, report: ReportProgress = ignore_progress) -> Outcome:
         raise
 
 
-def _continued(spec: Spec, plan: RunPlan, store: Store, report: ReportProgress) -> Outcome:
-    identity, shards = plan.identity, plan.shards
-    _list(store, plan, report)
-    refuse_changed_photos(store, shards)
-    compact(store)
-    every = tasks(identity, store.samples())
-    mine = share_of(every, spec.share)
-    rows_of = {task.id: len(task.samples) * len(identity.layers) for task in mine}
-    finished = store.finished(rows_of)
-    pending = [task for task in mine if task.id not in finished]
-    count = sum(len(task.samples) for task in mine)
-    done = skipped = count - sum(len(task.samples) for task in pending)
-    note(
-        "began",
-        samples=count,
-        skipped=skipped,
-        share=list(spec.share),
-        engine=spec.engine,
-        model=identity.model,
-        layers=list(identity.layers),
-        k=identity.k,
-    )
-
-    said = out_of_reach(identity.tol, getattr(torch, identity.dtype)) if pending else None
-    if said:
-        logger.warning("%s", said)
-
-    def report_work(task: Task, depth: int, progress: Progress | None) -> None:
-        within = progress.converged / progress.wanted if progress is not None else 0.0
-        part = len(task.samples) * (depth + within) / len(identity.layers)
-        report(RunProgress(task.samples[0].key, identity.layers[depth], done, count, part))
-
-    report(RunProgress(photos_done=done, photos=count))
-    by_name: Mapping[str, Shard] = {shard.name: shard for shard in shards}
-    for place, (task, (rows, results)) in enumerate(
-        _solved_by(spec, plan, pending, by_name, report_work), start=1
-    ):
-        store.commit(task.id, rows, results)
-        done += len(task.samples)
-        _note(task, rows)
-        report(RunProgress(task.samples[-1].key, "", done, count, 0.0, rows))
-        if place % _COMPACT_EVERY == 0:
-            compact(store)
-    if done != count:
-        raise RunError(f"{count - done} samples of {store.folder} were not reached; run again")
-    compact(store)
-    failures = 0
-    for piece in store.scan():
-        for line in (piece.problem, *piece.changes()):
-            if line:  # of another share, or of nobody: all of this one were read above
-                logger.warning("%s; see 'jvpsvd verify'", line)
-        failures += sum(status != "ok" for status in piece.unchanged["status"].to_pylist())
-    note("ended", computed=count - skipped, failures=failures)
-    return Outcome(store, count - skipped, skipped, failures)
-
-
-def _list(store: Store, plan: RunPlan, report: ReportProgress) -> None:
-    """Write the manifest; one process lists the samples, and others of the same run wait for it."""
+def _write_manifest(store: Store, plan: RunPlan, report: ReportProgress) -> None:
+    """List the samples, if no process did; others of the same run wait until it is done."""
     shards = plan.shards
 
-    def report_work(done: int) -> None:
+    def report_shards(done: int) -> None:
         report(RunProgress(shards=done, all_shards=len(shards)))
 
     with locked(store.folder / "manifest.lock"):
         if not store.has_manifest:
             _refuse_missing_shards(store, plan)
-            store.write_manifest(list_samples(store.identity, shards, report_work))
+            store.write_manifest(list_samples(store.identity, shards, report_shards))
 
 
 def _refuse_missing_shards(store: Store, plan: RunPlan) -> None:
@@ -166,33 +112,83 @@ def _refuse_missing_shards(store: Store, plan: RunPlan) -> None:
             )
 
 
-def _solved_by(
+def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgress) -> Outcome:
+    """Solve and store the tasks of the share that are not finished."""
+    identity = plan.identity
+    mine = share_of(tasks(identity, store.samples()), spec.share)
+    finished = store.finished({task.id: len(task.samples) * len(identity.layers) for task in mine})
+    pending = [task for task in mine if task.id not in finished]
+    count, skipped = _count_photos(mine), _count_photos(mine) - _count_photos(pending)
+    note(
+        "began",
+        samples=count,
+        skipped=skipped,
+        share=list(spec.share),
+        engine=spec.engine,
+        model=identity.model,
+        layers=list(identity.layers),
+        k=identity.k,
+    )
+    warning = out_of_reach(identity.tol, getattr(torch, identity.dtype)) if pending else None
+    if warning:
+        logger.warning("%s", warning)
+    progress = RunProgress(photos_done=skipped, photos=count)
+    report(progress)
+
+    def report_depth(task: Task, depth: int, solve: Progress | None) -> None:
+        within = solve.converged / solve.wanted if solve is not None else 0.0
+        part = len(task.samples) * (depth + within) / len(identity.layers)
+        key, layer = task.samples[0].key, identity.layers[depth]
+        report(replace(progress, key=key, layer=layer, share_of_photo=part))
+
+    # Bound to no name: what stops the run also closes the iterator, and ends its thread.
+    for number, solved in enumerate(_choose_engine(spec, plan, pending, report_depth), start=1):
+        store.commit(solved.task.id, solved.rows, solved.results)
+        progress = replace(progress, photos_done=progress.photos_done + len(solved.task.samples))
+        _note_finished(solved)
+        report(replace(progress, key=solved.task.samples[-1].key, rows=solved.rows))
+        if number % _COMPACT_EVERY == 0:
+            compact(store)
+    if progress.photos_done != count:
+        lost = count - progress.photos_done
+        raise RunError(f"{lost} samples of {store.folder} were not reached; run again")
+    compact(store)
+    failures = _count_failures(store)
+    note("ended", computed=count - skipped, failures=failures)
+    return Outcome(store, count - skipped, skipped, failures)
+
+
+def _choose_engine(
     spec: Spec,
     plan: RunPlan,
     pending: Sequence[Task],
-    shards: Mapping[str, Shard],
-    report_work: Callable[[Task, int, Progress | None], None],
-) -> Iterator[Solved]:
-    """Return what the engine of the spec yields."""
+    report: Callable[[Task, int, Progress | None], None],
+) -> Iterator[SolvedTask]:
+    """Return what yields the tasks, solved."""
     if not pending:
         return iter(())
-    model, identity = plan.model, plan.identity
     if spec.engine == "ray":
-        return on_ray(
-            pending,
-            shards,
-            model,
-            identity,
-            address=spec.address,
-            workers=spec.workers,
-            memory=spec.memory,
-            device=spec.device,
-        )
-    solver = PhotoSolver(model, identity, device=plan.device, memory=spec.memory)
-    return in_process(pending, shards, solver, report_work)
+        return solve_on_ray(pending, plan, spec)
+    return solve_in_process(pending, plan, spec.memory, report)
 
 
-def _note(task: Task, rows: Sequence[Row]) -> None:
+def _count_photos(some: Sequence[Task]) -> int:
+    return sum(len(task.samples) for task in some)
+
+
+def _count_failures(store: Store) -> int:
+    """Return how many rows of the whole run hold a failure; warn of those that were changed."""
+    failures = 0
+    for piece in store.scan():
+        for line in (piece.problem, *piece.changes()):
+            if line:  # of another share, or of nobody: all of this one were read before
+                logger.warning("%s; see 'jvpsvd verify'", line)
+        failures += sum(status != "ok" for status in piece.unchanged["status"].to_pylist())
+    return failures
+
+
+def _note_finished(solved: SolvedTask) -> None:
+    task, rows = solved.task, solved.rows
     counts = RunCounts().with_rows(rows)
     note(
         "finished",
