@@ -198,7 +198,7 @@ def run(
 @click.option(
     "--shards",
     metavar="PATTERN|DIR|URL",
-    help="Where the photos of RUN lie, to show some beside their vectors. [default: RUN/shards]",
+    help="Shards of the photos of RUN, to show some with their vectors. [default: RUN/shards]",
 )
 def report_run(folder: str, shards: str | None) -> int:
     """Print the table of a run, and write its page, figures and tables into RUN/report.

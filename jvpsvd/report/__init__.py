@@ -1,5 +1,7 @@
 """What a person sees of a run: tables, figures, and one page."""
 
+from typing import Any
+
 from jvpsvd.report.costs import costs_table
 from jvpsvd.report.figures import (
     draw_class_tree,
@@ -10,6 +12,14 @@ from jvpsvd.report.figures import (
 from jvpsvd.report.summary import DepthSummary, summaries_of, summarize, table
 from jvpsvd.report.values import RunValues, read_values
 from jvpsvd.report.write import Report, write_report
+from jvpsvd.survey.renamed import find_renamed
+
+_RENAMED = {"Gathered": "RunValues", "gather": "read_values"}
+
+
+def __getattr__(name: str) -> Any:
+    return find_renamed(__name__, name, _RENAMED)
+
 
 __all__ = [
     "DepthSummary",

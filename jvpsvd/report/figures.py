@@ -63,12 +63,12 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
         axes.set_xlabel("index i of the singular value")
         axes.set_ylabel("singular value σᵢ of ∂h/∂x")
         photos = max(depth.photos for depth in drawn)
-        said = f"{title}: mean of {photos} photos ± one standard deviation"
+        heading = f"{title}: mean of {photos} photos ± one standard deviation"
         below = sum(depth.below_residual for depth in drawn)
         if below:
             of = sum(depth.s.size for depth in drawn)
-            said += f"\n{below} of {of} values are below their residual"
-        axes.set_title(said, fontsize=9)
+            heading += f"\n{below} of {of} values are below their residual"
+        axes.set_title(heading, fontsize=9)
         # Named here: matplotlib drops labels of lines that begin with an underscore.
         labels = [f"{depth.layer}  ({depth.shape[0]})" for depth in drawn]
         axes.legend(
@@ -125,8 +125,8 @@ def draw_dimensions(
         figure = Figure(figsize=(7.4, 3.8), layout="constrained")
         axes = figure.add_subplot()
         title_of = {
-            name: f"{said}, at least" if any(one.bounds(name) for one in estimates) else said
-            for name, said in TITLES.items()
+            name: f"{text}, at least" if any(one.bounds(name) for one in estimates) else text
+            for name, text in TITLES.items()
         }
         marks = zip(ESTIMATES, _INKS, _DASHES[:2] + _DASHES[3:], "osD^", strict=True)
         for name, ink, dashes, marker in marks:

@@ -37,14 +37,14 @@ class Health:
     """The counts of a run."""
 
     photos: int
-    """In the manifest."""
+    """Photos in the manifest."""
     depths: tuple[DepthHealth, ...]
     triplets: int
     """Triplets of rows with values."""
     unconverged: int
-    """Of these, those above the tolerance."""
+    """Triplets above the tolerance."""
     below_residual: int
-    """Values of these that are smaller than their own residual."""
+    """Values that are smaller than their own residual."""
     reasons: tuple[Reason, ...]
     """Kinds of failure, the most frequent first."""
 

@@ -74,19 +74,19 @@ def unsolved_rows(run: RunValues) -> list[dict[str, str]]:
 
 def summarize_health(health: Health) -> str:
     """Return the counts of a run in a sentence."""
-    said = [f"{health.certified} of {health.rows} rows are certified in full"]
+    parts = [f"{health.certified} of {health.rows} rows are certified in full"]
     if health.short:
         missed = f"{health.unconverged} of {health.triplets} triplets not certified"
-        said.append(f"{health.short} have values with {missed}")
+        parts.append(f"{health.short} have values with {missed}")
     if health.failed:
-        said.append(f"{health.failed} failed, for the reasons below")
-    said.append(f"{health.missing} are missing" if health.missing else "none is missing")
+        parts.append(f"{health.failed} failed, for the reasons below")
+    parts.append(f"{health.missing} are missing" if health.missing else "none is missing")
     if health.below_residual:
-        said.append(
+        parts.append(
             f"{health.below_residual} of {health.triplets} values are below their own residual, "
             "which is all that is known of their size"
         )
-    return "; ".join(said) + "."
+    return "; ".join(parts) + "."
 
 
 def describe_run(run: RunValues) -> list[tuple[str, str]]:
@@ -117,8 +117,8 @@ def describe_run(run: RunValues) -> list[tuple[str, str]]:
         ("begun", str(record.get("created", "unknown"))),
     ]
     if isinstance(versions, dict):
-        said = ", ".join(f"{name} {value}" for name, value in versions.items())
-        rows.append(("versions", said))
+        text = ", ".join(f"{name} {value}" for name, value in versions.items())
+        rows.append(("versions", text))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""What an earlier report left in its folder and the next one does not write: old figures, tables.
+"""Files of an earlier report that the next one does not write: they are removed.
 
 A folder of a report may hold files of others as well: the figure that `jvpsvd run` draws, a user's
 notes. So each report notes the names and hashes of what it wrote, and the next one removes only

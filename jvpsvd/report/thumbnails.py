@@ -182,10 +182,10 @@ def _photos(
     identity = run.store.identity
     contents = dict(zip(identity.shards, identity.contents, strict=True))
     available = {shard.name: shard for shard in shards if _is_same(shard, contents)}
-    wanted = {(run.samples[p].shard, run.samples[p].key): p for p in chosen}
+    photo_of = {(run.samples[p].shard, run.samples[p].key): p for p in chosen}
     found: dict[int, str] = {}
-    for name in sorted({shard for shard, _ in wanted} & available.keys()):
-        samples = [run.samples[p] for (shard, _), p in wanted.items() if shard == name]
+    for name in sorted({shard for shard, _ in photo_of} & available.keys()):
+        samples = [run.samples[p] for (shard, _), p in photo_of.items() if shard == name]
         samples = [sample for sample in samples if not sample.problem]
         for sample, data in read_photos(available[name], samples):
             if data is not None:
@@ -193,7 +193,7 @@ def _photos(
                     pixels = _input(data, identity.photo_input)
                 except PhotoError:
                     continue
-                found[wanted[sample.shard, sample.key]] = png_uri(pixels)
+                found[photo_of[sample.shard, sample.key]] = png_uri(pixels)
     missing = len(chosen) - len(found)
     reason = (
         f"{missing} of {len(chosen)} photos are not shown beside their vectors: their shards were "

@@ -164,8 +164,8 @@ class _Reader:
         """Take the rows of a file that are what was written, and note what is wrong with it."""
         piece, store = file.piece, self._run.store
         if piece.problem:
-            ours = piece.file.stem in self._run.tasks or piece.file in store.layout.part_files()
-            (self._unreadable if ours else self._problems).append(f"unreadable: {piece.problem}")
+            belongs = piece.file.stem in self._run.tasks or piece.file in store.layout.part_files()
+            (self._unreadable if belongs else self._problems).append(f"unreadable: {piece.problem}")
         self._unreadable += [f"changed: {line}" for line in piece.changes()]
         changed, messages = {*piece.changed}, piece.table["message"]
         solved: list[list[int]] = [[] for _ in self._solved]

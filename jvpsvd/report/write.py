@@ -1,4 +1,4 @@
-"""The report of a run, written: the page, and its figures and tables as files beside it."""
+"""Writes the report of a run: the page, and its figures and tables as files."""
 
 from __future__ import annotations
 

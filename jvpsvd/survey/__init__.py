@@ -25,6 +25,8 @@
 ()
 """
 
+from typing import Any
+
 from jvpsvd.survey.progress.display import (
     ReportProgress,
     RunProgress,
@@ -33,6 +35,7 @@ from jvpsvd.survey.progress.display import (
 )
 from jvpsvd.survey.progress.interruption import Interruption, interruptible
 from jvpsvd.survey.progress.status import Status, status
+from jvpsvd.survey.renamed import find_renamed
 from jvpsvd.survey.spec.costs import DepthCost, depth_costs
 from jvpsvd.survey.spec.depth_choice import choose_depths
 from jvpsvd.survey.spec.identity import Identity
@@ -45,6 +48,19 @@ from jvpsvd.survey.store.rows import SCHEMA, Row
 from jvpsvd.survey.store.store import Store, open_store
 from jvpsvd.survey.store.verify import Verification, verify
 from jvpsvd.survey.work.run import Outcome, run
+
+_RENAMED = {
+    "Look": "RunProgress",
+    "Verdict": "Verification",
+    "Watch": "ReportProgress",
+    "on_stderr": "show_progress",
+    "unwatched": "ignore_progress",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return find_renamed(__name__, name, _RENAMED)
+
 
 open = open_run  # `survey.open(RUN)` is how it reads
 

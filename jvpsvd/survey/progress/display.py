@@ -1,4 +1,4 @@
-"""What a run shows while it works: a bar on a terminal, a line per task elsewhere."""
+"""The progress of a run on the terminal as a bar, or elsewhere as a line per task."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RunProgress:
     """The depth at work; empty when the photo is finished."""
     photos_done: int = 0
     photos: int = 0
-    """In this run, those finished earlier included; 0 while shards are listed."""
+    """Photos of this run, those finished earlier included; 0 while shards are listed."""
     share_of_photo: float = 0.0
     """How much of the photos at work is done, in photos."""
     rows: Sequence[Row] = ()
@@ -96,9 +96,9 @@ def _bars(console: Console) -> Iterator[ReportProgress]:
             for row in progress.rows:
                 if row.status != "ok":
                     console.print(_failed(row), markup=False, highlight=False)
-            known = rate.count(progress)
+            text = rate.count(progress)
             if rate.counts != RunCounts():
-                below.plain = known
+                below.plain = text
             bar.update(
                 task,
                 total=progress.photos,
@@ -120,7 +120,7 @@ class _Lines:
     def __call__(self, progress: RunProgress) -> None:
         if progress.all_shards:
             return
-        known = self._rate.count(progress)
+        counts = self._rate.count(progress)
         if not progress.rows:
             return
         seconds = sum(row.seconds for row in progress.rows)
@@ -128,7 +128,7 @@ class _Lines:
         text = (
             f"photo {progress.photos_done}/{progress.photos} {progress.key}: "
             f"{good} of {len(progress.rows)} "
-            f"depths, {seconds:.1f} s; {known}"
+            f"depths, {seconds:.1f} s; {counts}"
         )
         failures = [_failed(row) for row in progress.rows if row.status != "ok"][:1]
         self._console.print(

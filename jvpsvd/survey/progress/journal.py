@@ -1,7 +1,7 @@
 """What a process did in a run, line by line as JSON, and whether it still lives.
 
-Every process that works on a run has a file of its own in `log/`, and holds a lock beside it for as
-long as it lives: the operating system gives the lock back however the process ends.
+Every process that works on a run has a file of its own in `log/`, and holds a lock next to it for
+as long as it lives: the operating system gives the lock back however the process ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A run seen from outside, while it works or after it died: from its files alone."""
+"""How far a run is, read from its files alone, while it works or after it died."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jvpsvd.survey.store.store import Store
 
 # The rate is that of the last finished tasks of each process.
 _RECENT = 64
-_MOST = 1 << 40
+_MAX_SAMPLES = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Status:
     """How far a run is."""
 
     photos: int
-    """In the manifest; 0 before there is one."""
+    """Photos in the manifest; 0 before there is one."""
     done: int
     """Photos that need no further work."""
     counts: RunCounts
-    """Of the rows there are."""
+    """Counts over the rows that are there."""
     processes: tuple[Process, ...]
     problem: str = ""
     """Why the manifest that is there cannot be read."""
@@ -57,7 +57,7 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the running processes have done the rest; None where it cannot be said."""
+        """Time until the running processes have done the rest; None where it cannot be said."""
         return (self.photos - self.done) / self.per_second if self.per_second > 0 else None
 
     def lines(self) -> list[str]:
@@ -98,16 +98,16 @@ def status(store: Store) -> Status:
 
 
 def _process(file: Path) -> Process:
-    told = events(file)
-    finished = [event for event in told if event.get("event") == "finished"]
-    last = told[-1] if told else {}
+    lines = events(file)
+    finished = [event for event in lines if event.get("event") == "finished"]
+    last = lines[-1] if lines else {}
     ends = {"ended": "ended", "stopped": f"stopped ({last.get('reason', 'no reason')})"}
     state = "running" if lives(file) else ends.get(str(last.get("event")), "died")
     photos = sum(_samples(event) for event in finished)
     recent = finished[-_RECENT:]
     rate = 0.0
     if recent:
-        first = told[0] if len(recent) == len(finished) else recent[0]
+        first = lines[0] if len(recent) == len(finished) else recent[0]
         counted = recent if len(recent) == len(finished) else recent[1:]
         began, ended = _time(first), _time(recent[-1])
         if began is not None and ended is not None and ended > began:
@@ -118,7 +118,7 @@ def _process(file: Path) -> Process:
 def _samples(event: dict[str, Any]) -> int:
     """Return the samples of an event; 0 where a damaged line has no number of them."""
     samples = event.get("samples")
-    return samples if type(samples) is int and 0 <= samples < _MOST else 0
+    return samples if type(samples) is int and 0 <= samples < _MAX_SAMPLES else 0
 
 
 def _time(event: dict[str, Any]) -> datetime | None:

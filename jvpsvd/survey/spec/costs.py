@@ -45,11 +45,11 @@ def depth_costs(model: Model, k: int, memory: int | str | None = None) -> list[D
         raise ArgumentError(f"k={k} must be at least 1")
     if memory is not None:
         parse_memory(memory)
-    places = choose_depths(model, 1, ["all"])
+    depths = choose_depths(model, 1, ["all"])
     inference = _inference_seconds(model)
     n = int(torch.Size(model.photo_input.shape).numel())
-    costs = []
-    for depth in places:
+    costs: list[DepthCost] = []
+    for depth in depths:
         if k > min(depth.numel, n):
             reason = f"fewer than {k} values"
             costs.append(DepthCost(depth.name, depth.kind, depth.numel, n, reason=reason))

@@ -49,8 +49,8 @@ def probe_network(model: Model, layers: Sequence[str]) -> tuple[float, ...]:
         with torch.enable_grad(), full_precision():
             values = layer_maps(model.module, example, layers)(x)
             found = [number for y in values for number in _numbers(y, generator)]
-            combined = sum((_combined(y, generator) for y in values), x.sum() * 0)
-            (gradient,) = torch.autograd.grad(combined, x)
+            combination = sum((_combine(y, generator) for y in values), x.sum() * 0)
+            (gradient,) = torch.autograd.grad(combination, x)
         found += _numbers(gradient, generator)
     except Exception:  # the user's own network; a run says what is wrong with it
         return ()
@@ -83,7 +83,7 @@ def _numbers(y: Tensor, generator: np.random.Generator) -> list[float]:
     return [float(np.linalg.norm(flat)), *(signs @ flat).tolist()]
 
 
-def _combined(y: Tensor, generator: np.random.Generator) -> Tensor:
+def _combine(y: Tensor, generator: np.random.Generator) -> Tensor:
     """Return a product with random signs, of about the size 1 for any depth."""
     signs = torch.from_numpy(generator.choice([-1.0, 1.0], tuple(y.shape))).to(y)
     norm = float(y.detach().norm())

@@ -61,12 +61,12 @@ def select_samples(samples: Iterable[Sample], selection: PhotoSelection, seed: i
     a part of what a larger one does. The class of a sample is its index, or else its wnid; samples
     without either are one class. Shards that failed as a whole are always listed.
     """
-    wanted = (s for s in samples if not s.key or _is_of(s, selection.classes))
+    of_classes = (s for s in samples if not s.key or _is_of(s, selection.classes))
     if selection.choice == "first":
-        return _select_first(wanted, selection)
+        return _select_first(of_classes, selection)
     if selection.per_class is None and selection.limit is None:
-        return list(wanted)
-    everything = list(wanted)
+        return list(of_classes)
+    everything = list(of_classes)
     ranked = [index for index, sample in enumerate(everything) if sample.key]
     ranked.sort(key=lambda index: rank_by_hash(everything[index], seed))
     if selection.per_class is not None:

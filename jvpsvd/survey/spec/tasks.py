@@ -1,4 +1,4 @@
-"""The unit of work: one photo, or a few small ones, at all depths, under an id of its own."""
+"""Tasks: one photo, or a few small ones, to be solved at all depths."""
 
 from __future__ import annotations
 

@@ -60,11 +60,11 @@ def _compare(store: Store, shards: Sequence[Shard]) -> None:
         for sample in listed[shard.name]:
             other = now.get(sample.key)
             if other is None or _described(other) != _described(sample):
-                raise RunError(_words(store, shard, sample))
-        known = [s for s in listed[shard.name] if (s.shard, s.key) in checksums]
-        for sample, photo in read_photos(shard, known):
+                raise RunError(_describe_change(store, shard, sample))
+        with_rows = [s for s in listed[shard.name] if (s.shard, s.key) in checksums]
+        for sample, photo in read_photos(shard, with_rows):
             if photo is not None and checksum_bytes(photo) != checksums[sample.shard, sample.key]:
-                raise RunError(_words(store, shard, sample))
+                raise RunError(_describe_change(store, shard, sample))
 
 
 def _checksums(store: Store) -> dict[tuple[str, str], str]:
@@ -83,7 +83,7 @@ def _described(sample: Sample) -> tuple[object, ...]:
     return sample.offset, sample.size, sample.label, sample.wnid
 
 
-def _words(store: Store, shard: Shard, sample: Sample) -> str:
+def _describe_change(store: Store, shard: Shard, sample: Sample) -> str:
     return (
         f"{store.folder} is a run with other bytes in {shard}: {sample.key} was changed since; "
         "restore it, or give another --out"

@@ -24,7 +24,7 @@ from jvpsvd.errors import RunError
 ASIDE = ".part"
 """Ending of a file that is still being written, or was when its process died."""
 
-_OF_OURS = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.part")
+_ASIDE_NAME = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.part")
 
 # Nothing is written for as long as this: an older aside file belongs to a process that died.
 _ABANDONED_SECONDS = 3600
@@ -153,7 +153,7 @@ def unreadable(file: Path, why: BaseException | str) -> RunError:
 def remove_abandoned(folder: Path) -> None:
     """Remove what processes of a run that died left aside in a folder of it, and nothing else."""
     try:
-        left_over = [file for file in folder.iterdir() if _OF_OURS.fullmatch(file.name)]
+        left_over = [file for file in folder.iterdir() if _ASIDE_NAME.fullmatch(file.name)]
     except OSError:
         return
     for file in left_over:
@@ -173,11 +173,11 @@ def sync(path: Path) -> None:
 
 def _of_type(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     """Return a column of a type; only the name of what a list holds may differ."""
-    found, wanted = column.type, field.type
-    lists = pa.types.is_list(found) and pa.types.is_list(wanted)
-    if not (found == wanted or (lists and found.value_type == wanted.value_type)):
-        raise ValueError(f"column {field.name} holds {found}, not {wanted}")
-    return column.cast(wanted)
+    found, expected = column.type, field.type
+    lists = pa.types.is_list(found) and pa.types.is_list(expected)
+    if not (found == expected or (lists and found.value_type == expected.value_type)):
+        raise ValueError(f"column {field.name} holds {found}, not {expected}")
+    return column.cast(expected)
 
 
 def _holds_nulls(column: pa.ChunkedArray) -> bool:

@@ -64,11 +64,11 @@ class Layout:
         """
         found = []
         for name, ending in (("spectra", ".parquet"), ("vectors", ".safetensors")):
-            ours = {*_named(self.folder / name, _TASK, PART, _VECTORS)}
+            named = {*_named(self.folder / name, _TASK, PART, _VECTORS)}
             found += [
                 file
                 for file in list_folder(self.folder / name)
-                if file not in ours and (not file.name.startswith(".") or file.suffix == ending)
+                if file not in named and (not file.name.startswith(".") or file.suffix == ending)
             ]
         return found
 

@@ -1,4 +1,4 @@
-"""What one file of rows holds: its rows, task by task, and which of them were changed."""
+"""The rows of one file, task by task, and which of them were changed."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def salvage(file: Path, *, checksums_required: bool) -> list[tuple[str, pa.Table
     Its groups of rows are read one by one, so that one that cannot be decoded costs no other.
     """
     tables: list[pa.Table] = []
-    lost: set[int] = set()
+    undecoded: set[int] = set()
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             tasks = listed_tasks(file, parquet.schema_arrow.metadata or {})
@@ -112,7 +112,7 @@ def salvage(file: Path, *, checksums_required: bool) -> list[tuple[str, pa.Table
                 except DAMAGE:
                     rows = parquet.metadata.row_group(group).num_rows
                     table = pa.table([pa.nulls(rows, kind) for kind in SCHEMA.types], schema=SCHEMA)
-                    lost.update(range(start, start + rows))
+                    undecoded.update(range(start, start + rows))
                 tables.append(table.replace_schema_metadata())
     except (*DAMAGE, RunError):
         return []
@@ -121,7 +121,7 @@ def salvage(file: Path, *, checksums_required: bool) -> list[tuple[str, pa.Table
     piece = _compare_checksums(
         file, pa.concat_tables(tables), tasks, checksums_required=checksums_required
     )
-    bad = lost.union(piece.changed)
+    bad = undecoded.union(piece.changed)
     return [
         (task, piece.table.slice(rows.start, len(rows)))
         for task, rows in piece.rows_of_tasks()

@@ -35,7 +35,7 @@ class Record:
     identity: Identity
     depths: tuple[Depth, ...]
     checksum: str | None
-    """None for a run that was begun before there were checksums."""
+    """Checksum of the file; None in a run that was begun before there were checksums."""
 
 
 def write_record(folder: Path, identity: Identity, depths: Sequence[Depth]) -> None:

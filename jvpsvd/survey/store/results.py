@@ -1,4 +1,4 @@
-"""The rows of a run for whoever goes on with them: Arrow tables, and arrays per depth."""
+"""The rows of a run as Arrow tables, and as arrays per depth."""
 
 from __future__ import annotations
 

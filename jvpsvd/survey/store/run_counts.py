@@ -1,4 +1,4 @@
-"""What the rows of a run add up to while it is under way."""
+"""Counts over the rows of a run."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class RunCounts:
 
     def with_rows(self, rows: Iterable[Row]) -> RunCounts:
         """Return the counts with further rows counted."""
-        good, failures, unconverged, worst, energy, shares = 0, 0, 0, self.worst_residual, 0.0, 0
+        solved, failures, unconverged, worst, energy, shares = 0, 0, 0, self.worst_residual, 0.0, 0
         below = 0
         for row in rows:
             if row.status != "ok":
                 failures += 1
                 continue
-            good += 1
+            solved += 1
             unconverged += row.k - row.converged
             below += sum(r > s for r, s in zip(row.residuals, row.s, strict=False))
             if row.s and row.s[0] > 0:
@@ -56,7 +56,7 @@ class RunCounts:
                 energy += float(np.square(row.s).sum()) / row.fro2
                 shares += 1
         return RunCounts(
-            self.values + good,
+            self.values + solved,
             self.failures + failures,
             self.unconverged + unconverged,
             worst,

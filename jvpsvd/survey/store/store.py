@@ -77,21 +77,21 @@ class Store:
             set_aside(file)
         write_samples(file, samples, self.checksum)
 
-    def finished(self, wanted: Mapping[str, int]) -> set[str]:
+    def finished(self, row_counts: Mapping[str, int]) -> set[str]:
         """Return which of some tasks need no work, given each with the number of its rows.
 
         A task is taken up again if its file cannot be read or was changed, if it failed in a way
         that another try may mend, or if vectors that belong to its rows are gone.
         """
-        singles = [file for file in self.layout.task_files() if file.stem in wanted]
+        singles = [file for file in self.layout.task_files() if file.stem in row_counts]
         # Listed after them: what is merged meanwhile is in one of the two.
         merged = dict(pair for part in self.layout.part_files() for pair in listed_in(part))
         # Only tasks that need no work are merged, and none whose vectors could be lost.
-        done = {task for task, count in merged.items() if wanted.get(task) == count}
+        done = {task for task, count in merged.items() if row_counts.get(task) == count}
         return done | {
             file.stem
             for file in singles
-            if file.stem not in done and self.is_finished(file, wanted[file.stem])
+            if file.stem not in done and self.is_finished(file, row_counts[file.stem])
         }
 
     def is_finished(self, file: Path, count: int | None = None) -> bool:

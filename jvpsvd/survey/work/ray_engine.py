@@ -86,20 +86,20 @@ def solve_on_ray(tasks: Sequence[Task], plan: RunPlan, spec: Spec) -> Iterator[S
         EngineError: If Ray is not installed, there is no cluster, or workers do not start.
     """
     ray = _ray()
-    ours = _connect(ray, spec.address, spec.workers)
+    started_here = _connect(ray, spec.address, spec.workers)
     try:
-        have = ray.cluster_resources()
-        on_gpu = spec.device != "cpu" and have.get("GPU", 0) >= 1
+        resources = ray.cluster_resources()
+        on_gpu = spec.device != "cpu" and resources.get("GPU", 0) >= 1
         if spec.device.startswith("cuda") and not on_gpu:
             raise EngineError(
                 f"device {spec.device}: the Ray cluster has no GPU; use --device auto"
             )
-        count = spec.workers or int(have.get("GPU" if on_gpu else "CPU", 1)) or 1
+        count = spec.workers or int(resources.get("GPU" if on_gpu else "CPU", 1)) or 1
         budget = None if spec.memory is None else parse_memory(spec.memory)
         if budget is None and not on_gpu:
             budget = physical_memory() // (2 * count)
-        resources = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
-        kind = ray.remote(max_restarts=0, max_task_retries=0, **resources)(Worker)
+        per_worker = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
+        kind = ray.remote(max_restarts=0, max_task_retries=0, **per_worker)(Worker)
         sent = ray.put(plan.model), ray.put(plan.identity)
         device = "cuda" if on_gpu else "cpu"
         pool = _Pool(
@@ -107,7 +107,7 @@ def solve_on_ray(tasks: Sequence[Task], plan: RunPlan, spec: Spec) -> Iterator[S
         )
         yield from pool.solve(prefetch(read_tasks(tasks, plan.shards), _TASKS_AHEAD))
     finally:
-        if ours:
+        if started_here:
             ray.shutdown()
 
 
@@ -225,7 +225,7 @@ def _ray() -> Any:
 
 
 def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
-    """Join the cluster at an address, or start one; return whether it is ours to leave."""
+    """Connect to the cluster at an address, or start one; return whether this call must end it."""
     if ray.is_initialized():
         return False
     _refuse_silence(address)
@@ -244,7 +244,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
         raise KeyboardInterrupt from error
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray puts its own in place
+            signal.signal(signal.SIGTERM, before)  # Ray sets its own
     return True
 
 

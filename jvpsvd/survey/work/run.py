@@ -150,8 +150,8 @@ def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgre
         if number % _COMPACT_EVERY == 0:
             compact(store)
     if progress.photos_done != count:
-        lost = count - progress.photos_done
-        raise RunError(f"{lost} samples of {store.folder} were not reached; run again")
+        missing = count - progress.photos_done
+        raise RunError(f"{missing} samples of {store.folder} were not reached; run again")
     compact(store)
     failures = _count_failures(store)
     note("ended", computed=count - skipped, failures=failures)
