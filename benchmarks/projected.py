@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.statistics_of_rounds import Spread
-from jvpsvd.svd.dense import dense_svd, leading_svd
+from jvpsvd.svd.kernels.dense import dense_svd, leading_svd
 
 BLOCK = 8
 

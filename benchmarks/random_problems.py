@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jvpsvd import svds
 from jvpsvd.errors import JvpsvdError, JvpsvdWarning
-from jvpsvd.svd import plan
+from jvpsvd.svd import ProblemSize, check_request, plan
 
 _METHODS = ("golub-kahan",) * 5 + ("auto", "exact", "randomized", "energy", "tail")
 _STARTS = ("none",) * 6 + ("loose", "exact", "other", "random", "repeated", "zero", "part")
@@ -203,13 +203,13 @@ def _little_memory(
         "vectors": options["vectors"],
         "block_size": options.get("block_size"),
         "tol": options["tol"],
-        "batch": batch,
     }
+    size = ProblemSize(shape, dtype, batch=batch)
     low, high = 1, 1 << 34
     while high - low > max(1, low // 200):
         middle = (low + high) // 2
         try:
-            plan(shape, dtype.itemsize, options["k"], memory=middle, **said)
+            plan(size, check_request(size, options["k"], memory=middle, **said))
             high = middle
         except JvpsvdError:
             low = middle

@@ -3,7 +3,7 @@
     python -m benchmarks.rounding [--dtype float64] [--columns 50]
 
 One row for each method and tolerance: how many solves converged in full, and the worst residual.
-`jvpsvd.svd.arguments` has its thresholds from here.
+`jvpsvd.arguments` has its thresholds from here.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from jvpsvd import JacobianOperator, SVDResult, as_scipy, layer_map, svds
 from jvpsvd.data import decode_photo, demo_photos
 from jvpsvd.networks import load_model
 from jvpsvd.operators import keep_freed_memory
-from jvpsvd.svd import factorization
+from jvpsvd.svd.krylov import factorization
 
 TARGETS = {"output": 1.2, "_blocks.15": 1.6}
 CHUNKS = (4, 8, 16, 32)

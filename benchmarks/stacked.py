@@ -18,24 +18,27 @@ PARTS = ("products", "orthogonalisation", "projected problem", "vectors", "check
 PLACES: dict[str, tuple[str, ...]] = {
     "products": ("benchmarks.metering:Meter.product",),
     "orthogonalisation": (
-        "jvpsvd.svd.factorization:Factorization._extend_left",
-        "jvpsvd.svd.factorization:Factorization._extended",
-        "jvpsvd.svd.factorization:random_columns",
-        "jvpsvd.svd.exact:orthonormal_images",
+        "jvpsvd.svd.krylov.factorization:Factorization._extend_left",
+        "jvpsvd.svd.krylov.factorization:Factorization._extended",
+        "jvpsvd.svd.krylov.factorization:random_columns",
+        "jvpsvd.svd.methods.exact:orthonormal_images",
     ),
     "projected problem": (
-        "jvpsvd.svd.factorization:leading_svd",
-        "jvpsvd.svd.exact:_by_svd",
-        "jvpsvd.svd.exact:_by_gram",
+        "jvpsvd.svd.krylov.factorization:leading_svd",
+        "jvpsvd.svd.methods.exact:_by_svd",
+        "jvpsvd.svd.methods.exact:_by_gram",
     ),
-    "vectors": ("jvpsvd.svd.factorization:Factorization.triplets", "jvpsvd.svd.exact:_images"),
+    "vectors": (
+        "jvpsvd.svd.krylov.factorization:Factorization.triplets",
+        "jvpsvd.svd.methods.exact:_images",
+    ),
     "checks": (
         "jvpsvd.svd.svds:certify",
-        "jvpsvd.svd.factorization:longest_product",
-        "jvpsvd.svd.factorization:check_scale",
-        "jvpsvd.svd.exact:longest_product",
-        "jvpsvd.svd.exact:check_scale",
-        "jvpsvd.svd.exact:residual_lengths",
+        "jvpsvd.svd.krylov.factorization:largest_product_norm",
+        "jvpsvd.svd.krylov.factorization:check_scale",
+        "jvpsvd.svd.methods.exact:largest_product_norm",
+        "jvpsvd.svd.methods.exact:check_scale",
+        "jvpsvd.svd.methods.exact:residual_norms",
     ),
 }
 

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.projected import seconds
 from benchmarks.statistics_of_rounds import Spread
-from jvpsvd.svd.tall import overlap, squared, without
+from jvpsvd.svd.kernels.row_blocked import gram, project, subtract_projection
 
 
 def main() -> None:
@@ -31,13 +31,13 @@ def main() -> None:
         basis, W = torch.randn(size, length).T, torch.randn(asked.width, length).T
         C, wide = basis.T @ W, W.T.double().T
         sides = (
-            ("basis' W", partial(overlap, basis, W), partial(torch.mm, basis.T, W)),
+            ("basis' W", partial(project, basis, W), partial(torch.mm, basis.T, W)),
             (
                 "W - basis C",
-                partial(without, W, basis, C),
+                partial(subtract_projection, W, basis, C),
                 partial(torch.addmm, W.T, C.T, basis.T, alpha=-1),
             ),
-            ("W'W", partial(squared, wide), partial(torch.mm, wide.T, wide)),
+            ("W'W", partial(gram, wide), partial(torch.mm, wide.T, wide)),
         )
         for name, ours, blas in sides:
             times: tuple[list[float], list[float]] = ([], [])

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -230,20 +231,26 @@ def report_run(folder: str, shards: str | None) -> int:
 @_model
 @_weights
 @click.option("-k", type=int, default=_K, show_default=True, help="Triplets to plan for.")
+@click.option(
+    "--tol", type=float, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
+)
 @_memory
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def layers(model: str, weights: str | None, k: int, memory: str | None, as_json: bool) -> int:
+def layers(
+    model: str, weights: str | None, k: int, tol: float, memory: str | None, as_json: bool
+) -> int:
     """List where a network can be cut, with the method and cost planned for each depth.
 
     Seconds are products times one inference, timed here: a rough figure for this machine.
     """
     keep_freed_memory()
-    costs = survey.depth_costs(load_model(model, weights), k, memory)
+    costs = survey.depth_costs(load_model(model, weights), k, memory, tol)
     if as_json:
         records = [dataclasses.asdict(cost) for cost in costs]
-        click.echo(json.dumps({"model": model, "k": k, "layers": records}, indent=2))
+        planned = {"model": model, "k": k, "tol": tol, "layers": records}
+        click.echo(json.dumps(planned, indent=2))
     else:
-        title = f"{model}: {len(costs)} depths, planned for k = {k}"
+        title = f"{model}: {len(costs)} depths, planned for k = {k}, tol = {tol:g}"
         _console().print(report.costs_table(costs, title))
     return 0
 
@@ -283,7 +290,7 @@ def pack(photos: str, out: str, per_shard: int) -> int:
     it, the exit code is 1.
     """
     found = data.list_folder(Path(photos))
-    written = data.pack(found.photos, Path(out), per_shard=per_shard)
+    written = data.pack(found.photos, Path(out), per_shard=per_shard, source=Path(photos))
     for one in found.left_out:
         click.echo(str(one), err=True)
     classes = len({photo.label for photo in found.photos})
@@ -350,7 +357,8 @@ def _show(store: survey.Store) -> None:
 
 
 def _share(text: str) -> tuple[int, int]:
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+    whole = re.fullmatch("[0-9]{1,9}/[0-9]{1,9}", text)
+    index, _, count = text.partition("/")
+    if whole is None or not int(index) < int(count):
         raise ArgumentError(f"--share {text} is not I/N with 0 <= I < N; write 0/4, 1/4, …")
     return int(index), int(count)

@@ -14,16 +14,16 @@ class ArgumentError(JvpsvdError, ValueError):
     """An argument that cannot be used: wrong value, shape, dtype or combination."""
 
 
+class OperandError(ArgumentError, TypeError):
+    """Something that an operator cannot be added to, scaled by or multiplied with."""
+
+
 class NonFiniteError(JvpsvdError, ArithmeticError):
     """A value, a product or a spectrum holds NaN or infinity."""
 
 
 class ConvergenceError(JvpsvdError, ArithmeticError):
     """Raised by ``on_unconverged="raise"`` when some triplets missed the tolerance."""
-
-
-class LeftBasisError(JvpsvdError, ArithmeticError):
-    """Left vectors that were not kept are needed; a solve for values alone begins again."""
 
 
 class AdjointError(JvpsvdError, ArithmeticError):

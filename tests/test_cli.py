@@ -87,6 +87,9 @@ MISTAKES = [
     ((*RUN, "--shards", "good-0000.tar", "--device", "meta"), "device meta cannot be used"),
     ((*RUN, "--shards", "good-0000.tar", "--tol", "-1e-3"), "tol=-0.001 must lie between"),
     ((*RUN, "--shards", "good-0000.tar", "--share", "4/4"), "--share 4/4 is not I/N"),
+    ((*RUN, "--shards", "good-0000.tar", "--share", "0/1_0"), "--share 0/1_0 is not I/N"),
+    ((*RUN, "--shards", "good-0000.tar", "--share", "0/" + "9" * 5000), "is not I/N"),
+    ((*RUN, "--shards", "good-0000.tar", "--memory", "9" * 400), "is not a size"),
     ((*RUN, "--shards", "good-0000.tar", "--out", "code"), "exists and is not a run"),
     ((*RUN, "--shards", "good-0000.tar", "--out", "good-0000.tar/x"), "x cannot be made (Not a"),
     (("run", "-k", "many"), "'many' is not a valid integer"),
@@ -157,10 +160,22 @@ def test_what_pack_leaves_out_is_named(tmp_path, monkeypatch, capsys, name, code
     assert re.fullmatch(rf"left out: 1 .* \(photos/{name}\)\n", printed.err)
 
 
+def test_pack_into_the_photos_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "ph" / "a").mkdir(parents=True)
+    (tmp_path / "ph" / "a" / "a.png").write_bytes(encoded(0, "PNG"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(("pack", "ph", "ph/a"))
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("jvpsvd: ph/a lies in ph, where it would count as")
+    assert [file.name for file in (tmp_path / "ph" / "a").iterdir()] == ["a.png"]
+
+
 def test_layers_as_table_and_json(jvpsvd):
     shown = jvpsvd("layers", "--model", "tiny:net", "-k", "20")
     assert shown.returncode == 0
     assert "golub-kahan" in shown.stdout
+    assert "tol = 1e-05" in shown.stdout
     record = json.loads(jvpsvd("layers", "--model", "tiny:net", "-k", "20", "--json").stdout)
     assert [layer["name"] for layer in record["layers"]][-1] == "output"
     assert record["layers"][-1]["method"] == "exact"

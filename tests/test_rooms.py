@@ -9,8 +9,19 @@ import pytest
 import jvpsvd
 
 PACKAGE = Path(jvpsvd.__file__).parent
-# A room imports only from rooms before it; errors stand below all of them.
-ROOMS = ["errors", "operators", "svd", "networks", "data", "geometry", "survey", "report", "cli"]
+# A room imports only from rooms before it; errors and arguments stand below all of them.
+ROOMS = [
+    "errors",
+    "arguments",
+    "operators",
+    "svd",
+    "networks",
+    "data",
+    "geometry",
+    "survey",
+    "report",
+    "cli",
+]
 ROOMS += ["__main__"]
 SURVEY = ["spec", "store", "progress", "work"]
 

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.svd.arguments import whole_number
 
 # A tangent direction shorter than this, beside the longest, counts as lost.
 _FLAT = 1e-8

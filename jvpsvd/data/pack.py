@@ -98,7 +98,7 @@ def list_folder(folder: Path) -> Folder:
     keys: dict[str, int] = {}
     for label, (entry, files) in enumerate(listed):
         record = {"class": entry.name}
-        if re.fullmatch(r"n\d{8}", entry.name):
+        if re.fullmatch(r"n[0-9]{8}", entry.name):
             record["wnid"] = entry.name
         for file in files:
             inside = file.relative_to(entry)
@@ -173,20 +173,37 @@ def _unused(name: str, keys: dict[str, int]) -> str:
 
 
 def pack(
-    photos: Iterable[Photo], out: Path, *, stem: str = "photos", per_shard: int = 1000
+    photos: Iterable[Photo],
+    out: Path,
+    *,
+    stem: str = "photos",
+    per_shard: int = 1000,
+    source: Path | None = None,
 ) -> list[Path]:
     """Write photos to shards `out`/`stem`-000000.tar, …; equal photos give equal bytes.
 
     All of them or none: they are written aside, in a folder within `out`, and moved when the last
     one is whole. `find_shards` refuses a folder in which that was stopped.
 
+    Args:
+        photos: What to write.
+        out: A folder for the shards, apart from the photos.
+        stem: How the names of the shards begin.
+        per_shard: Photos of one shard.
+        source: The folder that the photos were listed from, if any.
+
     Raises:
         ArgumentError: If `per_shard` < 1.
-        ShardError: If `out` already holds shards of this stem, is a file, or is being packed into;
-            or if a photo cannot be read.
+        ShardError: If `out` lies in `source`, or photos lie in it; if it already holds shards of
+            this stem, is a file, or is being packed into; or if a photo cannot be read.
     """
     if per_shard < 1:
         raise ArgumentError(f"{per_shard} photos per shard; write at least 1")
+    if source is not None and out.resolve().is_relative_to(source.resolve()):
+        raise ShardError(
+            f"{out} lies in {source}, where it would count as a class the next time; choose a "
+            "folder outside of it"
+        )
     if out.exists() and not out.is_dir():
         raise ShardError(f"{out} is a file; choose a folder for the shards")
     out.mkdir(parents=True, exist_ok=True)
@@ -202,7 +219,7 @@ def pack(
     try:
         written = [
             write_shard(aside / f"{stem}-{number:06d}.tar", part)
-            for number, part in enumerate(_batches(photos, per_shard))
+            for number, part in enumerate(_batches(_outside(photos, out.resolve()), per_shard))
         ]
         moved: list[Path] = []
         try:
@@ -216,6 +233,17 @@ def pack(
     finally:
         shutil.rmtree(aside)
     return moved
+
+
+def _outside(photos: Iterable[Photo], out: Path) -> Iterator[Photo]:
+    """Yield the photos, none of which may lie in the folder of the shards."""
+    seen: set[Path] = set()
+    for photo in photos:
+        folder = photo.file.parent
+        if folder not in seen and folder.resolve().is_relative_to(out):
+            raise ShardError(f"{photo.file} lies in {out}; choose a folder without photos")
+        seen.add(folder)
+        yield photo
 
 
 def _batches(photos: Iterable[Photo], size: int) -> Iterator[tuple[Photo, ...]]:

@@ -276,6 +276,8 @@ def _payload(member: tarfile.TarInfo, file: BinaryIO, most: int) -> str:
 
 
 def _label(text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]+", text):  # int() takes 1_0 and digits of other scripts, too
+        raise ValueError(f"{text[:30]!a} is no class index; write digits alone")
     label = int(text)
     if not 0 <= label <= _LARGEST_LABEL:
         raise ValueError(f"{text[:30]} is no class index")

@@ -119,7 +119,7 @@ def read_hierarchy(file: str | Path) -> Hierarchy:
         if len(fields) != len(_COLUMNS) or not _WNID.fullmatch(wnid) or wnid in parents:
             raise _malformed(file, number)
         if fields[1]:
-            if not fields[1].isdecimal() or int(fields[1]) in classes:
+            if not re.fullmatch("[0-9]+", fields[1]) or int(fields[1]) in classes:
                 raise _malformed(file, number)
             classes[int(fields[1])] = wnid
         parents[wnid] = tuple(fields[2].split())

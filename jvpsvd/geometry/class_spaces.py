@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.coordinates import (
     Spaces,
@@ -22,8 +23,7 @@ from jvpsvd.geometry.coordinates import (
     pairwise_angles,
 )
 from jvpsvd.geometry.dimension import Array, real_tensor
-from jvpsvd.svd.arguments import whole_number
-from jvpsvd.svd.dense import dense_svd
+from jvpsvd.svd.kernels.dense import dense_svd
 
 SpaceDistance = Literal["chordal", "geodesic"]
 

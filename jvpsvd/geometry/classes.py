@@ -18,10 +18,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import Array, real_tensor
 from jvpsvd.geometry.labels import Labels, numbered
-from jvpsvd.svd.arguments import proper_fraction, whole_number
 
 RowDistance = Literal["l2", "wasserstein"]
 

@@ -16,13 +16,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import Array, real_tensor
 from jvpsvd.geometry.labels import numbered
 from jvpsvd.geometry.tangents import orthonormal_basis
-from jvpsvd.svd.arguments import whole_number
-from jvpsvd.svd.dense import dense_svd
-from jvpsvd.svd.orthonormal import random_columns
+from jvpsvd.svd.kernels.dense import dense_svd
+from jvpsvd.svd.kernels.orthogonalize import random_columns
 
 Spaces = Sequence[Array] | Tensor
 Alternative = Literal["greater", "less", "two-sided"]

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import Array, real_tensor
-from jvpsvd.svd.arguments import proper_fraction, whole_number
 
 CorrelationKind = Literal["spearman", "pearson"]
 Floats = npt.NDArray[np.float64]

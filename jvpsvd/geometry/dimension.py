@@ -26,8 +26,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.svd.arguments import proper_fraction, whole_number
 from jvpsvd.svd.result import SVDResult
 
 Array = Tensor | npt.NDArray[Any]

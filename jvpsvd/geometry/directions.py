@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.coordinates import random_space
 from jvpsvd.geometry.dimension import Array, real_tensor
 from jvpsvd.geometry.tangents import singular_space
 from jvpsvd.operators import check_function, failures_named, full_precision, restored
 from jvpsvd.operators.derivatives import check_output, prepared
-from jvpsvd.svd.arguments import whole_number
-from jvpsvd.svd.orthonormal import orthonormality, random_columns
+from jvpsvd.svd.kernels.orthogonalize import orthonormality, random_columns
 from jvpsvd.svd.result import SVDResult
 
 Function = Callable[[Tensor], Any]

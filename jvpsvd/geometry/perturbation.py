@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, vmap
 
+from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.geometry.dimension import Array, positive_number, real_tensor
 from jvpsvd.geometry.directions import Function, check_point, named_outputs
@@ -37,7 +38,6 @@ from jvpsvd.operators import (
 from jvpsvd.operators.derivatives import agree, prepared
 from jvpsvd.operators.evaluation import evaluated, refuse_unsteady
 from jvpsvd.operators.trees import OfVector
-from jvpsvd.svd.arguments import whole_number
 
 Bound = float | Tensor | None
 Matrix = LinearOperator | Tensor

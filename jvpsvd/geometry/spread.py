@@ -26,10 +26,10 @@ import scipy.special
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import Array, real_tensor
 from jvpsvd.geometry.tangents import singular_space
-from jvpsvd.svd.arguments import whole_number
 from jvpsvd.svd.result import SVDResult
 
 # Entries that are held in float64 at once.

@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import Array, positive_number, real_tensor
-from jvpsvd.svd.arguments import whole_number
-from jvpsvd.svd.dense import dense_svd
+from jvpsvd.svd.kernels.dense import dense_svd
 from jvpsvd.svd.result import SVDResult
 
 Side = Literal["left", "right"]

@@ -29,7 +29,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.coordinates import Spaces, mean_overlap
 from jvpsvd.geometry.dimension import Array
 from jvpsvd.geometry.tangents import gram_schmidt, orthonormal_basis
-from jvpsvd.svd.dense import dense_svd
+from jvpsvd.svd.kernels.dense import dense_svd
 
 Method = Literal["polar", "project"]
 

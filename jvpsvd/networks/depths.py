@@ -8,6 +8,7 @@ several times in a forward pass gives `name@1`, `name@2`, … . The output of th
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,19 +20,20 @@ from torch.jit import RecursiveScriptModule  # type: ignore[attr-defined]
 from torch.utils._pytree import tree_leaves
 
 from jvpsvd.errors import ModelError
+from jvpsvd.networks.failures import called_at, evaluated_like, scripted_part
 from jvpsvd.operators import (
     check_network,
     eager_execution,
-    failures_named,
     refuse_scripted,
     refuse_weights_without_values,
-    restored,
     restored_attributes,
     uncompiled,
 )
 from jvpsvd.operators.arguments import listed_names, shown
 
 OUTPUT = "output"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,19 @@ def depths(model: nn.Module, x: Any) -> list[Depth]:
     >>> [(d.name, d.shape) for d in depths(model, torch.zeros(1, 3))]
     [('0', (1, 4)), ('1', (1, 4)), ('output', (1, 4))]
     """
+    found = _depths(model, x)
+    scripted = scripted_part(uncompiled(model))
+    if scripted is not None:
+        logger.warning("%s; places within it are not among the depths", scripted)
+    return found
+
+
+def _depths(model: nn.Module, x: Any) -> list[Depth]:
     check_network(model)
     if not any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(x)):
         refuse_weights_without_values(model)
     model = uncompiled(model)
-    with torch.no_grad(), _of_model(model):
+    with torch.no_grad(), called_at(model, x):
         calls = _record(model, x)
     times: dict[str, int] = {}
     for call in calls:
@@ -115,9 +125,9 @@ def layer_map(
     >>> f(z).shape, z.shape
     (torch.Size([1, 2]), torch.Size([1, 4]))
     """
-    places = [place.name for place in depths(model, x)]
+    places = [place.name for place in _depths(model, x)]
     model = uncompiled(model)
-    target = _locate(places, to)
+    target = _locate(model, places, to)
     if since is None:
         if not isinstance(x, Tensor):
             raise ModelError(
@@ -126,19 +136,21 @@ def layer_map(
             )
 
         def from_input(z: Tensor) -> Tensor:
-            return _run(model, z, [target])[0]
+            with evaluated_like(x, z, "the input"):
+                return _run(model, z, [target])[0]
 
         return from_input, x
-    source = _locate(places, since)
+    source = _locate(model, places, since)
     if places.index(since) >= places.index(to):
         raise ModelError(f"since='{since}' is not computed before to='{to}'; exchange them")
-    with _of_model(model):
+    with called_at(model, x):
         _refuse_bypass(model, x, source, target, since, to)
 
     def from_place(z: Tensor) -> Tensor:
-        return _run(model, x, [target], substitute=(source, z))[0]
+        with evaluated_like(value, z, f"'{since}'"):
+            return _run(model, x, [target], substitute=(source, z))[0]
 
-    with torch.no_grad(), _of_model(model):
+    with torch.no_grad(), called_at(model, x):
         value = _run(model, x, [source])[0]
     return from_place, value
 
@@ -155,11 +167,16 @@ def layer_maps(
     >>> [y.shape for y in layer_maps(model, torch.zeros(1, 3), ["0", "1"])(torch.zeros(1, 3))]
     [torch.Size([1, 4]), torch.Size([1, 4])]
     """
-    places = [place.name for place in depths(model, x)]
+    places = [place.name for place in _depths(model, x)]
     model = uncompiled(model)
     names = [to] if isinstance(to, str) else listed_names("to", to)
-    targets = [_locate(places, name) for name in names]
-    return lambda z: tuple(_run(model, z, targets))
+    targets = [_locate(model, places, name) for name in names]
+
+    def from_input(z: Tensor) -> tuple[Tensor, ...]:
+        with evaluated_like(x, z, "the input"):
+            return tuple(_run(model, z, targets))
+
+    return from_input
 
 
 @dataclass(frozen=True)
@@ -200,14 +217,6 @@ def _hooked(model: nn.Module, see: _See) -> Iterator[None]:
         for name, module in model.named_modules():
             if not isinstance(module, RecursiveScriptModule):  # has no hooks
                 hooks.callback(module.register_forward_hook(hook_of(name or OUTPUT)).remove)
-        yield
-
-
-@contextmanager
-def _of_model(model: nn.Module) -> Iterator[None]:
-    """Leave the model as it was, and say in one line what it raises at x."""
-    remedy = "give x as the model takes it: a tensor, or a tuple or dict of arguments"
-    with restored(model), failures_named(f"{type(model).__name__}, called at x,", remedy):
         yield
 
 
@@ -282,7 +291,7 @@ def _run(
     return [values[place] for place in targets]
 
 
-def _locate(places: list[str], name: object) -> _Place:
+def _locate(model: nn.Module, places: list[str], name: object) -> _Place:
     if not isinstance(name, str):
         raise ModelError(
             f"a place is named by a string, got {shown(name)}; there are "
@@ -290,12 +299,15 @@ def _locate(places: list[str], name: object) -> _Place:
         )
     if name in places:
         module, _, number = name.rpartition("@")
-        return (module, int(number)) if module and number.isdigit() else (name, 1)
+        return (module, int(number)) if module and number.isdecimal() else (name, 1)
     calls = [place for place in places if place.startswith(f"{name}@")]
     if calls:
         raise ModelError(f"'{name}' is called {len(calls)} times; say which: {', '.join(calls)}")
     near = difflib.get_close_matches(name, places, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(places[:6])}, …"
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    else:
+        hint = scripted_part(model) or f"there are {', '.join(places[:6])}, …"
     raise ModelError(f"no place '{name}' among the {len(places)} depths of this model; {hint}")
 
 

@@ -54,9 +54,8 @@ def check_network(model: object, *, replace_weights: bool = False) -> None:
     jvpsvd.errors.ModelError: the model is a type; give a torch.nn.Module
     """
     _refuse_exported_program(model)
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"the model is a {type(model).__name__}; give a torch.nn.Module")
-    model = uncompiled(model)
+    _check_module(model)
+    model = uncompiled(model)  # type: ignore[arg-type]
     refuse_training_mode(model)
     refuse_tensor_parallel(model)
     if replace_weights:
@@ -79,6 +78,7 @@ def refuse_weights_without_values(model: nn.Module) -> None:
     Traceback (most recent call last):
     jvpsvd.errors.ModelError: 'weight' of Linear is on the meta device and holds no values; ...
     """
+    _check_module(model)
     for weight, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
             raise ModelError(
@@ -95,12 +95,18 @@ def refuse_scripted(model: nn.Module, what: str) -> None:
 
     >>> refuse_scripted(nn.Linear(2, 2), "cut")
     """
+    _check_module(model)
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise ModelError(
                 f"module '{name or 'model'}' is scripted, traced or frozen by torch.jit and cannot "
                 f"be {what}; pass the module that it was made from"
             )
+
+
+def _check_module(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"the model is a {type(model).__name__}; give a torch.nn.Module")
 
 
 def _refuse_exported_program(fn: object) -> None:

@@ -12,21 +12,24 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.arguments import dense_tensor
+from jvpsvd.operators.arguments import dense_tensor, shown
 from jvpsvd.operators.blocks import (
     Counter,
     Products,
     by,
+    check_image,
     check_places,
     check_real,
     check_shape,
     columns,
+    device_of,
 )
+from jvpsvd.operators.operands import MissingSigns, real_factor, refuse_right_side, refuse_term
 
 _ONE_SIZE = "combine batches of one size, or single operators"
 
 
-class LinearOperator(ABC):
+class LinearOperator(MissingSigns, ABC):
     """A real m × n matrix A known by its products A V and A' U, or a batch of B such matrices.
 
     Subclasses implement `_matmat` and `_rmatmat` on validated column-major blocks; those of a batch
@@ -51,8 +54,7 @@ class LinearOperator(ABC):
         check_real("the operator", dtype)
         self._shape = sizes
         self._dtype = dtype
-        # Blocks on "cuda" say that they are on "cuda:0".
-        self._device = torch.empty(0, device=device).device
+        self._device = device_of(device)
         # Its own counter, and those of the operators it was selected from. Counters, not the
         # operators: a selection must not keep alive what its whole holds in memory.
         self._counters: tuple[Counter, ...] = (Counter(),)
@@ -133,7 +135,7 @@ class LinearOperator(ABC):
         block = self._checked_block(V, self.shape[-1], "matmat", "V")
         for counter in self._counters:
             counter.forward += math.prod(self.batch) * block.shape[-1]
-        return columns(self._matmat(block))
+        return self._image(self._matmat(block), (self.shape[-2], block.shape[-1]), "_matmat")
 
     def rmatmat(self, U: Tensor) -> Tensor:
         """Return A' U, shape (n, b), for a block U of shape (m, b).
@@ -151,7 +153,7 @@ class LinearOperator(ABC):
         block = self._checked_block(U, self.shape[-2], "rmatmat", "U")
         for counter in self._counters:
             counter.reverse += math.prod(self.batch) * block.shape[-1]
-        return columns(self._rmatmat(block))
+        return self._image(self._rmatmat(block), (self.shape[-1], block.shape[-1]), "_rmatmat")
 
     def matvec(self, v: Tensor) -> Tensor:
         """Return A v, shape (m,), for one vector v of shape (n,).
@@ -223,7 +225,9 @@ class LinearOperator(ABC):
         >>> MatrixOperator(torch.eye(2)).perturbed_by_rounding(seed=0) is None
         True
         """
-        perturbed = self._perturbed(seed)
+        if not isinstance(seed, int | np.integer) or abs(seed) >= 1 << 63:
+            raise ArgumentError(f"seed={shown(seed)} must be a whole number below 2**63")
+        perturbed = self._perturbed(int(seed))
         if perturbed is not None:
             perturbed._counters += self._counters
         return perturbed
@@ -256,9 +260,7 @@ class LinearOperator(ABC):
                 reverse=lambda U, A, B: B.rmatmat(A.rmatmat(U)),
             )
         if not isinstance(other, Tensor):
-            raise ArgumentError(
-                f"an operator multiplies torch tensors and operators, not {type(other).__name__}"
-            )
+            refuse_right_side(other)
         if dense_tensor("the right side", other).ndim == 1:
             return self.matvec(other)
         return self.matmat(other)
@@ -266,7 +268,7 @@ class LinearOperator(ABC):
     def __add__(self, other: LinearOperator) -> LinearOperator:
         """``A + B``: the sum of two operators of one shape."""
         if not isinstance(other, LinearOperator):
-            return NotImplemented
+            refuse_term(other)
         both = f"cannot add {by(self.shape)} and {by(other.shape)}"
         if self.batch != other.batch:
             raise ArgumentError(f"{both}: {_ONE_SIZE}")
@@ -282,11 +284,7 @@ class LinearOperator(ABC):
 
     def __mul__(self, scalar: float | np.floating[Any] | np.integer[Any]) -> LinearOperator:
         """``c * A``: the operator scaled by a number."""
-        if not isinstance(scalar, int | float | np.floating | np.integer):
-            return NotImplemented
-        factor = float(scalar)
-        if not math.isfinite(factor):
-            raise ArgumentError(f"cannot scale an operator by {scalar}; give a finite number")
+        factor = real_factor(scalar)
         return ComposedOperator(
             self.shape,
             self,
@@ -322,6 +320,10 @@ class LinearOperator(ABC):
             block = block[0]  # already expanded, by an operator that this one is a part of
         block = columns(block.detach())
         return block.expand(*self.batch, *block.shape[-2:])
+
+    def _image(self, image: object, sizes: tuple[int, int], method: str) -> Tensor:
+        of = f"{method} of {type(self).__name__}"
+        return check_image(image, (*self.batch, *sizes), self.dtype, of)
 
     def _one_column(self, vector: Tensor, name: str) -> Tensor:
         vector = dense_tensor(name, vector)

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arguments import dense_tensor
+from jvpsvd.operators.blocks import check_places
 from jvpsvd.operators.derivatives import LinearMap, unchanged
 
 
@@ -65,6 +67,7 @@ class BatchedMap:
 
         Shape (B, b, \\*f(x).shape).
         """
+        _check_vectors(block, self.point)
         return _in_chunks(self.forward, block, self.value.shape[1:], chunk)
 
     def pull(self, block: Tensor, chunk: int) -> Tensor:
@@ -72,10 +75,12 @@ class BatchedMap:
 
         Shape (B, b, \\*x.shape).
         """
+        _check_vectors(block, self.value)
         return _in_chunks(self.reverse, block, self.point.shape[1:], chunk)
 
     def select(self, index: Tensor) -> BatchedMap:
         """Return the derivatives at the points of these places; nothing is evaluated again."""
+        index = check_places(index, (len(self.point), 1, 1))
         return BatchedMap(
             point=_take(self.point, index),
             value=_take(self.value, index),
@@ -195,6 +200,17 @@ def stack_values(values: Sequence[Tensor]) -> Tensor:
                 f"point {place}; give points where it is of one kind"
             )
     return torch.stack(list(values))
+
+
+def _check_vectors(block: object, at: Tensor) -> None:
+    """Check that a block holds as many vectors of the shape of a point or value at each of them."""
+    block, one = dense_tensor("the block", block), tuple(at.shape[1:])
+    if block.ndim != at.ndim + 1 or (len(block), *block.shape[2:]) != tuple(at.shape):
+        each = "".join(f", {size}" for size in one)
+        raise ArgumentError(
+            f"the vectors have shape {tuple(block.shape)}; give ({len(at)}, b{each}) for b of them "
+            "at each point"
+        )
 
 
 def _in_chunks(side: Side, block: Tensor, image: Sequence[int], chunk: int) -> Tensor:

@@ -7,6 +7,7 @@ batch of B matrices of one shape is one operator too: its blocks are (B, n, b), 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -44,6 +45,8 @@ class Products(NamedTuple):
         >>> Products(9, 4).since(Products(5, 4))
         Products(forward=4, reverse=0)
         """
+        if not isinstance(earlier, Products):
+            raise ArgumentError(f"earlier is {shown(earlier)}; give A.products as it was before")
         return Products(self.forward - earlier.forward, self.reverse - earlier.reverse)
 
 
@@ -58,11 +61,18 @@ class Counter:
 def columns(block: Tensor) -> Tensor:
     """Return an (n, b) or (…, n, b) block with contiguous columns; copies only when it must.
 
+    Raises:
+        ArgumentError: If it is no such block.
+
     >>> columns(torch.ones(3, 2)).stride()
     (1, 3)
     >>> columns(torch.ones(5, 3, 2)).stride()
     (6, 1, 3)
     """
+    if dense_tensor("the block", block).ndim < 2:
+        raise ArgumentError(
+            f"the block has shape {tuple(block.shape)}; give (n, b), or v[:, None] for one vector"
+        )
     return block.mT.contiguous().mT
 
 
@@ -84,7 +94,12 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     >>> check_shape(torch.Size([5, 3, 2]))
     (5, 3, 2)
     """
-    sizes = tuple(int(size) for size in shape)
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except (TypeError, ValueError, RuntimeError) as error:  # not to be listed, or no whole numbers
+        raise ArgumentError(
+            f"operator shape {shown(shape)} holds no sizes; give (m, n) in whole numbers"
+        ) from error
     if len(sizes) not in (2, 3):
         raise ArgumentError(
             f"operator shape {sizes} has {len(sizes)} sizes; give (m, n), or (B, m, n) for a batch "
@@ -98,6 +113,42 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
+def device_of(device: object) -> torch.device:
+    """Return a device as blocks on it name theirs: "cuda" is "cuda:0".
+
+    Raises:
+        ArgumentError: If there is none of that name here.
+    """
+    try:
+        return torch.empty(0, device=device).device  # type: ignore[call-overload, no-any-return]
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ArgumentError(
+            f"device={shown(device)} is none of this machine ({reason[:200]}); give x.device"
+        ) from error
+
+
+def check_image(image: object, shape: tuple[int, ...], dtype: torch.dtype, method: str) -> Tensor:
+    """Return what an operator's own product gave, with contiguous columns.
+
+    Raises:
+        ArgumentError: If it is no block of this shape and dtype.
+
+    >>> check_image(None, (2, 1), torch.float32, "_matmat of Mine")
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: _matmat of Mine returned None; it is to return a ...
+    """
+    if isinstance(image, Tensor) and not image.is_nested:
+        if (tuple(image.shape), image.dtype) == (shape, dtype):
+            return columns(image)
+        what = f"{shown(image)} in {image.dtype}"
+    else:
+        what = shown(image)
+    raise ArgumentError(
+        f"{method} returned {what}; it is to return a tensor of shape {shape} in {dtype}"
+    )
+
+
 def check_real(what: str, dtype: torch.dtype | np.dtype[Any]) -> None:
     """Check that the numbers of a matrix are real floating point ones that torch has.
 
@@ -108,6 +159,8 @@ def check_real(what: str, dtype: torch.dtype | np.dtype[Any]) -> None:
     Traceback (most recent call last):
     jvpsvd.errors.ArgumentError: the array has dtype int64, not real floating point of torch; ...
     """
+    if not isinstance(dtype, torch.dtype | np.dtype):
+        raise ArgumentError(f"{what} has dtype {shown(dtype)}; give torch.float32 or torch.float64")
     if isinstance(dtype, torch.dtype):
         real, complex_ = dtype.is_floating_point, dtype.is_complex
     else:

@@ -12,15 +12,18 @@ from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
 from jvpsvd.errors import AdjointError, ArgumentError
+from jvpsvd.operators.admission import check_function
+from jvpsvd.operators.arguments import dense_tensor
 from jvpsvd.operators.attention import differentiable_attention
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 from jvpsvd.operators.chunks import Chunk
 from jvpsvd.operators.diagnosis import obstacles
 from jvpsvd.operators.differences import direction, is_constant, refuse_hidden
 from jvpsvd.operators.eager import eager_execution
-from jvpsvd.operators.failures import known_remedy
+from jvpsvd.operators.failures import failures_named, known_remedy, remedy_at
 from jvpsvd.operators.placement import tensors_of_users
 from jvpsvd.operators.restoring import called_modules, restored_attributes
+from jvpsvd.operators.trees import refuse_without_entries
 
 # Sides that differ by less than this may do so by rounding, where f loses most digits.
 _ROUNDING_SHARE = 0.05
@@ -70,6 +73,7 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = Tr
 
     Raises:
         ArgumentError: If fn has neither forward mode nor a second reverse pass.
+        ModelError: If fn fails at x.
         AdjointError: If the two sides are not of one matrix.
         DerivativeError: If products vanish although fn moves in proportion to the step.
 
@@ -78,10 +82,20 @@ def by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = Tr
     tensor([[1., 0.],
             [0., 1.]])
     """
-    x = x.detach()
-    fn = prepared(fn)
+    check_function(fn)
+    x = dense_tensor("the point x", x).detach()
+    with failures_named("fn", partial(remedy_at, fn, x)):
+        try:
+            return _by_transforms(prepared(fn), x, check)
+        except RuntimeError:
+            with torch.no_grad():
+                check_output(prepared(fn)(x))  # under vjp a nested tensor does not look like one
+            raise
+
+
+def _by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, check: bool) -> LinearMap:
     elsewhere = partial(by_transforms, fn, check=False)
-    value, pull = vjp(fn, x)[:2]
+    value, pull = vjp(lambda z: check_output(fn(z)), x)[:2]
 
     def pull_one(u: Tensor) -> Tensor:
         cotangent: Tensor = pull(u)[0]
@@ -171,7 +185,7 @@ def _forward_side(
         reasons.append(str(error))
     else:
         return push_again
-    raise without_derivative(*reasons)
+    raise without_derivative(forward=reasons[0], reverse=reasons[1])
 
 
 def _value_and_tangent(
@@ -181,13 +195,23 @@ def _value_and_tangent(
     return value, tangent
 
 
-def without_derivative(forward: str, reverse: str) -> ArgumentError:
-    """Return the error that says why neither way of taking J v can be had."""
-    first, second = (" ".join(reason.split())[:200] for reason in (forward, reverse))
+def without_derivative(reverse: str, forward: str | None = None) -> ArgumentError:
+    """Return the error that says why J v cannot be had.
+
+    Args:
+        reverse: Why there is no second reverse pass.
+        forward: Why there is no forward mode; None where that was not the question.
+
+    >>> str(without_derivative("sort has no derivative"))
+    'fn has no second reverse pass (sort has no derivative); replace the operation that is named'
+    """
+    second = " ".join(reverse.split())[:200]
+    lacking = f"no second reverse pass ({second})"
+    if forward is not None:
+        first = " ".join(forward.split())[:200]
+        lacking = f"neither forward mode ({first}) nor a second reverse pass ({second})"
     remedy = known_remedy(reverse) or "replace the operation that is named"
-    return ArgumentError(
-        f"fn has neither forward mode ({first}) nor a second reverse pass ({second}); {remedy}"
-    )
+    return ArgumentError(f"fn has {lacking}; {remedy}")
 
 
 def refuse_unequal_sides(
@@ -345,8 +369,14 @@ def check_output(value: object) -> Tensor:
     """Return `value` if a Jacobian can be taken of it.
 
     Raises:
-        ArgumentError: If it is not a non-empty tensor of a real floating dtype.
+        ArgumentError: If it is not a dense, non-empty tensor of a real floating dtype.
+
+    >>> check_output(torch.eye(2).to_sparse())
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: the function returned a tensor in torch.sparse_coo; let it ...
     """
+    if isinstance(value, Tensor):
+        refuse_without_entries(value, "the function returned")
     if not isinstance(value, Tensor):
         raise ArgumentError(
             f"the function returned {type(value).__name__}, not a tensor; wrap it so that it "

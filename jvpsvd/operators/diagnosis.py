@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 import torch
@@ -110,6 +112,8 @@ def obstacles(run: Callable[[Tensor], object], x: Tensor) -> list[str]:
     ['detach', 'torch.no_grad']
     >>> obstacles(torch.sin, torch.ones(2))
     []
+
+    What a custom function does inside of its forward, which runs without grad, is its own affair.
     """
     watch = _Obstacles()
     point = x.detach().clone().requires_grad_()
@@ -131,6 +135,9 @@ _CUTS: dict[str, str] = {
 }
 
 
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+
+
 class _Obstacles(TorchFunctionMode):
     """Looks at each call of torch whose arguments depend on the point."""
 
@@ -148,7 +155,11 @@ class _Obstacles(TorchFunctionMode):
         if any(id(leaf) in self.dependent for leaf in tree_leaves((args, kwargs))):
             floating = _floating(output)
             self.dependent.update((id(leaf), leaf) for leaf in floating)
-            self._look(func, kwargs, floating)
+            custom = _custom_function()
+            if custom is not None:
+                self.found.add(f"the custom function {custom}")
+            else:
+                self._look(func, kwargs, floating)
         return output
 
     def _look(self, func: Any, kwargs: dict[str, Any], outputs: list[Tensor]) -> None:
@@ -167,6 +178,18 @@ class _Obstacles(TorchFunctionMode):
                 self.found.add("torch.no_grad")
             if torch.is_autocast_enabled(outputs[0].device.type):
                 self.found.add("autocast")
+
+
+def _custom_function() -> str | None:
+    """Return the torch.autograd.Function in whose forward the caller is, or None."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is _APPLY:
+            return str(frame.f_locals["cls"].__name__)
+        if frame.f_code is obstacles.__code__:
+            return None
+        frame = frame.f_back
+    return None
 
 
 def _calls(fn: object, run: Callable[[], object]) -> list[tuple[str, _Signature, _Signature]]:

@@ -109,7 +109,7 @@ def refuse_hidden(
     if found is None or not found.vanishing:
         return
     seen = obstacles(fn, x)
-    if not seen or "torch.no_grad" in seen:  # the forward of a custom function runs under no_grad
+    if not seen:
         seen.append("a kernel or custom function without a derivative")
     raise DerivativeError(
         f"products vanish at this point although fn moves in proportion to the step (by "
@@ -162,17 +162,24 @@ def difference_in_words(
     if found is None:
         return None
     seen = obstacles(fn, x)
-    missing = f"{100 * found.share:.0f} % is missing"
+    if found.share < 1.005:
+        said = (
+            f"products explain only a part of how fn moves ({100 * found.share:.0f} % is missing)"
+        )
+    else:
+        said = (
+            "products do not explain how fn moves (they differ from the motion by "
+            f"{found.share:.1f} times its length)"
+        )
     if "torch.inference_mode" in seen:
         raise DerivativeError(
-            f"products do not explain how fn moves ({missing}): torch.inference_mode hides the "
-            "derivative of what it computes; take it out, or detach what is to be held fixed"
+            f"{said}: torch.inference_mode hides the derivative of what it computes; take it out, "
+            "or detach what is to be held fixed"
         )
     goes = f"fn goes through {' and '.join(seen)}" if seen else "no cause was seen"
     return (
-        f"products explain only a part of how fn moves ({missing}); "
-        f"this is meant where it has a detach, a straight-through estimator, a custom backward or "
-        f"a part under torch.no_grad, and an error elsewhere ({goes})"
+        f"{said}; this is meant where it has a detach, a straight-through estimator, a custom "
+        f"backward or a part under torch.no_grad, and an error elsewhere ({goes})"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from jvpsvd.errors import AdjointError, ArgumentError, NonFiniteError, TraceError
 from jvpsvd.operators.admission import check_function
-from jvpsvd.operators.arguments import dense_tensor
+from jvpsvd.operators.arguments import dense_tensor, shown
 from jvpsvd.operators.batch import BatchedMap, batched, stack_values
 from jvpsvd.operators.derivatives import (
     LinearMap,
@@ -21,7 +22,7 @@ from jvpsvd.operators.derivatives import (
 )
 from jvpsvd.operators.diagnosis import first_not_finite, first_unsteady, states
 from jvpsvd.operators.differences import difference_in_words
-from jvpsvd.operators.failures import failures_named
+from jvpsvd.operators.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.restoring import restored
 from jvpsvd.operators.reverse_passes import by_reverse_passes
 from jvpsvd.operators.trace import Trace
@@ -109,16 +110,27 @@ def tell_difference(
     >>> fn = lambda x: x + x.detach()
     >>> tell_difference(fn, transformed(fn, torch.ones(2)), name="fn")
     """
+    check_function(fn)
+    if not isinstance(J, LinearMap | BatchedMap):
+        raise ArgumentError(
+            f"J is {shown(J)}; give the derivative of fn, as transformed(fn, x) returns"
+        )
+    with failures_named("fn", "give the function that J is the derivative of"):
+        told = _difference(fn, J, value)
+    if told is not None:
+        logger.warning("%s%s", f"{name}: " if name else "", told)
+
+
+def _difference(
+    fn: Callable[[Tensor], Any], J: LinearMap | BatchedMap, value: Tensor | None
+) -> str | None:
     if isinstance(J, BatchedMap):
         first = J.select(torch.tensor([0], device="cpu"))
         x = J.point[0]
-        told = difference_in_words(
+        return difference_in_words(
             prepared(fn), x, lambda v: first.push(v[None], chunk=len(v))[0], _products(fn), value
         )
-    else:
-        told = difference_in_words(prepared(fn), J.point, J.push, _products(fn), value)
-    if told is not None:
-        logger.warning("%s%s", f"{name}: " if name else "", told)
+    return difference_in_words(prepared(fn), J.point, J.push, _products(fn), value)
 
 
 def _products(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
@@ -166,7 +178,7 @@ def transformed(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True
     """
     check_function(fn)
     dense_tensor("the point x", x)
-    with restored(fn, x.device), failures_named("fn", "call fn(x) by itself first"):
+    with restored(fn, x.device), failures_named("fn", partial(remedy_at, fn, x)):
         return _transformed(fn, x, check)
 
 
@@ -180,7 +192,7 @@ def _transformed(fn: Callable[[Tensor], Tensor], x: Tensor, check: bool) -> Line
             J = by_reverse_passes(fn, x, check=check)
         except (ArgumentError, AdjointError) as second:
             raise (error if isinstance(error, ArgumentError) else second) from second
-        reason = " ".join(str(error).split())[:200]
+        reason = first_line(error.__cause__ or error)  # as torch said it
         logger.warning("torch.func cannot take fn (%s); using slow reverse passes", reason)
         return J
 
@@ -196,8 +208,8 @@ def check_value(
     """
     if value.dtype != point.dtype:
         raise ArgumentError(
-            f"fn maps {point.dtype} to {value.dtype}; give x in the dtype that fn computes in, or "
-            "convert both by dtype="
+            f"fn maps {point.dtype} to {value.dtype}; give x and the weights in the dtype that fn "
+            "computes in, or let it return y.to(x.dtype)"
         )
     if value.device != point.device:
         raise ArgumentError(

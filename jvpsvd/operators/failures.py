@@ -42,7 +42,8 @@ _REMEDIES = (
     ),
     (
         r"dtype|scalar type|same type|Input type",
-        "give x in the dtype of the weights, or convert both by dtype=",
+        "give x in the dtype of the weights, as x.double() is, and args and kwargs too; only "
+        "dtype= of JacobianOperator(model, x) converts x as well",
     ),
     (
         r"same device|meta tensor|on device|\bmeta\b|different device",
@@ -104,26 +105,46 @@ def failures_named(what: str, remedy: str | Callable[[], str]) -> Iterator[None]
         raise ModelError(f"{what} raised {first_line(error)}; {what_to_do}") from error
 
 
-def remedy_at(fn: Callable[[Tensor], Any], one: Tensor | None) -> str:
-    """Return what to do about a function that fails.
+def remedy_at(fn: Callable[[Tensor], Any], x: object, batch_dims: int = 0) -> str:
+    """Return what to do about a function that fails at a point.
+
+    A network of batches is often given a point without a batch around it.
 
     Args:
         fn: The function.
-        one: Of a batch, its first point: a network of batches then gets it without a batch around.
+        x: The point.
+        batch_dims: 1 if it is one of a batch.
 
     >>> norm = torch.nn.BatchNorm1d(3).eval()
-    >>> remedy_at(norm, torch.ones(3))
+    >>> remedy_at(norm, torch.ones(3), batch_dims=1)
     'fn takes a batch, and batch_dims=1 gives it one point X[i] at a time: give X[:, None]'
+    >>> remedy_at(norm, torch.ones(3))
+    'fn takes a batch: give x[None], and for several points one at a time X[:, None]'
     """
-    if one is None or not _can_be_called(fn, one[None].clone()):
+    if _can_be_called(fn, x):
+        return "fn(x) by itself works: torch cannot differentiate an operation of it"
+    if not takes_batch_of_one(fn, x):
         return "call fn(x) by itself first"
-    return "fn takes a batch, and batch_dims=1 gives it one point X[i] at a time: give X[:, None]"
+    if batch_dims:
+        return (
+            "fn takes a batch, and batch_dims=1 gives it one point X[i] at a time: give X[:, None]"
+        )
+    return "fn takes a batch: give x[None], and for several points one at a time X[:, None]"
 
 
-def _can_be_called(fn: Callable[[Tensor], Any], x: Tensor) -> bool:
+def takes_batch_of_one(fn: Callable[[Tensor], Any], x: object) -> bool:
+    """Return whether fn can be called at x[None].
+
+    >>> takes_batch_of_one(torch.nn.BatchNorm1d(3).eval(), torch.ones(3))
+    True
+    """
+    return isinstance(x, Tensor) and not x.is_nested and _can_be_called(fn, x[None])
+
+
+def _can_be_called(fn: Callable[[Tensor], Any], x: object) -> bool:
     try:
         with torch.no_grad():
-            fn(x)
+            fn(x.detach().clone() if isinstance(x, Tensor) else x)  # type: ignore[arg-type]
     except Exception:
         return False
     return True

@@ -12,6 +12,7 @@ import torch.utils.dlpack
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arguments import shown
 from jvpsvd.operators.base import LinearOperator
 from jvpsvd.operators.blocks import check_real
 from jvpsvd.operators.foreign import ForeignOperator, SparseOperator
@@ -39,6 +40,7 @@ def as_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
     """
     import scipy.sparse.linalg as sla
 
+    _check_operator("as_scipy", operator)
     if operator.batch:
         raise ArgumentError(
             f"SciPy has no batches and the operator is one of {operator.batch[0]} matrices; take "
@@ -79,6 +81,7 @@ def as_cupy(operator: LinearOperator) -> Any:
     Traceback (most recent call last):
     jvpsvd.errors.ArgumentError: as_cupy takes an operator on a CUDA GPU, this one is on cpu; ...
     """
+    _check_operator("as_cupy", operator)
     if operator.device.type != "cuda":
         raise ArgumentError(
             f"as_cupy takes an operator on a CUDA GPU, this one is on {operator.device}; make it "
@@ -113,6 +116,13 @@ def as_cupy(operator: LinearOperator) -> Any:
         return multiply(operator.T.__matmul__, block)
 
     return csl.LinearOperator(**_as_arguments(operator, forward, reverse))
+
+
+def _check_operator(name: str, operator: object) -> None:
+    if not isinstance(operator, LinearOperator):
+        raise ArgumentError(
+            f"{name} takes an operator, not {shown(operator)}; see aslinearoperator for matrices"
+        )
 
 
 def _as_arguments(

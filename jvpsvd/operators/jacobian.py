@@ -41,7 +41,7 @@ from jvpsvd.operators.evaluation import (
     tell_difference,
 )
 from jvpsvd.operators.failures import failures_named, remedy_at
-from jvpsvd.operators.parameters import check_dtype, chosen_parameters, converted
+from jvpsvd.operators.parameters import OfParameters, check_dtype, chosen_parameters, converted
 from jvpsvd.operators.precision import full_precision
 from jvpsvd.operators.ranks import check_group, over_ranks
 from jvpsvd.operators.restoring import restored
@@ -161,7 +161,7 @@ class JacobianOperator(LinearOperator):
         point = x.detach().to(dtype or x.dtype, copy=True)  # the caller may go on to change x
         of_vector = OfVector(fixing(converted(fn, dtype), args, kwargs), source)
         self._tf32, self._group = tf32, check_group(group)
-        remedy = partial(remedy_at, of_vector, point[0] if batch_dims else None)
+        remedy = partial(_remedy, fn, of_vector, point, batch_dims)
         with (
             self._precision(),
             restored(fn, point.device),
@@ -263,13 +263,7 @@ class JacobianOperator(LinearOperator):
         refuse_weights_without_values(model)
         model = uncompiled(model)
         theta, evaluate = chosen_parameters(model, names, dtype)
-        fixed, named = (x, *args), dict(kwargs or {})
-
-        def of_parameters(values: dict[str, Tensor]) -> Any:
-            return evaluate(values, fixed, named)
-
-        of_parameters.__wrapped__ = model  # type: ignore[attr-defined]  # for `module_of`
-        return cls(of_parameters, theta, **options)
+        return cls(OfParameters(model, evaluate, x, args, dict(kwargs or {})), theta, **options)
 
     @property
     def chunk(self) -> int:
@@ -378,6 +372,13 @@ class JacobianOperator(LinearOperator):
 
     def _precision(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self._tf32 else full_precision()
+
+
+def _remedy(fn: Callable[..., Any], of_vector: OfVector, point: Tensor, batch_dims: int) -> str:
+    """Return what to do about a function that fails: a batch may be wanted."""
+    if isinstance(fn, OfParameters):  # the point is that of the parameters
+        return remedy_at(lambda x: fn.at_input(x, of_vector.tree(point)), fn.input)
+    return remedy_at(of_vector, point[0] if batch_dims else point, batch_dims)
 
 
 def moved_by_rounding(x: Tensor, seed: int) -> Tensor:

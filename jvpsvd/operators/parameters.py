@@ -100,6 +100,35 @@ def chosen_parameters(
     return theta, evaluate
 
 
+class OfParameters:
+    """A model at a fixed input, as a function of its parameters.
+
+    >>> theta, evaluate = chosen_parameters(nn.Linear(2, 1), ["bias"], None)
+    >>> fn = OfParameters(nn.Linear(2, 1), evaluate, torch.zeros(1, 2), (), {})
+    >>> fn({"bias": torch.tensor([3.0])})
+    tensor([[3.]], grad_fn=<AddmmBackward0>)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        evaluate: Evaluate,
+        x: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self.__wrapped__ = model  # for `module_of`
+        self._evaluate, self.input, self._args, self._kwargs = evaluate, x, tuple(args), kwargs
+
+    def __call__(self, values: dict[str, Tensor]) -> Any:
+        """Return the model's value with parameters of these values."""
+        return self.at_input(self.input, values)
+
+    def at_input(self, x: Any, values: dict[str, Tensor]) -> Any:
+        """Return the same at another input."""
+        return self._evaluate(values, (x, *self._args), self._kwargs)
+
+
 def _called_with(
     model: nn.Module,
     weights: Mapping[str, Tensor],

@@ -12,6 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arguments import shown
+
 _CONTAINERS = (dict, OrderedDict, list, set)
 
 
@@ -71,6 +74,10 @@ def restored_attributes(networks: Sequence[nn.Module]) -> Iterator[None]:
     >>> hasattr(net, "last"), net.weight.shape
     (False, torch.Size([2, 2]))
     """
+    if not isinstance(networks, list | tuple) or not all(
+        isinstance(n, nn.Module) for n in networks
+    ):
+        raise ArgumentError(f"networks is {shown(networks)}; give a list of modules")
     modules = _modules(networks)
     before = [(module, dict(vars(module)), _entries(module)) for module in modules]
     try:

@@ -11,6 +11,7 @@ from torch import Tensor
 from jvpsvd.errors import DerivativeError
 from jvpsvd.operators.derivatives import (
     LinearMap,
+    check_output,
     prepared,
     refuse_unequal_sides,
     refused_once_changed,
@@ -47,7 +48,7 @@ def by_reverse_passes(
         try:
             pulled = _reverse_pass(value, point, u)
         except RuntimeError as error:
-            raise without_derivative("not tried", str(error)) from error
+            raise without_derivative(str(error)) from error
 
     def one(output: Tensor, source: Tensor, weight: Tensor) -> Tensor:
         if not output.requires_grad:
@@ -72,7 +73,7 @@ def by_reverse_passes(
         v = J.pull(direction(J.value)[None])[0]
         image = J.push(v[None])[0]
     except RuntimeError as error:
-        raise without_derivative("not tried", str(error)) from error
+        raise without_derivative(str(error)) from error
     if check:
         refuse_unequal_sides(v, image, direction(J.value), v, fn, J.point)
         refuse_inference(fn, J.point, at)
@@ -84,7 +85,7 @@ def by_reverse_passes(
 def _evaluated(fn: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
     """Return fn at a point that requires grad."""
     try:
-        return fn(point)
+        return check_output(fn(point))
     except RuntimeError as error:
         if "nference tensor" not in str(error):
             raise

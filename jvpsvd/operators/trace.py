@@ -33,7 +33,7 @@ from jvpsvd.operators.derivatives import (
     refuse_unequal_sides,
 )
 from jvpsvd.operators.differences import direction, refuse_hidden
-from jvpsvd.operators.failures import failures_named
+from jvpsvd.operators.failures import failures_named, remedy_at
 from jvpsvd.operators.passes import layout
 from jvpsvd.operators.passes.graphs import merge_equal_nodes, remove_identities, replace_fills
 from jvpsvd.operators.passes.simplify import simplified
@@ -86,7 +86,7 @@ class Trace:
         self._example = example.detach().clone()
         self._points_together: bool | None = None  # not tried yet
         with restored(fn, example.device):
-            with torch.no_grad(), failures_named("fn", "call fn(example) by itself first"):
+            with torch.no_grad(), failures_named("fn", partial(remedy_at, fn, self._example)):
                 outputs = tuple(check_output(y) for y in self._evaluate(self._example))
             self._recording = self._recorded(outputs)
 

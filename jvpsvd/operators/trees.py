@@ -53,8 +53,10 @@ class Structure:
                 f"{name} holds no tensor of a floating dtype to differentiate{_instead(leaves)}"
             )
         for leaf in floating:
-            if leaf.layout != torch.strided or leaf.is_quantized:
-                raise ArgumentError(f"{name} holds a sparse or quantized tensor; give a dense one")
+            if leaf.is_nested or leaf.layout != torch.strided or leaf.is_quantized:
+                raise ArgumentError(
+                    f"{name} holds a sparse, nested or quantized tensor; give a dense one"
+                )
         first = floating[0]
         for leaf in floating:
             if (leaf.dtype, leaf.device) != (first.dtype, first.device):
@@ -104,15 +106,22 @@ class OfVector:
 
     def __call__(self, x: Tensor) -> Any:
         """Return the value at a vector, or at a tensor where no tree is taken."""
-        value = self._fn(x if self._source is None else self._source.tree(x))
+        value = self._fn(self.tree(x))
         if isinstance(value, Tensor):
+            refuse_without_entries(value, "the function returned")
             self.target = None
             return value
         return self._vector(value)
 
+    def tree(self, x: Tensor) -> Any:
+        """Return a vector as the function takes it."""
+        return x if self._source is None else self._source.tree(x)
+
     def _vector(self, value: Any) -> Tensor:
         leaves, spec = tree_flatten(value)
         for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                refuse_without_entries(leaf, "the function returned a tree that holds")
             if not _is_floating(leaf):
                 what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
                 holds = "" if leaf is value else f" that holds a leaf {what}"
@@ -124,6 +133,27 @@ class OfVector:
             raise ArgumentError(f"the function returned an empty {type(value).__name__}")
         self.target = Structure(spec, tuple(leaf.shape for leaf in leaves))
         return torch.cat([leaf.flatten() for leaf in leaves])
+
+
+def refuse_without_entries(value: Tensor, what: str) -> None:
+    """Refuse a value of a function some entries of which are not there: sparse, nested or masked.
+
+    Raises:
+        ArgumentError: If it is one.
+
+    >>> refuse_without_entries(torch.eye(2).to_sparse(), "the function returned")
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: the function returned a tensor in torch.sparse_coo; let it ...
+    """
+    if value.is_nested:
+        kind, dense = "a nested tensor", "torch.nested.to_padded_tensor(y, 0.0)"
+    elif isinstance(value, torch.masked.MaskedTensor):
+        kind, dense = "a masked tensor", "y.to_tensor(0.0)"
+    elif value.layout != torch.strided:
+        kind, dense = f"a tensor in {value.layout}", "y.to_dense()"
+    else:
+        return
+    raise ArgumentError(f"{what} {kind}; let it return a dense tensor, {dense}")
 
 
 def _choosing(value: Any) -> str:

@@ -4,7 +4,19 @@ from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.memory import parse_memory
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.progress import Progress
+from jvpsvd.svd.request import ProblemSize, Request, check_request
 from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.svds import svds
 
-__all__ = ["Certificate", "Plan", "Progress", "SVDResult", "parse_memory", "plan", "svds"]
+__all__ = [
+    "Certificate",
+    "Plan",
+    "ProblemSize",
+    "Progress",
+    "Request",
+    "SVDResult",
+    "check_request",
+    "parse_memory",
+    "plan",
+    "svds",
+]

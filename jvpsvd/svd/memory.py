@@ -117,7 +117,8 @@ def parse_memory(memory: int | str) -> int:
     """
     if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(memory).lower())
+    number = r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmgt]?)(?:i?b)?\s*"
+    match = re.fullmatch(number, str(memory).lower())
     if match is None or float(match[1]) <= 0 or isinstance(memory, int):
         raise ArgumentError(f"memory={memory!r} is not a size; write bytes or text like '4GiB'")
     return int(float(match[1]) * _UNITS[match[2]])

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
-import torch
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.svd.arguments import whole_number
 from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
-from jvpsvd.svd.memory import (
-    Footprint,
-    in_words,
-    parse_memory,
-    physical_memory,
-    reserved,
-    without_growth,
-)
-from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
+from jvpsvd.svd.memory import Footprint, in_words, physical_memory, reserved, without_growth
+from jvpsvd.svd.methods.adaptive_rank import AdaptiveRank
+from jvpsvd.svd.methods.exact import Exact
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
+from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
+from jvpsvd.svd.request import ProblemSize, Request
+from jvpsvd.svd.solver import Solver
 
-Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact"]
-METHODS = ("auto", "golub-kahan", "randomized", "exact")
+Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact", "adaptive-rank"]
 
 # Columns that block Golub–Kahan needs at tol 1e-4, about: 1.7 per triplet (1.25 at the logits of
 # EfficientNet-Lite0, 1.73 in its middle, more where spectra are flat) and 12 blocks:
@@ -43,12 +36,16 @@ _EXACT_BLOCK = 64
 _UNDECIDED, _WORTH_MEASURING = 2.0, 256
 # What was measured overrules the count of products by this factor only: it is noisy.
 _CLEARLY = 1.25
+# For so few triplets narrow blocks need far fewer products, and from this length of vectors on
+# these are what takes the time.
+_FEW, _LONG = 32, 1 << 18
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The method that was chosen, with the prediction that chose it."""
+    """The solver that was chosen, with the prediction that chose it."""
 
+    solver: Solver
     method: Method
     block_size: int
     """Vectors per step."""
@@ -60,137 +57,219 @@ class Plan:
     """Peak memory of bases and result; those that outgrow what is reserved may take the budget."""
     reason: str
     """Why this method, in words."""
-    values_size: int = 0
-    """Columns that fit where only values are wanted, so that U is not kept."""
-    widest_block: int = 0
-    """Vectors per step up to which a block that copies of a value fill may widen."""
     predicted_seconds: float | None = None
     """If the cost of a product was measured."""
-    undecided: bool = False
-    """Whether the cost of a product, which was not given, could change the choice."""
+    undecided: Literal["method", "width"] | None = None
+    """What timing a few products could change."""
 
 
 def plan(
-    shape: tuple[int, int],
-    itemsize: int,
-    k: int | np.integer[Any],
+    size: ProblemSize,
+    request: Request,
     *,
-    tol: float = 1e-4,
-    method: str = "auto",
-    block_size: int | np.integer[Any] | None = None,
-    memory: int | str | None = None,
-    vectors: bool = True,
-    chunk: int | None = None,
-    batch: int = 1,
     cost: ProductCost | None = None,
-    device: torch.device | None = None,
+    wide_products_save: bool = True,
 ) -> Plan:
-    """Choose a method for the k leading triplets of an (m, n) operator.
+    """Choose the solver for a request.
 
     Args:
-        shape: (m, n).
-        itemsize: Bytes per number.
-        k: Triplets wanted.
-        tol: Residual asked for, relative to s₁.
-        method: "auto", or the method to plan for.
-        block_size: Vectors per step, or None to choose.
-        memory: Bytes ("4GiB" works too) that bases and result may take; None: half of the
-            memory of the GPU, or of the machine.
-        vectors: Whether vectors are wanted.
-        chunk: Vectors from which on a wider product costs no less per vector, if known.
-        batch: Matrices that are solved together.
+        size: Of the operator.
+        request: What is asked of it.
         cost: Of a product, if measured.
-        device: Where bases and result lie; None: in the machine's memory.
+        wide_products_save: False if products were measured to cost as much per vector in wide
+            blocks as in narrow ones.
 
     Raises:
-        ArgumentError: On k, method, block size or memory out of range, or a budget that the
-            problem cannot be solved in.
+        ArgumentError: If the memory is too little for the problem.
 
-    >>> plan((1000, 150528), 4, 500).method
+    >>> import torch
+    >>> logits = ProblemSize((1000, 150528), torch.float32)
+    >>> plan(logits, Request(500)).method
     'exact'
-    >>> plan((15680, 150528), 4, 500).method
+    >>> plan(ProblemSize((15680, 150528), torch.float32), Request(500)).method
     'golub-kahan'
     """
-    m, n = shape
-    short = min(m, n)
-    k = whole_number("k", k, 1, short, f"min({m}, {n})")
-    if method not in METHODS:
-        raise ArgumentError(
-            f"method={method!r} is unknown; use one of {', '.join(map(repr, METHODS))}"
-        )
-    if block_size is not None:
-        block_size = whole_number("block_size", block_size, 1)
-    budget = _Budget(memory, shape, k, device)
-    footprint = Footprint(max(m, n), short, k, itemsize, batch, vectors)
-    if method == "randomized":
-        return _randomized(shape, footprint, budget)
-    width = min(block_size or _block_size(k, chunk, device), short)
-    if block_size is None:
-        width = _narrowed(width, footprint, budget.size)
-    per_triplet = _PER_TRIPLET + _PER_DECADE * (math.log10(1e-4) - math.log10(tol))
-    size = min(short, int(per_triplet * k) + _BLOCKS * width)
+    m, n = size.shape
+    footprint = Footprint(
+        max(m, n), min(m, n), request.k, size.dtype.itemsize, size.batch or 1, request.vectors
+    )
+    budget = _Budget(size, request)
+    if request.searches_rank:
+        return _plan_search(request, footprint, budget)
+    if request.method == "randomized":
+        return _plan_randomized(footprint, budget)
+    width = _block_size(size, request, footprint, budget, wide_products_save)
+    columns = _predicted_columns(footprint.short, request, width)
+    choice = _choose(size, request, columns, footprint.exact() <= budget.bytes, cost)
+    if choice.exact:
+        return _plan_exact(request, footprint, budget, choice)
+    planned = _plan_golub_kahan(request, footprint, budget, width, columns, choice)
+    long = request.k <= _FEW and footprint.long >= _LONG
+    given = size.batch is not None or size.chunk is not None or request.block_size is not None
+    if long and not given and planned.undecided is None and wide_products_save:
+        return replace(planned, undecided="width")
+    return planned
 
-    affordable = footprint.exact() <= budget.size
-    ratio = short / (2 * size)
-    undecided = affordable and short >= _WORTH_MEASURING and 1 / _UNDECIDED <= ratio <= _UNDECIDED
-    seconds = None
-    exact_is_cheaper, against = ratio <= 1, f"{2 * size}"
+
+@dataclass(frozen=True)
+class _Choice:
+    """Between the exact method and Golub–Kahan."""
+
+    exact: bool
+    reason: str
+    seconds: tuple[float, float] | None
+    """Predicted for the exact method and for Golub–Kahan, if a product was timed."""
+    undecided: bool
+
+
+def _predicted_columns(short: int, request: Request, width: int) -> int:
+    """Return the columns that block Golub–Kahan is expected to need."""
+    decades = math.log10(1e-4) - math.log10(request.tol)
+    per_triplet = _PER_TRIPLET + _PER_DECADE * decades
+    return min(short, int(per_triplet * request.k) + _BLOCKS * width)
+
+
+def _choose(
+    size: ProblemSize, request: Request, columns: int, affordable: bool, cost: ProductCost | None
+) -> _Choice:
+    """Choose the method with fewer products, or the quicker one if both are near and timed."""
+    m, n = size.shape
+    short, k = min(m, n), request.k
+    ratio = short / (2 * columns)
+    near = affordable and short >= _WORTH_MEASURING and 1 / _UNDECIDED <= ratio <= _UNDECIDED
+    exact_is_cheaper, against, seconds = ratio <= 1, f"{2 * columns}", None
     if cost is not None:
-        seconds = exact_seconds(cost, m, n, k), golub_kahan_seconds(cost, m, n, k, size)
-        if undecided:
+        seconds = exact_seconds(cost, m, n, k), golub_kahan_seconds(cost, m, n, k, columns)
+        if near:
             clear = max(seconds) > _CLEARLY * min(seconds)
             exact_is_cheaper = seconds[0] <= seconds[1] if clear else exact_is_cheaper
             against += f", {seconds[0]:.1f} s against {seconds[1]:.1f} s"
-    if method == "exact" or (method == "auto" and affordable and exact_is_cheaper):
-        budget.refuse("exact", footprint.exact())
-        spare = budget.size - footprint.exact()
-        fits = max(1, spare // (3 * batch * max(m, n) * itemsize))
+    auto = request.method == "auto"
+    exact = request.method == "exact" or (auto and affordable and exact_is_cheaper)
+    if not auto:
+        reason = "asked for"
+    elif exact:
         reason = f"{short} products of the shorter side against about {against}"
-        return Plan(
-            "exact",
-            block_size or min(_EXACT_BLOCK, fits),
-            short,
-            short,
-            footprint.exact(),
-            reason if method == "auto" else "asked for",
-            predicted_seconds=seconds[0] if seconds else None,
-            undecided=undecided and method == "auto",
-        )
+    else:
+        reason = f"about {against} products against {short}"
+    return _Choice(exact, reason, seconds, near and auto)
+
+
+def _plan_exact(request: Request, footprint: Footprint, budget: _Budget, choice: _Choice) -> Plan:
+    needed, short = footprint.exact(), footprint.short
+    budget.refuse("exact", needed)
+    block = 3 * footprint.batch * footprint.long * footprint.itemsize
+    fits = max(1, (budget.bytes - needed) // block)
+    width = request.block_size or min(_EXACT_BLOCK, fits)
+    return Plan(
+        Exact(width),
+        "exact",
+        width,
+        short,
+        short,
+        needed,
+        choice.reason,
+        predicted_seconds=choice.seconds[0] if choice.seconds else None,
+        undecided="method" if choice.undecided else None,
+    )
+
+
+def _plan_golub_kahan(
+    request: Request,
+    footprint: Footprint,
+    budget: _Budget,
+    width: int,
+    columns: int,
+    choice: _Choice,
+) -> Plan:
+    k, short = request.k, footprint.short
     least = min(short, k + 2 * width)
-    column = footprint.column if vectors else footprint.values_column
-    # Crowded values ask for a block of random columns beside the other: room for it if there is.
+    column = footprint.column if request.vectors else footprint.values_column
+    # Clustered values ask for a block of probe columns beside the other: room for it if there is.
     beside = footprint.beside_bases(2 * width)
-    if budget.size < beside + least * column:
+    if budget.bytes < beside + least * column:
         beside = footprint.beside_bases(width)
-    fits = max(0, (budget.size - beside) // footprint.column)
-    values_fit = max(0, (budget.size - beside) // footprint.values_column)
-    fits, values_fit = (without_growth(size, k, width) for size in (fits, values_fit))
-    if max(fits, 0 if vectors else values_fit) < least:
+    spare = max(0, budget.bytes - beside)
+    max_size, values_size = (
+        without_growth(spare // each, k, width)
+        for each in (footprint.column, footprint.values_column)
+    )
+    if max(max_size, 0 if request.vectors else values_size) < least:
         budget.refuse("golub-kahan", beside + least * footprint.column)
-    reason = f"about {against} products against {short}" if method == "auto" else "asked for"
-    kept = max(
-        min(short, fits) * footprint.column, min(short, values_fit) * footprint.values_column
+    max_size, values_size = min(short, max_size), min(short, values_size)
+    kept = max(max_size * footprint.column, values_size * footprint.values_column)
+    held = reserved(max_size if request.vectors else values_size, k, width)
+    solver = GolubKahan(
+        block_size=width,
+        widest_block=_widest(width, footprint, budget.bytes - kept),
+        max_size=max_size,
+        values_size=values_size,
+        compacts=request.block_size is None,
     )
     return Plan(
+        solver,
         "golub-kahan",
         width,
-        min(short, fits),
-        2 * size,
-        beside + reserved(min(short, fits if vectors else values_fit), k, width) * column,
-        reason,
-        values_size=min(short, values_fit),
-        widest_block=_widest(width, footprint, budget.size - kept),
-        predicted_seconds=seconds[1] if seconds else None,
-        undecided=undecided and method == "auto",
+        max_size,
+        2 * columns,
+        beside + held * column,
+        choice.reason,
+        predicted_seconds=choice.seconds[1] if choice.seconds else None,
+        undecided="method" if choice.undecided else None,
     )
 
 
-def _block_size(k: int, chunk: int | None, device: torch.device | None) -> int:
-    narrow = chunk is not None and chunk <= _NARROW_CHUNK
-    wide = _GPU_BLOCKS if device is not None and device.type == "cuda" else _WIDE_BLOCKS
-    sizes = _NARROW_BLOCKS if narrow else wide
-    width = next(width for most, width in sizes if k <= most)
-    return width if chunk is None else max(1, min(width, chunk))
+def _plan_randomized(footprint: Footprint, budget: _Budget) -> Plan:
+    """Plan the block Krylov method where its bases fit, subspace iteration elsewhere."""
+    krylov, iteration, k = BlockKrylov(), SubspaceIteration(), footprint.k
+    width, size, needed = _krylov_bases(footprint)
+    if needed <= budget.bytes:
+        reason = "its bases fit the memory"
+        return Plan(krylov, "block-krylov", width, size, 2 * size, needed, reason)
+    needed = footprint.subspace(width)
+    budget.refuse("randomized", needed)
+    products = (2 * iteration.passes + 1) * width + k
+    reason = "the bases of block Krylov do not fit the memory"
+    return Plan(iteration, "subspace-iteration", width, width, products, needed, reason)
+
+
+def _plan_search(request: Request, footprint: Footprint, budget: _Budget) -> Plan:
+    """Plan the search for a rank: at most as large as the bases of block Krylov."""
+    width, size, needed = _krylov_bases(footprint)
+    if needed > budget.bytes:
+        size, needed = width, footprint.subspace(width)
+        budget.refuse("randomized", needed)
+    solver = AdaptiveRank(request.energy, request.tail, max_size=size)
+    reason = "the rank is searched for, with this many products at most"
+    return Plan(solver, "adaptive-rank", solver.width, size, 2 * size, needed, reason)
+
+
+def _krylov_bases(footprint: Footprint) -> tuple[int, int, int]:
+    """Return width, columns and bytes of the bases of block Krylov."""
+    krylov = BlockKrylov()
+    width = min(footprint.short, footprint.k + krylov.oversample)
+    size = min(footprint.short, krylov.passes * width)
+    return width, size, footprint.subspace(width) + size * footprint.column
+
+
+def _block_size(
+    size: ProblemSize,
+    request: Request,
+    footprint: Footprint,
+    budget: _Budget,
+    wide_products_save: bool,
+) -> int:
+    """Return the width of a step of Golub–Kahan."""
+    if request.block_size is not None:
+        return min(request.block_size, footprint.short)
+    chunk = size.chunk
+    narrow = not wide_products_save or (chunk is not None and chunk <= _NARROW_CHUNK)
+    on_gpu = size.device is not None and size.device.type == "cuda"
+    sizes = _NARROW_BLOCKS if narrow else _GPU_BLOCKS if on_gpu else _WIDE_BLOCKS
+    width = next(width for most, width in sizes if request.k <= most)
+    if chunk is not None:
+        width = max(1, min(width, chunk))
+    return _narrowed(min(width, footprint.short), footprint, budget.bytes)
 
 
 def _narrowed(width: int, footprint: Footprint, budget: int) -> int:
@@ -207,7 +286,7 @@ def _narrowed(width: int, footprint: Footprint, budget: int) -> int:
 
 
 def _widest(width: int, footprint: Footprint, spare: int) -> int:
-    """Return how often-doubled a block fits, with as many columns for a crowd, into what is left.
+    """Return how often-doubled a block fits, with as many probe columns, into what is left.
 
     That is what bases as large as planned leave.
     """
@@ -216,46 +295,28 @@ def _widest(width: int, footprint: Footprint, spare: int) -> int:
     return width
 
 
-@dataclass(frozen=True)
 class _Budget:
-    """Bytes that may be taken, and for what, so that a refusal can say it."""
+    """Bytes that a solve may take, and words for what needs more.
 
-    memory: int | str | None
-    shape: tuple[int, int]
-    k: int
-    device: torch.device | None
+    Args:
+        size: Of the operator.
+        request: What is asked of it.
+    """
 
-    @property
-    def size(self) -> int:
-        if self.memory is None:
-            return physical_memory(self.device) // 2
-        return parse_memory(self.memory)
+    def __init__(self, size: ProblemSize, request: Request) -> None:
+        self._size, self._request = size, request
+        self.bytes = request.memory or physical_memory(size.device) // 2
 
     def refuse(self, method: str, needed: int) -> None:
         """Raise if a method needs more than there is."""
-        if needed > self.size:
-            said = f"memory={self.memory}"
-            if self.memory is None:
-                on_gpu = self.device is not None and self.device.type == "cuda"
-                said = f"half of this {'GPU' if on_gpu else 'machine'}'s memory"
+        if needed > self.bytes:
+            m, n = self._size.shape
+            allowed = "memory= allows"
+            if self._request.memory is None:
+                device = self._size.device
+                on_gpu = device is not None and device.type == "cuda"
+                allowed = f"half of this {'GPU' if on_gpu else 'machine'}'s memory"
             raise ArgumentError(
-                f"k={self.k} of a {self.shape[0]} x {self.shape[1]} operator needs "
-                f"{in_words(needed)} with method '{method}', more than {said} "
-                f"({in_words(self.size)}); lower k or raise memory"
+                f"k={self._request.k} of a {m} x {n} operator needs {in_words(needed)} with method "
+                f"'{method}', more than {allowed} ({in_words(self.bytes)}); lower k or raise memory"
             )
-
-
-def _randomized(shape: tuple[int, int], footprint: Footprint, budget: _Budget) -> Plan:
-    """Plan the block Krylov method where its bases fit, subspace iteration elsewhere."""
-    m, n = shape
-    krylov, iteration = BlockKrylov(), SubspaceIteration()
-    width = min(m, n, footprint.k + krylov.oversample)
-    size = min(m, n, krylov.passes * width)
-    krylov_bytes = footprint.subspace(width) + size * footprint.column
-    if krylov_bytes <= budget.size:
-        return Plan("block-krylov", width, size, 2 * size, krylov_bytes, "its bases fit the memory")
-    needed = footprint.subspace(width)
-    budget.refuse("randomized", needed)
-    products = (2 * iteration.passes + 1) * width + footprint.k
-    reason = "the bases of block Krylov do not fit the memory"
-    return Plan("subspace-iteration", width, width, products, needed, reason)

@@ -11,7 +11,7 @@ from jvpsvd.operators import Products
 
 @dataclass(frozen=True)
 class Progress:
-    """One look at a running solve; of a batch, over all its matrices."""
+    """The state of a running solve at one check; of a batch, over all its matrices."""
 
     converged: int
     """Triplets whose predicted residual meets the tolerance."""
@@ -25,22 +25,24 @@ class Progress:
     """What the solver expects, if it can tell."""
 
 
+Show = Callable[[Progress], bool | None]
+"""Takes progress; returns False if the solve is to stop."""
+
+
 @contextmanager
-def reporting(
-    progress: bool | Callable[[Progress], None],
-) -> Iterator[Callable[[Progress], None]]:
-    """Yield the function to report to: the caller's own, a bar on stderr, or one that is silent."""
+def shown(progress: bool | Show) -> Iterator[Show | None]:
+    """Yield the function that shows progress: the caller's own, a bar on stderr, or none."""
     if callable(progress):
         yield progress
     elif progress:
-        with _bar() as report:
-            yield report
+        with _bar() as show:
+            yield show
     else:
-        yield lambda look: None
+        yield None
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
+def _bar() -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
@@ -57,14 +59,14 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
     with bar:
         task = bar.add_task("svds", total=None, worst=1.0, spent=0, left="")
 
-        def show(look: Progress) -> None:
-            left = look.seconds_left
+        def show(now: Progress) -> None:
+            left = now.seconds_left
             bar.update(
                 task,
-                completed=look.converged,
-                total=look.wanted,
-                worst=look.worst,
-                spent=look.products.total,
+                completed=now.converged,
+                total=now.wanted,
+                worst=now.worst,
+                spent=now.products.total,
                 left="" if left is None else f"about {left:.0f} s left",
             )
 

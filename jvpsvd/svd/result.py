@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import Products
+from jvpsvd.operators.arguments import shown
 from jvpsvd.svd.certificate import Certificate
+from jvpsvd.svd.monitor import Phase
 from jvpsvd.svd.plan import Plan
+from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.triplets import Triplets
 
 
@@ -38,6 +42,11 @@ class SVDResult:
     """The method that ran."""
     seconds: float
     """Wall time."""
+    seconds_by_phase: dict[Phase, float]
+    """Of "products", "orthogonalization", "projected problem", "vectors" and "checks" (those of
+    the certificate); what is left of `seconds` is planning and Python."""
+    history: tuple[Progress, ...]
+    """What `progress` was shown: residuals and products, check by check; of a batch, over all."""
     certificates: tuple[Certificate, ...]
     """Orthonormality, fresh products, energy, completeness; one of each matrix of a batch."""
     plan: Plan
@@ -67,7 +76,7 @@ class SVDResult:
         """
         weakest = min(
             self.certificates,
-            key=lambda c: (c.sound, c.complete, c.mixture_allowed - c.mixture),
+            key=lambda c: (c.sound, c.complete, c.combination_allowed - c.combination_residual),
         )
         known = [c.defined_to for c in self.certificates if c.defined_to is not None]
         return dataclasses.replace(weakest, defined_to=max(known, default=None))
@@ -78,21 +87,19 @@ class SVDResult:
         Raises:
             ArgumentError: If this is not a batch, or has no such matrix.
         """
+        if not isinstance(index, int | np.integer):
+            raise ArgumentError(f"index={shown(index)} must be a whole number")
         if self.s.ndim == 1 or not -self.s.shape[0] <= index < self.s.shape[0]:
             size = "no batch" if self.s.ndim == 1 else f"a batch of {self.s.shape[0]}"
             raise ArgumentError(f"cannot take matrix {index} of {size}")
-        return SVDResult(
+        return dataclasses.replace(
+            self,
             U=None if self.U is None else self.U[index],
             s=self.s[index],
             Vh=None if self.Vh is None else self.Vh[index],
             residuals=self.residuals[index],
             converged=self.converged[index],
-            products=self.products,
-            method=self.method,
-            seconds=self.seconds,
             certificates=(self.certificates[index],),
-            plan=self.plan,
-            tol=self.tol,
         )
 
     def dimension(self, threshold: float = 1.0) -> int:
@@ -105,6 +112,8 @@ class SVDResult:
         """
         if self.s.ndim > 1:
             raise ArgumentError("a batch has a dimension for each matrix; take result.of(i)")
+        if not isinstance(threshold, int | float | np.integer | np.floating):
+            raise ArgumentError(f"threshold={shown(threshold)} must be a number")
         return int((self.s >= threshold).sum())
 
     def upper_bounds(self) -> Tensor:
@@ -146,11 +155,6 @@ def converged_mask(triplets: Triplets, tol: float, certificates: tuple[Certifica
     """
     s = triplets.s
     index = torch.arange(s.shape[-1], device=s.device)
-    sure = torch.tensor(
-        [
-            known.trusted if certificate.sound else 0
-            for known, certificate in zip(triplets.known, certificates, strict=True)
-        ],
-        device=s.device,
-    ).reshape(*s.shape[:-1], 1)
-    return (triplets.residuals <= tol * s[..., :1]) & (index < sure)
+    counts = [one.guaranteed if one.sound else 0 for one in certificates]
+    guaranteed = torch.tensor(counts, device=s.device).reshape(*s.shape[:-1], 1)
+    return (triplets.residuals <= tol * s[..., :1]) & (index < guaranteed)

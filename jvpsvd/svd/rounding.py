@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
-from jvpsvd.svd.triplets import column_lengths
+from jvpsvd.svd.kernels.norms import column_norms
 
 # Kinks that rounding decides are few: one perturbed point often meets none of them. Three met no
 # more of what float64 moves than two, on 35 photos (benchmarks/README.md).
@@ -47,7 +47,7 @@ def change_by_rounding(
         perturbed = _perturbed(A, seed + number)
         if perturbed is None:
             break
-        change = column_lengths(perturbed.matmat(combinations) - images).double()
+        change = column_norms(perturbed.matmat(combinations) - images).double()
         norm = (k * change.square().mean(-1)).sqrt().reshape(-1).cpu()
         worst = torch.fmax(worst, norm)
     return worst

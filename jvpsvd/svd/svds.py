@@ -1,41 +1,28 @@
-"""The front: top-k singular triplets of any linear operator."""
+"""svds: the leading singular triplets of any linear operator."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import warnings
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.errors import (
-    ArgumentError,
-    ConvergenceError,
-    ConvergenceWarning,
-    PrecisionWarning,
-)
+from jvpsvd.errors import ArgumentError, ConvergenceError, ConvergenceWarning, PrecisionWarning
 from jvpsvd.operators import LinearOperator, aslinearoperator
 from jvpsvd.operators.placement import own_tensors
-from jvpsvd.svd.adaptive import AdaptiveRank
-from jvpsvd.svd.arguments import out_of_reach, proper_fraction, whole_number
-from jvpsvd.svd.certificate import certify, with_fresh_residuals
-from jvpsvd.svd.cost import ProductCost, measured_cost, widening_pays
-from jvpsvd.svd.exact import Exact
-from jvpsvd.svd.golub_kahan import GolubKahan
+from jvpsvd.svd.certificate import Certificate, certify, with_fresh_residuals
+from jvpsvd.svd.cost import measured_cost, widening_pays
+from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.plan import Plan, plan
-from jvpsvd.svd.progress import Progress, reporting
-from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
+from jvpsvd.svd.progress import Show, shown
+from jvpsvd.svd.request import ProblemSize, Request, check_request, out_of_reach
 from jvpsvd.svd.result import SVDResult, converged_mask
-from jvpsvd.svd.triplets import with_fixed_signs
+from jvpsvd.svd.triplets import Triplets, with_fixed_signs
 
-_LARGEST_SEED = (1 << 63) - 1
-# Of so few triplets narrow blocks need far fewer products (see `plan`), and from this length on
-# these are what takes the time.
-_FEW, _LONG = 32, 1 << 18
+OnUnconverged = Literal["warn", "raise", "ignore"]
 
 
 def svds(
@@ -51,8 +38,8 @@ def svds(
     start: SVDResult | Tensor | None = None,
     energy: float | None = None,
     tail: float | None = None,
-    on_unconverged: Literal["warn", "raise", "ignore"] = "warn",
-    progress: bool | Callable[[Progress], None] = False,
+    on_unconverged: OnUnconverged = "warn",
+    progress: bool | Show = False,
 ) -> SVDResult:
     """Return the k largest singular values of A, with their vectors and a certificate.
 
@@ -70,9 +57,9 @@ def svds(
             four products. Given, bases stay as large as memory allows, whatever the timings.
         memory: Bytes, or text like "4GiB", for bases and result; None: half of the GPU's, or of
             the machine's.
-        seed: Of everything random, from 0 to 2⁶³ − 1; the same seed gives the same result on the
-            same device, where timings decided alike. `method` and `block_size` together, and the
-            chunk of a Jacobian, leave them nothing to decide.
+        seed: A number from 0 to 2⁶³ − 1 that everything random follows from. The same seed gives
+            the same result on the same device, unless timings choose another method, block or
+            chunk; give `method`, `block_size` and the Jacobian's `chunk`, and nothing is timed.
         vectors: Whether to return U and Vh. Without them, where it is safe, those of the longer
             side are not even kept.
         start: An earlier result with vectors, of the same or a similar operator, or (short, j)
@@ -82,7 +69,9 @@ def svds(
             of ‖A‖²_F, in (0, 1).
         tail: With method="randomized": stop at the values above tail · s[0], k at most.
         on_unconverged: What to do when some triplets miss the tolerance.
-        progress: True for a bar on stderr, or a function that takes a `Progress`.
+        progress: True for a bar on stderr, or a function that takes a `Progress`. If it returns
+            False, the solve stops, and what was found is measured and returned (the exact method
+            has nothing to return before its last product, and goes on).
 
     Raises:
         ArgumentError: On an argument out of range.
@@ -95,157 +84,106 @@ def svds(
     >>> bool(res.converged.all()), res.certificate.complete
     (True, True)
     """
-    operator = aslinearoperator(A)
-    if operator.dtype not in (torch.float32, torch.float64):
-        raise ArgumentError(
-            f"svds works in float32 or float64, the operator is {operator.dtype}; convert the "
-            "matrix, or the function and its point, first"
-        )
-    tol = proper_fraction("tol", tol)
-    seed = whole_number("seed", seed, 0, _LARGEST_SEED)
     if on_unconverged not in ("warn", "raise", "ignore"):
         raise ArgumentError(
             f'on_unconverged={on_unconverged!r} is unknown; use "warn", "raise" or "ignore"'
         )
-    search = _search(method, energy, tail)
-    said = out_of_reach(tol, operator.dtype)
-    if said and on_unconverged != "ignore":
-        warnings.warn(said, PrecisionWarning, stacklevel=2)
+    operator = aslinearoperator(A)
+    size = ProblemSize.of(operator)
+    request = check_request(
+        size,
+        k,
+        tol=tol,
+        method=method,
+        block_size=block_size,
+        memory=memory,
+        seed=seed,
+        vectors=vectors,
+        start=_vectors_of_shorter_side(start, size),
+        energy=energy,
+        tail=tail,
+    )
+    warned = out_of_reach(request.tol, operator.dtype)
+    if warned and on_unconverged != "ignore":
+        warnings.warn(warned, PrecisionWarning, stacklevel=2)
     began, before = time.perf_counter(), operator.products
-    chosen = _plan(operator, k, tol, method, block_size, memory, vectors)
-    k = int(k)
-    m, n = operator.shape[-2:]
-    tall = operator if m >= n else operator.T
-    near = None if start is None else _starting_vectors(start, operator)
-    with torch.no_grad(), own_tensors(), reporting(progress) as report:
-        if search is not None:
-            found = dataclasses.replace(search, max_size=chosen.max_size, seed=seed)
-            triplets = found.solve(tall, k, tol, report)
-        elif chosen.method == "golub-kahan":
-            solver = GolubKahan(
-                block_size=chosen.block_size,
-                widest_block=chosen.widest_block,
-                max_size=chosen.max_size,
-                values_size=chosen.values_size,
-                compacts=block_size is None,
-                seed=seed,
-            )
-            triplets = solver.solve(tall, k, tol, report, vectors=vectors, start=near)
-        elif chosen.method == "exact":
-            triplets = Exact(chosen.block_size).solve(tall, k, tol, report, vectors=vectors)
-        elif chosen.method == "block-krylov":
-            triplets = BlockKrylov(seed=seed).solve(tall, k, tol, report)
-        else:
-            triplets = SubspaceIteration(seed=seed).solve(tall, k, tol, report)
-        certificates = certify(tall, triplets, seed)
-        measured = with_fresh_residuals(tall, triplets, certificates, tol)
-        if measured is not triplets:
-            triplets, certificates = measured, certify(tall, measured, seed)
-    if tall is not operator:
-        triplets = triplets.transposed()
-    triplets = with_fixed_signs(triplets)
-    U, V = (triplets.U, triplets.V) if vectors else (None, None)
+    with torch.no_grad(), own_tensors(), shown(progress) as show:
+        monitor = Monitor(show)
+        chosen = _planned(operator, size, request)
+        wide = size.shape[0] < size.shape[1]
+        tall = operator.T if wide else operator
+        triplets = chosen.solver.solve(tall, request, monitor)
+        with monitor.phase("checks"):
+            triplets, certificates = _certified(tall, triplets, request)
+    triplets = with_fixed_signs(triplets.transposed() if wide else triplets)
+    U, V = (triplets.U, triplets.V) if request.vectors else (None, None)
     result = SVDResult(
         U=U,
         s=triplets.s.abs(),  # no value is −0
         Vh=None if V is None else V.mT,
         residuals=triplets.residuals,
-        converged=converged_mask(triplets, tol, certificates),
+        converged=converged_mask(triplets, request.tol, certificates),
         products=operator.products.since(before),
-        method=chosen.method if search is None else "adaptive-rank",
+        method=chosen.method,
         seconds=time.perf_counter() - began,
+        seconds_by_phase=monitor.seconds,
+        history=tuple(monitor.history),
         certificates=certificates,
         plan=chosen,
-        tol=tol,
+        tol=request.tol,
     )
-    if not result.converged.all() and on_unconverged != "ignore":
-        missed = int((~result.converged).sum())
-        worst = float((result.residuals / result.s[..., :1]).max())
-        message = (
-            f"{missed} of {result.s.numel()} triplets missed tol={tol:g} (worst residual "
-            f"{worst:.1e} s1; {result.certificate}); raise tol or memory, or use float64"
-        )
-        if on_unconverged == "raise":
-            raise ConvergenceError(message)
-        warnings.warn(message, ConvergenceWarning, stacklevel=2)
+    missed = _unconverged_in_words(result)
+    if missed and on_unconverged == "raise":
+        raise ConvergenceError(missed)
+    if missed and on_unconverged == "warn":
+        warnings.warn(missed, ConvergenceWarning, stacklevel=2)
     return result
 
 
-def _starting_vectors(start: SVDResult | Tensor, A: LinearOperator) -> Tensor:
-    """Return the vectors of the shorter side of A that an earlier result holds.
+def _vectors_of_shorter_side(start: SVDResult | Tensor | None, size: ProblemSize) -> Tensor | None:
+    """Return the vectors to start from.
 
     Raises:
-        ArgumentError: If it holds none, or they have another length, dtype or device.
+        ArgumentError: If an earlier result holds none.
     """
-    m, n = A.shape[-2:]
-    if isinstance(start, SVDResult):
-        side = start.U if m < n else None if start.Vh is None else start.Vh.mT
-        if side is None:
-            raise ArgumentError("start has no vectors; solve it with vectors=True")
-    elif isinstance(start, Tensor):
-        side = start
-    else:
-        raise ArgumentError(
-            f"start is {type(start).__name__}; give an SVDResult or a tensor of vectors"
-        )
-    expected = (*A.batch, min(m, n))
-    if side.ndim != len(expected) + 1 or side.shape[:-1] != expected or side.shape[-1] == 0:
-        raise ArgumentError(
-            f"start has vectors of shape {tuple(side.shape)}; give {expected} and one dimension "
-            "of columns, vectors of the shorter side"
-        )
-    if (side.dtype, side.device) != (A.dtype, A.device) or not torch.isfinite(side).all():
-        raise ArgumentError(
-            f"start is {side.dtype} on {side.device}; give finite vectors in {A.dtype} on "
-            f"{A.device}"
-        )
+    if not isinstance(start, SVDResult):
+        return start
+    m, n = size.shape
+    side = start.U if m < n else None if start.Vh is None else start.Vh.mT
+    if side is None:
+        raise ArgumentError("start has no vectors; solve it with vectors=True")
     return side
 
 
-def _search(method: str, energy: float | None, tail: float | None) -> AdaptiveRank | None:
-    """Return the search for a rank that was asked for, if one was."""
-    if energy is None and tail is None:
+def _planned(A: LinearOperator, size: ProblemSize, request: Request) -> Plan:
+    """Plan, and time products of the operator where that could change the plan."""
+    chosen = plan(size, request)
+    if chosen.undecided == "method":
+        width = chosen.block_size if A.chunk is None else A.chunk
+        return plan(size, request, cost=measured_cost(A, width))
+    if chosen.undecided == "width" and not widening_pays(A):
+        return plan(size, request, wide_products_save=False)
+    return chosen
+
+
+def _certified(
+    A: LinearOperator, triplets: Triplets, request: Request
+) -> tuple[Triplets, tuple[Certificate, ...]]:
+    """Return the triplets, with fresh residuals where they need them, and their certificates."""
+    certificates = certify(A, triplets, request.seed)
+    measured = with_fresh_residuals(A, triplets, certificates, request.tol)
+    if measured is not triplets:
+        certificates = certify(A, measured, request.seed)
+    return measured, certificates
+
+
+def _unconverged_in_words(result: SVDResult) -> str | None:
+    """Return what to say of triplets that missed the tolerance; None if none did."""
+    missed = int((~result.converged).sum())
+    if not missed:
         return None
-    if method != "randomized" or (energy is not None and tail is not None):
-        raise ArgumentError('give one of energy and tail, and method="randomized" with it')
-    name, value = ("energy", energy) if energy is not None else ("tail", tail)
-    share = proper_fraction(name, value)
-    return AdaptiveRank(energy=share) if energy is not None else AdaptiveRank(tail=share)
-
-
-def _plan(
-    A: LinearOperator,
-    k: int | np.integer[Any],
-    tol: float,
-    method: str,
-    block_size: int | np.integer[Any] | None,
-    memory: int | str | None,
-    vectors: bool,
-) -> Plan:
-    """Plan for this operator, and time its products where that could change the plan."""
-    m, n = A.shape[-2:]
-    chunk = None if A.batch else A.chunk
-
-    def planned(cost: ProductCost | None = None, chunk: int | None = chunk) -> Plan:
-        return plan(
-            (m, n),
-            A.dtype.itemsize,
-            k,
-            tol=tol,
-            method=method,
-            block_size=block_size,
-            memory=memory,
-            vectors=vectors,
-            chunk=chunk,
-            batch=A.batch[0] if A.batch else 1,
-            cost=cost,
-            device=A.device,
-        )
-
-    chosen = planned()
-    with torch.no_grad(), own_tensors():
-        if chosen.undecided:
-            return planned(measured_cost(A, chosen.block_size if A.chunk is None else A.chunk))
-        asked = A.batch or chunk is not None or block_size is not None
-        long = chosen.method == "golub-kahan" and k <= _FEW and max(m, n) >= _LONG
-        return planned(chunk=2) if long and not asked and not widening_pays(A) else chosen
+    worst = float((result.residuals / result.s[..., :1]).max())
+    return (
+        f"{missed} of {result.s.numel()} triplets missed tol={result.tol:g} (worst residual "
+        f"{worst:.1e} s1; {result.certificate}); raise tol or memory, or use float64"
+    )

@@ -1,20 +1,15 @@
-"""Singular triplets as a solver hands them over: with the residuals it measured."""
+"""Singular triplets as a solver returns them, with the residuals it measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from jvpsvd.svd.orthonormal import orthonormality
+from jvpsvd.svd.kernels.orthogonalize import orthonormality
 
-COLUMNS_AT_ONCE = 64
 _ENTRIES_AT_ONCE = 1 << 23
-_ROWS_AT_ONCE = 1 << 14
-# Columns of such a length have lost nothing to squares that are no float32 numbers.
-_SURELY_NORMAL = 1e-12
 
 
 @dataclass(frozen=True)
@@ -22,103 +17,43 @@ class Evidence:
     """What a solver found out about one matrix besides its triplets."""
 
     fro2: float
-    """Squared Frobenius norm, exact or estimated without bias."""
+    """‖A‖²_F, exact or estimated without bias."""
     fro2_error: float
     """One standard error of `fro2`; 0 where it is exact."""
     complete: bool
     """Whether something was done that would have shown a missing value."""
     evidence: str
     """What that was, in words."""
-    trusted: int
+    guaranteed: int
     """How many leading triplets no missing value can displace; all k if complete."""
     epsilon: float
-    """Norm of the operator outside the bases: 0 if exact, else from below, NaN if not looked at."""
+    """‖A − A V V'‖₂ for the bases V of the solver: 0 if they span the space, else estimated (from
+    below) by the probe and Krylov columns that came last; NaN if nothing was.
+
+    σᵢ(A) ≤ √(σᵢ² + ε²) bounds every value from above: see `SVDResult.upper_bounds`."""
 
 
 @dataclass(frozen=True)
 class Triplets:
-    """k approximate singular triplets of an (m, n) operator and what is known about them.
+    """k approximate singular triplets of an (m, n) operator, and the evidence for them.
 
-    Those of a batch have a leading dimension, and evidence for each matrix.
+    For a batch, every tensor has a leading dimension, and each matrix has evidence of its own.
     """
 
     s: Tensor
     """(k,) descending, in the operator's dtype."""
     residuals: Tensor
-    """(k,) max(|A v − s u|, |A' u − s v|) of unit u, v, from real products."""
+    """(k,) max(|A v − s u|, |A' u − s v|) of unit u, v, from products with the operator."""
     U: Tensor | None
-    """(m, k) left vectors; None where a solver was asked for values only and kept none."""
+    """(m, k) left vectors; None where only values were asked for and none were kept."""
     V: Tensor | None
     """(n, k) right vectors; likewise."""
-    known: tuple[Evidence, ...]
-    """Of each matrix; one if the operator is no batch."""
+    evidence: tuple[Evidence, ...]
+    """One for each matrix of a batch; one if the operator is no batch."""
 
     def transposed(self) -> Triplets:
         """Return the triplets of A'."""
-        return Triplets(self.s, self.residuals, self.V, self.U, self.known)
-
-
-def residual_lengths(
-    s: Tensor,
-    U: Tensor,
-    V: Tensor,
-    forward: Callable[[slice], Tensor],
-    reverse: Callable[[slice], Tensor],
-) -> Tensor:
-    """Return max(|A v̂ − s û|, |A' û − s v̂|) per triplet, û and v̂ scaled to unit length.
-
-    `forward` and `reverse` give A V and A' U for a slice of columns. A vector far from unit length
-    (a sign that its basis was not orthonormal) makes its residual large, as it must.
-
-    >>> s, U = torch.tensor([2.0]), torch.ones(1, 1)
-    >>> residual_lengths(s, U, U, lambda c: 2 * U[:, c], lambda c: 2.5 * U[:, c])
-    tensor([0.5000])
-    """
-    lengths = torch.empty_like(s)
-    for start in range(0, s.shape[-1], COLUMNS_AT_ONCE):
-        part = slice(start, start + COLUMNS_AT_ONCE)
-        u, v, values = U[..., part], V[..., part], s[..., None, part]
-        norm_u, norm_v = (column_lengths(w).to(s.dtype)[..., None, :] for w in (u, v))
-        ahead = forward(part) / norm_v - u * (values / norm_u)
-        back = reverse(part) / norm_u - v * (values / norm_v)
-        lengths[..., part] = torch.maximum(column_lengths(ahead), column_lengths(back)).to(s.dtype)
-    return lengths
-
-
-def column_lengths(block: Tensor) -> Tensor:
-    """Return the Euclidean length of every column, summed in float64.
-
-    A float32 sum of the squares of a long, locally concentrated vector is off by 1e-4.
-    """
-    size = max(1, _ENTRIES_AT_ONCE // max(1, block.shape[-2]))
-    if block.shape[-1] <= size:
-        lengths: Tensor = torch.linalg.vector_norm(block, dim=-2, dtype=torch.float64)
-        return lengths
-    # torch makes a float64 copy of what it sums.
-    return torch.cat([column_lengths(part) for part in torch.split(block, size, dim=-1)], dim=-1)
-
-
-def rough_lengths(block: Tensor) -> Tensor:
-    """Return the length of every column, float64, right to some digits.
-
-    Squares of long columns on the CPU are summed in the block's dtype, over at most 2¹⁴ rows at
-    once, which spares the float64 copy of `column_lengths`; others, and those that are no float32
-    numbers, in float64.
-
-    >>> rough_lengths(torch.full((4, 1), 1e-30))
-    tensor([2.0000e-30], dtype=torch.float64)
-    """
-    if block.is_cuda or block.shape[-2] < _ROWS_AT_ONCE:
-        return column_lengths(block)  # no copy there, or a small one
-    rows = block.mT
-    whole = rows.shape[-1] // _ROWS_AT_ONCE * _ROWS_AT_ONCE
-    parts = [rows[..., whole:].unsqueeze(-2)]
-    if whole:
-        parts.append(torch.unflatten(rows[..., :whole], -1, (-1, _ROWS_AT_ONCE)))
-    found = torch.cat([torch.linalg.vector_norm(part, dim=-1) for part in parts], dim=-1)
-    lengths: Tensor = torch.linalg.vector_norm(found.double(), dim=-1)
-    sure = (lengths > _SURELY_NORMAL) & torch.isfinite(lengths)
-    return lengths if block.dtype == torch.float64 or sure.all() else column_lengths(block)
+        return Triplets(self.s, self.residuals, self.V, self.U, self.evidence)
 
 
 def with_fixed_signs(triplets: Triplets) -> Triplets:

@@ -44,6 +44,26 @@ def test_what_is_packed_comes_back(tmp_path, photos):
     }
 
 
+@pytest.mark.parametrize("inside", ["", "zebra", "shards", "zebra/shards", "../photos/shards"])
+def test_shards_do_not_go_among_the_photos(tmp_path, photos, inside):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ShardError, match=r"lies in .*photos, where it would count as a class"):
+        pack(photos_by_class(photos), photos / inside, source=photos)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("inside", ["", "zebra"])
+def test_shards_do_not_go_where_photos_lie_whatever_the_source(tmp_path, photos, inside):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ShardError, match="choose a folder without photos"):
+        pack(photos_by_class(photos), photos / inside)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_beside_the_photos_with_the_same_beginning_is_outside(tmp_path, photos):
+    assert pack(photos_by_class(photos), tmp_path / "photos-shards", source=photos)
+
+
 def test_equal_photos_give_equal_bytes(tmp_path, photos):
     one, two = (pack(photos_by_class(photos), tmp_path / name)[0].read_bytes() for name in "ab")
     assert one == two

@@ -387,6 +387,8 @@ def test_a_cycle_is_found(tmp_path):
         ("wnid\tclass\tparents\tlemmas\nn00000001\tx\t\tentity\n", "line 2 is not as"),
         ("wnid\tclass\tparents\tlemmas\nn00000001\t²\t\tentity\n", "line 2 is not as"),
         ("wnid\tclass\tparents\tlemmas\nn00000001\t1\t\tentity\n", "number its 1 classes"),
+        ("wnid\tclass\tparents\tlemmas\nn00000001\t0_0\t\tentity\n", "line 2 is not as it"),
+        ("wnid\tclass\tparents\tlemmas\nn00000001\t٠\t\tentity\n", "line 2 is not as it"),
         ("wnid\tclass\tparents\tlemmas\nn00000001\t\t\t\n", "n00000001 has no name"),
         ("wnid\tclass\tparents\tlemmas\nn00000001\t\tn00000002\tone\n", "n00000002, which is not"),
         ("# c\nwnid\tclass\tparents\tlemmas\n" + "n00000001\t\t\tone\n" * 2, "line 4 is not as"),

@@ -7,7 +7,7 @@ from agreement import compare as check
 from torch import nn
 
 from jvpsvd import JacobianOperator, MatrixOperator
-from jvpsvd.errors import ArgumentError
+from jvpsvd.errors import ArgumentError, OperandError
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -88,10 +88,46 @@ def test_a_scalar_that_is_not_finite_is_refused(scalar):
 @pytest.mark.parametrize("other", [1j, "2", torch.tensor(2.0), np.ones(4), None])
 def test_multiplying_by_what_is_no_real_number_is_a_type_error(other):
     A, _ = pair(3, 4, torch.float32, 0)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="an operator cannot be scaled by") as caught:
         A * other
-    with pytest.raises(TypeError):
+    assert isinstance(caught.value, OperandError)
+    with pytest.raises(OperandError):
         other * A
+
+
+@pytest.mark.parametrize(
+    ("take", "message"),
+    [
+        (lambda A: 1j * A, r"scaled by 1j; operators are real: scale by the real"),
+        (lambda A: A * A, r"write A @ B"),
+        (lambda A: torch.tensor(2.0) * A, r"c\.item\(\)"),
+        (lambda A: A - A, r"write A \+ \(-1\) \* B"),
+        (lambda A: 1 - A, r"write A \+ \(-1\) \* B"),
+        (lambda A: -A, r"write \(-1\) \* A"),
+        (lambda A: A / 2, r"write \(1 / c\) \* A"),
+        (lambda A: 2 / A, r"has no inverse"),
+        (lambda A: A**2, r"write A @ A"),
+        (lambda A: A + 1, r"1 cannot be added .*c \* MatrixOperator\(torch\.eye\(n\)\)"),
+        (lambda A: sum([A, A]), r"write sum\(operators\[1:\], operators\[0\]\)"),
+        (lambda A: A + torch.ones(3, 4), r"aslinearoperator"),
+        (lambda A: A @ "x", r"not str; give a tensor"),
+        (lambda A: A @ 2, r"write c \* A"),
+        (lambda A: A @ np.ones(4), r"torch\.from_numpy\(V\)"),
+        (lambda A: torch.ones(3) @ A, r"write A\.T @ v"),
+    ],
+)
+def test_a_sign_that_an_operator_lacks_says_what_to_write(take, message):
+    A, _ = pair(3, 4, torch.float32, 0)
+    with pytest.raises(OperandError, match=message) as caught:
+        take(A)
+    assert isinstance(caught.value, TypeError)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_whole_number_that_no_float_holds_is_not_finite():
+    A, _ = pair(3, 4, torch.float32, 0)
+    with pytest.raises(ArgumentError, match="finite"):
+        10**400 * A
 
 
 @pytest.mark.parametrize("other", [2, torch.ones(3, 4), np.ones((3, 4))])

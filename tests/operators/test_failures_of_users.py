@@ -6,7 +6,7 @@ from torch import nn
 
 from jvpsvd import JacobianOperator, StreamedStack, depths, layer_map, svds
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
-from jvpsvd.operators import Trace, transformed
+from jvpsvd.operators import Trace, by_transforms, transformed
 
 POINT = torch.tensor([0.4, -0.3, 0.9, 0.2])
 
@@ -56,6 +56,25 @@ def test_a_forward_hook_that_registers_a_gradient_hook_is_named_by_the_transform
         transformed(clipped_gradients(), POINT)
 
 
+class WithoutBackward(torch.autograd.Function):
+    """Of the older style, which torch.func does not take."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise RuntimeError("not written yet")
+
+
+@pytest.mark.parametrize("take", [transformed, JacobianOperator])
+def test_what_was_not_tried_is_not_said_to_be_lacking(take):
+    message = r"fn has no second reverse pass \(not written yet\); replace the operation"
+    with pytest.raises(ArgumentError, match=message):
+        take(WithoutBackward.apply, POINT)
+
+
 def test_a_hook_that_asks_first_passes():
     net = clipped_gradients()
     net[0]._forward_hooks.clear()
@@ -81,6 +100,54 @@ def test_a_network_that_wants_more_arguments():
 def test_a_network_in_another_dtype():
     with pytest.raises(ModelError, match=r"dtype.*give x in the dtype of the weights"):
         JacobianOperator(nn.Linear(4, 2), POINT.double())
+
+
+def test_dtype_by_parameters_converts_the_weights_and_not_the_input():
+    net, dtype = nn.Linear(4, 2), torch.float64
+    with pytest.raises(ModelError, match=r"give x in the dtype .*x\.double\(\).*args") as caught:
+        JacobianOperator.wrt_parameters(net, POINT, dtype=dtype)
+    assert "convert both" not in str(caught.value)
+    assert JacobianOperator.wrt_parameters(net, POINT.double(), dtype=dtype).dtype == dtype
+
+
+def test_dtype_converts_no_further_arguments():
+    net, args, dtype = nn.Bilinear(4, 4, 2), (POINT,), torch.float64
+    with pytest.raises(ModelError, match=r"args and kwargs too"):
+        JacobianOperator(net, POINT, args=args, dtype=dtype)
+    assert JacobianOperator(net, POINT, args=(POINT.double(),), dtype=dtype).dtype == dtype
+
+
+WITHOUT_ENTRIES = {
+    "sparse": (lambda x: x.to_sparse(), r"torch\.sparse_coo; .*y\.to_dense\(\)"),
+    "compressed": (lambda x: x[None].to_sparse_csr(), r"torch\.sparse_csr; .*y\.to_dense\(\)"),
+    "nested": (lambda x: torch.nested.as_nested_tensor([x, x[:2]]), "nested.*to_padded_tensor"),
+    "jagged": (
+        lambda x: torch.nested.as_nested_tensor([x, x[:2]], layout=torch.jagged),
+        "nested.*to_padded_tensor",
+    ),
+    "masked": (lambda x: torch.masked.masked_tensor(x, x > 0), r"masked.*y\.to_tensor\(0\.0\)"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, on nested, masked and sparse tensors
+@pytest.mark.parametrize("kind", WITHOUT_ENTRIES)
+@pytest.mark.parametrize(
+    "take",
+    [
+        JacobianOperator,
+        lambda fn, x: JacobianOperator(fn, x[None], batch_dims=1),
+        lambda fn, x: JacobianOperator(fn, x, derivatives="transforms"),
+        lambda fn, x: JacobianOperator(lambda x: {"y": fn(x)}, x),
+        lambda fn, x: StreamedStack.over(fn, x[None]),
+        Trace,
+        transformed,
+        by_transforms,
+    ],
+)
+def test_a_value_without_some_entries(take, kind):
+    fn, message = WITHOUT_ENTRIES[kind]
+    with pytest.raises(ArgumentError, match=f"the function returned .*{message}"):
+        take(fn, POINT)
 
 
 def test_what_is_raised_in_a_product_later_is_one_line():
@@ -161,6 +228,38 @@ def test_a_network_of_batches_wants_points_with_a_batch_around(name):
     torch.testing.assert_close(
         svds(J, 2).s[1], svds(JacobianOperator(net, X[1:]), 2).s, rtol=1e-4, atol=1e-5
     )
+
+
+WITHOUT_A_BATCH = {
+    "operator": lambda net, X: JacobianOperator(net, X[0]),
+    "parameters": lambda net, X: JacobianOperator.wrt_parameters(net, X[0]),
+    "stream": StreamedStack.over,
+    "stream of a list": lambda net, X: StreamedStack.over(net, [*X]),
+    "trace": lambda net, X: Trace(net, X[0]),
+    "transformed": lambda net, X: transformed(net, X[0]),
+    "by_transforms": lambda net, X: by_transforms(net, X[0]),
+    "depths": lambda net, X: depths(net, X[0]),
+    "layer_map": lambda net, X: layer_map(net, X[0], to="1"),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_A_BATCH)
+@pytest.mark.parametrize("net", ["batch norm", "shape"])
+def test_a_network_of_batches_at_a_point_without_one(name, net):
+    net, X = OF_BATCHES[net]().eval(), torch.randn(2, 3, 8, 8)
+    with pytest.raises(ModelError, match=r"takes a batch: give x\[None\]") as caught:
+        WITHOUT_A_BATCH[name](net, X)
+    assert ("X[:, None]" in str(caught.value)) == (name not in ("depths", "layer_map"))
+
+
+def test_what_has_a_value_and_no_derivative_is_not_to_be_called_by_itself():
+    def fn(x):
+        if not torch.is_grad_enabled() or not torch._C._functorch.is_gradtrackingtensor(x):
+            return x.sin()
+        raise RuntimeError("no derivative of this")
+
+    with pytest.raises(ModelError, match=r"no derivative of this; fn\(x\) by itself works"):
+        by_transforms(fn, POINT)
 
 
 def test_a_network_that_fails_on_batches_too_gets_no_such_advice():

@@ -10,6 +10,7 @@ from torch import nn
 from jvpsvd import JacobianOperator, StreamedStack, layer_map, svds
 from jvpsvd.errors import AdjointError, DerivativeError, ModelError
 from jvpsvd.operators import Trace, by_transforms, transformed
+from jvpsvd.operators.diagnosis import obstacles
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Converting a tensor with requires_grad=True to a scalar",
@@ -98,7 +99,7 @@ def test_beside_a_large_constant_true_zeros_pass(stage):
         ("item", "Python numbers"),
         ("detach", "detach"),
         ("data", "detach"),
-        ("custom function", "custom function without a derivative"),
+        ("custom function", "hidden by the custom function Blind;"),
     ],
 )
 def test_its_cause_is_named(hide, cause):
@@ -188,7 +189,7 @@ def test_a_part_in_inference_mode_is_refused(derivatives, dtype):
     net = network(dtype)
     images = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()).to(dtype)  # torch.func can take it
     for fn, x in ((net, torch.ones(3)), (images, torch.ones(1, 1, 4, 4))):
-        with pytest.raises(DerivativeError, match=r"do not explain .* torch\.inference_mode hides"):
+        with pytest.raises(DerivativeError, match=r"how fn moves .* torch\.inference_mode hides"):
             JacobianOperator(
                 lambda z, fn=fn: fn(z) + torch.inference_mode()(fn)(2 * z),
                 x.to(dtype),
@@ -243,6 +244,53 @@ def test_a_part_that_may_be_meant_is_told_once(part, batch_dims, caplog):
     (line,) = (r.getMessage() for r in caplog.records if "only a part" in r.getMessage())
     assert "\n" not in line
     assert "straight-through estimator" in line
+
+
+class Negative(torch.autograd.Function):
+    """A backward of its own, of another sign; its forward goes through NumPy."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return torch.from_numpy(3 * x.detach().numpy())
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -3 * grad
+
+
+class Clipped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return (2 * x).clamp(-1, 1) + x.sin()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+@pytest.mark.parametrize("custom", [Negative, Clipped, Blind])
+def test_a_custom_function_is_named_and_not_what_its_forward_runs_under(custom, caplog):
+    with caplog.at_level(logging.WARNING, logger="jvpsvd"):
+        JacobianOperator(lambda x: x.cos() + custom.apply(2 * x), torch.linspace(0.1, 0.2, 3))
+    (line,) = (r.getMessage() for r in caplog.records if "how fn moves" in r.getMessage())
+    assert line.endswith(f"(fn goes through the custom function {custom.__name__})")
+
+
+def test_a_part_under_no_grad_is_named_where_it_is_no_custom_function():
+    with pytest.raises(AdjointError, match=r"take torch\.no_grad out of fn"):
+        JacobianOperator(lambda x: x.cos() + no_grad(x), torch.ones(3), derivatives="transforms")
+    assert obstacles(lambda x: no_grad(Blind.apply(x)), torch.ones(3)) == [
+        "the custom function Blind",
+        "torch.no_grad",
+    ]
+
+
+def test_products_that_differ_by_more_than_the_motion_are_not_a_part_of_it(caplog):
+    with caplog.at_level(logging.WARNING, logger="jvpsvd"):
+        JacobianOperator(Negative.apply, torch.ones(3))
+    (line,) = (r.getMessage() for r in caplog.records if "how fn moves" in r.getMessage())
+    assert "differ from the motion by 2.0 times its length" in line
+    assert "%" not in line
 
 
 def test_unchecked_on_demand(caplog):
@@ -316,7 +364,7 @@ def test_true_zeros_kinks_and_steps_pass_without_a_word(name, dtype, derivatives
     fn = fn.to(dtype) if isinstance(fn, nn.Module) else fn
     with caplog.at_level(logging.WARNING, logger="jvpsvd"):
         JacobianOperator(fn, x.to(dtype), derivatives=derivatives)
-    assert not [r for r in caplog.records if "only a part" in r.getMessage()]
+    assert not [r for r in caplog.records if "how fn moves" in r.getMessage()]
 
 
 def test_a_function_that_fails_beside_its_point_passes():

@@ -1,6 +1,8 @@
 import pytest
+import torch
 from rich.console import Console
 
+from jvpsvd import JacobianOperator, layer_map, svds
 from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import load_model
 from jvpsvd.report import costs_table
@@ -17,6 +19,23 @@ def test_costs_name_the_method_of_every_depth(tiny):
     with console.capture() as captured:
         console.print(costs_table(list(costs.values()), "tiny"))
     assert "exact" in captured.get()
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-5, 1e-8])
+def test_costs_are_those_that_a_solve_plans(tiny, tol):
+    model = load_model("tiny:net")
+    cost = depth_costs(model, 20, tol=tol)[0]
+    x = torch.zeros(model.photo_input.shape)
+    J = JacobianOperator(*layer_map(model.module, x, to=cost.name))
+    planned = svds(J, 20, tol=tol, on_unconverged="ignore").plan
+    assert (cost.method, cost.products) == (planned.method, planned.predicted_products)
+
+
+def test_a_looser_tolerance_costs_less(tiny):
+    products = [
+        depth_costs(load_model("tiny:net"), 20, tol=tol)[0].products for tol in (1e-2, 1e-9)
+    ]
+    assert products[0] < products[1]
 
 
 def test_costs_refuse_what_is_no_size(tiny):

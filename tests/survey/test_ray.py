@@ -198,9 +198,10 @@ def test_a_lost_node_costs_nothing(wanted, local, tmp_path):
     assert_whole(outcome.results, local)
 
 
-def test_no_cluster_is_one_error(wanted, tmp_path):
-    spec = Spec(**wanted, engine="ray", address="127.0.0.1:1", out=tmp_path / "run")
-    with pytest.raises(EngineError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
+def test_no_cluster_is_one_error(wanted, tmp_path, address):
+    spec = Spec(**wanted, engine="ray", address=address, out=tmp_path / "run")
+    with pytest.raises(EngineError, match=rf"no Ray cluster at {address}"):
         run(spec)
 
 

@@ -6,7 +6,9 @@ from functools import lru_cache
 import torch
 
 from jvpsvd import LinearOperator
+from jvpsvd.svd import ProblemSize, check_request, plan
 from jvpsvd.svd.memory import Footprint
+from jvpsvd.svd.monitor import Monitor
 
 
 @lru_cache(maxsize=8)
@@ -20,6 +22,22 @@ def with_values(s, m, n, seed=0):
     p = min(m, n)
     assert s.shape == (p,)
     return (orthonormal(m, p, 2 * seed) * s.double()) @ orthonormal(n, p, 2 * seed + 1).T
+
+
+def planned(
+    shape, itemsize, k, *, cost=None, batch=None, chunk=None, device=None, saves=True, **asked
+):
+    """Return the plan for an operator of this size that does not exist."""
+    dtype = {4: torch.float32, 8: torch.float64}[itemsize]
+    size = ProblemSize(tuple(shape), dtype, device, batch, chunk)
+    return plan(size, check_request(size, k, **asked), cost=cost, wide_products_save=saves)
+
+
+def solved_by(solver, A, k, tol, *, seed=0, vectors=True, show=None):
+    """Return the triplets that a solver finds of A (m, n), m ≥ n."""
+    size = ProblemSize.of(A)
+    request = check_request(size, k, tol=tol, seed=seed, vectors=vectors)
+    return solver.solve(A, request, Monitor(show))
 
 
 def line(high, low, count):

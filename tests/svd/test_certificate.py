@@ -1,14 +1,15 @@
 import dataclasses
+import math
 
 import pytest
 import torch
-from svd_problems import Diagonal, line, memory_for, repeat, spectrum, with_values
+from svd_problems import Diagonal, line, memory_for, repeat, solved_by, spectrum, with_values
 
 from jvpsvd import LinearOperator, MatrixOperator, svds
 from jvpsvd.errors import ConvergenceWarning
 from jvpsvd.svd.certificate import certify
-from jvpsvd.svd.exact import Exact
-from jvpsvd.svd.golub_kahan import GolubKahan
+from jvpsvd.svd.methods.exact import Exact
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
 
 METHODS = ("golub-kahan", "exact")
 
@@ -49,7 +50,7 @@ def matrix():
 @pytest.fixture
 def solved(matrix):
     A = MatrixOperator(matrix)
-    return A, Exact().solve(A, 10, 1e-5, lambda look: None)
+    return A, solved_by(Exact(), A, 10, 1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -74,7 +75,7 @@ def test_a_good_answer_is_sound(solved):
     (certificate,) = certify(*solved, seed=0)
     assert certificate.sound
     assert certificate.orthonormality < 1e-13
-    assert certificate.mixture < 1e-13
+    assert certificate.combination_residual < 1e-13
     assert "sound" in str(certificate)
 
 
@@ -123,15 +124,32 @@ def test_all_values_hold_all_energy():
 CROWD = torch.cat([repeat(1, 60), line(0.9, 0.1, 940)])
 
 
+@pytest.mark.parametrize(
+    ("share", "error", "words"),
+    [
+        (0.5, 0.01, "50.0 % ± 0.5 of the energy"),
+        (1.0, 0.0, "100.0 % of the energy"),
+        (1.0 + 1e-7, 0.0, "100.0 % of the energy"),
+        (1.013, 0.0016, "about 100 % of the energy"),
+        (9.4, math.inf, "about 100 % of the energy"),
+    ],
+)
+def test_no_more_than_all_energy_is_said_to_be_held(solved, share, error, words):
+    certificate = dataclasses.replace(
+        certify(*solved, seed=0)[0], energy_share=share, fro2=1.0, fro2_error=error
+    )
+    assert f"; {words}" in str(certificate)
+
+
 def test_values_behind_an_unprobed_crowd_are_not_trusted():
     """Bases too small to look for more copies: those found are right, what follows may not be."""
     solver = GolubKahan(block_size=16, max_size=340, max_restarts=0)
-    triplets = solver.solve(Diagonal(CROWD), 30, 1e-2, report=lambda look: None)
-    (known,) = triplets.known
-    assert not known.complete
+    triplets = solved_by(solver, Diagonal(CROWD), 30, 1e-2)
+    (evidence,) = triplets.evidence
+    assert not evidence.complete
     assert triplets.residuals.max() <= 1e-2
     assert triplets.s[-1] < 0.9
-    assert known.trusted == 20  # a block of 16, and 4 random columns
+    assert evidence.guaranteed == 20  # a block of 16, and 4 random columns
     assert (triplets.s[:20] > 0.999).all()
 
 

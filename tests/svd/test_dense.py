@@ -3,7 +3,7 @@ import scipy.linalg
 import torch
 from svd_problems import line, orthonormal, repeat, with_values
 
-from jvpsvd.svd.dense import _by_qr_iteration, dense_svd, leading_svd
+from jvpsvd.svd.kernels.dense import _by_qr_iteration, dense_svd, leading_svd
 
 
 @pytest.mark.parametrize("decompose", [dense_svd, _by_qr_iteration])

@@ -2,10 +2,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from svd_problems import SPECTRA, assert_truthful, orthonormal, spectrum, with_values
+from svd_problems import SPECTRA, assert_truthful, orthonormal, solved_by, spectrum, with_values
 
 from jvpsvd import MatrixOperator, svds
-from jvpsvd.svd.exact import Exact, _one_sided_residuals
+from jvpsvd.svd.methods.exact import Exact, _one_sided_residuals
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -55,9 +55,9 @@ def test_small_values_of_float32_survive():
 
 def test_the_norm_is_exact():
     matrix = torch.randn(40, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    (known,) = Exact().solve(MatrixOperator(matrix), 3, 1e-5, lambda look: None).known
-    assert known.fro2 == pytest.approx(float((matrix**2).sum()), rel=1e-12)
-    assert known.fro2_error == 0
+    (evidence,) = solved_by(Exact(), MatrixOperator(matrix), 3, 1e-5).evidence
+    assert evidence.fro2 == pytest.approx(float((matrix**2).sum()), rel=1e-12)
+    assert evidence.fro2_error == 0
 
 
 @pytest.mark.parametrize("name", SPECTRA)

@@ -3,7 +3,8 @@ import torch
 from svd_problems import Diagonal, line, repeat, spectrum, with_values
 
 from jvpsvd import MatrixOperator
-from jvpsvd.svd.factorization import Factorization
+from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.ritz import ritz_triplets
 
 DTYPES = (torch.float32, torch.float64)
 SHAPES = ((1, 1), (9, 1), (5, 3), (40, 33), (90, 60))
@@ -16,7 +17,7 @@ def start(matrix, dtype, block_size=4, seed=0):
 
 def assert_invariants(state, matrix, dtype):
     A = matrix.to(dtype).double()
-    V, U, F = state.V.double(), state.U.double(), state.F.double()
+    V, U, F = state.V.double(), state.left.U.double(), state.F.double()
     eye = torch.eye(state.size, dtype=torch.float64)
     eps = torch.finfo(dtype).eps
     slack = 100 * eps * max(float(torch.linalg.matrix_norm(A, 2)), 1e-300)
@@ -68,7 +69,7 @@ def test_exhausted_bases_hold_every_singular_value(dtype):
     state.initialize()
     while not state.exhausted:
         state.expand()
-    ritz = state.ritz(21)
+    ritz = ritz_triplets(state, 21)
     assert torch.allclose(ritz.s, s, atol=50 * torch.finfo(dtype).eps)
     assert ritz.estimates.max() == 0
 
@@ -90,8 +91,8 @@ def test_estimates_are_the_residuals_of_the_ritz_vectors():
     state.initialize()
     for _ in range(5):
         state.expand()
-    ritz = state.ritz(8)
-    U, V = state.U @ ritz.left, state.V @ ritz.right
+    ritz = ritz_triplets(state, 8)
+    U, V = state.left.U @ ritz.left, state.V @ ritz.right
     assert (matrix @ V - U * ritz.s).abs().max() < 1e-13
     lengths = torch.linalg.vector_norm(matrix.T @ U - V * ritz.s, dim=0)
     assert torch.allclose(lengths, ritz.estimates, atol=1e-13)
@@ -106,7 +107,7 @@ def test_lost_rank_is_refilled_and_adds_no_value():
     while not state.exhausted:
         state.expand()
     assert state.refills > 0
-    assert state.ritz(30).s[6] < 1e-5
+    assert ritz_triplets(state, 30).s[6] < 1e-5
 
 
 def test_full_rank_needs_no_refill():
@@ -121,7 +122,7 @@ def test_random_columns_widen_the_next_block_and_keep_the_invariants():
     matrix = with_values(repeat(1, 40), 50, 40)
     _, state = start(matrix, torch.float64, block_size=4)
     state.initialize()
-    state.add_random(3)
+    state.add_probe_columns(3)
     assert state.F.shape[1] == 7
     assert_invariants(state, matrix, torch.float64)
     state.expand()
@@ -134,11 +135,11 @@ def test_random_columns_never_outgrow_the_space():
     _, state = start(matrix, torch.float64, block_size=4)
     state.initialize()
     state.expand()
-    state.add_random(5)
+    state.add_probe_columns(5)
     assert state.size + state.F.shape[1] == 10
     state.expand()
     assert state.exhausted
-    state.add_random(5)
+    state.add_probe_columns(5)
     assert state.F.shape[1] == 0
     assert_invariants(state, matrix, torch.float64)
 
@@ -170,18 +171,20 @@ def test_invariants_hold_through_restarts_and_the_leading_values_stay(name, dtyp
         while state.size < 24:
             state.expand()
             assert_invariants(state, matrix, dtype)
-        before = state.ritz(9)
-        state.restart(9)
+        before = ritz_triplets(state, 9)
+        state.restart(ritz_triplets(state, 9))
         assert state.size == 9
         assert_invariants(state, matrix, dtype)
-        torch.testing.assert_close(state.ritz(9).s, before.s)
-        torch.testing.assert_close(state.ritz(9).estimates, before.estimates, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(ritz_triplets(state, 9).s, before.s)
+        torch.testing.assert_close(
+            ritz_triplets(state, 9).estimates, before.estimates, atol=1e-6, rtol=1e-6
+        )
     assert state.expanded == 4 * state.steps > 24
 
 
 def test_storage_never_exceeds_what_it_was_promised():
     A = MatrixOperator(with_values(line(1, 0, 60), 90, 60))
-    state = Factorization(A, block_size=5, seed=0, capacity=8, most=33)
+    state = Factorization(A, block_size=5, seed=0, capacity=8, max_size=33)
     state.initialize()
     while state.size + 5 <= 33:
         state.expand()

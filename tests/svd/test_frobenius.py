@@ -4,7 +4,7 @@ import pytest
 import torch
 from svd_problems import spectrum, with_values
 
-from jvpsvd.svd.frobenius import estimated_frobenius
+from jvpsvd.svd.krylov.frobenius import estimated_frobenius
 
 M, N = 50, 40
 

@@ -2,14 +2,12 @@ import math
 
 import pytest
 import torch
-from svd_problems import Diagonal, assert_truthful, line, repeat, spectrum, with_values
+from svd_problems import Diagonal, assert_truthful, line, repeat, solved_by, spectrum, with_values
 
 from jvpsvd import MatrixOperator, svds
-from jvpsvd.svd import golub_kahan
-from jvpsvd.svd.factorization import Factorization
-from jvpsvd.svd.golub_kahan import GolubKahan
-
-silent = {"report": lambda look: None}
+from jvpsvd.svd.krylov.left_basis import LeftBasis
+from jvpsvd.svd.methods import golub_kahan
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
 
 
 def test_steep_spectra_take_few_products():
@@ -38,19 +36,19 @@ def test_the_products_follow_the_shorter_side():
 @pytest.mark.parametrize("max_size", [40, 72, 100])
 def test_bases_end_at_their_limit_and_say_so(max_size):
     solver = GolubKahan(block_size=8, max_size=max_size, max_restarts=1)
-    triplets = solver.solve(Diagonal(line(1, 0, 400)), 30, 1e-8, **silent)
-    (known,) = triplets.known
-    assert not known.complete
-    assert known.evidence == f"none: given up after 1 restarts of {max_size} columns"
+    triplets = solved_by(solver, Diagonal(line(1, 0, 400)), 30, 1e-8)
+    (evidence,) = triplets.evidence
+    assert not evidence.complete
+    assert evidence.evidence == f"none: given up after 1 restarts of {max_size} columns"
     assert triplets.residuals.max() > 1e-8
 
 
 def test_an_exhausted_space_is_complete_whatever_the_residuals():
     A = Diagonal(line(1, 0.5, 40))
-    triplets = GolubKahan(block_size=7).solve(A, 40, 1e-15, **silent)
-    (known,) = triplets.known
-    assert known.complete
-    assert "whole space" in known.evidence
+    triplets = solved_by(GolubKahan(block_size=7), A, 40, 1e-15)
+    (evidence,) = triplets.evidence
+    assert evidence.complete
+    assert "whole space" in evidence.evidence
     assert A.products == (40, 40)
 
 
@@ -84,13 +82,10 @@ def test_clean_spectra_are_probed_with_few_columns():
 def test_the_squared_norm_is_estimated_with_its_error():
     off = []
     for seed in range(40):
-        (known,) = (
-            GolubKahan(seed=seed)
-            .solve(Diagonal(spectrum("harmonic", 300)), 5, 1e-3, **silent)
-            .known
-        )
+        A = Diagonal(spectrum("harmonic", 300))
+        (evidence,) = solved_by(GolubKahan(), A, 5, 1e-3, seed=seed).evidence
         truth = float((spectrum("harmonic", 300) ** 2).sum())
-        off.append((known.fro2 - truth) / known.fro2_error)
+        off.append((evidence.fro2 - truth) / evidence.fro2_error)
     off = torch.tensor(off)
     assert off.abs().median() < 1.5
     assert 0.4 < off.std() < 2.5
@@ -99,8 +94,8 @@ def test_the_squared_norm_is_estimated_with_its_error():
 @pytest.mark.parametrize("repeats", [True, False])
 def test_a_solve_that_owes_its_misses_to_a_lost_basis_is_repeated(repeats, monkeypatch):
     """The estimate of what U loses is made too small; seldom, it is."""
-    honest = Factorization._grown_inverse
-    monkeypatch.setattr(Factorization, "_grown_inverse", lambda self, new: 0.05 * honest(self, new))
+    honest = LeftBasis._next_inverse
+    monkeypatch.setattr(LeftBasis, "_next_inverse", lambda self, new: 0.05 * honest(self, new))
     if not repeats:
         monkeypatch.setattr(golub_kahan, "_SUSPECT", math.inf)
     torch.manual_seed(0)

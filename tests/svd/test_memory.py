@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from jvpsvd import MatrixOperator
-from jvpsvd.svd.basis import GrowingColumns
+from jvpsvd.svd.kernels.columns import GrowingColumns
 from jvpsvd.svd.memory import Footprint, in_words, physical_memory
 
 SIZE = Footprint(long=1000, short=100, k=10, itemsize=4, batch=1, vectors=True)

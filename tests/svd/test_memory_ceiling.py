@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from jvpsvd import LinearOperator, svds
 from jvpsvd.svd import parse_memory
-from jvpsvd.svd.dense import leading_svd
-from jvpsvd.svd.tall import overlap, without
+from jvpsvd.svd.kernels.dense import leading_svd
+from jvpsvd.svd.kernels.row_blocked import project, subtract_projection
 
 SHORT = 1000
 
@@ -56,7 +56,7 @@ svds(Copies(d, 20 * SHORT), k, **{**options, 'memory': None})
 # Their libraries take buffers, once.
 leading_svd(torch.eye(300, dtype=torch.float64), 2, 1e-9)
 rows, few = torch.ones(1 << 10, 1 << 12).T, torch.ones(20, 1 << 12).T
-without(few, rows, overlap(rows, few))
+subtract_projection(few, rows, project(rows, few))
 del rows, few
 before = status('VmHWM')
 room = status('VmSize') + budget

@@ -9,26 +9,26 @@ METHODS = ("golub-kahan", "exact")
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_function_sees_every_look(method):
-    looks = []
+def test_a_function_sees_every_check(method):
+    checks = []
     A = Diagonal(spectrum("harmonic", 300))
-    result = svds(A, 20, tol=1e-8, method=method, progress=looks.append)
-    assert len(looks) > 1
-    assert all(isinstance(look, Progress) for look in looks)
-    assert {look.wanted for look in looks} == {20}
-    assert looks[-1].converged == 20
-    assert looks[-1].worst <= 1e-8
-    spent = [look.products.total for look in looks]
+    result = svds(A, 20, tol=1e-8, method=method, progress=checks.append)
+    assert len(checks) > 1
+    assert all(isinstance(check, Progress) for check in checks)
+    assert {check.wanted for check in checks} == {20}
+    assert checks[-1].converged == 20
+    assert checks[-1].worst <= 1e-8
+    spent = [check.products.total for check in checks]
     assert spent == sorted(spent)
     assert spent[-1] <= result.products.total
-    assert all(0 <= look.converged <= 20 for look in looks)
+    assert all(0 <= check.converged <= 20 for check in checks)
 
 
-def test_early_looks_are_not_yet_converged():
-    looks = []
-    svds(Diagonal(spectrum("line", 300)), 20, method="golub-kahan", progress=looks.append)
-    assert looks[0].converged < 20
-    assert looks[0].worst > 1e-5
+def test_early_checks_are_not_yet_converged():
+    checks = []
+    svds(Diagonal(spectrum("line", 300)), 20, method="golub-kahan", progress=checks.append)
+    assert checks[0].converged < 20
+    assert checks[0].worst > 1e-5
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -46,7 +46,7 @@ def test_silence_is_the_default(capsys):
 
 
 def test_an_error_of_the_function_reaches_the_caller():
-    def stop(look):
+    def stop(progress):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -55,17 +55,17 @@ def test_an_error_of_the_function_reaches_the_caller():
 
 def test_watching_changes_nothing():
     A = Diagonal(spectrum("harmonic", 100))
-    watched = svds(A, 5, method="golub-kahan", progress=lambda look: None)
+    watched = svds(A, 5, method="golub-kahan", progress=lambda progress: None)
     assert torch.equal(watched.s, svds(A, 5, method="golub-kahan").s)
 
 
 @pytest.mark.parametrize("method", ["golub-kahan", "exact", "randomized"])
 def test_the_time_left_is_told_and_runs_out(method):
-    looks = []
+    checks = []
     A = Diagonal(spectrum("harmonic", 300))
     options = {"on_unconverged": "ignore"} if method == "randomized" else {}
-    svds(A, 20, tol=1e-8, method=method, progress=looks.append, **options)
-    told = [look.seconds_left for look in looks if look.seconds_left is not None]
+    svds(A, 20, tol=1e-8, method=method, progress=checks.append, **options)
+    told = [check.seconds_left for check in checks if check.seconds_left is not None]
     assert told
     assert all(left >= 0 for left in told)
     assert told[-1] <= told[0]

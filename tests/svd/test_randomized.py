@@ -1,14 +1,13 @@
 import pytest
 import torch
-from svd_problems import Diagonal, assert_truthful, line, repeat, spectrum, with_values
+from svd_problems import Diagonal, assert_truthful, line, repeat, solved_by, spectrum, with_values
 
 from jvpsvd import MatrixOperator, svds
-from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
+from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
 
 DTYPES = (torch.float32, torch.float64)
 SPECTRA = ("line", "equal", "low rank", "zero", "geometric", "two crowds", "one huge")
 SOLVERS = (BlockKrylov(), BlockKrylov(passes=1), SubspaceIteration(), SubspaceIteration(passes=1))
-silent = {"report": lambda look: None}
 
 
 def test_memory_decides_between_the_two():
@@ -37,20 +36,20 @@ def test_nothing_converged_is_wrong(name, dtype, method):
 def test_a_block_as_wide_as_the_space_is_exact(solver, shape, k):
     truth = line(1, 0.1, shape[1])
     A = MatrixOperator(with_values(truth, *shape))
-    triplets = solver.solve(A, k, 1e-5, **silent)
-    (known,) = triplets.known
-    assert known.complete
-    assert known.fro2_error == known.epsilon == 0
+    triplets = solved_by(solver, A, k, 1e-5)
+    (evidence,) = triplets.evidence
+    assert evidence.complete
+    assert evidence.fro2_error == evidence.epsilon == 0
     torch.testing.assert_close(triplets.s, truth[:k])
 
 
 @pytest.mark.parametrize("passes", [1, 2, 5])
 def test_products_are_known_beforehand(passes):
     A = Diagonal(line(1, 0, 500))
-    BlockKrylov(passes=passes).solve(A, 20, 1e-5, **silent)
+    solved_by(BlockKrylov(passes=passes), A, 20, 1e-5)
     assert A.products == (passes * 36, passes * 36)
     B = Diagonal(line(1, 0, 500))
-    SubspaceIteration(passes=passes).solve(B, 20, 1e-5, **silent)
+    solved_by(SubspaceIteration(passes=passes), B, 20, 1e-5)
     assert B.products == ((passes + 1) * 36, passes * 36 + 20)
 
 
@@ -58,9 +57,7 @@ def test_products_are_known_beforehand(passes):
 def test_more_passes_are_more_accurate(method):
     truth = 1 / torch.arange(1, 501, dtype=torch.float64)
     errors = [
-        float(
-            (method(passes=p).solve(Diagonal(truth), 20, 1e-5, **silent).s - truth[:20]).abs().max()
-        )
+        float((solved_by(method(passes=p), Diagonal(truth), 20, 1e-5).s - truth[:20]).abs().max())
         for p in (1, 2, 4)
     ]
     assert errors[0] > 5 * errors[1] > 25 * errors[2]
@@ -75,17 +72,17 @@ def test_blocks_wider_than_k_meet_every_copy_of_a_repeated_value():
 
 
 def test_what_did_not_converge_hides_what_may_be_missing_behind_it():
-    triplets = BlockKrylov(passes=1).solve(Diagonal(line(1, 0, 500)), 20, 1e-5, **silent)
-    (known,) = triplets.known
-    assert not known.complete
-    assert known.evidence == "none: 20 triplets did not converge in 1 passes"
-    assert known.trusted == 0
+    triplets = solved_by(BlockKrylov(passes=1), Diagonal(line(1, 0, 500)), 20, 1e-5)
+    (evidence,) = triplets.evidence
+    assert not evidence.complete
+    assert evidence.evidence == "none: 20 triplets did not converge in 1 passes"
+    assert evidence.guaranteed == 0
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_energy_is_estimated_without_bias(solver):
     truth = line(1, 0, 300)
-    (known,) = solver.solve(Diagonal(truth), 40, 1e-5, **silent).known
+    (evidence,) = solved_by(solver, Diagonal(truth), 40, 1e-5).evidence
     energy = float((truth**2).sum())
-    assert abs(known.fro2 - energy) <= 5 * known.fro2_error
-    assert 0 < known.fro2_error < energy
+    assert abs(evidence.fro2 - energy) <= 5 * evidence.fro2_error
+    assert 0 < evidence.fro2_error < energy

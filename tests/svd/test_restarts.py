@@ -2,13 +2,20 @@
 
 import pytest
 import torch
-from svd_problems import SPECTRA, TOL, Diagonal, assert_truthful, line, repeat, spectrum
+from svd_problems import SPECTRA, TOL, Diagonal, assert_truthful, line, repeat, solved_by, spectrum
 
 from jvpsvd import svds
-from jvpsvd.svd import restarts
-from jvpsvd.svd.factorization import Factorization
-from jvpsvd.svd.golub_kahan import GolubKahan
-from jvpsvd.svd.restarts import Limits, Spent, compact_size, kept_size, restart_pays
+from jvpsvd.svd.krylov import restarts
+from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.restarts import (
+    ColumnSeconds,
+    RestartPolicy,
+    compact_size,
+    kept_size,
+    restart_pays,
+)
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
+from jvpsvd.svd.monitor import Monitor
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -19,9 +26,9 @@ def kept(monkeypatch):
     columns = []
     plain = Factorization.restart
 
-    def restart(self, keep):
-        columns.append(keep)
-        plain(self, keep)
+    def restart(self, ritz):
+        columns.append(ritz.s.shape[-1])
+        plain(self, ritz)
 
     monkeypatch.setattr(Factorization, "restart", restart)
     return columns
@@ -48,7 +55,7 @@ def test_answers_are_right_wherever_timings_say_that_restarting_pays(k, name, dt
 
 
 @pytest.mark.parametrize("copies", [12, 20])
-def test_crowds_are_found_by_bases_that_shrink(copies, kept, always):
+def test_clusters_are_found_by_bases_that_shrink(copies, kept, always):
     """Blocks that copies fill become wider, and the bases have to hold these."""
     truth = torch.cat([line(1.2, 1.16, 10), repeat(1.15, copies), line(1.14, 0.5, 1400)])
     A = Diagonal(truth)
@@ -60,13 +67,13 @@ def test_crowds_are_found_by_bases_that_shrink(copies, kept, always):
 
 
 @pytest.mark.parametrize("max_size", range(100, 132, 2))
-def test_a_restart_beside_random_columns_does_not_bias_the_energy(max_size):
+def test_a_restart_beside_probe_columns_does_not_bias_the_energy(max_size):
     """They are a sample beside what the bases held as they were drawn, not after a restart."""
     truth = torch.cat([line(10, 9, 100), line(1e-3, 1e-4, 900)])
     solver = GolubKahan(block_size=8, max_size=max_size)
-    (known,) = solver.solve(Diagonal(truth), 10, 1e-6, lambda look: None).known
+    (evidence,) = solved_by(solver, Diagonal(truth), 10, 1e-6).evidence
     energy = float((truth**2).sum())
-    assert abs(known.fro2 - energy) <= 8 * known.fro2_error + 1e-3 * energy
+    assert abs(evidence.fro2 - energy) <= 8 * evidence.fro2_error + 1e-3 * energy
 
 
 @pytest.mark.parametrize("cheap", [True, False])
@@ -74,15 +81,17 @@ def test_dense_work_that_outweighs_the_products_makes_bases_small(cheap):
     A = Diagonal(line(1, 0.5, 2000))
     state = Factorization(A, block_size=8, seed=0, capacity=600)
     state.initialize()
-    limits = Limits(2000, 20, 100)
+    monitor = Monitor()
+    policy = RestartPolicy(2000, 20, 100, monitor)
     while state.size < 600:
         state.expand()
-    limits.weigh(state, state.multiplying * (100 if cheap else 1.1), A.shape)
-    assert limits.is_full(state) == cheap
+    monitor.seconds.update({"products": 1.0, "orthogonalization": 99.0 if cheap else 0.1})
+    policy.consider_compact(state)
+    assert policy.is_full(state) == cheap
     if cheap:
-        assert limits.restart(state) == state.size < compact_size(20, 8)
-        assert not limits.is_full(state)
-        assert limits.restarts == 0
+        assert policy.restart(state) == state.size < compact_size(20, 8)
+        assert not policy.is_full(state)
+        assert policy.restarts == 0
 
 
 @pytest.mark.parametrize("options", [{"block_size": 8}, {"memory": "8GiB", "block_size": 4}])
@@ -107,32 +116,35 @@ def test_batches_and_values_alone_keep_their_bases(vectors, kept, always):
 def test_more_restarts_than_the_limit_give_the_bases_their_room_back(kept, always):
     truth = line(1, 0, 900)
     solver = GolubKahan(block_size=4, compacts=True, max_restarts=2)
-    found = solver.solve(Diagonal(truth), 20, 1e-9, lambda look: None)
+    found = solved_by(solver, Diagonal(truth), 20, 1e-9)
     assert len(kept) == 2
-    assert found.known[0].complete
+    assert found.evidence[0].complete
     torch.testing.assert_close(found.s, truth[:20], atol=1e-12, rtol=0)
 
 
 def test_compact_restarts_do_not_use_up_those_of_full_bases(kept, always):
     solver = GolubKahan(block_size=4, compacts=True, max_size=160, max_restarts=2)
-    found = solver.solve(Diagonal(line(1, 0, 2000)), 20, 1e-13, lambda look: None)
-    assert found.known[0].evidence == "none: given up after 2 restarts of 160 columns"
+    found = solved_by(solver, Diagonal(line(1, 0, 2000)), 20, 1e-13)
+    assert found.evidence[0].evidence == "none: given up after 2 restarts of 160 columns"
     assert len(kept) == 4
 
 
 @pytest.mark.parametrize("values_size", [60, 84, 100, 120])
 def test_bases_without_u_are_judged_before_they_begin_again(values_size):
-    looks = []
+    checks = []
     solver = GolubKahan(block_size=4, values_size=values_size)
-    solver.solve(Diagonal(line(1, 0, 300)), 20, 1e-8, looks.append, vectors=False)
-    assert values_size in [look.products.forward for look in looks]
+    solved_by(solver, Diagonal(line(1, 0, 300)), 20, 1e-8, vectors=False, show=checks.append)
+    assert values_size in [check.products.forward for check in checks]
 
 
 def test_the_work_that_is_saved_has_to_outweigh_the_products():
     shape, compact = (1000, 1000), compact_size(100, 8)
     keep = kept_size(compact, 100, 8)
     pays = [
-        [restart_pays(Spent(c, 1.0), size, compact, keep, shape) for size in (400, 600, 3000)]
+        [
+            restart_pays(ColumnSeconds(c, 1.0), size, compact, keep, shape)
+            for size in (400, 600, 3000)
+        ]
         for c in (0.1, 1.0, 10.0)
     ]
     assert pays == [[False, True, True], [False, False, True], [False, False, False]]
@@ -142,7 +154,11 @@ def test_long_left_vectors_are_a_reason_to_grow_on():
     compact = compact_size(100, 8)
     keep = kept_size(compact, 100, 8)
     first = [
-        next(s for s in range(300, 9000) if restart_pays(Spent(0, 1), s, compact, keep, (m, 1000)))
+        next(
+            s
+            for s in range(300, 9000)
+            if restart_pays(ColumnSeconds(0, 1), s, compact, keep, (m, 1000))
+        )
         for m in (1000, 8000)
     ]
     assert compact < first[0] < 2 * compact < first[1]

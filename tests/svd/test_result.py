@@ -3,6 +3,7 @@ import torch
 from svd_problems import line, spectrum, with_values
 
 from jvpsvd import JacobianOperator, MatrixOperator, svds
+from jvpsvd.errors import ArgumentError
 
 METHODS = ("golub-kahan", "exact")
 DTYPES = (torch.float32, torch.float64)
@@ -114,3 +115,18 @@ def test_no_graph_is_recorded(method):
     result = svds(matrix, 3, method=method)
     assert not result.s.requires_grad
     assert not result.U.requires_grad
+
+
+@pytest.mark.parametrize("index", [None, "0", 1.5, torch.ones(2), slice(None), 7])
+def test_a_matrix_of_a_batch_is_named_by_its_index(index):
+    result = svds(MatrixOperator(torch.randn(2, 5, 4)), 2)
+    with pytest.raises(ArgumentError) as caught:
+        result.of(index)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("threshold", [None, "1", 1j, torch.ones(2), [1.0]])
+def test_a_threshold_is_a_number(threshold):
+    result = svds(MatrixOperator(torch.randn(5, 4)), 2)
+    with pytest.raises(ArgumentError, match=r"threshold=.* must be a number"):
+        result.dimension(threshold)

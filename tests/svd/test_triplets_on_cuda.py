@@ -7,8 +7,8 @@ from torch import nn
 
 from jvpsvd import JacobianOperator, LinearOperator, MatrixOperator, svds
 from jvpsvd.errors import ArgumentError
-from jvpsvd.svd import factorization
-from jvpsvd.svd.dense import leading_svd
+from jvpsvd.svd.kernels.dense import leading_svd
+from jvpsvd.svd.krylov import factorization
 
 pytestmark = pytest.mark.gpu
 

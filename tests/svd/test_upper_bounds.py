@@ -4,15 +4,23 @@ import math
 
 import pytest
 import torch
-from svd_problems import SPECTRA, TOL, Diagonal, memory_for, rounding, spectrum, with_values
+from svd_problems import (
+    SPECTRA,
+    TOL,
+    Diagonal,
+    memory_for,
+    rounding,
+    solved_by,
+    spectrum,
+    with_values,
+)
 
 from jvpsvd import svds
-from jvpsvd.svd.golub_kahan import GolubKahan
-from jvpsvd.svd.randomized import BlockKrylov, SubspaceIteration
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
+from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
 
 DTYPES = (torch.float32, torch.float64)
 CLEAN = ("line", "harmonic", "geometric", "low rank", "one huge")
-silent = {"report": lambda look: None}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -57,11 +65,11 @@ def test_what_is_outside_is_at_least_the_next_value_nearly(name):
     truth = spectrum(name, 600)
     solver = GolubKahan(block_size=8)
     A = Diagonal(truth)
-    (known,) = solver.solve(A, 10, 1e-5, **silent).known
+    (evidence,) = solved_by(solver, A, 10, 1e-5).evidence
     size = A.products.forward
     assert size < 600
-    assert known.epsilon >= 0.5 * float(truth[size])
-    assert known.epsilon <= float(truth[0]) * (1 + 1e-12)
+    assert evidence.epsilon >= 0.5 * float(truth[size])
+    assert evidence.epsilon <= float(truth[0]) * (1 + 1e-12)
 
 
 def test_restarts_keep_an_estimate():
@@ -83,8 +91,8 @@ def test_subspace_iteration_bounds_nothing():
 
 @pytest.mark.parametrize("solver", [BlockKrylov(), SubspaceIteration()])
 def test_a_block_as_wide_as_the_space_leaves_nothing_outside(solver):
-    (known,) = solver.solve(Diagonal(spectrum("line", 30)), 20, 1e-5, **silent).known
-    assert known.epsilon == 0
+    (evidence,) = solved_by(solver, Diagonal(spectrum("line", 30)), 20, 1e-5).evidence
+    assert evidence.epsilon == 0
 
 
 @pytest.mark.parametrize("method", ["golub-kahan", "exact"])

@@ -10,7 +10,7 @@ import torch
 from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import Model
 from jvpsvd.survey.spec.depth_choice import choose_depths
-from jvpsvd.svd import parse_memory, plan
+from jvpsvd.svd import ProblemSize, check_request, plan
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,17 @@ class DepthCost:
     """Why this method, or why none."""
 
 
-def depth_costs(model: Model, k: int, memory: int | str | None = None) -> list[DepthCost]:
+def depth_costs(
+    model: Model, k: int, memory: int | str | None = None, tol: float = 1e-5
+) -> list[DepthCost]:
     """Return every depth of the model with its planned cost for k triplets.
 
     Raises:
-        ArgumentError: If k < 1 or `memory` is no size.
+        ArgumentError: If k < 1, `memory` is no size, or `tol` does not lie between 0 and 1.
     """
     if k < 1:
         raise ArgumentError(f"k={k} must be at least 1")
-    if memory is not None:
-        parse_memory(memory)
+    check_request(ProblemSize((k, k), torch.float32), k, tol=tol, memory=memory)
     depths = choose_depths(model, 1, ["all"])
     inference = _inference_seconds(model)
     n = int(torch.Size(model.photo_input.shape).numel())
@@ -55,7 +56,8 @@ def depth_costs(model: Model, k: int, memory: int | str | None = None) -> list[D
             costs.append(DepthCost(depth.name, depth.kind, depth.numel, n, reason=reason))
             continue
         try:
-            chosen = plan((depth.numel, n), torch.float32.itemsize, k, memory=memory)
+            size = ProblemSize((depth.numel, n), torch.float32)
+            chosen = plan(size, check_request(size, k, tol=tol, memory=memory))
         except ArgumentError as error:
             costs.append(DepthCost(depth.name, depth.kind, depth.numel, n, reason=str(error)))
             continue

@@ -66,7 +66,7 @@ class RunCounts:
         )
 
     def __str__(self) -> str:
-        energy = "" if self.mean_energy is None else f", energy {100 * self.mean_energy:.0f} %"
+        energy = "" if self.mean_energy is None else f", energy {_in_percent(self.mean_energy)}"
         missed = f", {self.unconverged} triplets missed the tolerance" if self.unconverged else ""
         noise = (
             f", {self.below_residual} values below their residual" if self.below_residual else ""
@@ -75,3 +75,8 @@ class RunCounts:
             f"{self.failures} failures{energy}, worst residual {self.worst_residual:.0e} σ1{missed}"
             f"{noise}"
         )
+
+
+def _in_percent(share: float) -> str:
+    """Return a share in words; one of an estimate of ‖J‖²_F may be over 1."""
+    return f"{100 * share:.0f} %" if share < 1.005 else "about 100 %"

@@ -255,7 +255,7 @@ def _refuse_silence(address: str | None) -> None:
         return
     try:
         socket.create_connection((match[1], int(match[2])), timeout=_ANSWER_SECONDS).close()
-    except OSError as error:
+    except (OSError, OverflowError, ValueError) as error:  # a port that no machine has, too
         raise EngineError(
             f"no Ray cluster at {address} ({error}); start one with 'ray start --head'"
         ) from error

@@ -28,7 +28,7 @@ from jvpsvd.survey.work.in_process import solve_in_process
 from jvpsvd.survey.work.photo_solver import SolvedTask
 from jvpsvd.survey.work.ray_engine import solve_on_ray
 from jvpsvd.svd import Progress
-from jvpsvd.svd.arguments import out_of_reach
+from jvpsvd.svd.request import out_of_reach
 
 logger = logging.getLogger(__name__)
 

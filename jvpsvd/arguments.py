@@ -5,15 +5,7 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
-import torch
-
 from jvpsvd.errors import ArgumentError
-
-# (tolerances that hardly any solve meets, what nearly all do meet), in units of eps. At 0.5, 1, 2,
-# 4 and 8 eps 0, 6, 16, 63 and 77 of 77 float32 solves by Golub–Kahan converged, by the exact method
-# 0, 17, 51, 77 and 77; in float64 0, 0, 0, 7, 16 of 66 and 0, 0, 5, 18, 35
-# (`python -m benchmarks.rounding`).
-_REACH = {torch.float32: (1.0, 8.0), torch.float64: (2.0, 50.0)}
 
 
 def whole_number(
@@ -41,28 +33,6 @@ def whole_number(
         bounds = f"at least {low}" if high is None else f"from {low} to {most}"
         raise ArgumentError(f"{name}={value!r} must be a whole number {bounds}")
     return int(value)
-
-
-def out_of_reach(tol: float, dtype: torch.dtype) -> str | None:
-    """Return what to say of a tolerance that rounding hardly ever lets residuals meet.
-
-    None, if it is not such a one.
-
-    >>> print(out_of_reach(1e-8, torch.float32))
-    tol=1e-08 is below the rounding of float32, and most residuals will stay above it; ask for
-    1e-06 or use float64
-    >>> out_of_reach(1e-8, torch.float64) is out_of_reach(1e-6, torch.float32) is None
-    True
-    """
-    eps = torch.finfo(dtype).eps
-    hardly, mostly = (times * eps for times in _REACH[dtype])
-    if tol >= hardly:
-        return None
-    wider = "" if dtype == torch.float64 else " or use float64"
-    return (
-        f"tol={tol:g} is below the rounding of {str(dtype).removeprefix('torch.')}, and most "
-        f"residuals will stay above it; ask for {mostly:.0e}{wider}"
-    )
 
 
 def proper_fraction(name: str, value: Any) -> float:

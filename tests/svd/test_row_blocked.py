@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from jvpsvd.svd import tall
-from jvpsvd.svd.tall import overlap, squared, without
+from jvpsvd.svd.kernels import row_blocked as tall
+from jvpsvd.svd.kernels.row_blocked import gram, project, subtract_projection
 
 SHAPES = [(9000, 500, 8), (135000, 20, 3), (4096, 1024, 1), (4097, 1100, 24), (6143, 700, 5)]
 
@@ -19,8 +19,8 @@ def test_products_by_blocks_of_rows_are_those_of_the_whole(length, size, width, 
     basis, W = block(length, size, 1, dtype, spare=3), block(length, width, 2, dtype)
     monkeypatch.setattr(tall, "_LEAST_ENTRIES", 1)
     assert tall._row_blocks(basis, W) == length // 2048
-    C = overlap(basis, W)
-    rest = without(W, basis, C)
+    C = project(basis, W)
+    rest = subtract_projection(W, basis, C)
     expected = basis.double().T @ W.double()
     eps = torch.finfo(dtype).eps
     assert (C.shape, rest.shape, rest.stride()) == ((size, width), (length, width), (1, length))
@@ -36,7 +36,7 @@ def test_squares_are_those_of_the_whole(length, width, dtype):
     W = block(length, width, 1, dtype, spare=2)
     expected = W.double().T @ W.double()
     for layout in (W, W.contiguous(), W.expand(2, -1, -1)):
-        found = squared(layout)
+        found = gram(layout)
         assert (found.dtype, found.shape[-2:]) == (dtype, (width, width))
         assert (found - expected).abs().max() < 32 * torch.finfo(dtype).eps * length
 
@@ -45,18 +45,18 @@ def test_what_lies_row_by_row_goes_to_blas(monkeypatch):
     monkeypatch.setattr(tall, "_LEAST_ENTRIES", 1)
     basis, W = block(5000, 40, 1, torch.float64), block(5000, 3, 2, torch.float64).contiguous()
     assert tall._row_blocks(basis, W) == tall._row_blocks(basis.contiguous(), W.T.clone().T) == 0
-    C = overlap(basis.contiguous(), W)
+    C = project(basis.contiguous(), W)
     assert torch.allclose(C, basis.T @ W)
-    assert torch.allclose(without(W, basis.contiguous(), C), W - basis @ C)
+    assert torch.allclose(subtract_projection(W, basis.contiguous(), C), W - basis @ C)
 
 
 @pytest.mark.parametrize("length", [1, 2047, 2048, 5000])
 def test_what_is_short_has_no_blocks_or_whole_ones(length, monkeypatch):
     monkeypatch.setattr(tall, "_LEAST_ENTRIES", 1)
     basis, W = block(length, 4, 1, torch.float64), block(length, 2, 2, torch.float64)
-    C = overlap(basis, W)
+    C = project(basis, W)
     assert torch.allclose(C, basis.T @ W)
-    assert torch.allclose(without(W, basis, C), W - basis @ C)
+    assert torch.allclose(subtract_projection(W, basis, C), W - basis @ C)
 
 
 def test_small_bases_wide_blocks_batches_and_other_devices_go_to_blas():
@@ -72,6 +72,6 @@ def test_nothing_that_was_given_changes(monkeypatch):
     monkeypatch.setattr(tall, "_LEAST_ENTRIES", 1)
     basis, W = block(5000, 30, 1, torch.float32), block(5000, 4, 2, torch.float32)
     before = basis.clone(), W.clone()
-    without(W, basis, overlap(basis, W))
+    subtract_projection(W, basis, project(basis, W))
     assert torch.equal(basis, before[0])
     assert torch.equal(W, before[1])

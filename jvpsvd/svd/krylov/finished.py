@@ -1,4 +1,4 @@
-"""Triplets of the matrices of a batch, gathered as one after the other finishes."""
+"""Triplets of the matrices of a batch, kept as one after the other finishes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.triplets import Evidence, Triplets
 
 
-class Collected:
+class FinishedTriplets:
     """What has been found so far, in the order of the batch.
 
     Args:
@@ -17,12 +17,12 @@ class Collected:
         k: Triplets of each matrix.
 
     >>> from jvpsvd.operators import MatrixOperator
-    >>> found = Collected(MatrixOperator(torch.ones(2, 3, 3)), 1)
-    >>> known = Evidence(9.0, 0.0, True, "all of it", 1, 0.0)
-    >>> for place in (1, 0):
-    ...     part = torch.full((1, 1), float(place))
-    ...     found.add([place], Triplets(part, part, None, None, (known,)))
-    >>> found.triplets().s.tolist()
+    >>> finished = FinishedTriplets(MatrixOperator(torch.ones(2, 3, 3)), 1)
+    >>> evidence = Evidence(9.0, 0.0, True, "all of it", 1, 0.0)
+    >>> for index in (1, 0):
+    ...     part = torch.full((1, 1), float(index))
+    ...     finished.add([index], Triplets(part, part, None, None, (evidence,)))
+    >>> finished.triplets().s.tolist()
     [[0.0], [1.0]]
     """
 
@@ -30,17 +30,17 @@ class Collected:
         self._batch = A.batch
         self._k = k
         self._whole: Triplets | None = None
-        self._known: dict[int, Evidence] = {}
+        self._evidence: dict[int, Evidence] = {}
 
     @property
     def count(self) -> int:
         """Matrices that have finished."""
-        return len(self._known)
+        return len(self._evidence)
 
-    def add(self, places: list[int], part: Triplets) -> None:
-        """Take the triplets of the matrices at these places of the batch."""
-        self._known.update(zip(places, part.known, strict=True))
-        if not self._batch or len(places) == self._batch[0]:
+    def add(self, matrices: list[int], part: Triplets) -> None:
+        """Take the triplets of these matrices of the batch."""
+        self._evidence.update(zip(matrices, part.evidence, strict=True))
+        if not self._batch or len(matrices) == self._batch[0]:
             self._whole = part
             return
         if self._whole is None:
@@ -56,15 +56,15 @@ class Collected:
             (whole.V, part.V),
         ):
             if into is not None and one is not None:
-                into[torch.tensor(places, device=into.device)] = one
+                into[torch.tensor(matrices, device=into.device)] = one
 
     def triplets(self) -> Triplets:
         """Return the triplets of all matrices."""
         whole = self._whole
         if whole is None:
-            raise TypeError("nothing was collected")
-        known = tuple(self._known[place] for place in sorted(self._known))
-        return Triplets(whole.s, whole.residuals, whole.U, whole.V, known)
+            raise TypeError("no matrix has finished")
+        evidence = tuple(self._evidence[matrix] for matrix in sorted(self._evidence))
+        return Triplets(whole.s, whole.residuals, whole.U, whole.V, evidence)
 
 
 def _columns_like(side: Tensor | None, count: int) -> Tensor | None:

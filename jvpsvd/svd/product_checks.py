@@ -12,12 +12,12 @@ from torch import Tensor
 from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.operators import LinearOperator
 from jvpsvd.operators.base import TransposedOperator
-from jvpsvd.svd.triplets import rough_lengths
+from jvpsvd.svd.kernels.norms import rough_column_norms
 
 Direction = Literal["forward", "reverse"]
 
 
-def longest_product(
+def largest_product_norm(
     A: LinearOperator, W: Tensor, direction: Direction, where: str, names: Sequence[str] = ()
 ) -> Tensor:
     """Return the length of the longest column of a product W of A, float64, one of each matrix.
@@ -34,7 +34,7 @@ def longest_product(
     Raises:
         NonFiniteError: If W holds NaN or infinity.
     """
-    longest = rough_lengths(W).amax(-1)
+    longest = rough_column_norms(W).amax(-1)
     if not torch.isfinite(longest).all() and not torch.isfinite(W).all():
         if isinstance(A, TransposedOperator):
             A, direction = A.T, "reverse" if direction == "forward" else "forward"

@@ -19,10 +19,10 @@ _MOST_SQUARED = 8
 _BLOCKS_AT_ONCE = 64
 
 
-def overlap(basis: Tensor, W: Tensor) -> Tensor:
+def project(basis: Tensor, W: Tensor) -> Tensor:
     """Return basis' W, (s, b), for a basis (N, s) and W (N, b), or of each of a batch.
 
-    >>> overlap(torch.ones(3, 1), torch.tensor([[1.0], [2.0], [3.0]]))
+    >>> project(torch.ones(3, 1), torch.tensor([[1.0], [2.0], [3.0]]))
     tensor([[6.]])
     """
     count = _row_blocks(basis, W)
@@ -36,10 +36,10 @@ def overlap(basis: Tensor, W: Tensor) -> Tensor:
     return found.mT
 
 
-def squared(W: Tensor) -> Tensor:
+def gram(W: Tensor) -> Tensor:
     """Return W' W, (b, b), for W (N, b), or of each of a batch.
 
-    >>> squared(torch.tensor([[1.0], [2.0]]))
+    >>> gram(torch.tensor([[1.0], [2.0]]))
     tensor([[5.]])
     """
     few = W.ndim == 2 and W.shape[1] <= _MOST_SQUARED and W.device.type == "cpu"
@@ -52,10 +52,11 @@ def squared(W: Tensor) -> Tensor:
     return torch.addmm(found, W[rows:].mT, W[rows:]) if rows < W.shape[0] else found
 
 
-def without(W: Tensor, basis: Tensor, C: Tensor) -> Tensor:
+def subtract_projection(W: Tensor, basis: Tensor, C: Tensor) -> Tensor:
     """Return W − basis · C, column-major, for C (s, b), or of each of a batch.
 
-    >>> without(torch.tensor([[1.0], [2.0]]), torch.eye(2)[:, :1], torch.tensor([[1.0]])).T
+    >>> W = torch.tensor([[1.0], [2.0]])
+    >>> subtract_projection(W, torch.eye(2)[:, :1], torch.tensor([[1.0]])).T
     tensor([[0., 2.]])
     """
     count = _row_blocks(basis, W)

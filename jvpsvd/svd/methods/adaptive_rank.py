@@ -1,4 +1,4 @@
-"""As many triplets as an operator needs: until a share of its energy is held, or values are small.
+"""As many triplets as it takes to hold a share of the energy, or to reach small values.
 
 Random blocks are added to a Krylov factorisation round by round (Halko, Martinsson & Tropp 2011,
 section 4.4, with the powers kept). What is still outside is estimated from the random columns of
@@ -8,17 +8,18 @@ each round, which are uniform in the complement of everything before them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import LinearOperator
-from jvpsvd.svd.factorization import Factorization
-from jvpsvd.svd.frobenius import estimated_frobenius
+from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.frobenius import ProbeSample
+from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
+from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.progress import Progress
+from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
 # Energy has to be reached by this many standard errors.
@@ -32,11 +33,10 @@ class AdaptiveRank:
     Args:
         energy: Share of ‖A‖²_F that the triplets are to hold, in (0, 1).
         tail: Values are wanted down to tail · s₁, in (0, 1).
-        width: Columns of the starting block, and random ones that join every round.
+        width: Columns of the starting block, and random ones that are added every round.
         steps: Expansions of a round.
         oversample: The bases grow to this many columns per triplet before the answer counts.
         max_size: Columns of the bases at which it stops; None: the shorter side.
-        seed: Of everything random.
     """
 
     energy: float | None = None
@@ -45,72 +45,70 @@ class AdaptiveRank:
     steps: int = 2
     oversample: float = 1.5
     max_size: int | None = None
-    seed: int = 0
 
-    def solve(
-        self, A: LinearOperator, k: int, tol: float, report: Callable[[Progress], None]
-    ) -> Triplets:
+    def solve(self, A: LinearOperator, request: Request, monitor: Monitor) -> Triplets:
         """Return the leading j ≤ k triplets of A (m, n), m ≥ n, that suffice; k if none does.
 
         Raises:
-            ArgumentError: If A is a batch, whose matrices would have different ranks.
             NonFiniteError: If a product holds NaN or infinity.
         """
-        if A.batch:
-            raise ArgumentError(
-                "the matrices of a batch have ranks of their own; search them one at a time"
-            )
-        n = A.shape[-1]
+        k, n = request.k, A.shape[-1]
         limit = n if self.max_size is None else min(n, self.max_size)
         width = min(self.width, limit)
-        state = Factorization(
-            A, block_size=width, seed=self.seed, capacity=min(limit, 4 * width), most=limit
+        bases = Factorization(
+            A,
+            block_size=width,
+            seed=request.seed,
+            capacity=min(limit, 4 * width),
+            max_size=limit,
+            monitor=monitor,
         )
-        state.initialize()
-        fro2, error = estimated_frobenius(state.B, 0, n)
-        anchor = 0
+        bases.initialize()
+        sample = ProbeSample(1)
+        sample.start(bases)
         while True:
-            if state.exhausted:
-                fro2, error = (state.B**2).sum(), torch.zeros(())
-            s = state.ritz(state.size).s
+            with monitor.phase("projected problem"):
+                s = ritz_triplets(bases, bases.size).s
+            fro2, error = float((bases.B**2).sum()), 0.0
             outside = 0.0
-            if not state.exhausted:
-                outside = float(torch.linalg.matrix_norm(state.B[:, anchor:], 2))
+            if not bases.exhausted:
+                fro2, error = float(sample.fro2), float(sample.fro2_error)
+                outside = sample.outside(bases.B)
             rank = self._rank(s, fro2 + _SURELY * error, outside)
-            report(Progress(min(rank or 0, k), k, 1.0 - min(1.0, state.size / limit), A.products))
-            enough = rank is not None and self.oversample * min(rank, k) <= state.size
-            if enough or state.exhausted:
+            share = 1.0 - min(1.0, bases.size / limit)
+            go_on = monitor.report(Progress(min(rank or 0, k), k, share, A.products))
+            enough = rank is not None and self.oversample * min(rank, k) <= bases.size
+            if enough or bases.exhausted or not go_on:
                 break
-            room = limit - state.size - state.F.shape[-1]
-            joined = state.add_random(min(width, room)) if room > 0 else 0
-            if state.size + state.F.shape[-1] > limit:
+            room = limit - bases.size - bases.F.shape[-1]
+            columns = bases.add_probe_columns(min(width, room)) if room > 0 else 0
+            sample.add(columns, first=bases.size)
+            if bases.size + bases.F.shape[-1] > limit:
                 break
-            anchor = state.size
-            for step in range(self.steps):
-                if state.exhausted or state.size + state.F.shape[-1] > limit:
+            for _ in range(self.steps):
+                if bases.exhausted or bases.size + bases.F.shape[-1] > limit:
                     break
-                state.expand()
-                if step == 0 and joined:
-                    fro2, error = estimated_frobenius(state.B, state.size - joined, n)
-        count = max(1, min(k, state.size if rank is None else rank))
-        s, residuals, U, V = state.triplets(state.ritz(count))
+                bases.expand()
+                sample.update(bases)
+        count = max(1, min(k, bases.size if rank is None else rank))
+        with monitor.phase("vectors"):
+            s, residuals, U, V = measured_triplets(bases, ritz_triplets(bases, count))
         # Residuals say nothing of copies that were not met: what is outside displaces less.
-        allowed = tol * s[0]
+        allowed = request.tol * s[0]
         good = ((residuals <= allowed) & (s >= outside - allowed)).long()
-        whole = state.exhausted
-        known = Evidence(
-            float(fro2),
-            float(error),
+        whole = bases.exhausted
+        searched = "none: the rank was searched for, residuals say how near each triplet is"
+        evidence = Evidence(
+            fro2,
+            error,
             whole,
-            "the bases span the whole space"
-            if whole
-            else "none: the rank was searched for, residuals say how near each triplet is",
+            "the bases span the whole space" if whole else searched,
             count if whole else int(good.cumprod(0).sum()),
             outside,
         )
-        return Triplets(s, residuals, U, V, (known,))
+        return Triplets(s, residuals, U, V, (evidence,))
 
-    def _rank(self, s: Tensor, fro2: Tensor, outside: float) -> int | None:
+    def _rank(self, s: Tensor, fro2: float, outside: float) -> int | None:
         """Return how many values suffice, or None if those found do not.
 
         Interior values of a Krylov space say nothing of what is not in it. So the tail counts as
@@ -119,11 +117,11 @@ class AdaptiveRank:
         if float(s[0]) == 0.0:
             return 1
         if self.energy is not None:
-            goal = self.energy * float(fro2)
+            target = self.energy * fro2
             held = (s**2).cumsum(0)
-            if not math.isfinite(goal) or float(held[-1]) < goal:
+            if not math.isfinite(target) or float(held[-1]) < target:
                 return None
-            return int((held < goal).sum()) + 1
+            return int((held < target).sum()) + 1
         if self.tail is None:
             raise ArgumentError("give the share of energy to hold, or the size of the tail")
         least = self.tail * float(s[0])

@@ -2,7 +2,12 @@ import pytest
 import torch
 from svd_problems import orthonormal
 
-from jvpsvd.svd.orthonormal import extend, orthonormal_images, orthonormality, random_columns
+from jvpsvd.svd.kernels.orthogonalize import (
+    orthogonalize_block,
+    orthonormal_images,
+    orthonormality,
+    random_columns,
+)
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -16,9 +21,9 @@ def eps(dtype):
 
 
 def check(basis, W, new, floor, dtype):
-    both = torch.cat([basis, new.block], dim=1).double()
+    both = torch.cat([basis, new.Q], dim=1).double()
     assert orthonormality(both) < 30 * eps(dtype)
-    rebuilt = basis.double() @ new.inner + new.block.double() @ new.outer
+    rebuilt = basis.double() @ new.coefficients + new.Q.double() @ new.R
     length = float(torch.linalg.vector_norm(W, dtype=torch.float64))
     assert (rebuilt - W.double()).abs().max() <= floor + 30 * eps(dtype) * length
 
@@ -31,8 +36,8 @@ def test_a_block_is_split_along_the_basis_and_beyond(dtype, size, condition):
     stretch = torch.logspace(0, -torch.tensor(float(condition)).log10(), 6).double()
     W = (orthonormal(80, 6, 2) * stretch @ orthonormal(6, 6, 3)).to(dtype)
     floor = eps(dtype)
-    new = extend(basis, W, floor=floor, generator=generator())
-    assert new.block.shape == (80, 6)
+    new = orthogonalize_block(basis, W, floor=floor, generator=generator())
+    assert new.Q.shape == (80, 6)
     check(basis, W, new, floor, dtype)
 
 
@@ -41,10 +46,10 @@ def test_directions_inside_the_basis_are_replaced_at_random(dtype):
     all_of_it = orthonormal(50, 11, 1).to(dtype)
     basis = all_of_it[:, :10]
     W = torch.cat([basis[:, :3], all_of_it[:, 10:]], dim=1)
-    new = extend(basis, W, floor=10 * eps(dtype), generator=generator())
+    new = orthogonalize_block(basis, W, floor=10 * eps(dtype), generator=generator())
     assert new.rank == 1
-    assert new.block.shape == (50, 4)
-    assert new.outer[1:].abs().max() == 0
+    assert new.Q.shape == (50, 4)
+    assert new.R[1:].abs().max() == 0
     check(basis, W, new, 10 * eps(dtype), dtype)
 
 
@@ -53,19 +58,21 @@ def test_what_is_nearly_in_the_basis_is_resolved(dtype):
     all_of_it = orthonormal(60, 13, 1).to(dtype)
     basis, outside = all_of_it[:, :12], all_of_it[:, 12:]
     W = basis[:, :2] + 1e3 * eps(dtype) * outside
-    new = extend(basis, W, floor=20 * eps(dtype), generator=generator())
+    new = orthogonalize_block(basis, W, floor=20 * eps(dtype), generator=generator())
     assert new.rank == 1
-    assert orthonormality(torch.cat([basis, new.block], dim=1)) < 30 * eps(dtype)
-    assert (outside.T @ new.block[:, :1]).abs() > 0.99
+    assert orthonormality(torch.cat([basis, new.Q], dim=1)) < 30 * eps(dtype)
+    assert (outside.T @ new.Q[:, :1]).abs() > 0.99
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_zero_block_gives_random_columns(dtype):
     basis = orthonormal(20, 5, 1).to(dtype)
-    new = extend(basis, torch.zeros(20, 3, dtype=dtype), floor=0.0, generator=generator())
+    new = orthogonalize_block(
+        basis, torch.zeros(20, 3, dtype=dtype), floor=0.0, generator=generator()
+    )
     assert new.rank == 0
-    assert new.outer.abs().max() == new.inner.abs().max() == 0
-    assert orthonormality(torch.cat([basis, new.block], dim=1)) < 30 * eps(dtype)
+    assert new.R.abs().max() == new.coefficients.abs().max() == 0
+    assert orthonormality(torch.cat([basis, new.Q], dim=1)) < 30 * eps(dtype)
 
 
 @pytest.mark.parametrize("floor", [0.0, 1e-12])
@@ -73,8 +80,8 @@ def test_a_zero_block_gives_random_columns(dtype):
 def test_no_more_columns_than_the_space_has_left(left, floor):
     basis = orthonormal(8, 8 - left, 1)
     W = torch.randn(8, 4, dtype=torch.float64, generator=generator())
-    new = extend(basis, W, floor=floor, generator=generator())
-    assert new.block.shape == (8, left)
+    new = orthogonalize_block(basis, W, floor=floor, generator=generator())
+    assert new.Q.shape == (8, left)
     check(basis, W, new, floor, torch.float64)
 
 
@@ -83,7 +90,7 @@ def test_no_more_columns_than_the_space_has_left(left, floor):
 def test_scale_does_not_matter(scale, dtype):
     basis = orthonormal(40, 4, 1).to(dtype)
     W = (scale * torch.randn(40, 5, dtype=torch.float64, generator=generator())).to(dtype)
-    new = extend(basis, W, floor=eps(dtype) * scale, generator=generator())
+    new = orthogonalize_block(basis, W, floor=eps(dtype) * scale, generator=generator())
     assert new.rank == 5
     check(basis, W, new, eps(dtype) * scale, dtype)
 

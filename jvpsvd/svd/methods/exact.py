@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from jvpsvd.operators import LinearOperator, columns
-from jvpsvd.svd.dense import add_lower_gram, dense_svd
-from jvpsvd.svd.orthonormal import orthonormal_images
-from jvpsvd.svd.products import check_scale, longest_product
+from jvpsvd.svd.kernels.dense import add_lower_gram, dense_svd
+from jvpsvd.svd.kernels.norms import column_norms, residual_norms
+from jvpsvd.svd.kernels.orthogonalize import orthonormal_images
+from jvpsvd.svd.kernels.threads import over_matrices
+from jvpsvd.svd.monitor import Monitor
+from jvpsvd.svd.product_checks import check_scale, largest_product_norm
 from jvpsvd.svd.progress import Progress
-from jvpsvd.svd.threads import over_matrices
-from jvpsvd.svd.triplets import Evidence, Triplets, column_lengths, residual_lengths
+from jvpsvd.svd.request import Request
+from jvpsvd.svd.triplets import Evidence, Triplets
 
 # Up to this many entries a matrix is widened to float64 and decomposed as it stands; up to the
 # second number its left vectors are computed in float64 too.
@@ -35,54 +38,49 @@ class Exact:
 
     block_size: int = 64
 
-    def solve(
-        self,
-        A: LinearOperator,
-        k: int,
-        tol: float,
-        report: Callable[[Progress], None],
-        *,
-        vectors: bool = True,
-    ) -> Triplets:
+    def solve(self, A: LinearOperator, request: Request, monitor: Monitor) -> Triplets:
         """Return the k leading triplets of A (m, n), m ≥ n, by n products with unit vectors.
 
-        Without `vectors`, those of the longer side are not computed where they would cost much.
+        Without `request.vectors`, those of the longer side are not computed where they would cost
+        much. A caller cannot stop it: before the last product there is nothing to return.
 
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
         """
-        matrix = self._assemble(A, k, report)
-        if A.batch and matrix.device.type == "cpu":
-            parts = over_matrices(lambda part: _solved(matrix[part], k, vectors), len(matrix))
-            values, lengths, left, right = zip(*parts, strict=True)
-            s, residuals = torch.cat(values), torch.cat(lengths)
-            U, V = _joined(left), _joined(right)
-        else:
-            s, residuals, U, V = _solved(matrix, k, vectors)
-        fro2 = (column_lengths(matrix) ** 2).sum(-1)
+        k, vectors = request.k, request.vectors
+        matrix = self._assemble(A, k, monitor)
+        with monitor.phase("vectors"):
+            if A.batch and matrix.device.type == "cpu":
+                parts = over_matrices(lambda part: _solved(matrix[part], k, vectors), len(matrix))
+                values, norms, left, right = zip(*parts, strict=True)
+                s, residuals = torch.cat(values), torch.cat(norms)
+                U, V = _joined(left), _joined(right)
+            else:
+                s, residuals, U, V = _solved(matrix, k, vectors)
+            fro2 = (column_norms(matrix) ** 2).sum(-1)
         evidence = f"all {A.shape[-1]} products of the shorter side were taken"
-        known = (
-            Evidence(float(square), 0.0, True, evidence, k, 0.0) for square in fro2.reshape(-1)
-        )
-        return Triplets(s, residuals, U, V, tuple(known))
+        each = (Evidence(float(one), 0.0, True, evidence, k, 0.0) for one in fro2.reshape(-1))
+        return Triplets(s, residuals, U, V, tuple(each))
 
-    def _assemble(self, A: LinearOperator, k: int, report: Callable[[Progress], None]) -> Tensor:
+    def _assemble(self, A: LinearOperator, k: int, monitor: Monitor) -> Tensor:
         m, n = A.shape[-2:]
-        count = A.batch[0] if A.batch else 1
+        wanted = k * (A.batch[0] if A.batch else 1)
         began = time.perf_counter()
-        longest = torch.zeros(A.batch, dtype=torch.float64)
+        norm = torch.zeros(A.batch, dtype=torch.float64)
         rows = torch.empty(*A.batch, n, m, dtype=A.dtype, device=A.device)
         for start in range(0, n, self.block_size):
             stop = min(n, start + self.block_size)
             unit = torch.zeros(stop - start, n, dtype=A.dtype, device=A.device)
             unit[torch.arange(stop - start), torch.arange(start, stop)] = 1
-            images = A.matmat(unit.T)
-            rows[..., start:stop, :] = images.mT
-            where = f"unit vectors {start} to {stop - 1}"
-            longest = torch.maximum(longest, longest_product(A, images, "forward", where))
+            with monitor.phase("products"):
+                images = A.matmat(unit.T)
+                rows[..., start:stop, :] = images.mT
+                where = f"unit vectors {start} to {stop - 1}"
+                norm = torch.maximum(norm, largest_product_norm(A, images, "forward", where))
             left = (time.perf_counter() - began) * (n - stop) / stop
-            report(Progress(count * k * stop // n, count * k, 1.0 - stop / n, A.products, left))
-        check_scale(longest, rows)
+            done = wanted * stop // n
+            monitor.report(Progress(done, wanted, 1.0 - stop / n, A.products, left))
+        check_scale(norm, rows)
         return rows.mT
 
 
@@ -100,7 +98,7 @@ def _solved(matrix: Tensor, k: int, vectors: bool) -> _Solved:
         if not vectors:
             return s, _one_sided_residuals(gram, s, wide), None, V
         U = _images(matrix, V, wide, s)
-    residuals = residual_lengths(
+    residuals = residual_norms(
         s, U, V, lambda part: matrix @ V[..., part], lambda part: matrix.mT @ U[..., part]
     )
     return s, residuals, U, V
@@ -146,13 +144,13 @@ def _one_sided_residuals(gram: Tensor, s: Tensor, wide: Tensor) -> Tensor:
     whole = gram.tril() + gram.tril(-1).mT
     images = whole @ wide
     squares = (images * wide).sum(-2)
-    lengths = squares.clamp_min(0).sqrt()
+    norms = squares.clamp_min(0).sqrt()
     # Below this A v is rounding of A'A, and so is its direction.
     least = torch.finfo(torch.float64).eps ** 0.5 * s[..., :1].double()
-    divisor = torch.maximum(lengths, torch.where(least > 0, least, 1.0))
+    divisor = torch.maximum(norms, torch.where(least > 0, least, 1.0))
     values = s.double()
-    back = column_lengths(images - wide * (values * lengths)[..., None, :]) / divisor
-    return torch.maximum(back, (lengths - values).abs()).to(s.dtype)
+    adjoint = column_norms(images - wide * (values * norms)[..., None, :]) / divisor
+    return torch.maximum(adjoint, (norms - values).abs()).to(s.dtype)
 
 
 def _images(matrix: Tensor, V: Tensor, wide: Tensor, s: Tensor) -> Tensor:

@@ -1,0 +1,64 @@
+"""What fails when a network is called or cut, in one line that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jvpsvd.errors import JvpsvdError, ModelError
+from jvpsvd.operators import failures_named, refuse_scripted, restored
+from jvpsvd.operators.arguments import shown
+from jvpsvd.operators.failures import first_line, takes_batch_of_one
+
+
+@contextmanager
+def called_at(model: nn.Module, x: Any) -> Iterator[None]:
+    """Leave the model as it was, and say in one line what it raises at x."""
+
+    def remedy() -> str:
+        if takes_batch_of_one(model, x):
+            return "it takes a batch: give x[None]"
+        return "give x as the model takes it: a tensor, or a tuple or dict of arguments"
+
+    with restored(model), failures_named(f"{type(model).__name__}, called at x,", remedy):
+        yield
+
+
+@contextmanager
+def evaluated_like(expected: object, z: object, name: str) -> Iterator[None]:
+    """Say in one line where a map fails at a z that is not of the kind it was made for.
+
+    What it raises at another z passes as it is: under torch's transforms that is looked at.
+    """
+    try:
+        yield
+    except (JvpsvdError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if not isinstance(expected, Tensor):
+            raise
+        if _kind(z) == _kind(expected):
+            raise
+        raise ModelError(
+            f"the map cannot be evaluated at {_kind(z)} ({first_line(error)}); {name} was "
+            f"{_kind(expected)} when it was made: give one of that kind"
+        ) from error
+
+
+def scripted_part(model: nn.Module) -> str | None:
+    """Return, in words, the first part of a model that torch.jit made, which has no hooks."""
+    try:
+        refuse_scripted(model, "cut")
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+def _kind(z: object) -> str:
+    if not isinstance(z, Tensor) or z.is_nested or z.layout != torch.strided:
+        return shown(z)
+    return f"{z.dtype} {tuple(z.shape)} on {z.device}"

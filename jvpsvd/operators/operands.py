@@ -1,0 +1,119 @@
+"""The signs that operators do not have, and operands that theirs do not take: one line each."""
+
+from __future__ import annotations
+
+import math
+from typing import NoReturn
+
+import numpy as np
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError, OperandError
+from jvpsvd.operators.arguments import shown
+
+
+class MissingSigns:
+    """The signs that an operator does not have; each says what to write instead."""
+
+    def __radd__(self, other: object) -> NoReturn:
+        if isinstance(other, int) and other == 0:
+            raise OperandError(
+                "sum(operators) begins with 0, which is no operator; write "
+                "sum(operators[1:], operators[0])"
+            )
+        refuse_term(other)
+
+    def __sub__(self, other: object) -> NoReturn:
+        raise OperandError(f"an operator has no '-' ({shown(other)}); write A + (-1) * B")
+
+    def __rsub__(self, other: object) -> NoReturn:
+        self.__sub__(other)
+
+    def __neg__(self) -> NoReturn:
+        raise OperandError("an operator has no '-'; write (-1) * A")
+
+    def __truediv__(self, other: object) -> NoReturn:
+        raise OperandError(f"an operator has no '/' ({shown(other)}); write (1 / c) * A")
+
+    def __rtruediv__(self, other: object) -> NoReturn:
+        raise OperandError(f"{shown(other)} cannot be divided by an operator, which has no inverse")
+
+    def __pow__(self, other: object) -> NoReturn:
+        raise OperandError(f"an operator has no '**' ({shown(other)}); write A @ A")
+
+    def __rpow__(self, other: object) -> NoReturn:
+        raise OperandError(f"{shown(other)} has no power that is an operator; write A @ A for A²")
+
+    def __rmatmul__(self, other: object) -> NoReturn:
+        raise OperandError(
+            f"{shown(other)} stands left of an operator; write A.T @ v for a vector v, and "
+            "(A.T @ V.mT).mT for a block V"
+        )
+
+
+def refuse_term(other: object) -> NoReturn:
+    """Raise for what cannot be added to an operator.
+
+    Raises:
+        OperandError: Always.
+
+    >>> refuse_term(1)
+    Traceback (most recent call last):
+    jvpsvd.errors.OperandError: 1 cannot be added to an operator; give an operator, c * ...
+    """
+    advice = "c * MatrixOperator(torch.eye(n)) for a multiple c of the identity"
+    if isinstance(other, Tensor | np.ndarray):
+        advice = "as aslinearoperator makes of a matrix"
+    raise OperandError(f"{shown(other)} cannot be added to an operator; give an operator, {advice}")
+
+
+def real_factor(scalar: object) -> float:
+    """Return what an operator is scaled by.
+
+    Raises:
+        OperandError: If it is no real number.
+        ArgumentError: If it is not finite.
+
+    >>> real_factor(1j)
+    Traceback (most recent call last):
+    jvpsvd.errors.OperandError: an operator cannot be scaled by 1j; operators are real: scale by ...
+    """
+    if not isinstance(scalar, int | float | np.floating | np.integer):
+        raise OperandError(f"an operator cannot be scaled by {shown(scalar)}; {_instead(scalar)}")
+    try:
+        factor = float(scalar)
+    except OverflowError:  # a whole number beyond float64
+        factor = math.inf
+    if not math.isfinite(factor):
+        raise ArgumentError(f"cannot scale an operator by {factor}; give a finite number")
+    return factor
+
+
+def _instead(factor: object) -> str:
+    if isinstance(factor, complex | np.complexfloating):
+        return "operators are real: scale by the real and the imaginary part apart"
+    if isinstance(factor, MissingSigns):
+        return "write A @ B for the product of two operators"
+    if isinstance(factor, Tensor | np.ndarray):
+        return "give a number, c.item(); vectors are multiplied by A @ V"
+    return "give a real number"
+
+
+def refuse_right_side(other: object) -> NoReturn:
+    """Raise for what an operator cannot be multiplied with.
+
+    Raises:
+        OperandError: Always.
+
+    >>> refuse_right_side("x")
+    Traceback (most recent call last):
+    jvpsvd.errors.OperandError: an operator multiplies torch tensors and operators, not str; ...
+    """
+    advice = "give a tensor of vectors, or an operator, as aslinearoperator makes"
+    if isinstance(other, np.ndarray):
+        advice = "give torch.from_numpy(V), or use as_scipy(A) @ V"
+    elif isinstance(other, int | float):
+        advice = "write c * A to scale it"
+    raise OperandError(
+        f"an operator multiplies torch tensors and operators, not {type(other).__name__}; {advice}"
+    )

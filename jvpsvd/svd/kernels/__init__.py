@@ -1,0 +1,1 @@
+"""Dense linear algebra on tall blocks and small matrices."""

@@ -1,0 +1,78 @@
+"""Norms of the columns of long blocks, summed so that rounding does not spoil them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+COLUMNS_AT_ONCE = 64
+_ENTRIES_AT_ONCE = 1 << 23
+_ROWS_AT_ONCE = 1 << 14
+# The squares of columns as long as this are normal float32 numbers.
+_SAFE_NORM = 1e-12
+
+
+def column_norms(block: Tensor) -> Tensor:
+    """Return the Euclidean norm of every column, summed in float64.
+
+    A float32 sum of the squares of a long, locally concentrated vector is off by 1e-4.
+    """
+    size = max(1, _ENTRIES_AT_ONCE // max(1, block.shape[-2]))
+    if block.shape[-1] <= size:
+        norms: Tensor = torch.linalg.vector_norm(block, dim=-2, dtype=torch.float64)
+        return norms
+    # torch makes a float64 copy of what it sums.
+    return torch.cat([column_norms(part) for part in torch.split(block, size, dim=-1)], dim=-1)
+
+
+def rough_column_norms(block: Tensor) -> Tensor:
+    """Return the norm of every column, float64, right to some digits.
+
+    On the CPU the squares of a long column are summed in the dtype of the block, at most 2¹⁴ of
+    them at once; this saves the float64 copy that `column_norms` makes. Short columns, and those
+    whose squares are too small or too large for float32, are summed in float64.
+
+    >>> rough_column_norms(torch.full((4, 1), 1e-30))
+    tensor([2.0000e-30], dtype=torch.float64)
+    """
+    if block.is_cuda or block.shape[-2] < _ROWS_AT_ONCE:
+        return column_norms(block)  # no copy there, or a small one
+    rows = block.mT
+    whole = rows.shape[-1] // _ROWS_AT_ONCE * _ROWS_AT_ONCE
+    parts = [rows[..., whole:].unsqueeze(-2)]
+    if whole:
+        parts.append(torch.unflatten(rows[..., :whole], -1, (-1, _ROWS_AT_ONCE)))
+    partial = torch.cat([torch.linalg.vector_norm(part, dim=-1) for part in parts], dim=-1)
+    norms: Tensor = torch.linalg.vector_norm(partial.double(), dim=-1)
+    safe = (norms > _SAFE_NORM) & torch.isfinite(norms)
+    return norms if block.dtype == torch.float64 or safe.all() else column_norms(block)
+
+
+def residual_norms(
+    s: Tensor,
+    U: Tensor,
+    V: Tensor,
+    forward: Callable[[slice], Tensor],
+    adjoint: Callable[[slice], Tensor],
+) -> Tensor:
+    """Return max(|A v̂ − s û|, |A' û − s v̂|) for each triplet, û and v̂ scaled to unit norm.
+
+    `forward` and `adjoint` return A V and A' U for a slice of columns. A vector far from unit norm
+    (a sign that its basis was not orthonormal) makes its residual large, as it must.
+
+    >>> s, U = torch.tensor([2.0]), torch.ones(1, 1)
+    >>> residual_norms(s, U, U, lambda c: 2 * U[:, c], lambda c: 2.5 * U[:, c])
+    tensor([0.5000])
+    """
+    norms = torch.empty_like(s)
+    for start in range(0, s.shape[-1], COLUMNS_AT_ONCE):
+        part = slice(start, start + COLUMNS_AT_ONCE)
+        u, v, values = U[..., part], V[..., part], s[..., None, part]
+        norm_u, norm_v = (column_norms(w).to(s.dtype)[..., None, :] for w in (u, v))
+        forward_residual = forward(part) / norm_v - u * (values / norm_u)
+        adjoint_residual = adjoint(part) / norm_u - v * (values / norm_v)
+        worst = torch.maximum(column_norms(forward_residual), column_norms(adjoint_residual))
+        norms[..., part] = worst.to(s.dtype)
+    return norms

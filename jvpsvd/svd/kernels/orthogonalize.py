@@ -1,0 +1,264 @@
+"""Rank-revealing orthogonalisation of a block against an orthonormal basis.
+
+A Krylov block loses rank when the space is exhausted, when singular values repeat, and when only
+rounding is left of it. Normalising such columns as if they were signal makes the basis lose its
+orthonormality, and singular values appear that are not there. Here, directions shorter than a floor
+get the coefficient 0 and are replaced by random ones, orthogonal to everything. Blocks may be
+batches, one for each of several matrices; the new block has the same width for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jvpsvd.operators import columns
+from jvpsvd.svd.kernels.dense import add_lower_gram, dense_svd
+from jvpsvd.svd.kernels.row_blocked import gram, project, subtract_projection
+
+_MAX_PASSES = 5
+# A column that keeps less than this share of its norm under a projection was mostly rounding.
+_KEPT_SHARE = 0.5
+# Where coefficients are smaller, one more projection brings a unit column to working orthogonality.
+_SMALL_COEFFICIENT = 0.1
+# `_factor` makes columns orthonormal to rounding where the norms of W are as near as that.
+_WELL_CONDITIONED = 1e-4
+_COLUMNS_AT_ONCE = 64
+_ROWS_AT_ONCE = 1 << 16
+_ROWS_SUMMED = 1 << 13
+
+
+@dataclass(frozen=True)
+class OrthogonalBlock:
+    """W = basis · coefficients + Q R, up to columns no longer than the floor."""
+
+    Q: Tensor
+    """(N, w) orthonormal, and orthogonal to the basis; w = min(b, N − s)."""
+    coefficients: Tensor
+    """(s, b) coefficients along the basis, float64."""
+    R: Tensor
+    """(w, b) coefficients along Q, float64; rows beyond the rank are 0."""
+    rank: Tensor
+    """Columns of Q that W spans; the other w − rank are random, or 0 if `full` is false."""
+
+
+def orthogonalize_block(
+    basis: Tensor,
+    W: Tensor,
+    *,
+    floor: float | Tensor,
+    generator: torch.Generator,
+    window: int | None = None,
+    full: bool = True,
+) -> OrthogonalBlock:
+    """Orthogonalise W (N, b) against an orthonormal basis (N, s), and make it orthonormal.
+
+    Basis and W may both be batches, (B, N, s) and (B, N, b); each matrix has a rank of its own.
+
+    Args:
+        basis: Orthonormal columns; s may be 0.
+        W: The block, in the same dtype and on the same device.
+        floor: Norm under which a direction of W counts as rounding; one per matrix.
+        generator: CPU generator of the random columns, which are the same for a whole batch.
+        window: How many trailing columns of the basis W can have more than rounding along;
+            None: all.
+        full: Whether to remove rounding along the other columns as well, and to replace the
+            directions that are lost. If not, `coefficients` holds those of the window alone.
+
+    >>> e1, e2 = torch.eye(3)[:, :1], torch.eye(3)[:, 1:2]
+    >>> W = torch.cat([2 * e1 + 3 * e2, e1], dim=1)
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> new = orthogonalize_block(e1, W, floor=1e-6, generator=generator)
+    >>> int(new.rank), new.Q.shape, bool((e1.T @ new.Q).abs().max() < 1e-6)
+    (1, torch.Size([3, 2]), True)
+    """
+    size, taken = basis.shape[-2:]
+    width = min(W.shape[-1], size - taken)
+    first = 0 if window is None else taken - window
+    part = basis[..., first:]
+    along = project(part, W)
+    coefficients = along.double().cpu()
+    Q, R, rank = _factor(subtract_projection(W, part, along), floor)
+    if full and first > 0:
+        coefficients = torch.nn.functional.pad(coefficients, (0, 0, first, 0))
+        part = basis
+    for _ in range(_MAX_PASSES):
+        if not rank.any():
+            break
+        along = project(part, Q)
+        again = along.double().cpu()
+        coefficients = coefficients + again @ R
+        Q = subtract_projection(Q, part, along)
+        if _stays_orthonormal(R, again, W.dtype):
+            break
+        Q, change, left = _factor(Q, _KEPT_SHARE)
+        R = change @ R
+        settled = torch.equal(left, rank) and _largest(along) < _SMALL_COEFFICIENT
+        rank = left
+        if settled:
+            break
+    Q, R, rank = Q[..., :width], R[..., :width, :], rank.clamp_max(width)
+    if full and bool((rank < width).any()):
+        Q = _refill(basis, Q, rank, generator)
+    return OrthogonalBlock(columns(Q), coefficients, R, rank)
+
+
+def linear_combination(basis: Tensor, coefficients: Tensor) -> Tensor:
+    """Return basis · C, column-major, for a basis (N, s) and C (s, j) of any dtype.
+
+    Transposed, because BLAS is slow at a long result with few columns.
+
+    >>> linear_combination(torch.eye(2), torch.tensor([[2.0], [1.0]]).double()).T
+    tensor([[2., 1.]])
+    """
+    C = coefficients.to(dtype=basis.dtype, device=basis.device)
+    return (C.mT @ basis.mT).mT
+
+
+def _refill(basis: Tensor, Q: Tensor, rank: Tensor, generator: torch.Generator) -> Tensor:
+    """Return Q with random columns, orthogonal to everything, in place of its zeros."""
+    width = Q.shape[-1]
+    missing = width - int(rank.min())
+    random = random_columns(basis, missing, generator, beside=Q)
+    position = torch.arange(width) - rank[..., None]
+    index = position.clamp(0, missing - 1).to(Q.device)
+    fill = random.gather(-1, index[..., None, :].expand(Q.shape))
+    return torch.where((position < 0).to(Q.device)[..., None, :], Q, fill)
+
+
+def random_columns(
+    basis: Tensor, width: int, generator: torch.Generator, *, beside: Tensor | None = None
+) -> Tensor:
+    """Return `width` random orthonormal columns orthogonal to the basis (and to `beside`).
+
+    Without a basis their span is uniformly distributed.
+
+    >>> random_columns(torch.empty(4, 0), 2, torch.Generator().manual_seed(0)).shape
+    torch.Size([4, 2])
+    """
+    size = basis.shape[-2]
+    rows = torch.randn(width, size, dtype=basis.dtype, generator=generator)
+    Q = rows.to(basis.device).T.expand(*basis.shape[:-1], width)
+    others = [basis] if beside is None else [basis, beside]
+    for _ in range(_MAX_PASSES):
+        largest = 0.0
+        for other in others:
+            along = project(other, Q)
+            Q = subtract_projection(Q, other, along)
+            largest = max(largest, _largest(along))
+        Q = _factor(Q, 0.0)[0]
+        if largest < _SMALL_COEFFICIENT:
+            break
+    return Q
+
+
+def orthonormal_images(images: Tensor, s: Tensor, generator: torch.Generator) -> Tensor:
+    """Return orthonormal U (N, k) with images ≈ U diag(s), for images of singular vectors.
+
+    Dividing by s would do where s is large; where it is rounding, the columns are completed at
+    random. N must be at least k.
+
+    >>> s = torch.tensor([2.0, 0.0])
+    >>> images = torch.diag(s)
+    >>> U = orthonormal_images(images, s, torch.Generator().manual_seed(0))
+    >>> torch.allclose(U[:, 0], torch.tensor([1.0, 0.0])), bool(orthonormality(U) < 1e-6)
+    (True, True)
+    """
+    floor = torch.finfo(images.dtype).eps * s[..., 0].double().cpu()
+    least = torch.where(floor > 0, floor, 1.0)[..., None]
+    U = columns(torch.empty_like(images))
+    for start in range(0, images.shape[-1], _COLUMNS_AT_ONCE):
+        part = slice(start, start + _COLUMNS_AT_ONCE)
+        new = orthogonalize_block(
+            U[..., :start], images[..., part], floor=floor, generator=generator
+        )
+        scale = torch.maximum(s[..., part].double().cpu(), least)
+        # In the order of s, so that columns of rounding noise cannot turn those before them.
+        Q, R = torch.linalg.qr(new.R / scale[..., None, :])
+        turned = torch.where(R.diagonal(dim1=-2, dim2=-1)[..., None, :] < 0, -Q, Q)
+        U[..., part] = new.Q @ turned.to(dtype=U.dtype, device=U.device)
+    return U
+
+
+def orthonormality(basis: Tensor) -> Tensor:
+    """Return the largest entry of |Q'Q − I| of a basis Q (N, s), one number for each of a batch.
+
+    Summed in float64 over short parts: BLAS may sum a column in one float32, which was 2e-3 off
+    for ten columns of 1e7 entries.
+
+    >>> orthonormality(torch.eye(3)[:, :2])
+    tensor(0.)
+    """
+    size = basis.shape[-1]
+    if not size:
+        return basis.new_zeros(())
+    defect = -torch.eye(size, dtype=torch.float64, device=basis.device)
+    defect = defect.expand(*basis.shape[:-2], size, size).clone()
+    for part in _parts(basis, _ROWS_SUMMED):
+        add_lower_gram(defect, basis[..., part, :])
+    return defect.tril_().abs_().amax(dim=(-2, -1)).to(basis.dtype)
+
+
+def _factor(W: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (Q, C, r) with W = Q C up to singular values ≤ floor, r of them above it.
+
+    Q (N, p), p = min(b, N), has r orthonormal columns, then zeros; C (p, b) has zero rows there.
+
+    In float32 this goes through a float64 Gram matrix, which resolves singular values down to
+    1e-8 of the largest, below float32 rounding. (LAPACK's float32 QR left columns 1e-4 away from
+    unit length on the long, locally concentrated vectors of image networks.) Columns that the
+    division by a small singular value blew up are mended by the next pass of `orthogonalize_block`.
+    """
+    if W.dtype == torch.float64:
+        Q, R = torch.linalg.qr(W)
+        X, s, Yh = dense_svd(R)
+        kept = s > _as_column(floor, s)
+        Q = (Q @ X) * kept[..., None, :]
+        return Q, ((s * kept)[..., None] * Yh).cpu(), kept.sum(-1).cpu()
+    squares, Y = torch.linalg.eigh(_gram64(W))
+    width = min(W.shape[-2:])
+    s = squares.flip(-1)[..., :width].clamp_min(0).sqrt()
+    Y = Y.flip(-1)[..., :width]
+    kept = s > _as_column(floor, s)
+    Q = W.new_empty(*W.shape[:-2], width, W.shape[-2]).mT
+    scaled = Y * torch.where(kept, 1 / s, 0.0)[..., None, :]
+    for part in _parts(W):
+        Q[..., part, :] = (scaled.mT @ W[..., part, :].mT.double()).mT
+    C = (s * kept)[..., None] * Y.mT
+    return Q, C.cpu(), kept.sum(-1).cpu()
+
+
+def _gram64(W: Tensor) -> Tensor:
+    """Return W'W in float64, without a float64 copy of all of W."""
+    b = W.shape[-1]
+    total = torch.zeros(*W.shape[:-2], b, b, dtype=torch.float64, device=W.device)
+    for part in _parts(W):
+        total += gram(W[..., part, :].mT.double().mT)
+    return total
+
+
+def _parts(W: Tensor, rows: int = _ROWS_AT_ONCE) -> list[slice]:
+    return [slice(i, i + rows) for i in range(0, W.shape[-2], rows)]
+
+
+def _as_column(floor: float | Tensor, like: Tensor) -> float | Tensor:
+    return floor.to(like.device)[..., None] if isinstance(floor, Tensor) else floor
+
+
+def _stays_orthonormal(R: Tensor, coefficients: Tensor, dtype: torch.dtype) -> bool:
+    """Tell whether a block of `_factor` loses only rounding with these coefficients removed.
+
+    Its columns get shorter, and less orthogonal, by squares of the coefficients.
+    """
+    norms = torch.linalg.vector_norm(R, dim=-1)
+    least = torch.where(norms > 0, norms, math.inf).amin(-1)
+    well = dtype == torch.float64 or bool((least > _WELL_CONDITIONED * norms.amax(-1)).all())
+    removed = float(torch.linalg.vector_norm(coefficients, dim=(-2, -1)).max())
+    return well and removed**2 < torch.finfo(dtype).eps / 4
+
+
+def _largest(matrix: Tensor) -> float:
+    return float(matrix.abs().max()) if matrix.numel() else 0.0

@@ -1,0 +1,1 @@
+"""What block Golub–Kahan is made of: the factorisation, its restarts and its convergence test."""

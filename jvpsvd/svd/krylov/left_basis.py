@@ -1,0 +1,158 @@
+"""The left basis U, reorthogonalised only as far as it needs to be (Simon & Zha, 2000).
+
+V is orthonormal to rounding, and U = A V B⁻¹. So what U loses of its orthogonality is rounding
+times the columns of B⁻¹. These grow block by block, and the newest ones say whether a new block of
+A V has to be orthogonalised against all of U, or only against the blocks that it is coupled to.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from jvpsvd.operators import LinearOperator
+from jvpsvd.svd.kernels.columns import GrowingColumns
+from jvpsvd.svd.kernels.norms import rough_column_norms
+from jvpsvd.svd.kernels.orthogonalize import (
+    OrthogonalBlock,
+    linear_combination,
+    orthogonalize_block,
+)
+from jvpsvd.svd.krylov.retry import RetryWith
+
+
+class LeftBasis:
+    """U (m, s), orthonormal up to a loss that is allowed, and an estimate of that loss.
+
+    Args:
+        like: The operator, for shape, batch, dtype and device.
+        capacity: Columns to make room for at first.
+        max_size: Columns that U will not exceed.
+        keep: Whether to keep U. Without it, only the current block is there, and a block that must
+            be orthogonalised against all of U raises `RetryWith`.
+        max_loss: Orthogonality that U may lose.
+        generator: CPU generator of the columns that replace lost rank.
+    """
+
+    def __init__(
+        self,
+        like: LinearOperator,
+        *,
+        capacity: int,
+        max_size: int,
+        keep: bool,
+        max_loss: float,
+        generator: torch.Generator,
+    ) -> None:
+        m = like.shape[-2]
+        self._columns = GrowingColumns(m, capacity, max_size, like) if keep else None
+        self._generator, self._max_loss = generator, max_loss
+        self._current = torch.empty(*like.batch, m, 0, dtype=like.dtype, device=like.device)
+        self._inverse = torch.zeros(*like.batch, 0, 0, dtype=torch.float64)
+        self.coupling = 0
+        """Trailing columns of U that A V of the next block has more than rounding along."""
+        self.loss = 0.0
+        """The largest loss of orthogonality that was expected and allowed."""
+        self.reorthogonalized = 0
+        """Blocks that were orthogonalised against all of U."""
+        self.refills = 0
+        """Random columns that replaced lost rank in such a block."""
+
+    @property
+    def U(self) -> Tensor | None:
+        """(m, s), or None if it is not kept."""
+        return None if self._columns is None else self._columns.block
+
+    def append(self, W: Tensor, scale: Tensor) -> tuple[OrthogonalBlock, Tensor]:
+        """Extend U by the new directions of W = A F.
+
+        Args:
+            W: (m, w) product of the next block of V.
+            scale: Norm of the longest product so far, one of each matrix.
+
+        Returns:
+            The new block, and the norms of the columns of W − U · coefficients − Q R.
+
+        Raises:
+            RetryWith: If W must be orthogonalised against all of U, and U was not kept.
+        """
+        eps = torch.finfo(W.dtype).eps
+        floor = eps * scale
+        size, width = self._inverse.shape[-2], W.shape[-1]
+        window = self._current[..., self._current.shape[-1] - self.coupling :]
+        new = orthogonalize_block(window, W, floor=floor, generator=self._generator, full=False)
+        rest = W - linear_combination(new.Q, new.R)
+        defect = rough_column_norms(rest.sub_(linear_combination(window, new.coefficients))).cpu()
+        del rest  # as long as a block, and so is what a full pass makes
+        inverse = self._next_inverse(new)
+        loss = floor * torch.linalg.vector_norm(inverse, dim=-2).amax(-1)
+        if bool((loss <= self._max_loss).all()):
+            above = (0, 0, size - self.coupling, 0)
+            coefficients = torch.nn.functional.pad(new.coefficients, above)
+            new = OrthogonalBlock(new.Q, coefficients, new.R, new.rank)
+            self.loss = max(self.loss, float(loss.max()))
+        elif self._columns is None:
+            raise RetryWith(keep_left=True)
+        else:
+            del new
+            new = orthogonalize_block(
+                self._columns.block,
+                W,
+                floor=floor,
+                generator=self._generator,
+                window=self.coupling,
+            )
+            inverse = _reset_inverse(size, width, scale)
+            defect = defect + eps * torch.linalg.vector_norm(new.R, dim=-2)
+            self.refills += int((width - new.rank).sum())
+            self.reorthogonalized += 1
+        self._inverse = inverse
+        self._current, self.coupling = new.Q, width
+        if self._columns is not None:
+            self._columns.append(new.Q)
+        return new, defect
+
+    def restart(self, coefficients: Tensor, s: Tensor, coupling: int) -> None:
+        """Replace U by U X, for B = X S Y' of a restart; B⁻¹ becomes S⁻¹.
+
+        Args:
+            coefficients: X.
+            s: The diagonal of S.
+            coupling: Trailing columns that the next block is coupled to.
+        """
+        if self._columns is None:
+            raise RetryWith(keep_left=True)
+        self._columns.combine(coefficients)
+        first = s.shape[-1] - coupling
+        self.coupling = coupling
+        self._current = self._columns.block[..., first:]
+        self._inverse = torch.diag_embed(1 / s)[..., first:]
+
+    def select(self, index: Tensor) -> None:
+        """Keep these matrices of the batch only."""
+        if self._columns is not None:
+            self._columns.select(index)
+        self._inverse = self._inverse[index]
+        self._current = self._current[index.to(self._current.device)]
+
+    def _next_inverse(self, new: OrthogonalBlock) -> Tensor:
+        """Return the columns of B⁻¹ that a block adds; infinite ones if it loses rank."""
+        R, info = torch.linalg.inv_ex(new.R)
+        singular = (info > 0) | (new.rank < new.R.shape[-1])
+        above = -(self._inverse @ (new.coefficients @ R))
+        grown = torch.cat([above, R], dim=-2)
+        return torch.where(singular[..., None, None] | ~torch.isfinite(grown), math.inf, grown)
+
+
+def _reset_inverse(size: int, width: int, scale: Tensor) -> Tensor:
+    """Return the columns that stand for B⁻¹ once a block is orthogonal to all of U.
+
+    What a block of U loses is rounding of its own product, and its share of what the block before
+    had lost: A' u of older columns has no share of the new column of V. So after a full pass the
+    loss is rounding again, whatever it was: eps · s₁ times 1 / s₁.
+    """
+    norm = scale[..., None, None]
+    eye = torch.eye(width, dtype=torch.float64) / torch.where(norm > 0, norm, 1.0)
+    return torch.nn.functional.pad(eye, (0, 0, size, 0))

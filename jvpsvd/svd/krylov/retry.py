@@ -1,0 +1,25 @@
+"""How a solve begins again with other parameters."""
+
+from __future__ import annotations
+
+
+class RetryWith(Exception):  # noqa: N818 - a signal between our own parts, no error
+    """A signal from within a solve to its solver: begin again with one parameter changed.
+
+    It never reaches a caller.
+
+    Args:
+        block_size: A wider block, because a repeated value fills the present one.
+        keep_left: Whether to keep U, because it must be reorthogonalised.
+        loss: Orthogonality that U may lose, because a loss spoiled the residuals.
+    """
+
+    def __init__(
+        self,
+        *,
+        block_size: int | None = None,
+        keep_left: bool | None = None,
+        loss: float | None = None,
+    ) -> None:
+        super().__init__("the solve begins again")
+        self.block_size, self.keep_left, self.loss = block_size, keep_left, loss

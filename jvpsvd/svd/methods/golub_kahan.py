@@ -1,0 +1,320 @@
+"""Leading singular triplets by block Golub–Kahan, for one operator or a batch in lock step.
+
+The solver expands a `Factorization` until the recurrence says that the k leading triplets are
+accurate, adds probe columns before the end to show whether something is missing, and then measures.
+Where copies of one value fill a block, it begins again with a wider one. Matrices of a batch that
+have finished leave it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.operators import LinearOperator
+from jvpsvd.svd.krylov.batch_convergence import BatchConvergence
+from jvpsvd.svd.krylov.convergence import Action, State
+from jvpsvd.svd.krylov.factorization import Factorization, Ritz
+from jvpsvd.svd.krylov.finished import FinishedTriplets
+from jvpsvd.svd.krylov.frobenius import ProbeSample
+from jvpsvd.svd.krylov.multiplicity import block_is_too_narrow
+from jvpsvd.svd.krylov.restarts import RestartPolicy
+from jvpsvd.svd.krylov.retry import RetryWith
+from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
+from jvpsvd.svd.memory import reserved
+from jvpsvd.svd.monitor import Monitor
+from jvpsvd.svd.progress import Progress
+from jvpsvd.svd.request import Request
+from jvpsvd.svd.triplets import Evidence, Triplets
+
+# A value in bases that have grown by less beside k columns, and were given up, is there by chance:
+# a residual that a coarse tolerance allows says nothing of larger ones.
+_LEAST_BLOCKS = 2
+# Orthogonality that U may lose, in units of tol. Residuals lose a sixth of it as a rule. Seldom all
+# and more: a solve that misses tol, and may owe it to a loss above the second number, is repeated.
+_LOSS, _SUSPECT = 1.0, 0.15
+# Losses of less are no reason: products themselves are no better.
+_ROUNDING = 5.0
+
+
+@dataclass(frozen=True)
+class GolubKahan:
+    """Hyper-parameters of the solver.
+
+    Args:
+        block_size: Width of a step: small blocks need fewer products, wide ones cost less each.
+            Where copies of one value fill it, the solver begins again with twice the width.
+        widest_block: Width up to which it does; None: as far as the bases have room for it.
+        max_size: Columns that there is memory for, and at which the bases restart; None: the
+            shorter side, where the factorisation is exact.
+        values_size: The same where U is not kept; it begins again with U instead of restarting.
+        compacts: Whether bases of one matrix restart small (`compact_size`) from when on timings
+            say that dense work on large ones costs more than the products that this adds.
+        max_restarts: Restarts after which it gives up, or lets compact bases grow again.
+        probe_width: Random columns that are added before the end, to meet what the start missed.
+        probe_steps: Expansions that these columns are given.
+        loss: Orthogonality that U may lose, in units of tol; 0: U is reorthogonalised fully.
+    """
+
+    block_size: int = 16
+    widest_block: int | None = None
+    max_size: int | None = None
+    values_size: int | None = None
+    compacts: bool = False
+    max_restarts: int = 100
+    probe_width: int = 4
+    probe_steps: int = 2
+    loss: float = _LOSS
+
+    def solve(self, A: LinearOperator, request: Request, monitor: Monitor) -> Triplets:
+        """Return the k leading triplets of A (m, n), m ≥ n, to residuals ≤ tol · s₁ if it can.
+
+        Without `request.vectors`, U is not kept as long as that is safe.
+
+        Raises:
+            NonFiniteError: If a product holds NaN or infinity.
+        """
+        solver, keep_left = self, request.vectors
+        while True:
+            try:
+                return _Solve(solver, A, request, monitor, keep_left).run()
+            except RetryWith as again:
+                keep_left = keep_left if again.keep_left is None else again.keep_left
+                solver = replace(
+                    solver,
+                    block_size=again.block_size or solver.block_size,
+                    loss=solver.loss if again.loss is None else again.loss,
+                )
+
+
+class _Solve:
+    """One solve under way.
+
+    Each matrix of the batch goes from SEEK over PROBE, or BLOCK_PROBE where values are clustered,
+    to DONE: see `ConvergenceTest`.
+    """
+
+    def __init__(
+        self,
+        solver: GolubKahan,
+        A: LinearOperator,
+        request: Request,
+        monitor: Monitor,
+        keep_left: bool,
+    ) -> None:
+        k, n = request.k, A.shape[-1]
+        size = solver.max_size if keep_left else solver.values_size
+        max_size = n if size is None else min(n, size)
+        if max_size < k:
+            raise ArgumentError(
+                f"left vectors are needed, and memory holds {max_size} of them beside the rest, "
+                f"fewer than k={k}; raise memory or lower k"
+            )
+        start = request.start
+        if max_size < n:  # full bases must hold k columns
+            solver, start = _narrowed(solver, max_size - k, start)
+        self._A, self._solver, self._request, self._monitor = A, solver, request, monitor
+        self._keep_left, self._start = keep_left, start
+        self._compacts = solver.compacts and keep_left and not A.batch
+        self._bases = Factorization(
+            A,
+            block_size=solver.block_size,
+            seed=request.seed,
+            capacity=reserved(max_size, k, solver.block_size),
+            max_size=max_size,
+            keep_left=keep_left,
+            max_loss=min(solver.loss * request.tol, math.sqrt(torch.finfo(A.dtype).eps)),
+            monitor=monitor,
+        )
+        self._restarts = RestartPolicy(max_size, k, solver.max_restarts, monitor)
+        count = A.batch[0] if A.batch else 1
+        self._test = BatchConvergence(count, k, request.tol, solver.block_size, solver.probe_steps)
+        self._sample = ProbeSample(count)
+        self._finished = FinishedTriplets(A, k)
+        self._next_check = k
+        self._stopped = False
+        self._began = time.perf_counter()
+
+    def run(self) -> Triplets:
+        """Return the triplets.
+
+        Raises:
+            RetryWith: If the solve is to begin again with another parameter.
+        """
+        bases, restarts = self._bases, self._restarts
+        self._initialize()
+        while True:
+            if self._check_is_due():
+                self._check()
+            decided = not self._test.matrices or self._stopped
+            if decided or bases.exhausted or restarts.is_spent(bases):
+                return self._finish()
+            self._make_room()
+            bases.expand()
+            self._sample.update(bases)
+
+    def _initialize(self) -> None:
+        bases, solver = self._bases, self._solver
+        bases.initialize(self._start)
+        if self._start is None:
+            self._sample.start(bases)
+            return
+        # A chosen start is no random sample, and may hold nothing of what is wanted.
+        self._sample.add(bases.add_probe_columns(solver.probe_width), first=0)
+        for matrix in self._test.matrices:
+            matrix.test = matrix.test.with_probe(bases.steps, 2 * solver.probe_steps)
+
+    def _check_is_due(self) -> bool:
+        bases, restarts = self._bases, self._restarts
+        # Bases without U cannot restart: what they hold is judged before the solve begins again.
+        ends = not self._keep_left and restarts.is_full(bases)
+        due = bases.expanded >= self._next_check or ends or restarts.is_spent(bases)
+        return due and not bases.exhausted
+
+    def _check(self) -> None:
+        """Judge every matrix, let go of those that are done, and add probe columns if one asks."""
+        bases, test = self._bases, self._test
+        ritz = self._ritz()
+        if self._stopped:
+            return
+        if self._block_is_too_narrow(ritz):
+            # To begin again costs less than a block of probe columns, which would need as many
+            # steps as the block has had.
+            raise RetryWith(block_size=2 * self._solver.block_size)
+        actions, done = test.check(ritz, bases), test.done
+        if done:
+            evidence = "random columns, expanded before the end, raised no value"
+            stay = [i for i in range(len(actions)) if i not in done]
+            self._measure(ritz, done, True, evidence)
+            if not stay:
+                return
+            index = torch.tensor(stay)
+            bases.select(index)
+            self._sample.select(index)
+            actions, ritz = [actions[i] for i in stay], ritz.select(index)
+        if self._compacts and test.is_far:
+            self._restarts.consider_compact(bases)
+        self._add_probe_columns(ritz, actions)
+        self._next_check = test.next_check(actions, bases)
+
+    def _finish(self) -> Triplets:
+        """Measure the matrices that are left, and return all triplets."""
+        bases, restarts = self._bases, self._restarts
+        if self._test.matrices:
+            given_up = f"given up after {restarts.restarts} restarts of {restarts.max_size} columns"
+            evidence = f"none: {'stopped by the caller' if self._stopped else given_up}"
+            if bases.exhausted:
+                evidence = "the bases span the whole space"
+            left = list(range(len(self._test.matrices)))
+            self._measure(self._ritz(), left, bases.exhausted, evidence)
+        triplets, tol = self._finished.triplets(), self._request.tol
+        lost, rounding = bases.left.loss, _ROUNDING * torch.finfo(bases.V.dtype).eps
+        if lost > _SUSPECT * tol > rounding and _missed(triplets, tol):
+            raise RetryWith(loss=0.0)
+        return triplets
+
+    def _ritz(self) -> Ritz:
+        """Return the leading Ritz triplets, and show them to the caller, who may stop the solve."""
+        bases, k = self._bases, self._request.k
+        with self._monitor.phase("projected problem"):
+            ritz = ritz_triplets(bases, k)
+            converged, worst, columns = self._test.progress(ritz)
+        finished = self._finished.count
+        wanted = k * (finished + len(self._test.matrices))
+        per_column = (time.perf_counter() - self._began) / bases.expanded
+        left = None if columns is None else columns * per_column
+        progress = Progress(finished * k + converged, wanted, worst, self._A.products, left)
+        self._stopped |= not self._monitor.report(progress)
+        return ritz
+
+    def _block_is_too_narrow(self, ritz: Ritz) -> bool:
+        """Tell whether copies fill the block, and twice its width fits. Other matrices go on.
+
+        Not once a block of probe columns was added, or the bases were full: that is paid for.
+        """
+        solver, request, width = self._solver, self._request, self._solver.block_size
+        A = self._A
+        sizes = [A.shape[-1], solver.max_size, solver.values_size]
+        max_size = min(size for size in sizes if size is not None)
+        widest = max_size if solver.widest_block is None else solver.widest_block
+        if A.batch or 2 * width > widest or request.k + 4 * width > max_size:
+            return False
+        if self._restarts.restarts or self._test.matrices[0].test.state is State.BLOCK_PROBE:
+            return False
+        return block_is_too_narrow(ritz.s, ritz.estimates, request.tol, width, A.dtype)
+
+    def _add_probe_columns(self, ritz: Ritz, actions: list[Action]) -> None:
+        """Add probe columns to the next block if one of the matrices asks for them."""
+        bases, solver = self._bases, self._solver
+        block = Action.ADD_PROBE_BLOCK in actions
+        if not block and Action.ADD_PROBE_COLUMNS not in actions:
+            return
+        width = max(solver.block_size if block else 0, solver.probe_width)
+        self._make_room(width)  # now: they are a sample beside all that the bases hold
+        self._sample.add(bases.add_probe_columns(width), first=bases.size)
+        self._restarts.allow_wider_block(bases)
+        self._test.add_probe(ritz, actions, bases.steps)
+
+    def _make_room(self, beside: int = 0) -> None:
+        """Restart if the next block, and so many columns beside it, do not fit."""
+        bases, restarts = self._bases, self._restarts
+        if not restarts.is_full(bases, beside) or not restarts.may_restart(bases, beside):
+            return
+        if not self._keep_left:
+            raise RetryWith(keep_left=True)
+        with self._monitor.phase("projected problem"):
+            self._sample.restart(restarts.restart(bases, beside))
+
+    def _measure(self, ritz: Ritz, done: list[int], complete: bool, evidence: str) -> None:
+        """Measure the triplets of these matrices and let them go."""
+        whole = len(done) == len(self._test.matrices)
+        # One by one, unless all are done: a part of a basis would be a copy of it.
+        for matrix, members in [(None, done)] if whole else [(i, [i]) for i in done]:
+            found = tuple(self._evidence(i, ritz, complete, evidence) for i in members)
+            with self._monitor.phase("vectors"):
+                s, residuals, U, V = measured_triplets(self._bases, ritz, matrix)
+            indices = [self._test.matrices[i].index for i in members]
+            self._finished.add(indices, Triplets(s, residuals, U, V, found))
+        self._test.remove(done)
+
+    def _evidence(self, i: int, ritz: Ritz, complete: bool, evidence: str) -> Evidence:
+        """Return what was found out about matrix i beside its triplets."""
+        bases, k, sample = self._bases, self._request.k, self._sample
+        B = bases.B.reshape(-1, bases.size, bases.size)[i]
+        if bases.exhausted:
+            return Evidence(float((B**2).sum()), 0.0, complete, evidence, k, 0.0)
+        guaranteed = k
+        if not complete:
+            s, estimates = ritz.s.reshape(-1, k)[i], ritz.estimates.reshape(-1, k)[i]
+            few = bases.expanded < k + _LEAST_BLOCKS * self._solver.block_size
+            guaranteed = 0 if few else self._test.guaranteed(s, estimates, bases)
+        return Evidence(
+            fro2=float(sample.fro2[i]),
+            fro2_error=float(sample.fro2_error[i]),
+            complete=complete,
+            evidence=evidence,
+            guaranteed=guaranteed,
+            epsilon=sample.outside(B),
+        )
+
+
+def _narrowed(
+    solver: GolubKahan, spare: int, start: Tensor | None
+) -> tuple[GolubKahan, Tensor | None]:
+    """Return solver and start for steps no wider than `spare`: no start without probe columns."""
+    width = max(1, min(solver.block_size, spare))
+    probes = 0 if start is None else min(solver.probe_width, spare - width)
+    if probes <= 0:
+        return replace(solver, block_size=width), None
+    return replace(solver, block_size=width, probe_width=probes), start
+
+
+def _missed(triplets: Triplets, tol: float) -> bool:
+    """Tell whether triplets that the recurrence took for accurate were measured not to be."""
+    complete = all(one.complete for one in triplets.evidence)
+    return complete and bool((triplets.residuals > tol * triplets.s[..., :1]).any())

@@ -1,0 +1,196 @@
+"""Leading singular triplets by a fixed number of passes over a wide random block.
+
+`BlockKrylov` keeps every block and finds the triplets in their span (Musco & Musco, 2015);
+`SubspaceIteration` keeps the last block only, for less memory and less accuracy (Halko, Martinsson
+& Tropp, 2011). Both are for low accuracy at a cost known beforehand, and for operators whose
+products are cheap in wide blocks alone. Residuals are measured all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jvpsvd.operators import LinearOperator
+from jvpsvd.svd.kernels.dense import dense_svd
+from jvpsvd.svd.kernels.norms import column_norms, residual_norms
+from jvpsvd.svd.kernels.orthogonalize import OrthogonalBlock, orthogonalize_block, random_columns
+from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.frobenius import estimated_frobenius
+from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
+from jvpsvd.svd.monitor import Monitor
+from jvpsvd.svd.product_checks import Direction, check_scale, largest_product_norm
+from jvpsvd.svd.progress import Progress
+from jvpsvd.svd.request import Request
+from jvpsvd.svd.triplets import Evidence, Triplets
+
+
+@dataclass(frozen=True)
+class BlockKrylov:
+    """Hyper-parameters of the block Krylov method.
+
+    Args:
+        passes: Blocks, each a forward and a reverse pass of k + oversample vectors.
+        oversample: Columns of a block beyond k.
+    """
+
+    passes: int = 3
+    oversample: int = 16
+
+    def solve(self, A: LinearOperator, request: Request, monitor: Monitor) -> Triplets:
+        """Return the k leading triplets of A (m, n), m ≥ n, from the span of all blocks.
+
+        Raises:
+            NonFiniteError: If a product holds NaN or infinity.
+        """
+        began, k, n = time.perf_counter(), request.k, A.shape[-1]
+        width = min(n, k + self.oversample)
+        size = min(n, self.passes * width)
+        bases = Factorization(
+            A,
+            block_size=width,
+            seed=request.seed,
+            capacity=size,
+            max_size=size,
+            monitor=monitor,
+        )
+        bases.initialize()
+        fro2, fro2_error = estimated_frobenius(bases.B, 0, n)
+        before = 0
+        for done in range(1, self.passes):
+            left = (time.perf_counter() - began) * (self.passes - done) / done
+            progress = Progress(0, k, 1.0 - done / self.passes, A.products, left)
+            if not monitor.report(progress) or bases.exhausted:
+                break
+            before = bases.size
+            bases.expand()
+        if bases.exhausted:
+            fro2, fro2_error = (bases.B**2).sum((-2, -1)), torch.zeros_like(fro2)
+        outside = torch.linalg.matrix_norm(bases.B[..., before:], 2)
+        with monitor.phase("projected problem"):
+            ritz = ritz_triplets(bases, k)
+        with monitor.phase("vectors"):
+            s, residuals, U, V = measured_triplets(bases, ritz)
+        epsilon = torch.zeros_like(outside) if bases.exhausted else outside
+        norms = _Norms(fro2, fro2_error, epsilon)
+        evidence = _evidence(s, residuals, norms, request.tol, width, bases.steps, bases.exhausted)
+        return Triplets(s, residuals, U, V, evidence)
+
+
+@dataclass(frozen=True)
+class SubspaceIteration:
+    """Hyper-parameters of subspace iteration.
+
+    Args:
+        passes: Forward and reverse passes of k + oversample vectors; a last one of k measures.
+        oversample: Columns of the block beyond k.
+    """
+
+    passes: int = 4
+    oversample: int = 16
+
+    def solve(self, A: LinearOperator, request: Request, monitor: Monitor) -> Triplets:
+        """Return the k leading triplets of A (m, n), m ≥ n, from the last block.
+
+        Raises:
+            NonFiniteError: If a product holds NaN or infinity.
+        """
+        began, k, n = time.perf_counter(), request.k, A.shape[-1]
+        width = min(n, k + self.oversample)
+        generator = torch.Generator().manual_seed(request.seed)
+        nothing = torch.empty(*A.batch, n, 0, dtype=A.dtype, device=A.device)
+        V = random_columns(nothing, width, generator)
+        squares = torch.zeros(*A.batch, width, dtype=torch.float64)
+        taken = 0
+        for done in range(self.passes):
+            images = _multiply(A, V, "forward", done, monitor)
+            if done == 0:
+                squares = n * column_norms(images).cpu() ** 2
+            with monitor.phase("orthogonalization"):
+                U = _orthonormal(images, generator).Q
+                V = _orthonormal(_multiply(A, U, "reverse", done, monitor), generator).Q
+            taken = done + 1
+            left = (time.perf_counter() - began) * (self.passes - done) / taken
+            progress = Progress(0, k, 1.0 - taken / (self.passes + 1), A.products, left)
+            if not monitor.report(progress):
+                break
+        images = _multiply(A, V, "forward", taken, monitor)
+        with monitor.phase("vectors"):
+            left_basis = _orthonormal(images, generator)
+            X, values, Yh = dense_svd(left_basis.R)
+            x, y = (C.to(V) for C in (X[..., :k], Yh[..., :k, :].mT))
+            s, U, V = values[..., :k].to(V), left_basis.Q @ x, V @ y
+            forward = images @ y
+            adjoint = _multiply(A, U, "reverse", taken, monitor)
+            residuals = residual_norms(
+                s, U, V, lambda part: forward[..., part], lambda part: adjoint[..., part]
+            )
+        unknown = torch.full_like(squares[..., 0], torch.nan)
+        if width == n:
+            exact = (column_norms(images).cpu() ** 2).sum(-1)
+            norms = _Norms(exact, torch.zeros_like(exact), torch.zeros_like(exact))
+        else:
+            spread = squares.std(-1) / width**0.5 if width > 1 else unknown + torch.inf
+            norms = _Norms(squares.mean(-1), spread, unknown)
+        evidence = _evidence(s, residuals, norms, request.tol, width, taken, width == n)
+        return Triplets(s, residuals, U, V, evidence)
+
+
+@dataclass(frozen=True)
+class _Norms:
+    """‖A‖²_F, its standard error and ‖A − A V V'‖₂, one of each matrix."""
+
+    fro2: Tensor
+    fro2_error: Tensor
+    epsilon: Tensor
+
+
+def _multiply(
+    A: LinearOperator, block: Tensor, direction: Direction, done: int, monitor: Monitor
+) -> Tensor:
+    with monitor.phase("products"):
+        W = A.matmat(block) if direction == "forward" else A.rmatmat(block)
+        check_scale(largest_product_norm(A, W, direction, f"pass {done + 1}"), W)
+    return W
+
+
+def _orthonormal(W: Tensor, generator: torch.Generator) -> OrthogonalBlock:
+    """Return an orthonormal basis (N, w) that spans W (N, w), random where W loses rank."""
+    floor = torch.finfo(W.dtype).eps * column_norms(W).amax(-1).cpu()
+    return orthogonalize_block(W[..., :0], W, floor=floor, generator=generator)
+
+
+def _evidence(
+    s: Tensor,
+    residuals: Tensor,
+    norms: _Norms,
+    tol: float,
+    width: int,
+    passes: int,
+    whole: bool,
+) -> tuple[Evidence, ...]:
+    """Return what a random block wider than k says about missing values, for each matrix.
+
+    Every leading vector has a share in such a block, repeated values included; so if all k triplets
+    converged, none is missing. If some did not, a leading value may hide among those.
+    """
+    k = s.shape[-1]
+    good = (residuals <= tol * s[..., :1]).reshape(-1, k).cpu()
+    leading = good.long().cumprod(-1).sum(-1).tolist()
+    missed = (~good).sum(-1).tolist()
+    figures = [x.reshape(-1).tolist() for x in (norms.fro2, norms.fro2_error, norms.epsilon)]
+    found = []
+    for i, (fro2, error, epsilon) in enumerate(zip(*figures, strict=True)):
+        if whole:
+            evidence = "the bases span the whole space"
+        elif missed[i] == 0:
+            evidence = f"all converged from a random block of {width} columns, wider than k"
+        else:
+            evidence = f"none: {missed[i]} triplets did not converge in {passes} passes"
+        guaranteed = k if whole else leading[i]
+        complete = whole or guaranteed == k
+        found.append(Evidence(fro2, error, complete, evidence, guaranteed, epsilon))
+    return tuple(found)

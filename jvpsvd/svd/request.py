@@ -1,0 +1,178 @@
+"""What a caller asks of an operator, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jvpsvd.arguments import proper_fraction, whole_number
+from jvpsvd.errors import ArgumentError
+from jvpsvd.operators import LinearOperator
+from jvpsvd.svd.memory import parse_memory
+
+MethodName = Literal["auto", "golub-kahan", "randomized", "exact"]
+METHODS: tuple[str, ...] = get_args(MethodName)
+
+_LARGEST_SEED = (1 << 63) - 1
+# (tolerances that hardly any solve meets, what nearly all do meet), in units of eps. At 0.5, 1, 2,
+# 4 and 8 eps 0, 6, 16, 63 and 77 of 77 float32 solves by Golub–Kahan converged, by the exact method
+# 0, 17, 51, 77 and 77; in float64 0, 0, 0, 7, 16 of 66 and 0, 0, 5, 18, 35
+# (`python -m benchmarks.rounding`).
+_REACH = {torch.float32: (1.0, 8.0), torch.float64: (2.0, 50.0)}
+
+
+@dataclass(frozen=True)
+class ProblemSize:
+    """The size of an operator, which need not exist yet: `jvpsvd layers` plans for such ones."""
+
+    shape: tuple[int, int]
+    """(m, n)."""
+    dtype: torch.dtype
+    device: torch.device | None = None
+    """Where bases and result lie; None: in the machine's memory."""
+    batch: int | None = None
+    """Matrices that are solved together; None: it is no batch."""
+    chunk: int | None = None
+    """Vectors from which on a wider product costs no less per vector, if known."""
+
+    @classmethod
+    def of(cls, A: LinearOperator) -> ProblemSize:
+        """Return the size of an operator."""
+        m, n = A.shape[-2:]
+        batch = A.batch[0] if A.batch else None
+        return cls((m, n), A.dtype, A.device, batch, None if A.batch else A.chunk)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caller asks for. `check_request` makes one from arguments that may be wrong."""
+
+    k: int
+    """Triplets, from 1 to min(m, n)."""
+    tol: float = 1e-5
+    """Residual relative to s₁ up to which a triplet counts as converged."""
+    method: str = "auto"
+    """One of METHODS."""
+    block_size: int | None = None
+    """Vectors per step; None: the plan chooses."""
+    memory: int | None = None
+    """Bytes for bases and result; None: half of the GPU's, or of the machine's."""
+    seed: int = 0
+    """Of everything random."""
+    vectors: bool = True
+    """Whether vectors are wanted."""
+    start: Tensor | None = None
+    """(short, j) vectors of the shorter side to start from."""
+    energy: float | None = None
+    """Share of ‖A‖²_F to hold with as few triplets as that takes."""
+    tail: float | None = None
+    """Size relative to s₁ down to which values are wanted."""
+
+    @property
+    def searches_rank(self) -> bool:
+        """Whether k is only the most that is wanted."""
+        return self.energy is not None or self.tail is not None
+
+
+def check_request(
+    size: ProblemSize,
+    k: int | np.integer[Any],
+    *,
+    tol: float | np.floating[Any] = 1e-5,
+    method: str = "auto",
+    block_size: int | np.integer[Any] | None = None,
+    memory: int | str | None = None,
+    seed: int | np.integer[Any] = 0,
+    vectors: bool = True,
+    start: Tensor | None = None,
+    energy: float | None = None,
+    tail: float | None = None,
+) -> Request:
+    """Return what is asked of an operator of this size, if it can be asked.
+
+    Raises:
+        ArgumentError: On an argument out of range; see `svds` for what each may be.
+
+    >>> check_request(ProblemSize((3, 2), torch.float32), 3)
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: k=3 must be a whole number from 1 to min(3, 2) = 2
+    """
+    m, n = size.shape
+    if size.dtype not in _REACH:
+        raise ArgumentError(
+            f"svds works in float32 or float64, the operator is {size.dtype}; convert the matrix, "
+            "or the function and its point, first"
+        )
+    if method not in METHODS:
+        raise ArgumentError(
+            f"method={method!r} is unknown; use one of {', '.join(map(repr, METHODS))}"
+        )
+    if energy is not None or tail is not None:
+        _check_search(size, method, energy, tail)
+    if start is not None:
+        _check_start(start, size)
+    return Request(
+        k=whole_number("k", k, 1, min(m, n), f"min({m}, {n})"),
+        tol=proper_fraction("tol", tol),
+        method=method,
+        block_size=None if block_size is None else whole_number("block_size", block_size, 1),
+        memory=None if memory is None else parse_memory(memory),
+        seed=whole_number("seed", seed, 0, _LARGEST_SEED),
+        vectors=bool(vectors),
+        start=start,
+        energy=None if energy is None else proper_fraction("energy", energy),
+        tail=None if tail is None else proper_fraction("tail", tail),
+    )
+
+
+def out_of_reach(tol: float, dtype: torch.dtype) -> str | None:
+    """Return what to say of a tolerance that rounding hardly ever lets residuals meet.
+
+    None, if it is not such a one.
+
+    >>> print(out_of_reach(1e-8, torch.float32))
+    tol=1e-08 is below the rounding of float32, and most residuals will stay above it; ask for
+    1e-06 or use float64
+    >>> out_of_reach(1e-8, torch.float64) is out_of_reach(1e-6, torch.float32) is None
+    True
+    """
+    eps = torch.finfo(dtype).eps
+    hardly, mostly = (times * eps for times in _REACH[dtype])
+    if tol >= hardly:
+        return None
+    wider = "" if dtype == torch.float64 else " or use float64"
+    return (
+        f"tol={tol:g} is below the rounding of {str(dtype).removeprefix('torch.')}, and most "
+        f"residuals will stay above it; ask for {mostly:.0e}{wider}"
+    )
+
+
+def _check_search(size: ProblemSize, method: str, energy: float | None, tail: float | None) -> None:
+    if method != "randomized" or (energy is not None and tail is not None):
+        raise ArgumentError('give one of energy and tail, and method="randomized" with it')
+    if size.batch is not None:
+        raise ArgumentError(
+            "the matrices of a batch have ranks of their own; search them one at a time"
+        )
+
+
+def _check_start(start: Tensor, size: ProblemSize) -> None:
+    if not isinstance(start, Tensor):
+        raise ArgumentError(
+            f"start is {type(start).__name__}; give an SVDResult or a tensor of vectors"
+        )
+    expected = (*(() if size.batch is None else (size.batch,)), min(size.shape))
+    if start.ndim != len(expected) + 1 or start.shape[:-1] != expected or start.shape[-1] == 0:
+        raise ArgumentError(
+            f"start has vectors of shape {tuple(start.shape)}; give {expected} and one dimension "
+            "of columns, vectors of the shorter side"
+        )
+    if (start.dtype, start.device) != (size.dtype, size.device) or not torch.isfinite(start).all():
+        raise ArgumentError(
+            f"start is {start.dtype} on {start.device}; give finite vectors in {size.dtype} on "
+            f"{size.device}"
+        )

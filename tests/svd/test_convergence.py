@@ -1,0 +1,177 @@
+"""When triplets may be believed, check by check, without a solver."""
+
+import pytest
+import torch
+from svd_problems import line, repeat
+
+from jvpsvd.svd.krylov.convergence import Action, ConvergenceTest, State
+from jvpsvd.svd.krylov.multiplicity import block_is_too_narrow, guaranteed_count
+
+TARGET = 1e-6
+S = line(4, 2, 5)
+DONE, FAR, NEAR = (torch.full((5,), x, dtype=torch.float64) for x in (1e-7, 1.0, 2e-5))
+new = ConvergenceTest(TARGET, TARGET)
+
+
+def test_far_from_the_target_it_expands():
+    assert new.check(S, FAR, 3, False) == (new, Action.EXPAND)
+    assert new.check(S, FAR, 3, True) == (new, Action.EXPAND)
+
+
+def test_one_late_residual_is_enough_to_expand():
+    late = DONE.clone()
+    late[2] = 1.0
+    assert new.check(S, late, 3, False)[1] is Action.EXPAND
+
+
+def test_near_the_target_a_few_probe_columns_are_added_once():
+    test, action = new.check(S, NEAR, 3, False)
+    assert action is Action.ADD_PROBE_COLUMNS
+    probed = test.with_probe(3, 2)
+    assert probed.state is State.PROBE
+    assert (probed.probe_start, probed.probe_end, probed.values_before_probe) == (3, 5, None)
+    assert probed.check(S, NEAR, 4, False) == (probed, Action.EXPAND)
+
+
+def test_no_matrix_is_done_before_probe_columns_were_added():
+    assert new.check(S, DONE, 100, False)[1] is Action.ADD_PROBE_COLUMNS
+
+
+def test_probe_columns_are_waited_for():
+    probed = new.with_probe(7, 3)
+    checks = [probed.check(S, DONE, step, False) for step in (7, 8, 9, 10, 11)]
+    assert [action for _, action in checks] == [Action.WAIT] * 3 + [Action.FINISH] * 2
+    assert [test.state for test, _ in checks] == [State.PROBE] * 3 + [State.DONE] * 2
+
+
+def test_a_value_that_rises_late_shows_in_its_residual():
+    probed = new.with_probe(7, 3)
+    assert probed.check(S, FAR, 10, False)[1] is Action.EXPAND
+    assert probed.check(S, DONE, 20, False)[1] is Action.FINISH
+
+
+def test_clusters_ask_for_a_block_even_after_a_few_columns():
+    for test in (new, new.with_probe(3, 2)):
+        assert test.check(S, DONE, 9, True) == (test, Action.ADD_PROBE_BLOCK)
+
+
+def test_clusters_are_told_apart_first_where_that_is_cheaper():
+    loose = ConvergenceTest(1e-2, 1e-2)
+    small = torch.full((5,), 1e-3, dtype=torch.float64)
+    sharper, action = loose.check(S, small, 4, True)
+    assert (action, sharper.tolerance) == (Action.EXPAND, 1e-2)
+    assert sharper.target == pytest.approx(1e-3)
+    checks = 0
+    while action is not Action.ADD_PROBE_BLOCK:
+        sharper, action = sharper.check(S, 0 * small, 4, True)
+        checks += 1
+    assert checks <= 4
+    assert sharper.target <= 1e-5 * 1.01
+
+
+def test_sharpening_keeps_the_probe():
+    probed = ConvergenceTest(1e-2, 1e-2).with_probe(3, 2)
+    sharper, _ = probed.check(S, 0 * S, 9, True)
+    assert (sharper.state, sharper.probe_start, sharper.probe_end) == (State.PROBE, 3, 5)
+
+
+def with_block():
+    return new.with_probe(5, 5, S.clone())
+
+
+def test_a_block_is_given_its_steps():
+    actions = [with_block().check(S, DONE, step, True)[1] for step in (6, 9, 10)]
+    assert actions == [Action.WAIT, Action.WAIT, Action.FINISH]
+
+
+def test_a_value_that_a_block_raised_starts_all_over():
+    raised = S.clone()
+    raised[4] += 2 * TARGET * float(S[0])
+    assert with_block().check(raised, DONE, 8, True) == (new, Action.EXPAND)
+
+
+def test_a_value_raised_by_less_than_the_tolerance_is_rounding():
+    raised = S + 0.5 * TARGET * float(S[0])
+    assert with_block().check(raised, DONE, 10, True)[1] is Action.FINISH
+
+
+def test_residuals_that_a_block_spoils_start_all_over():
+    assert with_block().check(S, FAR, 8, True)[1] is Action.EXPAND
+
+
+def test_nothing_is_asked_of_zeros():
+    zero = torch.zeros(5, dtype=torch.float64)
+    assert new.check(zero, zero, 1, False)[1] is Action.ADD_PROBE_COLUMNS
+    assert new.with_probe(1, 2).check(zero, zero, 3, False)[1] is Action.FINISH
+
+
+NONE = torch.zeros(12, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("copies", [1, 2, 4, 8])
+def test_clear_gaps_are_guaranteed_to_the_end(copies):
+    expected = 12 if copies > 1 else 1  # any single value may stand for more of its kind
+    assert guaranteed_count(line(2, 1, 12), NONE, 1e-5, copies, torch.float64) == expected
+
+
+@pytest.mark.parametrize("many", [3, 4, 5])
+def test_as_many_copies_as_can_be_held_may_stand_for_more(many):
+    s = torch.cat([line(3, 2, 4), repeat(1, many), line(0.9, 0.1, 8 - many)])
+    assert guaranteed_count(s, NONE, 1e-5, 4, torch.float64) == (12 if many < 4 else 4 + many)
+
+
+def test_fewer_values_than_copies_are_no_cluster():
+    assert guaranteed_count(repeat(1, 3), NONE[:3], 1e-5, 4, torch.float64) == 3
+
+
+def test_residuals_and_rounding_blur_values_together():
+    s = torch.cat([1 + line(3e-6, 0, 4), line(0.5, 0.1, 8)])
+    assert guaranteed_count(s, NONE, 1e-7, 4, torch.float64) == 12
+    close = torch.cat([1 + line(1e-6, 0, 4), line(0.5, 0.1, 8)])
+    assert guaranteed_count(close, NONE, 1e-7, 4, torch.float64) == 12
+    assert guaranteed_count(close, NONE, 1e-7, 4, torch.float32) == 1
+    assert guaranteed_count(s, NONE + 2e-6, 1e-7, 4, torch.float64) == 1
+    assert guaranteed_count(s, NONE + 2e-6, 1e-5, 4, torch.float64) == 4
+
+
+def test_values_within_a_tolerance_of_a_cluster_are_displaced_by_no_more():
+    s = torch.cat([repeat(1, 4), repeat(1 - 1e-6, 2), repeat(0.5, 6)])
+    assert guaranteed_count(s, NONE, 1e-5, 4, torch.float64) == 6
+
+
+def test_the_first_of_two_clusters_counts():
+    s = torch.cat([repeat(2, 5), repeat(1, 5), repeat(0.5, 2)])
+    assert guaranteed_count(s, NONE, 1e-5, 4, torch.float64) == 5
+
+
+def test_zeros_are_one_cluster_that_displaces_nothing():
+    assert guaranteed_count(torch.zeros(9), torch.zeros(9), 1e-5, 4, torch.float32) == 9
+
+
+def alike(*counts):
+    """Values 1, 1/2, 1/3, …, so many copies of each."""
+    return torch.cat([torch.full((count,), 1 / (i + 1)) for i, count in enumerate(counts)]).double()
+
+
+@pytest.mark.parametrize(
+    ("counts", "narrow"),
+    [
+        ((1, 1, 1, 1, 1, 1), False),  # all differ
+        ((3, 3), False),  # fewer than the block is wide
+        ((4, 2), True),
+        ((1, 5, 2), True),
+        ((6,), False),  # all that are wanted
+        ((2, 4), False),  # the last, which more copies would not displace
+        ((17, 2), False),  # refilled at random
+    ],
+)
+def test_a_block_is_too_narrow_where_copies_of_a_value_fill_it(counts, narrow):
+    s = alike(*counts)
+    assert block_is_too_narrow(s, torch.zeros_like(s), 1e-4, 4, torch.float64) is narrow
+
+
+def test_values_that_are_not_sharp_are_no_reason_to_begin_again():
+    s = alike(4, 2)
+    assert not block_is_too_narrow(s, torch.full_like(s, 1e-6), 1e-4, 4, torch.float64)
+    assert block_is_too_narrow(s, torch.full_like(s, 1e-6), 1e-4, 4, torch.float32)
+    assert block_is_too_narrow(s, torch.full_like(s, 1e-10), 1e-4, 4, torch.float64)

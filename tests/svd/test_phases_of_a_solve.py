@@ -1,0 +1,47 @@
+"""A result tells how it came about: the seconds of each phase, and the residuals check by check."""
+
+import pytest
+import torch
+from svd_problems import Diagonal, line
+
+from jvpsvd import svds
+
+PHASES = {"products", "orthogonalization", "projected problem", "vectors", "checks"}
+
+
+@pytest.mark.parametrize(
+    ("method", "without"),
+    [
+        ("golub-kahan", set()),
+        ("exact", {"orthogonalization", "projected problem"}),
+        ("randomized", set()),
+    ],
+)
+def test_phases_share_the_seconds(method, without):
+    A = Diagonal(line(1, 0, 300))
+    result = svds(A, 20, tol=1e-2, method=method, on_unconverged="ignore")
+    assert set(result.seconds_by_phase) == PHASES - without
+    assert all(seconds >= 0 for seconds in result.seconds_by_phase.values())
+    assert sum(result.seconds_by_phase.values()) <= result.seconds
+
+
+def test_the_history_ends_where_the_result_does():
+    shown = []
+    A = Diagonal(line(1, 0, 300))
+    result = svds(A, 20, tol=1e-6, method="golub-kahan", progress=shown.append)
+    assert list(result.history) == shown
+    assert len(shown) > 2
+    products = [progress.products.total for progress in shown]
+    assert products == sorted(products)
+    assert shown[-1].worst < 1e-6 < shown[0].worst
+    assert shown[-1].converged == shown[-1].wanted == 20
+
+
+def test_without_progress_there_is_a_history_too():
+    assert svds(torch.diag(line(1, 0.1, 30)), 3).history
+
+
+def test_a_matrix_of_a_batch_keeps_the_history_of_the_batch():
+    batch = svds(torch.diag(line(1, 0, 60)).expand(3, -1, -1), 4, method="golub-kahan")
+    assert batch.of(1).history == batch.history
+    assert batch.of(1).seconds_by_phase == batch.seconds_by_phase
