@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from shard_making import sample_members, write_tar
+from support.shards import sample_members, write_tar
 
 from benchmarks.made_up_run import made_up, page_of, task_of, write_rows
 from jvpsvd.data import Sample
@@ -133,6 +133,16 @@ def test_values_that_cannot_be_are_failures_and_enter_no_mean(tmp_path):
     assert [(one.photo, one.status) for one in values.failures] == [(n, "wrong") for n in (1, 2, 3)]
     assert values.depths[0].s.tolist() == [[3, 2, 1]]
     assert "nan" not in Seen(page_of(store)).text.split()
+
+
+def test_a_count_of_converged_triplets_that_cannot_be_is_a_failure(tmp_path):
+    store = made_up(tmp_path / "run", photos=3, depths=1, k=3)
+    s = np.array([[3.0, 2, 1]] * 3)
+    write_rows(store, "output", store.samples(), s, np.zeros((3, 3)), [3, 4, -1])
+    assert [(one.photo, one.message) for one in read_values(store).failures] == [
+        (1, "4 triplets of 3 are called converged"),
+        (2, "-1 triplets of 3 are called converged"),
+    ]
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd import survey
 from jvpsvd.survey import verify

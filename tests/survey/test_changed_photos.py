@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 from torch import nn
 
 from jvpsvd.errors import RunError

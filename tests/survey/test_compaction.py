@@ -8,7 +8,7 @@ from collections import Counter
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-from shard_making import sample_members, write_tar
+from support.shards import sample_members, write_tar
 from torch import nn
 
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
@@ -141,7 +141,7 @@ def test_damaged_part_is_done_again(again, store, damage, left):
     assert_whole(store)
 
 
-def leftovers(store):
+def stale_files(store):
     """What kills and damage may have left beside the rows."""
     file, *_ = store.layout.task_files()
     aside = file.with_name(f".{file.name}.77-abcd.part")
@@ -167,14 +167,14 @@ def rows_of_polars(folder):
 
 
 @pytest.mark.parametrize("read", [rows_of_pyarrow, rows_of_duckdb, rows_of_polars])
-@pytest.mark.parametrize("state", ["single", "gathered", "killed", "leftovers"])
+@pytest.mark.parametrize("state", ["single", "merged", "killed", "stale_files"])
 def test_folder_is_a_dataset_for_others(again, store, read, state):
     if state == "killed":
         files = store.layout.task_files()
         write_part(store.folder / "spectra", [(file.stem, table(file)) for file in files])
-    elif state == "leftovers":
-        leftovers(store)
-    elif state == "gathered":
+    elif state == "stale_files":
+        stale_files(store)
+    elif state == "merged":
         compact(store, few=0)
     again()
     wanted = sorted((f"photo{i}", layer) for i in range(PHOTOS) for layer in LAYERS)
@@ -192,19 +192,19 @@ def test_part_says_which_tasks_it_holds(store):
 def test_two_compactions_at_once_gather_once(store):
     files = [(file, file.read_bytes()) for file in store.layout.task_files()]
     for _ in range(5):
-        gathered = []
+        merged = []
         starting = threading.Barrier(3)
 
-        def gather(gathered=gathered, starting=starting):
+        def merge(merged=merged, starting=starting):
             starting.wait()
-            gathered.append(compact(store, few=0))
+            merged.append(compact(store, few=0))
 
-        threads = [threading.Thread(target=gather) for _ in range(3)]
+        threads = [threading.Thread(target=merge) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert (sum(gathered), len(store.layout.part_files())) == (PHOTOS, 1)
+        assert (sum(merged), len(store.layout.part_files())) == (PHOTOS, 1)
         assert_whole(store)
         for file, data in files:
             file.write_bytes(data)
@@ -283,7 +283,7 @@ for kill in range(150):
         sys.exit(f"{seen}, {verify(store).problems}, {sorted(spectra.iterdir())}")
     compact(store, few=1)
     if store.rows() != rows or store.layout.task_files():
-        sys.exit(f"not gathered: {sorted(spectra.iterdir())}")
+        sys.exit(f"not merged: {sorted(spectra.iterdir())}")
     restore()
 print(seen)
 sys.exit(0 if len(seen) > 1 else f'killed in no other state than {seen}')

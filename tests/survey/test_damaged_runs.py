@@ -174,20 +174,20 @@ CHANGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("gathered", [False, True])
+@pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_changed_values_are_named_and_computed_again(surveyed, shard, store, change, gathered):
+def test_changed_values_are_named_and_computed_again(surveyed, shard, store, change, merged):
     before = values(store)
-    if gathered:
+    if merged:
         compact(store, few=0)
     (file, *_) = [*store.layout.task_files(), *store.layout.part_files()]
     whole = pq.ParquetFile(file).read()
     rewrite(file, change)
-    if gathered:  # the list of the tasks stays, as it does when bytes change
+    if merged:  # the list of the tasks stays, as it does when bytes change
         table = pq.ParquetFile(file).read().replace_schema_metadata(whole.schema.metadata)
         pq.write_table(table, file)
     problems = verify(store).problems
-    changed = 8 if gathered and change is scale else 2 if change is scale else 1
+    changed = 8 if merged and change is scale else 2 if change is scale else 1
     assert len([line for line in problems if line.startswith("changed: good-0000.tar")]) == changed
     assert read_values(store).unreadable
     with pytest.raises(RunError, match="is not what was written"):
@@ -340,11 +340,11 @@ def test_an_old_run_is_read_and_says_that_it_has_no_checksums(surveyed, shard, o
     assert verify(old).unchecked == 6
 
 
-@pytest.mark.parametrize("gathered", [False, True])
-def test_rows_of_an_old_run_are_held_against_its_manifest(old, gathered):
+@pytest.mark.parametrize("merged", [False, True])
+def test_rows_of_an_old_run_are_held_against_its_manifest(old, merged):
     file = old.layout.task_files()[0]
     rewrite(file, to("label", 7))
-    if gathered:
+    if merged:
         compact(old, few=0)
     (problem,) = verify(old).problems
     assert "label 7 and wnid None; the manifest has" in problem

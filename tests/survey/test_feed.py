@@ -4,7 +4,7 @@ import itertools
 import threading
 
 import pytest
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.data import walk
 from jvpsvd.networks import PhotoInput

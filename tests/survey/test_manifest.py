@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from shard_making import sample_members, write_tar
+from support.shards import sample_members, write_tar
 
 from jvpsvd.data import Sample
 from jvpsvd.errors import ShardError

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.errors import EngineError
 from jvpsvd.survey import PhotoSelection, Spec, open_run, run, verify

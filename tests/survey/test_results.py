@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd import survey
 from jvpsvd.errors import ArgumentError, RunError
@@ -30,10 +30,10 @@ GOOD = ["a", "c", "z", "b"]
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("gathered", [False, True])
-def test_table_holds_every_row_in_the_order_of_the_manifest(surveyed, mixed, batch, gathered):
+@pytest.mark.parametrize("merged", [False, True])
+def test_table_holds_every_row_in_the_order_of_the_manifest(surveyed, mixed, batch, merged):
     store = surveyed(mixed, batch=batch).store
-    if gathered:
+    if merged:
         compact(store, few=0)
     results = survey.open(store.folder)
     table = results.table()

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors import safe_open
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.data import decode_photo
 from jvpsvd.errors import ArgumentError, RunError, ShardError

@@ -7,8 +7,8 @@ import signal
 import threading
 
 import pytest
-from shard_making import encoded, sample_members, write_tar
-from started import MAIN, CommandLine, reached, stopped
+from support.command_line import MAIN, CommandLine, reached, stopped
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.cli import main
 from jvpsvd.survey import open_store, status

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 
-from shard_making import sample_members, write_tar
+from support.shards import sample_members, write_tar
 
 from jvpsvd.survey import open_store, verify
 
