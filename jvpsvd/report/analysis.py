@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jvpsvd.report.class_trees import ClassTrees, class_trees
-from jvpsvd.report.classes import Classes, ClassMeans, class_means_of, find_classes
+from jvpsvd.report.class_trees import ClassTrees, make_class_trees
+from jvpsvd.report.classes import Classes, ClassMeans, average_classes, find_classes
 from jvpsvd.report.estimates import Estimates, estimate
 from jvpsvd.report.values import DepthValues, RunValues
 
@@ -48,8 +48,8 @@ def analyse(run: RunValues) -> Analysis:
     depths = []
     for values in run.depths:
         estimates = estimate(values, run.store.identity.tol)
-        depths.append(DepthAnalysis(values, estimates, class_means_of(values, classes, estimates)))
-    trees = class_trees(run, classes)
+        depths.append(DepthAnalysis(values, estimates, average_classes(values, classes, estimates)))
+    trees = make_class_trees(run, classes)
     if isinstance(trees, str):
         return Analysis(run, tuple(depths), classes, None, trees)
     return Analysis(run, tuple(depths), classes, trees, "")

@@ -65,13 +65,13 @@ class ClassTrees:
     depths: tuple[DepthTree, ...]
 
 
-def class_trees(run: RunValues, classes: Classes) -> ClassTrees | str:
+def make_class_trees(run: RunValues, classes: Classes) -> ClassTrees | str:
     """Return the trees, or why there are none, in a sentence.
 
     Log spectra of photos are averaged class by class; the distance of two classes is the root
     mean square of the differences, and the tree is that of average linkage.
 
-    Example: ``class_trees(run, find_classes(run.samples))``.
+    Example: ``make_class_trees(run, find_classes(run.samples))``.
     """
     hierarchy = ilsvrc_hierarchy()
     usable = [depth for depth in run.depths if len(depth.photo)]
@@ -97,14 +97,14 @@ def class_trees(run: RunValues, classes: Classes) -> ClassTrees | str:
         meaning = hierarchy.distance_matrix(wnids)
         wordnet = average_tree(meaning)
         floor = run.store.identity.tol
-        trees = tuple(_tree(depth, classes, chosen, meaning, floor) for depth in usable)
+        trees = tuple(_make_tree(depth, classes, chosen, meaning, floor) for depth in usable)
     except ArgumentError as error:
         return f"No tree can be made: {error}."
     return ClassTrees(
         names=tuple(classes.names[index] for index in chosen),
-        groups=tuple(_group(hierarchy, wnid) for wnid in wnids),
+        groups=tuple(_find_group(hierarchy, wnid) for wnid in wnids),
         total=total,
-        wordnet=_branches(wordnet),
+        wordnet=_lay_out(wordnet),
         depths=trees,
     )
 
@@ -116,7 +116,7 @@ def _choose_some(candidates: list[int], run: RunValues, classes: Classes) -> lis
     return sorted({classes.of[photo] for photo in chosen})
 
 
-def _tree(
+def _make_tree(
     depth: DepthValues, classes: Classes, chosen: list[int], meaning: torch.Tensor, floor: float
 ) -> DepthTree:
     of = np.array(classes.of)[depth.photo]
@@ -132,10 +132,10 @@ def _tree(
         test = None
     if test is not None and not math.isfinite(test.correlation):
         test = None
-    return DepthTree(depth.layer, _branches(average_tree(distances)), test)
+    return DepthTree(depth.layer, _lay_out(average_tree(distances)), test)
 
 
-def _branches(tree: AverageTree) -> Branches:
+def _lay_out(tree: AverageTree) -> Branches:
     from scipy.cluster import hierarchy
 
     drawn = hierarchy.dendrogram(tree.linkage, no_plot=True)
@@ -144,6 +144,6 @@ def _branches(tree: AverageTree) -> Branches:
     return Branches(x / x.max(), y, tuple(int(leaf) for leaf in drawn["leaves"]))
 
 
-def _group(hierarchy: Hierarchy, wnid: str) -> str:
+def _find_group(hierarchy: Hierarchy, wnid: str) -> str:
     above = hierarchy.superclass(wnid, [c for c in SUPERCLASSES if c in hierarchy])
     return hierarchy.name(above) if above else "other"

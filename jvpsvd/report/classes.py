@@ -75,10 +75,10 @@ COLUMNS = ("first", "last", *ESTIMATES, "energy", "residual", "defined", "missed
 defined at the worst photo, triplets missed, values below their residual."""
 
 
-def class_means_of(depth: DepthValues, classes: Classes, estimates: Estimates) -> ClassMeans:
+def average_classes(depth: DepthValues, classes: Classes, estimates: Estimates) -> ClassMeans:
     """Return means over the photos of each class at a depth.
 
-    Example: ``class_means_of(depth, find_classes(samples), estimate(depth, 1e-5)).mean``.
+    Example: ``average_classes(depth, find_classes(samples), estimate(depth, 1e-5)).mean``.
     """
     of = np.array(classes.of, dtype=np.int64)[depth.photo]
     count = np.bincount(of, minlength=len(classes))

@@ -61,7 +61,7 @@ def estimate(depth: DepthValues, floor: float) -> Estimates:
         if not mask.any():
             continue
         s = depth.s[mask] if k > 1 else np.pad(depth.s[mask], ((0, 0), (0, 1)))
-        found = _found(s, depth.fro2[mask] if given else None, floor)
+        found = _estimate(s, depth.fro2[mask] if given else None, floor)
         values["count"][mask] = found.count.numpy()
         values["participation"][mask] = found.participation.numpy()
         values["entropy"][mask] = found.entropy.numpy()
@@ -72,7 +72,7 @@ def estimate(depth: DepthValues, floor: float) -> Estimates:
     return Estimates(values, cut, bounded)
 
 
-def _found(s: Array, fro2: Array | None, floor: float) -> Dimensions:
+def _estimate(s: Array, fro2: Array | None, floor: float) -> Dimensions:
     try:
         return dimensions(s, floor=floor, fro2=fro2)
     except ArgumentError:

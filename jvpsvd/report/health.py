@@ -74,10 +74,10 @@ class Health:
         return self.photos * len(self.depths)
 
 
-def check(run: RunValues) -> Health:
+def count_rows(run: RunValues) -> Health:
     """Count the rows of a run against its manifest.
 
-    Example: ``check(read_values(store)).missing``.
+    Example: ``count_rows(read_values(store)).missing``.
     """
     failed: dict[str, int] = defaultdict(int)
     missing: dict[str, int] = defaultdict(int)

@@ -15,7 +15,7 @@ from typing import Any
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.report.analysis import Analysis
-from jvpsvd.report.health import check
+from jvpsvd.report.health import count_rows
 from jvpsvd.report.page_tables import (
     class_rows,
     class_titles,
@@ -50,7 +50,7 @@ def make_page(analysis: Analysis, browser: Browser, files: Sequence[str] = ()) -
     Example: see `jvpsvd.report.write_report`, which makes all of these.
     """
     plotly, environment = _plotly(), _environment()
-    run, payload, health = analysis.run, make_payload(analysis), check(analysis.run)
+    run, payload, health = analysis.run, make_payload(analysis), count_rows(analysis.run)
     markup = importlib.import_module("markupsafe").Markup
     scripts = [plotly, (_ASSETS / "page.js").read_text(encoding="utf-8")]
     return str(

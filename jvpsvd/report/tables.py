@@ -107,10 +107,10 @@ def _write(file: Path, heading: Sequence[str], rows: Iterable[Sequence[Any]]) ->
     with file.open("w", encoding="utf-8", errors="replace", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(heading)
-        writer.writerows([_cell(value) for value in row] for row in rows)
+        writer.writerows([_format(value) for value in row] for row in rows)
 
 
-def _cell(value: Any) -> Any:
+def _format(value: Any) -> Any:
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_FORMULA) else value
     if isinstance(value, float | np.floating):

@@ -90,14 +90,14 @@ def browse(analysis: Analysis, shards: Sequence[Shard] = ()) -> Browser:
     shown_at_most = max(1, min(MAX_PHOTOS, _IMAGES // (1 + count * len(run.depths))))
     chosen = choose_photos(solved, run.samples, classes.of, shown_at_most)
     data = RunData(run.store, run.samples)
-    photos, reason = _photos(run, chosen, shards)
+    photos, reason = _draw_photos(run, chosen, shards)
     shown = []
     for photo in chosen:
         sample = run.samples[photo]
         depths = []
         for depth in run.depths:
             file = data.vector_file(sample.shard, sample.key, depth.layer)
-            found = _vectors(file, depth, photo, count, identity.photo_input, identity.tol)
+            found = _draw_vectors(file, depth, photo, count, identity.photo_input, identity.tol)
             if found is not None:
                 depths.append(found)
         if depths:
@@ -120,7 +120,7 @@ def png_uri(pixels: Array) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _vectors(
+def _draw_vectors(
     file: Path | None,
     depth: DepthValues,
     photo: int,
@@ -144,26 +144,26 @@ def _vectors(
     s, residuals = depth.s[at, :count], depth.residuals[at, :count]
     return VectorImages(
         depth.layer,
-        tuple(png_uri(_shown(row, photo_input)) for row in rows),
+        tuple(png_uri(_draw_vector(row, photo_input)) for row in rows),
         tuple(s.tolist()),
         tuple(residuals.tolist()),
         tuple((residuals <= tol * depth.s[at, 0]).tolist()),
     )
 
 
-def _shown(vector: Array, photo_input: PhotoInput) -> Array:
+def _draw_vector(vector: Array, photo_input: PhotoInput) -> Array:
     """Return a vector as bytes around grey, in RGB."""
     std = np.array(photo_input.std)[:, None, None]
     square = vector.reshape(photo_input.shape[1:]).astype(np.float64) * std
     if photo_input.channels == "BGR":
         square = square[::-1]
-    small = _averaged(square.transpose(1, 2, 0), _VECTOR_PIXELS)
+    small = _average(square.transpose(1, 2, 0), _VECTOR_PIXELS)
     scale = float(np.percentile(np.abs(small), 100 - _CLIPPED)) or 1.0
     shown: Array = np.clip(127.5 + 127.5 * small / scale, 0, 255).round()
     return shown
 
 
-def _averaged(image: Array, pixels: int) -> Array:
+def _average(image: Array, pixels: int) -> Array:
     """Return an image averaged down to a side of at most `pixels`."""
     side = image.shape[0]
     if side <= pixels:
@@ -175,7 +175,7 @@ def _averaged(image: Array, pixels: int) -> Array:
     return found
 
 
-def _photos(
+def _draw_photos(
     run: RunValues, chosen: Sequence[int], shards: Sequence[Shard]
 ) -> tuple[Mapping[int, str], str]:
     """Return inputs as PNG, and why some are not there."""
@@ -190,7 +190,7 @@ def _photos(
         for sample, data in read_photos(available[name], samples):
             if data is not None:
                 try:
-                    pixels = _input(data, identity.photo_input)
+                    pixels = _draw_photo(data, identity.photo_input)
                 except PhotoError:
                     continue
                 found[photo_of[sample.shard, sample.key]] = png_uri(pixels)
@@ -209,11 +209,11 @@ def _is_same(shard: Shard, contents: Mapping[str, str]) -> bool:
         return False
 
 
-def _input(data: bytes, photo_input: PhotoInput) -> Array:
+def _draw_photo(data: bytes, photo_input: PhotoInput) -> Array:
     x = decode_photo(data, photo_input)[0].numpy().astype(np.float64)
     mean, std = (np.array(v)[:, None, None] for v in (photo_input.mean, photo_input.std))
     values = ((x * std + mean) * photo_input.scale).transpose(1, 2, 0)
     if photo_input.channels == "BGR":
         values = values[:, :, ::-1]
-    shown: Array = np.clip(_averaged(values, _PHOTO_PIXELS), 0, 255).round()
+    shown: Array = np.clip(_average(values, _PHOTO_PIXELS), 0, 255).round()
     return shown

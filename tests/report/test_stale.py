@@ -68,7 +68,7 @@ def test_a_report_without_a_tree_removes_the_tree_of_the_one_before(tmp_path, mo
     (report / "notes.txt").write_text("mine")
     write_report(values)
     before = names(report)
-    monkeypatch.setattr(analysis, "class_trees", lambda *_: "no tree this time")
+    monkeypatch.setattr(analysis, "make_class_trees", lambda *_: "no tree this time")
     write_report(values)
     assert before - names(report) == {"class-tree.csv", "class-tree.png", "class-tree.svg"}
     assert 'href="class-tree' not in (report / "index.html").read_text("utf-8")

@@ -11,7 +11,7 @@ from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd import survey
 from jvpsvd.survey import verify
-from jvpsvd.survey.spec.tasks import tasks
+from jvpsvd.survey.spec.tasks import make_tasks
 
 FRAGILE = '''
 
@@ -76,7 +76,7 @@ def test_batches_give_the_rows_of_single_photos(surveyed, shards, batch):
 @pytest.mark.parametrize(("batch", "sizes"), [(1, [1] * 9), (2, [2, 2, 1, 2, 2]), (32, [5, 4])])
 def test_tasks_do_not_cross_shards(surveyed, shards, batch, sizes):
     store = surveyed(shards, batch=batch, layers=["output"]).store
-    every = tasks(store.identity, store.samples())
+    every = make_tasks(store.identity, store.samples())
     assert [len(task.samples) for task in every] == sizes
     assert all(len({sample.shard for sample in task.samples}) == 1 for task in every)
     assert len(store.layout.task_files()) == len(sizes)

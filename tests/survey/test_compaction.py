@@ -13,7 +13,7 @@ from torch import nn
 
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
 from jvpsvd.survey import Spec, compact, open, run, status, verify
-from jvpsvd.survey.spec.tasks import tasks
+from jvpsvd.survey.spec.tasks import make_tasks
 from jvpsvd.survey.store.parts import listed_in, write_part
 from jvpsvd.survey.store.rows import SCHEMA
 from jvpsvd.survey.store.store import Store
@@ -59,7 +59,7 @@ def assert_whole(store: Store):
 
 
 def finished(store):
-    every = tasks(store.identity, store.samples())
+    every = make_tasks(store.identity, store.samples())
     return store.finished({task.id: len(LAYERS) for task in every})
 
 

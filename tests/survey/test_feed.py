@@ -9,7 +9,7 @@ from support.shards import encoded, sample_members, write_tar
 from jvpsvd.data import walk
 from jvpsvd.networks import PhotoInput
 from jvpsvd.survey import Identity
-from jvpsvd.survey.spec.tasks import tasks
+from jvpsvd.survey.spec.tasks import make_tasks
 from jvpsvd.survey.work.feed import prefetch, read_tasks
 
 
@@ -119,7 +119,7 @@ def tasks_of(shards, batch):
     samples = [sample for shard in shards for sample in walk(shard)]
     named = "m", "w", PhotoInput(), ("s",), ("c",), ("output",)
     identity = Identity(*named, k=5, tol=1e-5, batch=batch)
-    return tasks(identity, samples)
+    return make_tasks(identity, samples)
 
 
 @pytest.fixture

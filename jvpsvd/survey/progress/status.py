@@ -10,7 +10,7 @@ from typing import Any
 
 from jvpsvd.errors import RunError
 from jvpsvd.survey.progress.journal import events, journals, lives
-from jvpsvd.survey.spec.tasks import tasks
+from jvpsvd.survey.spec.tasks import make_tasks
 from jvpsvd.survey.store.rows import from_table
 from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.store import Store
@@ -87,7 +87,7 @@ def status(store: Store) -> Status:
     except RunError as error:
         there = os.path.lexists(store.layout.manifest)
         return Status(0, 0, RunCounts(), processes, str(error) if there else "")
-    every = tasks(store.identity, samples)
+    every = make_tasks(store.identity, samples)
     layers = len(store.identity.layers)
     done = store.finished({task.id: len(task.samples) * layers for task in every})
     counts = RunCounts()

@@ -41,7 +41,7 @@ class Task:
         return self.samples[0].shard
 
 
-def tasks(identity: Identity, samples: Sequence[Sample]) -> list[Task]:
+def make_tasks(identity: Identity, samples: Sequence[Sample]) -> list[Task]:
     """Return the tasks of a run, in the order of its manifest; none crosses a shard."""
     record = identity.to_json()
     numbers = {name: value for name, value in record.items() if name not in _NOT_NUMBERS}

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from jvpsvd.data import Sample
-from jvpsvd.survey.spec.tasks import Task, tasks
+from jvpsvd.survey.spec.tasks import Task, make_tasks
 from jvpsvd.survey.store.pieces import Piece
 from jvpsvd.survey.store.plausibility import find_faults
 from jvpsvd.survey.store.positions import Indices, Positions
@@ -53,7 +53,7 @@ class RunData:
     @cached_property
     def tasks(self) -> Mapping[str, Task]:
         """The tasks of the manifest, by their ids."""
-        return {task.id: task for task in tasks(self.store.identity, self.samples)}
+        return {task.id: task for task in make_tasks(self.store.identity, self.samples)}
 
     def row_in_task(self, shard: str, key: str, layer: str) -> tuple[str, int] | None:
         """Return the task of a row and its index there; None where the manifest has no such row."""

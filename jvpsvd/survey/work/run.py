@@ -16,7 +16,7 @@ from jvpsvd.survey.progress.journal import journal, note
 from jvpsvd.survey.spec.manifest import list_samples
 from jvpsvd.survey.spec.plan import RunPlan, plan_run
 from jvpsvd.survey.spec.spec import Spec
-from jvpsvd.survey.spec.tasks import Task, share_of, tasks
+from jvpsvd.survey.spec.tasks import Task, make_tasks, share_of
 from jvpsvd.survey.store.changed_photos import refuse_changed_photos
 from jvpsvd.survey.store.compaction import FEW, compact
 from jvpsvd.survey.store.files import locked
@@ -115,7 +115,7 @@ def _refuse_missing_shards(store: Store, plan: RunPlan) -> None:
 def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgress) -> Outcome:
     """Solve and store the tasks of the share that are not finished."""
     identity = plan.identity
-    mine = share_of(tasks(identity, store.samples()), spec.share)
+    mine = share_of(make_tasks(identity, store.samples()), spec.share)
     finished = store.finished({task.id: len(task.samples) * len(identity.layers) for task in mine})
     pending = [task for task in mine if task.id not in finished]
     count, skipped = _count_photos(mine), _count_photos(mine) - _count_photos(pending)
