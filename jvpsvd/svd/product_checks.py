@@ -20,7 +20,7 @@ Direction = Literal["forward", "reverse"]
 def largest_product_norm(
     A: LinearOperator, W: Tensor, direction: Direction, where: str, names: Sequence[str] = ()
 ) -> Tensor:
-    """Return the length of the longest column of a product W of A, float64, one of each matrix.
+    """Return the largest norm of a column of a product W of A, float64, one of each matrix.
 
     It is a scale: right to some digits.
 
@@ -29,16 +29,16 @@ def largest_product_norm(
         W: A block that A returned.
         direction: Which product W is.
         where: Which vectors were multiplied, in words.
-        names: Of the matrices of a batch, for the message; else their places.
+        names: Of the matrices of a batch, for the message; else their indices.
 
     Raises:
         NonFiniteError: If W holds NaN or infinity.
     """
-    longest = rough_column_norms(W).amax(-1)
-    if not torch.isfinite(longest).all() and not torch.isfinite(W).all():
+    largest = rough_column_norms(W).amax(-1)
+    if not torch.isfinite(largest).all() and not torch.isfinite(W).all():
         if isinstance(A, TransposedOperator):
             A, direction = A.T, "reverse" if direction == "forward" else "forward"
-        size = " x ".join(str(length) for length in A.shape[-2:])
+        size = " x ".join(map(str, A.shape[-2:]))
         if A.batch:
             bad = (~torch.isfinite(W)).flatten(1).any(1).nonzero().flatten().tolist()
             size += f" {names[bad[0]] if names else f'operator {bad[0]} of {A.batch[0]}'}"
@@ -48,20 +48,20 @@ def largest_product_norm(
             f"a {direction} product of the {size} holds NaN or infinity ({where}); check the "
             "function at this point"
         )
-    return longest.cpu()
+    return largest.cpu()
 
 
-def check_scale(longest: Tensor, W: Tensor) -> None:
+def check_scale(norm: Tensor, W: Tensor) -> None:
     """Refuse an operator whose rounding errors, or their squares, are no normal numbers.
 
     Residuals of such an operator would read 0, and everything would look converged.
 
     Args:
-        longest: Length of its longest product so far; one of each matrix.
+        norm: Of its longest product so far, one of each matrix.
         W: One of its products.
 
     Raises:
-        ArgumentError: If the length is too small or too large, and not exactly 0.
+        ArgumentError: If the norm is too small or too large, and not exactly 0.
 
     >>> check_scale(torch.tensor(1e-18).double(), torch.tensor([[1e-18]]))
     >>> check_scale(torch.zeros(1).double()[0], torch.full((1, 1), 1e-200, dtype=torch.float64))
@@ -71,7 +71,7 @@ def check_scale(longest: Tensor, W: Tensor) -> None:
     kind, wide = torch.finfo(W.dtype), torch.finfo(torch.float64)
     low = max(kind.tiny, math.sqrt(wide.tiny)) / kind.eps
     high = math.sqrt(wide.max) * wide.eps
-    outside = (longest < low) | (longest > high)
+    outside = (norm < low) | (norm > high)
     if bool(outside.any()):
         largest = W.abs().amax(dim=(-2, -1)).cpu()
         found = largest[outside & (largest > 0)]

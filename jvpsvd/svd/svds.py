@@ -111,10 +111,10 @@ def svds(
         monitor = Monitor(show)
         chosen = _planned(operator, size, request)
         wide = size.shape[0] < size.shape[1]
-        tall = operator.T if wide else operator
-        triplets = chosen.solver.solve(tall, request, monitor)
+        oriented = operator.T if wide else operator  # solvers take m ≥ n
+        triplets = chosen.solver.solve(oriented, request, monitor)
         with monitor.phase("checks"):
-            triplets, certificates = _certified(tall, triplets, request)
+            triplets, certificates = _certified(oriented, triplets, request)
     triplets = with_fixed_signs(triplets.transposed() if wide else triplets)
     U, V = (triplets.U, triplets.V) if request.vectors else (None, None)
     result = SVDResult(

@@ -53,11 +53,11 @@ def spectrum(name, p):
     half, third = p // 2, p // 3
     made = {
         "equal": lambda: repeat(1, p),
-        "crowd then line": lambda: torch.cat([repeat(1, third), line(0.9, 0.1, p - third)]),
-        "crowd in the middle": lambda: torch.cat(
+        "cluster then line": lambda: torch.cat([repeat(1, third), line(0.9, 0.1, p - third)]),
+        "cluster in the middle": lambda: torch.cat(
             [line(10, 5, p // 8), repeat(1, third), line(0.99, 0.5, p - p // 8 - third)]
         ),
-        "two crowds": lambda: torch.cat([repeat(2, half), repeat(1, p - half)]),
+        "two clusters": lambda: torch.cat([repeat(2, half), repeat(1, p - half)]),
         "low rank": lambda: torch.cat([line(5, 1, max(1, p // 4)), repeat(0, p - max(1, p // 4))]),
         "zero": lambda: repeat(0, p),
         "one huge": lambda: torch.cat([repeat(1e6, 1), line(1, 0.1, p - 1)]),
@@ -75,9 +75,9 @@ def spectrum(name, p):
 
 SPECTRA = (
     "equal",
-    "crowd then line",
-    "crowd in the middle",
-    "two crowds",
+    "cluster then line",
+    "cluster in the middle",
+    "two clusters",
     "low rank",
     "zero",
     "one huge",

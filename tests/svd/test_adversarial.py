@@ -85,7 +85,7 @@ def test_a_large_matrix(name):
     solve(with_values(spectrum(name, 600), 600, 900), 80, torch.float32, "golub-kahan")
 
 
-@pytest.mark.parametrize("name", ["crowd then line", "two crowds", "clusters", "one huge"])
+@pytest.mark.parametrize("name", ["cluster then line", "two clusters", "clusters", "one huge"])
 @pytest.mark.parametrize("block_size", [1, 5, 100])
 def test_every_block_size(name, block_size):
     matrix = with_values(spectrum(name, 90), 120, 90)

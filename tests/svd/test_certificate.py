@@ -141,7 +141,7 @@ def test_no_more_than_all_energy_is_said_to_be_held(solved, share, error, words)
     assert f"; {words}" in str(certificate)
 
 
-def test_values_behind_an_unprobed_crowd_are_not_trusted():
+def test_values_behind_an_unprobed_cluster_are_not_guaranteed():
     """Bases too small to look for more copies: those found are right, what follows may not be."""
     solver = GolubKahan(block_size=16, max_size=340, max_restarts=0)
     triplets = solved_by(solver, Diagonal(CROWD), 30, 1e-2)

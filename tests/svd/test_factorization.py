@@ -35,7 +35,7 @@ def assert_invariants(state, matrix, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
-    "name", ["line", "equal", "low rank", "zero", "geometric", "two crowds", "one huge"]
+    "name", ["line", "equal", "low rank", "zero", "geometric", "two clusters", "one huge"]
 )
 def test_invariants_hold_at_every_step_until_the_space_is_exhausted(name, shape, dtype):
     matrix = with_values(spectrum(name, shape[1]), *shape)
@@ -162,7 +162,7 @@ def test_steps_count_the_blocks():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["line", "equal", "low rank", "zero", "geometric", "two crowds"])
+@pytest.mark.parametrize("name", ["line", "equal", "low rank", "zero", "geometric", "two clusters"])
 def test_invariants_hold_through_restarts_and_the_leading_values_stay(name, dtype):
     matrix = with_values(spectrum(name, 60), 90, 60)
     _, state = start(matrix, dtype)

@@ -73,9 +73,9 @@ def test_clean_spectra_are_probed_with_few_columns():
     truth = spectrum("harmonic", 800)
     A = Diagonal(truth)
     assert_truthful(svds(A, 50, method="golub-kahan"), truth, (800, 800))
-    crowded = torch.cat([repeat(1, 20), truth[1:]])
-    B = Diagonal(crowded)
-    assert_truthful(svds(B, 50, method="golub-kahan"), crowded, (819, 819))
+    clustered = torch.cat([repeat(1, 20), truth[1:]])
+    B = Diagonal(clustered)
+    assert_truthful(svds(B, 50, method="golub-kahan"), clustered, (819, 819))
     assert A.products.total < B.products.total
 
 

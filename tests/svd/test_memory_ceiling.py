@@ -50,7 +50,7 @@ def status(name):
 options = json.loads(sys.argv[1])
 budget = parse_memory(options['memory'])
 d = torch.logspace(0, -options.pop('decades'), SHORT)
-d[: options.pop('crowd', 0)] = 1
+d[: options.pop('cluster', 0)] = 1
 k, long, batch = options.pop('k'), options.pop('long'), options.pop('batch', ())
 svds(Copies(d, 20 * SHORT), k, **{**options, 'memory': None})
 # Their libraries take buffers, once.
@@ -136,11 +136,11 @@ def test_a_batch():
     assert_kept(found)
 
 
-@pytest.mark.parametrize(("crowd", "memory"), [(60, "0.7GiB"), (12, "0.9GiB")])
-def test_crowds_that_widen_the_block(crowd, memory):
-    """A block of random columns joins for a crowd, and the step is wider from then on."""
+@pytest.mark.parametrize(("cluster", "memory"), [(60, "0.7GiB"), (12, "0.9GiB")])
+def test_clusters_that_widen_the_block(cluster, memory):
+    """A block of random columns is added for a cluster, and the step is wider from then on."""
     found = solve_under_ceiling(
-        long=1_000_000, k=40, crowd=crowd, decades=12, memory=memory, **GOLUB_KAHAN
+        long=1_000_000, k=40, cluster=cluster, decades=12, memory=memory, **GOLUB_KAHAN
     )
     assert found["converged"] == 40
     assert_kept(found)
@@ -149,7 +149,13 @@ def test_crowds_that_widen_the_block(crowd, memory):
 @pytest.mark.parametrize("vectors", [True, False])
 def test_copies_for_which_a_wider_block_begins_again(vectors):
     found = solve_under_ceiling(
-        long=1_000_000, k=40, crowd=20, decades=12, memory="0.9GiB", vectors=vectors, **GOLUB_KAHAN
+        long=1_000_000,
+        k=40,
+        cluster=20,
+        decades=12,
+        memory="0.9GiB",
+        vectors=vectors,
+        **GOLUB_KAHAN,
     )
     assert found["converged"] == 40
     assert found["error"] <= 1e-4

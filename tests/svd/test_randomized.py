@@ -6,7 +6,7 @@ from jvpsvd import MatrixOperator, svds
 from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
 
 DTYPES = (torch.float32, torch.float64)
-SPECTRA = ("line", "equal", "low rank", "zero", "geometric", "two crowds", "one huge")
+SPECTRA = ("line", "equal", "low rank", "zero", "geometric", "two clusters", "one huge")
 SOLVERS = (BlockKrylov(), BlockKrylov(passes=1), SubspaceIteration(), SubspaceIteration(passes=1))
 
 

@@ -234,7 +234,7 @@ def test_bases_that_random_columns_do_not_fit_claim_no_energy():
 
 
 def test_rounding_alone_makes_no_certificate_unsound():
-    matrix = made("two crowds", (170, P))
+    matrix = made("two clusters", (170, P))
     start = right_side(matrix)[:, -K:].contiguous()
     result = solve(matrix, start, k=1, on_unconverged="ignore")
     assert result.residuals.max() < 1e-13

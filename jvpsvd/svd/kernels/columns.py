@@ -18,7 +18,7 @@ class GrowingColumns:
     Args:
         length: N.
         capacity: Columns to reserve; storage grows by half when they are full.
-        most: Columns that it will never exceed.
+        max_size: Columns that it will never exceed.
         like: Operator whose batch, dtype and device the columns share.
 
     >>> from jvpsvd.operators import MatrixOperator
@@ -31,8 +31,8 @@ class GrowingColumns:
     tensor([[2., 1., 0.]])
     """
 
-    def __init__(self, length: int, capacity: int, most: int, like: LinearOperator) -> None:
-        self._most = most
+    def __init__(self, length: int, capacity: int, max_size: int, like: LinearOperator) -> None:
+        self._max_size = max_size
         shape = (*like.batch, capacity, length)
         self._rows = torch.empty(shape, dtype=like.dtype, device=like.device)
         self._used = 0
@@ -47,7 +47,7 @@ class GrowingColumns:
         used = self._used + columns.shape[-1]
         capacity, length = self._rows.shape[-2:]
         if used > capacity:
-            grown = max(used, min(self._most, capacity * 3 // 2))
+            grown = max(used, min(self._max_size, capacity * 3 // 2))
             rows = self._rows.new_empty(*self._rows.shape[:-2], grown, length)
             rows[..., : self._used, :] = self._rows[..., : self._used, :]
             self._rows = rows
@@ -66,7 +66,7 @@ class GrowingColumns:
     def select(self, index: Tensor) -> None:
         """Keep the blocks of these matrices of the batch, ascending, in place."""
         kept = index.tolist()
-        for place, matrix in enumerate(kept):
-            if place != matrix:
-                self._rows[place, : self._used] = self._rows[matrix, : self._used]
+        for position, matrix in enumerate(kept):
+            if position != matrix:
+                self._rows[position, : self._used] = self._rows[matrix, : self._used]
         self._rows = self._rows[: len(kept)]

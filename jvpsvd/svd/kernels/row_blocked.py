@@ -1,7 +1,7 @@
-"""Products of a tall basis with a few vectors, on the CPU by blocks of its rows.
+"""Products of a long basis with a few vectors, on the CPU by blocks of its rows.
 
-BLAS shares such products out along their few columns: as batched products of row blocks they took
-0.5 to 0.7 of the time on two cores (`python -m benchmarks tall`).
+BLAS divides such a product between threads along its few columns. As a batch of products of row
+blocks it took 0.5 to 0.7 of the time on two cores (`python -m benchmarks tall`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 _ROWS = 1 << 11
-# Measured in float32 and float64: below so many numbers in the basis, or for more vectors, nothing
-# is gained.
+# With fewer entries in the basis than the first, or more vectors than the second, nothing is gained
+# (measured in float32 and in float64).
 _LEAST_ENTRIES, _MOST_VECTORS = 1 << 22, 24
-# The same of squares, at any length.
-_MOST_SQUARED = 8
-# Their results lie elsewhere than they belong: as many are computed before they are copied.
+# A Gram matrix gains up to so many columns, however long these are.
+_MOST_GRAM_COLUMNS = 8
+# Batched products are written to a temporary: so many row blocks are computed before it is copied.
 _BLOCKS_AT_ONCE = 64
 
 
@@ -42,7 +42,7 @@ def gram(W: Tensor) -> Tensor:
     >>> gram(torch.tensor([[1.0], [2.0]]))
     tensor([[5.]])
     """
-    few = W.ndim == 2 and W.shape[1] <= _MOST_SQUARED and W.device.type == "cpu"
+    few = W.ndim == 2 and W.shape[1] <= _MOST_GRAM_COLUMNS and W.device.type == "cpu"
     count = W.shape[0] // _ROWS if few and W.stride(0) == 1 else 0
     if not count:
         return W.mT @ W
@@ -67,11 +67,11 @@ def subtract_projection(W: Tensor, basis: Tensor, C: Tensor) -> Tensor:
     parts, vectors = _split(basis, count), _split(W, count)
     rows = count * parts.shape[-1]
     rest = torch.empty(W.shape[1], W.shape[0], dtype=W.dtype)
-    places = _split(rest.mT, count)
+    targets = _split(rest.mT, count)
     for start in range(0, count, _BLOCKS_AT_ONCE):
         some = slice(start, start + _BLOCKS_AT_ONCE)
         turned = C.mT.expand(len(parts[some]), -1, -1)
-        places[some] = torch.baddbmm(vectors[some], turned, parts[some], alpha=-1)
+        targets[some] = torch.baddbmm(vectors[some], turned, parts[some], alpha=-1)
     if rows < W.shape[0]:
         torch.addmm(W[rows:].mT, C.mT, basis[rows:].mT, alpha=-1, out=rest[:, rows:])
     return rest.mT

@@ -22,7 +22,7 @@ class MatrixProgress:
     """One matrix of the batch, its test, and the checks that it has had."""
 
     index: int
-    """Its place in the batch."""
+    """Its index in the batch."""
     test: ConvergenceTest
     checks: list[Check] = field(default_factory=list)
 
@@ -108,8 +108,8 @@ class BatchConvergence:
             now = float(estimates.max()) / top if top > 0 else 0.0
             worst = max(worst, now)
             rate = convergence_rate(matrix.checks)
-            ahead = math.log(max(now / self._target, 1.0))
-            slowest = max(slowest, ahead / rate) if rate > 0 else math.inf
+            logarithm = math.log(max(now / self._target, 1.0))
+            slowest = max(slowest, logarithm / rate) if rate > 0 else math.inf
         return converged, worst, None if math.isinf(slowest) else slowest
 
     def _each(self, ritz: Ritz) -> list[tuple[MatrixProgress, Tensor, Tensor]]:

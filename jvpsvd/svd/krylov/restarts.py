@@ -19,7 +19,7 @@ _TIMES, _BLOCKS = 3, 24
 # what an operation on blocks of a few columns costs, beside one on hundreds.
 _MORE_PRODUCTS, _THIN = 0.3, 3.0
 # Timings are noisy: restarting has to promise to cost no more than this share of going on.
-_CLEARLY = 0.8
+_MOST_COST = 0.8
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def restart_pays(
     bases = n * (compact + keep) / 2
     shrinking = (2 * n + m) * compact * keep / (4 * (compact - keep)) / _THIN
     after = _MORE_PRODUCTS * seconds.products + seconds.dense * (bases + shrinking) / (n * size)
-    return after < _CLEARLY * seconds.dense
+    return after < _MOST_COST * seconds.dense
 
 
 class RestartPolicy:

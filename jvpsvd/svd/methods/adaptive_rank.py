@@ -80,8 +80,8 @@ class AdaptiveRank:
             enough = rank is not None and self.oversample * min(rank, k) <= bases.size
             if enough or bases.exhausted or not go_on:
                 break
-            room = limit - bases.size - bases.F.shape[-1]
-            columns = bases.add_probe_columns(min(width, room)) if room > 0 else 0
+            spare = limit - bases.size - bases.F.shape[-1]
+            columns = bases.add_probe_columns(min(width, spare)) if spare > 0 else 0
             sample.add(columns, first=bases.size)
             if bases.size + bases.F.shape[-1] > limit:
                 break

@@ -163,5 +163,5 @@ def _images(matrix: Tensor, V: Tensor, wide: Tensor, s: Tensor) -> Tensor:
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
     """Return vectors of the parts of a batch in one, column-major."""
-    known = [part.mT for part in parts if part is not None]
-    return torch.cat(known).mT if known else None
+    kept = [part.mT for part in parts if part is not None]
+    return torch.cat(kept).mT if kept else None
