@@ -96,13 +96,13 @@ def spectra(
     out: Path,
 ) -> dict[str, np.ndarray]:
     """Return the singular values of these photos at every depth, by a survey in `out`."""
-    part = {}
+    photos_of = survey.PhotoSelection()
     if plan.classes is not None:
         labels = sorted({sample.label for _, sample in photos})
-        part = {"classes": [str(label) for label in labels], "choice": "first"}
-        part["per_class"] = plan.per_class
+        names = [str(label) for label in labels]
+        photos_of = survey.PhotoSelection(names, plan.per_class, choice="first")
     spec = survey.Spec(
-        shards=shards, model=model, layers=depths, k=plan.k, tol=TOL, out=out, **part
+        shards=shards, model=model, layers=depths, k=plan.k, tol=TOL, out=out, photos=photos_of
     )
     survey.run(spec)
     results, values = survey.open(out), {}

@@ -29,6 +29,7 @@ from jvpsvd.operators import keep_freed_memory
 
 _FAILURES, _MISTAKE, _INTERRUPTED = 1, 2, 130
 _MODEL, _K = survey.Spec.model, 500
+_SELECTION = [field.name for field in dataclasses.fields(survey.PhotoSelection)]
 
 _model = click.option(
     "--model",
@@ -171,10 +172,11 @@ def run(
         text = options[name]
         if text is not None:
             options[name] = [part.strip() for part in text.split(",") if part.strip()]
-    spec = survey.Spec(share=_share(share), **options)
+    photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
+    spec = survey.Spec(share=_share(share), photos=photos, **options)
     try:
-        with survey.on_stderr() as watch:
-            outcome = survey.run(spec, interruption.checked(watch))
+        with survey.show_progress() as show:
+            outcome = survey.run(spec, interruption.checked(show))
         _show(outcome.store)
     except KeyboardInterrupt:
         interruption.end()
@@ -197,7 +199,7 @@ def run(
 @click.option(
     "--shards",
     metavar="PATTERN|DIR|URL",
-    help="Where the photos of RUN lie, to show some beside their vectors. [default: RUN/shards]",
+    help="Shards of the photos of RUN, to show some with their vectors. [default: RUN/shards]",
 )
 def report_run(folder: str, shards: str | None) -> int:
     """Print the table of a run, and write its page, figures and tables into RUN/report.
@@ -209,10 +211,10 @@ def report_run(folder: str, shards: str | None) -> int:
     own = store.folder / "shards"
     where = shards or (str(own) if any(own.glob("*.tar")) else None)
     photos = data.find_shards(where) if where else ()
-    gathered = report.gather(store)
-    _console().print(report.table(store, report.summaries_of(gathered)))
-    written = report.write_report(gathered, photos)
-    for line in written.lacking:
+    values = report.read_values(store)
+    _console().print(report.table(store, report.summaries_of(values)))
+    written = report.write_report(values, photos)
+    for line in written.missing:
         click.echo(f"not made: {line}", err=True)
     click.echo("files: " + " ".join(str(file) for file in written.files))
     if written.page is not None:
@@ -260,19 +262,21 @@ def verify(folder: str) -> int:
 
     Rows, vectors, the manifest and run.json are read back and compared with their checksums.
     """
-    verdict = survey.verify(survey.open_store(Path(folder)))
-    for problem in verdict.problems:
+    verification = survey.verify(survey.open_store(Path(folder)))
+    for problem in verification.problems:
         click.echo(problem)
     click.echo(
-        f"{verdict.values} rows with values ({verdict.unconverged} triplets above the tolerance), "
-        f"{verdict.failures} with a reason, {len(verdict.problems)} problems"
+        f"{verification.values} rows with values "
+        f"({verification.unconverged} triplets above the tolerance), "
+        f"{verification.failures} with a reason, {len(verification.problems)} problems"
     )
-    if verdict.unchecked:
+    if verification.unchecked:
         click.echo(
-            f"{verdict.unchecked} rows have no checksum (their run was begun by an older jvpsvd): "
+            f"{verification.unchecked} rows have no checksum "
+            "(their run was begun by an older jvpsvd): "
             "changed values are noticed only where they are impossible"
         )
-    return _FAILURES if verdict.problems else 0
+    return _FAILURES if verification.problems else 0
 
 
 @cli.command(epilog="jvpsvd pack photos shards && jvpsvd run --shards shards --out RUN")

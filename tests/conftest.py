@@ -7,7 +7,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 import torch
-from shard_making import sample_members, write_tar
+from support.shards import sample_members, write_tar
 
 TINY = """
 import torch

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.cli import main
 

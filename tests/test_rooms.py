@@ -23,6 +23,7 @@ ROOMS = [
     "cli",
 ]
 ROOMS += ["__main__"]
+SURVEY = ["spec", "store", "progress", "work"]
 
 
 def modules():
@@ -64,6 +65,16 @@ def test_rooms_import_only_from_rooms_above(module):
             assert room(module) == "cli"
             continue
         assert ROOMS.index(room(name)) <= own, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", sorted(m for m in modules() if len(m.split(".")) == 4))
+def test_folders_of_the_survey_import_only_from_folders_above(module):
+    if room(module) != "survey":
+        return
+    own = SURVEY.index(module.split(".")[2])
+    for name in imports(modules()[module]):
+        if name.startswith("jvpsvd.survey"):
+            assert SURVEY.index(name.split(".")[2]) <= own, f"{module} imports {name}"
 
 
 def test_no_module_imports_itself_in_a_circle():

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from shard_making import sample_members, write_tar
+from support.shards import sample_members, write_tar
 
 from jvpsvd.survey import open_run, verify
 

@@ -13,7 +13,7 @@ from jvpsvd import JacobianOperator, StreamedStack, depths, geometry, layer_map,
 from jvpsvd.errors import JvpsvdError
 from jvpsvd.networks import Model, PhotoInput, layer_maps, load_model, weights_sha256
 from jvpsvd.operators import Trace, by_transforms, refuse_training_mode, transformed
-from jvpsvd.survey import Spec, run
+from jvpsvd.survey import PhotoSelection, Spec, run
 
 
 class Remembering(nn.Module):
@@ -307,7 +307,12 @@ def test_a_run_leaves_the_network_as_it_was(way, shard, tmp_path):
         net.dropout = LooksAtValues().eval()
     model = Model("mine", net, PhotoInput(size=8, resize=8), weights_sha256(net))
     spec = Spec(
-        str(shard), tmp_path / "run", model=model, layers=["second", "output"], k=2, limit=2
+        str(shard),
+        tmp_path / "run",
+        model=model,
+        layers=["second", "output"],
+        k=2,
+        photos=PhotoSelection(limit=2),
     )
     before = snapshot(net)
     run(spec)

@@ -43,7 +43,7 @@ from benchmarks.problems.damages import DAMAGES, NoPlaceError
 from jvpsvd import report, survey
 from jvpsvd.errors import JvpsvdError
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
-from jvpsvd.report.gather import gather
+from jvpsvd.report.values import read_values
 
 LAYERS, K = ("0", "output"), 3
 FORMS = ("single", "vectors", "parts", "parts and single")
@@ -99,7 +99,7 @@ def make_run(folder: Path, model: Model, form: str) -> None:
     if form == "parts":
         survey.compact(store, few=0)
     elif form == "parts and single":
-        kept = store.files()[0]
+        kept = store.layout.task_files()[0]
         data = kept.read_bytes()
         kept.unlink()
         survey.compact(store, few=0)
@@ -254,7 +254,8 @@ def try_one(
     if refused:
         return damage.__name__, _outcome(changed, named), faults, "refused"
     verified, refused = call("verify", lambda: survey.verify(survey.open_store(run)), faults)
-    left = [line for line in (verified.problems if verified else [refused]) if "stray" not in line]
+    problems = verified.problems if verified else [refused]
+    left = [line for line in problems if "unexpected" not in line]
     if not left:
         return damage.__name__, _outcome(changed, named), faults, "whole"
     return damage.__name__, _outcome(changed, named), faults, "still named"
@@ -266,10 +267,10 @@ def _outcome(changed: bool, named: bool) -> str:
 
 def _report(run: Path, *, draw: bool) -> None:
     store = survey.open_store(run)
-    data_read = gather(store)
-    report.summaries_of(data_read)
+    values = read_values(store)
+    report.summaries_of(values)
     if draw and os.path.lexists(run / "report"):  # figures take seconds
-        report.write_report(data_read)
+        report.write_report(values)
 
 
 def _read(run: Path) -> None:

@@ -3,7 +3,7 @@
     python -m benchmarks survey [--only overhead,workers,manifest,memory]
 
 overhead: photos at one depth of EfficientNet-Lite0, about a second each. The wall time between the
-    first and the last photo, over the time spent in `observe`; beside it, as a check, the wall time
+    first and the last photo, over the time spent in `solve`; beside it, as a check, the wall time
     per photo of a bare loop of decode, record and `svds` in this process.
 workers: the same photos with one and with two Ray workers of one thread each.
 manifest: the time to list 100 shards of 1000 samples.
@@ -32,8 +32,8 @@ from jvpsvd.data import Photo, decode_photo, demo_photos, walk
 from jvpsvd.data.pack import write_shard
 from jvpsvd.networks import Model, PhotoInput, layer_maps, load_model, weights_sha256
 from jvpsvd.operators import Trace, keep_freed_memory
-from jvpsvd.survey import Look, Spec, run
-from jvpsvd.survey.instrument import Instrument
+from jvpsvd.survey import RunProgress, Spec, run
+from jvpsvd.survey.work.photo_solver import PhotoSolver
 
 DEPTH, TOL = "_blocks.15", 1e-4
 
@@ -42,12 +42,12 @@ def timed_run(spec: Spec) -> tuple[float, int, float]:
     """Return the seconds and the photos between the first and the last, and all seconds."""
     moments: list[tuple[float, int]] = []
 
-    def watch(look: Look) -> None:
-        if look.rows:
-            moments.append((time.perf_counter(), look.photos_done))
+    def on_progress(progress: RunProgress) -> None:
+        if progress.rows:
+            moments.append((time.perf_counter(), progress.photos_done))
 
     began = time.perf_counter()
-    outcome = run(spec, watch)
+    outcome = run(spec, on_progress)
     whole = time.perf_counter() - began
     if outcome.failures or outcome.skipped:
         raise SystemExit(f"{outcome.failures} rows failed in {spec.out}")
@@ -67,9 +67,9 @@ def overhead(folder: Path, report: dict[str, Any]) -> None:
     shard = photo_shard(folder, count)
     wanted = {"shards": [shard], "layers": [DEPTH], "k": k, "tol": TOL}
     inside = 0.0
-    plain = Instrument.observe
+    plain = PhotoSolver.solve
 
-    def observe(self: Instrument, *args: Any) -> Any:
+    def solve(self: PhotoSolver, *args: Any) -> Any:
         nonlocal inside
         began = time.perf_counter()
         try:
@@ -78,16 +78,16 @@ def overhead(folder: Path, report: dict[str, Any]) -> None:
             spent.append(time.perf_counter() - began)
 
     spent: list[float] = []
-    Instrument.observe = observe  # type: ignore[method-assign]
+    PhotoSolver.solve = solve  # type: ignore[method-assign]
     try:
         seconds, photos, _ = timed_run(Spec(**wanted, out=folder / "overhead"))  # type: ignore[arg-type]
     finally:
-        Instrument.observe = plain  # type: ignore[method-assign]
+        PhotoSolver.solve = plain  # type: ignore[method-assign]
     inside = sum(spent[1:])
     bare = bare_loop(shard, k)
     share = seconds / inside - 1
     print(
-        f"overhead: {inside / photos:.2f} s a photo in observe, {seconds / photos:.2f} s in all: "
+        f"overhead: {inside / photos:.2f} s a photo in solve, {seconds / photos:.2f} s in all: "
         f"{beside_target(100 * share, 3, '%')}; a bare loop takes {bare:.2f} s a photo "
         f"(survey / bare {seconds / photos / bare:.3f}, noise included)"
     )
@@ -147,16 +147,16 @@ def manifest(folder: Path, report: dict[str, Any]) -> None:
     for _ in range(2):
         moments: list[float] = []
 
-        def watch(look: Look, moments: list[float] = moments) -> None:
+        def on_progress(progress: RunProgress, moments: list[float] = moments) -> None:
             moments.append(time.perf_counter())
-            if not look.all_shards:
+            if not progress.all_shards:
                 raise StopIteration
 
         began = time.perf_counter()
         try:
             run(
                 Spec(shards=str(shards), model=model, k=5, layers=["output"], out=folder / "m"),
-                watch,
+                on_progress,
             )
         except StopIteration:
             seconds.append(time.perf_counter() - began)
@@ -177,15 +177,15 @@ def memory(folder: Path, report: dict[str, Any]) -> None:
             tar.addfile(info, io.BytesIO(data))
     resident: list[tuple[int, float]] = []
 
-    def watch(look: Look) -> None:
-        if look.rows and look.photos_done % 992 < 32:
-            resident.append((look.photos_done, resident_bytes() / (1 << 20)))
+    def on_progress(progress: RunProgress) -> None:
+        if progress.rows and progress.photos_done % 992 < 32:
+            resident.append((progress.photos_done, resident_bytes() / (1 << 20)))
 
     began = time.perf_counter()
     spec = Spec(
         shards=[folder / "small.tar"], model=model, k=5, layers=["output"], out=folder / "small"
     )
-    run(spec, watch)
+    run(spec, on_progress)
     seconds = time.perf_counter() - began
     text = ", ".join(f"{done}: {mib:.0f}" for done, mib in resident)
     early, late = resident[1][1], resident[-1][1]

@@ -8,11 +8,11 @@ import pyarrow as pa
 from jvpsvd.data import Sample
 from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.networks import Depth, PhotoInput
-from jvpsvd.report import gather, write_report
+from jvpsvd.report import read_values, write_report
 from jvpsvd.survey import SCHEMA, Identity
-from jvpsvd.survey.files import write_table
-from jvpsvd.survey.rows import with_checksums
-from jvpsvd.survey.store import create_or_continue
+from jvpsvd.survey.store.files import write_table
+from jvpsvd.survey.store.rows import with_checksums
+from jvpsvd.survey.store.store import create_or_continue
 
 
 def make_run(folder, photos=24, depths=3, k=12, classes=6, *, named=True, model="made up"):
@@ -75,4 +75,4 @@ def task_of(layer):
 
 
 def page_of(store, shards=()):
-    return write_report(gather(store), shards).page.read_text(encoding="utf-8")
+    return write_report(read_values(store), shards).page.read_text(encoding="utf-8")

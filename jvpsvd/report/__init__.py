@@ -1,5 +1,7 @@
 """What a person sees of a run: tables, figures, and one page."""
 
+from typing import Any
+
 from jvpsvd.report.costs import costs_table
 from jvpsvd.report.figures import (
     draw_class_tree,
@@ -7,20 +9,28 @@ from jvpsvd.report.figures import (
     draw_heat_map,
     draw_spectra,
 )
-from jvpsvd.report.gather import Gathered, gather
 from jvpsvd.report.summary import DepthSummary, summaries_of, summarize, table
+from jvpsvd.report.values import RunValues, read_values
 from jvpsvd.report.write import Report, write_report
+from jvpsvd.survey.renamed import find_renamed
+
+_RENAMED = {"Gathered": "RunValues", "gather": "read_values"}
+
+
+def __getattr__(name: str) -> Any:
+    return find_renamed(__name__, name, _RENAMED)
+
 
 __all__ = [
     "DepthSummary",
-    "Gathered",
     "Report",
+    "RunValues",
     "costs_table",
     "draw_class_tree",
     "draw_dimensions",
     "draw_heat_map",
     "draw_spectra",
-    "gather",
+    "read_values",
     "summaries_of",
     "summarize",
     "table",

@@ -1,15 +1,15 @@
-"""Which photos and which indices are drawn where all would be too many: the same at every call."""
+"""Which photos and which indices are drawn where all would be too many."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 from jvpsvd.data import Sample
-from jvpsvd.report.gather import Array
+from jvpsvd.report.values import Array
+from jvpsvd.survey.spec.selection import rank_by_hash
 
 _FIRST = 8
 
@@ -32,13 +32,13 @@ def choose_indices(k: int, count: int) -> Array:
 def choose_photos(
     photos: Sequence[int], samples: Sequence[Sample], classes: Sequence[Hashable], count: int
 ) -> list[int]:
-    """Return at most `count` places of the manifest, rising, spread over the classes.
+    """Return at most `count` indices of photos, rising, spread over the classes.
 
-    One of each class is taken, then a second, and so on; within a class those whose hash is
-    smallest, so that neither file order nor values decide.
+    One of each class is taken, then a second, and so on. Within a class the photos rank by hash, so
+    that neither file order nor values decide, and equal calls return equal photos.
 
     Args:
-        photos: Places to choose from.
+        photos: Indices in the manifest to choose from.
         samples: The manifest.
         classes: Class of each sample of it.
         count: How many.
@@ -46,12 +46,8 @@ def choose_photos(
     Example: ``choose_photos(range(len(samples)), samples, labels, 100)``.
     """
     members: dict[Hashable, list[int]] = defaultdict(list)
-    for place in sorted(photos, key=lambda place: _rank(samples[place])):
-        members[classes[place]].append(place)
-    turns = [(turn, place) for one in members.values() for turn, place in enumerate(one)]
-    turns.sort(key=lambda pair: (pair[0], _rank(samples[pair[1]])))
-    return sorted(place for _, place in turns[:count])
-
-
-def _rank(sample: Sample) -> bytes:
-    return hashlib.sha256(f"{sample.shard}/{sample.key}".encode(errors="replace")).digest()
+    for index in sorted(photos, key=lambda index: rank_by_hash(samples[index])):
+        members[classes[index]].append(index)
+    turns = [(turn, index) for one in members.values() for turn, index in enumerate(one)]
+    turns.sort(key=lambda pair: (pair[0], rank_by_hash(samples[pair[1]])))
+    return sorted(index for _, index in turns[:count])

@@ -1,4 +1,4 @@
-"""Classes of a run: their names, and what the photos of each have in common at each depth."""
+"""Classes of a run: their names, and means over the photos of each at one depth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from jvpsvd.data import Sample
 from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.report.estimates import ESTIMATES, Estimates
-from jvpsvd.report.gather import Array, DepthRows
+from jvpsvd.report.values import Array, DepthValues
 
 Key = tuple[int | None, str | None]
 
@@ -23,9 +23,9 @@ class Classes:
     keys: tuple[Key, ...]
     """Label and wnid of each; (None, None) for photos without a class, which come last."""
     names: tuple[str, ...]
-    """What a person calls each; they differ from each other."""
+    """Names to show; they differ from each other."""
     of: tuple[int, ...]
-    """Class of each sample of the manifest, as a place in `keys`."""
+    """Class of each sample of the manifest, as an index in `keys`."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -50,14 +50,14 @@ def find_classes(samples: Sequence[Sample]) -> Classes:
         f"{name} ({_id(key)})" if short.count(name) > 1 else name
         for key, name in zip(keys, short, strict=True)
     ]
-    place = {key: number for number, key in enumerate(keys)}
+    index = {key: number for number, key in enumerate(keys)}
     return Classes(
-        tuple(keys), tuple(names), tuple(place[sample.label, sample.wnid] for sample in samples)
+        tuple(keys), tuple(names), tuple(index[sample.label, sample.wnid] for sample in samples)
     )
 
 
 @dataclass(frozen=True)
-class ClassRows:
+class ClassMeans:
     """Means over the photos of each class at one depth; NaN where a class has no values."""
 
     photos: Array
@@ -75,10 +75,10 @@ COLUMNS = ("first", "last", *ESTIMATES, "energy", "residual", "defined", "missed
 defined at the worst photo, triplets missed, values below their residual."""
 
 
-def class_rows(depth: DepthRows, classes: Classes, estimates: Estimates) -> ClassRows:
-    """Return what the photos of each class have in common at a depth.
+def average_classes(depth: DepthValues, classes: Classes, estimates: Estimates) -> ClassMeans:
+    """Return means over the photos of each class at a depth.
 
-    Example: ``class_rows(depth, find_classes(samples), estimate(depth, 1e-5)).mean``.
+    Example: ``average_classes(depth, find_classes(samples), estimate(depth, 1e-5)).mean``.
     """
     of = np.array(classes.of, dtype=np.int64)[depth.photo]
     count = np.bincount(of, minlength=len(classes))
@@ -99,7 +99,7 @@ def class_rows(depth: DepthRows, classes: Classes, estimates: Estimates) -> Clas
         "missed": np.where(count > 0, missed, np.nan),
         "below": np.where(count > 0, below, np.nan),
     }
-    return ClassRows(count, mean, np.sqrt(variance), numbers)
+    return ClassMeans(count, mean, np.sqrt(variance), numbers)
 
 
 def _means(values: Array, of: Array, count: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry import dimensions
 from jvpsvd.geometry.dimension import Dimensions
-from jvpsvd.report.gather import Array, DepthRows
+from jvpsvd.report.values import Array, DepthValues
 
 ESTIMATES = ("count", "participation", "entropy", "gap")
 """Names of the estimates, in the order in which they are shown."""
@@ -41,14 +41,14 @@ class Estimates:
         return name != "gap" and bool((self.cut if name == "count" else self.bounded).any())
 
 
-def estimate(depth: DepthRows, floor: float) -> Estimates:
+def estimate(depth: DepthValues, floor: float) -> Estimates:
     """Return the estimates of all photos at a depth; see `jvpsvd.geometry.dimension`.
 
     Args:
         depth: The rows.
         floor: What values are good to, over σ₁: the tolerance of the run.
 
-    Example: ``estimate(gather(store).depths[-1], 1e-5).values["count"].mean()``.
+    Example: ``estimate(read_values(store).depths[-1], 1e-5).values["count"].mean()``.
     """
     photos, k = depth.s.shape
     whole = k >= min(depth.shape)
@@ -61,7 +61,7 @@ def estimate(depth: DepthRows, floor: float) -> Estimates:
         if not mask.any():
             continue
         s = depth.s[mask] if k > 1 else np.pad(depth.s[mask], ((0, 0), (0, 1)))
-        found = _found(s, depth.fro2[mask] if given else None, floor)
+        found = _estimate(s, depth.fro2[mask] if given else None, floor)
         values["count"][mask] = found.count.numpy()
         values["participation"][mask] = found.participation.numpy()
         values["entropy"][mask] = found.entropy.numpy()
@@ -72,7 +72,7 @@ def estimate(depth: DepthRows, floor: float) -> Estimates:
     return Estimates(values, cut, bounded)
 
 
-def _found(s: Array, fro2: Array | None, floor: float) -> Dimensions:
+def _estimate(s: Array, fro2: Array | None, floor: float) -> Dimensions:
     try:
         return dimensions(s, floor=floor, fro2=fro2)
     except ArgumentError:

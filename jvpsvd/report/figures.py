@@ -12,7 +12,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.report.class_trees import ClassTrees
 from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
 from jvpsvd.report.summary import DepthSummary
-from jvpsvd.survey.files import make_folder, refuse_other_kinds
+from jvpsvd.survey.store.files import make_folder, refuse_other_kinds
 
 _STYLE: Any = {
     "font.size": 9,
@@ -63,19 +63,19 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
         axes.set_xlabel("index i of the singular value")
         axes.set_ylabel("singular value σᵢ of ∂h/∂x")
         photos = max(depth.photos for depth in drawn)
-        said = f"{title}: mean of {photos} photos ± one standard deviation"
+        heading = f"{title}: mean of {photos} photos ± one standard deviation"
         below = sum(depth.below_residual for depth in drawn)
         if below:
             of = sum(depth.s.size for depth in drawn)
-            said += f"\n{below} of {of} values are below their residual"
-        axes.set_title(said, fontsize=9)
+            heading += f"\n{below} of {of} values are below their residual"
+        axes.set_title(heading, fontsize=9)
         # Named here: matplotlib drops labels of lines that begin with an underscore.
         labels = [f"{depth.layer}  ({depth.shape[0]})" for depth in drawn]
         axes.legend(
             lines, labels, title="depth (units)", loc="upper left", bbox_to_anchor=(1.0, 1.0),
             fontsize=8, title_fontsize=8, handlelength=3,
         )  # fmt: skip
-        return _saved(figure, folder, "spectra")
+        return _save(figure, folder, "spectra")
 
 
 def draw_heat_map(summaries: Sequence[DepthSummary], title: str, folder: Path) -> list[Path]:
@@ -105,7 +105,7 @@ def draw_heat_map(summaries: Sequence[DepthSummary], title: str, folder: Path) -
         axes.set_xlabel("index i of the singular value")
         axes.set_title(f"{title}: mean σᵢ by depth", fontsize=9)
         figure.colorbar(image, ax=axes, label="mean σᵢ")
-        return _saved(figure, folder, "heat-map")
+        return _save(figure, folder, "heat-map")
 
 
 def draw_dimensions(
@@ -125,8 +125,8 @@ def draw_dimensions(
         figure = Figure(figsize=(7.4, 3.8), layout="constrained")
         axes = figure.add_subplot()
         title_of = {
-            name: f"{said}, at least" if any(one.bounds(name) for one in estimates) else said
-            for name, said in TITLES.items()
+            name: f"{text}, at least" if any(one.bounds(name) for one in estimates) else text
+            for name, text in TITLES.items()
         }
         marks = zip(ESTIMATES, _INKS, _DASHES[:2] + _DASHES[3:], "osD^", strict=True)
         for name, ink, dashes, marker in marks:
@@ -146,7 +146,7 @@ def draw_dimensions(
         axes.set_ylabel("dimension")
         axes.set_title(f"{title}: mean over photos ± one standard deviation", fontsize=9)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, handlelength=3)
-        return _saved(figure, folder, "dimensions")
+        return _save(figure, folder, "dimensions")
 
 
 def draw_class_tree(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
@@ -172,9 +172,9 @@ def draw_class_tree(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
             group = groups.index(trees.groups[number])
             ink, dashes = _INKS[group % len(_INKS)], _DASHES[group // len(_INKS) % len(_DASHES)]
             axes.plot((0.46, 0.54), (at, theirs[number]), color=ink, linestyle=dashes)
-            axes.text(0.285, at, _brief(trees.names[number]), va="center", fontsize=7)
+            axes.text(0.285, at, _shorten(trees.names[number]), va="center", fontsize=7)
         for number, at in theirs.items():
-            axes.text(0.715, at, _brief(trees.names[number]), va="center", ha="right", fontsize=7)
+            axes.text(0.715, at, _shorten(trees.names[number]), va="center", ha="right", fontsize=7)
         axes.set_ylim(classes - 0.3, -0.7)
         axes.set_xlim(0, 1)
         axes.set_axis_off()
@@ -183,7 +183,7 @@ def draw_class_tree(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
             f"{title}: classes by spectra at {mine.layer} (left) and by WordNet{agreement}",
             fontsize=9,
         )
-        return _saved(figure, folder, "class-tree")
+        return _save(figure, folder, "class-tree")
 
 
 def _matplotlib() -> tuple[Any, Any]:
@@ -203,7 +203,7 @@ def _with_values(summaries: Sequence[DepthSummary]) -> list[DepthSummary]:
     return drawn
 
 
-def _saved(figure: Any, folder: Path, name: str) -> list[Path]:
+def _save(figure: Any, folder: Path, name: str) -> list[Path]:
     make_folder(folder)
     files = [folder / f"{name}.png", folder / f"{name}.svg"]
     for file in files:
@@ -213,5 +213,5 @@ def _saved(figure: Any, folder: Path, name: str) -> list[Path]:
     return files
 
 
-def _brief(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= 20 else f"{text[:19]}…"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from jvpsvd.report.gather import Gathered
+from jvpsvd.report.values import RunValues
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Health:
     """The counts of a run."""
 
     photos: int
-    """In the manifest."""
+    """Photos in the manifest."""
     depths: tuple[DepthHealth, ...]
     triplets: int
     """Triplets of rows with values."""
     unconverged: int
-    """Of these, those above the tolerance."""
+    """Triplets above the tolerance."""
     below_residual: int
-    """Values of these that are smaller than their own residual."""
+    """Values that are smaller than their own residual."""
     reasons: tuple[Reason, ...]
     """Kinds of failure, the most frequent first."""
 
@@ -74,24 +74,24 @@ class Health:
         return self.photos * len(self.depths)
 
 
-def check(gathered: Gathered) -> Health:
+def count_rows(run: RunValues) -> Health:
     """Count the rows of a run against its manifest.
 
-    Example: ``check(gather(store)).missing``.
+    Example: ``count_rows(read_values(store)).missing``.
     """
     failed: dict[str, int] = defaultdict(int)
     missing: dict[str, int] = defaultdict(int)
     kinds: dict[str, list[int]] = defaultdict(list)
     examples: dict[str, str] = {}
-    for failure in gathered.failures:
+    for failure in run.failures:
         failed[failure.layer] += 1
         kinds[failure.status].append(failure.photo)
         examples.setdefault(failure.status, failure.message)
-    for _, layer in gathered.missing:
+    for _, layer in run.missing:
         missing[layer] += 1
-    k = gathered.k
+    k = run.k
     depths = []
-    for depth in gathered.depths:
+    for depth in run.depths:
         certified = int((depth.converged >= k).sum())
         short = len(depth.photo) - certified
         name = depth.layer
@@ -101,10 +101,10 @@ def check(gathered: Gathered) -> Health:
         for status, photos in kinds.items()
     ]
     return Health(
-        photos=len(gathered.samples),
+        photos=len(run.samples),
         depths=tuple(depths),
-        triplets=sum(depth.s.size for depth in gathered.depths),
-        unconverged=sum(int((k - depth.converged).sum()) for depth in gathered.depths),
-        below_residual=sum(int(depth.below_residual.sum()) for depth in gathered.depths),
+        triplets=sum(depth.s.size for depth in run.depths),
+        unconverged=sum(int((k - depth.converged).sum()) for depth in run.depths),
+        below_residual=sum(int(depth.below_residual.sum()) for depth in run.depths),
         reasons=tuple(sorted(reasons, key=lambda one: (-one.rows, one.status))),
     )

@@ -1,7 +1,7 @@
 """One page that shows a run, whole in one file: it opens from a disk and asks no network.
 
 Plotly draws, because its JavaScript comes whole inside its Python package and needs no server, no
-build and no other file; the page's own script only joins it to the controls and sorts tables.
+build and no other file. The page's own script connects it to the controls and sorts tables.
 """
 
 from __future__ import annotations
@@ -9,106 +9,80 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jvpsvd.errors import ArgumentError
-from jvpsvd.report.class_trees import ClassTrees
-from jvpsvd.report.classes import COLUMNS, Classes, ClassRows
-from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
-from jvpsvd.report.gather import DepthRows, Gathered
-from jvpsvd.report.health import Health, check
-from jvpsvd.report.payload import Payload, embedded, make_payload
+from jvpsvd.report.analysis import Analysis
+from jvpsvd.report.health import count_rows
+from jvpsvd.report.page_tables import (
+    class_rows,
+    class_titles,
+    depth_rows,
+    depth_titles,
+    describe_run,
+    number,
+    summarize_health,
+    unsolved_rows,
+)
+from jvpsvd.report.payload import embedded, make_payload
 from jvpsvd.report.thumbnails import Browser
 
 _ASSETS = Path(__file__).with_name("assets")
-_MOST_LOST = 200
-_PERCENT, _POWER = ("energy",), ("residual", "defined")
+_MAX_UNSOLVED = 200
 
 
-def make_page(
-    gathered: Gathered,
-    classes: Classes,
-    rows: Sequence[ClassRows],
-    estimates: Sequence[Estimates],
-    trees: ClassTrees | str,
-    browser: Browser,
-    files: Sequence[str] = (),
-) -> str:
+def make_page(analysis: Analysis, browser: Browser, files: Sequence[str] = ()) -> str:
     """Return the page as HTML. Equal runs give equal pages.
 
     All text of the run is escaped, and a content security policy lets only the page's own scripts
     run and nothing be fetched.
 
     Args:
-        gathered: The rows.
-        classes: Of the manifest.
-        rows: Means of the classes, depth by depth.
-        estimates: Dimensions, depth by depth.
-        trees: The class trees, or why there are none.
+        analysis: The run.
         browser: Thumbnails.
         files: Names of files beside the page.
 
     Raises:
         ArgumentError: If plotly or jinja2 is not installed.
 
-    Example: see `jvpsvd.report.write_report`, which gathers all of this.
+    Example: see `jvpsvd.report.write_report`, which makes all of these.
     """
     plotly, environment = _plotly(), _environment()
-    payload = make_payload(
-        gathered, classes, rows, estimates, None if isinstance(trees, str) else trees
-    )
+    run, payload, health = analysis.run, make_payload(analysis), count_rows(analysis.run)
     markup = importlib.import_module("markupsafe").Markup
     scripts = [plotly, (_ASSETS / "page.js").read_text(encoding="utf-8")]
-    lost = _lost(gathered)
-    deepest = max((at for at, depth in enumerate(gathered.depths) if len(depth.photo)), default=0)
-    health = check(gathered)
     return str(
         environment.get_template("page.html").render(
             policy=_policy(scripts),
             css=markup((_ASSETS / "page.css").read_text(encoding="utf-8")),
             scripts=[markup(script) for script in scripts],
             data=markup(embedded(payload.record)),
-            identity=gathered.store.identity,
-            spec=_spec(gathered),
+            identity=run.store.identity,
+            spec=describe_run(run),
             health=health,
-            verdict=_verdict(health),
-            problems=[*gathered.unreadable, *gathered.problems],
-            lost=lost[:_MOST_LOST],
-            lost_total=len(lost),
-            depths=gathered.depths,
-            depth_titles=_depth_titles(gathered.k),
-            depth_rows=[
-                {"name": depth.layer, "cells": _depth_cells(depth, found)}
-                for depth, found in zip(gathered.depths, estimates, strict=True)
-            ],
+            summary=summarize_health(health),
+            problems=[*run.unreadable, *run.problems],
+            unsolved=unsolved_rows(run)[:_MAX_UNSOLVED],
+            unsolved_total=len(run.unsolved),
+            depths=run.depths,
+            depth_titles=depth_titles(run.k),
+            depth_rows=depth_rows(analysis),
             drawn=len(payload.drawn),
-            with_values=len({int(photo) for depth in gathered.depths for photo in depth.photo}),
+            with_values=len({int(photo) for depth in run.depths for photo in depth.photo}),
             line_indices=len(payload.record["line"]),
-            class_titles=_class_titles(gathered.k),
-            class_rows=_class_rows(classes, rows[deepest], payload),
-            class_total=len(classes),
-            table_depth=gathered.depths[deepest].layer,
-            trees=trees,
+            class_titles=class_titles(run.k),
+            class_rows=class_rows(analysis, payload.classes),
+            class_total=len(analysis.classes),
+            table_depth=run.depths[analysis.deepest].layer,
+            trees=analysis.trees,
+            no_trees=analysis.no_trees,
             browser=browser,
             number=number,
             files=files,
         )
     )
-
-
-def number(value: float) -> str:
-    """Return a number in four digits, as the page's script writes them.
-
-    >>> number(12345.6), number(0.25), number(float("nan"))
-    ('12350', '0.25', '—')
-    """
-    return f"{float(f'{value:.4g}'):.12g}" if math.isfinite(value) else "—"
 
 
 def _plotly() -> str:
@@ -138,136 +112,3 @@ def _policy(scripts: Sequence[str]) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-
-
-def _verdict(health: Health) -> str:
-    said = [f"{health.certified} of {health.rows} rows are certified in full"]
-    if health.short:
-        missed = f"{health.unconverged} of {health.triplets} triplets not certified"
-        said.append(f"{health.short} have values with {missed}")
-    if health.failed:
-        said.append(f"{health.failed} failed, for the reasons below")
-    said.append(f"{health.missing} are missing" if health.missing else "none is missing")
-    if health.below_residual:
-        said.append(
-            f"{health.below_residual} of {health.triplets} values are below their own residual, "
-            "which is all that is known of their size"
-        )
-    return "; ".join(said) + "."
-
-
-def _spec(gathered: Gathered) -> list[tuple[str, str]]:
-    identity = gathered.store.identity
-    try:
-        record = json.loads((gathered.store.folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        record = {}
-    versions = record.get("versions")
-    chosen = [
-        f"{name.replace('_', ' ')} {value}"
-        for name, value in (("per_class", identity.per_class), ("limit", identity.limit))
-        if value is not None
-    ]
-    if identity.classes is not None:
-        chosen.append(f"{len(identity.classes)} classes by name")
-    sizes = identity.photo_input
-    listed = ", ".join(identity.shards[:5]) + (", …" if len(identity.shards) > 5 else "")
-    rows = [
-        ("model", identity.model),
-        ("weights, SHA-256", identity.weights_sha256),
-        ("input", f"{sizes.size} × {sizes.size} pixels, {sizes.channels}"),
-        ("shards", f"{len(identity.shards)}: {listed}"),
-        ("photos chosen", "; ".join(chosen) if chosen else "all"),
-        ("k", str(identity.k)),
-        ("tolerance", f"{identity.tol:g} σ₁"),
-        ("seed", str(identity.seed)),
-        ("numbers", f"{identity.dtype}, numerics {identity.numerics}"),
-        ("vectors", "stored" if identity.vectors else "not stored"),
-        ("begun", str(record.get("created", "unknown"))),
-    ]
-    if isinstance(versions, dict):
-        said = ", ".join(f"{name} {value}" for name, value in versions.items())
-        rows.append(("versions", said))
-    return rows
-
-
-def _lost(gathered: Gathered) -> list[dict[str, str]]:
-    every = [(one.photo, one.layer, one.status, one.message) for one in gathered.failures]
-    every += [(photo, layer, "missing", "") for photo, layer in gathered.missing]
-    return [
-        {
-            "key": gathered.samples[photo].key,
-            "shard": gathered.samples[photo].shard,
-            "layer": layer,
-            "status": status,
-            "message": message,
-        }
-        for photo, layer, status, message in every
-    ]
-
-
-def _depth_titles(k: int) -> list[str]:
-    estimates = [TITLES[name] for name in ESTIMATES]
-    said = ["σ1", f"σ{k}", *estimates, "energy", "residual", "J defined to", "missed", "σ < r"]
-    said += ["products", "seconds"]
-    return ["depth", "module", "m × n", "photos", *said]
-
-
-def _class_titles(k: int) -> list[str]:
-    estimates = [TITLES[name] for name in ESTIMATES]
-    said = ["σ1", f"σ{k}", *estimates, "energy", "residual", "J defined to", "missed", "σ < r"]
-    return ["class", "wnid", "photos", *said]
-
-
-def _depth_cells(depth: DepthRows, found: Estimates) -> list[dict[str, Any]]:
-    count = len(depth.photo)
-    cells: list[dict[str, Any]] = [
-        {"text": depth.kind, "value": None},
-        {"text": f"{depth.shape[0]} × {depth.shape[1]}", "value": depth.shape[0]},
-        {"text": str(count), "value": count},
-    ]
-    means = [depth.s[:, 0].mean(), depth.s[:, -1].mean()] if count else [math.nan, math.nan]
-    cells += [_cell(mean) for mean in means]
-    for name in ESTIMATES:
-        cell = _cell(_mean(found.values[name]))
-        if found.bounds(name):
-            cell["text"] = f"≥ {cell['text']}"
-        cells.append(cell)
-    missed = float((depth.s.shape[1] - depth.converged).sum()) if count else math.nan
-    worst = depth.relative[depth.relative >= 0]
-    cells.append(_cell(_mean(depth.energy), "energy"))
-    cells.append(_cell(float(worst.max()) if len(worst) else math.nan, "residual"))
-    cells.append(_cell(float(np.fmax.reduce(depth.defined_to, initial=np.nan)), "defined"))
-    below = float(depth.below_residual.sum()) if count else math.nan
-    cells += [_cell(missed), _cell(below)]
-    return [*cells, _cell(_mean(depth.products)), _cell(_mean(depth.seconds))]
-
-
-def _class_rows(classes: Classes, rows: ClassRows, payload: Payload) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": classes.names[at],
-            "id": classes.keys[at][1] or "",
-            "cells": [
-                _cell(float(rows.photos[at])),
-                *(_cell(float(rows.numbers[name][at]), name) for name in COLUMNS),
-            ],
-        }
-        for at in payload.classes
-    ]
-
-
-def _cell(value: float, name: str = "") -> dict[str, Any]:
-    if not math.isfinite(value):
-        return {"text": "—", "value": None}
-    text = number(value)
-    if name in _PERCENT:
-        text = f"{100 * value:.0f} %"
-    elif name in _POWER:
-        text = f"{value:.0e}"
-    return {"text": text, "value": f"{value:.7g}"}
-
-
-def _mean(values: Any) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else math.nan

@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.choice import choose_indices, choose_photos
 from jvpsvd.report.class_trees import Branches, ClassTrees
-from jvpsvd.report.classes import COLUMNS, Classes, ClassRows
-from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
-from jvpsvd.report.gather import Array, DepthRows, Gathered
+from jvpsvd.report.classes import COLUMNS, Classes
+from jvpsvd.report.estimates import ESTIMATES, TITLES
+from jvpsvd.report.values import Array, DepthValues
 
-MOST_CLASSES = 2000
+MAX_CLASSES = 2000
 _MEAN_INDICES, _LINE_INDICES = 200, 40
-_LEAST_INDICES, _MOST_INDICES = 12, 48
+_MIN_INDICES, _MAX_INDICES = 12, 48
 _LINE_VALUES, _CLASS_VALUES = 250_000, 200_000
-_MOST_PHOTOS = 1000
+_MAX_PHOTOS = 1000
 # viridis up to where it no longer stands out from white.
 _SHADES = ((68, 1, 84), (65, 68, 135), (42, 120, 142), (34, 148, 130))
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -41,52 +42,42 @@ class Payload:
     """Photos that have lines."""
 
 
-def make_payload(
-    gathered: Gathered,
-    classes: Classes,
-    rows: Sequence[ClassRows],
-    estimates: Sequence[Estimates],
-    trees: ClassTrees | None,
-) -> Payload:
+def make_payload(analysis: Analysis) -> Payload:
     """Return the numbers of all interactive figures.
 
-    Args:
-        gathered: The rows.
-        classes: Of the manifest.
-        rows: Means of the classes, depth by depth.
-        estimates: Dimensions, depth by depth.
-        trees: The class trees, if there are any.
-
-    Example: ``embedded(make_payload(gathered, classes, rows, estimates, None).record)``.
+    Example: ``embedded(make_payload(analyse(run)).record)``.
     """
-    depths, k = gathered.depths, gathered.k
-    shown = _classes(classes, len(depths))
+    run, classes, trees = analysis.run, analysis.classes, analysis.trees
+    depths, k = run.depths, run.k
+    means = [depth.classes for depth in analysis.depths]
+    estimates = [depth.estimates for depth in analysis.depths]
+    shown = _choose_classes(classes, len(depths))
     listed = np.array(shown)
     per_curve = _CLASS_VALUES // max(1, len(shown) * len(depths))
-    curve = choose_indices(k, max(_LEAST_INDICES, min(_MOST_INDICES, per_curve)))
+    curve = choose_indices(k, max(_MIN_INDICES, min(_MAX_INDICES, per_curve)))
     line, full = choose_indices(k, _LINE_INDICES), choose_indices(k, _MEAN_INDICES)
-    most = min(_MOST_PHOTOS, max(1, _LINE_VALUES // (len(line) * len(depths))))
-    have = sorted({int(photo) for depth in depths for photo in depth.photo})
-    drawn = choose_photos(have, gathered.samples, classes.of, most)
-    place = {number: at for at, number in enumerate(shown)}
+    count = min(_MAX_PHOTOS, max(1, _LINE_VALUES // (len(line) * len(depths))))
+    solved = sorted({int(photo) for depth in depths for photo in depth.photo})
+    drawn = choose_photos(solved, run.samples, classes.of, count)
+    position = {number: index for index, number in enumerate(shown)}
     record = {
         "k": k,
-        "tol": gathered.store.identity.tol,
-        "depths": [_depth(depth, at, len(depths)) for at, depth in enumerate(depths)],
+        "tol": run.store.identity.tol,
+        "depths": [_describe(depth, index, len(depths)) for index, depth in enumerate(depths)],
         "full": full.tolist(),
         "mean": [pack(_mean(depth)[full - 1]) for depth in depths],
         "deviation": [pack(_deviation(depth)[full - 1]) for depth in depths],
         "classes": [classes.names[number] for number in shown],
         "curve": curve.tolist(),
-        "classPhotos": [one.photos[listed].tolist() for one in rows],
-        "classMean": [pack(one.mean[np.ix_(listed, curve - 1)]) for one in rows],
-        "classDeviation": [pack(one.deviation[np.ix_(listed, curve - 1)]) for one in rows],
+        "classPhotos": [one.photos[listed].tolist() for one in means],
+        "classMean": [pack(one.mean[np.ix_(listed, curve - 1)]) for one in means],
+        "classDeviation": [pack(one.deviation[np.ix_(listed, curve - 1)]) for one in means],
         "columns": list(COLUMNS),
         "cells": [
-            pack(np.stack([one.numbers[name][listed] for name in COLUMNS], axis=1)) for one in rows
+            pack(np.stack([one.numbers[name][listed] for name in COLUMNS], axis=1)) for one in means
         ],
         "line": line.tolist(),
-        "photos": [[gathered.samples[p].key, place.get(classes.of[p], -1)] for p in drawn],
+        "photos": [[run.samples[p].key, position.get(classes.of[p], -1)] for p in drawn],
         "lines": [pack(_lines(depth.s, depth, drawn, line)) for depth in depths],
         "residuals": [pack(_lines(depth.residuals, depth, drawn, line)) for depth in depths],
         "estimates": [[n, TITLES[n], any(one.bounds(n) for one in estimates)] for n in ESTIMATES],
@@ -115,15 +106,15 @@ def embedded(record: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _classes(classes: Classes, depths: int) -> list[int]:
+def _choose_classes(classes: Classes, depths: int) -> list[int]:
     """Return the classes that can be chosen: of too many, those with most photos."""
-    most = min(MOST_CLASSES, max(1, 2 * _CLASS_VALUES // (_LEAST_INDICES * depths)))
+    count = min(MAX_CLASSES, max(1, 2 * _CLASS_VALUES // (_MIN_INDICES * depths)))
     sizes = np.bincount(np.array(classes.of, dtype=np.int64), minlength=len(classes))
-    return sorted(np.argsort(-sizes, kind="stable")[:most].tolist())
+    return sorted(np.argsort(-sizes, kind="stable")[:count].tolist())
 
 
-def _depth(depth: DepthRows, at: int, count: int) -> dict[str, Any]:
-    along = at / max(1, count - 1) * (len(_SHADES) - 1)
+def _describe(depth: DepthValues, index: int, count: int) -> dict[str, Any]:
+    along = index / max(1, count - 1) * (len(_SHADES) - 1)
     low = min(int(along), len(_SHADES) - 2)
     ends = zip(_SHADES[low], _SHADES[low + 1], strict=True)
     shade = [round(a + (along - low) * (b - a)) for a, b in ends]
@@ -132,26 +123,26 @@ def _depth(depth: DepthRows, at: int, count: int) -> dict[str, Any]:
         "photos": len(depth.photo),
         "rows": depth.shape[0],
         "colour": shade,
-        "dash": _DASHES[at % len(_DASHES)],
+        "dash": _DASHES[index % len(_DASHES)],
     }
 
 
-def _mean(depth: DepthRows) -> Array:
+def _mean(depth: DepthValues) -> Array:
     empty: Array = np.full(depth.s.shape[1], np.nan)
     return depth.s.mean(axis=0) if len(depth.s) else empty
 
 
-def _deviation(depth: DepthRows) -> Array:
+def _deviation(depth: DepthValues) -> Array:
     empty: Array = np.full(depth.s.shape[1], np.nan)
     return depth.s.std(axis=0) if len(depth.s) else empty
 
 
-def _lines(values: Array, depth: DepthRows, drawn: Sequence[int], index: Array) -> Array:
+def _lines(values: Array, depth: DepthValues, drawn: Sequence[int], index: Array) -> Array:
     found: Array = np.full((len(drawn), len(index)), np.nan)
-    place = {int(photo): at for at, photo in enumerate(depth.photo)}
+    position = {int(photo): number for number, photo in enumerate(depth.photo)}
     for row, photo in enumerate(drawn):
-        if photo in place:
-            found[row] = values[place[photo], index - 1]
+        if photo in position:
+            found[row] = values[position[photo], index - 1]
     return found
 
 

@@ -1,4 +1,4 @@
-"""The rows of a run, gathered depth by depth."""
+"""Means over the photos of a run, depth by depth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from jvpsvd.errors import RunError
-from jvpsvd.report.gather import Array, Gathered, gather
+from jvpsvd.report.values import RunValues, mean_of_known, read_values
 from jvpsvd.survey import Store
 
 
@@ -57,18 +57,18 @@ def summarize(store: Store) -> list[DepthSummary]:
     Raises:
         RunError: If rows cannot be read or do not belong to the spec.
     """
-    gathered = gather(store)
-    if gathered.unreadable:
-        raise RunError(gathered.unreadable[0])
-    return summaries_of(gathered)
+    run = read_values(store)
+    if run.unreadable:
+        raise RunError(run.unreadable[0])
+    return summaries_of(run)
 
 
-def summaries_of(gathered: Gathered) -> list[DepthSummary]:
+def summaries_of(run: RunValues) -> list[DepthSummary]:
     """Return one summary per depth of rows that are already read.
 
-    Example: ``summaries_of(gather(store))[-1].dimension``.
+    Example: ``summaries_of(read_values(store))[-1].dimension``.
     """
-    failed = Counter(failure.layer for failure in gathered.failures)
+    failed = Counter(failure.layer for failure in run.failures)
     return [
         DepthSummary(
             layer=depth.layer,
@@ -76,14 +76,14 @@ def summaries_of(gathered: Gathered) -> list[DepthSummary]:
             s=depth.s,
             worst_residual=float(depth.relative[depth.relative >= 0].max(initial=0.0)),
             defined_to=float(np.fmax.reduce(depth.defined_to, initial=np.nan)),
-            unconverged=int((gathered.k - depth.converged).sum()),
-            products=_mean(depth.products),
-            energy=_mean(depth.energy),
-            seconds=_mean(depth.seconds),
+            unconverged=int((run.k - depth.converged).sum()),
+            products=mean_of_known(depth.products),
+            energy=mean_of_known(depth.energy),
+            seconds=mean_of_known(depth.seconds),
             failed=failed[depth.layer],
             below_residual=int(depth.below_residual.sum()),
         )
-        for depth in gathered.depths
+        for depth in run.depths
     ]
 
 
@@ -147,8 +147,3 @@ def depth_cells(depth: DepthSummary, k: int) -> list[str]:
         f"{depth.products:.0f}",
         f"{depth.seconds:.1f}",
     ]
-
-
-def _mean(values: Array) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")

@@ -10,24 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from jvpsvd.report.class_trees import ClassTrees
-from jvpsvd.report.classes import COLUMNS, Classes, ClassRows
-from jvpsvd.report.estimates import ESTIMATES, Estimates
-from jvpsvd.report.gather import Gathered
-from jvpsvd.survey.files import make_folder, refuse_other_kinds
+from jvpsvd.report.analysis import Analysis
+from jvpsvd.report.classes import COLUMNS
+from jvpsvd.report.estimates import ESTIMATES
+from jvpsvd.survey.store.files import make_folder, refuse_other_kinds
 
 # A spreadsheet takes text that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write_tables(
-    gathered: Gathered,
-    classes: Classes,
-    rows: Sequence[ClassRows],
-    estimates: Sequence[Estimates],
-    trees: ClassTrees | None,
-    folder: Path,
-) -> list[Path]:
+def write_tables(analysis: Analysis, folder: Path) -> list[Path]:
     """Write spectra, dimensions, classes, failures and trees as CSV; return the files.
 
     Text that a spreadsheet would run as a formula has an apostrophe before it.
@@ -35,17 +27,17 @@ def write_tables(
     Raises:
         OSError: If the folder cannot be written.
 
-    Example: ``write_tables(gathered, classes, rows, estimates, None, Path("run/report"))``.
+    Example: ``write_tables(analyse(run), Path("run/report"))``.
     """
     make_folder(folder)
-    samples, depths = gathered.samples, gathered.depths
+    run, classes = analysis.run, analysis.classes
     files = [folder / f"{name}.csv" for name in ("spectra", "dimensions", "classes", "failures")]
     _write(
         files[0],
         ["layer", "index", "mean", "deviation", "photos", "below_residual"],
         (
             [depth.layer, index + 1, mean, deviation, len(depth.photo), int(below)]
-            for depth in depths
+            for depth in run.depths
             if len(depth.photo)
             for index, (mean, deviation, below) in enumerate(
                 zip(
@@ -61,30 +53,34 @@ def write_tables(
         files[1],
         ["layer", "shard", "key", "label", "wnid", *ESTIMATES, "count_is_cut", "lower_bounds"],
         (
-            [depth.layer, one.shard, one.key, one.label, one.wnid]
-            + [found.values[name][at] for name in ESTIMATES]
-            + [int(found.cut[at]), int(found.bounded[at])]
-            for depth, found in zip(depths, estimates, strict=True)
-            for at, one in enumerate(samples[photo] for photo in depth.photo)
+            [depth.values.layer, one.shard, one.key, one.label, one.wnid]
+            + [depth.estimates.values[name][index] for name in ESTIMATES]
+            + [int(depth.estimates.cut[index]), int(depth.estimates.bounded[index])]
+            for depth in analysis.depths
+            for index, one in enumerate(run.samples[photo] for photo in depth.values.photo)
         ),
     )
     _write(
         files[2],
         ["layer", "label", "wnid", "name", "photos", *COLUMNS],
         (
-            [depth.layer, *classes.keys[at], classes.names[at], int(one.photos[at])]
-            + [one.numbers[name][at] for name in COLUMNS]
-            for depth, one in zip(depths, rows, strict=True)
-            for at in range(len(classes))
+            [depth.values.layer, *classes.keys[index], classes.names[index]]
+            + [int(depth.classes.photos[index])]
+            + [depth.classes.numbers[name][index] for name in COLUMNS]
+            for depth in analysis.depths
+            for index in range(len(classes))
         ),
     )
-    failed = [(one.photo, one.layer, one.status, one.message) for one in gathered.failures]
-    missing = [(photo, layer, "missing", "") for photo, layer in gathered.missing]
+    unsolved = ((run.samples[one.photo], one) for one in run.unsolved)
     _write(
         files[3],
         ["shard", "key", "layer", "status", "message"],
-        ([samples[p].shard, samples[p].key, *rest] for p, *rest in [*failed, *missing]),
+        (
+            [sample.shard, sample.key, one.layer, one.status, one.message]
+            for sample, one in unsolved
+        ),
     )
+    trees = analysis.trees
     if trees is not None:
         files.append(folder / "class-tree.csv")
         _write(
@@ -111,10 +107,10 @@ def _write(file: Path, heading: Sequence[str], rows: Iterable[Sequence[Any]]) ->
     with file.open("w", encoding="utf-8", errors="replace", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(heading)
-        writer.writerows([_cell(value) for value in row] for row in rows)
+        writer.writerows([_format(value) for value in row] for row in rows)
 
 
-def _cell(value: Any) -> Any:
+def _format(value: Any) -> Any:
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_FORMULA) else value
     if isinstance(value, float | np.floating):

@@ -15,14 +15,14 @@ from safetensors import SafetensorError, safe_open
 from jvpsvd.data import Shard, decode_photo, fingerprint, read_photos
 from jvpsvd.errors import PhotoError, ShardError
 from jvpsvd.networks import PhotoInput
+from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.choice import choose_photos
-from jvpsvd.report.classes import Classes
-from jvpsvd.report.gather import Array, DepthRows, Gathered
-from jvpsvd.survey.files import is_regular
-from jvpsvd.survey.task import places
+from jvpsvd.report.values import Array, DepthValues, RunValues
+from jvpsvd.survey.store.files import is_regular
+from jvpsvd.survey.store.run_data import RunData
 
-MOST_VECTORS = 8
-MOST_PHOTOS = 24
+MAX_VECTORS = 8
+MAX_PHOTOS = 24
 _IMAGES = 900  # of a page: some 3 MB
 _VECTOR_PIXELS, _PHOTO_PIXELS = 56, 112
 _COLOURS = 48
@@ -69,44 +69,42 @@ class Browser:
     """Why photos are not shown beside their vectors; empty if all are."""
 
 
-def browse(gathered: Gathered, classes: Classes, shards: Sequence[Shard] = ()) -> Browser:
+def browse(analysis: Analysis, shards: Sequence[Shard] = ()) -> Browser:
     """Return thumbnails of some photos of a run that stores vectors, the same ones at every call.
 
     A vector is scaled back to pixel values, channel by channel, averaged to thumbnails, and shown
     around grey: no change is grey, and each has a scale of its own.
 
     Args:
-        gathered: The rows.
-        classes: Names of the classes.
-        shards: Where the photos lie; one that is absent or has other bytes is left out.
+        analysis: The run.
+        shards: The files of its photos; one that is absent or has other bytes is left out.
 
-    Example: ``browse(gathered, classes, find_shards("shards")).photos[0].depths[0].images``.
+    Example: ``browse(analysis, find_shards("shards")).photos[0].depths[0].images``.
     """
-    store = gathered.store
-    identity = store.identity
+    run, classes = analysis.run, analysis.classes
+    identity = run.store.identity
     if not identity.vectors:
         return Browser((), 0, 0, False, "")
-    count = min(MOST_VECTORS, identity.k)
-    have = sorted({int(photo) for depth in gathered.depths for photo in depth.photo})
-    most = max(1, min(MOST_PHOTOS, _IMAGES // (1 + count * len(gathered.depths))))
-    chosen = choose_photos(have, gathered.samples, classes.of, most)
-    tasks = places(identity, gathered.samples)
-    photos, reason = _photos(gathered, chosen, shards)
+    count = min(MAX_VECTORS, identity.k)
+    solved = sorted({int(photo) for depth in run.depths for photo in depth.photo})
+    shown_at_most = max(1, min(MAX_PHOTOS, _IMAGES // (1 + count * len(run.depths))))
+    chosen = choose_photos(solved, run.samples, classes.of, shown_at_most)
+    data = RunData(run.store, run.samples)
+    photos, reason = _draw_photos(run, chosen, shards)
     shown = []
     for photo in chosen:
-        sample = gathered.samples[photo]
-        task, place = tasks[sample.shard, sample.key]
+        sample = run.samples[photo]
         depths = []
-        for number, depth in enumerate(gathered.depths):
-            file = store.vectors(task, place * len(gathered.depths) + number)
-            found = _vectors(file, depth, photo, count, identity.photo_input, identity.tol)
+        for depth in run.depths:
+            file = data.vector_file(sample.shard, sample.key, depth.layer)
+            found = _draw_vectors(file, depth, photo, count, identity.photo_input, identity.tol)
             if found is not None:
                 depths.append(found)
         if depths:
             name = classes.names[classes.of[photo]]
             images = PhotoImages(sample.key, sample.shard, name, photos.get(photo), tuple(depths))
             shown.append(images)
-    return Browser(tuple(shown), len(have), count, True, reason)
+    return Browser(tuple(shown), len(solved), count, True, reason)
 
 
 def png_uri(pixels: Array) -> str:
@@ -122,13 +120,18 @@ def png_uri(pixels: Array) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _vectors(
-    file: Path, depth: DepthRows, photo: int, count: int, photo_input: PhotoInput, tol: float
+def _draw_vectors(
+    file: Path | None,
+    depth: DepthValues,
+    photo: int,
+    count: int,
+    photo_input: PhotoInput,
+    tol: float,
 ) -> VectorImages | None:
     at = int(np.searchsorted(depth.photo, photo))
     if at == len(depth.photo) or depth.photo[at] != photo:
         return None
-    if not is_regular(file):
+    if file is None or not is_regular(file):
         return None
     try:
         # Only the first rows are read: a file may hold hundreds of vectors.
@@ -141,26 +144,26 @@ def _vectors(
     s, residuals = depth.s[at, :count], depth.residuals[at, :count]
     return VectorImages(
         depth.layer,
-        tuple(png_uri(_shown(row, photo_input)) for row in rows),
+        tuple(png_uri(_draw_vector(row, photo_input)) for row in rows),
         tuple(s.tolist()),
         tuple(residuals.tolist()),
         tuple((residuals <= tol * depth.s[at, 0]).tolist()),
     )
 
 
-def _shown(vector: Array, photo_input: PhotoInput) -> Array:
+def _draw_vector(vector: Array, photo_input: PhotoInput) -> Array:
     """Return a vector as bytes around grey, in RGB."""
     std = np.array(photo_input.std)[:, None, None]
     square = vector.reshape(photo_input.shape[1:]).astype(np.float64) * std
     if photo_input.channels == "BGR":
         square = square[::-1]
-    small = _averaged(square.transpose(1, 2, 0), _VECTOR_PIXELS)
+    small = _average(square.transpose(1, 2, 0), _VECTOR_PIXELS)
     scale = float(np.percentile(np.abs(small), 100 - _CLIPPED)) or 1.0
     shown: Array = np.clip(127.5 + 127.5 * small / scale, 0, 255).round()
     return shown
 
 
-def _averaged(image: Array, pixels: int) -> Array:
+def _average(image: Array, pixels: int) -> Array:
     """Return an image averaged down to a side of at most `pixels`."""
     side = image.shape[0]
     if side <= pixels:
@@ -172,45 +175,45 @@ def _averaged(image: Array, pixels: int) -> Array:
     return found
 
 
-def _photos(
-    gathered: Gathered, chosen: Sequence[int], shards: Sequence[Shard]
+def _draw_photos(
+    run: RunValues, chosen: Sequence[int], shards: Sequence[Shard]
 ) -> tuple[Mapping[int, str], str]:
     """Return inputs as PNG, and why some are not there."""
-    identity = gathered.store.identity
-    known = dict(zip(identity.shards, identity.contents, strict=True))
-    at_hand = {shard.name: shard for shard in shards if _same(shard, known)}
-    wanted = {(gathered.samples[p].shard, gathered.samples[p].key): p for p in chosen}
+    identity = run.store.identity
+    contents = dict(zip(identity.shards, identity.contents, strict=True))
+    available = {shard.name: shard for shard in shards if _is_same(shard, contents)}
+    photo_of = {(run.samples[p].shard, run.samples[p].key): p for p in chosen}
     found: dict[int, str] = {}
-    for name in sorted({shard for shard, _ in wanted} & at_hand.keys()):
-        samples = [gathered.samples[p] for (shard, _), p in wanted.items() if shard == name]
+    for name in sorted({shard for shard, _ in photo_of} & available.keys()):
+        samples = [run.samples[p] for (shard, _), p in photo_of.items() if shard == name]
         samples = [sample for sample in samples if not sample.problem]
-        for sample, data in read_photos(at_hand[name], samples):
+        for sample, data in read_photos(available[name], samples):
             if data is not None:
                 try:
-                    pixels = _input(data, identity.photo_input)
+                    pixels = _draw_photo(data, identity.photo_input)
                 except PhotoError:
                     continue
-                found[wanted[sample.shard, sample.key]] = png_uri(pixels)
-    lacking = len(chosen) - len(found)
+                found[photo_of[sample.shard, sample.key]] = png_uri(pixels)
+    missing = len(chosen) - len(found)
     reason = (
-        f"{lacking} of {len(chosen)} photos are not shown beside their vectors: their shards were "
+        f"{missing} of {len(chosen)} photos are not shown beside their vectors: their shards were "
         "not at hand. 'jvpsvd report RUN --shards SHARDS' shows them."
     )
-    return found, reason if lacking else ""
+    return found, reason if missing else ""
 
 
-def _same(shard: Shard, known: Mapping[str, str]) -> bool:
+def _is_same(shard: Shard, contents: Mapping[str, str]) -> bool:
     try:
-        return shard.name in known and fingerprint(shard) == known[shard.name]
+        return shard.name in contents and fingerprint(shard) == contents[shard.name]
     except ShardError:
         return False
 
 
-def _input(data: bytes, photo_input: PhotoInput) -> Array:
+def _draw_photo(data: bytes, photo_input: PhotoInput) -> Array:
     x = decode_photo(data, photo_input)[0].numpy().astype(np.float64)
     mean, std = (np.array(v)[:, None, None] for v in (photo_input.mean, photo_input.std))
     values = ((x * std + mean) * photo_input.scale).transpose(1, 2, 0)
     if photo_input.channels == "BGR":
         values = values[:, :, ::-1]
-    shown: Array = np.clip(_averaged(values, _PHOTO_PIXELS), 0, 255).round()
+    shown: Array = np.clip(_average(values, _PHOTO_PIXELS), 0, 255).round()
     return shown

@@ -1,4 +1,4 @@
-"""The report of a run, written: the page, and its figures and tables as files beside it."""
+"""Writes the report of a run: the page, and its figures and tables as files."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from pathlib import Path
 
 from jvpsvd.data import Shard
 from jvpsvd.errors import ArgumentError
-from jvpsvd.report.class_trees import class_trees
-from jvpsvd.report.classes import class_rows, find_classes
-from jvpsvd.report.estimates import estimate
+from jvpsvd.report.analysis import Analysis, analyse
 from jvpsvd.report.figures import draw_class_tree, draw_dimensions, draw_heat_map, draw_spectra
-from jvpsvd.report.gather import Gathered
-from jvpsvd.report.leftovers import remove_leftovers
 from jvpsvd.report.page import make_page
+from jvpsvd.report.stale import remove_stale
 from jvpsvd.report.summary import summaries_of
 from jvpsvd.report.tables import write_tables
 from jvpsvd.report.thumbnails import browse
-from jvpsvd.survey.files import make_folder, write_whole
+from jvpsvd.report.values import RunValues
+from jvpsvd.survey.store.files import make_folder, write_whole
 
 
 @dataclass(frozen=True)
@@ -29,64 +27,62 @@ class Report:
     """index.html; None where it could not be made."""
     files: tuple[Path, ...]
     """PNG, SVG and CSV."""
-    lacking: tuple[str, ...]
+    missing: tuple[str, ...]
     """What could not be made and what to install for it, a line each."""
 
 
-def write_report(gathered: Gathered, shards: Sequence[Shard] = ()) -> Report:
+def write_report(run: RunValues, shards: Sequence[Shard] = ()) -> Report:
     """Write RUN/report: index.html, and spectra, heat map, dimensions, classes and tree as files.
 
     Without plotly there is no page, without matplotlib no PNG and SVG; the rest is written. Files
     of an earlier report that this one does not write are removed, unless somebody changed them.
 
     Args:
-        gathered: The rows of the run.
-        shards: Where its photos lie, for the thumbnails of a run with vectors.
+        run: The values of the run.
+        shards: The files of its photos, for the thumbnails of a run with vectors.
 
     Raises:
         OSError: If the folder cannot be written.
         RunError: If a link, a pipe or a folder stands in the place of a file.
 
-    Example: ``write_report(gather(survey.open_store(Path("run")))).page``.
+    Example: ``write_report(read_values(survey.open_store(Path("run")))).page``.
     """
-    folder = gathered.store.folder / "report"
+    folder, title = run.store.folder / "report", run.store.identity.model
     make_folder(folder)
-    classes = find_classes(gathered.samples)
-    floor = gathered.store.identity.tol
-    estimates = [estimate(depth, floor) for depth in gathered.depths]
-    rows = [
-        class_rows(depth, classes, found)
-        for depth, found in zip(gathered.depths, estimates, strict=True)
-    ]
-    trees = class_trees(gathered, classes)
-    tree = None if isinstance(trees, str) else trees
-    files = write_tables(gathered, classes, rows, estimates, tree, folder)
-    lacking: list[str] = []
-    summaries, title = summaries_of(gathered), gathered.store.identity.model
+    analysis = analyse(run)
+    files = write_tables(analysis, folder)
+    figures, missing = _draw(analysis, title, folder)
+    files = sorted([*files, *figures], key=lambda file: file.name)
+    page = folder / "index.html"
+    try:
+        html = make_page(analysis, browse(analysis, shards), [file.name for file in files])
+    except ArgumentError as error:
+        remove_stale(folder, files)
+        return Report(None, tuple(files), (*missing, str(error)))
+    data = html.encode("utf-8", errors="replace")
+    write_whole(page, lambda aside: aside.write_bytes(data))
+    remove_stale(folder, [*files, page])
+    return Report(page, tuple(files), tuple(missing))
+
+
+def _draw(analysis: Analysis, title: str, folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the files of all figures that can be drawn, and why others cannot."""
+    summaries, trees = summaries_of(analysis.run), analysis.trees
+    layers = [depth.values.layer for depth in analysis.depths]
+    estimates = [depth.estimates for depth in analysis.depths]
     drawings: list[Callable[[], list[Path]]] = [
         lambda: draw_spectra(summaries, title, folder),
         lambda: draw_heat_map(summaries, title, folder),
-        lambda: draw_dimensions([d.layer for d in gathered.depths], estimates, title, folder),
+        lambda: draw_dimensions(layers, estimates, title, folder),
     ]
-    if tree is not None:
-        drawings.append(lambda: draw_class_tree(tree, title, folder))
+    if trees is not None:
+        drawings.append(lambda: draw_class_tree(trees, title, folder))
+    files: list[Path] = []
+    missing: list[str] = []
     for draw in drawings:
         try:
             files += draw()
         except ArgumentError as error:
-            if str(error) not in lacking:
-                lacking.append(str(error))
-    files.sort(key=lambda file: file.name)
-    page = folder / "index.html"
-    try:
-        html = make_page(
-            gathered, classes, rows, estimates, trees, browse(gathered, classes, shards),
-            [file.name for file in files],
-        )  # fmt: skip
-    except ArgumentError as error:
-        remove_leftovers(folder, files)
-        return Report(None, tuple(files), (*lacking, str(error)))
-    data = html.encode("utf-8", errors="replace")
-    write_whole(page, lambda aside: aside.write_bytes(data))
-    remove_leftovers(folder, [*files, page])
-    return Report(page, tuple(files), tuple(lacking))
+            if str(error) not in missing:
+                missing.append(str(error))
+    return files, missing

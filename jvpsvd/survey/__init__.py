@@ -25,18 +25,42 @@
 ()
 """
 
-from jvpsvd.survey.compaction import compact
-from jvpsvd.survey.costs import DepthCost, depth_costs
-from jvpsvd.survey.identity import Identity, choose_depths, identify
-from jvpsvd.survey.interruption import Interruption, interruptible
-from jvpsvd.survey.results import Results, Spectra, open_run
-from jvpsvd.survey.rows import SCHEMA, Row
-from jvpsvd.survey.run import Outcome, run
-from jvpsvd.survey.spec import ENGINES, Spec
-from jvpsvd.survey.status import Status, status
-from jvpsvd.survey.store import Store, open_store
-from jvpsvd.survey.verify import Verdict, verify
-from jvpsvd.survey.watch import Look, Watch, on_stderr, unwatched
+from typing import Any
+
+from jvpsvd.survey.progress.display import (
+    ReportProgress,
+    RunProgress,
+    ignore_progress,
+    show_progress,
+)
+from jvpsvd.survey.progress.interruption import Interruption, interruptible
+from jvpsvd.survey.progress.status import Status, status
+from jvpsvd.survey.renamed import find_renamed
+from jvpsvd.survey.spec.costs import DepthCost, depth_costs
+from jvpsvd.survey.spec.depth_choice import choose_depths
+from jvpsvd.survey.spec.identity import Identity
+from jvpsvd.survey.spec.plan import identify
+from jvpsvd.survey.spec.selection import PhotoSelection
+from jvpsvd.survey.spec.spec import ENGINES, Spec
+from jvpsvd.survey.store.compaction import compact
+from jvpsvd.survey.store.results import Results, Spectra, open_run
+from jvpsvd.survey.store.rows import SCHEMA, Row
+from jvpsvd.survey.store.store import Store, open_store
+from jvpsvd.survey.store.verify import Verification, verify
+from jvpsvd.survey.work.run import Outcome, run
+
+_RENAMED = {
+    "Look": "RunProgress",
+    "Verdict": "Verification",
+    "Watch": "ReportProgress",
+    "on_stderr": "show_progress",
+    "unwatched": "ignore_progress",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return find_renamed(__name__, name, _RENAMED)
+
 
 open = open_run  # `survey.open(RUN)` is how it reads
 
@@ -46,27 +70,28 @@ __all__ = [
     "DepthCost",
     "Identity",
     "Interruption",
-    "Look",
     "Outcome",
+    "PhotoSelection",
+    "ReportProgress",
     "Results",
     "Row",
+    "RunProgress",
     "Spec",
     "Spectra",
     "Status",
     "Store",
-    "Verdict",
-    "Watch",
+    "Verification",
     "choose_depths",
     "compact",
     "depth_costs",
     "identify",
+    "ignore_progress",
     "interruptible",
-    "on_stderr",
     "open",
     "open_run",
     "open_store",
     "run",
+    "show_progress",
     "status",
-    "unwatched",
     "verify",
 ]

@@ -14,7 +14,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
-from shard_making import encoded, write_tar
+from support.shards import encoded, write_tar
 
 from jvpsvd.data import decode_photo, read_photos, walk
 from jvpsvd.errors import PhotoError

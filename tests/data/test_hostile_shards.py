@@ -7,7 +7,7 @@ import lzma
 import tarfile
 
 import pytest
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.data import read_photos, walk
 from jvpsvd.errors import ShardError

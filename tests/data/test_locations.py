@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from shard_making import sample_members, write_tar
+from support.shards import sample_members, write_tar
 
 from jvpsvd.data import RemoteShard, find_shards, fingerprint, fingerprints, read_photos, walk
 from jvpsvd.data.locations import UNREADABLE

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from shard_making import encoded
+from support.shards import encoded
 
 from jvpsvd.data import (
     demo_photos,

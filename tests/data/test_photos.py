@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shard_making import encoded
+from support.shards import encoded
 
 from jvpsvd.data import decode_photo
 from jvpsvd.errors import PhotoError

@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 from webdataset.tariterators import base_plus_ext
 
 from jvpsvd.data import find_shards, fingerprint, read_photos, walk

@@ -8,16 +8,16 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from shard_making import sample_members, write_tar
+from support.shards import sample_members, write_tar
 
 from benchmarks.problems.synthetic_run import make_run, page_of, task_of, write_rows
 from jvpsvd.data import Sample
-from jvpsvd.report import gather, write_report
+from jvpsvd.report import read_values, write_report
 from jvpsvd.report.choice import choose_indices, choose_photos
 from jvpsvd.report.payload import pack
 from jvpsvd.survey import Spec, run
-from jvpsvd.survey.rows import failure
-from jvpsvd.survey.store import open_store
+from jvpsvd.survey.store.rows import failure
+from jvpsvd.survey.store.store import open_store
 
 pytest.importorskip("plotly", reason="the page needs jvpsvd[report]")
 pytest.importorskip("matplotlib", reason="figures need jvpsvd[plot]")
@@ -117,31 +117,39 @@ def test_failures_are_counted_and_say_why(store):
 
 
 def test_missing_rows_are_named(store):
-    gone = store.files()[0]
+    gone = store.layout.task_files()[0]
     gone.unlink()
-    gathered = gather(store)
-    assert len(gathered.missing) in (3, 12)  # one task of the local engine, alone or as a batch
+    values = read_values(store)
+    assert len(values.missing) in (3, 12)  # one task of the local engine, alone or as a batch
     seen = Seen(page_of(store))
-    assert f"{len(gathered.missing)} are missing" in seen.text
+    assert f"{len(values.missing)} are missing" in seen.text
 
 
 def test_values_that_cannot_be_are_failures_and_enter_no_mean(tmp_path):
     store = make_run(tmp_path / "run", photos=4, depths=1, k=3)
     s = np.array([[3.0, 2, 1], [3, np.nan, 1], [1, 2, 3], [3, 2, 1]])
     write_rows(store, "output", store.samples(), s, np.full((4, 3), 1.0), [0, 0, 0, 3])
-    gathered = gather(store)
-    assert [(one.photo, one.status) for one in gathered.failures] == [
-        (n, "wrong") for n in (1, 2, 3)
-    ]
-    assert gathered.depths[0].s.tolist() == [[3, 2, 1]]
+    values = read_values(store)
+    assert [(one.photo, one.status) for one in values.failures] == [(n, "wrong") for n in (1, 2, 3)]
+    assert values.depths[0].s.tolist() == [[3, 2, 1]]
     assert "nan" not in Seen(page_of(store)).text.split()
+
+
+def test_a_count_of_converged_triplets_that_cannot_be_is_a_failure(tmp_path):
+    store = make_run(tmp_path / "run", photos=3, depths=1, k=3)
+    s = np.array([[3.0, 2, 1]] * 3)
+    write_rows(store, "output", store.samples(), s, np.zeros((3, 3)), [3, 4, -1])
+    assert [(one.photo, one.message) for one in read_values(store).failures] == [
+        (1, "4 triplets of 3 are called converged"),
+        (2, "-1 triplets of 3 are called converged"),
+    ]
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path):
     store = make_run(tmp_path / "run")
     (store.folder / "spectra" / f"{task_of('block.0')}.parquet").write_bytes(b"half")
-    gathered = gather(store)
-    assert [len(depth.photo) for depth in gathered.depths] == [0, 24, 24]
+    values = read_values(store)
+    assert [len(depth.photo) for depth in values.depths] == [0, 24, 24]
     assert f"{task_of('block.0')}.parquet cannot be read" in Seen(page_of(store)).text
 
 
@@ -255,8 +263,8 @@ def test_vectors_are_shown_beside_their_photo(tiny, tmp_path):
 @pytest.mark.slow
 def test_a_large_run_makes_a_small_page(tmp_path):
     store = make_run(tmp_path / "run", photos=10_000, depths=10, k=50, classes=100)
-    gathered = gather(store)
-    page = write_report(gathered).page
+    values = read_values(store)
+    page = write_report(values).page
     assert page.stat().st_size < 20_000_000
     seen = Seen(page.read_text(encoding="utf-8"))
     assert "625 of 10000 photos have lines" in seen.text

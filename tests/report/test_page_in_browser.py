@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.measure.chromium import Chromium, find_browser
 from benchmarks.problems.synthetic_run import make_run, page_of, task_of, write_rows
-from jvpsvd.survey.rows import failure
+from jvpsvd.survey.store.rows import failure
 
 pytest.importorskip("plotly", reason="the page needs jvpsvd[report]")
 pytestmark = [

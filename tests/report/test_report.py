@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from jvpsvd.errors import ArgumentError, RunError
-from jvpsvd.report import DepthSummary, draw_spectra, gather, summarize, table, write_report
+from jvpsvd.report import DepthSummary, draw_spectra, read_values, summarize, table, write_report
 from jvpsvd.report.summary import depth_cells
 from jvpsvd.survey import Spec, run, status
 
@@ -112,7 +112,7 @@ def test_values_below_their_residual_are_told_in_every_table(noisy):
     assert "σ < r: values below their own residual" in text
     assert "σ < r" not in printed(table(noisy, [before]))
     assert f"{below} values below their residual" in status(noisy).lines()[0]
-    files = {file.name: file for file in write_report(gather(noisy)).files}
+    files = {file.name: file for file in write_report(read_values(noisy)).files}
     for name, column in (("spectra.csv", "below_residual"), ("classes.csv", "below")):
         lines = csv.DictReader(files[name].read_text().splitlines())
         assert sum(int(line[column]) for line in lines if line["layer"] == "output") == below

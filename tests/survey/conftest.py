@@ -1,15 +1,18 @@
 import pytest
 
-from jvpsvd.survey import Spec, run
+from jvpsvd.survey import PhotoSelection, Spec, run
 
 
 @pytest.fixture
 def surveyed(tiny, tmp_path):
     """A function that runs the tiny net over shards, photo by photo, and returns the outcome."""
 
-    def survey(shards, out="run", model="tiny:net", watch=None, **wanted):
+    def survey(shards, out="run", model="tiny:net", report=None, **wanted):
         defaults = {"k": 10, "layers": ["2", "output"], "batch": 1, "choice": "first"}
-        spec = Spec(shards=shards, model=model, out=tmp_path / out, **{**defaults, **wanted})
-        return run(spec) if watch is None else run(spec, watch)
+        asked = {**defaults, **wanted}
+        names = ("classes", "per_class", "limit", "choice")
+        photos = PhotoSelection(**{name: asked.pop(name) for name in names if name in asked})
+        spec = Spec(shards=shards, model=model, out=tmp_path / out, photos=photos, **asked)
+        return run(spec) if report is None else run(spec, report)
 
     return survey

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd import survey
 from jvpsvd.survey import verify
-from jvpsvd.survey.task import tasks
+from jvpsvd.survey.spec.tasks import make_tasks
 
 FRAGILE = '''
 
@@ -76,10 +76,10 @@ def test_batches_give_the_rows_of_single_photos(surveyed, shards, batch):
 @pytest.mark.parametrize(("batch", "sizes"), [(1, [1] * 9), (2, [2, 2, 1, 2, 2]), (32, [5, 4])])
 def test_tasks_do_not_cross_shards(surveyed, shards, batch, sizes):
     store = surveyed(shards, batch=batch, layers=["output"]).store
-    every = tasks(store.identity, store.samples())
+    every = make_tasks(store.identity, store.samples())
     assert [len(task.samples) for task in every] == sizes
     assert all(len({sample.shard for sample in task.samples}) == 1 for task in every)
-    assert len(store.files()) == len(sizes)
+    assert len(store.layout.task_files()) == len(sizes)
 
 
 def test_small_jacobians_are_solved_together_unless_told_otherwise(surveyed, shards):
@@ -134,16 +134,16 @@ def test_network_with_nan_everywhere_fails_photo_by_photo(surveyed, shards):
 def test_interrupted_batches_are_continued(surveyed, shards):
     whole = surveyed(shards, "whole", batch=2).store.rows()
 
-    def stop(look):
-        if look.photos_done == 4:
+    def stop(progress):
+        if progress.photos_done == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        surveyed(shards, batch=2, watch=stop)
+        surveyed(shards, batch=2, report=stop)
     outcome = surveyed(shards, batch=2)
     assert (outcome.computed, outcome.skipped) == (5, 4)
     assert_same(outcome.store.rows(), whole)
-    max(outcome.store.files()).unlink()
+    max(outcome.store.layout.task_files()).unlink()
     assert surveyed(shards, batch=2).computed in (1, 2)
     assert_same(outcome.store.rows(), whole)
 
@@ -155,11 +155,11 @@ def test_shares_of_batches_are_together_everything(surveyed, shards):
 
 
 def test_watch_counts_photos_not_batches(surveyed, shards):
-    looks = []
-    surveyed(shards, batch=4, watch=looks.append)
-    assert [look.photos_done for look in looks if look.rows] == [4, 5, 9]
-    assert all(look.photos in (0, 9) for look in looks)
-    assert all(0 <= look.photos_done + look.share_of_photo <= 9 for look in looks)
+    reported = []
+    surveyed(shards, batch=4, report=reported.append)
+    assert [progress.photos_done for progress in reported if progress.rows] == [4, 5, 9]
+    assert all(progress.photos in (0, 9) for progress in reported)
+    assert all(0 <= progress.photos_done + progress.share_of_photo <= 9 for progress in reported)
 
 
 def test_vectors_of_a_batch_are_those_of_each_photo(surveyed, shards):

@@ -8,15 +8,15 @@ from collections import Counter
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-from shard_making import sample_members, write_tar
+from support.shards import sample_members, write_tar
 from torch import nn
 
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
 from jvpsvd.survey import Spec, compact, open, run, status, verify
-from jvpsvd.survey.parts import in_part, write_part
-from jvpsvd.survey.rows import SCHEMA
-from jvpsvd.survey.store import Store
-from jvpsvd.survey.task import tasks
+from jvpsvd.survey.spec.tasks import make_tasks
+from jvpsvd.survey.store.parts import listed_in, write_part
+from jvpsvd.survey.store.rows import SCHEMA
+from jvpsvd.survey.store.store import Store
 
 PHOTOS, LAYERS = 6, ("0", "output")
 
@@ -53,25 +53,25 @@ def assert_whole(store: Store):
     """Every row is there once, for rows(), tables(), scan() and verify()."""
     wanted = Counter((f"photo{i}", layer) for i in range(PHOTOS) for layer in LAYERS)
     assert Counter((row.key, row.layer) for row in store.rows()) == wanted
-    assert sum(rows.num_rows for rows in store.tables()) == len(wanted)
+    assert store.table().num_rows == len(wanted)
     assert sum(len(piece.unchanged) for piece in store.scan()) == len(wanted)
     assert verify(store).problems == ()
 
 
 def finished(store):
-    every = tasks(store.identity, store.samples())
+    every = make_tasks(store.identity, store.samples())
     return store.finished({task.id: len(LAYERS) for task in every})
 
 
 def test_compaction_changes_files_and_nothing_else(again, store):
-    rows, done, before = store.rows(), finished(store), str(status(store).tally)
+    rows, done, before = store.rows(), finished(store), str(status(store).counts)
     assert compact(store, few=PHOTOS) == 0
     assert compact(store, few=0) == PHOTOS
-    assert (len(store.files()), len(store.parts())) == (0, 1)
+    assert (len(store.layout.task_files()), len(store.layout.part_files())) == (0, 1)
     assert store.rows() == rows
     assert finished(store) == done
     assert len(done) == PHOTOS
-    assert (status(store).done, str(status(store).tally)) == (PHOTOS, before)
+    assert (status(store).done, str(status(store).counts)) == (PHOTOS, before)
     assert open(store.folder).spectra("0").s.shape == (PHOTOS, 4)
     assert_whole(store)
     assert compact(store, few=0) == 0
@@ -79,34 +79,34 @@ def test_compaction_changes_files_and_nothing_else(again, store):
 
 
 def test_tasks_that_come_later_get_a_part_of_their_own(again, store):
-    lost = store.files()[:3]
+    lost = store.layout.task_files()[:3]
     for file in lost:
         file.unlink()
     assert compact(store, few=0) == 3
     outcome = again()
     assert (outcome.computed, outcome.skipped) == (3, 3)
     assert compact(store, few=0) == 3
-    assert len(store.parts()) == 2
+    assert len(store.layout.part_files()) == 2
     assert_whole(store)
 
 
 @pytest.mark.parametrize("removed", range(PHOTOS + 1))
 def test_kill_before_files_are_removed_leaves_every_row_once(again, store, removed):
-    rows, files = store.rows(), store.files()
+    rows, files = store.rows(), store.layout.task_files()
     write_part(store.folder / "spectra", [(file.stem, table(file)) for file in files])
     for file in files[:removed]:
         file.unlink()
     assert_whole(store)
     assert len(finished(store)) == PHOTOS
     assert again().computed == 0
-    assert store.files() == []
+    assert store.layout.task_files() == []
     assert store.rows() == rows
     assert_whole(store)
 
 
 @pytest.mark.parametrize("content", ["half", "whole"])
 def test_kill_while_the_part_is_written_leaves_every_row_once(again, store, content):
-    files = store.files()
+    files = store.layout.task_files()
     part = write_part(store.folder / "spectra", [(file.stem, table(file)) for file in files])
     left = part.with_name(f".{part.name}.77-abcd.part")
     left.write_bytes(part.read_bytes()[: -1000 if content == "half" else None])
@@ -129,11 +129,11 @@ DAMAGES = {
 @pytest.mark.parametrize("left", [0, 2])
 def test_damaged_part_is_done_again(again, store, damage, left):
     rows = [(row.key, row.layer, row.s) for row in store.rows()]
-    files = [(file, file.read_bytes()) for file in store.files()]
+    files = [(file, file.read_bytes()) for file in store.layout.task_files()]
     assert compact(store, few=0) == PHOTOS
     for file, data in files[:left]:
         file.write_bytes(data)
-    (part,) = store.parts()
+    (part,) = store.layout.part_files()
     part.write_bytes(DAMAGES[damage](part.read_bytes()))
     assert verify(store).problems
     assert again().computed == PHOTOS - left
@@ -141,9 +141,9 @@ def test_damaged_part_is_done_again(again, store, damage, left):
     assert_whole(store)
 
 
-def leftovers(store):
+def stale_files(store):
     """What kills and damage may have left beside the rows."""
-    file, *_ = store.files()
+    file, *_ = store.layout.task_files()
     aside = file.with_name(f".{file.name}.77-abcd.part")
     aside.write_bytes(file.read_bytes())
     half = file.with_name(f".{file.name}.78-abcd.part")
@@ -167,14 +167,14 @@ def rows_of_polars(folder):
 
 
 @pytest.mark.parametrize("read", [rows_of_pyarrow, rows_of_duckdb, rows_of_polars])
-@pytest.mark.parametrize("state", ["single", "gathered", "killed", "leftovers"])
+@pytest.mark.parametrize("state", ["single", "merged", "killed", "stale_files"])
 def test_folder_is_a_dataset_for_others(again, store, read, state):
     if state == "killed":
-        files = store.files()
+        files = store.layout.task_files()
         write_part(store.folder / "spectra", [(file.stem, table(file)) for file in files])
-    elif state == "leftovers":
-        leftovers(store)
-    elif state == "gathered":
+    elif state == "stale_files":
+        stale_files(store)
+    elif state == "merged":
         compact(store, few=0)
     again()
     wanted = sorted((f"photo{i}", layer) for i in range(PHOTOS) for layer in LAYERS)
@@ -182,33 +182,33 @@ def test_folder_is_a_dataset_for_others(again, store, read, state):
 
 
 def test_part_says_which_tasks_it_holds(store):
-    names = [file.stem for file in store.files()]
+    names = [file.stem for file in store.layout.task_files()]
     compact(store, few=0)
-    (part,) = store.parts()
-    assert in_part(part) == [(name, len(LAYERS)) for name in names]
+    (part,) = store.layout.part_files()
+    assert listed_in(part) == [(name, len(LAYERS)) for name in names]
     assert table(part).select(SCHEMA.names).schema.equals(SCHEMA)
 
 
 def test_two_compactions_at_once_gather_once(store):
-    files = [(file, file.read_bytes()) for file in store.files()]
+    files = [(file, file.read_bytes()) for file in store.layout.task_files()]
     for _ in range(5):
-        gathered = []
+        merged = []
         starting = threading.Barrier(3)
 
-        def gather(gathered=gathered, starting=starting):
+        def merge(merged=merged, starting=starting):
             starting.wait()
-            gathered.append(compact(store, few=0))
+            merged.append(compact(store, few=0))
 
-        threads = [threading.Thread(target=gather) for _ in range(3)]
+        threads = [threading.Thread(target=merge) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert (sum(gathered), len(store.parts())) == (PHOTOS, 1)
+        assert (sum(merged), len(store.layout.part_files())) == (PHOTOS, 1)
         assert_whole(store)
         for file, data in files:
             file.write_bytes(data)
-        store.parts()[0].unlink()
+        store.layout.part_files()[0].unlink()
 
 
 def test_runs_with_vectors_are_left_as_they_are(again):
@@ -223,14 +223,14 @@ def test_runs_with_vectors_are_left_as_they_are(again):
 
 def test_tasks_that_may_be_mended_stay_single_and_are_done_again(again):
     store = again().store
-    mended = store.files()[:3]
+    mended = store.layout.task_files()[:3]
     for file in mended:
         file.unlink()
     tight = again(memory=10)
     assert tight.failures == 3 * len(LAYERS)
     assert {row.status for row in store.rows()} == {"ok", "refused"}
     assert compact(store, few=0) == 3
-    assert store.files() == mended
+    assert store.layout.task_files() == mended
     assert_whole(store)
     roomy = again()
     assert (roomy.computed, roomy.failures) == (3, 0)
@@ -244,7 +244,7 @@ from jvpsvd.survey import compact, open_store, verify
 
 store = open_store(Path(sys.argv[1]))
 spectra = store.folder / "spectra"
-backup = {file: file.read_bytes() for file in store.files()}
+backup = {file: file.read_bytes() for file in store.layout.task_files()}
 rows = store.rows()
 
 
@@ -254,7 +254,7 @@ def restore():
         aside = file.with_name("restored.part")
         aside.write_bytes(data)
         aside.replace(file)
-    for part in store.parts():
+    for part in store.layout.part_files():
         part.unlink()
 
 """
@@ -278,12 +278,12 @@ for kill in range(150):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     (spectra / "restored.part").unlink(missing_ok=True)  # of this script, not of a run
-    seen.add((len(store.files()), len(store.parts())))
+    seen.add((len(store.layout.task_files()), len(store.layout.part_files())))
     if store.rows() != rows or verify(store).problems:
         sys.exit(f"{seen}, {verify(store).problems}, {sorted(spectra.iterdir())}")
     compact(store, few=1)
-    if store.rows() != rows or store.files():
-        sys.exit(f"not gathered: {sorted(spectra.iterdir())}")
+    if store.rows() != rows or store.layout.task_files():
+        sys.exit(f"not merged: {sorted(spectra.iterdir())}")
     restore()
 print(seen)
 sys.exit(0 if len(seen) > 1 else f'killed in no other state than {seen}')

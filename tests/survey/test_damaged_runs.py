@@ -1,4 +1,4 @@
-"""Runs that were damaged, or that strangers put things into: named, kept, and computed again."""
+"""Runs that were damaged, or in which others put things: named, kept, and computed again."""
 
 import contextlib
 import json
@@ -13,12 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from jvpsvd.cli import main
 from jvpsvd.errors import RunError, ShardError
-from jvpsvd.report import gather
-from jvpsvd.report.classes import find_classes
-from jvpsvd.report.estimates import estimate
+from jvpsvd.report import read_values
+from jvpsvd.report.analysis import analyse
 from jvpsvd.report.tables import write_tables
 from jvpsvd.survey import compact, open, open_store, status, verify
-from jvpsvd.survey.parts import write_part
+from jvpsvd.survey.store.parts import write_part
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def assert_mended(outcome, before, computed):
 def test_a_damaged_manifest_and_a_shard_that_is_away_cost_no_row(surveyed, shard, store, gone):
     """The same command, at a moment at which both are damaged, deleted all rows and run.json."""
     before = values(store)
-    files = {file: file.read_bytes() for file in store.files()}
+    files = {file: file.read_bytes() for file in store.layout.task_files()}
     record = (store.folder / "run.json").read_bytes()
     manifest = bytearray((store.folder / "manifest.parquet").read_bytes())
     manifest[-6] ^= 1
@@ -90,7 +89,7 @@ def test_a_damaged_manifest_and_a_shard_that_is_away_cost_no_row(surveyed, shard
         shard.write_bytes(b"no tar")
     with pytest.raises((RunError, ShardError)):
         surveyed([shard])
-    assert {file: file.read_bytes() for file in store.files()} == files
+    assert {file: file.read_bytes() for file in store.layout.task_files()} == files
     assert (store.folder / "run.json").read_bytes() == record
     if shard.is_dir():
         shard.rmdir()
@@ -116,10 +115,10 @@ def test_a_run_that_finds_no_samples_removes_only_what_it_made(surveyed, tmp_pat
 
 @pytest.mark.parametrize("name", ["shard", "key", "layer", "status", "message", "method", "wnid"])
 def test_rows_that_are_no_text_are_named_and_computed_again(surveyed, shard, store, capsys, name):
-    before, file = values(store), store.files()[1]
+    before, file = values(store), store.layout.task_files()[1]
     not_utf8(file, name)
     assert any(file.name in line for line in verify(store).problems)
-    assert any(file.name in line for line in gather(store).unreadable)
+    assert any(file.name in line for line in read_values(store).unreadable)
     assert status(store).done == 3
     with pytest.raises(SystemExit):
         main(["run", "--status", str(store.folder)])
@@ -136,7 +135,7 @@ def test_a_manifest_that_is_no_text_is_named_and_listed_again(surveyed, shard, s
     assert verify(store).problems[0].startswith("no manifest: ")
     assert status(store).photos == 0
     with pytest.raises(RunError, match=r"manifest\.parquet cannot be read"):
-        gather(store)
+        read_values(store)
     assert_mended(surveyed([shard]), before, computed=0)
 
 
@@ -175,22 +174,22 @@ CHANGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("gathered", [False, True])
+@pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_changed_values_are_named_and_computed_again(surveyed, shard, store, change, gathered):
+def test_changed_values_are_named_and_computed_again(surveyed, shard, store, change, merged):
     before = values(store)
-    if gathered:
+    if merged:
         compact(store, few=0)
-    (file, *_) = [*store.files(), *store.parts()]
+    (file, *_) = [*store.layout.task_files(), *store.layout.part_files()]
     whole = pq.ParquetFile(file).read()
     rewrite(file, change)
-    if gathered:  # the list of the tasks stays, as it does when bytes change
+    if merged:  # the list of the tasks stays, as it does when bytes change
         table = pq.ParquetFile(file).read().replace_schema_metadata(whole.schema.metadata)
         pq.write_table(table, file)
     problems = verify(store).problems
-    changed = 8 if gathered and change is scale else 2 if change is scale else 1
+    changed = 8 if merged and change is scale else 2 if change is scale else 1
     assert len([line for line in problems if line.startswith("changed: good-0000.tar")]) == changed
-    assert gather(store).unreadable
+    assert read_values(store).unreadable
     with pytest.raises(RunError, match="is not what was written"):
         open(store.folder).table()
     assert_mended(surveyed([shard]), before, computed=4 if changed == 8 else 1)
@@ -198,7 +197,7 @@ def test_changed_values_are_named_and_computed_again(surveyed, shard, store, cha
 
 @pytest.mark.parametrize("name", ["label", "fro2", "s", "layer", "photo_checksum"])
 def test_cells_exchanged_between_rows_are_named(store, name):
-    one, two = store.files()[:2]
+    one, two = store.layout.task_files()[:2]
     cells = [pq.ParquetFile(file).read()[name][0].as_py() for file in (one, two)]
     rewrite(one, to(name, cells[1] if name != "layer" else "output"))
     rewrite(two, to(name, cells[0]))
@@ -208,14 +207,14 @@ def test_cells_exchanged_between_rows_are_named(store, name):
 
 def test_files_exchanged_between_tasks_and_runs_are_named(surveyed, shard, store):
     before = values(store)
-    one, two = store.files()[:2]
+    one, two = store.layout.task_files()[:2]
     first, second = one.read_bytes(), two.read_bytes()
     one.write_bytes(second)
     two.write_bytes(first)
     assert len([line for line in verify(store).problems if line.startswith("changed: ")]) == 4
     assert_mended(surveyed([shard]), before, computed=2)
     other = surveyed([shard], "other", model="tiny:other").store
-    one.write_bytes(other.files()[0].read_bytes())
+    one.write_bytes(other.layout.task_files()[0].read_bytes())
     assert verify(store).problems
     assert_mended(surveyed([shard]), before, computed=1)
     (store.folder / "manifest.parquet").write_bytes(
@@ -291,7 +290,7 @@ def test_manifest_with_another_label_is_named(surveyed, shard, store):
 def test_one_changed_row_of_a_part_costs_one_task(surveyed, shard, store):
     before = values(store)
     compact(store, few=0)
-    (part,) = store.parts()
+    (part,) = store.layout.part_files()
     table = pq.ParquetFile(part).read()
     rows = table.to_pylist()
     rows[5]["s"][0] *= 2
@@ -302,7 +301,7 @@ def test_one_changed_row_of_a_part_costs_one_task(surveyed, shard, store):
 
 
 def test_two_parts_of_the_same_task_give_its_rows_once(store):
-    files = store.files()
+    files = store.layout.task_files()
     tables = [(file.stem, pq.ParquetFile(file).read()) for file in files]
     write_part(store.folder / "spectra", tables[:3])
     write_part(store.folder / "spectra", tables[1:])
@@ -317,7 +316,7 @@ def test_two_parts_of_the_same_task_give_its_rows_once(store):
 def old(store):
     """The same run as an older jvpsvd wrote it."""
     new = ["photo_checksum", "vectors_checksum", "checksum"]
-    for file in store.files():
+    for file in store.layout.task_files():
         pq.write_table(pq.ParquetFile(file).read().drop_columns(new), file)
     manifest = store.folder / "manifest.parquet"
     pq.write_table(pq.ParquetFile(manifest).read().replace_schema_metadata(), manifest)
@@ -329,23 +328,23 @@ def old(store):
 
 
 def test_an_old_run_is_read_and_says_that_it_has_no_checksums(surveyed, shard, old, capsys):
-    verdict = verify(old)
-    assert (verdict.problems, verdict.values, verdict.unchecked) == ((), 8, 8)
+    verification = verify(old)
+    assert (verification.problems, verification.values, verification.unchecked) == ((), 8, 8)
     with pytest.raises(SystemExit) as end:
         main(["verify", str(old.folder)])
     assert end.value.code == 0
     assert "8 rows have no checksum" in capsys.readouterr().out
     before = values(old)
-    old.files()[0].unlink()
+    old.layout.task_files()[0].unlink()
     assert_mended(surveyed([shard]), before, computed=1)
     assert verify(old).unchecked == 6
 
 
-@pytest.mark.parametrize("gathered", [False, True])
-def test_rows_of_an_old_run_are_held_against_its_manifest(old, gathered):
-    file = old.files()[0]
+@pytest.mark.parametrize("merged", [False, True])
+def test_rows_of_an_old_run_are_held_against_its_manifest(old, merged):
+    file = old.layout.task_files()[0]
     rewrite(file, to("label", 7))
-    if gathered:
+    if merged:
         compact(old, few=0)
     (problem,) = verify(old).problems
     assert "label 7 and wnid None; the manifest has" in problem
@@ -354,9 +353,9 @@ def test_rows_of_an_old_run_are_held_against_its_manifest(old, gathered):
 # --- what does not belong to the run
 
 
-def strangers(store):
+def unexpected_files(store):
     """Files and folders of others, each with an old time."""
-    spectra, some = store.folder / "spectra", store.files()[0]
+    spectra, some = store.folder / "spectra", store.layout.task_files()[0]
     made = [
         spectra / f"._{some.name}", spectra / f"{some.stem} (conflicted copy).parquet",
         spectra / "notes.parquet", spectra / "part-notes.parquet", spectra / "download.part",
@@ -378,15 +377,15 @@ def strangers(store):
 
 def test_files_of_others_stop_nothing_and_stay(surveyed, shard, store):
     before = values(store)
-    made = strangers(store)
-    store.files()[0].unlink()
+    made = unexpected_files(store)
+    store.layout.task_files()[0].unlink()
     assert surveyed([shard]).computed == 1
     for place, s in values(store).items():
         np.testing.assert_allclose(s, before[place], rtol=1e-5)
     assert [file.read_bytes() for file in made] == [b"mine"] * len(made)
-    assert gather(store).unreadable == ()
+    assert read_values(store).unreadable == ()
     problems = verify(store).problems
-    assert all(line.startswith("stray: ") for line in problems)
+    assert all(line.startswith("unexpected: ") for line in problems)
     for name in ("._", "conflicted copy", "notes.parquet", "part-notes.parquet"):
         assert any(name in line for line in problems)
 
@@ -432,16 +431,13 @@ def test_links_pipes_and_folders_are_not_followed(surveyed, shard, tmp_path, pat
 
 
 def write_tables_of(folder):
-    gathered = gather(open_store(folder))
-    classes = find_classes(gathered.samples)
-    estimates = [estimate(depth, 1e-5) for depth in gathered.depths]
-    write_tables(gathered, classes, [], estimates, None, folder / "report")
+    write_tables(analyse(read_values(open_store(folder))), folder / "report")
 
 
 def test_a_folder_in_the_place_of_rows_is_one_error_before_anything_is_computed(
     surveyed, shard, store
 ):
-    file = store.files()[0]
+    file = store.layout.task_files()[0]
     file.unlink()
     file.mkdir()
     with pytest.raises(RunError, match=r"is a folder where a file of the run belongs; move it"):

@@ -4,13 +4,13 @@ import itertools
 import threading
 
 import pytest
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.data import walk
 from jvpsvd.networks import PhotoInput
 from jvpsvd.survey import Identity
-from jvpsvd.survey.feed import ahead, jobs
-from jvpsvd.survey.task import tasks
+from jvpsvd.survey.spec.tasks import make_tasks
+from jvpsvd.survey.work.feed import prefetch, read_tasks
 
 
 def feeding():
@@ -32,15 +32,15 @@ class Counted:
 
 @pytest.mark.parametrize("count", [1, 2, 7, 100])
 def test_items_come_in_order_and_all_of_them(count):
-    assert list(ahead(Counted(50), count)) == list(range(50))
-    assert list(ahead([], count)) == []
+    assert list(prefetch(Counted(50), count)) == list(range(50))
+    assert list(prefetch([], count)) == []
     assert feeding() == []
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_no_more_are_made_ahead_than_asked(count):
     items = Counted()
-    feed = ahead(items, count)
+    feed = prefetch(items, count)
     for taken in range(1, 40):
         assert next(feed) == taken - 1
         assert items.made <= taken + count + 1  # the thread holds one that does not fit
@@ -56,7 +56,7 @@ def test_items_are_made_while_nobody_takes_them():
                 third.set()
             yield number
 
-    feed = ahead(items(), 4)
+    feed = prefetch(items(), 4)
     assert next(feed) == 0
     assert third.wait(timeout=20)
     feed.close()
@@ -69,7 +69,7 @@ def test_errors_of_the_thread_are_raised_after_the_items_before_them(error, good
         yield from range(good)
         raise error
 
-    feed, taken = ahead(items(), 2), []
+    feed, taken = prefetch(items(), 2), []
     with pytest.raises(type(error)) as raised:
         taken.extend(iter(lambda: next(feed), None))
     assert raised.value is error
@@ -79,7 +79,7 @@ def test_errors_of_the_thread_are_raised_after_the_items_before_them(error, good
 
 def test_stopping_early_ends_the_thread():
     for taken in range(4):
-        feed = ahead(Counted(), 2)
+        feed = prefetch(Counted(), 2)
         assert list(itertools.islice(feed, taken)) == list(range(taken))
         feed.close()
         assert feeding() == []
@@ -87,7 +87,7 @@ def test_stopping_early_ends_the_thread():
 
 def test_error_of_the_user_ends_the_thread():
     def use():
-        for number in ahead(Counted(), 2):
+        for number in prefetch(Counted(), 2):
             if number == 3:
                 raise KeyboardInterrupt
 
@@ -99,19 +99,19 @@ def test_error_of_the_user_ends_the_thread():
 def test_run_that_was_stopped_leaves_no_thread(surveyed, tmp_path):
     """Not even while the exception, and with it the frames of the run, is still at hand."""
 
-    def stop(look):
-        if look.rows:
+    def stop(progress):
+        if progress.rows:
             raise KeyboardInterrupt
 
     members = [m for i in range(20) for m in sample_members(f"photo{i:02}", i, 0)]
     with pytest.raises(KeyboardInterrupt) as stopped:
-        surveyed([write_tar(tmp_path / "s.tar", members)], watch=stop, layers=["output"])
+        surveyed([write_tar(tmp_path / "s.tar", members)], report=stop, layers=["output"])
     assert stopped.value is not None
     assert feeding() == []
 
 
 def test_nothing_is_started_before_the_first_item_is_asked_for():
-    ahead(Counted(), 2)
+    prefetch(Counted(), 2)
     assert feeding() == []
 
 
@@ -119,7 +119,7 @@ def tasks_of(shards, batch):
     samples = [sample for shard in shards for sample in walk(shard)]
     named = "m", "w", PhotoInput(), ("s",), ("c",), ("output",)
     identity = Identity(*named, k=5, tol=1e-5, batch=batch)
-    return tasks(identity, samples)
+    return make_tasks(identity, samples)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ SEEDS = {"a0": 0, "a1": 1, "a2": 3, **{f"b{i}": 10 + i for i in range(5)}}
 @pytest.mark.parametrize("batch", [1, 2, 3, 32])
 def test_every_task_comes_once_with_its_photos(shards, batch):
     every = tasks_of(shards, batch)
-    found = list(jobs(every, {shard.name: shard for shard in shards}))
+    found = list(read_tasks(every, shards))
     assert sorted(task.id for task, _ in found) == sorted(task.id for task in every)
     photos = {s.key: p for task, of in found for s, p in zip(task.samples, of, strict=True)}
     assert photos.keys() == {*SEEDS, "none", "twice"}
@@ -158,7 +158,7 @@ def test_photos_that_are_not_delivered_are_none(shards, batch):
     longer = [("a2.jpg", encoded(3) + b"longer")]
     write_tar(shards[0], [*sample_members("a0", 0, 0), *longer])
     shards[1].unlink()
-    found = list(jobs(every, {shard.name: shard for shard in shards}))
+    found = list(read_tasks(every, shards))
     assert sorted(task.id for task, _ in found) == sorted(task.id for task in every)
     photos = {s.key: p for task, of in found for s, p in zip(task.samples, of, strict=True)}
     assert {key: photo for key, photo in photos.items() if photo} == {"a0": encoded(0)}
@@ -168,15 +168,15 @@ def test_photos_that_are_not_delivered_are_none(shards, batch):
 def test_pending_tasks_alone_are_read(shards, batch):
     every = tasks_of(shards, batch)
     pending = every[1::2]
-    found = list(jobs(pending, {shard.name: shard for shard in shards}))
+    found = list(read_tasks(pending, shards))
     assert sorted(task.id for task, _ in found) == sorted(task.id for task in pending)
     for task, photos in found:
         for sample, photo in zip(task.samples, photos, strict=True):
             assert photo == (encoded(SEEDS[sample.key]) if sample.key in SEEDS else None)
 
 
-def test_jobs_of_nothing_are_none():
-    assert list(jobs([], {})) == []
+def test_no_tasks_are_no_photos():
+    assert list(read_tasks([], [])) == []
 
 
 def test_shard_that_failed_as_a_whole_is_a_task_without_photos(tmp_path, surveyed):

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
-from shard_making import encoded
+from support.shards import encoded
 
 from jvpsvd.data import walk
 

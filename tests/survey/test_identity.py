@@ -5,7 +5,7 @@ import pytest
 
 from jvpsvd.errors import ArgumentError, ModelError
 from jvpsvd.networks import load_model
-from jvpsvd.survey import Identity, choose_depths, identify
+from jvpsvd.survey import Identity, PhotoSelection, Spec, choose_depths, identify
 
 
 @pytest.fixture
@@ -14,13 +14,26 @@ def model(tiny):
 
 
 def test_spec_survives_json(model, shard):
-    spec, _ = identify(model, [shard], k=7, tol=1e-3, limit=3, per_class=2, vectors=True)
-    assert Identity.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    photos = PhotoSelection(limit=3, per_class=2, classes=["1", "0", "1"])
+    spec = Spec(shards=[shard], k=7, tol=1e-3, photos=photos, vectors=True)
+    identity, _ = identify(model, [shard], spec)
+    assert identity.photos.classes == ("0", "1")
+    assert Identity.from_json(json.loads(json.dumps(identity.to_json()))) == identity
+
+
+def test_run_json_holds_the_selection_of_photos_without_nesting(model, shard):
+    identity, _ = identify(model, [shard], Spec(shards=[shard], k=7))
+    assert list(identity.to_json()) == [
+        "model", "weights_sha256", "photo_input", "shards", "contents", "layers", "k", "tol",
+        "seed", "classes", "per_class", "limit", "choice", "batch", "vectors", "dtype", "numerics",
+        "probe",
+    ]  # fmt: skip
 
 
 def test_layers_come_in_the_order_of_the_network(model, shard):
-    spec, depths = identify(model, [shard], layers=["output", "0"], k=5)
-    assert spec.layers == ("0", "output")
+    spec = Spec(shards=[shard], layers=["output", "0"], k=5)
+    identity, depths = identify(model, [shard], spec)
+    assert identity.layers == ("0", "output")
     assert [depth.shape for depth in depths] == [(1, 6, 7, 7), (1, 30)]
 
 
@@ -44,20 +57,36 @@ def test_all_leaves_out_depths_with_fewer_than_k_values(model):
         ({"k": 10_000}, ArgumentError, "above the size of every layer"),
         ({"k": 10_000, "layers": ["all"]}, ArgumentError, "above the size of every layer"),
         ({"k": 769, "layers": None}, ArgumentError, "must be at most 294"),
-        ({"limit": 0, "k": 5}, ArgumentError, "limit 0"),
-        ({"per_class": -1, "k": 5}, ArgumentError, "per-class -1"),
-        ({"tol": 0, "k": 5}, ArgumentError, "tol=0"),
+        ({"tol": 0}, ArgumentError, "tol=0"),
+        ({"seed": -1}, ArgumentError, "seed -1"),
+        ({"batch": 0}, ArgumentError, "batch 0"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_runs(model, shard, wanted, error, message):
     with pytest.raises(error, match=message):
-        identify(model, [shard], **wanted)
+        identify(model, [shard], Spec(shards=[shard], **wanted))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"limit": 0}, "limit 0"),
+        ({"per_class": -1}, "per-class -1"),
+        ({"choice": "last"}, "choice='last' is unknown"),
+        ({"classes": []}, "classes are empty"),
+    ],
+)
+def test_selection_of_nothing_is_refused(wanted, message):
+    with pytest.raises(ArgumentError, match=message):
+        PhotoSelection(**wanted)
 
 
 def test_difference_names_the_first_field(model, shard):
-    spec, _ = identify(model, [shard], k=5)
-    assert spec.difference(spec) == ""
-    assert spec.difference(dataclasses.replace(spec, tol=0.5)) == "tol = 1e-05, now 0.5"
+    identity, _ = identify(model, [shard], Spec(shards=[shard], k=5))
+    assert identity.difference(identity) == ""
+    assert identity.difference(dataclasses.replace(identity, tol=0.5)) == "tol = 1e-05, now 0.5"
+    fewer = dataclasses.replace(identity, photos=PhotoSelection(limit=3, choice="random"))
+    assert identity.difference(fewer) == "limit = None, now 3"
 
 
 def test_json_of_something_else_is_refused():
@@ -70,4 +99,4 @@ def test_network_that_fails_on_the_photo_is_one_error(tiny, shard, tmp_path):
         "from torch import nn\n\ndef net():\n    return nn.Linear(7, 3).eval()\n"
     )
     with pytest.raises(ModelError, match=r"fails on an input of shape \(1, 3, 224, 224\)"):
-        identify(load_model("other_input:net"), [shard], k=2)
+        identify(load_model("other_input:net"), [shard], Spec(shards=[shard], k=2))

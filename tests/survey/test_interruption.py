@@ -5,24 +5,24 @@ import sys
 
 import pytest
 
-from jvpsvd.survey import Look, interruptible, unwatched
+from jvpsvd.survey import RunProgress, ignore_progress, interruptible
 
 
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_that_was_swallowed_is_raised_at_the_next_look(asked):
     """As where it arrives in a finaliser, whose exceptions Python prints and forgets."""
-    with interruptible(unwatched) as watch:
-        watch(Look())
+    with interruptible(ignore_progress) as report:
+        report(RunProgress())
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(asked)
         with pytest.raises(KeyboardInterrupt):
-            watch(Look())
+            report(RunProgress())
 
 
 def test_signals_are_as_they_were_afterwards():
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
-    with interruptible(unwatched):
+    with interruptible(ignore_progress):
         assert all(signal.getsignal(number) not in before for number in numbers)
     assert [signal.getsignal(number) for number in numbers] == before
 
@@ -30,7 +30,7 @@ def test_signals_are_as_they_were_afterwards():
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_is_not_raised_while_the_first_is_handled(asked):
     """Where it was, it left the handling of the first by its own way, as a traceback."""
-    with interruptible(unwatched):
+    with interruptible(ignore_progress):
         try:
             signal.raise_signal(asked)
         except KeyboardInterrupt:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from shard_making import encoded
-from started import MAIN, CommandLine, ended, reached, stopped
+from support.command_line import MAIN, CommandLine, ended, reached, stopped
+from support.shards import encoded
 
 from jvpsvd.data import decode_photo
 from jvpsvd.networks import layer_map, load_model

@@ -3,19 +3,26 @@
 import itertools
 
 import pytest
-from shard_making import sample_members, write_tar
+from support.shards import sample_members, write_tar
 
 from jvpsvd.data import Sample
 from jvpsvd.errors import ShardError
 from jvpsvd.networks import PhotoInput
-from jvpsvd.survey import Identity
-from jvpsvd.survey.manifest import choose, list_samples
+from jvpsvd.survey import Identity, PhotoSelection
+from jvpsvd.survey.spec.manifest import list_samples
+from jvpsvd.survey.spec.selection import select_samples
 
 
 def identity(**wanted):
     needed = {"model": "m", "weights_sha256": "w", "photo_input": PhotoInput(), "shards": ("s",)}
     needed |= {"contents": ("c",), "layers": ("output",), "k": 5, "tol": 1e-5}
-    return Identity(**{**needed, **wanted})
+    seed = wanted.pop("seed", 0)
+    return Identity(**needed, seed=seed, photos=PhotoSelection(**{"choice": "random", **wanted}))
+
+
+def choose(samples, **wanted):
+    asked = identity(**wanted)
+    return select_samples(samples, asked.photos, asked.seed)
 
 
 def sample(shard, key, label=None, wnid=None):
@@ -28,7 +35,7 @@ MIXED = [*WNIDS[:8], sample("a.tar", "none0"), sample("a.tar", "none1"), *EVERY[
 
 
 def chosen(samples, **wanted):
-    return [(s.shard, s.key) for s in choose(samples, identity(**wanted))]
+    return [(s.shard, s.key) for s in choose(samples, **wanted)]
 
 
 @pytest.mark.parametrize("choice", ["random", "first"])
@@ -73,25 +80,25 @@ def test_random_choice_is_spread_over_shards():
 
 @pytest.mark.parametrize("choice", ["random", "first"])
 def test_classes_are_indices_or_wnids(choice):
-    found = choose(MIXED, identity(classes=("1", "n00000002"), choice=choice))
+    found = choose(MIXED, classes=("1", "n00000002"), choice=choice)
     assert {(s.label, s.wnid) for s in found} == {(1, None), (None, "n00000002")}
     assert len(found) == 5
 
 
 @pytest.mark.parametrize("name", ["None", "7", "", "n0000000"])
 def test_name_that_is_no_class_chooses_nothing(name):
-    assert choose(MIXED, identity(classes=(name,))) == []
+    assert choose(MIXED, classes=(name,)) == []
 
 
 @pytest.mark.parametrize("choice", ["random", "first"])
 def test_per_class_counts_wnids_where_there_is_no_index(choice):
-    found = choose(WNIDS, identity(per_class=2, choice=choice))
+    found = choose(WNIDS, per_class=2, choice=choice)
     assert sorted(s.wnid for s in found) == sorted(f"n0000000{i}" for i in range(4) for _ in "ab")
 
 
 @pytest.mark.parametrize("choice", ["random", "first"])
 def test_per_class_takes_samples_without_class_for_one_class(choice):
-    found = choose(MIXED, identity(per_class=1, choice=choice))
+    found = choose(MIXED, per_class=1, choice=choice)
     assert sorted((str(s.label), str(s.wnid)) for s in found) == sorted(
         [("None", f"n0000000{i}") for i in range(4)]
         + [("None", "None")]
@@ -108,7 +115,7 @@ FAILED = Sample("b.tar", "", -1, 0, None, None, "bad-shard", "not a tar")
 )
 def test_failed_shards_are_always_listed_in_their_place(choice, wanted):
     samples = [*EVERY[:20], FAILED, *EVERY[40:]]
-    found = choose(samples, identity(choice=choice, **wanted))
+    found = choose(samples, choice=choice, **wanted)
     assert found.count(FAILED) == 1
     at = found.index(FAILED)
     assert {s.shard for s in found[:at]} <= {"a.tar"}
@@ -155,16 +162,16 @@ def test_bad_and_missing_shards_are_rows(surveyed, shards):
     [(2, 1, ["a0", "a1"]), (3, 1, ["a0", "a1", "a2"]), (4, 4, ["a0", "a1", "a2", "", "", "d0"])],
 )
 def test_first_choice_does_not_walk_the_shards_that_follow(shards, limit, walked, keys):
-    looks = []
-    found = list_samples(identity(choice="first", limit=limit), shards, looks.append)
+    reported = []
+    found = list_samples(identity(choice="first", limit=limit), shards, reported.append)
     assert [s.key for s in found] == keys
-    assert looks == list(range(walked))
+    assert reported == list(range(walked))
 
 
 def test_random_choice_walks_every_shard(shards):
-    looks = []
-    found = list_samples(identity(limit=2), shards, looks.append)
-    assert looks == [0, 1, 2, 3, 4]
+    reported = []
+    found = list_samples(identity(limit=2), shards, reported.append)
+    assert reported == [0, 1, 2, 3, 4]
     assert len([s for s in found if s.key]) == 2
 
 

@@ -14,20 +14,20 @@ from torch import nn
 from jvpsvd.data import Sample
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
 from jvpsvd.survey import Identity
-from jvpsvd.survey.instrument import Instrument
-from jvpsvd.survey.task import tasks
+from jvpsvd.survey.work.photo_solver import PhotoSolver
+from jvpsvd.survey.spec.tasks import make_tasks
 
 net = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).eval().requires_grad_(False)
 model = Model("m", net, PhotoInput(size=4, resize=4), weights_sha256(net))
 identity = Identity("m", "w", model.photo_input, ("s",), ("c",), ("output",), 2, 1e-5, batch=2)
-instrument = Instrument(model, identity)
+solver = PhotoSolver(model, identity)
 samples = [Sample("s", name, 0, 1, None, None) for name in ("large", "small")]
-(task,) = tasks(identity, samples)
+(task,) = make_tasks(identity, samples)
 photos = [Path(name).read_bytes() for name in sys.argv[1:]]
-instrument.observe(instrument.decode(task, photos[1:] * 2))
+solver.solve(solver.decode(task, photos[1:] * 2))
 size = int(re.search(r"VmSize:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
 resource.setrlimit(resource.RLIMIT_AS, (size + (200 << 20),) * 2)
-rows, _ = instrument.observe(instrument.decode(task, photos))
+rows = solver.solve(solver.decode(task, photos)).rows
 print([(row.key, row.status) for row in rows])
 """
 

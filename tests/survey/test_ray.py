@@ -8,11 +8,11 @@ import time
 
 import numpy as np
 import pytest
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.errors import EngineError
-from jvpsvd.survey import Spec, open_run, run, verify
-from jvpsvd.survey.journal import events, journals
+from jvpsvd.survey import PhotoSelection, Spec, open_run, run, verify
+from jvpsvd.survey.progress.journal import events, journals
 
 pytestmark = [
     pytest.mark.ray,
@@ -89,7 +89,7 @@ def observers():
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = " ".join(process.info["cmdline"] or [])
-        if "ray::Observer" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+        if "ray::Worker" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process)
     return found
 
@@ -116,13 +116,13 @@ def test_two_workers_compute_what_one_process_does(wanted, local, tmp_path):
 def test_a_killed_worker_costs_nothing(wanted, local, tmp_path):
     killed = []
 
-    def watch(look):
-        if look.rows and not killed:
+    def report(progress):
+        if progress.rows and not killed:
             victim = observers()[0]
             victim.kill()
             killed.append(victim.pid)
 
-    outcome = run(Spec(**wanted, engine="ray", workers=2, out=tmp_path / "run"), watch)
+    outcome = run(Spec(**wanted, engine="ray", workers=2, out=tmp_path / "run"), report)
     assert killed
     assert outcome.failures == 0
     assert_whole(outcome.results, local)
@@ -178,8 +178,8 @@ def test_a_lost_node_costs_nothing(wanted, local, tmp_path):
         node = cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
 
-        def watch(look):
-            if look.photos_done >= 3 and not lost:
+        def report(progress):
+            if progress.photos_done >= 3 and not lost:
                 lost.append(node)
                 for process in node.all_processes["raylet"]:
                     for child in psutil.Process(process.process.pid).children(recursive=True):
@@ -189,7 +189,7 @@ def test_a_lost_node_costs_nothing(wanted, local, tmp_path):
         spec = Spec(
             **wanted, engine="ray", address=cluster.address, workers=2, out=tmp_path / "run"
         )
-        outcome = run(spec, watch)
+        outcome = run(spec, report)
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -225,5 +225,9 @@ def _white():
 
 
 def test_open_run_of_a_ray_run_is_like_any_other(wanted, tmp_path):
-    run(Spec(**wanted, engine="ray", workers=1, limit=2, out=tmp_path / "run"))
+    run(
+        Spec(
+            **wanted, engine="ray", workers=1, photos=PhotoSelection(limit=2), out=tmp_path / "run"
+        )
+    )
     assert open_run(tmp_path / "run").spectra("output").s.shape == (2, 10)

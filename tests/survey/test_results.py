@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd import survey
 from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.survey import SCHEMA, compact
-from jvpsvd.survey.rows import from_table
+from jvpsvd.survey.store.rows import from_table
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ GOOD = ["a", "c", "z", "b"]
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("gathered", [False, True])
-def test_table_holds_every_row_in_the_order_of_the_manifest(surveyed, mixed, batch, gathered):
+@pytest.mark.parametrize("merged", [False, True])
+def test_table_holds_every_row_in_the_order_of_the_manifest(surveyed, mixed, batch, merged):
     store = surveyed(mixed, batch=batch).store
-    if gathered:
+    if merged:
         compact(store, few=0)
     results = survey.open(store.folder)
     table = results.table()
@@ -102,12 +102,12 @@ def test_unknown_layer_is_one_error_that_names_the_known(surveyed, shard):
 
 
 def test_unfinished_run_gives_the_rows_there_are(surveyed, shard):
-    def stop(look):
-        if look.photos_done == 2:
+    def stop(progress):
+        if progress.photos_done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        surveyed([shard], watch=stop)
+        surveyed([shard], report=stop)
     results = survey.open(shard.parent / "run")
     assert results.table()["key"].to_pylist() == ["photo0", "photo0", "photo1", "photo1"]
     assert results.spectra("2").s.shape == (2, 10)
@@ -125,7 +125,7 @@ def test_run_without_any_values_gives_empty_arrays(surveyed, shard):
 
 def test_run_without_rows_gives_an_empty_table(surveyed, shard):
     results = surveyed([shard]).results
-    for file in results.store.files():
+    for file in results.store.layout.task_files():
         file.unlink()
     assert results.table().equals(pa.table(SCHEMA.empty_table()))
     assert results.spectra("2").s.shape == (0, 10)
@@ -139,7 +139,7 @@ def test_folder_that_is_no_run_is_one_error(tmp_path):
 
 def test_file_that_cannot_be_read_is_named(surveyed, shard):
     results = surveyed([shard]).results
-    file = results.store.files()[1]
+    file = results.store.layout.task_files()[1]
     file.write_bytes(b"damaged")
     with pytest.raises(RunError, match=file.name):
         results.table()
@@ -149,7 +149,7 @@ def test_damage_outside_the_status_is_mended_by_the_same_run(surveyed, shard):
     """What the error promises ("the same run again mends it") holds for damaged pages too."""
     results = surveyed([shard]).results
     values = [row.s for row in results.store.rows()]
-    file = results.store.files()[1]
+    file = results.store.layout.task_files()[1]
     data = bytearray(file.read_bytes())
     place = pages_of(file, "s")
     data[place] = bytes(place.stop - place.start)

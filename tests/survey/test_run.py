@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors import safe_open
-from shard_making import encoded, sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.data import decode_photo
 from jvpsvd.errors import ArgumentError, RunError, ShardError
@@ -87,12 +87,12 @@ def test_second_run_continues_and_recomputes_nothing(surveyed, shard):
 def test_interrupted_run_continues_to_equal_values(surveyed, shard):
     undisturbed = surveyed([shard], "undisturbed").store.rows()
 
-    def interrupt(look):
-        if look.photos_done == 2:
+    def interrupt(progress):
+        if progress.photos_done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        surveyed([shard], "disturbed", watch=interrupt)
+        surveyed([shard], "disturbed", report=interrupt)
     outcome = surveyed([shard], "disturbed")
     assert outcome.skipped == 2
     values = [row.s for row in outcome.store.rows()]
@@ -149,13 +149,13 @@ def test_shards_without_samples_are_refused(surveyed, tmp_path):
 
 
 def test_watch_sees_every_photo_and_depth(surveyed, shard):
-    looks = []
-    surveyed([shard], watch=looks.append)
-    assert {(look.key, look.layer) for look in looks if look.layer} == {
+    reported = []
+    surveyed([shard], report=reported.append)
+    assert {(progress.key, progress.layer) for progress in reported if progress.layer} == {
         (f"photo{i}", layer) for i in range(4) for layer in ("2", "output")
     }
-    assert [look.photos_done for look in looks if look.rows] == [1, 2, 3, 4]
-    assert all(0 <= look.share_of_photo <= 1 for look in looks)
+    assert [progress.photos_done for progress in reported if progress.rows] == [1, 2, 3, 4]
+    assert all(0 <= progress.share_of_photo <= 1 for progress in reported)
 
 
 def test_other_photos_under_the_same_names_are_refused(surveyed, shard, tmp_path):
@@ -225,12 +225,12 @@ def test_shares_started_together_end_as_one_run(tiny, tmp_path):
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_what_the_watch_raises_during_a_solve_ends_the_run(surveyed, shard, batch):
-    def watch(look):
-        if look.share_of_photo > 0:
+    def report(progress):
+        if progress.share_of_photo > 0:
             raise ValueError("stop please")
 
     with pytest.raises(ValueError, match="stop please"):
-        surveyed([shard], watch=watch, batch=batch)
+        surveyed([shard], report=report, batch=batch)
     assert surveyed([shard], batch=batch).failures == 0
 
 
@@ -241,7 +241,11 @@ def test_shard_that_is_away_for_a_while_does_not_stop_the_others(surveyed, tmp_p
     ]
     whole = surveyed(shards)
     first, second = (row.key for row in whole.store.rows()[::2])
-    next(file for file in whole.store.files() if second in str(pq.read_table(file)["key"])).unlink()
+    next(
+        file
+        for file in whole.store.layout.task_files()
+        if second in str(pq.read_table(file)["key"])
+    ).unlink()
     away = shards[1].rename(tmp_path / "elsewhere")
     without = surveyed(shards)
     assert {r.key for r in without.store.rows() if r.status == "undelivered"} == {second}
@@ -263,11 +267,11 @@ def test_hole_that_is_filled_later_is_another_run(surveyed, tmp_path):
 def test_a_tolerance_below_rounding_is_told_before_the_first_photo(surveyed, shard, caplog):
     told = []
 
-    def watch(look):
-        if look.layer:
+    def report(progress):
+        if progress.layer:
             told.append([record.getMessage() for record in caplog.records])
 
-    surveyed([shard], tol=1e-8, k=2, watch=watch)
+    surveyed([shard], tol=1e-8, k=2, report=report)
     assert told
     assert "tol=1e-08 is below the rounding of float32" in told[0][0]
     assert told[0] == told[-1]  # once

@@ -7,12 +7,12 @@ import signal
 import threading
 
 import pytest
-from shard_making import encoded, sample_members, write_tar
-from started import MAIN, CommandLine, reached, stopped
+from support.command_line import MAIN, CommandLine, reached, stopped
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.cli import main
 from jvpsvd.survey import open_store, status
-from jvpsvd.survey.journal import events, journal, journals, note
+from jvpsvd.survey.progress.journal import events, journal, journals, note
 
 
 def told(folder):
@@ -80,7 +80,7 @@ def test_run_killed_before_the_manifest_says_so(line, capsys):
 def test_ended_runs_and_shares_have_a_process_each(surveyed, shard, capsys):
     store = surveyed([shard], share=(0, 2)).store
     half = status(store)
-    assert (half.photos, half.done, half.tally.values) == (4, 2, 4)
+    assert (half.photos, half.done, half.counts.values) == (4, 2, 4)
     assert half.seconds_left is None
     surveyed([shard], share=(1, 2))
     assert [event for event in told(store.folder) if event != "finished"] == ["began", "ended"] * 2
@@ -95,7 +95,7 @@ def test_failures_are_counted_and_their_reasons_told(surveyed, tmp_path):
     store = surveyed([write_tar(tmp_path / "s.tar", members)]).store
     found = status(store)
     assert (found.photos, found.done) == (2, 2)
-    assert (found.tally.values, found.tally.failures) == (2, 2)
+    assert (found.counts.values, found.counts.failures) == (2, 2)
     assert "2 failures" in found.lines()[0]
     lines = [event for file in journals(store.folder) for event in events(file)]
     reasons = [reason for event in lines for reason in event.get("reasons", [])]
@@ -106,19 +106,19 @@ def test_failures_are_counted_and_their_reasons_told(surveyed, tmp_path):
 def test_failures_that_may_be_mended_are_not_done(surveyed, shard):
     store = surveyed([shard], memory=100, layers=["output"]).store
     found = status(store)
-    assert (found.photos, found.done, found.tally.failures) == (4, 0, 4)
+    assert (found.photos, found.done, found.counts.failures) == (4, 0, 4)
 
 
 def test_interrupted_library_run_says_how_it_stopped(surveyed, shard):
     class EnoughError(Exception):
         pass
 
-    def watch(look):
-        if look.photos_done == 2:
+    def report(progress):
+        if progress.photos_done == 2:
             raise EnoughError("that will do")
 
     with pytest.raises(EnoughError):
-        surveyed([shard], watch=watch)
+        surveyed([shard], report=report)
     found = status(open_store(shard.parent / "run"))
     assert found.done == 2
     assert [process.state for process in found.processes] == ["stopped (EnoughError: that will do)"]
@@ -144,8 +144,8 @@ def test_missing_run_is_exit_2_and_one_line(tmp_path, capsys, content):
 
 def test_damaged_rows_do_not_hide_the_status(surveyed, shard):
     store = surveyed([shard]).store
-    store.files()[0].write_bytes(b"damaged")
-    assert (status(store).done, status(store).tally.values) == (3, 6)
+    store.layout.task_files()[0].write_bytes(b"damaged")
+    assert (status(store).done, status(store).counts.values) == (3, 6)
 
 
 def test_a_damaged_manifest_is_told(surveyed, shard, capsys):

@@ -19,7 +19,7 @@ def rewrite(store, change):
 
 
 def _tasks(store):
-    return [file.stem for file in store.files()]
+    return [file.stem for file in store.layout.task_files()]
 
 
 def _key(store, task):
@@ -29,8 +29,8 @@ def _key(store, task):
 
 
 def test_whole_run_has_no_problems(store):
-    verdict = verify(store)
-    assert (verdict.values, verdict.failures, verdict.problems) == (8, 0, ())
+    verification = verify(store)
+    assert (verification.values, verification.failures, verification.problems) == (8, 0, ())
 
 
 def test_each_missing_place_is_named(store):

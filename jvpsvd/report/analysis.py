@@ -1,0 +1,55 @@
+"""All that a report shows of a run, computed once: estimates, classes and class trees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jvpsvd.report.class_trees import ClassTrees, make_class_trees
+from jvpsvd.report.classes import Classes, ClassMeans, average_classes, find_classes
+from jvpsvd.report.estimates import Estimates, estimate
+from jvpsvd.report.values import DepthValues, RunValues
+
+
+@dataclass(frozen=True)
+class DepthAnalysis:
+    """One depth."""
+
+    values: DepthValues
+    estimates: Estimates
+    """Dimensions of every photo."""
+    classes: ClassMeans
+    """Means over the photos of each class."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A run, its depths and its classes."""
+
+    run: RunValues
+    depths: tuple[DepthAnalysis, ...]
+    classes: Classes
+    trees: ClassTrees | None
+    """Trees of the classes, by spectra and by WordNet; None where there can be none."""
+    no_trees: str
+    """Why there are no trees, in a sentence; empty if there are."""
+
+    @property
+    def deepest(self) -> int:
+        """Index of the last depth that has values; 0 if none has."""
+        return max((i for i, one in enumerate(self.depths) if len(one.values.photo)), default=0)
+
+
+def analyse(run: RunValues) -> Analysis:
+    """Return the analysis of a run.
+
+    Example: ``analyse(read_values(store)).depths[-1].estimates.values["count"].mean()``.
+    """
+    classes = find_classes(run.samples)
+    depths = []
+    for values in run.depths:
+        estimates = estimate(values, run.store.identity.tol)
+        depths.append(DepthAnalysis(values, estimates, average_classes(values, classes, estimates)))
+    trees = make_class_trees(run, classes)
+    if isinstance(trees, str):
+        return Analysis(run, tuple(depths), classes, None, trees)
+    return Analysis(run, tuple(depths), classes, trees, "")

@@ -1,0 +1,1 @@
+"""How far a run is: on the terminal, in its journals, and for a process that asks later."""

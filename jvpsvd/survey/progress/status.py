@@ -1,0 +1,134 @@
+"""How far a run is, read from its files alone, while it works or after it died."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from jvpsvd.errors import RunError
+from jvpsvd.survey.progress.journal import events, journals, lives
+from jvpsvd.survey.spec.tasks import make_tasks
+from jvpsvd.survey.store.rows import from_table
+from jvpsvd.survey.store.run_counts import RunCounts
+from jvpsvd.survey.store.store import Store
+
+# The rate is that of the last finished tasks of each process.
+_RECENT = 64
+_MAX_SAMPLES = 1 << 40
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process that works, or worked, on a run."""
+
+    name: str
+    """When it began, host and process id: the name of its journal."""
+    state: str
+    """"running", "ended", or how it stopped; "died" if it could not say."""
+    photos: int
+    """Photos that it finished."""
+    per_second: float
+    """Photos per second lately."""
+    last: datetime | None
+    """When it last wrote."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is."""
+
+    photos: int
+    """Photos in the manifest; 0 before there is one."""
+    done: int
+    """Photos that need no further work."""
+    counts: RunCounts
+    """Counts over the rows that are there."""
+    processes: tuple[Process, ...]
+    problem: str = ""
+    """Why the manifest that is there cannot be read."""
+
+    @property
+    def per_second(self) -> float:
+        """Photos per second of the processes that are running."""
+        return sum(p.per_second for p in self.processes if p.state == "running")
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time until the running processes have done the rest; None where it cannot be said."""
+        return (self.photos - self.done) / self.per_second if self.per_second > 0 else None
+
+    def lines(self) -> list[str]:
+        """Return the status in words."""
+        if self.problem:
+            found = [self.problem]
+        elif not self.photos:
+            found = ["no manifest yet: shards are being listed, or the run never got that far"]
+        else:
+            share = 100 * self.done / self.photos
+            found = [f"{self.done} of {self.photos} photos done ({share:.0f} %), {self.counts}"]
+        if self.per_second > 0 and self.seconds_left is not None:
+            left = timedelta(seconds=round(self.seconds_left))
+            found.append(f"{60 * self.per_second:.3g} photos/min, {left} left")
+        now = datetime.now(UTC)
+        for process in self.processes:
+            ago = "" if process.last is None else f", last line {_ago(now - process.last)} ago"
+            found.append(f"{process.name}: {process.state}, {process.photos} photos{ago}")
+        return found
+
+
+def status(store: Store) -> Status:
+    """Read how far a run is; nothing is written, and what cannot be read does not count."""
+    processes = tuple(_process(file) for file in journals(store.folder))
+    try:
+        samples = store.samples()
+    except RunError as error:
+        there = os.path.lexists(store.layout.manifest)
+        return Status(0, 0, RunCounts(), processes, str(error) if there else "")
+    every = make_tasks(store.identity, samples)
+    layers = len(store.identity.layers)
+    done = store.finished({task.id: len(task.samples) * layers for task in every})
+    counts = RunCounts()
+    for piece in store.scan():
+        counts = counts.with_rows(from_table(piece.unchanged))
+    photos = sum(len(task.samples) for task in every if task.id in done)
+    return Status(len(samples), photos, counts, processes)
+
+
+def _process(file: Path) -> Process:
+    lines = events(file)
+    finished = [event for event in lines if event.get("event") == "finished"]
+    last = lines[-1] if lines else {}
+    ends = {"ended": "ended", "stopped": f"stopped ({last.get('reason', 'no reason')})"}
+    state = "running" if lives(file) else ends.get(str(last.get("event")), "died")
+    photos = sum(_samples(event) for event in finished)
+    recent = finished[-_RECENT:]
+    rate = 0.0
+    if recent:
+        first = lines[0] if len(recent) == len(finished) else recent[0]
+        counted = recent if len(recent) == len(finished) else recent[1:]
+        began, ended = _time(first), _time(recent[-1])
+        if began is not None and ended is not None and ended > began:
+            rate = sum(map(_samples, counted)) / (ended - began).total_seconds()
+    return Process(file.stem, state, photos, rate, _time(last))
+
+
+def _samples(event: dict[str, Any]) -> int:
+    """Return the samples of an event; 0 where a damaged line has no number of them."""
+    samples = event.get("samples")
+    return samples if type(samples) is int and 0 <= samples < _MAX_SAMPLES else 0
+
+
+def _time(event: dict[str, Any]) -> datetime | None:
+    """Return when an event was written; None where a damaged line does not say."""
+    try:
+        time = datetime.fromisoformat(str(event.get("time")))
+    except ValueError:
+        return None
+    return time if time.tzinfo is not None else None
+
+
+def _ago(span: timedelta) -> str:
+    return str(timedelta(seconds=max(0, round(span.total_seconds()))))

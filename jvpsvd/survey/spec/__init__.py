@@ -1,0 +1,1 @@
+"""What a survey computes: its options, the depths, the photos and the tasks."""

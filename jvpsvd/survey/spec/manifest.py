@@ -1,0 +1,69 @@
+"""The samples that a run visits: those of all shards, walked by their headers, and a selection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from jvpsvd.data import RemoteShard, Sample, Shard, walk
+from jvpsvd.errors import ShardError
+from jvpsvd.survey.spec.identity import Identity
+from jvpsvd.survey.spec.selection import select_samples
+
+_REMOTE_AT_ONCE = 8
+
+
+def list_samples(
+    identity: Identity,
+    shards: Sequence[Shard],
+    report: Callable[[int], None] = lambda done: None,
+) -> list[Sample]:
+    """Return the samples of the shards that the run visits, in their order.
+
+    A shard that is not there or cannot be read is one sample with an empty key and its problem.
+
+    Args:
+        identity: Says which samples are selected.
+        shards: The files that hold them.
+        report: Called with the number of shards that have been walked.
+
+    Raises:
+        ShardError: If no sample is left to visit.
+    """
+
+    def every() -> Iterator[Sample]:
+        for done, samples in enumerate(_walk_all(shards)):
+            report(done)
+            yield from samples
+        report(len(shards))
+
+    selected = select_samples(every(), identity.photos, identity.seed)
+    if not any(sample.key for sample in selected):
+        first = next((f": {s.message}" for s in selected), f", the first {shards[0]}")
+        classes = identity.photos.classes
+        wanted = "" if classes is None else f" of the classes {','.join(classes)}"
+        raise ShardError(f"no sample{wanted} in {len(shards)} shards{first}; see jvpsvd pack")
+    return selected
+
+
+def _walk_all(shards: Sequence[Shard]) -> Iterator[list[Sample]]:
+    """Yield the samples of every shard; of remote ones, several are walked at once."""
+    if not any(isinstance(shard, RemoteShard) for shard in shards):
+        yield from map(_walk_one, shards)
+        return
+    pool = ThreadPoolExecutor(_REMOTE_AT_ONCE)
+    try:
+        yield from pool.map(_walk_one, shards)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _walk_one(shard: Shard) -> list[Sample]:
+    try:
+        return walk(shard)
+    except ShardError as error:
+        gone = isinstance(error.__cause__, FileNotFoundError)
+        if isinstance(error.__cause__, OSError) and not gone and isinstance(shard, RemoteShard):
+            raise  # a server that fails now may answer later: nothing is written down yet
+        problem = "missing-shard" if gone else "bad-shard"
+        return [Sample(shard.name, "", -1, 0, None, None, problem, str(error))]

@@ -1,0 +1,90 @@
+"""Values and derivatives of a network at one fixed input, by which changed code is noticed.
+
+Equal weights do not mean an equal network: a class of the user's own may compute something else
+today. Names and source text would refuse a comment; so what is compared is what is computed. For
+each depth y the probe holds ‖y‖ and a few products with random signs, and for the gradient of a
+fixed combination of all depths the same. They agree between machines to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jvpsvd.networks import Model, layer_maps
+from jvpsvd.operators import full_precision
+
+VALUES, GRADIENT = 1e-3, 5e-2
+"""Relative changes that count as another network: above rounding on any machine. Rounding moves
+values a little; a gradient jumps where it decides on which side of a kink a unit lies."""
+
+_PRODUCTS = 4
+
+
+def probe_network(model: Model, layers: Sequence[str]) -> tuple[float, ...]:
+    """Return ‖y‖ and products of y with random signs for each depth y, and for a gradient.
+
+    Empty where the network cannot be evaluated at the input, or gives no finite values.
+
+    Args:
+        model: The network.
+        layers: Its depths.
+
+    >>> from torch import nn
+    >>> from jvpsvd.networks import PhotoInput
+    >>> model = Model("mine", nn.Flatten(), PhotoInput(size=2), "")
+    >>> len(probe_network(model, ["output"]))
+    10
+    """
+    generator = np.random.default_rng(0)
+    try:
+        device = next((p.device for p in model.module.parameters()), torch.device("cpu"))
+        example = torch.zeros(model.photo_input.shape, device=device)
+        point = torch.from_numpy(generator.standard_normal(tuple(example.shape)))
+        x = point.to(example).requires_grad_()
+        with torch.enable_grad(), full_precision():
+            values = layer_maps(model.module, example, layers)(x)
+            found = [number for y in values for number in _numbers(y, generator)]
+            combination = sum((_combine(y, generator) for y in values), x.sum() * 0)
+            (gradient,) = torch.autograd.grad(combination, x)
+        found += _numbers(gradient, generator)
+    except Exception:  # the user's own network; a run says what is wrong with it
+        return ()
+    return tuple(found) if all(map(math.isfinite, found)) else ()
+
+
+def changed_network(before: Sequence[float], now: Sequence[float]) -> str:
+    """Return in words how two probes differ; empty if only by rounding.
+
+    >>> changed_network([2.0, 0, 0, 1, 0] * 2, [2.0, 0, 0, 1.6, 0] + [2.0, 0, 0, 1, 0])
+    'its values at a test input by 3e-01'
+    """
+    if len(before) != len(now):
+        return "it can be evaluated at a test input only now, or no longer"
+    one, two = (np.array(probe).reshape(-1, _PRODUCTS + 1) for probe in (before, now))
+    scale = np.maximum(one[:, :1], two[:, :1])
+    change = np.divide(np.abs(one - two), scale, out=np.zeros_like(one), where=scale > 0)
+    of_values, of_gradient = change[:-1].max(initial=0.0), change[-1:].max(initial=0.0)
+    if of_values > VALUES:
+        return f"its values at a test input by {of_values:.0e}"
+    if of_gradient > GRADIENT:
+        return f"its derivatives at a test input by {of_gradient:.0e}"
+    return ""
+
+
+def _numbers(y: Tensor, generator: np.random.Generator) -> list[float]:
+    """Return the norm, and products with vectors of random signs, which are about as large."""
+    flat = y.detach().double().cpu().reshape(-1).numpy()
+    signs = generator.choice([-1.0, 1.0], (_PRODUCTS, flat.size))
+    return [float(np.linalg.norm(flat)), *(signs @ flat).tolist()]
+
+
+def _combine(y: Tensor, generator: np.random.Generator) -> Tensor:
+    """Return a product with random signs, of about the size 1 for any depth."""
+    signs = torch.from_numpy(generator.choice([-1.0, 1.0], tuple(y.shape))).to(y)
+    norm = float(y.detach().norm())
+    return (y * signs).sum() / norm if norm > 0 else (y * signs).sum()

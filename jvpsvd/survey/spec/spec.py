@@ -1,0 +1,116 @@
+"""What a user asks of a survey."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.networks import Model
+from jvpsvd.survey.spec.selection import PhotoSelection
+from jvpsvd.svd import parse_memory
+
+ENGINES = ("local", "ray")
+
+_MODEL = "efficientnet-lite0"
+_ALL_PHOTOS = PhotoSelection()
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What is taken where a spec says nothing."""
+
+    k: int
+    tol: float
+    photos: PhotoSelection
+    layers: tuple[str, ...] | None = None
+    """Names for the default model; None: five spread over the network."""
+
+
+_DEFAULTS = Defaults(500, 1e-5, PhotoSelection(choice="random"))
+# Small enough for a laptop.
+_DEMO = Defaults(
+    50, 1e-4, PhotoSelection(limit=4, choice="first"),
+    ("_blocks.2", "_blocks.5", "_blocks.10", "_blocks.15", "output"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A survey: the options of `jvpsvd run`.
+
+    Without `shards` it is the demo: 20 ImageNet photos that come with the package foolbox, of which
+    the first four are taken, at k = 50 and five depths of EfficientNet-Lite0.
+
+    >>> Spec(shards="photos/train-{0000..0146}.tar", k=100, out="run").engine
+    'local'
+    """
+
+    shards: str | Sequence[Path] | None = None
+    """Folder, file, glob, brace range or URL of shards; or the files themselves."""
+    out: str | Path = "jvpsvd-run"
+    """Folder of the run; made, or continued if it holds the same run."""
+    model: str | Model = _MODEL
+    """Built-in name, torchvision:NAME, timm:NAME, package.module:factory, or a `Model`."""
+    weights: str | None = None
+    """State dict of the model (.safetensors or torch), or .caffemodel; no pickles are run."""
+    layers: Sequence[str] | None = None
+    """Depths; None: five spread over the network; ("all",): all that have k values."""
+    k: int | None = None
+    """Triplets per depth; None: 500."""
+    tol: float | None = None
+    """Residual, over σ₁, of a converged triplet; None: 1e-5."""
+    photos: PhotoSelection = _ALL_PHOTOS
+    """Which photos of the shards; all, unless said."""
+    batch: int | None = None
+    """Photos solved together; None: 1 unless their Jacobians are small."""
+    vectors: bool = False
+    """Whether singular vectors are stored as well."""
+    seed: int = 0
+    """Seed of the solver and of the selection of photos."""
+    device: str = "auto"
+    """Device of the products: auto, cpu, cuda, cuda:1, …"""
+    memory: int | str | None = None
+    """Budget of one solve, as "8GiB"; None: half of the GPU's; without one, half of the machine's,
+    divided among workers."""
+    share: tuple[int, int] = (0, 1)
+    """(i, n): do part i of n, counted from 0, and leave the rest to others."""
+    engine: str = "local"
+    """"local": in this process; "ray": by workers of a Ray cluster."""
+    address: str | None = None
+    """Address of a Ray cluster; None: one is started on this machine."""
+    workers: int | None = None
+    """Number of Ray workers; None: one per GPU, or where there is none, per CPU."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without looking at anything.
+
+        Raises:
+            ArgumentError: On a number out of range, an unknown engine, a share that is no part, or
+                workers without Ray.
+        """
+        if self.engine not in ENGINES:
+            raise ArgumentError(f"engine '{self.engine}' is unknown; use {' or '.join(ENGINES)}")
+        if not 0 <= self.share[0] < self.share[1]:
+            raise ArgumentError(
+                f"share {self.share[0]}/{self.share[1]} must be i/n with 0 <= i < n"
+            )
+        if self.engine != "ray" and not (self.address is None and self.workers is None):
+            raise ArgumentError("address and workers are of engine 'ray'; add --engine ray")
+        for name, count in (("workers", self.workers), ("batch", self.batch)):
+            if count is not None and count < 1:
+                raise ArgumentError(f"{name} {count} must be at least 1")
+        if not 0 <= self.seed < 1 << 63:
+            raise ArgumentError(f"seed {self.seed} must lie between 0 and 2^63 - 1")
+        if self.tol is not None and not 0 < self.tol < 1:
+            raise ArgumentError(f"tol={self.tol} must lie between 0 and 1")
+        if self.memory is not None:
+            parse_memory(self.memory)
+
+    @property
+    def defaults(self) -> Defaults:
+        """What is taken where the spec says nothing: less in the demo, and its own depths."""
+        if self.shards is not None:
+            return _DEFAULTS
+        return _DEMO if self.model == _MODEL else replace(_DEMO, layers=None)

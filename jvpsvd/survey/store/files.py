@@ -1,0 +1,207 @@
+"""Files that are whole or not there: written aside, synced to the disk, renamed into place.
+
+What a run reads and writes are regular files. A link, a pipe or a folder in the place of one is
+neither followed nor replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from jvpsvd.errors import RunError
+
+ASIDE = ".part"
+"""Ending of a file that is still being written, or was when its process died."""
+
+_ASIDE_NAME = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.part")
+
+# Nothing is written for as long as this: an older aside file belongs to a process that died.
+_ABANDONED_SECONDS = 3600
+
+
+DAMAGE = (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError, pa.ArrowException)
+"""What a Parquet file that was damaged makes its reader raise."""
+
+
+def is_regular(file: Path) -> bool:
+    """Whether a file is there, and is no link, pipe, device or folder."""
+    try:
+        return stat.S_ISREG(file.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def refuse_other_kinds(file: Path) -> None:
+    """Raise if something else than a regular file stands in the place of one.
+
+    Raises:
+        RunError: Naming it.
+    """
+    if os.path.lexists(file) and not is_regular(file):
+        raise RunError(f"{file} is a {_kind(file)} where a file of the run belongs; move it away")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, if it is not there; a link to one counts.
+
+    Raises:
+        RunError: If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "something else has its name" if os.path.lexists(folder) else error.strerror
+        raise RunError(
+            f"{folder} cannot be made ({reason}); move that away, or choose another --out"
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(file: Path, timeout: float = -1) -> Iterator[None]:
+    """Hold the lock of a file.
+
+    Raises:
+        RunError: If the file is no regular one.
+        filelock.Timeout: If another process holds it for longer than `timeout` seconds.
+    """
+    refuse_other_kinds(file)
+    with FileLock(file, timeout=timeout):
+        yield
+
+
+def write_whole(file: Path, write: Callable[[Path], object]) -> None:
+    """Write a file, or replace it, so that at every instant it is the old one or the new one.
+
+    Raises:
+        RunError: If a link, a pipe or a folder stands in its place.
+    """
+    refuse_other_kinds(file)
+    aside = _written_aside(file, write)
+    aside.replace(file)
+    sync(file.parent)
+
+
+def write_first(file: Path, write: Callable[[Path], object]) -> None:
+    """Write a file unless another process has already written it."""
+    aside = _written_aside(file, write)
+    with contextlib.suppress(FileExistsError):
+        os.link(aside, file)
+    aside.unlink()
+    sync(file.parent)
+
+
+def write_table(file: Path, table: pa.Table) -> None:
+    """Write an Arrow table as a whole Parquet file, its pages with checksums."""
+    write_whole(file, lambda aside: pq.write_table(table, aside, write_page_checksum=True))
+
+
+def read_table(file: Path, schema: pa.Schema, may_be_null: frozenset[str]) -> pa.Table:
+    """Return the columns of `schema` of a Parquet file, decoded and checked to the last value.
+
+    Columns that may be null and are not there are null.
+
+    Raises:
+        RunError: If it cannot be read as such.
+    """
+    refuse_other_kinds(file)
+    if not is_regular(file):
+        raise unreadable(file, "no such file")
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+            return conform(parquet.read(), schema, may_be_null)
+    except DAMAGE as error:
+        raise unreadable(file, error) from error
+
+
+def conform(table: pa.Table, schema: pa.Schema, may_be_null: frozenset[str]) -> pa.Table:
+    """Return the columns of `schema` of a table whose values are valid, UTF-8 included.
+
+    Raises:
+        ValueError, KeyError: If it has others, or nulls where none may be.
+    """
+    table.validate(full=True)
+    columns = [
+        pa.nulls(table.num_rows, field.type)
+        if field.name in may_be_null and field.name not in table.column_names
+        else _of_type(table.column(field.name), field)
+        for field in schema
+    ]
+    for field, column in zip(schema, columns, strict=True):
+        if field.name not in may_be_null and (column.null_count or _holds_nulls(column)):
+            raise ValueError(f"a null in column {field.name}")
+    return pa.table(columns, schema=schema.with_metadata(table.schema.metadata))
+
+
+def unreadable(file: Path, why: BaseException | str) -> RunError:
+    """Return the error of a file of a run that cannot be read."""
+    text = why if isinstance(why, str) else str(why).strip() or type(why).__name__
+    first = text.splitlines()[0][:200]
+    return RunError(f"{file} cannot be read ({first}); the same run again mends it")
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what processes of a run that died left aside in a folder of it, and nothing else."""
+    try:
+        left_over = [file for file in folder.iterdir() if _ASIDE_NAME.fullmatch(file.name)]
+    except OSError:
+        return
+    for file in left_over:
+        with contextlib.suppress(OSError):
+            if is_regular(file) and time.time() - file.lstat().st_mtime > _ABANDONED_SECONDS:
+                file.unlink()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _of_type(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """Return a column of a type; only the name of what a list holds may differ."""
+    found, expected = column.type, field.type
+    lists = pa.types.is_list(found) and pa.types.is_list(expected)
+    if not (found == expected or (lists and found.value_type == expected.value_type)):
+        raise ValueError(f"column {field.name} holds {found}, not {expected}")
+    return column.cast(expected)
+
+
+def _holds_nulls(column: pa.ChunkedArray) -> bool:
+    return pa.types.is_list(column.type) and any(
+        chunk.values.null_count > 0 for chunk in column.chunks
+    )
+
+
+def _kind(file: Path) -> str:
+    mode = file.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return "link"
+    return "folder" if stat.S_ISDIR(mode) else "pipe, socket or device"
+
+
+def _written_aside(file: Path, write: Callable[[Path], object]) -> Path:
+    # A name of its own for every writer: shares of one run write side by side.
+    # Hidden, because some readers of a folder take every file that is not.
+    aside = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}{ASIDE}")
+    try:
+        write(aside)
+        sync(aside)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink()  # a full disk must not stay full of halves
+        raise
+    return aside

@@ -1,0 +1,120 @@
+"""A row of the results: one sample at one depth."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from jvpsvd.data import Sample
+from jvpsvd.survey.store.checksums import CHECKSUM, checksum_rows
+from jvpsvd.survey.store.columns import nullable_columns, schema_of
+from jvpsvd.svd import SVDResult
+
+PASSING = ("refused", "out-of-memory", "error", "undelivered")
+"""Failures that another try may mend: more memory, another device, a disk that is back."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample at one depth: its singular values, or the reason why there are none.
+
+    The fields are the columns of the files, in their order.
+    """
+
+    shard: str
+    key: str
+    label: int | None
+    wnid: str | None
+    layer: str
+    status: str
+    """"ok", or the kind of failure."""
+    message: str
+    """The failure, or what could not be certified, in words."""
+    s: list[float] = field(default_factory=list, kw_only=True)
+    """Singular values, descending."""
+    residuals: list[float] = field(default_factory=list, kw_only=True)
+    converged: int = field(default=0, kw_only=True)
+    """Triplets that met the tolerance."""
+    k: int
+    method: str = ""
+    products_forward: int = 0
+    products_reverse: int = 0
+    fro2: float | None = None
+    """Squared Frobenius norm of the Jacobian, exact or estimated."""
+    seconds: float = 0.0
+    defined_to: float | None = None
+    """How well the Jacobian itself is defined, over σ₁ (`Certificate.defined_to`); None where that
+    was not measured."""
+    photo_checksum: str | None = None
+    """Checksum of the bytes of the photo; None where there were none."""
+    vectors_checksum: str | None = None
+    """Checksum of the file of the vectors; None without one."""
+    checksum: str | None = None
+    """Checksum of all the rest; `to_table` fills it in."""
+
+
+SCHEMA = schema_of(Row)
+"""Columns of `spectra/*.parquet`. A column that is added is null in older rows; their checksums
+cover it as soon as it is not."""
+
+MAY_BE_NULL = nullable_columns(Row)
+"""Columns that need no value, as every one that is added later."""
+
+
+def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
+    """Return the row of a solved depth; with an unsound certificate, a failure without values."""
+    k = result.s.shape[0]
+    if not result.certificate.sound:
+        return failure(sample, layer, k, "unsound", str(result.certificate))
+    converged = int(result.converged.sum())
+    message = "" if converged == k else f"{k - converged} of {k} triplets missed the tolerance"
+    return dataclasses.replace(
+        _without_values(sample, layer, k, "ok", message),
+        s=result.s.tolist(),
+        residuals=result.residuals.tolist(),
+        converged=converged,
+        method=result.method,
+        products_forward=result.products.forward,
+        products_reverse=result.products.reverse,
+        fro2=result.certificate.fro2,
+        seconds=result.seconds,
+        defined_to=result.certificate.defined_to,
+    )
+
+
+def failure(sample: Sample, layer: str, k: int, status: str, message: str) -> Row:
+    """Return the row of a depth that has no values, with the reason in one line."""
+    return _without_values(sample, layer, k, status, " ".join(message.split())[:500])
+
+
+def _without_values(sample: Sample, layer: str, k: int, status: str, message: str) -> Row:
+    return Row(
+        shard=sample.shard,
+        key=sample.key,
+        label=sample.label,
+        wnid=sample.wnid,
+        layer=layer,
+        status=status,
+        message=message,
+        k=k,
+    )
+
+
+def to_table(rows: Sequence[Row], task: str) -> pa.Table:
+    """Return the rows of a task as an Arrow table of `SCHEMA`, with their checksums."""
+    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=SCHEMA)
+    return with_checksums(table, [task] * len(rows))
+
+
+def with_checksums(table: pa.Table, tasks: Sequence[str]) -> pa.Table:
+    """Return a table of `SCHEMA` with the checksum of each row, given the task of each."""
+    column = pa.array(checksum_rows(table, tasks), pa.string())
+    return table.set_column(SCHEMA.get_field_index(CHECKSUM), SCHEMA.field(CHECKSUM), column)
+
+
+def from_table(table: pa.Table) -> list[Row]:
+    """Return the rows of an Arrow table of `SCHEMA`."""
+    return [Row(**record) for record in table.to_pylist()]

@@ -1,0 +1,247 @@
+"""What a run has stored: its samples and rows. A file that exists is whole.
+
+A task whose rows exist is finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from jvpsvd.data import Sample
+from jvpsvd.errors import RunError
+from jvpsvd.networks import Depth
+from jvpsvd.survey.spec.identity import Identity
+from jvpsvd.survey.store.files import (
+    make_folder,
+    refuse_other_kinds,
+    remove_abandoned,
+    write_table,
+)
+from jvpsvd.survey.store.layout import Layout
+from jvpsvd.survey.store.manifest_file import read_samples, write_samples
+from jvpsvd.survey.store.parts import listed_in
+from jvpsvd.survey.store.pieces import Piece, read_piece
+from jvpsvd.survey.store.positions import Positions
+from jvpsvd.survey.store.record import RECORD, read_record, write_record
+from jvpsvd.survey.store.rows import PASSING, SCHEMA, Row, from_table, to_table
+from jvpsvd.survey.store.vectors import are_whole, write_vectors
+from jvpsvd.svd import SVDResult
+
+
+@dataclass(frozen=True)
+class Store:
+    """A run folder on disk."""
+
+    folder: Path
+    identity: Identity
+    depths: tuple[Depth, ...]
+    """The depths of `identity.layers`, with their sizes."""
+    checksum: str | None = None
+    """Checksum of run.json; None for a run that was begun before there were checksums. In all
+    others, what has no checksum counts as changed."""
+
+    @property
+    def layout(self) -> Layout:
+        """The names of the files."""
+        return Layout(self.folder)
+
+    def samples(self) -> list[Sample]:
+        """Return the manifest.
+
+        Raises:
+            RunError: If it is missing, unreadable or changed.
+        """
+        return read_samples(self.layout.manifest, self.checksum)
+
+    @property
+    def has_manifest(self) -> bool:
+        """Whether the samples of the run have been listed, and can be read."""
+        try:
+            self.samples()
+        except RunError:
+            return False
+        return True
+
+    def write_manifest(self, samples: Sequence[Sample]) -> None:
+        """Fix the samples that the run visits; a manifest that cannot be read is kept aside."""
+        file = self.layout.manifest
+        refuse_other_kinds(file)
+        if file.exists() and not self.has_manifest:
+            set_aside(file)
+        write_samples(file, samples, self.checksum)
+
+    def finished(self, row_counts: Mapping[str, int]) -> set[str]:
+        """Return which of some tasks need no work, given each with the number of its rows.
+
+        A task is taken up again if its file cannot be read or was changed, if it failed in a way
+        that another try may mend, or if vectors that belong to its rows are gone.
+        """
+        singles = [file for file in self.layout.task_files() if file.stem in row_counts]
+        # Listed after them: what is merged meanwhile is in one of the two.
+        merged = dict(pair for part in self.layout.part_files() for pair in listed_in(part))
+        # Only tasks that need no work are merged, and none whose vectors could be lost.
+        done = {task for task, count in merged.items() if row_counts.get(task) == count}
+        return done | {
+            file.stem
+            for file in singles
+            if file.stem not in done and self.is_finished(file, row_counts[file.stem])
+        }
+
+    def is_finished(self, file: Path, count: int | None = None) -> bool:
+        """Whether the task of a file, of so many rows, needs no further work."""
+        piece = self.read_task(file)
+        if piece.problem or piece.changed:
+            return False
+        status = piece.table["status"].to_pylist()
+        return count in (None, len(status)) and not any(
+            kind in PASSING
+            or (
+                self.identity.vectors
+                and kind == "ok"
+                and not are_whole(self.layout.vector_file(file.stem, index))
+            )
+            for index, kind in enumerate(status)
+        )
+
+    def commit(
+        self, task: str, rows: Sequence[Row], results: Sequence[SVDResult | None] = ()
+    ) -> None:
+        """Store the rows of a task, its vectors before them.
+
+        Raises:
+            RunError: If a link, a pipe or a folder stands in the place of a file.
+        """
+        rows = list(rows)
+        for index, result in enumerate(results):
+            if result is not None:
+                file = self.layout.vector_file(task, index)
+                checksum = write_vectors(file, rows[index], result)
+                rows[index] = replace(rows[index], vectors_checksum=checksum)
+        write_table(self.layout.task_file(task), to_table(rows, task))
+
+    def scan(self) -> Iterator[Piece]:
+        """Yield what every file of rows holds, and what is wrong with it; each task comes once."""
+        seen: set[str] = set()
+        singles = self.layout.task_files()
+        # Listed after them: what another process merges meanwhile is in one of the two.
+        for file in [*self.layout.part_files(), *singles]:
+            if file.stem not in seen:
+                piece = self.read_task(file).without(seen)
+                seen.update(task for task, _ in piece.tasks)
+                yield piece
+
+    def read_task(self, file: Path) -> Piece:
+        """Return the rows of a file, even if another process has just merged them into a part."""
+        piece = read_piece(file, checksums_required=self.checksum is not None)
+        if piece.problem and not os.path.lexists(file):
+            for part in self.layout.part_files():
+                if file.stem in dict(listed_in(part)):
+                    merged = read_piece(part, checksums_required=self.checksum is not None)
+                    return merged.only({file.stem})
+        return piece
+
+    def vectors_checksum(self, task: str, index: int) -> str | None:
+        """Return what a row of a task says of the file of its vectors; None if nothing.
+
+        Raises:
+            RunError: If the row cannot be read, or was changed.
+        """
+        piece = self.read_task(self.layout.task_file(task))
+        if piece.problem or index in piece.changed or index >= len(piece.table):
+            raise RunError(piece.problem or "\n".join(piece.changes()[:1]))
+        checksum: str | None = piece.table["vectors_checksum"][index].as_py()
+        return checksum
+
+    def table(self) -> pa.Table:
+        """Return every row there is, failures included, in the order of manifest and depths.
+
+        Raises:
+            RunError: Naming a file that cannot be read, or was changed.
+        """
+        tables = [SCHEMA.empty_table()]
+        for piece in self.scan():
+            fault = piece.problem or next(iter(piece.changes()), "")
+            if fault:
+                raise RunError(fault)
+            tables.append(piece.table)
+        table = pa.concat_tables(tables)
+        photos, depths = Positions(self.samples(), self.identity.layers).find(table)
+        # Rows that belong to no photo, -1, come last.
+        return table.take(pa.array(np.lexsort((depths, photos, photos < 0))))
+
+    def rows(self) -> list[Row]:
+        """Return all rows, in the order of the manifest and of the depths.
+
+        Raises:
+            RunError: Naming a file that cannot be read, or was changed.
+        """
+        return from_table(self.table())
+
+
+def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]) -> Store:
+    """Return the store of a new run, or of the same run begun before.
+
+    Raises:
+        RunError: If the folder holds another run or something else, or cannot be made.
+    """
+    layout = Layout(folder)
+    if not os.path.lexists(folder / RECORD):
+        if os.path.lexists(folder) and (not folder.is_dir() or not layout.is_free()):
+            raise RunError(f"{folder} exists and is not a run; choose another --out")
+        make_folder(folder)
+        write_record(folder, identity, depths)
+    # Read back in any case: another share of the same run may have been faster.
+    store = open_store(folder)
+    difference = store.identity.difference(identity)
+    if difference:
+        raise RunError(
+            f"{folder} is a run with {difference}; give the same arguments or another --out"
+        )
+    for name in ("spectra", "vectors") if identity.vectors else ("spectra",):
+        make_folder(folder / name)
+    rows = (*layout.task_files(), *layout.part_files())
+    for file in (layout.manifest, *rows, *layout.vector_files()):
+        refuse_other_kinds(file)
+    for name in ("", "spectra", "vectors"):
+        remove_abandoned(folder / name)
+    return store
+
+
+def open_store(folder: Path) -> Store:
+    """Return the store of an existing run.
+
+    Raises:
+        RunError: If there is none, or its run.json cannot be read or was changed.
+    """
+    record = read_record(folder)
+    return Store(folder, record.identity, record.depths, record.checksum)
+
+
+def discard(folder: Path, before: set[Path]) -> None:
+    """Remove what a call that found no samples has made in a folder.
+
+    Args:
+        folder: The folder of the run.
+        before: `Layout.first_files` before the call; nothing of it is removed.
+    """
+    made = Layout(folder).first_files() - before
+    for path in sorted(made, reverse=True):  # what is in a folder first
+        with contextlib.suppress(OSError):  # a folder in which others have put something
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def set_aside(file: Path) -> Path:
+    """Give a file that cannot be read a hidden name that is free, and return it."""
+    for number in range(1000):
+        aside = file.with_name(f".{file.stem}{f'-{number}' if number else ''}.damaged")
+        if not os.path.lexists(aside):
+            file.rename(aside)
+            return aside
+    raise RunError(f"{file.parent} holds 1000 damaged files of {file.stem}; remove them")

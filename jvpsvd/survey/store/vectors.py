@@ -1,0 +1,53 @@
+"""Files of singular vectors: U, s and Vh of one row, with the names of its photo and depth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+
+from jvpsvd.survey.store.checksums import checksum_bytes
+from jvpsvd.survey.store.files import is_regular, unreadable, write_whole
+from jvpsvd.survey.store.rows import Row
+from jvpsvd.svd import SVDResult
+
+
+def write_vectors(file: Path, row: Row, result: SVDResult) -> str | None:
+    """Write the vectors of a row and return their checksum; None where the result has none."""
+    if result.U is None or result.Vh is None:
+        return None
+    tensors = {
+        "U": result.U.cpu().contiguous(),
+        "s": result.s.cpu(),
+        "Vh": result.Vh.cpu().contiguous(),
+    }
+    names = {name: str(getattr(row, name)) for name in ("shard", "key", "layer")}
+    data = safetensors.torch.save(tensors, metadata=names)
+    write_whole(file, lambda aside: aside.write_bytes(data))
+    return checksum_bytes(data)
+
+
+def read_vectors(file: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """Return the tensors of a file and its checksum.
+
+    Raises:
+        RunError: If the file cannot be read.
+    """
+    try:
+        data = file.read_bytes()
+        return safetensors.torch.load(data), checksum_bytes(data)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise unreadable(file, error) from error
+
+
+def are_whole(file: Path) -> bool:
+    """Whether the vectors are there and not cut short; they are not read."""
+    if not is_regular(file):
+        return False
+    try:
+        with safe_open(file, framework="np"):  # compares its header with its size
+            return True
+    except (OSError, SafetensorError):
+        return False

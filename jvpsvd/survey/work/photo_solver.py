@@ -1,0 +1,234 @@
+"""From the photos of a task to its rows: decoded, differentiated and solved at every depth."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from jvpsvd.data import Sample, decode_photo
+from jvpsvd.errors import JvpsvdError, NonFiniteError, PhotoError, ShardError
+from jvpsvd.networks import Model
+from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap
+from jvpsvd.operators.function.failures import first_line
+from jvpsvd.survey.spec.identity import Identity
+from jvpsvd.survey.spec.tasks import Task
+from jvpsvd.survey.store.checksums import checksum_bytes
+from jvpsvd.survey.store.rows import Row, failure, row_of
+from jvpsvd.survey.work.derivatives import Derivatives
+from jvpsvd.svd import Progress, SVDResult, svds
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[int, Progress | None], None]
+"""Called with the index of the depth at work and how far its solve is."""
+
+_Cell = tuple[Row, SVDResult | None]
+"""The row of a sample at a depth, with the result if it has values."""
+
+
+@dataclass(frozen=True)
+class DecodedTask:
+    """A task with the input of each of its samples, or the error in its place."""
+
+    task: Task
+    inputs: tuple[Tensor | Exception, ...]
+    checksums: tuple[str | None, ...]
+    """Checksums of the photos; None where there is no photo."""
+
+
+@dataclass(frozen=True)
+class SolvedTask:
+    """A task with its rows."""
+
+    task: Task
+    rows: list[Row]
+    """A row for each sample and depth, sample by sample."""
+    results: list[SVDResult | None]
+    """The results behind the rows; None for rows without values."""
+
+
+class PhotoSolver:
+    """A network at the depths of a run, which solves one task after another.
+
+    Args:
+        model: The network; copied where it is on another device.
+        identity: Depths, k, tol, seed.
+        device: Where products are taken.
+        memory: Budget of one solve, as `svds` takes it.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        identity: Identity,
+        *,
+        device: str = "cpu",
+        memory: int | str | None = None,
+    ) -> None:
+        self._identity = identity
+        self._device = torch.device(device)
+        self._memory = memory
+        self._photo_input = model.photo_input
+        self._derivatives = Derivatives(model, identity.layers, self._device)
+
+    def decode(self, task: Task, photos: Sequence[bytes | None]) -> DecodedTask:
+        """Return the inputs of a task; what is wrong with a sample stands in its place."""
+        pairs = zip(task.samples, photos, strict=True)
+        return DecodedTask(
+            task,
+            tuple(self._decode_one(sample, photo) for sample, photo in pairs),
+            tuple(None if photo is None else checksum_bytes(photo) for photo in photos),
+        )
+
+    def solve(
+        self, decoded: DecodedTask, report: Report = lambda depth, progress: None
+    ) -> SolvedTask:
+        """Return the rows of a task.
+
+        Samples are solved together where there are several, and one by one where that fails. What
+        is wrong with one of them becomes rows that say so; nothing is raised for it. What `report`
+        raises ends the task.
+        """
+        task, depths = decoded.task, range(len(self._identity.layers))
+        report = _passing_errors(report)
+        found: dict[tuple[int, int], _Cell] = {}
+        points = {i: x for i, x in enumerate(decoded.inputs) if isinstance(x, Tensor)}
+        try:
+            if len(points) > 1:
+                found = self._solve_together(task.samples, points, report)
+            for i, (sample, x) in enumerate(zip(task.samples, decoded.inputs, strict=True)):
+                left = [depth for depth in depths if (i, depth) not in found]
+                if left:
+                    found |= {(i, d): cell for d, cell in self._solve_one(sample, x, left, report)}
+        except _ReportError as stop:
+            raise stop.error from None
+        cells = [(i, *found[i, depth]) for i in range(len(task.samples)) for depth in depths]
+        rows = [replace(row, photo_checksum=decoded.checksums[i]) for i, row, _ in cells]
+        return SolvedTask(task, rows, [result for _, _, result in cells])
+
+    def _solve_one(
+        self, sample: Sample, x: Tensor | Exception, depths: Sequence[int], report: Report
+    ) -> list[tuple[int, _Cell]]:
+        try:
+            if isinstance(x, Exception):
+                raise x
+            derivatives = self._derivatives.at(x.to(self._device), sample.key)
+        except Exception as error:  # whatever a photo or the user's network raises
+            return [(depth, self._failed(sample, depth, error)) for depth in depths]
+        found: list[tuple[int, _Cell]] = []
+        for depth in depths:
+            report(depth, None)
+            derivative = derivatives[depth]
+            try:
+                if isinstance(derivative, Exception):
+                    raise derivative
+                result = self._svds(derivative, depth, report)
+            except Exception as error:
+                found.append((depth, self._failed(sample, depth, error)))
+            else:
+                found.append((depth, self._solved(sample, depth, result, 1)))
+        return found
+
+    def _solve_together(
+        self, samples: Sequence[Sample], points: dict[int, Tensor], report: Report
+    ) -> dict[tuple[int, int], _Cell]:
+        """Return what batched solves find; what they do not is left to be done one by one."""
+        found: dict[tuple[int, int], _Cell] = {}
+        X = torch.stack(list(points.values())).to(self._device)
+        try:
+            derivatives = self._derivatives.at_many(X)
+        except Exception as error:
+            logger.warning("%s; samples are solved one by one", first_line(error))
+            return found
+        for depth, derivative in enumerate(derivatives):
+            if isinstance(derivative, JvpsvdError):
+                continue
+            report(depth, None)
+            try:
+                result = self._svds(derivative, depth, report)
+            except Exception as error:
+                logger.warning("%s; samples are solved one by one", first_line(error))
+                continue
+            for index, i in enumerate(points):
+                one = result.of(index)
+                found[i, depth] = self._solved(samples[i], depth, one, len(points))
+        return found
+
+    def _svds(self, derivative: LinearMap | BatchedMap, depth: int, report: Report) -> SVDResult:
+        identity = self._identity
+        return svds(
+            JacobianOperator.from_linear_map(derivative),
+            identity.k,
+            tol=identity.tol,
+            seed=identity.seed,
+            memory=self._memory,
+            vectors=identity.vectors,
+            on_unconverged="ignore",
+            progress=lambda progress: report(depth, progress),
+        )
+
+    def _solved(self, sample: Sample, depth: int, result: SVDResult, together: int) -> _Cell:
+        """Return the row of a result; time and products of a batch are divided evenly."""
+        row = row_of(sample, self._identity.layers[depth], result)
+        row = replace(
+            row,
+            products_forward=row.products_forward // together,
+            products_reverse=row.products_reverse // together,
+            seconds=row.seconds / together,
+        )
+        return row, result if row.status == "ok" else None
+
+    def _failed(self, sample: Sample, depth: int, error: Exception) -> _Cell:
+        status, message = _reason(error, sample)
+        identity = self._identity
+        return failure(sample, identity.layers[depth], identity.k, status, message), None
+
+    def _decode_one(self, sample: Sample, photo: bytes | None) -> Tensor | Exception:
+        if sample.problem:
+            return PhotoError(sample.message)
+        if photo is None:
+            return ShardError("the shard did not deliver this sample as the manifest lists it")
+        try:
+            return decode_photo(photo, self._photo_input)
+        except (PhotoError, MemoryError) as error:
+            return error
+
+
+class _ReportError(BaseException):
+    """What the report raised, past all handlers of what the network raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _passing_errors(report: Report) -> Report:
+    """Return the report, whose errors no handler takes for those of the network."""
+
+    def passing(depth: int, progress: Progress | None) -> None:
+        try:
+            report(depth, progress)
+        except BaseException as error:
+            raise _ReportError(error) from error
+
+    return passing
+
+
+def _reason(error: Exception, sample: Sample) -> tuple[str, str]:
+    """Return the kind of a failure and the failure in words."""
+    if sample.problem:
+        return sample.problem, str(error)
+    if isinstance(error, PhotoError):
+        return "bad-photo", str(error)
+    if isinstance(error, ShardError):
+        return "undelivered", str(error)
+    if isinstance(error, NonFiniteError):
+        return "non-finite", str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "out-of-memory", f"{type(error).__name__}: {error}"
+    if isinstance(error, JvpsvdError):
+        return "refused", str(error)
+    return "error", f"{type(error).__name__}: {error}"

@@ -1,0 +1,206 @@
+"""A run from its spec to its rows: begun, continued or divided."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from jvpsvd.data import UNREADABLE
+from jvpsvd.errors import RunError, ShardError
+from jvpsvd.survey.progress.display import ReportProgress, RunProgress, ignore_progress
+from jvpsvd.survey.progress.journal import journal, note
+from jvpsvd.survey.spec.manifest import list_samples
+from jvpsvd.survey.spec.plan import RunPlan, plan_run
+from jvpsvd.survey.spec.spec import Spec
+from jvpsvd.survey.spec.tasks import Task, make_tasks, share_of
+from jvpsvd.survey.store.changed_photos import refuse_changed_photos
+from jvpsvd.survey.store.compaction import FEW, compact
+from jvpsvd.survey.store.files import locked
+from jvpsvd.survey.store.layout import Layout
+from jvpsvd.survey.store.results import Results
+from jvpsvd.survey.store.run_counts import RunCounts
+from jvpsvd.survey.store.store import Store, create_or_continue, discard
+from jvpsvd.survey.work.in_process import solve_in_process
+from jvpsvd.survey.work.photo_solver import SolvedTask
+from jvpsvd.survey.work.ray_engine import solve_on_ray
+from jvpsvd.svd import Progress
+from jvpsvd.svd.request import out_of_reach
+
+logger = logging.getLogger(__name__)
+
+# How many tasks are done before their files are merged, beyond those that are left alone anyway.
+_COMPACT_EVERY = 8 * FEW
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call of `run` did."""
+
+    store: Store
+    computed: int
+    """Samples finished by this call."""
+    skipped: int
+    """Samples that had been finished before."""
+    failures: int
+    """Rows of the whole run, so far, that hold a failure instead of values."""
+
+    @property
+    def results(self) -> Results:
+        """The rows of the whole run, as Arrow and NumPy."""
+        return Results(self.store)
+
+
+def run(spec: Spec, report: ReportProgress = ignore_progress) -> Outcome:
+    """Compute every row of a spec that its folder does not hold yet.
+
+    Args:
+        spec: What to compute, and where to.
+        report: Called with a `RunProgress` whenever something happened; what it raises ends the
+            run.
+
+    Raises:
+        ArgumentError: If a value of the spec cannot be used.
+        EngineError: If the engine cannot be had.
+        ModelError: If the model, its weights or a layer cannot be found or loaded.
+        RunError: If the folder holds another run or something else, or photos or the network were
+            changed since the run began.
+        ShardError: If the shards hold no sample.
+
+    An example is that of `jvpsvd.survey`.
+    """
+    plan = plan_run(spec)
+    before = Layout(Path(spec.out)).first_files()
+    store = create_or_continue(Path(spec.out), plan.identity, plan.depths)
+    try:
+        with journal(store.folder):
+            _write_manifest(store, plan, report)
+            refuse_changed_photos(store, plan.shards)
+            compact(store)
+            return _solve_pending(spec, plan, store, report)
+    except ShardError:
+        if not store.has_manifest:
+            # So that the same folder can be given again with other shards.
+            discard(store.folder, before)
+        raise
+
+
+def _write_manifest(store: Store, plan: RunPlan, report: ReportProgress) -> None:
+    """List the samples, if no process did; others of the same run wait until it is done."""
+    shards = plan.shards
+
+    def report_shards(done: int) -> None:
+        report(RunProgress(shards=done, all_shards=len(shards)))
+
+    with locked(store.folder / "manifest.lock"):
+        if not store.has_manifest:
+            _refuse_missing_shards(store, plan)
+            store.write_manifest(list_samples(store.identity, shards, report_shards))
+
+
+def _refuse_missing_shards(store: Store, plan: RunPlan) -> None:
+    """Raise if the samples of a run cannot all be listed, as they were when it began."""
+    pairs = zip(store.identity.contents, plan.identity.contents, strict=True)
+    for shard, (began, now) in zip(plan.shards, pairs, strict=True):
+        if now == UNREADABLE != began:
+            raise RunError(
+                f"{store.folder} has no manifest that can be read, and {shard}, of which it is to "
+                "be listed again, cannot be read now; bring the shard back, then run again"
+            )
+
+
+def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgress) -> Outcome:
+    """Solve and store the tasks of the share that are not finished."""
+    identity = plan.identity
+    mine = share_of(make_tasks(identity, store.samples()), spec.share)
+    finished = store.finished({task.id: len(task.samples) * len(identity.layers) for task in mine})
+    pending = [task for task in mine if task.id not in finished]
+    count, skipped = _count_photos(mine), _count_photos(mine) - _count_photos(pending)
+    note(
+        "began",
+        samples=count,
+        skipped=skipped,
+        share=list(spec.share),
+        engine=spec.engine,
+        model=identity.model,
+        layers=list(identity.layers),
+        k=identity.k,
+    )
+    warning = out_of_reach(identity.tol, getattr(torch, identity.dtype)) if pending else None
+    if warning:
+        logger.warning("%s", warning)
+    progress = RunProgress(photos_done=skipped, photos=count)
+    report(progress)
+
+    def report_depth(task: Task, depth: int, solve: Progress | None) -> None:
+        within = solve.converged / solve.wanted if solve is not None else 0.0
+        part = len(task.samples) * (depth + within) / len(identity.layers)
+        key, layer = task.samples[0].key, identity.layers[depth]
+        report(replace(progress, key=key, layer=layer, share_of_photo=part))
+
+    # Bound to no name: what stops the run also closes the iterator, and ends its thread.
+    for number, solved in enumerate(_choose_engine(spec, plan, pending, report_depth), start=1):
+        store.commit(solved.task.id, solved.rows, solved.results)
+        progress = replace(progress, photos_done=progress.photos_done + len(solved.task.samples))
+        _note_finished(solved)
+        report(replace(progress, key=solved.task.samples[-1].key, rows=solved.rows))
+        if number % _COMPACT_EVERY == 0:
+            compact(store)
+    if progress.photos_done != count:
+        missing = count - progress.photos_done
+        raise RunError(f"{missing} samples of {store.folder} were not reached; run again")
+    compact(store)
+    failures = _count_failures(store)
+    note("ended", computed=count - skipped, failures=failures)
+    return Outcome(store, count - skipped, skipped, failures)
+
+
+def _choose_engine(
+    spec: Spec,
+    plan: RunPlan,
+    pending: Sequence[Task],
+    report: Callable[[Task, int, Progress | None], None],
+) -> Iterator[SolvedTask]:
+    """Return what yields the tasks, solved."""
+    if not pending:
+        return iter(())
+    if spec.engine == "ray":
+        return solve_on_ray(pending, plan, spec)
+    return solve_in_process(pending, plan, spec.memory, report)
+
+
+def _count_photos(some: Sequence[Task]) -> int:
+    return sum(len(task.samples) for task in some)
+
+
+def _count_failures(store: Store) -> int:
+    """Return how many rows of the whole run hold a failure; warn of those that were changed."""
+    failures = 0
+    for piece in store.scan():
+        for line in (piece.problem, *piece.changes()):
+            if line:  # of another share, or of nobody: all of this one were read before
+                logger.warning("%s; see 'jvpsvd verify'", line)
+        failures += sum(status != "ok" for status in piece.unchanged["status"].to_pylist())
+    return failures
+
+
+def _note_finished(solved: SolvedTask) -> None:
+    task, rows = solved.task, solved.rows
+    counts = RunCounts().with_rows(rows)
+    note(
+        "finished",
+        task=task.id,
+        shard=task.shard,
+        keys=[sample.key for sample in task.samples],
+        samples=len(task.samples),
+        values=counts.values,
+        failures=counts.failures,
+        unconverged=counts.unconverged,
+        worst_residual=counts.worst_residual,
+        energy=counts.mean_energy,
+        seconds=sum(row.seconds for row in rows),
+        reasons=sorted({f"{row.status}: {row.message}" for row in rows if row.status != "ok"}),
+    )

@@ -1,0 +1,67 @@
+"""What values, residuals and counts of a row must obey, each rule by itself."""
+
+import dataclasses
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from jvpsvd.errors import RunError
+from jvpsvd.survey import Row
+from jvpsvd.survey.store.plausibility import find_faults, values_and_residuals
+from jvpsvd.survey.store.rows import to_table
+
+K, TOL = 3, 1e-3
+GOOD = Row(
+    "s", "a", 0, None, "output", "ok", "", K, s=[3.0, 2.0, 2.0], residuals=[0.0] * 3, converged=3
+)
+FAULTS = [
+    ({"k": 4}, "k = 4, not 3"),
+    ({"status": "error"}, "a failure without a reason"),
+    ({"s": [3.0, 2.0]}, "2 values and 3 residuals for k = 3"),
+    ({"residuals": []}, "3 values and 0 residuals for k = 3"),
+    ({"s": [3.0, 2.0, -1.0]}, "a value or residual that is negative or not finite"),
+    ({"residuals": [0.0, float("nan"), 0.0]}, "a value or residual that is negative or not finite"),
+    ({"s": [3.0, 2.0, 2.5]}, "values that do not descend"),
+    ({"converged": 4}, "4 triplets of 3 are called converged"),
+    ({"converged": -1}, "-1 triplets of 3 are called converged"),
+    ({"residuals": [0.0, 1.0, 1.0]}, "1 residuals meet the tolerance, the row says 3"),
+]
+PLAUSIBLE = [
+    {},
+    {"converged": 0},  # fewer may count than meet the tolerance
+    {"residuals": [0.0, 0.0, 1.0]},  # one at the edge
+    {"status": "error", "message": "no memory", "s": [], "residuals": [], "converged": 0},
+]
+
+
+def table(*rows):
+    return to_table(rows, "task")
+
+
+@pytest.mark.parametrize(("change", "words"), FAULTS)
+def test_each_rule_has_its_words_and_accuses_no_other_row(change, words):
+    wrong = dataclasses.replace(GOOD, **change)
+    assert find_faults(table(GOOD, wrong, GOOD), K, TOL) == ["", words, ""]
+
+
+@pytest.mark.parametrize("change", PLAUSIBLE)
+def test_rows_that_may_be_have_no_fault(change):
+    assert find_faults(table(dataclasses.replace(GOOD, **change)), K, TOL) == [""]
+
+
+def test_no_rows_have_no_faults():
+    assert find_faults(table(), K, TOL) == []
+
+
+def test_values_of_several_chunks_are_one_matrix():
+    parts = pa.concat_tables([table(GOOD), table(), table(GOOD, GOOD)])
+    s, residuals = values_and_residuals(parts, K, Path("run"))
+    assert s.tolist() == [GOOD.s] * 3
+    assert residuals.shape == (3, K)
+
+
+@pytest.mark.parametrize("change", [{"s": [1.0]}, {"residuals": [0.0] * 4}])
+def test_rows_of_another_k_are_one_error(change):
+    with pytest.raises(RunError, match="run holds rows of another k"):
+        values_and_residuals(table(GOOD, dataclasses.replace(GOOD, **change)), K, Path("run"))

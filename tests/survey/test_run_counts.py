@@ -1,0 +1,13 @@
+"""The counts of a run in words."""
+
+import pytest
+
+from jvpsvd.survey.store.run_counts import RunCounts
+
+
+@pytest.mark.parametrize(
+    ("energy", "words"),
+    [(0.5, "energy 50 %,"), (1.0, "energy 100 %,"), (1.013, "energy about 100 %,")],
+)
+def test_no_more_than_all_energy_is_said_to_be_held(energy, words):
+    assert words in str(RunCounts(values=1, energy=energy, shares=1))
