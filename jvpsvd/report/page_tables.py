@@ -31,7 +31,7 @@ def class_titles(k: int) -> list[str]:
 
 def _number_titles(k: int) -> list[str]:
     estimates = [TITLES[name] for name in ESTIMATES]
-    return ["σ1", f"σ{k}", *estimates, "energy", "residual", "J defined to", "missed", "σ < r"]
+    return ["σ1", f"σ{k}", "residual", "J defined to", "missed", "σ < r", *estimates, "energy"]
 
 
 def depth_rows(analysis: Analysis) -> list[dict[str, Any]]:
@@ -140,19 +140,20 @@ def _depth_cells(depth: DepthValues, found: Estimates) -> list[dict[str, Any]]:
     ]
     means = [depth.s[:, 0].mean(), depth.s[:, -1].mean()] if count else [math.nan, math.nan]
     cells += [_cell(mean) for mean in means]
+    worst = depth.relative[depth.relative >= 0]
+    cells.append(_cell(float(worst.max()) if len(worst) else math.nan, "residual"))
+    cells.append(_cell(float(np.fmax.reduce(depth.defined_to, initial=np.nan)), "defined"))
+    missed = float((depth.s.shape[1] - depth.converged).sum()) if count else math.nan
+    below = float(depth.below_residual.sum()) if count else math.nan
+    cells += [_cell(missed), _cell(below)]
     for name in ESTIMATES:
         cell = _cell(mean_of_known(found.values[name]))
         if found.bounds(name):
             cell["text"] = f"≥ {cell['text']}"
         cells.append(cell)
-    missed = float((depth.s.shape[1] - depth.converged).sum()) if count else math.nan
-    worst = depth.relative[depth.relative >= 0]
-    cells.append(_cell(mean_of_known(depth.energy), "energy"))
-    cells.append(_cell(float(worst.max()) if len(worst) else math.nan, "residual"))
-    cells.append(_cell(float(np.fmax.reduce(depth.defined_to, initial=np.nan)), "defined"))
-    below = float(depth.below_residual.sum()) if count else math.nan
-    cells += [_cell(missed), _cell(below)]
-    return [*cells, _cell(mean_of_known(depth.products)), _cell(mean_of_known(depth.seconds))]
+    for values, name in ((depth.energy, "energy"), (depth.products, ""), (depth.seconds, "")):
+        cells.append(_cell(mean_of_known(values), name))
+    return cells
 
 
 def _cell(value: float, name: str = "") -> dict[str, Any]:

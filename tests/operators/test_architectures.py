@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from agreement import Fn, check_products
+from support.agreement import Fn, check_products
 from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from batch_problems import (
+from support.batch_problems import (
     BUILDS,
     DTYPES,
     cannot_be_batched_twice,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from batch_problems import DTYPES, check, matrices, split
+from support.batch_problems import DTYPES, check, matrices, split
 
 from jvpsvd import JacobianOperator, MatrixOperator, aslinearoperator
 from jvpsvd.operators import Products, columns

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from agreement import compare as check
+from support.agreement import compare as check
 from torch import nn
 
 from jvpsvd import JacobianOperator, MatrixOperator

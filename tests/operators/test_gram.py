@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from batch_problems import DTYPES, check, matrices, split
+from support.batch_problems import DTYPES, check, matrices, split
 from torch import nn
 
 from jvpsvd import JacobianOperator, MatrixOperator, svds

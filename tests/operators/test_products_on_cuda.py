@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from agreement import TOLERANCE, Fn
+from support.agreement import TOLERANCE, Fn
 from torch import nn
 
 from jvpsvd import JacobianOperator, LinearOperator, MatrixOperator, StreamedStack, restrict, stack

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from agreement import compare
-from batch_problems import DTYPES, check, matrices, split
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.agreement import compare
+from support.batch_problems import DTYPES, check, matrices, split
 from torch import nn
 
 from jvpsvd import JacobianOperator, MatrixOperator, svds

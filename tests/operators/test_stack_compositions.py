@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from agreement import compare
-from batch_problems import DTYPES, check, matrices, split
+from support.agreement import compare
+from support.batch_problems import DTYPES, check, matrices, split
 from torch import nn
 
 from jvpsvd import JacobianOperator, LinearOperator, MatrixOperator, svds

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 import torch
-from batch_problems import DTYPES, matrices
+from support.batch_problems import DTYPES, matrices
 from torch import nn
 
 from jvpsvd import JacobianOperator, MatrixOperator, svds

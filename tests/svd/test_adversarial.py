@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from svd_problems import (
+from support.svd_problems import (
     SPECTRA,
     TOL,
     Diagonal,

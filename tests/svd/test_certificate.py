@@ -3,7 +3,15 @@ import math
 
 import pytest
 import torch
-from svd_problems import Diagonal, line, memory_for, repeat, solved_by, spectrum, with_values
+from support.svd_problems import (
+    Diagonal,
+    line,
+    memory_for,
+    repeat,
+    solved_by,
+    spectrum,
+    with_values,
+)
 
 from jvpsvd import LinearOperator, MatrixOperator, svds
 from jvpsvd.errors import ConvergenceWarning

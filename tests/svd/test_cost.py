@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from svd_problems import line, planned
+from support.svd_problems import line, planned
 
 from jvpsvd import LinearOperator, MatrixOperator, svds
 from jvpsvd.errors import ArgumentError

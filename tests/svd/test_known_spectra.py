@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from svd_problems import orthonormal
+from support.svd_problems import orthonormal
 from torch import nn
 
 from jvpsvd import JacobianOperator, svds

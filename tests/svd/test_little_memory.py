@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from svd_problems import assert_truthful, planned, with_values
+from support.svd_problems import assert_truthful, planned, with_values
 
 from jvpsvd import svds
 from jvpsvd.errors import ArgumentError

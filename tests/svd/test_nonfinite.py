@@ -1,6 +1,6 @@
 import pytest
 import torch
-from svd_problems import line, with_values
+from support.svd_problems import line, with_values
 
 from jvpsvd import MatrixOperator, svds
 from jvpsvd.errors import NonFiniteError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from svd_problems import Diagonal, line
+from support.svd_problems import Diagonal, line
 
 from jvpsvd import svds
 

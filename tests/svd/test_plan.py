@@ -1,6 +1,6 @@
 import pytest
 import torch
-from svd_problems import memory_for, planned
+from support.svd_problems import memory_for, planned
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd import parse_memory

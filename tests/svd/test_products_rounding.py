@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from svd_problems import line, with_values
+from support.svd_problems import line, with_values
 from torch import nn
 
 from jvpsvd import JacobianOperator, MatrixOperator, svds

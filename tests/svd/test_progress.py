@@ -1,6 +1,6 @@
 import pytest
 import torch
-from svd_problems import Diagonal, spectrum
+from support.svd_problems import Diagonal, spectrum
 
 from jvpsvd import svds
 from jvpsvd.svd import Progress

@@ -1,7 +1,7 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from svd_problems import TOL, assert_truthful, with_values
+from support.svd_problems import TOL, assert_truthful, with_values
 
 from jvpsvd import svds
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from svd_problems import line, spectrum, with_values
+from support.svd_problems import line, spectrum, with_values
 
 from jvpsvd import JacobianOperator, MatrixOperator, svds
 from jvpsvd.errors import ArgumentError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from svd_problems import Diagonal, assert_truthful, line, repeat
+from support.svd_problems import Diagonal, assert_truthful, line, repeat
 
 from jvpsvd import svds
 

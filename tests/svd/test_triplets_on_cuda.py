@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from svd_problems import SPECTRA, spectrum, with_values
+from support.svd_problems import SPECTRA, spectrum, with_values
 from torch import nn
 
 from jvpsvd import JacobianOperator, LinearOperator, MatrixOperator, svds

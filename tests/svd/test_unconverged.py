@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 import torch
-from svd_problems import Diagonal, assert_truthful, line, memory_for, spectrum, with_values
+from support.svd_problems import Diagonal, assert_truthful, line, memory_for, spectrum, with_values
 
 from jvpsvd import LinearOperator, svds
 from jvpsvd.errors import ConvergenceError, ConvergenceWarning, PrecisionWarning

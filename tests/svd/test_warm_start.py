@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from svd_problems import (
+from support.svd_problems import (
     SPECTRA,
     TOL,
     Diagonal,

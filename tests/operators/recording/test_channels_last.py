@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from agreement import TOLERANCE, Fn, check_products, in_double
+from support.agreement import TOLERANCE, Fn, check_products, in_double
 from torch import nn
 from torch.nn import functional
 

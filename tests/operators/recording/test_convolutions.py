@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from agreement import Fn, check_products
+from support.agreement import Fn, check_products
 from torch import nn
 from torch.nn.functional import conv2d, pad
 

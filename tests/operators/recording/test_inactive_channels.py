@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from agreement import Fn, check_products
+from support.agreement import Fn, check_products
 from torch import nn
 from torch.nn import functional
 

@@ -1,7 +1,7 @@
 import pytest
 import scipy.linalg
 import torch
-from svd_problems import line, orthonormal, repeat, with_values
+from support.svd_problems import line, orthonormal, repeat, with_values
 
 from jvpsvd.svd.kernels.dense import _by_qr_iteration, dense_svd, leading_svd
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from svd_problems import SPECTRA, Diagonal, assert_truthful, repeat, spectrum, with_values
+from support.svd_problems import SPECTRA, Diagonal, assert_truthful, repeat, spectrum, with_values
 
 from jvpsvd import svds
 from jvpsvd.errors import ArgumentError

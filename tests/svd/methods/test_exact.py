@@ -2,7 +2,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from svd_problems import SPECTRA, assert_truthful, orthonormal, solved_by, spectrum, with_values
+from support.svd_problems import (
+    SPECTRA,
+    assert_truthful,
+    orthonormal,
+    solved_by,
+    spectrum,
+    with_values,
+)
 
 from jvpsvd import MatrixOperator, svds
 from jvpsvd.svd.methods.exact import Exact, _one_sided_residuals

@@ -1,6 +1,14 @@
 import pytest
 import torch
-from svd_problems import Diagonal, assert_truthful, line, repeat, solved_by, spectrum, with_values
+from support.svd_problems import (
+    Diagonal,
+    assert_truthful,
+    line,
+    repeat,
+    solved_by,
+    spectrum,
+    with_values,
+)
 
 from jvpsvd import MatrixOperator, svds
 from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration

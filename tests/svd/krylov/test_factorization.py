@@ -1,6 +1,6 @@
 import pytest
 import torch
-from svd_problems import Diagonal, line, repeat, spectrum, with_values
+from support.svd_problems import Diagonal, line, repeat, spectrum, with_values
 
 from jvpsvd import MatrixOperator
 from jvpsvd.svd.krylov.factorization import Factorization

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from svd_problems import solved_by
+from support.svd_problems import solved_by
 
 from jvpsvd import MatrixOperator
 from jvpsvd.svd.methods.golub_kahan import GolubKahan

@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from svd_problems import SPECTRA, TOL, Diagonal, assert_truthful, line, repeat, solved_by, spectrum
+from support.svd_problems import (
+    SPECTRA,
+    TOL,
+    Diagonal,
+    assert_truthful,
+    line,
+    repeat,
+    solved_by,
+    spectrum,
+)
 
 from jvpsvd import svds
 from jvpsvd.svd.krylov import restarts

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from svd_problems import orthonormal
+from support.svd_problems import orthonormal
 
 from jvpsvd.svd.kernels.orthogonalize import (
     orthogonalize_block,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from svd_problems import line, repeat
+from support.svd_problems import line, repeat
 
 from jvpsvd.svd.krylov.convergence import Action, ConvergenceTest, State
 from jvpsvd.svd.krylov.multiplicity import block_is_too_narrow, guaranteed_count

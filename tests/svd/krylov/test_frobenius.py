@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from svd_problems import spectrum, with_values
+from support.svd_problems import spectrum, with_values
 
 from jvpsvd.svd.krylov.frobenius import estimated_frobenius
 
