@@ -121,7 +121,7 @@ def parse_memory(memory: int | str) -> int:
     match = re.fullmatch(number, str(memory).lower())
     if match is None or float(match[1]) <= 0 or isinstance(memory, int):
         raise ArgumentError(f"memory={memory!r} is not a size; write bytes or text like '4GiB'")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return max(1, int(float(match[1]) * _UNITS[match[2]]))
 
 
 def in_words(size: int) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
+import numpy as np
+
+from jvpsvd.operators import Products
 from jvpsvd.svd.progress import Progress, Show
 
 Phase = Literal["products", "orthogonalisation", "projected problem", "vectors", "checks"]
@@ -16,7 +19,8 @@ class Monitor:
     """Collects what a solver tells, and passes progress on to the caller.
 
     Args:
-        show: Takes every `Progress`; if it returns False, the solver stops early.
+        show: Takes every `Progress`; if it returns False, the solver is to stop.
+        count_products: Returns the products spent since the solve began.
 
     >>> monitor = Monitor()
     >>> with monitor.phase("orthogonalisation"), monitor.phase("products"):
@@ -25,19 +29,37 @@ class Monitor:
     True
     """
 
-    def __init__(self, show: Show | None = None) -> None:
-        self._show = show
+    def __init__(
+        self,
+        show: Show | None = None,
+        count_products: Callable[[], Products] = lambda: Products(0, 0),
+    ) -> None:
+        self._show, self._count_products = show, count_products
         self._running: list[Phase] = []
         self._mark = 0.0
+        self.stopped = False
+        """Whether the caller has asked to stop."""
         self.history: list[Progress] = []
         """Every report so far."""
-        self.seconds: dict[Phase, float] = {}
+        self.seconds: dict[Phase, float] = dict.fromkeys(get_args(Phase), 0.0)
         """Wall time of each phase; a phase within another one counts for itself alone."""
 
-    def report(self, progress: Progress) -> bool:
-        """Show progress, and return whether the solver is to go on."""
-        self.history.append(progress)
-        return self._show is None or self._show(progress) is not False
+    def report(
+        self,
+        converged: int,
+        wanted: int,
+        *,
+        share: float,
+        worst: float | None = None,
+        seconds_left: float | None = None,
+    ) -> bool:
+        """Show progress (see `Progress`), and return whether the solver is to go on."""
+        spent = self._count_products()
+        now = Progress(converged, wanted, worst, share, spent, seconds_left)
+        self.history.append(now)
+        answer = None if self._show is None else self._show(now)
+        self.stopped |= isinstance(answer, bool | np.bool_) and not answer
+        return not self.stopped
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
@@ -54,6 +76,5 @@ class Monitor:
         """Give the time since the last change of phase to the phase that was running."""
         now = time.perf_counter()
         if self._running:
-            running = self._running[-1]
-            self.seconds[running] = self.seconds.get(running, 0.0) + now - self._mark
+            self.seconds[self._running[-1]] += now - self._mark
         self._mark = now

@@ -305,7 +305,8 @@ class _Budget:
 
     def __init__(self, size: ProblemSize, request: Request) -> None:
         self._size, self._request = size, request
-        self.bytes = request.memory or physical_memory(size.device) // 2
+        memory = request.memory
+        self.bytes = physical_memory(size.device) // 2 if memory is None else memory
 
     def refuse(self, method: str, needed: int) -> None:
         """Raise if a method needs more than there is."""

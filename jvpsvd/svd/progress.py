@@ -17,10 +17,12 @@ class Progress:
     """Triplets whose predicted residual meets the tolerance."""
     wanted: int
     """k, or B k."""
-    worst: float
-    """Largest predicted residual of the k, relative to s₁."""
+    worst: float | None
+    """Largest predicted residual of the k, relative to s₁; None where the method predicts none."""
+    share: float
+    """How much of the work is done, from 0 to 1, as far as can be told."""
     products: Products
-    """Spent so far."""
+    """Spent since `svds` was called."""
     seconds_left: float | None = None
     """What the solver expects, if it can tell."""
 
@@ -44,28 +46,27 @@ def shown(progress: bool | Show) -> Iterator[Show | None]:
 @contextmanager
 def _bar() -> Iterator[Show]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     bar = Bar(
         TextColumn("triplets"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("worst residual {task.fields[worst]:.0e}, {task.fields[spent]} products"),
+        TextColumn("{task.fields[converged]}{task.fields[worst]}, {task.fields[spent]} products"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
         console=Console(stderr=True),
     )
     with bar:
-        task = bar.add_task("svds", total=None, worst=1.0, spent=0, left="")
+        task = bar.add_task("svds", total=1.0, converged="", worst="", spent=0, left="")
 
         def show(now: Progress) -> None:
             left = now.seconds_left
             bar.update(
                 task,
-                completed=now.converged,
-                total=now.wanted,
-                worst=now.worst,
+                completed=now.share,
+                converged=f"{now.converged}/{now.wanted}",
+                worst="" if now.worst is None else f", worst residual {now.worst:.0e}",
                 spent=now.products.total,
                 left="" if left is None else f"about {left:.0f} s left",
             )

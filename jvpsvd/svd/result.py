@@ -43,8 +43,9 @@ class SVDResult:
     seconds: float
     """Wall time."""
     seconds_by_phase: dict[Phase, float]
-    """Of "products", "orthogonalisation", "projected problem", "vectors" and "checks" (those of
-    the certificate); what is left of `seconds` is planning and Python."""
+    """Wall time of "products", "orthogonalisation", "projected problem", "vectors" and "checks"
+    (those of the certificate). Planning, with the products that it times, is not among them. On a
+    GPU work that is still running when a phase ends counts for the next one."""
     history: tuple[Progress, ...]
     """What `progress` was shown: residuals and products, check by check; of a batch, over all."""
     certificates: tuple[Certificate, ...]

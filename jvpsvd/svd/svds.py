@@ -108,7 +108,7 @@ def svds(
         warnings.warn(warned, PrecisionWarning, stacklevel=2)
     began, before = time.perf_counter(), operator.products
     with torch.no_grad(), own_tensors(), shown(progress) as show:
-        monitor = Monitor(show)
+        monitor = Monitor(show, lambda: operator.products.since(before))
         chosen = _planned(operator, size, request)
         wide = size.shape[0] < size.shape[1]
         oriented = operator.T if wide else operator  # solvers take m ≥ n
@@ -132,7 +132,7 @@ def svds(
         plan=chosen,
         tol=request.tol,
     )
-    missed = _unconverged_in_words(result)
+    missed = _unconverged_in_words(result, monitor.stopped)
     if missed and on_unconverged == "raise":
         raise ConvergenceError(missed)
     if missed and on_unconverged == "warn":
@@ -177,13 +177,14 @@ def _certified(
     return measured, certificates
 
 
-def _unconverged_in_words(result: SVDResult) -> str | None:
+def _unconverged_in_words(result: SVDResult, stopped: bool) -> str | None:
     """Return what to say of triplets that missed the tolerance; None if none did."""
     missed = int((~result.converged).sum())
     if not missed:
         return None
     worst = float((result.residuals / result.s[..., :1]).max())
+    remedy = "progress= stopped the solve" if stopped else "raise tol or memory, or use float64"
     return (
         f"{missed} of {result.s.numel()} triplets missed tol={result.tol:g} (worst residual "
-        f"{worst:.1e} s1; {result.certificate}); raise tol or memory, or use float64"
+        f"{worst:.1e} s1; {result.certificate}); {remedy}"
     )

@@ -37,7 +37,7 @@ def solved_by(solver, A, k, tol, *, seed=0, vectors=True, show=None):
     """Return the triplets that a solver finds of A (m, n), m ≥ n."""
     size = ProblemSize.of(A)
     request = check_request(size, k, tol=tol, seed=seed, vectors=vectors)
-    return solver.solve(A, request, Monitor(show))
+    return solver.solve(A, request, Monitor(show, lambda: A.products))
 
 
 def line(high, low, count):

@@ -8,7 +8,7 @@ from torch import nn
 from jvpsvd import JacobianOperator, LinearOperator, MatrixOperator, svds
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd.kernels.dense import leading_svd
-from jvpsvd.svd.krylov import factorization
+from jvpsvd.svd.krylov import ritz
 
 pytestmark = pytest.mark.gpu
 
@@ -82,7 +82,7 @@ def test_a_large_projected_problem_is_solved_on_the_card(monkeypatch):
         asked.append((matrix.shape[-1], device.type))
         return leading_svd(matrix, k, loss, device)
 
-    monkeypatch.setattr(factorization, "leading_svd", watched)
+    monkeypatch.setattr(ritz, "leading_svd", watched)
     s = 1 / torch.arange(1, 801, dtype=torch.float64).sqrt()
     matrix = with_values(s, 800, 4000)
     result = svds(MatrixOperator(matrix.float().cuda()), 200, tol=1e-5, method="golub-kahan")

@@ -57,6 +57,16 @@ class BatchConvergence:
             for one in self.matrices
         )
 
+    @property
+    def has_block_probe(self) -> bool:
+        """Whether a block of probe columns was added."""
+        return any(one.test.state is State.BLOCK_PROBE for one in self.matrices)
+
+    def start_with_probe(self, step: int) -> None:
+        """Note probe columns beside a chosen start, which is no random sample."""
+        for one in self.matrices:
+            one.test = one.test.with_probe(step, 2 * self._probe_steps)
+
     def check(self, ritz: Ritz, bases: Factorization) -> list[Action]:
         """Judge every matrix by its Ritz triplets, and return what each asks for."""
         actions = []

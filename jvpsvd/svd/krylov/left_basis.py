@@ -57,8 +57,6 @@ class LeftBasis:
         """The largest loss of orthogonality that was expected and allowed."""
         self.reorthogonalized = 0
         """Blocks that were orthogonalised against all of U."""
-        self.refills = 0
-        """Random columns that replaced lost rank in such a block."""
 
     @property
     def U(self) -> Tensor | None:
@@ -106,7 +104,6 @@ class LeftBasis:
             )
             inverse = _reset_inverse(size, width, scale)
             defect = defect + eps * torch.linalg.vector_norm(new.R, dim=-2)
-            self.refills += int((width - new.rank).sum())
             self.reorthogonalized += 1
         self._inverse = inverse
         self._current, self.coupling = new.Q, width

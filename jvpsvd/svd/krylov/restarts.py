@@ -156,8 +156,7 @@ class RestartPolicy:
     def _seconds(self) -> tuple[float, float]:
         """Return the seconds of products, and of work on the bases and the projected problem."""
         spent = self._monitor.seconds
-        dense = spent.get("orthogonalisation", 0.0) + spent.get("projected problem", 0.0)
-        return spent.get("products", 0.0), dense
+        return spent["products"], spent["orthogonalisation"] + spent["projected problem"]
 
     def _compact_size(self, bases: Factorization) -> int:
         return min(self.max_size, compact_size(self._k, bases.F.shape[-1]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
@@ -18,7 +19,6 @@ from jvpsvd.svd.krylov.factorization import Factorization
 from jvpsvd.svd.krylov.frobenius import ProbeSample
 from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
 from jvpsvd.svd.monitor import Monitor
-from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
@@ -75,8 +75,8 @@ class AdaptiveRank:
                 fro2, error = float(sample.fro2), float(sample.fro2_error)
                 outside = sample.outside(bases.B)
             rank = self._rank(s, fro2 + _SURELY * error, outside)
-            share = 1.0 - min(1.0, bases.size / limit)
-            go_on = monitor.report(Progress(min(rank or 0, k), k, share, A.products))
+            share = min(1.0, bases.size / limit)
+            go_on = monitor.report(min(rank or 0, k), k, share=share)
             enough = rank is not None and self.oversample * min(rank, k) <= bases.size
             if enough or bases.exhausted or not go_on:
                 break
@@ -98,6 +98,9 @@ class AdaptiveRank:
         good = ((residuals <= allowed) & (s >= outside - allowed)).long()
         whole = bases.exhausted
         searched = "none: the rank was searched for, residuals say how near each triplet is"
+        if monitor.stopped and not enough:
+            searched = "none: the search was stopped, and the rank is not known"
+            good = torch.zeros_like(good)
         evidence = Evidence(
             fro2,
             error,

@@ -16,7 +16,6 @@ from jvpsvd.svd.kernels.orthogonalize import orthonormal_images
 from jvpsvd.svd.kernels.threads import over_matrices
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import check_scale, largest_product_norm
-from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
@@ -78,8 +77,8 @@ class Exact:
                 where = f"unit vectors {start} to {stop - 1}"
                 norm = torch.maximum(norm, largest_product_norm(A, images, "forward", where))
             left = (time.perf_counter() - began) * (n - stop) / stop
-            done = wanted * stop // n
-            monitor.report(Progress(done, wanted, 1.0 - stop / n, A.products, left))
+            converged = wanted if stop == n else 0
+            monitor.report(converged, wanted, share=stop / n, seconds_left=left)
         check_scale(norm, rows)
         return rows.mT
 

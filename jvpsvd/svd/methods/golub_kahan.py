@@ -18,7 +18,7 @@ from torch import Tensor
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.krylov.batch_convergence import BatchConvergence
-from jvpsvd.svd.krylov.convergence import Action, State
+from jvpsvd.svd.krylov.convergence import Action
 from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.krylov.finished import FinishedTriplets
 from jvpsvd.svd.krylov.frobenius import ProbeSample
@@ -28,7 +28,6 @@ from jvpsvd.svd.krylov.retry import RetryWith
 from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
 from jvpsvd.svd.memory import reserved
 from jvpsvd.svd.monitor import Monitor
-from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
@@ -137,7 +136,6 @@ class _Solve:
         self._sample = ProbeSample(count)
         self._finished = FinishedTriplets(A, k)
         self._next_check = k
-        self._stopped = False
         self._began = time.perf_counter()
 
     def run(self) -> Triplets:
@@ -151,8 +149,7 @@ class _Solve:
         while True:
             if self._check_is_due():
                 self._check()
-            decided = not self._test.matrices or self._stopped
-            if decided or bases.exhausted or restarts.is_spent(bases):
+            if not self._test.matrices or bases.exhausted or restarts.is_spent(bases):
                 return self._finish()
             self._make_room()
             bases.expand()
@@ -166,8 +163,7 @@ class _Solve:
             return
         # A chosen start is no random sample, and may hold nothing of what is wanted.
         self._sample.add(bases.add_probe_columns(solver.probe_width), first=0)
-        for matrix in self._test.matrices:
-            matrix.test = matrix.test.with_probe(bases.steps, 2 * solver.probe_steps)
+        self._test.start_with_probe(bases.steps)
 
     def _check_is_due(self) -> bool:
         bases, restarts = self._bases, self._restarts
@@ -179,10 +175,9 @@ class _Solve:
     def _check(self) -> None:
         """Judge every matrix, let go of those that are done, and add probe columns if one asks."""
         bases, test = self._bases, self._test
-        ritz = self._ritz()
-        if self._stopped:
-            return
-        if self._block_is_too_narrow(ritz):
+        ritz = self._solve_projected()
+        stopped = self._monitor.stopped
+        if not stopped and self._block_is_too_narrow(ritz):
             # To begin again costs less than a block of probe columns, which would need as many
             # steps as the block has had.
             raise RetryWith(block_size=2 * self._solver.block_size)
@@ -199,6 +194,9 @@ class _Solve:
             bases.select(index)
             self._sample.select(index)
             actions, ritz = [actions[i] for i in stay], ritz.select(index)
+        if stopped:
+            self._measure(ritz, list(range(len(actions))), False, "none: stopped by the caller")
+            return
         if self._compacts and test.is_far:
             self._restarts.consider_compact(bases)
         self._add_probe_columns(ritz, actions)
@@ -209,19 +207,18 @@ class _Solve:
         bases, restarts = self._bases, self._restarts
         if self._test.matrices:
             given_up = f"given up after {restarts.restarts} restarts of {restarts.max_size} columns"
-            evidence = f"none: {'stopped by the caller' if self._stopped else given_up}"
-            if bases.exhausted:
-                evidence = "the bases span the whole space"
+            evidence = "the bases span the whole space" if bases.exhausted else f"none: {given_up}"
             left = list(range(len(self._test.matrices)))
-            self._measure(self._ritz(), left, bases.exhausted, evidence)
+            self._measure(self._solve_projected(), left, bases.exhausted, evidence)
         triplets, tol = self._finished.triplets(), self._request.tol
         lost, rounding = bases.left.loss, _ROUNDING * torch.finfo(bases.V.dtype).eps
-        if lost > _SUSPECT * tol > rounding and _missed(triplets, tol):
+        suspect = lost > _SUSPECT * tol > rounding and not self._monitor.stopped
+        if suspect and _missed(triplets, tol):
             raise RetryWith(loss=0.0)
         return triplets
 
-    def _ritz(self) -> Ritz:
-        """Return the leading Ritz triplets, and show them to the caller, who may stop the solve."""
+    def _solve_projected(self) -> Ritz:
+        """Return the leading Ritz triplets, and report how far they are."""
         bases, k = self._bases, self._request.k
         with self._monitor.phase("projected problem"):
             ritz = ritz_triplets(bases, k)
@@ -230,8 +227,8 @@ class _Solve:
         wanted = k * (finished + len(self._test.matrices))
         per_column = (time.perf_counter() - self._began) / bases.expanded
         left = None if columns is None else columns * per_column
-        progress = Progress(finished * k + converged, wanted, worst, self._A.products, left)
-        self._stopped |= not self._monitor.report(progress)
+        done = finished * k + converged
+        self._monitor.report(done, wanted, share=done / wanted, worst=worst, seconds_left=left)
         return ritz
 
     def _block_is_too_narrow(self, ritz: Ritz) -> bool:
@@ -246,7 +243,7 @@ class _Solve:
         widest = max_size if solver.widest_block is None else solver.widest_block
         if A.batch or 2 * width > widest or request.k + 4 * width > max_size:
             return False
-        if self._restarts.restarts or self._test.matrices[0].test.state is State.BLOCK_PROBE:
+        if self._restarts.restarts or self._test.has_block_probe:
             return False
         return block_is_too_narrow(ritz.s, ritz.estimates, request.tol, width, A.dtype)
 
@@ -294,7 +291,7 @@ class _Solve:
         if not complete:
             s, estimates = ritz.s.reshape(-1, k)[i], ritz.estimates.reshape(-1, k)[i]
             few = bases.expanded < k + _LEAST_BLOCKS * self._solver.block_size
-            if few or self._restarts.forgets_probes:
+            if few or self._restarts.forgets_probes or self._monitor.stopped:
                 guaranteed = 0
             else:
                 guaranteed = self._test.guaranteed(s, estimates, bases)

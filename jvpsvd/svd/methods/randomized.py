@@ -23,7 +23,6 @@ from jvpsvd.svd.krylov.frobenius import estimated_frobenius
 from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import Direction, check_scale, largest_product_norm
-from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
@@ -62,8 +61,8 @@ class BlockKrylov:
         before = 0
         for done in range(1, self.passes):
             left = (time.perf_counter() - began) * (self.passes - done) / done
-            progress = Progress(0, k, 1.0 - done / self.passes, A.products, left)
-            if not monitor.report(progress) or bases.exhausted:
+            go_on = monitor.report(0, k, share=done / self.passes, seconds_left=left)
+            if not go_on or bases.exhausted:
                 break
             before = bases.size
             bases.expand()
@@ -76,7 +75,8 @@ class BlockKrylov:
             s, residuals, U, V = measured_triplets(bases, ritz)
         epsilon = torch.zeros_like(outside) if bases.exhausted else outside
         norms = _Norms(fro2, fro2_error, epsilon)
-        evidence = _evidence(s, residuals, norms, request.tol, width, bases.steps, bases.exhausted)
+        taken = _Passes(bases.steps, self.passes, width, bases.exhausted)
+        evidence = _evidence(s, residuals, norms, request.tol, taken)
         return Triplets(s, residuals, U, V, evidence)
 
 
@@ -114,8 +114,8 @@ class SubspaceIteration:
                 V = _orthonormal(_multiply(A, U, "reverse", done, monitor), generator).Q
             taken = done + 1
             left = (time.perf_counter() - began) * (self.passes - done) / taken
-            progress = Progress(0, k, 1.0 - taken / (self.passes + 1), A.products, left)
-            if not monitor.report(progress):
+            share = taken / (self.passes + 1)
+            if not monitor.report(0, k, share=share, seconds_left=left):
                 break
         images = _multiply(A, V, "forward", taken, monitor)
         with monitor.phase("vectors"):
@@ -135,8 +135,22 @@ class SubspaceIteration:
         else:
             spread = squares.std(-1) / width**0.5 if width > 1 else unknown + torch.inf
             norms = _Norms(squares.mean(-1), spread, unknown)
-        evidence = _evidence(s, residuals, norms, request.tol, width, taken, width == n)
+        passes = _Passes(taken, self.passes, width, width == n)
+        evidence = _evidence(s, residuals, norms, request.tol, passes)
         return Triplets(s, residuals, U, V, evidence)
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """How far a method has come."""
+
+    taken: int
+    planned: int
+    """More than were taken, if the caller stopped the solve."""
+    width: int
+    """Columns of a block."""
+    whole: bool
+    """Whether the bases span the whole space."""
 
 
 @dataclass(frozen=True)
@@ -168,15 +182,15 @@ def _evidence(
     residuals: Tensor,
     norms: _Norms,
     tol: float,
-    width: int,
-    passes: int,
-    whole: bool,
+    passes: _Passes,
 ) -> tuple[Evidence, ...]:
     """Return what a random block wider than k says about missing values, for each matrix.
 
-    Every leading vector has a share in such a block, repeated values included; so if all k triplets
-    converged, none is missing. If some did not, a leading value may hide among those.
+    Every leading vector has a share in such a block, repeated values included, and the passes
+    raise it; so if all k triplets converged after them, none is missing. If some did not, a leading
+    value may hide among those; before the last pass it may hide anywhere.
     """
+    stopped = passes.taken < passes.planned and not passes.whole
     k = s.shape[-1]
     good = (residuals <= tol * s[..., :1]).reshape(-1, k).cpu()
     leading = good.long().cumprod(-1).sum(-1).tolist()
@@ -184,13 +198,15 @@ def _evidence(
     figures = [x.reshape(-1).tolist() for x in (norms.fro2, norms.fro2_error, norms.epsilon)]
     found = []
     for i, (fro2, error, epsilon) in enumerate(zip(*figures, strict=True)):
-        if whole:
+        guaranteed = k if passes.whole else 0 if stopped else leading[i]
+        complete = guaranteed == k
+        if passes.whole:
             evidence = "the bases span the whole space"
-        elif missed[i] == 0:
-            evidence = f"all converged from a random block of {width} columns, wider than k"
+        elif stopped:
+            evidence = f"none: stopped after {passes.taken} of {passes.planned} passes"
+        elif complete:
+            evidence = f"all converged from a random block of {passes.width} columns, wider than k"
         else:
-            evidence = f"none: {missed[i]} triplets did not converge in {passes} passes"
-        guaranteed = k if whole else leading[i]
-        complete = whole or guaranteed == k
+            evidence = f"none: {missed[i]} triplets did not converge in {passes.taken} passes"
         found.append(Evidence(fro2, error, complete, evidence, guaranteed, epsilon))
     return tuple(found)
