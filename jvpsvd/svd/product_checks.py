@@ -81,3 +81,22 @@ def check_scale(norm: Tensor, W: Tensor) -> None:
                 f"measured for in {W.dtype}; multiply the operator by a number that brings it "
                 "nearer 1"
             )
+
+
+def check_values(s: Tensor) -> None:
+    """Refuse singular values that the dtype cannot hold, although the entries of A fit it.
+
+    Raises:
+        ArgumentError: If one is infinite.
+
+    >>> check_values(torch.tensor([1e38, 1.0]))
+    >>> check_values(torch.tensor([torch.inf, 1.0]))
+    Traceback (most recent call last):
+    ArgumentError: singular values exceed what torch.float32 can hold ...
+    """
+    if not bool(torch.isfinite(s).all()):
+        wider = "" if s.dtype == torch.float64 else ", or use float64"
+        raise ArgumentError(
+            f"singular values exceed what {s.dtype} can hold; multiply the operator by a number "
+            f"that brings it nearer 1{wider}"
+        )

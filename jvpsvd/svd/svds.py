@@ -17,6 +17,7 @@ from jvpsvd.svd.certificate import Certificate, certify, with_fresh_residuals
 from jvpsvd.svd.cost import measured_cost, widening_pays
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.plan import Plan, plan
+from jvpsvd.svd.product_checks import check_values
 from jvpsvd.svd.progress import Show, shown
 from jvpsvd.svd.request import ProblemSize, Request, check_request, out_of_reach
 from jvpsvd.svd.result import SVDResult, converged_mask
@@ -113,6 +114,7 @@ def svds(
         wide = size.shape[0] < size.shape[1]
         oriented = operator.T if wide else operator  # solvers take m ≥ n
         triplets = chosen.solver.solve(oriented, request, monitor)
+        check_values(triplets.s)
         with monitor.phase("checks"):
             triplets, certificates = _certified(oriented, triplets, request)
     triplets = with_fixed_signs(triplets.transposed() if wide else triplets)

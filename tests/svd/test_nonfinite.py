@@ -3,7 +3,7 @@ import torch
 from support.svd_problems import line, with_values
 
 from jvpsvd import MatrixOperator, svds
-from jvpsvd.errors import NonFiniteError
+from jvpsvd.errors import ArgumentError, NonFiniteError
 
 
 class Poisoned(MatrixOperator):
@@ -59,3 +59,15 @@ def test_an_operator_given_transposed_is_named_as_it_was_made():
 def test_a_float32_overflow_is_not_a_number_to_report():
     with pytest.raises(NonFiniteError):
         svds(torch.full((50, 40), 3e38), 2, method="golub-kahan")
+
+
+@pytest.mark.parametrize("vectors", [True, False])
+@pytest.mark.parametrize("batch", [(), (2,)])
+@pytest.mark.parametrize("shape", [(10, 63), (63, 10)])
+@pytest.mark.parametrize("method", ["exact", "golub-kahan", "randomized"])
+def test_entries_that_fit_and_singular_values_that_do_not(method, shape, batch, vectors):
+    """Each entry and each column is a float32 number; sigma_1 is 4e38, and is not."""
+    matrix = torch.full((*batch, *shape), 1.5e37)
+    with pytest.raises((ArgumentError, NonFiniteError)) as caught:
+        svds(matrix, 5, method=method, vectors=vectors, on_unconverged="ignore")
+    assert "\n" not in str(caught.value)
