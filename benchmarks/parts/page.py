@@ -21,7 +21,7 @@ from benchmarks.measure.chromium import Chromium, find_browser
 from benchmarks.measure.spread import Spread
 from benchmarks.measure.timing import time_once
 from benchmarks.problems.synthetic_run import make_run
-from jvpsvd.report import gather, write_report
+from jvpsvd.report import read_values, write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         folder = Path(name)
         store = make_run(folder / "run", options.photos, options.depths, options.k, classes=100)
         began = time.perf_counter()
-        page = write_report(gather(store)).page
+        page = write_report(read_values(store)).page
         written = time.perf_counter() - began
         if page is None:
             sys.exit("no page without jvpsvd[report]")

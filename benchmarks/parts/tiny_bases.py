@@ -56,7 +56,9 @@ def count_misses(matrix: Tensor, block: int, beside: int, tol: float, solves: in
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks tiny_bases",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--solves", type=int, default=60, help="seeds of each row")
     options = parser.parse_args(arguments)
