@@ -36,12 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--shards", required=True)
-    parser.add_argument("--photos", type=int, default=100)
+    parser.add_argument("--photos", type=int, default=100, help="spread over the collection")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="leave out the first N")
     parser.add_argument("-k", type=int, default=10)
     parser.add_argument("--layers", nargs="+", default=["_blocks.9", "output"])
     options = parser.parse_args(arguments)
     model = load_model("efficientnet-lite0")
-    rows = list(measure(model, options.shards, options.photos, options.layers, options.k))
+    chosen = choose_photos(options.shards, options.photos)[options.first :]
+    inputs = [decode_photo(photo, model.photo_input) for photo in chosen]
+    rows = list(measure(model, inputs, options.layers, options.k))
     for layer in options.layers:
         of_layer = [row for row in rows if row["layer"] == layer]
         print(f"\n{layer}: {len(of_layer)} photos, k = {options.k}, all over σ1")
@@ -55,17 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(
-    model: Model, shards: str, photos: int, layers: Sequence[str], k: int
-) -> Iterator[dict[str, float | str]]:
+def choose_photos(shards: str, count: int) -> list[bytes]:
+    """Return so many photos, spread over the collection."""
     found = [
         photo
         for shard in find_shards(shards)
         for _, photo in read_photos(shard, walk(shard))
         if photo is not None
     ]
-    chosen = found[:: max(1, len(found) // photos)][:photos]
-    inputs = [decode_photo(photo, model.photo_input) for photo in chosen]
+    return found[:: max(1, len(found) // count)][:count]
+
+
+def measure(
+    model: Model, inputs: Sequence[Tensor], layers: Sequence[str], k: int
+) -> Iterator[dict[str, float | str]]:
+    """Yield a row for each photo and layer, and print it."""
     single = Trace(layer_maps(model.module, inputs[0], layers), inputs[0])
     wide = copy.deepcopy(model.module).double()
     double = Trace(layer_maps(wide, inputs[0].double(), layers), inputs[0].double())
