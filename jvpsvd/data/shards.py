@@ -106,20 +106,20 @@ def read_photos(shard: Shard, samples: Sequence[Sample]) -> Iterator[tuple[Sampl
     Each photo is read where it lies, and its header again before it. A sample that the shard no
     longer holds as `walk` saw it comes last, with None.
     """
-    owed = list(samples)
+    pending = list(samples)
     lost: list[Sample] = []
     try:
         with opened(shard) as file:
-            while owed:
-                photo = _photo(file, owed[0])
-                sample = owed.pop(0)
+            while pending:
+                photo = _photo(file, pending[0])
+                sample = pending.pop(0)
                 if photo is None:
                     lost.append(sample)
                 else:
                     yield sample, photo
     except (OSError, ShardError):
-        pass  # the shard went away: what it still owed follows
-    for sample in [*lost, *owed]:
+        pass  # the shard went away: the pending samples follow
+    for sample in [*lost, *pending]:
         yield sample, None
 
 
@@ -203,8 +203,8 @@ def _is_whole(last: _Group, before: Sequence[_Group], length: int) -> bool:
 
     Its members end in the file, and it has all that most of the groups before it have.
     """
-    for copies in last.members.values():
-        if any(member.offset_data + member.size > length for member in copies):
+    for members in last.members.values():
+        if any(member.offset_data + member.size > length for member in members):
             return False
     counts = Counter(suffix for group in before for suffix in group.members)
     return all(suffix in last.members for suffix, n in counts.items() if 2 * n > len(before))
@@ -224,7 +224,7 @@ def _sample(shard: str, group: _Group, file: BinaryIO) -> Sample:
     extended = photos[0].pax_headers or sample.offset > photos[0].offset + tarfile.BLOCKSIZE
     if extended and not _is_header_of(sample, file):  # they have the last word on its size
         return _failed(sample, "no-photo", "two headers give the photo two sizes")
-    if any(len(copies) > 1 for copies in members.values()) or len(photos) > 1:
+    if any(len(same) > 1 for same in members.values()) or len(photos) > 1:
         return _failed(sample, "duplicate-key", "several members of one kind share this key")
     try:
         label = members.get("cls")

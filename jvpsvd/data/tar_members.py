@@ -105,10 +105,10 @@ class _Bounded:
             raise tarfile.ReadError("a number of thousands of digits")
         return data
 
-    def seek(self, place: int) -> int:
-        if not 0 <= place <= self._length:
+    def seek(self, position: int) -> int:
+        if not 0 <= position <= self._length:
             raise tarfile.ReadError("a member that ends after the file")
-        return self._file.seek(place)
+        return self._file.seek(position)
 
     def tell(self) -> int:
         return self._file.tell()

@@ -142,7 +142,7 @@ def perturbation_response(
     eps = torch.finfo(x.dtype).eps
     with full_precision():
         f = _measured(fn, x)
-        push = _push(f, jacobian)
+        jvp = _jvp(f, jacobian)
         D, K, T = len(f.names), len(unit), len(far)
         change, linear, nonlinear = torch.zeros(3, D, K, T, dtype=torch.float64)
         floor = torch.zeros(D, T, dtype=torch.float64)
@@ -160,25 +160,25 @@ def perturbation_response(
             if clip and bounds is not None:
                 points = points.clamp(*bounds)
                 taken = points - x
-                moved[which, t] = _length(taken.flatten(1))
-                images = push(taken)
+                moved[which, t] = _norm(taken.flatten(1))
+                images = jvp(taken)
             else:
-                used, back = torch.unique(which, return_inverse=True)
-                images = push(unit[used])[back] * steps.reshape(-1, 1)
+                used, inverse = torch.unique(which, return_inverse=True)
+                images = jvp(unit[used])[inverse] * steps.reshape(-1, 1)
             rows = _values(f, points, which, far[t])
             difference = rows - f.value
-            change[:, which, t] = f.lengths(difference)
-            linear[:, which, t] = f.lengths(images)
-            nonlinear[:, which, t] = f.lengths(difference - images)
+            change[:, which, t] = f.norms(difference)
+            linear[:, which, t] = f.norms(images)
+            nonlinear[:, which, t] = f.norms(difference - images)
             flipped[which, t] = f.largest(rows) != best
             if (first := which == 0).any():
-                near = points[first] * (1 + eps * signs)
-                rounding = f.lengths(_values(f, near, which[first], far[t[first]]) - rows[first])
-                floor[:, t[first]] = torch.maximum(rounding, eps * f.lengths(rows[first]))
+                rounded = points[first] * (1 + eps * signs)
+                rounding = f.norms(_values(f, rounded, which[first], far[t[first]]) - rows[first])
+                floor[:, t[first]] = torch.maximum(rounding, eps * f.norms(rows[first]))
     return Response(
         depths=f.names,
         distances=far,
-        size=f.lengths(f.value),
+        size=f.norms(f.value),
         change=change,
         linear=linear,
         nonlinear=nonlinear,
@@ -211,10 +211,10 @@ def linearity_range(response: Response, tolerance: float = 0.1) -> Tensor:
     first = beyond.int().argmax(-1, keepdim=True)
     last = (first - 1).clamp_min(0)
     far = response.distances.expand(deviation.shape)
-    (low, high), (near, beside) = (
+    (low, high), (inside, outside) = (
         [values.gather(-1, i).squeeze(-1) for i in (last, first)] for values in (deviation, far)
     )
-    between = near + (beside - near) * (tolerance - low) / (high - low)
+    between = inside + (outside - inside) * (tolerance - low) / (high - low)
     found = torch.where(first.squeeze(-1) == 0, 0.0, between)
     return torch.where(beyond.any(-1), found, torch.inf)
 
@@ -229,9 +229,9 @@ class _Measured:
     names: tuple[str, ...]
     sizes: tuple[int, ...]
 
-    def lengths(self, rows: Tensor) -> Tensor:
+    def norms(self, rows: Tensor) -> Tensor:
         """Return the norm of each output, (D,) or (D, b), on the CPU."""
-        return torch.stack([_length(part) for part in torch.split(rows, list(self.sizes), dim=-1)])
+        return torch.stack([_norm(part) for part in torch.split(rows, list(self.sizes), dim=-1)])
 
     def largest(self, rows: Tensor) -> Tensor:
         last: Tensor = rows[..., -self.sizes[-1] :]
@@ -284,7 +284,7 @@ def _values(f: _Measured, points: Tensor, which: Tensor, far: Tensor) -> Tensor:
     return rows
 
 
-def _push(
+def _jvp(
     f: _Measured, jacobian: Matrix | Mapping[str, Matrix] | None
 ) -> Callable[[Tensor], Tensor]:
     """Return what takes displacements (b, *x.shape) to the derivatives (b, M) of all outputs."""
@@ -303,12 +303,12 @@ def _push(
                 f"depth, {fits} {f.point.dtype}"
             )
 
-    def push(displacements: Tensor) -> Tensor:
+    def jvp(displacements: Tensor) -> Tensor:
         block = displacements.flatten(1).mT
         images: Tensor = torch.cat([(given[name] @ block).detach() for name in f.names])
         return images.mT
 
-    return push
+    return jvp
 
 
 def _unit_rows(directions: Array, x: Tensor) -> Tensor:
@@ -368,6 +368,6 @@ def _out_of(bounds: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
     return out.flatten(1).double().mean(1).cpu()
 
 
-def _length(rows: Tensor) -> Tensor:
-    length: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
-    return length.cpu()
+def _norm(rows: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
+    return norm.cpu()

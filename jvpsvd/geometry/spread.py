@@ -242,8 +242,8 @@ def spread_trend(
                 f"values[{i}], of shape {tuple(each.shape)}, has no trend; give the measure of two "
                 "or more vectors of one photo, not all the same"
             )
-    most = max(len(each) for each in photos)
-    edges = _edges(bins, most)
+    longest = max(len(each) for each in photos)
+    edges = _edges(bins, longest)
     means = torch.full((len(photos), len(edges)), math.nan, dtype=torch.float64)
     for i, each in enumerate(photos):
         for b, (start, stop) in enumerate(edges):
@@ -314,18 +314,18 @@ def _uniform(height: int, width: int) -> float:
     return math.sqrt((height**2 + width**2 - 2) / 12)
 
 
-def _edges(bins: int | Sequence[int] | None, most: int) -> list[tuple[int, int]]:
+def _edges(bins: int | Sequence[int] | None, longest: int) -> list[tuple[int, int]]:
     """Return where each bin starts and stops, counted from 0."""
     if isinstance(bins, Sequence):
-        starts = [whole_number(f"bins[{b}]", first, 1, most) - 1 for b, first in enumerate(bins)]
+        starts = [whole_number(f"bins[{b}]", first, 1, longest) - 1 for b, first in enumerate(bins)]
         if not starts or any(later <= before for before, later in pairwise(starts)):
             raise ArgumentError(f"bins={bins!r} must rise from one first index to the next")
     else:
-        count = most
+        count = longest
         if bins is not None:
-            count = whole_number("bins", bins, 1, most, "the values there are")
-        starts = [b * most // count for b in range(count)]
-    return list(pairwise([*starts, most]))
+            count = whole_number("bins", bins, 1, longest, "the values there are")
+        starts = [b * longest // count for b in range(count)]
+    return list(pairwise([*starts, longest]))
 
 
 def _rank_correlation(values: Tensor) -> float:

@@ -270,13 +270,13 @@ def family_tangent(
 def _difference(
     family: Callable[[float], Array], at: float, step: float, shape: torch.Size
 ) -> Tensor:
-    ahead, behind = (_family_value(family, at + h).double() for h in (step, -step))
-    if ahead.shape != shape or behind.shape != shape:
+    after, before = (_family_value(family, at + h).double() for h in (step, -step))
+    if after.shape != shape or before.shape != shape:
         raise ArgumentError(
-            f"the family has shapes {tuple(shape)}, {tuple(ahead.shape)}, {tuple(behind.shape)} "
+            f"the family has shapes {tuple(shape)}, {tuple(after.shape)}, {tuple(before.shape)} "
             "beside each other; keep one"
         )
-    return (ahead - behind) / (2 * step)
+    return (after - before) / (2 * step)
 
 
 def _family_value(family: Callable[[float], Array], at: float) -> Tensor:
@@ -304,5 +304,5 @@ def _unit(tangents: Array) -> Tensor:
         which = f" {int((largest == 0).nonzero()[0])}" if wide.ndim == 2 else ""
         raise ArgumentError(f"tangent{which} is 0 and has no direction; leave it out")
     wide = wide / largest  # squares of tiny entries would vanish
-    lengths: Tensor = torch.linalg.vector_norm(wide, dim=0)
-    return wide / lengths
+    norms: Tensor = torch.linalg.vector_norm(wide, dim=0)
+    return wide / norms

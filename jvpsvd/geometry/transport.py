@@ -174,20 +174,20 @@ def _along(spaces: Spaces) -> Iterator[Tensor]:
         yield basis.to(first.device)
 
 
-def _carried(frame: Tensor, basis: Tensor, method: Method, place: int) -> tuple[Tensor, Tensor]:
+def _carried(frame: Tensor, basis: Tensor, method: Method, index: int) -> tuple[Tensor, Tensor]:
     """Return the frame in the span of the basis, and the cosines between the two spans."""
     if frame.shape[1] > basis.shape[1]:
         raise ArgumentError(
-            f"a frame of {frame.shape[1]} vectors does not fit into space {place}, of dimension "
+            f"a frame of {frame.shape[1]} vectors does not fit into space {index}, of dimension "
             f"{basis.shape[1]}; carry fewer vectors"
         )
-    inner = basis.mT @ frame
-    X, cosines, Yh = dense_svd(inner)
+    product = basis.mT @ frame
+    X, cosines, Yh = dense_svd(product)
     if cosines[-1] < _LOST:
         raise ArgumentError(
-            f"a direction of the frame is orthogonal to space {place}; take a finer path"
+            f"a direction of the frame is orthogonal to space {index}; take a finer path"
         )
-    turned = X @ Yh if method == "polar" else gram_schmidt(inner)[0]
+    turned = X @ Yh if method == "polar" else gram_schmidt(product)[0]
     return basis @ turned, cosines.clamp_max(1.0)
 
 

@@ -73,7 +73,7 @@ class Epoch:
     """Share of held-out labels that are wrong by now, where some were given."""
 
 
-Watch = Callable[[Epoch], None]
+ShowEpoch = Callable[[Epoch], None]
 
 
 def train_machine(
@@ -84,7 +84,7 @@ def train_machine(
     gain: float = 1.0,
     labels: int = 0,
     stage: str = "layer",
-    watch: Watch = lambda epoch: None,
+    progress: ShowEpoch = lambda epoch: None,
     examine: Callable[[BoltzmannMachine], float] | None = None,
 ) -> BoltzmannMachine:
     """Train a machine on data in [0, 1] by contrastive divergence.
@@ -96,7 +96,7 @@ def train_machine(
         gain: g of the logistic units.
         labels: How many trailing visible units are one group of softmax units.
         stage: What an `Epoch` is called.
-        watch: Called after each epoch.
+        progress: Called after each epoch.
         examine: Gives the test error that an `Epoch` tells.
 
     Raises:
@@ -130,7 +130,7 @@ def train_machine(
                 move.mul_(momentum).add_(slope, alpha=config.rate)
                 value.add_(move)
         wrong = None if examine is None else examine(BoltzmannMachine(W, b, c, gain))
-        watch(Epoch(stage, number, config.epochs, total / len(data), wrong))
+        progress(Epoch(stage, number, config.epochs, total / len(data), wrong))
     return BoltzmannMachine(W, b, c, gain)
 
 

@@ -61,7 +61,7 @@ def load_caffemodel(module: nn.Module, file: str | os.PathLike[str]) -> None:
     parameters = _parameters(module)
     allowed = sum(p.numel() for layer in parameters.values() for p in layer)
     data = _read(path, _BYTES_PER_VALUE * allowed + 2**20, type(module).__name__)
-    _refuse_crowds(data, path)
+    _refuse_too_many_records(data, path)
     layers = _layers(data, path)
     del data
     for name in parameters:
@@ -108,7 +108,7 @@ _LAYERS = (2, 100)
 """Fields of NetParameter with layers, before and since 2015."""
 
 
-def _refuse_crowds(data: bytes, path: Path) -> None:
+def _refuse_too_many_records(data: bytes, path: Path) -> None:
     """Count layers and blobs: a parser makes an object of each, and one may take two bytes."""
     waiting: list[tuple[memoryview, bool]] = [(memoryview(data), True)]
     count = 0
@@ -147,10 +147,10 @@ def _records(view: memoryview, path: Path) -> Iterator[tuple[int, memoryview | N
 def _varint(view: memoryview, at: int, path: Path) -> tuple[int, int]:
     """Return the number at a place, seven bits a byte and the lowest first, and where it ends."""
     value = 0
-    for place, byte in enumerate(view[at : at + 10]):
-        value |= (byte & 127) << (7 * place)
+    for index, byte in enumerate(view[at : at + 10]):
+        value |= (byte & 127) << (7 * index)
         if byte < 128:
-            return value, at + place + 1
+            return value, at + index + 1
     raise _damaged(path, "a number that does not end")
 
 
@@ -243,21 +243,21 @@ def _check(blobs: list[Any], parameters: tuple[Tensor, ...], name: str, path: Pa
     where = f"{path}, layer '{name}':"
     if len(blobs) != len(parameters):
         raise ModelError(
-            f"{where} {len(blobs)} blobs, where {len(parameters)} are due; give the file of this "
-            "very network"
+            f"{where} {len(blobs)} blobs, where {len(parameters)} are expected; give the file "
+            "of this very network"
         )
     for blob, parameter in zip(blobs, parameters, strict=True):
-        claimed, due = _shape(blob, path), tuple(parameter.shape)
-        if _without_ones(claimed) != _without_ones(due):
+        claimed, expected = _shape(blob, path), tuple(parameter.shape)
+        if _without_ones(claimed) != _without_ones(expected):
             raise ModelError(
-                f"{where} a blob of shape {_listed(claimed)}, where {due} is due; give the file "
-                "of this very network"
+                f"{where} a blob of shape {_listed(claimed)}, where {expected} is expected; give "
+                "the file of this very network"
             )
         held = len(blob.data) or len(blob.double_data)
-        if held != math.prod(due):
+        if held != math.prod(expected):
             raise ModelError(
-                f"{where} a blob of {held} values, where its shape {due} takes {math.prod(due)}; "
-                "the file is damaged, fetch it again"
+                f"{where} a blob of {held} values, where its shape {expected} takes "
+                f"{math.prod(expected)}; the file is damaged, fetch it again"
             )
 
 

@@ -22,7 +22,7 @@ from jvpsvd.networks.boltzmann import (
     BoltzmannMachine,
     ContrastiveDivergence,
     Epoch,
-    Watch,
+    ShowEpoch,
     shuffled,
     train_machine,
 )
@@ -117,7 +117,7 @@ def pre_train(
     *,
     gain: float = 1.0,
     held_out: Labelled | None = None,
-    watch: Watch = lambda epoch: None,
+    progress: ShowEpoch = lambda epoch: None,
 ) -> BeliefNet:
     """Train a belief net greedily, layer by layer; the last layer sees the labels as well.
 
@@ -128,7 +128,7 @@ def pre_train(
         config: Of every layer.
         gain: g of the logistic units.
         held_out: Images and labels that no training sees; the last layer's epochs tell their error.
-        watch: Called after each epoch.
+        progress: Called after each epoch.
 
     Raises:
         ArgumentError: If there is no layer, or images and labels do not fit each other.
@@ -139,8 +139,8 @@ def pre_train(
     classes = int(labels.max()) + 1
     machines: list[BoltzmannMachine] = []
     data = images
-    for place, size in enumerate(sizes):
-        last = place == len(sizes) - 1
+    for index, size in enumerate(sizes):
+        last = index == len(sizes) - 1
         if last:
             data = torch.cat([data, functional.one_hot(labels, classes).to(data.dtype)], dim=1)
         machine = train_machine(
@@ -149,8 +149,8 @@ def pre_train(
             config,
             gain=gain,
             labels=classes if last else 0,
-            stage=f"layer {place + 1}",
-            watch=watch,
+            stage=f"layer {index + 1}",
+            progress=progress,
             examine=_examination(machines, classes, held_out) if last else None,
         )
         machines.append(machine)
@@ -182,7 +182,7 @@ def fine_tune(
     config: BackPropagation | None = None,
     *,
     held_out: Labelled | None = None,
-    watch: Watch = lambda epoch: None,
+    progress: ShowEpoch = lambda epoch: None,
 ) -> nn.Sequential:
     """Return a copy of the network trained by back-propagation under a softmax, frozen again.
 
@@ -192,7 +192,7 @@ def fine_tune(
         labels: (N,) class indices.
         config: Hyper-parameters.
         held_out: Images and labels that no training sees; every epoch tells their error.
-        watch: Called after each epoch.
+        progress: Called after each epoch.
 
     Raises:
         ArgumentError: If the network has other layers.
@@ -220,7 +220,7 @@ def fine_tune(
         if held_out is not None:
             with torch.no_grad():
                 wrong = error_rate(tuned(held_out[0]).argmax(1), held_out[1])
-        watch(Epoch("fine-tuning", number, config.epochs, total / len(images), wrong))
+        progress(Epoch("fine-tuning", number, config.epochs, total / len(images), wrong))
     for parameter in tuned.parameters():
         parameter.requires_grad_(False)
     return tuned.eval()
@@ -240,9 +240,9 @@ def save_network(network: nn.Sequential, file: Path) -> None:
     linear = [layer for layer in network if isinstance(layer, nn.Linear)]
     gains = [layer.gain for layer in network if isinstance(layer, Logistic)]
     tensors = {}
-    for place, layer in enumerate(linear):
-        tensors[f"{place}.weight"] = layer.weight.detach().contiguous()
-        tensors[f"{place}.bias"] = layer.bias.detach().contiguous()
+    for index, layer in enumerate(linear):
+        tensors[f"{index}.weight"] = layer.weight.detach().contiguous()
+        tensors[f"{index}.bias"] = layer.bias.detach().contiguous()
     save_file(tensors, file, metadata={"gains": json.dumps(gains)})
 
 
@@ -270,10 +270,10 @@ def load_network(file: Path) -> nn.Sequential:
             f"{file} is no network of save_network ({shown}); save it again"
         ) from error
     layers: list[nn.Module] = []
-    for place, (weight, bias) in enumerate(pairs):
+    for index, (weight, bias) in enumerate(pairs):
         layers.append(_linear(weight.T, bias))
-        if place < len(gains):
-            layers.append(Logistic(gains[place]))
+        if index < len(gains):
+            layers.append(Logistic(gains[index]))
     return nn.Sequential(*layers).eval()
 
 
@@ -281,12 +281,12 @@ def _check_layers(pairs: Sequence[tuple[Tensor, Tensor]], gains: Sequence[float]
     """Refuse tensors that are not the weights and biases of linear layers, one after another."""
     if not pairs or len(gains) > len(pairs) or not all(map(math.isfinite, gains)):
         raise ValueError(f"it has {len(pairs)} linear layers, with gains {list(gains)[:5]}")
-    for place, (weight, bias) in enumerate(pairs):
+    for index, (weight, bias) in enumerate(pairs):
         real = weight.is_floating_point() and bias.is_floating_point()
         if not real or weight.dim() != 2 or bias.shape != weight.shape[:1] or not weight.numel():
-            raise ValueError(f"layer {place} has weights {list(weight.shape)} {weight.dtype}")
-        if place and weight.shape[1] != pairs[place - 1][0].shape[0]:
-            raise ValueError(f"layer {place} does not take what the layer before it gives")
+            raise ValueError(f"layer {index} has weights {list(weight.shape)} {weight.dtype}")
+        if index and weight.shape[1] != pairs[index - 1][0].shape[0]:
+            raise ValueError(f"layer {index} does not take what the layer before it gives")
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -54,10 +54,10 @@ class Depth:
 
 
 def depths(model: nn.Module, x: Any) -> list[Depth]:
-    """Return the places where the model can be cut, in the order in which they are computed.
+    """Return the cuts where the model can be cut, in the order in which they are computed.
 
     Args:
-        model: Any module, in evaluation mode. The places of a compiled one are those of the module
+        model: Any module, in evaluation mode. The cuts of a compiled one are those of the module
             that it was made from.
         x: An input as the model takes it (a batch of one for most image networks).
 
@@ -71,7 +71,7 @@ def depths(model: nn.Module, x: Any) -> list[Depth]:
     found = _depths(model, x)
     scripted = scripted_part(uncompiled(model))
     if scripted is not None:
-        logger.warning("%s; places within it are not among the depths", scripted)
+        logger.warning("%s; what it computes is not among the depths", scripted)
     return found
 
 
@@ -125,13 +125,13 @@ def layer_map(
     >>> f(z).shape, z.shape
     (torch.Size([1, 2]), torch.Size([1, 4]))
     """
-    places = [place.name for place in _depths(model, x)]
+    cuts = [depth.name for depth in _depths(model, x)]
     model = uncompiled(model)
-    target = _locate(model, places, to)
+    target = _locate(model, cuts, to)
     if since is None:
         if not isinstance(x, Tensor):
             raise ModelError(
-                f"the input is a {type(x).__name__}, not a tensor; name the place to differentiate "
+                f"the input is a {type(x).__name__}, not a tensor; name the depth to differentiate "
                 "from with since="
             )
 
@@ -140,25 +140,25 @@ def layer_map(
                 return _run(model, z, [target])[0]
 
         return from_input, x
-    source = _locate(model, places, since)
-    if places.index(since) >= places.index(to):
+    source = _locate(model, cuts, since)
+    if cuts.index(since) >= cuts.index(to):
         raise ModelError(f"since='{since}' is not computed before to='{to}'; exchange them")
     with called_at(model, x):
         _refuse_bypass(model, x, source, target, since, to)
 
-    def from_place(z: Tensor) -> Tensor:
+    def from_depth(z: Tensor) -> Tensor:
         with evaluated_like(value, z, f"'{since}'"):
             return _run(model, x, [target], substitute=(source, z))[0]
 
     with torch.no_grad(), called_at(model, x):
         value = _run(model, x, [source])[0]
-    return from_place, value
+    return from_depth, value
 
 
 def layer_maps(
     model: nn.Module, x: Tensor, to: Sequence[str]
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return the map from the input to several places at once, in one forward pass.
+    """Return the map from the input to several cuts at once, in one forward pass.
 
     Raises:
         ModelError: If a name is unknown or ambiguous.
@@ -167,10 +167,10 @@ def layer_maps(
     >>> [y.shape for y in layer_maps(model, torch.zeros(1, 3), ["0", "1"])(torch.zeros(1, 3))]
     [torch.Size([1, 4]), torch.Size([1, 4])]
     """
-    places = [place.name for place in _depths(model, x)]
+    cuts = [depth.name for depth in _depths(model, x)]
     model = uncompiled(model)
     names = [to] if isinstance(to, str) else listed_names("to", to)
-    targets = [_locate(model, places, name) for name in names]
+    targets = [_locate(model, cuts, name) for name in names]
 
     def from_input(z: Tensor) -> tuple[Tensor, ...]:
         with evaluated_like(x, z, "the input"):
@@ -189,7 +189,7 @@ class _Call:
     value: Tensor
 
 
-_Place = tuple[str, int]
+_CallKey = tuple[str, int]
 
 
 class _ReachedAll(Exception):  # noqa: N818 -- not an error, a jump
@@ -257,20 +257,20 @@ def _record(model: nn.Module, x: Any) -> list[_Call]:
 def _run(
     model: nn.Module,
     x: Any,
-    targets: Sequence[_Place],
-    substitute: tuple[_Place, Tensor] | None = None,
+    targets: Sequence[_CallKey],
+    substitute: tuple[_CallKey, Tensor] | None = None,
 ) -> list[Tensor]:
     """Run the model until all targets are computed; return their values in the order given."""
-    values: dict[_Place, Tensor] = {}
+    values: dict[_CallKey, Tensor] = {}
     wanted = set(targets)
 
     def see(name: str, number: int, module: nn.Module, _: Any, output: Any) -> Any:
-        place = (name, number)
-        if substitute is not None and place == substitute[0]:
+        call = (name, number)
+        if substitute is not None and call == substitute[0]:
             output = substitute[1].clone()  # a later module may work in place on it
-        if place in wanted:
+        if call in wanted:
             # A later module may work in place on this very tensor.
-            values[place] = output.clone() if len(wanted) > 1 else output
+            values[call] = output.clone() if len(wanted) > 1 else output
             if len(values) == len(wanted):
                 raise _ReachedAll
         return output
@@ -283,31 +283,31 @@ def _run(
                 f"the forward pass never reached call {number} of '{name}': the model took another "
                 "path for this input"
             )
-    return [values[place] for place in targets]
+    return [values[call] for call in targets]
 
 
-def _locate(model: nn.Module, places: list[str], name: object) -> _Place:
+def _locate(model: nn.Module, cuts: list[str], name: object) -> _CallKey:
     if not isinstance(name, str):
         raise ModelError(
-            f"a place is named by a string, got {shown(name)}; there are "
-            f"{', '.join(map(repr, places[:6]))}, …"
+            f"a depth is named by a string, got {shown(name)}; there are "
+            f"{', '.join(map(repr, cuts[:6]))}, …"
         )
-    if name in places:
+    if name in cuts:
         module, _, number = name.rpartition("@")
         return (module, int(number)) if module and number.isdecimal() else (name, 1)
-    calls = [place for place in places if place.startswith(f"{name}@")]
+    calls = [cut for cut in cuts if cut.startswith(f"{name}@")]
     if calls:
         raise ModelError(f"'{name}' is called {len(calls)} times; say which: {', '.join(calls)}")
-    near = difflib.get_close_matches(name, places, n=3)
+    near = difflib.get_close_matches(name, cuts, n=3)
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     else:
-        hint = scripted_part(model) or f"there are {', '.join(places[:6])}, …"
-    raise ModelError(f"no place '{name}' among the {len(places)} depths of this model; {hint}")
+        hint = scripted_part(model) or f"there are {', '.join(cuts[:6])}, …"
+    raise ModelError(f"no depth '{name}' among the {len(cuts)} of this model; {hint}")
 
 
 def _refuse_bypass(
-    model: nn.Module, x: Any, source: _Place, target: _Place, since: str, to: str
+    model: nn.Module, x: Any, source: _CallKey, target: _CallKey, since: str, to: str
 ) -> None:
     """Check that x reaches `target` through `source` alone, by cutting there and looking for x."""
     leaves: list[Tensor] = []
@@ -361,7 +361,7 @@ def _refuse_bypass(
         around = reached[0]
         raise ModelError(
             f"since='{since}' is not a cut: a path from the input to '{to}' goes around it, "
-            f"through '{around.name}' ({around.kind}); choose a place that every path runs through"
+            f"through '{around.name}' ({around.kind}); choose a depth that every path runs through"
         )
 
 

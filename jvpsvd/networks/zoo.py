@@ -352,7 +352,7 @@ def _from_factory(spec: str, module_name: str, attribute: str) -> _Resolved:
     if module_name.startswith("."):
         raise ModelError(f"'{spec}' is relative; write the full name, package.module:factory")
     here = str(Path.cwd())
-    if here not in sys.path:  # as `python -m` does, so that a model beside the user is found
+    if here not in sys.path:  # as `python -m` does, so that a model in the user's folder is found
         sys.path.insert(0, here)
     factory = getattr(_import(module_name, spec), attribute, None)
     if not callable(factory):

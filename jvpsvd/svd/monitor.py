@@ -1,4 +1,4 @@
-"""What happens during a solve: its progress, its history, and the seconds of each phase."""
+"""A monitor of a solve: it reports progress and measures the time of each phase."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Phase = Literal["products", "orthogonalisation", "projected problem", "vectors",
 
 
 class Monitor:
-    """Collects what a solver tells, and passes progress on to the caller.
+    """Record what a solver reports, and pass progress on to the caller.
 
     Args:
-        show: Takes every `Progress`; if it returns False, the solver stops early.
+        show: Called with every `Progress`; if it returns False, the solver stops early.
 
     >>> monitor = Monitor()
     >>> with monitor.phase("orthogonalisation"), monitor.phase("products"):
@@ -32,16 +32,16 @@ class Monitor:
         self.history: list[Progress] = []
         """Every report so far."""
         self.seconds: dict[Phase, float] = {}
-        """Wall time of each phase; a phase within another one counts for itself alone."""
+        """Wall time of each phase. The time of a nested phase counts for the inner phase only."""
 
     def report(self, progress: Progress) -> bool:
-        """Show progress, and return whether the solver is to go on."""
+        """Show progress, and return whether the solver should continue."""
         self.history.append(progress)
         return self._show is None or self._show(progress) is not False
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
-        """Count the time of a block of code as that of a phase."""
+        """Add the time of a block of code to a phase."""
         self._settle()
         self._running.append(name)
         try:
@@ -51,7 +51,7 @@ class Monitor:
             self._running.pop()
 
     def _settle(self) -> None:
-        """Give the time since the last change of phase to the phase that was running."""
+        """Add the time since the last change of phase to the current phase."""
         now = time.perf_counter()
         if self._running:
             running = self._running[-1]

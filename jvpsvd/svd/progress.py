@@ -1,4 +1,4 @@
-"""What a solver reports while it works, and a bar that shows it."""
+"""Progress reports of a running solver, and a progress bar."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from jvpsvd.operators import Products
 
 @dataclass(frozen=True)
 class Progress:
-    """The state of a running solve at one check; of a batch, over all its matrices."""
+    """The state of a running solve at one convergence check; for a batch, over all matrices."""
 
     converged: int
     """Triplets whose predicted residual meets the tolerance."""
     wanted: int
-    """k, or B k."""
+    """k; for a batch of B matrices, B k."""
     worst: float
     """Largest predicted residual of the k, relative to s₁."""
     products: Products
-    """Spent so far."""
+    """Products taken so far."""
     seconds_left: float | None = None
-    """What the solver expects, if it can tell."""
+    """Predicted time to the end; None if the solver cannot tell."""
 
 
 Show = Callable[[Progress], bool | None]
-"""Takes progress; returns False if the solve is to stop."""
+"""A function that takes progress, and returns False to stop the solve."""
 
 
 @contextmanager
 def shown(progress: bool | Show) -> Iterator[Show | None]:
-    """Yield the function that shows progress: the caller's own, a bar on stderr, or none."""
+    """Yield the function that shows progress: the caller's, a bar on stderr, or None."""
     if callable(progress):
         yield progress
     elif progress:
@@ -51,13 +51,13 @@ def _bar() -> Iterator[Show]:
         TextColumn("triplets"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("worst residual {task.fields[worst]:.0e}, {task.fields[spent]} products"),
+        TextColumn("worst residual {task.fields[worst]:.0e}, {task.fields[products]} products"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
         console=Console(stderr=True),
     )
     with bar:
-        task = bar.add_task("svds", total=None, worst=1.0, spent=0, left="")
+        task = bar.add_task("svds", total=None, worst=1.0, products=0, left="")
 
         def show(now: Progress) -> None:
             left = now.seconds_left
@@ -66,7 +66,7 @@ def _bar() -> Iterator[Show]:
                 completed=now.converged,
                 total=now.wanted,
                 worst=now.worst,
-                spent=now.products.total,
+                products=now.products.total,
                 left="" if left is None else f"about {left:.0f} s left",
             )
 

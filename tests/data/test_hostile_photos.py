@@ -252,8 +252,8 @@ def test_odd_sizes(size, form):
 SOF = encoded(0).index(b"\xff\xc0") + 5
 
 
-def patched(data, place, new):
-    return data[:place] + new + data[place + len(new) :]
+def patched(data, position, new):
+    return data[:position] + new + data[position + len(new) :]
 
 
 GIF, TIFF = encoded(0, "GIF"), encoded(0, "TIFF")
@@ -263,14 +263,14 @@ def tiff_sized(side):
     """The TIFF with its tags ImageWidth and ImageLength replaced."""
     data = TIFF
     for tag in (256, 257):
-        place = next(
+        position = next(
             i
             for i in range(len(TIFF))
             if TIFF[i : i + 2] == struct.pack("<H", tag)
             and TIFF[i + 2] in (3, 4)
             and TIFF[i + 4 : i + 8] == b"\1\0\0\0"
         )
-        data = patched(data, place + 2, struct.pack("<HII", 4, 1, side))
+        data = patched(data, position + 2, struct.pack("<HII", 4, 1, side))
     return data
 
 
@@ -326,18 +326,20 @@ def mutated(draw):
     data = bytearray(draw(st.sampled_from([*GOOD, LZW])))
     for _ in range(draw(st.integers(1, 8))):
         # Most of what can go wrong is in the header.
-        place = draw(st.one_of(st.integers(0, 64), st.integers(0, len(data)))) % max(1, len(data))
+        position = draw(st.one_of(st.integers(0, 64), st.integers(0, len(data)))) % max(
+            1, len(data)
+        )
         kind = draw(st.sampled_from(["set", "set", "cut", "insert", "delete", "repeat"]))
         if kind == "set":
-            data[place : place + 1] = bytes([draw(st.integers(0, 255))])
+            data[position : position + 1] = bytes([draw(st.integers(0, 255))])
         elif kind == "cut":
-            del data[max(20, place) :]
+            del data[max(20, position) :]
         elif kind == "insert":
-            data[place:place] = draw(st.binary(max_size=12))
+            data[position:position] = draw(st.binary(max_size=12))
         elif kind == "delete":
-            del data[place : place + draw(st.integers(1, 12))]
+            del data[position : position + draw(st.integers(1, 12))]
         else:
-            data[place:place] = data[place : place + 40]
+            data[position:position] = data[position : position + 40]
     return bytes(data)
 
 
@@ -373,8 +375,8 @@ def test_damaged_photos_print_and_log_nothing(capfd, caplog):
         for data in (good for good in GOOD if good[:2] not in (b"II", b"MM")):
             for _ in range(4):
                 changed = bytearray(data)
-                for place in random.integers(0, len(data), 6):
-                    changed[place] = random.integers(0, 256)
+                for position in random.integers(0, len(data), 6):
+                    changed[position] = random.integers(0, 256)
                 decoded_or_none(bytes(changed[: random.integers(len(data) // 2, len(data))]))
                 decoded_or_none(bytes(changed))
     assert caplog.records == []

@@ -129,12 +129,12 @@ def test_a_name_of_many_slashes_is_split_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pack", "told"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")]
+    ("pack", "named"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")]
 )
-def test_a_compressed_shard_says_so(tmp_path, pack, told):
+def test_a_compressed_shard_says_so(tmp_path, pack, named):
     shard = write_tar(tmp_path / "s.tar", sample_members("a", 0, 0))
     shard.write_bytes(pack(shard.read_bytes()))
-    with pytest.raises(ShardError, match=f"it is compressed by {told}, .*; unpack it to .tar"):
+    with pytest.raises(ShardError, match=f"it is compressed by {named}, .*; unpack it to .tar"):
         walk(shard)
 
 

@@ -159,8 +159,8 @@ def test_p_values_without_a_relation_are_uniform(kind):
 
 def test_the_p_value_of_few_classes_is_that_of_all_permutations():
     """Corners of a rectangle: 4 of 24 permutations leave distances as they are."""
-    place = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 3.0], [0.0, 3.0]])
-    matrix = row_distances(place)
+    points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 3.0], [0.0, 3.0]])
+    matrix = row_distances(points)
     keep = sum(
         torch.equal(matrix[list(order)][:, list(order)], matrix)
         for order in itertools.permutations(range(4))

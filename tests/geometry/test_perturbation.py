@@ -204,8 +204,8 @@ def test_flips_are_counted_by_hand():
         [False, False, False, False, True],
     ]
     assert r.flip_distance.tolist() == [1.1, 1.1, 2.1]
-    back = perturbation_response(lambda z: z, x, -D[:, 1], [1.0, 2.0])
-    assert back.flip_distance.tolist() == [math.inf]
+    opposite = perturbation_response(lambda z: z, x, -D[:, 1], [1.0, 2.0])
+    assert opposite.flip_distance.tolist() == [math.inf]
     # Only the last output has classes.
     both = perturbation_response(lambda z: {"flat": -z, "logits": z}, x, D, [0.5, 1.1])
     assert both.flipped.tolist() == [[False, True], [False, True], [False, False]]

@@ -30,8 +30,8 @@ def pair_at(angles, n, seed=0):
     """Bases of two spaces at these principal angles, turned at random in Rⁿ."""
     theta = torch.tensor(angles, dtype=torch.float64)
     turn = random_space(n, 2 * len(angles), seed)
-    first, beside = turn[:, : len(angles)], turn[:, len(angles) :]
-    return first, first * theta.cos() + beside * theta.sin()
+    first, orthogonal = turn[:, : len(angles)], turn[:, len(angles) :]
+    return first, first * theta.cos() + orthogonal * theta.sin()
 
 
 def mixed(basis, seed):

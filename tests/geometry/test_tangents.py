@@ -34,8 +34,8 @@ def normal(*shape, seed=0):
 def test_a_basis_keeps_every_leading_span(d, spare, seed, skew):
     """Near orthonormality another method runs; both are Gram–Schmidt."""
     given_ones = random_space(d + spare, d, seed) + skew * normal(d + spare, d, seed=seed + 1)
-    lengths = 10.0 ** torch.randint(-3, 4, (d,), generator=torch.Generator().manual_seed(seed))
-    Q = orthonormal_basis(given_ones * lengths)
+    norms = 10.0 ** torch.randint(-3, 4, (d,), generator=torch.Generator().manual_seed(seed))
+    Q = orthonormal_basis(given_ones * norms)
     torch.testing.assert_close(Q.mT @ Q, torch.eye(d, dtype=torch.float64))
     inside = Q.mT @ (given_ones / torch.linalg.vector_norm(given_ones, dim=0))
     assert inside.tril(-1).abs().max() <= 1e-12
@@ -85,8 +85,8 @@ def test_shares_rise_and_do_not_see_lengths_rotations_or_bases(k, spare, seed):
     assert (shares.diff(dim=0) >= 0).all()
     assert (shares <= 1).all()
     turn = random_space(n, n, seed + 2)
-    lengths = torch.tensor([1e-200, -1.0, 1e200], dtype=torch.float64)
-    torch.testing.assert_close(energy_shares(turn @ tangents * lengths, turn @ basis), shares)
+    norms = torch.tensor([1e-200, -1.0, 1e200], dtype=torch.float64)
+    torch.testing.assert_close(energy_shares(turn @ tangents * norms, turn @ basis), shares)
     torch.testing.assert_close(energy_shares(tangents[:, 1], basis), shares[:, 1])
     mixed = basis @ random_space(k, k, seed + 3)
     torch.testing.assert_close(energy_shares(tangents, mixed)[-1], shares[-1])

@@ -27,7 +27,7 @@ def tangent_space(point, seed=0):
 
 
 def polygon(corners, steps):
-    """Points along great circles from corner to corner and back, the first not repeated."""
+    """Points along great circles from corner to corner and backwards, the first not repeated."""
     points = []
     for a, b in zip(corners, [*corners[1:], corners[0]], strict=True):
         angle = torch.acos((a @ b).clamp(-1, 1))
@@ -54,8 +54,8 @@ def test_an_octant_turns_by_a_right_angle_in_the_sense_of_the_loop(steps):
     loop[0] = torch.stack([Y, Z], dim=1)
     right_angle = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(holonomy(loop).matrix, right_angle)
-    back = [loop[0], *loop[:0:-1]]
-    torch.testing.assert_close(holonomy(back).matrix, right_angle.mT)
+    backwards = [loop[0], *loop[:0:-1]]
+    torch.testing.assert_close(holonomy(backwards).matrix, right_angle.mT)
     found = holonomy(loop)
     assert found.angles.tolist() == pytest.approx([math.pi / 2] * 2)
     assert not found.reverses

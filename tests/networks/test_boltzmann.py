@@ -65,14 +65,18 @@ def test_same_seed_same_machine_and_another_seed_another():
 
 
 def test_every_epoch_is_told_and_the_error_falls():
-    told = []
+    epochs = []
     train_machine(
-        two_patterns(), 4, ContrastiveDivergence(epochs=50, batch=20), stage="x", watch=told.append
+        two_patterns(),
+        4,
+        ContrastiveDivergence(epochs=50, batch=20),
+        stage="x",
+        progress=epochs.append,
     )
-    assert [(epoch.stage, epoch.number, epoch.epochs) for epoch in told] == [
+    assert [(epoch.stage, epoch.number, epoch.epochs) for epoch in epochs] == [
         ("x", i, 50) for i in range(1, 51)
     ]
-    assert told[-1].error < 0.5 * told[0].error
+    assert epochs[-1].error < 0.5 * epochs[0].error
 
 
 def test_labels_are_one_group_that_sums_to_one():

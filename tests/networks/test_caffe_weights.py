@@ -190,9 +190,9 @@ UNFIT = {
         fc6(blob(WEIGHT)) + layer("fc6", [blob(WEIGHT, "layers")], "layers"),
         "two layers of the name 'fc6'",
     ),
-    "a transposed weight": (fc6(blob(WEIGHT.T)), r"shape \(5, 3\), where \(3, 5\) is due"),
+    "a transposed weight": (fc6(blob(WEIGHT.T)), r"shape \(5, 3\), where \(3, 5\) is expected"),
     "a weight of another rank": (fc6(claimed(3, 5, 1, 1)), r"shape \(3, 5, 1, 1\), where"),
-    "a flat weight": (fc6(claimed(15)), r"shape \(15\), where \(3, 5\) is due"),
+    "a flat weight": (fc6(claimed(15)), r"shape \(15\), where \(3, 5\) is expected"),
     "no shape": (fc6(numbers(5, [0.0] * 15, "f")), r"shape \(0, 0, 0, 0\)"),
     "an empty shape": (fc6(claimed()), "shape none"),
     "one value too few": (fc6(claimed(3, 5, values=14)), "14 values, where its shape .* takes 15"),
@@ -207,7 +207,7 @@ UNFIT = {
     "many axes": (fc6(claimed(*[2] * 200)), r"shape \(2, 2, 2, 2, 2, 2, 2, 2, …\)"),
     "hundreds of axes": (fc6(claimed(*[1] * 100_000)), "hundreds of axes"),
     "a shape that is none": (fc6(field(7, b"\x0a\x7f")), "damaged"),
-    "no bias": (CONV + layer("fc6", [blob(WEIGHT)]), "'fc6': 1 blobs, where 2 are due"),
+    "no bias": (CONV + layer("fc6", [blob(WEIGHT)]), "'fc6': 1 blobs, where 2 are expected"),
     "a third blob": (fc6(blob(WEIGHT), blob(BIAS), blob(BIAS)), "'fc6': 3 blobs"),
     "bias before weight": (fc6(blob(BIAS), blob(WEIGHT)), r"shape \(3\), where \(3, 5\)"),
     "a hostile name": (
@@ -226,11 +226,11 @@ UNFIT = {
     "a number without end": (b"\xff" * 1000, "a number that does not end"),
     "a length past the end": (varint(100 << 3 | 2) + varint(2**63) + b"x", "ends after the file"),
     "nested groups": (b"\x0b" * 50_000, "damaged"),
-    "a crowd of layers": (b"\x12\x00" * 200_000, "more than 100000 records"),
-    "a crowd of new layers": (b"\xa2\x06\x00" * 200_000, "more than 100000 records"),
-    "a crowd of blobs": (field(100, b"\x3a\x00" * 200_000), "more than 100000 records"),
-    "a crowd of old blobs": (field(2, b"\x32\x00" * 200_000), "more than 100000 records"),
-    "a crowd of other fields": (b"\x28\x01" * 200_000, "more than 100000 records"),
+    "too many layers": (b"\x12\x00" * 200_000, "more than 100000 records"),
+    "too many new layers": (b"\xa2\x06\x00" * 200_000, "more than 100000 records"),
+    "too many blobs": (field(100, b"\x3a\x00" * 200_000), "more than 100000 records"),
+    "too many old blobs": (field(2, b"\x32\x00" * 200_000), "more than 100000 records"),
+    "too many other fields": (b"\x28\x01" * 200_000, "more than 100000 records"),
 }
 
 

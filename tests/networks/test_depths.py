@@ -21,7 +21,7 @@ class Two(nn.Module):
 
 
 def names(model, x):
-    return [place.name for place in depths(model, x)]
+    return [depth.name for depth in depths(model, x)]
 
 
 def test_places_come_in_order_of_computation_with_kind_and_shape():

@@ -158,7 +158,7 @@ def test_the_input_may_be_a_dict_or_tuple_when_a_place_stands_for_it():
         f, z = layer_map(net, x, to="output", since="left")
         torch.testing.assert_close(z, net.left(a))
         torch.testing.assert_close(f(2 * z), (2 * z * net.right(b)).tanh())
-        with pytest.raises(ModelError, match="name the place to differentiate from with since="):
+        with pytest.raises(ModelError, match="name the depth to differentiate from with since="):
             layer_map(net, x, to="output")
 
 
@@ -191,14 +191,14 @@ def test_a_transformer_layer_keeps_the_places_it_was_asked_for():
 @pytest.mark.parametrize(
     ("to", "since", "message"),
     [
-        ("convolution", None, "no place 'convolution' among the 9 depths.*there are 0, 1.0"),
+        ("convolution", None, "no depth 'convolution' among the 9 of this model.*there are 0, 1.0"),
         ("outptu", None, "did you mean output"),
-        ("output", "1.3", "no place '1.3'.*did you mean 1.1 or 1.0"),
-        ("", None, "no place ''"),
+        ("output", "1.3", "no depth '1.3'.*did you mean 1.1 or 1.0"),
+        ("", None, "no depth ''"),
         ("0", "4", "since='4' is not computed before to='0'; exchange them"),
         ("1.0", "1", "since='1' is not computed before to='1.0'"),
         ("4", "4", "since='4' is not computed before to='4'"),
-        ("0@1", None, "no place '0@1'"),
+        ("0@1", None, "no depth '0@1'"),
     ],
 )
 def test_names_that_cannot_be_cut_at(to, since, message):
@@ -212,7 +212,7 @@ def test_a_reused_module_must_be_numbered():
     net = nn.Sequential(shared, nn.Linear(2, 2), shared)
     with pytest.raises(ModelError, match="'0' is called 2 times; say which: 0@1, 0@2"):
         layer_map(net, torch.ones(1, 2), to="0")
-    with pytest.raises(ModelError, match=r"no place '0@3'.*did you mean 0@"):
+    with pytest.raises(ModelError, match=r"no depth '0@3'.*did you mean 0@"):
         layer_map(net, torch.ones(1, 2), to="0@3")
 
 
@@ -248,6 +248,6 @@ def test_hooks_are_removed_after_every_call():
 def test_a_module_name_may_hold_an_at_sign():
     net = nn.ModuleDict({"a@b": nn.Linear(2, 2)})
     net.forward = lambda x: net["a@b"](x)
-    assert [place.name for place in depths(net, torch.ones(1, 2))] == ["a@b", "output"]
+    assert [depth.name for depth in depths(net, torch.ones(1, 2))] == ["a@b", "output"]
     f, z = layer_map(net, torch.ones(1, 2), to="a@b")
     torch.testing.assert_close(f(z), net["a@b"](z))

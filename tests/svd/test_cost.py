@@ -122,7 +122,7 @@ def test_a_block_size_asked_for_is_not_bounded_by_the_chunk():
 def test_values_alone_fit_where_vectors_do_not():
     shape, k = (1_000_000, 500), 50
     size = Footprint(1_000_000, 500, k, 4, 1, False)
-    memory = size.beside_bases(8) + 200 * size.values_column
+    memory = size.workspace(8) + 200 * size.values_column
     with pytest.raises(ArgumentError, match="raise memory"):
         planned(shape, 4, k, memory=memory, method="golub-kahan", block_size=8)
     chosen = planned(shape, 4, k, memory=memory, method="golub-kahan", block_size=8, vectors=False)
@@ -162,22 +162,22 @@ def test_a_batch_has_less_room_for_each_matrix():
 class Tall(LinearOperator):
     """Copies of a diagonal matrix above each other: U costs far more than V."""
 
-    def __init__(self, d, copies):
-        super().__init__((d.shape[0] * copies, d.shape[0]), d.dtype)
-        self.d, self.copies = d / copies**0.5, copies
+    def __init__(self, d, repeats):
+        super().__init__((d.shape[0] * repeats, d.shape[0]), d.dtype)
+        self.d, self.repeats = d / repeats**0.5, repeats
 
     def _matmat(self, V):
-        return (V.mT * self.d).repeat(1, self.copies).mT
+        return (V.mT * self.d).repeat(1, self.repeats).mT
 
     def _rmatmat(self, U):
-        return (U.mT.unflatten(1, (self.copies, -1)).sum(1) * self.d).mT
+        return (U.mT.unflatten(1, (self.repeats, -1)).sum(1) * self.d).mT
 
 
 def test_values_alone_that_lose_rank_where_the_left_basis_does_not_fit_say_what_to_do():
     truth = torch.cat([line(2, 1, 10), torch.zeros(490, dtype=torch.float64)])
     A, k = Tall(truth, 40), 20
     size = Footprint(20000, 500, k, 8, 1, False)
-    memory = size.beside_bases(8) + 40 * size.values_column
+    memory = size.workspace(8) + 40 * size.values_column
     options = {"memory": memory, "method": "golub-kahan", "vectors": False, "block_size": 8}
     chosen = planned(A.shape, 8, k, **options)
     assert chosen.solver.values_size >= k + 16
@@ -190,7 +190,7 @@ def test_no_room_for_any_left_vector_is_not_room_for_all():
     truth = torch.cat([line(2, 1, 10), torch.zeros(490, dtype=torch.float64)])
     A, k = Tall(truth, 200), 20
     size = Footprint(100_000, 500, k, 8, 1, False)
-    memory = size.beside_bases(8) + 40 * size.values_column
+    memory = size.workspace(8) + 40 * size.values_column
     options = {"memory": memory, "method": "golub-kahan", "vectors": False, "block_size": 8}
     assert planned(A.shape, 8, k, **options).max_size == 0
     with pytest.raises(ArgumentError):

@@ -59,8 +59,8 @@ rows, few = torch.ones(1 << 10, 1 << 12).T, torch.ones(20, 1 << 12).T
 subtract_projection(few, rows, project(rows, few))
 del rows, few
 before = status('VmHWM')
-room = status('VmSize') + budget
-resource.setrlimit(resource.RLIMIT_AS, (room, room))
+limit = status('VmSize') + budget
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 A = Copies(d, long, batch)
 result = svds(A, k, **options)
 found = {

@@ -65,9 +65,9 @@ def test_matrices_of_a_batch_that_had_finished_stay_complete():
 
 @pytest.mark.parametrize("options", [{}, {"energy": 0.999}, {"tail": 1e-3}, {"memory": "1100KiB"}])
 def test_randomized_methods_stop_too(options):
-    asked = {"method": "randomized", "on_unconverged": "ignore", "tol": 1e-9, **options}
-    whole = svds(Diagonal(TRUTH.float()), 20, **asked)
-    result = svds(Diagonal(TRUTH.float()), 20, progress=StopAfter(1), **asked)
+    arguments = {"method": "randomized", "on_unconverged": "ignore", "tol": 1e-9, **options}
+    whole = svds(Diagonal(TRUTH.float()), 20, **arguments)
+    result = svds(Diagonal(TRUTH.float()), 20, progress=StopAfter(1), **arguments)
     assert result.products.total < whole.products.total
     assert not result.certificate.complete
 

@@ -196,14 +196,14 @@ def test_restarts_after_a_warm_start():
 @pytest.mark.parametrize("name", ["harmonic", "line", "cliff"])
 def test_the_squared_norm_is_estimated_with_its_error(name, quality):
     truth = spectrum(name, 400)
-    place = {"exact": 0, "trailing": 380}.get(quality)
+    first_row = {"exact": 0, "trailing": 380}.get(quality)
     start = torch.zeros(400, 20, dtype=torch.float64)
-    if place is None:
+    if first_row is None:
         start = torch.randn(
             400, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
         )
     else:
-        start[torch.arange(place, place + 20), torch.arange(20)] = 1
+        start[torch.arange(first_row, first_row + 20), torch.arange(20)] = 1
     off = []
     norm2 = float((truth**2).sum())
     for seed in range(30):

@@ -148,7 +148,7 @@ def test_zeros_are_one_cluster_that_displaces_nothing():
     assert guaranteed_count(torch.zeros(9), torch.zeros(9), 1e-5, 4, torch.float32) == 9
 
 
-def alike(*counts):
+def repeated(*counts):
     """Values 1, 1/2, 1/3, …, so many copies of each."""
     return torch.cat([torch.full((count,), 1 / (i + 1)) for i, count in enumerate(counts)]).double()
 
@@ -166,12 +166,12 @@ def alike(*counts):
     ],
 )
 def test_a_block_is_too_narrow_where_copies_of_a_value_fill_it(counts, narrow):
-    s = alike(*counts)
+    s = repeated(*counts)
     assert block_is_too_narrow(s, torch.zeros_like(s), 1e-4, 4, torch.float64) is narrow
 
 
 def test_values_that_are_not_sharp_are_no_reason_to_begin_again():
-    s = alike(4, 2)
+    s = repeated(4, 2)
     assert not block_is_too_narrow(s, torch.full_like(s, 1e-6), 1e-4, 4, torch.float64)
     assert block_is_too_narrow(s, torch.full_like(s, 1e-6), 1e-4, 4, torch.float32)
     assert block_is_too_narrow(s, torch.full_like(s, 1e-10), 1e-4, 4, torch.float64)

@@ -51,8 +51,8 @@ def assert_invariants(state, matrix, loss, restarts=0):
     assert ((A @ V - U @ B).abs() <= 200 * eps * norm).all()
     assert ((A.mT @ U - V @ B.mT - F @ R).abs() <= (200 * eps + 10 * loss) * norm).all()
     assert ((state.AtU.double() - A.mT @ U).abs() <= 200 * eps * norm).all()
-    ahead = torch.linalg.vector_norm(A @ V - U @ B, dim=-2)
-    assert (ahead <= state.defect + 200 * eps * norm[..., 0]).all()
+    forward_residuals = torch.linalg.vector_norm(A @ V - U @ B, dim=-2)
+    assert (forward_residuals <= state.defect + 200 * eps * norm[..., 0]).all()
 
 
 @pytest.mark.parametrize("loss", LOSSES)

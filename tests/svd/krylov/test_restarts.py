@@ -124,7 +124,7 @@ def test_batches_and_values_alone_keep_their_bases(vectors, kept, always):
 
 def test_more_restarts_than_the_limit_give_the_bases_their_room_back(kept, always):
     truth = line(1, 0, 900)
-    solver = GolubKahan(block_size=4, compacts=True, max_restarts=2)
+    solver = GolubKahan(block_size=4, may_compact=True, max_restarts=2)
     found = solved_by(solver, Diagonal(truth), 20, 1e-9)
     assert len(kept) == 2
     assert found.evidence[0].complete
@@ -132,7 +132,7 @@ def test_more_restarts_than_the_limit_give_the_bases_their_room_back(kept, alway
 
 
 def test_compact_restarts_do_not_use_up_those_of_full_bases(kept, always):
-    solver = GolubKahan(block_size=4, compacts=True, max_size=160, max_restarts=2)
+    solver = GolubKahan(block_size=4, may_compact=True, max_size=160, max_restarts=2)
     found = solved_by(solver, Diagonal(line(1, 0, 2000)), 20, 1e-13)
     assert found.evidence[0].evidence == "none: given up after 2 restarts of 160 columns"
     assert len(kept) == 4

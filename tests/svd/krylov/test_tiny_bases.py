@@ -18,20 +18,20 @@ def dense_spectrum():
     return torch.from_numpy(np.sign(rng.standard_normal((162, 104))))
 
 
-def solve(matrix, beside, seed, k=1, block_size=1):
-    solver = GolubKahan(block_size=block_size, widest_block=block_size, max_size=k + beside)
+def solve(matrix, extra, seed, k=1, block_size=1):
+    solver = GolubKahan(block_size=block_size, widest_block=block_size, max_size=k + extra)
     triplets = solved_by(solver, MatrixOperator(matrix), k, TOL, seed=seed)
     (evidence,) = triplets.evidence
     missed = torch.linalg.svdvals(matrix)[:k] - triplets.s
     return triplets, evidence, float(missed.max() / triplets.s[0])
 
 
-@pytest.mark.parametrize("beside", [5, 6, 11])
-def test_nothing_is_claimed_of_them(beside, dense_spectrum):
+@pytest.mark.parametrize("extra", [5, 6, 11])
+def test_nothing_is_claimed_of_them(extra, dense_spectrum):
     for seed in range(10):
-        triplets, evidence, _ = solve(dense_spectrum, beside, seed)
+        triplets, evidence, _ = solve(dense_spectrum, extra, seed)
         if float(triplets.residuals.max()) <= TOL * float(triplets.s[0]):
-            assert evidence.evidence == f"none: bases of {1 + beside} columns restart too soon"
+            assert evidence.evidence == f"none: bases of {1 + extra} columns restart too soon"
         assert not evidence.complete
         assert evidence.guaranteed == 0
 

@@ -93,8 +93,8 @@ def test_one_sided_residuals_are_those_of_wrong_vectors():
     )
     A = torch.diag(s)
     images = A @ turned
-    lengths = images.norm(dim=0)
-    u = images / lengths
+    norms = images.norm(dim=0)
+    u = images / norms
     expected = torch.maximum((images - s * u).norm(dim=0), (A.T @ u - s * turned).norm(dim=0))
     assert torch.allclose(_one_sided_residuals(gram.tril(), s, turned), expected)
     assert _one_sided_residuals(gram.tril(), s, torch.eye(3).double()).max() < 1e-15
