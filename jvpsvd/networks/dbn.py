@@ -1,6 +1,6 @@
 """Deep belief nets: Boltzmann machines, stacked, then fine-tuned by back-propagation.
 
-Hinton, Osindero & Teh (2006); Hinton & Salakhutdinov (2006).
+Sources: Hinton, Osindero & Teh (2006); Hinton & Salakhutdinov (2006).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Labelled = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class BackPropagation:
-    """Hyper-parameters of fine-tuning: Adam on the cross-entropy, its rate falling as a cosine."""
+    """Hyper-parameters of fine-tuning: Adam on the cross-entropy, with cosine decay of its rate."""
 
     epochs: int = 40
     rate: float = 1e-3
@@ -44,19 +44,19 @@ class BackPropagation:
 
 @dataclass(frozen=True)
 class BeliefNet:
-    """Stacked machines; the visible units of the last one are the layer below and the labels."""
+    """Stacked machines. The visible units of the last one are the layer below and the labels."""
 
     machines: tuple[BoltzmannMachine, ...]
     classes: int
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Units of every layer, the input first."""
+        """Number of units of every layer, the input first."""
         first = self.machines[0].weight.shape[0]
         return first, *(machine.weight.shape[1] for machine in self.machines)
 
     def features(self, x: Tensor) -> Tensor:
-        """Return what the last machine sees of x, without labels."""
+        """Return the last machine's visible units for x, without the labels."""
         for machine in self.machines[:-1]:
             x = machine.up(x)
         return x
@@ -72,10 +72,10 @@ class BeliefNet:
         return torch.stack(energies, dim=1).argmin(dim=1)
 
     def network(self, *, softmax: bool) -> nn.Sequential:
-        """Return the recognition pass as a network; with `softmax` a linear layer of labels on top.
+        """Return the recognition pass as a network, with a linear layer of labels if `softmax`.
 
-        The last layer sees every label with probability 1 / classes, since none is known. The
-        linear layer begins as the weights of the labels.
+        The last machine gets the probability 1 / classes for every label, because labels are
+        unknown. The linear layer starts with the weights of the label units.
         """
         layers: list[nn.Module] = []
         for machine in self.machines[:-1]:
@@ -119,15 +119,16 @@ def pre_train(
     held_out: Labelled | None = None,
     progress: ShowEpoch = lambda epoch: None,
 ) -> BeliefNet:
-    """Train a belief net greedily, layer by layer; the last layer sees the labels as well.
+    """Train a belief net greedily, layer by layer. The last layer is trained on the labels too.
 
     Args:
         images: (N, pixels) in [0, 1].
         labels: (N,) class indices.
-        sizes: Units of each layer above the input.
-        config: Of every layer.
+        sizes: Number of units of each layer above the input.
+        config: Hyper-parameters for every layer.
         gain: g of the logistic units.
-        held_out: Images and labels that no training sees; the last layer's epochs tell their error.
+        held_out: Images and labels that are not trained on. Epochs of the last layer report their
+            error.
         progress: Called after each epoch.
 
     Raises:
@@ -162,7 +163,7 @@ def pre_train(
 def _examination(
     below: Sequence[BoltzmannMachine], classes: int, held_out: Labelled | None
 ) -> Callable[[BoltzmannMachine], float] | None:
-    """Return the test error as a function of the machine on top of the others."""
+    """Return a function from the machine on top of the others to the test error."""
     if held_out is None:
         return None
     features, labels = held_out
@@ -187,11 +188,11 @@ def fine_tune(
     """Return a copy of the network trained by back-propagation under a softmax, frozen again.
 
     Args:
-        network: Linear and logistic layers, as `BeliefNet.network(softmax=True)` gives them.
+        network: Linear and logistic layers, as `BeliefNet.network(softmax=True)` returns them.
         images: (N, pixels) in [0, 1].
         labels: (N,) class indices.
         config: Hyper-parameters.
-        held_out: Images and labels that no training sees; every epoch tells their error.
+        held_out: Images and labels that are not trained on. Every epoch reports their error.
         progress: Called after each epoch.
 
     Raises:
@@ -263,7 +264,7 @@ def load_network(file: Path) -> nn.Sequential:
                 for i in range(len(names) // 2)
             ]
         _check_layers(pairs, gains)
-    except Exception as error:  # the reader raises what the bytes make it raise
+    except Exception as error:  # damaged bytes may raise anything
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         shown = first[:200].encode("unicode_escape").decode()
         raise ModelError(

@@ -1,8 +1,8 @@
 """A network as a sequence of depths: any module's output as a function of the input, or of another.
 
-A place is the output of one call of one module. It is named by the module; a module that is called
-several times in a forward pass gives `name@1`, `name@2`, … . The output of the whole model is
-"output".
+A depth is the output of one call of one module, and has the module's name. A module that is called
+several times in a forward pass gives the depths `name@1`, `name@2`, … . The output of the whole
+model is "output".
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Depth:
-    """One place where a network can be cut."""
+    """A depth at which a network can be cut."""
 
     name: str
     """Module name, with @call where the module is called more than once."""
@@ -49,16 +49,16 @@ class Depth:
 
     @property
     def numel(self) -> int:
-        """Rows of the Jacobian to this depth."""
+        """Number of rows of the Jacobian to this depth."""
         return int(torch.Size(self.shape).numel())
 
 
 def depths(model: nn.Module, x: Any) -> list[Depth]:
-    """Return the cuts where the model can be cut, in the order in which they are computed.
+    """Return the depths at which the model can be cut, in the order of computation.
 
     Args:
-        model: Any module, in evaluation mode. The cuts of a compiled one are those of the module
-            that it was made from.
+        model: Any module, in evaluation mode. A compiled module has the depths of the module that
+            it was made from.
         x: An input as the model takes it (a batch of one for most image networks).
 
     Raises:
@@ -102,7 +102,7 @@ def _depths(model: nn.Module, x: Any) -> list[Depth]:
 def layer_map(
     model: nn.Module, x: Any, to: str, since: str | None = None
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Return (f, z): the map from the input, or from the place `since`, to the place `to`.
+    """Return (f, z): the map from the input, or from the depth `since`, to the depth `to`.
 
     f runs the model up to `to` and no further. With `since`, z is that place's value at x, and f
     substitutes its argument there; every path from x to `to` must run through `since`.
@@ -158,7 +158,7 @@ def layer_map(
 def layer_maps(
     model: nn.Module, x: Tensor, to: Sequence[str]
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return the map from the input to several cuts at once, in one forward pass.
+    """Return the map from the input to several depths at once, in one forward pass.
 
     Raises:
         ModelError: If a name is unknown or ambiguous.
@@ -192,12 +192,13 @@ class _Call:
 _CallKey = tuple[str, int]
 
 
-class _ReachedAll(Exception):  # noqa: N818 -- not an error, a jump
-    """Ends a forward pass once every wanted place has been computed."""
+class _ReachedAll(Exception):  # noqa: N818 -- a jump, not an error
+    """Ends a forward pass once every wanted depth has been computed."""
 
 
 _See = Callable[[str, int, nn.Module, tuple[Any, ...], Any], Any]
-"""Called with name, call number, module, arguments and output; None, or what replaces the output.
+"""Called with name, call number, module, arguments and output. Returns a replacement of the output,
+or None.
 """
 
 
@@ -216,7 +217,7 @@ def _hooked(model: nn.Module, see: _See) -> Iterator[None]:
 
 
 def _forward(model: nn.Module, x: Any) -> Any:
-    """Run the model on a copy of x, for it may begin with an in-place operation."""
+    """Run the model on a copy of x, because it may begin with an in-place operation."""
     return _call(model, _each(x, lambda value: value.clone()))
 
 
@@ -232,7 +233,7 @@ def _called(model: nn.Module, x: Any) -> Any:
 
 
 def _each(x: Any, apply: Callable[[Tensor], Tensor]) -> Any:
-    """Return x with `apply` done to the tensors among its arguments."""
+    """Return x with `apply` applied to the tensors among its arguments."""
 
     def one(value: Any) -> Any:
         return apply(value) if isinstance(value, Tensor) else value
@@ -260,7 +261,7 @@ def _run(
     targets: Sequence[_CallKey],
     substitute: tuple[_CallKey, Tensor] | None = None,
 ) -> list[Tensor]:
-    """Run the model until all targets are computed; return their values in the order given."""
+    """Run the model until all targets are computed, and return their values in the given order."""
     values: dict[_CallKey, Tensor] = {}
     wanted = set(targets)
 
@@ -309,7 +310,7 @@ def _locate(model: nn.Module, cuts: list[str], name: object) -> _CallKey:
 def _refuse_bypass(
     model: nn.Module, x: Any, source: _CallKey, target: _CallKey, since: str, to: str
 ) -> None:
-    """Check that x reaches `target` through `source` alone, by cutting there and looking for x."""
+    """Check that x reaches `target` only through `source`: a derivative with `source` cut is 0."""
     leaves: list[Tensor] = []
     ids: set[int] = set()
     later: list[_Call] = []

@@ -27,7 +27,7 @@ def tangent_space(point, seed=0):
 
 
 def polygon(corners, steps):
-    """Points along great circles from corner to corner and backwards, the first not repeated."""
+    """Points along great circles from corner to corner and back, the first not repeated."""
     points = []
     for a, b in zip(corners, [*corners[1:], corners[0]], strict=True):
         angle = torch.acos((a @ b).clamp(-1, 1))
