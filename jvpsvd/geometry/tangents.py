@@ -278,7 +278,7 @@ def _difference(
     if after.shape != shape or before.shape != shape:
         raise ArgumentError(
             f"the family has shapes {tuple(shape)}, {tuple(after.shape)}, {tuple(before.shape)} "
-            "beside each other; keep one"
+            "at neighbouring points; keep one"
         )
     return (after - before) / (2 * step)
 

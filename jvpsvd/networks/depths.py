@@ -104,8 +104,8 @@ def layer_map(
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """Return (f, z): the map from the input, or from the depth `since`, to the depth `to`.
 
-    f runs the model up to `to` and no further. With `since`, z is that place's value at x, and f
-    substitutes its argument there; every path from x to `to` must run through `since`.
+    f runs the model up to `to` and no further. With `since`, z is the value of that depth at x, and
+    f substitutes its argument there; every path from x to `to` must run through `since`.
 
     Args:
         model: Any module, in evaluation mode.

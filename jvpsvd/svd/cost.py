@@ -38,7 +38,7 @@ class ProductCost:
 def widening_pays(A: LinearOperator) -> bool:
     """Return whether wide products cost so much less per vector that wide blocks pay off.
 
-    This takes four forward products. It is asked for few triplets only.
+    This takes four forward products. A plan needs it for small k only.
 
     >>> from jvpsvd.operators import MatrixOperator
     >>> A = MatrixOperator(torch.ones(3, 2))

@@ -54,7 +54,7 @@ def refused(data):
 
 
 def decoded_or_none(data, photo_input=PLAIN):
-    """The input, checked for what every input is; None where the bytes are refused."""
+    """Return the input, checked for shape and range; None if the bytes are refused."""
     try:
         x = decode_photo(data, photo_input)
     except PhotoError as error:
@@ -147,7 +147,7 @@ RANGES = {
 
 @pytest.mark.parametrize("name", RANGES)
 def test_wide_ranges_are_scaled_or_refused_never_clipped(name):
-    """What an integer or a float means as a brightness may be unknown; then it is no number."""
+    """The brightness of an integer or a float may be undefined; then the photo is refused."""
     x = decoded_or_none(RANGES[name])
     if name in ("uint16", "uint16 PNG"):  # files whose range is fixed by their format
         assert x is not None
@@ -369,7 +369,8 @@ def test_any_change_of_a_photo_is_an_input_or_a_photo_error(data):
 
 
 def test_damaged_photos_print_and_log_nothing(capfd, caplog):
-    """TIFFs excepted: Pillow logs what is wrong with them, and libtiff writes to stderr itself."""
+    """Nothing is printed, except for TIFFs: Pillow logs their errors, and libtiff writes to
+    stderr."""
     random = np.random.default_rng(0)
     with caplog.at_level(logging.WARNING):
         for data in (good for good in GOOD if good[:2] not in (b"II", b"MM")):
@@ -392,7 +393,7 @@ def test_pixels_that_no_file_of_its_size_holds_are_refused_by_the_header():
     data = bilevel(5000)
     assert len(data) < 5000
     assert "promise 25000000 pixels" in refused(data)
-    assert decoded_or_none(bilevel(4000)) is not None  # no more than a camera's
+    assert decoded_or_none(bilevel(4000)) is not None  # no more pixels than a camera has
     blank = saved(Image.new("L", (5000, 5000), GREY), "PNG")
     assert abs(float(decode_photo(blank, PLAIN).mean()) - GREY) < 1
 
@@ -416,7 +417,7 @@ print(peak() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
 @pytest.mark.parametrize("mode", ["F", "I", "RGB", "LA"])
 def test_a_pixel_takes_few_bytes_while_it_is_decoded(mode, tmp_path):
-    """24 bytes of a float's, once: a copy as doubles, and one that was scaled."""
+    """A float pixel once took 24 bytes: a copy in doubles, and a scaled copy."""
     side = 3000
     kind = {"format": "PNG"} if mode == "LA" else {"format": "TIFF", "compression": "tiff_lzw"}
     Image.new(mode, (side, side)).save(tmp_path / "photo", **kind)

@@ -18,14 +18,14 @@ fsspec = pytest.importorskip("fsspec")
 
 
 class WholeFiles(http.server.SimpleHTTPRequestHandler):
-    """Sends whole files, whatever part was asked for."""
+    """Sends whole files, whatever range is requested."""
 
     def log_message(self, *args):
         pass
 
 
 class Ranges(WholeFiles):
-    """Sends the part that was asked for."""
+    """Sends the requested range."""
 
     def do_GET(self):
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
@@ -46,7 +46,7 @@ class Ranges(WholeFiles):
 
 
 class Moody(Ranges):
-    """Answers each file's first request with an error, cuts the next short; later ones too."""
+    """Answers each file's first request with an error, and cuts the next one short; then again."""
 
     busy = (1, 11)
     cut = (2, 12)

@@ -73,7 +73,7 @@ def test_tangents_span_the_finite_differences(kind):
 
 
 @every_kind
-def test_frame_keeps_lengths_and_depends_on_the_seed_alone(kind):
+def test_frame_keeps_norms_and_depends_on_the_seed_alone(kind):
     manifold = KINDS[kind]
     Q = manifold.frame()
     torch.testing.assert_close(Q.T @ Q, torch.eye(Q.shape[1]).double())
@@ -120,7 +120,7 @@ def test_float32_is_float64_rounded(kind):
         assert torch.equal(getattr(single, name), getattr(double, name).float())
 
 
-def test_noise_is_isotropic_of_the_variance_asked_for_and_leaves_the_clean_points():
+def test_noise_is_isotropic_of_the_given_variance_and_leaves_the_clean_points():
     manifold = KINDS["torus"]
     quiet = manifold.sample(20_000, seeded(), dtype=torch.float64)
     noisy = manifold.sample(20_000, seeded(), noise=0.3, dtype=torch.float64)

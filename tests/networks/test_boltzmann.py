@@ -103,7 +103,7 @@ def test_what_cannot_be_trained_is_refused(data, hidden, labels):
         train_machine(data, hidden, ContrastiveDivergence(epochs=1), labels=labels)
 
 
-def test_shuffled_visits_every_place_once():
+def test_shuffled_visits_every_index_once():
     parts = shuffled(23, 5, torch.Generator().manual_seed(0))
     assert [len(part) for part in parts] == [5, 5, 5, 5, 3]
     assert sorted(torch.cat(parts).tolist()) == list(range(23))

@@ -1,4 +1,4 @@
-"""Weights in Caffe's files: read as they were written, whatever their age, and nothing else."""
+"""Weights in Caffe's files: all formats are read exactly, and anything else is refused."""
 
 import pickle
 import struct
@@ -64,7 +64,7 @@ def blob(tensor, age="layer", form="f", packed=True, claim=None):
 
 
 def layer(name, blobs, age="layer", more=b""):
-    """A layer, with fields that a reader of weights has to step over."""
+    """A layer, with fields that a reader of weights must skip."""
     first, of_blobs = (1, 7) if age == "layer" else (4, 6)
     kind = field(2, b"Convolution") if age == "layer" else field(5, 4) + field(2, b"data")
     written = b"".join(field(of_blobs, each) for each in blobs)
@@ -72,7 +72,7 @@ def layer(name, blobs, age="layer", more=b""):
 
 
 def caffemodel(net, age="layer", **how):
-    """The bytes that Caffe would write of a network."""
+    """The bytes that Caffe would write for a network."""
     out = field(1, b"CaffeNet")
     for name, child in net.named_children():
         out += layer(name, [blob(p.detach(), age, **how) for p in child.parameters()], age)
@@ -120,7 +120,7 @@ def test_either_age_may_claim_shapes_either_way(tmp_path):
         assert weights_sha256(target) == weights_sha256(source)
 
 
-def test_many_values_one_by_one_are_no_crowd(tmp_path):
+def test_many_unpacked_values_are_not_too_many_records(tmp_path):
     source, target = nn.Sequential(), nn.Sequential()
     for net in (source, target):
         net.add_module("fc", nn.Linear(400, 300))
@@ -271,7 +271,7 @@ def test_without_protobuf_the_extra_is_named(tmp_path, monkeypatch):
 
 
 def outcome(data, folder):
-    """What comes of the bytes; any exception but the project's is a failure."""
+    """Load the bytes. Any exception other than the project's is a failure."""
     net = network(1)
     before = weights_sha256(net)
     try:

@@ -1,4 +1,4 @@
-"""A caller may stop a solve: what was found is measured, and said to be no more than that."""
+"""A caller may stop a solve: what was found is measured, and nothing more is claimed."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ STOPPED = "none: stopped by the caller"
 
 
 class StopAfter:
-    """Says stop at the check of this number."""
+    """Stops the solve at this check."""
 
     def __init__(self, checks):
         self.left, self.shown = checks, []

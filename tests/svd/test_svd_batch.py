@@ -154,7 +154,7 @@ def late_poison(batch, poisoned, after):
     return Late(batch, list(range(len(batch)))), calls
 
 
-def test_a_matrix_that_turns_bad_after_others_left_is_named_by_its_place():
+def test_a_matrix_that_turns_bad_after_others_left_is_named_by_its_index():
     steep = torch.logspace(0, -30, 200, dtype=torch.float64)
     matrices = [with_values(steep, 200, 200, seed=i) for i in range(4)]
     matrices.append(with_values(line(1, 0.5, 200), 200, 200, seed=9))
@@ -202,12 +202,12 @@ def test_restarts_in_a_batch(columns, dtype, shape):
         A, 15, tol=TOL[dtype], method="golub-kahan", memory=memory, on_unconverged="ignore"
     )
     assert result.plan.max_size == columns
-    # Rounding adds up over many restarts; it stays far below what any tolerance asks for.
+    # Rounding adds up over many restarts; it stays far below any tolerance.
     assert_own_triplets(result, batch, rounding=1000)
     for i, truth in enumerate(truths(batch)):
         assert_truthful(result.of(i), truth, shape, rounding_factor=4)
         assert result.of(i).certificate.sound
-    # A matrix that ends without evidence has used up restarts; the others have not suffered.
+    # A matrix that ends without evidence has used up its restarts. The others are not affected.
     steep = [SPECTRA.index(name) for name in ("harmonic", "geometric", "low rank", "zero", "cliff")]
     assert result.converged[steep].all()
     if columns == 60:

@@ -68,7 +68,7 @@ def test_residuals_of_random_subspaces_are_the_true_ones():
     )
 
 
-def test_the_leading_part_alone_is_asked_of_a_large_projected_problem():
+def test_only_the_leading_part_of_a_large_projected_problem_is_computed():
     s = 1 / torch.arange(1, 801, dtype=torch.float64).sqrt()
     matrix = with_values(s, 800, 1000)
     result = svds(MatrixOperator(matrix.float().cuda()), 100, tol=1e-5, method="golub-kahan")

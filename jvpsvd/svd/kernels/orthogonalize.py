@@ -65,8 +65,8 @@ def orthogonalize_block(
         W: The block, in the same dtype and on the same device.
         floor: Norm below which a direction of W counts as rounding; one per matrix.
         generator: CPU generator of the random columns. All matrices of a batch get the same ones.
-        window: Number of trailing basis columns. W is known to be orthogonal to the columns before
-            them, up to rounding. None: all columns.
+        window: Number of trailing basis columns to which W need not be orthogonal; to all others it
+            is, up to rounding. None: all columns.
         full: Whether to orthogonalise against the columns before the window too, and to replace
             lost directions. If not, `coefficients` has rows for the window only.
 

@@ -15,7 +15,7 @@ from jvpsvd.svd.memory import bytes_of_a_step
 _UNSEEN = 1e-2
 # A projected problem of at least this many rows is moved to a GPU, where it takes the memory of
 # this many matrices of its size.
-_ROWS_WORTH_MOVING, _PROJECTED_COPIES = 256, 6
+_ROWS_WORTH_MOVING, _PROJECTED_MATRICES = 256, 6
 
 
 def ritz_triplets(bases: Factorization, k: int) -> Ritz:
@@ -64,6 +64,6 @@ def _device_of_projected(bases: Factorization) -> torch.device:
     both = (m + n) * bases.operator.dtype.itemsize
     width = bases.block_size
     free = bytes_of_a_step(width, both) - 2 * width * both  # all but the current and the next block
-    fits = _PROJECTED_COPIES * 8 * bases.size**2 <= free
+    fits = _PROJECTED_MATRICES * 8 * bases.size**2 <= free
     moves = fits and bases.size >= _ROWS_WORTH_MOVING
     return bases.V.device if moves else bases.B.device

@@ -110,7 +110,7 @@ def test_random_columns_depend_on_the_generator_alone():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rank", [0, 1, 70, 100])
-def test_images_of_singular_vectors_become_orthonormal_beside_themselves(dtype, rank):
+def test_images_of_singular_vectors_become_orthonormal(dtype, rank):
     s = torch.zeros(100, dtype=torch.float64)
     s[:rank] = torch.logspace(0, -3, rank)
     U = orthonormal(150, 100, 1)

@@ -1,4 +1,4 @@
-"""U is reorthogonalised only when it must be; V always; and no value is the worse for it."""
+"""U is reorthogonalised only when necessary, V always, and values stay accurate."""
 
 import math
 
@@ -204,7 +204,7 @@ def test_values_alone_are_the_values_of_the_triplets(name, shape, dtype):
         assert bare.converged.all()
         assert bare.certificate.sound
         assert bare.certificate.complete
-        # Copies that differ by less than the tolerance may stand for each other.
+        # Values that differ by less than the tolerance may be exchanged.
         slack = 4 * rounding(truth, dtype, shape)
         assert (bare.s.double() <= truth[:k] + slack).all()
         assert ((bare.s.double() - truth[:k]).abs() <= TOL[dtype] * truth[0] + slack).all()

@@ -1,4 +1,4 @@
-"""Bases that hold hardly more than k columns restart too soon to show what is missing."""
+"""Bases of hardly more than k columns restart too soon to show that a value is missing."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_nothing_is_claimed_of_them(extra, dense_spectrum):
 
 
 @pytest.mark.parametrize(("k", "block_size"), [(1, 1), (1, 4), (3, 4), (1, 8)])
-def test_sixteen_columns_beside_k_are_enough(k, block_size, dense_spectrum):
+def test_sixteen_columns_more_than_k_are_enough(k, block_size, dense_spectrum):
     for seed in range(5):
         _, evidence, missed = solve(dense_spectrum, 16, seed, k, block_size)
         assert missed <= 0.3 * TOL or not evidence.complete
