@@ -71,7 +71,7 @@ def depths(model: nn.Module, x: Any) -> list[Depth]:
     found = _depths(model, x)
     scripted = scripted_part(uncompiled(model))
     if scripted is not None:
-        logger.warning("%s; what it computes is not among the depths", scripted)
+        logger.warning("%s; depths within it are not listed", scripted)
     return found
 
 

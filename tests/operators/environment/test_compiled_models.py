@@ -132,7 +132,7 @@ def test_a_traced_network_says_why_it_has_its_output_alone(caplog):
     net = torch.jit.trace(plain(), POINT)
     assert [place.name for place in depths(net, POINT)] == ["output"]
     (line,) = (record.getMessage() for record in caplog.records)
-    assert "pass the module that it was made from; places within it are not among" in line
+    assert "pass the module that it was made from; depths within it are not listed" in line
     with pytest.raises(ModelError, match=r"no depth '2' .*'model' is scripted, traced.*pass the"):
         layer_map(net, POINT, to="2")
 
