@@ -78,7 +78,7 @@ def train(digits: tuple[Digits, Digits], epochs: tuple[int, int], out: Path) -> 
         training.labels,
         config=ContrastiveDivergence(epochs[0]),
         held_out=held_out,
-        watch=watch,
+        progress=watch,
     )
     generative = error_rate(net.classify(test.images), test.labels)
     print(f"test error of the belief net by free energy: {100 * generative:.2f} %")
@@ -88,7 +88,7 @@ def train(digits: tuple[Digits, Digits], epochs: tuple[int, int], out: Path) -> 
         training.labels,
         BackPropagation(epochs[1]),
         held_out=held_out,
-        watch=watch,
+        progress=watch,
     )
     with torch.no_grad():
         error = error_rate(tuned(test.images).argmax(1), test.labels)

@@ -1,4 +1,4 @@
-"""Checks of single arguments: each returns what was given, or says in one line what is wanted.
+"""Checks of single arguments. Each returns the value, or raises a one-line error.
 
 Numbers are Python's own or NumPy's scalars, never bools.
 """
@@ -19,7 +19,7 @@ _SHORT = 60
 
 
 def shown(value: object) -> str:
-    """Return a value in one short line.
+    """Describe a value in one short line, for a message.
 
     >>> shown("resnet18"), shown(torch.ones(2, 3)), shown([1] * 100)
     ("'resnet18'", 'a tensor of shape (2, 3)', 'a list')
@@ -35,10 +35,10 @@ def one_of(name: str, value: object, options: tuple[Any, ...], wanted: str = "")
     """Check that a value is one of a few words or whole numbers.
 
     Args:
-        name: Of the argument.
+        name: Name of the argument.
         value: What was given.
         options: What it may be.
-        wanted: The end of the message, where the options do not explain themselves.
+        wanted: What the message says is wanted, if not the list of options.
 
     Raises:
         ArgumentError: If it is not.
@@ -61,11 +61,11 @@ def whole_number(
     """Return `value` as an int, if it is a whole number from `low` to `high`.
 
     Args:
-        name: Of the argument, for the message.
+        name: Name of the argument, for the message.
         value: What the caller gave.
         low: Smallest value allowed.
         high: Largest value allowed; None: no limit.
-        high_is: What the largest value is, in words.
+        high_is: Description of the largest value, for the message.
 
     Raises:
         ArgumentError: If it is not.
@@ -109,10 +109,10 @@ def check_flag(name: str, value: object) -> None:
 
 
 def check_further_arguments(args: object, kwargs: object) -> None:
-    """Check the arguments that a function takes besides its first.
+    """Check a function's further arguments, given as args and kwargs.
 
     Raises:
-        ArgumentError: If they are no tuple or list, and no mapping of names.
+        ArgumentError: If args is no tuple or list, or kwargs is no mapping with string keys.
     """
     if not isinstance(args, tuple | list):
         raise ArgumentError(f"args is {shown(args)}; give a tuple, (mask,) for a single argument")
@@ -137,7 +137,7 @@ def listed_names(name: str, value: object) -> list[str]:
 
 
 def dense_tensor(name: str, value: object) -> Tensor:
-    """Return a value if it is an ordinary tensor, whose entries lie in memory.
+    """Return a value if it is an ordinary dense tensor.
 
     Raises:
         ArgumentError: If it is another object, nested, sparse, or quantized.

@@ -157,7 +157,7 @@ def cli(context: click.Context) -> None:
 def run(
     interruption: survey.Interruption, /, status: str | None, share: str, **options: Any
 ) -> int:
-    """Compute spectra of every photo at every depth; the same command again continues.
+    """Compute spectra of every photo at every depth; the same command continues a stopped run.
 
     Prints a table and draws one figure into RUN/report. Without --shards it takes real ImageNet
     photos that come with the package foolbox.
@@ -258,9 +258,9 @@ def layers(
 @cli.command(epilog="jvpsvd verify RUN || jvpsvd run … --out RUN")
 @click.argument("folder", metavar="RUN")
 def verify(folder: str) -> int:
-    """Check that every sample of RUN's manifest has values, or a reason, at every depth.
+    """Check that every sample of RUN's manifest has values, or a reason for none, at every depth.
 
-    Rows, vectors, the manifest and run.json are read back and compared with their checksums.
+    It reads rows, vectors, the manifest and run.json, and compares them with their checksums.
     """
     verification = survey.verify(survey.open_store(Path(folder)))
     for problem in verification.problems:
@@ -286,8 +286,8 @@ def verify(folder: str) -> int:
 def pack(photos: str, out: str, per_shard: int) -> int:
     """Write PHOTOS/CLASS/*.jpg to shards in OUT; labels count the classes in sorted order.
 
-    Photos in folders below CLASS are taken too. What is left out is named; if photos may be among
-    it, the exit code is 1.
+    Photos in folders below CLASS are packed too. Files that are left out are listed; if photos may
+    be among them, the exit code is 1.
     """
     found = data.list_folder(Path(photos))
     written = data.pack(found.photos, Path(out), per_shard=per_shard, source=Path(photos))
@@ -299,7 +299,7 @@ def pack(photos: str, out: str, per_shard: int) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit; a mistake is one line on stderr, never a traceback."""
+    """Run the command line and exit. A user's mistake is one line on stderr, never a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a σ must not end a run on an ASCII terminal
@@ -312,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _called(arguments: Sequence[str] | None, interruption: survey.Interruption) -> object:
-    """Return the exit code of a call; a mistake is one line."""
+    """Return the exit code of a call, and print a user's mistake as one line."""
     try:
         code: object = cli.main(
             arguments, prog_name="jvpsvd", standalone_mode=False, obj=interruption
@@ -341,7 +341,7 @@ def _where_help(error: click.ClickException) -> str:
 
 
 def _console() -> Console:
-    # Tables are fitted to the width of a terminal; in a file or a pipe they stay whole.
+    # Tables fit the width of a terminal. In a file or a pipe they are not cut.
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 

@@ -31,7 +31,7 @@ class AdjointError(JvpsvdError, ArithmeticError):
 
 
 class DerivativeError(JvpsvdError, ArithmeticError):
-    """A function that moves although automatic differentiation sees no derivative of it."""
+    """A function that changes although automatic differentiation finds no derivative of it."""
 
 
 class TraceError(JvpsvdError, RuntimeError):
@@ -39,11 +39,11 @@ class TraceError(JvpsvdError, RuntimeError):
 
 
 class ModelError(JvpsvdError, RuntimeError):
-    """A network that cannot be found, loaded, cut or differentiated as asked."""
+    """A network that cannot be found, loaded, cut or differentiated."""
 
 
 class RankError(JvpsvdError, RuntimeError):
-    """Ranks of a process group that do not take the same product, or one of which failed."""
+    """Ranks of a process group that take different products, or of which one failed."""
 
 
 class ShardError(JvpsvdError, RuntimeError):
@@ -55,7 +55,7 @@ class PhotoError(JvpsvdError, RuntimeError):
 
 
 class DataError(JvpsvdError, RuntimeError):
-    """A file of data that is missing, damaged, or not the one it should be."""
+    """A data file that is missing, damaged, or another one than expected."""
 
 
 class RunError(JvpsvdError, RuntimeError):
@@ -63,7 +63,7 @@ class RunError(JvpsvdError, RuntimeError):
 
 
 class EngineError(JvpsvdError, RuntimeError):
-    """Workers that a survey was to be done by cannot be had."""
+    """Workers of a survey that are not available."""
 
 
 class JvpsvdWarning(UserWarning):
@@ -71,7 +71,7 @@ class JvpsvdWarning(UserWarning):
 
 
 class PrecisionWarning(JvpsvdWarning):
-    """A tolerance below the rounding of the dtype, told before the work that would miss it."""
+    """A tolerance below the rounding of the dtype; issued before the work starts."""
 
 
 class ConvergenceWarning(JvpsvdWarning):

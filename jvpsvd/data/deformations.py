@@ -1,7 +1,7 @@
-"""Tangents of the continuous deformations of an image: what a small change of each does to it.
+"""Tangents of continuous deformations of an image: its derivatives by small deformations.
 
-An image I moved along a vector field ξ changes by ∂I/∂ε = −ξ · ∇I (Simard, LeCun, Denker &
-Victorri, 1998). The gradient is that of the image blurred a little: pixels have no derivative.
+An image I that moves along a vector field ξ changes by ∂I/∂ε = −ξ · ∇I (Simard, LeCun, Denker &
+Victorri, 1998). Pixels have no derivative, so the gradient is that of a slightly blurred image.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEFORMATIONS = (
 
 
 def deformation_tangents(images: Tensor, blur: float = BLUR) -> Tensor:
-    """Return the tangents of every image: how it changes as it begins to be deformed.
+    """Return the tangents of every image: its derivative at the start of each deformation.
 
     With x to the right and y down from the middle of the image, the fields ξ are (1, 0), (0, 1),
     rotation (y, −x), scaling (x, y), stretch (x, −y) and shear (y, x); thickness is |∇I|, the
@@ -67,8 +67,8 @@ def deformation_tangents(images: Tensor, blur: float = BLUR) -> Tensor:
         ndimage.gaussian_filter(pixels, (0, blur, blur), order=(0, *order), mode="constant")
         for order in ((1, 0), (0, 1))
     )
-    place = np.arange(side) - (side - 1) / 2
-    x, y = place[None, :], place[:, None]
+    position = np.arange(side) - (side - 1) / 2
+    x, y = position[None, :], position[:, None]
     one = np.ones((side, side))
     fields = ((one, 0 * one), (0 * one, one), (y, -x), (x, y), (x, -y), (y, x))
     tangents = [-(horizontal * right + vertical * down) for horizontal, vertical in fields]

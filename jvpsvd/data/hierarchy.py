@@ -1,6 +1,6 @@
-"""Meanings one above the other: a hierarchy of synsets, and distances in it.
+"""A hierarchy of synsets, and distances in it.
 
-Synsets may have several parents, so this is no tree but a directed graph without cycles.
+A synset may have several parents, so the hierarchy is a directed acyclic graph, not a tree.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DistanceKind = Literal["path", "wu-palmer"]
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """Synsets and what is above each.
+    """Synsets with their names and parents.
 
     Raises:
         DataError: If a parent or class is unknown, a class comes twice, or there is a cycle.
@@ -37,7 +37,7 @@ class Hierarchy:
     lemmas: Mapping[str, tuple[str, ...]]
     """Words for each wnid, the most frequent first."""
     parents: Mapping[str, tuple[str, ...]]
-    """wnids one edge above each; none above a root."""
+    """wnids of each one's parents; a root has none."""
     classes: tuple[str, ...] = ()
     """wnids in the order of a classifier's outputs; () if there is no classifier."""
 
@@ -53,7 +53,7 @@ class Hierarchy:
                 raise DataError(f"the class {wnid} is not there")
         if len(set(self.classes)) != len(self.classes):
             raise DataError("a wnid is there for two classes")
-        # A cycle would have no depth; better found here than at some distance.
+        # Find cycles here, because synsets in a cycle have no depth.
         _ = self._depths
 
     def __contains__(self, wnid: object) -> bool:
@@ -64,7 +64,7 @@ class Hierarchy:
 
     @property
     def roots(self) -> tuple[str, ...]:
-        """Return what has nothing above it; in WordNet 3.0 that is n00001740, entity, alone."""
+        """Return the synsets without parents; in WordNet 3.0 only n00001740, entity."""
         return tuple(wnid for wnid, above in self.parents.items() if not above)
 
     def name(self, wnid: str) -> str:
@@ -73,31 +73,31 @@ class Hierarchy:
         Raises:
             ArgumentError: If the wnid is unknown.
         """
-        return self.lemmas[self._known(wnid)][0]
+        return self.lemmas[self._checked(wnid)][0]
 
     def min_depth(self, wnid: str) -> int:
-        """Return the edges of the shortest way up to a root.
+        """Return the number of edges on the shortest path up to a root.
 
         Raises:
             ArgumentError: If the wnid is unknown.
         """
-        return self._depths[self._known(wnid)][0]
+        return self._depths[self._checked(wnid)][0]
 
     def max_depth(self, wnid: str) -> int:
-        """Return the edges of the longest way up to a root.
+        """Return the number of edges on the longest path up to a root.
 
         Raises:
             ArgumentError: If the wnid is unknown.
         """
-        return self._depths[self._known(wnid)][1]
+        return self._depths[self._checked(wnid)][1]
 
     def ancestors(self, wnid: str) -> dict[str, int]:
-        """Return all above a synset, itself too, with the fewest edges up to each, nearest first.
+        """Return a synset and its ancestors, with the fewest edges up to each, nearest first.
 
         Raises:
             ArgumentError: If the wnid is unknown.
         """
-        found = {self._known(wnid): 0}
+        found = {self._checked(wnid): 0}
         for here in (reached := [wnid]):
             for parent in self.parents[here]:
                 if parent not in found:
@@ -106,43 +106,44 @@ class Hierarchy:
         return found
 
     def path_distance(self, first: str, second: str) -> int:
-        """Return the edges of the shortest path up to a common ancestor and down again.
+        """Return the length of the shortest path up to a common ancestor and down again.
 
         R. Rada et al., "Development and application of a metric on semantic nets", IEEE Trans.
-        SMC 19 (1989). No metric where a synset has several parents: what is a vegetable and a
-        fruit is close to vegetables and to fruits, which need not be close to each other.
+        SMC 19 (1989). It is no metric where synsets have several parents: something that is both a
+        vegetable and a fruit is close to both, although vegetables need not be close to fruits.
 
         Raises:
             ArgumentError: If a wnid is unknown or the two have no common ancestor.
         """
-        above, beside = self.ancestors(first), self.ancestors(second)
-        common = self._common(first, second, above, beside)
-        return min(above[c] + beside[c] for c in common)
+        of_first, of_second = self.ancestors(first), self.ancestors(second)
+        common = self._common(first, second, of_first, of_second)
+        return min(of_first[c] + of_second[c] for c in common)
 
     def wu_palmer(self, first: str, second: str) -> float:
         """Return the similarity 2D / (2D + e₁ + e₂), in (0, 1], and 1 for a synset and itself.
 
-        The common ancestor c is the one of the greatest `max_depth`, so that no other is below it,
-        and of several that of the greatest similarity; D = `max_depth`(c) + 1, which counts the
-        root as a node; e₁ and e₂ are the fewest edges from the two up to c.
+        c is the common ancestor with the greatest `max_depth`, so no other common ancestor is below
+        it; among several, c is the one with the greatest similarity. D = `max_depth`(c) + 1, which
+        counts the root as a node. e₁ and e₂ are the fewest edges from the two synsets up to c.
 
-        NLTK has the same D, but takes the c of the greatest `min_depth`, which need not be the
-        lowest (107 of ILSVRC's classes are then not like themselves), and lets e go up past c and
-        down again. About 5 % of the pairs of classes differ by that.
+        NLTK has the same D, but takes the c with the greatest `min_depth`, which need not be the
+        lowest: 107 of ILSVRC's classes then have a similarity below 1 with themselves. Its e may
+        also go up past c and down again. About 5 % of the pairs of classes differ for these
+        reasons.
 
         Z. Wu, M. Palmer, "Verb semantics and lexical selection", ACL 1994.
 
         Raises:
             ArgumentError: If a wnid is unknown or the two have no common ancestor.
         """
-        above, beside = self.ancestors(first), self.ancestors(second)
-        common = self._common(first, second, above, beside)
+        of_first, of_second = self.ancestors(first), self.ancestors(second)
+        common = self._common(first, second, of_first, of_second)
         deepest = max(self._depths[c][1] for c in common)
         similarities = []
         for c in common:
             if self._depths[c][1] == deepest:
                 twice = 2 * (deepest + 1)
-                similarities.append(twice / (twice + above[c] + beside[c]))
+                similarities.append(twice / (twice + of_first[c] + of_second[c]))
         return max(similarities)
 
     def distance_matrix(self, wnids: Sequence[str], kind: DistanceKind = "path") -> Tensor:
@@ -166,10 +167,10 @@ class Hierarchy:
         distances = torch.zeros(len(above), len(above), dtype=torch.float64)
         for row, one in enumerate(above):
             mine = [column[c] for c in one]
-            through = edges[row, mine] + edges[:, mine]  # inf where that is not above the other
+            through = edges[row, mine] + edges[:, mine]  # inf where it is not above the other
             lost = through.amin(1).isinf().nonzero()
             if len(lost):
-                raise ArgumentError(_strangers(wnids[row], wnids[int(lost[0])]))
+                raise ArgumentError(_unrelated(wnids[row], wnids[int(lost[0])]))
             if kind == "path":
                 distances[row] = through.amin(1)
             else:
@@ -180,15 +181,15 @@ class Hierarchy:
         return distances
 
     def superclass(self, wnid: str, among: Sequence[str]) -> str | None:
-        """Return the most specific of some synsets that is above a synset or is it.
+        """Return the most specific of some synsets that is above a synset, or equals it.
 
-        That is the one of the greatest `max_depth`. The nearest would not do: a greyhound is a
-        racer, and so an animal, by fewer edges than it is a dog.
+        It is the one with the greatest `max_depth`. The nearest one would be wrong: a greyhound is
+        a racer, and so an animal, by fewer edges than it is a dog.
 
         Args:
-            wnid: Whose superclass is wanted.
-            among: wnids to choose from, such as `wordnet.SUPERCLASSES`; of equally deep ones the
-                first is taken.
+            wnid: The synset.
+            among: wnids to choose from, such as `wordnet.SUPERCLASSES`; among equally deep ones,
+                the first is taken.
 
         Returns:
             None if none of them is above it.
@@ -201,7 +202,7 @@ class Hierarchy:
         return max((c for c in depths if c in above), key=depths.__getitem__, default=None)
 
     def above(self, wnids: Sequence[str]) -> Hierarchy:
-        """Return the hierarchy of these synsets, as classes, and all above them.
+        """Return the hierarchy of these synsets, as its classes, and all their ancestors.
 
         Raises:
             ArgumentError: If a wnid is unknown.
@@ -216,7 +217,7 @@ class Hierarchy:
 
     @functools.cached_property
     def _depths(self) -> dict[str, tuple[int, int]]:
-        """Edges of the shortest and of the longest way up from each synset."""
+        """Number of edges on the shortest and on the longest path up from each synset."""
         depths: dict[str, tuple[int, int]] = {}
         try:
             for wnid in graphlib.TopologicalSorter(self.parents).static_order():
@@ -228,7 +229,7 @@ class Hierarchy:
             raise DataError(f"{error.args[1][0]} is above itself") from None
         return depths
 
-    def _known(self, wnid: str) -> str:
+    def _checked(self, wnid: str) -> str:
         if wnid not in self.parents:
             raise ArgumentError(
                 f"{wnid!r} is no synset among these {len(self)}; give a wnid such as "
@@ -237,13 +238,13 @@ class Hierarchy:
         return wnid
 
     def _common(
-        self, first: str, second: str, above: dict[str, int], beside: dict[str, int]
+        self, first: str, second: str, of_first: dict[str, int], of_second: dict[str, int]
     ) -> list[str]:
-        common = [c for c in above if c in beside]
+        common = [c for c in of_first if c in of_second]
         if not common:
-            raise ArgumentError(_strangers(first, second))
+            raise ArgumentError(_unrelated(first, second))
         return common
 
 
-def _strangers(first: str, second: str) -> str:
+def _unrelated(first: str, second: str) -> str:
     return f"{first} and {second} have no common ancestor; a distance needs one"

@@ -1,7 +1,7 @@
-"""Where shards lie: files of this machine, or URLs that fsspec opens; never a shell.
+"""Locations of shards: local files, or URLs that fsspec opens. No shell is ever used.
 
-Nothing here reads a tar. A location has a name, by which rows tell shards apart, and opens as a
-seekable binary file.
+This module does not read tar files. A location has a name, by which rows identify the shard, and
+opens as a seekable binary file.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from braceexpand import braceexpand
 from jvpsvd.errors import ShardError
 
 UNREADABLE = "unreadable"
-"""Fingerprint of a shard that is not there or cannot be read."""
+"""Fingerprint of a shard that is missing or cannot be read."""
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*):(?!\\)")
 _SHARD = re.compile(r"(?!\._).*\.(tar(\.(gz|bz2|xz|zst|lz4|Z))?|tgz|tbz2|txz|tzst)", re.DOTALL)
 _AT_ONCE = 16
-# Seconds between tries: servers that are busy for a moment should not cost a shard.
+# Seconds between tries, so that no shard is lost if a server is busy for a moment.
 _PAUSES = (0.2, 1.0, 3.0)
 _GONE = (404, 410)
 
@@ -52,11 +52,11 @@ class RemoteShard:
         return re.split("[?#]", self.url)[0].rsplit("/", 1)[-1]
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        """Open it for reading at any place; a server that sends whole files only is copied first.
+        """Open it for random access; a file from a server without ranges is copied first.
 
         Raises:
             FileNotFoundError: If nothing is there.
-            OSError: If it cannot be reached, whatever the library behind the protocol says.
+            OSError: If it cannot be reached, whatever the protocol's library raises.
         """
         files, path = _file_system(self.url)
 
@@ -73,29 +73,29 @@ class RemoteShard:
                 file.seek(0)
             return file
 
-        return cast(BinaryIO, _Steady(_tried(begin)))
+        return cast(BinaryIO, _RetriedFile(_retry(begin)))
 
     def __str__(self) -> str:
         return self.url
 
 
-class _Steady(io.RawIOBase):
-    """A remote file whose reads are tried again, and fail as an OSError."""
+class _RetriedFile(io.RawIOBase):
+    """A remote file that retries failed reads, and raises OSError in the end."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def read(self, size: int = -1, /) -> bytes:
-        place = self._file.tell()
+        position = self._file.tell()
 
         def again() -> bytes:
-            self._file.seek(place)
+            self._file.seek(position)
             return self._file.read(size)
 
-        return _tried(again)
+        return _retry(again)
 
-    def seek(self, place: int, whence: int = 0, /) -> int:
-        return self._file.seek(place, whence)
+    def seek(self, position: int, whence: int = 0, /) -> int:
+        return self._file.seek(position, whence)
 
     def tell(self) -> int:
         return self._file.tell()
@@ -111,14 +111,14 @@ class _Steady(io.RawIOBase):
         super().close()
 
 
-def _tried(work: Callable[[], T]) -> T:
-    """Return what work returns, after a few tries; whatever it raises ends as an OSError."""
+def _retry(work: Callable[[], T]) -> T:
+    """Return the result of `work` within a few tries; any error of the last try becomes OSError."""
     pauses = iter(_PAUSES)
     while True:
         try:
             return work()
         except Exception as error:  # of aiohttp, botocore, …
-            # fsspec says "not found" of a server that is busy or not there too; why stands behind.
+            # fsspec raises "not found" for busy and unreachable servers too; the cause is chained.
             status = getattr(error, "status", getattr(error.__cause__, "status", None))
             missing = isinstance(error, FileNotFoundError)
             if missing and (error.__cause__ is None or status in _GONE):
@@ -134,18 +134,18 @@ def _tried(work: Callable[[], T]) -> T:
 
 
 Shard = Path | RemoteShard
-"""A shard; both kinds have a name and open."""
+"""A shard; both types have `name` and `open`."""
 
 
 def find_shards(pattern: str) -> list[Shard]:
     """Return the shards of a folder, file, glob or brace range ("train-{0000..0009}.tar"), sorted.
 
-    A URL of any protocol that fsspec knows (https, s3, gs, …) may stand in place of a path. Holes
-    in a range are returned too, if anything of it is there: a survey turns them into rows.
+    A path may be a URL of any protocol that fsspec supports (https, s3, gs, …). If a part of a
+    range exists, missing members are returned too, and a survey turns them into rows.
 
     Raises:
-        ShardError: If nothing is named or there, two shards share a file name (rows could not tell
-            them apart), or the pattern is a URL that is not opened here.
+        ShardError: If the pattern is empty or nothing matches, if two shards share a file name
+            (rows could not distinguish them), or if the URL cannot be opened.
     """
     if not pattern.strip():
         raise ShardError("shards '': nothing is named; give a folder, a .tar file or a pattern")
@@ -175,15 +175,15 @@ def find_shards(pattern: str) -> list[Shard]:
 
 
 def unfinished(stem: str) -> str:
-    """Return the name of the folder, beside shards to come, in which they are written first."""
+    """Return the name of the folder, next to future shards, in which they are written first."""
     return f".{stem}.packing"
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """Refuse a folder of shards that is not known to hold all of them.
+    """Refuse a folder that may not hold all of its shards.
 
     Raises:
-        ShardError: If shards are being packed into it, or that was stopped before its end.
+        ShardError: If shards are being packed into it, or packing was interrupted.
     """
     for aside in folder.glob(unfinished("*")):
         raise ShardError(
@@ -194,11 +194,11 @@ def refuse_unfinished(folder: Path) -> None:
 
 
 def opened(shard: Shard) -> BinaryIO:
-    """Open a shard for reading at any place.
+    """Open a shard for random access.
 
     Raises:
         FileNotFoundError: If nothing is there.
-        ShardError: If it is a folder, a pipe or a device.
+        ShardError: If the shard is a folder, a pipe or a device.
         OSError: If it cannot be read.
     """
     if isinstance(shard, Path) and shard.exists() and not shard.is_file():
@@ -207,7 +207,7 @@ def opened(shard: Shard) -> BinaryIO:
 
 
 def fingerprint(shard: Shard) -> str:
-    """Return a short hash of a shard's size and first mebibyte: enough to notice another shard.
+    """Return a short hash of a shard's size and first mebibyte, which tells shards apart.
 
     Raises:
         ShardError: If the file cannot be read.
@@ -222,16 +222,16 @@ def fingerprint(shard: Shard) -> str:
 
 
 def fingerprints(shards: Sequence[Shard]) -> list[str]:
-    """Return the fingerprints of shards, `UNREADABLE` for those that have none."""
+    """Return the fingerprints of shards, with `UNREADABLE` for those that cannot be read."""
 
-    def known(shard: Shard) -> str:
+    def fingerprint_if_readable(shard: Shard) -> str:
         try:
             return fingerprint(shard)
         except ShardError:
             return UNREADABLE
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(known, shards))
+        return list(pool.map(fingerprint_if_readable, shards))
 
 
 def _local(part: str) -> list[Shard]:
@@ -241,7 +241,7 @@ def _local(part: str) -> list[Shard]:
             entries = sorted(path.iterdir())
         except OSError as error:
             raise ShardError(f"{path} cannot be read: {error.strerror}") from error
-        # Compressed ones too: they are not read, and a row says so.
+        # Compressed shards are included: a row says that they cannot be read.
         return [entry for entry in entries if _SHARD.fullmatch(entry.name)]
     if not path.is_file() and glob.has_magic(part):
         return [Path(name) for name in sorted(glob.glob(part))]  # noqa: PTH207 -- any root
@@ -265,7 +265,7 @@ def _remote(part: str) -> list[Shard]:
 
 
 def _file_system(url: str) -> tuple[Any, str]:
-    import fsspec  # a second that local shards need not wait
+    import fsspec  # imported here because it takes a second
 
     match = _URL.match(url)
     protocol = match[1] if match else "file"
@@ -279,7 +279,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     except ImportError as error:
         remedy = "; install jvpsvd[remote]" if protocol in ("http", "https") else ""
         raise ShardError(f"shards '{url}' need another package: {error}{remedy}") from error
-    except Exception as error:  # of the library behind the protocol
+    except Exception as error:  # raised by the protocol's library
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ShardError(f"shards '{url}' cannot be opened: {first}") from error
     return files, path

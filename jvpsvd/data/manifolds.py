@@ -1,8 +1,8 @@
-"""Artificial data on manifolds whose dimension and tangent spaces are known exactly.
+"""Artificial data on manifolds with exact dimension and tangent spaces.
 
-Each manifold is a smooth map from parameters to q coordinates, followed by an embedding of R^q into
-the ambient space that keeps all lengths and angles. Tangents are that map's derivatives. Arguments
-out of range raise `ArgumentError`.
+Each manifold is a smooth map from parameters to q coordinates, followed by an isometric embedding
+of R^q into the ambient space. Tangents are derivatives of that map. Arguments out of range raise
+`ArgumentError`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError
 
-# A tangent direction shorter than this, beside the longest, counts as lost.
+# A tangent direction shorter than this, relative to the longest, counts as lost.
 _FLAT = 1e-8
 _F32 = torch.float32
 _POINTS_AT_ONCE = 256
@@ -36,18 +36,18 @@ GLYPHS: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
 
 @dataclass(frozen=True)
 class Points:
-    """N points of d-dimensional manifolds in R^n, and what is known of each."""
+    """N points of d-dimensional manifolds in R^n, with their parameters, tangents and labels."""
 
     points: Tensor
     """(N, n) the points, noise included."""
     clean: Tensor
-    """(N, n) the points on the manifold that noise was added to."""
+    """(N, n) the points on the manifold, before noise."""
     parameters: Tensor
-    """(N, p) where on the manifold each of them is."""
+    """(N, p) the parameters of each point."""
     tangents: Tensor
     """(N, n, d) orthonormal bases of the tangent spaces at the clean points."""
     labels: Tensor
-    """(N,) which manifold of `sample_classes` each is on; 0 for a single one."""
+    """(N,) index of each point's manifold in `sample_classes`; 0 for a single manifold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,8 @@ class Manifold(abc.ABC):
     """A smooth map φ: R^p → R^q of rank d, embedded in R^n by a matrix Q with Q'Q = 1.
 
     Args:
-        ambient: Dimension n of the space the manifold lies in, at least q.
-        seed: Of Q, a random frame; None: the q coordinates come first and zeros follow.
+        ambient: Dimension n of the ambient space, at least q.
+        seed: Seed of the random frame Q; None: the q coordinates come first, and zeros follow.
     """
 
     dimension: int = field(init=False)
@@ -80,11 +80,11 @@ class Manifold(abc.ABC):
 
     @abc.abstractmethod
     def _draw(self, uniform: Tensor) -> Tensor:
-        """Return (N, p) random parameters from as many numbers uniform in [0, 1)."""
+        """Return (N, p) random parameters, made from (N, p) uniform numbers in [0, 1)."""
 
     @abc.abstractmethod
     def _coordinates(self, parameters: Tensor) -> Tensor:
-        """Return φ, (q,), of one point's parameters (p,)."""
+        """Return φ (q,) for one point's parameters (p,)."""
 
     def frame(self) -> Tensor:
         """Return Q, (n, q) float64 with orthonormal columns."""
@@ -101,13 +101,13 @@ class Manifold(abc.ABC):
     def tangents(self, parameters: Tensor) -> Tensor:
         """Return orthonormal bases (N, n, d) of the range of Q ∂φ/∂t at parameters (N, p).
 
-        The derivative is that of `torch.func.jvp`, exact up to float64 rounding.
+        Derivatives come from `torch.func.jvp`, exact up to float64 rounding.
 
         Raises:
-            ArgumentError: If parameters are of another shape, or the rank is below d at one.
+            ArgumentError: If parameters are of another shape, or the rank is below d at a point.
         """
         derivatives = self._at_each(parameters, torch.func.jacfwd(self._coordinates))
-        # Where there is no derivative, it counts as 0, whose rank is refused.
+        # A missing derivative counts as 0, and then the rank is refused.
         U, s, _ = torch.linalg.svd(derivatives.nan_to_num(0.0, 0.0, 0.0), full_matrices=False)
         lost = s[:, self.dimension - 1] <= _FLAT * s[:, 0]
         if lost.any():
@@ -123,12 +123,12 @@ class Manifold(abc.ABC):
     ) -> Points:
         """Return random points, with independent noise N(0, noise²) on each of n coordinates.
 
-        Everything is computed in float64 and rounded to dtype at the end. Noise is drawn last:
-        generators in the same state give the same clean points at every noise.
+        Everything is computed in float64 and rounded to dtype at the end. Noise is drawn last, so
+        generators in the same state give the same clean points at every noise level.
 
         Raises:
-            ArgumentError: If count < 1, noise < 0, the generator is none of the CPU, or the dtype
-                is neither float32 nor float64.
+            ArgumentError: If count < 1, noise < 0, the generator is not on the CPU, or the dtype is
+                neither float32 nor float64.
 
         >>> circle = Torus(radii=(2.0,), ambient=3)
         >>> some = circle.sample(5, torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -177,10 +177,10 @@ class LinearSubspace(Manifold):
 class Torus(Manifold):
     """A flat torus, the product of d circles: (r₁ cos t₁, r₁ sin t₁, r₂ cos t₂, …), t uniform.
 
-    Its intrinsic curvature is 0; that of the i-th circle, as a curve, is 1/rᵢ.
+    Its intrinsic curvature is 0. The i-th circle has the curvature 1/rᵢ as a curve.
 
     Args:
-        radii: Radius rᵢ of each circle; as many as d.
+        radii: Radius rᵢ of each of the d circles.
     """
 
     radii: tuple[float, ...] = (1.0, 1.0)
@@ -206,7 +206,7 @@ class Torus(Manifold):
 class Sphere(Manifold):
     """The sphere of dimension d and a radius r in R^(d+1), uniform; its parameters are u, |u| = 1.
 
-    Points are r u/|u|, whose derivative has rank d.
+    Points are r u/|u|, so that the derivative by u has rank d.
     """
 
     dimension: int
@@ -218,8 +218,8 @@ class Sphere(Manifold):
 
     def _draw(self, uniform: Tensor) -> Tensor:
         u = _normal(uniform)
-        lengths: Tensor = u.norm(dim=1, keepdim=True)
-        return u / lengths
+        norms: Tensor = u.norm(dim=1, keepdim=True)
+        return u / norms
 
     def _coordinates(self, parameters: Tensor) -> Tensor:
         length: Tensor = parameters.norm()
@@ -230,12 +230,12 @@ class Sphere(Manifold):
 class SwissRoll(Manifold):
     """A rolled sheet, d = 2: (r t cos t, r t sin t, h), with r t from a third of `radius` to it.
 
-    The sheet makes one and a half turns, 4/9 of `radius` apart. t² and h are uniform, so that the
-    density on the sheet is nearly so.
+    The sheet makes one and a half turns, 4/9 of `radius` apart. t² and h are uniform, so the
+    density on the sheet is nearly uniform.
 
     Args:
-        radius: Of the outermost point.
-        height: h runs over [−height/2, height/2].
+        radius: Radius of the outermost point.
+        height: Range of h, [−height/2, height/2].
     """
 
     dimension: int = field(default=2, init=False)
@@ -247,8 +247,8 @@ class SwissRoll(Manifold):
         return 2, 3
 
     def _draw(self, uniform: Tensor) -> Tensor:
-        inner, outer = (1.5 * math.pi) ** 2, (4.5 * math.pi) ** 2
-        t = (inner + (outer - inner) * uniform[:, 0]).sqrt()
+        first, last = (1.5 * math.pi) ** 2, (4.5 * math.pi) ** 2
+        t = (first + (last - first) * uniform[:, 0]).sqrt()
         return torch.stack([t, self.height * (uniform[:, 1] - 0.5)], dim=1)
 
     def _coordinates(self, parameters: Tensor) -> Tensor:
@@ -261,22 +261,22 @@ class SwissRoll(Manifold):
 class Glyph(Manifold):
     """Images of one glyph, turned, shifted and scaled: a smooth function of as many parameters.
 
-    A stroke is a row of Gaussian dots c_k; a pixel at z holds Σ_k exp(−|z − s R c_k − b|² / 2σ²),
-    over √(2π) so that strokes are about 1: R the turn by `angle`, b the shift, s = exp(scale).
-    Parameters are (angle, x, y, scale), those that move, each uniform in ± its range. x runs from
-    −1 to 1 to the right, y upwards; pixels go row by row.
+    A stroke is a row of Gaussian dots c_k. The pixel at z has the value Σ_k exp(−|z − s R c_k − b|²
+    / 2σ²) / √(2π), which is about 1 on strokes. R is the rotation by `angle`, b the shift, and s =
+    exp(scale). The parameters are those of (angle, x, y, scale) whose range is not 0, each uniform
+    in ± its range. x runs from −1 to 1 to the right, y upwards; pixels are in row-major order.
 
     Args:
         shape: One of `GLYPHS`.
-        size: Pixels of a side; q = size².
-        angle: Range of the angle, up to π, a closed turn; with 0 it does not move.
+        size: Pixels per side; q = size².
+        angle: Range of the angle, at most π (a closed circle); 0: it is no parameter.
         shift: Ranges of x and y.
-        scale: Range of the scale, logarithmic.
-        width: Standard deviation σ of a stroke across.
+        scale: Range of the logarithmic scale.
+        width: Standard deviation σ of a stroke's profile.
         ambient: 0: the pixels themselves, size².
 
     Raises:
-        ArgumentError: On an argument out of range, or if nothing moves.
+        ArgumentError: On an argument out of range, or if all ranges are 0.
 
     >>> turning = Glyph(shape="F", size=16, angle=math.pi)
     >>> turning.dimension, turning.ambient
@@ -322,7 +322,7 @@ class Glyph(Manifold):
         moving = iter(parameters)
         still = parameters.new_zeros(())
         angle, x, y, scale = (next(moving) if r > 0 else still for r in self._ranges())
-        # One standard deviation apart, their sum is constant along a stroke within 1e-8.
+        # With dots one standard deviation apart, a stroke is constant along its length within 1e-8.
         dots = _dots(self.shape, self.width)
         cos, sin = scale.exp() * angle.cos(), scale.exp() * angle.sin()
         across = cos * dots[:, 0] - sin * dots[:, 1] + x
@@ -340,12 +340,12 @@ def sample_classes(
     """Return random points of several manifolds, each a class with a label and a centre of its own.
 
     Centres are `separation` times orthonormal random directions (seed), √2 · separation apart. The
-    classes do not meet if that exceeds the sum of their radii; otherwise it is for the caller to
-    choose manifolds that do not, such as different glyphs with separation 0.
+    classes are disjoint if that exceeds the sum of their radii. Otherwise the caller must choose
+    disjoint manifolds, such as different glyphs with separation 0.
 
     Raises:
-        ArgumentError: As `Manifold.sample` does, or if the manifolds differ in dimension, ambient
-            dimension or number of parameters.
+        ArgumentError: If `Manifold.sample` raises it, or if the manifolds differ in dimension,
+            ambient dimension or number of parameters.
 
     >>> two = [Torus(ambient=9, seed=1), Torus(ambient=9, seed=2)]
     >>> sample_classes(two, 6, torch.Generator().manual_seed(0), separation=4.0).labels
@@ -368,7 +368,7 @@ def sample_classes(
         for manifold, number in zip(manifolds, numbers, strict=True)
         if number
     ]
-    order = labels.argsort(stable=True).argsort()  # from that of the classes to that of the labels
+    order = labels.argsort(stable=True).argsort()  # from classes' order to labels'
     points, clean, parameters, tangents = (
         torch.cat([getattr(part, name) for part in parts])[order]
         for name in ("points", "clean", "parameters", "tangents")
@@ -378,19 +378,19 @@ def sample_classes(
 
 
 def _frame(rows: int, columns: int, seed: int | None) -> Tensor:
-    """Return (rows, columns) orthonormal columns, uniform over all such; unit vectors for None."""
+    """Return (rows, columns) uniformly distributed orthonormal columns; unit vectors if None."""
     if seed is None:
         return torch.eye(rows, columns, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     gaussian = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
     Q, R = torch.linalg.qr(gaussian)
-    # Without these signs Q would depend on LAPACK's choice of them.
+    # These signs make Q independent of LAPACK's choice of signs.
     signed: Tensor = Q * R.diagonal().sign()
     return signed
 
 
 def _normal(uniform: Tensor) -> Tensor:
-    # Of 0, which is drawn once in 2⁵³ times, it would be infinite.
+    # The result would be infinite at 0, which is drawn once in 2⁵³ times.
     normal: Tensor = torch.special.ndtri(uniform.clamp_min(2.0**-54))
     return normal
 

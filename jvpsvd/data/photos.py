@@ -26,25 +26,25 @@ _FILTERS = {
 }
 _PLAIN_PIXELS = 1 << 24
 _PIXELS_PER_BYTE = 2000
-"""A blank page of 8 bits takes a byte for 1000 pixels as PNG; with more, memory is the aim."""
+"""A blank 8-bit page takes a byte for 1000 pixels as PNG. A file with more pixels per byte is an
+attack on memory."""
 _STRIP_PIXELS = 1 << 18
 
 
 def decode_photo(data: bytes, photo_input: PhotoInput) -> Tensor:
     """Return the input x of shape (1, 3, size, size), float32, of an encoded photo.
 
-    The photo is turned upright (EXIF) and converted to RGB. What would be the middle square of
-    `size` pixels if the shorter side had `resize` becomes the input, normalised channel by channel:
-    (value / scale − mean) / std. Alpha is dropped; of an animation the first frame is taken; 16 and
-    32 bits and floats are scaled to 8 bits. Pillow fills in what a damaged JPEG lost without saying
-    so.
+    The photo is turned upright (EXIF) and converted to RGB. Its shorter side is resized to
+    `resize`, and the central square of `size` pixels is normalised channel by channel: (value /
+    scale − mean) / std. Alpha is dropped. The first frame of an animation is used. 16 and 32 bits
+    and floats are scaled to 8 bits. Pillow silently fills in what a damaged JPEG lost.
 
-    A pixel takes at most 8 bytes of memory while the photo is decoded, and those of its file.
+    Decoding takes at most 8 bytes of memory per pixel, plus the file.
 
     Raises:
-        PhotoError: If the bytes are not a photo of a known format, are cut short, promise more
-            pixels than Pillow's limit against decompression bombs (179 million), or more than
-            16 million that are 2000 times their bytes.
+        PhotoError: If the bytes are no photo of a supported format, are cut short, state more
+            pixels than Pillow's limit against decompression bombs (179 million), or more than 16
+            million that are 2000 times their bytes.
 
     >>> file = io.BytesIO()
     >>> Image.new("RGB", (40, 30), (255, 0, 0)).save(file, "PNG")
@@ -64,7 +64,8 @@ def decode_photo(data: bytes, photo_input: PhotoInput) -> Tensor:
 def _decoded_square(data: bytes, photo_input: PhotoInput) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            # Odd EXIF blocks, and sizes up to Pillow's limit: above, it raises before it decodes.
+            # Pillow warns of odd EXIF blocks and of sizes up to its limit. Above the limit it
+            # raises before it decodes.
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=_formats())
             pixels = image.width * image.height
@@ -75,21 +76,21 @@ def _decoded_square(data: bytes, photo_input: PhotoInput) -> Image.Image:
             return _square(_eight_bits(image), photo_input).convert("RGB")
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's plugins raise what the bytes make them raise
+    except Exception as error:  # Pillow's plugins may raise anything
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         reason = "are not a photo" if "cannot identify" in first else f"do not decode ({first})"
         raise PhotoError(f"{len(data)} bytes that {reason}; replace the file") from error
 
 
 def _formats() -> tuple[str, ...]:
-    """Return the formats that are read; AVIF where this Pillow has it."""
+    """Return the formats that are read, with AVIF if this Pillow supports it."""
     return (*_FORMATS, "AVIF") if features.check("avif") else _FORMATS
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return the image in L or RGB, alpha dropped; Pillow clips wide values, these are scaled.
+    """Return the image in L or RGB without alpha; wide values are scaled, not clipped.
 
-    Grey images become RGB when they are small, and only what has to be copied is.
+    Grey images are converted to RGB later, when they are small, and nothing is copied without need.
     """
     if image.mode.startswith("I;16"):
         return _of_strips(image, lambda values: values >> 8)
@@ -103,7 +104,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _of_strips(image: Image.Image, scaled: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
-    """Return the image with a function of its values, which is applied to a few rows at a time."""
+    """Return the image with a function applied to its values, a few rows at a time."""
     out = np.empty((image.height, image.width), np.uint8)
     for top, values in _strips(image):
         out[top : top + len(values)] = scaled(values).astype(np.uint8)
@@ -118,7 +119,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _white(image: Image.Image, whites: Sequence[float]) -> float:
-    """Return the least white that no value is above: files do not say theirs."""
+    """Return the smallest white level that no value exceeds; files do not state theirs."""
     ends = [(float(v.min()), float(v.max())) for _, v in _strips(image)]
     low, high = (float(pick(np.array(ends), initial=0.0)) for pick in (np.min, np.max))
     if not 0 <= low <= high <= whites[-1]:  # NaN included
@@ -127,7 +128,7 @@ def _white(image: Image.Image, whites: Sequence[float]) -> float:
 
 
 def _square(image: Image.Image, photo_input: PhotoInput) -> Image.Image:
-    """Return the middle square, resized in one step: nothing outside it is ever computed."""
+    """Return the central square, resized in one step, so that nothing outside of it is computed."""
     width, height = image.size
     side = min(width, height) * min(1.0, photo_input.size / photo_input.resize)
     left, top = (width - side) / 2, (height - side) / 2

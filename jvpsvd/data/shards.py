@@ -3,9 +3,9 @@
 A sample is a run of members with one key: `KEY.jpg` (or another photo suffix), with optional
 `KEY.cls` (class index) and `KEY.json` (an object that may hold a wnid). As in WebDataset the key is
 the member's name up to the first dot of its last part. `walk` reads headers and labels only, and
-`read_photos` the photos where `walk` found them. WebDataset's own reader is not used: its openers
-run a shell (`pipe:`), its `decode` runs pickles, and a header that promises too much keeps it busy
-for ever. Member names are strings, never paths.
+`read_photos` reads the photos that `walk` found. WebDataset's own reader is not used: its openers
+run a shell (`pipe:`), its `decode` runs pickles, and a header with a false size makes it hang.
+Member names are strings, never paths.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _RECORD_BYTES = 1 << 22
 _PHOTO_BYTES = 1 << 29
 _LARGEST_LABEL = (1 << 63) - 1
 _NAMES_IN_A_MESSAGE = 3
-# Members that WebDataset keeps for itself, and what macOS writes beside each file.
+# Members that WebDataset uses for itself, and the extra files that macOS adds.
 _NO_MEMBER = re.compile(
     r"__[^/]*__($|/)|(.*/)?__MACOSX(/|$)|(.*/)?(\._[^/]*|\.DS_Store)$", re.DOTALL
 )
@@ -44,9 +44,9 @@ class Sample:
     shard: str
     """File name of the shard."""
     key: str
-    """WebDataset key; empty for a whole shard that failed, and for what a cut shard lost."""
+    """WebDataset key; empty for a whole shard that failed, and for the lost part of a cut shard."""
     offset: int
-    """Byte where the photo's payload begins; −1 without a photo."""
+    """Offset of the photo's payload; −1 without a photo."""
     size: int
     """Bytes of the photo."""
     label: int | None
@@ -54,7 +54,7 @@ class Sample:
     wnid: str | None
     """WordNet id from `.json`."""
     problem: str = ""
-    """Kind of failure that is known before decoding; empty if there is none."""
+    """Kind of failure found before decoding; empty if there is none."""
     message: str = ""
     """The problem in words."""
 
@@ -62,12 +62,12 @@ class Sample:
 def walk(shard: Shard) -> list[Sample]:
     """List the samples of a shard from its headers and labels, without reading a photo.
 
-    Keys that repeat or are scattered, samples without a photo, unreadable labels and a sample
-    through which the shard is cut come back with their `problem` set. A shard that is cut between
-    samples, or that holds none, has one more sample that says so, with an empty key.
+    `problem` is set for samples with repeated or scattered keys, without a photo, with unreadable
+    labels, or cut off by the shard's end. If a shard is cut between samples, or holds none, one
+    more sample with an empty key says so.
 
     Raises:
-        ShardError: If the file cannot be read as an uncompressed tar at all.
+        ShardError: If the file is no readable, uncompressed tar.
     """
     try:
         with opened(shard) as file:
@@ -103,28 +103,28 @@ def _walked(shard: Shard, file: BinaryIO) -> list[Sample]:
 def read_photos(shard: Shard, samples: Sequence[Sample]) -> Iterator[tuple[Sample, bytes | None]]:
     """Yield (sample, photo bytes) of samples that `walk` found without a problem, in their order.
 
-    Each photo is read where it lies, and its header again before it. A sample that the shard no
-    longer holds as `walk` saw it comes last, with None.
+    Each photo is read at its offset, after its header was read again. Samples that have changed in
+    the shard since `walk` come last, with None.
     """
-    owed = list(samples)
+    pending = list(samples)
     lost: list[Sample] = []
     try:
         with opened(shard) as file:
-            while owed:
-                photo = _photo(file, owed[0])
-                sample = owed.pop(0)
+            while pending:
+                photo = _photo(file, pending[0])
+                sample = pending.pop(0)
                 if photo is None:
                     lost.append(sample)
                 else:
                     yield sample, photo
     except (OSError, ShardError):
-        pass  # the shard went away: what it still owed follows
-    for sample in [*lost, *owed]:
+        pass  # the shard went away: the pending samples follow
+    for sample in [*lost, *pending]:
         yield sample, None
 
 
 def _photo(file: BinaryIO, sample: Sample) -> bytes | None:
-    """Return the payload of a sample's photo if its header is still the one that was listed."""
+    """Return the payload of a sample's photo, or None if its header has changed."""
     if not _is_header_of(sample, file):
         return None
     photo = file.read(sample.size)
@@ -132,7 +132,7 @@ def _photo(file: BinaryIO, sample: Sample) -> bytes | None:
 
 
 def _is_header_of(sample: Sample, file: BinaryIO) -> bool:
-    """Whether the header before a photo is of a file of its size; reads up to the photo."""
+    """Whether the header before a photo states its size. Leaves the file at the photo."""
     file.seek(sample.offset - tarfile.BLOCKSIZE)
     try:
         header = tarfile.TarInfo.frombuf(
@@ -140,7 +140,7 @@ def _is_header_of(sample: Sample, file: BinaryIO) -> bool:
         )
     except tarfile.TarError:
         return False
-    # Not its name: one that is long or not ASCII stands in a header of its own before this one.
+    # The name is not compared: a long or non-ASCII name is in a separate header before this one.
     return header.isreg() and header.size == sample.size
 
 
@@ -150,7 +150,7 @@ class _Group:
 
     key: str
     members: dict[str, list[tarfile.TarInfo]]
-    """By suffix, in lower case."""
+    """Members by suffix, in lower case."""
 
 
 def _groups(shard: str, members: Sequence[tarfile.TarInfo]) -> list[_Group]:
@@ -178,7 +178,7 @@ def _groups(shard: str, members: Sequence[tarfile.TarInfo]) -> list[_Group]:
 
 
 def _key(name: str) -> tuple[str, str]:
-    """Return the key and suffix of a member, "" without; what cannot be printed is escaped."""
+    """Return the key and suffix of a member ("" if none), with unprintable characters escaped."""
     last = name.rfind("/") + 1
     stem, dot, suffix = name[last:].partition(".")
     if not stem or not dot:
@@ -199,12 +199,13 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _is_whole(last: _Group, before: Sequence[_Group], length: int) -> bool:
-    """Whether a shard that is cut after this group holds all of it.
+    """Whether a shard that is cut after this group holds the whole group.
 
-    Its members end in the file, and it has all that most of the groups before it have.
+    It does if its members end inside the file, and it has the suffixes that most earlier groups
+    have.
     """
-    for copies in last.members.values():
-        if any(member.offset_data + member.size > length for member in copies):
+    for members in last.members.values():
+        if any(member.offset_data + member.size > length for member in members):
             return False
     counts = Counter(suffix for group in before for suffix in group.members)
     return all(suffix in last.members for suffix, n in counts.items() if 2 * n > len(before))
@@ -222,9 +223,9 @@ def _sample(shard: str, group: _Group, file: BinaryIO) -> Sample:
     if photos[0].issparse() or photos[0].size > _PHOTO_BYTES:
         return _failed(sample, "too-large", f"a photo of {photos[0].size} bytes, or a sparse file")
     extended = photos[0].pax_headers or sample.offset > photos[0].offset + tarfile.BLOCKSIZE
-    if extended and not _is_header_of(sample, file):  # they have the last word on its size
+    if extended and not _is_header_of(sample, file):  # extended headers may override its size
         return _failed(sample, "no-photo", "two headers give the photo two sizes")
-    if any(len(copies) > 1 for copies in members.values()) or len(photos) > 1:
+    if any(len(same) > 1 for same in members.values()) or len(photos) > 1:
         return _failed(sample, "duplicate-key", "several members of one kind share this key")
     try:
         label = members.get("cls")
@@ -276,7 +277,7 @@ def _payload(member: tarfile.TarInfo, file: BinaryIO, most: int) -> str:
 
 
 def _label(text: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]+", text):  # int() takes 1_0 and digits of other scripts, too
+    if not re.fullmatch(r"[+-]?[0-9]+", text):  # int() also takes 1_0 and other scripts
         raise ValueError(f"{text[:30]!a} is no class index; write digits alone")
     label = int(text)
     if not 0 <= label <= _LARGEST_LABEL:
@@ -290,7 +291,7 @@ def _wnid(record: Any) -> str | None:
 
 
 def _without_repeats(samples: Sequence[Sample]) -> list[Sample]:
-    """Return each key once; one that comes back has a problem."""
+    """Return each key once; a key that appears again later has a problem."""
     counts = Counter(sample.key for sample in samples)
     kept: dict[str, Sample] = {}
     for sample in samples:

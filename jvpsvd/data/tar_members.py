@@ -1,7 +1,7 @@
-"""Headers of a tar that nobody vouches for: its members, and whether it ends before its end.
+"""Members of an untrusted tar file, and whether the archive is complete.
 
-tarfile reads the headers. It believes them, so that what it may read and where it may go is bounded
-here, and it raises what the bytes make it raise.
+tarfile reads the headers and trusts them, and may raise any exception on hostile bytes. So this
+module bounds what tarfile may read and where it may seek.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import tarfile
 from typing import BinaryIO, cast
 
 _HEADER_BYTES = 1 << 20
-"""A header with its extensions: long names and attributes of a file system."""
+"""Bytes of a header with its extensions, such as long names."""
 _MOST_DIGITS = 1000
-"""In one number of a header; tarfile's search is quadratic in it (CVE-2024-6232)."""
+"""Digits of one number in a header; tarfile's search is quadratic in them (CVE-2024-6232)."""
 _CHUNK = 1 << 20
 _LARGEST_OFFSET = (1 << 63) - 1
-"""In a file; what a manifest can hold."""
+"""Largest offset in a file that a manifest can hold."""
 
 _COMPRESSED = (
     (b"\x1f\x8b", "gzip"),
@@ -28,10 +28,10 @@ _COMPRESSED = (
 
 
 def read_members(file: BinaryIO) -> tuple[list[tarfile.TarInfo], str]:
-    """Return the members of a tar, and why those that may follow cannot be read; "" at its end.
+    """Return the members of a tar, and why later ones cannot be read; "" if it is complete.
 
-    The end is a run of zeros to the end of the file, however long: what fills the last record
-    depends on the writer's blocking factor.
+    A tar is complete if only zeros follow the last member. Their number depends on the writer's
+    blocking factor.
 
     Raises:
         tarfile.TarError: If not even the first header can be read.
@@ -42,7 +42,7 @@ def read_members(file: BinaryIO) -> tuple[list[tarfile.TarInfo], str]:
     try:
         with tarfile.open(fileobj=cast(BinaryIO, _Bounded(file)), mode="r:") as tar:
             while (member := tar.next()) is not None:
-                if member.size < 0 or tar.offset <= end:  # it would be read again and again
+                if member.size < 0 or tar.offset <= end:  # tarfile would read it again and again
                     raise tarfile.ReadError("a member of negative size")
                 if tar.offset > _LARGEST_OFFSET:
                     raise tarfile.ReadError("a member larger than any file")
@@ -50,7 +50,7 @@ def read_members(file: BinaryIO) -> tuple[list[tarfile.TarInfo], str]:
                 end = tar.offset
     except OSError:
         raise
-    except Exception as error:  # numbers that are none or too large, chains of headers, …
+    except Exception as error:  # invalid or too large numbers, chains of headers, …
         reason = f"byte {end}: {_brief(error)}"
         if not found:
             raise tarfile.ReadError(reason) from error
@@ -59,7 +59,7 @@ def read_members(file: BinaryIO) -> tuple[list[tarfile.TarInfo], str]:
 
 
 def compression(file: BinaryIO) -> str:
-    """Return what a file is compressed by, "" if by nothing that is known.
+    """Return the compression of a file; "" if it has none of the known ones.
 
     >>> import gzip, io
     >>> compression(io.BytesIO(gzip.compress(b"photos")))
@@ -73,8 +73,8 @@ def compression(file: BinaryIO) -> str:
 def _after(file: BinaryIO, offset: int) -> str:
     """Return what is wrong with the bytes after the last member.
 
-    tarfile takes a garbled header, and any block of zeros, for the end of the archive; members may
-    well follow (`cat a.tar b.tar`), or have been lost to zeros.
+    tarfile treats a garbled header or any block of zeros as the end of the archive. But members may
+    follow (`cat a.tar b.tar`), or may have been overwritten by zeros.
     """
     file.seek(offset)
     chunk = file.read(_CHUNK)
@@ -88,7 +88,7 @@ def _after(file: BinaryIO, offset: int) -> str:
 
 
 class _Bounded:
-    """A file that is read in pieces of the size of headers, and between its ends."""
+    """A file that refuses reads longer than headers, and seeks beyond its ends."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -105,10 +105,10 @@ class _Bounded:
             raise tarfile.ReadError("a number of thousands of digits")
         return data
 
-    def seek(self, place: int) -> int:
-        if not 0 <= place <= self._length:
+    def seek(self, position: int) -> int:
+        if not 0 <= position <= self._length:
             raise tarfile.ReadError("a member that ends after the file")
-        return self._file.seek(place)
+        return self._file.seek(position)
 
     def tell(self) -> int:
         return self._file.tell()

@@ -1,11 +1,12 @@
-"""The noun hierarchy of WordNet 3.0: what the classes of ImageNet mean, and how far apart.
+"""The noun hierarchy of WordNet 3.0, which relates the classes of ImageNet.
 
-A wnid is "n" and the eight digits of a synset's offset in data.noun. Above it are its hypernyms (a
-tench is a cyprinid) and, for individuals, what they are instances of; both count as one edge. At
-the top is "entity", alone.
+A wnid is "n" and the eight digits of a synset's offset in data.noun. Its parents are its hypernyms
+(a tench is a cyprinid) and, for individuals, what they are instances of; both are one edge. The
+only root is "entity".
 
-The synsets of ILSVRC's 1000 classes and all above them come with jvpsvd, under WordNet's licence
-(wordnet30/LICENSE), built by examples/build_wordnet.py; `read_wordnet` reads everything.
+The synsets of ILSVRC's 1000 classes and their ancestors come with jvpsvd, under WordNet's licence
+(wordnet30/LICENSE). examples/build_wordnet.py made that file. `read_wordnet` reads the whole
+WordNet.
 
 C. Fellbaum (ed.), "WordNet: An Electronic Lexical Database", MIT Press 1998.
 """
@@ -43,7 +44,7 @@ SUPERCLASSES = (
     "n00021939",  # artifact
     "n00001740",  # entity
 )
-"""What `Hierarchy.superclass` may choose from to sort, or colour, the classes of ILSVRC."""
+"""Superclasses among which `Hierarchy.superclass` can choose for the classes of ILSVRC."""
 
 _SHIPPED = Path(__file__).with_name("wordnet30") / "nouns.tsv"
 _COLUMNS = ("wnid", "class", "parents", "lemmas")
@@ -53,7 +54,7 @@ _HYPERNYMS = ("@", "@i")
 
 @functools.cache
 def ilsvrc_hierarchy() -> Hierarchy:
-    """Return the 1000 classes of ILSVRC-2012 in index order, and all that is above them.
+    """Return the 1000 classes of ILSVRC-2012 in index order, and all their ancestors.
 
     Raises:
         DataError: If the file that comes with jvpsvd is missing or damaged.
@@ -67,10 +68,10 @@ def ilsvrc_hierarchy() -> Hierarchy:
 
 
 def read_wordnet(folder: str | Path) -> Hierarchy:
-    """Return all nouns of a WordNet folder, the one that holds data.noun; without classes.
+    """Return all nouns of a WordNet folder (the one with data.noun), without classes.
 
-    wnids of ImageNet are offsets of WordNet 3.0; other versions have others. Debian's package
-    wordnet-base holds 3.0 as /usr/share/wordnet.
+    ImageNet's wnids are offsets in WordNet 3.0; other versions have other offsets. Debian's package
+    wordnet-base installs 3.0 in /usr/share/wordnet.
 
     Raises:
         DataError: If data.noun is missing, a line is not as in wndb(5WN), a synset does not begin
@@ -81,7 +82,7 @@ def read_wordnet(folder: str | Path) -> Hierarchy:
     parents: dict[str, tuple[str, ...]] = {}
     start = 0
     for number, line in enumerate(_read(file).splitlines(keepends=True), 1):
-        if not line.startswith(b"  "):  # else a line of the licence
+        if not line.startswith(b"  "):  # two spaces begin a line of the licence
             try:
                 offset, words, above = _noun(line.decode("ascii").rstrip("\r\n"))
             except (ValueError, IndexError):
@@ -97,7 +98,7 @@ def read_wordnet(folder: str | Path) -> Hierarchy:
 
 
 def read_hierarchy(file: str | Path) -> Hierarchy:
-    """Return what `write_hierarchy` wrote.
+    """Return the hierarchy that `write_hierarchy` wrote.
 
     Raises:
         DataError: If the file is missing, or a line is malformed.
@@ -141,7 +142,7 @@ def write_hierarchy(hierarchy: Hierarchy, file: str | Path, notice: str = "") ->
 
 
 def _noun(line: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """Return offset, words and hypernyms of a line of data.noun; ValueError or IndexError if not.
+    """Return offset, words and hypernyms of a line of data.noun, or raise Value- or IndexError.
 
     offset file type words(hex) [word id]… pointers [symbol offset part-of-speech source]… | gloss
     """

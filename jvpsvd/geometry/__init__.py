@@ -1,4 +1,4 @@
-"""What singular triplets say of the geometry of data: dimension, tangents, shared coordinates."""
+"""The geometry of data from singular triplets: dimension, tangents, shared coordinates."""
 
 from jvpsvd.geometry.class_spaces import AverageSpace, average_space, space_distances
 from jvpsvd.geometry.classes import (

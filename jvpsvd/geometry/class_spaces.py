@@ -1,7 +1,7 @@
-"""Subspaces of classes: the main directions of a class's average Gram, and how far they are apart.
+"""Subspaces of classes: the main directions of a class's average Gram, and their distances.
 
-The Gram of a photo's Jacobian, J'J = V S² V', is n × n and never formed; its top triplets are a
-factor V S of it, and those of several photos side by side are a factor of their average.
+The Gram of a photo's Jacobian, J'J = V S² V', is n × n and never formed. The top triplets give a
+factor V S of it, and the factors of several photos side by side are a factor of their average.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class AverageSpace:
     weights: Tensor
     """(d,) eigenvalues of the average Gram, descending."""
     share: float
-    """Their share of its trace."""
+    """Share of the average Gram's trace that the d weights hold."""
     gap: float
-    """weights[d−1] over the eigenvalue that follows; inf if that is 0. Near 1 the space is not
-    determined: errors turn it."""
+    """weights[d−1] over the next eigenvalue; inf if that is 0. If it is near 1, the space is not
+    well determined: small errors rotate it."""
 
 
 def average_space(
@@ -55,17 +55,18 @@ def average_space(
 ) -> AverageSpace:
     """Return the d main directions of (1/P) Σ V_p diag(s_p²) V_p', over P photos of a class.
 
-    They are left singular vectors of F = [V_1 S_1 … V_P S_P] / √P, found by a QR of F and an SVD of
-    the small R: F is not squared. Triplets cut at k leave out what may matter if it is shared by
-    many photos; `share` is of what was given. About 3 n Σk numbers are held in float64.
+    They are the left singular vectors of F = [V_1 S_1 … V_P S_P] / √P, computed by a QR of F and an
+    SVD of the small R, so F is not squared. Triplets beyond k are missing here, and together they
+    may matter if many photos share them; `share` refers to the given triplets only. About 3 n Σk
+    float64 numbers are held in memory.
 
     Args:
         bases: Singular vectors of each photo as columns (n, k), right ones for directions in the
             input, left ones in the layer; k may differ from photo to photo.
-        s: Singular values (k,) of each.
-        d: How many directions.
-        unit_trace: Divide each photo's Gram by its trace, so that all weigh the same; otherwise
-            photos at which the network has more gain weigh more.
+        s: Singular values (k,) of each photo.
+        d: Number of directions.
+        unit_trace: Divide each photo's Gram by its trace, so that all photos have the same weight.
+            If false, photos at which the network has a larger gain have more weight.
 
     Raises:
         ArgumentError: If shapes do not fit, a photo's values are all 0, or the average has fewer
@@ -120,11 +121,11 @@ def space_distances(spaces: Spaces, kind: SpaceDistance = "chordal") -> Tensor:
     """Return the symmetric (C, C) distances between C spaces of one dimension, float64.
 
     Args:
-        spaces: Bases (n, d), such as `average_space` of each class, or one (C, n, d) tensor.
+        spaces: Bases (n, d), such as those of `average_space`, or one (C, n, d) tensor.
         kind: `chordal_distance` or `geodesic_distance` of their principal angles.
 
     Raises:
-        ArgumentError: As `pairwise_angles` does, or on another kind.
+        ArgumentError: If `pairwise_angles` raises it, or on another kind.
 
     >>> space_distances(torch.eye(2)[:, :, None])
     tensor([[0., 1.],

@@ -1,11 +1,12 @@
-"""Classes by the spectra of their photos: means, variances, distances, and how well they part.
+"""Classes compared by the spectra of their photos: means, variances, distances, separation.
 
-Mototake & Ikegami (section 7) say that spectra alone, which know only local geometry, hold the
-hierarchy of meanings when compared class by class. Here are the parts of a test of that: one row
-of log singular values for each photo, its class mean, distances between the means, and whether a
-photo's own class is the nearest. `correlation` holds the distances against others.
+Mototake & Ikegami (section 7) claim that spectra, which describe local geometry only, reflect the
+hierarchy of meanings when they are compared class by class. This module has the parts of a test of
+that claim: a row of log singular values for each photo, the mean row of each class, distances
+between the means, and whether a photo's own class is the nearest. `correlation` compares the
+distances with others.
 
-Rows may be anything else that is known of each photo, such as features or colours: the controls.
+Rows may be other features of each photo, such as colours; these serve as controls.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from jvpsvd.geometry.labels import Labels, numbered
 
 RowDistance = Literal["l2", "wasserstein"]
 
-# Share of a value within which two are the same: sums in another order round differently.
+# Two values that differ by at most this share are equal: sums in another order round differently.
 _TIE = 1e-9
 
 
@@ -34,10 +35,10 @@ def log_spectra(s: Array, *, floor: float | None = None, shape: bool = False) ->
 
     Args:
         s: Singular values (photos, k), descending; the same k for all.
-        floor: Values below floor · s₁ of their photo count as equal to it, for what is rounding
-            must not decide; None: eps of the dtype. Give what the values are good to.
-        shape: Take each photo's mean log off, so that c·J has the row of J: the shape of the
-            spectrum without the gain of the network at the photo.
+        floor: Values below floor · s₁ of their photo are set to it, so that rounding does not
+            decide. None: eps of the dtype. Give the relative accuracy of the values.
+        shape: Subtract each photo's mean log, so that c·J has the same row as J. What remains is
+            the shape of the spectrum, without the network's gain at the photo.
 
     Raises:
         ArgumentError: If s is not (photos, k), is negative or rises, or a photo's values are all 0.
@@ -62,23 +63,23 @@ def log_spectra(s: Array, *, floor: float | None = None, shape: bool = False) ->
 
 @dataclass(frozen=True)
 class ClassMeans:
-    """Mean row of each class."""
+    """Mean row of each class, with deviations and counts."""
 
     classes: tuple[Any, ...]
     """C labels, in the order in which they first come."""
     means: Tensor
     """(C, k) means over the photos of each class, float64."""
     deviations: Tensor
-    """(C, k) standard deviations within each, with n − 1; NaN for a class of one photo."""
+    """(C, k) standard deviations within each class, with n − 1; NaN for a class of one photo."""
     counts: Tensor
-    """(C,) photos of each."""
+    """(C,) numbers of photos of each class."""
 
 
 def class_means(rows: Array, labels: Labels) -> ClassMeans:
     """Return the mean row of each class.
 
-    The mean of log spectra is that of their quantiles: the class's barycentre in the Wasserstein
-    metric, if spectra are taken as distributions of log values.
+    If spectra are taken as distributions of log values, the mean of log spectra is the mean of
+    their quantiles, and so the class's barycentre in the Wasserstein metric.
 
     Args:
         rows: (photos, k), such as `log_spectra`.
@@ -104,14 +105,14 @@ def class_means(rows: Array, labels: Labels) -> ClassMeans:
 def row_distances(rows: Array, kind: RowDistance = "l2") -> Tensor:
     """Return the symmetric (C, C) distances between rows, such as class means, in float64.
 
-    "l2" is the root mean square of the differences, entry by entry: of log spectra, in nats.
-    "wasserstein" takes the k entries of a row as a distribution, each of weight 1/k: W₁, which is
-    the mean absolute difference of the sorted rows. Of two descending spectra the entries are
-    sorted already, and W₁ ≤ l2. Neither depends on a factor that all spectra share.
+    "l2" is the root mean square of the entrywise differences; for log spectra it is in nats.
+    "wasserstein" takes the k entries of a row as a distribution, each with weight 1/k, and returns
+    W₁, the mean absolute difference of the sorted rows. Descending spectra are sorted already, and
+    W₁ ≤ l2. A factor that all spectra share changes neither distance.
 
     Args:
         rows: (C, k).
-        kind: Which.
+        kind: Which distance.
 
     Raises:
         ArgumentError: If rows are not (C, k), or on another kind.
@@ -121,23 +122,23 @@ def row_distances(rows: Array, kind: RowDistance = "l2") -> Tensor:
             [0., 0., 1.],
             [1., 1., 0.]], dtype=torch.float64)
     """
-    prepared, distances = _prepared(_rows(rows), kind)
-    return distances(prepared, prepared)
+    compared, distances = _rows_and_distance(_rows(rows), kind)
+    return distances(compared, compared)
 
 
 @dataclass(frozen=True)
 class VarianceRatio:
-    """Variance between classes against that within, and what permuted labels give."""
+    """Variance between classes compared with variance within, and with permuted labels."""
 
     f: float
-    """(between / (C − 1)) / (within / (P − C)), of sums of squares over all entries; inf if
-    photos of a class are all the same. Near 1 if labels mean nothing."""
+    """(between / (C − 1)) / (within / (P − C)), with sums of squares over all entries; inf if all
+    photos of a class are the same. It is near 1 if labels mean nothing."""
     p_value: float
     """(1 + permutations with at least this f) / (1 + permutations)."""
     share: float
-    """between / (between + within), η²; by chance (C − 1) / (P − 1), not 0."""
+    """between / (between + within), η². By chance it is (C − 1) / (P − 1), not 0."""
     chance_share: float
-    """That (C − 1) / (P − 1)."""
+    """(C − 1) / (P − 1), the mean of `share` by chance."""
     entry_shares: Tensor
     """(k,) η² of each entry, such as each log singular value; NaN where it never varies."""
     permutations: int
@@ -149,10 +150,10 @@ def variance_ratio(
 ) -> VarianceRatio:
     """Compare variance between and within classes: PERMANOVA with Euclidean distances.
 
-    Photos are taken as exchangeable if labels mean nothing; entries of a row may depend on each
-    other in any way, and normal distributions are not assumed. Classes of different spread and
-    different size can make f large although their means agree. Shifting all rows, or scaling all
-    by one factor, does nothing.
+    The test assumes that photos are exchangeable if labels mean nothing. Entries of a row may
+    depend on each other, and need not be normally distributed. If classes differ in spread and in
+    size, f can be large although their means agree. Shifting all rows, or scaling all by one
+    factor, changes nothing.
 
     M. J. Anderson, "A new method for non-parametric multivariate analysis of variance", Austral
     Ecology 26 (2001).
@@ -160,8 +161,8 @@ def variance_ratio(
     Args:
         rows: (P, k).
         labels: One for each photo.
-        permutations: How many relabellings to draw.
-        seed: Of the draws.
+        permutations: Number of random relabellings.
+        seed: Seed of the random draws.
 
     Raises:
         ArgumentError: If rows or labels do not fit, all rows are the same, there is one class, or
@@ -211,16 +212,16 @@ def variance_ratio(
 
 @dataclass(frozen=True)
 class NearestClass:
-    """How often the nearest class mean, taken without the photo, is that of its own class."""
+    """How often a photo is nearest to the mean of its own class, computed without the photo."""
 
     precision: float
-    """Share of photos whose own class is nearest; of T equally near ones, each counts 1/T."""
+    """Share of photos whose own class is nearest; each of T equally near classes counts 1/T."""
     chance: float
     """1 / C."""
     null_mean: float
-    """Mean precision over permuted labels; it is `chance` where classes have one size."""
+    """Mean precision over permuted labels; it equals `chance` if all classes have one size."""
     null_deviation: float
-    """Standard deviation of it."""
+    """Standard deviation of the precision over permuted labels."""
     p_value: float
     """(1 + permutations of at least this precision) / (1 + permutations)."""
     classes: tuple[Any, ...]
@@ -239,23 +240,23 @@ def nearest_class(
     permutations: int = 999,
     seed: int = 0,
 ) -> NearestClass:
-    """Assign each photo to the nearest class mean that it had no part in.
+    """Assign each photo to the nearest class mean, computed without the photo.
 
-    A mean that holds the photo is nearer for that alone. But if the photo were left out of its own
-    class only, that mean would be of fewer photos than the others, so farther from everything, and
-    in many dimensions precision falls far below chance. So one photo of each class is left out at a
-    time: which go together is drawn by the seed. With classes of one size, noise is then at 1/C in
-    expectation; with different sizes larger classes attract, and permuted labels, which keep the
-    sizes, say by how much.
+    A mean that includes the photo is nearer only because it does. But if the photo were left out of
+    its own class alone, that mean would be taken over fewer photos than the others and lie farther
+    from everything; in many dimensions, precision then falls far below chance. So one photo of
+    every class is left out at a time, in groups drawn by the seed. If all classes have one size,
+    noise then has the expected precision 1/C. If sizes differ, larger classes attract more photos,
+    and permuted labels, which keep the sizes, show by how much.
 
-    Photos are taken as exchangeable if labels mean nothing.
+    The test assumes that photos are exchangeable if labels mean nothing.
 
     Args:
         rows: (P, k), such as `log_spectra`.
-        labels: One for each photo; two or more photos of each class.
+        labels: One for each photo; each class needs two or more photos.
         kind: See `row_distances`.
-        permutations: How many relabellings to draw.
-        seed: Of the draws.
+        permutations: Number of random relabellings.
+        seed: Seed of the random draws.
 
     Raises:
         ArgumentError: If rows or labels do not fit, there is one class, or one has one photo.
@@ -266,7 +267,7 @@ def nearest_class(
     (0.83, tensor([0.3333, 0.6667], dtype=torch.float64))
     """
     permutations = whole_number("permutations", permutations, 1)
-    values, distances = _prepared(_rows(rows), kind)
+    values, distances = _rows_and_distance(_rows(rows), kind)
     index, classes = numbered(labels, len(values))
     counts = index.bincount()
     if len(classes) < 2:
@@ -301,7 +302,7 @@ def _confusion(
     distances: Callable[[Tensor, Tensor], Tensor],
     generator: torch.Generator,
 ) -> Tensor:
-    """Return how many photos of each class are nearest to each, one of each class left out."""
+    """Return how many photos of each class are nearest to each class mean."""
     members = [
         mine[torch.randperm(len(mine), generator=generator)]
         for mine in ((index == label).nonzero()[:, 0] for label in range(int(index.max()) + 1))
@@ -311,21 +312,21 @@ def _confusion(
     fewer = torch.tensor(sizes, dtype=torch.float64)[:, None] - 1
     confusion = torch.zeros(len(sizes), len(sizes), dtype=torch.float64)
     for turn in range(max(sizes)):
-        # A small class leaves a photo out again, so that its mean stays one of n − 1.
+        # A small class leaves out one of its photos again, so that its mean stays one over n − 1.
         out = torch.stack([mine[turn % len(mine)] for mine in members])
-        asked = [label for label, size in enumerate(sizes) if turn < size]
-        found = distances(values[out[asked]], (sums - values[out]) / fewer)
+        used = [label for label, size in enumerate(sizes) if turn < size]
+        found = distances(values[out[used]], (sums - values[out]) / fewer)
         near = (found <= found.amin(1, keepdim=True) * (1 + _TIE)).double()
-        confusion[asked] += near / near.sum(1, keepdim=True)
+        confusion[used] += near / near.sum(1, keepdim=True)
     return confusion
 
 
-def _prepared(
+def _rows_and_distance(
     values: Tensor, kind: RowDistance
 ) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
-    """Return rows, and the distance to take between them."""
+    """Return the rows to compare, and the distance function for them."""
     if kind == "l2":
-        # Through inner products, cdist's other way, small distances would be rounding.
+        # cdist's other mode uses inner products, and small distances would be rounding.
         exact = "donot_use_mm_for_euclid_dist"
         root = math.sqrt(values.shape[1])
         return values, lambda a, b: torch.cdist(a, b, compute_mode=exact) / root

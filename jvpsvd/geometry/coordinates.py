@@ -1,9 +1,9 @@
-"""Subspaces at several points, compared: principal angles, overlaps, classes, chance.
+"""Subspaces at several points compared by principal angles and overlaps, with chance.
 
 Hypothesis 2 of Mototake & Ikegami says that a deep layer is a global coordinate system: its left
-singular spaces agree from point to point, where the right ones, in the input, need not. Here that
-agreement is a number, beside what random subspaces would give. All angles and overlaps are taken
-in float64 from orthonormal bases; two spaces are compared as spaces, whatever their bases.
+singular spaces agree from point to point, while the right ones, in the input, need not. This module
+measures that agreement, and the agreement that random subspaces would have. All angles and overlaps
+are computed in float64 from orthonormal bases, and do not depend on the bases chosen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jvpsvd.svd.kernels.orthogonalize import random_columns
 Spaces = Sequence[Array] | Tensor
 Alternative = Literal["greater", "less", "two-sided"]
 
-# Share of the largest entry within which two sums over pairs are the same arrangement.
+# Two sums over pairs that differ by at most this share of the largest entry are equal.
 _TIE = 1e-9
 
 
@@ -47,16 +47,17 @@ def random_space(n: int, d: int, seed: int = 0) -> Tensor:
 
 
 def principal_angles(first: Array, second: Array, *, degrees: bool = False) -> Tensor:
-    """Return the min(d₁, d₂) principal angles between two spans, ascending, float64, in radians.
+    """Return the min(d₁, d₂) principal angles between two column spans, ascending, in radians.
 
     With orthonormal Q₁ (n, d₁) and Q₂ (n, d₂), cos θ are the singular values of Q₁'Q₂, and sin θ
-    those of Q₂ − Q₁Q₁'Q₂. The cosine alone loses angles under √eps; so the sine is used below 45°.
+    those of Q₂ − Q₁Q₁'Q₂. The cosine cannot resolve angles below √eps, so the sine is used below
+    45°. The result is float64.
 
     Å. Björck, G. H. Golub, "Numerical methods for computing angles between linear subspaces",
     Math. Comp. 27 (1973).
 
     Raises:
-        ArgumentError: If a basis is dependent or the two do not live in one space.
+        ArgumentError: If a basis is dependent or the two do not lie in one space.
 
     >>> tilt = torch.tensor([[1.0], [1e-12]], dtype=torch.float64)
     >>> float(principal_angles(torch.eye(2)[:, :1], tilt))
@@ -69,8 +70,9 @@ def principal_angles(first: Array, second: Array, *, degrees: bool = False) -> T
 def chordal_distance(angles: Tensor) -> Tensor:
     """Return √Σ sin²θ along the last dimension: ‖P₁ − P₂‖_F / √2 of the projectors, for d₁ = d₂.
 
-    Also called the projection distance; from 0 to √d. For d₁ ≠ d₂ it is no metric: 0 means that
-    one space holds the other. (Edelman, Arias & Smith 1998, section 4.3.)
+    It lies between 0 and √d and is also called the projection distance. For d₁ ≠ d₂ it is no
+    metric: 0 then means that one space contains the other. (Edelman, Arias & Smith 1998, section
+    4.3.)
 
     >>> chordal_distance(torch.tensor([0.0, torch.pi / 2]))
     tensor(1.)
@@ -80,9 +82,10 @@ def chordal_distance(angles: Tensor) -> Tensor:
 
 
 def geodesic_distance(angles: Tensor) -> Tensor:
-    """Return √Σ θ² along the last dimension: arc length between the spaces on the Grassmannian.
+    """Return √Σ θ² along the last dimension: the arc length between spaces on the Grassmannian.
 
-    From 0 to √d π/2; for d₁ ≠ d₂ it is no metric. (Edelman, Arias & Smith 1998, section 4.3.)
+    It lies between 0 and √d π/2. For d₁ ≠ d₂ it is no metric. (Edelman, Arias & Smith 1998, section
+    4.3.)
 
     >>> geodesic_distance(torch.tensor([3.0, 4.0]))
     tensor(5.)
@@ -92,12 +95,12 @@ def geodesic_distance(angles: Tensor) -> Tensor:
 
 
 def mean_overlap(first: Array, second: Array) -> Tensor:
-    """Return ‖Q₁'Q₂‖²_F / min(d₁, d₂), the mean cos²θ: 1 where one span holds the other, else less.
+    """Return ‖Q₁'Q₂‖²_F / min(d₁, d₂), the mean cos²θ: 1 if one span contains the other, else less.
 
-    Random spaces do not overlap by 0 but by max(d₁, d₂)/n: see `random_overlap`.
+    Random spaces have the mean overlap max(d₁, d₂)/n, not 0: see `random_overlap`.
 
     Raises:
-        ArgumentError: If a basis is dependent or the two do not live in one space.
+        ArgumentError: If a basis is dependent or the two do not lie in one space.
 
     >>> mean_overlap(torch.eye(3)[:, :2], torch.eye(3)[:, 1:])
     tensor(0.5000, dtype=torch.float64)
@@ -106,14 +109,14 @@ def mean_overlap(first: Array, second: Array) -> Tensor:
 
 
 def random_overlap(n: int, first: int, second: int | None = None) -> tuple[float, float]:
-    """Return mean and standard deviation of `mean_overlap` for independent random subspaces of Rⁿ.
+    """Return mean and standard deviation of `mean_overlap` for independent random subspaces.
 
     With P₁, P₂ of ranks d₁, d₂, one of them uniformly distributed, E tr P₁P₂ = d₁d₂/n and
-    Var tr P₁P₂ = 2 d₁d₂(n−d₁)(n−d₂) / (n²(n−1)(n+2)); for d₂ = 1 that is the Beta distribution
-    with d₁/2 and (n−d₁)/2.
+    Var tr P₁P₂ = 2 d₁d₂(n−d₁)(n−d₂) / (n²(n−1)(n+2)); for d₂ = 1, tr P₁P₂ follows the Beta
+    distribution with parameters d₁/2 and (n−d₁)/2.
 
     Args:
-        n: Dimension of the space around.
+        n: Dimension of the ambient space.
         first: d₁.
         second: d₂; None: d₁.
 
@@ -137,10 +140,10 @@ def pairwise_overlaps(spaces: Spaces) -> Tensor:
 
     Args:
         spaces: Bases (n, d) of each point, or one (P, n, d) tensor; d may differ from point to
-            point, n may not. They are held in float64, all at once.
+            point, n may not. All of them are held in float64 at once.
 
     Raises:
-        ArgumentError: If a basis is dependent or lives in another space than the first.
+        ArgumentError: If a basis is dependent or lies in another space than the first.
 
     >>> pairwise_overlaps(torch.eye(2)[:, :, None])
     tensor([[1., 0.],
@@ -152,10 +155,10 @@ def pairwise_overlaps(spaces: Spaces) -> Tensor:
 def pairwise_angles(spaces: Spaces) -> Tensor:
     """Return the (P, P, d) principal angles between P spaces of one dimension d, radians, float64.
 
-    `chordal_distance` and `geodesic_distance` make (P, P) matrices of them.
+    `chordal_distance` and `geodesic_distance` turn them into (P, P) matrices.
 
     Raises:
-        ArgumentError: As `pairwise_overlaps` does, or if dimensions differ.
+        ArgumentError: If `pairwise_overlaps` raises it, or if dimensions differ.
 
     >>> chordal_distance(pairwise_angles(torch.eye(2)[:, :, None]))
     tensor([[0., 1.],
@@ -174,7 +177,7 @@ def pairwise_angles(spaces: Spaces) -> Tensor:
 
 @dataclass(frozen=True)
 class ClassContrast:
-    """Pairs within a class against pairs across classes, of a symmetric matrix over points."""
+    """Pairs within classes compared with pairs across classes, for a matrix over points."""
 
     within: float
     """Mean over pairs of different points of one class."""
@@ -183,13 +186,13 @@ class ClassContrast:
     p_value: float
     """(1 + permutations at least as extreme) / (1 + permutations)."""
     alternative: Alternative
-    """What counts as extreme: within − across greater, less, or both."""
+    """Which differences within − across count as extreme: greater, less, or both."""
     permutations: int
     """Random relabellings of the points that were tried."""
 
     @property
     def difference(self) -> float:
-        """Return within − across."""
+        """`within` − `across`."""
         return self.within - self.across
 
 
@@ -201,19 +204,19 @@ def class_contrast(
     permutations: int = 9999,
     seed: int = 0,
 ) -> ClassContrast:
-    """Compare the within-class and across-class means of a (P, P) matrix by permuted labels.
+    """Compare within-class and across-class means of a (P, P) matrix, by permuting labels.
 
-    Entries of one row are not independent, so whole points change their labels, rows and columns
-    together (Mantel 1967; Anderson 2001). Class sizes stay. The test assumes that points are
-    exchangeable if labels mean nothing. The diagonal is not read. With few points few relabellings
-    differ, and the p-value cannot be small.
+    Entries of one row are not independent, so labels of whole points are permuted, which moves rows
+    and columns together (Mantel 1967; Anderson 2001). Class sizes stay the same. The test assumes
+    that points are exchangeable if labels mean nothing. The diagonal is not read. With few points
+    there are few different relabellings, and the p-value cannot be small.
 
     Args:
         matrix: Symmetric (P, P): overlaps, or distances with alternative="less".
         labels: P labels of any kind that can be hashed and compare by ==.
         alternative: "greater": within exceeds across; "less"; or "two-sided".
-        permutations: How many relabellings to draw.
-        seed: Of the draws.
+        permutations: Number of random relabellings.
+        seed: Seed of the random draws.
 
     Raises:
         ArgumentError: If the matrix is not symmetric, labels do not fit, or there are no pairs
@@ -238,7 +241,7 @@ def class_contrast(
     upper = values[rows, cols]
     total, observed = float(upper.sum()), float(upper[same].sum())
     rows, cols = rows[same], cols[same]
-    # The sum over all pairs does not change, so within alone orders the relabellings.
+    # The sum over all pairs is constant, so the sum within classes alone orders the relabellings.
     expected = total * inside / (inside + outside)
     tie = _TIE * inside * float(upper.abs().max())
     sign = {"greater": 1.0, "less": -1.0, "two-sided": 0.0}[alternative]
@@ -260,27 +263,27 @@ def class_contrast(
 
 @dataclass(frozen=True)
 class SpaceComparison:
-    """How far spaces at P points are one space, beside random spaces of the same dimensions."""
+    """How closely spaces at P points agree, compared with random spaces of the same dimensions."""
 
     overlaps: Tensor
     """(P, P) mean cos² of the principal angles, 1 on the diagonal."""
     mean: float
     """Mean over pairs of different points."""
     random_mean: float
-    """What independent random spaces would have; d/n."""
+    """Mean overlap of independent random spaces, d/n."""
     random_deviation: float
-    """Standard deviation of that mean over pairs, for independent random spaces."""
+    """Standard deviation of the mean over pairs, for independent random spaces."""
     contrast: ClassContrast | None
-    """Within classes against across; None without labels."""
+    """Pairs within classes compared with pairs across; None without labels."""
 
     @property
     def excess(self) -> float:
-        """(mean − random) / (1 − random): 0 by chance, 1 for one shared space; NaN where d = n.
+        """(mean − random) / (1 − random): 0 by chance, 1 for one shared space; NaN if d = n.
 
-        It may be compared between depths, and between left and right, whose n differ.
+        It can be compared between depths, and between left and right spaces, although n differs.
         """
-        room = 1 - self.random_mean
-        return (self.mean - self.random_mean) / room if room else math.nan
+        largest = 1 - self.random_mean
+        return (self.mean - self.random_mean) / largest if largest else math.nan
 
 
 def compare_spaces(
@@ -290,10 +293,11 @@ def compare_spaces(
     permutations: int = 9999,
     seed: int = 0,
 ) -> SpaceComparison:
-    """Compare spaces at several points pair by pair, with chance, and by class where labelled.
+    """Compare spaces at several points by pairs, with chance, and by class if there are labels.
 
-    The overlap of independent random spaces does not depend on where one of them lies, so those of
-    different pairs are uncorrelated: the mean over N pairs deviates by 1/√N of one.
+    The overlap of two independent random spaces does not depend on where either of them lies. So
+    overlaps of different pairs are uncorrelated, and the mean over N pairs has 1/√N of the standard
+    deviation of one pair.
 
     Args:
         spaces: P bases (n, d), or a (P, n, d) tensor; P ≥ 2.
@@ -302,7 +306,7 @@ def compare_spaces(
         seed: See `class_contrast`.
 
     Raises:
-        ArgumentError: If there are not two spaces, or as the parts do.
+        ArgumentError: If there are fewer than two spaces, or a part of the comparison raises it.
 
     >>> same = compare_spaces([torch.eye(8)[:, :2]] * 3)
     >>> same.mean, same.random_mean, same.excess
@@ -334,7 +338,7 @@ def _pair(first: Array, second: Array) -> tuple[Tensor, Tensor]:
 
 
 def _bases(spaces: Spaces, names: Sequence[str] = ()) -> list[Tensor]:
-    """Return orthonormal bases of spaces that live in one Rⁿ, on one device."""
+    """Return orthonormal bases of spaces in one Rⁿ, on one device."""
     if isinstance(spaces, Tensor) and spaces.ndim != 3:
         raise ArgumentError(f"spaces have shape {tuple(spaces.shape)}; give P bases, (P, n, d)")
     if len(spaces) == 0:
@@ -364,7 +368,7 @@ def _overlaps(bases: list[Tensor]) -> Tensor:
 
 
 def _overlap(first: Tensor, second: Tensor) -> Tensor:
-    """Return the mean overlap of orthonormal bases, without the rounding above 1."""
+    """Return the mean overlap of orthonormal bases; rounding above 1 is cut off."""
     squares: Tensor = torch.linalg.matrix_norm(first.mT @ second) ** 2
     return (squares / min(first.shape[1], second.shape[1])).clamp_max(1.0)
 
@@ -373,14 +377,14 @@ def _angles(first: Tensor, second: Tensor) -> Tensor:
     """Return the principal angles between orthonormal bases."""
     if first.shape[1] < second.shape[1]:
         first, second = second, first
-    inner = first.mT @ second
-    cosines = dense_svd(inner)[1].clamp_max(1.0)
+    product = first.mT @ second
+    cosines = dense_svd(product)[1].clamp_max(1.0)
     small = cosines**2 >= 0.5
     if not small.any():
         return cosines.acos()
-    # R of the QR has the singular values of the long matrix; its Gram would lose the small ones.
-    beside = torch.linalg.qr(second - first @ inner)[1]
-    sines = dense_svd(beside)[1].flip(0).clamp_max(1.0)
+    # R has the same singular values as the long matrix. A Gram matrix would lose small ones.
+    outside = torch.linalg.qr(second - first @ product)[1]
+    sines = dense_svd(outside)[1].flip(0).clamp_max(1.0)
     return torch.where(small, sines.asin(), cosines.acos())
 
 

@@ -1,17 +1,17 @@
-"""Dimension from a spectrum: how many directions a Jacobian passes on.
+"""The dimension of a spectrum: how many directions a Jacobian passes on.
 
-Mototake & Ikegami (section 6) count singular values ≥ 1. Other estimators ask other questions of
-the same spectrum s₁ ≥ … ≥ s_k, and none is right for all. With the energy shares p = s²/Σs²:
+Mototake & Ikegami (section 6) count singular values ≥ 1. Other estimators answer other questions
+about the same spectrum s₁ ≥ … ≥ s_k. With the energy shares p = s²/Σs²:
 
     stable rank 1/p₁  ≤  participation ratio 1/Σp²  ≤  entropy exp(−Σ p log p)  ≤  rank
 
-(Rényi entropies of order ∞, 2, 1 and 0). All three weigh by energy: a space of d directions whose
-values differ by a factor of ten looks smaller than d to them. The largest gap does not weigh, but
-needs a gap. The count alone depends on the units of input and output: multiply J by 2 and it grows.
+(Rényi entropies of order ∞, 2, 1 and 0). The first three weight directions by energy: if d values
+differ by a factor of ten, they give less than d. The largest gap uses no weights, but needs a gap.
+Only the count depends on the units of input and output: it grows if J is multiplied by 2.
 
-A solver that stops at k values hides the rest. Then the three are lower bounds, because the top k,
-renormalised, are more concentrated than the whole spectrum; with ‖J‖²_F known (`fro2`) the bounds
-are tighter. A count is exact if it is below k. A gap beyond k is not seen.
+If a solver computes only k values, the first three are lower bounds, because the renormalised top k
+are more concentrated than the whole spectrum. With ‖J‖²_F (`fro2`) the bounds are tighter. A count
+is exact if it is below k. A gap beyond k is not found.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from jvpsvd.svd.result import SVDResult
 Array = Tensor | npt.NDArray[Any]
 Spectra = SVDResult | Array | Sequence[Any]
 
-# Least share of the energy of the given values that an estimated ‖J‖²_F may have.
+# An estimated ‖J‖²_F must be at least this share of the energy of the given values.
 _PLAUSIBLE = 0.5
 
 
 def count_above(s: Spectra, threshold: float = 1.0) -> Tensor:
-    """Return how many values are ≥ threshold, for each spectrum: the paper's dimension.
+    """Return the number of values ≥ threshold of each spectrum: the paper's dimension.
 
-    Assumes that tangent directions are stretched and normal ones shrunk, and so that input and
-    output are measured in comparable units: c·J has another count than J. A spectrum of zeros
-    counts 0. A count of k, all there are, is a lower bound.
+    The count assumes that J stretches tangent directions and shrinks normal ones, so input and
+    output must have comparable units: c·J has another count than J. A spectrum of zeros has the
+    count 0. If all k values count, the result is a lower bound.
 
     Source: Mototake & Ikegami, section 6.
 
@@ -64,9 +64,10 @@ class Gap:
     """The largest gap of each spectrum."""
 
     dimension: Tensor
-    """() or (photos,) d of the largest s_d / s_{d+1}; the first of equal ones, 0 if all are 1."""
+    """() or (photos,) d of the largest s_d / s_{d+1}; the smallest d if several are equal, 0 if all
+    are 1."""
     ratio: Tensor
-    """That s_d / s_{d+1} ≥ 1: how clear the gap is. Near 1 the dimension means nothing."""
+    """s_d / s_{d+1} ≥ 1: how clear the gap is. Near 1 the dimension means nothing."""
 
 
 def largest_gap(
@@ -74,17 +75,17 @@ def largest_gap(
 ) -> Gap:
     """Return the d with the largest log s_d − log s_{d+1}, for each spectrum.
 
-    Assumes that the values of tangent directions lie close together and far above the rest. Scaling
-    does nothing. A decaying spectrum without a gap has a largest one too, often at d = 1 or in its
-    tail: look at the ratio.
+    This assumes that the values of tangent directions lie close together and far above the rest.
+    Scaling changes nothing. A decaying spectrum without a clear gap has a largest one too, often at
+    d = 1 or in its tail, so check the ratio.
 
     Args:
         s: Descending values (k,) or (photos, k), or a result of `svds`; k ≥ 2.
-        window: Smallest and largest d to choose from; None: 1 and k − 1. With k values no d ≥ k can
-            be found.
-        floor: Values below floor · s₁ count as equal to it, so that ratios of rounding errors are
-            no gaps and a gap down to 0 has the ratio s_d / (floor · s₁). None: the tolerance of a
-            result of `svds`, else eps of the dtype. Give what the values are good to.
+        window: Smallest and largest d to choose from; None: 1 and k − 1, because k values show no
+            gap at d ≥ k.
+        floor: Values below floor · s₁ are set to it, so that ratios of rounding errors are no gaps,
+            and a gap down to 0 has the ratio s_d / (floor · s₁). None: the tolerance of a result of
+            `svds`, else eps of the dtype. Give the relative accuracy of the values.
 
     Raises:
         ArgumentError: If s is no spectrum, is zero or has one value; or on a bad window or floor.
@@ -111,10 +112,10 @@ def largest_gap(
 def participation_ratio(s: Spectra, *, fro2: float | Array | None = None) -> Tensor:
     """Return (Σs²)² / Σs⁴ of each spectrum, float64: d for d equal values and zeros.
 
-    Assumes that directions matter by their energy; a few large values hide many small ones.
-    Scaling does nothing. Of the top k alone it is a lower bound of the whole spectrum's. With the
-    energy r = 1 − Σ_k p of the rest, no value of which exceeds p_k, a better one is
-    1 / (Σ_k p² + r p_k).
+    This assumes that directions matter by their energy, so a few large values hide many small ones.
+    Scaling changes nothing. From the top k alone it is a lower bound of the whole spectrum's. If
+    the rest has the energy r = 1 − Σ_k p, no value of it exceeds p_k, and 1 / (Σ_k p² + r p_k) is a
+    better lower bound.
 
     Args:
         s: Descending values (k,) or (photos, k), or a result of `svds`.
@@ -133,10 +134,10 @@ def participation_ratio(s: Spectra, *, fro2: float | Array | None = None) -> Ten
 def entropy_dimension(s: Spectra, *, fro2: float | Array | None = None) -> Tensor:
     """Return exp(−Σ p log p), p = s²/Σs², of each spectrum, float64: d for d equal values.
 
-    Also called the effective rank. Assumes what the participation ratio does, and weighs small
-    values more. Scaling does nothing. Of the top k alone it is a lower bound of the whole
-    spectrum's. With the energy r = 1 − Σ_k p of the rest, no value of which exceeds p_k, a better
-    one is exp(−Σ_k p log p − r log p_k).
+    It is also called the effective rank. It assumes what the participation ratio assumes, and gives
+    small values more weight. Scaling changes nothing. From the top k alone it is a lower bound of
+    the whole spectrum's. If the rest has the energy r = 1 − Σ_k p, no value of it exceeds p_k, and
+    exp(−Σ_k p log p − r log p_k) is a better lower bound.
 
     Source: with p ∝ s, O. Roy and M. Vetterli, "The effective rank", EUSIPCO 2007.
 
@@ -157,8 +158,9 @@ def entropy_dimension(s: Spectra, *, fro2: float | Array | None = None) -> Tenso
 def stable_rank(s: Spectra, *, fro2: float | Array | None = None) -> Tensor:
     """Return ‖J‖²_F / ‖J‖₂² = Σs² / s₁² of each spectrum, float64.
 
-    Assumes nothing, and says little of a spectrum with one value far above the others. Scaling
-    does nothing. Of the top k alone it is a lower bound; with fro2 it is that of the whole.
+    It assumes nothing, and says little about a spectrum with one value far above the others.
+    Scaling changes nothing. From the top k alone it is a lower bound; with fro2 it is that of the
+    whole spectrum.
 
     Args:
         s: Descending values (k,) or (photos, k), or a result of `svds`.
@@ -176,16 +178,16 @@ def stable_rank(s: Spectra, *, fro2: float | Array | None = None) -> Tensor:
 
 @dataclass(frozen=True)
 class Dimensions:
-    """All estimates of each spectrum; () tensors of one, (photos,) of many."""
+    """All estimates for each spectrum: () tensors for one, (photos,) for several."""
 
     count: Tensor
-    """Values ≥ threshold."""
+    """Number of values ≥ threshold."""
     count_cut: Tensor
-    """bool: all k values count, so that a spectrum cut at k may hide more."""
+    """bool: all k values count, so there may be more beyond k."""
     gap: Tensor
     """d of the largest gap; 0 if there is none."""
     gap_ratio: Tensor
-    """s_d / s_{d+1} there."""
+    """s_d / s_{d+1} at that d."""
     participation: Tensor
     """(Σs²)² / Σs⁴."""
     entropy: Tensor
@@ -193,7 +195,8 @@ class Dimensions:
     stable_rank: Tensor
     """Σs² / s₁²."""
     energy: Tensor | None
-    """Σ_k s² / ‖J‖²_F, at most 1; None without fro2. Below 1 the three above are lower bounds."""
+    """Σ_k s² / ‖J‖²_F, at most 1; None without fro2. Below 1, participation and entropy are lower
+    bounds."""
 
 
 def dimensions(
@@ -208,13 +211,13 @@ def dimensions(
 
     Args:
         s: Descending values (k,) or (photos, k), or a result of `svds`; k ≥ 2.
-        threshold: Of the count.
-        window: Of the gap.
-        floor: Of the gap.
+        threshold: See `count_above`.
+        window: See `largest_gap`.
+        floor: See `largest_gap`.
         fro2: ‖J‖²_F, one number or one for each photo; None: the values are all there are.
 
     Raises:
-        ArgumentError: As the functions above do.
+        ArgumentError: If one of the functions above raises it.
 
     >>> found = dimensions([[3.0, 3.0, 0.001], [2.0, 2.0, 2.0]])
     >>> found.count, found.count_cut, found.gap
@@ -252,7 +255,7 @@ def real_tensor(name: str, values: Any) -> Tensor:
     tensor = tensor if tensor.is_floating_point() else tensor.double()
     finite = tensor.isfinite()
     if not finite.all():
-        where = _place(~finite) if tensor.ndim else ""
+        where = _index(~finite) if tensor.ndim else ""
         value = float(tensor[~finite][0])
         raise ArgumentError(f"{name}{where} is {value}; give finite numbers only")
     return tensor
@@ -275,19 +278,19 @@ def positive_number(name: str, value: Any) -> float:
 
 
 def _values(s: Spectra) -> Tensor:
-    """Return s as float64, once it is one descending spectrum or several."""
+    """Return s as float64, after checking that it is one descending spectrum or several."""
     values = real_tensor("s", s.s if isinstance(s, SVDResult) else s).double()
     if values.ndim not in (1, 2):
         raise ArgumentError(
             f"s has shape {tuple(values.shape)}; give one spectrum (k,) or several (photos, k)"
         )
     if (values < 0).any():
-        place = _place(values < 0)
-        raise ArgumentError(f"s{place} is negative; singular values are not")
+        index = _index(values < 0)
+        raise ArgumentError(f"s{index} is negative; singular values are not")
     rising = values[..., 1:] > values[..., :-1]
     if rising.any():
-        place = _place(rising)
-        raise ArgumentError(f"s rises after s{place}; give singular values in descending order")
+        index = _index(rising)
+        raise ArgumentError(f"s rises after s{index}; give singular values in descending order")
     return values
 
 
@@ -301,7 +304,7 @@ def _relative(s: Spectra) -> Tensor:
 
 
 def _shares(s: Spectra, fro2: float | Array | None) -> tuple[Tensor, Tensor]:
-    """Return the shares p of ‖J‖²_F and what they leave, 0 if nothing can follow s_k."""
+    """Return the shares p of ‖J‖²_F and the share of the rest, 0 if s_k = 0."""
     squares = _relative(s) ** 2
     held = squares.sum(-1)
     total = held
@@ -317,7 +320,7 @@ def _shares(s: Spectra, fro2: float | Array | None) -> tuple[Tensor, Tensor]:
             raise ArgumentError(
                 "fro2 is far below the sum of s**2; give the squared Frobenius norm of the matrix"
             )
-        # Estimates of ‖J‖²_F scatter; and after a value of 0 no other can come.
+        # An estimate of ‖J‖²_F may be too small. After a value of 0, all others are 0.
         total = torch.where(squares[..., -1] > 0, torch.maximum(whole, held), held)
     return squares / total[..., None], (total - held) / total
 
@@ -330,13 +333,14 @@ def _floor(s: Spectra, floor: float | None) -> float:
     return proper_fraction("floor", floor)
 
 
-def _place(wrong: Tensor) -> str:
+def _index(wrong: Tensor) -> str:
     return f"[{', '.join(str(int(i)) for i in wrong.nonzero()[0])}]"
 
 
 def _from_array(name: str, values: Any) -> Tensor:
     try:
-        # A copy: torch takes no memory that runs backwards, and warns of what is read-only.
+        # A copy, because torch refuses negative strides and warns of read-only memory.
         return torch.from_numpy(np.array(values, order="C"))
-    except (TypeError, ValueError, RuntimeError) as error:  # of torch: a list with gradients
+    # torch raises RuntimeError for a list of tensors with gradients.
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ArgumentError(f"{name} is no array of real numbers: {error}") from None

@@ -1,7 +1,8 @@
-"""Directions in the input: along a singular space, orthogonal to it, at random, adversarial.
+"""Directions in the input: inside a singular space, orthogonal to it, random, adversarial.
 
-Random ones are uniformly distributed, each by itself, and orthogonal to each other. Held against
-each other they must all be at random: the first singular vector is no typical tangent direction.
+Random directions are orthogonal to each other, and each is uniformly distributed in its space. To
+compare tangent with normal directions, draw both at random, because the first singular vector is no
+typical tangent direction.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from jvpsvd.svd.result import SVDResult
 
 Function = Callable[[Tensor], Any]
 
-# Largest entry of |V'V − I| that two projections still correct to rounding.
+# Largest entry of |V'V − I| that two projections reduce to rounding.
 _ORTHONORMAL = 1e-3
 
 
@@ -34,11 +35,11 @@ def tangent_directions(
     """Return `count` orthonormal directions (n, count) inside the space of the top k vectors.
 
     Args:
-        basis: A result of `svds`, whose right vectors are taken, or k orthonormal columns (n, k).
-        count: How many, at most k.
-        mixed: Random combinations, uniformly distributed in the space, to hold against
-            `normal_directions`; False: the first columns themselves.
-        seed: Of the combinations.
+        basis: A result of `svds`, whose right vectors are used, or k orthonormal columns (n, k).
+        count: Number of directions, at most k.
+        mixed: Return random combinations, uniformly distributed in the space, which can be compared
+            with `normal_directions`. False: the first columns themselves.
+        seed: Seed of the combinations.
 
     Raises:
         ArgumentError: If the basis is not orthonormal, or has fewer columns.
@@ -58,8 +59,8 @@ def normal_directions(basis: SVDResult | Array, count: int, *, seed: int = 0) ->
 
     Args:
         basis: As in `tangent_directions`.
-        count: How many, at most n − k.
-        seed: Of the draws.
+        count: Number of directions, at most n − k.
+        seed: Seed of the random draws.
 
     Raises:
         ArgumentError: If the basis is not orthonormal, or leaves fewer directions.
@@ -78,7 +79,7 @@ def normal_directions(basis: SVDResult | Array, count: int, *, seed: int = 0) ->
 
 
 def random_directions(n: int, count: int, *, seed: int = 0) -> Tensor:
-    """Return `count` random orthonormal directions (n, count), float64: `random_space` by its use.
+    """Return `count` random orthonormal directions (n, count), float64, from `random_space`.
 
     Raises:
         ArgumentError: Unless 1 ≤ count ≤ n.
@@ -94,20 +95,21 @@ def adversarial_direction(
 ) -> Tensor:
     """Return the unit direction (n, 1) in which the cross entropy of the class grows fastest.
 
-    It is taken from log Σ_{c≠y} exp z_c − z_y, whose gradient is parallel to that of the cross
-    entropy and does not vanish where the softmax has saturated.
+    The loss used is log Σ_{c≠y} exp z_c − z_y. Its gradient is parallel to that of the cross
+    entropy, and does not vanish where the softmax is saturated.
 
     Source: C. Szegedy et al., "Intriguing properties of neural networks", 2014; for sign=True,
     I. Goodfellow, J. Shlens, C. Szegedy, "Explaining and harnessing adversarial examples", 2015.
 
     Args:
-        fn: x → logits z, or several outputs, of which the last are the logits.
+        fn: x → logits z, or several outputs; the last output are then the logits.
         x: The point.
-        label: The class y; None: that of the largest logit.
-        sign: The signs of the gradient, scaled to unit length.
+        label: The class y; None: the class of the largest logit.
+        sign: Return the signs of the gradient, scaled to norm 1, instead of the gradient.
 
     Raises:
-        ArgumentError: If there are not two logits, y is none, or the gradient is 0 or not finite.
+        ArgumentError: If there are fewer than two logits, y is no class, or the gradient is 0 or
+            not finite.
 
     >>> flat = adversarial_direction(lambda x: torch.stack([3 * x[0], 4 * x[1]]), torch.ones(2))
     >>> flat.T
@@ -137,10 +139,10 @@ def adversarial_direction(
 
 
 def named_outputs(value: object) -> dict[str, Tensor]:
-    """Return what a function returned, a tensor, dict or tuple, as tensors by name.
+    """Return a function's output (a tensor, dict or tuple) as a dict of tensors by name.
 
     Raises:
-        ArgumentError: If it is none of these, or holds what has no derivative.
+        ArgumentError: If it is none of these, or holds values without a derivative.
 
     >>> list(named_outputs((torch.ones(1), torch.ones(2)))), list(named_outputs(torch.ones(1)))
     (['0', '1'], ['output'])
@@ -158,10 +160,10 @@ def named_outputs(value: object) -> dict[str, Tensor]:
 
 
 def check_point(x: Tensor) -> None:
-    """Check that x can be moved: a finite tensor of a real floating dtype.
+    """Check that x is a finite tensor of a real floating dtype.
 
     Raises:
-        ArgumentError: If it cannot.
+        ArgumentError: If it is not.
 
     >>> check_point(torch.tensor([1]))
     Traceback (most recent call last):

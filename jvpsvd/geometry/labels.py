@@ -1,4 +1,4 @@
-"""Labels of any kind as numbers."""
+"""Class labels of any kind, converted to indices."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import Array
 
 Labels = Sequence[Any] | Array
-"""One for each photo or point, of any kind that can be hashed."""
+"""One label for each photo or point, of any hashable type."""
 
 
 def numbered(labels: Labels, count: int, what: str = "photo") -> tuple[Tensor, tuple[Any, ...]]:
-    """Return labels as numbers from 0, in the order in which they first come, and what they are.
+    """Return labels as indices from 0, in the order of first appearance, and the distinct labels.
 
     Args:
         labels: The labels.
-        count: How many there must be.
-        what: What each is of, for messages.
+        count: Expected number of labels.
+        what: What a label belongs to, for messages.
 
     Raises:
-        ArgumentError: If there are not `count`, or one cannot be hashed.
+        ArgumentError: If the number of labels is not `count`, or one cannot be hashed.
 
     >>> index, classes = numbered(["cat", "dog", "cat"], 3)
     >>> index.tolist(), classes
@@ -34,10 +34,10 @@ def numbered(labels: Labels, count: int, what: str = "photo") -> tuple[Tensor, t
     listed = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
     if len(listed) != count:
         raise ArgumentError(f"{len(listed)} labels for {count} {what}s; give one for each")
-    # Tensors hash by identity: equal ones would be classes of their own.
+    # Tensors hash by identity, so equal ones would become different classes.
     listed = [one.tolist() if isinstance(one, Tensor | np.ndarray) else one for one in listed]
     try:
-        known = {label: i for i, label in enumerate(dict.fromkeys(listed))}
+        numbers = {label: i for i, label in enumerate(dict.fromkeys(listed))}
     except TypeError as error:
         raise ArgumentError(f"labels must be hashable, one for each {what}: {error}") from None
-    return torch.tensor([known[label] for label in listed]), tuple(known)
+    return torch.tensor([numbers[label] for label in listed]), tuple(numbers)

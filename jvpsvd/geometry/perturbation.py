@@ -1,18 +1,20 @@
-"""A point moved along tangent, normal, random and adversarial directions, and what becomes of f.
+"""How f changes when its point moves along tangent, normal, random or other directions.
 
-Mototake & Ikegami (section 7) move photos along and off the tangent space and see the output change
-differently. For small steps that is so by construction: right singular vectors are the directions
-in which f changes most. With the top k values s of J, random unit directions have the mean square
+Mototake & Ikegami (section 7) move photos inside and out of the tangent space, and the output
+changes differently. For small steps this is so by construction: right singular vectors are the
+directions in which f changes most. With the top k values s of J, random unit directions v have the
+mean square
 
     E ‖Jv‖² = Σ_k s² / k  inside their space,   (‖J‖²_F − Σ_k s²) / (n − k)  orthogonal to it,
 
-and ‖J‖²_F / n anywhere. What measurements add begins where f leaves its linear part: how far that
-holds (`linearity_range`), whether what follows keeps the order, and when the class changes.
+and ‖J‖²_F / n in the whole space. So measurements are needed only where f is no longer linear: how
+far linearity holds (`linearity_range`), whether directions keep their order beyond that, and where
+the class changes.
 
-In floating point f(x + δ) − f(x) cannot be smaller than the rounding of x + δ and of f: for a
-network in float32 about 1e-6 ‖f‖, whatever δ is. Changes near `Response.floor` are rounding, and
-so is a deviation from linearity there: it grows again as distances shrink. Use float64, or longer
-distances.
+In floating point, f(x + δ) − f(x) cannot be smaller than the rounding of x + δ and of f, which is
+about 1e-6 ‖f‖ for a network in float32, whatever δ is. Changes near `Response.floor` are rounding.
+Deviations from linearity are rounding there too, and grow as distances shrink. Use float64 or
+longer distances.
 """
 
 from __future__ import annotations
@@ -41,18 +43,18 @@ from jvpsvd.operators.function.pytrees import OfVector
 Bound = float | Tensor | None
 Matrix = LinearOperator | Tensor
 
-# Differences below this many measured floors are rounding.
+# Differences below this many times the measured floor are rounding.
 _ROUNDING = 4.0
-# Epsilons of the largest bound by which a normalised photo may miss it.
+# A normalised photo may exceed its bounds by this many eps of the largest bound.
 _SLACK = 8.0
 
 
 @dataclass(frozen=True)
 class Response:
-    """What D outputs do along K directions at T distances; float64, on the CPU."""
+    """Changes of D outputs along K directions at T distances; float64, on the CPU."""
 
     depths: tuple[str, ...]
-    """Names of the outputs; "output" for one alone."""
+    """Names of the outputs; a single one is called "output"."""
     distances: Tensor
     """(T,) distances in the input, in L2."""
     size: Tensor
@@ -64,15 +66,15 @@ class Response:
     nonlinear: Tensor
     """(D, K, T) ‖f(x+δ) − f(x) − Jδ‖."""
     floor: Tensor
-    """(D, T) change of f if every entry of x + δ changes by about one unit of its last place, along
+    """(D, T) change of f when every entry of x + δ changes by about eps of itself, measured along
     the first direction; at least eps ‖f‖. Smaller changes and nonlinear parts are rounding."""
     flipped: Tensor
-    """(K, T) bool: the largest entry of the last output is another one than at x."""
+    """(K, T) bool: the last output has another largest entry than at x."""
     outside: Tensor | None
     """(K, T) share of the entries of x + δ, before any clipping, that are out of bounds; None
     without bounds."""
     moved: Tensor
-    """(K, T) ‖δ‖: the distance, less what clipping took from it."""
+    """(K, T) ‖δ‖: the distance, or less where clipping shortened it."""
 
     @property
     def relative(self) -> Tensor:
@@ -86,7 +88,7 @@ class Response:
 
     @property
     def flip_distance(self) -> Tensor:
-        """(K,) the first of the distances at which the class is another; infinite if at none."""
+        """(K,) the first distance at which the class is another one; infinite if none."""
         return torch.where(self.flipped, self.distances, torch.inf).amin(-1)
 
 
@@ -104,26 +106,28 @@ def perturbation_response(
 ) -> Response:
     """Move x by each distance t along each direction v, and measure f at all depths at once.
 
-    δ = t v, or with `clip` what the bounds leave of it; Jδ is of that same δ.
+    δ = t v, or, with `clip`, the δ that remains within the bounds. Jδ uses the same δ.
 
     Args:
-        fn: x → a tensor, a dict of tensors by depth, or a tuple (`layer_maps`), numbered from 0.
-        x: One point, as fn takes it, of any shape.
-        directions: (n,), or K as columns (n, K); of any length but 0, taken at length 1.
+        fn: x → a tensor, a dict of tensors by depth, or a tuple (as `layer_maps` returns), named by
+            index.
+        x: One input of fn, of any shape.
+        directions: One (n,), or K as columns (n, K). They must not be 0, and are normalised.
         distances: T ascending positive numbers.
-        jacobian: J at x, such as a `JacobianOperator` that exists already; for several depths a
-            dict of them by name. None: forward mode, or reverse where fn has none.
-        lower: Least value of an entry of x, a number or a tensor that broadcasts to x.
-        upper: Largest.
+        jacobian: J at x, such as an existing `JacobianOperator`; for several depths a dict of them
+            by name. None: fn is differentiated in forward mode, or in reverse mode if it has no
+            forward mode.
+        lower: Smallest allowed value of each entry, a number or a tensor that broadcasts to x.
+        upper: Largest allowed value, likewise.
         clip: Keep x + δ within the bounds.
-        batch: Points that are evaluated together, by vmap; 1: one by one, for a fn that looks at
-            its values.
+        batch: Number of points that vmap evaluates together; 1 for a fn whose control flow depends
+            on values.
 
     Raises:
         ArgumentError: If an argument has the wrong shape, is 0 or not finite; if fn is random, or
             cannot be differentiated or evaluated together; if x itself is out of bounds.
         ModelError: If fn is a module in training mode.
-        NonFiniteError: If f has NaN or infinity at x or at a point near it.
+        NonFiniteError: If f has NaN or infinity at x or at x + δ.
 
     >>> square = lambda x: x**2
     >>> r = perturbation_response(square, torch.tensor([1.0, 0.0]).double(), torch.eye(2), [0.5, 1])
@@ -142,7 +146,7 @@ def perturbation_response(
     eps = torch.finfo(x.dtype).eps
     with full_precision():
         f = _measured(fn, x)
-        push = _push(f, jacobian)
+        jvp = _jvp(f, jacobian)
         D, K, T = len(f.names), len(unit), len(far)
         change, linear, nonlinear = torch.zeros(3, D, K, T, dtype=torch.float64)
         floor = torch.zeros(D, T, dtype=torch.float64)
@@ -160,25 +164,25 @@ def perturbation_response(
             if clip and bounds is not None:
                 points = points.clamp(*bounds)
                 taken = points - x
-                moved[which, t] = _length(taken.flatten(1))
-                images = push(taken)
+                moved[which, t] = _norm(taken.flatten(1))
+                images = jvp(taken)
             else:
-                used, back = torch.unique(which, return_inverse=True)
-                images = push(unit[used])[back] * steps.reshape(-1, 1)
+                used, inverse = torch.unique(which, return_inverse=True)
+                images = jvp(unit[used])[inverse] * steps.reshape(-1, 1)
             rows = _values(f, points, which, far[t])
             difference = rows - f.value
-            change[:, which, t] = f.lengths(difference)
-            linear[:, which, t] = f.lengths(images)
-            nonlinear[:, which, t] = f.lengths(difference - images)
+            change[:, which, t] = f.norms(difference)
+            linear[:, which, t] = f.norms(images)
+            nonlinear[:, which, t] = f.norms(difference - images)
             flipped[which, t] = f.largest(rows) != best
             if (first := which == 0).any():
-                near = points[first] * (1 + eps * signs)
-                rounding = f.lengths(_values(f, near, which[first], far[t[first]]) - rows[first])
-                floor[:, t[first]] = torch.maximum(rounding, eps * f.lengths(rows[first]))
+                rounded = points[first] * (1 + eps * signs)
+                rounding = f.norms(_values(f, rounded, which[first], far[t[first]]) - rows[first])
+                floor[:, t[first]] = torch.maximum(rounding, eps * f.norms(rows[first]))
     return Response(
         depths=f.names,
         distances=far,
-        size=f.lengths(f.value),
+        size=f.norms(f.value),
         change=change,
         linear=linear,
         nonlinear=nonlinear,
@@ -192,10 +196,10 @@ def perturbation_response(
 def linearity_range(response: Response, tolerance: float = 0.1) -> Tensor:
     """Return (D, K) the distance up to which the deviation from linearity stays ≤ tolerance.
 
-    Between the last distance within the tolerance and the first beyond it, the deviation is
-    interpolated linearly; what comes after does not count. 0 where the first distance is already
-    beyond it, infinite where none is: the distances then only bound it, and medians of several
-    directions stay right where means do not. A nonlinear part that is rounding counts as 0.
+    The deviation is interpolated linearly between the last distance within the tolerance and the
+    first beyond it; later distances do not count. The result is 0 if the first distance is already
+    beyond the tolerance, and infinite if none is. Distances then only bound the range, so take
+    medians over directions, not means. A nonlinear part that is rounding counts as 0.
 
     Raises:
         ArgumentError: If the tolerance is not positive.
@@ -211,17 +215,17 @@ def linearity_range(response: Response, tolerance: float = 0.1) -> Tensor:
     first = beyond.int().argmax(-1, keepdim=True)
     last = (first - 1).clamp_min(0)
     far = response.distances.expand(deviation.shape)
-    (low, high), (near, beside) = (
+    (low, high), (inside, outside) = (
         [values.gather(-1, i).squeeze(-1) for i in (last, first)] for values in (deviation, far)
     )
-    between = near + (beside - near) * (tolerance - low) / (high - low)
+    between = inside + (outside - inside) * (tolerance - low) / (high - low)
     found = torch.where(first.squeeze(-1) == 0, 0.0, between)
     return torch.where(beyond.any(-1), found, torch.inf)
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """A function at a point, all its outputs one after the other as one vector."""
+    """A function at a point, with all outputs concatenated into one vector."""
 
     run: Callable[[Tensor], Tensor]
     point: Tensor
@@ -229,9 +233,9 @@ class _Measured:
     names: tuple[str, ...]
     sizes: tuple[int, ...]
 
-    def lengths(self, rows: Tensor) -> Tensor:
+    def norms(self, rows: Tensor) -> Tensor:
         """Return the norm of each output, (D,) or (D, b), on the CPU."""
-        return torch.stack([_length(part) for part in torch.split(rows, list(self.sizes), dim=-1)])
+        return torch.stack([_norm(part) for part in torch.split(rows, list(self.sizes), dim=-1)])
 
     def largest(self, rows: Tensor) -> Tensor:
         last: Tensor = rows[..., -self.sizes[-1] :]
@@ -263,7 +267,7 @@ def _evaluated(fn: Function, x: Tensor) -> _Measured:
 
 
 def _values(f: _Measured, points: Tensor, which: Tensor, far: Tensor) -> Tensor:
-    """Return the outputs (b, M) at points."""
+    """Return the outputs (b, M) at b points."""
     run = prepare(f.run)
     try:
         with torch.no_grad():
@@ -284,10 +288,10 @@ def _values(f: _Measured, points: Tensor, which: Tensor, far: Tensor) -> Tensor:
     return rows
 
 
-def _push(
+def _jvp(
     f: _Measured, jacobian: Matrix | Mapping[str, Matrix] | None
 ) -> Callable[[Tensor], Tensor]:
-    """Return what takes displacements (b, *x.shape) to the derivatives (b, M) of all outputs."""
+    """Return the function from displacements (b, *x.shape) to derivatives (b, M) of all outputs."""
     if jacobian is None:
         return transformed(f.run, f.point).jvp
     given = jacobian if isinstance(jacobian, Mapping) else {f.names[0]: jacobian}
@@ -303,16 +307,16 @@ def _push(
                 f"depth, {fits} {f.point.dtype}"
             )
 
-    def push(displacements: Tensor) -> Tensor:
+    def jvp(displacements: Tensor) -> Tensor:
         block = displacements.flatten(1).mT
         images: Tensor = torch.cat([(given[name] @ block).detach() for name in f.names])
         return images.mT
 
-    return push
+    return jvp
 
 
 def _unit_rows(directions: Array, x: Tensor) -> Tensor:
-    """Return directions (K, *x.shape) of length 1."""
+    """Return directions (K, *x.shape) of norm 1."""
     wide = real_tensor("directions", directions).double()
     if wide.ndim not in (1, 2) or len(wide) != x.numel():
         raise ArgumentError(
@@ -368,6 +372,6 @@ def _out_of(bounds: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
     return out.flatten(1).double().mean(1).cpu()
 
 
-def _length(rows: Tensor) -> Tensor:
-    length: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
-    return length.cpu()
+def _norm(rows: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
+    return norm.cpu()

@@ -1,17 +1,21 @@
-"""How far a vector over an image is spread out: on one pixel, on a patch, or everywhere.
+"""The spatial spread of a vector over the pixels of an image.
 
-Mototake & Ikegami (section 7, figure 9) see that singular vectors of large values are local and
-those of small ones spread over the image. Here that is a number for each vector, of its energy over
-the pixels, p = Σ_channels v² / ‖v‖²: how many pixels it lives on (1/Σp², or the exponential of the
-entropy) and how far from each other they lie (RMS radius about the centre of mass). The two differ:
-two lit corners are few pixels, far apart.
+Mototake & Ikegami (section 7, figure 9) observe that singular vectors of large values are local,
+and that those of small values spread over the image. This module measures the spread of a vector v
+by its energy at each pixel, p = Σ_channels v² / ‖v‖². The participation 1/Σp² and the exponential
+of the entropy count the pixels that hold the energy. The RMS radius about the centre of mass tells
+how far apart they lie. Both are needed: a vector on two opposite corners has few pixels and a large
+radius.
 
-What nothing at all would give is no image full of pixels. A random vector of C channels has a
-chi-squared energy at each pixel and counts about C/(C+2) of them; see `random_spread`. And where
-singular values lie close together, a computed vector is an arbitrary mixture of true ones, which is
-more spread out than they are. Values are often closest at the end of a spectrum, so mixing alone
-can make a trend: compare the vectors of one bin with random mixtures of them
-(`tangent_directions` of the bin), which in that case look the same.
+Compare a spread with that of a random vector (`random_spread`), not with the whole image. A random
+vector of C channels has chi-squared energies, and its participation is only about C/(C+2) of all
+pixels.
+
+Where singular values lie close together, a computed vector is an arbitrary linear combination of
+true ones, and is more spread out than they are. Values are often closest at the end of a spectrum,
+so this effect alone can produce a trend. To rule it out, compare the vectors of one bin with random
+combinations of them (`tangent_directions` of the bin): if both have the same spread, the trend may
+be this effect.
 """
 
 from __future__ import annotations
@@ -32,52 +36,52 @@ from jvpsvd.geometry.dimension import Array, real_tensor
 from jvpsvd.geometry.tangents import singular_space
 from jvpsvd.svd.result import SVDResult
 
-# Entries that are held in float64 at once.
+# Number of entries that are held in float64 at once.
 _ENTRIES_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Measures of one vector, () tensors, or of k vectors, (k,); float64."""
+    """Measures of one vector, as () tensors, or of k vectors, as (k,); float64."""
 
     participation: Tensor
-    """1/Σp², pixels: 1 for one pixel, H·W for a uniform image."""
+    """1/Σp², in pixels: 1 for a single pixel, H·W for a uniform image."""
     entropy: Tensor
-    """exp(−Σ p log p), pixels: the same of these two, else more than the participation."""
+    """exp(−Σ p log p), in pixels: the participation if all non-zero p are equal, else more."""
     centre: Tensor
-    """(2,) or (k, 2) centre of mass, row and column, in pixels from the first pixel's middle."""
+    """(2,) or (k, 2) row and column of the centre of mass, in pixels; pixel (0, 0) has its centre
+    at 0."""
     radius: Tensor
-    """√Σ p |r − centre|², pixels: 0 for one pixel."""
+    """√Σ p |r − centre|², in pixels: 0 for a single pixel."""
     pixels: int
-    """H·W."""
+    """Number of pixels, H·W."""
     uniform_radius: float
     """Radius of a uniform image, √((H² + W² − 2) / 12)."""
 
     @property
     def share(self) -> Tensor:
-        """Participation over H·W, from 1/(H·W) to 1."""
+        """Participation divided by H·W, from 1/(H·W) to 1."""
         return self.participation / self.pixels
 
     @property
     def entropy_share(self) -> Tensor:
-        """exp(entropy) over H·W, from 1/(H·W) to 1."""
+        """exp(entropy) divided by H·W, from 1/(H·W) to 1."""
         return self.entropy / self.pixels
 
 
 def spatial_spread(vectors: SVDResult | Array, shape: Sequence[int]) -> Spread:
-    """Return how each vector is spread over the pixels of an image.
+    """Return the spread of each vector over the pixels of an image.
 
-    Lengths and signs do nothing, nor does a rotation of the channels. A few vectors at a time are
-    converted to float64; the rest stays as it is.
+    Norms and signs of the vectors do not matter, and neither do rotations of the channels. Only a
+    few vectors at a time are converted to float64, to save memory.
 
     Args:
-        vectors: One (n,), or k as columns (n, k), of any length but 0; or a result of `svds`, of
-            which the right vectors are taken. n entries are an image in the order of
-            `image.flatten()`.
-        shape: (C, H, W), or (H, W) for one channel; leading ones do nothing.
+        vectors: One vector (n,), or k as columns (n, k), none of them 0; or a result of `svds`,
+            whose right vectors are used. The n entries are in the order of `image.flatten()`.
+        shape: (C, H, W), or (H, W) for one channel; leading dimensions of size 1 are ignored.
 
     Raises:
-        ArgumentError: If the shape is none, n is not C·H·W, a vector is 0 or not finite.
+        ArgumentError: If the shape is not valid, n is not C·H·W, or a vector is 0 or not finite.
 
     >>> corners = torch.zeros(5, 5)
     >>> corners[0, 0] = corners[4, 4] = -3.0
@@ -93,7 +97,7 @@ def spatial_spread(vectors: SVDResult | Array, shape: Sequence[int]) -> Spread:
     for energy in _energies(given, channels, height, width):
         across, down = energy.sum(-1), energy.sum(-2)
         y, x = across @ rows.to(across), down @ columns.to(down)
-        # About the centre: the difference of two large moments would round.
+        # Moments about the centre: a difference of two large moments would lose digits.
         squares = (across * (rows.to(across) - y[:, None]) ** 2).sum(-1)
         squares = squares + (down * (columns.to(down) - x[:, None]) ** 2).sum(-1)
         parts.append(
@@ -119,14 +123,14 @@ def spatial_spread(vectors: SVDResult | Array, shape: Sequence[int]) -> Spread:
 
 
 def pixel_energy(vectors: SVDResult | Array, shape: Sequence[int]) -> Tensor:
-    """Return p = Σ_channels v² / ‖v‖² of each vector as (H, W) or (k, H, W), float64, to look at.
+    """Return p = Σ_channels v² / ‖v‖² of each vector as (H, W) or (k, H, W), float64, for plots.
 
     Args:
         vectors: As in `spatial_spread`; all k maps are held at once.
         shape: (C, H, W) or (H, W).
 
     Raises:
-        ArgumentError: As `spatial_spread` does.
+        ArgumentError: If `spatial_spread` raises it.
 
     >>> pixel_energy(torch.tensor([1.0, 0.0, 1.0, 2.0]), (2, 1, 2))  # two channels of two pixels
     tensor([[0.3333, 0.6667]], dtype=torch.float64)
@@ -138,31 +142,31 @@ def pixel_energy(vectors: SVDResult | Array, shape: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class RandomSpread:
-    """What an isotropic random vector has; standard deviations are of one vector."""
+    """The spread of an isotropic random vector; standard deviations are for one vector."""
 
     participation: float
-    """Mean of 1/Σp², pixels; about H·W·C/(C+2)."""
+    """Mean of 1/Σp², in pixels; about H·W·C/(C+2)."""
     participation_std: float
-    """Standard deviation of that, to first order."""
+    """Standard deviation of 1/Σp², to first order."""
     entropy: float
-    """exp of the mean entropy, pixels."""
+    """exp of the mean entropy, in pixels."""
     radius: float
-    """Root of the mean squared radius, pixels."""
+    """Root of the mean squared radius, in pixels."""
 
 
 def random_spread(shape: Sequence[int]) -> RandomSpread:
     """Return the spread of a random direction (Gaussian entries) over an image.
 
     The energies p of N = H·W pixels follow a Dirichlet distribution with α = C/2 each. With
-    A = Nα, E Σp² = (α+1)/(A+1); E(−Σ p log p) = ψ(A+1) − ψ(α+1); and E radius² is that of a uniform
-    image times A/(A+1), exactly. The mean of 1/Σp² is taken to second order in the deviation
-    of Σp², whose variance is exact: good to a fraction of a percent from a hundred pixels on.
+    A = Nα, E Σp² = (α+1)/(A+1); E(−Σ p log p) = ψ(A+1) − ψ(α+1); and E radius² is exactly A/(A+1)
+    times that of a uniform image. The mean of 1/Σp² is expanded to second order in the deviation of
+    Σp², whose variance is exact. Its error is a fraction of a percent for a hundred pixels or more.
 
     Args:
         shape: (C, H, W) or (H, W).
 
     Raises:
-        ArgumentError: If the shape is none.
+        ArgumentError: If the shape is not valid.
 
     >>> found = random_spread((3, 224, 224))
     >>> round(found.participation / 224**2, 3), round(found.entropy / 224**2, 3)
@@ -172,7 +176,7 @@ def random_spread(shape: Sequence[int]) -> RandomSpread:
     pixels = height * width
     alpha, total = channels / 2, channels * pixels / 2
     mean = (alpha + 1) / (total + 1)
-    # E (Σp²)² = N E p₁⁴ + N(N−1) E p₁²p₂², over E p₁² of which one factor is `mean`.
+    # E (Σp²)² = N E p₁⁴ + N(N−1) E p₁²p₂², here divided by `mean`.
     rising = total * (total + 1) * (total + 2) * (total + 3)
     fourth = alpha * (alpha + 1) * (alpha + 2) * (alpha + 3)
     pairs = (alpha * (alpha + 1)) ** 2
@@ -189,21 +193,21 @@ def random_spread(shape: Sequence[int]) -> RandomSpread:
 
 @dataclass(frozen=True)
 class SpreadTrend:
-    """A measure of spread against the index of the singular value, over photos."""
+    """A measure of spread as a function of the singular value's index, over photos."""
 
     index: Tensor
-    """(bins,) middle of each bin, counted from 1 as singular values are."""
+    """(bins,) middle index of each bin; indices of singular values count from 1."""
     mean: Tensor
-    """(bins,) mean over photos of each photo's mean in the bin."""
+    """(bins,) mean over photos of a photo's mean in the bin."""
     error: Tensor
     """(bins,) standard error of that mean; NaN with one photo."""
     photos: Tensor
-    """(bins,) photos that have a value in the bin."""
+    """(bins,) number of photos that have a value in the bin."""
     correlations: Tensor
-    """(photos,) Spearman's rank correlation of spread with index: 1 if each vector is more spread
-    out than the one before it."""
+    """(photos,) Spearman's rank correlation of spread and index: 1 if spread grows with every
+    index."""
     correlation: float
-    """Mean of these."""
+    """Mean of the correlations."""
     correlation_error: float
     """Standard error of that mean; NaN with one photo."""
 
@@ -211,21 +215,21 @@ class SpreadTrend:
 def spread_trend(
     values: Array | Sequence[Array], *, bins: int | Sequence[int] | None = None
 ) -> SpreadTrend:
-    """Return how a measure of spread goes with the index of the singular value.
+    """Return how a measure of spread depends on the index of the singular value.
 
-    Photos are the independent draws, so errors are over photos. Neighbouring vectors of one photo
-    are not independent of each other; a p-value of one photo's correlation would be too small.
+    Standard errors are taken over photos, because only photos are independent samples. Neighbouring
+    vectors of one photo depend on each other, so a p-value of a single photo's correlation would be
+    too small.
 
     Args:
-        values: (photos, k) of one of the measures of `Spread`, in the order of the singular values;
-            or one (k_i,) for each photo, where photos have different numbers of triplets that
-            converged.
-        bins: How many bins of about equal width; or the first index, from 1 on, of each bin, the
-            last of which is open. None: a bin for each index.
+        values: One measure of `Spread`, (photos, k), in the order of the singular values; or a
+            (k_i,) for each photo, if photos have different numbers of converged triplets.
+        bins: The number of bins, of about equal width; or the first index of each bin, counted from
+            1, where the last bin is open. None: one bin for each index.
 
     Raises:
-        ArgumentError: If a photo has fewer than two values, or all the same; if bins do not rise
-            from 1 on, or there are more than values.
+        ArgumentError: If a photo has fewer than two values, or all its values are the same; if
+            first indices of bins do not rise, or there are more bins than values.
 
     >>> trend = spread_trend([[1.0, 2.0, 4.0, 8.0], [3.0, 2.0, 4.0, 8.0]], bins=2)
     >>> trend.index.tolist(), trend.mean.tolist(), trend.error.tolist()
@@ -242,8 +246,8 @@ def spread_trend(
                 f"values[{i}], of shape {tuple(each.shape)}, has no trend; give the measure of two "
                 "or more vectors of one photo, not all the same"
             )
-    most = max(len(each) for each in photos)
-    edges = _edges(bins, most)
+    longest = max(len(each) for each in photos)
+    edges = _edges(bins, longest)
     means = torch.full((len(photos), len(edges)), math.nan, dtype=torch.float64)
     for i, each in enumerate(photos):
         for b, (start, stop) in enumerate(edges):
@@ -256,7 +260,7 @@ def spread_trend(
     return SpreadTrend(
         index=torch.tensor([(start + stop + 1) / 2 for start, stop in edges]),
         mean=mean,
-        # One photo: 0 / 0.
+        # 0 / 0 for a single photo.
         error=(squares / (count - 1) / count).sqrt(),
         photos=count,
         correlations=correlations,
@@ -266,7 +270,7 @@ def spread_trend(
 
 
 def _images(vectors: SVDResult | Array, shape: Sequence[int]) -> tuple[Array, int, int, int]:
-    """Return the vectors, not yet looked at, and C, H, W."""
+    """Return the vectors, not yet checked for zeros and NaN, and C, H, W."""
     image = _image_shape(shape)
     if isinstance(vectors, SVDResult):
         if vectors.s.ndim > 1:
@@ -284,7 +288,7 @@ def _images(vectors: SVDResult | Array, shape: Sequence[int]) -> tuple[Array, in
 
 
 def _energies(given: Array, channels: int, height: int, width: int) -> Iterator[Tensor]:
-    """Yield p (b, H, W) of a few vectors at a time."""
+    """Yield p (b, H, W) for a few vectors at a time."""
     block = given if given.ndim == 2 else given[:, None]
     at_once = max(1, _ENTRIES_AT_ONCE // block.shape[0])
     for start in range(0, block.shape[1], at_once):
@@ -295,7 +299,7 @@ def _energies(given: Array, channels: int, height: int, width: int) -> Iterator[
         if (largest == 0).any():
             which = start + int((largest == 0).flatten().nonzero()[0])
             raise ArgumentError(f"vector {which} is 0 and lies nowhere; leave it out")
-        rows.div_(largest).square_()  # squares of tiny entries would vanish
+        rows.div_(largest).square_()  # squares of tiny entries must not underflow
         energy = rows.reshape(-1, channels, height, width).sum(1)
         yield energy / energy.sum((-2, -1), keepdim=True)
 
@@ -314,22 +318,22 @@ def _uniform(height: int, width: int) -> float:
     return math.sqrt((height**2 + width**2 - 2) / 12)
 
 
-def _edges(bins: int | Sequence[int] | None, most: int) -> list[tuple[int, int]]:
-    """Return where each bin starts and stops, counted from 0."""
+def _edges(bins: int | Sequence[int] | None, longest: int) -> list[tuple[int, int]]:
+    """Return the range of indices of each bin, counted from 0."""
     if isinstance(bins, Sequence):
-        starts = [whole_number(f"bins[{b}]", first, 1, most) - 1 for b, first in enumerate(bins)]
+        starts = [whole_number(f"bins[{b}]", first, 1, longest) - 1 for b, first in enumerate(bins)]
         if not starts or any(later <= before for before, later in pairwise(starts)):
             raise ArgumentError(f"bins={bins!r} must rise from one first index to the next")
     else:
-        count = most
+        count = longest
         if bins is not None:
-            count = whole_number("bins", bins, 1, most, "the values there are")
-        starts = [b * most // count for b in range(count)]
-    return list(pairwise([*starts, most]))
+            count = whole_number("bins", bins, 1, longest, "the values there are")
+        starts = [b * longest // count for b in range(count)]
+    return list(pairwise([*starts, longest]))
 
 
 def _rank_correlation(values: Tensor) -> float:
-    from scipy.stats import rankdata  # a second to import, and only trends need it
+    from scipy.stats import rankdata  # imported here because it takes a second
 
     ranks = rankdata(values.numpy())
     return float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])

@@ -1,9 +1,9 @@
-"""Tangent spaces from singular vectors, held against tangents that are known.
+"""Tangent spaces from singular vectors, compared with tangents of known families.
 
-Mototake & Ikegami look at right singular vectors and see rotations and translations of a digit.
-Here the tangent t of such a family is computed, and the share of its energy inside the space of the
-top d right singular vectors, ‖V_d' t‖² / ‖t‖², is taken for every d, beside what a random direction
-or another basis (PCA of the photos, say) would hold.
+Mototake & Ikegami recognise rotations and translations of a digit in right singular vectors. This
+module computes the tangent t of such a family, and the share of its energy inside the space of the
+top d right singular vectors, ‖V_d' t‖² / ‖t‖², for every d. It compares this with the share of a
+random direction, and with the share inside another basis, such as the PCA of the photos.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ from jvpsvd.svd.result import SVDResult
 
 Side = Literal["left", "right"]
 
-# Deviation of a Gram matrix from I below which one Cholesky step orthonormalises fully.
+# If a Gram matrix deviates from I by less than this, one Cholesky step orthonormalises fully.
 _NEARLY_ORTHONORMAL = 0.1
-# Singular values of unit columns below this many eps of their dtype are rounding.
+# Singular values of normalised columns below this many eps of their dtype are rounding.
 _ROUNDING = 10.0
 
 
 def orthonormal_basis(vectors: Array, name: str = "basis") -> Tensor:
     """Return float64 Q (n, d) that spans the columns of `vectors` (n, d), in Gram–Schmidt order.
 
-    The first j columns of Q span the first j given ones, for every j, and each has a positive
-    share of its own; so an orthonormal basis stays what it was, less its rounding.
+    For every j, the first j columns of Q span the first j given ones, and column j of Q has a
+    positive inner product with the given column j. So an orthonormal basis is returned unchanged,
+    apart from rounding.
 
     Args:
-        vectors: (n, d), n ≥ d, of any length and dtype.
-        name: What error messages call it.
+        vectors: (n, d), n ≥ d, of any norms and dtype.
+        name: Name for error messages.
 
     Raises:
         ArgumentError: If this is no (n, d) matrix with n ≥ d, or its columns are dependent.
@@ -53,7 +54,8 @@ def orthonormal_basis(vectors: Array, name: str = "basis") -> Tensor:
             f"{name} has shape {tuple(given.shape)}; give d basis vectors as columns, (n, d), n ≥ d"
         )
     wide = given.double()
-    # By the largest entry first: squares of tiny and huge columns leave the range of float64.
+    # Columns are divided by their largest entry first, so that squares stay in the range of
+    # float64.
     wide = wide / wide.abs().amax(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
     wide = wide / torch.linalg.vector_norm(wide, dim=0).clamp_min(1.0)
     gram = wide.mT @ wide
@@ -85,9 +87,9 @@ def gram_schmidt(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def singular_space(result: SVDResult, d: int, side: Side = "right") -> Tensor:
     """Return the d leading left (m, d) or right (n, d) singular vectors as columns.
 
-    Those of a batch have a leading dimension. Where s[d-1] and s[d] are close the space is not
-    determined: an error r of the triplets turns it by about r / (s[d-1] − s[d]) (Wedin 1972).
-    Look at `result.converged[:d]` before trusting it.
+    For a batch they have a leading dimension. If s[d-1] and s[d] are close, the space is not well
+    determined: an error r of the triplets rotates it by about r / (s[d-1] − s[d]) (Wedin 1972).
+    Check `result.converged[:d]` too.
 
     Raises:
         ArgumentError: If the result has no vectors, or fewer than d.
@@ -109,8 +111,8 @@ def singular_space(result: SVDResult, d: int, side: Side = "right") -> Tensor:
 def pca_basis(points: Array, d: int | None = None) -> Tensor:
     """Return the d leading principal directions (n, d) of points (P, n), float64.
 
-    Right singular vectors of the points less their mean; d = None: all P − 1 or n that carry
-    variance.
+    They are right singular vectors of the centred points. d = None: all directions with variance,
+    at most min(P − 1, n).
 
     Raises:
         ArgumentError: If points are no (P, n) matrix, or vary in fewer than d directions.
@@ -124,7 +126,7 @@ def pca_basis(points: Array, d: int | None = None) -> Tensor:
         raise ArgumentError(f"points have shape {tuple(given.shape)}; give one row each, (P, n)")
     wide = given.double()
     _, s, Vh = dense_svd(wide - wide.mean(dim=0))
-    # The mean is subtracted from numbers this large, and rounds with them.
+    # Subtracting the mean from numbers this large leaves rounding of this size.
     noise = torch.finfo(given.dtype).eps * float(torch.linalg.matrix_norm(wide))
     rank = int((s > noise).sum())
     if d is None and rank == 0:
@@ -136,13 +138,13 @@ def pca_basis(points: Array, d: int | None = None) -> Tensor:
 def energy_shares(tangents: Array, basis: SVDResult | Array) -> Tensor:
     """Return ‖Q_d' t‖² / ‖t‖² for d = 1 … k: the share of t inside the first d directions.
 
-    Cumulative in d, from 0 to 1, float64; 1 − share is the squared sine of the angle between t and
-    the space.
+    The shares are cumulative in d, from 0 to 1, float64. 1 − share is the squared sine of the angle
+    between t and the space.
 
     Args:
-        tangents: One (n,) or T as columns (n, T), of any length but 0.
-        basis: A result of `svds`, of which the right vectors are taken, or k independent columns
-            (n, k), whose first d span the spaces.
+        tangents: One (n,) or T as columns (n, T), none of them 0.
+        basis: A result of `svds`, whose right vectors are used, or k independent columns (n, k),
+            whose first d columns span the spaces.
 
     Returns:
         (k,) for one tangent; (k, T) for many.
@@ -163,8 +165,8 @@ def energy_shares(tangents: Array, basis: SVDResult | Array) -> Tensor:
 def random_shares(n: int, k: int) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation (k,) of `energy_shares` of a random direction in Rⁿ.
 
-    The share inside d given directions follows the Beta distribution with d/2 and (n−d)/2:
-    mean d/n, variance 2d(n−d) / (n²(n+2)).
+    The share inside d given directions follows the Beta distribution with parameters d/2 and
+    (n−d)/2: mean d/n, variance 2d(n−d) / (n²(n+2)).
 
     Raises:
         ArgumentError: Unless 1 ≤ k ≤ n.
@@ -180,14 +182,14 @@ def random_shares(n: int, k: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Shares of tangents inside a basis, beside those of chance and of another basis."""
+    """Shares of tangents inside a basis, with those of chance and of another basis."""
 
     shares: Tensor
     """(k,) or (k, T): see `energy_shares`."""
     random_mean: Tensor
-    """(k,) share that a random direction has: d/n."""
+    """(k,) mean share of a random direction, d/n."""
     random_std: Tensor
-    """(k,) standard deviation of that."""
+    """(k,) standard deviation of a random direction's share."""
     other: Tensor | None
     """Shares inside the other basis; None without one."""
 
@@ -195,15 +197,15 @@ class Alignment:
 def tangent_alignment(
     tangents: Array, basis: SVDResult | Array, *, against: SVDResult | Array | None = None
 ) -> Alignment:
-    """Return how much of known tangents a basis holds, and what it is to be compared with.
+    """Return the shares of tangents inside a basis, and the shares to compare them with.
 
     Args:
         tangents: One (n,) or T as columns (n, T).
         basis: A result of `svds` or (n, k), as in `energy_shares`.
-        against: Another basis, such as `pca_basis` of the class; it may have another length.
+        against: Another basis, such as `pca_basis` of the class; its number of columns may differ.
 
     Raises:
-        ArgumentError: As `energy_shares` does.
+        ArgumentError: If `energy_shares` raises it.
 
     >>> axes = torch.eye(2)
     >>> found = tangent_alignment(axes[0], axes, against=axes.flip(1))
@@ -225,12 +227,13 @@ class FamilyTangent:
     """The tangent of a one-parameter family at a point, by central differences."""
 
     direction: Tensor
-    """The derivative over its length, float64, in the shape of the family's values."""
+    """The derivative divided by its norm, float64, in the shape of the family's values."""
     speed: float
-    """Length of the derivative."""
+    """Norm of the derivative."""
     error: float
-    """Length of the difference between steps h and 2h, over the speed: three times the error where
-    the family is smooth; large where it has kinks or h is too small for its dtype."""
+    """Norm of the difference between steps h and 2h, divided by the speed. It is three times the
+    error if the family is smooth, and large if the family has kinks or h is too small for its
+    dtype."""
 
 
 def family_tangent(
@@ -238,12 +241,13 @@ def family_tangent(
 ) -> FamilyTangent:
     """Return the unit tangent of family(τ) at τ = at: (f(τ+h) − f(τ−h)) / 2h, normalised.
 
-    The error of the formula is h² |f'''| / 6, that of rounding eps |f| / h. A family that
-    interpolates pixels linearly has kinks where a sample crosses a pixel; use a smooth
-    interpolation, or a step of the size of what moves.
+    The formula has the error h² |f'''| / 6, and rounding adds eps |f| / h. A family that
+    interpolates pixels linearly has kinks where a sample crosses a pixel. Use a smooth
+    interpolation then, or a step as large as the details that move.
 
     Args:
-        family: Number → array or tensor, always of one shape: a photo rotated by τ, say.
+        family: Function of a number that returns arrays or tensors of one shape, such as a photo
+            rotated by τ.
         at: The point τ.
         step: h; None: eps^(1/3) of the values' dtype, times max(1, |τ|).
 
@@ -270,13 +274,13 @@ def family_tangent(
 def _difference(
     family: Callable[[float], Array], at: float, step: float, shape: torch.Size
 ) -> Tensor:
-    ahead, behind = (_family_value(family, at + h).double() for h in (step, -step))
-    if ahead.shape != shape or behind.shape != shape:
+    after, before = (_family_value(family, at + h).double() for h in (step, -step))
+    if after.shape != shape or before.shape != shape:
         raise ArgumentError(
-            f"the family has shapes {tuple(shape)}, {tuple(ahead.shape)}, {tuple(behind.shape)} "
-            "beside each other; keep one"
+            f"the family has shapes {tuple(shape)}, {tuple(after.shape)}, {tuple(before.shape)} "
+            "at neighbouring points; keep one"
         )
-    return (ahead - behind) / (2 * step)
+    return (after - before) / (2 * step)
 
 
 def _family_value(family: Callable[[float], Array], at: float) -> Tensor:
@@ -293,7 +297,7 @@ def _right_basis(basis: SVDResult | Array) -> Tensor:
 
 
 def _unit(tangents: Array) -> Tensor:
-    """Return tangents as float64 columns of length 1."""
+    """Return tangents as float64 columns of norm 1."""
     wide = real_tensor("tangents", tangents).double()
     if wide.ndim not in (1, 2):
         raise ArgumentError(
@@ -303,6 +307,6 @@ def _unit(tangents: Array) -> Tensor:
     if (largest == 0).any():
         which = f" {int((largest == 0).nonzero()[0])}" if wide.ndim == 2 else ""
         raise ArgumentError(f"tangent{which} is 0 and has no direction; leave it out")
-    wide = wide / largest  # squares of tiny entries would vanish
-    lengths: Tensor = torch.linalg.vector_norm(wide, dim=0)
-    return wide / lengths
+    wide = wide / largest  # so that squares of tiny entries do not underflow
+    norms: Tensor = torch.linalg.vector_norm(wide, dim=0)
+    return wide / norms

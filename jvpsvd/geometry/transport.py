@@ -1,19 +1,20 @@
-"""Frames carried along a path of subspaces, and what is left of them after a loop.
+"""Parallel transport of frames along a path of subspaces, and holonomy of loops.
 
-Two singular spaces may overlap well while their vectors are mixed, because a basis of a space is
-arbitrary. Parallel transport takes the frame at one point to the next without turning it inside
-the space more than the space itself turns; in a global coordinate system it comes back unturned
-from every loop (no holonomy), and stays what it was in the space around.
+Two singular spaces may overlap well although their vectors do not match, because the basis of a
+space is arbitrary. Parallel transport carries a frame from one point to the next without rotating
+it inside the space. In a global coordinate system, a frame returns unrotated from every loop (no
+holonomy), and is constant in the ambient space.
 
-Both ways start from the projection QQ'F of a frame F onto the next space. "polar" takes the
-nearest orthonormal frame, Q times the polar factor of Q'F: it does not depend on the order or
-choice of the vectors, undoes itself on the way back, and on a sphere is the exact transport along
-great circles. "project" reorthonormalises by Gram–Schmidt: it keeps the first vector as well as it
-can, and differs from the other by O(h²) for a step of angle h, O(h) on a path.
+Both methods start from the projection QQ'F of a frame F onto the next space. "polar" takes the
+nearest orthonormal frame, Q times the polar factor of Q'F. It does not depend on the order or
+choice of the vectors, the reversed path undoes it, and on a sphere it is the exact transport along
+great circles. "project" reorthonormalises by Gram–Schmidt. It keeps the direction of the first
+vector as well as possible, and differs from "polar" by O(h²) for a step of angle h, and by O(h) for
+a path.
 
-The limit of fine steps is the Levi-Civita transport where spaces are tangent spaces (M. do Carmo,
-"Differential geometry of curves and surfaces", section 4.4); for spaces at large it is that of the
-Grassmannian's tautological bundle.
+In the limit of fine steps, tangent spaces give the Levi-Civita transport (M. do Carmo,
+"Differential geometry of curves and surfaces", section 4.4). Arbitrary spaces give the transport of
+the Grassmannian's tautological bundle.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from jvpsvd.svd.kernels.dense import dense_svd
 
 Method = Literal["polar", "project"]
 
-# Cosine below which a direction counts as orthogonal to the next space, and is lost.
+# A direction with a smaller cosine counts as orthogonal to the next space, and is lost.
 _LOST = 1e-6
 
 
 @dataclass(frozen=True)
 class Transport:
-    """A frame of f orthonormal vectors at each of P points of a path."""
+    """A frame of f orthonormal vectors, carried along P points of a path."""
 
     end: Tensor
     """(n, f) the frame at the last point, float64."""
@@ -47,10 +48,11 @@ class Transport:
     """(n, f) the frame at the first point."""
     step_cosines: Tensor
     """(P, f) cosines between the frame's span and the next space, descending: how much of the frame
-    each projection kept. Small ones mean that the path is too coarse. Row 0 is of the given frame
-    and the first space, all 1 if it lies inside."""
+    each projection kept. If they are small, the path is too coarse. Row 0 is for the given frame
+    and the first space; it is all 1 if the frame lies inside."""
     start_cosines: Tensor
-    """(P, f) cosine of each vector with itself at the first point; all 1 for a constant frame."""
+    """(P, f) cosine of each vector with its start at the first point; all 1 for a constant
+    frame."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,10 @@ class Holonomy:
     angles: Tensor
     """(d,) rotation angles |arg| of the eigenvalues of H, radians, descending; all 0 for H = I."""
     reverses: bool
-    """Whether det H = −1: the loop reverses orientation, as round a Möbius band."""
+    """Whether det H = −1: the loop reverses orientation, as on a Möbius band."""
     least_cosine: float
-    """Smallest cosine met between a space and the next; far from 1 the path is too coarse."""
+    """Smallest cosine between a space and the next one; if it is far from 1, the path is too
+    coarse."""
 
 
 def transport(spaces: Spaces, frame: Array | None = None, *, method: Method = "polar") -> Transport:
@@ -73,8 +76,8 @@ def transport(spaces: Spaces, frame: Array | None = None, *, method: Method = "p
     Args:
         spaces: P bases (n, d) along the path, or a (P, n, d) tensor; d may differ from point to
             point. They are orthonormalised one at a time.
-        frame: f independent vectors as columns (n, f), f ≤ d, orthonormalised and projected onto
-            the first space; None: the basis of that.
+        frame: f independent vectors as columns (n, f), f ≤ d, which are orthonormalised and
+            projected onto the first space; None: the basis of the first space.
         method: "polar" or "project"; see the module.
 
     Raises:
@@ -112,19 +115,19 @@ def transport(spaces: Spaces, frame: Array | None = None, *, method: Method = "p
 def holonomy(spaces: Spaces, *, method: Method = "polar") -> Holonomy:
     """Carry the basis of the first space along a closed path, back to that space.
 
-    The last space is followed by the first, which need not be repeated. A discrete path stands for
-    a smooth one: on a sphere, with "polar", for the polygon of great circles through its points,
-    so that the angle is the area inside it over the squared radius.
+    The path closes from the last space to the first, which need not be repeated. On a sphere,
+    "polar" is exact for the polygon of great circles through the points, so the angle is the area
+    of the polygon divided by the squared radius.
 
     Another starting point, or another basis, gives a similar matrix and the same angles.
 
     Args:
-        spaces: P bases (n, d) along the loop, or a (P, n, d) tensor; the first of them has the
+        spaces: P bases (n, d) along the loop, or a (P, n, d) tensor; the first space must have the
             smallest d.
         method: "polar" or "project"; see the module.
 
     Raises:
-        ArgumentError: As `transport` does.
+        ArgumentError: If `transport` raises it.
 
     >>> holonomy([torch.eye(4)[:, :2]] * 3).angles
     tensor([0., 0.], dtype=torch.float64)
@@ -142,7 +145,7 @@ def holonomy(spaces: Spaces, *, method: Method = "polar") -> Holonomy:
 
 
 def overlap_decay(spaces: Spaces) -> Tensor:
-    """Return (P,) `mean_overlap` of the first space with the one at each point, float64; first 1.
+    """Return (P,) `mean_overlap` of the first space with the space at each point, float64.
 
     Raises:
         ArgumentError: If a basis is dependent or in another space than the first.
@@ -174,20 +177,20 @@ def _along(spaces: Spaces) -> Iterator[Tensor]:
         yield basis.to(first.device)
 
 
-def _carried(frame: Tensor, basis: Tensor, method: Method, place: int) -> tuple[Tensor, Tensor]:
-    """Return the frame in the span of the basis, and the cosines between the two spans."""
+def _carried(frame: Tensor, basis: Tensor, method: Method, index: int) -> tuple[Tensor, Tensor]:
+    """Return the frame carried into the span of the basis, and the cosines between both spans."""
     if frame.shape[1] > basis.shape[1]:
         raise ArgumentError(
-            f"a frame of {frame.shape[1]} vectors does not fit into space {place}, of dimension "
+            f"a frame of {frame.shape[1]} vectors does not fit into space {index}, of dimension "
             f"{basis.shape[1]}; carry fewer vectors"
         )
-    inner = basis.mT @ frame
-    X, cosines, Yh = dense_svd(inner)
+    product = basis.mT @ frame
+    X, cosines, Yh = dense_svd(product)
     if cosines[-1] < _LOST:
         raise ArgumentError(
-            f"a direction of the frame is orthogonal to space {place}; take a finer path"
+            f"a direction of the frame is orthogonal to space {index}; take a finer path"
         )
-    turned = X @ Yh if method == "polar" else gram_schmidt(inner)[0]
+    turned = X @ Yh if method == "polar" else gram_schmidt(product)[0]
     return basis @ turned, cosines.clamp_max(1.0)
 
 

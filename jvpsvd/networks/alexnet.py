@@ -1,8 +1,9 @@
 """AlexNet in the three forms whose weights were published.
 
-Krizhevsky, Sutskever & Hinton (2012), without its response normalisation and groups in the third
-form (Krizhevsky, 2014). Caffe's two forms are the networks of DeCAF (Donahue et al., 2014) and of
-its successors; their layers are named as in Caffe's files, so that depths read as in the papers.
+Source: Krizhevsky, Sutskever & Hinton (2012); the third form (Krizhevsky, 2014) has no response
+normalisation and no groups. Caffe's two forms are the networks of DeCAF (Donahue et al., 2014) and
+of its successors. Their layers have the names of Caffe's files, so that depths are named as in the
+papers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 
 class InnerProduct(nn.Linear):
-    """Caffe's fully connected layer: x ↦ W vec(x) + b, all axes after the first in one.
+    """Caffe's fully connected layer: x ↦ W vec(x) + b, with all axes after the first flattened.
 
     >>> import torch
     >>> InnerProduct(12, 5)(torch.zeros(2, 3, 2, 2)).shape
@@ -21,15 +22,15 @@ class InnerProduct(nn.Linear):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N, out) of (N, …)."""
+        """Return (N, out) for (N, …)."""
         return super().forward(x.flatten(1))
 
 
 def caffenet() -> nn.Sequential:
     """Return the BVLC reference CaffeNet, with PyTorch's random weights until some are loaded.
 
-    The input is (N, 3, 227, 227), BGR from 0 to 255 minus the mean; the output are the 1000 logits
-    of fc8. Max pooling comes before local response normalisation, which is across n = 5 channels
+    The input is (N, 3, 227, 227), BGR from 0 to 255 minus the mean. The output is the 1000 logits
+    of fc8. Max pooling comes before local response normalisation across n = 5 channels,
 
         y_c = x_c (k + α/n Σ_{|j − c| ≤ 2} x_j²)^(−β),    α = 1e-4, β = 0.75, k = 1,
 
@@ -51,8 +52,8 @@ def caffenet() -> nn.Sequential:
 def bvlc_alexnet() -> nn.Sequential:
     """Return the BVLC AlexNet, with PyTorch's random weights until some are loaded.
 
-    As `caffenet`, but normalised before pooling, which is the order of the original paper: norm1
-    and norm2 are 55 and 27 units wide, not 27 and 13.
+    It differs from `caffenet` in normalising before pooling, as the original paper does: norm1 and
+    norm2 are 55 and 27 units wide, not 27 and 13.
 
     Source: models/bvlc_alexnet of https://github.com/BVLC/caffe.
 
@@ -68,9 +69,9 @@ def bvlc_alexnet() -> nn.Sequential:
 def torchvision_alexnet() -> nn.Sequential:
     """Return torchvision's AlexNet, with PyTorch's random weights until some are loaded.
 
-    The input is (N, 3, 224, 224), RGB, normalised by ImageNet's mean and standard deviation; the
-    output are 1000 logits. There are no groups and no response normalisation; an adaptive average
-    pool brings other sizes of photos to 6 × 6. The names of its state dict are torchvision's.
+    The input is (N, 3, 224, 224), RGB, normalised by ImageNet's mean and standard deviation. The
+    output is 1000 logits. There are no groups and no response normalisation; an adaptive average
+    pool reduces photos of other sizes to 6 × 6. The names of its state dict are torchvision's.
     Dropout is off, and parameters are frozen.
 
     Source: Krizhevsky (2014), https://arxiv.org/abs/1404.5997; torchvision.models.alexnet.
@@ -139,12 +140,13 @@ def _caffe(after: tuple[str, str]) -> nn.Sequential:
 
 
 def _pool() -> nn.MaxPool2d:
-    # Caffe rounds the number of windows up. So does PyTorch here; both let none begin outside.
+    # Caffe rounds the number of windows up. PyTorch does so with ceil_mode. In both, no window
+    # begins outside of the image.
     return nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
 
 def _norm() -> nn.LocalResponseNorm:
-    # As Caffe's, PyTorch's α is of the mean of the squares, not of their sum.
+    # In PyTorch as in Caffe, α multiplies the mean of the squares, not their sum.
     return nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
 
 

@@ -1,7 +1,7 @@
 """Restricted Boltzmann machines, trained by contrastive divergence.
 
-Hinton (2002); Hinton, Osindero & Teh (2006). Units are logistic with a gain g,
-f(x) = 1 / (1 + exp(−g x)) (Mototake & Ikegami, eq. 2).
+Sources: Hinton (2002); Hinton, Osindero & Teh (2006). Units are logistic with a gain g, f(x) = 1 /
+(1 + exp(−g x)) (Mototake & Ikegami, eq. 2).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class ContrastiveDivergence:
 
     epochs: int = 30
     steps: int = 1
-    """Gibbs steps k."""
+    """Number of Gibbs steps, k."""
     rate: float = 0.1
     first_momentum: float = 0.5
     momentum: float = 0.9
-    """From the sixth epoch on."""
+    """Momentum from the sixth epoch on."""
     weight_decay: float = 2e-4
     batch: int = 100
     seed: int = 0
@@ -60,20 +60,20 @@ class BoltzmannMachine:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of training, for whoever watches."""
+    """One epoch of training, as reported to a progress function."""
 
     stage: str
     """"layer 1", …, or "fine-tuning"."""
     number: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     epochs: int
     error: float
     """Mean squared reconstruction error per unit, or cross-entropy when fine-tuning."""
     test_error: float | None = None
-    """Share of held-out labels that are wrong by now, where some were given."""
+    """Share of held-out labels that are predicted wrongly; None without held-out labels."""
 
 
-Watch = Callable[[Epoch], None]
+ShowEpoch = Callable[[Epoch], None]
 
 
 def train_machine(
@@ -84,20 +84,20 @@ def train_machine(
     gain: float = 1.0,
     labels: int = 0,
     stage: str = "layer",
-    watch: Watch = lambda epoch: None,
+    progress: ShowEpoch = lambda epoch: None,
     examine: Callable[[BoltzmannMachine], float] | None = None,
 ) -> BoltzmannMachine:
     """Train a machine on data in [0, 1] by contrastive divergence.
 
     Args:
         data: (N, visible) probabilities.
-        hidden: Hidden units.
+        hidden: Number of hidden units.
         config: Hyper-parameters.
         gain: g of the logistic units.
-        labels: How many trailing visible units are one group of softmax units.
-        stage: What an `Epoch` is called.
-        watch: Called after each epoch.
-        examine: Gives the test error that an `Epoch` tells.
+        labels: Number of trailing visible units that form one softmax group.
+        stage: Name of the stage in each `Epoch`.
+        progress: Called after each epoch.
+        examine: Returns the test error for each `Epoch`.
 
     Raises:
         ArgumentError: If data or sizes cannot be used.
@@ -130,12 +130,12 @@ def train_machine(
                 move.mul_(momentum).add_(slope, alpha=config.rate)
                 value.add_(move)
         wrong = None if examine is None else examine(BoltzmannMachine(W, b, c, gain))
-        watch(Epoch(stage, number, config.epochs, total / len(data), wrong))
+        progress(Epoch(stage, number, config.epochs, total / len(data), wrong))
     return BoltzmannMachine(W, b, c, gain)
 
 
 def shuffled(count: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Return the places 0 … count − 1 in a random order, in batches.
+    """Return the indices 0 … count − 1 in a random order, in batches.
 
     >>> sorted(i for part in shuffled(5, 2, torch.Generator()) for i in part.tolist())
     [0, 1, 2, 3, 4]

@@ -1,7 +1,7 @@
-"""Weights of a `.caffemodel`: Caffe's NetParameter in the wire format of protocol buffers.
+"""Load the weights of a `.caffemodel`: Caffe's NetParameter as a protocol buffer.
 
-Only the fields that hold weights are described, by their numbers in Caffe's caffe.proto; a parser
-steps over all others.
+Only the fields that hold weights are declared, by their numbers in Caffe's caffe.proto. A parser
+skips all others.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from torch import Tensor, nn
 from jvpsvd.errors import ModelError
 
 _BYTES_PER_VALUE = 16
-"""A weight and its gradient, both as double: the most that Caffe writes for one parameter."""
+"""A weight and its gradient as doubles: Caffe writes no more for one parameter."""
 
 _CROWD = 100_000
-"""Records among which there are no weights of a network, but an attack on memory."""
+"""A file with more records holds no network, but is an attack on memory."""
 
 
 def load_caffemodel(module: nn.Module, file: str | os.PathLike[str]) -> None:
     """Load the blobs of each layer into the child module of its name: weight, then bias.
 
-    A blob fits a parameter of its shape, leading ones aside: old files keep the weights of a fully
-    connected layer as (1, 1, out, in) and all biases as (1, 1, 1, out). The module is untouched if
-    anything does not fit. The file is read as numbers only, and takes about twice its size in
-    memory.
+    A blob fits a parameter of the same shape, apart from leading ones: old files store the weights
+    of a fully connected layer as (1, 1, out, in) and all biases as (1, 1, 1, out). If anything does
+    not fit, the module is unchanged. The file is read as numbers only. Reading takes about twice
+    its size in memory.
 
     Source: src/caffe/proto/caffe.proto of https://github.com/BVLC/caffe.
 
     Args:
         module: A network whose layers are named as in the file, such as `caffenet`.
-        file: A binary NetParameter of any age since 2014.
+        file: A binary NetParameter, of any version since 2014.
 
     Raises:
-        ModelError: If protobuf is not installed, the file is missing, damaged, or larger than any
-            of this network, or a layer is missing, superfluous, repeated or of another shape.
+        ModelError: If protobuf is not installed; if the file is missing, damaged, or too large for
+            this network; or if a layer is missing, superfluous, repeated or of another shape.
 
     >>> import tempfile
     >>> fc = bytes.fromhex(  # layer "fc": a blob of shape (1, 1) with 2.0, one of (1,) with 1.0
@@ -61,7 +61,7 @@ def load_caffemodel(module: nn.Module, file: str | os.PathLike[str]) -> None:
     parameters = _parameters(module)
     allowed = sum(p.numel() for layer in parameters.values() for p in layer)
     data = _read(path, _BYTES_PER_VALUE * allowed + 2**20, type(module).__name__)
-    _refuse_crowds(data, path)
+    _refuse_too_many_records(data, path)
     layers = _layers(data, path)
     del data
     for name in parameters:
@@ -108,8 +108,11 @@ _LAYERS = (2, 100)
 """Fields of NetParameter with layers, before and since 2015."""
 
 
-def _refuse_crowds(data: bytes, path: Path) -> None:
-    """Count layers and blobs: a parser makes an object of each, and one may take two bytes."""
+def _refuse_too_many_records(data: bytes, path: Path) -> None:
+    """Refuse files with too many layers and blobs.
+
+    A parser makes an object of each, even if it takes only two bytes in the file.
+    """
     waiting: list[tuple[memoryview, bool]] = [(memoryview(data), True)]
     count = 0
     while waiting:
@@ -123,7 +126,7 @@ def _refuse_crowds(data: bytes, path: Path) -> None:
 
 
 def _records(view: memoryview, path: Path) -> Iterator[tuple[int, memoryview | None]]:
-    """Yield the number of each field, with its bytes where it has a length."""
+    """Yield the number of each field, with its bytes if it is length-delimited."""
     at = 0
     while at < len(view):
         tag, at = _varint(view, at, path)
@@ -145,12 +148,12 @@ def _records(view: memoryview, path: Path) -> Iterator[tuple[int, memoryview | N
 
 
 def _varint(view: memoryview, at: int, path: Path) -> tuple[int, int]:
-    """Return the number at a place, seven bits a byte and the lowest first, and where it ends."""
+    """Return the varint at an offset (seven bits a byte, lowest first), and where it ends."""
     value = 0
-    for place, byte in enumerate(view[at : at + 10]):
-        value |= (byte & 127) << (7 * place)
+    for index, byte in enumerate(view[at : at + 10]):
+        value |= (byte & 127) << (7 * index)
         if byte < 128:
-            return value, at + place + 1
+            return value, at + index + 1
     raise _damaged(path, "a number that does not end")
 
 
@@ -165,7 +168,7 @@ def _damaged(path: Path, reason: str) -> ModelError:
 def _messages() -> tuple[Any, Any]:
     """Return the message types NetParameter and BlobShape of caffe.proto, weights only.
 
-    A blob's shape stays bytes here: in one message of a few numbers could be millions.
+    A blob's shape stays bytes here, because a hostile one could hold millions of numbers.
     """
     pb = importlib.import_module("google.protobuf.descriptor_pb2")
     pools = importlib.import_module("google.protobuf.descriptor_pool")
@@ -220,7 +223,7 @@ def _parsed(message: int, data: bytes, path: Path) -> Any:
         raise ModelError(
             f"{path} needs the package protobuf to be read; install jvpsvd[caffe]"
         ) from error
-    except Exception as error:  # DecodeError, whose module may be missing, and what parsers raise
+    except Exception as error:  # DecodeError, and whatever else parsers raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _damaged(path, first[:200]) from error
 
@@ -243,26 +246,26 @@ def _check(blobs: list[Any], parameters: tuple[Tensor, ...], name: str, path: Pa
     where = f"{path}, layer '{name}':"
     if len(blobs) != len(parameters):
         raise ModelError(
-            f"{where} {len(blobs)} blobs, where {len(parameters)} are due; give the file of this "
-            "very network"
+            f"{where} {len(blobs)} blobs, where {len(parameters)} are expected; give the file "
+            "of this very network"
         )
     for blob, parameter in zip(blobs, parameters, strict=True):
-        claimed, due = _shape(blob, path), tuple(parameter.shape)
-        if _without_ones(claimed) != _without_ones(due):
+        claimed, expected = _shape(blob, path), tuple(parameter.shape)
+        if _without_ones(claimed) != _without_ones(expected):
             raise ModelError(
-                f"{where} a blob of shape {_listed(claimed)}, where {due} is due; give the file "
-                "of this very network"
+                f"{where} a blob of shape {_listed(claimed)}, where {expected} is expected; give "
+                "the file of this very network"
             )
         held = len(blob.data) or len(blob.double_data)
-        if held != math.prod(due):
+        if held != math.prod(expected):
             raise ModelError(
-                f"{where} a blob of {held} values, where its shape {due} takes {math.prod(due)}; "
-                "the file is damaged, fetch it again"
+                f"{where} a blob of {held} values, where its shape {expected} takes "
+                f"{math.prod(expected)}; the file is damaged, fetch it again"
             )
 
 
 def _shape(blob: Any, path: Path) -> tuple[int, ...]:
-    """Return the shape that a blob claims; files before 2015 have four fields for it."""
+    """Return the shape that a blob states; files from before 2015 have four fields for it."""
     if not blob.HasField("shape"):
         return blob.num, blob.channels, blob.height, blob.width
     if len(blob.shape) > 256:
@@ -278,7 +281,7 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _values(blob: Any) -> Tensor:
     single = len(blob.data) > 0
     values = blob.data if single else blob.double_data
-    # np.array would first make a list of Python's floats under protobuf 5 and 6.
+    # Under protobuf 5 and 6, np.array would first make a list of Python floats.
     kind = np.float32 if single else np.float64
     return torch.from_numpy(np.fromiter(values, kind, count=len(values)))
 

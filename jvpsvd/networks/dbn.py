@@ -1,6 +1,6 @@
 """Deep belief nets: Boltzmann machines, stacked, then fine-tuned by back-propagation.
 
-Hinton, Osindero & Teh (2006); Hinton & Salakhutdinov (2006).
+Sources: Hinton, Osindero & Teh (2006); Hinton & Salakhutdinov (2006).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jvpsvd.networks.boltzmann import (
     BoltzmannMachine,
     ContrastiveDivergence,
     Epoch,
-    Watch,
+    ShowEpoch,
     shuffled,
     train_machine,
 )
@@ -33,7 +33,7 @@ Labelled = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class BackPropagation:
-    """Hyper-parameters of fine-tuning: Adam on the cross-entropy, its rate falling as a cosine."""
+    """Hyper-parameters of fine-tuning: Adam on the cross-entropy, with cosine decay of its rate."""
 
     epochs: int = 40
     rate: float = 1e-3
@@ -44,19 +44,19 @@ class BackPropagation:
 
 @dataclass(frozen=True)
 class BeliefNet:
-    """Stacked machines; the visible units of the last one are the layer below and the labels."""
+    """Stacked machines. The visible units of the last one are the layer below and the labels."""
 
     machines: tuple[BoltzmannMachine, ...]
     classes: int
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Units of every layer, the input first."""
+        """Number of units of every layer, the input first."""
         first = self.machines[0].weight.shape[0]
         return first, *(machine.weight.shape[1] for machine in self.machines)
 
     def features(self, x: Tensor) -> Tensor:
-        """Return what the last machine sees of x, without labels."""
+        """Return the last machine's visible units for x, without the labels."""
         for machine in self.machines[:-1]:
             x = machine.up(x)
         return x
@@ -72,10 +72,10 @@ class BeliefNet:
         return torch.stack(energies, dim=1).argmin(dim=1)
 
     def network(self, *, softmax: bool) -> nn.Sequential:
-        """Return the recognition pass as a network; with `softmax` a linear layer of labels on top.
+        """Return the recognition pass as a network, with a linear layer of labels if `softmax`.
 
-        The last layer sees every label with probability 1 / classes, since none is known. The
-        linear layer begins as the weights of the labels.
+        The last machine gets the probability 1 / classes for every label, because labels are
+        unknown. The linear layer starts with the weights of the label units.
         """
         layers: list[nn.Module] = []
         for machine in self.machines[:-1]:
@@ -117,18 +117,19 @@ def pre_train(
     *,
     gain: float = 1.0,
     held_out: Labelled | None = None,
-    watch: Watch = lambda epoch: None,
+    progress: ShowEpoch = lambda epoch: None,
 ) -> BeliefNet:
-    """Train a belief net greedily, layer by layer; the last layer sees the labels as well.
+    """Train a belief net greedily, layer by layer. The last layer is trained on the labels too.
 
     Args:
         images: (N, pixels) in [0, 1].
         labels: (N,) class indices.
-        sizes: Units of each layer above the input.
-        config: Of every layer.
+        sizes: Number of units of each layer above the input.
+        config: Hyper-parameters for every layer.
         gain: g of the logistic units.
-        held_out: Images and labels that no training sees; the last layer's epochs tell their error.
-        watch: Called after each epoch.
+        held_out: Images and labels that are not trained on. Epochs of the last layer report their
+            error.
+        progress: Called after each epoch.
 
     Raises:
         ArgumentError: If there is no layer, or images and labels do not fit each other.
@@ -139,8 +140,8 @@ def pre_train(
     classes = int(labels.max()) + 1
     machines: list[BoltzmannMachine] = []
     data = images
-    for place, size in enumerate(sizes):
-        last = place == len(sizes) - 1
+    for index, size in enumerate(sizes):
+        last = index == len(sizes) - 1
         if last:
             data = torch.cat([data, functional.one_hot(labels, classes).to(data.dtype)], dim=1)
         machine = train_machine(
@@ -149,8 +150,8 @@ def pre_train(
             config,
             gain=gain,
             labels=classes if last else 0,
-            stage=f"layer {place + 1}",
-            watch=watch,
+            stage=f"layer {index + 1}",
+            progress=progress,
             examine=_examination(machines, classes, held_out) if last else None,
         )
         machines.append(machine)
@@ -162,7 +163,7 @@ def pre_train(
 def _examination(
     below: Sequence[BoltzmannMachine], classes: int, held_out: Labelled | None
 ) -> Callable[[BoltzmannMachine], float] | None:
-    """Return the test error as a function of the machine on top of the others."""
+    """Return a function from the machine on top of the others to the test error."""
     if held_out is None:
         return None
     features, labels = held_out
@@ -182,17 +183,17 @@ def fine_tune(
     config: BackPropagation | None = None,
     *,
     held_out: Labelled | None = None,
-    watch: Watch = lambda epoch: None,
+    progress: ShowEpoch = lambda epoch: None,
 ) -> nn.Sequential:
     """Return a copy of the network trained by back-propagation under a softmax, frozen again.
 
     Args:
-        network: Linear and logistic layers, as `BeliefNet.network(softmax=True)` gives them.
+        network: Linear and logistic layers, as `BeliefNet.network(softmax=True)` returns them.
         images: (N, pixels) in [0, 1].
         labels: (N,) class indices.
         config: Hyper-parameters.
-        held_out: Images and labels that no training sees; every epoch tells their error.
-        watch: Called after each epoch.
+        held_out: Images and labels that are not trained on. Every epoch reports their error.
+        progress: Called after each epoch.
 
     Raises:
         ArgumentError: If the network has other layers.
@@ -220,7 +221,7 @@ def fine_tune(
         if held_out is not None:
             with torch.no_grad():
                 wrong = error_rate(tuned(held_out[0]).argmax(1), held_out[1])
-        watch(Epoch("fine-tuning", number, config.epochs, total / len(images), wrong))
+        progress(Epoch("fine-tuning", number, config.epochs, total / len(images), wrong))
     for parameter in tuned.parameters():
         parameter.requires_grad_(False)
     return tuned.eval()
@@ -240,9 +241,9 @@ def save_network(network: nn.Sequential, file: Path) -> None:
     linear = [layer for layer in network if isinstance(layer, nn.Linear)]
     gains = [layer.gain for layer in network if isinstance(layer, Logistic)]
     tensors = {}
-    for place, layer in enumerate(linear):
-        tensors[f"{place}.weight"] = layer.weight.detach().contiguous()
-        tensors[f"{place}.bias"] = layer.bias.detach().contiguous()
+    for index, layer in enumerate(linear):
+        tensors[f"{index}.weight"] = layer.weight.detach().contiguous()
+        tensors[f"{index}.bias"] = layer.bias.detach().contiguous()
     save_file(tensors, file, metadata={"gains": json.dumps(gains)})
 
 
@@ -263,17 +264,17 @@ def load_network(file: Path) -> nn.Sequential:
                 for i in range(len(names) // 2)
             ]
         _check_layers(pairs, gains)
-    except Exception as error:  # the reader raises what the bytes make it raise
+    except Exception as error:  # damaged bytes may raise anything
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         shown = first[:200].encode("unicode_escape").decode()
         raise ModelError(
             f"{file} is no network of save_network ({shown}); save it again"
         ) from error
     layers: list[nn.Module] = []
-    for place, (weight, bias) in enumerate(pairs):
+    for index, (weight, bias) in enumerate(pairs):
         layers.append(_linear(weight.T, bias))
-        if place < len(gains):
-            layers.append(Logistic(gains[place]))
+        if index < len(gains):
+            layers.append(Logistic(gains[index]))
     return nn.Sequential(*layers).eval()
 
 
@@ -281,12 +282,12 @@ def _check_layers(pairs: Sequence[tuple[Tensor, Tensor]], gains: Sequence[float]
     """Refuse tensors that are not the weights and biases of linear layers, one after another."""
     if not pairs or len(gains) > len(pairs) or not all(map(math.isfinite, gains)):
         raise ValueError(f"it has {len(pairs)} linear layers, with gains {list(gains)[:5]}")
-    for place, (weight, bias) in enumerate(pairs):
+    for index, (weight, bias) in enumerate(pairs):
         real = weight.is_floating_point() and bias.is_floating_point()
         if not real or weight.dim() != 2 or bias.shape != weight.shape[:1] or not weight.numel():
-            raise ValueError(f"layer {place} has weights {list(weight.shape)} {weight.dtype}")
-        if place and weight.shape[1] != pairs[place - 1][0].shape[0]:
-            raise ValueError(f"layer {place} does not take what the layer before it gives")
+            raise ValueError(f"layer {index} has weights {list(weight.shape)} {weight.dtype}")
+        if index and weight.shape[1] != pairs[index - 1][0].shape[0]:
+            raise ValueError(f"layer {index} does not take what the layer before it gives")
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

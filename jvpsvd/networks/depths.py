@@ -1,8 +1,8 @@
 """A network as a sequence of depths: any module's output as a function of the input, or of another.
 
-A place is the output of one call of one module. It is named by the module; a module that is called
-several times in a forward pass gives `name@1`, `name@2`, … . The output of the whole model is
-"output".
+A depth is the output of one call of one module, and has the module's name. A module that is called
+several times in a forward pass gives the depths `name@1`, `name@2`, … . The output of the whole
+model is "output".
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Depth:
-    """One place where a network can be cut."""
+    """A depth at which a network can be cut."""
 
     name: str
     """Module name, with @call where the module is called more than once."""
@@ -49,16 +49,16 @@ class Depth:
 
     @property
     def numel(self) -> int:
-        """Rows of the Jacobian to this depth."""
+        """Number of rows of the Jacobian to this depth."""
         return int(torch.Size(self.shape).numel())
 
 
 def depths(model: nn.Module, x: Any) -> list[Depth]:
-    """Return the places where the model can be cut, in the order in which they are computed.
+    """Return the depths at which the model can be cut, in the order of computation.
 
     Args:
-        model: Any module, in evaluation mode. The places of a compiled one are those of the module
-            that it was made from.
+        model: Any module, in evaluation mode. A compiled module has the depths of the module that
+            it was made from.
         x: An input as the model takes it (a batch of one for most image networks).
 
     Raises:
@@ -71,7 +71,7 @@ def depths(model: nn.Module, x: Any) -> list[Depth]:
     found = _depths(model, x)
     scripted = scripted_part(uncompiled(model))
     if scripted is not None:
-        logger.warning("%s; places within it are not among the depths", scripted)
+        logger.warning("%s; depths within it are not listed", scripted)
     return found
 
 
@@ -102,10 +102,10 @@ def _depths(model: nn.Module, x: Any) -> list[Depth]:
 def layer_map(
     model: nn.Module, x: Any, to: str, since: str | None = None
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Return (f, z): the map from the input, or from the place `since`, to the place `to`.
+    """Return (f, z): the map from the input, or from the depth `since`, to the depth `to`.
 
-    f runs the model up to `to` and no further. With `since`, z is that place's value at x, and f
-    substitutes its argument there; every path from x to `to` must run through `since`.
+    f runs the model up to `to` and no further. With `since`, z is the value of that depth at x, and
+    f substitutes its argument there; every path from x to `to` must run through `since`.
 
     Args:
         model: Any module, in evaluation mode.
@@ -125,13 +125,13 @@ def layer_map(
     >>> f(z).shape, z.shape
     (torch.Size([1, 2]), torch.Size([1, 4]))
     """
-    places = [place.name for place in _depths(model, x)]
+    cuts = [depth.name for depth in _depths(model, x)]
     model = uncompiled(model)
-    target = _locate(model, places, to)
+    target = _locate(model, cuts, to)
     if since is None:
         if not isinstance(x, Tensor):
             raise ModelError(
-                f"the input is a {type(x).__name__}, not a tensor; name the place to differentiate "
+                f"the input is a {type(x).__name__}, not a tensor; name the depth to differentiate "
                 "from with since="
             )
 
@@ -140,25 +140,25 @@ def layer_map(
                 return _run(model, z, [target])[0]
 
         return from_input, x
-    source = _locate(model, places, since)
-    if places.index(since) >= places.index(to):
+    source = _locate(model, cuts, since)
+    if cuts.index(since) >= cuts.index(to):
         raise ModelError(f"since='{since}' is not computed before to='{to}'; exchange them")
     with called_at(model, x):
         _refuse_bypass(model, x, source, target, since, to)
 
-    def from_place(z: Tensor) -> Tensor:
+    def from_depth(z: Tensor) -> Tensor:
         with evaluated_like(value, z, f"'{since}'"):
             return _run(model, x, [target], substitute=(source, z))[0]
 
     with torch.no_grad(), called_at(model, x):
         value = _run(model, x, [source])[0]
-    return from_place, value
+    return from_depth, value
 
 
 def layer_maps(
     model: nn.Module, x: Tensor, to: Sequence[str]
 ) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return the map from the input to several places at once, in one forward pass.
+    """Return the map from the input to several depths at once, in one forward pass.
 
     Raises:
         ModelError: If a name is unknown or ambiguous.
@@ -167,10 +167,10 @@ def layer_maps(
     >>> [y.shape for y in layer_maps(model, torch.zeros(1, 3), ["0", "1"])(torch.zeros(1, 3))]
     [torch.Size([1, 4]), torch.Size([1, 4])]
     """
-    places = [place.name for place in _depths(model, x)]
+    cuts = [depth.name for depth in _depths(model, x)]
     model = uncompiled(model)
     names = [to] if isinstance(to, str) else listed_names("to", to)
-    targets = [_locate(model, places, name) for name in names]
+    targets = [_locate(model, cuts, name) for name in names]
 
     def from_input(z: Tensor) -> tuple[Tensor, ...]:
         with evaluated_like(x, z, "the input"):
@@ -189,15 +189,16 @@ class _Call:
     value: Tensor
 
 
-_Place = tuple[str, int]
+_CallKey = tuple[str, int]
 
 
-class _ReachedAll(Exception):  # noqa: N818 -- not an error, a jump
-    """Ends a forward pass once every wanted place has been computed."""
+class _ReachedAll(Exception):  # noqa: N818 -- a jump, not an error
+    """Ends a forward pass once every wanted depth has been computed."""
 
 
 _See = Callable[[str, int, nn.Module, tuple[Any, ...], Any], Any]
-"""Called with name, call number, module, arguments and output; None, or what replaces the output.
+"""Called with name, call number, module, arguments and output. Returns a replacement of the output,
+or None.
 """
 
 
@@ -216,7 +217,7 @@ def _hooked(model: nn.Module, see: _See) -> Iterator[None]:
 
 
 def _forward(model: nn.Module, x: Any) -> Any:
-    """Run the model on a copy of x, for it may begin with an in-place operation."""
+    """Run the model on a copy of x, because it may begin with an in-place operation."""
     return _call(model, _each(x, lambda value: value.clone()))
 
 
@@ -232,7 +233,7 @@ def _called(model: nn.Module, x: Any) -> Any:
 
 
 def _each(x: Any, apply: Callable[[Tensor], Tensor]) -> Any:
-    """Return x with `apply` done to the tensors among its arguments."""
+    """Return x with `apply` applied to the tensors among its arguments."""
 
     def one(value: Any) -> Any:
         return apply(value) if isinstance(value, Tensor) else value
@@ -257,20 +258,20 @@ def _record(model: nn.Module, x: Any) -> list[_Call]:
 def _run(
     model: nn.Module,
     x: Any,
-    targets: Sequence[_Place],
-    substitute: tuple[_Place, Tensor] | None = None,
+    targets: Sequence[_CallKey],
+    substitute: tuple[_CallKey, Tensor] | None = None,
 ) -> list[Tensor]:
-    """Run the model until all targets are computed; return their values in the order given."""
-    values: dict[_Place, Tensor] = {}
+    """Run the model until all targets are computed, and return their values in the given order."""
+    values: dict[_CallKey, Tensor] = {}
     wanted = set(targets)
 
     def see(name: str, number: int, module: nn.Module, _: Any, output: Any) -> Any:
-        place = (name, number)
-        if substitute is not None and place == substitute[0]:
+        call = (name, number)
+        if substitute is not None and call == substitute[0]:
             output = substitute[1].clone()  # a later module may work in place on it
-        if place in wanted:
+        if call in wanted:
             # A later module may work in place on this very tensor.
-            values[place] = output.clone() if len(wanted) > 1 else output
+            values[call] = output.clone() if len(wanted) > 1 else output
             if len(values) == len(wanted):
                 raise _ReachedAll
         return output
@@ -283,33 +284,33 @@ def _run(
                 f"the forward pass never reached call {number} of '{name}': the model took another "
                 "path for this input"
             )
-    return [values[place] for place in targets]
+    return [values[call] for call in targets]
 
 
-def _locate(model: nn.Module, places: list[str], name: object) -> _Place:
+def _locate(model: nn.Module, cuts: list[str], name: object) -> _CallKey:
     if not isinstance(name, str):
         raise ModelError(
-            f"a place is named by a string, got {shown(name)}; there are "
-            f"{', '.join(map(repr, places[:6]))}, …"
+            f"a depth is named by a string, got {shown(name)}; there are "
+            f"{', '.join(map(repr, cuts[:6]))}, …"
         )
-    if name in places:
+    if name in cuts:
         module, _, number = name.rpartition("@")
         return (module, int(number)) if module and number.isdecimal() else (name, 1)
-    calls = [place for place in places if place.startswith(f"{name}@")]
+    calls = [cut for cut in cuts if cut.startswith(f"{name}@")]
     if calls:
         raise ModelError(f"'{name}' is called {len(calls)} times; say which: {', '.join(calls)}")
-    near = difflib.get_close_matches(name, places, n=3)
+    near = difflib.get_close_matches(name, cuts, n=3)
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     else:
-        hint = scripted_part(model) or f"there are {', '.join(places[:6])}, …"
-    raise ModelError(f"no place '{name}' among the {len(places)} depths of this model; {hint}")
+        hint = scripted_part(model) or f"there are {', '.join(cuts[:6])}, …"
+    raise ModelError(f"no depth '{name}' among the {len(cuts)} of this model; {hint}")
 
 
 def _refuse_bypass(
-    model: nn.Module, x: Any, source: _Place, target: _Place, since: str, to: str
+    model: nn.Module, x: Any, source: _CallKey, target: _CallKey, since: str, to: str
 ) -> None:
-    """Check that x reaches `target` through `source` alone, by cutting there and looking for x."""
+    """Check that x reaches `target` only through `source`: a derivative with `source` cut is 0."""
     leaves: list[Tensor] = []
     ids: set[int] = set()
     later: list[_Call] = []
@@ -361,7 +362,7 @@ def _refuse_bypass(
         around = reached[0]
         raise ModelError(
             f"since='{since}' is not a cut: a path from the input to '{to}' goes around it, "
-            f"through '{around.name}' ({around.kind}); choose a place that every path runs through"
+            f"through '{around.name}' ({around.kind}); choose a depth that every path runs through"
         )
 
 

@@ -1,4 +1,4 @@
-"""What fails when a network is called or cut, in one line that says what to do."""
+"""One-line errors for networks that fail when they are called or cut."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jvpsvd.operators.function.failures import first_line, takes_batch_of_one
 
 @contextmanager
 def called_at(model: nn.Module, x: Any) -> Iterator[None]:
-    """Leave the model as it was, and say in one line what it raises at x."""
+    """Restore the model afterwards, and turn what it raises at x into a one-line error."""
 
     def remedy() -> str:
         if takes_batch_of_one(model, x):
@@ -30,9 +30,9 @@ def called_at(model: nn.Module, x: Any) -> Iterator[None]:
 
 @contextmanager
 def evaluated_like(expected: object, z: object, name: str) -> Iterator[None]:
-    """Say in one line where a map fails at a z that is not of the kind it was made for.
+    """Raise a one-line error if a map fails at a z of another kind than it was made for.
 
-    What it raises at another z passes as it is: under torch's transforms that is looked at.
+    Other errors pass unchanged, because torch's transforms inspect them.
     """
     try:
         yield
@@ -50,7 +50,7 @@ def evaluated_like(expected: object, z: object, name: str) -> Iterator[None]:
 
 
 def scripted_part(model: nn.Module) -> str | None:
-    """Return, in words, the first part of a model that torch.jit made, which has no hooks."""
+    """Describe the first part of a model that torch.jit made; such parts have no hooks."""
     try:
         refuse_scripted(model, "cut")
     except ModelError as error:

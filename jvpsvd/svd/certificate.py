@@ -1,4 +1,4 @@
-"""The certificate of an answer: what was measured of it, and what was found out about the rest."""
+"""The certificate of a result: what was measured about its triplets and about missing ones."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from jvpsvd.svd.rounding import change_by_rounding
 from jvpsvd.svd.triplets import Evidence, Triplets, worst_orthonormality
 
 _COMBINATIONS = 2
-# Rounding in a fresh product of a long combination of vectors, in units of
-# eps · s₁ · √(k + 15): at k = 1 a vector is itself a combination of many.
+# Rounding that a fresh product of a combination of k vectors may show, in units of eps · s₁ · √(k +
+# 15). The 15 is there because even one vector is a combination of many basis columns.
 _ROUNDING, _TERMS = 10.0, 15
 _NOT_ORTHONORMAL = 1e-2
 
 
 @dataclass(frozen=True)
 class Certificate(Evidence):
-    """The evidence of the solver, and what fresh products say of its triplets.
+    """The evidence of the solver, and what fresh products say about its triplets.
 
-    Every value has a singular value of the operator within its residual, if `orthonormality` is
-    small and `combination_residual` is no larger than the residuals allow; none is larger than the
-    true value of the same index by more than that (Cauchy interlacing). Whether one is *missing* is
-    a different question. `complete` with its `evidence` answers that one, to the tolerance: a value
-    that lies closer to one found may be missed.
+    Suppose that `orthonormality` is small and `combination_residual` is at most
+    `combination_allowed`. Then every value has a singular value of the operator within its
+    residual, and no value exceeds the true value of the same index by more than its residual
+    (Cauchy interlacing). Whether a value is *missing* is a different question: `complete` and
+    `evidence` answer it, up to the tolerance. A missing value that lies within the tolerance of a
+    found one may stay unseen.
     """
 
     orthonormality: float
@@ -37,26 +38,27 @@ class Certificate(Evidence):
     combination_residual: float
     """Norm of A(Vω) − U S ω and of its transpose for random ω, |ω| = 1, by fresh products."""
     combination_allowed: float
-    """What the residuals of the solver and rounding explain of it."""
+    """The largest `combination_residual` that the solver's residuals and rounding explain."""
     energy_share: float
-    """Σ s² / ‖A‖²_F: how much of the operator the k triplets hold; over 1 where the estimate of
-    ‖A‖²_F, which is right on average, comes out too small: that says about all."""
+    """Σ s² / ‖A‖²_F: how much of the operator the k triplets hold. ‖A‖²_F may be an unbiased
+    estimate; where it comes out too small, the share exceeds 1 and means "about all"."""
     defined_to: float | None
-    """How well A itself is defined in its precision: ‖(Ã − A) V‖_F / σ₁, the most over a few Ã at
-    points moved by rounding (`LinearOperator.perturbed_by_rounding`); None where A has no point.
+    """How well A itself is defined in its precision: the largest ‖(Ã − A) V‖_F / σ₁ over a few
+    operators Ã at points moved by rounding (`LinearOperator.perturbed_by_rounding`). None where A
+    has no point.
 
-    A residual below it says that the triplets are right for A as it was computed, and not more:
-    other threads or another device compute an A that differs by about so much."""
+    A residual below it says only that the triplets are right for A as it was computed here. With
+    other threads or on another device, the computed A differs by about this much."""
 
     @property
     def sound(self) -> bool:
         """Whether fresh products and orthonormality agree with the residuals of the solver."""
-        near = self.orthonormality < _NOT_ORTHONORMAL
-        return near and self.combination_residual <= self.combination_allowed
+        orthonormal = self.orthonormality < _NOT_ORTHONORMAL
+        return orthonormal and self.combination_residual <= self.combination_allowed
 
     def __str__(self) -> str:
         share = f"{100 * self.energy_share:.1f} %"
-        if self.energy_share >= 1.0005:  # of an estimate of ‖A‖²_F that is too small
+        if self.energy_share >= 1.0005:  # the estimate of ‖A‖²_F is too small
             share = "about 100 %"
         elif 0 < self.fro2_error < math.inf and self.fro2:
             share += f" ± {100 * self.energy_share * self.fro2_error / self.fro2:.1f}"
@@ -75,13 +77,13 @@ class Certificate(Evidence):
 
 
 def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certificate, ...]:
-    """Test triplets of A with fresh products of random combinations of all their vectors.
+    """Test triplets of A by fresh products with random combinations of their vectors.
 
-    A combination ω gives A(Vω) − U S ω, whose expected squared norm is the mean squared residual;
-    so two products in each direction check all k triplets at once, independently of the solver.
-    Where only one side V was kept, A'(A V ω) − V S² ω is tested, in units of σ₁.
+    A random ω gives A(Vω) − U S ω, whose expected squared norm is the mean squared residual. So two
+    products in each direction check all k triplets at once, independently of the solver. Where only
+    V was kept, A'(A V ω) − V S² ω is tested instead, divided by σ₁.
 
-    Returns one certificate for each matrix of a batch, or one.
+    The result has one certificate for each matrix of a batch, or a single one.
 
     Raises:
         NonFiniteError: If a product holds NaN or infinity.
@@ -109,7 +111,7 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
     largest_product_norm(A, preimages, "reverse", "combinations of all left vectors")
     norms = torch.maximum(column_norms(forward), column_norms(adjoint)).amax(-1)
     rounding = _ROUNDING * torch.finfo(A.dtype).eps * s[..., 0].double() * math.sqrt(k + _TERMS)
-    # |Σ ω_i r_i| ≤ |r|, in each direction; with one side alone both add up.
+    # |Σ ω_i r_i| ≤ |r| in each direction. With one side alone, the two directions add up.
     sides = math.sqrt(2) if U is not None else 2.0
     allowed = sides * torch.linalg.vector_norm(triplets.residuals.double(), dim=-1) + rounding
     held = (s.double() ** 2).sum(-1)
@@ -122,11 +124,11 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
             **asdict(evidence),
             orthonormality=orthonormality,
             combination_residual=norm,
-            combination_allowed=limit,
+            combination_allowed=allowance,
             energy_share=1.0 if evidence.fro2 == 0 else energy / evidence.fro2,
             defined_to=None if math.isnan(moved) else moved,
         )
-        for (orthonormality, norm, limit, energy, moved), evidence in zip(
+        for (orthonormality, norm, allowance, energy, moved), evidence in zip(
             rows, triplets.evidence, strict=True
         )
     )
@@ -135,18 +137,19 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
 def with_fresh_residuals(
     A: LinearOperator, triplets: Triplets, certificates: tuple[Certificate, ...], tol: float
 ) -> Triplets:
-    """Return the triplets with residuals by fresh products, k each way, where these differ.
+    """Return the triplets with residuals measured anew, where the certificate is not sound.
 
-    A solver sees the rounding of its own products only, and the exact one that of its matrix. Where
-    f loses digits (layer normalisation of x far from zero loses |x|) a product of another vector is
-    off by more. Residuals that show this make such an answer sound again. It is left as it is if
-    fresh products are off by more than the tolerance, or vectors are not orthonormal: then it is
-    not rounding, and what the solver says of missing values does not hold either.
+    A solver sees only the rounding of its own products. Where f loses digits (layer normalisation
+    of x far from zero, for example), products with other vectors round more, and the certificate
+    finds the residuals too small. k fresh products in each direction measure residuals that include
+    this rounding; the result is then sound again. The triplets are returned unchanged if fresh
+    products differ by more than the tolerance, or if vectors are not orthonormal: rounding does not
+    explain that, and the solver's statement about missing values does not hold either.
 
     Args:
         A: The operator.
         triplets: What a solver found.
-        certificates: What `certify` says of them.
+        certificates: What `certify` returned for them.
         tol: The tolerance, in units of σ₁.
     """
     scales = triplets.s[..., :1].reshape(-1).tolist()
@@ -167,7 +170,7 @@ def with_fresh_residuals(
         fresh = residual_norms(
             s, U, V, lambda part: A.matmat(V[..., part]), lambda part: A.rmatmat(U[..., part])
         )
-    # A combination samples the rounding once more; no residual is said to be less.
+    # The combinations sampled the rounding too, so no residual is reported below theirs.
     least = s.new_tensor([one.combination_residual for one in certificates])
     least = least.reshape(*A.batch, 1)
     measured = torch.maximum(torch.maximum(fresh, triplets.residuals), least)
@@ -179,7 +182,7 @@ def with_fresh_residuals(
 def _one_sided_residuals(A: LinearOperator, V: Tensor, s: Tensor) -> Tensor:
     """Return the residuals of s with v and u = A v / |A v|, a few columns at a time."""
     residuals = torch.empty_like(s)
-    # Below this the direction of A v is rounding; a residual that is too large is no harm.
+    # Below this the direction of A v is rounding. A residual that is too large does no harm.
     least = torch.finfo(s.dtype).eps ** 0.5 * s[..., :1].double()
     for start in range(0, s.shape[-1], COLUMNS_AT_ONCE):
         part = slice(start, start + COLUMNS_AT_ONCE)

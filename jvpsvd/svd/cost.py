@@ -1,4 +1,4 @@
-"""What a product of an operator costs, measured, and what a solve will therefore take."""
+"""The measured cost of an operator's products, and the time that a solve is predicted to take."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
 
-# Floating-point operations per second of matrix products in float64 and float32, a cautious guess:
-# the products of an operator are measured, and these decide only where both are near.
+# Floating-point operations per second of dense matrix products in float64 and float32. These are
+# cautious guesses: the operator's own products are timed, and the guesses matter only where the two
+# methods take nearly the same time.
 _RATE64, _RATE32 = 2e10, 6e10
-# Calls, of which the quicker counts: a busy machine is no reason to choose another method.
+# Each product is timed this often and the fastest call counts, so that a busy machine does not
+# change the choice of method.
 _CALLS = 2
-# If calls of 1, 2 and 8 vectors take a + b, a + 2 b and a + 8 b, and blocks of 2 need 0.6 of the
-# products of blocks of 8 (see `plan`), they pay from a + 2 b = 1.3 (a + b) on.
+# Assume that products with 1, 2 and 8 vectors take a + b, a + 2 b and a + 8 b, and that blocks of 2
+# need 0.6 of the products that blocks of 8 need (see `plan`). Then blocks of 2 are faster as soon
+# as a + 2 b ≥ 1.3 (a + b).
 _ALONE = 1.3
-# Of the shorter side: all calls together take a sixteenth of what they may save.
+# Timed blocks have at most 1/64 of the shorter side's columns, so that all timing calls together
+# take a sixteenth of what they may save.
 _LARGEST_SHARE = 64
 
 
@@ -32,9 +36,9 @@ class ProductCost:
 
 
 def widening_pays(A: LinearOperator) -> bool:
-    """Return whether vectors share so much of a product that wide blocks pay for few triplets.
+    """Return whether wide products cost so much less per vector that wide blocks pay off.
 
-    Takes four forward products.
+    This takes four forward products. A plan needs it for small k only.
 
     >>> from jvpsvd.operators import MatrixOperator
     >>> A = MatrixOperator(torch.ones(3, 2))
@@ -48,8 +52,8 @@ def widening_pays(A: LinearOperator) -> bool:
 def measured_cost(A: LinearOperator, width: int) -> ProductCost:
     """Return what a forward and a reverse product of A cost in blocks of `width` vectors.
 
-    Takes two blocks and one product before them in each direction: the first sets up what later
-    ones reuse. Blocks are narrower where these would be many beside the shorter side.
+    This takes a single product and then two blocks in each direction; the single one sets up what
+    later ones reuse. Blocks are narrower where the shorter side is small.
 
     >>> from jvpsvd.operators import MatrixOperator
     >>> A = MatrixOperator(torch.ones(300, 200))
@@ -60,8 +64,8 @@ def measured_cost(A: LinearOperator, width: int) -> ProductCost:
     width = min(width, max(1, min(m, n) // _LARGEST_SHARE))
     seconds = []
     for product, length in ((A.matmat, n), (A.rmatmat, m)):
-        spent = [_seconds(product, length, count, A) for count in (1, *[width] * _CALLS)]
-        seconds.append(min(spent[1:]) / width)
+        timings = [_seconds(product, length, count, A) for count in (1, *[width] * _CALLS)]
+        seconds.append(min(timings[1:]) / width)
     return ProductCost(*seconds)
 
 

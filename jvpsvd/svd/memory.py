@@ -11,17 +11,18 @@ import torch
 from jvpsvd.errors import ArgumentError
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-# Blocks that a step holds beside the bases: the product, its copy, and it made orthonormal.
+# Blocks that a step holds in addition to the bases: the product, copies of it, and its
+# orthonormalised form.
 _BLOCKS_OF_A_STEP, _FEW = 8, 4
-# Bases begin with room for twice the triplets and twice so many blocks.
+# Storage of the bases begins at twice the triplets plus twice this many blocks.
 _BLOCKS_RESERVED = 8
-# Measuring sums in float64, part by part: parts of at most this many bytes, or a few columns.
+# Residuals are summed in float64, in parts of at most this many bytes or of a few columns.
 _MEASURING_COLUMNS, _MEASURING = 4, 1 << 27
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that k triplets of B matrices (m, n) take, by the parts of a solver.
+    """The bytes that each part of a solver takes for k triplets of B matrices (m, n).
 
     >>> size = Footprint(long=1000, short=10, k=2, itemsize=4, batch=1, vectors=True)
     >>> size.result, size.column
@@ -51,10 +52,11 @@ class Footprint:
         """The same without U."""
         return self.batch * 2 * self.short * self.itemsize
 
-    def beside_bases(self, block_size: int) -> int:
-        """What Golub–Kahan holds beside its bases: the blocks of a step, later the result.
+    def workspace(self, block_size: int) -> int:
+        """Bytes that Golub–Kahan holds besides its bases: the blocks of a step, later the result.
 
-        Random columns widen the last steps. Of a batch, results are held while others go on.
+        Probe columns make the last steps wider. In a batch, finished results are held while other
+        matrices go on.
         """
         both = self.batch * (self.long + self.short) * self.itemsize
         step = bytes_of_a_step(block_size, both)
@@ -64,8 +66,8 @@ class Footprint:
 
     def exact(self) -> int:
         """The matrix, its factors, the images of the right vectors, and the result."""
-        copies = 1 if self.itemsize < 8 else 3
-        matrix = self.short * self.long * self.itemsize * copies
+        held = 1 if self.itemsize < 8 else 3
+        matrix = self.short * self.long * self.itemsize * held
         images = self.long * self.k * self.itemsize
         return self.result + self.batch * (matrix + images + 4 * self.short**2 * 8)
 
@@ -76,7 +78,7 @@ class Footprint:
 
 
 def bytes_of_a_step(block_size: int, both: int) -> int:
-    """Return what a step holds beside the bases; `both`: bytes of a column of V and one of U.
+    """Return the bytes of a step's blocks, where one column of V and one of U take `both` bytes.
 
     >>> bytes_of_a_step(16, 1000)
     160000
@@ -84,18 +86,18 @@ def bytes_of_a_step(block_size: int, both: int) -> int:
     return _BLOCKS_OF_A_STEP * (block_size + _FEW) * both
 
 
-def reserved(limit: int, k: int, block_size: int) -> int:
-    """Return how many columns to reserve for bases that may get as large as the limit.
+def reserved_columns(max_size: int, k: int, block_size: int) -> int:
+    """Return how many columns to reserve for bases that may grow to `max_size` columns.
 
-    >>> reserved(300, 40, 8), reserved(1000, 40, 8)
+    >>> reserved_columns(300, 40, 8), reserved_columns(1000, 40, 8)
     (300, 208)
     """
     usual = _usual(k, block_size)
-    return limit if limit <= 2 * usual else usual
+    return max_size if max_size <= 2 * usual else usual
 
 
 def without_growth(fits: int, k: int, block_size: int) -> int:
-    """Return the columns that bases may get to where so many fit: growing holds old and new.
+    """Return how large bases may become where memory fits `fits` columns: growing copies them.
 
     >>> without_growth(300, 40, 8), without_growth(1000, 40, 8)
     (300, 500)
@@ -105,7 +107,7 @@ def without_growth(fits: int, k: int, block_size: int) -> int:
 
 
 def _usual(k: int, block_size: int) -> int:
-    """Return columns that most solves do with: growing copies them all."""
+    """Return a number of columns that suffices for most solves, so that they need not grow."""
     return 2 * (k + _BLOCKS_RESERVED * block_size)
 
 

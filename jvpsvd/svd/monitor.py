@@ -1,4 +1,4 @@
-"""What happens during a solve: its progress, its history, and the seconds of each phase."""
+"""A monitor of a solve: it reports progress and measures the time of each phase."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Phase = Literal["products", "orthogonalisation", "projected problem", "vectors",
 
 
 class Monitor:
-    """Collects what a solver tells, and passes progress on to the caller.
+    """Record what a solver reports, and pass progress on to the caller.
 
     Args:
         show: Takes every `Progress`; if it returns False, the solver is to stop.
-        count_products: Returns the products spent since the solve began.
+        count_products: Returns the products taken since the solve began.
 
     >>> monitor = Monitor()
     >>> with monitor.phase("orthogonalisation"), monitor.phase("products"):
@@ -54,8 +54,8 @@ class Monitor:
         seconds_left: float | None = None,
     ) -> bool:
         """Show progress (see `Progress`), and return whether the solver is to go on."""
-        spent = self._count_products()
-        now = Progress(converged, wanted, worst, share, spent, seconds_left)
+        products = self._count_products()
+        now = Progress(converged, wanted, worst, share, products, seconds_left)
         self.history.append(now)
         answer = None if self._show is None else self._show(now)
         self.stopped |= isinstance(answer, bool | np.bool_) and not answer
@@ -63,7 +63,7 @@ class Monitor:
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
-        """Count the time of a block of code as that of a phase."""
+        """Add the time of a block of code to a phase."""
         self._settle()
         self._running.append(name)
         try:
@@ -73,7 +73,7 @@ class Monitor:
             self._running.pop()
 
     def _settle(self) -> None:
-        """Give the time since the last change of phase to the phase that was running."""
+        """Add the time since the last change of phase to the current phase."""
         now = time.perf_counter()
         if self._running:
             self.seconds[self._running[-1]] += now - self._mark

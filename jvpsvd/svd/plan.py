@@ -1,4 +1,4 @@
-"""Which method finds k triplets cheapest, and what it is expected to cost."""
+"""The plan of a solve: the cheapest method for k triplets, and its predicted cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
-from jvpsvd.svd.memory import Footprint, in_words, physical_memory, reserved, without_growth
+from jvpsvd.svd.memory import Footprint, in_words, physical_memory, reserved_columns, without_growth
 from jvpsvd.svd.methods.adaptive_rank import AdaptiveRank
 from jvpsvd.svd.methods.exact import Exact
 from jvpsvd.svd.methods.golub_kahan import GolubKahan
@@ -18,32 +18,34 @@ from jvpsvd.svd.solver import Solver
 
 Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact", "adaptive-rank"]
 
-# Columns that block Golub–Kahan needs at tol 1e-4, about: 1.7 per triplet (1.25 at the logits of
-# EfficientNet-Lite0, 1.73 in its middle, more where spectra are flat) and 12 blocks:
-# `python -m benchmarks solver` measures both, for k from 1 on.
+# At tol 1e-4, block Golub–Kahan needs about 1.7 columns per triplet (1.25 at the logits of
+# EfficientNet-Lite0, 1.73 in its middle, more where spectra are flat) plus 12 blocks. `python -m
+# benchmarks solver` measures both, for k from 1 on.
 _PER_TRIPLET, _PER_DECADE, _BLOCKS = 1.7, 0.05, 12
-# (k up to which, block): where a wide product costs about as much per vector as a narrow one, a
-# narrow block needs fewer (132 with 2, 228 with 8 at k = 20); with more columns the dense work per
-# block grows, and is cheaper in wide ones. Elsewhere a call costs nearly the same at any width.
+# Pairs (largest k, block size). Where a wide product costs about as much per vector as a narrow
+# one, narrow blocks are chosen for small k, because they need fewer products (132 with blocks of 2,
+# 228 with blocks of 8 at k = 20). With larger k there is more dense work per block, and that is
+# cheaper in wide blocks. Otherwise a product costs nearly the same at any width.
 _NARROW_BLOCKS = ((32, 2), (256, 4), (1 << 62, 8))
 _WIDE_BLOCKS = ((128, 8), (1 << 62, 16))
 _NARROW_CHUNK = 16
-# On a GPU a step costs nearly the same at any width, and most of it is not the product
-# (`python -m benchmarks gpu` times widths).
+# On a GPU a step costs nearly the same at any width, and the product is a small part of it (`python
+# -m benchmarks gpu` times several widths).
 _GPU_BLOCKS = ((32, 8), (128, 16), (1 << 62, 32))
 _EXACT_BLOCK = 64
-# Exact and iterated products within this factor: measuring decides, if the problem is worth it.
+# If the two methods' numbers of products are within this factor, timings decide, provided that the
+# problem is large enough to be worth timing.
 _UNDECIDED, _WORTH_MEASURING = 2.0, 256
-# What was measured overrules the count of products by this factor only: it is noisy.
+# Timings are noisy: they overrule the number of products only if they differ by this factor.
 _CLEARLY = 1.25
-# For so few triplets narrow blocks need far fewer products, and from this length of vectors on
-# these are what takes the time.
+# For at most this many triplets narrow blocks need far fewer products, and for vectors of at least
+# this length the products take most of the time.
 _FEW, _LONG = 32, 1 << 18
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The solver that was chosen, with the prediction that chose it."""
+    """The chosen solver, and the prediction that it was chosen by."""
 
     solver: Solver
     method: Method
@@ -52,15 +54,16 @@ class Plan:
     max_size: int
     """Columns of the bases that fit the memory."""
     predicted_products: int
-    """Forward and reverse products together, of each matrix of a batch."""
+    """Predicted forward and reverse products together, for each matrix of a batch."""
     predicted_bytes: int
-    """Peak memory of bases and result; those that outgrow what is reserved may take the budget."""
+    """Peak memory of bases and result. Bases that outgrow the reserved columns may take the whole
+    budget."""
     reason: str
     """Why this method, in words."""
     predicted_seconds: float | None = None
-    """If the cost of a product was measured."""
+    """Set only if a product was timed."""
     undecided: Literal["method", "width"] | None = None
-    """What timing a few products could change."""
+    """What timing a few products could still change; None if nothing."""
 
 
 def plan(
@@ -73,14 +76,14 @@ def plan(
     """Choose the solver for a request.
 
     Args:
-        size: Of the operator.
-        request: What is asked of it.
-        cost: Of a product, if measured.
-        wide_products_save: False if products were measured to cost as much per vector in wide
-            blocks as in narrow ones.
+        size: Size of the operator.
+        request: The checked request.
+        cost: Measured cost of a product, if any.
+        wide_products_save: False if timings showed that wide blocks cost as much per vector as
+            narrow ones.
 
     Raises:
-        ArgumentError: If the memory is too little for the problem.
+        ArgumentError: If the problem does not fit into the memory.
 
     >>> import torch
     >>> logits = ProblemSize((1000, 150528), torch.float32)
@@ -113,12 +116,12 @@ def plan(
 
 @dataclass(frozen=True)
 class _Choice:
-    """Between the exact method and Golub–Kahan."""
+    """The choice between the exact method and Golub–Kahan."""
 
     exact: bool
     reason: str
     seconds: tuple[float, float] | None
-    """Predicted for the exact method and for Golub–Kahan, if a product was timed."""
+    """Predicted times of the exact method and of Golub–Kahan, if a product was timed."""
     undecided: bool
 
 
@@ -132,7 +135,7 @@ def _predicted_columns(short: int, request: Request, width: int) -> int:
 def _choose(
     size: ProblemSize, request: Request, columns: int, affordable: bool, cost: ProductCost | None
 ) -> _Choice:
-    """Choose the method with fewer products, or the quicker one if both are near and timed."""
+    """Choose the method with fewer products, or the faster one if the two are close and timed."""
     m, n = size.shape
     short, k = min(m, n), request.k
     ratio = short / (2 * columns)
@@ -185,26 +188,27 @@ def _plan_golub_kahan(
     k, short = request.k, footprint.short
     least = min(short, k + 2 * width)
     column = footprint.column if request.vectors else footprint.values_column
-    # Clustered values ask for a block of probe columns beside the other: room for it if there is.
-    beside = footprint.beside_bases(2 * width)
-    if budget.bytes < beside + least * column:
-        beside = footprint.beside_bases(width)
-    spare = max(0, budget.bytes - beside)
+    # Clustered values need a block of probe columns in addition to the next block, so memory for
+    # both is set aside where there is enough.
+    workspace = footprint.workspace(2 * width)
+    if budget.bytes < workspace + least * column:
+        workspace = footprint.workspace(width)
+    spare = max(0, budget.bytes - workspace)
     max_size, values_size = (
         without_growth(spare // each, k, width)
         for each in (footprint.column, footprint.values_column)
     )
     if max(max_size, 0 if request.vectors else values_size) < least:
-        budget.refuse("golub-kahan", beside + least * footprint.column)
+        budget.refuse("golub-kahan", workspace + least * footprint.column)
     max_size, values_size = min(short, max_size), min(short, values_size)
     kept = max(max_size * footprint.column, values_size * footprint.values_column)
-    held = reserved(max_size if request.vectors else values_size, k, width)
+    held = reserved_columns(max_size if request.vectors else values_size, k, width)
     solver = GolubKahan(
         block_size=width,
         widest_block=_widest(width, footprint, budget.bytes - kept),
         max_size=max_size,
         values_size=values_size,
-        compacts=request.block_size is None,
+        may_compact=request.block_size is None,
     )
     return Plan(
         solver,
@@ -212,7 +216,7 @@ def _plan_golub_kahan(
         width,
         max_size,
         2 * columns,
-        beside + held * column,
+        workspace + held * column,
         choice.reason,
         predicted_seconds=choice.seconds[1] if choice.seconds else None,
         undecided="method" if choice.undecided else None,
@@ -234,7 +238,7 @@ def _plan_randomized(footprint: Footprint, budget: _Budget) -> Plan:
 
 
 def _plan_search(request: Request, footprint: Footprint, budget: _Budget) -> Plan:
-    """Plan the search for a rank: at most as large as the bases of block Krylov."""
+    """Plan the search for a rank, with bases at most as large as those of block Krylov."""
     width, size, needed = _krylov_bases(footprint)
     if needed > budget.bytes:
         size, needed = width, footprint.subspace(width)
@@ -245,7 +249,7 @@ def _plan_search(request: Request, footprint: Footprint, budget: _Budget) -> Pla
 
 
 def _krylov_bases(footprint: Footprint) -> tuple[int, int, int]:
-    """Return width, columns and bytes of the bases of block Krylov."""
+    """Return block width, columns and bytes of the bases of block Krylov."""
     krylov = BlockKrylov()
     width = min(footprint.short, footprint.k + krylov.oversample)
     size = min(footprint.short, krylov.passes * width)
@@ -259,7 +263,7 @@ def _block_size(
     budget: _Budget,
     wide_products_save: bool,
 ) -> int:
-    """Return the width of a step of Golub–Kahan."""
+    """Return the block size for Golub–Kahan."""
     if request.block_size is not None:
         return min(request.block_size, footprint.short)
     chunk = size.chunk
@@ -273,12 +277,12 @@ def _block_size(
 
 
 def _narrowed(width: int, footprint: Footprint, budget: int) -> int:
-    """Return the width, halved as often as it takes for the least bases to fit."""
+    """Return the width, halved until the smallest possible bases fit."""
     column = footprint.column if footprint.vectors else footprint.values_column
 
     def needed(width: int) -> int:
         least = min(footprint.short, footprint.k + 2 * width)
-        return footprint.beside_bases(width) + least * column
+        return footprint.workspace(width) + least * column
 
     while width > 1 and needed(width) > budget:
         width //= 2
@@ -286,21 +290,21 @@ def _narrowed(width: int, footprint: Footprint, budget: int) -> int:
 
 
 def _widest(width: int, footprint: Footprint, spare: int) -> int:
-    """Return how often-doubled a block fits, with as many probe columns, into what is left.
+    """Return the width, doubled as long as a block and as many probe columns fit into `spare`.
 
-    That is what bases as large as planned leave.
+    `spare` are the bytes that bases of the planned size leave.
     """
-    while 2 * width <= footprint.short and footprint.beside_bases(4 * width) <= spare:
+    while 2 * width <= footprint.short and footprint.workspace(4 * width) <= spare:
         width *= 2
     return width
 
 
 class _Budget:
-    """Bytes that a solve may take, and words for what needs more.
+    """The bytes that a solve may take, with the error for a method that needs more.
 
     Args:
-        size: Of the operator.
-        request: What is asked of it.
+        size: Size of the operator.
+        request: The checked request.
     """
 
     def __init__(self, size: ProblemSize, request: Request) -> None:
@@ -309,7 +313,7 @@ class _Budget:
         self.bytes = physical_memory(size.device) // 2 if memory is None else memory
 
     def refuse(self, method: str, needed: int) -> None:
-        """Raise if a method needs more than there is."""
+        """Raise ArgumentError if a method needs more memory than the budget."""
         if needed > self.bytes:
             m, n = self._size.shape
             allowed = "memory= allows"

@@ -1,4 +1,4 @@
-"""What the products of a solver are checked for."""
+"""Checks of the products that a solver takes: no NaN or infinity, and norms in range."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Direction = Literal["forward", "reverse"]
 def largest_product_norm(
     A: LinearOperator, W: Tensor, direction: Direction, where: str, names: Sequence[str] = ()
 ) -> Tensor:
-    """Return the largest norm of a column of a product W of A, float64, one of each matrix.
+    """Return the largest column norm of a product W of A, float64, for each matrix.
 
-    It is a scale: right to some digits.
+    The norm serves as a scale and is right to a few digits only.
 
     Args:
-        A: The operator; of a transpose, the message names what was transposed.
+        A: The operator. For a transposed one, the message names the original operator.
         W: A block that A returned.
-        direction: Which product W is.
+        direction: Whether W is a forward or a reverse product.
         where: Which vectors were multiplied, in words.
-        names: Of the matrices of a batch, for the message; else their indices.
+        names: Names of the batch's matrices for the message; None: their indices.
 
     Raises:
         NonFiniteError: If W holds NaN or infinity.
@@ -52,12 +52,12 @@ def largest_product_norm(
 
 
 def check_scale(norm: Tensor, W: Tensor) -> None:
-    """Refuse an operator whose rounding errors, or their squares, are no normal numbers.
+    """Refuse an operator whose rounding errors, or their squares, would under- or overflow.
 
-    Residuals of such an operator would read 0, and everything would look converged.
+    Residuals would then be computed as 0, and everything would appear to be converged.
 
     Args:
-        norm: Of its longest product so far, one of each matrix.
+        norm: Largest norm of a product so far, for each matrix.
         W: One of its products.
 
     Raises:

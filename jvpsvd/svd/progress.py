@@ -1,4 +1,4 @@
-"""What a solver reports while it works, and a bar that shows it."""
+"""Progress reports of a running solver, and a progress bar."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jvpsvd.operators import Products
 
 @dataclass(frozen=True)
 class Progress:
-    """The state of a running solve at one check; of a batch, over all its matrices."""
+    """The state of a running solve at one convergence check; for a batch, over all matrices."""
 
     converged: int
     """Triplets whose predicted residual meets the tolerance."""
@@ -22,18 +22,18 @@ class Progress:
     share: float
     """How much of the work is done, from 0 to 1, as far as can be told."""
     products: Products
-    """Spent since `svds` was called."""
+    """Taken since `svds` was called."""
     seconds_left: float | None = None
-    """What the solver expects, if it can tell."""
+    """Predicted time to the end; None if the solver cannot tell."""
 
 
 Show = Callable[[Progress], bool | None]
-"""Takes progress; returns False if the solve is to stop."""
+"""A function that takes progress, and returns False to stop the solve."""
 
 
 @contextmanager
 def shown(progress: bool | Show) -> Iterator[Show | None]:
-    """Yield the function that shows progress: the caller's own, a bar on stderr, or none."""
+    """Yield the function that shows progress: the caller's, a bar on stderr, or None."""
     if callable(progress):
         yield progress
     elif progress:
@@ -52,13 +52,13 @@ def _bar() -> Iterator[Show]:
     bar = Bar(
         TextColumn("triplets"),
         BarColumn(),
-        TextColumn("{task.fields[converged]}{task.fields[worst]}, {task.fields[spent]} products"),
+        TextColumn("{task.fields[converged]}{task.fields[worst]}, {task.fields[products]} products"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
         console=Console(stderr=True),
     )
     with bar:
-        task = bar.add_task("svds", total=1.0, converged="", worst="", spent=0, left="")
+        task = bar.add_task("svds", total=1.0, converged="", worst="", products=0, left="")
 
         def show(now: Progress) -> None:
             left = now.seconds_left
@@ -67,7 +67,7 @@ def _bar() -> Iterator[Show]:
                 completed=now.share,
                 converged=f"{now.converged}/{now.wanted}",
                 worst="" if now.worst is None else f", worst residual {now.worst:.0e}",
-                spent=now.products.total,
+                products=now.products.total,
                 left="" if left is None else f"about {left:.0f} s left",
             )
 

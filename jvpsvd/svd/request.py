@@ -1,4 +1,4 @@
-"""What a caller asks of an operator, checked once."""
+"""The request of a caller, checked once."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ MethodName = Literal["auto", "golub-kahan", "randomized", "exact"]
 METHODS: tuple[str, ...] = get_args(MethodName)
 
 _LARGEST_SEED = (1 << 63) - 1
-# (tolerances that hardly any solve meets, what nearly all do meet), in units of eps. At 0.5, 1, 2,
-# 4 and 8 eps 0, 6, 16, 63 and 77 of 77 float32 solves by Golub–Kahan converged, by the exact method
-# 0, 17, 51, 77 and 77; in float64 0, 0, 0, 7, 16 of 66 and 0, 0, 5, 18, 35
-# (`python -m benchmarks rounding`).
+# Pairs (a tolerance that hardly any solve meets, one that nearly all meet), in units of eps. With
+# tolerances of 0.5, 1, 2, 4 and 8 eps, 0, 6, 16, 63 and 77 of 77 float32 solves by Golub–Kahan
+# converged, and 0, 17, 51, 77 and 77 by the exact method. In float64 it was 0, 0, 0, 7 and 16 of
+# 66, and 0, 0, 5, 18 and 35 (`python -m benchmarks rounding`).
 _REACH = {torch.float32: (1.0, 8.0), torch.float64: (2.0, 50.0)}
 
 
 @dataclass(frozen=True)
 class ProblemSize:
-    """The size of an operator, which need not exist yet: `jvpsvd layers` plans for such ones."""
+    """The size of an operator. The operator need not exist: `jvpsvd layers` plans without one."""
 
     shape: tuple[int, int]
     """(m, n)."""
     dtype: torch.dtype
     device: torch.device | None = None
-    """Where bases and result lie; None: in the machine's memory."""
+    """Device of bases and result; None: the CPU."""
     batch: int | None = None
-    """Matrices that are solved together; None: it is no batch."""
+    """Number of matrices in the batch; None: a single operator."""
     chunk: int | None = None
-    """Vectors from which on a wider product costs no less per vector, if known."""
+    """Vectors beyond which a wider product costs no less per vector; None if unknown."""
 
     @classmethod
     def of(cls, A: LinearOperator) -> ProblemSize:
@@ -49,12 +49,12 @@ class ProblemSize:
 
 @dataclass(frozen=True)
 class Request:
-    """What a caller asks for. `check_request` makes one from arguments that may be wrong."""
+    """What a caller asks for. `check_request` checks the arguments and makes one."""
 
     k: int
     """Triplets, from 1 to min(m, n)."""
     tol: float = 1e-5
-    """Residual relative to s₁ up to which a triplet counts as converged."""
+    """Largest residual, relative to s₁, of a converged triplet."""
     method: str = "auto"
     """One of METHODS."""
     block_size: int | None = None
@@ -62,19 +62,19 @@ class Request:
     memory: int | None = None
     """Bytes for bases and result; None: half of the GPU's, or of the machine's."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of all random numbers."""
     vectors: bool = True
-    """Whether vectors are wanted."""
+    """Whether to return vectors."""
     start: Tensor | None = None
-    """(short, j) vectors of the shorter side to start from."""
+    """(short, j) vectors of the shorter side to start from; None: random ones."""
     energy: float | None = None
-    """Share of ‖A‖²_F to hold with as few triplets as that takes."""
+    """Share of ‖A‖²_F that the triplets are to hold; as few are returned as suffice."""
     tail: float | None = None
-    """Size relative to s₁ down to which values are wanted."""
+    """Values above this size, relative to s₁, are wanted."""
 
     @property
     def searches_rank(self) -> bool:
-        """Whether k is only the most that is wanted."""
+        """Whether k is only an upper bound, and the rank is searched for."""
         return self.energy is not None or self.tail is not None
 
 
@@ -92,7 +92,7 @@ def check_request(
     energy: float | None = None,
     tail: float | None = None,
 ) -> Request:
-    """Return what is asked of an operator of this size, if it can be asked.
+    """Return the request for an operator of this size, if its arguments are valid.
 
     Raises:
         ArgumentError: On an argument out of range; see `svds` for what each may be.
@@ -130,9 +130,9 @@ def check_request(
 
 
 def out_of_reach(tol: float, dtype: torch.dtype) -> str | None:
-    """Return what to say of a tolerance that rounding hardly ever lets residuals meet.
+    """Return a warning if rounding hardly ever lets residuals meet the tolerance.
 
-    None, if it is not such a one.
+    Other tolerances return None.
 
     >>> print(out_of_reach(1e-8, torch.float32))
     tol=1e-08 is below the rounding of float32, and most residuals will stay above it; ask for

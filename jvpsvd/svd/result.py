@@ -1,4 +1,4 @@
-"""What `svds` returns."""
+"""The result of `svds`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from jvpsvd.svd.triplets import Triplets
 
 @dataclass(frozen=True)
 class SVDResult:
-    """The k leading singular triplets J ≈ U diag(s) Vh, and what vouches for them.
+    """The k leading singular triplets J ≈ U diag(s) Vh, with residuals and certificate.
 
-    Tensors of a batch have a leading dimension; `result.of(i)` is the result of one matrix.
+    For a batch every tensor has a leading dimension, and `result.of(i)` is the result of matrix i.
     """
 
     U: Tensor | None
@@ -35,9 +35,10 @@ class SVDResult:
     residuals: Tensor
     """(k,) measured max(|J v − s u|, |J' u − s v|), in the units of s."""
     converged: Tensor
-    """(k,) bool: residual ≤ tol · s[0], certificate sound, no missing value can displace it."""
+    """(k,) bool: residual ≤ tol · s[0], sound certificate, and no missing value can displace it."""
     products: Products
-    """Forward and reverse products spent, the certificate's own included; of a batch, in all."""
+    """Forward and reverse products taken, including those of the certificate; for a batch, in
+    all."""
     method: str
     """The method that ran."""
     seconds: float
@@ -47,20 +48,20 @@ class SVDResult:
     (those of the certificate). Planning, with the products that it times, is not among them. On a
     GPU work that is still running when a phase ends counts for the next one."""
     history: tuple[Progress, ...]
-    """What `progress` was shown: residuals and products, check by check; of a batch, over all."""
+    """The `Progress` of every convergence check; for a batch, over all matrices."""
     certificates: tuple[Certificate, ...]
-    """Orthonormality, fresh products, energy, completeness; one of each matrix of a batch."""
+    """One certificate for each matrix of a batch; one if there is no batch."""
     plan: Plan
-    """The prediction, to hold against `products` and `seconds`."""
+    """The plan, whose prediction can be compared with `products` and `seconds`."""
     tol: float
-    """The tolerance asked for."""
+    """The tolerance of the request."""
 
     @property
     def below_residual(self) -> Tensor:
         """(k,) bool: values smaller than their own residual.
 
-        Of such a value no digit is known, only that the true one lies between 0 and s + residual;
-        it may be converged all the same, which is a statement in units of s[0].
+        No digit of such a value is certain: the true one lies between 0 and s + residual. It may be
+        converged all the same, because convergence is relative to s[0].
 
         >>> import jvpsvd
         >>> tiny = torch.diag(torch.tensor([1.0, 1e-12])) @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
@@ -71,19 +72,19 @@ class SVDResult:
 
     @property
     def certificate(self) -> Certificate:
-        """The certificate; of a batch, the weakest: unsound, incomplete, or of least agreement.
+        """The certificate; for a batch, the weakest: unsound, incomplete, or least accurate.
 
-        It says of a batch how well the matrix that is defined worst is defined.
+        For a batch, its `defined_to` is the largest of all matrices.
         """
         weakest = min(
             self.certificates,
             key=lambda c: (c.sound, c.complete, c.combination_allowed - c.combination_residual),
         )
-        known = [c.defined_to for c in self.certificates if c.defined_to is not None]
-        return dataclasses.replace(weakest, defined_to=max(known, default=None))
+        defined = [c.defined_to for c in self.certificates if c.defined_to is not None]
+        return dataclasses.replace(weakest, defined_to=max(defined, default=None))
 
     def of(self, index: int) -> SVDResult:
-        """Return the result of one matrix of a batch; products and seconds stay the batch's.
+        """Return the result of one matrix of a batch; products and seconds are the whole batch's.
 
         Raises:
             ArgumentError: If this is not a batch, or has no such matrix.
@@ -120,9 +121,9 @@ class SVDResult:
     def upper_bounds(self) -> Tensor:
         """Return (k,) √(s² + ε²) ≥ the true values, with the ε of the certificate.
 
-        ε is estimated from below, so these bounds are as good as that estimate, which Krylov
-        columns were expanded for; infinite where ε is unknown. The values themselves, less their
-        residuals, bound the true ones from below.
+        ε is estimated from below, by probe and Krylov columns, so the bounds are as good as that
+        estimate. They are infinite where ε is unknown. The values less their residuals bound the
+        true ones from below.
         """
         epsilon = torch.tensor(
             [c.epsilon if c.epsilon == c.epsilon else torch.inf for c in self.certificates],
@@ -152,7 +153,7 @@ class SVDResult:
 def converged_mask(triplets: Triplets, tol: float, certificates: tuple[Certificate, ...]) -> Tensor:
     """Return which triplets meet the tolerance and cannot be displaced by a missing value.
 
-    None of a matrix does when its certificate is not sound.
+    If the certificate of a matrix is not sound, none of its triplets does.
     """
     s = triplets.s
     index = torch.arange(s.shape[-1], device=s.device)

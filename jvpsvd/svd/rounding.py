@@ -1,4 +1,4 @@
-"""How well an operator itself is defined: how far rounding of its point moves it."""
+"""How well an operator is defined: how much it changes when rounding moves its point."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from torch import Tensor
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.kernels.norms import column_norms
 
-# Kinks that rounding decides are few: one perturbed point often meets none of them. Three met no
-# more of what float64 moves than two, on 35 photos (benchmarks/README.md).
+# Few kinks lie within rounding of a point, and one perturbed point often crosses none of them. On
+# 35 photos, three points found no more of the change between float32 and float64 than two did
+# (benchmarks/README.md).
 _PERTURBED_POINTS = 2
 
 
 def change_by_rounding(
     A: LinearOperator, combinations: Tensor, images: Tensor, k: int, seed: int
 ) -> Tensor:
-    r"""Estimate ‖(Ã − A) V‖_F, the most over a few Ã: A at points moved by rounding.
+    r"""Estimate the largest ‖(Ã − A) V‖_F over a few Ã: A at points moved by rounding.
 
-    The Jacobian of a network with kinks jumps where rounding decides the side of one. Then triplets
-    of A are no triplets of Ã, however small their residuals: by Weyl's inequality values move by at
-    most the norm of Ã − A, and residuals grow by as much. For random signs ω, |ω| = 1, of the k
-    columns of V, k |(Ã − A) V ω|² has the mean ‖(Ã − A) V‖²_F (Hutchinson).
+    At a kink of a network, rounding decides on which side the point lies, and the Jacobian jumps.
+    Triplets of A are then no triplets of Ã, however small their residuals are: values move by at
+    most ‖Ã − A‖₂ (Weyl's inequality), and residuals grow by as much. For random signs ω of k
+    entries, scaled to |ω| = 1, the mean of k |(Ã − A) V ω|² is ‖(Ã − A) V‖²_F (Hutchinson).
 
     Args:
         A: The operator, or a batch.
         combinations: V ω for a few ω, of shape (…, n, b).
         images: A V ω, fresh products.
         k: How many columns V has.
-        seed: Of the perturbations.
+        seed: Seed of the perturbations.
 
     Returns:
-        In the units of s, one of each matrix; NaN where A depends on no point.
+        One estimate for each matrix, in the units of s; NaN where A depends on no point.
 
     >>> from jvpsvd.operators import JacobianOperator
     >>> V = torch.eye(2)
@@ -57,4 +58,4 @@ def _perturbed(A: LinearOperator, seed: int) -> LinearOperator | None:
     try:
         return A.perturbed_by_rounding(seed)
     except (MemoryError, torch.OutOfMemoryError):
-        return None  # the activations of a second point do not fit beside those of the first
+        return None  # the activations of a second point do not fit into memory

@@ -1,4 +1,4 @@
-"""What every solver offers."""
+"""The interface of all solvers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from jvpsvd.svd.triplets import Triplets
 
 
 class Solver(Protocol):
-    """Hyper-parameters of a method, with the method itself."""
+    """The hyper-parameters of a method, and the method `solve`."""
 
     def solve(self, A: LinearOperator, request: Request, monitor: Monitor) -> Triplets:
-        """Return the leading triplets of A (m, n), m ≥ n, that were asked for.
+        """Return the leading triplets of A (m, n), m ≥ n, that the request asks for.
 
         Raises:
             NonFiniteError: If a product holds NaN or infinity.

@@ -49,30 +49,31 @@ def svds(
             in lock step, and every tensor of the result has a leading dimension.
         k: How many triplets, from 1 to min(m, n).
         tol: A triplet counts as converged if its measured residual is at most tol · s[0]. Float32
-            reaches 1e-6, float64 1e-14; a `PrecisionWarning` before the work tells of tolerances
-            that rounding rules out.
+            reaches 1e-6, float64 1e-14. If rounding rules a tolerance out, a `PrecisionWarning`
+            says so before the work.
         method: "golub-kahan" (few products), "exact" (min(m, n) products, every value),
             "randomized" (a fixed number of products: block Krylov, or subspace iteration where
             memory is short), or "auto" (one of the first two).
-        block_size: Vectors per step; chosen when None, for few triplets of long vectors by timing
-            four products. Given, bases stay as large as memory allows, whatever the timings.
+        block_size: Vectors per step; None: chosen by the plan, which times four products if k is
+            small and vectors are long. If it is given, bases grow as far as memory allows, whatever
+            the timings.
         memory: Bytes, or text like "4GiB", for bases and result; None: half of the GPU's, or of
             the machine's.
-        seed: A number from 0 to 2⁶³ − 1 that everything random follows from. The same seed gives
-            the same result on the same device, unless timings choose another method, block or
-            chunk; give `method`, `block_size` and the Jacobian's `chunk`, and nothing is timed.
-        vectors: Whether to return U and Vh. Without them, where it is safe, those of the longer
-            side are not even kept.
+        seed: Seed of all random numbers, from 0 to 2⁶³ − 1. The same seed gives the same result on
+            the same device, unless timings choose another method, block or chunk. Nothing is timed
+            if `method`, `block_size` and the Jacobian's `chunk` are given.
+        vectors: Whether to return U and Vh. If not, the longer side's vectors are not even kept,
+            where that is safe.
         start: An earlier result with vectors, of the same or a similar operator, or (short, j)
             vectors of the shorter side, to start Golub–Kahan from. It saves products, never
             accuracy.
-        energy: With method="randomized": stop at as many triplets, k at most, as hold this share
-            of ‖A‖²_F, in (0, 1).
-        tail: With method="randomized": stop at the values above tail · s[0], k at most.
+        energy: With method="randomized": return as few triplets, at most k, as hold this share of
+            ‖A‖²_F, in (0, 1).
+        tail: With method="randomized": return the values above tail · s[0], at most k.
         on_unconverged: What to do when some triplets miss the tolerance.
         progress: True for a bar on stderr, or a function that takes a `Progress`. If it returns
-            False, the solve stops, and what was found is measured and returned (the exact method
-            has nothing to return before its last product, and goes on).
+            False, the solve stops and returns what it has found, with measured residuals. (The
+            exact method has nothing to return before its last product, so it goes on.)
 
     Raises:
         ArgumentError: On an argument out of range.
@@ -112,7 +113,7 @@ def svds(
         monitor = Monitor(show, lambda: operator.products.since(before))
         chosen = _planned(operator, size, request)
         wide = size.shape[0] < size.shape[1]
-        oriented = operator.T if wide else operator  # solvers take m ≥ n
+        oriented = operator.T if wide else operator  # solvers need m ≥ n
         triplets = chosen.solver.solve(oriented, request, monitor)
         check_values(triplets.s)
         with monitor.phase("checks"):
@@ -143,7 +144,7 @@ def svds(
 
 
 def _vectors_of_shorter_side(start: SVDResult | Tensor | None, size: ProblemSize) -> Tensor | None:
-    """Return the vectors to start from.
+    """Return the vectors to start from, or None.
 
     Raises:
         ArgumentError: If an earlier result holds none.
@@ -158,7 +159,7 @@ def _vectors_of_shorter_side(start: SVDResult | Tensor | None, size: ProblemSize
 
 
 def _planned(A: LinearOperator, size: ProblemSize, request: Request) -> Plan:
-    """Plan, and time products of the operator where that could change the plan."""
+    """Return the plan. Time products of the operator where that could change it."""
     chosen = plan(size, request)
     if chosen.undecided == "method":
         width = chosen.block_size if A.chunk is None else A.chunk
@@ -171,7 +172,7 @@ def _planned(A: LinearOperator, size: ProblemSize, request: Request) -> Plan:
 def _certified(
     A: LinearOperator, triplets: Triplets, request: Request
 ) -> tuple[Triplets, tuple[Certificate, ...]]:
-    """Return the triplets, with fresh residuals where they need them, and their certificates."""
+    """Return the triplets and their certificates, with residuals measured anew where needed."""
     certificates = certify(A, triplets, request.seed)
     measured = with_fresh_residuals(A, triplets, certificates, request.tol)
     if measured is not triplets:

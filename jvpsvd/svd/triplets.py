@@ -14,21 +14,21 @@ _ENTRIES_AT_ONCE = 1 << 23
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a solver found out about one matrix besides its triplets."""
+    """What a solver found out about one matrix, apart from its triplets."""
 
     fro2: float
     """‖A‖²_F, exact or estimated without bias."""
     fro2_error: float
     """One standard error of `fro2`; 0 where it is exact."""
     complete: bool
-    """Whether something was done that would have shown a missing value."""
+    """Whether the solver took steps that would have shown a missing value."""
     evidence: str
-    """What that was, in words."""
+    """Those steps, in words; or why there is no evidence."""
     guaranteed: int
     """How many leading triplets no missing value can displace; all k if complete."""
     epsilon: float
-    """‖A − A V V'‖₂ for the bases V of the solver: 0 if they span the space, else estimated (from
-    below) by the probe and Krylov columns that came last; NaN if nothing was.
+    """‖A − A V V'‖₂ for the solver's basis V: 0 if V spans the space, else an estimate from below
+    by the last probe and Krylov columns; NaN if there is no estimate.
 
     σᵢ(A) ≤ √(σᵢ² + ε²) bounds every value from above: see `SVDResult.upper_bounds`."""
 
@@ -43,13 +43,13 @@ class Triplets:
     s: Tensor
     """(k,) descending, in the operator's dtype."""
     residuals: Tensor
-    """(k,) max(|A v − s u|, |A' u − s v|) of unit u, v, from products with the operator."""
+    """(k,) max(|A v − s u|, |A' u − s v|) for unit u and v, measured by products with A."""
     U: Tensor | None
-    """(m, k) left vectors; None where only values were asked for and none were kept."""
+    """(m, k) left vectors; None if the request is for values only and none were kept."""
     V: Tensor | None
     """(n, k) right vectors; likewise."""
     evidence: tuple[Evidence, ...]
-    """One for each matrix of a batch; one if the operator is no batch."""
+    """One for each matrix of a batch; one if there is no batch."""
 
     def transposed(self) -> Triplets:
         """Return the triplets of A'."""
@@ -57,7 +57,7 @@ class Triplets:
 
 
 def with_fixed_signs(triplets: Triplets) -> Triplets:
-    """Return the triplets with the largest entry of every right vector positive."""
+    """Return the triplets, with the largest entry of every right vector made positive."""
     V = triplets.V
     if V is None or V.shape[-1] == 0:
         return triplets
@@ -74,6 +74,6 @@ def with_fixed_signs(triplets: Triplets) -> Triplets:
 
 
 def worst_orthonormality(triplets: Triplets) -> Tensor:
-    """Return the larger of max|U'U − I| and max|V'V − I|, of the sides that are there."""
+    """Return the larger of max|U'U − I| and max|V'V − I|; a side that is None is left out."""
     sides = [orthonormality(side) for side in (triplets.U, triplets.V) if side is not None]
     return torch.stack(sides).amax(dim=0)

@@ -10,7 +10,7 @@ from jvpsvd.errors import ArgumentError
 
 SIDE = 28
 STEP = 1e-3
-# Where a deformed image takes its value from: x ↦ x − ε ξ, as a matrix and a shift in (y, x).
+# A deformed image takes the value at x from x − ε ξ, here a matrix and a shift in (y, x).
 INVERSE = {
     "shift right": (np.eye(2), (0, -1)),
     "shift down": (np.eye(2), (-1, 0)),
@@ -49,13 +49,13 @@ def test_tangents_are_derivatives_of_deformations(name):
     difference = (deformed(smooth, name, STEP) - deformed(smooth, name, -STEP)) / (2 * STEP)
     tangents = deformation_tangents(torch.from_numpy(image)[None])
     ours = tangents[0, DEFORMATIONS.index(name)].reshape(SIDE, SIDE).numpy()
-    inside = np.s_[3:-3, 3:-3]  # at the border interpolation knows nothing of what is outside
+    inside = np.s_[3:-3, 3:-3]  # at the border, interpolation lacks the values outside
     error = np.abs(ours - difference)[inside].max()
     assert error < 0.05 * np.abs(difference[inside]).max()
 
 
 def test_thickness_is_the_change_under_dilation():
-    """Of a wide disc with a soft edge, growing by ε."""
+    """The thickness tangent of a wide disc with a soft edge is its growth by ε."""
     y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     radius = np.hypot(x, y)
 

@@ -54,7 +54,7 @@ def refused(data):
 
 
 def decoded_or_none(data, photo_input=PLAIN):
-    """The input, checked for what every input is; None where the bytes are refused."""
+    """Return the input, checked for shape and range; None if the bytes are refused."""
     try:
         x = decode_photo(data, photo_input)
     except PhotoError as error:
@@ -147,7 +147,7 @@ RANGES = {
 
 @pytest.mark.parametrize("name", RANGES)
 def test_wide_ranges_are_scaled_or_refused_never_clipped(name):
-    """What an integer or a float means as a brightness may be unknown; then it is no number."""
+    """The brightness of an integer or a float may be undefined; then the photo is refused."""
     x = decoded_or_none(RANGES[name])
     if name in ("uint16", "uint16 PNG"):  # files whose range is fixed by their format
         assert x is not None
@@ -252,8 +252,8 @@ def test_odd_sizes(size, form):
 SOF = encoded(0).index(b"\xff\xc0") + 5
 
 
-def patched(data, place, new):
-    return data[:place] + new + data[place + len(new) :]
+def patched(data, position, new):
+    return data[:position] + new + data[position + len(new) :]
 
 
 GIF, TIFF = encoded(0, "GIF"), encoded(0, "TIFF")
@@ -263,14 +263,14 @@ def tiff_sized(side):
     """The TIFF with its tags ImageWidth and ImageLength replaced."""
     data = TIFF
     for tag in (256, 257):
-        place = next(
+        position = next(
             i
             for i in range(len(TIFF))
             if TIFF[i : i + 2] == struct.pack("<H", tag)
             and TIFF[i + 2] in (3, 4)
             and TIFF[i + 4 : i + 8] == b"\1\0\0\0"
         )
-        data = patched(data, place + 2, struct.pack("<HII", 4, 1, side))
+        data = patched(data, position + 2, struct.pack("<HII", 4, 1, side))
     return data
 
 
@@ -326,18 +326,20 @@ def mutated(draw):
     data = bytearray(draw(st.sampled_from([*GOOD, LZW])))
     for _ in range(draw(st.integers(1, 8))):
         # Most of what can go wrong is in the header.
-        place = draw(st.one_of(st.integers(0, 64), st.integers(0, len(data)))) % max(1, len(data))
+        position = draw(st.one_of(st.integers(0, 64), st.integers(0, len(data)))) % max(
+            1, len(data)
+        )
         kind = draw(st.sampled_from(["set", "set", "cut", "insert", "delete", "repeat"]))
         if kind == "set":
-            data[place : place + 1] = bytes([draw(st.integers(0, 255))])
+            data[position : position + 1] = bytes([draw(st.integers(0, 255))])
         elif kind == "cut":
-            del data[max(20, place) :]
+            del data[max(20, position) :]
         elif kind == "insert":
-            data[place:place] = draw(st.binary(max_size=12))
+            data[position:position] = draw(st.binary(max_size=12))
         elif kind == "delete":
-            del data[place : place + draw(st.integers(1, 12))]
+            del data[position : position + draw(st.integers(1, 12))]
         else:
-            data[place:place] = data[place : place + 40]
+            data[position:position] = data[position : position + 40]
     return bytes(data)
 
 
@@ -367,14 +369,15 @@ def test_any_change_of_a_photo_is_an_input_or_a_photo_error(data):
 
 
 def test_damaged_photos_print_and_log_nothing(capfd, caplog):
-    """TIFFs excepted: Pillow logs what is wrong with them, and libtiff writes to stderr itself."""
+    """Nothing is printed, except for TIFFs: Pillow logs their errors, and libtiff writes to
+    stderr."""
     random = np.random.default_rng(0)
     with caplog.at_level(logging.WARNING):
         for data in (good for good in GOOD if good[:2] not in (b"II", b"MM")):
             for _ in range(4):
                 changed = bytearray(data)
-                for place in random.integers(0, len(data), 6):
-                    changed[place] = random.integers(0, 256)
+                for position in random.integers(0, len(data), 6):
+                    changed[position] = random.integers(0, 256)
                 decoded_or_none(bytes(changed[: random.integers(len(data) // 2, len(data))]))
                 decoded_or_none(bytes(changed))
     assert caplog.records == []
@@ -390,7 +393,7 @@ def test_pixels_that_no_file_of_its_size_holds_are_refused_by_the_header():
     data = bilevel(5000)
     assert len(data) < 5000
     assert "promise 25000000 pixels" in refused(data)
-    assert decoded_or_none(bilevel(4000)) is not None  # no more than a camera's
+    assert decoded_or_none(bilevel(4000)) is not None  # no more pixels than a camera has
     blank = saved(Image.new("L", (5000, 5000), GREY), "PNG")
     assert abs(float(decode_photo(blank, PLAIN).mean()) - GREY) < 1
 
@@ -414,7 +417,7 @@ print(peak() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
 @pytest.mark.parametrize("mode", ["F", "I", "RGB", "LA"])
 def test_a_pixel_takes_few_bytes_while_it_is_decoded(mode, tmp_path):
-    """24 bytes of a float's, once: a copy as doubles, and one that was scaled."""
+    """A float pixel once took 24 bytes: a copy in doubles, and a scaled copy."""
     side = 3000
     kind = {"format": "PNG"} if mode == "LA" else {"format": "TIFF", "compression": "tiff_lzw"}
     Image.new(mode, (side, side)).save(tmp_path / "photo", **kind)

@@ -14,7 +14,7 @@ from jvpsvd.errors import ShardError
 
 
 def header(name, data=b"", *, extended=None, form=tarfile.PAX_FORMAT, **fields):
-    """The bytes of one member, with the extended header and the fields that are given."""
+    """The bytes of one member, with an extended header and the given fields."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     info.pax_headers = extended or {}
@@ -25,7 +25,7 @@ def header(name, data=b"", *, extended=None, form=tarfile.PAX_FORMAT, **fields):
 
 
 def oversized(kind, size):
-    """A header of an extension that claims to be so long."""
+    """The header of an extension that states this length."""
     return header("long", b"x" * 512, type=kind, size=size, form=tarfile.GNU_FORMAT)
 
 
@@ -91,7 +91,7 @@ def test_extended_headers_that_lie_are_a_row_at_worst(tmp_path, name, member):
 @pytest.mark.parametrize("size", ["1", "１", "99", "512"])
 @pytest.mark.parametrize("keyword", ["size", "GNU.sparse.size", "GNU.sparse.realsize"])
 def test_a_photo_of_two_sizes_is_not_listed_as_one(tmp_path, keyword, size):
-    """The extended header has the last word, and what is read later begins at the plain one."""
+    """The extended header overrides the plain one, and photos are read after the plain one."""
     samples = first_and(tmp_path, header("odd.jpg", b"x" * 100, extended={keyword: size}))
     good = [sample for sample in samples if not sample.problem]
     assert "odd" not in [sample.key for sample in good]
@@ -99,7 +99,7 @@ def test_a_photo_of_two_sizes_is_not_listed_as_one(tmp_path, keyword, size):
 
 
 def test_a_size_of_an_extended_header_within_another_is_one_of_two_sizes(tmp_path):
-    """The outer one, which is empty, takes the keywords of the inner one away, not their effect."""
+    """The first, empty header removes the keywords of the second one, not their effect."""
     outer = header("outer", type=tarfile.SOLARIS_XHDTYPE, form=tarfile.USTAR_FORMAT)
     samples = first_and(tmp_path, outer + header("odd.jpg", b"x" * 100, extended={"size": "1"}))
     assert [(s.key, s.problem) for s in samples][1] == ("odd", "no-photo")
@@ -129,12 +129,12 @@ def test_a_name_of_many_slashes_is_split_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pack", "told"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")]
+    ("pack", "named"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")]
 )
-def test_a_compressed_shard_says_so(tmp_path, pack, told):
+def test_a_compressed_shard_says_so(tmp_path, pack, named):
     shard = write_tar(tmp_path / "s.tar", sample_members("a", 0, 0))
     shard.write_bytes(pack(shard.read_bytes()))
-    with pytest.raises(ShardError, match=f"it is compressed by {told}, .*; unpack it to .tar"):
+    with pytest.raises(ShardError, match=f"it is compressed by {named}, .*; unpack it to .tar"):
         walk(shard)
 
 

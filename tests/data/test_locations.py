@@ -18,22 +18,22 @@ fsspec = pytest.importorskip("fsspec")
 
 
 class WholeFiles(http.server.SimpleHTTPRequestHandler):
-    """Sends whole files, whatever part was asked for."""
+    """Sends whole files, whatever range is requested."""
 
     def log_message(self, *args):
         pass
 
 
 class Ranges(WholeFiles):
-    """Sends the part that was asked for."""
+    """Sends the requested range."""
 
     def do_GET(self):
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked is None or not Path(self.translate_path(self.path)).is_file():
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if span is None or not Path(self.translate_path(self.path)).is_file():
             super().do_GET()
             return
         whole = Path(self.translate_path(self.path)).read_bytes()
-        first, last = int(asked[1]), min(int(asked[2] or len(whole)), len(whole) - 1)
+        first, last = int(span[1]), min(int(span[2] or len(whole)), len(whole) - 1)
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(whole)}")
         self.send_header("Content-Length", str(last - first + 1))
@@ -46,13 +46,13 @@ class Ranges(WholeFiles):
 
 
 class Moody(Ranges):
-    """Answers each file's first request with an error, cuts the next short; later ones too."""
+    """Answers each file's first request with an error, and cuts the next one short; then again."""
 
     busy = (1, 11)
     cut = (2, 12)
 
     def do_GET(self):
-        number = self.server.asked.setdefault(self.path, itertools.count(1)).__next__()
+        number = self.server.requests.setdefault(self.path, itertools.count(1)).__next__()
         if number in self.busy:
             self.send_error(503)
         elif number in self.cut:
@@ -74,7 +74,7 @@ def served(request, tmp_path):
         write_tar(tmp_path / f"part-{i}.tar", members)
     handler = functools.partial(request.param, directory=str(tmp_path))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.asked = {}
+    server.requests = {}
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -106,7 +106,9 @@ class Busy(Ranges):
     """Answers the first requests of each kind and file with an error."""
 
     def refused(self):
-        number = next(self.server.asked.setdefault((self.command, self.path), itertools.count(1)))
+        number = next(
+            self.server.requests.setdefault((self.command, self.path), itertools.count(1))
+        )
         if number <= 2:
             self.send_error(503)
         return number <= 2

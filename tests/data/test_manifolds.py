@@ -65,15 +65,15 @@ def test_tangents_span_the_finite_differences(kind):
     manifold, some = KINDS[kind], draw(kind)
     step = 1e-5
     for axis in torch.eye(some.parameters.shape[1], dtype=torch.float64):
-        ahead, behind = (manifold.embed(some.parameters + s * step * axis) for s in (1, -1))
-        difference = (ahead - behind)[..., None] / (2 * step)
+        after, before = (manifold.embed(some.parameters + s * step * axis) for s in (1, -1))
+        difference = (after - before)[..., None] / (2 * step)
         inside = some.tangents @ (some.tangents.mT @ difference)
         scale = difference.norm(dim=1).clamp_min(1.0)
         assert float(((difference - inside).norm(dim=1) / scale).max()) < 1e-8
 
 
 @every_kind
-def test_frame_keeps_lengths_and_depends_on_the_seed_alone(kind):
+def test_frame_keeps_norms_and_depends_on_the_seed_alone(kind):
     manifold = KINDS[kind]
     Q = manifold.frame()
     torch.testing.assert_close(Q.T @ Q, torch.eye(Q.shape[1]).double())
@@ -120,7 +120,7 @@ def test_float32_is_float64_rounded(kind):
         assert torch.equal(getattr(single, name), getattr(double, name).float())
 
 
-def test_noise_is_isotropic_of_the_variance_asked_for_and_leaves_the_clean_points():
+def test_noise_is_isotropic_of_the_given_variance_and_leaves_the_clean_points():
     manifold = KINDS["torus"]
     quiet = manifold.sample(20_000, seeded(), dtype=torch.float64)
     noisy = manifold.sample(20_000, seeded(), noise=0.3, dtype=torch.float64)
@@ -143,9 +143,9 @@ def test_circles_of_a_torus_have_their_curvature_and_the_torus_is_flat():
     t = manifold.sample(5, seeded(), dtype=torch.float64).parameters
     step = 1e-4
     for radius, axis in zip(manifold.radii, torch.eye(3).double(), strict=True):
-        ahead, here, behind = (manifold.embed(t + s * step * axis) for s in (1, 0, -1))
+        after, here, before = (manifold.embed(t + s * step * axis) for s in (1, 0, -1))
         # dT/ds with ds = r dt: the acceleration over r².
-        curvature = ((ahead - 2 * here + behind) / step**2).norm(dim=1) / radius**2
+        curvature = ((after - 2 * here + before) / step**2).norm(dim=1) / radius**2
         torch.testing.assert_close(curvature, torch.full((5,), 1 / radius).double(), rtol=1e-5,
                                    atol=0)  # fmt: skip
     # The metric ∂φ'∂φ = diag(r²) is the same everywhere: no intrinsic curvature.

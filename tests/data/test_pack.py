@@ -152,12 +152,12 @@ def test_killed_pack_leaves_no_shards_that_look_whole(tmp_path, photos):
     assert done.returncode == -9
     out = tmp_path / "out"
     assert list(out.glob("*.tar")) == []
-    told = r"does not hold all of its shards.*delete .*/\.photos\.packing and .* photos-\*\.tar"
-    with pytest.raises(ShardError, match=told):
+    message = r"does not hold all of its shards.*delete .*/\.photos\.packing and .* photos-\*\.tar"
+    with pytest.raises(ShardError, match=message):
         pack(photos_by_class(photos), out)
     pack(photos_by_class(photos), tmp_path / "other")[0].rename(out / "photos-000000.tar")
     for pattern in (out, out / "*.tar", out / "photos-{000000..000009}.tar"):
-        with pytest.raises(ShardError, match=told):
+        with pytest.raises(ShardError, match=message):
             find_shards(str(pattern))
     shutil.rmtree(out / ".photos.packing")
     assert find_shards(str(out)) == [out / "photos-000000.tar"]
@@ -212,9 +212,9 @@ def test_every_file_is_packed_or_left_out_with_a_reason(tmp_path, photos):
             [".cache", "__MACOSX", "zebra/._x.jpg", "zebra/.DS_Store", "zebra/Thumbs.db"]
         ): False,
     }
-    told = "\n".join(map(str, found.left_out))
-    assert "left out: 2 photos outside of a folder of a class (" in told
-    assert "left out: 5 hidden files (" in told
+    message = "\n".join(map(str, found.left_out))
+    assert "left out: 2 photos outside of a folder of a class (" in message
+    assert "left out: 5 hidden files (" in message
     shards = pack(found.photos, tmp_path / "out")
     assert [s.problem for s in walk(shards[0])] == [""] * len(found.photos)
     assert found == list_folder(photos)

@@ -222,7 +222,7 @@ def test_keys_that_stop_at_the_first_dot_say_so(tmp_path, names, message):
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "message"),
     [
         (tarfile.SYMTYPE, "a.jpg is a link to first.jpg, .*--hard-dereference"),
         (tarfile.LNKTYPE, "a.jpg is a link to first.jpg, .*--hard-dereference"),
@@ -230,7 +230,7 @@ def test_keys_that_stop_at_the_first_dot_say_so(tmp_path, names, message):
         (tarfile.CHRTYPE, "a.jpg is a device or a pipe"),
     ],
 )
-def test_photos_that_are_links_are_rows(tmp_path, kind, told):
+def test_photos_that_are_links_are_rows(tmp_path, kind, message):
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
         for name, data in sample_members("first", 0, 0):
             info = tarfile.TarInfo(name)
@@ -244,7 +244,7 @@ def test_photos_that_are_links_are_rows(tmp_path, kind, told):
     first, linked = walk(tmp_path / "s.tar")
     assert (first.key, first.problem) == ("first", "")
     assert (linked.key, linked.problem, linked.offset, linked.size) == ("a", "no-photo", -1, 0)
-    assert re.match(told, linked.message)
+    assert re.match(message, linked.message)
 
 
 def test_members_of_no_sample_are_counted_and_named(tmp_path, caplog):

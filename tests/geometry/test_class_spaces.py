@@ -77,7 +77,7 @@ def test_shared_directions_are_found_among_private_ones():
         private = torch.linalg.qr(private - shared @ (shared.T @ private))[0]
         bases.append(torch.cat([private, shared], 1))
         s.append(torch.ones(6, dtype=torch.float64))
-    # Each photo has six equal values: only together do they say which are shared.
+    # Each photo has six equal values. Only all photos together show which directions are shared.
     assert principal_angles(average_space(bases, s, 2).basis, shared).max() < 1e-6
 
 

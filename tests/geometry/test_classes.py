@@ -29,7 +29,8 @@ def labelled(classes, each):
 
 
 def planted(classes, each, k, strength, seed):
-    """Rows about a mean of each class, which deviates by `strength` times the noise."""
+    """Rows scattered about the means of their classes; means deviate by `strength` times the
+    noise."""
     means = strength * noise(classes, k, seed + 1)
     return noise(classes * each, k, seed) + means.repeat_interleave(each, 0)
 
@@ -178,7 +179,7 @@ def test_p_values_of_labels_that_mean_nothing_are_uniform():
         variance_ratio(noise(20, 3, seed), labelled(5, 4), permutations=99, seed=seed).p_value
         for seed in range(200)
     )
-    # Kolmogorov–Smirnov at 1 %, 200 draws: 0.115; one step of p more.
+    # Kolmogorov–Smirnov at 1 % for 200 draws is 0.115; p-values add one step.
     assert max(abs(value - (i + 0.5) / 200) for i, value in enumerate(p)) < 0.13
 
 
@@ -214,7 +215,8 @@ def test_variance_needs_something_to_compare(rows, labels, message):
 
 
 def naive_precision(rows, labels, leave_out):
-    """What one might write: the photo in its own mean, or out of it alone."""
+    """Two naive classifiers: the photo counts in its class mean, or is left out of that mean
+    alone."""
     index = torch.tensor(labels)
     hits = 0
     for i, row in enumerate(rows):
@@ -248,12 +250,13 @@ def test_the_naive_precisions_are_not_at_chance():
 
 
 def test_precision_by_hand():
-    # Leaving out one of two leaves the other: 0 is nearest to 1, 1 to 0, 10 to 5, 5 to 10 …
+    # If one photo of two is left out, the other is the mean: 0 is nearest to 1, 1 to 0, 10 to 5, 5
+    # to 10 …
     rows = torch.tensor([[0.0], [1.0], [10.0], [9.0]])
     found = nearest_class(rows, "aabb", permutations=999)
     assert found.precision == 1
     assert torch.equal(found.confusion, torch.eye(2, dtype=torch.float64))
-    # Of 6 relabellings 2 keep the classes.
+    # 2 of 6 relabellings keep the classes.
     assert found.p_value == pytest.approx(1 / 3, abs=0.05)
 
 
@@ -266,7 +269,7 @@ def test_equally_near_classes_share_a_photo():
 
 
 def test_planted_classes_are_told_apart_and_confused_by_family():
-    # Two families of three classes: families far apart, classes hardly.
+    # Two families of three classes: families are far apart, classes hardly.
     family = torch.tensor([-4.0, -4, -4, 4, 4, 4]).repeat_interleave(8)[:, None]
     rows = planted(6, 8, 5, 0.3, 3) + family
     found = nearest_class(rows, labelled(6, 8), permutations=199)

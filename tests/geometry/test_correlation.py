@@ -153,14 +153,14 @@ def test_p_values_without_a_relation_are_uniform(kind):
         ).p_value
         for seed in range(200)
     )
-    # Kolmogorov–Smirnov at 1 %, 200 draws: 0.115; one step of p more.
+    # Kolmogorov–Smirnov at 1 % for 200 draws is 0.115; p-values add one step.
     assert max(abs(value - (i + 0.5) / 200) for i, value in enumerate(p)) < 0.13
 
 
 def test_the_p_value_of_few_classes_is_that_of_all_permutations():
-    """Corners of a rectangle: 4 of 24 permutations leave distances as they are."""
-    place = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 3.0], [0.0, 3.0]])
-    matrix = row_distances(place)
+    """4 of the 24 permutations of a rectangle's corners keep all distances."""
+    points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 3.0], [0.0, 3.0]])
+    matrix = row_distances(points)
     keep = sum(
         torch.equal(matrix[list(order)][:, list(order)], matrix)
         for order in itertools.permutations(range(4))
@@ -172,7 +172,7 @@ def test_the_p_value_of_few_classes_is_that_of_all_permutations():
 
 
 def test_pairs_counted_as_independent_would_be_wrong():
-    """The reason for Mantel: of unrelated points, outer ones are far from all others."""
+    """The reason for Mantel's test: distances that share a point are dependent."""
     naive = permuting = 0
     for seed in range(200):
         first, second = distances(40, seed), distances(40, 1000 + seed)
@@ -191,7 +191,7 @@ def test_a_control_takes_away_what_it_explains():
     assert partial.partial
     assert abs(partial.correlation) < 0.2
     assert partial.p_value > 0.01
-    # And leaves what it does not explain.
+    # The control does not remove what it does not explain.
     assert mantel(x, y, control=distances(30, 5), permutations=199).p_value == 1 / 200
 
 
@@ -219,7 +219,7 @@ def test_a_perfect_relation_has_no_width():
 
 
 def test_a_class_drawn_twice_does_not_agree_with_itself():
-    """With pairs of a class and itself, unrelated distances would seem related: 0 with 0."""
+    """If pairs of a class with itself counted, unrelated distances would correlate: 0 with 0."""
     inside = 0
     for seed in range(20):
         first, second = distances(12, seed, 20), distances(12, 100 + seed, 20)
@@ -253,7 +253,7 @@ def test_more_confidence_is_wider_and_more_classes_narrower():
 
 
 def test_three_classes_may_have_too_few_resamples():
-    """Of three drawn classes 3 in 27 are one class and 18 two, with a single distance."""
+    """3 of 27 draws of three classes have one class, and 18 have two with a single distance."""
     first, second = distances(3, 0), distances(3, 1)
     with pytest.raises(ArgumentError, match="give more classes"):
         bootstrap_interval(first, second, resamples=99)

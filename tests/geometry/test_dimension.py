@@ -59,7 +59,7 @@ def test_scaling_changes_the_count_alone(s, scale):
 
 
 def ties(s):
-    """Whether there is no gap, or another as large, up to rounding."""
+    """Return whether there is no gap, or two equal ones, up to rounding."""
     drops = torch.cat([s[:-1] / s[1:], torch.ones(1)]).sort(descending=True)[0]
     return float(drops[0] / drops[1]) < 1 + 1e-9
 

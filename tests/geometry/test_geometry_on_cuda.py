@@ -1,4 +1,4 @@
-"""Geometry takes what `svds` found on a GPU, and says what it says of the same on the CPU."""
+"""Geometry gives the same results for triplets on a GPU as for triplets on the CPU."""
 
 import pytest
 import torch

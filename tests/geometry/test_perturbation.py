@@ -57,7 +57,7 @@ def test_along_singular_vectors_the_response_is_the_singular_value(dtype):
     far = [0.5, 1.0, 3.0, 20.0]
     r = perturbation_response(lambda z: A.to(dtype) @ z + offset, x, V, far, batch=5)
     expected = s[:, None] * torch.tensor(far, dtype=torch.float64)
-    # Beside f(x), of which the difference has the rounding.
+    # Relative to f(x), because the difference has the rounding of f(x).
     atol = 30 * torch.finfo(dtype).eps * float(r.size + 1) * 10
     torch.testing.assert_close(r.change[0], expected, rtol=1e-5, atol=atol)
     torch.testing.assert_close(r.linear[0], expected, rtol=1e-5, atol=atol)
@@ -83,7 +83,7 @@ def test_normal_directions_of_a_linear_map_change_nothing(dtype):
 
 @QUICK
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 7), st.integers(1, 9))
-def test_batches_and_lengths_of_directions_change_nothing(K, T, batch, seed):
+def test_batches_and_norms_of_directions_change_nothing(K, T, batch, seed):
     net = network(5, 8, 4, seed=seed)
     x, D = normal(5, seed=seed), normal(5, K, seed=seed + 1)
     far = torch.arange(1, T + 1) / 3
@@ -193,7 +193,8 @@ def test_rounding_is_not_taken_for_nonlinearity():
 
 
 def test_flips_are_counted_by_hand():
-    """The largest logit leads by 1 and by 2: lowered, the next raised, and the last raised."""
+    """The largest logit leads by 1 and by 2. The class changes when it falls, or when another one
+    rises."""
     x = torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64)
     D = torch.eye(3, dtype=torch.float64)
     D[0, 0] = -1
@@ -204,8 +205,8 @@ def test_flips_are_counted_by_hand():
         [False, False, False, False, True],
     ]
     assert r.flip_distance.tolist() == [1.1, 1.1, 2.1]
-    back = perturbation_response(lambda z: z, x, -D[:, 1], [1.0, 2.0])
-    assert back.flip_distance.tolist() == [math.inf]
+    opposite = perturbation_response(lambda z: z, x, -D[:, 1], [1.0, 2.0])
+    assert opposite.flip_distance.tolist() == [math.inf]
     # Only the last output has classes.
     both = perturbation_response(lambda z: {"flat": -z, "logits": z}, x, D, [0.5, 1.1])
     assert both.flipped.tolist() == [[False, True], [False, True], [False, False]]
@@ -225,7 +226,7 @@ def test_entries_out_of_bounds_are_counted_and_clipped(dtype):
     moved = torch.tensor([[0.25, 0.5, 1], [0.25, 0.5, 0.5], [0, 0, 0]], dtype=torch.float64)
     torch.testing.assert_close(held.moved, moved)
     torch.testing.assert_close(held.change[0], 2 * moved)
-    # J δ is of the displacement that was made, so a linear map stays linear.
+    # J δ uses the displacement after clipping, so a linear map stays linear.
     torch.testing.assert_close(held.linear[0], 2 * moved)
     assert linearity_range(held).isinf().all()
     assert held.deviation[0, 2].isnan().all()
@@ -310,7 +311,7 @@ def test_points_and_functions_that_are_none_are_refused():
         )
 
 
-def test_a_function_that_looks_at_its_values_needs_batches_of_one():
+def test_a_function_that_branches_on_its_values_needs_batches_of_one():
     def bent(z):
         return z if z[0] > 0 else 2 * z
 

@@ -30,8 +30,8 @@ def pair_at(angles, n, seed=0):
     """Bases of two spaces at these principal angles, turned at random in Rⁿ."""
     theta = torch.tensor(angles, dtype=torch.float64)
     turn = random_space(n, 2 * len(angles), seed)
-    first, beside = turn[:, : len(angles)], turn[:, len(angles) :]
-    return first, first * theta.cos() + beside * theta.sin()
+    first, orthogonal = turn[:, : len(angles)], turn[:, len(angles) :]
+    return first, first * theta.cos() + orthogonal * theta.sin()
 
 
 def mixed(basis, seed):
@@ -88,8 +88,8 @@ def test_spaces_are_compared_whatever_their_bases_and_axes(a, b, more, seed, dty
     turn = random_space(n, n, seed + 2)
     other = principal_angles((turn @ mixed(A, 3)).to(dtype), (turn @ mixed(B, 4)).to(dtype))
     # a + b > n makes angles 0, which float32 bases can only show to their own rounding.
-    near = 100 * torch.finfo(dtype).eps
-    torch.testing.assert_close(other, angles, rtol=0, atol=near)
+    tolerance = 100 * torch.finfo(dtype).eps
+    torch.testing.assert_close(other, angles, rtol=0, atol=tolerance)
     torch.testing.assert_close(principal_angles(B, A), angles, rtol=0, atol=1e-12)
     overlap = mean_overlap(A, B)
     assert float(overlap) == pytest.approx(float((angles.cos() ** 2).mean()), abs=1e-12)
@@ -176,7 +176,7 @@ def test_one_space_everywhere_is_all_excess_and_random_ones_are_none():
 
 
 def test_left_spaces_agree_where_the_output_is_a_shared_frame():
-    """J = U S V' with one U and a V of its own at each point: hypothesis 2, made by hand."""
+    """J = U S V' with one U for all points and a different V at each point, as in hypothesis 2."""
     U, s = random_space(15, 3), torch.tensor([5.0, 4.0, 3.0], dtype=torch.float64)
     results = [svds((U * s) @ random_space(30, 3, i + 1).T, 3) for i in range(6)]
     left, right = (
@@ -193,7 +193,7 @@ def test_classes_with_spaces_of_their_own_are_told_apart():
     assert found.within == pytest.approx(1)
     assert found.across == pytest.approx(float(mean_overlap(one, two)))
     assert found.difference == pytest.approx(found.within - found.across)
-    # Of the 126 splits into five and five, one is as good.
+    # One of the 126 splits into five and five is as good.
     assert found.p_value == pytest.approx(1 / 126, abs=0.01)
 
 

@@ -50,7 +50,7 @@ def test_a_gaussian_blob_has_its_own_radius_and_area():
     y = torch.arange(height, dtype=torch.float64)[:, None]
     x = torch.arange(width, dtype=torch.float64)
     squares = (y - 25.25) ** 2 + (x - 44.5) ** 2
-    blob = (-squares / (4 * sigma**2)).exp()  # of which the energy has variance σ²
+    blob = (-squares / (4 * sigma**2)).exp()  # its energy has variance σ²
     found = spatial_spread(blob.flatten(), (height, width))
     assert found.centre.tolist() == pytest.approx([25.25, 44.5])
     assert float(found.radius) == pytest.approx(math.sqrt(2) * sigma)
@@ -75,7 +75,7 @@ def test_few_pixels_far_apart_are_few_and_far():
     st.floats(-150, 150),
     st.integers(0, 999),
 )
-def test_lengths_turned_channels_and_moved_pixels_change_nothing(c, h, w, power, seed):
+def test_norms_turned_channels_and_moved_pixels_change_nothing(c, h, w, power, seed):
     image = normal(c, h, w, seed=seed)
     found = spatial_spread(image.flatten(), (c, h, w))
     assert 1 - 1e-12 <= float(found.participation) <= float(found.entropy) * (1 + 1e-12)
@@ -83,7 +83,7 @@ def test_lengths_turned_channels_and_moved_pixels_change_nothing(c, h, w, power,
     turned = torch.einsum("ij,jhw->ihw", random_space(c, c, seed), image)
     again = spatial_spread(-(10.0**power) * turned.flatten(), (c, h, w))
     for name in ("participation", "entropy", "centre", "radius"):
-        # Where there is but one pixel, radius is rounding.
+        # For a single pixel the radius is rounding.
         torch.testing.assert_close(getattr(again, name), getattr(found, name), rtol=1e-9, atol=1e-9)
     order = torch.randperm(h * w, generator=torch.Generator().manual_seed(seed))
     shuffled = spatial_spread(image.flatten(1)[:, order].flatten(), (c, h, w))
@@ -101,7 +101,7 @@ def test_random_directions_have_the_spread_of_chance(shape):
     chance = random_spread(shape)
     participation = found.participation
     error = float(participation.std()) / math.sqrt(draws)
-    # The third order of the expansion is left out.
+    # The expansion stops before the third order.
     assert float(participation.mean()) == pytest.approx(
         chance.participation, abs=4 * error + 0.003 * chance.participation
     )

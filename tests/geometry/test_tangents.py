@@ -32,16 +32,16 @@ def normal(*shape, seed=0):
 @QUICK
 @given(st.integers(1, 6), st.integers(0, 6), st.integers(0, 999), st.sampled_from([0.01, 1.0]))
 def test_a_basis_keeps_every_leading_span(d, spare, seed, skew):
-    """Near orthonormality another method runs; both are Gram–Schmidt."""
+    """For nearly orthonormal vectors another method runs; both give Gram–Schmidt's result."""
     given_ones = random_space(d + spare, d, seed) + skew * normal(d + spare, d, seed=seed + 1)
-    lengths = 10.0 ** torch.randint(-3, 4, (d,), generator=torch.Generator().manual_seed(seed))
-    Q = orthonormal_basis(given_ones * lengths)
+    norms = 10.0 ** torch.randint(-3, 4, (d,), generator=torch.Generator().manual_seed(seed))
+    Q = orthonormal_basis(given_ones * norms)
     torch.testing.assert_close(Q.mT @ Q, torch.eye(d, dtype=torch.float64))
     inside = Q.mT @ (given_ones / torch.linalg.vector_norm(given_ones, dim=0))
     assert inside.tril(-1).abs().max() <= 1e-12
     assert (inside.diagonal() > 0).all()
-    near = max(1e-12, 1e-13 / float(torch.linalg.svdvals(inside)[-1]))
-    assert (torch.linalg.vector_norm(inside, dim=0) - 1).abs().max() <= near
+    tolerance = max(1e-12, 1e-13 / float(torch.linalg.svdvals(inside)[-1]))
+    assert (torch.linalg.vector_norm(inside, dim=0) - 1).abs().max() <= tolerance
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -77,7 +77,7 @@ def test_shares_of_a_known_direction(dtype):
 
 @QUICK
 @given(st.integers(1, 5), st.integers(0, 5), st.integers(0, 999))
-def test_shares_rise_and_do_not_see_lengths_rotations_or_bases(k, spare, seed):
+def test_shares_rise_and_do_not_depend_on_norms_rotations_or_bases(k, spare, seed):
     n = k + spare
     basis, tangents = random_space(n, k, seed), normal(n, 3, seed=seed + 1)
     shares = energy_shares(tangents, basis)
@@ -85,8 +85,8 @@ def test_shares_rise_and_do_not_see_lengths_rotations_or_bases(k, spare, seed):
     assert (shares.diff(dim=0) >= 0).all()
     assert (shares <= 1).all()
     turn = random_space(n, n, seed + 2)
-    lengths = torch.tensor([1e-200, -1.0, 1e200], dtype=torch.float64)
-    torch.testing.assert_close(energy_shares(turn @ tangents * lengths, turn @ basis), shares)
+    norms = torch.tensor([1e-200, -1.0, 1e200], dtype=torch.float64)
+    torch.testing.assert_close(energy_shares(turn @ tangents * norms, turn @ basis), shares)
     torch.testing.assert_close(energy_shares(tangents[:, 1], basis), shares[:, 1])
     mixed = basis @ random_space(k, k, seed + 3)
     torch.testing.assert_close(energy_shares(tangents, mixed)[-1], shares[-1])
@@ -121,7 +121,7 @@ def test_random_directions_have_the_shares_of_chance():
     torch.testing.assert_close(shares.std(1), deviation, rtol=0.05, atol=0)
 
 
-def test_alignment_is_set_beside_chance_and_another_basis():
+def test_alignment_is_compared_with_chance_and_another_basis():
     tangents, basis, other = normal(9, 2), random_space(9, 4), random_space(9, 2, 1)
     found = tangent_alignment(tangents, basis, against=other)
     torch.testing.assert_close(found.shares, energy_shares(tangents, basis))
@@ -151,8 +151,8 @@ def test_principal_directions_are_those_about_the_mean(dtype):
     points = (torch.cat([along, -along]) @ axes.mT + 7.0).to(dtype)
     found = pca_basis(points)
     assert found.shape == (6, 3)
-    near = 100 * torch.finfo(dtype).eps
-    assert ((axes.mT @ found).abs() - torch.eye(3)).abs().max() <= near
+    tolerance = 100 * torch.finfo(dtype).eps
+    assert ((axes.mT @ found).abs() - torch.eye(3)).abs().max() <= tolerance
     torch.testing.assert_close(pca_basis(points, 2), found[:, :2])
     with pytest.raises(ArgumentError, match=r"d=4 .* vary in = 3"):
         pca_basis(points, 4)
@@ -168,11 +168,11 @@ def test_the_tangent_of_a_circle(at, dtype):
 
     found = family_tangent(circle, at=at, step=0.01)
     expected = torch.tensor([[-math.sin(at), math.cos(at)]], dtype=torch.float64)
-    # Values round, over the step; and so does the place.
-    near = torch.finfo(dtype).eps * 200 + 1e-14 * abs(at)
-    assert (found.direction - expected).abs().max() <= near
-    assert found.speed == pytest.approx(2 * math.sin(0.01) / 0.01, abs=2 * near)
-    assert found.error == pytest.approx(0.01**2 / 2, rel=1e-3, abs=2 * near)
+    # Values round, and so does the point, both divided by the step.
+    tolerance = torch.finfo(dtype).eps * 200 + 1e-14 * abs(at)
+    assert (found.direction - expected).abs().max() <= tolerance
+    assert found.speed == pytest.approx(2 * math.sin(0.01) / 0.01, abs=2 * tolerance)
+    assert found.error == pytest.approx(0.01**2 / 2, rel=1e-3, abs=2 * tolerance)
     own = family_tangent(circle, at=at)
     assert (own.direction - expected).abs().max() <= 20 * torch.finfo(dtype).eps ** (2 / 3) * 40
 

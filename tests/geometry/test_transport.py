@@ -39,7 +39,7 @@ def polygon(corners, steps):
 
 
 def solid_angle(a, b, c):
-    """Of the triangle on the sphere (van Oosterom & Strackee 1983)."""
+    """Area of the triangle on the sphere (van Oosterom & Strackee 1983)."""
     volume = abs(float(torch.linalg.det(torch.stack([a, b, c]))))
     return 2 * math.atan2(volume, float(1 + a @ b + b @ c + c @ a))
 
@@ -54,8 +54,8 @@ def test_an_octant_turns_by_a_right_angle_in_the_sense_of_the_loop(steps):
     loop[0] = torch.stack([Y, Z], dim=1)
     right_angle = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(holonomy(loop).matrix, right_angle)
-    back = [loop[0], *loop[:0:-1]]
-    torch.testing.assert_close(holonomy(back).matrix, right_angle.mT)
+    backwards = [loop[0], *loop[:0:-1]]
+    torch.testing.assert_close(holonomy(backwards).matrix, right_angle.mT)
     found = holonomy(loop)
     assert found.angles.tolist() == pytest.approx([math.pi / 2] * 2)
     assert not found.reverses
@@ -111,9 +111,9 @@ def test_one_plane_has_no_holonomy_whatever_its_bases(dtype, method):
     plane = random_space(7, 3)
     spaces = [(plane @ random_space(3, 3, seed) * (seed + 1)).to(dtype) for seed in range(9)]
     found = holonomy(spaces, method=method)
-    near = 100 * torch.finfo(dtype).eps
-    assert (found.matrix - torch.eye(3)).abs().max() <= near
-    assert max(float(found.angles.max()), 1 - found.least_cosine) <= near
+    tolerance = 100 * torch.finfo(dtype).eps
+    assert (found.matrix - torch.eye(3)).abs().max() <= tolerance
+    assert max(float(found.angles.max()), 1 - found.least_cosine) <= tolerance
 
 
 def test_a_cylinder_is_flat():
@@ -164,7 +164,7 @@ def test_holonomy_depends_on_the_spaces_alone(seed, d, shift):
 
 @QUICK
 @given(st.integers(0, 9999), st.integers(1, 3))
-def test_polar_undoes_itself_on_the_way_back(seed, d):
+def test_polar_is_undone_by_the_reversed_path(seed, d):
     path = wandering(seed, d)
     carried = transport(path + path[-2::-1])
     torch.testing.assert_close(carried.end, carried.start)
@@ -176,15 +176,15 @@ def test_polar_undoes_itself_on_the_way_back(seed, d):
 def test_along_the_equator_the_pole_stays(dtype, method):
     path = torch.stack(tangent_spaces(latitude(math.pi / 2, 20)[:6])).to(dtype)
     frame = torch.stack([Z, Y], dim=1).to(dtype)
-    near = 20 * torch.finfo(dtype).eps
+    tolerance = 20 * torch.finfo(dtype).eps
     carried = transport(path, frame, method=method)
-    assert (carried.end - torch.stack([Z, -X], dim=1)).abs().max() <= near
-    assert (carried.start - frame).abs().max() <= near
-    assert (carried.start_cosines[:, 0] - 1).abs().max() <= near
+    assert (carried.end - torch.stack([Z, -X], dim=1)).abs().max() <= tolerance
+    assert (carried.start - frame).abs().max() <= tolerance
+    assert (carried.start_cosines[:, 0] - 1).abs().max() <= tolerance
     turned = (torch.arange(6, dtype=torch.float64) * math.pi / 10).cos()
-    assert (carried.start_cosines[:, 1] - turned).abs().max() <= near
-    assert (carried.step_cosines[0] - 1).abs().max() <= near
-    assert (carried.step_cosines[1:, 1] - math.cos(math.pi / 10)).abs().max() <= near
+    assert (carried.start_cosines[:, 1] - turned).abs().max() <= tolerance
+    assert (carried.step_cosines[0] - 1).abs().max() <= tolerance
+    assert (carried.step_cosines[1:, 1] - math.cos(math.pi / 10)).abs().max() <= tolerance
     assert carried.end.dtype == torch.float64
 
 

@@ -146,7 +146,7 @@ def test_the_jacobian_of_lrn_is_its_formula(build, name):
     with torch.device("meta"):
         norm = getattr(build(), name)
     generator = torch.Generator().manual_seed(0)
-    # As large as activations of conv1, so that the sum of squares counts.
+    # As large as activations of conv1, so that the sum of squares matters.
     x = 200 * torch.randn(1, 12, 2, 3, dtype=torch.float64, generator=generator)
     value, dense = torch.zeros_like(x), torch.zeros(12, 2, 3, 12, 2, 3, dtype=x.dtype)
     for i in range(2):
@@ -185,7 +185,7 @@ def test_products_to_norm2_fit_each_other_and_the_function(net, photo):
     u = torch.randn(J.shape[0], 1, dtype=x.dtype, generator=generator)
     Jv = J @ v
     assert float((u * Jv).sum()) == pytest.approx(float((v * (J.T @ u)).sum()), rel=1e-9)
-    step = 1e-7 * v.reshape(x.shape)  # so short that next to no unit passes its kink
+    step = 1e-7 * v.reshape(x.shape)  # so short that hardly any unit passes its kink
     difference = (f(x + step) - f(x - step)).reshape(-1, 1) / 2e-7
     assert (difference - Jv).norm() < 1e-4 * Jv.norm()
 
@@ -240,7 +240,7 @@ def test_torchvisions_file_is_loaded(tmp_path):
 
 
 def test_the_whole_of_caffenet_is_loaded_from_its_file(net, tmp_path):
-    """A file of 244 MB, of the age of the published one, written from the parameters in memory."""
+    """A file of 244 MB in the old format of the published one, written from the parameters."""
     path = tmp_path / "bvlc_reference_caffenet.caffemodel"
     with path.open("wb") as file:
         for name, child in net.named_children():

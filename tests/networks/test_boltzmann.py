@@ -65,14 +65,18 @@ def test_same_seed_same_machine_and_another_seed_another():
 
 
 def test_every_epoch_is_told_and_the_error_falls():
-    told = []
+    epochs = []
     train_machine(
-        two_patterns(), 4, ContrastiveDivergence(epochs=50, batch=20), stage="x", watch=told.append
+        two_patterns(),
+        4,
+        ContrastiveDivergence(epochs=50, batch=20),
+        stage="x",
+        progress=epochs.append,
     )
-    assert [(epoch.stage, epoch.number, epoch.epochs) for epoch in told] == [
+    assert [(epoch.stage, epoch.number, epoch.epochs) for epoch in epochs] == [
         ("x", i, 50) for i in range(1, 51)
     ]
-    assert told[-1].error < 0.5 * told[0].error
+    assert epochs[-1].error < 0.5 * epochs[0].error
 
 
 def test_labels_are_one_group_that_sums_to_one():
@@ -99,7 +103,7 @@ def test_what_cannot_be_trained_is_refused(data, hidden, labels):
         train_machine(data, hidden, ContrastiveDivergence(epochs=1), labels=labels)
 
 
-def test_shuffled_visits_every_place_once():
+def test_shuffled_visits_every_index_once():
     parts = shuffled(23, 5, torch.Generator().manual_seed(0))
     assert [len(part) for part in parts] == [5, 5, 5, 5, 3]
     assert sorted(torch.cat(parts).tolist()) == list(range(23))

@@ -1,4 +1,4 @@
-"""Weights in Caffe's files: read as they were written, whatever their age, and nothing else."""
+"""Weights in Caffe's files: all formats are read exactly, and anything else is refused."""
 
 import pickle
 import struct
@@ -64,7 +64,7 @@ def blob(tensor, age="layer", form="f", packed=True, claim=None):
 
 
 def layer(name, blobs, age="layer", more=b""):
-    """A layer, with fields that a reader of weights has to step over."""
+    """A layer, with fields that a reader of weights must skip."""
     first, of_blobs = (1, 7) if age == "layer" else (4, 6)
     kind = field(2, b"Convolution") if age == "layer" else field(5, 4) + field(2, b"data")
     written = b"".join(field(of_blobs, each) for each in blobs)
@@ -72,7 +72,7 @@ def layer(name, blobs, age="layer", more=b""):
 
 
 def caffemodel(net, age="layer", **how):
-    """The bytes that Caffe would write of a network."""
+    """The bytes that Caffe would write for a network."""
     out = field(1, b"CaffeNet")
     for name, child in net.named_children():
         out += layer(name, [blob(p.detach(), age, **how) for p in child.parameters()], age)
@@ -120,7 +120,7 @@ def test_either_age_may_claim_shapes_either_way(tmp_path):
         assert weights_sha256(target) == weights_sha256(source)
 
 
-def test_many_values_one_by_one_are_no_crowd(tmp_path):
+def test_many_unpacked_values_are_not_too_many_records(tmp_path):
     source, target = nn.Sequential(), nn.Sequential()
     for net in (source, target):
         net.add_module("fc", nn.Linear(400, 300))
@@ -190,9 +190,9 @@ UNFIT = {
         fc6(blob(WEIGHT)) + layer("fc6", [blob(WEIGHT, "layers")], "layers"),
         "two layers of the name 'fc6'",
     ),
-    "a transposed weight": (fc6(blob(WEIGHT.T)), r"shape \(5, 3\), where \(3, 5\) is due"),
+    "a transposed weight": (fc6(blob(WEIGHT.T)), r"shape \(5, 3\), where \(3, 5\) is expected"),
     "a weight of another rank": (fc6(claimed(3, 5, 1, 1)), r"shape \(3, 5, 1, 1\), where"),
-    "a flat weight": (fc6(claimed(15)), r"shape \(15\), where \(3, 5\) is due"),
+    "a flat weight": (fc6(claimed(15)), r"shape \(15\), where \(3, 5\) is expected"),
     "no shape": (fc6(numbers(5, [0.0] * 15, "f")), r"shape \(0, 0, 0, 0\)"),
     "an empty shape": (fc6(claimed()), "shape none"),
     "one value too few": (fc6(claimed(3, 5, values=14)), "14 values, where its shape .* takes 15"),
@@ -207,7 +207,7 @@ UNFIT = {
     "many axes": (fc6(claimed(*[2] * 200)), r"shape \(2, 2, 2, 2, 2, 2, 2, 2, …\)"),
     "hundreds of axes": (fc6(claimed(*[1] * 100_000)), "hundreds of axes"),
     "a shape that is none": (fc6(field(7, b"\x0a\x7f")), "damaged"),
-    "no bias": (CONV + layer("fc6", [blob(WEIGHT)]), "'fc6': 1 blobs, where 2 are due"),
+    "no bias": (CONV + layer("fc6", [blob(WEIGHT)]), "'fc6': 1 blobs, where 2 are expected"),
     "a third blob": (fc6(blob(WEIGHT), blob(BIAS), blob(BIAS)), "'fc6': 3 blobs"),
     "bias before weight": (fc6(blob(BIAS), blob(WEIGHT)), r"shape \(3\), where \(3, 5\)"),
     "a hostile name": (
@@ -226,11 +226,11 @@ UNFIT = {
     "a number without end": (b"\xff" * 1000, "a number that does not end"),
     "a length past the end": (varint(100 << 3 | 2) + varint(2**63) + b"x", "ends after the file"),
     "nested groups": (b"\x0b" * 50_000, "damaged"),
-    "a crowd of layers": (b"\x12\x00" * 200_000, "more than 100000 records"),
-    "a crowd of new layers": (b"\xa2\x06\x00" * 200_000, "more than 100000 records"),
-    "a crowd of blobs": (field(100, b"\x3a\x00" * 200_000), "more than 100000 records"),
-    "a crowd of old blobs": (field(2, b"\x32\x00" * 200_000), "more than 100000 records"),
-    "a crowd of other fields": (b"\x28\x01" * 200_000, "more than 100000 records"),
+    "too many layers": (b"\x12\x00" * 200_000, "more than 100000 records"),
+    "too many new layers": (b"\xa2\x06\x00" * 200_000, "more than 100000 records"),
+    "too many blobs": (field(100, b"\x3a\x00" * 200_000), "more than 100000 records"),
+    "too many old blobs": (field(2, b"\x32\x00" * 200_000), "more than 100000 records"),
+    "too many other fields": (b"\x28\x01" * 200_000, "more than 100000 records"),
 }
 
 
@@ -271,7 +271,7 @@ def test_without_protobuf_the_extra_is_named(tmp_path, monkeypatch):
 
 
 def outcome(data, folder):
-    """What comes of the bytes; any exception but the project's is a failure."""
+    """Load the bytes. Any exception other than the project's is a failure."""
     net = network(1)
     before = weights_sha256(net)
     try:

@@ -1,4 +1,4 @@
-"""A `since` that a path goes around is no cut; the error names the module where it comes in."""
+"""A `since` that a path goes around is no cut. The error names the module where the path joins."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ INPUTS = {"tensor": X, "tuple": (X,), "dict": {"x": X}}
 @pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize("to", ["join", "head", "output"])
 @pytest.mark.parametrize("in_place", [False, True])
-def test_a_skip_connection_around_the_place(to, kind, in_place):
+def test_a_skip_connection_around_the_depth(to, kind, in_place):
     with pytest.raises(
         ModelError, match=rf"since='body' is not a cut: .* to '{to}' .* through 'join' \(ReLU\)"
     ):
@@ -40,13 +40,13 @@ def test_a_skip_connection_around_the_place(to, kind, in_place):
 @pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize("since", ["stem", "join"])
 @pytest.mark.parametrize("in_place", [False, True])
-def test_places_that_every_path_runs_through(since, kind, in_place):
+def test_depths_that_every_path_runs_through(since, kind, in_place):
     net = Block(in_place=in_place).eval()
     f, z = layer_map(net, INPUTS[kind], to="output", since=since)
     torch.testing.assert_close(f(z), net(X))
 
 
-def test_inside_a_block_a_skip_that_starts_after_the_place_is_no_bypass():
+def test_inside_a_block_a_skip_that_starts_after_the_depth_is_no_bypass():
     net = nn.Sequential(nn.Linear(4, 4), Block(), nn.Linear(2, 2)).eval()
     f, z = layer_map(net, X, to="output", since="0")
     torch.testing.assert_close(f(z), net(X))
@@ -78,7 +78,7 @@ def test_a_model_that_begins_in_place_can_be_checked():
     assert x.equal(X)
 
 
-def test_a_place_that_does_not_depend_on_the_input_is_no_cut():
+def test_a_depth_that_does_not_depend_on_the_input_is_no_cut():
     class Positions(nn.Module):
         def __init__(self):
             super().__init__()
@@ -123,7 +123,7 @@ def test_a_residual_stream_of_tokens_goes_around_a_block(x):
     torch.testing.assert_close(f(z), net(IDS))
 
 
-def test_arguments_that_never_reach_the_place_are_held_fixed():
+def test_arguments_that_never_reach_the_depth_are_held_fixed():
     net = TokenBlock().eval()
     x = {"ids": IDS, "mask": torch.tensor([[1.0, 0.0, 1.0]])}
     f, z = layer_map(net, x, to="output", since="tokens")
@@ -132,7 +132,7 @@ def test_arguments_that_never_reach_the_place_are_held_fixed():
     assert J[:2].ne(0).any()
 
 
-def test_arguments_that_reach_the_place_must_not_go_around_it():
+def test_arguments_that_reach_the_depth_must_not_go_around_it():
     class Conditioned(nn.Module):
         def __init__(self):
             super().__init__()

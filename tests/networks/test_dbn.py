@@ -56,36 +56,36 @@ def test_network_is_the_recognition_pass(net, data):
 def test_fine_tuning_lowers_the_error_and_leaves_its_network_alone(net, data):
     network = net.network(softmax=True)
     before = [parameter.clone() for parameter in network.parameters()]
-    told = []
-    tuned = fine_tune(network, *data, BackPropagation(epochs=30, batch=20), watch=told.append)
+    epochs = []
+    tuned = fine_tune(network, *data, BackPropagation(epochs=30, batch=20), progress=epochs.append)
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
     assert error_rate(tuned(data[0]).argmax(1), data[1]) < 0.02
-    assert told[-1].error < told[0].error
+    assert epochs[-1].error < epochs[0].error
     assert not any(parameter.requires_grad for parameter in tuned.parameters())
 
 
 def test_test_errors_are_told_as_it_trains_and_change_nothing(net, data):
-    config, told = ContrastiveDivergence(epochs=8, batch=20), []
+    config, epochs = ContrastiveDivergence(epochs=8, batch=20), []
     trained, alone = (
-        pre_train(*data, sizes=(12, 10), config=config, held_out=held_out, watch=told.append)
+        pre_train(*data, sizes=(12, 10), config=config, held_out=held_out, progress=epochs.append)
         for held_out in (data, None)
     )
     assert torch.equal(trained.machines[-1].weight, alone.machines[-1].weight)
-    assert [epoch.test_error is None for epoch in told] == [True] * 8 + [False] * 8 + [True] * 16
-    assert told[15].test_error == error_rate(trained.classify(data[0]), data[1])
-    told.clear()
+    assert [epoch.test_error is None for epoch in epochs] == [True] * 8 + [False] * 8 + [True] * 16
+    assert epochs[15].test_error == error_rate(trained.classify(data[0]), data[1])
+    epochs.clear()
     tuned = fine_tune(
-        net.network(softmax=True), *data, BackPropagation(4), held_out=data, watch=told.append
+        net.network(softmax=True), *data, BackPropagation(4), held_out=data, progress=epochs.append
     )
-    assert told[-1].test_error == error_rate(tuned(data[0]).argmax(1), data[1])
+    assert epochs[-1].test_error == error_rate(tuned(data[0]).argmax(1), data[1])
 
 
 def test_one_layer_tells_its_test_error(data):
-    told = []
+    epochs = []
     net = pre_train(
-        *data, sizes=(14,), config=ContrastiveDivergence(2), held_out=data, watch=told.append
+        *data, sizes=(14,), config=ContrastiveDivergence(2), held_out=data, progress=epochs.append
     )
-    assert told[-1].test_error == error_rate(net.classify(data[0]), data[1])
+    assert epochs[-1].test_error == error_rate(net.classify(data[0]), data[1])
 
 
 def test_fine_tuning_repeats(net, data):

@@ -1,4 +1,4 @@
-"""Places where a model can be cut: their names, order, kinds and shapes."""
+"""Depths at which a model can be cut: their names, order, kinds and shapes."""
 
 import pytest
 import torch
@@ -21,10 +21,10 @@ class Two(nn.Module):
 
 
 def names(model, x):
-    return [place.name for place in depths(model, x)]
+    return [depth.name for depth in depths(model, x)]
 
 
-def test_places_come_in_order_of_computation_with_kind_and_shape():
+def test_depths_come_in_order_of_computation_with_kind_and_shape():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), nn.Flatten()
     )
@@ -61,7 +61,7 @@ def test_inputs_of_several_arguments(x):
     assert names(Two().eval(), x) == ["left", "right", "output"]
 
 
-def test_outputs_that_are_no_real_tensor_are_no_places():
+def test_outputs_that_are_no_real_tensor_are_no_depths():
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
@@ -77,7 +77,7 @@ def test_outputs_that_are_no_real_tensor_are_no_places():
     assert names(Model().eval(), torch.zeros(4, 1, 3)) == ["last"]
 
 
-def test_a_model_without_any_place_is_refused():
+def test_a_model_without_any_depth_is_refused():
     class Nothing(nn.Module):
         def forward(self, x):
             return x.argmax()

@@ -52,10 +52,10 @@ def test_from_the_input_it_is_the_network_cut_off_there(to, dtype):
     head = net[: PREFIXES[to]]
     f, z = layer_map(net, x, to=to)
     assert z is x
-    near = {"rtol": 0, "atol": TOLERANCE[dtype]}
-    torch.testing.assert_close(f(z), head(x), **near)
-    torch.testing.assert_close(f(2 * x), head(2 * x), **near)
-    torch.testing.assert_close(dense(JacobianOperator(f, z)), jacobian(head, x), **near)
+    tolerance = {"rtol": 0, "atol": TOLERANCE[dtype]}
+    torch.testing.assert_close(f(z), head(x), **tolerance)
+    torch.testing.assert_close(f(2 * x), head(2 * x), **tolerance)
+    torch.testing.assert_close(dense(JacobianOperator(f, z)), jacobian(head, x), **tolerance)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -71,9 +71,9 @@ def test_between_layers_the_chain_rule_holds(since, to, derivatives, dtype):
         return JacobianOperator(f, z, derivatives=derivatives)
 
     whole, first, second = operator(to=to), operator(to=since), operator(to=to, since=since)
-    near = {"rtol": 0, "atol": TOLERANCE[dtype]}
-    torch.testing.assert_close(dense(second @ first), dense(whole), **near)
-    torch.testing.assert_close(second.value, whole.value, **near)
+    tolerance = {"rtol": 0, "atol": TOLERANCE[dtype]}
+    torch.testing.assert_close(dense(second @ first), dense(whole), **tolerance)
+    torch.testing.assert_close(second.value, whole.value, **tolerance)
     assert dense(whole).abs().max() > 1e-3
 
 
@@ -103,7 +103,7 @@ def test_an_in_place_layer_at_the_input_leaves_the_point_alone():
     assert z.tolist() == [[-1.0, 2.0]]
 
 
-def test_the_model_runs_no_further_than_the_place():
+def test_the_model_runs_no_further_than_the_depth():
     class Bomb(nn.Module):
         armed = False
 
@@ -125,7 +125,7 @@ def test_from_a_container_and_into_one():
     torch.testing.assert_close(dense(identity), torch.eye(64, dtype=torch.float64))
 
 
-def test_each_call_of_a_reused_module_is_a_place_of_its_own():
+def test_each_call_of_a_reused_module_is_a_depth_of_its_own():
     torch.manual_seed(0)
     shared = nn.Linear(3, 3).double()
     net = nn.Sequential(shared, nn.Tanh(), shared, nn.Sigmoid())
@@ -141,7 +141,7 @@ def test_each_call_of_a_reused_module_is_a_place_of_its_own():
     )
 
 
-def test_the_input_may_be_a_dict_or_tuple_when_a_place_stands_for_it():
+def test_the_input_may_be_a_dict_or_tuple_when_since_is_given():
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
@@ -158,7 +158,7 @@ def test_the_input_may_be_a_dict_or_tuple_when_a_place_stands_for_it():
         f, z = layer_map(net, x, to="output", since="left")
         torch.testing.assert_close(z, net.left(a))
         torch.testing.assert_close(f(2 * z), (2 * z * net.right(b)).tanh())
-        with pytest.raises(ModelError, match="name the place to differentiate from with since="):
+        with pytest.raises(ModelError, match="name the depth to differentiate from with since="):
             layer_map(net, x, to="output")
 
 
@@ -170,7 +170,7 @@ def test_token_ids_are_differentiated_from_their_embedding():
     torch.testing.assert_close(dense(JacobianOperator(f, z)), jacobian(net[1:], z.detach()))
 
 
-def test_several_places_in_one_pass():
+def test_several_depths_in_one_pass():
     net, x = network(), point()
     wanted = ["output", "0", "1.0", "1", "0"]  # an in-place ReLU follows 1.0
     values = layer_maps(net, x, wanted)(x)
@@ -180,7 +180,7 @@ def test_several_places_in_one_pass():
     assert values[2].min() < 0
 
 
-def test_a_transformer_layer_keeps_the_places_it_was_asked_for():
+def test_a_transformer_layer_keeps_its_depths():
     torch.manual_seed(0)
     net = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval().double()
     x = torch.randn(1, 3, 4, dtype=torch.float64)
@@ -191,14 +191,14 @@ def test_a_transformer_layer_keeps_the_places_it_was_asked_for():
 @pytest.mark.parametrize(
     ("to", "since", "message"),
     [
-        ("convolution", None, "no place 'convolution' among the 9 depths.*there are 0, 1.0"),
+        ("convolution", None, "no depth 'convolution' among the 9 of this model.*there are 0, 1.0"),
         ("outptu", None, "did you mean output"),
-        ("output", "1.3", "no place '1.3'.*did you mean 1.1 or 1.0"),
-        ("", None, "no place ''"),
+        ("output", "1.3", "no depth '1.3'.*did you mean 1.1 or 1.0"),
+        ("", None, "no depth ''"),
         ("0", "4", "since='4' is not computed before to='0'; exchange them"),
         ("1.0", "1", "since='1' is not computed before to='1.0'"),
         ("4", "4", "since='4' is not computed before to='4'"),
-        ("0@1", None, "no place '0@1'"),
+        ("0@1", None, "no depth '0@1'"),
     ],
 )
 def test_names_that_cannot_be_cut_at(to, since, message):
@@ -212,7 +212,7 @@ def test_a_reused_module_must_be_numbered():
     net = nn.Sequential(shared, nn.Linear(2, 2), shared)
     with pytest.raises(ModelError, match="'0' is called 2 times; say which: 0@1, 0@2"):
         layer_map(net, torch.ones(1, 2), to="0")
-    with pytest.raises(ModelError, match=r"no place '0@3'.*did you mean 0@"):
+    with pytest.raises(ModelError, match=r"no depth '0@3'.*did you mean 0@"):
         layer_map(net, torch.ones(1, 2), to="0@3")
 
 
@@ -248,6 +248,6 @@ def test_hooks_are_removed_after_every_call():
 def test_a_module_name_may_hold_an_at_sign():
     net = nn.ModuleDict({"a@b": nn.Linear(2, 2)})
     net.forward = lambda x: net["a@b"](x)
-    assert [place.name for place in depths(net, torch.ones(1, 2))] == ["a@b", "output"]
+    assert [depth.name for depth in depths(net, torch.ones(1, 2))] == ["a@b", "output"]
     f, z = layer_map(net, torch.ones(1, 2), to="a@b")
     torch.testing.assert_close(f(z), net["a@b"](z))

@@ -51,11 +51,11 @@ class Malicious:
 
 
 @pytest.mark.parametrize("writer", ["torch", "legacy torch", "pickle"])
-@pytest.mark.parametrize("place", ["alone", "among weights"])
-def test_a_pickle_that_would_run_code_does_not(writer, place, tmp_path):
+@pytest.mark.parametrize("position", ["alone", "among weights"])
+def test_a_pickle_that_would_run_code_does_not(writer, position, tmp_path):
     planted = tmp_path / "planted"
     evil = Malicious(planted)
-    state = evil if place == "alone" else {**network(0).state_dict(), "evil": evil}
+    state = evil if position == "alone" else {**network(0).state_dict(), "evil": evil}
     path = tmp_path / "w.pt"
     if writer == "pickle":
         path.write_bytes(pickle.dumps(state))

@@ -211,8 +211,8 @@ def test_lite0_has_its_weights_and_preprocessing(lite0):
 def test_the_depths_of_lite0_end_with_the_logits(lite0, photos):
     found = depths(lite0.module, photos[0])
     assert (found[-1].name, found[-1].shape) == ("output", (1, 1000))
-    assert sum(place.kind == "MBConvBlock" for place in found) == 16
-    assert len({place.name for place in found}) == len(found)
+    assert sum(depth.kind == "MBConvBlock" for depth in found) == 16
+    assert len({depth.name for depth in found}) == len(found)
 
 
 @pytest.mark.slow
@@ -224,11 +224,11 @@ def test_a_trace_of_lite0_at_one_photo_gives_the_products_at_another(lite0, phot
     v = torch.randn(2, *x.shape, generator=torch.Generator().manual_seed(1))
     us = [torch.randn(2, *m.value.shape, generator=torch.Generator().manual_seed(2)) for m in maps]
     values, tangents = torch.func.vmap(lambda v: torch.func.jvp(f, (x,), (v,)))(v)
-    pull = torch.func.vjp(f, x)[1]
+    vjp = torch.func.vjp(f, x)[1]
     for index, (m, u) in enumerate(zip(maps, us, strict=True)):
         one_depth = [torch.zeros_like(w) for w in us]
         one_depth[index] = u
-        (cotangents,) = torch.func.vmap(pull)(tuple(one_depth))
+        (cotangents,) = torch.func.vmap(vjp)(tuple(one_depth))
         for ours, theirs in (
             (m.value, values[index][0]),
             (m.jvp(v), tangents[index]),

@@ -25,12 +25,12 @@ def with_values(s, m, n, seed=0):
 
 
 def planned(
-    shape, itemsize, k, *, cost=None, batch=None, chunk=None, device=None, saves=True, **asked
+    shape, itemsize, k, *, cost=None, batch=None, chunk=None, device=None, saves=True, **options
 ):
     """Return the plan for an operator of this size that does not exist."""
     dtype = {4: torch.float32, 8: torch.float64}[itemsize]
     size = ProblemSize(tuple(shape), dtype, device, batch, chunk)
-    return plan(size, check_request(size, k, **asked), cost=cost, wide_products_save=saves)
+    return plan(size, check_request(size, k, **options), cost=cost, wide_products_save=saves)
 
 
 def solved_by(solver, A, k, tol, *, seed=0, vectors=True, show=None):
@@ -94,7 +94,7 @@ TOL = {torch.float32: 1e-5, torch.float64: 1e-9}
 def memory_for(columns, shape, k, itemsize, block_size=8):
     """Return the bytes with which Golub–Kahan has bases of so many columns."""
     size = Footprint(max(shape), min(shape), k, itemsize, 1, True)
-    return size.beside_bases(block_size) + columns * size.column
+    return size.workspace(block_size) + columns * size.column
 
 
 class Diagonal(LinearOperator):

@@ -1,4 +1,4 @@
-"""Whatever the spectrum and the method: no wrong value looks right, and none is missing."""
+"""For any spectrum and method, no wrong value is marked converged, and none is missing."""
 
 import pytest
 import torch
@@ -51,8 +51,8 @@ def test_scale_changes_nothing(name, scale, method, dtype):
     matrix = with_values(spectrum(name, 50), 60, 50)
     result = solve(scale * matrix, 30, dtype, method)
     reference = solve(matrix, 30, dtype, method)
-    near = 10 * TOL[dtype] * float(reference.s[0])
-    assert (result.s.double() / scale - reference.s).abs().max() <= near
+    tolerance = 10 * TOL[dtype] * float(reference.s[0])
+    assert (result.s.double() / scale - reference.s).abs().max() <= tolerance
 
 
 @pytest.mark.parametrize("tol", [1e-2, 1e-5])
@@ -60,7 +60,7 @@ def test_scale_changes_nothing(name, scale, method, dtype):
 @pytest.mark.parametrize("shape", [*SHAPES, (200, 170)])
 @pytest.mark.parametrize("name", SPECTRA)
 def test_randomized_marks_nothing_wrong_as_converged(name, shape, dtype, tol):
-    """It need not converge; what it says has converged must be right all the same."""
+    """The solve need not converge, but triplets marked converged must be right."""
     p = min(shape)
     matrix = with_values(spectrum(name, p), *shape).to(dtype)
     truth = torch.linalg.svdvals(matrix.double())
@@ -92,15 +92,15 @@ def test_every_block_size(name, block_size):
     solve(matrix, 40, torch.float32, "golub-kahan", block_size=block_size)
 
 
-# A block of 16 finds 16 copies of a repeated value, and then lower values with small residuals.
+# A block of 16 finds a repeated value 16 times, and then lower values with small residuals.
 CROWDED = {
-    "30 copies lead": ((repeat(1, 30), line(0.9, 0.1, 270)), 40),
-    "60 copies lead": ((repeat(1, 60), line(0.9, 0.1, 240)), 45),
-    "two times 20 copies": ((repeat(1, 20), repeat(0.99, 20), line(0.98, 0.3, 260)), 40),
-    "copies in the middle": ((line(10, 5, 20), repeat(4, 30), line(3.9, 1, 250)), 55),
-    "near copies": ((line(1.000001, 0.999999, 30), line(0.9, 0.1, 270)), 40),
-    "copies, then nothing": ((repeat(1, 17), repeat(0, 283)), 20),
-    "copies, then decay": (
+    "30 equal values lead": ((repeat(1, 30), line(0.9, 0.1, 270)), 40),
+    "60 equal values lead": ((repeat(1, 60), line(0.9, 0.1, 240)), 45),
+    "two times 20 equal values": ((repeat(1, 20), repeat(0.99, 20), line(0.98, 0.3, 260)), 40),
+    "equal values in the middle": ((line(10, 5, 20), repeat(4, 30), line(3.9, 1, 250)), 55),
+    "nearly equal values": ((line(1.000001, 0.999999, 30), line(0.9, 0.1, 270)), 40),
+    "equal values, then nothing": ((repeat(1, 17), repeat(0, 283)), 20),
+    "equal values, then decay": (
         (repeat(1, 40), torch.logspace(-1, -8, 260, dtype=torch.float64)),
         60,
     ),
@@ -111,7 +111,7 @@ CROWDED = {
 @pytest.mark.parametrize("tol", [1e-5, 1e-2])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CROWDED)
-def test_more_copies_than_the_block_is_wide(name, dtype, tol, seed):
+def test_multiplicities_above_the_block_size(name, dtype, tol, seed):
     parts, k = CROWDED[name]
     truth = torch.cat(parts)
     result = svds(Diagonal(truth.to(dtype)), k, tol=tol, method="golub-kahan", seed=seed)
@@ -132,14 +132,14 @@ def test_a_block_that_is_too_narrow_costs_little_more_than_one_that_is_not(dtype
         for width in (8, 16)
     )  # fmt: skip
     assert (narrow.s.double() - truth[:60]).abs().max() <= 1e-5
-    looked = 120  # columns after which copies are known for what they are
-    assert narrow.products.forward <= wide.products.forward + looked
+    allowance = 120  # columns after which the cluster is recognised
+    assert narrow.products.forward <= wide.products.forward + allowance
 
 
 @pytest.mark.parametrize("tol", [1e-5, 1e-2])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CROWDED)
-def test_randomized_among_copies(name, dtype, tol):
+def test_randomized_among_equal_values(name, dtype, tol):
     parts, k = CROWDED[name]
     truth = torch.cat(parts)
     result = svds(
@@ -159,8 +159,8 @@ def test_randomized_among_copies(name, dtype, tol):
         ((line(10, 5, 20), repeat(4, 30), line(3.9, 1, 950)), 55),
     ],
 )
-def test_copies_that_only_a_long_probe_can_find(parts, k, dtype, tol):
-    """Random columns hold little of each of many directions: two steps raise no value here."""
+def test_multiplicities_that_only_a_long_probe_can_find(parts, k, dtype, tol):
+    """Random columns have little of each of many directions: two steps raise no value here."""
     truth = torch.cat(parts)
     result = svds(Diagonal(truth.to(dtype)), k, tol=tol, method="golub-kahan")
     assert result.converged.all()
@@ -168,7 +168,7 @@ def test_copies_that_only_a_long_probe_can_find(parts, k, dtype, tol):
     assert wrong <= tol * truth[0] + rounding(truth, dtype, (1000, 1000))
 
 
-def test_copies_on_which_lapack_gave_up():
+def test_equal_values_on_which_lapack_gave_up():
     """The projected problem of this solve made divide and conquer fail in one LAPACK."""
     truth = torch.cat([line(10, 5, 40), repeat(4, 40), line(3.9, 1, 520)])
     result = svds(Diagonal(truth), 80, method="golub-kahan", seed=1)
@@ -177,7 +177,7 @@ def test_copies_on_which_lapack_gave_up():
 
 
 @pytest.mark.parametrize("method", [*METHODS, "randomized"])
-def test_float32_asked_for_more_than_it_has_says_so(method):
+def test_float32_says_so_when_it_cannot_reach_the_tolerance(method):
     matrix = with_values(line(1, 0.5, 40), 50, 40).float()
     result = svds(matrix, 10, tol=1e-12, method=method, on_unconverged="ignore")
     assert not result.converged.any()
@@ -205,13 +205,13 @@ def test_the_zero_operator(method):
 )
 @pytest.mark.parametrize("method", [*METHODS, "randomized"])
 def test_scales_whose_squares_are_lost_are_refused(method, dtype, scale):
-    """Residuals would underflow to 0 there, and every triplet would look converged."""
+    """Residuals would underflow to 0, and every triplet would appear to be converged."""
     matrix = (scale * with_values(line(1, 0.1, 60), 80, 60)).to(dtype)
     with pytest.raises(ValueError, match="nearer 1"):
         svds(matrix, 5, method=method)
 
 
-def test_tiny_values_beside_ordinary_ones_are_not_refused():
+def test_tiny_values_with_ordinary_ones_are_not_refused():
     truth = torch.cat([repeat(1, 10), repeat(1e-200, 50)])
     for method in METHODS:
         result = svds(Diagonal(truth), 40, method=method)

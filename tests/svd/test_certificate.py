@@ -37,7 +37,7 @@ class WrongTranspose(LinearOperator):
 
 
 class Noisy(MatrixOperator):
-    """Products that are another time other products."""
+    """Products that differ from call to call."""
 
     generator = torch.Generator().manual_seed(0)
 
@@ -150,7 +150,8 @@ def test_no_more_than_all_energy_is_said_to_be_held(solved, share, error, words)
 
 
 def test_values_behind_an_unprobed_cluster_are_not_guaranteed():
-    """Bases too small to look for more copies: those found are right, what follows may not be."""
+    """Bases too small to find a higher multiplicity: found values are right, later ones may not
+    be."""
     solver = GolubKahan(block_size=16, max_size=340, max_restarts=0)
     triplets = solved_by(solver, Diagonal(CROWD), 30, 1e-2)
     (evidence,) = triplets.evidence
@@ -161,7 +162,7 @@ def test_values_behind_an_unprobed_cluster_are_not_guaranteed():
     assert (triplets.s[:20] > 0.999).all()
 
 
-def test_restarts_make_room_to_look_for_more_copies():
+def test_bases_restart_to_find_higher_multiplicities():
     memory = memory_for(340, (1000, 1000), 30, 8, block_size=16)
     result = svds(Diagonal(CROWD), 30, tol=1e-2, method="golub-kahan", memory=memory, block_size=16)
     assert result.converged.all()

@@ -1,4 +1,4 @@
-"""Measured products decide where counted ones cannot."""
+"""Timings decide between methods where the numbers of products do not."""
 
 import dataclasses
 import time
@@ -13,7 +13,7 @@ from jvpsvd.svd import parse_memory
 from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds, measured_cost
 from jvpsvd.svd.memory import Footprint
 
-# Of 1000 products, about 2 · 400 are expected: within a factor of two.
+# 1000 products against about 2 · 400: within a factor of two.
 NEAR = ((4000, 1000), 4, 200)
 
 
@@ -33,7 +33,7 @@ def test_measuring_takes_two_blocks_and_one_in_each_direction(width, shape):
     assert A.products == (taken, taken)
 
 
-def test_measuring_costs_little_beside_the_products_of_the_shorter_side():
+def test_measuring_costs_little_compared_with_the_products_of_the_shorter_side():
     A = MatrixOperator(torch.ones(900, 320))
     measured_cost(A, 128)
     assert A.products == (11, 11)
@@ -53,7 +53,7 @@ def test_clear_choices_are_not_measured(shape, k, memory):
     assert not planned(shape, 4, k, memory=memory).undecided
 
 
-def test_methods_asked_for_are_not_measured():
+def test_given_methods_are_not_timed():
     assert not near(method="exact").undecided
     assert not near(method="golub-kahan").undecided
 
@@ -66,7 +66,8 @@ def test_what_does_not_fit_is_not_measured():
 
 @pytest.mark.parametrize("shape", [(4000, 1000), (1000, 4000)])
 def test_the_cost_flips_the_choice_both_ways(shape):
-    """Exact takes products of one direction only: dear ones of the other speak for it."""
+    """The exact method takes products of one direction only, so expensive ones of the other favour
+    it."""
     cheap, dear = 1e-6, 1.0
     one, other = ProductCost(cheap, dear), ProductCost(dear, cheap)
     if shape[0] < shape[1]:
@@ -78,7 +79,8 @@ def test_the_cost_flips_the_choice_both_ways(shape):
 
 @pytest.mark.parametrize(("reverse", "method"), [(0.7, "exact"), (0.1, "golub-kahan")])
 def test_a_small_difference_that_was_measured_changes_no_choice(reverse, method):
-    """Their count speaks for exact here, a cheap reverse product against it, 1.1 and 1.7 times."""
+    """The number of products favours the exact method here, a cheap reverse product the other
+    one."""
     assert near().method == "exact"
     assert near(cost=ProductCost(1.0, reverse)).method == method
 
@@ -104,7 +106,7 @@ def test_a_solve_measures_only_where_undecided():
     result = svds(A, 50, tol=1e-2)
     assert result.plan.undecided
     assert result.plan.predicted_seconds > 0
-    assert result.products == A.products  # those that measured included
+    assert result.products == A.products  # including those that were timed
     assert svds(A, 5, tol=1e-2).plan.predicted_seconds is None
 
 
@@ -114,7 +116,7 @@ def test_the_chunk_bounds_the_block(chunk, expected):
     assert chosen.block_size == expected
 
 
-def test_a_block_size_asked_for_is_not_bounded_by_the_chunk():
+def test_a_given_block_size_is_not_bounded_by_the_chunk():
     chosen = planned((5000, 5000), 4, 200, method="golub-kahan", chunk=2, block_size=24)
     assert chosen.block_size == 24
 
@@ -122,7 +124,7 @@ def test_a_block_size_asked_for_is_not_bounded_by_the_chunk():
 def test_values_alone_fit_where_vectors_do_not():
     shape, k = (1_000_000, 500), 50
     size = Footprint(1_000_000, 500, k, 4, 1, False)
-    memory = size.beside_bases(8) + 200 * size.values_column
+    memory = size.workspace(8) + 200 * size.values_column
     with pytest.raises(ArgumentError, match="raise memory"):
         planned(shape, 4, k, memory=memory, method="golub-kahan", block_size=8)
     chosen = planned(shape, 4, k, memory=memory, method="golub-kahan", block_size=8, vectors=False)
@@ -151,7 +153,7 @@ def test_predictions_never_exceed_the_budget(memory, method, batch, vectors):
     assert chosen.block_size >= 1
 
 
-def test_a_batch_has_less_room_for_each_matrix():
+def test_a_batch_has_less_memory_for_each_matrix():
     one, four = (
         planned((9000, 2000), 4, 30, memory="80MiB", method="golub-kahan", batch=b)
         for b in (None, 4)
@@ -160,24 +162,24 @@ def test_a_batch_has_less_room_for_each_matrix():
 
 
 class Tall(LinearOperator):
-    """Copies of a diagonal matrix above each other: U costs far more than V."""
+    """A diagonal matrix repeated along its rows: U costs far more than V."""
 
-    def __init__(self, d, copies):
-        super().__init__((d.shape[0] * copies, d.shape[0]), d.dtype)
-        self.d, self.copies = d / copies**0.5, copies
+    def __init__(self, d, repeats):
+        super().__init__((d.shape[0] * repeats, d.shape[0]), d.dtype)
+        self.d, self.repeats = d / repeats**0.5, repeats
 
     def _matmat(self, V):
-        return (V.mT * self.d).repeat(1, self.copies).mT
+        return (V.mT * self.d).repeat(1, self.repeats).mT
 
     def _rmatmat(self, U):
-        return (U.mT.unflatten(1, (self.copies, -1)).sum(1) * self.d).mT
+        return (U.mT.unflatten(1, (self.repeats, -1)).sum(1) * self.d).mT
 
 
 def test_values_alone_that_lose_rank_where_the_left_basis_does_not_fit_say_what_to_do():
     truth = torch.cat([line(2, 1, 10), torch.zeros(490, dtype=torch.float64)])
     A, k = Tall(truth, 40), 20
     size = Footprint(20000, 500, k, 8, 1, False)
-    memory = size.beside_bases(8) + 40 * size.values_column
+    memory = size.workspace(8) + 40 * size.values_column
     options = {"memory": memory, "method": "golub-kahan", "vectors": False, "block_size": 8}
     chosen = planned(A.shape, 8, k, **options)
     assert chosen.solver.values_size >= k + 16
@@ -186,11 +188,11 @@ def test_values_alone_that_lose_rank_where_the_left_basis_does_not_fit_say_what_
         svds(A, k, **options)
 
 
-def test_no_room_for_any_left_vector_is_not_room_for_all():
+def test_memory_for_no_left_vector_is_not_memory_for_all():
     truth = torch.cat([line(2, 1, 10), torch.zeros(490, dtype=torch.float64)])
     A, k = Tall(truth, 200), 20
     size = Footprint(100_000, 500, k, 8, 1, False)
-    memory = size.beside_bases(8) + 40 * size.values_column
+    memory = size.workspace(8) + 40 * size.values_column
     options = {"memory": memory, "method": "golub-kahan", "vectors": False, "block_size": 8}
     assert planned(A.shape, 8, k, **options).max_size == 0
     with pytest.raises(ArgumentError):
@@ -202,7 +204,8 @@ def test_costs_are_plain_numbers():
 
 
 class Waiting(LinearOperator):
-    """diag(1, 1/2, 1/3, …) on top of zeros; a product sleeps, so long for each call and vector."""
+    """diag(1, 1/2, 1/3, …) on top of zeros; a product sleeps for some time per call and per
+    vector."""
 
     def __init__(self, m, n, call, vector):
         super().__init__((m, n), torch.float64)

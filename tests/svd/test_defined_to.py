@@ -1,4 +1,4 @@
-"""How well J itself is defined: rounding for smooth functions, the jump where a kink is near."""
+"""How well J itself is defined: rounding for smooth functions, and the jump at a kink."""
 
 import pytest
 import torch
@@ -48,7 +48,8 @@ def test_smooth_functions_show_rounding(dtype, method, vectors):
 def test_a_kink_at_the_point_shows_its_jump(dtype, jump, transposed):
     J = JacobianOperator(Kinked(jump, dtype), at_kink(dtype=dtype))
     found = svds(J.T if transposed else J, 20)
-    # With all 20 right vectors V, ‖ΔJ V‖ = jump; two random combinations tell it within a few.
+    # With all 20 right vectors V, ‖ΔJ V‖ = jump; two random combinations estimate it within a small
+    # factor.
     share = found.certificate.defined_to * float(found.s[0]) / jump
     assert 0.1 < share < 10
 

@@ -1,4 +1,4 @@
-"""Networks whose singular values are known from theory."""
+"""Networks with singular values from theory."""
 
 import math
 
@@ -49,7 +49,7 @@ def test_the_edge_of_a_deep_linear_gaussian_net(depth):
     assert float(result.s[0]) ** 2 == pytest.approx(edge, rel=0.08)
 
 
-def test_he_initialised_relu_keeps_lengths_on_average():
+def test_he_initialised_relu_keeps_norms_on_average():
     """E |J u|² = 1 for hidden layers of variance 2 / n and a linear output of variance 1 / n."""
     generator = torch.Generator().manual_seed(0)
     shares = []
@@ -121,5 +121,5 @@ def test_a_smooth_network_has_the_values_of_its_dense_jacobian(dtype):
     dense = torch.func.jacrev(chain(weights, torch.tanh))(x)
     net = chain([W.to(dtype) for W in weights], torch.tanh)
     result = svds(JacobianOperator(net, x.to(dtype)), 15, method="golub-kahan")
-    near = 30 * torch.finfo(dtype).eps if dtype == torch.float32 else 1e-9
-    assert (result.s.double() - torch.linalg.svdvals(dense)[:15]).abs().max() < near
+    tolerance = 30 * torch.finfo(dtype).eps if dtype == torch.float32 else 1e-9
+    assert (result.s.double() - torch.linalg.svdvals(dense)[:15]).abs().max() < tolerance

@@ -1,4 +1,4 @@
-"""The real thing: EfficientNet-Lite0 with its ImageNet weights, at an ImageNet photo."""
+"""EfficientNet-Lite0 with its ImageNet weights, at an ImageNet photo."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Bases that memory hardly has room for: an answer that says what it is worth, or one line."""
+"""Bases that hardly fit into memory: a result with honest evidence, or a one-line error."""
 
 import itertools
 
@@ -15,7 +15,8 @@ SHAPES = ((33, 56), REPEATED)
 
 
 def test_left_vectors_that_are_needed_after_all_and_hardly_fit():
-    """Values alone have room for 27 columns; with U, needed for rounding, it is 14 and k is 13."""
+    """For values alone 27 columns fit. With U, which rounding makes necessary, 14 fit, and k is
+    13."""
     A = np.random.default_rng(64).standard_normal((33, 56))
     result = svds(
         A,
@@ -49,7 +50,7 @@ def least_memory(shape, k, **options):
 @pytest.mark.parametrize("vectors", [False, True])
 @pytest.mark.parametrize("block_size", [None, 1, 2, 5])
 def test_from_the_least_memory_on(block_size, vectors, warm, batch):
-    """A row or a refusal, and never a value that is not there."""
+    """The solve returns right values or refuses, and never returns a spurious value."""
     rng = np.random.default_rng(0)
     for shape, k in itertools.product(SHAPES, (4, 13)):
         matrices = torch.from_numpy(rng.standard_normal((batch, *shape)))
@@ -93,4 +94,4 @@ def test_a_basis_of_one_column_guarantees_nothing():
         small = found.residuals <= 0.05 * found.s
         near += int((small & (found.s < 1.5))[1:].sum())
         assert (found.s[1:][found.converged[1:]] > 2.4).all()
-    assert near  # or the test would see nothing
+    assert near  # or the test would show nothing

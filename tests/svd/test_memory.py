@@ -29,7 +29,7 @@ def test_values_alone_take_less():
     bare = dataclasses.replace(SIZE, vectors=False)
     assert bare.result == 100 * 10 * 4
     assert bare.result < SIZE.result == 1100 * 10 * 4
-    assert bare.beside_bases(8) <= SIZE.beside_bases(8)
+    assert bare.workspace(8) <= SIZE.workspace(8)
     assert bare.exact() < SIZE.exact()
 
 
@@ -40,8 +40,8 @@ def test_a_batch_takes_as_much_as_its_matrices(part):
 
 
 def test_wider_blocks_and_more_triplets_take_more():
-    assert SIZE.beside_bases(64) > SIZE.beside_bases(8)
-    assert dataclasses.replace(SIZE, k=50).beside_bases(1) > SIZE.beside_bases(1)
+    assert SIZE.workspace(64) > SIZE.workspace(8)
+    assert dataclasses.replace(SIZE, k=50).workspace(1) > SIZE.workspace(1)
     assert SIZE.subspace(40) > SIZE.subspace(20) > SIZE.result
 
 

@@ -30,16 +30,16 @@ class Copies(LinearOperator):
 
     def __init__(self, d, long, batch=()):
         super().__init__((*batch, long, d.shape[-1]), torch.float32)
-        self.copies = long // d.shape[-1]
-        self.d = d / self.copies**0.5
+        self.repeats = long // d.shape[-1]
+        self.d = d / self.repeats**0.5
 
     def _matmat(self, V):
         images = (V.mT * self.d).unsqueeze(-2)
-        copies = images.expand(*images.shape[:-2], self.copies, images.shape[-1])
-        return copies.flatten(-2).mT
+        repeats = images.expand(*images.shape[:-2], self.repeats, images.shape[-1])
+        return repeats.flatten(-2).mT
 
     def _rmatmat(self, U):
-        return (U.mT.unflatten(-1, (self.copies, self.d.shape[-1])).sum(-2) * self.d).mT
+        return (U.mT.unflatten(-1, (self.repeats, self.d.shape[-1])).sum(-2) * self.d).mT
 
 
 def status(name):
@@ -59,8 +59,8 @@ rows, few = torch.ones(1 << 10, 1 << 12).T, torch.ones(20, 1 << 12).T
 subtract_projection(few, rows, project(rows, few))
 del rows, few
 before = status('VmHWM')
-room = status('VmSize') + budget
-resource.setrlimit(resource.RLIMIT_AS, (room, room))
+limit = status('VmSize') + budget
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 A = Copies(d, long, batch)
 result = svds(A, k, **options)
 found = {
@@ -102,7 +102,7 @@ GOLUB_KAHAN = {"method": "golub-kahan", "block_size": 8, "tol": 1e-4}
 
 
 def test_vectors_with_restarts():
-    """Random columns widen the last blocks from 8 to 12, in eight blocks of a step."""
+    """Probe columns widen the last blocks from 8 to 12 columns, in eight blocks of a step."""
     found = solve_under_ceiling(long=4_000_000, k=50, decades=12, memory="2.6GiB", **GOLUB_KAHAN)
     assert found["products"] > found["max_size"]
     assert found["converged"] == 50
@@ -138,7 +138,7 @@ def test_a_batch():
 
 @pytest.mark.parametrize(("cluster", "memory"), [(60, "0.7GiB"), (12, "0.9GiB")])
 def test_clusters_that_widen_the_block(cluster, memory):
-    """A block of random columns is added for a cluster, and the step is wider from then on."""
+    """A block of probe columns is added for a cluster, and later steps are wider."""
     found = solve_under_ceiling(
         long=1_000_000, k=40, cluster=cluster, decades=12, memory=memory, **GOLUB_KAHAN
     )
@@ -147,7 +147,7 @@ def test_clusters_that_widen_the_block(cluster, memory):
 
 
 @pytest.mark.parametrize("vectors", [True, False])
-def test_copies_for_which_a_wider_block_begins_again(vectors):
+def test_repeated_values_for_which_a_wider_block_begins_again(vectors):
     found = solve_under_ceiling(
         long=1_000_000,
         k=40,
@@ -160,7 +160,7 @@ def test_copies_for_which_a_wider_block_begins_again(vectors):
     assert found["converged"] == 40
     assert found["error"] <= 1e-4
     assert found["grown"] <= found["budget"]
-    if vectors:  # without them, a rank that is lost has it begin again with U
+    if vectors:  # without them, lost rank makes the solve begin again with U
         assert_kept(found)
 
 

@@ -14,8 +14,8 @@ class Poisoned(MatrixOperator):
         self.direction, self.value, self.after = direction, value, after
 
     def _spoil(self, block, direction):
-        spent = getattr(self.products, direction)
-        if direction == self.direction and spent > self.after:
+        taken = getattr(self.products, direction)
+        if direction == self.direction and taken > self.after:
             block = block.clone()
             block[0, -1] = self.value
         return block

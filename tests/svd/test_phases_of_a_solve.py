@@ -1,4 +1,4 @@
-"""A result tells how it came about: the seconds of each phase, and the residuals check by check."""
+"""A result has the seconds of each phase, and the residuals of each convergence check."""
 
 import pytest
 import torch

@@ -29,7 +29,7 @@ def test_a_budget_too_small_for_the_matrix_makes_auto_iterate():
 
 
 @pytest.mark.parametrize("method", ["golub-kahan", "exact"])
-def test_a_method_asked_for_is_taken(method):
+def test_a_given_method_is_used(method):
     chosen = planned((300, 400), 4, 10, method=method)
     assert chosen.method == method
     assert chosen.reason == "asked for"
@@ -79,7 +79,7 @@ def test_blocks_are_wider_on_a_gpu():
         (3, [2, 2, 3, 3, 3]),
     ],
 )
-def test_the_block_is_small_beside_k_and_narrow_where_width_saves_nothing(chunk, expected):
+def test_the_block_is_smaller_than_k_and_narrow_where_width_saves_nothing(chunk, expected):
     widths = [
         planned((5000, 5000), 4, k, method="golub-kahan", chunk=chunk).block_size
         for k in (1, 32, 33, 256, 257)

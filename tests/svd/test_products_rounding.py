@@ -32,7 +32,7 @@ def test_layer_norm_far_from_zero(method, k, offset):
     assert result.converged.all()
     error = (result.s - values_near_zero(x)[:k]).abs()
     assert (error <= 1e-15 * offset).all()
-    # The residuals say what was lost: they are not those of the matrix, 1e-16.
+    # The residuals include the lost digits; those of the matrix alone would be 1e-16.
     assert (result.residuals >= 0.1 * torch.finfo(torch.float64).eps * offset**0.5).all()
     assert (result.residuals <= 1e-14 * offset).all()
 
@@ -48,7 +48,7 @@ def test_many_points_far_from_zero():
 
 
 class Rounding(MatrixOperator):
-    """A matrix whose products are off by a share of their size, another each time."""
+    """A matrix whose products have a random relative error, different in each call."""
 
     def __init__(self, matrix, share):
         super().__init__(matrix)

@@ -56,8 +56,8 @@ def test_an_error_of_the_function_reaches_the_caller():
 
 def test_watching_changes_nothing():
     A = Diagonal(spectrum("harmonic", 100))
-    watched = svds(A, 5, method="golub-kahan", progress=lambda progress: None)
-    assert torch.equal(watched.s, svds(A, 5, method="golub-kahan").s)
+    shown = svds(A, 5, method="golub-kahan", progress=lambda progress: None)
+    assert torch.equal(shown.s, svds(A, 5, method="golub-kahan").s)
 
 
 @pytest.mark.parametrize("method", ["golub-kahan", "exact", "randomized"])
@@ -66,7 +66,7 @@ def test_the_time_left_is_told_and_runs_out(method):
     A = Diagonal(spectrum("harmonic", 300))
     options = {"on_unconverged": "ignore"} if method == "randomized" else {}
     svds(A, 20, tol=1e-8, method=method, progress=checks.append, **options)
-    told = [check.seconds_left for check in checks if check.seconds_left is not None]
-    assert told
-    assert all(left >= 0 for left in told)
-    assert told[-1] <= told[0]
+    seconds = [check.seconds_left for check in checks if check.seconds_left is not None]
+    assert seconds
+    assert all(left >= 0 for left in seconds)
+    assert seconds[-1] <= seconds[0]

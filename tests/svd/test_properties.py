@@ -51,7 +51,7 @@ def test_transposing_swaps_the_vectors(problem, dtype, method):
 @QUICK
 @given(problems(), methods)
 def test_the_triplets_are_the_best_approximation(problem, method):
-    """Eckart–Young: what is left has the norm of the next value."""
+    """Eckart–Young: the remainder has the next value as its norm."""
     matrix, k = problem
     result = svds(matrix, k, tol=1e-9, method=method)
     rest = torch.linalg.matrix_norm(matrix - (result.U * result.s) @ result.Vh, 2)

@@ -20,9 +20,9 @@ def test_the_parts_fit_together(shape, method, dtype):
     assert {result.U.dtype, result.s.dtype, result.Vh.dtype, result.residuals.dtype} == {dtype}
     assert result.method == result.plan.method == method
     assert (result.s[:-1] >= result.s[1:]).all()
-    near = 50 * torch.finfo(dtype).eps
-    assert (result.U.T @ result.U - torch.eye(7)).abs().max() < near
-    assert (result.Vh @ result.Vh.T - torch.eye(7)).abs().max() < near
+    tolerance = 50 * torch.finfo(dtype).eps
+    assert (result.U.T @ result.U - torch.eye(7)).abs().max() < tolerance
+    assert (result.Vh @ result.Vh.T - torch.eye(7)).abs().max() < tolerance
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -74,7 +74,7 @@ def test_it_reads_as_a_sentence():
 
 
 def tanh_layers():
-    """Seven tanh layers, whose smallest values float32 cannot know."""
+    """Seven tanh layers, whose smallest values float32 cannot resolve."""
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(64, 64, generator=generator) / 14 for _ in range(7)]
 
@@ -105,7 +105,7 @@ def test_values_below_their_residual_are_told_as_such(method):
     assert "below" not in str(exact)
 
 
-def test_a_value_of_zero_with_no_residual_is_known():
+def test_a_value_of_zero_with_no_residual_is_exact():
     assert not svds(torch.zeros(3, 3), 2).below_residual.any()
 
 

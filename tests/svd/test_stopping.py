@@ -1,4 +1,4 @@
-"""A caller may stop a solve: what was found is measured, and said to be no more than that."""
+"""A caller may stop a solve: what was found is measured, and nothing more is claimed."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ STOPPED = "none: stopped by the caller"
 
 
 class StopAfter:
-    """Says stop at the check of this number."""
+    """Stops the solve at this check."""
 
     def __init__(self, checks):
         self.left, self.shown = checks, []
@@ -101,9 +101,9 @@ def test_one_pass_over_a_flat_bulk_makes_nothing_look_right(seed, tol):
 
 @pytest.mark.parametrize("options", [{}, {"energy": 0.999}, {"tail": 1e-3}, {"memory": "1100KiB"}])
 def test_randomized_methods_stop_too(options):
-    asked = {"method": "randomized", "on_unconverged": "ignore", "tol": 1e-9, **options}
-    whole = svds(Diagonal(TRUTH.float()), 20, **asked)
-    result = svds(Diagonal(TRUTH.float()), 20, progress=StopAfter(1), **asked)
+    arguments = {"method": "randomized", "on_unconverged": "ignore", "tol": 1e-9, **options}
+    whole = svds(Diagonal(TRUTH.float()), 20, **arguments)
+    result = svds(Diagonal(TRUTH.float()), 20, progress=StopAfter(1), **arguments)
     assert result.products.total < whole.products.total
     assert not result.certificate.complete
     assert "stopped" in result.certificate.evidence

@@ -29,7 +29,7 @@ def truths(batch):
 
 
 def assert_own_triplets(result, batch, rounding=100):
-    """Every U, s, Vh belongs to the matrix at its place: A V = U S and A'U = V S."""
+    """Every U, s, Vh belongs to the matrix at its index: A V = U S and A'U = V S."""
     A, U, s, V = (x.double() for x in (batch, result.U, result.s, result.Vh.mT))
     slack = rounding * torch.finfo(batch.dtype).eps * s[:, :1]
     near = result.residuals.double() + slack
@@ -132,7 +132,7 @@ def test_a_matrix_that_is_not_finite_is_named():
             svds(MatrixOperator(batch.mT).T, 3, method=method)
 
 
-def late_poison(batch, place, after):
+def late_poison(batch, poisoned, after):
     class Late(MatrixOperator):
         def __init__(self, matrices, names):
             super().__init__(matrices)
@@ -141,9 +141,9 @@ def late_poison(batch, place, after):
         def _matmat(self, V):
             block = super()._matmat(V)
             calls.append(len(self.names))
-            if len(calls) > after and place in self.names:
+            if len(calls) > after and poisoned in self.names:
                 block = block.clone()
-                block[self.names.index(place), 0, -1] = float("nan")
+                block[self.names.index(poisoned), 0, -1] = float("nan")
             return block
 
         def _select(self, index):
@@ -154,11 +154,11 @@ def late_poison(batch, place, after):
     return Late(batch, list(range(len(batch)))), calls
 
 
-def test_a_matrix_that_turns_bad_after_others_left_is_named_by_its_place():
+def test_a_matrix_that_turns_bad_after_others_left_is_named_by_its_index():
     steep = torch.logspace(0, -30, 200, dtype=torch.float64)
     matrices = [with_values(steep, 200, 200, seed=i) for i in range(4)]
     matrices.append(with_values(line(1, 0.5, 200), 200, 200, seed=9))
-    A, calls = late_poison(torch.stack(matrices), place=4, after=15)
+    A, calls = late_poison(torch.stack(matrices), poisoned=4, after=15)
     with pytest.raises(NonFiniteError, match="operator 4 of 5"):
         svds(A, 10, tol=1e-9, method="golub-kahan")
     assert calls[-1] == 1
@@ -196,18 +196,18 @@ def test_there_is_no_matrix_beyond_the_batch(index):
 def test_restarts_in_a_batch(columns, dtype, shape):
     batch = all_spectra(shape, dtype)
     size = Footprint(max(shape), SHORT, 15, dtype.itemsize, len(batch), True)
-    memory = size.beside_bases(8) + columns * size.column
+    memory = size.workspace(8) + columns * size.column
     A = MatrixOperator(batch)
     result = svds(
         A, 15, tol=TOL[dtype], method="golub-kahan", memory=memory, on_unconverged="ignore"
     )
     assert result.plan.max_size == columns
-    # Rounding adds up over many restarts; it stays far below what any tolerance asks for.
+    # Rounding adds up over many restarts; it stays far below any tolerance.
     assert_own_triplets(result, batch, rounding=1000)
     for i, truth in enumerate(truths(batch)):
         assert_truthful(result.of(i), truth, shape, rounding_factor=4)
         assert result.of(i).certificate.sound
-    # A matrix that ends without evidence has used up restarts; the others have not suffered.
+    # A matrix that ends without evidence has used up its restarts. The others are not affected.
     steep = [SPECTRA.index(name) for name in ("harmonic", "geometric", "low rank", "zero", "cliff")]
     assert result.converged[steep].all()
     if columns == 60:
@@ -217,15 +217,15 @@ def test_restarts_in_a_batch(columns, dtype, shape):
 @pytest.mark.parametrize("method", ["golub-kahan", "exact"])
 def test_progress_is_over_the_whole_batch(method):
     batch = all_spectra((150, SHORT), torch.float64)
-    looks = []
-    result = svds(batch, 10, method=method, progress=looks.append)
+    checks = []
+    result = svds(batch, 10, method=method, progress=checks.append)
     assert result.converged.all()
-    assert {look.wanted for look in looks} == {130}
-    assert all(0 <= look.converged <= 130 for look in looks)
-    assert looks[-1].converged == 130
-    spent = [look.products.total for look in looks]
-    assert spent == sorted(spent)
-    assert spent[-1] <= result.products.total
+    assert {check.wanted for check in checks} == {130}
+    assert all(0 <= check.converged <= 130 for check in checks)
+    assert checks[-1].converged == 130
+    products = [check.products.total for check in checks]
+    assert products == sorted(products)
+    assert products[-1] <= result.products.total
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -284,7 +284,7 @@ def test_the_weakest_certificate_speaks_for_a_batch():
         tol=1e-3,
         method="golub-kahan",
         on_unconverged="ignore",
-        memory=size.beside_bases(8) + 40 * size.column,
+        memory=size.workspace(8) + 40 * size.column,
     )
     assert result.certificate in result.certificates
     if not all(certificate.complete for certificate in result.certificates):

@@ -62,13 +62,13 @@ def test_residuals_of_random_subspaces_are_the_true_ones():
         MatrixOperator(matrix.float().cuda()), 10, method="randomized", on_unconverged="ignore"
     )
     U, s, V = result.U.cpu().double(), result.s.cpu().double(), result.Vh.cpu().double().mT
-    ahead, back = (matrix @ V - U * s).norm(dim=0), (matrix.mT @ U - V * s).norm(dim=0)
+    forward, adjoint = (matrix @ V - U * s).norm(dim=0), (matrix.mT @ U - V * s).norm(dim=0)
     torch.testing.assert_close(
-        result.residuals.cpu().double(), torch.maximum(ahead, back), rtol=0.1, atol=2e-6
+        result.residuals.cpu().double(), torch.maximum(forward, adjoint), rtol=0.1, atol=2e-6
     )
 
 
-def test_the_leading_part_alone_is_asked_of_a_large_projected_problem():
+def test_only_the_leading_part_of_a_large_projected_problem_is_computed():
     s = 1 / torch.arange(1, 801, dtype=torch.float64).sqrt()
     matrix = with_values(s, 800, 1000)
     result = svds(MatrixOperator(matrix.float().cuda()), 100, tol=1e-5, method="golub-kahan")
@@ -76,19 +76,19 @@ def test_the_leading_part_alone_is_asked_of_a_large_projected_problem():
 
 
 def test_a_large_projected_problem_is_solved_on_the_card(monkeypatch):
-    asked = []
+    calls = []
 
-    def watched(matrix, k, loss, device):
-        asked.append((matrix.shape[-1], device.type))
+    def recorded(matrix, k, loss, device):
+        calls.append((matrix.shape[-1], device.type))
         return leading_svd(matrix, k, loss, device)
 
-    monkeypatch.setattr(ritz, "leading_svd", watched)
+    monkeypatch.setattr(ritz, "leading_svd", recorded)
     s = 1 / torch.arange(1, 801, dtype=torch.float64).sqrt()
     matrix = with_values(s, 800, 4000)
     result = svds(MatrixOperator(matrix.float().cuda()), 200, tol=1e-5, method="golub-kahan")
     assert_triplets(result, matrix, s[:200], 1e-5)
-    assert {device for size, device in asked if 256 <= size <= 280} == {"cuda"}
-    assert {device for size, device in asked if size < 256} == {"cpu"}
+    assert {device for size, device in calls if 256 <= size <= 280} == {"cuda"}
+    assert {device for size, device in calls if size < 256} == {"cpu"}
 
 
 def test_a_batch_is_solved_in_lock_step():

@@ -18,7 +18,7 @@ def solve(**options):
 
 
 class Recorded(LinearOperator):
-    """A matrix that notes its products in a list beside what else happens."""
+    """A matrix that records its products in a list, together with other events."""
 
     def __init__(self, matrix, events):
         super().__init__(tuple(matrix.shape), matrix.dtype)

@@ -61,7 +61,7 @@ def test_bounds_of_clean_spectra_are_above_the_truth(name, k):
 
 @pytest.mark.parametrize("name", ["line", "harmonic", "cliff"])
 def test_what_is_outside_is_at_least_the_next_value_nearly(name):
-    """‖A − A V V'‖ ≥ σ of the index behind the bases; estimated from below, not far below."""
+    """‖A − A V V'‖ is at least the next σ after the bases; the estimate is slightly below it."""
     truth = spectrum(name, 600)
     solver = GolubKahan(block_size=8)
     A = Diagonal(truth)

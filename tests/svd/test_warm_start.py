@@ -1,4 +1,4 @@
-"""A start saves products and never changes what may be claimed."""
+"""A start saves products and never changes what is guaranteed."""
 
 import dataclasses
 import math
@@ -101,8 +101,8 @@ WRONG = tuple(wrong_starts(torch.eye(P, dtype=torch.float64), (P, P)))
 @pytest.mark.parametrize("start", WRONG)
 @pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-9])
 @pytest.mark.parametrize("name", SPECTRA)
-def test_no_start_makes_a_wrong_answer_look_right(name, tol, start):
-    """Nothing that counts as converged is off by more than the tolerance that was asked for."""
+def test_no_start_makes_a_wrong_value_converge(name, tol, start):
+    """No converged value is off by more than the tolerance."""
     matrix = made(name, (170, P))
     truth = spectrum(name, P)
     vectors = wrong_starts(matrix, (170, P))[start]
@@ -127,7 +127,7 @@ def test_a_start_with_a_share_in_everything_is_as_good_as_none(name, shape, dtyp
 
 @pytest.mark.parametrize("seed", range(6))
 def test_values_that_a_start_is_orthogonal_to_in_a_large_space(seed):
-    """Few random columns hold a thousandth of each leading vector, and still find them all."""
+    """A few random columns have a thousandth of each leading vector, and still find all of them."""
     truth = torch.cat([line(3, 2, 6), torch.logspace(0, -6, 1994, dtype=torch.float64)])
     start = torch.zeros(2000, 20, dtype=torch.float64)
     start[torch.arange(6, 26), torch.arange(20)] = 1
@@ -137,7 +137,7 @@ def test_values_that_a_start_is_orthogonal_to_in_a_large_space(seed):
     assert ((result.s - truth[:10]).abs() < 1e-4).all()
 
 
-def test_more_copies_than_the_start_holds():
+def test_a_higher_multiplicity_than_the_start_holds():
     truth = torch.cat([repeat(1, 40), line(0.9, 0.1, 560)])
     start = torch.eye(600, dtype=torch.float64)[:, :5]
     result = solve(Diagonal(truth), start.contiguous(), k=30, tol=1e-5)
@@ -196,14 +196,14 @@ def test_restarts_after_a_warm_start():
 @pytest.mark.parametrize("name", ["harmonic", "line", "cliff"])
 def test_the_squared_norm_is_estimated_with_its_error(name, quality):
     truth = spectrum(name, 400)
-    place = {"exact": 0, "trailing": 380}.get(quality)
+    first_row = {"exact": 0, "trailing": 380}.get(quality)
     start = torch.zeros(400, 20, dtype=torch.float64)
-    if place is None:
+    if first_row is None:
         start = torch.randn(
             400, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
         )
     else:
-        start[torch.arange(place, place + 20), torch.arange(20)] = 1
+        start[torch.arange(first_row, first_row + 20), torch.arange(20)] = 1
     off = []
     norm2 = float((truth**2).sum())
     for seed in range(30):
@@ -277,7 +277,7 @@ def test_other_types_of_start_are_refused(start):
 def test_the_start_is_not_changed():
     operator = MatrixOperator(made("line", (170, P)))
     first = solve(operator, tol=1e-3)
-    copies = first.U.clone(), first.Vh.clone()
+    clones = first.U.clone(), first.Vh.clone()
     solve(operator, first)
-    assert torch.equal(first.U, copies[0])
-    assert torch.equal(first.Vh, copies[1])
+    assert torch.equal(first.U, clones[0])
+    assert torch.equal(first.Vh, clones[1])

@@ -1,1 +1,1 @@
-"""Dense linear algebra on tall blocks and small matrices."""
+"""Dense linear algebra on long blocks of a few columns and on small matrices."""

@@ -1,4 +1,4 @@
-"""Storage of a basis that grows by blocks, its columns contiguous throughout."""
+"""Storage of a basis that grows by blocks; its columns are always contiguous."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LENGTH_AT_ONCE = 1 << 14
 class GrowingColumns:
     """An (N, s) column-major block that grows by appended columns and shrinks by combining them.
 
-    A batch of operators has one such block for each of its matrices, all of one size.
+    For a batch of operators there is one such block for each matrix, all of the same size.
 
     Args:
         length: N.
         capacity: Columns to reserve; storage grows by half when they are full.
-        max_size: Columns that it will never exceed.
+        max_size: The largest number of columns.
         like: Operator whose batch, dtype and device the columns share.
 
     >>> from jvpsvd.operators import MatrixOperator
@@ -39,7 +39,7 @@ class GrowingColumns:
 
     @property
     def block(self) -> Tensor:
-        """The columns so far, as a view."""
+        """The present columns, as a view."""
         return self._rows[..., : self._used, :].mT
 
     def append(self, columns: Tensor) -> None:
@@ -55,7 +55,7 @@ class GrowingColumns:
         self._used = used
 
     def combine(self, coefficients: Tensor) -> None:
-        """Replace the columns Q (N, s) by Q C (N, j), j ≤ s, in place and part by part."""
+        """Replace the columns Q (N, s) by Q C (N, j), j ≤ s, in place and a few rows at a time."""
         fewer = coefficients.shape[-1]
         C = coefficients.to(dtype=self._rows.dtype, device=self._rows.device)
         for start in range(0, self._rows.shape[-1], _LENGTH_AT_ONCE):
@@ -64,7 +64,7 @@ class GrowingColumns:
         self._used = fewer
 
     def select(self, index: Tensor) -> None:
-        """Keep the blocks of these matrices of the batch, ascending, in place."""
+        """Keep only the blocks of these matrices of the batch (ascending indices), in place."""
         kept = index.tolist()
         for position, matrix in enumerate(kept):
             if position != matrix:

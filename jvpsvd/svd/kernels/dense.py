@@ -1,4 +1,4 @@
-"""The singular value decomposition of matrices in memory, which must not fail."""
+"""Singular value decompositions of matrices in memory, with a fallback where LAPACK fails."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import torch
 from torch import Tensor
 
 _STRIP = 128
-# From so many rows on, and so many times k, the eigensolver that stops at k is the faster one.
+# With at least this many rows, and at least this many times k, an eigensolver that computes only k
+# vectors is faster.
 _LEADING_ROWS, _LEADING_TIMES = 1200, 3
 
 
 def dense_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the thin (U, s, Vh) of a finite matrix, or of each of a batch.
 
-    LAPACK's divide and conquer, which is torch's only choice on the CPU, gives up on some
-    matrices with many repeated values; QR iteration, slower, takes those.
+    torch uses LAPACK's divide and conquer on the CPU, which fails for some matrices with many
+    repeated values. QR iteration, which is slower, decomposes those.
 
     >>> dense_svd(torch.eye(2))[1]
     tensor([1., 1.])
@@ -39,15 +40,16 @@ def leading_svd(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (U, s, Vh) of the k largest singular values of a square float64 matrix on the CPU.
 
-    u and s² are eigenvectors and eigenvalues of X X', which take half or a third of the time of the
-    whole SVD (`python -m benchmarks small_timings projected`). Squares cost digits: v = X' u / s
-    are orthonormal to eps (s₁/s_k)². Where that exceeds `loss`, the whole SVD is computed.
+    For the matrix X, u and s² are computed as eigenvectors and eigenvalues of X X', in a half or a
+    third of the time of the whole SVD (`python -m benchmarks small_timings projected`). Squaring
+    costs digits: the v = X' u / s are orthonormal only to eps (s₁/s_k)². Where that exceeds `loss`,
+    the whole SVD is computed.
 
     Args:
         matrix: (s, s), or a batch.
-        k: How many.
-        loss: Orthonormality of the right vectors that may be lost.
-        device: Where the eigenvalues are computed; None: where the matrix is.
+        k: Number of triplets.
+        loss: Loss of orthonormality that the right vectors may have.
+        device: Device on which to compute eigenvalues; None: that of the matrix.
 
     >>> U, s, Vh = leading_svd(torch.diag(torch.arange(300.0, dtype=torch.float64)), 2, 1e-9)
     >>> s, int(U[299, 0].abs()), Vh.shape
@@ -59,8 +61,8 @@ def leading_svd(
         squares, U = _leading_squares(there, k)
         if bool((eps * squares[..., 0] < loss * squares[..., -1]).all()):
             images = U.mT @ there
-            lengths = torch.linalg.vector_norm(images, dim=-1, keepdim=True)
-            return U.cpu(), squares.sqrt().cpu(), (images / lengths).cpu()
+            norms = torch.linalg.vector_norm(images, dim=-1, keepdim=True)
+            return U.cpu(), squares.sqrt().cpu(), (images / norms).cpu()
     U, s, Vh = dense_svd(matrix)
     return U[..., :k], s[..., :k], Vh[..., :k, :]
 
@@ -91,7 +93,7 @@ def _leading_squares(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def add_lower_gram(gram: Tensor, matrix: Tensor) -> None:
     """Add the lower triangle of X'X to (k, k) in place, for X (N, k) or a batch.
 
-    By strips of columns, so that what lies far above the diagonal is never computed.
+    It is computed by strips of columns, so that most of the upper triangle is skipped.
 
     >>> gram = torch.zeros(2, 2)
     >>> add_lower_gram(gram, torch.tensor([[1.0, 2.0]]))

@@ -1,4 +1,4 @@
-"""Norms of the columns of long blocks, summed so that rounding does not spoil them."""
+"""Norms of the columns of long blocks, summed so that rounding stays small."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import Tensor
 COLUMNS_AT_ONCE = 64
 _ENTRIES_AT_ONCE = 1 << 23
 _ROWS_AT_ONCE = 1 << 14
-# The squares of columns as long as this are normal float32 numbers.
+# A column of this norm has squares that float32 represents as normal numbers.
 _SAFE_NORM = 1e-12
 
 
 def column_norms(block: Tensor) -> Tensor:
     """Return the Euclidean norm of every column, summed in float64.
 
-    A float32 sum of the squares of a long, locally concentrated vector is off by 1e-4.
+    A float32 sum over a long vector with few large entries has a relative error of 1e-4.
     """
     size = max(1, _ENTRIES_AT_ONCE // max(1, block.shape[-2]))
     if block.shape[-1] <= size:
         norms: Tensor = torch.linalg.vector_norm(block, dim=-2, dtype=torch.float64)
         return norms
-    # torch makes a float64 copy of what it sums.
+    # torch makes a float64 copy of what it sums, so only a part is summed at once.
     return torch.cat([column_norms(part) for part in torch.split(block, size, dim=-1)], dim=-1)
 
 
 def rough_column_norms(block: Tensor) -> Tensor:
-    """Return the norm of every column, float64, right to some digits.
+    """Return the approximate norm of every column, float64, right to a few digits.
 
     On the CPU the squares of a long column are summed in the dtype of the block, at most 2¹⁴ of
     them at once; this saves the float64 copy that `column_norms` makes. Short columns, and those
@@ -38,7 +38,7 @@ def rough_column_norms(block: Tensor) -> Tensor:
     tensor([2.0000e-30], dtype=torch.float64)
     """
     if block.is_cuda or block.shape[-2] < _ROWS_AT_ONCE:
-        return column_norms(block)  # no copy there, or a small one
+        return column_norms(block)  # no float64 copy, or a small one
     rows = block.mT
     whole = rows.shape[-1] // _ROWS_AT_ONCE * _ROWS_AT_ONCE
     parts = [rows[..., whole:].unsqueeze(-2)]
@@ -59,8 +59,8 @@ def residual_norms(
 ) -> Tensor:
     """Return max(|A v̂ − s û|, |A' û − s v̂|) for each triplet, û and v̂ scaled to unit norm.
 
-    `forward` and `adjoint` return A V and A' U for a slice of columns. A vector far from unit norm
-    (a sign that its basis was not orthonormal) makes its residual large, as it must.
+    `forward` and `adjoint` return A V and A' U for a slice of columns. A vector whose norm is far
+    from 1 shows that its basis was not orthonormal; its residual becomes large, as it should.
 
     >>> s, U = torch.tensor([2.0]), torch.ones(1, 1)
     >>> residual_norms(s, U, U, lambda c: 2 * U[:, c], lambda c: 2.5 * U[:, c])

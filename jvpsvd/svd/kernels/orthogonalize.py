@@ -1,10 +1,10 @@
 """Rank-revealing orthogonalisation of a block against an orthonormal basis.
 
 A Krylov block loses rank when the space is exhausted, when singular values repeat, and when only
-rounding is left of it. Normalising such columns as if they were signal makes the basis lose its
-orthonormality, and singular values appear that are not there. Here, directions shorter than a floor
-get the coefficient 0 and are replaced by random ones, orthogonal to everything. Blocks may be
-batches, one for each of several matrices; the new block has the same width for all of them.
+rounding is left of a column. If such columns were normalised, the basis would lose its
+orthonormality and spurious singular values would appear. So directions shorter than a floor get the
+coefficient 0 and are replaced by random ones, orthogonal to all others. Blocks may be batched, one
+for each matrix; the new block has the same width for all matrices.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from jvpsvd.svd.kernels.row_blocked import gram, project, subtract_projection
 _MAX_PASSES = 5
 # A column that keeps less than this share of its norm under a projection was mostly rounding.
 _KEPT_SHARE = 0.5
-# Where coefficients are smaller, one more projection brings a unit column to working orthogonality.
+# If all coefficients of unit columns are smaller than this, one projection more makes them
+# orthogonal to working precision.
 _SMALL_COEFFICIENT = 0.1
-# `_factor` makes columns orthonormal to rounding where the norms of W are as near as that.
+# `_factor` makes columns orthonormal to rounding if the smallest norm of W is at least this share
+# of the largest.
 _WELL_CONDITIONED = 1e-4
 _COLUMNS_AT_ONCE = 64
 _ROWS_AT_ONCE = 1 << 16
@@ -38,11 +40,11 @@ class OrthogonalBlock:
     Q: Tensor
     """(N, w) orthonormal, and orthogonal to the basis; w = min(b, N − s)."""
     coefficients: Tensor
-    """(s, b) coefficients along the basis, float64."""
+    """(s, b) coefficients of W in the basis, float64."""
     R: Tensor
-    """(w, b) coefficients along Q, float64; rows beyond the rank are 0."""
+    """(w, b) coefficients of W in Q, float64; rows beyond the rank are 0."""
     rank: Tensor
-    """Columns of Q that W spans; the other w − rank are random, or 0 if `full` is false."""
+    """Number of columns of Q that W spans; the others are random, or 0 if `full` is false."""
 
 
 def orthogonalize_block(
@@ -54,19 +56,19 @@ def orthogonalize_block(
     window: int | None = None,
     full: bool = True,
 ) -> OrthogonalBlock:
-    """Orthogonalise W (N, b) against an orthonormal basis (N, s), and make it orthonormal.
+    """Orthogonalise W (N, b) against an orthonormal basis (N, s), and orthonormalise it.
 
-    Basis and W may both be batches, (B, N, s) and (B, N, b); each matrix has a rank of its own.
+    Basis and W may both be batches, (B, N, s) and (B, N, b); ranks may differ between matrices.
 
     Args:
         basis: Orthonormal columns; s may be 0.
         W: The block, in the same dtype and on the same device.
-        floor: Norm under which a direction of W counts as rounding; one per matrix.
-        generator: CPU generator of the random columns, which are the same for a whole batch.
-        window: How many trailing columns of the basis W can have more than rounding along;
-            None: all.
-        full: Whether to remove rounding along the other columns as well, and to replace the
-            directions that are lost. If not, `coefficients` holds those of the window alone.
+        floor: Norm below which a direction of W counts as rounding; one per matrix.
+        generator: CPU generator of the random columns. All matrices of a batch get the same ones.
+        window: Number of trailing basis columns to which W need not be orthogonal; to all others it
+            is, up to rounding. None: all columns.
+        full: Whether to orthogonalise against the columns before the window too, and to replace
+            lost directions. If not, `coefficients` has rows for the window only.
 
     >>> e1, e2 = torch.eye(3)[:, :1], torch.eye(3)[:, 1:2]
     >>> W = torch.cat([2 * e1 + 3 * e2, e1], dim=1)
@@ -109,7 +111,7 @@ def orthogonalize_block(
 def linear_combination(basis: Tensor, coefficients: Tensor) -> Tensor:
     """Return basis · C, column-major, for a basis (N, s) and C (s, j) of any dtype.
 
-    Transposed, because BLAS is slow at a long result with few columns.
+    The product is computed transposed, because BLAS is slow for long results of few columns.
 
     >>> linear_combination(torch.eye(2), torch.tensor([[2.0], [1.0]]).double()).T
     tensor([[2., 1.]])
@@ -119,10 +121,10 @@ def linear_combination(basis: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def _refill(basis: Tensor, Q: Tensor, rank: Tensor, generator: torch.Generator) -> Tensor:
-    """Return Q with random columns, orthogonal to everything, in place of its zeros."""
+    """Return Q with its zero columns replaced by random ones, orthogonal to all others."""
     width = Q.shape[-1]
     missing = width - int(rank.min())
-    random = random_columns(basis, missing, generator, beside=Q)
+    random = random_columns(basis, missing, generator, block=Q)
     position = torch.arange(width) - rank[..., None]
     index = position.clamp(0, missing - 1).to(Q.device)
     fill = random.gather(-1, index[..., None, :].expand(Q.shape))
@@ -130,9 +132,9 @@ def _refill(basis: Tensor, Q: Tensor, rank: Tensor, generator: torch.Generator) 
 
 
 def random_columns(
-    basis: Tensor, width: int, generator: torch.Generator, *, beside: Tensor | None = None
+    basis: Tensor, width: int, generator: torch.Generator, *, block: Tensor | None = None
 ) -> Tensor:
-    """Return `width` random orthonormal columns orthogonal to the basis (and to `beside`).
+    """Return `width` random orthonormal columns orthogonal to the basis (and to `block`).
 
     Without a basis their span is uniformly distributed.
 
@@ -142,7 +144,7 @@ def random_columns(
     size = basis.shape[-2]
     rows = torch.randn(width, size, dtype=basis.dtype, generator=generator)
     Q = rows.to(basis.device).T.expand(*basis.shape[:-1], width)
-    others = [basis] if beside is None else [basis, beside]
+    others = [basis] if block is None else [basis, block]
     for _ in range(_MAX_PASSES):
         largest = 0.0
         for other in others:
@@ -158,8 +160,8 @@ def random_columns(
 def orthonormal_images(images: Tensor, s: Tensor, generator: torch.Generator) -> Tensor:
     """Return orthonormal U (N, k) with images ≈ U diag(s), for images of singular vectors.
 
-    Dividing by s would do where s is large; where it is rounding, the columns are completed at
-    random. N must be at least k.
+    Where s is large, dividing by s would suffice. Where s is only rounding, random columns complete
+    U. N must be at least k.
 
     >>> s = torch.tensor([2.0, 0.0])
     >>> images = torch.diag(s)
@@ -176,7 +178,7 @@ def orthonormal_images(images: Tensor, s: Tensor, generator: torch.Generator) ->
             U[..., :start], images[..., part], floor=floor, generator=generator
         )
         scale = torch.maximum(s[..., part].double().cpu(), least)
-        # In the order of s, so that columns of rounding noise cannot turn those before them.
+        # The order is that of s, so that columns of rounding noise cannot change those before them.
         Q, R = torch.linalg.qr(new.R / scale[..., None, :])
         turned = torch.where(R.diagonal(dim1=-2, dim2=-1)[..., None, :] < 0, -Q, Q)
         U[..., part] = new.Q @ turned.to(dtype=U.dtype, device=U.device)
@@ -184,9 +186,9 @@ def orthonormal_images(images: Tensor, s: Tensor, generator: torch.Generator) ->
 
 
 def orthonormality(basis: Tensor) -> Tensor:
-    """Return the largest entry of |Q'Q − I| of a basis Q (N, s), one number for each of a batch.
+    """Return the largest entry of |Q'Q − I| for a basis Q (N, s), or for each basis of a batch.
 
-    Summed in float64 over short parts: BLAS may sum a column in one float32, which was 2e-3 off
+    Short parts are added up in float64. BLAS may sum a whole column in float32, and was off by 2e-3
     for ten columns of 1e7 entries.
 
     >>> orthonormality(torch.eye(3)[:, :2])
@@ -203,14 +205,15 @@ def orthonormality(basis: Tensor) -> Tensor:
 
 
 def _factor(W: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (Q, C, r) with W = Q C up to singular values ≤ floor, r of them above it.
+    """Return (Q, C, r) with W = Q C up to singular values ≤ floor, and the number r above it.
 
-    Q (N, p), p = min(b, N), has r orthonormal columns, then zeros; C (p, b) has zero rows there.
+    Q (N, p), p = min(b, N), has r orthonormal columns, then zero columns; C (p, b) has r rows, then
+    zero rows.
 
-    In float32 this goes through a float64 Gram matrix, which resolves singular values down to
-    1e-8 of the largest, below float32 rounding. (LAPACK's float32 QR left columns 1e-4 away from
-    unit length on the long, locally concentrated vectors of image networks.) Columns that the
-    division by a small singular value blew up are mended by the next pass of `orthogonalize_block`.
+    In float32 the factors come from a float64 Gram matrix, which resolves singular values down to
+    1e-8 of the largest, below float32 rounding. (LAPACK's float32 QR left norms 1e-4 away from 1
+    for the long vectors of image networks, which have few large entries.) Dividing by a small
+    singular value amplifies rounding; the next pass of `orthogonalize_block` removes it.
     """
     if W.dtype == torch.float64:
         Q, R = torch.linalg.qr(W)
@@ -232,7 +235,7 @@ def _factor(W: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _gram64(W: Tensor) -> Tensor:
-    """Return W'W in float64, without a float64 copy of all of W."""
+    """Return W'W in float64, without a float64 copy of the whole W."""
     b = W.shape[-1]
     total = torch.zeros(*W.shape[:-2], b, b, dtype=torch.float64, device=W.device)
     for part in _parts(W):
@@ -249,9 +252,9 @@ def _as_column(floor: float | Tensor, like: Tensor) -> float | Tensor:
 
 
 def _stays_orthonormal(R: Tensor, coefficients: Tensor, dtype: torch.dtype) -> bool:
-    """Tell whether a block of `_factor` loses only rounding with these coefficients removed.
+    """Tell whether a block from `_factor` stays orthonormal when these coefficients are removed.
 
-    Its columns get shorter, and less orthogonal, by squares of the coefficients.
+    Its norms and inner products change by the squares of the coefficients.
     """
     norms = torch.linalg.vector_norm(R, dim=-1)
     least = torch.where(norms > 0, norms, math.inf).amin(-1)

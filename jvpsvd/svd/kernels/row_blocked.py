@@ -1,7 +1,7 @@
-"""Products of a long basis with a few vectors, on the CPU by blocks of its rows.
+"""Products of a long basis with a few vectors, computed by blocks of rows on the CPU.
 
-BLAS divides such a product between threads along its few columns. As a batch of products of row
-blocks it took 0.5 to 0.7 of the time on two cores (`python -m benchmarks small_timings tall`).
+BLAS distributes such a product over threads by its few columns. A batch of products of row blocks
+took 0.5 to 0.7 of the time on two cores (`python -m benchmarks small_timings tall`).
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 _ROWS = 1 << 11
-# With fewer entries in the basis than the first, or more vectors than the second, nothing is gained
-# (measured in float32 and in float64).
+# A basis with fewer entries than the first number, or a product with more vectors than the second,
+# gains nothing (measured in float32 and in float64).
 _LEAST_ENTRIES, _MOST_VECTORS = 1 << 22, 24
-# A Gram matrix gains up to so many columns, however long these are.
+# A Gram matrix gains up to this many columns, at any length.
 _MOST_GRAM_COLUMNS = 8
-# Batched products are written to a temporary: so many row blocks are computed before it is copied.
+# Batched products are written to a temporary tensor. This many row blocks are computed before it is
+# copied.
 _BLOCKS_AT_ONCE = 64
 
 
 def project(basis: Tensor, W: Tensor) -> Tensor:
-    """Return basis' W, (s, b), for a basis (N, s) and W (N, b), or of each of a batch.
+    """Return basis' W, (s, b), for a basis (N, s) and W (N, b), or for each of a batch.
 
     >>> project(torch.ones(3, 1), torch.tensor([[1.0], [2.0], [3.0]]))
     tensor([[6.]])
@@ -37,7 +38,7 @@ def project(basis: Tensor, W: Tensor) -> Tensor:
 
 
 def gram(W: Tensor) -> Tensor:
-    """Return W' W, (b, b), for W (N, b), or of each of a batch.
+    """Return W' W, (b, b), for W (N, b), or for each of a batch.
 
     >>> gram(torch.tensor([[1.0], [2.0]]))
     tensor([[5.]])
@@ -53,7 +54,7 @@ def gram(W: Tensor) -> Tensor:
 
 
 def subtract_projection(W: Tensor, basis: Tensor, C: Tensor) -> Tensor:
-    """Return W − basis · C, column-major, for C (s, b), or of each of a batch.
+    """Return W − basis · C, column-major, for C (s, b), or for each of a batch.
 
     >>> W = torch.tensor([[1.0], [2.0]])
     >>> subtract_projection(W, torch.eye(2)[:, :1], torch.tensor([[1.0]])).T
@@ -78,12 +79,12 @@ def subtract_projection(W: Tensor, basis: Tensor, C: Tensor) -> Tensor:
 
 
 def _row_blocks(basis: Tensor, W: Tensor) -> int:
-    """Return into how many blocks of rows to split; 0 where BLAS does as well."""
+    """Return the number of row blocks to split into; 0 where plain BLAS is as fast."""
     m, s = basis.shape[-2:]
     small = m * s < _LEAST_ENTRIES or W.shape[-1] > _MOST_VECTORS
     if small or basis.ndim > 2 or basis.device.type != "cpu":
         return 0
-    column_major = basis.stride(0) == W.stride(0) == 1  # others would be copied
+    column_major = basis.stride(0) == W.stride(0) == 1  # other layouts would be copied
     return m // _ROWS if column_major else 0
 
 

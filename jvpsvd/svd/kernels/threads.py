@@ -1,8 +1,8 @@
-"""Matrices of a batch on threads of their own.
+"""Work on the matrices of a batch, one thread for each.
 
-LAPACK gains little from several threads on a matrix of a few hundred rows, and its eigensolver
-even loses time by them; one thread for each matrix leaves no core idle. Temporary tensors of one
-matrix also stay in the cache, where those of a whole batch are fresh pages at every call.
+On a matrix of a few hundred rows, LAPACK gains little from several threads, and its eigensolver
+even becomes slower. With one thread for each matrix no core is idle. Temporary tensors of one
+matrix also stay in the cache, while those of a whole batch are new memory pages at every call.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 def over_matrices(work: Callable[[slice], T], count: int) -> list[T]:
-    """Return what work returns for the parts of a batch of `count`, in order.
+    """Return the results of `work` for the parts of a batch of `count` matrices, in order.
 
-    Each part is one matrix, on one of as many threads as torch has for an operation; or all of them
-    are one part that has all threads, where these are more.
+    With at least as many matrices as torch has threads, each part is one matrix and runs on one
+    thread. With fewer matrices, the whole batch is one part and runs on all threads.
 
     >>> over_matrices(lambda part: list(range(4))[part], 1)
     [[0]]
@@ -35,5 +35,6 @@ def over_matrices(work: Callable[[slice], T], count: int) -> list[T]:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as on:
             return list(on.map(work, parts))
     finally:
-        # Each thread has a number of its own, but those that begin later take the last one set.
+        # The number of threads is set per thread, but threads that start later inherit the last
+        # number set anywhere.
         torch.set_num_threads(threads)

@@ -1,1 +1,1 @@
-"""What block Golub–Kahan is made of: the factorisation, its restarts and its convergence test."""
+"""The parts of block Golub–Kahan: factorisation, restarts and convergence test."""

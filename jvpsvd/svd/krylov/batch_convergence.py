@@ -1,4 +1,4 @@
-"""The convergence tests of all matrices of a batch that have not finished."""
+"""The convergence tests of the unfinished matrices of a batch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.krylov.multiplicity import guaranteed_count
 from jvpsvd.svd.krylov.schedule import FAR, Check, convergence_rate, next_check
 
-# The recurrence does not see rounding in the products, so it has to end a little below tol.
+# Residuals predicted by the recurrence do not contain rounding of the products, so their target
+# lies a little below tol.
 _SAFETY = 0.7
 
 
 @dataclass
 class MatrixProgress:
-    """One matrix of the batch, its test, and the checks that it has had."""
+    """One matrix of the batch, with its convergence test and its previous checks."""
 
     index: int
     """Its index in the batch."""
@@ -28,14 +29,14 @@ class MatrixProgress:
 
 
 class BatchConvergence:
-    """What the matrices of a batch, or the one matrix, still have to show.
+    """The convergence tests of a batch, or of a single matrix.
 
     Args:
-        count: Matrices.
-        k: Triplets of each.
-        tol: Residual relative to s₁ that is wanted.
-        block_size: Copies of one value that the bases can hold.
-        probe_steps: Steps that probe columns are given at least.
+        count: Number of matrices.
+        k: Number of triplets of each.
+        tol: Tolerance: the largest residual, relative to s₁.
+        block_size: How often the bases can hold a repeated value.
+        probe_steps: Least number of steps after probe columns were added.
     """
 
     def __init__(self, count: int, k: int, tol: float, block_size: int, probe_steps: int) -> None:
@@ -46,12 +47,12 @@ class BatchConvergence:
 
     @property
     def done(self) -> list[int]:
-        """Positions of the matrices that have shown all."""
+        """Positions of the matrices whose test has finished."""
         return [i for i, one in enumerate(self.matrices) if one.test.state is State.DONE]
 
     @property
     def is_far(self) -> bool:
-        """Whether every matrix is far from its target, without probe columns."""
+        """Whether every matrix is far from its target and has no probe columns yet."""
         return all(
             one.test.state is State.SEEK and one.checks[-1].worst > FAR * one.test.target
             for one in self.matrices
@@ -68,7 +69,7 @@ class BatchConvergence:
             one.test = one.test.with_probe(step, 2 * self._probe_steps)
 
     def check(self, ritz: Ritz, bases: Factorization) -> list[Action]:
-        """Judge every matrix by its Ritz triplets, and return what each asks for."""
+        """Check every matrix by its Ritz triplets, and return the action for each."""
         actions = []
         for matrix, s, estimates in self._each(ritz):
             clustered = self.guaranteed(s, estimates, bases) < self._k
@@ -79,7 +80,7 @@ class BatchConvergence:
         return actions
 
     def add_probe(self, ritz: Ritz, actions: list[Action], step: int) -> None:
-        """Give probe columns, which were added for one matrix or more, their steps."""
+        """Note that probe columns were added, and set the steps to wait for them."""
         for (matrix, s, _), action in zip(self._each(ritz), actions, strict=True):
             if action is Action.ADD_PROBE_BLOCK:
                 matrix.test = matrix.test.with_probe(step, max(self._probe_steps, step), s)
@@ -87,7 +88,7 @@ class BatchConvergence:
                 matrix.test = matrix.test.with_probe(step, self._probe_steps)
 
     def next_check(self, actions: list[Action], bases: Factorization) -> int:
-        """Return after how many columns in all to check again."""
+        """Return the number of columns at which to check again."""
         step, width = bases.steps, bases.F.shape[-1]
         return min(
             next_check(
@@ -102,15 +103,15 @@ class BatchConvergence:
         )
 
     def remove(self, positions: list[int]) -> None:
-        """Let these matrices go."""
+        """Remove these matrices, which have finished."""
         self.matrices = [one for i, one in enumerate(self.matrices) if i not in positions]
 
     def guaranteed(self, s: Tensor, estimates: Tensor, bases: Factorization) -> int:
-        """Count the values of one matrix that stand even if copies are missing."""
+        """Count the leading values of one matrix that no missing value can displace."""
         return guaranteed_count(s, estimates, self._tol, self._block_size, bases.V.dtype)
 
     def progress(self, ritz: Ritz) -> tuple[int, float, float | None]:
-        """Return converged triplets, the worst residual, and columns to go, if that can be told."""
+        """Return converged triplets, worst residual, and columns to go (None if unknown)."""
         converged, worst, slowest = 0, 0.0, 0.0
         for matrix, s, estimates in self._each(ritz):
             top = float(s[0])

@@ -1,9 +1,9 @@
-"""When the triplets of one matrix may be believed: small residuals, and probe columns.
+"""The convergence test of one matrix: small residuals, and probe columns.
 
-A Krylov space holds no more copies of a repeated value than its block is wide, and nothing of an
-invariant subspace that its start did not touch. So probe columns, random and orthogonal to
-everything, are added before the end. If something is missing, they raise it among the leading
-values, with a residual that says it has not converged.
+A Krylov space with blocks of b columns finds a repeated value at most b times, and it finds nothing
+of an invariant subspace that is orthogonal to its starting block. So probe columns, random and
+orthogonal to the bases, are added before the end. If a leading value is missing, they bring it up,
+and its residual shows that it has not converged.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from enum import Enum
 
 from torch import Tensor
 
-# Probe columns are added when the worst residual is this many times the target.
+# Probe columns are added once the worst residual is at most this many times the target.
 _NEAR = 10.0
-# Residuals, relative to s₁, down to which the values of a cluster are first sharpened: that tells
-# them apart for less than the steps that a block of probe columns needs.
+# The values of a cluster are first computed to this residual, relative to s₁. That separates most
+# clusters, and needs fewer steps than a block of probe columns.
 _SHARPENED = 1e-5
 
 
 class State(Enum):
-    """How far the solve of one matrix is."""
+    """The state of the solve of one matrix."""
 
     SEEK = "residuals are too large"
     PROBE = "a few probe columns were added"
@@ -30,7 +30,7 @@ class State(Enum):
 
 
 class Action(Enum):
-    """What a convergence check asks for."""
+    """What the solver does after a convergence check."""
 
     EXPAND = "residuals are too large"
     ADD_PROBE_COLUMNS = "a few probe columns"
@@ -41,15 +41,15 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class ConvergenceTest:
-    """What the triplets of one matrix still have to show.
+    """The convergence test of one matrix, in its present state.
 
     Args:
-        tolerance: Residual relative to s₁ that counts as converged.
-        target: Residual relative to s₁ to reach; below the tolerance where values are clustered.
-        state: What has been done so far.
+        tolerance: Largest residual, relative to s₁, that counts as converged.
+        target: Residual to reach, relative to s₁; below the tolerance where values are clustered.
+        state: State of the solve.
         probe_start: Step at which probe columns were added.
-        probe_end: Step up to which they are to be expanded.
-        values_before_probe: (k,) values before a block of them was added.
+        probe_end: Step up to which they are expanded.
+        values_before_probe: (k,) values before a block of probe columns was added.
     """
 
     tolerance: float
@@ -60,11 +60,11 @@ class ConvergenceTest:
     values_before_probe: Tensor | None = None
 
     def with_probe(self, step: int, more: int, values: Tensor | None = None) -> ConvergenceTest:
-        """Return the test after probe columns were added, to be expanded for `more` steps.
+        """Return the test after probe columns were added, which waits for `more` steps.
 
         Args:
             step: The present step.
-            more: Steps.
+            more: Number of steps to wait.
             values: The present values, for a block of probe columns.
         """
         state = State.PROBE if values is None else State.BLOCK_PROBE
@@ -79,11 +79,12 @@ class ConvergenceTest:
     def check(
         self, s: Tensor, estimates: Tensor, step: int, clustered: bool
     ) -> tuple[ConvergenceTest, Action]:
-        """Judge values (k,) and predicted residuals (k,) after so many steps.
+        """Check values (k,) and predicted residuals (k,) after `step` steps.
 
-        A block of b random columns meets at most b copies of a repeated value. So where b values
-        are not told apart and others follow (`clustered`), b probe columns are added and given as
-        many steps as the start block had; elsewhere few columns and steps will do.
+        Blocks of b columns find a repeated value at most b times. So if b values cannot be
+        separated and others follow (`clustered`), a block of b probe columns is added, and the test
+        waits for as many steps as the starting block had. Otherwise a few columns and steps
+        suffice.
 
         >>> import torch
         >>> test, s = ConvergenceTest(1e-6, 1e-6), torch.tensor([2.0, 1.0])

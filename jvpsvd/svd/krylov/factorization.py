@@ -1,12 +1,12 @@
 """The block Golub–Kahan factorisation, A V = U B and A' U = V B' + F R.
 
-Here are V (n, s) orthonormal, U (m, s) nearly so, B (s, s) block upper triangular (bidiagonal up
-to rounding) and F the next block of V, orthogonal to V. R is non-zero only in the last columns of
-U, those that A F will have a share of. Four verbs keep both equations: initialize, expand,
-add_probe_columns and restart.
+V (n, s) is orthonormal, U (m, s) nearly so, B (s, s) is block upper triangular (bidiagonal up to
+rounding), and F is the next block of V, orthogonal to V. R (w, s) is non-zero only in its last
+columns, which belong to the columns of U that A F has a share of. Four verbs keep both equations:
+initialize, expand, add_probe_columns and restart.
 
-Golub & Kahan (1965); in blocks: Golub, Luk & Overton (1981); reorthogonalising one side: Simon &
-Zha (2000); thick restart: Baglama & Reichel (2005).
+Sources: Golub & Kahan (1965); block form: Golub, Luk & Overton (1981); one-sided
+reorthogonalisation: Simon & Zha (2000); thick restart: Baglama & Reichel (2005).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from jvpsvd.svd.krylov.left_basis import LeftBasis
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import Direction, check_scale, largest_product_norm
 
-# Share of random columns in a start that was given: without them, what the start lacks would not
-# be found.
+# Share of random noise in a given start. Without noise, the solve would not find what the given
+# vectors are orthogonal to.
 _NOISE = 1e-2
 
 
@@ -40,29 +40,29 @@ class Ritz:
     right: Tensor
     """(s, j) coefficients of v in V, float64."""
     estimates: Tensor
-    """(j,) norms of A' u − s v by the recurrence, |R left| (A v − s u is 0 there)."""
+    """(j,) norms of A' u − s v from the recurrence, |R left|; A v − s u is 0 in the recurrence."""
 
     def select(self, index: Tensor | int) -> Ritz:
-        """Return those of these matrices of a batch, or of one."""
+        """Return the triplets of some matrices of a batch, or of one."""
         return Ritz(self.s[index], self.left[index], self.right[index], self.estimates[index])
 
 
 class Factorization:
     """A V = U B and A' U = V B' + F R, for an operator or a batch of them in lock step.
 
-    V is reorthogonalised fully, U as far as `LeftBasis` finds necessary. Every tensor of a batch
-    has a leading dimension.
+    V is reorthogonalised fully, U only as far as `LeftBasis` finds necessary. For a batch, every
+    tensor has a leading dimension.
 
     Args:
-        A: The operator; V lives on its column side, which should be the shorter one.
-        block_size: Width b of the starting block and of those that follow.
-        seed: Of the starting block and of all random columns.
-        capacity: Columns to make room for at first; storage grows beyond it.
-        max_size: Columns that the caller will not exceed; None: the shorter side.
-        max_loss: Orthogonality that U may lose; residuals lose less than that times σ₁.
-        keep_left: Whether to keep U. Without it there are values and right vectors only, and
-            `expand` and `restart` raise `RetryWith` where U would be needed.
-        monitor: Counts the seconds of products and of orthogonalisation.
+        A: The operator (m, n). n, the length of V's columns, should be the shorter side.
+        block_size: Width b of the starting block and of the following ones.
+        seed: Seed of the starting block and of all random columns.
+        capacity: Columns to reserve; storage grows beyond them if necessary.
+        max_size: Largest number of columns; None: n.
+        max_loss: Orthogonality that U may lose; it changes residuals by less than that times σ₁.
+        keep_left: Whether to keep U. Without U there are values and right vectors only, and
+            `expand` and `restart` raise `RetryWith` if they need U.
+        monitor: Measures the seconds of products and of orthogonalisation.
     """
 
     def __init__(
@@ -101,15 +101,16 @@ class Factorization:
         self.R = self.B
         """(w, s) coefficients of A' U along F, float64."""
         self.defect = torch.zeros(*A.batch, 0, dtype=torch.float64)
-        """(s,) measured norms of the columns of A V − U B; a restart adds rounding to them."""
+        """(s,) measured column norms of A V − U B; a restart combines them and adds rounding."""
         self.scale = torch.zeros(A.batch, dtype=torch.float64)
-        """Norm of the longest product so far, one of each matrix."""
+        """Largest norm of a product so far, for each matrix."""
         self.steps = 0
-        """Blocks that V and U were expanded by."""
+        """Number of blocks by which V and U were expanded."""
         self.expanded = 0
-        """Columns that V and U were expanded by, including those that restarts gave up."""
+        """Number of columns by which V and U were expanded, including those that restarts
+        dropped."""
         self.refills = 0
-        """Random columns that replaced lost rank in V, in all matrices of a batch together."""
+        """Number of random columns that replaced lost rank in V, summed over a batch."""
 
     @property
     def V(self) -> Tensor:
@@ -118,12 +119,12 @@ class Factorization:
 
     @property
     def AtU(self) -> Tensor:
-        """(n, s) products of U, as the operator returned them."""
+        """(n, s) products A' U, as the operator returned them."""
         return self._AtU.block
 
     @property
     def size(self) -> int:
-        """Columns s of V and U."""
+        """Number s of columns of V and U."""
         return self.B.shape[-1]
 
     @property
@@ -132,12 +133,13 @@ class Factorization:
         return self.size == self.operator.shape[-1]
 
     def initialize(self, start: Tensor | None = None) -> None:
-        """Start from a random block, uniformly distributed, or from given vectors.
+        """Start from a uniformly distributed random block, or from given vectors.
 
         Args:
-            start: (n, j) vectors near the wanted right singular vectors. If they span an invariant
-                subspace, the powers of a random combination of them span it too, and little else.
-                Some noise gives the block a share in every direction that the vectors lack.
+            start: (n, j) vectors near the wanted right singular vectors. The starting block is a
+                random combination of them. If the vectors span an invariant subspace, the Krylov
+                space of that block is the same subspace. Added noise gives the block a share in
+                every other direction.
         """
         if start is None:
             self.F = random_columns(self.V, self.block_size, self._generator)
@@ -155,7 +157,7 @@ class Factorization:
         self.expand()
 
     def expand(self) -> None:
-        """Extend V by F and U by the new directions of A F: w forward and w adjoint products.
+        """Append F to V and the new directions of A F to U, with w forward and w reverse products.
 
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
@@ -163,7 +165,8 @@ class Factorization:
         """
         size, width = self.size, self.F.shape[-1]
         with self._monitor.phase("orthogonalisation"):
-            # A' of a new column of U has no share of older columns than those that B couples it to.
+            # A' u of a new column u is orthogonal to all columns of V but those that B couples to
+            # u.
             window = self.left.coupling + width
             new, defect = self.left.append(self._multiply(self.F, "forward"), self.scale)
             self.defect = torch.cat([self.defect, defect], dim=-1)
@@ -187,25 +190,25 @@ class Factorization:
         self.expanded += width
 
     def add_probe_columns(self, width: int) -> int:
-        """Widen F by random columns, orthogonal to everything; return how many.
+        """Widen F by random columns, orthogonal to V and F; return how many were added.
 
-        They reach what no power of the operator reaches from the start: invariant subspaces that
-        the starting block did not touch, and copies of a value repeated more often than b times.
+        They reach what the Krylov space of the starting block cannot contain: invariant subspaces
+        that are orthogonal to that block, and values that are repeated more than b times.
         """
         width = min(width, self.operator.shape[-1] - self.size - self.F.shape[-1])
         if width > 0:
             with self._monitor.phase("orthogonalisation"):
-                probe = random_columns(self.V, width, self._generator, beside=self.F)
+                probe = random_columns(self.V, width, self._generator, block=self.F)
             self.F = torch.cat([self.F.mT, probe.mT], dim=-2).mT
             self.R = torch.nn.functional.pad(self.R, (0, 0, 0, width))
         return max(width, 0)
 
     def restart(self, ritz: Ritz) -> None:
-        """Shrink V and U to these leading approximate singular vectors, without a product.
+        """Replace V and U by these leading approximate singular vectors, without a product.
 
-        With B = X S Y', V becomes V Y, U becomes U X, B becomes S and R becomes R X: both equations
-        hold as before, and F goes on where it was. Vectors that R X couples to F by no more than
-        rounding are locked: nothing that follows changes them.
+        With B = X S Y', V becomes V Y, U becomes U X, B becomes S and R becomes R X. Both equations
+        still hold, and F stays. Vectors that R X couples to F by no more than rounding are locked:
+        later steps do not change them.
 
         Raises:
             RetryWith: If U was not kept.
@@ -220,13 +223,13 @@ class Factorization:
             self._AtU.combine(ritz.left)
         self.B = torch.diag_embed(ritz.s)
         self.R = torch.where(locked[..., None, :], 0.0, self.R @ ritz.left)
-        # Rounding errors of different columns are independent, so their squares add. (The sum that
-        # bounds them in any case, as in `measured_triplets`, would grow by √s at every restart.)
+        # Rounding errors of different columns are independent, so their squares add up. (The
+        # worst-case bound, which `measured_triplets` uses, would grow by √s at every restart.)
         squares = (self.defect[..., None, :] ** 2) @ ritz.right**2
         self.defect = (squares[..., 0, :] + rounding**2).sqrt()
 
     def select(self, index: Tensor) -> None:
-        """Keep these matrices of the batch only."""
+        """Keep only these matrices of the batch."""
         self.operator = self.operator.select(index)
         self._names = [self._names[i] for i in index.tolist()]
         self._V.select(index)

@@ -1,4 +1,4 @@
-"""Triplets of the matrices of a batch, kept as one after the other finishes."""
+"""The triplets of a batch's matrices, collected as the matrices finish."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jvpsvd.svd.triplets import Evidence, Triplets
 
 
 class FinishedTriplets:
-    """What has been found so far, in the order of the batch.
+    """The triplets of the finished matrices, in the order of the batch.
 
     Args:
         A: The operator, or the batch.
-        k: Triplets of each matrix.
+        k: Number of triplets of each matrix.
 
     >>> from jvpsvd.operators import MatrixOperator
     >>> finished = FinishedTriplets(MatrixOperator(torch.ones(2, 3, 3)), 1)
@@ -34,11 +34,11 @@ class FinishedTriplets:
 
     @property
     def count(self) -> int:
-        """Matrices that have finished."""
+        """Number of finished matrices."""
         return len(self._evidence)
 
     def add(self, matrices: list[int], part: Triplets) -> None:
-        """Take the triplets of these matrices of the batch."""
+        """Add the triplets of these matrices of the batch."""
         self._evidence.update(zip(matrices, part.evidence, strict=True))
         if not self._batch or len(matrices) == self._batch[0]:
             self._whole = part

@@ -1,4 +1,4 @@
-"""What random columns tell of an operator: ‖A‖²_F, and how much of it is outside the bases."""
+"""Estimates from random columns: ‖A‖²_F, and the norm of A outside of the bases."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from jvpsvd.svd.krylov.factorization import Factorization
 
 
 def estimated_frobenius(B: Tensor, exact: int, n: int) -> tuple[Tensor, Tensor]:
-    """Return ‖A‖²_F and its standard error, from A V = U B with U orthonormal.
+    """Estimate ‖A‖²_F and its standard error, from A V = U B with U orthonormal.
 
-    The first `exact` columns of V count as they are. The others are uniformly random in the
-    orthogonal complement of these, of dimension n − exact, where E (n − exact) |A v|² is the rest
-    of ‖A‖²_F. (Removing an exact part from a stochastic trace: Meyer, Musco, Musco & Woodruff,
-    2021.)
+    The first `exact` columns of V contribute Σ |A v|² exactly. The other columns are uniformly
+    random in the orthogonal complement, of dimension n − exact, so (n − exact) |A v|² has the rest
+    of ‖A‖²_F as its mean. (Meyer, Musco, Musco & Woodruff, 2021, split a trace in the same way.)
 
     Args:
         B: (s, s) projected operator; a batch has leading dimensions.
-        exact: How many leading columns are no sample.
+        exact: Number of leading columns that are no random sample.
         n: Length of V's columns.
 
     >>> estimated_frobenius(torch.diag(torch.tensor([3.0, 2.0])), 1, 2)
@@ -38,41 +37,41 @@ def estimated_frobenius(B: Tensor, exact: int, n: int) -> tuple[Tensor, Tensor]:
 
 
 class ProbeSample:
-    """Estimates from the random columns of a factorisation, brought up to date as they are added.
+    """Estimates from the random columns of a factorisation, updated when columns are added.
 
     Args:
-        matrices: How many matrices the batch has.
+        matrices: Number of matrices in the batch.
     """
 
     def __init__(self, matrices: int) -> None:
         self.fro2 = torch.full((matrices,), math.nan)
-        """(B,) ‖A‖²_F."""
+        """(B,) estimates of ‖A‖²_F."""
         self.fro2_error = self.fro2
-        """(B,) standard errors."""
+        """(B,) standard errors of `fro2`."""
         self._waiting = 0
         self._first = 0
 
     def start(self, bases: Factorization) -> None:
-        """Take the random block that the bases started from as a sample."""
+        """Use the random starting block as the first sample."""
         self._waiting = bases.size
         self.update(bases)
 
     def add(self, columns: int, first: int) -> None:
-        """Note random columns that were added to the next block.
+        """Note that random columns were added to the next block.
 
         Args:
-            columns: How many.
-            first: Columns of the bases that are left out of `outside` from now on.
+            columns: Number of random columns.
+            first: Number of leading columns of the bases that `outside` leaves out from now on.
         """
         self._waiting += columns
         self._first = first
 
     def restart(self, kept: int) -> None:
-        """Note that the bases have shrunk."""
+        """Note that a restart has kept `kept` columns."""
         self._first = kept
 
     def update(self, bases: Factorization) -> None:
-        """Estimate ‖A‖²_F anew, if the bases were expanded by random columns."""
+        """Update the estimate of ‖A‖²_F if random columns have entered the bases."""
         if self._waiting:
             exact = bases.size - self._waiting
             n = bases.operator.shape[-1]
@@ -81,13 +80,13 @@ class ProbeSample:
             self._waiting = 0
 
     def outside(self, B: Tensor) -> float:
-        """Return the norm of the columns of B that came since the last sample; NaN if none did.
+        """Return the norm of the columns of B added since the last sample; NaN if there are none.
 
-        It bounds ‖A − A V V'‖₂ from below, for the bases V of that time.
+        It bounds ‖A − A V V'‖₂ from below, where V is the basis before that sample.
         """
         columns = B[:, self._first :]
         return float(torch.linalg.matrix_norm(columns, 2)) if columns.numel() else math.nan
 
     def select(self, index: Tensor) -> None:
-        """Keep these matrices of the batch only."""
+        """Keep only these matrices of the batch."""
         self.fro2, self.fro2_error = self.fro2[index], self.fro2_error[index]

@@ -1,8 +1,8 @@
 """The left basis U, reorthogonalised only as far as it needs to be (Simon & Zha, 2000).
 
-V is orthonormal to rounding, and U = A V B⁻¹. So what U loses of its orthogonality is rounding
-times the columns of B⁻¹. These grow block by block, and the newest ones say whether a new block of
-A V has to be orthogonalised against all of U, or only against the blocks that it is coupled to.
+V is orthonormal to rounding, and U = A V B⁻¹. So U loses orthogonality by rounding times the norms
+of the columns of B⁻¹. B⁻¹ grows with every block, and its last columns tell whether a new block of
+A V must be orthogonalised against all of U, or only against the blocks that B couples it to.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from jvpsvd.svd.krylov.retry import RetryWith
 
 
 class LeftBasis:
-    """U (m, s), orthonormal up to a loss that is allowed, and an estimate of that loss.
+    """The basis U (m, s), orthonormal up to an allowed loss, and an estimate of that loss.
 
     Args:
         like: The operator, for shape, batch, dtype and device.
-        capacity: Columns to make room for at first.
-        max_size: Columns that U will not exceed.
-        keep: Whether to keep U. Without it, only the current block is there, and a block that must
-            be orthogonalised against all of U raises `RetryWith`.
+        capacity: Columns to reserve.
+        max_size: Largest number of columns.
+        keep: Whether to keep U. If not, only the current block is stored, and a block that must be
+            orthogonalised against all of U raises `RetryWith`.
         max_loss: Orthogonality that U may lose.
         generator: CPU generator of the columns that replace lost rank.
     """
@@ -52,9 +52,9 @@ class LeftBasis:
         self._current = torch.empty(*like.batch, m, 0, dtype=like.dtype, device=like.device)
         self._inverse = torch.zeros(*like.batch, 0, 0, dtype=torch.float64)
         self.coupling = 0
-        """Trailing columns of U that A V of the next block has more than rounding along."""
+        """Coupling width: A F has more than rounding along this many trailing columns of U."""
         self.loss = 0.0
-        """The largest loss of orthogonality that was expected and allowed."""
+        """The largest estimated loss of orthogonality that was accepted."""
         self.reorthogonalized = 0
         """Blocks that were orthogonalised against all of U."""
 
@@ -64,11 +64,11 @@ class LeftBasis:
         return None if self._columns is None else self._columns.block
 
     def append(self, W: Tensor, scale: Tensor) -> tuple[OrthogonalBlock, Tensor]:
-        """Extend U by the new directions of W = A F.
+        """Append the new directions of W = A F to U.
 
         Args:
-            W: (m, w) product of the next block of V.
-            scale: Norm of the longest product so far, one of each matrix.
+            W: (m, w) product with the next block of V.
+            scale: Largest norm of a product so far, for each matrix.
 
         Returns:
             The new block, and the norms of the columns of W − U · coefficients − Q R.
@@ -83,7 +83,7 @@ class LeftBasis:
         new = orthogonalize_block(window, W, floor=floor, generator=self._generator, full=False)
         rest = W - linear_combination(new.Q, new.R)
         defect = rough_column_norms(rest.sub_(linear_combination(window, new.coefficients))).cpu()
-        del rest  # as long as a block, and so is what a full pass makes
+        del rest  # it takes as much memory as a block, and a full pass makes another
         inverse = self._next_inverse(new)
         loss = floor * torch.linalg.vector_norm(inverse, dim=-2).amax(-1)
         if bool((loss <= self._max_loss).all()):
@@ -117,7 +117,7 @@ class LeftBasis:
         Args:
             coefficients: X.
             s: The diagonal of S.
-            coupling: Trailing columns that the next block is coupled to.
+            coupling: Number of trailing columns of U that the next block is coupled to.
         """
         if self._columns is None:
             raise RetryWith(keep_left=True)
@@ -128,14 +128,14 @@ class LeftBasis:
         self._inverse = torch.diag_embed(1 / s)[..., first:]
 
     def select(self, index: Tensor) -> None:
-        """Keep these matrices of the batch only."""
+        """Keep only these matrices of the batch."""
         if self._columns is not None:
             self._columns.select(index)
         self._inverse = self._inverse[index]
         self._current = self._current[index.to(self._current.device)]
 
     def _next_inverse(self, new: OrthogonalBlock) -> Tensor:
-        """Return the columns of B⁻¹ that a block adds; infinite ones if it loses rank."""
+        """Return the columns of B⁻¹ that a new block adds; infinite if the block lost rank."""
         R, info = torch.linalg.inv_ex(new.R)
         singular = (info > 0) | (new.rank < new.R.shape[-1])
         above = -(self._inverse @ (new.coefficients @ R))
@@ -144,11 +144,11 @@ class LeftBasis:
 
 
 def _reset_inverse(size: int, width: int, scale: Tensor) -> Tensor:
-    """Return the columns that stand for B⁻¹ once a block is orthogonal to all of U.
+    """Return the columns of B⁻¹ to go on with after a block was orthogonalised against all of U.
 
-    What a block of U loses is rounding of its own product, and its share of what the block before
-    had lost: A' u of older columns has no share of the new column of V. So after a full pass the
-    loss is rounding again, whatever it was: eps · s₁ times 1 / s₁.
+    A block of U inherits a loss only from the block before it, and adds the rounding of its own
+    product, because A' u of older columns u has no share of the new columns of V. So after a full
+    pass the loss is rounding again: eps · s₁ times 1 / s₁.
     """
     norm = scale[..., None, None]
     eye = torch.eye(width, dtype=torch.float64) / torch.where(norm > 0, norm, 1.0)

@@ -1,33 +1,34 @@
-"""Repeated and clustered singular values: how many copies a block can have met."""
+"""Repeated and clustered singular values: which of them blocks of b columns can miss."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# Copies of one value differ by rounding: in units of eps · s₁.
+# Computed values of a repeated value differ by this much rounding, in units of eps · s₁.
 _ROUNDING = 10.0
-# Residual, relative to s₁, below which values that are not told apart are taken for copies.
+# Residual, relative to s₁, below which values that are not separated count as one repeated value.
 _SHARP = 1e-9
-# So many blocks of copies were not met by the start block and rounding alone.
+# A value repeated in more than this many blocks was found through random refills, not from the
+# starting block and rounding alone.
 _REFILLED = 4
 
 
 def guaranteed_count(
     s: Tensor, estimates: Tensor, tol: float, block_size: int, dtype: torch.dtype
 ) -> int:
-    """Count the leading values that are right to tol · s₁ even if copies are missing.
+    """Count the leading values that are right to tol · s₁ even if a multiplicity is too small.
 
-    Copies of one value are found within their residuals of it. So the first b values in a row that
-    residuals and rounding do not tell apart may stand for more than b; these would displace all
-    values more than a tolerance below the first of them.
+    b values that residuals and rounding do not separate may be one value whose multiplicity exceeds
+    b. Then some of its repetitions are missing, and they would displace all values that lie more
+    than a tolerance below it. The first such cluster decides.
 
     Args:
         s: (k,) values, descending.
         estimates: (k,) their residuals.
-        tol: Relative to s₁.
-        block_size: b, how many copies of one value the bases can hold.
-        dtype: That of the products, whose rounding spreads copies.
+        tol: Tolerance, relative to s₁.
+        block_size: b: how often the bases can hold a repeated value.
+        dtype: Dtype of the products; their rounding spreads repeated values.
 
     >>> s, exact = torch.tensor([3.0, 1.0, 1.0, 1.0, 0.5]), torch.zeros(5)
     >>> [guaranteed_count(s, exact, 1e-5, b, torch.float64) for b in (3, 4)]
@@ -40,11 +41,11 @@ def guaranteed_count(
 def block_is_too_narrow(
     s: Tensor, estimates: Tensor, tol: float, block_size: int, dtype: torch.dtype
 ) -> bool:
-    """Tell whether a value fills the block for certain, so that copies may be missing already.
+    """Tell whether a repeated value fills the block, so that repetitions may be missing already.
 
-    That is a cluster, as in `guaranteed_count`, of values known to rounding, or to 1e-9 s₁. Where
-    many more than b values are alike, blocks have lost their rank and were refilled at random: no
-    wider one is needed.
+    Such a value shows as a cluster, as in `guaranteed_count`, of values that are accurate to
+    rounding or to 1e-9 s₁. If many more than b values are equal, blocks have lost rank and were
+    refilled at random, and no wider block is needed.
 
     >>> s, exact = torch.tensor([3.0, 1.0, 1.0, 1.0, 0.5]), torch.zeros(5)
     >>> [block_is_too_narrow(s, exact, 1e-5, b, torch.float64) for b in (1, 2, 3, 4)]
@@ -63,7 +64,7 @@ def _rounding(s: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _first_cluster(s: Tensor, estimates: Tensor, count: int, dtype: torch.dtype) -> int | None:
-    """Return where the first row of `count` values begins that are not told apart, if any does."""
+    """Return the index at which the first cluster of `count` unseparated values begins, or None."""
     last = count - 1
     if s.shape[0] <= last:
         return None
@@ -74,5 +75,5 @@ def _first_cluster(s: Tensor, estimates: Tensor, count: int, dtype: torch.dtype)
 
 
 def _count_down_to(s: Tensor, cluster: int, tol: float) -> int:
-    """Count the values that more copies of the cluster's would not displace by a tolerance."""
+    """Count the values that missing members of a cluster could not displace by a tolerance."""
     return int((s >= s[cluster] - tol * s[0]).sum())

@@ -1,7 +1,8 @@
-"""When bases shrink: where they are full, and where their dense work outweighs the products.
+"""When bases restart: when memory is full, and when their dense work outweighs the products.
 
-A restart costs products, for what it gives up has to be found again. It saves dense work, which
-grows with the square of the columns, and the projected problem, which grows with the cube.
+A restart costs products, because directions that it drops must be found again. It saves dense work,
+which grows with the square of the number of columns, and time for the projected problem, which
+grows with its cube.
 """
 
 from __future__ import annotations
@@ -12,31 +13,33 @@ from jvpsvd.svd.krylov.factorization import Factorization
 from jvpsvd.svd.krylov.ritz import ritz_triplets
 from jvpsvd.svd.monitor import Monitor
 
-# Compact bases: so many times the triplets, or these and so many blocks. Smaller ones find again
-# more of what they give up.
+# Compact bases have this many times k columns, or k columns and this many blocks if that is more.
+# Smaller bases would drop more directions that must be found again.
 _TIMES, _BLOCKS = 3, 24
-# Cautious guesses: the products that compact bases take beside those that large ones would, and
-# what an operation on blocks of a few columns costs, beside one on hundreds.
+# Cautious guesses: the share of products that compact bases take in addition to those of large
+# bases; and how many times longer an operation takes in blocks of a few columns than in blocks of
+# hundreds.
 _MORE_PRODUCTS, _THIN = 0.3, 3.0
-# Bases that restart with fewer columns beside k forget what probe columns showed before it counts:
-# a solve may end at a lower value of a dense spectrum. With 6 and 11 columns beside k = 1 about 9
-# and 2 in 100 solves were off by more than tol, with 16 none, by 0.1 tol at most
-# (`python -m benchmarks tiny_bases`).
-_LEAST_BESIDE = 16
-# Timings are noisy: restarting has to promise to cost no more than this share of going on.
+# Bases that restart with fewer columns than this in addition to k drop what probe columns have
+# shown before it can converge, and a solve of a dense spectrum may end at a lower value. At k = 1,
+# with 6 and 11 such columns, about 9 and 2 in 100 solves were off by more than tol. With 16 none
+# was, and the largest error was 0.1 tol (`python -m benchmarks tiny_bases`).
+_LEAST_EXTRA = 16
+# Timings are noisy, so compact bases are chosen only if their predicted time is at most this share
+# of the time with large bases.
 _MOST_COST = 0.8
 
 
 @dataclass(frozen=True)
 class ColumnSeconds:
-    """Seconds per column that the bases were expanded by."""
+    """Seconds per column of expansion."""
 
     products: float
     dense: float
 
 
 def compact_size(k: int, block_size: int) -> int:
-    """Return the columns at which bases that are kept small restart.
+    """Return the number of columns at which compact bases restart.
 
     >>> compact_size(100, 8), compact_size(10, 2)
     (300, 58)
@@ -44,32 +47,33 @@ def compact_size(k: int, block_size: int) -> int:
     return max(_TIMES * k, k + _BLOCKS * block_size)
 
 
-def kept_size(limit: int, k: int, block_size: int) -> int:
-    """Return the columns that a restart keeps: the triplets and half of what is left beside them.
+def kept_size(size: int, k: int, block_size: int) -> int:
+    """Return the number of columns that a restart keeps: k and half of the others.
 
-    The vectors just behind the wanted ones speed up these.
+    Keeping vectors beyond the wanted ones makes the wanted ones converge faster.
 
     >>> kept_size(300, 100, 8)
     196
     """
-    return k + (limit - k - block_size) // 2
+    return k + (size - k - block_size) // 2
 
 
 def restart_pays(
     seconds: ColumnSeconds, size: int, compact: int, keep: int, shape: tuple[int, ...]
 ) -> bool:
-    """Tell whether compact bases are clearly cheaper, per column, than going on with large ones.
+    """Tell whether compact bases are clearly cheaper, per column, than large ones.
 
-    Large bases of s columns: dense work n s. Compact ones of p columns that shrink to q:
-    n (p + q) / 2, and the shrinking, (2 n + m) p q / (4 (p − q)) in wide products. Work that does
-    not grow with s is taken for some that does, which favours restarting a little.
+    Per column, large bases of s columns cost dense work n s. Compact bases of p columns that shrink
+    to q cost n (p + q) / 2, and (2 n + m) p q / (4 (p − q)) in wide products for the shrinking. All
+    measured dense work is taken to grow with s, although some does not, which favours restarting a
+    little.
 
     Args:
-        seconds: At the present size.
+        seconds: Measured at the present size.
         size: Present columns s.
         compact: p.
         keep: q.
-        shape: (m, n), n of the side that V lives on.
+        shape: (m, n); n is the length of V's columns.
 
     >>> costly, cheap = ColumnSeconds(3.0, 1.0), ColumnSeconds(0.1, 1.0)
     >>> [restart_pays(seconds, 1000, 300, 196, (500, 500)) for seconds in (costly, cheap)]
@@ -85,44 +89,45 @@ def restart_pays(
 
 
 class RestartPolicy:
-    """How many columns bases may have, and how many restarts are left to keep them there.
+    """How many columns the bases may have now, and how many restarts are left.
 
     Args:
-        max_size: Columns that there is memory for.
-        k: Triplets wanted, which every restart keeps.
-        max_restarts: Restarts at that size; compact bases grow again after as many.
-        monitor: Tells the seconds that products and dense work took.
+        max_size: Number of columns that fit into memory.
+        k: Number of wanted triplets, which every restart keeps.
+        max_restarts: Largest number of restarts at `max_size`. Compact bases may grow again after
+            as many restarts.
+        monitor: Measures the seconds of products and dense work.
     """
 
     def __init__(self, max_size: int, k: int, max_restarts: int, monitor: Monitor) -> None:
         self.max_size = max_size
         self.restarts = 0
-        """Restarts of bases that had filled their memory."""
-        self._limit, self._k, self._max_restarts = max_size, k, max_restarts
+        """Number of restarts at `max_size`."""
+        self._present_size, self._k, self._max_restarts = max_size, k, max_restarts
         self._compactions = 0
         self._monitor = monitor
         self._mark = 0, *self._seconds()
 
     @property
     def forgets_probes(self) -> bool:
-        """Whether bases restart so soon that they forget what probe columns showed."""
-        return self.restarts > 0 and self.max_size - self._k < _LEAST_BESIDE
+        """Whether bases restart so soon that they drop what probe columns showed."""
+        return self.restarts > 0 and self.max_size - self._k < _LEAST_EXTRA
 
-    def is_full(self, bases: Factorization, beside: int = 0) -> bool:
-        """Tell whether the next block does not fit, with so many columns beside it."""
-        return bases.size + bases.F.shape[-1] + beside > self._limit
+    def is_full(self, bases: Factorization, extra: int = 0) -> bool:
+        """Tell whether the next block and `extra` columns do not fit."""
+        return bases.size + bases.F.shape[-1] + extra > self._present_size
 
-    def may_restart(self, bases: Factorization, beside: int = 0) -> bool:
-        """Tell whether a restart is left, and makes room for the next block and what is beside."""
+    def may_restart(self, bases: Factorization, extra: int = 0) -> bool:
+        """Tell whether a restart is left, after which the next block and `extra` columns fit."""
         left = self._is_compact() or self.restarts < self._max_restarts
-        return left and self._k + bases.F.shape[-1] + beside <= self._limit
+        return left and self._k + bases.F.shape[-1] + extra <= self._present_size
 
-    def is_spent(self, bases: Factorization) -> bool:
-        """Tell whether the bases are full, and no restart is left or would help."""
+    def is_exhausted(self, bases: Factorization) -> bool:
+        """Tell whether the bases are full and cannot restart."""
         return not self._is_compact() and self.is_full(bases) and not self.may_restart(bases)
 
     def consider_compact(self, bases: Factorization) -> None:
-        """Keep the bases small from now on, if the work since the last call says that it pays."""
+        """Change to compact bases if timings since the last call predict that it pays."""
         now = bases.expanded, *self._seconds()
         columns, products, dense = (
             after - before for after, before in zip(now, self._mark, strict=True)
@@ -134,32 +139,32 @@ class RestartPolicy:
         seconds = ColumnSeconds(products / columns, dense / columns)
         keep = kept_size(compact, self._k, bases.F.shape[-1])
         if restart_pays(seconds, bases.size, compact, keep, bases.operator.shape):
-            self._limit = compact
+            self._present_size = compact
 
     def allow_wider_block(self, bases: Factorization) -> None:
-        """Let compact bases be larger where the next block has become wider."""
+        """Let compact bases grow if the next block has become wider."""
         if self._is_compact():
-            self._limit = max(self._limit, self._compact_size(bases))
+            self._present_size = max(self._present_size, self._compact_size(bases))
 
-    def restart(self, bases: Factorization, beside: int = 0) -> int:
-        """Shrink the bases, and return how many columns were kept."""
-        keep = kept_size(self._limit, self._k, bases.F.shape[-1] + beside)
+    def restart(self, bases: Factorization, extra: int = 0) -> int:
+        """Restart the bases, and return the number of columns kept."""
+        keep = kept_size(self._present_size, self._k, bases.F.shape[-1] + extra)
         bases.restart(ritz_triplets(bases, keep))
         if self._is_compact():
             self._compactions += 1
             if self._compactions >= self._max_restarts:
-                self._limit = self.max_size
+                self._present_size = self.max_size
         else:
             self.restarts += 1
         return keep
 
     def _seconds(self) -> tuple[float, float]:
         """Return the seconds of products, and of work on the bases and the projected problem."""
-        spent = self._monitor.seconds
-        return spent["products"], spent["orthogonalisation"] + spent["projected problem"]
+        timings = self._monitor.seconds
+        return timings["products"], timings["orthogonalisation"] + timings["projected problem"]
 
     def _compact_size(self, bases: Factorization) -> int:
         return min(self.max_size, compact_size(self._k, bases.F.shape[-1]))
 
     def _is_compact(self) -> bool:
-        return self._limit < self.max_size
+        return self._present_size < self.max_size

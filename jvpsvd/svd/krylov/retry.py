@@ -1,17 +1,17 @@
-"""How a solve begins again with other parameters."""
+"""The signal by which a solve begins again with other parameters."""
 
 from __future__ import annotations
 
 
-class RetryWith(Exception):  # noqa: N818 - a signal between our own parts, no error
-    """A signal from within a solve to its solver: begin again with one parameter changed.
+class RetryWith(Exception):  # noqa: N818 - a signal within the solver, no error
+    """Raised within a solve to make its solver begin again with one parameter changed.
 
     It never reaches a caller.
 
     Args:
-        block_size: A wider block, because a repeated value fills the present one.
+        block_size: The wider block size, because a repeated value fills the present block.
         keep_left: Whether to keep U, because it must be reorthogonalised.
-        loss: Orthogonality that U may lose, because a loss spoiled the residuals.
+        loss: The orthogonality that U may lose, because the previous loss spoiled the residuals.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Ritz triplets of a factorisation: from the SVD of its projected operator, and measured."""
+"""Ritz triplets of a factorisation: from the SVD of B, and with measured residuals."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from jvpsvd.svd.kernels.orthogonalize import linear_combination
 from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.memory import bytes_of_a_step
 
-# What the projected problem may lose, in units of the rounding of the bases.
+# Orthonormality that the projected problem may lose, in units of the bases' rounding.
 _UNSEEN = 1e-2
-# Rows from which on the projected problem is worth the way to a GPU, and what it takes there, in
-# matrices of its size.
-_ROWS_WORTH_MOVING, _PROJECTED_COPIES = 256, 6
+# A projected problem of at least this many rows is moved to a GPU, where it takes the memory of
+# this many matrices of its size.
+_ROWS_WORTH_MOVING, _PROJECTED_MATRICES = 256, 6
 
 
 def ritz_triplets(bases: Factorization, k: int) -> Ritz:
@@ -28,10 +28,10 @@ def ritz_triplets(bases: Factorization, k: int) -> Ritz:
 def measured_triplets(
     bases: Factorization, ritz: Ritz, matrix: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Return (s, residuals, U, V) of Ritz triplets, of one matrix of a batch or of all.
+    """Return (s, residuals, U, V) of Ritz triplets, for one matrix of a batch or for all.
 
-    Residuals are measured with the products that were kept: A' U as it was multiplied, and of A V
-    its measured distance from U B.
+    Residuals come from the products taken: A' U was kept, and for A V its measured distance from U
+    B.
     """
     V, AtU, U, defect = bases.V, bases.AtU, bases.left.U, bases.defect
     if matrix is not None:
@@ -51,7 +51,7 @@ def measured_triplets(
         adjoint = linear_combination(AtU, left[..., part])
         adjoint.div_(norm_u.to(dtype)[..., None, :])
         adjoint.sub_(v[..., part] * (s[..., part] / norm_v.to(dtype))[..., None, :])
-        # A v = U B y + D y; beside |D y|, vectors of another norm than 1 leave a part of s u.
+        # A v = U B y + D y. Besides |D y|, a norm of u or v that is not 1 leaves a part of s u.
         forward = rounding[..., 0, part].to(device) / norm_v
         forward += s[..., part].double() * (norm_u - norm_v).abs() / norm_v
         residuals[..., part] = torch.maximum(forward, column_norms(adjoint)).to(dtype)
@@ -59,11 +59,11 @@ def measured_triplets(
 
 
 def _device_of_projected(bases: Factorization) -> torch.device:
-    """Return the GPU for a large projected problem that fits into what a step takes there."""
+    """Return the GPU if the projected problem is large and fits into a step's workspace there."""
     m, n = bases.operator.shape[-2:]
     both = (m + n) * bases.operator.dtype.itemsize
     width = bases.block_size
-    free = bytes_of_a_step(width, both) - 2 * width * both  # beside the current and the next block
-    fits = _PROJECTED_COPIES * 8 * bases.size**2 <= free
+    free = bytes_of_a_step(width, both) - 2 * width * both  # all but the current and the next block
+    fits = _PROJECTED_MATRICES * 8 * bases.size**2 <= free
     moves = fits and bases.size >= _ROWS_WORTH_MOVING
     return bases.V.device if moves else bases.B.device

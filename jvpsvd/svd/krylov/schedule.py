@@ -1,4 +1,4 @@
-"""When to check for convergence again: each check solves the projected problem."""
+"""When to check for convergence again. Each check solves the projected problem."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from dataclasses import dataclass
 
 from jvpsvd.svd.krylov.convergence import Action, ConvergenceTest, State
 
-# Far from the target, checks may be a sixth of the columns apart, near it a 24th: convergence gets
-# faster towards the end, and a check may take as long as a step.
+# Far from the target, the next check comes after at most a sixth more columns, near it after at
+# most a 24th. Convergence becomes faster towards the end, and a check may take as long as a step.
 FAR, _COARSE, _FINE = 30.0, 6, 24
-# Of the columns that the rate of convergence predicts: a check comes rather too early.
+# The next check comes after this share of the columns that the rate of convergence predicts, rather
+# too early than too late.
 _EARLY = 0.8
 
 
 @dataclass(frozen=True)
 class Check:
-    """What one convergence check found."""
+    """The result of one convergence check."""
 
     columns: int
-    """Columns that the bases were expanded by."""
+    """Number of columns by which the bases had been expanded."""
     worst: float
     """Largest predicted residual, relative to s₁."""
 
@@ -33,21 +34,22 @@ def next_check(
     width: int,
     probe_steps: int,
 ) -> int:
-    """Return after how many columns in all to check one matrix again.
+    """Return the number of columns at which to check one matrix again.
 
     Args:
-        test: Of this matrix.
-        action: That the last check asked for.
-        checks: So far; the last one is of now.
+        test: Convergence test of this matrix.
+        action: Action that the last check returned.
+        checks: All checks so far, the present one last.
         step: The present step.
         width: Columns of the next block.
-        probe_steps: Steps that probe columns are given at least.
+        probe_steps: Least number of steps after probe columns were added.
     """
     now = checks[-1]
     if test.state is State.BLOCK_PROBE or (
         test.state is State.PROBE and action is not Action.EXPAND
     ):
-        # Twice as many steps as probe columns have had, and not beyond those they need.
+        # After probe columns the number of steps doubles between checks, up to the last step
+        # needed.
         had = max(probe_steps, step - test.probe_start)
         return now.columns + max(1, min(test.probe_end - step, had)) * width
     columns = now.columns // (_COARSE if now.worst > FAR * test.target else _FINE)
@@ -59,7 +61,7 @@ def next_check(
 
 
 def convergence_rate(checks: list[Check]) -> float:
-    """Return how fast the worst residual fell between two checks: its logarithm per column.
+    """Return the fall of the worst residual's logarithm per column, between the last two checks.
 
     >>> round(convergence_rate([Check(10, 1e-1), Check(20, 1e-3)]), 2)
     0.46

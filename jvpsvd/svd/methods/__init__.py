@@ -1,1 +1,1 @@
-"""The solvers: each finds k triplets of an operator from its products."""
+"""The solvers. Each computes k triplets of an operator from its products."""

@@ -1,8 +1,8 @@
-"""As many triplets as it takes to hold a share of the energy, or to reach small values.
+"""The smallest number of triplets that hold a share of the energy, or reach a small value.
 
-Random blocks are added to a Krylov factorisation round by round (Halko, Martinsson & Tropp 2011,
-section 4.4, with the powers kept). What is still outside is estimated from the random columns of
-each round, which are uniform in the complement of everything before them.
+Each round adds a random block to a Krylov factorisation (Halko, Martinsson & Tropp 2011, section
+4.4, but all powers are kept). The random columns of a round are uniform in the orthogonal
+complement of the bases, so they give an estimate of what is still outside.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
-# Energy has to be reached by this many standard errors.
+# The share of energy must be exceeded by this many standard errors.
 _SURELY = 2.0
 
 
@@ -33,10 +33,10 @@ class AdaptiveRank:
     Args:
         energy: Share of ‖A‖²_F that the triplets are to hold, in (0, 1).
         tail: Values are wanted down to tail · s₁, in (0, 1).
-        width: Columns of the starting block, and random ones that are added every round.
-        steps: Expansions of a round.
-        oversample: The bases grow to this many columns per triplet before the answer counts.
-        max_size: Columns of the bases at which it stops; None: the shorter side.
+        width: Columns of the starting block, and random columns added in every round.
+        steps: Expansions in a round.
+        oversample: The bases have at least this many columns per returned triplet.
+        max_size: Number of columns at which the search stops; None: the shorter side.
     """
 
     energy: float | None = None
@@ -53,14 +53,14 @@ class AdaptiveRank:
             NonFiniteError: If a product holds NaN or infinity.
         """
         k, n = request.k, A.shape[-1]
-        limit = n if self.max_size is None else min(n, self.max_size)
-        width = min(self.width, limit)
+        max_size = n if self.max_size is None else min(n, self.max_size)
+        width = min(self.width, max_size)
         bases = Factorization(
             A,
             block_size=width,
             seed=request.seed,
-            capacity=min(limit, 4 * width),
-            max_size=limit,
+            capacity=min(max_size, 4 * width),
+            max_size=max_size,
             monitor=monitor,
         )
         bases.initialize()
@@ -75,25 +75,26 @@ class AdaptiveRank:
                 fro2, error = float(sample.fro2), float(sample.fro2_error)
                 outside = sample.outside(bases.B)
             rank = self._rank(s, fro2 + _SURELY * error, outside)
-            share = min(1.0, bases.size / limit)
+            share = min(1.0, bases.size / max_size)
             go_on = monitor.report(min(rank or 0, k), k, share=share)
             enough = rank is not None and self.oversample * min(rank, k) <= bases.size
             if enough or bases.exhausted or not go_on:
                 break
-            spare = limit - bases.size - bases.F.shape[-1]
+            spare = max_size - bases.size - bases.F.shape[-1]
             columns = bases.add_probe_columns(min(width, spare)) if spare > 0 else 0
             sample.add(columns, first=bases.size)
-            if bases.size + bases.F.shape[-1] > limit:
+            if bases.size + bases.F.shape[-1] > max_size:
                 break
             for _ in range(self.steps):
-                if bases.exhausted or bases.size + bases.F.shape[-1] > limit:
+                if bases.exhausted or bases.size + bases.F.shape[-1] > max_size:
                     break
                 bases.expand()
                 sample.update(bases)
         count = max(1, min(k, bases.size if rank is None else rank))
         with monitor.phase("vectors"):
             s, residuals, U, V = measured_triplets(bases, ritz_triplets(bases, count))
-        # Residuals say nothing of copies that were not met: what is outside displaces less.
+        # Residuals say nothing about repetitions that were missed. The norm outside bounds what
+        # these could displace.
         allowed = request.tol * s[0]
         good = ((residuals <= allowed) & (s >= outside - allowed)).long()
         whole = bases.exhausted
@@ -112,10 +113,10 @@ class AdaptiveRank:
         return Triplets(s, residuals, U, V, (evidence,))
 
     def _rank(self, s: Tensor, fro2: float, outside: float) -> int | None:
-        """Return how many values suffice, or None if those found do not.
+        """Return how many values suffice; None if those found do not.
 
-        Interior values of a Krylov space say nothing of what is not in it. So the tail counts as
-        reached when nothing larger is found outside, in the columns that came last.
+        Small Ritz values do not show that nothing larger is missing. So the tail counts as reached
+        only if the last columns find nothing larger outside of the bases.
         """
         if float(s[0]) == 0.0:
             return 1

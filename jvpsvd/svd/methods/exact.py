@@ -1,4 +1,4 @@
-"""All singular triplets from the p = min(m, n) products of the shorter side."""
+"""All singular triplets, from p = min(m, n) products with the unit vectors of the shorter side."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from jvpsvd.svd.product_checks import check_scale, largest_product_norm
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
-# Up to this many entries a matrix is widened to float64 and decomposed as it stands; up to the
-# second number its left vectors are computed in float64 too.
+# A matrix of at most the first number of entries is converted to float64 and decomposed directly.
+# Up to the second number, its left vectors are computed in float64 too.
 _DIRECT_ENTRIES, _WIDE_ENTRIES = 1 << 16, 1 << 22
-# Images of singular vectors above this share of s₁ are orthogonal to 1e-8 in float64.
+# Images A v of singular vectors with s above this share of s₁ are orthogonal to 1e-8 in float64.
 _CLEAR = 1e-4
 _ENTRIES_AT_ONCE = 1 << 22
 
@@ -32,7 +32,7 @@ class Exact:
     """Hyper-parameters of the exact solver.
 
     Args:
-        block_size: Identity columns per product.
+        block_size: Number of identity columns per product.
     """
 
     block_size: int = 64
@@ -40,8 +40,8 @@ class Exact:
     def solve(self, A: LinearOperator, request: Request, monitor: Monitor) -> Triplets:
         """Return the k leading triplets of A (m, n), m ≥ n, by n products with unit vectors.
 
-        Without `request.vectors`, those of the longer side are not computed where they would cost
-        much. A caller cannot stop it: before the last product there is nothing to return.
+        Without `request.vectors`, vectors of the longer side are not computed where they would cost
+        much. A caller cannot stop this solver, because it has no result before the last product.
 
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
@@ -53,7 +53,7 @@ class Exact:
                 parts = over_matrices(lambda part: _solved(matrix[part], k, vectors), len(matrix))
                 values, norms, left, right = zip(*parts, strict=True)
                 s, residuals = torch.cat(values), torch.cat(norms)
-                U, V = _joined(left), _joined(right)
+                U, V = _concatenate(left), _concatenate(right)
             else:
                 s, residuals, U, V = _solved(matrix, k, vectors)
             fro2 = (column_norms(matrix) ** 2).sum(-1)
@@ -104,7 +104,7 @@ def _solved(matrix: Tensor, k: int, vectors: bool) -> _Solved:
 
 
 def _by_svd(matrix: Tensor, k: int, direct: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (U, s, V), of a float64 matrix after a QR unless `direct`."""
+    """Return (U, s, V), of a float64 matrix; a QR comes first unless `direct`."""
     dtype = matrix.dtype
     if direct:
         U, s, Vh = dense_svd(matrix.double())
@@ -122,8 +122,8 @@ def _by_svd(matrix: Tensor, k: int, direct: bool) -> tuple[Tensor, Tensor, Tenso
 def _by_gram(matrix: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return (A'A, s, V) of a float32 matrix; A'A (its lower triangle) and V are float64.
 
-    A float64 Gram matrix of float32 columns is exact to 1e-8 s₁, below their own rounding; a
-    float32 one would lose every value under 3e-4 s₁.
+    A float64 Gram matrix of float32 columns resolves values down to 1e-8 s₁, below the rounding of
+    the columns. A float32 Gram matrix would lose all values below 3e-4 s₁.
     """
     n = matrix.shape[-1]
     gram = torch.zeros(*matrix.shape[:-2], n, n, dtype=torch.float64, device=matrix.device)
@@ -138,13 +138,13 @@ def _by_gram(matrix: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
 def _one_sided_residuals(gram: Tensor, s: Tensor, wide: Tensor) -> Tensor:
     """Return the residuals of s with v and u = A v / |A v|, from A'A alone.
 
-    |A' u − s v| is |A'A v − s |A v| v| / |A v|, and |A v − s u| the difference of |A v| and s.
+    |A' u − s v| is |A'A v − s |A v| v| / |A v|, and |A v − s u| is ||A v| − s|.
     """
     whole = gram.tril() + gram.tril(-1).mT
     images = whole @ wide
     squares = (images * wide).sum(-2)
     norms = squares.clamp_min(0).sqrt()
-    # Below this A v is rounding of A'A, and so is its direction.
+    # Below this, |A v| is rounding of A'A, and the direction of A v is arbitrary.
     least = torch.finfo(torch.float64).eps ** 0.5 * s[..., :1].double()
     divisor = torch.maximum(norms, torch.where(least > 0, least, 1.0))
     values = s.double()
@@ -153,14 +153,14 @@ def _one_sided_residuals(gram: Tensor, s: Tensor, wide: Tensor) -> Tensor:
 
 
 def _images(matrix: Tensor, V: Tensor, wide: Tensor, s: Tensor) -> Tensor:
-    """Return the left vectors of right ones, which are given in float32 and in float64."""
+    """Return the left vectors for right ones, which are given in float32 and in float64."""
     m, n = matrix.shape[-2:]
     if m * n <= _WIDE_ENTRIES and bool((s[..., -1] > _CLEAR * s[..., 0]).all()):
         return columns(((matrix.double() @ wide) / s[..., None, :].double()).to(matrix.dtype))
     return orthonormal_images(matrix @ V, s, torch.Generator().manual_seed(0))
 
 
-def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
-    """Return vectors of the parts of a batch in one, column-major."""
+def _concatenate(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Return the vectors of a batch's parts in one column-major tensor; None if there are none."""
     kept = [part.mT for part in parts if part is not None]
     return torch.cat(kept).mT if kept else None

@@ -1,9 +1,9 @@
 """Leading singular triplets by block Golub–Kahan, for one operator or a batch in lock step.
 
-The solver expands a `Factorization` until the recurrence says that the k leading triplets are
-accurate, adds probe columns before the end to show whether something is missing, and then measures.
-Where copies of one value fill a block, it begins again with a wider one. Matrices of a batch that
-have finished leave it.
+The solver expands a `Factorization` until the recurrence predicts that the k leading triplets are
+accurate. Before the end it adds probe columns, which show whether a value is missing. Then it
+measures residuals. Where a repeated value fills a block, it begins again with a wider block.
+Finished matrices leave the batch.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ from jvpsvd.svd.krylov.multiplicity import block_is_too_narrow
 from jvpsvd.svd.krylov.restarts import RestartPolicy
 from jvpsvd.svd.krylov.retry import RetryWith
 from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
-from jvpsvd.svd.memory import reserved
+from jvpsvd.svd.memory import reserved_columns
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
-# A value in bases that have grown by less beside k columns, and were given up, is there by chance:
-# a residual that a coarse tolerance allows says nothing of larger ones.
+# If a solve gives up before the bases were expanded by k columns and this many blocks, no value is
+# guaranteed: at a coarse tolerance, small residuals do not show that no larger value is missing.
 _LEAST_BLOCKS = 2
-# Orthogonality that U may lose, in units of tol. Residuals lose a sixth of it as a rule. Seldom all
-# and more: a solve that misses tol, and may owe it to a loss above the second number, is repeated.
+# Orthogonality that U may lose, in units of tol. As a rule residuals grow by a sixth of the loss,
+# seldom by all of it or more. A solve that misses tol after a loss above the second number is
+# repeated with full reorthogonalisation.
 _LOSS, _SUSPECT = 1.0, 0.15
-# Losses of less are no reason: products themselves are no better.
+# Losses below this many eps are no reason to repeat: the products themselves are no better.
 _ROUNDING = 5.0
 
 
@@ -46,17 +47,21 @@ class GolubKahan:
     """Hyper-parameters of the solver.
 
     Args:
-        block_size: Width of a step: small blocks need fewer products, wide ones cost less each.
-            Where copies of one value fill it, the solver begins again with twice the width.
-        widest_block: Width up to which it does; None: as far as the bases have room for it.
-        max_size: Columns that there is memory for, and at which the bases restart; None: the
-            shorter side, where the factorisation is exact.
-        values_size: The same where U is not kept; it begins again with U instead of restarting.
-        compacts: Whether bases of one matrix restart small (`compact_size`) from when on timings
-            say that dense work on large ones costs more than the products that this adds.
-        max_restarts: Restarts after which it gives up, or lets compact bases grow again.
-        probe_width: Random columns that are added before the end, to meet what the start missed.
-        probe_steps: Expansions that these columns are given.
+        block_size: Width of a block. Narrow blocks need fewer products; each product costs less in
+            wide ones. Where a repeated value fills a block, the solver begins again with twice the
+            width.
+        widest_block: Largest width of such a block; None: as wide as the bases allow.
+        max_size: Number of columns that fit into memory, at which the bases restart; None: the
+            shorter side, at which the factorisation is exact.
+        values_size: The same while U is not kept. Bases without U cannot restart, so the solver
+            begins again with U.
+        may_compact: Whether the bases of a single matrix may change to `compact_size` columns, once
+            timings show that dense work on large bases costs more than the additional products.
+        max_restarts: Number of restarts after which the solver gives up, or lets compact bases grow
+            again.
+        probe_width: Number of probe columns that are added before the end, to find what the start
+            missed.
+        probe_steps: Number of expansions after probe columns were added.
         loss: Orthogonality that U may lose, in units of tol; 0: U is reorthogonalised fully.
     """
 
@@ -64,16 +69,16 @@ class GolubKahan:
     widest_block: int | None = None
     max_size: int | None = None
     values_size: int | None = None
-    compacts: bool = False
+    may_compact: bool = False
     max_restarts: int = 100
     probe_width: int = 4
     probe_steps: int = 2
     loss: float = _LOSS
 
     def solve(self, A: LinearOperator, request: Request, monitor: Monitor) -> Triplets:
-        """Return the k leading triplets of A (m, n), m ≥ n, to residuals ≤ tol · s₁ if it can.
+        """Return the k leading triplets of A (m, n), m ≥ n, to residuals ≤ tol · s₁ if possible.
 
-        Without `request.vectors`, U is not kept as long as that is safe.
+        Without `request.vectors`, U is not kept while that is safe.
 
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
@@ -92,10 +97,10 @@ class GolubKahan:
 
 
 class _Solve:
-    """One solve under way.
+    """One solve, from the start to the triplets.
 
-    Each matrix of the batch goes from SEEK over PROBE, or BLOCK_PROBE where values are clustered,
-    to DONE: see `ConvergenceTest`.
+    Each matrix of the batch goes through the states SEEK, PROBE (BLOCK_PROBE if values are
+    clustered) and DONE: see `ConvergenceTest`.
     """
 
     def __init__(
@@ -111,7 +116,7 @@ class _Solve:
         max_size = n if size is None else min(n, size)
         if max_size < k:
             raise ArgumentError(
-                f"left vectors are needed, and memory holds {max_size} of them beside the rest, "
+                f"left vectors are needed, and memory holds {max_size} of them besides the rest, "
                 f"fewer than k={k}; raise memory or lower k"
             )
         start = request.start
@@ -119,12 +124,12 @@ class _Solve:
             solver, start = _narrowed(solver, max_size - k, start)
         self._A, self._solver, self._request, self._monitor = A, solver, request, monitor
         self._keep_left, self._start = keep_left, start
-        self._compacts = solver.compacts and keep_left and not A.batch
+        self._may_compact = solver.may_compact and keep_left and not A.batch
         self._bases = Factorization(
             A,
             block_size=solver.block_size,
             seed=request.seed,
-            capacity=reserved(max_size, k, solver.block_size),
+            capacity=reserved_columns(max_size, k, solver.block_size),
             max_size=max_size,
             keep_left=keep_left,
             max_loss=min(solver.loss * request.tol, math.sqrt(torch.finfo(A.dtype).eps)),
@@ -142,16 +147,16 @@ class _Solve:
         """Return the triplets.
 
         Raises:
-            RetryWith: If the solve is to begin again with another parameter.
+            RetryWith: If the solve must begin again with another parameter.
         """
         bases, restarts = self._bases, self._restarts
         self._initialize()
         while True:
-            if self._check_is_due():
+            if self._must_check():
                 self._check()
-            if not self._test.matrices or bases.exhausted or restarts.is_spent(bases):
+            if not self._test.matrices or bases.exhausted or restarts.is_exhausted(bases):
                 return self._finish()
-            self._make_room()
+            self._restart_if_full()
             bases.expand()
             self._sample.update(bases)
 
@@ -161,19 +166,20 @@ class _Solve:
         if self._start is None:
             self._sample.start(bases)
             return
-        # A chosen start is no random sample, and may hold nothing of what is wanted.
+        # A given start is no random sample, and may be orthogonal to what is wanted.
         self._sample.add(bases.add_probe_columns(solver.probe_width), first=0)
         self._test.start_with_probe(bases.steps)
 
-    def _check_is_due(self) -> bool:
+    def _must_check(self) -> bool:
         bases, restarts = self._bases, self._restarts
-        # Bases without U cannot restart: what they hold is judged before the solve begins again.
+        # Bases without U cannot restart, so they are checked once more before the solve begins
+        # again.
         ends = not self._keep_left and restarts.is_full(bases)
-        due = bases.expanded >= self._next_check or ends or restarts.is_spent(bases)
-        return due and not bases.exhausted
+        reached = bases.expanded >= self._next_check or ends or restarts.is_exhausted(bases)
+        return reached and not bases.exhausted
 
     def _check(self) -> None:
-        """Judge every matrix, let go of those that are done, and add probe columns if one asks."""
+        """Check every matrix, remove finished ones, and add probe columns where needed."""
         bases, test = self._bases, self._test
         ritz = self._solve_projected()
         stopped = self._monitor.stopped
@@ -197,13 +203,13 @@ class _Solve:
         if stopped:
             self._measure(ritz, list(range(len(actions))), False, "none: stopped by the caller")
             return
-        if self._compacts and test.is_far:
+        if self._may_compact and test.is_far:
             self._restarts.consider_compact(bases)
         self._add_probe_columns(ritz, actions)
         self._next_check = test.next_check(actions, bases)
 
     def _finish(self) -> Triplets:
-        """Measure the matrices that are left, and return all triplets."""
+        """Measure the remaining matrices, and return all triplets."""
         bases, restarts = self._bases, self._restarts
         if self._test.matrices:
             given_up = f"given up after {restarts.restarts} restarts of {restarts.max_size} columns"
@@ -232,9 +238,10 @@ class _Solve:
         return ritz
 
     def _block_is_too_narrow(self, ritz: Ritz) -> bool:
-        """Tell whether copies fill the block, and twice its width fits. Other matrices go on.
+        """Tell whether a repeated value fills the block, and a block of twice the width fits.
 
-        Not once a block of probe columns was added, or the bases were full: that is paid for.
+        After a restart or a block of probe columns the solve goes on, because beginning again would
+        waste that work. A batch always goes on, because its other matrices may not need it.
         """
         solver, request, width = self._solver, self._request, self._solver.block_size
         A = self._A
@@ -254,25 +261,27 @@ class _Solve:
         if not block and Action.ADD_PROBE_COLUMNS not in actions:
             return
         width = max(solver.block_size if block else 0, solver.probe_width)
-        self._make_room(width)  # now: they are a sample beside all that the bases hold
+        # First, because the probe columns sample the complement of the bases as they are now.
+        self._restart_if_full(width)
         self._sample.add(bases.add_probe_columns(width), first=bases.size)
         self._restarts.allow_wider_block(bases)
         self._test.add_probe(ritz, actions, bases.steps)
 
-    def _make_room(self, beside: int = 0) -> None:
-        """Restart if the next block, and so many columns beside it, do not fit."""
+    def _restart_if_full(self, extra: int = 0) -> None:
+        """Restart the bases if the next block and `extra` columns do not fit."""
         bases, restarts = self._bases, self._restarts
-        if not restarts.is_full(bases, beside) or not restarts.may_restart(bases, beside):
+        if not restarts.is_full(bases, extra) or not restarts.may_restart(bases, extra):
             return
         if not self._keep_left:
             raise RetryWith(keep_left=True)
         with self._monitor.phase("projected problem"):
-            self._sample.restart(restarts.restart(bases, beside))
+            self._sample.restart(restarts.restart(bases, extra))
 
     def _measure(self, ritz: Ritz, done: list[int], complete: bool, evidence: str) -> None:
-        """Measure the triplets of these matrices and let them go."""
+        """Measure the triplets of these matrices, and remove these from the batch."""
         whole = len(done) == len(self._test.matrices)
-        # One by one, unless all are done: a part of a basis would be a copy of it.
+        # Matrices are measured one by one unless all are done: selecting several would copy their
+        # bases.
         for matrix, members in [(None, done)] if whole else [(i, [i]) for i in done]:
             found = tuple(self._evidence(i, ritz, complete, evidence) for i in members)
             with self._monitor.phase("vectors"):
@@ -282,7 +291,7 @@ class _Solve:
         self._test.remove(done)
 
     def _evidence(self, i: int, ritz: Ritz, complete: bool, evidence: str) -> Evidence:
-        """Return what was found out about matrix i beside its triplets."""
+        """Return the evidence for the triplets of matrix i."""
         bases, k, sample = self._bases, self._request.k, self._sample
         B = bases.B.reshape(-1, bases.size, bases.size)[i]
         if bases.exhausted:
@@ -308,7 +317,7 @@ class _Solve:
 def _narrowed(
     solver: GolubKahan, spare: int, start: Tensor | None
 ) -> tuple[GolubKahan, Tensor | None]:
-    """Return solver and start for steps no wider than `spare`: no start without probe columns."""
+    """Return solver and start for steps no wider than `spare`. A start needs probe columns too."""
     width = max(1, min(solver.block_size, spare))
     probes = 0 if start is None else min(solver.probe_width, spare - width)
     if probes <= 0:
@@ -317,6 +326,6 @@ def _narrowed(
 
 
 def _missed(triplets: Triplets, tol: float) -> bool:
-    """Tell whether triplets that the recurrence took for accurate were measured not to be."""
+    """Tell whether measured residuals miss the tolerance although the recurrence predicted it."""
     complete = all(one.complete for one in triplets.evidence)
     return complete and bool((triplets.residuals > tol * triplets.s[..., :1]).any())

@@ -2,8 +2,8 @@
 
 `BlockKrylov` keeps every block and finds the triplets in their span (Musco & Musco, 2015);
 `SubspaceIteration` keeps the last block only, for less memory and less accuracy (Halko, Martinsson
-& Tropp, 2011). Both are for low accuracy at a cost known beforehand, and for operators whose
-products are cheap in wide blocks alone. Residuals are measured all the same.
+& Tropp, 2011). Both suit low accuracy at a cost that is known in advance, and operators whose
+products are cheap only in wide blocks. Residuals are measured as in the other methods.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class BlockKrylov:
     """Hyper-parameters of the block Krylov method.
 
     Args:
-        passes: Blocks, each a forward and a reverse pass of k + oversample vectors.
+        passes: Number of blocks; each takes a forward and a reverse product of k + oversample
+            vectors.
         oversample: Columns of a block beyond k.
     """
 
@@ -85,7 +86,8 @@ class SubspaceIteration:
     """Hyper-parameters of subspace iteration.
 
     Args:
-        passes: Forward and reverse passes of k + oversample vectors; a last one of k measures.
+        passes: Number of forward and reverse products of k + oversample vectors. A last product
+            with k vectors measures residuals.
         oversample: Columns of the block beyond k.
     """
 
@@ -155,7 +157,7 @@ class _Passes:
 
 @dataclass(frozen=True)
 class _Norms:
-    """‖A‖²_F, its standard error and ‖A − A V V'‖₂, one of each matrix."""
+    """‖A‖²_F, its standard error and ‖A − A V V'‖₂ for each matrix."""
 
     fro2: Tensor
     fro2_error: Tensor
@@ -172,7 +174,7 @@ def _multiply(
 
 
 def _orthonormal(W: Tensor, generator: torch.Generator) -> OrthogonalBlock:
-    """Return an orthonormal basis (N, w) that spans W (N, w), random where W loses rank."""
+    """Return an orthonormal basis (N, w) of the span of W (N, w), random where W loses rank."""
     floor = torch.finfo(W.dtype).eps * column_norms(W).amax(-1).cpu()
     return orthogonalize_block(W[..., :0], W, floor=floor, generator=generator)
 
@@ -184,7 +186,7 @@ def _evidence(
     tol: float,
     passes: _Passes,
 ) -> tuple[Evidence, ...]:
-    """Return what a random block wider than k says about missing values, for each matrix.
+    """Return the evidence for each matrix, from a random block wider than k.
 
     Every leading vector has a share in such a block, repeated values included, and the passes
     raise it; so if all k triplets converged after them, none is missing. If some did not, a leading

@@ -123,7 +123,7 @@ def test_a_network_with_a_scripted_part_is_cut_around_it(caplog):
     f, z = layer_map(net, POINT, to="2", since="1")
     assert f(z).shape == (2,)
     assert len(caplog.records) == 1
-    with pytest.raises(ModelError, match=r"no place '0\.2' .*module '0' is scripted.*pass the"):
+    with pytest.raises(ModelError, match=r"no depth '0\.2' .*module '0' is scripted.*pass the"):
         layer_map(net, POINT, to="0.2")
 
 
@@ -132,8 +132,8 @@ def test_a_traced_network_says_why_it_has_its_output_alone(caplog):
     net = torch.jit.trace(plain(), POINT)
     assert [place.name for place in depths(net, POINT)] == ["output"]
     (line,) = (record.getMessage() for record in caplog.records)
-    assert "pass the module that it was made from; places within it are not among" in line
-    with pytest.raises(ModelError, match=r"no place '2' .*'model' is scripted, traced.*pass the"):
+    assert "pass the module that it was made from; depths within it are not listed" in line
+    with pytest.raises(ModelError, match=r"no depth '2' .*'model' is scripted, traced.*pass the"):
         layer_map(net, POINT, to="2")
 
 

@@ -57,11 +57,11 @@ def test_what_squares_would_drown_is_left_to_the_whole_decomposition(loss):
 
 
 @pytest.mark.parametrize(
-    ("rows", "k", "loss", "asked"),
+    ("rows", "k", "loss", "partial"),
     [(1200, 400, 1e-9, 1), (1200, 401, 1e-9, 0), (1199, 10, 1e-9, 0), (1200, 400, 0.0, 0)],
 )
-def test_the_leading_ones_alone_are_asked_for_where_that_is_cheaper(
-    rows, k, loss, asked, monkeypatch
+def test_only_leading_vectors_are_computed_where_that_is_cheaper(
+    rows, k, loss, partial, monkeypatch
 ):
     calls, eigh = [], scipy.linalg.eigh
 
@@ -71,7 +71,7 @@ def test_the_leading_ones_alone_are_asked_for_where_that_is_cheaper(
 
     monkeypatch.setattr(scipy.linalg, "eigh", counted)
     leading_svd(torch.diag(line(1, 0.1, rows)).double(), k, loss)
-    assert calls == [(rows - k, rows - 1)] * asked
+    assert calls == [(rows - k, rows - 1)] * partial
 
 
 def test_of_a_batch_every_matrix_has_its_leading_part():

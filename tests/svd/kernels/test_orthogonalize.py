@@ -97,9 +97,9 @@ def test_scale_does_not_matter(scale, dtype):
 
 def test_random_columns_are_orthogonal_to_both_blocks():
     all_of_it = orthonormal(30, 12, 1)
-    basis, beside = all_of_it[:, :8], all_of_it[:, 8:]
-    fresh = random_columns(basis, 18, generator(), beside=beside)
-    assert orthonormality(torch.cat([basis, beside, fresh], dim=1)) < 1e-13
+    basis, block = all_of_it[:, :8], all_of_it[:, 8:]
+    fresh = random_columns(basis, 18, generator(), block=block)
+    assert orthonormality(torch.cat([basis, block, fresh], dim=1)) < 1e-13
 
 
 def test_random_columns_depend_on_the_generator_alone():
@@ -110,7 +110,7 @@ def test_random_columns_depend_on_the_generator_alone():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rank", [0, 1, 70, 100])
-def test_images_of_singular_vectors_become_orthonormal_beside_themselves(dtype, rank):
+def test_images_of_singular_vectors_become_orthonormal(dtype, rank):
     s = torch.zeros(100, dtype=torch.float64)
     s[:rank] = torch.logspace(0, -3, rank)
     U = orthonormal(150, 100, 1)

@@ -1,4 +1,4 @@
-"""When triplets may be believed, check by check, without a solver."""
+"""The convergence test, check by check, without a solver."""
 
 import pytest
 import torch
@@ -108,19 +108,19 @@ def test_nothing_is_asked_of_zeros():
 NONE = torch.zeros(12, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("copies", [1, 2, 4, 8])
-def test_clear_gaps_are_guaranteed_to_the_end(copies):
-    expected = 12 if copies > 1 else 1  # any single value may stand for more of its kind
-    assert guaranteed_count(line(2, 1, 12), NONE, 1e-5, copies, torch.float64) == expected
+@pytest.mark.parametrize("block_size", [1, 2, 4, 8])
+def test_clear_gaps_are_guaranteed_to_the_end(block_size):
+    expected = 12 if block_size > 1 else 1  # any single value may be a repeated one
+    assert guaranteed_count(line(2, 1, 12), NONE, 1e-5, block_size, torch.float64) == expected
 
 
 @pytest.mark.parametrize("many", [3, 4, 5])
-def test_as_many_copies_as_can_be_held_may_stand_for_more(many):
+def test_clusters_as_large_as_the_block_may_hide_more(many):
     s = torch.cat([line(3, 2, 4), repeat(1, many), line(0.9, 0.1, 8 - many)])
     assert guaranteed_count(s, NONE, 1e-5, 4, torch.float64) == (12 if many < 4 else 4 + many)
 
 
-def test_fewer_values_than_copies_are_no_cluster():
+def test_fewer_values_than_the_block_are_no_cluster():
     assert guaranteed_count(repeat(1, 3), NONE[:3], 1e-5, 4, torch.float64) == 3
 
 
@@ -148,8 +148,8 @@ def test_zeros_are_one_cluster_that_displaces_nothing():
     assert guaranteed_count(torch.zeros(9), torch.zeros(9), 1e-5, 4, torch.float32) == 9
 
 
-def alike(*counts):
-    """Values 1, 1/2, 1/3, …, so many copies of each."""
+def repeated(*counts):
+    """Values 1, 1/2, 1/3, …, with these multiplicities."""
     return torch.cat([torch.full((count,), 1 / (i + 1)) for i, count in enumerate(counts)]).double()
 
 
@@ -161,17 +161,17 @@ def alike(*counts):
         ((4, 2), True),
         ((1, 5, 2), True),
         ((6,), False),  # all that are wanted
-        ((2, 4), False),  # the last, which more copies would not displace
+        ((2, 4), False),  # the last, which a higher multiplicity would not displace
         ((17, 2), False),  # refilled at random
     ],
 )
-def test_a_block_is_too_narrow_where_copies_of_a_value_fill_it(counts, narrow):
-    s = alike(*counts)
+def test_a_block_is_too_narrow_where_a_repeated_value_fills_it(counts, narrow):
+    s = repeated(*counts)
     assert block_is_too_narrow(s, torch.zeros_like(s), 1e-4, 4, torch.float64) is narrow
 
 
 def test_values_that_are_not_sharp_are_no_reason_to_begin_again():
-    s = alike(4, 2)
+    s = repeated(4, 2)
     assert not block_is_too_narrow(s, torch.full_like(s, 1e-6), 1e-4, 4, torch.float64)
     assert block_is_too_narrow(s, torch.full_like(s, 1e-6), 1e-4, 4, torch.float32)
     assert block_is_too_narrow(s, torch.full_like(s, 1e-10), 1e-4, 4, torch.float64)

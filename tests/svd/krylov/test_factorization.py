@@ -94,9 +94,9 @@ def test_estimates_are_the_residuals_of_the_ritz_vectors():
     ritz = ritz_triplets(state, 8)
     U, V = state.left.U @ ritz.left, state.V @ ritz.right
     assert (matrix @ V - U * ritz.s).abs().max() < 1e-13
-    lengths = torch.linalg.vector_norm(matrix.T @ U - V * ritz.s, dim=0)
-    assert torch.allclose(lengths, ritz.estimates, atol=1e-13)
-    assert lengths.max() > 1e-3
+    norms = torch.linalg.vector_norm(matrix.T @ U - V * ritz.s, dim=0)
+    assert torch.allclose(norms, ritz.estimates, atol=1e-13)
+    assert norms.max() > 1e-3
 
 
 def test_lost_rank_is_refilled_and_adds_no_value():

@@ -9,7 +9,7 @@ M, N, K = 7, 5, 3
 
 
 def part(matrices, left=True):
-    """Triplets whose numbers tell the matrix that they belong to."""
+    """Triplets whose numbers are the index of their matrix."""
     one = torch.tensor(matrices, dtype=torch.float64)
     s = one[:, None].expand(-1, K) + torch.arange(K) / 10
     U = one[:, None, None] + torch.arange(M)[None, :, None] / 100 + torch.zeros(K)
@@ -27,7 +27,7 @@ def batch(count):
     "order",
     [[[0, 1, 2, 3, 4]], [[4], [3], [2], [1], [0]], [[1, 4], [0], [2, 3]], [[2], [0, 1, 3, 4]]],
 )
-def test_every_matrix_is_put_in_its_place(order, left):
+def test_every_matrix_is_put_at_its_index(order, left):
     found = FinishedTriplets(batch(5), K)
     for done, matrices in enumerate(order):
         assert found.count == sum(map(len, order[:done]))

@@ -9,34 +9,34 @@ from jvpsvd.svd.krylov.frobenius import estimated_frobenius
 M, N = 50, 40
 
 
-def projected(matrix, known, count, seed):
-    """B of A V = U B for `known` fixed columns and `count` random ones orthogonal to them."""
+def projected(matrix, exact, count, seed):
+    """B of A V = U B for `exact` fixed columns and `count` random ones orthogonal to them."""
     generator = torch.Generator().manual_seed(seed)
-    fixed = torch.eye(N, dtype=torch.float64)[:, :known]
+    fixed = torch.eye(N, dtype=torch.float64)[:, :exact]
     fresh = torch.randn(N, count, dtype=torch.float64, generator=generator)
     V = torch.linalg.qr(torch.cat([fixed, fresh], dim=1))[0]
     return torch.linalg.qr(matrix @ V)[1]
 
 
 @pytest.mark.parametrize("name", ["line", "geometric", "equal", "one huge"])
-@pytest.mark.parametrize("known", [0, 5, 30])
-def test_it_has_no_bias_and_knows_its_error(name, known):
+@pytest.mark.parametrize("exact", [0, 5, 30])
+def test_it_has_no_bias_and_knows_its_error(name, exact):
     matrix = with_values(spectrum(name, N), M, N)
     truth = float((matrix**2).sum())
-    runs = [estimated_frobenius(projected(matrix, known, 6, seed), known, N) for seed in range(400)]
+    runs = [estimated_frobenius(projected(matrix, exact, 6, seed), exact, N) for seed in range(400)]
     values, errors = (torch.stack(part) for part in zip(*runs, strict=True))
     mean_error = float(values.std()) / math.sqrt(400)
     assert abs(float(values.mean()) - truth) <= 4 * mean_error + 1e-9 * truth
-    if name != "equal":  # where every sample is the same
+    if name != "equal":  # for which every sample is the same
         assert (
             0.5 * float(values.std()) < float((errors**2).mean().sqrt()) < 2 * float(values.std())
         )
 
 
-@pytest.mark.parametrize("known", [0, 10, 39])
-def test_all_columns_are_exact(known):
+@pytest.mark.parametrize("exact", [0, 10, 39])
+def test_all_columns_are_exact(exact):
     matrix = with_values(spectrum("line", N), M, N)
-    value, error = estimated_frobenius(projected(matrix, known, N - known, 0), known, N)
+    value, error = estimated_frobenius(projected(matrix, exact, N - exact, 0), exact, N)
     assert float(value) == pytest.approx(float((matrix**2).sum()))
     assert float(error) == 0
 

@@ -1,4 +1,4 @@
-"""U is reorthogonalised only when it must be; V always; and no value is the worse for it."""
+"""U is reorthogonalised only when necessary, V always, and values stay accurate."""
 
 import math
 
@@ -51,8 +51,8 @@ def assert_invariants(state, matrix, loss, restarts=0):
     assert ((A @ V - U @ B).abs() <= 200 * eps * norm).all()
     assert ((A.mT @ U - V @ B.mT - F @ R).abs() <= (200 * eps + 10 * loss) * norm).all()
     assert ((state.AtU.double() - A.mT @ U).abs() <= 200 * eps * norm).all()
-    ahead = torch.linalg.vector_norm(A @ V - U @ B, dim=-2)
-    assert (ahead <= state.defect + 200 * eps * norm[..., 0]).all()
+    forward_residuals = torch.linalg.vector_norm(A @ V - U @ B, dim=-2)
+    assert (forward_residuals <= state.defect + 200 * eps * norm[..., 0]).all()
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -204,7 +204,7 @@ def test_values_alone_are_the_values_of_the_triplets(name, shape, dtype):
         assert bare.converged.all()
         assert bare.certificate.sound
         assert bare.certificate.complete
-        # Copies that differ by less than the tolerance may stand for each other.
+        # Values that differ by less than the tolerance may be exchanged.
         slack = 4 * rounding(truth, dtype, shape)
         assert (bare.s.double() <= truth[:k] + slack).all()
         assert ((bare.s.double() - truth[:k]).abs() <= TOL[dtype] * truth[0] + slack).all()

@@ -1,4 +1,4 @@
-"""Bases that shrink because their dense work outweighs the products."""
+"""Compact bases: restarts because dense work outweighs the products."""
 
 import pytest
 import torch
@@ -63,10 +63,10 @@ def test_answers_are_right_wherever_timings_say_that_restarting_pays(k, name, dt
         assert result.certificate.complete
 
 
-@pytest.mark.parametrize("copies", [12, 20])
-def test_clusters_are_found_by_bases_that_shrink(copies, kept, always):
-    """Blocks that copies fill become wider, and the bases have to hold these."""
-    truth = torch.cat([line(1.2, 1.16, 10), repeat(1.15, copies), line(1.14, 0.5, 1400)])
+@pytest.mark.parametrize("multiplicity", [12, 20])
+def test_clusters_are_found_by_bases_that_shrink(multiplicity, kept, always):
+    """Blocks that a repeated value fills become wider, and the bases must hold them."""
+    truth = torch.cat([line(1.2, 1.16, 10), repeat(1.15, multiplicity), line(1.14, 0.5, 1400)])
     A = Diagonal(truth)
     result = svds(A, 40, tol=1e-6, method="golub-kahan", on_unconverged="ignore")
     assert_truthful(result, truth, A.shape, rounding_factor=3)
@@ -76,8 +76,9 @@ def test_clusters_are_found_by_bases_that_shrink(copies, kept, always):
 
 
 @pytest.mark.parametrize("max_size", range(100, 132, 2))
-def test_a_restart_beside_probe_columns_does_not_bias_the_energy(max_size):
-    """They are a sample beside what the bases held as they were drawn, not after a restart."""
+def test_a_restart_for_probe_columns_does_not_bias_the_energy(max_size):
+    """They sample the complement of the bases at the time they are drawn, so a restart comes
+    first."""
     truth = torch.cat([line(10, 9, 100), line(1e-3, 1e-4, 900)])
     solver = GolubKahan(block_size=8, max_size=max_size)
     (evidence,) = solved_by(solver, Diagonal(truth), 10, 1e-6).evidence
@@ -122,9 +123,9 @@ def test_batches_and_values_alone_keep_their_bases(vectors, kept, always):
     assert not kept
 
 
-def test_more_restarts_than_the_limit_give_the_bases_their_room_back(kept, always):
+def test_after_max_restarts_compact_bases_grow_to_max_size(kept, always):
     truth = line(1, 0, 900)
-    solver = GolubKahan(block_size=4, compacts=True, max_restarts=2)
+    solver = GolubKahan(block_size=4, may_compact=True, max_restarts=2)
     found = solved_by(solver, Diagonal(truth), 20, 1e-9)
     assert len(kept) == 2
     assert found.evidence[0].complete
@@ -132,7 +133,7 @@ def test_more_restarts_than_the_limit_give_the_bases_their_room_back(kept, alway
 
 
 def test_compact_restarts_do_not_use_up_those_of_full_bases(kept, always):
-    solver = GolubKahan(block_size=4, compacts=True, max_size=160, max_restarts=2)
+    solver = GolubKahan(block_size=4, may_compact=True, max_size=160, max_restarts=2)
     found = solved_by(solver, Diagonal(line(1, 0, 2000)), 20, 1e-13)
     assert found.evidence[0].evidence == "none: given up after 2 restarts of 160 columns"
     assert len(kept) == 4

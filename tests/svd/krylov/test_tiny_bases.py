@@ -1,4 +1,4 @@
-"""Bases that hold hardly more than k columns restart too soon to show what is missing."""
+"""Bases of hardly more than k columns restart too soon to show that a value is missing."""
 
 import numpy as np
 import pytest
@@ -18,26 +18,26 @@ def dense_spectrum():
     return torch.from_numpy(np.sign(rng.standard_normal((162, 104))))
 
 
-def solve(matrix, beside, seed, k=1, block_size=1):
-    solver = GolubKahan(block_size=block_size, widest_block=block_size, max_size=k + beside)
+def solve(matrix, extra, seed, k=1, block_size=1):
+    solver = GolubKahan(block_size=block_size, widest_block=block_size, max_size=k + extra)
     triplets = solved_by(solver, MatrixOperator(matrix), k, TOL, seed=seed)
     (evidence,) = triplets.evidence
     missed = torch.linalg.svdvals(matrix)[:k] - triplets.s
     return triplets, evidence, float(missed.max() / triplets.s[0])
 
 
-@pytest.mark.parametrize("beside", [5, 6, 11])
-def test_nothing_is_claimed_of_them(beside, dense_spectrum):
+@pytest.mark.parametrize("extra", [5, 6, 11])
+def test_nothing_is_claimed_of_them(extra, dense_spectrum):
     for seed in range(10):
-        triplets, evidence, _ = solve(dense_spectrum, beside, seed)
+        triplets, evidence, _ = solve(dense_spectrum, extra, seed)
         if float(triplets.residuals.max()) <= TOL * float(triplets.s[0]):
-            assert evidence.evidence == f"none: bases of {1 + beside} columns restart too soon"
+            assert evidence.evidence == f"none: bases of {1 + extra} columns restart too soon"
         assert not evidence.complete
         assert evidence.guaranteed == 0
 
 
 @pytest.mark.parametrize(("k", "block_size"), [(1, 1), (1, 4), (3, 4), (1, 8)])
-def test_sixteen_columns_beside_k_are_enough(k, block_size, dense_spectrum):
+def test_sixteen_columns_more_than_k_are_enough(k, block_size, dense_spectrum):
     for seed in range(5):
         _, evidence, missed = solve(dense_spectrum, 16, seed, k, block_size)
         assert missed <= 0.3 * TOL or not evidence.complete

@@ -1,4 +1,4 @@
-"""The rank is searched for: no fewer triplets than asked for, few more, and no wrong value."""
+"""The rank is searched for: enough triplets, few more, and no wrong value."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_the_triplets_hold_the_share_of_energy(name, energy):
 def test_no_value_above_the_tail_is_left_out(name, tail):
     truth = spectrum(name, N)
     result = svds(Diagonal(truth), N, tail=tail, **silent)
-    # 1/100 is at the tail itself: there rounding decides.
+    # 1/100 equals the tail, so rounding decides.
     above, below = (int((truth >= tail * truth[0] * (1 + by)).sum()) for by in (1e-9, -1e-9))
     assert above <= result.s.shape[0] <= below
     assert_truthful(result, truth, (N, N))
@@ -89,8 +89,8 @@ def test_batches_are_refused():
 
 @pytest.mark.parametrize("copies", [40, 60, 100])
 @pytest.mark.parametrize("seed", range(3))
-def test_values_that_copies_not_met_would_displace_are_not_converged(copies, seed):
-    """Memory ends the search among copies of 1, and values of 3e-6 with tiny residuals follow."""
+def test_values_that_missing_repetitions_would_displace_are_not_converged(copies, seed):
+    """Memory ends the search within the repeated value 1, and values of 3e-6 follow."""
     values = torch.cat([repeat(1, copies), repeat(3e-6, 120 - copies)])
     matrix = with_values(values, 132, 120, seed=seed)
     result = svds(
@@ -104,5 +104,5 @@ def test_values_that_copies_not_met_would_displace_are_not_converged(copies, see
         seed=seed,
         on_unconverged="ignore",
     )
-    assert float(result.s[-1]) < 1e-2  # a copy is missing in its place
+    assert float(result.s[-1]) < 1e-2  # a repetition of 1 is missing
     assert_truthful(result, values, (132, 120))

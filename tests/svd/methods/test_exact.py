@@ -70,7 +70,7 @@ def test_the_norm_is_exact():
 @pytest.mark.parametrize("name", SPECTRA)
 @pytest.mark.parametrize("shape", [(280, 260), (260, 280)])
 def test_values_alone_are_those_with_vectors(name, shape):
-    """Large enough for the Gram matrix, whose residuals stand in for those of the long side."""
+    """Large enough for the Gram matrix, from which residuals are then computed."""
     s = spectrum(name, min(shape))
     A = MatrixOperator(with_values(s, *shape).float())
     whole, alone = (svds(A, 260, method="exact", vectors=v, tol=1e-6) for v in (True, False))
@@ -93,8 +93,8 @@ def test_one_sided_residuals_are_those_of_wrong_vectors():
     )
     A = torch.diag(s)
     images = A @ turned
-    lengths = images.norm(dim=0)
-    u = images / lengths
+    norms = images.norm(dim=0)
+    u = images / norms
     expected = torch.maximum((images - s * u).norm(dim=0), (A.T @ u - s * turned).norm(dim=0))
     assert torch.allclose(_one_sided_residuals(gram.tril(), s, turned), expected)
     assert _one_sided_residuals(gram.tril(), s, torch.eye(3).double()).max() < 1e-15

@@ -42,7 +42,7 @@ def test_the_products_follow_the_shorter_side():
 
 
 @pytest.mark.parametrize("max_size", [40, 72, 100])
-def test_bases_end_at_their_limit_and_say_so(max_size):
+def test_bases_end_at_max_size_and_say_so(max_size):
     solver = GolubKahan(block_size=8, max_size=max_size, max_restarts=1)
     triplets = solved_by(solver, Diagonal(line(1, 0, 400)), 30, 1e-8)
     (evidence,) = triplets.evidence
@@ -62,7 +62,7 @@ def test_an_exhausted_space_is_complete_whatever_the_residuals():
 
 @pytest.mark.parametrize("k", [1, 3, 8])
 def test_a_probe_that_exhausts_the_space_ends_the_solve(k):
-    """Random columns that fill the last of the space once left an empty block to expand."""
+    """Random columns that completed the space once left an empty block to expand."""
     for n in range(k, 60):
         truth = torch.cat([repeat(2, (n + 1) // 2), repeat(1, n - (n + 1) // 2)])
         result = svds(Diagonal(truth), k, method="golub-kahan", block_size=4)
@@ -70,7 +70,7 @@ def test_a_probe_that_exhausts_the_space_ends_the_solve(k):
 
 
 def test_a_probe_finds_what_the_start_never_met():
-    """A block of one column meets one copy of the leading value; the others only at random."""
+    """A block of one column finds the leading value once; repetitions come from refills only."""
     truth = torch.cat([repeat(3, 3), torch.logspace(0, -12, 397, dtype=torch.float64)])
     result = svds(Diagonal(truth), 6, tol=1e-8, method="golub-kahan", block_size=1)
     assert result.s[:3].tolist() == pytest.approx([3, 3, 3], abs=1e-10)
@@ -101,7 +101,7 @@ def test_the_squared_norm_is_estimated_with_its_error():
 
 @pytest.mark.parametrize("repeats", [True, False])
 def test_a_solve_that_owes_its_misses_to_a_lost_basis_is_repeated(repeats, monkeypatch):
-    """The estimate of what U loses is made too small; seldom, it is."""
+    """The estimate of U's loss is made too small, which seldom happens by itself."""
     honest = LeftBasis._next_inverse
     monkeypatch.setattr(LeftBasis, "_next_inverse", lambda self, new: 0.05 * honest(self, new))
     if not repeats:

@@ -52,7 +52,7 @@ def test_a_block_as_wide_as_the_space_is_exact(solver, shape, k):
 
 
 @pytest.mark.parametrize("passes", [1, 2, 5])
-def test_products_are_known_beforehand(passes):
+def test_products_are_predicted_exactly(passes):
     A = Diagonal(line(1, 0, 500))
     solved_by(BlockKrylov(passes=passes), A, 20, 1e-5)
     assert A.products == (passes * 36, passes * 36)
