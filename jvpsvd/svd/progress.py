@@ -52,7 +52,8 @@ def _bar() -> Iterator[Show]:
     bar = Bar(
         TextColumn("triplets"),
         BarColumn(),
-        TextColumn("{task.fields[converged]}{task.fields[worst]}, {task.fields[products]} products"),
+        TextColumn("{task.fields[converged]}{task.fields[worst]}"),
+        TextColumn("{task.fields[products]} products"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
         console=Console(stderr=True),
