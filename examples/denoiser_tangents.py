@@ -36,7 +36,7 @@ def network():
 
 
 def train(net, points, steps):
-    """Each glyph gets noise of a random level from 0.03 to 3, and small levels weigh more."""
+    """Each glyph gets noise of a random level from 0.03 to 3; small levels count for more."""
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

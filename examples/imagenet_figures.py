@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from imagenet_tables import Found, band, gathered
+from imagenet_tables import Found, band, collect
 from matplotlib.figure import Figure
 from mnist_figures import DASHES, saved
 
@@ -44,9 +44,9 @@ def spectra_of_depths(spectra: Found) -> Figure:
     axes = figure.add_subplot()
     most = max(len(photos) for photos in spectra.values())
     for place, (depth, photos) in enumerate(spectra.items()):
-        s = gathered(photos, "s")
+        s = collect(photos, "s")
         index, mean, deviation = np.arange(1, s.shape[1] + 1), s.mean(0), s.std(0)
-        energy = gathered(photos, "energy share").mean()
+        energy = collect(photos, "energy share").mean()
         fewer = f"; of {len(photos)} photo{'s' * (len(photos) > 1)}" if len(photos) < most else ""
         label = f"{depth} ({int(photos[0]['shape'][0])} units; {energy:.0%} of ‖J‖²{fewer})"
         line = _line(axes, index, mean, place, len(spectra), label)
@@ -96,7 +96,7 @@ def spread(spectra: Found) -> Figure:
     chance = {"participation": random.participation / pixels, "entropy": random.entropy / pixels}
     for axes, (name, label) in zip(grid, MEASURES.items(), strict=True):
         for place, (depth, photos) in enumerate(spectra.items()):
-            values = gathered(photos, name)
+            values = collect(photos, name)
             trend = spread_trend(values, bins=min(25, values.shape[1]))
             line = _line(axes, trend.index, trend.mean, place, len(spectra), depth)
             axes.fill_between(
@@ -121,11 +121,11 @@ def steps(moved: Found, distances: Sequence[float]) -> Figure:
     grid = figure.subplots(2, len(moved), sharex=True, sharey="row", squeeze=False)
     for column, (depth, photos) in zip(grid.T, moved.items(), strict=True):
         for place, (name, colour) in enumerate(COLOURS.items()):
-            middle, low, high = band(gathered(photos, f"{name} change"))
+            middle, low, high = band(collect(photos, f"{name} change"))
             look = {"color": colour, "linestyle": DASHES[place], "linewidth": 1.5}
             column[0].plot(distances, middle, label=name, **look)
             column[0].fill_between(distances, low, high, color=colour, alpha=0.15, linewidth=0)
-            flips = gathered(photos, f"{name} flipped").mean(1)
+            flips = collect(photos, f"{name} flipped").mean(1)
             mean, error = flips.mean(0), flips.std(0) / len(flips) ** 0.5
             column[1].plot(distances, mean, **look)
             column[1].fill_between(

@@ -185,7 +185,7 @@ def test_the_readme_says_what_the_kept_numbers_say(modules):
     for depth, photos in kept["spectra"].items():
         assert len(photos) == 16
         assert all(photo["complete"] and photo["converged"].all() for photo in photos)
-        s = modules.tables.gathered(photos, "s")
+        s = modules.tables.collect(photos, "s")
         ratios = [f"{(s[:, i - 1] / s[:, 0]).mean():.2f}" for i in (100, 500)]
         (row,) = [line for line in readme.splitlines() if line.startswith(f"| {depth} |")]
         assert [cell.strip() for cell in row.split("|")][4:6] == ratios
