@@ -21,10 +21,11 @@ _TIMES, _BLOCKS = 3, 24
 # hundreds.
 _MORE_PRODUCTS, _THIN = 0.3, 3.0
 # Bases that restart with fewer columns than this in addition to k drop what probe columns have
-# shown before it can converge, and a solve of a dense spectrum may end at a lower value. At k = 1,
-# with 6 and 11 such columns, about 9 and 2 in 100 solves were off by more than tol. With 16 none
-# was, and the largest error was 0.1 tol (`python -m benchmarks tiny_bases`).
-_LEAST_EXTRA = 16
+# shown before it can converge, and a solve of a dense spectrum may end at a lower value. At k = 1
+# with blocks of one vector, 2 of 27, 2 of 53 and 1 of 60 solves with 6, 8 and 11 such columns were
+# off by more than tol, and none of 60 with 16; with blocks of 8 and 16 columns 1 of 58 was
+# (`python -m benchmarks tiny_bases`, seed 117906, tol 0.0043).
+_LEAST_EXTRA, _LEAST_EXTRA_BLOCKS = 16, 3
 # Timings are noisy, so compact bases are chosen only if their predicted time is at most this share
 # of the time with large bases.
 _MOST_COST = 0.8
@@ -108,10 +109,10 @@ class RestartPolicy:
         self._monitor = monitor
         self._mark = 0, *self._seconds()
 
-    @property
-    def forgets_probes(self) -> bool:
-        """Whether bases restart so soon that they drop what probe columns showed."""
-        return self.restarts > 0 and self.max_size - self._k < _LEAST_EXTRA
+    def forgets_probes(self, bases: Factorization) -> bool:
+        """Tell whether the bases restart so soon that they drop what probe columns showed."""
+        least = max(_LEAST_EXTRA, _LEAST_EXTRA_BLOCKS * bases.block_size)
+        return self.restarts > 0 and self.max_size - self._k < least
 
     def is_full(self, bases: Factorization, extra: int = 0) -> bool:
         """Tell whether the next block and `extra` columns do not fit."""

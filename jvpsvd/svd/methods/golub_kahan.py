@@ -191,9 +191,10 @@ class _Solve:
         if done:
             stay = [i for i in range(len(actions)) if i not in done]
             evidence = "random columns, expanded before the end, raised no value"
-            if self._restarts.forgets_probes:
+            forgets = self._restarts.forgets_probes(bases)
+            if forgets:
                 evidence = f"none: bases of {self._restarts.max_size} columns restart too soon"
-            self._measure(ritz, done, not self._restarts.forgets_probes, evidence)
+            self._measure(ritz, done, not forgets, evidence)
             if not stay:
                 return
             index = torch.tensor(stay)
@@ -300,7 +301,7 @@ class _Solve:
         if not complete:
             s, estimates = ritz.s.reshape(-1, k)[i], ritz.estimates.reshape(-1, k)[i]
             few = bases.expanded < k + _LEAST_BLOCKS * self._solver.block_size
-            if few or self._restarts.forgets_probes or self._monitor.stopped:
+            if few or self._restarts.forgets_probes(bases) or self._monitor.stopped:
                 guaranteed = 0
             else:
                 guaranteed = self._test.guaranteed(s, estimates, bases)

@@ -36,10 +36,19 @@ def test_nothing_is_claimed_of_them(extra, dense_spectrum):
         assert evidence.guaranteed == 0
 
 
-@pytest.mark.parametrize(("k", "block_size"), [(1, 1), (1, 4), (3, 4), (1, 8)])
-def test_sixteen_columns_more_than_k_are_enough(k, block_size, dense_spectrum):
+@pytest.mark.parametrize("beside", [16, 20, 23])
+def test_nothing_is_claimed_of_fewer_than_three_blocks(beside, dense_spectrum):
+    _, evidence, _ = solve(dense_spectrum, beside, 0, block_size=8)
+    assert not evidence.complete
+    assert evidence.guaranteed == 0
+
+
+@pytest.mark.parametrize(
+    ("k", "block_size", "beside"), [(1, 1, 16), (1, 4, 16), (3, 4, 16), (1, 8, 24)]
+)
+def test_sixteen_columns_and_three_blocks_are_enough(k, block_size, beside, dense_spectrum):
     for seed in range(5):
-        _, evidence, missed = solve(dense_spectrum, 16, seed, k, block_size)
+        _, evidence, missed = solve(dense_spectrum, beside, seed, k, block_size)
         assert missed <= 0.3 * TOL or not evidence.complete
         assert evidence.complete or "given up" in evidence.evidence
 
