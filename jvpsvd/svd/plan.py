@@ -8,6 +8,7 @@ from typing import Literal
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
+from jvpsvd.svd.krylov.restarts import least_size
 from jvpsvd.svd.memory import Footprint, in_words, physical_memory, reserved_columns, without_growth
 from jvpsvd.svd.methods.adaptive_rank import AdaptiveRank
 from jvpsvd.svd.methods.exact import Exact
@@ -191,7 +192,7 @@ def _plan_golub_kahan(
     # Clustered values need a block of probe columns in addition to the next block, so memory for
     # both is set aside where there is enough.
     workspace = footprint.workspace(2 * width)
-    if budget.bytes < workspace + least * column:
+    if budget.bytes < workspace + least_size(k, width, short) * column:
         workspace = footprint.workspace(width)
     spare = max(0, budget.bytes - workspace)
     max_size, values_size = (
@@ -277,11 +278,11 @@ def _block_size(
 
 
 def _narrowed(width: int, footprint: Footprint, budget: int) -> int:
-    """Return the width, halved until the smallest possible bases fit."""
+    """Return the width, halved until bases fit that can show that no value is missing."""
     column = footprint.column if footprint.vectors else footprint.values_column
 
     def needed(width: int) -> int:
-        least = min(footprint.short, footprint.k + 2 * width)
+        least = least_size(footprint.k, width, footprint.short)
         return footprint.workspace(width) + least * column
 
     while width > 1 and needed(width) > budget:

@@ -1,5 +1,6 @@
 """Files of single tasks that become few, and processes that are killed while they do it."""
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from torch import nn
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
 from jvpsvd.survey import Spec, compact, open, run, status, verify
 from jvpsvd.survey.spec.tasks import make_tasks
+from jvpsvd.survey.store.files import refuse_other_kinds
 from jvpsvd.survey.store.parts import listed_in, write_part
 from jvpsvd.survey.store.rows import SCHEMA
 from jvpsvd.survey.store.store import Store
@@ -211,6 +213,36 @@ def test_two_compactions_at_once_gather_once(store):
         store.layout.part_files()[0].unlink()
 
 
+@contextlib.contextmanager
+def flickering(file):
+    """Move a file away and back, again and again, from another thread."""
+    elsewhere, ended = file.parents[1] / "elsewhere", threading.Event()
+
+    def flicker():
+        while not ended.is_set():
+            file.replace(elsewhere)
+            elsewhere.replace(file)
+
+    thread = threading.Thread(target=flicker)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_names_that_come_and_go_are_files_of_the_run_or_not_there(store):
+    file, *_ = store.layout.task_files()
+    with flickering(file):
+        for _ in range(3000):
+            refuse_other_kinds(file)
+            assert store.layout.unexpected_files() == []
+        problems = {store.read_task(file).problem for _ in range(300)}
+    assert all("cannot be read" in problem for problem in problems - {""})
+    assert_whole(store)
+
+
 def test_runs_with_vectors_are_left_as_they_are(again):
     store = again(vectors=True).store
     before = sorted(store.folder.rglob("*.*"))
@@ -265,16 +297,18 @@ seen = set()
 began = time.monotonic()
 compact(store, few=1)
 restore()
-once = time.monotonic() - began
+longest = 3 * (time.monotonic() - began)
 for kill in range(150):
     if kill > 25 and len(seen) > 1:
         break
+    if kill % 10 == 9 and len(seen) == 1:
+        longest *= 1.5  # a child that shares its core with others takes longer
     child = os.fork()
     if not child:
         while True:
             compact(store, few=1)
             restore()
-    time.sleep(dice.uniform(0, 3 * once))
+    time.sleep(dice.uniform(0, longest))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     (spectra / "restored.part").unlink(missing_ok=True)  # of this script, not of a run

@@ -60,6 +60,19 @@ def test_blocks_are_narrower_where_memory_is_little_unless_their_width_was_given
         planned(shape, 4, k, memory="1GiB", **cuda)
 
 
+@pytest.mark.parametrize("k", [1, 20, 200])
+def test_little_memory_narrows_blocks_until_bases_can_show_that_nothing_is_missing(k):
+    shape, widths, before = (1_000_000, 5000), set(), 0
+    for columns in range(k + 16, k + 120, 4):
+        memory = memory_for(columns, shape, k, 4, block_size=1)
+        chosen = planned(shape, 4, k, method="golub-kahan", memory=memory)
+        assert chosen.max_size >= k + max(16, 3 * chosen.block_size)
+        assert chosen.block_size >= before
+        before = chosen.block_size
+        widths.add(before)
+    assert len(widths) > 2
+
+
 def test_blocks_are_wider_on_a_gpu():
     widths = [
         planned(

@@ -13,7 +13,7 @@ LEVELS = (0.0, 1e-8, 1e-4, 0.3, 0.5, 0.999, 1.0, 1.0 + 1e-7, 2.0, 1e3)
 def problems(draw):
     m, n = draw(st.integers(1, 45)), draw(st.integers(1, 45))
     p = min(m, n)
-    level = st.one_of(st.sampled_from(LEVELS), st.floats(0, 1))
+    level = st.one_of(st.sampled_from(LEVELS), st.floats(1e-100, 1))  # times 1e-18 at least
     few = draw(st.lists(level, min_size=1, max_size=5))
     s = draw(st.lists(st.sampled_from(few), min_size=p, max_size=p))
     s = torch.tensor(s, dtype=torch.float64).sort(descending=True)[0]

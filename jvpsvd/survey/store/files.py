@@ -36,10 +36,7 @@ DAMAGE = (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError, 
 
 def is_regular(file: Path) -> bool:
     """Whether a file is there, and is no link, pipe, device or folder."""
-    try:
-        return stat.S_ISREG(file.lstat().st_mode)
-    except OSError:
-        return False
+    return _kind(file) == "file"
 
 
 def refuse_other_kinds(file: Path) -> None:
@@ -48,8 +45,9 @@ def refuse_other_kinds(file: Path) -> None:
     Raises:
         RunError: Naming it.
     """
-    if os.path.lexists(file) and not is_regular(file):
-        raise RunError(f"{file} is a {_kind(file)} where a file of the run belongs; move it away")
+    kind = _kind(file)
+    if kind not in ("", "file"):
+        raise RunError(f"{file} is a {kind} where a file of the run belongs; move it away")
 
 
 def make_folder(folder: Path) -> None:
@@ -187,7 +185,13 @@ def _holds_nulls(column: pa.ChunkedArray) -> bool:
 
 
 def _kind(file: Path) -> str:
-    mode = file.lstat().st_mode
+    """Return what stands at a path; "" for nothing. Asked once: another process may remove it."""
+    try:
+        mode = file.lstat().st_mode
+    except OSError:
+        return ""
+    if stat.S_ISREG(mode):
+        return "file"
     if stat.S_ISLNK(mode):
         return "link"
     return "folder" if stat.S_ISDIR(mode) else "pipe, socket or device"

@@ -62,15 +62,14 @@ class Layout:
 
         Hidden files are left out, except those that readers of a folder may take for rows.
         """
-        found = []
-        for name, ending in (("spectra", ".parquet"), ("vectors", ".safetensors")):
-            named = {*_named(self.folder / name, _TASK, PART, _VECTORS)}
-            found += [
-                file
-                for file in list_folder(self.folder / name)
-                if file not in named and (not file.name.startswith(".") or file.suffix == ending)
-            ]
-        return found
+        # Each folder is listed once: another process may add a file of a run meanwhile.
+        return [
+            file
+            for name, ending in (("spectra", ".parquet"), ("vectors", ".safetensors"))
+            for file in list_folder(self.folder / name)
+            if not _is_named(file, _TASK, PART, _VECTORS)
+            and (not file.name.startswith(".") or file.suffix == ending)
+        ]
 
     def first_files(self) -> set[Path]:
         """Return the folder and what a run makes in it before there are rows, if it is there."""
@@ -92,5 +91,8 @@ def list_folder(folder: Path) -> list[Path]:
 
 
 def _named(folder: Path, *patterns: re.Pattern[str]) -> list[Path]:
-    entries = list_folder(folder)
-    return [file for file in entries if any(one.fullmatch(file.name) for one in patterns)]
+    return [file for file in list_folder(folder) if _is_named(file, *patterns)]
+
+
+def _is_named(file: Path, *patterns: re.Pattern[str]) -> bool:
+    return any(pattern.fullmatch(file.name) for pattern in patterns)

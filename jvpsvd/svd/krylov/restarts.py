@@ -59,6 +59,15 @@ def kept_size(size: int, k: int, block_size: int) -> int:
     return k + (size - k - block_size) // 2
 
 
+def least_size(k: int, block_size: int, short: int) -> int:
+    """Return the size of bases from which on restarts keep what probe columns showed.
+
+    >>> least_size(1, 2, 1000), least_size(1, 8, 1000), least_size(1, 8, 20)
+    (17, 25, 20)
+    """
+    return min(short, k + max(_LEAST_EXTRA, _LEAST_EXTRA_BLOCKS * block_size))
+
+
 def restart_pays(
     seconds: ColumnSeconds, size: int, compact: int, keep: int, shape: tuple[int, ...]
 ) -> bool:
@@ -110,9 +119,12 @@ class RestartPolicy:
         self._mark = 0, *self._seconds()
 
     def forgets_probes(self, bases: Factorization) -> bool:
-        """Tell whether the bases restart so soon that they drop what probe columns showed."""
-        least = max(_LEAST_EXTRA, _LEAST_EXTRA_BLOCKS * bases.block_size)
-        return self.restarts > 0 and self.max_size - self._k < least
+        """Tell whether the bases restart so soon that they drop what probe columns showed.
+
+        Bases as large as the shorter side have seen the whole space when they restart.
+        """
+        small = self.max_size < least_size(self._k, bases.block_size, bases.V.shape[-2])
+        return self.restarts > 0 and small
 
     def is_full(self, bases: Factorization, extra: int = 0) -> bool:
         """Tell whether the next block and `extra` columns do not fit."""

@@ -23,7 +23,7 @@ from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.krylov.finished import FinishedTriplets
 from jvpsvd.svd.krylov.frobenius import ProbeSample
 from jvpsvd.svd.krylov.multiplicity import block_is_too_narrow
-from jvpsvd.svd.krylov.restarts import RestartPolicy
+from jvpsvd.svd.krylov.restarts import RestartPolicy, least_size
 from jvpsvd.svd.krylov.retry import RetryWith
 from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
 from jvpsvd.svd.memory import reserved_columns
@@ -249,7 +249,8 @@ class _Solve:
         sizes = [A.shape[-1], solver.max_size, solver.values_size]
         max_size = min(size for size in sizes if size is not None)
         widest = max_size if solver.widest_block is None else solver.widest_block
-        if A.batch or 2 * width > widest or request.k + 4 * width > max_size:
+        least = max(request.k + 4 * width, least_size(request.k, 2 * width, A.shape[-1]))
+        if A.batch or 2 * width > widest or least > max_size:
             return False
         if self._restarts.restarts or self._test.has_block_probe:
             return False

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from support.svd_problems import solved_by
+from support.svd_problems import solved_by, with_values
 
 from jvpsvd import MatrixOperator
 from jvpsvd.svd.methods.golub_kahan import GolubKahan
@@ -58,3 +58,16 @@ def test_small_bases_that_span_the_space_are_complete(dense_spectrum):
     _, evidence, missed = solve(small, 5, 0)
     assert evidence.complete
     assert missed < 1e-12
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("k", "block_size"), [(30, 16), (30, 8), (45, 4)])
+def test_bases_of_the_whole_space_show_every_value_although_they_restart(k, block_size, seed):
+    """Fifty values of 1 to 1e-11: the last products are rounding, and the bases restart."""
+    truth = torch.logspace(0, -11, 50, dtype=torch.float64)
+    matrix = with_values(truth, 60, 50)
+    solver = GolubKahan(block_size=block_size, widest_block=block_size)
+    triplets = solved_by(solver, MatrixOperator(matrix), k, 1e-9, seed=seed)
+    (evidence,) = triplets.evidence
+    assert evidence.complete, evidence.evidence
+    assert float((triplets.s - truth[:k]).abs().max()) <= 1e-9
