@@ -144,13 +144,8 @@ class Factorization:
         if start is None:
             self.F = random_columns(self.V, self.block_size, self._generator)
         else:
-            weights = torch.randn(start.shape[-1], self.block_size, generator=self._generator)
-            largest = start.abs().amax(dim=(-2, -1), keepdim=True)
-            scaled = start / torch.where(largest > 0, largest, 1.0)
-            block = scaled @ weights.to(dtype=start.dtype, device=start.device)
-            norms = column_norms(block).to(start.dtype)[..., None, :]
-            noise = random_columns(self.V, self.block_size, self._generator)
-            block = block / torch.where(norms > 0, norms, 1.0) + _NOISE * noise
+            block = _combine(start, self.block_size, self._generator)
+            block += _NOISE * random_columns(self.V, self.block_size, self._generator)
             self.F = orthogonalize_block(self.V, block, floor=0.0, generator=self._generator).Q
         width = self.F.shape[-1]
         self.R = torch.zeros(*self.operator.batch, width, 0, dtype=torch.float64)
@@ -249,3 +244,13 @@ class Factorization:
             self.scale = torch.maximum(self.scale, norm)
             check_scale(self.scale, W)
         return W
+
+
+def _combine(start: Tensor, width: int, generator: torch.Generator) -> Tensor:
+    """Return random combinations of the columns, of norm 1 or 0."""
+    weights = torch.randn(start.shape[-1], width, generator=generator)
+    largest = start.abs().amax(dim=(-2, -1), keepdim=True)
+    scaled = start / torch.where(largest > 0, largest, 1.0)
+    block = scaled @ weights.to(dtype=start.dtype, device=start.device)
+    norms = column_norms(block).to(start.dtype)[..., None, :]
+    return block / torch.where(norms > 0, norms, 1.0)

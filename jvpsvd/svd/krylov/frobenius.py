@@ -79,13 +79,18 @@ class ProbeSample:
             self.fro2, self.fro2_error = fro2.reshape(-1), error.reshape(-1)
             self._waiting = 0
 
-    def outside(self, B: Tensor) -> float:
-        """Return the norm of the columns of B added since the last sample; NaN if there are none.
+    def norms(self, bases: Factorization, matrix: int) -> tuple[float, float, float]:
+        """Return ‖A‖²_F of a matrix, its standard error, and the norm of A outside of the bases.
 
-        It bounds ‖A − A V V'‖₂ from below, where V is the basis before that sample.
+        The last is that of the columns of B added since the last sample, NaN if there are none. It
+        bounds ‖A − A V V'‖₂ from below, where V is the basis before that sample.
         """
+        B = bases.B.reshape(-1, bases.size, bases.size)[matrix]
+        if bases.exhausted:
+            return float((B**2).sum()), 0.0, 0.0
         columns = B[:, self._first :]
-        return float(torch.linalg.matrix_norm(columns, 2)) if columns.numel() else math.nan
+        outside = float(torch.linalg.matrix_norm(columns, 2)) if columns.numel() else math.nan
+        return float(self.fro2[matrix]), float(self.fro2_error[matrix]), outside
 
     def select(self, index: Tensor) -> None:
         """Keep only these matrices of the batch."""

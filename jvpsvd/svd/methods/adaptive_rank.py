@@ -69,11 +69,7 @@ class AdaptiveRank:
         while True:
             with monitor.phase("projected problem"):
                 s = ritz_triplets(bases, bases.size).s
-            fro2, error = float((bases.B**2).sum()), 0.0
-            outside = 0.0
-            if not bases.exhausted:
-                fro2, error = float(sample.fro2), float(sample.fro2_error)
-                outside = sample.outside(bases.B)
+            fro2, error, outside = sample.norms(bases, 0)
             rank = self._rank(s, fro2 + _SURELY * error, outside)
             share = min(1.0, bases.size / max_size)
             go_on = monitor.report(min(rank or 0, k), k, share=share)

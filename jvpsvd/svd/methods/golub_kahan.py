@@ -95,6 +95,14 @@ class GolubKahan:
                     loss=solver.loss if again.loss is None else again.loss,
                 )
 
+    def may_widen(self, k: int, short: int) -> bool:
+        """Tell whether the bases hold blocks of twice the width besides k columns."""
+        sizes = [short, self.max_size, self.values_size]
+        max_size = min(size for size in sizes if size is not None)
+        twice = 2 * self.block_size
+        widest = max_size if self.widest_block is None else self.widest_block
+        return twice <= widest and max(k + 2 * twice, least_size(k, twice, short)) <= max_size
+
 
 class _Solve:
     """One solve, from the start to the triplets.
@@ -112,13 +120,7 @@ class _Solve:
         keep_left: bool,
     ) -> None:
         k, n = request.k, A.shape[-1]
-        size = solver.max_size if keep_left else solver.values_size
-        max_size = n if size is None else min(n, size)
-        if max_size < k:
-            raise ArgumentError(
-                f"left vectors are needed, and memory holds {max_size} of them besides the rest, "
-                f"fewer than k={k}; raise memory or lower k"
-            )
+        max_size = _checked_size(n, solver.max_size if keep_left else solver.values_size, k)
         start = request.start
         if max_size < n:  # full bases must hold k columns
             solver, start = _narrowed(solver, max_size - k, start)
@@ -244,17 +246,13 @@ class _Solve:
         After a restart or a block of probe columns the solve goes on, because beginning again would
         waste that work. A batch always goes on, because its other matrices may not need it.
         """
-        solver, request, width = self._solver, self._request, self._solver.block_size
-        A = self._A
-        sizes = [A.shape[-1], solver.max_size, solver.values_size]
-        max_size = min(size for size in sizes if size is not None)
-        widest = max_size if solver.widest_block is None else solver.widest_block
-        least = max(request.k + 4 * width, least_size(request.k, 2 * width, A.shape[-1]))
-        if A.batch or 2 * width > widest or least > max_size:
+        A, k, solver = self._A, self._request.k, self._solver
+        if A.batch or not solver.may_widen(k, A.shape[-1]):
             return False
         if self._restarts.restarts or self._test.has_block_probe:
             return False
-        return block_is_too_narrow(ritz.s, ritz.estimates, request.tol, width, A.dtype)
+        tol, width = self._request.tol, solver.block_size
+        return block_is_too_narrow(ritz.s, ritz.estimates, tol, width, A.dtype)
 
     def _add_probe_columns(self, ritz: Ritz, actions: list[Action]) -> None:
         """Add probe columns to the next block if one of the matrices asks for them."""
@@ -294,26 +292,26 @@ class _Solve:
 
     def _evidence(self, i: int, ritz: Ritz, complete: bool, evidence: str) -> Evidence:
         """Return the evidence for the triplets of matrix i."""
-        bases, k, sample = self._bases, self._request.k, self._sample
-        B = bases.B.reshape(-1, bases.size, bases.size)[i]
-        if bases.exhausted:
-            return Evidence(float((B**2).sum()), 0.0, complete, evidence, k, 0.0)
+        bases, k = self._bases, self._request.k
         guaranteed = k
         if not complete:
             s, estimates = ritz.s.reshape(-1, k)[i], ritz.estimates.reshape(-1, k)[i]
             few = bases.expanded < k + _LEAST_BLOCKS * self._solver.block_size
-            if few or self._restarts.forgets_probes(bases) or self._monitor.stopped:
-                guaranteed = 0
-            else:
-                guaranteed = self._test.guaranteed(s, estimates, bases)
-        return Evidence(
-            fro2=float(sample.fro2[i]),
-            fro2_error=float(sample.fro2_error[i]),
-            complete=complete,
-            evidence=evidence,
-            guaranteed=guaranteed,
-            epsilon=sample.outside(B),
+            none = few or self._restarts.forgets_probes(bases) or self._monitor.stopped
+            guaranteed = 0 if none else self._test.guaranteed(s, estimates, bases)
+        fro2, error, epsilon = self._sample.norms(bases, i)
+        return Evidence(fro2, error, complete, evidence, guaranteed, epsilon)
+
+
+def _checked_size(n: int, size: int | None, k: int) -> int:
+    """Return the largest number of columns, if it is at least k."""
+    max_size = n if size is None else min(n, size)
+    if max_size < k:
+        raise ArgumentError(
+            f"left vectors are needed, and memory holds {max_size} of them besides the rest, "
+            f"fewer than k={k}; raise memory or lower k"
         )
+    return max_size
 
 
 def _narrowed(
