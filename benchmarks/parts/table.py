@@ -281,6 +281,7 @@ COMMANDS: dict[str, Command] = {
         Command("defined_to", "how well a ReLU network's Jacobian is defined"),
         Command("rounding", "which tolerances rounding lets residuals meet"),
         Command("tiny_bases", "values that met the tolerance in bases that restart at few columns"),
+        Command("thresholds", "what each threshold of the solvers decides"),
         Command("fuzz", "readers of foreign files, given what no file should be"),
         Command("damage", "finished runs, damaged: does verify name each damage?"),
         Command("small_timings", "allocator, batches, together, projected and tall; not stored"),

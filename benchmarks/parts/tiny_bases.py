@@ -4,7 +4,7 @@
 
 One row for each block and number of columns: how many of the solves had residuals below tol, how
 many of these missed the true value by more than tol, and the worst of these errors in units of tol.
-`_LEAST_BESIDE` of jvpsvd.svd.krylov.restarts was chosen by it.
+`_LEAST_EXTRA` and `_LEAST_EXTRA_BLOCKS` of jvpsvd.svd.krylov.restarts were chosen by it.
 """
 
 from __future__ import annotations
