@@ -1,0 +1,1 @@
+"""Common questions, each answered by one call."""

@@ -1,0 +1,224 @@
+"""The spectra of a network at several depths and many inputs: what `spectra` returns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from jvpsvd.arguments import shown
+from jvpsvd.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class DepthSpectra:
+    """The leading singular values of all inputs at one depth.
+
+    ``one[i]`` is that of input i, as (k,) values.
+    """
+
+    layer: str
+    """Name of the depth."""
+    shape: tuple[int, int]
+    """(m, n) of every Jacobian."""
+    s: Tensor
+    """(inputs, k) singular values, descending along rows."""
+    residuals: Tensor
+    """(inputs, k) measured residuals, in the units of s."""
+    converged: Tensor
+    """(inputs, k) bool, as in `SVDResult`."""
+    certified: Tensor
+    """(inputs,) bool: the certificate is sound and complete, and every triplet converged."""
+    energy_share: Tensor
+    """(inputs,) Σ s² / ‖J‖²_F."""
+    products: Tensor
+    """(inputs,) products taken; those of a batch are divided evenly."""
+    seconds: Tensor
+    """(inputs,) wall time, likewise."""
+
+    @property
+    def k(self) -> int:
+        """Number of values of each input."""
+        return self.s.shape[1]
+
+    @property
+    def mean(self) -> Tensor:
+        """(k,) means over the inputs."""
+        return self.s.double().mean(0)
+
+    @property
+    def std(self) -> Tensor:
+        """(k,) standard deviations over the inputs; 0 for a single one."""
+        return self.s.double().std(0, correction=min(1, len(self.s) - 1))
+
+    def __len__(self) -> int:
+        return len(self.s)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if not isinstance(index, int | np.integer) or not -len(self) <= index < len(self):
+            raise ArgumentError(f"input {shown(index)} is none of the {len(self)} inputs")
+        return self.s[int(index)]
+
+
+@dataclass(frozen=True)
+class NetworkSpectra:
+    """Leading singular values of a network's Jacobians, for many inputs at several depths.
+
+    ``S["layer1"]`` is one depth, ``S["layer1", 3]`` the values of input 3 there; ``for depth in S``
+    walks through the depths. `print` shows a table.
+    """
+
+    depths: tuple[DepthSpectra, ...]
+    model: str
+    """Class of the model."""
+    tol: float
+    """Tolerance of every solve."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the depths."""
+        return tuple(depth.layer for depth in self.depths)
+
+    def __iter__(self) -> Iterator[DepthSpectra]:
+        return iter(self.depths)
+
+    def __len__(self) -> int:
+        return len(self.depths)
+
+    def __getitem__(self, key: str | tuple[str, int]) -> Any:
+        """Return a depth, or the values of one input there.
+
+        Raises:
+            ArgumentError: If there is no such depth or input.
+        """
+        layer, *index = key if isinstance(key, tuple) else (key,)
+        for depth in self.depths:
+            if depth.layer == layer:
+                return depth[index[0]] if index else depth
+        raise ArgumentError(f"no depth {shown(layer)}; there are {', '.join(self.layers)}")
+
+    def __str__(self) -> str:
+        table = Table(
+            title=f"{self.model}, {len(self.depths[0])} inputs: means", title_justify="left"
+        )
+        table.add_column("depth", no_wrap=True)
+        for heading in ("m x n", "k", "σ1", "σk", "energy", "certified"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for depth in self.depths:
+            table.add_row(*_cells(depth))
+        text = io.StringIO()
+        Console(file=text, width=100, force_jupyter=False).print(table)
+        return text.getvalue().rstrip()
+
+    def __repr__(self) -> str:
+        inputs = len(self.depths[0])
+        return f"<NetworkSpectra: {self.model}, {inputs} inputs at {', '.join(self.layers)}>"
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the mean spectrum of every depth, with a band of one standard deviation.
+
+        Args:
+            axes: Axes of matplotlib; None: new ones.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ArgumentError: If matplotlib is not installed.
+        """
+        from jvpsvd.studies.plot import plot_spectra
+
+        return plot_spectra(self, axes)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one file in the format of safetensors; `jvpsvd.load` reads it.
+
+        Raises:
+            DataError: If the file cannot be written.
+        """
+        from jvpsvd.studies.files import save_spectra
+
+        save_spectra(self, Path(path))
+
+    def to_xarray(self) -> Any:
+        """Return an `xarray.Dataset` of dimensions input, depth and index.
+
+        Where a depth has fewer values than another, NaN fills the rest.
+
+        Raises:
+            ArgumentError: If xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise ArgumentError("to_xarray needs xarray; pip install xarray") from error
+        k = max(depth.k for depth in self.depths)
+        dims = ("input", "depth", "index")
+        return xarray.Dataset(
+            {
+                "s": (dims, _stacked([depth.s for depth in self.depths], k)),
+                "residuals": (dims, _stacked([depth.residuals for depth in self.depths], k)),
+                "energy_share": (
+                    dims[:2],
+                    np.stack([one.energy_share.numpy() for one in self.depths], axis=1),
+                ),
+                "certified": (
+                    dims[:2],
+                    np.stack([one.certified.numpy() for one in self.depths], axis=1),
+                ),
+            },
+            coords={
+                "depth": list(self.layers),
+                "m": ("depth", [depth.shape[0] for depth in self.depths]),
+                "n": ("depth", [depth.shape[1] for depth in self.depths]),
+            },
+            attrs={"model": self.model, "tol": self.tol},
+        )
+
+
+def _cells(depth: DepthSpectra) -> list[str]:
+    mean = depth.mean
+    return [
+        depth.layer,
+        f"{depth.shape[0]} x {depth.shape[1]}",
+        str(depth.k),
+        f"{float(mean[0]):.4g}",
+        f"{float(mean[-1]):.4g}",
+        f"{100 * min(1.0, float(depth.energy_share.mean())):.0f} %",
+        f"{int(depth.certified.sum())}/{len(depth)}",
+    ]
+
+
+def _stacked(values: list[Tensor], k: int) -> np.ndarray[Any, Any]:
+    """Return (inputs, depths, k), the missing values NaN."""
+    padded = [
+        torch.nn.functional.pad(v.double(), (0, k - v.shape[1]), value=np.nan) for v in values
+    ]
+    return torch.stack(padded, dim=1).numpy()
+
+
+def join(parts: list[DepthSpectra]) -> DepthSpectra:
+    """Return the spectra of several groups of inputs at the same depth as one."""
+
+    def all_of(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    return DepthSpectra(
+        parts[0].layer,
+        parts[0].shape,
+        s=all_of("s"),
+        residuals=all_of("residuals"),
+        converged=all_of("converged"),
+        certified=all_of("certified"),
+        energy_share=all_of("energy_share"),
+        products=all_of("products"),
+        seconds=all_of("seconds"),
+    )
