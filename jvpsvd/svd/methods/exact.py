@@ -95,7 +95,7 @@ def _solved(matrix: Tensor, k: int, vectors: bool) -> _Solved:
         gram, s, wide = _by_gram(matrix, k)
         V = columns(wide.to(matrix.dtype))
         if not vectors:
-            return s, _one_sided_residuals(gram, s, wide), None, V
+            return s, one_sided_residuals(gram, s, wide), None, V
         U = _images(matrix, V, wide, s)
     residuals = residual_norms(
         s, U, V, lambda part: matrix @ V[..., part], lambda part: matrix.mT @ U[..., part]
@@ -135,7 +135,7 @@ def _by_gram(matrix: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     return gram, s, vectors.flip(-1)[..., :k]
 
 
-def _one_sided_residuals(gram: Tensor, s: Tensor, wide: Tensor) -> Tensor:
+def one_sided_residuals(gram: Tensor, s: Tensor, wide: Tensor) -> Tensor:
     """Return the residuals of s with v and u = A v / |A v|, from A'A alone.
 
     |A' u − s v| is |A'A v − s |A v| v| / |A v|, and |A v − s u| is ||A v| − s|.
