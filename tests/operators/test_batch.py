@@ -13,6 +13,7 @@ from support.batch_problems import (
     convnet,
     looks_at_values,
     mlp,
+    other_path_below_zero,
     problem,
     transformer,
 )
@@ -187,15 +188,6 @@ def test_what_cannot_be_leaves_one_line(build, message, caplog):
     (record,) = caplog.records
     assert message in record.getMessage()
     assert "\n" not in record.getMessage()
-
-
-def other_path_below_zero(x):
-    """Recorded as if the sum were positive: a recording cannot look, and does not raise here."""
-    try:
-        positive = bool(x.sum() > 0)
-    except Exception:
-        positive = True
-    return x**2 if positive else 3 * x
 
 
 def test_a_point_on_another_path_is_named_or_handled(caplog):
