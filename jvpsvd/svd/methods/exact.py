@@ -16,6 +16,7 @@ from jvpsvd.svd.kernels.orthogonalize import orthonormal_images
 from jvpsvd.svd.kernels.threads import over_matrices
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import check_scale, largest_product_norm
+from jvpsvd.svd.progress import predict_seconds_left
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
@@ -76,9 +77,9 @@ class Exact:
                 rows[..., start:stop, :] = images.mT
                 where = f"unit vectors {start} to {stop - 1}"
                 norm = torch.maximum(norm, largest_product_norm(A, images, "forward", where))
-            left = (time.perf_counter() - began) * (n - stop) / stop
-            converged = wanted if stop == n else 0
-            monitor.report(converged, wanted, share=stop / n, seconds_left=left)
+            converged, share = wanted if stop == n else 0, stop / n
+            left = predict_seconds_left(began, share)
+            monitor.report(converged, wanted, share=share, seconds_left=left)
         check_scale(norm, rows)
         return rows.mT
 
