@@ -51,17 +51,17 @@ class MatrixOperator(LinearOperator):
                 f"(B, m, n), got {'' if dense else 'sparse '}shape {tuple(matrix.shape)}"
             )
         super().__init__(tuple(matrix.shape), matrix.dtype, matrix.device)
-        self._matrix = _multipliable(matrix.detach())
+        self.matrix = _multipliable(matrix.detach())
 
     def _matmat(self, V: Tensor) -> Tensor:
-        return self._matrix @ V
+        return self.matrix @ V
 
     def _rmatmat(self, U: Tensor) -> Tensor:
         # .mT of a compressed sparse layout cannot be multiplied, and .t() is for two dimensions.
-        return (self._matrix.mT if self.batch else self._matrix.t()) @ U
+        return (self.matrix.mT if self.batch else self.matrix.t()) @ U
 
     def _select(self, index: Tensor) -> LinearOperator:
-        return MatrixOperator(self._matrix[index])
+        return MatrixOperator(self.matrix[index])
 
 
 def _multipliable(matrix: Tensor) -> Tensor:

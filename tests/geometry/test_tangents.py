@@ -6,6 +6,7 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.geometry_problems import normal
 
 from jvpsvd import svds
 from jvpsvd.errors import ArgumentError
@@ -22,11 +23,6 @@ from jvpsvd.geometry import (
 
 QUICK = settings(max_examples=80, deadline=None, derandomize=True)
 DTYPES = (torch.float32, torch.float64)
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
 
 @QUICK

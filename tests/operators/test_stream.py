@@ -7,6 +7,7 @@ import weakref
 import pytest
 import torch
 import torch.utils.checkpoint
+from support.batch_problems import other_path_below_zero
 from torch import nn
 
 from jvpsvd import JacobianOperator, MatrixOperator, StreamedStack, svds
@@ -114,15 +115,6 @@ def test_a_function_that_looks_at_values_takes_each_point_on_its_path(caplog):
         assert (J @ torch.ones(2)).tolist() == [2.0, 4.0, 3.0, 3.0]
     (record,) = (r for r in caplog.records if r.name.startswith("jvpsvd"))
     assert "cannot record the function" in record.getMessage()
-
-
-def other_path_below_zero(x):
-    """Recorded as if the sum were positive: a recording cannot look, and does not raise here."""
-    try:
-        positive = bool(x.sum() > 0)
-    except Exception:
-        positive = True
-    return x**2 if positive else 3 * x
 
 
 def test_a_recording_that_does_not_hold_at_a_point_is_an_error():

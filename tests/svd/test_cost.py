@@ -175,12 +175,18 @@ class Tall(LinearOperator):
         return (U.mT.unflatten(1, (self.repeats, -1)).sum(1) * self.d).mT
 
 
-def test_values_alone_that_lose_rank_where_the_left_basis_does_not_fit_say_what_to_do():
+def tall_values_only(repeats, k):
+    """An operator of rank 10, and options with memory for 40 columns where U is not kept."""
     truth = torch.cat([line(2, 1, 10), torch.zeros(490, dtype=torch.float64)])
-    A, k = Tall(truth, 40), 20
-    size = Footprint(20000, 500, k, 8, 1, False)
+    size = Footprint(500 * repeats, 500, k, 8, 1, False)
     memory = size.workspace(8) + 40 * size.values_column
     options = {"memory": memory, "method": "golub-kahan", "vectors": False, "block_size": 8}
+    return Tall(truth, repeats), options
+
+
+def test_values_alone_that_lose_rank_where_the_left_basis_does_not_fit_say_what_to_do():
+    k = 20
+    A, options = tall_values_only(40, k)
     chosen = planned(A.shape, 8, k, **options)
     assert chosen.solver.values_size >= k + 16
     assert chosen.max_size < k
@@ -189,11 +195,8 @@ def test_values_alone_that_lose_rank_where_the_left_basis_does_not_fit_say_what_
 
 
 def test_memory_for_no_left_vector_is_not_memory_for_all():
-    truth = torch.cat([line(2, 1, 10), torch.zeros(490, dtype=torch.float64)])
-    A, k = Tall(truth, 200), 20
-    size = Footprint(100_000, 500, k, 8, 1, False)
-    memory = size.workspace(8) + 40 * size.values_column
-    options = {"memory": memory, "method": "golub-kahan", "vectors": False, "block_size": 8}
+    k = 20
+    A, options = tall_values_only(200, k)
     assert planned(A.shape, 8, k, **options).max_size == 0
     with pytest.raises(ArgumentError):
         svds(A, k, **options)

@@ -25,7 +25,7 @@ def dense_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         U, s, Vh = torch.linalg.svd(matrix, full_matrices=False)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         if matrix.ndim == 2:
-            return _by_qr_iteration(matrix)
+            return svd_by_qr_iteration(matrix)
         parts = [dense_svd(one) for one in matrix]
         return (
             torch.stack([part[0] for part in parts]),
@@ -114,7 +114,8 @@ def add_lower_gram(gram: Tensor, matrix: Tensor) -> None:
         gram[..., strip, : strip.stop] += matrix[..., strip].mT @ matrix[..., : strip.stop]
 
 
-def _by_qr_iteration(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def svd_by_qr_iteration(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the thin (U, s, Vh) of a finite matrix by QR iteration, which is slower and safer."""
     U, s, Vh = scipy.linalg.svd(matrix.cpu().numpy(), full_matrices=False, lapack_driver="gesvd")
     return (
         torch.from_numpy(U).to(matrix.device),

@@ -26,7 +26,7 @@ def project(basis: Tensor, W: Tensor) -> Tensor:
     >>> project(torch.ones(3, 1), torch.tensor([[1.0], [2.0], [3.0]]))
     tensor([[6.]])
     """
-    count = _row_blocks(basis, W)
+    count = count_row_blocks(basis, W)
     if not count:
         return basis.mT @ W
     parts, vectors = _split(basis, count), _split(W, count)
@@ -60,7 +60,7 @@ def subtract_projection(W: Tensor, basis: Tensor, C: Tensor) -> Tensor:
     >>> subtract_projection(W, torch.eye(2)[:, :1], torch.tensor([[1.0]])).T
     tensor([[0., 2.]])
     """
-    count = _row_blocks(basis, W)
+    count = count_row_blocks(basis, W)
     if not count:
         product = torch.addmm if W.ndim == 2 else torch.baddbmm
         plain: Tensor = product(W.mT, C.mT, basis.mT, alpha=-1)
@@ -78,7 +78,7 @@ def subtract_projection(W: Tensor, basis: Tensor, C: Tensor) -> Tensor:
     return rest.mT
 
 
-def _row_blocks(basis: Tensor, W: Tensor) -> int:
+def count_row_blocks(basis: Tensor, W: Tensor) -> int:
     """Return the number of row blocks to split into; 0 where plain BLAS is as fast."""
     m, s = basis.shape[-2:]
     small = m * s < _LEAST_ENTRIES or W.shape[-1] > _MOST_VECTORS

@@ -16,6 +16,7 @@ from jvpsvd.svd.kernels.orthogonalize import orthonormal_images
 from jvpsvd.svd.kernels.threads import over_matrices
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import check_scale, largest_product_norm
+from jvpsvd.svd.progress import predict_seconds_left
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
@@ -76,9 +77,9 @@ class Exact:
                 rows[..., start:stop, :] = images.mT
                 where = f"unit vectors {start} to {stop - 1}"
                 norm = torch.maximum(norm, largest_product_norm(A, images, "forward", where))
-            left = (time.perf_counter() - began) * (n - stop) / stop
-            converged = wanted if stop == n else 0
-            monitor.report(converged, wanted, share=stop / n, seconds_left=left)
+            converged, share = wanted if stop == n else 0, stop / n
+            left = predict_seconds_left(began, share)
+            monitor.report(converged, wanted, share=share, seconds_left=left)
         check_scale(norm, rows)
         return rows.mT
 
@@ -95,7 +96,7 @@ def _solved(matrix: Tensor, k: int, vectors: bool) -> _Solved:
         gram, s, wide = _by_gram(matrix, k)
         V = columns(wide.to(matrix.dtype))
         if not vectors:
-            return s, _one_sided_residuals(gram, s, wide), None, V
+            return s, one_sided_residuals(gram, s, wide), None, V
         U = _images(matrix, V, wide, s)
     residuals = residual_norms(
         s, U, V, lambda part: matrix @ V[..., part], lambda part: matrix.mT @ U[..., part]
@@ -135,7 +136,7 @@ def _by_gram(matrix: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     return gram, s, vectors.flip(-1)[..., :k]
 
 
-def _one_sided_residuals(gram: Tensor, s: Tensor, wide: Tensor) -> Tensor:
+def one_sided_residuals(gram: Tensor, s: Tensor, wide: Tensor) -> Tensor:
     """Return the residuals of s with v and u = A v / |A v|, from A'A alone.
 
     |A' u − s v| is |A'A v − s |A v| v| / |A v|, and |A v − s u| is ||A v| − s|.

@@ -230,7 +230,7 @@ def test_a_network_whose_weights_have_channels_last(name, dense):
 
 def permutations(dtype, name="residual"):
     net, x = problem(name)
-    recording = Trace(net.to(dtype), x.to(dtype))._recording
+    recording = Trace(net.to(dtype), x.to(dtype)).recording
     sides = (recording.outputs[0].jvp, recording.outputs[0].vjp)
     return [sum("permute" in str(node.target) for node in side.graph.graph.nodes) for side in sides]
 

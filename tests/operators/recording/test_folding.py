@@ -81,7 +81,7 @@ def test_no_pass_over_the_block_is_left_for_normalisation(name):
     net = settled(*NETS[name]())
     trace = Trace(net, torch.randn(1, 3, 6, 6, dtype=torch.float64))
     masks = sum(isinstance(layer, nn.ReLU | nn.ReLU6) for layer in net)
-    for side in (trace._recording.outputs[0].jvp, trace._recording.outputs[0].vjp):
+    for side in (trace.recording.outputs[0].jvp, trace.recording.outputs[0].vjp):
         left = operations(side)
         assert "convolution" in " ".join(left)
         assert sum("mul" in name for name in left) == masks
@@ -93,7 +93,7 @@ def test_what_is_folded_follows_the_weights_at_every_point(dense):
     net = settled(*NETS["conv bn relu"]())
     x = torch.randn(1, 3, 6, 6, dtype=torch.float64)
     trace = Trace(net, x)
-    constants = trace._recording.constants
+    constants = trace.recording.constants
     assert constants.values() is constants.values()
     for change in (lambda: net[0].weight.mul_(-2), lambda: net[1].running_var.add_(1)):
         change()

@@ -120,7 +120,7 @@ def problem(build, inactive=2 / 3, dtype=torch.float64):
 
 def sides(net, x):
     """Both product graphs of a recording, each with what it needs at x."""
-    recording = Trace(net, x)._recording
+    recording = Trace(net, x).recording
     _, kept = recording.primal(x, *recording.constants.values())
     return [
         (side, tuple(kept[i] for i in side.saved))
@@ -217,9 +217,9 @@ def test_which_channels_are_shut_is_seen_at_each_point(example, dense):
     net, ones = one_sign_or_the_other()
     both = torch.randn(1, 1, 3, 3, dtype=torch.float64)
     trace = Trace(net, both if example == "both" else example * ones)
-    graph = trace._recording.outputs[0].jvp
+    graph = trace.recording.outputs[0].jvp
     for x, count in ((ones, 48), (-ones, 16), (both, None)):
-        _, kept = trace._recording.primal(x, *trace._recording.constants.values())
+        _, kept = trace.recording.primal(x, *trace.recording.constants.values())
         fewer = graph.reduced.inputs([kept[i] for i in graph.saved], ChannelCache())
         assert (fewer is None) == (count is None)
         assert count is None or any(getattr(v, "shape", (0,))[0] == count for v in fewer)
@@ -238,7 +238,7 @@ def test_two_depths_share_what_is_selected(dense):
         check_products(JacobianOperator.from_linear_map(derivative), expected)
     (first, saved), (second, _) = (
         (side, [kept[i] for i in side.saved])
-        for recording in [Trace(depths, x)._recording]
+        for recording in [Trace(depths, x).recording]
         for kept in [recording.primal(x, *recording.constants.values())[1]]
         for side in [output.jvp for output in recording.outputs]
     )
@@ -264,7 +264,7 @@ def test_a_graph_that_leaves_out_too_much_is_not_used(monkeypatch, dense):
 
 def test_nothing_is_left_out_of_operations_as_recorded():
     net, x = problem(NETS["two in a row"])
-    recording = Trace(net, x, fold=False)._recording
+    recording = Trace(net, x, fold=False).recording
     assert recording.outputs[0].jvp.reduced is None
 
 

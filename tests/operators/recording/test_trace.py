@@ -177,7 +177,7 @@ def test_recording_leaves_the_random_state_alone():
 def test_the_graphs_hold_no_copies_left_by_in_place_operations():
     # In float32 there is one copy, which lays channels last.
     trace = Trace(network().double(), torch.randn(1, 2, 4, 4, dtype=torch.float64))
-    (output,) = trace._recording.outputs
+    (output,) = trace.recording.outputs
     graph = output.jvp.graph.graph
     names = {str(node.target) for node in graph.nodes if node.op == "call_function"}
     assert any("convolution" in name for name in names)

@@ -3,10 +3,10 @@ import scipy.linalg
 import torch
 from support.svd_problems import line, orthonormal, repeat, with_values
 
-from jvpsvd.svd.kernels.dense import _by_qr_iteration, dense_svd, leading_svd
+from jvpsvd.svd.kernels.dense import dense_svd, leading_svd, svd_by_qr_iteration
 
 
-@pytest.mark.parametrize("decompose", [dense_svd, _by_qr_iteration])
+@pytest.mark.parametrize("decompose", [dense_svd, svd_by_qr_iteration])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(1, 1), (12, 5), (5, 12)])
 def test_both_ways_give_the_thin_decomposition(decompose, dtype, shape):
@@ -22,7 +22,7 @@ def test_both_ways_give_the_thin_decomposition(decompose, dtype, shape):
 
 def test_a_transposed_view_is_decomposed_as_it_reads():
     matrix = orthonormal(6, 4, 1).T * line(4, 1, 6)
-    U, s, Vh = _by_qr_iteration(matrix)
+    U, s, Vh = svd_by_qr_iteration(matrix)
     assert torch.allclose(U * s @ Vh, matrix)
 
 
