@@ -81,7 +81,6 @@ class Request:
 def check_request(
     size: ProblemSize,
     k: int | np.integer[Any],
-    *,
     tol: float | np.floating[Any] = 1e-5,
     method: str = "auto",
     block_size: int | np.integer[Any] | None = None,
