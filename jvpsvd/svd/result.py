@@ -3,27 +3,62 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from jvpsvd.arguments import shown
-from jvpsvd.errors import ArgumentError
+from jvpsvd.errors import ArgumentError, DataError
 from jvpsvd.operators import Products
+from jvpsvd.operators.blocks import device_of
 from jvpsvd.svd.certificate import Certificate
+from jvpsvd.svd.methods.adaptive_rank import AdaptiveRank
+from jvpsvd.svd.methods.exact import Exact
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
+from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
 from jvpsvd.svd.monitor import Phase
 from jvpsvd.svd.plan import Plan
 from jvpsvd.svd.progress import Progress
+from jvpsvd.svd.storage import read_record, write_record
 from jvpsvd.svd.triplets import Triplets
 
+_KIND = "SVDResult 1"
+_CLASSES: dict[str, type] = {
+    each.__name__: each
+    for each in (
+        *(Products, Progress, Certificate, Plan),
+        *(Exact, GolubKahan, BlockKrylov, SubspaceIteration, AdaptiveRank),
+    )
+}
 
-@dataclass(frozen=True)
+
+class SVDArrays(NamedTuple):
+    """U, s and Vh as NumPy arrays."""
+
+    U: np.ndarray[Any, np.dtype[Any]] | None
+    s: np.ndarray[Any, np.dtype[Any]]
+    Vh: np.ndarray[Any, np.dtype[Any]] | None
+
+
+@dataclass(frozen=True, eq=False)
 class SVDResult:
     """The k leading singular triplets J ≈ U diag(s) Vh, with residuals and certificate.
 
-    For a batch every tensor has a leading dimension, and `result.of(i)` is the result of matrix i.
+    ``U, s, Vh = result`` unpacks it as `torch.linalg.svd` does. For a batch every tensor has a
+    leading dimension, and `result.of(i)` is the result of matrix i.
+
+    >>> import jvpsvd
+    >>> result = jvpsvd.svds(torch.diag(torch.tensor([5.0, 3.0, 1.0])), 2)
+    >>> U, s, Vh = result
+    >>> torch.allclose(U @ torch.diag(s) @ Vh, torch.diag(torch.tensor([5.0, 3.0, 0.0])))
+    True
+    >>> result.shape, result.k
+    ((3, 3), 2)
     """
 
     U: Tensor | None
@@ -55,6 +90,91 @@ class SVDResult:
     """The plan, whose prediction can be compared with `products` and `seconds`."""
     tol: float
     """The tolerance of the request."""
+    shape: tuple[int, ...]
+    """(m, n) of the operator; (B, m, n) of a batch."""
+    seed: int
+    """Seed of all random numbers; with it the solve can be repeated."""
+
+    @property
+    def k(self) -> int:
+        """Number of triplets, for each matrix of a batch."""
+        return self.s.shape[-1]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield U, s and Vh; with vectors=False the first and the last are None."""
+        return iter((self.U, self.s, self.Vh))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are the same, tensors bit for bit."""
+        if not isinstance(other, SVDResult):
+            return NotImplemented
+        ours, theirs = self._record(), other._record()
+        return ours.keys() == theirs.keys() and all(
+            _same(value, theirs[name]) for name, value in ours.items()
+        )
+
+    def numpy(self) -> SVDArrays:
+        """Return U, s and Vh as NumPy arrays, copied only if they lie on a GPU.
+
+        >>> import jvpsvd
+        >>> jvpsvd.svds(torch.eye(2), 1, vectors=False).numpy()
+        SVDArrays(U=None, s=array([1.], dtype=float32), Vh=None)
+        """
+        U, Vh = (None if one is None else one.numpy(force=True) for one in (self.U, self.Vh))
+        return SVDArrays(U, self.s.numpy(force=True), Vh)
+
+    def to(self, *targets: torch.device | str | torch.dtype) -> SVDResult:
+        """Return the result with its tensors on a device, in a dtype, or both.
+
+        Rounding to another dtype does not change residuals and certificate, which are those of the
+        solve.
+
+        Raises:
+            ArgumentError: If a target is no device of this machine and no real floating dtype.
+
+        >>> import jvpsvd
+        >>> jvpsvd.svds(torch.eye(2), 1).to(torch.float64).s
+        tensor([1.], dtype=torch.float64)
+        """
+        moved: dict[str, Any] = {k: v for k, v in self._record().items() if isinstance(v, Tensor)}
+        for target in targets:
+            if isinstance(target, torch.dtype):
+                if not target.is_floating_point:
+                    raise ArgumentError(f"dtype={target} is not real floating; give torch.float64")
+                moved = {k: v.to(target) if v.is_floating_point() else v for k, v in moved.items()}
+            elif isinstance(target, str | torch.device):
+                device = device_of(target)
+                moved = {k: v.to(device) for k, v in moved.items()}
+            else:
+                raise ArgumentError(
+                    f"cannot bring a result to {shown(target)}; give a device or dtype"
+                )
+        return dataclasses.replace(self, **moved)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the result to a safetensors file, which `jvpsvd.load` reads.
+
+        It holds U, s, Vh, residuals and converged as tensors. All other fields stand in its
+        metadata, each as JSON under its own name. The file is written whole or not at all; a file
+        of that name is replaced.
+
+        Raises:
+            DataError: If it cannot be written.
+
+        >>> import jvpsvd, tempfile, pathlib
+        >>> result = jvpsvd.svds(torch.eye(3), 2)
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "eye.safetensors"
+        >>> result.save(file)
+        >>> jvpsvd.load(file) == result
+        True
+        """
+        write_record(path, _KIND, self._record())
+
+    def _record(self) -> dict[str, Any]:
+        """Return all fields by name; vectors that are None are left out."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        absent = [name for name in ("U", "Vh") if fields[name] is None]
+        return {name: value for name, value in fields.items() if name not in absent}
 
     @property
     def below_residual(self) -> Tensor:
@@ -102,6 +222,7 @@ class SVDResult:
             residuals=self.residuals[index],
             converged=self.converged[index],
             certificates=(self.certificates[index],),
+            shape=self.shape[-2:],
         )
 
     def dimension(self, threshold: float = 1.0) -> int:
@@ -148,6 +269,28 @@ class SVDResult:
 
     def __repr__(self) -> str:
         return f"<SVDResult: {self}>"
+
+
+def load(path: str | os.PathLike[str]) -> SVDResult:
+    """Return a result that `SVDResult.save` wrote, on the CPU; it equals the one that was saved.
+
+    Raises:
+        DataError: If there is no such file, it is damaged, or holds something else.
+    """
+    record = read_record(path, _KIND, _CLASSES)
+    try:
+        return SVDResult(**{"U": None, "Vh": None, **record})
+    except TypeError as error:
+        raise DataError(
+            f"{path} is of another version of jvpsvd ({error}); read it with that one"
+        ) from error
+
+
+def _same(a: object, b: object) -> bool:
+    """Whether two values of a field are the same; a NaN is the same as another one."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return (a.dtype, a.device) == (b.dtype, b.device) and torch.equal(a, b)
+    return repr(a) == repr(b)
 
 
 def converged_mask(triplets: Triplets, tol: float, certificates: tuple[Certificate, ...]) -> Tensor:

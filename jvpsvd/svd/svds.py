@@ -121,6 +121,8 @@ def svds(
         certificates=certificates,
         plan=chosen,
         tol=request.tol,
+        shape=operator.shape,
+        seed=request.seed,
     )
     if on_unconverged != "ignore" and not bool(result.converged.all()):
         missed = _unconverged_in_words(result, monitor.stopped)
