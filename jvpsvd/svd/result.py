@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from jvpsvd.errors import ArgumentError, DataError
 from jvpsvd.operators import Products
 from jvpsvd.operators.blocks import device_of
 from jvpsvd.svd.certificate import Certificate
+from jvpsvd.svd.html import card, spectrum_figure
 from jvpsvd.svd.methods.adaptive_rank import AdaptiveRank
 from jvpsvd.svd.methods.exact import Exact
 from jvpsvd.svd.methods.golub_kahan import GolubKahan
@@ -28,6 +29,7 @@ from jvpsvd.svd.storage import read_record, write_record
 from jvpsvd.svd.triplets import Triplets
 
 _KIND = "SVDResult 1"
+_LINES = 24  # spectra of a batch that a notebook shows
 _CLASSES: dict[str, type] = {
     each.__name__: each
     for each in (
@@ -52,48 +54,55 @@ class SVDResult:
     ``U, s, Vh = result`` unpacks it as `torch.linalg.svd` does. For a batch every tensor has a
     leading dimension, and `result.of(i)` is the result of matrix i.
 
+    Attributes:
+        U: (m, k) left vectors; None with vectors=False.
+        s: (k,) singular values, descending.
+        Vh: (k, n) right vectors as rows; None with vectors=False.
+        residuals: (k,) measured max(|J v − s u|, |J' u − s v|), in the units of s.
+        converged: (k,) bool: residual ≤ tol · s[0], sound certificate, and no missing value can
+            displace it.
+        products: Forward and reverse products taken, including those of the certificate; for a
+            batch, in all.
+        method: The method that ran.
+        seconds: Wall time.
+        seconds_by_phase: Wall time of "products", "orthogonalisation", "projected problem",
+            "vectors" and "checks" (those of the certificate). Planning, with the products that it
+            times, is not among them. On a GPU work that is still running when a phase ends counts
+            for the next one.
+        history: The `Progress` of every convergence check; for a batch, over all matrices.
+        certificates: One certificate for each matrix of a batch; one if there is no batch.
+        plan: The plan, whose prediction can be compared with `products` and `seconds`.
+        tol: The tolerance of the request.
+        shape: (m, n) of the operator; (B, m, n) of a batch.
+        seed: Seed of all random numbers; with it the solve can be repeated.
+
     >>> import jvpsvd
     >>> result = jvpsvd.svds(torch.diag(torch.tensor([5.0, 3.0, 1.0])), 2)
     >>> U, s, Vh = result
     >>> torch.allclose(U @ torch.diag(s) @ Vh, torch.diag(torch.tensor([5.0, 3.0, 0.0])))
     True
-    >>> result.shape, result.k
-    ((3, 3), 2)
+    >>> print(result)  # doctest: +ELLIPSIS
+    2 largest singular triplets of a 3 x 3 operator, float32 on cpu
+    s from 5 to 3, 97.1 % of the energy, worst residual ...
+    certified: 2 of 2 converged to 1e-05 s1, none missing
+    exact: 5 + 2 products in ... s
     """
 
     U: Tensor | None
-    """(m, k) left vectors; None with vectors=False."""
     s: Tensor
-    """(k,) singular values, descending."""
     Vh: Tensor | None
-    """(k, n) right vectors as rows; None with vectors=False."""
     residuals: Tensor
-    """(k,) measured max(|J v − s u|, |J' u − s v|), in the units of s."""
     converged: Tensor
-    """(k,) bool: residual ≤ tol · s[0], sound certificate, and no missing value can displace it."""
     products: Products
-    """Forward and reverse products taken, including those of the certificate; for a batch, in
-    all."""
     method: str
-    """The method that ran."""
     seconds: float
-    """Wall time."""
     seconds_by_phase: dict[Phase, float]
-    """Wall time of "products", "orthogonalisation", "projected problem", "vectors" and "checks"
-    (those of the certificate). Planning, with the products that it times, is not among them. On a
-    GPU work that is still running when a phase ends counts for the next one."""
     history: tuple[Progress, ...]
-    """The `Progress` of every convergence check; for a batch, over all matrices."""
     certificates: tuple[Certificate, ...]
-    """One certificate for each matrix of a batch; one if there is no batch."""
     plan: Plan
-    """The plan, whose prediction can be compared with `products` and `seconds`."""
     tol: float
-    """The tolerance of the request."""
     shape: tuple[int, ...]
-    """(m, n) of the operator; (B, m, n) of a batch."""
     seed: int
-    """Seed of all random numbers; with it the solve can be repeated."""
 
     @property
     def k(self) -> int:
@@ -255,20 +264,66 @@ class SVDResult:
         return squares.sqrt()
 
     def __str__(self) -> str:
-        total = self.s.numel()
-        done = int(self.converged.sum())
-        each = f" of {self.s.shape[0]} matrices" if self.s.ndim > 1 else ""
-        below = int(self.below_residual.sum())
-        noise = f" ({below} of {total} values below theirs: noise, bounded by s + residual)"
+        numbers = self._in_words()
         return (
-            f"{done} of {total} triplets{each} converged to {self.tol:.0e} s1 ({self.method}, "
-            f"{self.products.forward} + {self.products.reverse} products, {self.seconds:.1f} s); "
-            f"s from {float(self.s.max()):.4g} to {float(self.s.min()):.4g}, worst residual "
-            f"{float(self.residuals.max()):.1e}{noise if below else ''}; {self.certificate}"
+            f"{self._heading('triplet' if self.U is not None else 'value')}, "
+            f"{str(self.s.dtype).removeprefix('torch.')} on {self.s.device}\n"
+            f"s {numbers['singular values']}, {numbers['energy']} of the energy, "
+            f"worst residual {numbers['worst residual']}\n"
+            f"{self._mark()}: {numbers['converged']}\n"
+            f"{numbers['method']}"
         )
 
     def __repr__(self) -> str:
-        return f"<SVDResult: {self}>"
+        size = " x ".join(map(str, self.shape))
+        numbers = self._in_words()
+        values, done = numbers["singular values"], int(self.converged.sum())
+        return (
+            f"<SVDResult {size}, k={self.k}: s {values}, {done} of {self.s.numel()} converged, "
+            f"{self._mark()}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a mark, the numbers, and the spectrum."""
+        numbers = self._in_words()
+        if self.certificate.defined_to:
+            numbers["J moves by rounding"] = f"{self.certificate.defined_to:.0e} s1"
+        columns = (
+            one.reshape(-1, self.k)[:_LINES].tolist()
+            for one in (self.s, self.residuals, self.converged)
+        )
+        spectra = [list(zip(*rows, strict=True)) for rows in zip(*columns, strict=True)]
+        rows, certified = list(numbers.items()), bool(self.converged.all())
+        return card(self._heading("value"), self._mark(), certified, rows, spectrum_figure(spectra))
+
+    def _mark(self) -> str:
+        return "certified" if bool(self.converged.all()) else "not certified"
+
+    def _heading(self, what: Literal["triplet", "value"]) -> str:
+        *batch, m, n = self.shape
+        operator = f"each of {batch[0]} operators, {m} x {n}" if batch else f"a {m} x {n} operator"
+        which = f"all {self.k}" if self.k == min(m, n) else f"{self.k} largest"
+        return f"{which} singular {what}{'s' if self.k > 1 else ''} of {operator}"
+
+    def _in_words(self) -> dict[str, str]:
+        """Return the numbers that are shown, by name."""
+        total, below = self.s.numel(), int(self.below_residual.sum())
+        done, one = int(self.converged.sum()), self.certificate
+        noise = f"; {below} of {total} values lie below theirs (noise)"
+        missing = "none missing"
+        if not one.sound:
+            missing = "NOT SOUND, see result.certificate"
+        elif done < total:
+            complete = "complete" if one.complete else "not shown complete"
+            missing = f"{complete}; see result.certificate"
+        return {
+            "singular values": f"from {float(self.s.max()):.4g} to {float(self.s.min()):.4g}",
+            "energy": one.energy_in_words(),
+            "worst residual": f"{float(self.residuals.max()):.1e}{noise if below else ''}",
+            "converged": f"{done} of {total} converged to {self.tol:.0e} s1, {missing}",
+            "method": f"{self.method}: {self.products.forward} + {self.products.reverse} products "
+            f"in {self.seconds:.1f} s",
+        }
 
 
 def load(path: str | os.PathLike[str]) -> SVDResult:
