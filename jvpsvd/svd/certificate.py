@@ -76,19 +76,24 @@ class Certificate(Evidence):
             share += f" ± {100 * self.energy_share * self.fro2_error / self.fro2:.1f}"
         return share
 
-    def __str__(self) -> str:
-        defined = ""
+    def defined_in_words(self) -> str:
+        """Return `defined_to` in words; "" where it was not measured."""
+        if self.defined_to is None:
+            return ""
         if self.defined_to == 0:
-            defined = "; rounding of the point did not move J"
-        elif self.defined_to == math.inf:
-            defined = "; rounding of the point moves J, which is 0 here"
-        elif self.defined_to is not None:
-            defined = f"; J itself is defined to {self.defined_to:.0e} s1 here"
+            return "rounding of the point did not move J"
+        if self.defined_to == math.inf:
+            return "rounding of the point moves J, which is 0 here"
+        return f"J itself is defined to {self.defined_to:.0e} s1 here"
+
+    def __str__(self) -> str:
+        defined = self.defined_in_words()
         return (
             f"{'sound' if self.sound else 'NOT SOUND'}: orthonormal to {self.orthonormality:.0e}, "
             f"fresh products agree to {self.combination_residual:.0e}; "
             f"{self.energy_in_words()} of the energy; "
-            f"{'complete' if self.complete else 'not shown complete'}: {self.evidence}{defined}"
+            f"{'complete' if self.complete else 'not shown complete'}: {self.evidence}"
+            f"{'; ' if defined else ''}{defined}"
         )
 
 

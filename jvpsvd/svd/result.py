@@ -264,13 +264,13 @@ class SVDResult:
         return squares.sqrt()
 
     def __str__(self) -> str:
-        numbers = self._in_words()
+        numbers, defined = self._in_words(), self.certificate.defined_in_words()
         return (
             f"{self._heading('triplet' if self.U is not None else 'value')}, "
             f"{str(self.s.dtype).removeprefix('torch.')} on {self.s.device}\n"
             f"s {numbers['singular values']}, {numbers['energy']} of the energy, "
             f"worst residual {numbers['worst residual']}\n"
-            f"{self._mark()}: {numbers['converged']}\n"
+            f"{self._mark()}: {numbers['converged']}{'; ' if defined else ''}{defined}\n"
             f"{numbers['method']}"
         )
 
@@ -286,8 +286,8 @@ class SVDResult:
     def _repr_html_(self) -> str:
         """Return what a notebook shows: a mark, the numbers, and the spectrum."""
         numbers = self._in_words()
-        if self.certificate.defined_to:
-            numbers["J moves by rounding"] = f"{self.certificate.defined_to:.0e} s1"
+        if defined := self.certificate.defined_in_words():
+            numbers["this point"] = defined
         columns = (
             one.reshape(-1, self.k)[:_LINES].tolist()
             for one in (self.s, self.residuals, self.converged)
