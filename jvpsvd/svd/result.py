@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,9 +24,13 @@ from jvpsvd.svd.methods.golub_kahan import GolubKahan
 from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
 from jvpsvd.svd.monitor import Phase
 from jvpsvd.svd.plan import Plan
+from jvpsvd.svd.plotting import plot_spectra
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.storage import read_record, write_record
 from jvpsvd.svd.triplets import Triplets
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _KIND = "SVDResult 1"
 _LINES = 24  # spectra of a batch that a notebook shows
@@ -178,6 +182,26 @@ class SVDResult:
         True
         """
         write_record(path, _KIND, self._record())
+
+    def plot(self, ax: Axes | None = None, **line: Any) -> Axes:
+        """Draw s by index on a logarithmic axis, with a band of ± residual; return the axes.
+
+        Values that missed the tolerance are crosses. The spectra of a batch lie over each other.
+
+        Args:
+            ax: Where to draw, of matplotlib; None: on a new figure.
+            line: Colour, label and whatever else `Axes.plot` takes.
+
+        Raises:
+            ArgumentError: If matplotlib is missing, or `ax` is no axes of it.
+
+        Example: ``result.plot(label="layer3").legend()``.
+        """
+        s, residuals, converged = (
+            one.reshape(-1, self.k).numpy(force=True)
+            for one in (self.s, self.residuals, self.converged)
+        )
+        return plot_spectra(s, residuals, converged, 1, ax, line)
 
     def _record(self) -> dict[str, Any]:
         """Return all fields by name; vectors that are None are left out."""
