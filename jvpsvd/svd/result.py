@@ -14,8 +14,10 @@ from torch import Tensor
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError, DataError
-from jvpsvd.operators import Products
-from jvpsvd.operators.blocks import device_of
+from jvpsvd.operators import LinearOperator, Products
+from jvpsvd.operators.blocks import by, device_of
+from jvpsvd.operators.linear_map_operator import LinearMapOperator
+from jvpsvd.operators.linear_operator import TransposedOperator
 from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.html import card, spectrum_figure
 from jvpsvd.svd.methods.adaptive_rank import AdaptiveRank
@@ -182,6 +184,48 @@ class SVDResult:
         True
         """
         write_record(path, _KIND, self._record())
+
+    def right(self, J: LinearOperator) -> Any:
+        """Return the right vectors as inputs of J: something like x with a dimension k in front.
+
+        Where x is a dict or a tuple of tensors, so is the result. For a batch, B comes before k.
+
+        Args:
+            J: The `JacobianOperator` that was solved, or its transpose.
+
+        Raises:
+            ArgumentError: If J is no such operator or of another shape, or there are no vectors.
+
+        >>> import jvpsvd
+        >>> J = jvpsvd.JacobianOperator(lambda x: x.sum(0), torch.ones(2, 3))
+        >>> result = jvpsvd.svds(J, 3)
+        >>> result.right(J).shape, result.left(J).shape
+        (torch.Size([3, 2, 3]), torch.Size([3, 3]))
+        """
+        return self._shaped(J, "right")
+
+    def left(self, J: LinearOperator) -> Any:
+        """Return the left vectors as values of J: something like f(x) with a dimension k in front.
+
+        See `right`.
+
+        Raises:
+            ArgumentError: If J is no such operator or of another shape, or there are no vectors.
+        """
+        return self._shaped(J, "left")
+
+    def _shaped(self, J: LinearOperator, side: Literal["right", "left"]) -> Any:
+        transposed = isinstance(J, TransposedOperator)
+        jacobian = J.T if isinstance(J, TransposedOperator) else J
+        if not isinstance(jacobian, LinearMapOperator):
+            raise ArgumentError(f"{side} takes a JacobianOperator or its transpose, not {shown(J)}")
+        if J.shape != self.shape:
+            raise ArgumentError(f"J is {by(J.shape)} and the result is of {by(self.shape)}")
+        if self.U is None or self.Vh is None:
+            raise ArgumentError("this result has no vectors; solve with vectors=True")
+        block = self.Vh.mT if side == "right" else self.U
+        is_input = (side == "right") != transposed
+        return jacobian.as_input(block) if is_input else jacobian.as_output(block)
 
     def plot(self, ax: Axes | None = None, **line: Any) -> Axes:
         """Draw s by index on a logarithmic axis, with a band of ± residual; return the axes.
