@@ -20,7 +20,7 @@ from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.product_checks import check_values
 from jvpsvd.svd.progress import Show, shown
-from jvpsvd.svd.request import ProblemSize, Request, check_request, out_of_reach
+from jvpsvd.svd.request import Count, ProblemSize, Request, check_request, out_of_reach
 from jvpsvd.svd.result import SVDResult, converged_mask
 from jvpsvd.svd.triplets import Triplets, with_fixed_signs
 
@@ -29,7 +29,7 @@ OnUnconverged = Literal["warn", "raise", "ignore"]
 
 def svds(
     A: Any,
-    k: int | np.integer[Any] = 500,
+    k: Count = None,
     *,
     tol: float | np.floating[Any] = 1e-5,
     method: str = "auto",
@@ -48,7 +48,7 @@ def svds(
     Args:
         A: A `LinearOperator`, or anything `aslinearoperator` takes; a batch of B matrices is solved
             in lock step, and every tensor of the result has a leading dimension.
-        k: How many triplets, from 1 to min(m, n).
+        k: How many triplets, from 1 to min(m, n); "all" of them; None: min(500, m, n).
         tol: A triplet counts as converged if its measured residual is at most tol · s[0]. Float32
             reaches 1e-6, float64 1e-14. If rounding rules a tolerance out, a `PrecisionWarning`
             says so before the work.

@@ -60,6 +60,17 @@ def test_values_alone_are_the_same_values(method):
     torch.testing.assert_close(full.residuals, bare.residuals, rtol=0.5, atol=1e-15)
 
 
+@pytest.mark.parametrize(("k", "taken"), [(None, 500), ("all", 510), (3, 3)])
+def test_k_is_500_or_all_or_a_number(k, taken):
+    assert svds(torch.eye(510, 520), k, vectors=False).k == taken
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6), (3, 6, 9)])
+def test_k_left_out_is_all_of_a_small_operator(shape):
+    matrix = MatrixOperator(torch.randn(shape))
+    assert svds(matrix).k == svds(matrix, k="all").k == 6
+
+
 def test_dimension_counts_the_values_above_a_threshold():
     result = svds(torch.diag(line(5, 1, 9)), 6)
     assert result.dimension() == 6
