@@ -85,7 +85,7 @@ def study(net, x, layers, k):
     for index in layers:
         f, z = jvpsvd.layer_map(net, x, to=f"layers.{index}")
         found[index] = jvpsvd.svds(jvpsvd.JacobianOperator(f, z), k=k, tol=1e-4)
-        print(f"layer {index + 1}: {found[index]}")
+        print(f"layer {index + 1}: {found[index]!r}")
         into, out = token_shares(found[index].Vh), token_shares(found[index].U.T)
         places = zip(into.argmax(1)[:8], out.argmax(1)[:8], strict=True)
         tops = [f"{WORDS[a]} → {WORDS[b]}" for a, b in places]

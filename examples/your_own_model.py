@@ -29,7 +29,7 @@ def spectra(model, x, k):
         J = jvpsvd.JacobianOperator(f, z)
         results[place.name] = jvpsvd.svds(J, k=min(k, *J.shape), tol=1e-4)
         print(f"{place.name:>8} {place.kind:<10} {J.shape[0]:5d} x {J.shape[1]}: ", end="")
-        print(results[place.name])
+        print(repr(results[place.name]))
     return results
 
 

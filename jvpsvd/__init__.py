@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         restrict,
         stack,
     )
-    from jvpsvd.svd import SVDResult, svds
+    from jvpsvd.svd import SVDResult, load, svds
 
 __version__ = "0.1.0"
 
@@ -40,13 +40,20 @@ __all__ = [
     "aslinearoperator",
     "depths",
     "layer_map",
+    "load",
     "restrict",
     "stack",
     "svds",
 ]
 
 _ROOMS = ("operators", "svd", "networks")
-_ROOM_OF = {"SVDResult": "svd", "depths": "networks", "layer_map": "networks", "svds": "svd"}
+_ROOM_OF = {
+    "SVDResult": "svd",
+    "depths": "networks",
+    "layer_map": "networks",
+    "load": "svd",
+    "svds": "svd",
+}
 
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of these

@@ -5,7 +5,7 @@ from jvpsvd.svd.memory import parse_memory
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.request import ProblemSize, Request, check_request
-from jvpsvd.svd.result import SVDResult
+from jvpsvd.svd.result import SVDResult, load
 from jvpsvd.svd.svds import svds
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Request",
     "SVDResult",
     "check_request",
+    "load",
     "parse_memory",
     "plan",
     "svds",

@@ -17,6 +17,10 @@ from jvpsvd.svd.memory import parse_memory
 MethodName = Literal["auto", "golub-kahan", "randomized", "exact"]
 METHODS: tuple[str, ...] = get_args(MethodName)
 
+Count = int | np.integer[Any] | Literal["all"] | None
+"""How many triplets: a number, all of them, or as many as svds takes by itself."""
+
+_DEFAULT_COUNT = 500
 _LARGEST_SEED = (1 << 63) - 1
 # Pairs (a tolerance that hardly any solve meets, one that nearly all meet), in units of eps. With
 # tolerances of 0.5, 1, 2, 4 and 8 eps, 0, 6, 16, 63 and 77 of 77 float32 solves by Golub–Kahan
@@ -80,8 +84,7 @@ class Request:
 
 def check_request(
     size: ProblemSize,
-    k: int | np.integer[Any],
-    *,
+    k: Count = None,
     tol: float | np.floating[Any] = 1e-5,
     method: str = "auto",
     block_size: int | np.integer[Any] | None = None,
@@ -116,7 +119,7 @@ def check_request(
     if start is not None:
         _check_start(start, size)
     return Request(
-        k=whole_number("k", k, 1, min(m, n), f"min({m}, {n})"),
+        k=_count(k, m, n),
         tol=proper_fraction("tol", tol),
         method=method,
         block_size=None if block_size is None else whole_number("block_size", block_size, 1),
@@ -149,6 +152,14 @@ def out_of_reach(tol: float, dtype: torch.dtype) -> str | None:
         f"tol={tol:g} is below the rounding of {str(dtype).removeprefix('torch.')}, and most "
         f"residuals will stay above it; ask for {mostly:.0e}{wider}"
     )
+
+
+def _count(k: Count, m: int, n: int) -> int:
+    if k is None:
+        return min(_DEFAULT_COUNT, m, n)
+    if isinstance(k, str) and k == "all":
+        return min(m, n)
+    return whole_number("k", k, 1, min(m, n), f"min({m}, {n})")
 
 
 def _check_search(size: ProblemSize, method: str, energy: float | None, tail: float | None) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import one_of
 from jvpsvd.errors import ArgumentError, ConvergenceError, ConvergenceWarning, PrecisionWarning
 from jvpsvd.operators import LinearOperator, aslinearoperator
 from jvpsvd.operators.environment.placement import own_tensors
@@ -19,7 +20,7 @@ from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.product_checks import check_values
 from jvpsvd.svd.progress import Show, shown
-from jvpsvd.svd.request import ProblemSize, Request, check_request, out_of_reach
+from jvpsvd.svd.request import Count, ProblemSize, Request, check_request, out_of_reach
 from jvpsvd.svd.result import SVDResult, converged_mask
 from jvpsvd.svd.triplets import Triplets, with_fixed_signs
 
@@ -28,7 +29,7 @@ OnUnconverged = Literal["warn", "raise", "ignore"]
 
 def svds(
     A: Any,
-    k: int | np.integer[Any] = 500,
+    k: Count = None,
     *,
     tol: float | np.floating[Any] = 1e-5,
     method: str = "auto",
@@ -47,7 +48,7 @@ def svds(
     Args:
         A: A `LinearOperator`, or anything `aslinearoperator` takes; a batch of B matrices is solved
             in lock step, and every tensor of the result has a leading dimension.
-        k: How many triplets, from 1 to min(m, n).
+        k: How many triplets, from 1 to min(m, n); "all" of them; None: min(500, m, n).
         tol: A triplet counts as converged if its measured residual is at most tol · s[0]. Float32
             reaches 1e-6, float64 1e-14. If rounding rules a tolerance out, a `PrecisionWarning`
             says so before the work.
@@ -86,24 +87,12 @@ def svds(
     >>> bool(res.converged.all()), res.certificate.complete
     (True, True)
     """
-    if on_unconverged not in ("warn", "raise", "ignore"):
-        raise ArgumentError(
-            f'on_unconverged={on_unconverged!r} is unknown; use "warn", "raise" or "ignore"'
-        )
+    one_of("on_unconverged", on_unconverged, ("warn", "raise", "ignore"))
     operator = aslinearoperator(A)
     size = ProblemSize.of(operator)
+    first = _vectors_of_shorter_side(start, size)
     request = check_request(
-        size,
-        k,
-        tol=tol,
-        method=method,
-        block_size=block_size,
-        memory=memory,
-        seed=seed,
-        vectors=vectors,
-        start=_vectors_of_shorter_side(start, size),
-        energy=energy,
-        tail=tail,
+        size, k, tol, method, block_size, memory, seed, vectors, first, energy, tail
     )
     warned = out_of_reach(request.tol, operator.dtype)
     if warned and on_unconverged != "ignore":
@@ -115,15 +104,13 @@ def svds(
         wide = size.shape[0] < size.shape[1]
         oriented = operator.T if wide else operator  # solvers need m ≥ n
         triplets = chosen.solver.solve(oriented, request, monitor)
-        check_values(triplets.s)
         with monitor.phase("checks"):
             triplets, certificates = _certified(oriented, triplets, request)
     triplets = with_fixed_signs(triplets.transposed() if wide else triplets)
-    U, V = (triplets.U, triplets.V) if request.vectors else (None, None)
     result = SVDResult(
-        U=U,
+        U=triplets.U if request.vectors else None,
         s=triplets.s.abs(),  # no value is −0
-        Vh=None if V is None else V.mT,
+        Vh=triplets.V.mT if request.vectors and triplets.V is not None else None,
         residuals=triplets.residuals,
         converged=converged_mask(triplets, request.tol, certificates),
         products=operator.products.since(before),
@@ -134,11 +121,13 @@ def svds(
         certificates=certificates,
         plan=chosen,
         tol=request.tol,
+        shape=operator.shape,
+        seed=request.seed,
     )
-    missed = _unconverged_in_words(result, monitor.stopped)
-    if missed and on_unconverged == "raise":
-        raise ConvergenceError(missed)
-    if missed and on_unconverged == "warn":
+    if on_unconverged != "ignore" and not bool(result.converged.all()):
+        missed = _unconverged_in_words(result, monitor.stopped)
+        if on_unconverged == "raise":
+            raise ConvergenceError(missed)
         warnings.warn(missed, ConvergenceWarning, stacklevel=2)
     return result
 
@@ -172,7 +161,12 @@ def _planned(A: LinearOperator, size: ProblemSize, request: Request) -> Plan:
 def _certified(
     A: LinearOperator, triplets: Triplets, request: Request
 ) -> tuple[Triplets, tuple[Certificate, ...]]:
-    """Return the triplets and their certificates, with residuals measured anew where needed."""
+    """Return the triplets and their certificates, with residuals measured anew where needed.
+
+    Raises:
+        ArgumentError: If the dtype cannot hold a value.
+    """
+    check_values(triplets.s)
     certificates = certify(A, triplets, request.seed)
     measured = with_fresh_residuals(A, triplets, certificates, request.tol)
     if measured is not triplets:
@@ -180,11 +174,9 @@ def _certified(
     return measured, certificates
 
 
-def _unconverged_in_words(result: SVDResult, stopped: bool) -> str | None:
-    """Return what to say of triplets that missed the tolerance; None if none did."""
+def _unconverged_in_words(result: SVDResult, stopped: bool) -> str:
+    """Return what to say of triplets that missed the tolerance."""
     missed = int((~result.converged).sum())
-    if not missed:
-        return None
     worst = float((result.residuals / result.s[..., :1]).max())
     remedy = "progress= stopped the solve" if stopped else "raise tol or memory, or use float64"
     return (
