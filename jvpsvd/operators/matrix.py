@@ -7,6 +7,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.dense import check_dense_size
 from jvpsvd.operators.linear_operator import LinearOperator
 
 _LAYOUTS = (torch.strided, torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
@@ -59,6 +60,15 @@ class MatrixOperator(LinearOperator):
     def _rmatmat(self, U: Tensor) -> Tensor:
         # .mT of a compressed sparse layout cannot be multiplied, and .t() is for two dimensions.
         return (self._matrix.mT if self.batch else self._matrix.t()) @ U
+
+    def to_dense(self) -> Tensor:
+        """Return a dense copy of the matrix.
+
+        Raises:
+            ArgumentError: If it has more than 2²⁸ entries.
+        """
+        check_dense_size(self)
+        return self._matrix.to_dense().clone()
 
     def _select(self, index: Tensor) -> LinearOperator:
         return MatrixOperator(self._matrix[index])
