@@ -11,6 +11,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import dense_tensor, shown
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import by, check_indices
 from jvpsvd.operators.dense import frobenius_norm, write_down
 from jvpsvd.operators.operands import (
@@ -132,10 +133,14 @@ class LinearOperator(MissingSigns, Variants):
     def __matmul__(self, other: Tensor) -> Tensor: ...
     @overload
     def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
-    def __matmul__(self, other: Tensor | LinearOperator) -> Tensor | LinearOperator:
+    @overload
+    def __matmul__(self, other: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]: ...
+    def __matmul__(self, other: Any) -> Any:
         """``A @ V`` multiplies a block or a vector; ``A @ B`` is the composed operator.
 
-        A tensor of one dimension is a vector, for every matrix of a batch; any other is a block.
+        A tensor of one dimension is a vector, for every matrix of a batch; any other is a block. A
+        NumPy array, of the operator's dtype, gives a NumPy array. Other arrays, with
+        ``__dlpack__`` or ``__array__``, give a tensor.
         """
         if isinstance(other, LinearOperator):
             both = f"cannot compose {by(self.shape)} with {by(other.shape)}"
@@ -150,8 +155,13 @@ class LinearOperator(MissingSigns, Variants):
                 matmat=lambda V, A, B: A.matmat(B.matmat(V)),
                 rmatmat=lambda U, A, B: B.rmatmat(A.rmatmat(U)),
             )
+        if isinstance(other, np.ndarray):
+            block = tensor_of("the right side", other).to(self.device)
+            return (self @ block).cpu().numpy()
         if not isinstance(other, Tensor):
-            refuse_right_side(other)
+            if not is_array(other):
+                refuse_right_side(other)
+            other = tensor_of("the right side", other)
         if dense_tensor("the right side", other).ndim == 1:
             return self.matvec(other)
         return self.matmat(other)

@@ -119,13 +119,12 @@ def refuse_right_side(other: object) -> NoReturn:
 
     >>> refuse_right_side("x")
     Traceback (most recent call last):
-    jvpsvd.errors.OperandError: an operator multiplies torch tensors and operators, not str; ...
+    jvpsvd.errors.OperandError: an operator multiplies tensors, arrays and operators, not str; ...
     """
     advice = "give a tensor of vectors, or an operator, as aslinearoperator makes"
-    if isinstance(other, np.ndarray):
-        advice = "give torch.from_numpy(V), or use as_scipy(A) @ V"
-    elif isinstance(other, int | float):
+    if isinstance(other, int | float | np.generic):
         advice = "write c * A to scale it"
     raise OperandError(
-        f"an operator multiplies torch tensors and operators, not {type(other).__name__}; {advice}"
+        f"an operator multiplies tensors, arrays and operators, not {type(other).__name__}; "
+        f"{advice}"
     )
