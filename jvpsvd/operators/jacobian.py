@@ -46,7 +46,8 @@ class JacobianOperator(LinearMapOperator):
 
     x and f(x) may be dicts, tuples or lists of tensors: their floating tensors, concatenated in
     their order, are the vector. `as_input` and `as_output` give a vector that structure again.
-    Tensors of x that are not floating are held fixed.
+    Tensors of x that are not floating are held fixed. An array (NumPy's, or with ``__dlpack__`` or
+    ``__array__``) is taken as a tensor of its dtype, which is what fn is given.
 
     With ``batch_dims=1`` it is the batch of the Jacobians at the points X[0], X[1], …: fn takes one
     of them, is recorded once, and is replayed at all of them together.

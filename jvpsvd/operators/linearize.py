@@ -11,6 +11,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
 from jvpsvd.operators.derivatives.linear_map import LinearMap
@@ -60,7 +61,9 @@ def linearize(
     """
     batch_dims, derivatives, fold, check = options
     source: Structure | None = None
-    if not isinstance(x, Tensor):
+    if is_array(x):
+        x = tensor_of("the point x", x)
+    elif not isinstance(x, Tensor):
         source, x = Structure.of(x, "the point x", batch_dims)
     _check_point(x, batch_dims)
     point = x.detach().to(dtype or x.dtype, copy=True)  # the caller may go on to change x
