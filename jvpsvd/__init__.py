@@ -2,7 +2,8 @@
 
 `JacobianOperator` treats a network at a point as a linear operator made of JVPs and VJPs, `svds`
 finds its leading singular triplets with a certificate, `depths` and `layer_map` cut a network at
-any module. The survey over image collections is in `jvpsvd.survey`, imported on its own.
+any module. `spectra`, `ntk` and `singular_values` answer common questions in one call. The survey
+over image collections is in `jvpsvd.survey`, imported on its own.
 
 Names are imported when they are first used, so that the command line can answer before torch is
 there.
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
         restrict,
         stack,
     )
-    from jvpsvd.svd import SVDResult, load, svds
+    from jvpsvd.studies import load, ntk, singular_values, spectra
+    from jvpsvd.svd import SVDResult, svds
 
 __version__ = "0.1.0"
 
@@ -41,7 +43,10 @@ __all__ = [
     "depths",
     "layer_map",
     "load",
+    "ntk",
     "restrict",
+    "singular_values",
+    "spectra",
     "stack",
     "svds",
 ]
@@ -51,7 +56,10 @@ _ROOM_OF = {
     "SVDResult": "svd",
     "depths": "networks",
     "layer_map": "networks",
-    "load": "svd",
+    "load": "studies",
+    "ntk": "studies",
+    "singular_values": "studies",
+    "spectra": "studies",
     "svds": "svd",
 }
 

@@ -78,7 +78,7 @@ class MatrixOperator(LinearOperator):
             ArgumentError: If it has more than 2²⁸ entries.
         """
         check_dense_size(self)
-        return self._matrix.to_dense().clone()
+        return self.matrix.to_dense().clone()
 
     def _select(self, index: Tensor) -> LinearOperator:
         return MatrixOperator(self.matrix[index])

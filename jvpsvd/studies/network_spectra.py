@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,15 @@ from torch import Tensor
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
+from jvpsvd.svd.plotting import plot_spectra
+from jvpsvd.svd.storage import read_record, write_record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+KIND = "NetworkSpectra 1"
+"""Kind and version of a file of spectra."""
+_TENSORS = ("s", "residuals", "converged", "certified", "energy_share", "products", "seconds")
 
 
 @dataclass(frozen=True)
@@ -122,31 +131,38 @@ class NetworkSpectra:
         inputs = len(self.depths[0])
         return f"<NetworkSpectra: {self.model}, {inputs} inputs at {', '.join(self.layers)}>"
 
-    def plot(self, axes: Any = None) -> Any:
-        """Draw the mean spectrum of every depth, with a band of one standard deviation.
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the mean spectrum of every depth, with a band of ± one standard deviation.
 
         Args:
-            axes: Axes of matplotlib; None: new ones.
-
-        Returns:
-            The axes.
+            ax: Where to draw, of matplotlib; None: on a new figure.
 
         Raises:
-            ArgumentError: If matplotlib is not installed.
+            ArgumentError: If matplotlib is missing, or `ax` is no axes of it.
+
+        Example: ``S.plot().set_title("trained")``.
         """
-        from jvpsvd.studies.plot import plot_spectra
+        for depth in self.depths:
+            mean, std = depth.mean[None].numpy(), depth.std[None].numpy()
+            ax = plot_spectra(mean, std, np.ones(mean.shape, bool), 1, ax, {})
+        if ax is None:
+            raise ArgumentError("there is no depth to draw")
+        # Lines are named here: a label that begins with an underscore has no place in a legend.
+        ax.legend(ax.get_lines()[-len(self.depths) :], self.layers, frameon=False)
+        ax.set_ylabel("singular value, mean ± standard deviation")
+        return ax
 
-        return plot_spectra(self, axes)
-
-    def save(self, path: str | Path) -> None:
-        """Write everything to one file in the format of safetensors; `jvpsvd.load` reads it.
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a safetensors file, whole or not at all; `jvpsvd.load` reads it.
 
         Raises:
-            DataError: If the file cannot be written.
+            DataError: If it cannot be written.
         """
-        from jvpsvd.studies.files import save_spectra
-
-        save_spectra(self, Path(path))
+        record: dict[str, Any] = {"model": self.model, "tol": self.tol, "layers": self.layers}
+        record["shapes"] = tuple(depth.shape for depth in self.depths)
+        for number, depth in enumerate(self.depths):
+            record |= {f"{number}.{name}": getattr(depth, name) for name in _TENSORS}
+        write_record(path, KIND, record)
 
     def to_xarray(self) -> Any:
         """Return an `xarray.Dataset` of dimensions input, depth and index.
@@ -207,18 +223,22 @@ def _stacked(values: list[Tensor], k: int) -> np.ndarray[Any, Any]:
 
 def join(parts: list[DepthSpectra]) -> DepthSpectra:
     """Return the spectra of several groups of inputs at the same depth as one."""
+    first = parts[0]
+    tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS}
+    return DepthSpectra(first.layer, first.shape, **tensors)
 
-    def all_of(name: str) -> Tensor:
-        return torch.cat([getattr(part, name) for part in parts])
 
-    return DepthSpectra(
-        parts[0].layer,
-        parts[0].shape,
-        s=all_of("s"),
-        residuals=all_of("residuals"),
-        converged=all_of("converged"),
-        certified=all_of("certified"),
-        energy_share=all_of("energy_share"),
-        products=all_of("products"),
-        seconds=all_of("seconds"),
+def load_spectra(path: str | os.PathLike[str]) -> NetworkSpectra:
+    """Return what `NetworkSpectra.save` wrote.
+
+    Raises:
+        DataError: If there is no such file, it is damaged, or holds something else.
+    """
+    record = read_record(path, KIND, {})
+    depths = tuple(
+        DepthSpectra(layer, shape, **{name: record[f"{number}.{name}"] for name in _TENSORS})
+        for number, (layer, shape) in enumerate(
+            zip(record["layers"], record["shapes"], strict=True)
+        )
     )
+    return NetworkSpectra(depths, record["model"], record["tol"])

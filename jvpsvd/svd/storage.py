@@ -109,6 +109,15 @@ def read_record(
     return values | tensors
 
 
+def read_kind(path: str | os.PathLike[str]) -> str | None:
+    """Return the kind of a record; None of a file that is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(_KIND)
+    except (SafetensorError, OSError, ValueError, RuntimeError):
+        return None
+
+
 def _encoded(value: Any) -> Any:
     """Return a value as JSON holds it."""
     if dataclasses.is_dataclass(value):

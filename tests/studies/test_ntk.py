@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
+from jvpsvd import ntk
 from jvpsvd.errors import ArgumentError, ModelError
-from jvpsvd.studies.ntk import ntk
 
 INPUTS, OUTPUTS = 9, 3
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from jvpsvd import singular_values
 from jvpsvd.errors import ArgumentError, ModelError
-from jvpsvd.studies.singular_values import singular_values
 
 TOL = 1e-12
 

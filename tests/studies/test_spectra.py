@@ -6,10 +6,9 @@ from support.shards import sample_members, write_tar
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from jvpsvd import load, spectra
 from jvpsvd.errors import ArgumentError, DataError, ModelError, NonFiniteError
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
-from jvpsvd.studies.files import load_spectra
-from jvpsvd.studies.spectra import spectra
 from jvpsvd.survey import Spec, open, run
 
 LAYERS = ["1", "2", "output"]
@@ -158,7 +157,7 @@ def test_means_table_and_representation():
 def test_saved_and_loaded_again(tmp_path):
     found = spectra(network(), inputs(), LAYERS, k=K, progress=False)
     found.save(tmp_path / "spectra.safetensors")
-    again = load_spectra(tmp_path / "spectra.safetensors")
+    again = load(tmp_path / "spectra.safetensors")
     assert (again.layers, again.model, again.tol) == (found.layers, found.model, found.tol)
     assert str(again) == str(found)
     for one, other in zip(found, again, strict=True):
@@ -179,7 +178,7 @@ def test_what_is_no_file_of_spectra_is_an_error_of_one_line(damage, tmp_path):
     else:
         file.unlink()
     with pytest.raises(DataError) as error:
-        load_spectra(file)
+        load(file)
     assert "\n" not in str(error.value)
     with pytest.raises(DataError):
         spectra(network(), inputs()[:1], k=2, progress=False).save(tmp_path / "no" / "folder")
