@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +25,7 @@ from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.parameters import choose_parameters
 from jvpsvd.studies.inputs import each_input
 from jvpsvd.svd import svds
-from jvpsvd.svd.kernels.dense import leading_eigenpairs
+from jvpsvd.svd.kernels.dense import add_lower_gram, leading_eigenpairs
 from jvpsvd.svd.memory import parse_memory, physical_memory
 
 logger = logging.getLogger(__name__)
@@ -127,7 +126,7 @@ def ntk(
         with full_precision(), torch.no_grad():
             try:
                 keep = 2 * rows * parameters * value.element_size() <= budget // 2
-                return _solve_assembled(problem, _assemble(problem, keep), k, shape, seed)
+                return _solve_assembled(problem, _assemble(problem, rows, keep), k, shape, seed)
             except (RuntimeError, NotImplementedError) as error:
                 logger.warning("%s; the tangent kernel is not assembled", first_line(error))
     problem = _Problem(evaluate, theta, _blocks(inputs, block or len(inputs)))
@@ -148,31 +147,46 @@ class _Problem:
         return _evaluated(self.evaluate, theta, x)
 
 
-def _assemble(problem: _Problem, keep: bool) -> Tensor:
-    """Return K (rows, rows), float64 on the CPU, from per-sample Jacobians."""
-    kept: dict[int, Tensor] = {}
+def _assemble(problem: _Problem, rows: int, keep: bool) -> Tensor:
+    """Return K (rows, rows), float64 on the CPU, from per-sample Jacobians.
 
-    def jacobian(index: int) -> Tensor:
-        if index in kept:
-            return kept[index]
-        found = _jacobian(problem, problem.blocks[index])
-        if keep:
-            kept[index] = found
-        return found
-
-    parts: list[list[Tensor]] = []
-    for i in range(len(problem.blocks)):
-        mine = jacobian(i)
-        parts.append([(mine @ jacobian(j).mT).double().cpu() for j in range(i)])
-        parts[i].append((mine @ mine.mT).double().cpu())
-    sizes = [row[-1].shape[0] for row in parts]
-    starts = [0, *itertools.accumulate(sizes)]
-    K = torch.empty(starts[-1], starts[-1], dtype=torch.float64)
-    for i, row in enumerate(parts):
-        for j, part in enumerate(row):
-            K[starts[i] : starts[i + 1], starts[j] : starts[j + 1]] = part
-            K[starts[j] : starts[j + 1], starts[i] : starts[i + 1]] = part.mT
+    Where the Jacobian of all inputs does not fit (`keep`), those of two blocks are held at a time,
+    and are computed once for each pair.
+    """
+    if keep:
+        return _gram(_whole_jacobian(problem, rows))
+    K = torch.empty(rows, rows, dtype=torch.float64)
+    count = rows // len(problem.blocks)
+    parts = [slice(start, start + count) for start in range(0, rows, count)]
+    for i, mine in enumerate(parts):
+        J = _jacobian(problem, problem.blocks[i])
+        K[mine, mine] = _gram(J)
+        for j, other in enumerate(parts[:i]):
+            K[mine, other] = (J @ _jacobian(problem, problem.blocks[j]).mT).double().cpu()
+            K[other, mine] = K[mine, other].mT
     return K
+
+
+def _whole_jacobian(problem: _Problem, rows: int) -> Tensor:
+    """Return J (rows, parameters), a block of rows at a time."""
+    J: Tensor | None = None
+    start = 0
+    for block in problem.blocks:
+        part = _jacobian(problem, block)
+        J = part.new_empty(rows, part.shape[1]) if J is None else J
+        J[start : start + len(part)] = part
+        start += len(part)
+    if J is None:
+        raise TypeError("there is no block")
+    return J
+
+
+def _gram(J: Tensor) -> Tensor:
+    """Return J J' in float64 on the CPU; half of it is computed."""
+    lower = J.new_zeros(len(J), len(J))
+    add_lower_gram(lower, J.mT)
+    K = lower.double().cpu().tril()
+    return K + K.tril(-1).mT
 
 
 def _jacobian(problem: _Problem, block: Any) -> Tensor:
