@@ -1,4 +1,4 @@
-"""Blocks, places, partners and points that a batch does not take, each refused in one line."""
+"""Blocks, indices, partners and points that a batch does not take, each refused in one line."""
 
 import pytest
 import torch

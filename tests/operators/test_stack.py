@@ -85,14 +85,14 @@ def test_some_rows_and_columns(rows, columns, lead):
         for index, mask in zip((rows, columns), masks, strict=True)
     )
 
-    def places(index, size):
+    def indices(index, size):
         if isinstance(index, slice):
             return list(range(size))[index]
         if isinstance(index, torch.Tensor) and index.dtype == torch.bool:
             return index.flatten().nonzero().flatten().tolist()
         return list(range(size)) if index is None else list(index)
 
-    expected = a[..., places(rows, 4), :][..., places(columns, 6)]
+    expected = a[..., indices(rows, 4), :][..., indices(columns, 6)]
     check(restrict(MatrixOperator(a), rows, columns), expected)
 
 

@@ -275,7 +275,7 @@ def test_photos_are_chosen_over_classes_and_alike_in_any_order():
     samples = [Sample("s", str(n), 0, 0, int(n > 90), None) for n in range(100)]
     classes = [sample.label for sample in samples]
     chosen = choose_photos(range(100), samples, classes, 10)
-    assert sum(classes[place] for place in chosen) == 5
+    assert sum(classes[photo] for photo in chosen) == 5
     assert choose_photos(range(99, -1, -1), samples, classes, 10) == chosen
     assert set(choose_photos(range(100), samples, classes, 6)) < set(chosen)
 

@@ -184,9 +184,9 @@ def test_vectors_of_a_batch_say_whose_they_are(surveyed, shards):
     said = Counter()
     for file in (store.folder / "vectors").iterdir():
         with safe_open(file, "pt") as stored:
-            place = tuple(stored.metadata()[name] for name in ("shard", "key", "layer"))
-            np.testing.assert_allclose(stored.get_tensor("s").double(), values[place], rtol=1e-6)
-        said[place] += 1
+            key = tuple(stored.metadata()[name] for name in ("shard", "key", "layer"))
+            np.testing.assert_allclose(stored.get_tensor("s").double(), values[key], rtol=1e-6)
+        said[key] += 1
     assert said == Counter(values.keys())
 
 

@@ -312,8 +312,8 @@ def test_a_run_with_bad_samples_ends_with_1_and_is_whole(ran, make):
     run = ran(make)
     failed = run.bad or run.absent or any(row["status"] != "ok" for row in run.rows)
     assert run.done.returncode == (1 if failed else 0), run.done.stderr[-500:]
-    places = [(row["shard"], row["key"], row["layer"]) for row in run.rows]
-    assert len(places) == len(set(places)) > 0
+    keys = [(row["shard"], row["key"], row["layer"]) for row in run.rows]
+    assert len(keys) == len(set(keys)) > 0
     assert "Traceback" not in run.done.stderr
     whole = call(run.folder, "verify", "out")
     assert whole.returncode == 0, whole.stdout[-500:]

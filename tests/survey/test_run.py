@@ -265,16 +265,16 @@ def test_hole_that_is_filled_later_is_another_run(surveyed, tmp_path):
 
 
 def test_a_tolerance_below_rounding_is_told_before_the_first_photo(surveyed, shard, caplog):
-    told = []
+    lines = []
 
     def report(progress):
         if progress.layer:
-            told.append([record.getMessage() for record in caplog.records])
+            lines.append([record.getMessage() for record in caplog.records])
 
     surveyed([shard], tol=1e-8, k=2, report=report)
-    assert told
-    assert "tol=1e-08 is below the rounding of float32" in told[0][0]
-    assert told[0] == told[-1]  # once
+    assert lines
+    assert "tol=1e-08 is below the rounding of float32" in lines[0][0]
+    assert lines[0] == lines[-1]  # once
     caplog.clear()
     surveyed([shard], tol=1e-8, k=2)  # nothing is left to do
     surveyed([shard], tol=1e-6, k=2, out="another")

@@ -19,9 +19,9 @@ def test_a_function_sees_every_check(method):
     assert checks[-1].converged == 20
     assert checks[-1].share == 1
     assert checks[-1].worst is None or checks[-1].worst <= 1e-8
-    spent = [check.products.total for check in checks]
-    assert spent == sorted(spent)
-    assert spent[-1] <= result.products.total
+    products = [check.products.total for check in checks]
+    assert products == sorted(products)
+    assert products[-1] <= result.products.total
     assert all(0 <= check.converged <= 20 for check in checks)
 
 
