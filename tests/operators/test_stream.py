@@ -23,7 +23,7 @@ def problem(dtype, count=5):
 
 
 class Read:
-    """A data set that reads a point when asked."""
+    """A data set that reads a point on request."""
 
     def __init__(self, points):
         self.points, self.reads = points, 0

@@ -27,7 +27,7 @@ def stream(a):
 
 
 class Data:
-    """Notes every place that is read."""
+    """Notes every index that is read."""
 
     def __init__(self, points):
         self.points, self.read = points, []

@@ -144,7 +144,7 @@ def test_damaged_part_is_done_again(again, store, damage, left):
 
 
 def stale_files(store):
-    """What kills and damage may have left beside the rows."""
+    """What kills and damage may have left next to the rows."""
     file, *_ = store.layout.task_files()
     aside = file.with_name(f".{file.name}.77-abcd.part")
     aside.write_bytes(file.read_bytes())

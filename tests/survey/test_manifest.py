@@ -42,7 +42,7 @@ def chosen(samples, **wanted):
 @pytest.mark.parametrize(
     "wanted", [{}, {"limit": 7}, {"per_class": 4}, {"limit": 7, "per_class": 3}]
 )
-def test_choice_is_in_the_order_of_the_shards_and_as_large_as_asked(choice, wanted):
+def test_choice_is_in_the_order_of_the_shards_and_as_large_as_requested(choice, wanted):
     found = chosen(EVERY, choice=choice, **wanted)
     assert found == [key for key in chosen(EVERY) if key in set(found)]
     whole = {"limit": 60, "per_class": 60, **wanted}

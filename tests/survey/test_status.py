@@ -93,7 +93,7 @@ def test_ended_runs_and_shares_have_a_process_each(surveyed, shard, capsys):
     assert shown(capsys, store.folder)[0].startswith("4 of 4 photos done (100 %), 0 failures, ")
 
 
-def test_failures_are_counted_and_their_reasons_told(surveyed, tmp_path):
+def test_failures_are_counted_and_their_reasons_named(surveyed, tmp_path):
     members = [*sample_members("good", 0, 0), ("bad.jpg", encoded(1)[:99])]
     store = surveyed([write_tar(tmp_path / "s.tar", members)]).store
     found = status(store)
@@ -151,7 +151,7 @@ def test_damaged_rows_do_not_hide_the_status(surveyed, shard):
     assert (status(store).done, status(store).counts.values) == (3, 6)
 
 
-def test_a_damaged_manifest_is_told(surveyed, shard, capsys):
+def test_a_damaged_manifest_is_reported(surveyed, shard, capsys):
     store = surveyed([shard]).store
     manifest = store.folder / "manifest.parquet"
     manifest.write_bytes(manifest.read_bytes()[:-100])

@@ -58,7 +58,7 @@ def test_its_stacked_jacobians_are_those_of_the_plain_network(name):
 
 
 @pytest.mark.parametrize("name", ["compiled", "compiled in place"])
-def test_its_places_are_those_of_the_plain_network(name):
+def test_its_depths_are_those_of_the_plain_network(name):
     net = MADE[name](plain())
     assert depths(net, POINT) == depths(plain(), POINT)
     f, z = layer_map(net, POINT, to="2", since="0")

@@ -69,7 +69,7 @@ class WithoutBackward(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("take", [transformed, JacobianOperator])
-def test_what_was_not_tried_is_not_said_to_be_lacking(take):
+def test_what_was_not_tried_is_not_said_to_be_missing(take):
     message = r"fn has no second reverse pass \(not written yet\); replace the operation"
     with pytest.raises(ArgumentError, match=message):
         take(WithoutBackward.apply, POINT)

@@ -172,7 +172,7 @@ def test_parameters_that_require_no_grad_count_as_well(eye):
 
 
 @pytest.mark.parametrize("own", [torch.bfloat16, torch.float16])
-def test_half_parameters_are_differentiated_in_the_dtype_asked_for(own, eye):
+def test_half_parameters_are_differentiated_in_the_given_dtype(own, eye):
     net, x = built(mlp, own)
     J = JacobianOperator.wrt_parameters(net, x.double(), dtype=torch.float64)
     assert J.dtype == torch.float64

@@ -55,7 +55,7 @@ def test_clusters_ask_for_a_block_even_after_a_few_columns():
         assert test.check(S, DONE, 9, True) == (test, Action.ADD_PROBE_BLOCK)
 
 
-def test_clusters_are_told_apart_first_where_that_is_cheaper():
+def test_clusters_are_resolved_first_where_that_is_cheaper():
     loose = ConvergenceTest(1e-2, 1e-2)
     small = torch.full((5,), 1e-3, dtype=torch.float64)
     sharper, action = loose.check(S, small, 4, True)
@@ -99,7 +99,7 @@ def test_residuals_that_a_block_spoils_start_all_over():
     assert with_block().check(S, FAR, 8, True)[1] is Action.EXPAND
 
 
-def test_nothing_is_asked_of_zeros():
+def test_zeros_need_no_residual():
     zero = torch.zeros(5, dtype=torch.float64)
     assert new.check(zero, zero, 1, False)[1] is Action.ADD_PROBE_COLUMNS
     assert new.with_probe(1, 2).check(zero, zero, 3, False)[1] is Action.FINISH

@@ -52,7 +52,7 @@ def test_shapes_follow_the_rank(shape, dtype):
     assert float((matrix - rebuilt).square().sum() / matrix.square().sum()) <= 0.01 + 1e-6
 
 
-def test_k_is_the_most():
+def test_k_is_the_maximum():
     result = svds(Diagonal(spectrum("line", N)), 7, energy=0.9, **silent)
     assert result.s.shape == (7,)
 

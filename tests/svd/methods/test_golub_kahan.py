@@ -96,7 +96,7 @@ def test_the_squared_norm_is_estimated_with_its_error():
     assert 0.4 < off.std() < 2.5
 
 
-def test_a_solve_that_owes_its_misses_to_a_lost_basis_is_repeated():
+def test_a_solve_that_misses_because_a_basis_was_lost_is_repeated():
     """U may lose so much that the first attempt misses the tolerance by a factor of 100."""
     torch.manual_seed(0)
     left, right = (torch.linalg.qr(torch.randn(n, 200, dtype=torch.float64))[0] for n in (900, 400))
