@@ -140,11 +140,11 @@ def _choose(
     m, n = size.shape
     short, k = min(m, n), request.k
     ratio = short / (2 * columns)
-    near = affordable and short >= _WORTH_MEASURING and 1 / _UNDECIDED <= ratio <= _UNDECIDED
+    undecided = affordable and short >= _WORTH_MEASURING and 1 / _UNDECIDED <= ratio <= _UNDECIDED
     exact_is_cheaper, against, seconds = ratio <= 1, f"{2 * columns}", None
     if cost is not None:
         seconds = exact_seconds(cost, m, n, k), golub_kahan_seconds(cost, m, n, k, columns)
-        if near:
+        if undecided:
             clear = max(seconds) > _CLEARLY * min(seconds)
             exact_is_cheaper = seconds[0] <= seconds[1] if clear else exact_is_cheaper
             against += f", {seconds[0]:.1f} s against {seconds[1]:.1f} s"
@@ -156,7 +156,7 @@ def _choose(
         reason = f"{short} products of the shorter side against about {against}"
     else:
         reason = f"about {against} products against {short}"
-    return _Choice(exact, reason, seconds, near and auto)
+    return _Choice(exact, reason, seconds, undecided and auto)
 
 
 def _plan_exact(request: Request, footprint: Footprint, budget: _Budget, choice: _Choice) -> Plan:
@@ -271,7 +271,7 @@ def _block_size(
     narrow = not wide_products_save or (chunk is not None and chunk <= _NARROW_CHUNK)
     on_gpu = size.device is not None and size.device.type == "cuda"
     sizes = _NARROW_BLOCKS if narrow else _GPU_BLOCKS if on_gpu else _WIDE_BLOCKS
-    width = next(width for most, width in sizes if request.k <= most)
+    width = next(width for largest_k, width in sizes if request.k <= largest_k)
     if chunk is not None:
         width = max(1, min(width, chunk))
     return _narrowed(min(width, footprint.short), footprint, budget.bytes)

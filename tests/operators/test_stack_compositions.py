@@ -40,7 +40,7 @@ def test_a_block_matrix_by_nesting(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_of_sums_products_and_multiples_and_in_them(dtype):
+def test_stacks_of_compositions_and_compositions_of_stacks(dtype):
     (A, a), (B, b) = pair(3, 4, dtype), pair(3, 4, dtype, 1)
     (C, c), (D, d) = pair(4, 5, dtype, 2), pair(2, 6, dtype, 3)
     both = torch.cat([a, b])

@@ -226,7 +226,7 @@ def test_files_exchanged_between_tasks_and_runs_are_named(surveyed, shard, store
 
 @pytest.mark.parametrize("kind", ["rows", "part", "vectors"])
 def test_flipped_bits_change_nothing_without_being_named(surveyed, shard, kind):
-    """Of the rows what is decoded is compared, so that a bit which means nothing is no damage."""
+    """Decoded rows are compared, so that a bit which means nothing is no damage."""
     store = surveyed([shard], vectors=kind == "vectors", limit=2).store
     if kind == "part":
         compact(store, few=0)

@@ -57,7 +57,7 @@ def test_a_forward_hook_that_registers_a_gradient_hook_is_named_by_the_transform
 
 
 class WithoutBackward(torch.autograd.Function):
-    """Of the older style, which torch.func does not take."""
+    """The older style, which torch.func does not take."""
 
     @staticmethod
     def forward(ctx, x):

@@ -205,7 +205,7 @@ def test_what_branches_or_mixes_channels_keeps_them(name):
 
 
 def one_sign_or_the_other():
-    """Of 64 channels 48 are open where the point is positive, and 16 where it is negative."""
+    """48 of 64 channels are active where the point is positive, and 16 where it is negative."""
     net = nn.Sequential(conv(1, 64, bias=False), nn.ReLU(), conv(64, 2, 3)).double()
     with torch.no_grad():
         net[0].weight[:48], net[0].weight[48:] = 1.0, -1.0
