@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_ROWS = 1 << 11
-# A basis with fewer entries than the first number, or a product with more vectors than the second,
-# gains nothing (measured in float32 and in float64).
-_MIN_ENTRIES, _MAX_VECTORS = 1 << 22, 24
-# A Gram matrix gains up to this many columns, at any length.
+# Rows of a block. A basis with fewer entries than the second number, or a product with more vectors
+# than the third, gains nothing (measured in float32 and in float64). `python -m benchmarks
+# small_timings tall` times both sides.
+_ROWS, _MIN_ENTRIES, _MAX_VECTORS = 1 << 11, 1 << 22, 24
+# A Gram matrix gains up to this many columns, at any length (the same script).
 _MAX_GRAM_COLUMNS = 8
 # Batched products are written to a temporary tensor. This many row blocks are computed before it is
-# copied.
+# copied: a guess.
 _BLOCKS_AT_ONCE = 64
 
 
