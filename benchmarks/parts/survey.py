@@ -75,15 +75,15 @@ def overhead(folder: Path, report: dict[str, Any]) -> None:
         try:
             return plain(self, *args)
         finally:
-            seconds.append(time.perf_counter() - began)
+            solves.append(time.perf_counter() - began)
 
-    seconds: list[float] = []
+    solves: list[float] = []
     PhotoSolver.solve = solve  # type: ignore[method-assign]
     try:
         seconds, photos, _ = timed_run(Spec(**wanted, out=folder / "overhead"))  # type: ignore[arg-type]
     finally:
         PhotoSolver.solve = plain  # type: ignore[method-assign]
-    inside = sum(seconds[1:])
+    inside = sum(solves[1:])
     bare = bare_loop(shard, k)
     share = seconds / inside - 1
     print(
