@@ -66,11 +66,9 @@ def overhead(folder: Path, report: dict[str, Any]) -> None:
     count, k = 12, 8
     shard = photo_shard(folder, count)
     wanted = {"shards": [shard], "layers": [DEPTH], "k": k, "tol": TOL}
-    inside = 0.0
     plain = PhotoSolver.solve
 
     def solve(self: PhotoSolver, *args: Any) -> Any:
-        nonlocal inside
         began = time.perf_counter()
         try:
             return plain(self, *args)
