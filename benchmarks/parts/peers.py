@@ -161,8 +161,8 @@ def refutes(row: dict[str, Any]) -> bool:
     if row.get("reference") != "certified" or row.get("residual") is None:
         return False
     limit = allowed(row["tol"], torch.float32)
-    near = row["residual"] <= limit and row["orthonormality"] <= 1e-2
-    return bool(near and row["excess"] > 2 * limit)
+    met = row["residual"] <= limit and row["orthonormality"] <= 1e-2
+    return bool(met and row["excess"] > 2 * limit)
 
 
 class Turns:
@@ -255,9 +255,9 @@ def _entries(named: NamedProblem) -> int:
 def _print_row(row: dict[str, Any]) -> None:
     text = f"{row['problem']:28} {row['solver']:22} {row['outcome']:8}"
     if "seconds" in row:
-        spent = (row.get("forward") or 0) + (row.get("reverse") or 0)
+        products = (row.get("forward") or 0) + (row.get("reverse") or 0)
         error = row.get("value_error")
-        text += f" {Spread.from_json(row['seconds'])!s:>8} s {spent:7} products"
+        text += f" {Spread.from_json(row['seconds'])!s:>8} s {products:7} products"
         text += f"  error {error:.0e}" if error is not None else ""
     print(f"{text}  {(row['note'] or '')[:60]}", flush=True)
 

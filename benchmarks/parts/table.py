@@ -99,11 +99,11 @@ class Command:
 
     name: str
     about: str
-    room: str = "parts"
+    package: str = "parts"
 
     def run(self, arguments: list[str]) -> int:
         """Run it in this process."""
-        module = importlib.import_module(f"benchmarks.{self.room}.{self.name}")
+        module = importlib.import_module(f"benchmarks.{self.package}.{self.name}")
         code = module.main(arguments)
         return code if isinstance(code, int) else 0
 

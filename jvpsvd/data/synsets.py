@@ -106,9 +106,9 @@ class Synsets:
         try:
             for wnid in graphlib.TopologicalSorter(self.parents).static_order():
                 above = [depths[parent] for parent in self.parents[wnid]]
-                least = min((low for low, _ in above), default=-1)
-                most = max((high for _, high in above), default=-1)
-                depths[wnid] = (least + 1, most + 1)
+                shortest = min((low for low, _ in above), default=-1)
+                longest = max((high for _, high in above), default=-1)
+                depths[wnid] = (shortest + 1, longest + 1)
         except graphlib.CycleError as error:
             raise DataError(f"{error.args[1][0]} is above itself") from None
         return depths

@@ -316,8 +316,8 @@ def _confusion(
         out = torch.stack([mine[turn % len(mine)] for mine in members])
         used = [label for label, size in enumerate(sizes) if turn < size]
         found = distances(values[out[used]], (sums - values[out]) / fewer)
-        near = (found <= found.amin(1, keepdim=True) * (1 + _TIE)).double()
-        confusion[used] += near / near.sum(1, keepdim=True)
+        nearest = (found <= found.amin(1, keepdim=True) * (1 + _TIE)).double()
+        confusion[used] += nearest / nearest.sum(1, keepdim=True)
     return confusion
 
 

@@ -299,9 +299,9 @@ def _locate(model: nn.Module, cuts: list[str], name: object) -> _CallKey:
     calls = [cut for cut in cuts if cut.startswith(f"{name}@")]
     if calls:
         raise ModelError(f"'{name}' is called {len(calls)} times; say which: {', '.join(calls)}")
-    near = difflib.get_close_matches(name, cuts, n=3)
-    if near:
-        hint = f"did you mean {' or '.join(near)}?"
+    similar = difflib.get_close_matches(name, cuts, n=3)
+    if similar:
+        hint = f"did you mean {' or '.join(similar)}?"
     else:
         hint = scripted_part(model) or f"there are {', '.join(cuts[:6])}, …"
     raise ModelError(f"no depth '{name}' among the {len(cuts)} of this model; {hint}")

@@ -14,10 +14,13 @@ from jvpsvd.svd.product_checks import largest_product_norm
 from jvpsvd.svd.rounding import change_by_rounding
 from jvpsvd.svd.triplets import Evidence, Triplets, worst_orthonormality
 
+# What `Certificate.sound` decides by; all four are guesses. So many random combinations are tested
+# in each direction: the defect of one may be small by coincidence, and each costs two products.
 _COMBINATIONS = 2
 # Rounding that a fresh product of a combination of k vectors may show, in units of eps · s₁ · √(k +
 # 15). The 15 is there because even one vector is a combination of many basis columns.
 _ROUNDING, _TERMS = 10.0, 15
+# Residuals say nothing of vectors that are this far from orthonormal.
 _NOT_ORTHONORMAL = 1e-2
 
 

@@ -31,7 +31,7 @@ def test_exponents_are_recovered(exponent, factor, xs):
     assert power.scatter == pytest.approx(1, abs=1e-6)
 
 
-def test_exponents_want_two_places_and_tell_their_scatter():
+def test_exponents_need_two_points_and_show_their_scatter():
     assert fit_power([3, 3], [1, 2]) is None
     assert fit_power([1, 2], [0, 0]) is None
     assert fit_power([1, 10, 100], [1, 20, 100]).scatter > 1.3
@@ -159,7 +159,7 @@ def test_a_solver_that_misses_at_every_tolerance_is_shown_with_the_first(monkeyp
     assert len(row["attempts"]) == peers.TIGHTER_TOLERANCES
 
 
-def test_children_that_die_or_hang_are_told_apart(tmp_path, monkeypatch):
+def test_children_that_die_and_children_that_hang_are_distinguished(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.measure.children.ROOT", tmp_path)
     (tmp_path / "dying.py").write_text("import os; os.abort()")
     (tmp_path / "hanging.py").write_text("import time; time.sleep(60)")

@@ -52,7 +52,7 @@ def test_photos_may_differ_in_k_and_come_as_tensors():
     )
 
 
-def test_unit_traces_let_all_photos_weigh_the_same():
+def test_unit_traces_give_all_photos_the_same_weight():
     V, W = torch.eye(4)[:, :1], torch.eye(4)[:, 1:2]
     strong, weak = torch.tensor([100.0]), torch.tensor([1.0])
     loud = average_space([V, W, W], [strong, weak, weak], 1)

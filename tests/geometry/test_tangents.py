@@ -133,8 +133,8 @@ def test_both_sides_of_a_result_and_of_a_batch():
     U, s, Vh = torch.linalg.svd(matrix)
     for side, truth in (("left", U), ("right", Vh.mT)):
         found = singular_space(result, 2, side)
-        agree = torch.linalg.svdvals(truth[:, :2].mT @ found)
-        assert agree.tolist() == pytest.approx([1, 1])
+        cosines = torch.linalg.svdvals(truth[:, :2].mT @ found)
+        assert cosines.tolist() == pytest.approx([1, 1])
     torch.testing.assert_close(
         matrix @ singular_space(result, 1), s[0] * singular_space(result, 1, "left")
     )

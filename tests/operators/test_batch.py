@@ -29,9 +29,9 @@ from jvpsvd.operators import Products, Trace
 def test_a_batch_is_its_points(build, dtype):
     J, singles = problem(build, dtype)
     check(J, singles)
-    for place, single in enumerate(singles):
-        assert J.point[place].equal(single.point)
-        torch.testing.assert_close(J.value[place], single.value)
+    for index, single in enumerate(singles):
+        assert J.point[index].equal(single.point)
+        torch.testing.assert_close(J.value[index], single.value)
 
 
 @pytest.mark.parametrize("build", [mlp, convnet, cannot_be_batched_twice])
@@ -46,15 +46,15 @@ def test_automatic_differentiation_never_sees_more_vectors_than_a_chunk(chunk):
     (J,) = Trace(torch.square, torch.zeros(2)).at_many(torch.ones(5, 2))
     seen = []
 
-    class Watched:
+    class Counted:
         together = True
 
         def __call__(self, block, points):
             seen.append(block.shape[:2].numel())
             return J.jvp_product(block, points)
 
-    watched = type(J)(J.point, J.value, Watched(), J.vjp_product)
-    A = JacobianOperator.from_linear_map(watched, chunk=chunk)
+    counted = type(J)(J.point, J.value, Counted(), J.vjp_product)
+    A = JacobianOperator.from_linear_map(counted, chunk=chunk)
     assert (A @ torch.ones(2, 3)).eq(2).all()
     assert sum(seen) == 15
     assert max(seen) <= chunk

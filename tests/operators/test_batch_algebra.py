@@ -98,12 +98,12 @@ def test_every_vector_of_every_matrix_is_counted(build):
 def test_one_block_for_all_is_not_copied():
     seen = []
 
-    class Watched(MatrixOperator):
+    class Counted(MatrixOperator):
         def _matmat(self, V):
             seen.append(V)
             return super()._matmat(V)
 
-    A, V = Watched(matrices(4, 3, 2)), columns(torch.ones(2, 5, dtype=torch.float64))
+    A, V = Counted(matrices(4, 3, 2)), columns(torch.ones(2, 5, dtype=torch.float64))
     A.matmat(V)
     (2 * A).matmat(V)
     assert [v.data_ptr() for v in seen] == [V.data_ptr()] * 2

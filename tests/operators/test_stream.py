@@ -23,7 +23,7 @@ def problem(dtype, count=5):
 
 
 class Read:
-    """A data set that reads a point when asked."""
+    """A data set that reads a point on request."""
 
     def __init__(self, points):
         self.points, self.reads = points, 0
@@ -62,11 +62,11 @@ def test_top_triplets_of_a_class_and_of_its_mean_gram(dense):
 
 
 def test_only_one_operator_exists_at_a_time():
-    alive, most = weakref.WeakSet(), []
+    alive, counts = weakref.WeakSet(), []
 
     def at(index):
         gc.collect()
-        most.append(len(alive))
+        counts.append(len(alive))
         A = MatrixOperator(torch.full((2, 3), float(index)))
         alive.add(A)
         return A
@@ -74,7 +74,7 @@ def test_only_one_operator_exists_at_a_time():
     J = StreamedStack(at, 6)
     J.T @ (J @ torch.ones(3))
     J.mean_gram() @ torch.ones(3)
-    assert max(most) <= 1
+    assert max(counts) <= 1
 
 
 @pytest.mark.parametrize(

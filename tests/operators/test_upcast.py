@@ -1,4 +1,4 @@
-"""Half-precision networks, differentiated in the dtype that is asked for, or in their own."""
+"""Half-precision networks, differentiated in the given dtype, or in their own."""
 
 import copy
 

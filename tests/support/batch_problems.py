@@ -52,7 +52,7 @@ def looks_at_values():
 
 
 def other_path_below_zero(x):
-    """Recorded as if the sum were positive: a recording cannot look, and does not raise here."""
+    """Recorded as if the sum were positive: a recording cannot read it, and does not raise here."""
     try:
         positive = bool(x.sum() > 0)
     except Exception:
@@ -89,12 +89,12 @@ def check(J, singles):
     assert J.shape == (count, m, n) == (len(singles), m, n)
     for rows, many, name in ((n, J.matmat, "matmat"), (m, J.rmatmat, "rmatmat")):
         own, shared = blocks(count, rows, J.dtype)
-        near = {"rtol": 0, "atol": TOLERANCE[J.dtype]}
+        tolerance = {"rtol": 0, "atol": TOLERANCE[J.dtype]}
         apart = torch.stack([getattr(A, name)(V) for A, V in zip(singles, own, strict=True)])
-        torch.testing.assert_close(many(own), apart, **near)
-        torch.testing.assert_close(many(own.contiguous()), apart, **near)
+        torch.testing.assert_close(many(own), apart, **tolerance)
+        torch.testing.assert_close(many(own.contiguous()), apart, **tolerance)
         apart = torch.stack([getattr(A, name)(shared) for A in singles])
-        torch.testing.assert_close(many(shared), apart, **near)
+        torch.testing.assert_close(many(shared), apart, **tolerance)
         assert many(shared).stride()[-2:] == (1, apart.shape[-2])
 
 

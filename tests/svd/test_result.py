@@ -92,7 +92,7 @@ def tanh_layers():
 
 
 @pytest.mark.parametrize("method", ["exact", "golub-kahan"])
-def test_values_below_their_residual_are_told_as_such(method):
+def test_values_below_their_residual_are_reported_as_such(method):
     fn, x = tanh_layers()
     truth = torch.linalg.svdvals(torch.func.jacrev(fn)(x.double()))
     result = svds(JacobianOperator(fn, x), 64, method=method)

@@ -180,7 +180,7 @@ def _instead(leaves: list[Any]) -> str:
     kind, leaf = type(leaves[0]).__name__, leaves[0]
     if isinstance(leaf, Tensor):
         return (
-            f", but {leaf.dtype}: token ids have no derivative; name a place after their embedding "
+            f", but {leaf.dtype}: token ids have no derivative; name a layer after their embedding "
             "with layer_map(…, since=…)"
         )
     if kind == "ndarray":

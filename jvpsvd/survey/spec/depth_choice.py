@@ -38,8 +38,8 @@ def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[De
         return _large_enough(every, k, example.numel())
     for name in layers:
         if name not in {depth.name for depth in every}:
-            near = difflib.get_close_matches(name, [depth.name for depth in every], n=3)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            similar = difflib.get_close_matches(name, [depth.name for depth in every], n=3)
+            hint = f"did you mean {' or '.join(similar)}? " if similar else ""
             raise ModelError(
                 f"no layer '{name}' in {model.spec}; {hint}'jvpsvd layers --model {model.spec}' "
                 "lists them"

@@ -6,9 +6,11 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+# Columns of a strip of a Gram matrix. Narrow strips skip more of the upper triangle, and wide ones
+# make larger products: a guess.
 _STRIP = 128
 # With at least this many rows, and at least this many times k, an eigensolver that computes only k
-# vectors is faster.
+# vectors is faster. `python -m benchmarks small_timings projected` times 1000 to 2800 rows.
 _LEADING_ROWS, _LEADING_TIMES = 1200, 3
 
 

@@ -20,11 +20,12 @@ from jvpsvd.svd.progress import predict_seconds_left
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
-# A matrix of at most the first number of entries is converted to float64 and decomposed directly.
-# Up to the second number, its left vectors are computed in float64 too.
-_DIRECT_ENTRIES, _WIDE_ENTRIES = 1 << 16, 1 << 22
-# Images A v of singular vectors with s above this share of s₁ are orthogonal to 1e-8 in float64.
-_CLEAR = 1e-4
+# A matrix of at most this many entries is converted to float64 and decomposed directly: a guess.
+_DIRECT_ENTRIES = 1 << 16
+# Left vectors are computed in float64 too, up to so many entries (a guess) and if all s exceed this
+# share of s₁: then images A v of singular vectors are orthogonal to 2e-16 / 1e-8 = 2e-8.
+_WIDE_ENTRIES, _CLEAR = 1 << 22, 1e-4
+# Entries that are converted to float64 at once. It bounds temporary tensors: a guess.
 _ENTRIES_AT_ONCE = 1 << 22
 
 

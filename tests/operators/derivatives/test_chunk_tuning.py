@@ -215,13 +215,13 @@ def test_what_the_allocator_of_the_cpu_says_counts_as_out_of_memory(caplog):
 
 
 def test_an_operator_halves_the_direction_at_fault_alone(caplog):
-    pushed, pulled = Limited(3), Limited(100)
-    linear_map = LinearMap(torch.zeros(6), torch.zeros(6), pushed, pulled)
-    narrow = JacobianOperator.from_linear_map(linear_map)
-    assert (narrow @ torch.ones(6, 20)).eq(2).all()
-    assert (narrow.T @ torch.ones(6, 20)).eq(2).all()
-    assert max(pulled.widths) > max(w for w in pushed.widths if w <= 3)
-    assert narrow.chunk <= 3
+    jvp, vjp = Limited(3), Limited(100)
+    linear_map = LinearMap(torch.zeros(6), torch.zeros(6), jvp, vjp)
+    J = JacobianOperator.from_linear_map(linear_map)
+    assert (J @ torch.ones(6, 20)).eq(2).all()
+    assert (J.T @ torch.ones(6, 20)).eq(2).all()
+    assert max(vjp.widths) > max(w for w in jvp.widths if w <= 3)
+    assert J.chunk <= 3
 
 
 def test_all_points_of_a_recording_share_their_chunks_and_no_others_do():

@@ -191,7 +191,7 @@ def test_tensor_parallel_networks_are_refused_by_name(ranks):
 
 
 @pytest.mark.parametrize("name", ["other width", "other side", "other numbers"])
-def test_ranks_that_ask_for_different_products_are_told(name, ranks):
+def test_ranks_that_ask_for_different_products_raise(name, ranks):
     for found in ranks:
         kind, message, trace = found[name]
         assert kind == RankError.__name__, trace

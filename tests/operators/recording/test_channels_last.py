@@ -203,13 +203,13 @@ def test_a_batch_of_points(name, dense, caplog):
     J = JacobianOperator(net, X, batch_dims=1, derivatives="trace")
     m, n = J.shape[1:]
     with caplog.at_level(logging.INFO, logger="jvpsvd"):
-        pushed, pulled = J @ torch.eye(n), J.T @ torch.eye(m)
+        forward, reverse = J @ torch.eye(n), J.T @ torch.eye(m)
     assert bool(caplog.records) == (name == "PReLU"), "torch has no rule for batches of that alone"
-    for place, z in enumerate(X.double()):
+    for index, z in enumerate(X.double()):
         expected = dense(in_double(net), z)
         scale = TOLERANCE[x.dtype] * expected.abs().max()
-        assert (pushed[place] - expected).abs().max() <= scale
-        assert (pulled[place] - expected.T).abs().max() <= scale
+        assert (forward[index] - expected).abs().max() <= scale
+        assert (reverse[index] - expected.T).abs().max() <= scale
 
 
 @pytest.mark.parametrize("name", ["residual", "flatten", "squeeze and excite", "max pool"])

@@ -103,9 +103,9 @@ def test_a_batch_of_points():
     net, X = net.float(), torch.stack([x, -x]).float()
     J = JacobianOperator(net, X, batch_dims=1, derivatives="trace")
     unit = torch.eye(J.shape[1])
-    for z, pulled in zip(X, J.T @ unit, strict=True):
+    for z, images in zip(X, J.T @ unit, strict=True):
         alone = JacobianOperator(net, z, derivatives="trace")
-        torch.testing.assert_close(pulled, alone.T @ unit)
+        torch.testing.assert_close(images, alone.T @ unit)
 
 
 def test_many_channels_stay_transposed():

@@ -115,10 +115,10 @@ def test_a_batch_of_points(name, dense):
     J = JacobianOperator(net, X, batch_dims=1, derivatives="trace")
     m, n = J.shape[1:]
     for _ in range(2):
-        pushed, pulled = J @ torch.eye(n, dtype=x.dtype), J.T @ torch.eye(m, dtype=x.dtype)
+        forward, reverse = J @ torch.eye(n, dtype=x.dtype), J.T @ torch.eye(m, dtype=x.dtype)
         expected = torch.stack([dense(net, z) for z in X])
-        torch.testing.assert_close(pushed, expected)
-        torch.testing.assert_close(pulled, expected.mT)
+        torch.testing.assert_close(forward, expected)
+        torch.testing.assert_close(reverse, expected.mT)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

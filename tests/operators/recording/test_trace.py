@@ -30,12 +30,12 @@ def test_replay_at_another_point_equals_the_dense_jacobian_there(dtype, dense):
     for x in (other, example, -other):
         (J,) = trace.at(x)
         expected = dense(net, x)
-        near = {"rtol": 0, "atol": 1e-5 if dtype == torch.float32 else 1e-14}
-        torch.testing.assert_close(J.value, net(x.clone()).detach(), **near)
+        tolerance = {"rtol": 0, "atol": 1e-5 if dtype == torch.float32 else 1e-14}
+        torch.testing.assert_close(J.value, net(x.clone()).detach(), **tolerance)
         unit = torch.eye(32, dtype=dtype).reshape(32, *x.shape)
-        torch.testing.assert_close(J.jvp(unit).reshape(32, 3), expected.T, **near)
+        torch.testing.assert_close(J.jvp(unit).reshape(32, 3), expected.T, **tolerance)
         unit = torch.eye(3, dtype=dtype).reshape(3, 1, 3)
-        torch.testing.assert_close(J.vjp(unit).reshape(3, 32), expected, **near)
+        torch.testing.assert_close(J.vjp(unit).reshape(3, 32), expected, **tolerance)
 
 
 def test_several_outputs_are_several_maps_of_one_point(dense):

@@ -32,10 +32,10 @@ def test_all_values_to_rounding(name, shape, dtype):
 def test_it_spends_the_shorter_side(shape, block_size):
     A = MatrixOperator(torch.randn(*shape, generator=torch.Generator().manual_seed(0)))
     result = svds(A, 1, method="exact", block_size=block_size)
-    mixtures = 2
+    combinations = 2
     short = min(shape)
     expected = (short, 0) if shape[0] >= shape[1] else (0, short)
-    assert tuple(result.products) == (expected[0] + mixtures, expected[1] + mixtures)
+    assert tuple(result.products) == (expected[0] + combinations, expected[1] + combinations)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
