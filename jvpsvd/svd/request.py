@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -13,6 +15,7 @@ from jvpsvd.arguments import one_of, proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.memory import parse_memory
+from jvpsvd.svd.other_names import refuse_other_words
 
 MethodName = Literal["auto", "golub-kahan", "randomized", "exact"]
 METHODS: tuple[str, ...] = get_args(MethodName)
@@ -95,7 +98,7 @@ def check_request(
     method: str = "auto",
     block_size: int | np.integer[Any] | None = None,
     memory: int | str | None = None,
-    seed: int | np.integer[Any] = 0,
+    seed: int | np.integer[Any] | None = 0,
     vectors: bool = True,
     start: Tensor | None = None,
     energy: float | None = None,
@@ -120,6 +123,7 @@ def check_request(
         raise ArgumentError(
             f"method={method!r} is unknown; use one of {', '.join(map(repr, METHODS))}"
         )
+    refuse_other_words(which)
     one_of("which", which, get_args(Which))
     if energy is not None or tail is not None:
         _check_search(size, method, energy, tail)
@@ -133,11 +137,11 @@ def check_request(
         _check_start(start, size)
     return Request(
         k=min(m, n) if smallest else count,
-        tol=proper_fraction("tol", tol),
+        tol=_tolerance(tol, size.dtype),
         method="exact" if smallest else method,
         block_size=None if block_size is None else whole_number("block_size", block_size, 1),
         memory=None if memory is None else parse_memory(memory),
-        seed=whole_number("seed", seed, 0, _LARGEST_SEED),
+        seed=secrets.randbits(63) if seed is None else whole_number("seed", seed, 0, _LARGEST_SEED),
         vectors=bool(vectors),
         start=start,
         energy=None if energy is None else proper_fraction("energy", energy),
@@ -174,6 +178,12 @@ def _count(k: Count, m: int, n: int) -> int:
     if isinstance(k, str) and k == "all":
         return min(m, n)
     return whole_number("k", k, 1, min(m, n), f"min({m}, {n})")
+
+
+def _tolerance(tol: Any, dtype: torch.dtype) -> float:
+    if isinstance(tol, Real) and not isinstance(tol, bool) and tol == 0:
+        return _REACH[dtype][1] * torch.finfo(dtype).eps
+    return proper_fraction("tol", tol)
 
 
 def _check_search(size: ProblemSize, method: str, energy: float | None, tail: float | None) -> None:

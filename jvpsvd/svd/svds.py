@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import numpy as np
 import torch
@@ -23,10 +23,11 @@ from jvpsvd.svd.certificate import (
 )
 from jvpsvd.svd.cost import measured_cost, widening_pays
 from jvpsvd.svd.monitor import Monitor
+from jvpsvd.svd.other_names import refuse_other_names
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.product_checks import check_values
 from jvpsvd.svd.progress import Show, shown
-from jvpsvd.svd.request import Count, ProblemSize, Request, Which, check_request, out_of_reach
+from jvpsvd.svd.request import ProblemSize, Request, check_request, out_of_reach
 from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.triplets import Triplets, with_fixed_signs
 
@@ -35,20 +36,21 @@ OnUnconverged = Literal["warn", "raise", "ignore"]
 
 def svds(
     A: Any,
-    k: Count = None,
+    k: int | np.integer[Any] | Literal["all"] | None = None,
     *,
-    which: Which = "largest",
+    which: Literal["largest", "smallest"] = "largest",
     tol: float | np.floating[Any] = 1e-5,
     method: str = "auto",
     block_size: int | np.integer[Any] | None = None,
     memory: int | str | None = None,
-    seed: int | np.integer[Any] = 0,
+    seed: int | np.integer[Any] | None = 0,
     vectors: bool = True,
     start: SVDResult | Tensor | None = None,
     energy: float | None = None,
     tail: float | None = None,
     on_unconverged: OnUnconverged = "warn",
     progress: bool | Show = False,
+    **other_names: Never,
 ) -> SVDResult:
     """Return the k largest singular values of A, with their vectors and a certificate.
 
@@ -61,9 +63,9 @@ def svds(
         which: "largest", or "smallest": the k last of all min(m, n) values, still descending. They
             take the exact method, min(m, n) products and memory for all triplets; `residuals` and
             the certificate then say how far small values are from rounding.
-        tol: A triplet counts as converged if its measured residual is at most tol · s[0]. Float32
-            reaches 1e-6, float64 1e-14. If rounding rules a tolerance out, a `PrecisionWarning`
-            says so before the work.
+        tol: A triplet counts as converged if its measured residual is at most tol · σ₁. Float32
+            reaches 1e-6, float64 1e-14; 0 is as SciPy means it, what the dtype reaches. If rounding
+            rules a tolerance out, a `PrecisionWarning` says so before the work.
         method: "golub-kahan" (few products), "exact" (min(m, n) products, every value),
             "randomized" (a fixed number of products: block Krylov, or subspace iteration where
             memory is short), or "auto" (one of the first two).
@@ -74,7 +76,8 @@ def svds(
             the machine's.
         seed: Seed of all random numbers, from 0 to 2⁶³ − 1. The same seed gives the same result on
             the same device, unless timings choose another method, block or chunk. Nothing is timed
-            if `method`, `block_size` and the Jacobian's `chunk` are given.
+            if `method`, `block_size` and the Jacobian's `chunk` are given. None: another one each
+            time, which `SVDResult.seed` names; ranks of a process group need one number.
         vectors: Whether to return U and Vh. If not, the longer side's vectors are not even kept,
             where that is safe.
         start: An earlier result with vectors, of the same or a similar operator, or (short, j)
@@ -87,9 +90,11 @@ def svds(
         progress: True for a bar on stderr, or a function that takes a `Progress`. If it returns
             False, the solve stops and returns what it has found, with measured residuals. (The
             exact method has nothing to return before its last product, so it goes on.)
+        other_names: None. Names that SciPy, scikit-learn, NumPy and torch use are answered with
+            what they are called here.
 
     Raises:
-        ArgumentError: On an argument out of range.
+        ArgumentError: On an argument out of range, or one of another name.
         NonFiniteError: If a product holds NaN or infinity.
         ConvergenceError: With on_unconverged="raise", if a triplet missed the tolerance.
 
@@ -99,6 +104,7 @@ def svds(
     >>> bool(res.converged.all()), res.certificate.complete
     (True, True)
     """
+    refuse_other_names(svds, other_names)
     one_of("on_unconverged", on_unconverged, ("warn", "raise", "ignore"))
     operator = aslinearoperator(A)
     size = ProblemSize.of(operator)
