@@ -181,7 +181,7 @@ def _count(k: Count, m: int, n: int) -> int:
 
 
 def _tolerance(tol: Any, dtype: torch.dtype) -> float:
-    if isinstance(tol, Real) and not isinstance(tol, bool) and tol == 0:
+    if not isinstance(tol, bool) and isinstance(tol, Real) and tol == 0:
         return _REACH[dtype][1] * torch.finfo(dtype).eps
     return proper_fraction("tol", tol)
 
