@@ -13,16 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jvpsvd import (
-        data as data,
-        errors as errors,
-        geometry as geometry,
-        networks as networks,
-        operators as operators,
-        report as report,
-        survey as survey,
-        svd as svd,
-    )
+    from jvpsvd import data, errors, geometry, networks, operators, report, survey, svd  # noqa: F401
     from jvpsvd.networks import depths, layer_map
     from jvpsvd.operators import (
         JacobianOperator,
