@@ -1,6 +1,7 @@
 """Top-k singular triplets of linear operators, computed from matrix-vector products alone."""
 
 from jvpsvd.svd.certificate import Certificate
+from jvpsvd.svd.estimate import Estimate
 from jvpsvd.svd.memory import parse_memory
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.progress import Progress
@@ -10,6 +11,7 @@ from jvpsvd.svd.svds import svds
 
 __all__ = [
     "Certificate",
+    "Estimate",
     "Plan",
     "ProblemSize",
     "Progress",

@@ -158,6 +158,33 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
     )
 
 
+def converged_mask(triplets: Triplets, tol: float, certificates: tuple[Certificate, ...]) -> Tensor:
+    """Return which triplets meet the tolerance and cannot be displaced by a missing value.
+
+    If the certificate of a matrix is not sound, none of its triplets does.
+    """
+    s = triplets.s
+    index = torch.arange(s.shape[-1], device=s.device)
+    counts = [one.guaranteed if one.sound else 0 for one in certificates]
+    guaranteed = torch.tensor(counts, device=s.device).reshape(*s.shape[:-1], 1)
+    return (triplets.residuals <= tol * s[..., :1]) & (index < guaranteed)
+
+
+def last_triplets(
+    triplets: Triplets, certificates: tuple[Certificate, ...], count: int
+) -> tuple[Triplets, tuple[Certificate, ...]]:
+    """Return the last of all triplets, with certificates that say what share these hold."""
+    part = slice(triplets.s.shape[-1] - count, None)
+    U, V = (None if one is None else one[..., part].clone() for one in (triplets.U, triplets.V))
+    s, residuals = triplets.s[..., part].clone(), triplets.residuals[..., part].clone()
+    held = (s.double() ** 2).sum(-1).reshape(-1).tolist()
+    changed = tuple(
+        replace(one, energy_share=energy / one.fro2 if one.fro2 else 1.0, guaranteed=count)
+        for one, energy in zip(certificates, held, strict=True)
+    )
+    return replace(triplets, s=s, residuals=residuals, U=U, V=V), changed
+
+
 def with_fresh_residuals(
     A: LinearOperator, triplets: Triplets, certificates: tuple[Certificate, ...], tol: float
 ) -> Triplets:

@@ -327,7 +327,11 @@ class _Budget:
                 device = self._size.device
                 on_gpu = device is not None and device.type == "cuda"
                 allowed = f"half of this {'GPU' if on_gpu else 'machine'}'s memory"
+            what, remedy = f"k={self._request.k}", "lower k or raise memory"
+            if self._request.smallest is not None:
+                what = f'which="smallest", for which all {self._request.k} values are computed,'
+                remedy = "raise memory: products alone do not lead to the smallest values"
             raise ArgumentError(
-                f"k={self._request.k} of a {m} x {n} operator needs {in_words(needed)} with method "
-                f"'{method}', more than {allowed} ({in_words(self.bytes)}); lower k or raise memory"
+                f"{what} of a {m} x {n} operator needs {in_words(needed)} with method "
+                f"'{method}', more than {allowed} ({in_words(self.bytes)}); {remedy}"
             )

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import shown
+from jvpsvd.arguments import proper_fraction, shown
 from jvpsvd.errors import ArgumentError, DataError
 from jvpsvd.operators import LinearOperator, Products
 from jvpsvd.operators.blocks import by, device_of
 from jvpsvd.operators.linear_map_operator import LinearMapOperator
 from jvpsvd.operators.linear_operator import TransposedOperator
+from jvpsvd.svd.bounds import BoundedValues
 from jvpsvd.svd.certificate import Certificate
-from jvpsvd.svd.html import card, spectrum_figure
+from jvpsvd.svd.estimate import Estimate
 from jvpsvd.svd.methods.adaptive_rank import AdaptiveRank
 from jvpsvd.svd.methods.exact import Exact
 from jvpsvd.svd.methods.golub_kahan import GolubKahan
@@ -28,14 +29,14 @@ from jvpsvd.svd.monitor import Phase
 from jvpsvd.svd.plan import Plan
 from jvpsvd.svd.plotting import plot_spectra
 from jvpsvd.svd.progress import Progress
+from jvpsvd.svd.request import Which
+from jvpsvd.svd.showing import Shown
 from jvpsvd.svd.storage import read_record, write_record
-from jvpsvd.svd.triplets import Triplets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _KIND = "SVDResult 1"
-_LINES = 24  # spectra of a batch that a notebook shows
 _CLASSES: dict[str, type] = {
     each.__name__: each
     for each in (
@@ -53,8 +54,8 @@ class SVDArrays(NamedTuple):
     Vh: np.ndarray[Any, np.dtype[Any]] | None
 
 
-@dataclass(frozen=True, eq=False)
-class SVDResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class SVDResult(Shown):
     """The k leading singular triplets J ≈ U diag(s) Vh, with residuals and certificate.
 
     ``U, s, Vh = result`` unpacks it as `torch.linalg.svd` does. For a batch every tensor has a
@@ -81,6 +82,7 @@ class SVDResult:
         tol: The tolerance of the request.
         shape: (m, n) of the operator; (B, m, n) of a batch.
         seed: Seed of all random numbers; with it the solve can be repeated.
+        which: "largest" or "smallest" values.
 
     >>> import jvpsvd
     >>> result = jvpsvd.svds(torch.diag(torch.tensor([5.0, 3.0, 1.0])), 2)
@@ -109,11 +111,7 @@ class SVDResult:
     tol: float
     shape: tuple[int, ...]
     seed: int
-
-    @property
-    def k(self) -> int:
-        """Number of triplets, for each matrix of a batch."""
-        return self.s.shape[-1]
+    which: Which = "largest"
 
     def __iter__(self) -> Iterator[Any]:
         """Yield U, s and Vh; with vectors=False the first and the last are None."""
@@ -245,40 +243,73 @@ class SVDResult:
             one.reshape(-1, self.k).numpy(force=True)
             for one in (self.s, self.residuals, self.converged)
         )
-        return plot_spectra(s, residuals, converged, 1, ax, line)
+        return plot_spectra(s, residuals, converged, self._first, ax, line)
+
+    def condition_number(self) -> Estimate:
+        """Return σ₁ over the smallest singular value, with bounds.
+
+        It is known only from below if k < min(m, n), or if the smallest value lies below its error.
+
+        Raises:
+            ArgumentError: If this is a batch, or σ₁ is not among the values.
+
+        >>> import jvpsvd
+        >>> A = torch.diag(torch.tensor([4.0, 2.0, 1.0]))
+        >>> print(jvpsvd.svds(A, "all").condition_number())
+        4: all 3 values and their residuals
+        >>> print(jvpsvd.svds(A, 1).condition_number())
+        at least 1: 2 smaller values are unknown; k="all" finds them
+        """
+        return self._bounded("condition number").condition_number()
+
+    def log_volume(self) -> Estimate:
+        """Return Σ log σ over all min(m, n) values, log √det(J'J) or log √det(JJ'), with bounds.
+
+        Raises:
+            ArgumentError: If this is a batch, or not all values were computed.
+
+        >>> import jvpsvd
+        >>> print(jvpsvd.svds(torch.diag(torch.tensor([4.0, 0.5])), "all").log_volume())
+        0.693147: all 2 values and their residuals
+        """
+        return self._bounded("volume").log_volume()
+
+    def rank(self, tol: float | None = None) -> Estimate:
+        """Return how many singular values exceed tol · σ₁, with bounds.
+
+        Args:
+            tol: Relative to σ₁; None: max(m, n) times the spacing of numbers of the dtype at 1, as
+                `torch.linalg.matrix_rank` takes it.
+
+        Raises:
+            ArgumentError: If this is a batch, σ₁ is not among the values, or tol does not lie
+                between 0 and 1.
+
+        >>> import jvpsvd
+        >>> print(jvpsvd.svds(torch.diag(torch.tensor([4.0, 2.0, 0.0])), "all").rank())
+        2: values above 1.43e-06, by residuals
+        """
+        least = torch.finfo(self.s.dtype).eps * max(self.shape[-2:])
+        relative = least if tol is None else proper_fraction("tol", tol)
+        values = self._bounded("rank")
+        return values.rank(relative * float(values.s[0]))
+
+    def _bounded(self, what: str) -> BoundedValues:
+        if self.s.ndim > 1:
+            raise ArgumentError(f"a batch has a {what} for each matrix; take result.of(i)")
+        shorter = min(self.shape)
+        if self.which == "smallest" and self.k < shorter:
+            raise ArgumentError(f'the {what} needs σ1, which is not here; solve with k="all"')
+        s, residuals, upper = (
+            one.double().cpu() for one in (self.s, self.residuals, self.upper_bounds())
+        )
+        return BoundedValues(s, residuals, upper, shorter, self.certificate.sound)
 
     def _record(self) -> dict[str, Any]:
         """Return all fields by name; vectors that are None are left out."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         absent = [name for name in ("U", "Vh") if fields[name] is None]
         return {name: value for name, value in fields.items() if name not in absent}
-
-    @property
-    def below_residual(self) -> Tensor:
-        """(k,) bool: values smaller than their own residual.
-
-        No digit of such a value is certain: the true one lies between 0 and s + residual. It may be
-        converged all the same, because convergence is relative to s[0].
-
-        >>> import jvpsvd
-        >>> tiny = torch.diag(torch.tensor([1.0, 1e-12])) @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
-        >>> jvpsvd.svds(tiny, 2).below_residual
-        tensor([False,  True])
-        """
-        return self.residuals > self.s
-
-    @property
-    def certificate(self) -> Certificate:
-        """The certificate; for a batch, the weakest: unsound, incomplete, or least accurate.
-
-        For a batch, its `defined_to` is the largest of all matrices.
-        """
-        weakest = min(
-            self.certificates,
-            key=lambda c: (c.sound, c.complete, c.combination_allowed - c.combination_residual),
-        )
-        defined = [c.defined_to for c in self.certificates if c.defined_to is not None]
-        return dataclasses.replace(weakest, defined_to=max(defined, default=None))
 
     def of(self, index: int) -> SVDResult:
         """Return the result of one matrix of a batch; products and seconds are the whole batch's.
@@ -308,10 +339,13 @@ class SVDResult:
         If it equals k, the true count may be larger.
 
         Raises:
-            ArgumentError: If this is a batch; take `result.of(i).dimension()`.
+            ArgumentError: If this is a batch; take `result.of(i).dimension()`. If these are the
+                smallest values and not all.
         """
         if self.s.ndim > 1:
             raise ArgumentError("a batch has a dimension for each matrix; take result.of(i)")
+        if self.which == "smallest" and self.k < min(self.shape):
+            raise ArgumentError('larger values are not here; solve with which="largest"')
         if not isinstance(threshold, int | float | np.integer | np.floating):
             raise ArgumentError(f"threshold={shown(threshold)} must be a number")
         return int((self.s >= threshold).sum())
@@ -330,68 +364,6 @@ class SVDResult:
         )
         squares = self.s**2 + epsilon.reshape(*self.s.shape[:-1], 1) ** 2
         return squares.sqrt()
-
-    def __str__(self) -> str:
-        numbers, defined = self._in_words(), self.certificate.defined_in_words()
-        return (
-            f"{self._heading('triplet' if self.U is not None else 'value')}, "
-            f"{str(self.s.dtype).removeprefix('torch.')} on {self.s.device}\n"
-            f"s {numbers['singular values']}, {numbers['energy']} of the energy, "
-            f"worst residual {numbers['worst residual']}\n"
-            f"{self._mark()}: {numbers['converged']}{'; ' if defined else ''}{defined}\n"
-            f"{numbers['method']}"
-        )
-
-    def __repr__(self) -> str:
-        size = " x ".join(map(str, self.shape))
-        numbers = self._in_words()
-        values, done = numbers["singular values"], int(self.converged.sum())
-        return (
-            f"<SVDResult {size}, k={self.k}: s {values}, {done} of {self.s.numel()} converged, "
-            f"{self._mark()}>"
-        )
-
-    def _repr_html_(self) -> str:
-        """Return what a notebook shows: a mark, the numbers, and the spectrum."""
-        numbers = self._in_words()
-        if defined := self.certificate.defined_in_words():
-            numbers["this point"] = defined
-        columns = (
-            one.reshape(-1, self.k)[:_LINES].tolist()
-            for one in (self.s, self.residuals, self.converged)
-        )
-        spectra = [list(zip(*rows, strict=True)) for rows in zip(*columns, strict=True)]
-        rows, certified = list(numbers.items()), bool(self.converged.all())
-        return card(self._heading("value"), self._mark(), certified, rows, spectrum_figure(spectra))
-
-    def _mark(self) -> str:
-        return "certified" if bool(self.converged.all()) else "not certified"
-
-    def _heading(self, what: Literal["triplet", "value"]) -> str:
-        *batch, m, n = self.shape
-        operator = f"each of {batch[0]} operators, {m} x {n}" if batch else f"a {m} x {n} operator"
-        which = f"all {self.k}" if self.k == min(m, n) else f"{self.k} largest"
-        return f"{which} singular {what}{'s' if self.k > 1 else ''} of {operator}"
-
-    def _in_words(self) -> dict[str, str]:
-        """Return the numbers that are shown, by name."""
-        total, below = self.s.numel(), int(self.below_residual.sum())
-        done, one = int(self.converged.sum()), self.certificate
-        noise = f"; {below} of {total} values lie below theirs (noise)"
-        missing = "none missing"
-        if not one.sound:
-            missing = "NOT SOUND, see result.certificate"
-        elif done < total:
-            complete = "complete" if one.complete else "not shown complete"
-            missing = f"{complete}; see result.certificate"
-        return {
-            "singular values": f"from {float(self.s.max()):.4g} to {float(self.s.min()):.4g}",
-            "energy": one.energy_in_words(),
-            "worst residual": f"{float(self.residuals.max()):.1e}{noise if below else ''}",
-            "converged": f"{done} of {total} converged to {self.tol:.0e} s1, {missing}",
-            "method": f"{self.method}: {self.products.forward} + {self.products.reverse} products "
-            f"in {self.seconds:.1f} s",
-        }
 
 
 def load(path: str | os.PathLike[str]) -> SVDResult:
@@ -414,15 +386,3 @@ def _same(a: object, b: object) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return (a.dtype, a.device) == (b.dtype, b.device) and torch.equal(a, b)
     return repr(a) == repr(b)
-
-
-def converged_mask(triplets: Triplets, tol: float, certificates: tuple[Certificate, ...]) -> Tensor:
-    """Return which triplets meet the tolerance and cannot be displaced by a missing value.
-
-    If the certificate of a matrix is not sound, none of its triplets does.
-    """
-    s = triplets.s
-    index = torch.arange(s.shape[-1], device=s.device)
-    counts = [one.guaranteed if one.sound else 0 for one in certificates]
-    guaranteed = torch.tensor(counts, device=s.device).reshape(*s.shape[:-1], 1)
-    return (triplets.residuals <= tol * s[..., :1]) & (index < guaranteed)

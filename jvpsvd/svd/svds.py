@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import numpy as np
 import torch
@@ -14,14 +14,21 @@ from jvpsvd.arguments import one_of
 from jvpsvd.errors import ArgumentError, ConvergenceError, ConvergenceWarning, PrecisionWarning
 from jvpsvd.operators import LinearOperator, aslinearoperator
 from jvpsvd.operators.environment.placement import own_tensors
-from jvpsvd.svd.certificate import Certificate, certify, with_fresh_residuals
+from jvpsvd.svd.certificate import (
+    Certificate,
+    certify,
+    converged_mask,
+    last_triplets,
+    with_fresh_residuals,
+)
 from jvpsvd.svd.cost import measured_cost, widening_pays
 from jvpsvd.svd.monitor import Monitor
+from jvpsvd.svd.other_names import refuse_other_names
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.product_checks import check_values
 from jvpsvd.svd.progress import Show, shown
-from jvpsvd.svd.request import Count, ProblemSize, Request, check_request, out_of_reach
-from jvpsvd.svd.result import SVDResult, converged_mask
+from jvpsvd.svd.request import ProblemSize, Request, check_request, out_of_reach
+from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.triplets import Triplets, with_fixed_signs
 
 OnUnconverged = Literal["warn", "raise", "ignore"]
@@ -29,29 +36,36 @@ OnUnconverged = Literal["warn", "raise", "ignore"]
 
 def svds(
     A: Any,
-    k: Count = None,
+    k: int | np.integer[Any] | Literal["all"] | None = None,
     *,
+    which: Literal["largest", "smallest"] = "largest",
     tol: float | np.floating[Any] = 1e-5,
     method: str = "auto",
     block_size: int | np.integer[Any] | None = None,
     memory: int | str | None = None,
-    seed: int | np.integer[Any] = 0,
+    seed: int | np.integer[Any] | None = 0,
     vectors: bool = True,
     start: SVDResult | Tensor | None = None,
     energy: float | None = None,
     tail: float | None = None,
     on_unconverged: OnUnconverged = "warn",
     progress: bool | Show = False,
+    **other_names: Never,
 ) -> SVDResult:
     """Return the k largest singular values of A, with their vectors and a certificate.
+
+    The smallest can be had where all can: see `which`.
 
     Args:
         A: A `LinearOperator`, or anything `aslinearoperator` takes; a batch of B matrices is solved
             in lock step, and every tensor of the result has a leading dimension.
         k: How many triplets, from 1 to min(m, n); "all" of them; None: min(500, m, n).
-        tol: A triplet counts as converged if its measured residual is at most tol · s[0]. Float32
-            reaches 1e-6, float64 1e-14. If rounding rules a tolerance out, a `PrecisionWarning`
-            says so before the work.
+        which: "largest", or "smallest": the k last of all min(m, n) values, still descending. They
+            take the exact method, min(m, n) products and memory for all triplets; `residuals` and
+            the certificate then say how far small values are from rounding.
+        tol: A triplet counts as converged if its measured residual is at most tol · σ₁. Float32
+            reaches 1e-6, float64 1e-14; 0 is as SciPy means it, what the dtype reaches. If rounding
+            rules a tolerance out, a `PrecisionWarning` says so before the work.
         method: "golub-kahan" (few products), "exact" (min(m, n) products, every value),
             "randomized" (a fixed number of products: block Krylov, or subspace iteration where
             memory is short), or "auto" (one of the first two).
@@ -62,7 +76,8 @@ def svds(
             the machine's.
         seed: Seed of all random numbers, from 0 to 2⁶³ − 1. The same seed gives the same result on
             the same device, unless timings choose another method, block or chunk. Nothing is timed
-            if `method`, `block_size` and the Jacobian's `chunk` are given.
+            if `method`, `block_size` and the Jacobian's `chunk` are given. None: another one each
+            time, which `SVDResult.seed` names; ranks of a process group need one number.
         vectors: Whether to return U and Vh. If not, the longer side's vectors are not even kept,
             where that is safe.
         start: An earlier result with vectors, of the same or a similar operator, or (short, j)
@@ -75,9 +90,11 @@ def svds(
         progress: True for a bar on stderr, or a function that takes a `Progress`. If it returns
             False, the solve stops and returns what it has found, with measured residuals. (The
             exact method has nothing to return before its last product, so it goes on.)
+        other_names: None. Names that SciPy, scikit-learn, NumPy and torch use are answered with
+            what they are called here.
 
     Raises:
-        ArgumentError: On an argument out of range.
+        ArgumentError: On an argument out of range, or one of another name.
         NonFiniteError: If a product holds NaN or infinity.
         ConvergenceError: With on_unconverged="raise", if a triplet missed the tolerance.
 
@@ -87,12 +104,13 @@ def svds(
     >>> bool(res.converged.all()), res.certificate.complete
     (True, True)
     """
+    refuse_other_names(svds, other_names)
     one_of("on_unconverged", on_unconverged, ("warn", "raise", "ignore"))
     operator = aslinearoperator(A)
     size = ProblemSize.of(operator)
     first = _vectors_of_shorter_side(start, size)
     request = check_request(
-        size, k, tol, method, block_size, memory, seed, vectors, first, energy, tail
+        size, k, which, tol, method, block_size, memory, seed, vectors, first, energy, tail
     )
     warned = out_of_reach(request.tol, operator.dtype)
     if warned and on_unconverged != "ignore":
@@ -105,14 +123,14 @@ def svds(
         oriented = operator.T if wide else operator  # solvers need m ≥ n
         triplets = chosen.solver.solve(oriented, request, monitor)
         with monitor.phase("checks"):
-            triplets, certificates = _certified(oriented, triplets, request)
+            triplets, certificates, converged = _certified(oriented, triplets, request)
     triplets = with_fixed_signs(triplets.transposed() if wide else triplets)
     result = SVDResult(
         U=triplets.U if request.vectors else None,
         s=triplets.s.abs(),  # no value is −0
         Vh=triplets.V.mT if request.vectors and triplets.V is not None else None,
         residuals=triplets.residuals,
-        converged=converged_mask(triplets, request.tol, certificates),
+        converged=converged,
         products=operator.products.since(before),
         method=chosen.method,
         seconds=time.perf_counter() - began,
@@ -123,6 +141,7 @@ def svds(
         tol=request.tol,
         shape=operator.shape,
         seed=request.seed,
+        which=which,
     )
     if on_unconverged != "ignore" and not bool(result.converged.all()):
         missed = _unconverged_in_words(result, monitor.stopped)
@@ -160,8 +179,11 @@ def _planned(A: LinearOperator, size: ProblemSize, request: Request) -> Plan:
 
 def _certified(
     A: LinearOperator, triplets: Triplets, request: Request
-) -> tuple[Triplets, tuple[Certificate, ...]]:
-    """Return the triplets and their certificates, with residuals measured anew where needed.
+) -> tuple[Triplets, tuple[Certificate, ...], Tensor]:
+    """Return triplets, their certificates, and which converged.
+
+    Residuals are measured anew where needed. If the smallest values are wanted, they are the last
+    of all, and all are certified together.
 
     Raises:
         ArgumentError: If the dtype cannot hold a value.
@@ -171,7 +193,11 @@ def _certified(
     measured = with_fresh_residuals(A, triplets, certificates, request.tol)
     if measured is not triplets:
         certificates = certify(A, measured, request.seed)
-    return measured, certificates
+    converged = converged_mask(measured, request.tol, certificates)
+    if request.smallest is not None:
+        converged = converged[..., -request.smallest :].clone()
+        measured, certificates = last_triplets(measured, certificates, request.smallest)
+    return measured, certificates, converged
 
 
 def _unconverged_in_words(result: SVDResult, stopped: bool) -> str:

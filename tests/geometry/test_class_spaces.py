@@ -84,7 +84,7 @@ def test_shared_directions_are_found_among_private_ones():
 @pytest.mark.parametrize(
     ("bases", "s", "d", "message"),
     [
-        ([], [], 1, "0 bases and 0 spectra"),
+        ([], [], 1, "no spaces were given"),
         ([torch.eye(3)], [], 1, "1 bases and 0 spectra"),
         ([torch.eye(3)], [torch.ones(2)], 1, "basis 0 has shape"),
         ([torch.ones(3)], [torch.ones(1)], 1, "basis 0 has shape"),
