@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,16 @@ Derivatives = Literal["auto", "trace", "transforms"]
 
 logger = logging.getLogger(__name__)
 
+Elsewhere = Callable[[Tensor], LinearMap | BatchedMap]
+"""The same derivative at another point, or at other points; a `TraceError` where fn differs."""
+
+
+class Differentiated(NamedTuple):
+    """A derivative, and how to have it at another point; None where that is no less work."""
+
+    linear_map: LinearMap | BatchedMap
+    elsewhere: Elsewhere | None
+
 
 def differentiate(
     fn: OfVector,
@@ -37,7 +47,7 @@ def differentiate(
     derivatives: Derivatives,
     fold: bool,
     check: bool,
-) -> LinearMap | BatchedMap:
+) -> Differentiated:
     """Return the derivative at the point, or at the points of a batch.
 
     Raises:
@@ -48,17 +58,19 @@ def differentiate(
     """
     if derivatives != "transforms":
         try:
+            trace = Trace(fn, point[0] if batch_dims else point, fold=fold, check=check)
             if batch_dims:
-                return Trace(fn, point[0], fold=fold, check=check).at_many(point)[0]
+                return Differentiated(trace.at_many(point)[0], lambda X: trace.at_many(X)[0])
             # Recorded at this very point, so there is no other path it could have taken.
-            return Trace(fn, point, fold=fold, check=check).at(point, check=False)[0]
+            return Differentiated(trace.at(point, check=False)[0], lambda x: trace.at(x)[0])
         except TraceError as error:
             if derivatives == "trace":
                 raise
             logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
     if batch_dims:
-        return stack_maps([transformed(fn, x, check=check) for x in point])
-    return transformed(fn, point, check=check)
+        maps = [transformed(fn, x, check=check) for x in point]
+        return Differentiated(stack_maps(maps), None)
+    return Differentiated(transformed(fn, point, check=check), None)
 
 
 def tell_difference(
