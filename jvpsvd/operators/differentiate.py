@@ -22,6 +22,7 @@ from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.recording.on_demand import recorded_on_demand
 from jvpsvd.operators.recording.trace import Trace
 
 Derivatives = Literal["auto", "trace", "transforms"]
@@ -56,6 +57,10 @@ def differentiate(
         DerivativeError: If products vanish although fn moves in proportion to the step.
         TraceError: With derivatives="trace", if fn cannot be recorded.
     """
+    if derivatives == "auto" and not batch_dims:
+        small = recorded_on_demand(fn, point, fold=fold, check=check)
+        if small is not None:
+            return Differentiated(small, small.at)
     if derivatives != "transforms":
         try:
             trace = Trace(fn, point[0] if batch_dims else point, fold=fold, check=check)

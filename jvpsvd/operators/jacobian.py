@@ -47,8 +47,15 @@ class JacobianOperator(LinearMapOperator):
     Tensors of x that are not floating are held fixed. An array (NumPy's, or with ``__dlpack__`` or
     ``__array__``) is taken as a tensor of its dtype, which is what fn is given.
 
+    For many points make one operator, and go on with `J.at(x)`, which replays what was recorded for
+    about two inferences a point. A new operator takes nothing over from an earlier one, even of the
+    same fn: nothing would say when to forget it. Where the rows of x do not act on each other, so
+    that J is block-diagonal, a line in the log says so once.
+
     With ``batch_dims=1`` it is the batch of the Jacobians at the points X[0], X[1], …: fn takes one
-    of them, is recorded once, and is replayed at all of them together.
+    of them, is recorded once, and is replayed at all of them together. An fn that cannot take X[0]
+    but X[0][None], as a network of batches of images, is given batches of one, and the first
+    dimension of its value, of one, is dropped: X is (B, C, H, W) as the network itself takes it.
 
     Args:
         fn: x → value, or a module. Its value must be finite and of the dtype of x.
@@ -61,9 +68,13 @@ class JacobianOperator(LinearMapOperator):
         chunk: Vectors per call of automatic differentiation, over all points of a batch. When None,
             a few sizes are timed while they work, and the best is kept. It bounds memory, is halved
             where memory runs out, and is independent of the width of the blocks multiplied.
-        derivatives: "trace" records the linear maps (see `Trace`); "transforms" uses vmap(jvp) and
-            vmap(vjp), with no set-up and slower products; "auto" records, and falls back to the
-            transforms with a line in the log.
+        derivatives: "trace" records the linear maps at once (see `Trace`); "transforms" uses
+            vmap(jvp) and vmap(vjp), with no set-up and slower products; "auto" records, and falls
+            back to the transforms with a line in the log. For a small network "auto" begins with
+            the transforms and records once products have been as much work as a recording is; one
+            with few inputs or outputs is written down by a single call instead. That is decided by
+            counting operations and vectors, not by a clock, so that the same products are computed
+            in the same way each time.
         fold: Let a recording fold normalisation into convolutions and rewrite these; it changes
             values by rounding only.
         check: Compare one JVP with one VJP, and products with differences of fn: a line in the log

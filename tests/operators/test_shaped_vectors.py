@@ -39,7 +39,6 @@ def test_right_shapes_are_given_back():
         None,
         3,
         [1.0] * 6,
-        [1.0] * 6,
         torch.ones(()),
         torch.ones(7),
         torch.ones(4, 3, 5),
