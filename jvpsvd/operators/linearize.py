@@ -15,6 +15,7 @@ from jvpsvd.errors import ArgumentError, TraceError
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
+from jvpsvd.operators.derivatives.block_diagonal import tell_block_diagonal
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.differentiate import (
     Derivatives,
@@ -27,6 +28,7 @@ from jvpsvd.operators.function.evaluate import (
     close,
     evaluate_at,
     fix_arguments,
+    function_of_one,
     prepare,
     refuse_nondeterministic,
 )
@@ -115,6 +117,8 @@ class Linearization:
         fn, (batch_dims, derivatives, fold, check) = self._fn, self._options
         check_function(fn, self._dtype)
         of_first = fix_arguments(convert_weights(fn, self._dtype), self._args, self._kwargs)
+        if batch_dims and source is None:
+            of_first = function_of_one(of_first, point[0])
         of_vector = OfVector(of_first, source)
         remedy = partial(_remedy, fn, of_vector, point, batch_dims)
         with restored(fn, point.device), failures_named("fn", remedy):
@@ -130,6 +134,8 @@ class Linearization:
                 refuse_nondeterministic(fn, of_vector, one)
             if check:
                 tell_difference(of_vector, J, its_value)
+                if isinstance(J, LinearMap) and source is None and of_vector.target is None:
+                    tell_block_diagonal(J)
             # What was computed from weights, a copy in another dtype or a Python number, is in the
             # recording as it was, so that the weights themselves are compared.
             contents = self._dtype is not None or reads_numbers(prepare(of_vector), one)
