@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from benchmarks.measure.timing import Pair, compare, compare_across
+from benchmarks.parts import repeated_points
 from jvpsvd import JacobianOperator, aslinearoperator, ntk, svds
 from jvpsvd.data.mnist import small_mnist
 from jvpsvd.networks import load_model
@@ -262,6 +263,12 @@ TIMINGS: dict[str, Timing] = {
             "projected",
             "the projected problem: all of a band matrix, and the leading part",
             _projected,
+        ),
+        Timing(
+            "repeated_points",
+            "one network's Jacobians at 100 points, anew and by J.at, beside torch.func by hand",
+            lambda sizes: repeated_points.pairs(sizes.quick, sizes.k),
+            rounds=3,
         ),
         Timing(
             "tall",

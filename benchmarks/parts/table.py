@@ -257,6 +257,11 @@ PARTS: dict[str, Part] = {
             _small("projected", "-k"),
         ),
         _from_script(
+            "repeated_points",
+            "Jacobians of one network at 100 points, and one small one, beside torch.func by hand",
+            _small("repeated_points", "-k"),
+        ),
+        _from_script(
             "tall",
             "a tall basis against a few vectors, by blocks of rows and by BLAS",
             _small("tall"),
@@ -284,7 +289,10 @@ COMMANDS: dict[str, Command] = {
         Command("thresholds", "what each threshold of the solvers decides"),
         Command("fuzz", "readers of foreign files, given what no file should be"),
         Command("damage", "finished runs, damaged: does verify name each damage?"),
-        Command("small_timings", "allocator, batches, together, projected and tall; not stored"),
+        Command(
+            "small_timings",
+            "allocator, batches, together, projected, repeated_points, tall; not stored",
+        ),
         Command("figures", "draw figures of stored results", "publish"),
         Command("readme", "write the performance section of a README", "publish"),
     )

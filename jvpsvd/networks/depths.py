@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from jvpsvd.arguments import listed_names, shown
 from jvpsvd.errors import ModelError
 from jvpsvd.networks.failures import called_at, evaluated_like, scripted_part
+from jvpsvd.networks.layer_map import LayerMap
 from jvpsvd.operators import (
     check_network,
     eager_execution,
@@ -105,7 +106,8 @@ def layer_map(
     """Return (f, z): the map from the input, or from the depth `since`, to the depth `to`.
 
     f runs the model up to `to` and no further. With `since`, z is the value of that depth at x, and
-    f substitutes its argument there; every path from x to `to` must run through `since`.
+    f substitutes its argument there; every path from x to `to` must run through `since`. Two such
+    functions are equal if they are of the same module and depths, and, with `since`, of equal x.
 
     Args:
         model: Any module, in evaluation mode.
@@ -139,7 +141,7 @@ def layer_map(
             with evaluated_like(x, z, "the input"):
                 return _run(model, z, [target])[0]
 
-        return from_input, x
+        return LayerMap(from_input, model, to, None, x), x
     source = _locate(model, cuts, since)
     if cuts.index(since) >= cuts.index(to):
         raise ModelError(f"since='{since}' is not computed before to='{to}'; exchange them")
@@ -152,7 +154,7 @@ def layer_map(
 
     with torch.no_grad(), called_at(model, x):
         value = _run(model, x, [source])[0]
-    return from_depth, value
+    return LayerMap(from_depth, model, to, since, x), value
 
 
 def layer_maps(

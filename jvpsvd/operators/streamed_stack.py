@@ -18,6 +18,7 @@ from jvpsvd.operators.blocks import by
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.differentiate import transformed
 from jvpsvd.operators.environment.precision import full_precision
+from jvpsvd.operators.function.evaluate import function_of_one
 from jvpsvd.operators.function.failures import failures_named
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.linear_operator import LinearOperator
@@ -75,7 +76,9 @@ class StreamedStack(LinearOperator):
     ) -> StreamedStack:
         """Return the stacked Jacobians of fn at these points, all of one shape.
 
-        fn is recorded once (see `Trace`) and evaluated at a point whenever that is multiplied.
+        fn is recorded once (see `Trace`) and evaluated at a point whenever that is multiplied. One
+        that takes batches only is given batches of one, as with ``batch_dims=1`` of
+        `JacobianOperator`.
 
         Raises:
             ArgumentError: If there is no point, or fn(x) cannot be differentiated.
@@ -93,6 +96,8 @@ class StreamedStack(LinearOperator):
         if getattr(points, "shape", None) == () or len(points) < 1:
             raise ArgumentError("there is no point; give at least one")
         first = _as_tensor(points[0])
+        if isinstance(first, Tensor):
+            fn = function_of_one(fn, first)
         # Made as a check: a random function, or a module in training mode, is refused here.
         JacobianOperator(fn, first, derivatives="transforms")
         differentiate: Callable[[Tensor], LinearMap] = partial(transformed, fn)

@@ -222,7 +222,7 @@ def find_unexplained(
         at_larger, at_smaller = _moved(fn, x, larger, value), _moved(fn, x, smaller, value)
         if at_larger is None or at_smaller is None:
             return None
-        larger_part, smaller_part = (products(step[None])[0] for step in (larger, smaller))
+        larger_part, smaller_part = products(torch.stack([larger, smaller]))
         least = _DIFFERING * _norm(at_larger)
         if not _is_slope(
             at_larger - larger_part, at_smaller - smaller_part, least, _rounding(value)
