@@ -94,7 +94,8 @@ def cli(context: click.Context) -> None:
 @click.option(
     "--layers",
     metavar="NAME,NAME|all",
-    help="Depths; all: those with k units or more. [default: five spread over the network]",
+    help="Depths; all: every module with k units or more. [default: five modules spread over the "
+    "network]",
 )
 @click.option("-k", type=int, help="Triplets per depth. [default: 500; 50 without --shards]")
 @click.option(
@@ -226,7 +227,7 @@ def report_run(folder: str, shards: str | None) -> int:
     epilog="""\b
     jvpsvd layers -k 100
     jvpsvd layers --model caffenet --weights bvlc_reference_caffenet.caffemodel
-    jvpsvd layers --model mycode.nets:build --json"""
+    jvpsvd layers --model mycode.nets:build --functions --json"""
 )
 @_model
 @_weights
@@ -235,16 +236,23 @@ def report_run(folder: str, shards: str | None) -> int:
     "--tol", type=float, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
 )
 @_memory
+@click.option("--functions", is_flag=True, help="List what functions compute, beside modules.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def layers(
-    model: str, weights: str | None, k: int, tol: float, memory: str | None, as_json: bool
+    model: str,
+    weights: str | None,
+    k: int,
+    tol: float,
+    memory: str | None,
+    functions: bool,
+    as_json: bool,
 ) -> int:
     """List where a network can be cut, with the method and cost planned for each depth.
 
     Seconds are products times one inference, timed here: a rough figure for this machine.
     """
     keep_freed_memory()
-    costs = survey.depth_costs(load_model(model, weights), k, memory, tol)
+    costs = survey.depth_costs(load_model(model, weights), k, memory, tol, functions=functions)
     if as_json:
         records = [dataclasses.asdict(cost) for cost in costs]
         planned = {"model": model, "k": k, "tol": tol, "layers": records}

@@ -1,8 +1,9 @@
 """Networks as sequences of depths."""
 
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
-from jvpsvd.networks.depths import OUTPUT, Depth, depths, layer_map, layer_maps
+from jvpsvd.networks.depths import Depth, depths, layer_map, layer_maps
 from jvpsvd.networks.derivatives import Derivatives, choose_batch
+from jvpsvd.networks.place_names import OUTPUT
 from jvpsvd.networks.zoo import (
     CAFFE_PHOTO_INPUT,
     Model,

@@ -58,23 +58,21 @@ def test_the_model_itself_may_be_one_module():
     ids=["tuple", "dict"],
 )
 def test_inputs_of_several_arguments(x):
-    assert names(Two().eval(), x) == ["left", "right", "output"]
+    assert names(Two().eval(), x) == ["left", "right", "add", "output"]
 
 
 def test_outputs_that_are_no_real_tensor_are_no_depths():
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
-            self.pair = nn.LSTM(3, 2)
             self.ids = nn.Identity()
             self.last = nn.Identity()
 
         def forward(self, x):
-            out, _ = self.pair(x)
-            self.ids(out.argmax(-1))
-            return {"logits": self.last(out)}
+            self.ids(x.argmax(-1))
+            return {"logits": self.last(x), "empty": x[:0], "label": "a", "ids": x > 0}
 
-    assert names(Model().eval(), torch.zeros(4, 1, 3)) == ["last"]
+    assert names(Model().eval(), torch.zeros(4, 3)) == ["last", "output.logits"]
 
 
 def test_a_model_without_any_depth_is_refused():

@@ -9,7 +9,7 @@ import torch
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import Model
-from jvpsvd.survey.spec.depth_choice import choose_depths
+from jvpsvd.survey.spec.depth_choice import list_depths
 from jvpsvd.svd import ProblemSize, check_request, plan
 
 
@@ -38,9 +38,16 @@ class DepthCost:
 
 
 def depth_costs(
-    model: Model, k: int, memory: int | str | None = None, tol: float = 1e-5
+    model: Model,
+    k: int,
+    memory: int | str | None = None,
+    tol: float = 1e-5,
+    *,
+    functions: bool = False,
 ) -> list[DepthCost]:
     """Return every depth of the model with its planned cost for k triplets, or for all there are.
+
+    Those of modules, and with `functions` those of functions as well.
 
     Raises:
         ArgumentError: If k < 1, `memory` is no size, or `tol` does not lie between 0 and 1.
@@ -48,7 +55,7 @@ def depth_costs(
     if k < 1:
         raise ArgumentError(f"k={k} must be at least 1")
     check_request(ProblemSize((k, k), torch.float32), k, tol=tol, memory=memory)
-    depths = choose_depths(model, 1, ["all"])
+    depths = list_depths(model, functions=functions)
     inference = _inference_seconds(model)
     n = int(torch.Size(model.photo_input.shape).numel())
     costs: list[DepthCost] = []

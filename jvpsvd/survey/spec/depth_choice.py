@@ -17,10 +17,14 @@ _DEFAULT_DEPTHS = 5
 def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[Depth]:
     """Return the named depths in the order of the network.
 
+    Unless they are named, depths are those of modules that return a tensor: there are few enough of
+    them, and runs that were begun before other depths were known can go on.
+
     Args:
         model: The network.
         k: Triplets that each depth must have.
-        layers: Names from `depths`, or None for five spread over the network, or ["all"].
+        layers: Names from `depths`, or None for five modules spread over the network, or ["all"]
+            modules.
 
     Raises:
         ArgumentError: If k is below 1 or above min(m, n) of a depth.
@@ -29,13 +33,14 @@ def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[De
     example = torch.zeros(model.photo_input.shape)
     if k < 1:
         raise ArgumentError(f"k={k} must be at least 1")
-    every = _list_depths(model, example)
-    if layers is None:
-        return _spread(every, k, example.numel())
+    if layers is None or list(layers) == ["all"]:
+        found = list_depths(model, functions=False)
+        modules = [depth for depth in found if not depth.part] or found
+        choose = _spread if layers is None else _large_enough
+        return choose(modules, k, example.numel())
     if not layers:
         raise ArgumentError("no layer is named; give names with commas between, or all")
-    if list(layers) == ["all"]:
-        return _large_enough(every, k, example.numel())
+    every = list_depths(model, functions=True)
     for name in layers:
         if name not in {depth.name for depth in every}:
             similar = difflib.get_close_matches(name, [depth.name for depth in every], n=3)
@@ -55,9 +60,15 @@ def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[De
     return chosen
 
 
-def _list_depths(model: Model, example: torch.Tensor) -> list[Depth]:
+def list_depths(model: Model, *, functions: bool) -> list[Depth]:
+    """Return the depths of the network, with what functions compute if asked.
+
+    Raises:
+        ModelError: If the network cannot be evaluated at a photo.
+    """
+    example = torch.zeros(model.photo_input.shape)
     try:
-        return depths(model.module, example)
+        return depths(model.module, example, functions=functions)
     except JvpsvdError as error:
         if error.__cause__ is None:
             raise

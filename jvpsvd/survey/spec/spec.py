@@ -25,7 +25,7 @@ class Defaults:
     tol: float
     photos: PhotoSelection
     layers: tuple[str, ...] | None = None
-    """Names for the default model; None: five spread over the network."""
+    """Names for the default model; None: five modules spread over the network."""
 
 
 _DEFAULTS = Defaults(500, 1e-5, PhotoSelection(choice="random"))
@@ -56,7 +56,7 @@ class Spec:
     weights: str | None = None
     """State dict of the model (.safetensors or torch), or .caffemodel; no pickles are run."""
     layers: Sequence[str] | None = None
-    """Depths; None: five spread over the network; ("all",): all that have k values."""
+    """Depths; None: five modules spread over the network; ("all",): all modules with k values."""
     k: int | None = None
     """Triplets per depth; None: 500."""
     tol: float | None = None
