@@ -163,7 +163,8 @@ class JacobianOperator(LinearMapOperator):
         """Return the Jacobian of the same function at another point, or at the points of a batch.
 
         What was recorded is replayed, which takes about one inference; another one, of fn itself,
-        verifies the value. (A new `JacobianOperator` records anew.) The result is never that of an
+        verifies the value, and all that fn holds is compared. (A new `JacobianOperator` records
+        anew.) The result is never that of an
         earlier fn: the derivative is taken anew, with a line in the log at level INFO, where the
         replayed value is not that of fn (control flow that depends on the point), and where
         anything is not what it was that fn may read:

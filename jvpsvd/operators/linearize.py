@@ -160,7 +160,9 @@ class Linearization:
         if taken.elsewhere is None or not same_structure(source, taken.source):
             return None
         try:
-            with restored(self._fn, point.device), failures_named("fn", "call fn(x) by itself"):
+            # Evaluations restore attributes themselves, and fn changes no buffers.
+            devices = [point.device] if point.is_cuda else []
+            with torch.random.fork_rng(devices), failures_named("fn", "call fn(x) by itself"):
                 J = taken.elsewhere(point)
         except TraceError as error:
             logger.info("%s: taking the derivative anew", error)

@@ -1,6 +1,7 @@
 """`J.at`: the derivative at another point, replayed, and never that of an earlier function."""
 
 import copy
+import functools
 import itertools
 import types
 
@@ -370,6 +371,62 @@ def test_what_a_function_closes_over_is_seen():
     torch.testing.assert_close(
         J.at(x).to_dense(), 2 * torch.eye(2, dtype=DTYPE) * (1 + 1e-10), rtol=0, atol=1e-14
     )
+
+
+def marked(x, weight):
+    return x**2 + (x.detach() ** 2 if getattr(weight, "cut", False) else x**2)
+
+
+def test_an_attribute_of_a_tensor_is_seen():
+    x, weight = torch.ones(2, dtype=DTYPE), torch.ones(2, dtype=DTYPE)
+    J = JacobianOperator(marked, x, args=(weight,), check=False)
+    weight.cut = True
+    torch.testing.assert_close(J.at(x).to_dense(), 2 * torch.eye(2, dtype=DTYPE))
+
+
+def test_another_key_of_the_same_value_is_seen():
+    x, cut = torch.ones(2, dtype=DTYPE), {1: "cut"}
+
+    def fn(x):
+        return x**2 + (x.detach() ** 2 if 2 in cut else x**2)
+
+    J = JacobianOperator(fn, x, check=False)
+    cut.clear()
+    cut[2] = "cut"
+    torch.testing.assert_close(J.at(x).to_dense(), 2 * torch.eye(2, dtype=DTYPE))
+
+
+def test_a_function_without_a_module_is_read():
+    x, scope = torch.ones(2, dtype=DTYPE), {}
+    exec("CUT = False\ndef fn(x): return x**2 + (x.detach()**2 if CUT else x**2)", scope)  # noqa: S102
+    J = JacobianOperator(scope["fn"], x, check=False)
+    scope["CUT"] = True
+    torch.testing.assert_close(J.at(x).to_dense(), 2 * torch.eye(2, dtype=DTYPE))
+
+
+def test_what_a_cached_function_holds_is_seen():
+    x, cut = torch.ones(2, dtype=DTYPE), [False]
+
+    @functools.lru_cache(maxsize=0)
+    def power(factor):
+        return lambda x: factor * (x**2 + (x.detach() ** 2 if cut[0] else x**2))
+
+    J = JacobianOperator(lambda x: power(1)(x), x, check=False)
+    cut[0] = True
+    torch.testing.assert_close(J.at(x).to_dense(), 2 * torch.eye(2, dtype=DTYPE))
+
+
+def test_a_switch_in_the_class_is_seen():
+    class Cutting(nn.Module):
+        cut = False
+
+        def forward(self, x):
+            return x**2 + (x.detach() ** 2 if self.cut else x**2)
+
+    x = torch.ones(2, dtype=DTYPE)
+    J = JacobianOperator(Cutting().eval(), x, check=False)
+    Cutting.cut = True
+    torch.testing.assert_close(J.at(x).to_dense(), 2 * torch.eye(2, dtype=DTYPE))
 
 
 def test_a_method_replaced_in_a_class_is_seen(monkeypatch, net):

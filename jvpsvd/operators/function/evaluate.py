@@ -15,7 +15,7 @@ from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 from jvpsvd.operators.environment.attention import differentiable_attention
 from jvpsvd.operators.environment.compilation import eager_execution
 from jvpsvd.operators.environment.placement import tensors_of_users
-from jvpsvd.operators.function.failures import can_be_called, takes_batch_of_one
+from jvpsvd.operators.function.failures import can_be_called, failures_named, takes_batch_of_one
 from jvpsvd.operators.function.find_module import (
     buffer_states,
     find_nondeterministic_module,
@@ -178,15 +178,28 @@ def function_of_one(fn: Callable[[Tensor], Any], x: Tensor) -> Callable[[Tensor]
         fn: The function.
         x: A point.
 
+    Raises:
+        ModelError: If fn fails at x, and then no longer.
+
     >>> norm = torch.nn.BatchNorm1d(3).eval()
     >>> function_of_one(norm, torch.ones(3))(torch.ones(3)).shape
     torch.Size([3])
     >>> function_of_one(torch.sin, torch.ones(3)) is torch.sin
     True
     """
-    with restored(fn, x.device):
-        if can_be_called(prepare(fn), x) or not takes_batch_of_one(prepare(fn), x):
+    evaluate = prepare(fn)
+    with restored(fn, x.device), torch.no_grad():
+        try:
+            evaluate(x)
+        except Exception as error:  # whatever fn raises
+            failed = error
+        else:
             return fn
+        if not takes_batch_of_one(evaluate, x):
+            return fn
+        if can_be_called(evaluate, x):
+            with failures_named("fn", "it does so at times only: make it deterministic"):
+                raise failed
     return _OfOne(fn)
 
 

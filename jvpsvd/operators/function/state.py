@@ -114,7 +114,9 @@ def _walk(roots: list[Any], contents: bool) -> Iterator[_Entry]:
             yield _Entry(parent, name, None, (kind, value if value == value else "nan"), None)
         elif isinstance(value, Tensor):
             yield _of_tensor(parent, name, value, contents and id(value) not in seen)
-            seen.add(id(value))
+            if id(value) not in seen:
+                seen.add(id(value))
+                pending.extend((number, label, held) for label, held in vars(value).items())
         else:
             # A method is made anew whenever it is asked for; what it is made of follows.
             content = value.copy() if isinstance(value, np.ndarray) else value
@@ -165,15 +167,21 @@ def _reader(kind: type) -> _Reader:
     for kinds, reader in _READERS:
         if issubclass(kind, kinds):
             return reader
-    return _nothing if _root(kind) in _OPAQUE else _read_object
+    return _read_opaque if _root(kind) in _OPAQUE else _read_object
 
 
-def _nothing(value: Any) -> Iterator[tuple[str, Any]]:
-    yield from ()
+def _read_opaque(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the function that an object of a library is made of, such as a cache of one."""
+    wrapped = getattr(value, "__wrapped__", None)
+    if wrapped is not None:
+        yield "", wrapped
 
 
 def _read_mapping(value: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    yield from ((key if type(key) is str else "", each) for key, each in value.items())
+    for key, each in value.items():
+        if type(key) is not str:
+            yield "", key
+        yield key if type(key) is str else "", each
 
 
 def _read_entries(value: Any) -> Iterator[tuple[str, Any]]:
@@ -255,12 +263,14 @@ def _root(value: Any) -> str:
 def _of_library(value: Any) -> bool:
     """Return whether a function or class is of installed code, which is not read."""
     root = _root(value)
+    if root == "__main__" or (root == "builtins" and isinstance(value, FunctionType)):
+        return False
     file = getattr(sys.modules.get(root), "__file__", None) or ""
     return root in (*_OPAQUE, "jvpsvd") or any(part in file for part in _INSTALLED)
 
 
 _READERS: tuple[tuple[type | tuple[type, ...], _Reader], ...] = (
-    ((np.ndarray, ModuleType, Enum), _nothing),
+    ((np.ndarray, ModuleType, Enum), _read_opaque),
     (Mapping, _read_mapping),
     ((list, tuple, set, frozenset, deque), _read_entries),
     (MethodType, _read_method),

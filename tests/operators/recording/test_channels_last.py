@@ -191,6 +191,7 @@ def problem(name):
 def test_both_products_equal_the_dense_jacobian(name, dense, caplog):
     net, x = problem(name)
     J = JacobianOperator(net, x, derivatives="trace")
+    caplog.clear()  # two images are told to be a batch
     with caplog.at_level(logging.INFO, logger="jvpsvd"):
         check_products(J, dense(in_double(net), x.double()))
     assert not caplog.records, "the layout was not taken"
