@@ -33,15 +33,16 @@ class Estimate:
         return float(self.value)
 
     def __str__(self) -> str:
-        if self.low == self.high:
-            number = f"{self.value:.6g}"
+        low, high = f"{self.low:.6g}", f"{self.high:.6g}"
+        if low == high:
+            number = low
         elif math.isinf(self.low) and math.isinf(self.high):
             number = "unknown"
         elif math.isinf(self.high):
-            number = f"at least {self.low:.6g}"
+            number = f"at least {low}"
         elif math.isinf(self.low):
-            number = f"at most {self.high:.6g}"
+            number = f"at most {high}"
         else:
-            number = f"{self.value:.6g}, between {self.low:.6g} and {self.high:.6g}"
+            number = f"{self.value:.6g}, between {low} and {high}"
         error = f" ± {self.standard_error:.2g}" if self.standard_error else ""
         return f"{number}{error}{': ' if self.basis else ''}{self.basis}"

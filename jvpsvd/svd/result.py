@@ -218,7 +218,9 @@ class SVDResult(Shown):
         if not isinstance(jacobian, LinearMapOperator):
             raise ArgumentError(f"{side} takes a JacobianOperator or its transpose, not {shown(J)}")
         if J.shape != self.shape:
-            raise ArgumentError(f"J is {by(J.shape)} and the result is of {by(self.shape)}")
+            raise ArgumentError(
+                f"J is {by(J.shape)} and the result of {by(self.shape)}; give what was solved"
+            )
         if self.U is None or self.Vh is None:
             raise ArgumentError("this result has no vectors; solve with vectors=True")
         block = self.Vh.mT if side == "right" else self.U

@@ -113,6 +113,6 @@ def test_a_relative_tolerance(tol):
 
 
 def test_an_estimate_reads_as_a_sentence():
-    assert str(Estimate(2.0, 2.0, 2.0)) == "2"
+    assert str(Estimate(2.0, 2.0, 2.0)) == str(Estimate(2.0, 2.0 - 1e-9, 2.0 + 1e-9)) == "2"
     assert str(Estimate(2.0, 1.0, 4.0, 0.25, "so")) == "2, between 1 and 4 ± 0.25: so"
     assert str(Estimate(math.nan, -math.inf, math.inf, basis="none")) == "unknown: none"

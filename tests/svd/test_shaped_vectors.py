@@ -54,7 +54,7 @@ def test_what_does_not_belong_together(side):
     J = JacobianOperator(lambda x: x.sum(0), torch.randn(2, 3))
     result = svds(J, 2)
     wrong = {
-        "J is 6 x 3 and the result is of 3 x 6": (result, J.T),
+        "J is 6 x 3 and the result of 3 x 6; give what was solved": (result, J.T),
         "J is 4 x 4": (result, JacobianOperator(torch.tanh, torch.randn(4))),
         "takes a JacobianOperator": (result, MatrixOperator(torch.randn(3, 6))),
         "not a tensor": (result, torch.randn(3, 6)),

@@ -63,7 +63,7 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
 
     Raises:
         ModelError: If a layer is unknown.
-        ArgumentError: If k is below 1 or above min(m, n) of a layer.
+        ArgumentError: If k is below 1.
     """
     defaults = spec.defaults
     k = defaults.k if spec.k is None else spec.k

@@ -161,10 +161,10 @@ class PhotoSolver:
         return found
 
     def _svds(self, derivative: LinearMap | BatchedMap, depth: int, report: Report) -> SVDResult:
-        identity = self._identity
+        identity, J = self._identity, JacobianOperator.from_linear_map(derivative)
         return svds(
-            JacobianOperator.from_linear_map(derivative),
-            identity.k,
+            J,
+            min(identity.k, *J.shape[-2:]),
             tol=identity.tol,
             seed=identity.seed,
             memory=self._memory,
