@@ -24,7 +24,7 @@ from jvpsvd.data.mnist import SIDE, small_mnist
 def spectra(model, x, k):
     """The k leading singular triplets from the input x to every depth of the model."""
     results = {}
-    for place in jvpsvd.depths(model, x):
+    for place in jvpsvd.depths(model, x, functions=False):
         f, z = jvpsvd.layer_map(model, x, to=place.name)
         J = jvpsvd.JacobianOperator(f, z)
         results[place.name] = jvpsvd.svds(J, k=min(k, *J.shape), tol=1e-4)
