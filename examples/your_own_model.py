@@ -24,7 +24,7 @@ from jvpsvd.data.mnist import SIDE, small_mnist
 def spectra(model, x, k):
     """The k leading singular triplets from the input x to every depth of the model."""
     results = {}
-    for depth in jvpsvd.depths(model, x):
+    for depth in jvpsvd.depths(model, x, functions=False):
         f, z = jvpsvd.layer_map(model, x, to=depth.name)
         J = jvpsvd.JacobianOperator(f, z)
         results[depth.name] = jvpsvd.svds(J, k=min(k, *J.shape), tol=1e-4)

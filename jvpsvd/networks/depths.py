@@ -61,7 +61,8 @@ def depths(model: nn.Module, x: Any, *, functions: bool = True) -> list[Depth]:
     They are the floating tensors that modules return, by themselves ("layer1") or as parts of a
     tuple, dict or dataclass ("lstm[0]", "output.logits"), and those that functions, operators and
     methods of tensors compute in the forward of modules ("layer1.0.add", "flatten", "relu_1" for
-    the second call). Where a module returns what a function computed, only the module is listed.
+    the second call). Where a module returns what its last function computed, only the module is
+    listed.
     Not listed is what happens within the modules of torch itself, scripted parts, custom
     autograd functions and extensions.
 
@@ -97,9 +98,7 @@ def depths(model: nn.Module, x: Any, *, functions: bool = True) -> list[Depth]:
     ]
 
 
-def _list_cuts(
-    model: nn.Module, x: Any, *, functions: bool = True
-) -> tuple[dict[str, Call], str | None]:
+def _list_cuts(model: nn.Module, x: Any, *, functions: bool) -> tuple[dict[str, Call], str | None]:
     """Return the calls of the model by the name of their depth, and what was left out and why."""
     check_network(model)
     if not any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(x)):
@@ -112,6 +111,14 @@ def _list_cuts(
         raise ModelError(f"no module of {type(model).__name__} returns a floating tensor to cut at")
     names = name_places(list(calls), {name for name, _ in model.named_modules()})
     return dict(zip(names, calls.values(), strict=True)), left_out
+
+
+def _list_cuts_named(model: nn.Module, x: Any, names: Sequence[object]) -> dict[str, Call]:
+    """Return the calls of modules, and those of functions if a name is not among the first."""
+    modules, _ = _list_cuts(model, x, functions=False)
+    if all(name in modules for name in names if isinstance(name, str)):
+        return modules
+    return _list_cuts(model, x, functions=True)[0]
 
 
 def layer_map(
@@ -141,7 +148,7 @@ def layer_map(
     >>> f(z).shape, z.shape
     (torch.Size([1, 2]), torch.Size([1, 4]))
     """
-    cuts = _list_cuts(model, x)[0]
+    cuts = _list_cuts_named(model, x, [to, since])
     model = uncompiled(model)
     target = _locate(model, cuts, to)
     if since is None:
@@ -185,9 +192,9 @@ def layer_maps(
     >>> [y.shape for y in layer_maps(model, torch.zeros(1, 3), ["0", "1"])(torch.zeros(1, 3))]
     [torch.Size([1, 4]), torch.Size([1, 4])]
     """
-    cuts = _list_cuts(model, x)[0]
-    model = uncompiled(model)
     names = [to] if isinstance(to, str) else listed_names("to", to)
+    cuts = _list_cuts_named(model, x, names)
+    model = uncompiled(model)
     targets = [_locate(model, cuts, name) for name in names]
 
     def from_input(z: Tensor) -> tuple[Tensor, ...]:

@@ -33,7 +33,7 @@ def list_calls(
 ) -> tuple[dict[Place, Call], str | None]:
     """Return the floating tensors that the model computes at x, and what was left out and why.
 
-    Where a module returns what a function in it computed, the function's call is the duplicate.
+    Where a module returns what its last function computed, the function's call is the duplicate.
     """
     if not functions:
         return _list_calls(model, x, None), None
@@ -43,7 +43,11 @@ def list_calls(
     except Exception as error:
         failed = error
     calls = _list_calls(model, x, None)  # raises where the model itself fails
-    return calls, f"{reasons[0]} fails where functions are observed ({first_line(failed)})"
+    try:
+        _list_calls(model, x, reasons)
+    except Exception:
+        return calls, f"{reasons[0]} fails where functions are observed ({first_line(failed)})"
+    raise failed  # an error that comes and goes
 
 
 def _list_calls(model: nn.Module, x: Any, failing: list[str] | None) -> dict[Place, Call]:
@@ -60,7 +64,7 @@ def _list_calls(model: nn.Module, x: Any, failing: list[str] | None) -> dict[Pla
                 # A function that had nothing to do, as `flatten` of a vector.
                 calls[place] = replace(found, duplicate=True)
                 return
-            if held.place.function and held.place.module == place.module:
+            if held.place.function and _follows(place, held.place, calls):
                 calls[held.place] = replace(calls[held.place], duplicate=True)
         holders[id(value)] = _Holder(place, weakref.ref(value), _version(value))
         calls[place] = found
@@ -73,6 +77,20 @@ def _list_calls(model: nn.Module, x: Any, failing: list[str] | None) -> dict[Pla
                 failing.append(describe_module(*(mode.running or [("", model)])[-1]))
             raise
     return calls
+
+
+def _follows(returned: Place, computed: Place, calls: dict[Place, Call]) -> bool:
+    """Return whether a module returns at once what a function in it computed."""
+    if returned.module != computed.module:
+        return False
+    for place in reversed(calls):
+        if place == computed:
+            break
+        function = (place.function, place.number) == (computed.function, computed.number)
+        module = (place.function, place.number) == ("", returned.number)
+        if place.module != returned.module or not (function or module or calls[place].duplicate):
+            return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,15 @@ def replace_parts(
 ) -> Any:
     """Return the output with what `see` returns in place of each floating tensor in it.
 
-    Where `see` returns None, a tensor stays. Containers that change are copied.
+    Where `see` returns None, a tensor stays; nested and empty ones always do. Containers that
+    change are copied.
 
     >>> replace_parts({"a": (torch.ones(1), 3)}, lambda path, value: 2 * value)
     {'a': (tensor([2.]), 3)}
     """
     if isinstance(output, Tensor):
-        if not (output.is_floating_point() and output.numel()):
-            return output
+        if not output.is_floating_point() or output.is_nested or not output.numel():
+            return output  # no Jacobian leads to it
         replacement = see(path, output)
         return output if replacement is None else replacement
     changed = {}

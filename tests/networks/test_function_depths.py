@@ -219,6 +219,26 @@ def test_what_torch_computes_itself_and_what_is_unchanged_is_not_listed():
     assert not any(re.search("add|softmax|linear$", name) for name in found)
 
 
+class Ragged(nn.Module):
+    """Goes through a nested tensor, which has no shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.same = nn.Identity()
+
+    def forward(self, x):
+        x = torch.nested.as_nested_tensor([x[0], x[1]]) * 2
+        return torch.nested.to_padded_tensor(self.same(x), 0.0).sin() + 1
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_no_depths(caplog):
+    found = names(Ragged().eval(), torch.eye(2))
+    assert found == ["getitem", "getitem_1", "nested_to_padded_tensor", "sin", "output"]
+    assert not caplog.records
+    assert names(Ragged().eval(), torch.eye(2), functions=False) == ["output"]
+
+
 def test_under_inference_mode_the_same_is_listed():
     net, x = made(Net()), photo()
     expected = names(net, x)
