@@ -148,7 +148,7 @@ def late_poison(batch, poisoned, after):
 
         def _select(self, index):
             names = [self.names[i] for i in index.tolist()]
-            return Late(self._matrix[index], names)
+            return Late(self.matrix[index], names)
 
     calls = []
     return Late(batch, list(range(len(batch)))), calls
