@@ -18,6 +18,7 @@ from jvpsvd.operators.blocks import by
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.differentiate import transformed
 from jvpsvd.operators.environment.precision import full_precision
+from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.evaluate import function_of_one
 from jvpsvd.operators.function.failures import failures_named
 from jvpsvd.operators.jacobian import JacobianOperator
@@ -96,6 +97,7 @@ class StreamedStack(LinearOperator):
         if getattr(points, "shape", None) == () or len(points) < 1:
             raise ArgumentError("there is no point; give at least one")
         first = _as_tensor(points[0])
+        check_function(fn)
         if isinstance(first, Tensor):
             fn = function_of_one(fn, first)
         # Made as a check: a random function, or a module in training mode, is refused here.

@@ -567,6 +567,13 @@ def test_a_scripted_network_moves(dense):
     torch.testing.assert_close(J.at(2 * x).to_dense(), net.weight.detach())
 
 
+def test_a_frozen_network_moves():
+    layer = nn.Linear(2, 2).to(DTYPE).eval()
+    x = torch.ones(2, dtype=DTYPE)
+    J = JacobianOperator(torch.jit.freeze(torch.jit.trace(layer, x)), x)
+    torch.testing.assert_close(J.at(2 * x).to_dense(), layer.weight.detach())
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [

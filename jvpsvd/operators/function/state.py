@@ -202,7 +202,8 @@ def _read_wrapped(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _read_scripted(value: torch.jit.ScriptModule) -> Iterator[tuple[str, Any]]:
     yield from (*value.named_parameters(), *value.named_buffers())
-    yield from (("training", module.training) for module in value.modules())
+    # One that is frozen has no mode.
+    yield from (("training", getattr(module, "training", None)) for module in value.modules())
 
 
 def _read_object(value: Any) -> Iterator[tuple[str, Any]]:
