@@ -88,7 +88,7 @@ def test_dimension_of_known_spectra():
 )
 def test_a_count_that_may_be_larger_says_so(s, shape, shown):
     depth = DepthSummary("x", shape, np.array(s), 0.0, 1e-6, 0, 6.0, float("nan"), 0.1, 0)
-    cells = depth_cells(depth, 2)
+    cells = depth_cells(depth)
     assert cells[5] == shown
     assert "nan" not in cells
 
