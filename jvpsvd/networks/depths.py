@@ -113,12 +113,14 @@ def _list_cuts(model: nn.Module, x: Any, *, functions: bool) -> tuple[dict[str, 
     return dict(zip(names, calls.values(), strict=True)), left_out
 
 
-def _list_cuts_named(model: nn.Module, x: Any, names: Sequence[object]) -> dict[str, Call]:
-    """Return the calls of modules, and those of functions if a name is not among the first."""
-    modules, _ = _list_cuts(model, x, functions=False)
+def _list_cuts_named(
+    model: nn.Module, x: Any, names: Sequence[object]
+) -> tuple[dict[str, Call], str | None]:
+    """List the calls of modules, and those of functions if a name is not among the first."""
+    modules, left_out = _list_cuts(model, x, functions=False)
     if all(name in modules for name in names if isinstance(name, str)):
-        return modules
-    return _list_cuts(model, x, functions=True)[0]
+        return modules, left_out
+    return _list_cuts(model, x, functions=True)
 
 
 def layer_map(
@@ -148,9 +150,9 @@ def layer_map(
     >>> f(z).shape, z.shape
     (torch.Size([1, 2]), torch.Size([1, 4]))
     """
-    cuts = _list_cuts_named(model, x, [to, since])
+    cuts, left_out = _list_cuts_named(model, x, [to, since])
     model = uncompiled(model)
-    target = _locate(model, cuts, to)
+    target = _locate(model, cuts, to, left_out)
     if since is None:
         if not isinstance(x, Tensor):
             raise ModelError(
@@ -163,7 +165,7 @@ def layer_map(
                 return run_to(model, z, [target])[0]
 
         return LayerMap(from_input, model, to, None, x), x
-    source = _locate(model, cuts, since)
+    source = _locate(model, cuts, since, left_out)
     order = list(cuts)
     if order.index(since) >= order.index(to):
         raise ModelError(f"since='{since}' is not computed before to='{to}'; exchange them")
@@ -193,9 +195,9 @@ def layer_maps(
     [torch.Size([1, 4]), torch.Size([1, 4])]
     """
     names = [to] if isinstance(to, str) else listed_names("to", to)
-    cuts = _list_cuts_named(model, x, names)
+    cuts, left_out = _list_cuts_named(model, x, names)
     model = uncompiled(model)
-    targets = [_locate(model, cuts, name) for name in names]
+    targets = [_locate(model, cuts, name, left_out) for name in names]
 
     def from_input(z: Tensor) -> tuple[Tensor, ...]:
         with evaluated_like(x, z, "the input"):
@@ -204,7 +206,7 @@ def layer_maps(
     return from_input
 
 
-def _locate(model: nn.Module, cuts: dict[str, Call], name: object) -> Place:
+def _locate(model: nn.Module, cuts: dict[str, Call], name: object, left_out: str | None) -> Place:
     """Return the place of a depth."""
     listed = [cut for cut, call in cuts.items() if not call.duplicate]
     if not isinstance(name, str):
@@ -227,5 +229,5 @@ def _locate(model: nn.Module, cuts: dict[str, Call], name: object) -> Place:
     if similar:
         hint = f"did you mean {' or '.join(similar)}?"
     else:
-        hint = scripted_part(model) or f"there are {', '.join(listed[:6])}, …"
+        hint = left_out or scripted_part(model) or f"there are {', '.join(listed[:6])}, …"
     raise ModelError(f"no depth '{name}' among the {len(listed)} of this model; {hint}")

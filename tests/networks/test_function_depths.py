@@ -338,6 +338,8 @@ def test_a_model_that_refuses_to_be_observed_has_its_modules_and_says_why(caplog
     assert names(net, torch.ones(1, 2), functions=False) == ["0", "1", "2", "output"]
     f, z = layer_map(net, torch.ones(1, 2), to="2", since="0")
     torch.testing.assert_close(f(z), net[1:](z))
+    with pytest.raises(ModelError, match=r"no depth '1\.relu'.*; module '1' \(Proud\) fails where"):
+        layer_map(net, torch.ones(1, 2), to="1.relu")
     assert not caplog.records
 
 
