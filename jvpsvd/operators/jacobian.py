@@ -71,10 +71,9 @@ class JacobianOperator(LinearMapOperator):
         derivatives: "trace" records the linear maps at once (see `Trace`); "transforms" uses
             vmap(jvp) and vmap(vjp), with no set-up and slower products; "auto" records, and falls
             back to the transforms with a line in the log. For a small network "auto" begins with
-            the transforms and records once products have been as much work as a recording is; one
-            with few inputs or outputs is written down by a single call instead. That is decided by
-            counting operations and vectors, not by a clock, so that the same products are computed
-            in the same way each time.
+            the transforms, and records once products have been as much work as a recording is.
+            That is decided by counting operations and vectors, not by a clock, so that the same
+            products are computed in the same way each time.
         fold: Let a recording fold normalisation into convolutions and rewrite these; it changes
             values by rounding only.
         check: Compare one JVP with one VJP, and products with differences of fn: a line in the log

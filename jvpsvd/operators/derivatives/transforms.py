@@ -70,15 +70,16 @@ def _by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, check: bool) -> Li
         return product
 
     value = value.detach()
+    product, image = _make_jvp(fn, x, value, vjp_of_one, check)
     J = LinearMap(
         point=x,
         value=value,
-        jvp=_make_jvp(fn, x, value, vjp_of_one, check),
+        jvp=product,
         vjp=refuse_after_change(fn, x, value, vmap(vjp_of_one)),
         at=elsewhere,
     )
     if check:
-        image = J.jvp(direction(x)[None])[0]
+        image = product(direction(x)[None])[0] if image is None else image
         refuse_hidden(fn, x, value, image, lambda z: by_transforms(fn, z, check=False).jvp)
     return J
 
@@ -89,8 +90,11 @@ def _make_jvp(
     value: Tensor,
     vjp_of_one: Callable[[Tensor], Tensor],
     check: bool,
-) -> Callable[[Tensor], Tensor]:
-    """Return the first way of taking J v that works on a block."""
+) -> tuple[Callable[[Tensor], Tensor], Tensor | None]:
+    """Return the first way of taking J v that works on a block, and J v of `direction(x)`.
+
+    The latter is None where it was not needed to find that out.
+    """
     out_dims: Any = (None, 0)  # the value does not depend on the direction
     jvps_of_block = vmap(partial(_value_and_jvp, fn, x), out_dims=out_dims)
     vjps_of_block = disable_grad(vmap(vjp_of_one))  # VJPs as they will be used
@@ -112,7 +116,7 @@ def _make_jvp(
     else:
         if check:
             check_adjoint(v, image, u, vjps_of_block(u[None])[0], fn, x)
-        return by_forward_mode
+        return by_forward_mode, image
     try:
         vjp_of_vjp = vjp(vjp_of_one, torch.zeros_like(value))[1]
         by_two_passes = refuse_after_change(fn, x, value, vmap(lambda v: vjp_of_vjp(v)[0]))
@@ -123,7 +127,7 @@ def _make_jvp(
     except Exception as error:
         reasons.append(str(error))
     else:
-        return by_two_passes
+        return by_two_passes, None
     raise missing_derivative(forward=reasons[0], reverse=reasons[1])
 
 

@@ -1,9 +1,11 @@
 """Record a function only once its products have been as much work as a recording is.
 
-Recording takes as long as many products by torch.func. So a small network begins with these. If J
-has few rows or columns, one call of them writes J down, and nothing is ever recorded. Otherwise
-products are counted, at all points together, and once they have been as much work as a recording,
-one is made. No more than about twice the work is done that would have been the least.
+Recording takes as long as many products by torch.func. So a small network begins with these. They
+are counted, at all points together, and once they have been as much work as a recording, one is
+made. No more than about twice the work is done that would have been the least.
+
+(A small J is not written down, although that would be quickest: JVPs and VJPs that are computed
+apart show the digits that they lose, and the products of a matrix do not.)
 
 What decides is counted, never timed: the same products of the same network are always computed in
 the same way.
@@ -24,7 +26,6 @@ from jvpsvd.operators.derivatives.linear_map import (
     refuse_another_value,
 )
 from jvpsvd.operators.derivatives.transforms import by_transforms
-from jvpsvd.operators.derivatives.written import written_down
 from jvpsvd.operators.function.count import Work, count_work
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import first_line
@@ -35,10 +36,8 @@ logger = logging.getLogger(__name__)
 # Chosen by `python -m benchmarks repeated_points`. A recording takes as long as so many calls of
 # products of one vector each, and a call is twice as long once each operation has so many flops.
 _CALLS_OF_RECORDING, _FLOPS_OF_CALL = 32, 2e6
-# Vectors of the call that a network must be too small for, to begin without a recording.
+# A network is small if products of so many vectors, or of its shorter side, are less work.
 _USUAL_VECTORS = 32
-# J is written down if its shorter side has at most so many vectors, and it so many entries.
-_WRITTEN_SIDE, _WRITTEN_ENTRIES = 64, 1 << 22
 
 
 class RecordedOnDemand:
@@ -135,9 +134,8 @@ def recorded_on_demand(
     work = count_work(prepare(fn), x)
     if work is None:
         return None
-    m, n = work.rows, x.numel()
-    small = min(m, n) <= _WRITTEN_SIDE and m * n <= _WRITTEN_ENTRIES
-    if calls_of_product(work, min(m, n) if small else _USUAL_VECTORS) >= _CALLS_OF_RECORDING:
+    vectors = min(work.rows, x.numel(), _USUAL_VECTORS)
+    if calls_of_product(work, vectors) >= _CALLS_OF_RECORDING:
         return None
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -148,8 +146,6 @@ def recorded_on_demand(
         return None
     for warning in caught:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    if small:
-        return written_down(fn, plain)
     return RecordedOnDemand(fn, x, work, fold, check).of(plain)
 
 
