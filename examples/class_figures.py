@@ -32,8 +32,8 @@ def correlations(numbers: dict[str, Any]) -> Figure:
     said = numbers["said"]
     figure = Figure(figsize=(7.4, 0.27 * len(said) + 1.0), layout="constrained")
     axes = figure.add_subplot()
-    place = np.arange(len(said))[::-1]
-    for y, one in zip(place, said.values(), strict=True):
+    heights = np.arange(len(said))[::-1]
+    for y, one in zip(heights, said.values(), strict=True):
         r, p, low, high = one["path"]
         axes.plot([low, high], [y, y], color="0.35", linewidth=1.2)
         axes.plot(r, y, "o", color="#0072B2" if p < 0.05 else "white", markeredgecolor="#0072B2")
@@ -43,7 +43,7 @@ def correlations(numbers: dict[str, Any]) -> Figure:
                 mean, y - 0.22, xerr=deviation, color="#D55E00", marker="|", linewidth=0.9
             )
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
-    axes.set_yticks(place, list(said))
+    axes.set_yticks(heights, list(said))
     axes.set_xlabel(
         "rank correlation of class distances with WordNet (95 % over classes); filled: p < 0.05;\n"
         "below: labels shuffled",
@@ -88,13 +88,13 @@ def trees(numbers: dict[str, Any]) -> Figure:
     best = max(names, key=lambda name: said[name]["path"][0])
     count = len(numbers["classes"])
     figure = Figure(figsize=(7.4, 0.16 * count + 0.9), layout="constrained")
-    sides = figure.subplots(1, 2)
+    panels = figure.subplots(1, 2)
     sorts = sorted(set(numbers["superclasses"]))
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.7, len(sorts)))
     colour = dict(zip(numbers["classes"], numbers["superclasses"], strict=True))
     for axes, title, distances in (
-        (sides[0], "WordNet, path distances", squareform(numbers["wordnet"]["path"])),
-        (sides[1], f"class-mean log {best}", squareform(said[best]["distances"])),
+        (panels[0], "WordNet, path distances", squareform(numbers["wordnet"]["path"])),
+        (panels[1], f"class-mean log {best}", squareform(said[best]["distances"])),
     ):
         tree = average_tree(torch.tensor(distances))
         hierarchy.dendrogram(
@@ -125,12 +125,12 @@ def superclasses(numbers: dict[str, Any]) -> Figure:
     grid = figure.subplots(-(-len(depths) // 2), 2, sharex=True, squeeze=False)
     for axes, depth in zip(grid.ravel(), depths, strict=False):
         logs = np.log(np.array(numbers["means"][depth]))
-        for place, sort in enumerate(sorts):
+        for position, sort in enumerate(sorts):
             mine = [i for i, one in enumerate(numbers["superclasses"]) if one == sort]
-            shade = mpl.colormaps["viridis"](0.85 * place / max(1, len(sorts) - 1))
+            shade = mpl.colormaps["viridis"](0.85 * position / max(1, len(sorts) - 1))
             axes.plot(
                 np.arange(1, logs.shape[1] + 1), np.exp(logs[mine].mean(0) - logs.mean(0)),
-                color=shade, linestyle=DASHES[place % len(DASHES)], linewidth=1.3,
+                color=shade, linestyle=DASHES[position % len(DASHES)], linewidth=1.3,
                 label=f"{sort} ({len(mine)})",
             )  # fmt: skip
         axes.axhline(1, color="0.6", linewidth=0.8, zorder=0)

@@ -8,8 +8,9 @@ them. Its eigenvectors are the pictures that speak for or against the class, on 
 are the squares of the singular values of the stack of all J, over N. Neither the stack, N rows by
 784, nor G is ever written down: `StreamedStack` holds one recorded point at a time.
 
-Found: spaces of two classes overlap by 0.72, those of two halves of a class by 0.91. Most alike are
-3 and 8, then 4 and 9 and 5 and 8. They are not what PCA of a class finds: that overlaps by 0.07.
+Found: spaces of two classes overlap by 0.72, those of two halves of a class by 0.91. The most
+similar are 3 and 8, then 4 and 9 and 5 and 8. They are not what PCA of a class finds, which
+overlaps with them by 0.07.
 Needs the extra demo, for the digits. Control: the two halves of each class (how far a space is that
 of the class and not of the digits taken), the untrained network, PCA of each class, random spaces,
 and the same with all ten logits instead of the log-odds.
@@ -44,11 +45,11 @@ def train(digits, epochs):
     return net.eval().requires_grad_(False)
 
 
-def leading(stack, places=None):
+def leading(stack, indices=None):
     """Leading eigenvectors (784, K) of G of a stack, or of a part, and the result of the solver."""
-    if places is not None:  # the same recording serves any part of the points
+    if indices is not None:  # the same recording serves any part of the points
         stack = jvpsvd.StreamedStack(
-            lambda i, whole=stack: whole.operator(int(places[i])), len(places)
+            lambda i, whole=stack: whole.operator(int(indices[i])), len(indices)
         )
     found = jvpsvd.svds(
         stack.mean_gram(), k=K, tol=1e-3, method="golub-kahan", on_unconverged="raise"
@@ -132,9 +133,9 @@ def main():
         print(f"overlap of two classes{name}: {off_diagonal(pairwise_overlaps(each)):.3f}")
     print(f"overlap of random spaces: {random_overlap(SIDE**2, K)[0]:.3f}")
     pairs = overlaps.clone().fill_diagonal_(-1)
-    for word, place in (("most", pairs.argmax()), ("least", pairs.abs().add(pairs < 0).argmin())):
-        a, b = divmod(place.item(), len(pairs))
-        print(f"{word} alike: {a} and {b}, {overlaps[a, b].item():.3f}")
+    for word, index in (("most", pairs.argmax()), ("least", pairs.abs().add(pairs < 0).argmin())):
+        a, b = divmod(index.item(), len(pairs))
+        print(f"{word} similar: {a} and {b}, {overlaps[a, b].item():.3f}")
     print("overlaps of classes, halves of a class on the diagonal:")
     overlaps.diagonal().copy_(torch.tensor(halves))
     for row in overlaps:

@@ -7,10 +7,10 @@ One network without biases learns to remove noise of every level from glyphs tha
 shifted and scaled: four dimensions, whose tangents are known. Without biases D(x) = J(x) x, so the
 singular values of J say by how much each direction of the noisy picture is kept or removed
 (Kadkhodaie, Guth, Simoncelli & Mallat, 2024); and a glyph may also gain or lose ink, D(c x) =
-c D(x), which makes five directions to keep. Only glyphs never trained on are looked at.
+c D(x), which makes five directions to keep. The glyphs measured were never trained on.
 
-Found: 5.2 values are ≥ ½ in little noise, 1.9 in strong noise; the control, PCA of near clean
-glyphs, holds more of the tangents. Further controls: the network untrained, and random spaces.
+Found: 5.2 values are ≥ ½ in little noise, 1.9 in strong noise; the control, PCA of neighbouring
+clean glyphs, holds more of the tangents. Further controls: the network untrained, random spaces.
 """
 
 from itertools import pairwise
@@ -53,7 +53,7 @@ def train(net, points, steps):
     return net.requires_grad_(False)
 
 
-def look(net, held, noise):
+def measure(net, held, noise):
     """Exact singular triplets of the Jacobian at every held-out glyph with noise of this level."""
     generator = torch.Generator().manual_seed(2)
     x = held.clean + noise * torch.randn(held.clean.shape, generator=generator)
@@ -76,24 +76,24 @@ def look(net, held, noise):
     }
 
 
-def draw(looks, shares, held, out):
+def draw(measured, shares, held, out):
     """Spectra, directions kept, and the leading right singular vectors as pictures."""
     figure = empty_figure(7.4, 7.4)
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.35))
     left, middle, right = top.subplots(1, 3)
-    for place, (noise, seen) in enumerate(looks.items()):
+    for position, (noise, seen) in enumerate(measured.items()):
         s = seen["found"].s.log().mean(0).exp()[:100]
-        line = {"color": COLOURS[place], "ls": DASHES[place], "label": f"noise {noise:g}"}
+        line = {"color": COLOURS[position], "ls": DASHES[position], "label": f"noise {noise:g}"}
         left.plot(range(1, len(s) + 1), s, **line)
     left.axvline(D + 1.5, 0.35, color="0.5", lw=0.8)
     left.set(xscale="log", yscale="log", ylim=(1e-3, 3))
     left.set(xlabel="index i (line after d + 1 = 5)", ylabel="singular value σᵢ (geometric mean)")
     left.legend(fontsize=7, loc="lower left")
-    middle.plot(NOISES, [seen["kept"] for seen in looks.values()], "k-o", ms=4)
+    middle.plot(NOISES, [seen["kept"] for seen in measured.values()], "k-o", ms=4)
     middle.axhline(D + 1, color="0.5", lw=0.8)
     middle.set(xscale="log", ylim=(0, None), ylabel="directions with σ ≥ ½ (line: d + 1 = 5)")
-    for place, (name, values) in enumerate(shares.items()):
-        line = {"color": COLOURS[place], "ls": DASHES[place], "marker": "os^v"[place]}
+    for position, (name, values) in enumerate(shares.items()):
+        line = {"color": COLOURS[position], "ls": DASHES[position], "marker": "os^v"[position]}
         right.plot(NOISES, values, **line, ms=4)
         above = {"denoiser": -0.08, "random": 0.06}.get(name, 0.03)
         if name != "untrained":
@@ -101,21 +101,23 @@ def draw(looks, shares, held, out):
     right.set(xscale="log", ylim=(-0.02, 1.05), ylabel="share of true tangents in top 5")
     for axes in (middle, right):
         axes.set_xlabel("noise per pixel")
-    shown = list(looks)[1:]
+    shown = list(measured)[1:]
     grid = bottom.subplots(len(shown) + 1, 8)
     rows = {"true\ntangents": [held.clean[0], None, *held.tangents[0].T, None, None]}
     for noise in shown:
-        seen = looks[noise]
+        seen = measured[noise]
         rows[f"noise {noise:g}"] = [seen["x"][0], seen["y"][0], *seen["found"].Vh[0, :6]]
     for line, (name, pictures) in zip(grid, rows.items(), strict=True):
-        for place, (axes, pixels) in enumerate(zip(line, pictures, strict=True)):
+        for position, (axes, pixels) in enumerate(zip(line, pictures, strict=True)):
             if pixels is not None:
-                picture(axes, pixels, signed=place > 1)
+                picture(axes, pixels, signed=position > 1)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    for place, axes in enumerate(grid[1]):
-        axes.set_title(("input", "output")[place] if place < 2 else f"v{place - 1}", fontsize=8)
+    for position, axes in enumerate(grid[1]):
+        axes.set_title(
+            ("input", "output")[position] if position < 2 else f"v{position - 1}", fontsize=8
+        )
     save(figure, out, "denoiser-tangents")
 
 
@@ -125,24 +127,24 @@ def main():
     data = sample_classes(manifolds, 4000, torch.Generator().manual_seed(0))
     held = sample_classes(manifolds, HELD_OUT, torch.Generator().manual_seed(1))
     net = train(network(), data.points, 400 if given.quick else 6000)
-    looks = {noise: look(net, held, noise) for noise in NOISES}
-    before = [look(network().requires_grad_(False), held, noise)["share"] for noise in NOISES]
-    near = torch.cdist(held.clean, data.points).topk(20 * D, largest=False).indices
-    pairs = [(held.tangents[i], pca_basis(data.points[n], D + 1)) for i, n in enumerate(near)]
+    measured = {noise: measure(net, held, noise) for noise in NOISES}
+    before = [measure(network().requires_grad_(False), held, noise)["share"] for noise in NOISES]
+    neighbours = torch.cdist(held.clean, data.points).topk(20 * D, largest=False).indices
+    pairs = [(held.tangents[i], pca_basis(data.points[n], D + 1)) for i, n in enumerate(neighbours)]
     local = torch.stack([energy_shares(*pair)[-1].mean() for pair in pairs]).mean().item()
-    shares = {"denoiser": [seen["share"] for seen in looks.values()], "untrained": before}
+    shares = {"denoiser": [seen["share"] for seen in measured.values()], "untrained": before}
     shares["local PCA"] = [local] * len(NOISES)
     shares["random"] = [(D + 1) / SIDE**2] * len(NOISES)
     print("noise | error / noise | σ ≥ ½ |   σ1    σ4    σ5   σ10 | top 4, 10; ink | in top 5")
-    for place, (noise, seen) in enumerate(looks.items()):
+    for position, (noise, seen) in enumerate(measured.items()):
         s = seen["found"].s.log().mean(0).exp()
         print(f"{noise:<5g} | {seen['error']:13.3f} | {seen['kept']:5.1f} | ", end="")
         print(" ".join(f"{s[i - 1]:5.3f}" for i in (1, 4, 5, 10)), end="")
         print(" | {:.2f} {:.2f} {:.2f} | ".format(*seen["more"]), end="")
-        print(", ".join(f"{name} {share[place]:.3f}" for name, share in shares.items()))
+        print(", ".join(f"{name} {share[position]:.3f}" for name, share in shares.items()))
     for what, unit in (("|J x − D(x)|", "|D(x)|"), ("residuals", "σ1")):
-        print(f"{what}: {max(seen[what] for seen in looks.values()):.1e} {unit} at worst")
-    draw(looks, shares, held, given.out)
+        print(f"{what}: {max(seen[what] for seen in measured.values()):.1e} {unit} at worst")
+    draw(measured, shares, held, given.out)
 
 
 if __name__ == "__main__":

@@ -109,8 +109,8 @@ def spectra(
     for depth in depths:
         there = results.spectra(depth)
         names = there.samples.select(["shard", "key"]).to_pylist()
-        place = {(row["shard"], row["key"]): i for i, row in enumerate(names)}
-        values[depth] = there.s[[place[s.shard, s.key] for _, s in photos]]
+        row_of = {(row["shard"], row["key"]): i for i, row in enumerate(names)}
+        values[depth] = there.s[[row_of[s.shard, s.key] for _, s in photos]]
     return values
 
 
@@ -134,8 +134,8 @@ def compared(
         for test in [mantel(distances, wordnet["path"], control=control)]
     }
     if rows is not None and len(labels) > len(set(labels)):
-        near, variance = nearest_class(rows, labels), variance_ratio(rows, labels, permutations=999)
-        said["nearest"] = [near.precision, near.chance, near.null_deviation, near.p_value]
+        one, variance = nearest_class(rows, labels), variance_ratio(rows, labels, permutations=999)
+        said["nearest"] = [one.precision, one.chance, one.null_deviation, one.p_value]
         said["variance"] = [variance.share, variance.chance_share, variance.p_value]
         generator = torch.Generator().manual_seed(0)
         shuffled = []
@@ -227,9 +227,9 @@ def tell(numbers: dict[str, Any]) -> None:
     )
     for name, said in numbers["said"].items():
         if "nearest" in said:
-            near, variance = said["nearest"], said["variance"]
+            one, variance = said["nearest"], said["variance"]
             print(
-                f"  {name:24} {near[0]:.3f} ({near[1]:.3f}; {near[3]:.3f})   {variance[0]:.3f} "
+                f"  {name:24} {one[0]:.3f} ({one[1]:.3f}; {one[3]:.3f})   {variance[0]:.3f} "
                 f"({variance[1]:.3f}; {variance[2]:.3f})   cophenetic {said['cophenetic']:.2f}"
             )
 
@@ -242,15 +242,15 @@ def main() -> None:
     parser.add_argument(
         "--redraw", type=Path, metavar="FILE", help="only tell and draw what it holds"
     )
-    asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    file = asked.redraw or asked.out / "classes.json"
-    if not asked.redraw:
-        shards = asked.shards or demo_shards(asked.out / "demo")
-        keep_classes(study(shards, QUICK if asked.quick else Plan(), asked.out), file)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.redraw or options.out / "classes.json"
+    if not options.redraw:
+        shards = options.shards or demo_shards(options.out / "demo")
+        keep_classes(study(shards, QUICK if options.quick else Plan(), options.out), file)
     numbers = json.loads(file.read_text())
     tell(numbers)
-    for drawn in class_figures.draw_all(numbers, asked.out):
+    for drawn in class_figures.draw_all(numbers, options.out):
         print(f"figure: {drawn}")
 
 

@@ -73,9 +73,9 @@ def pixel_rows(x: Tensor) -> dict[str, np.ndarray]:
 def feature_rows(model: Model, chosen: Chosen) -> np.ndarray:
     """Return what the last linear layer of the network sees of each photo, (photos, features)."""
     pairs = list(decoded(chosen, model))
-    places = [place.name for place in depths(model.module, pairs[0][1])]
+    names = [depth.name for depth in depths(model.module, pairs[0][1])]
     head = [name for name, part in model.module.named_modules() if isinstance(part, nn.Linear)][-1]
-    f, _ = layer_map(model.module, pairs[0][1], to=places[places.index(head) - 1])
+    f, _ = layer_map(model.module, pairs[0][1], to=names[names.index(head) - 1])
     with torch.no_grad():
         return torch.stack([f(x).flatten() for _, x in pairs]).double().numpy()
 
@@ -115,9 +115,9 @@ def class_spaces(
                 "right": average_space([r.Vh.mT for r in results], s, d, unit_trace=True),
             }
             bases = {side: space.basis.float().numpy() for side, space in sides.items()}
-            beside = file.with_suffix(".part.npz")
-            np.savez(beside, **bases)
-            beside.replace(file)
+            partial = file.with_suffix(".part.npz")
+            np.savez(partial, **bases)
+            partial.replace(file)
         with np.load(file) as stored:
             for side, bases_so_far in found.items():
                 bases_so_far.append(stored[side])

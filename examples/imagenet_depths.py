@@ -90,9 +90,9 @@ def stored(out: Path, kind: str, depths: tuple[str, ...]) -> Found:
 
 
 def _write(file: Path, found: dict[str, np.ndarray]) -> None:
-    beside = file.with_suffix(".part.npz")
-    np.savez_compressed(beside, **found)
-    beside.replace(file)
+    partial = file.with_suffix(".part.npz")
+    np.savez_compressed(partial, **found)
+    partial.replace(file)
 
 
 def _shown(x: torch.Tensor) -> np.ndarray:
@@ -118,32 +118,32 @@ def main() -> None:
         "--redraw", type=Path, nargs="?", const=Path(), metavar="NUMBERS",
         help="only tell and draw what is stored in --out, or in a file numbers.npz",
     )  # fmt: skip
-    asked = parser.parse_args()
-    plan = QUICK if asked.quick else Plan()
+    options = parser.parse_args()
+    plan = QUICK if options.quick else Plan()
     plan = Plan(
-        asked.photos or plan.photos,
-        asked.k or plan.k,
-        tuple(asked.depths.split(",")) if asked.depths else plan.depths,
+        options.photos or plan.photos,
+        options.k or plan.k,
+        tuple(options.depths.split(",")) if options.depths else plan.depths,
         plan.stepped,
         plan.tangent_k,
         plan.directions,
     )
-    asked.out.mkdir(parents=True, exist_ok=True)
-    if asked.redraw is None:
-        part, parts = (int(number) for number in asked.share.split("/"))
-        compute(plan, asked.network, asked.out, (part, parts))
-    if asked.redraw and asked.redraw.is_file():
-        kinds = kept_depths(asked.redraw)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.redraw is None:
+        part, parts = (int(number) for number in options.share.split("/"))
+        compute(plan, options.network, options.out, (part, parts))
+    if options.redraw and options.redraw.is_file():
+        kinds = kept_depths(options.redraw)
     else:
-        kinds = {"spectra": stored(asked.out, "spectra", plan.depths)}
-        kinds["steps"] = stored(asked.out, "steps", plan.stepped)
-        keep_depths(kinds, asked.out / "numbers.npz")
+        kinds = {"spectra": stored(options.out, "spectra", plan.depths)}
+        kinds["steps"] = stored(options.out, "steps", plan.stepped)
+        keep_depths(kinds, options.out / "numbers.npz")
     spectra, moved = kinds.get("spectra", {}), kinds.get("steps", {})
-    told = [tell_spectra(spectra), tell_spread(spectra)] if spectra else []
-    told += [tell_steps(moved, DISTANCES, SETS)] if moved else []
-    for lines in told:
+    paragraphs = [tell_spectra(spectra), tell_spread(spectra)] if spectra else []
+    paragraphs += [tell_steps(moved, DISTANCES, SETS)] if moved else []
+    for lines in paragraphs:
         print(*lines, sep="\n", end="\n\n")
-    for file in imagenet_figures.draw_all(spectra, moved, DISTANCES, asked.out):
+    for file in imagenet_figures.draw_all(spectra, moved, DISTANCES, options.out):
         print(f"figure: {file}")
 
 

@@ -42,14 +42,16 @@ def spectra_of_depths(spectra: Found) -> Figure:
     """Mean spectra of all depths with their deviation over photos."""
     figure = Figure(figsize=(7.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    most = max(len(photos) for photos in spectra.values())
-    for place, (depth, photos) in enumerate(spectra.items()):
+    largest = max(len(photos) for photos in spectra.values())
+    for position, (depth, photos) in enumerate(spectra.items()):
         s = collect(photos, "s")
         index, mean, deviation = np.arange(1, s.shape[1] + 1), s.mean(0), s.std(0)
         energy = collect(photos, "energy share").mean()
-        fewer = f"; of {len(photos)} photo{'s' * (len(photos) > 1)}" if len(photos) < most else ""
+        fewer = (
+            f"; of {len(photos)} photo{'s' * (len(photos) > 1)}" if len(photos) < largest else ""
+        )
         label = f"{depth} ({int(photos[0]['shape'][0])} units; {energy:.0%} of ‖J‖²{fewer})"
-        line = _line(axes, index, mean, place, len(spectra), label)
+        line = _line(axes, index, mean, position, len(spectra), label)
         axes.fill_between(
             index, np.maximum(mean - deviation, mean / 100), mean + deviation,
             color=line.get_color(), alpha=0.18, linewidth=0,
@@ -58,7 +60,9 @@ def spectra_of_depths(spectra: Found) -> Figure:
     low, high = axes.get_ylim()
     if low < 1 < high:
         axes.axhline(1, color="0.5", linewidth=0.8, zorder=0)
-    axes.set_title(f"from the photo to each depth: mean of {most} photos ± deviation", fontsize=9)
+    axes.set_title(
+        f"from the photo to each depth: mean of {largest} photos ± deviation", fontsize=9
+    )
     axes.legend(fontsize=7.5, loc="lower left")
     return figure
 
@@ -95,10 +99,10 @@ def spread(spectra: Found) -> Figure:
     random, pixels = random_spread(shape), float(np.prod(shape[1:]))
     chance = {"participation": random.participation / pixels, "entropy": random.entropy / pixels}
     for axes, (name, label) in zip(grid, MEASURES.items(), strict=True):
-        for place, (depth, photos) in enumerate(spectra.items()):
+        for position, (depth, photos) in enumerate(spectra.items()):
             values = collect(photos, name)
             trend = spread_trend(values, bins=min(25, values.shape[1]))
-            line = _line(axes, trend.index, trend.mean, place, len(spectra), depth)
+            line = _line(axes, trend.index, trend.mean, position, len(spectra), depth)
             axes.fill_between(
                 trend.index, trend.mean - trend.error, trend.mean + trend.error,
                 color=line.get_color(), alpha=0.18, linewidth=0,
@@ -120,14 +124,14 @@ def steps(moved: Found, distances: Sequence[float]) -> Figure:
     figure = Figure(figsize=(2.1 * len(moved) + 0.6, 4.6), layout="constrained")
     grid = figure.subplots(2, len(moved), sharex=True, sharey="row", squeeze=False)
     for column, (depth, photos) in zip(grid.T, moved.items(), strict=True):
-        for place, (name, colour) in enumerate(COLOURS.items()):
+        for position, (name, colour) in enumerate(COLOURS.items()):
             middle, low, high = band(collect(photos, f"{name} change"))
-            look = {"color": colour, "linestyle": DASHES[place], "linewidth": 1.5}
-            column[0].plot(distances, middle, label=name, **look)
+            line = {"color": colour, "linestyle": DASHES[position], "linewidth": 1.5}
+            column[0].plot(distances, middle, label=name, **line)
             column[0].fill_between(distances, low, high, color=colour, alpha=0.15, linewidth=0)
             flips = collect(photos, f"{name} flipped").mean(1)
             mean, error = flips.mean(0), flips.std(0) / len(flips) ** 0.5
-            column[1].plot(distances, mean, **look)
+            column[1].plot(distances, mean, **line)
             column[1].fill_between(
                 distances, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0
             )
@@ -141,7 +145,7 @@ def steps(moved: Found, distances: Sequence[float]) -> Figure:
     return figure
 
 
-def _line(axes: Any, x: Any, y: Any, place: int, count: int, label: str) -> Any:
-    shade = mpl.colormaps["viridis"](0.85 * place / max(1, count - 1))
-    dashes = DASHES[place % len(DASHES)]
+def _line(axes: Any, x: Any, y: Any, position: int, count: int, label: str) -> Any:
+    shade = mpl.colormaps["viridis"](0.85 * position / max(1, count - 1))
+    dashes = DASHES[position % len(DASHES)]
     return axes.plot(x, y, color=shade, linestyle=dashes, linewidth=1.5, label=label)[0]

@@ -50,7 +50,7 @@ def spectrum_and_spread(J: JacobianOperator, x: Tensor, k: int) -> dict[str, np.
         "radius": spread.radius / spread.uniform_radius,
         "pictures": V[:, [0, -1]].mT.reshape(2, *x.shape[1:]).half(),
     }
-    # Computed vectors of close values are mixtures of true ones: is that what spreads them?
+    # Computed vectors of close values are linear combinations of true ones. Does that spread them?
     for name, part in (("first", V[:, :BIN]), ("last", V[:, -BIN:])):
         mixed = spatial_spread(tangent_directions(part, part.shape[1]), x.shape)
         found[f"{name} mixed"] = mixed.share.mean()

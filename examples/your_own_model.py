@@ -3,8 +3,8 @@
     python examples/your_own_model.py --quick       seconds
     python examples/your_own_model.py               a quarter of a minute on one core
 
-`spectra` is all that is needed for any module in evaluation mode: list the places where it can be
-cut, and solve at each. The rest is a small network of digits (needs the extra demo) and a figure.
+`spectra` is all that is needed for any module in evaluation mode: list its depths, and
+solve at each. The rest is a small network of digits (needs the extra demo) and a figure.
 
 Found: training makes σ1 larger at every depth, 2.3 times at the first layer and 146 times at the
 logits, where 9 of 10 values are ≥ 1 after it and none before.
@@ -24,12 +24,12 @@ from jvpsvd.data.mnist import SIDE, small_mnist
 def spectra(model, x, k):
     """The k leading singular triplets from the input x to every depth of the model."""
     results = {}
-    for place in jvpsvd.depths(model, x, functions=False):
-        f, z = jvpsvd.layer_map(model, x, to=place.name)
+    for depth in jvpsvd.depths(model, x, functions=False):
+        f, z = jvpsvd.layer_map(model, x, to=depth.name)
         J = jvpsvd.JacobianOperator(f, z)
-        results[place.name] = jvpsvd.svds(J, k=min(k, *J.shape), tol=1e-4)
-        print(f"{place.name:>8} {place.kind:<10} {J.shape[0]:5d} x {J.shape[1]}: ", end="")
-        print(results[place.name])
+        results[depth.name] = jvpsvd.svds(J, k=min(k, *J.shape), tol=1e-4)
+        print(f"{depth.name:>8} {depth.kind:<10} {J.shape[0]:5d} x {J.shape[1]}: ", end="")
+        print(repr(results[depth.name]))
     return results
 
 
@@ -78,9 +78,9 @@ def draw(found, out):
     figure = empty_figure(7.4, 3.4)
     grid = figure.subplots(1, 2, sharey=True)
     for axes, (state, results) in zip(grid, found.items(), strict=True):
-        for place, (name, result) in enumerate(results.items()):
+        for position, (name, result) in enumerate(results.items()):
             s = result.s[result.s > 1e-4 * result.s[0]]
-            line = {"color": COLOURS[place], "ls": DASHES[place], "marker": "os^vD"[place]}
+            line = {"color": COLOURS[position], "ls": DASHES[position], "marker": "os^vD"[position]}
             axes.plot(range(1, len(s) + 1), s, **line, ms=3, label=name, markevery=0.1)
         axes.axhline(1, color="0.5", lw=0.8, zorder=0)
         axes.set(xscale="log", yscale="log", xlabel="index i", title=state)

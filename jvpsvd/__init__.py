@@ -2,16 +2,29 @@
 
 `JacobianOperator` treats a network at a point as a linear operator made of JVPs and VJPs, `svds`
 finds its leading singular triplets with a certificate, `depths` and `layer_map` cut a network at
-any module. The survey over image collections is in `jvpsvd.survey`, imported on its own.
+any module. `spectra`, `ntk` and `singular_values` answer common questions in one call.
+`jvpsvd.geometry` says what triplets mean for data, `jvpsvd.survey` runs over image collections,
+`jvpsvd.errors` holds what is raised.
 
-Names are imported when they are first used, so that the command line can answer before torch is
-there.
+Names and modules are imported when they are first used, so that the command line can answer before
+torch is there.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jvpsvd import (  # noqa: F401
+        data,
+        errors,
+        geometry,
+        networks,
+        operators,
+        report,
+        studies,
+        survey,
+        svd,
+    )
     from jvpsvd.networks import depths, layer_map
     from jvpsvd.operators import (
         JacobianOperator,
@@ -24,6 +37,7 @@ if TYPE_CHECKING:
         restrict,
         stack,
     )
+    from jvpsvd.studies import load, ntk, singular_values, spectra
     from jvpsvd.svd import SVDResult, svds
 
 __version__ = "0.1.0"
@@ -40,13 +54,36 @@ __all__ = [
     "aslinearoperator",
     "depths",
     "layer_map",
+    "load",
+    "ntk",
     "restrict",
+    "singular_values",
+    "spectra",
     "stack",
     "svds",
 ]
 
-_ROOMS = ("operators", "svd", "networks")
-_ROOM_OF = {"SVDResult": "svd", "depths": "networks", "layer_map": "networks", "svds": "svd"}
+_ROOMS = (
+    "data",
+    "errors",
+    "geometry",
+    "networks",
+    "operators",
+    "report",
+    "studies",
+    "survey",
+    "svd",
+)
+_ROOM_OF = {
+    "SVDResult": "svd",
+    "depths": "networks",
+    "layer_map": "networks",
+    "load": "studies",
+    "ntk": "studies",
+    "singular_values": "studies",
+    "spectra": "studies",
+    "svds": "svd",
+}
 
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of these
@@ -61,4 +98,4 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of these
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        return sorted({*__all__, *_ROOMS})

@@ -97,7 +97,11 @@ def cli(context: click.Context) -> None:
     help="Depths; all: every module with k units or more. [default: five modules spread over the "
     "network]",
 )
-@click.option("-k", type=int, help="Triplets per depth. [default: 500; 50 without --shards]")
+@click.option(
+    "-k",
+    type=int,
+    help="Triplets per depth; all of a depth that has fewer. [default: 500; 50 without --shards]",
+)
 @click.option(
     "--tol",
     type=float,
@@ -231,7 +235,9 @@ def report_run(folder: str, shards: str | None) -> int:
 )
 @_model
 @_weights
-@click.option("-k", type=int, default=_K, show_default=True, help="Triplets to plan for.")
+@click.option(
+    "-k", type=int, default=_K, show_default=True, help="Triplets to plan for, per depth."
+)
 @click.option(
     "--tol", type=float, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
 )

@@ -18,6 +18,10 @@ class OperandError(ArgumentError, TypeError):
     """Something that an operator cannot be added to, scaled by or multiplied with."""
 
 
+class UnknownArgumentError(ArgumentError, TypeError):
+    """An argument of a name that a function has not; the message says what it is called here."""
+
+
 class NonFiniteError(JvpsvdError, ArithmeticError):
     """A value, a product or a spectrum holds NaN or infinity."""
 

@@ -43,7 +43,7 @@ def test_paths_of_pyproject_are_there():
         assert list(ROOT.glob(pattern.lstrip("/"))), pattern
 
 
-def test_one_version_is_told_everywhere():
+def test_one_version_is_stated_everywhere():
     version = PROJECT["project"]["version"]
     assert jvpsvd.__version__ == version
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")

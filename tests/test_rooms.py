@@ -18,6 +18,7 @@ ROOMS = [
     "networks",
     "data",
     "geometry",
+    "studies",
     "survey",
     "report",
     "cli",

@@ -42,6 +42,23 @@ def test_importing_jvpsvd_waits_for_torch_until_a_name_is_used():
     assert "'svds'" in done.stdout
 
 
+ROOMS = ["data", "errors", "geometry", "networks", "operators", "report", "survey", "svd"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_is_there_after_import(room):
+    code = f"import sys, jvpsvd; print('torch' in sys.modules, jvpsvd.{room}.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"False jvpsvd.{room}\n"
+
+
+@pytest.mark.parametrize("before", ["", "jvpsvd.svds, jvpsvd.survey;", "import jvpsvd.cli;"])
+def test_dir_shows_what_is_public_and_nothing_else(before):
+    code = f"import jvpsvd; {before} print(dir(jvpsvd))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{sorted([*jvpsvd.__all__, *ROOMS])}\n"
+
+
 def test_every_name_is_there_and_no_other():
     for name in jvpsvd.__all__:
         assert getattr(jvpsvd, name) is not None

@@ -23,17 +23,17 @@ def watch_memory(every: float = 0.5) -> Iterator[Callable[[], int]]:
     >>> peak() >= 0
     True
     """
-    most, ended = 0, threading.Event()
+    peak, ended = 0, threading.Event()
 
     def read() -> None:
-        nonlocal most
+        nonlocal peak
         while not ended.wait(every):
-            most = max(most, _held_bytes())
+            peak = max(peak, _held_bytes())
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     try:
-        yield lambda: most
+        yield lambda: peak
     finally:
         ended.set()
         thread.join()

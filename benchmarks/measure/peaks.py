@@ -18,5 +18,5 @@ def copy_gbs(mebibytes: int = 256, rounds: int = 5, device: str = "cpu") -> floa
     """Return the best rate of a copy, read and written bytes together, in 10⁹ per second."""
     source = torch.ones(mebibytes << 18, device=device)
     target = torch.empty_like(source)
-    spent = time_least(lambda: target.copy_(source), rounds, device)
-    return 2e-9 * source.nbytes / spent
+    seconds = time_least(lambda: target.copy_(source), rounds, device)
+    return 2e-9 * source.nbytes / seconds

@@ -94,7 +94,7 @@ def run_solver(
                 if target.meter.expired
                 else f"raised {type(error).__name__}: {said}"
             )
-    spent = time.perf_counter() - began - target.setup_seconds
+    seconds = time.perf_counter() - began - target.setup_seconds
     for one in caught:
         text = str(one.message)
         if not issubclass(one.category, DeprecationWarning | FutureWarning):
@@ -107,7 +107,7 @@ def run_solver(
     meter = target.meter
     return SolveRun(
         tuple(answers),
-        max(spent, 0.0),
+        max(seconds, 0.0),
         target.setup_seconds,
         meter.forward,
         meter.reverse,

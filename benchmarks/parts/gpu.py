@@ -58,8 +58,8 @@ class TimedProblem:
 
     name: str
     make: Callable[[], Problem]
-    most: int = 500
-    """The most triplets that are wanted."""
+    max_k: int = 500
+    """Largest number of triplets that are wanted."""
     solvers: tuple[str, ...] = _EVERYONE
     values: Callable[[int], Tensor] | None = None
     """The true values, where they are known."""
@@ -180,7 +180,7 @@ def time_widths(k: int) -> Iterator[dict[str, Any]]:
 def _time_problem(
     timed: TimedProblem, problem: Problem, k: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
-    count = min(k, timed.most, min(problem.shape[-2:]) - 1)
+    count = min(k, timed.max_k, min(problem.shape[-2:]) - 1)
     single = isinstance(problem, JacobianProblem) and len(problem.shape) == 2
     floor = _floor(problem, count) if single else None
     left = deadline - time.perf_counter()

@@ -89,12 +89,12 @@ def make_rows(
         memory = f", {row['peak_bytes'] / 2**20:.0f} MiB" if measured else ""
         print(f"{axis.name:8} {x:>9}  {seconds} s{memory}", flush=True)
     fits = {}
-    known = [row for row in rows if "seconds" in row]
+    timed = [row for row in rows if "seconds" in row]
     for name, of in (
         ("seconds", lambda row: row["seconds"]["median"]),
         ("peak_bytes", lambda row: row["peak_bytes"]),
     ):
-        power = fit_power([row["x"] for row in known], [of(row) for row in known])
+        power = fit_power([row["x"] for row in timed], [of(row) for row in timed])
         if power is not None:
             fits[name] = {"exponent": power.exponent, "scatter": power.scatter}
             print(f"{axis.name:8} {name} grow as {power}")

@@ -31,7 +31,7 @@ from benchmarks.problems.catalogue import NamedProblem, all_problems, find_probl
 from benchmarks.solvers import BY_HAND, OURS, SOLVERS, Solver
 from benchmarks.solvers.environment import find_interpreter, why_absent
 
-_TIGHTER_TOLERANCES = 2  # by tenths: 1e-6 is about what float32 gives
+TIGHTER_TOLERANCES = 2  # by tenths: 1e-6 is about what float32 gives
 _SCIPY_ROUTE = (BY_HAND, "scipy-propack", "scipy-lobpcg")
 _SCIPY_TIME_FACTOR = 12.0
 _AGAIN = 5.0
@@ -103,7 +103,7 @@ def _compare_on(
         for row in rows:
             _print_row(row)
         return rows
-    turns: dict[str, _Turns] = {}
+    turns: dict[str, Turns] = {}
     rows = []
     for name in settings.solvers:
         solver, absent = SOLVERS[name], reasons[name]
@@ -113,7 +113,7 @@ def _compare_on(
             note = f"would materialise {_entries(named):.1e} entries"
             rows.append({**about, "solver": name, "outcome": "skipped", "note": note})
         else:
-            turns[name] = _Turns(solver, named, k, settings)
+            turns[name] = Turns(solver, named, k, settings)
     ours: float | None = None
     for _ in range(settings.rounds):
         for name, turn in turns.items():
@@ -161,11 +161,11 @@ def refutes(row: dict[str, Any]) -> bool:
     if row.get("reference") != "certified" or row.get("residual") is None:
         return False
     limit = allowed(row["tol"], torch.float32)
-    near = row["residual"] <= limit and row["orthonormality"] <= 1e-2
-    return bool(near and row["excess"] > 2 * limit)
+    met = row["residual"] <= limit and row["orthonormality"] <= 1e-2
+    return bool(met and row["excess"] > 2 * limit)
 
 
-class _Turns:
+class Turns:
     """The rounds of one solver on one problem."""
 
     def __init__(self, solver: Solver, named: NamedProblem, k: int, settings: Settings) -> None:
@@ -192,7 +192,7 @@ class _Turns:
             first
             and self._solver.takes_tolerance
             and found["outcome"] == "silent"
-            and len(self._misses) < _TIGHTER_TOLERANCES
+            and len(self._misses) < TIGHTER_TOLERANCES
         ):
             kept = ("value_error", "residual", "said_converged", "seconds", "outcome")
             self._misses.append({"own_tol": self._own_tol} | {key: found.get(key) for key in kept})
@@ -255,9 +255,9 @@ def _entries(named: NamedProblem) -> int:
 def _print_row(row: dict[str, Any]) -> None:
     text = f"{row['problem']:28} {row['solver']:22} {row['outcome']:8}"
     if "seconds" in row:
-        spent = (row.get("forward") or 0) + (row.get("reverse") or 0)
+        products = (row.get("forward") or 0) + (row.get("reverse") or 0)
         error = row.get("value_error")
-        text += f" {Spread.from_json(row['seconds'])!s:>8} s {spent:7} products"
+        text += f" {Spread.from_json(row['seconds'])!s:>8} s {products:7} products"
         text += f"  error {error:.0e}" if error is not None else ""
     print(f"{text}  {(row['note'] or '')[:60]}", flush=True)
 

@@ -113,9 +113,9 @@ def _find_faults(matrix: Tensor, result: SVDResult) -> list[str]:
 
     tolerance = result.tol * top
     note("wrong", converged & (error > tolerance + slack), error)
-    near = torch.where(truth <= tolerance, residuals.clamp_min(tolerance), residuals)
+    allowed = torch.where(truth <= tolerance, residuals.clamp_min(tolerance), residuals)
     if result.certificate.complete:
-        note("neighbour", converged & (error > near + slack), error)
+        note("neighbour", converged & (error > allowed + slack), error)
     if result.certificate.sound:
         note("not there", s > truth + slack + residuals, s - truth)
     if not bool(torch.isfinite(s).all() and torch.isfinite(residuals).all()):

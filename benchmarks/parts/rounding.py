@@ -49,9 +49,9 @@ def measure(method: str, times_eps: float, dtype: torch.dtype, columns: int) -> 
         converged.append(bool(result.converged.all()))
         worst.append(float((result.residuals / result.s[0]).max()) / eps)
     worst.sort()
-    middle, most = worst[len(worst) // 2], worst[-1]
+    middle, largest = worst[len(worst) // 2], worst[-1]
     solves = f"{sum(converged)} of {len(converged)}"
-    return [method, f"{times_eps:g} eps", solves, f"{middle:.1f} eps", f"{most:.1f} eps"]
+    return [method, f"{times_eps:g} eps", solves, f"{middle:.1f} eps", f"{largest:.1f} eps"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
 
 from benchmarks.measure.timing import Pair, compare, compare_across
-from jvpsvd import JacobianOperator, aslinearoperator, svds
+from benchmarks.parts import repeated_points
+from jvpsvd import JacobianOperator, aslinearoperator, ntk, svds
 from jvpsvd.data.mnist import small_mnist
 from jvpsvd.networks import load_model
 from jvpsvd.operators import keep_freed_memory
@@ -193,6 +195,53 @@ def _together(sizes: Sizes) -> Iterator[Pair]:
             yield Pair(name, ("alone", solve_alone), ("in a batch", partial(solve, batch)))
 
 
+# --- the tangent kernel
+
+
+def _tangent_kernel(sizes: Sizes) -> Iterator[Pair]:
+    """By hand: the Jacobian of every sample, their kernel, all its eigenpairs."""
+    k = sizes.k or 20
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(1152, 10),
+    ).eval()
+    theta = {name: one.detach() for name, one in net.named_parameters()}
+
+    def of_one(theta: dict[str, Tensor], x: Tensor) -> Tensor:
+        return functional_call(net, theta, (x[None],))[0]
+
+    for inputs in (4,) if sizes.quick else (32, 128):
+        X = torch.randn(inputs, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+        def jacobian(X: Tensor = X) -> Tensor:
+            rows = vmap(jacrev(of_one), in_dims=(None, 0))(theta, X)
+            return torch.cat([part.flatten(2) for part in rows.values()], dim=2).flatten(0, 1)
+
+        def pairs_of_kernel(jacobian: Callable[[], Tensor] = jacobian) -> Tensor:
+            J = jacobian()
+            return torch.linalg.eigh(J @ J.T)[0].flip(0)
+
+        def values_of_jacobian(jacobian: Callable[[], Tensor] = jacobian) -> Tensor:
+            return torch.linalg.svdvals(jacobian()) ** 2
+
+        ours = ntk(net, X, k)
+        off = float((ours.values - values_of_jacobian()[:k]).abs().max() / ours.values[0])
+        print(f"{inputs} inputs, 10 outputs: {ours}; values differ by {off:.0e} of the largest")
+        for name, theirs in (("eigh of J J'", pairs_of_kernel), ("svdvals", values_of_jacobian)):
+            yield Pair(
+                f"{inputs} inputs",
+                (f"vmap(jacrev), {name}", theirs),
+                ("ntk", partial(ntk, net, X, k)),
+            )
+
+
 TIMINGS: dict[str, Timing] = {
     timing.name: timing
     for timing in (
@@ -216,10 +265,22 @@ TIMINGS: dict[str, Timing] = {
             _projected,
         ),
         Timing(
+            "repeated_points",
+            "one network's Jacobians at 100 points, anew and by J.at, beside torch.func by hand",
+            lambda sizes: repeated_points.pairs(sizes.quick, sizes.k),
+            rounds=3,
+        ),
+        Timing(
             "tall",
             "a tall basis against a few vectors, by BLAS and by blocks of rows",
             _tall,
             rounds=5,
+        ),
+        Timing(
+            "tangent_kernel",
+            "20 eigenpairs of a convolutional network's tangent kernel",
+            _tangent_kernel,
+            rounds=7,
         ),
     )
 }
@@ -245,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         prog="python -m benchmarks small_timings",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"{one.name:12} {one.about}" for one in TIMINGS.values()),
+        epilog="\n".join(f"{one.name:14} {one.about}" for one in TIMINGS.values()),
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="all of them if none")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")

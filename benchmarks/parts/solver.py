@@ -51,7 +51,7 @@ def floor(depth: str, k: int) -> float:
     return k * sum(best)
 
 
-def beside_target(value: float, target: float) -> str:
+def against(value: float, target: float) -> str:
     return f"{value:.3g} (target {target:g}, {'met' if value <= target else 'missed'})"
 
 
@@ -81,10 +81,10 @@ def depths(k: int, tol: float, report: dict[str, Any]) -> None:
             name = f"{method} ({result.method}, block {result.plan.block_size})"
             print(
                 f"  {name:34} {row['seconds']:6.1f} s, products / 2k "
-                f"{beside_target(row['products'], target)}\n"
-                f"      wall / floor {beside_target(row['seconds'] / least, 2.0)}, dense algebra "
-                f"{beside_target(row['dense'], 0.2)}, projected problem "
-                f"{beside_target(row['projected'], 0.05)}\n"
+                f"{against(row['products'], target)}\n"
+                f"      wall / floor {against(row['seconds'] / least, 2.0)}, dense algebra "
+                f"{against(row['dense'], 0.2)}, projected problem "
+                f"{against(row['projected'], 0.05)}\n"
                 f"      {row['converged']} converged, residual {row['residual']:.0e} s1, "
                 f"{'sound and complete' if result.certificate.complete else 'NOT COMPLETE'}"
             )
@@ -129,14 +129,14 @@ def arpack(k: int, tol: float, report: dict[str, Any]) -> None:
         began = time.perf_counter()
         values = sla.svds(operator, k=k, tol=tol, solver="arpack")[1]
         wall = time.perf_counter() - began
-        spent = calls[0] or J.products.total - before
+        products = calls[0] or J.products.total - before
         off = np.abs(np.sort(values)[::-1] - ours.s.numpy()).max() / float(ours.s[0])
         ratio = wall / ours.seconds
         met = "met" if ratio >= target else "missed"
         print(
-            f"  {name:22} {wall:6.1f} s, {spent / (2 * k):.2f} x 2k products; ours ({ours.method}) "
-            f"{ours.seconds:.1f} s: {ratio:.1f} times faster (target {target:g}, {met}); values "
-            f"differ by {off:.0e} s1"
+            f"  {name:22} {wall:6.1f} s, {products / (2 * k):.2f} x 2k products; ours "
+            f"({ours.method}) {ours.seconds:.1f} s: {ratio:.1f} times faster "
+            f"(target {target:g}, {met}); values differ by {off:.0e} s1"
         )
         report[f"arpack {name}"] = {"seconds": wall, "ours": ours.seconds, "ratio": ratio}
 
@@ -144,17 +144,18 @@ def arpack(k: int, tol: float, report: dict[str, Any]) -> None:
 def warm_starts(report: dict[str, Any]) -> None:
     print("\nWarm starts, output, k = 50, method golub-kahan")
     J, other = jacobian("output"), jacobian("output", photo=1)
-    near = svds(J, 50, tol=1e-2, method="golub-kahan")
+    first = svds(J, 50, tol=1e-2, method="golub-kahan")
     for name, operator, tol in (
         ("same photo, tol 1e-2 to 1e-5", J, 1e-5),
         ("another photo, tol 1e-4", other, 1e-4),
     ):
         cold, warm = (
-            svds(operator, 50, tol=tol, method="golub-kahan", start=start) for start in (None, near)
+            svds(operator, 50, tol=tol, method="golub-kahan", start=start)
+            for start in (None, first)
         )
-        spent = cold.products.total, warm.products.total
-        print(f"  {name:30} {spent[0]} products cold, {spent[1]} warm")
-        report[f"warm start, {name}"] = {"cold": spent[0], "warm": spent[1]}
+        products = cold.products.total, warm.products.total
+        print(f"  {name:30} {products[0]} products cold, {products[1]} warm")
+        report[f"warm start, {name}"] = {"cold": products[0], "warm": products[1]}
 
 
 def blocks(tol: float, report: dict[str, Any]) -> None:
@@ -170,8 +171,8 @@ def blocks(tol: float, report: dict[str, Any]) -> None:
                 costs.append((result.products.total, result.seconds))
             chosen = svds(J, k, tol=tol, method="golub-kahan", on_unconverged="ignore").plan
             text = ", ".join(
-                f"{block}: {count} {spent:.1f} s"
-                for block, (count, spent) in zip((2, 4, 8, 16), costs, strict=True)
+                f"{block}: {count} {seconds:.1f} s"
+                for block, (count, seconds) in zip((2, 4, 8, 16), costs, strict=True)
             )
             print(
                 f"  {depth:10} k = {k:3}  {text}; planned {chosen.block_size}, "

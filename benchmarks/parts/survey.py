@@ -66,29 +66,27 @@ def overhead(folder: Path, report: dict[str, Any]) -> None:
     count, k = 12, 8
     shard = photo_shard(folder, count)
     wanted = {"shards": [shard], "layers": [DEPTH], "k": k, "tol": TOL}
-    inside = 0.0
     plain = PhotoSolver.solve
 
     def solve(self: PhotoSolver, *args: Any) -> Any:
-        nonlocal inside
         began = time.perf_counter()
         try:
             return plain(self, *args)
         finally:
-            spent.append(time.perf_counter() - began)
+            solves.append(time.perf_counter() - began)
 
-    spent: list[float] = []
+    solves: list[float] = []
     PhotoSolver.solve = solve  # type: ignore[method-assign]
     try:
         seconds, photos, _ = timed_run(Spec(**wanted, out=folder / "overhead"))  # type: ignore[arg-type]
     finally:
         PhotoSolver.solve = plain  # type: ignore[method-assign]
-    inside = sum(spent[1:])
+    inside = sum(solves[1:])
     bare = bare_loop(shard, k)
     share = seconds / inside - 1
     print(
         f"overhead: {inside / photos:.2f} s a photo in solve, {seconds / photos:.2f} s in all: "
-        f"{beside_target(100 * share, 3, '%')}; a bare loop takes {bare:.2f} s a photo "
+        f"{against(100 * share, 3, '%')}; a bare loop takes {bare:.2f} s a photo "
         f"(survey / bare {seconds / photos / bare:.3f}, noise included)"
     )
     report["overhead"] = {"share": share, "seconds": seconds / photos, "bare": bare}
@@ -99,7 +97,7 @@ def bare_loop(shard: Path, k: int) -> float:
     model = load_model("efficientnet-lite0")
     data = [(s, shard.read_bytes()[s.offset : s.offset + s.size]) for s in walk(shard)]
     trace: Trace | None = None
-    spent = []
+    seconds = []
     for _, photo in data:
         began = time.perf_counter()
         x = decode_photo(photo, model.photo_input)
@@ -107,8 +105,8 @@ def bare_loop(shard: Path, k: int) -> float:
             trace = Trace(layer_maps(model.module, x, [DEPTH]), x)
         J = JacobianOperator.from_linear_map(trace.at(x)[0])
         svds(J, k, tol=TOL, vectors=False, on_unconverged="ignore")
-        spent.append(time.perf_counter() - began)
-    return float(np.mean(spent[1:]))
+        seconds.append(time.perf_counter() - began)
+    return float(np.mean(seconds[1:]))
 
 
 def workers(folder: Path, report: dict[str, Any]) -> None:
@@ -127,7 +125,7 @@ def workers(folder: Path, report: dict[str, Any]) -> None:
         seconds, photos, whole = timed_run(spec)
         rates.append(photos / seconds)
         print(f"  {count} Ray workers: {60 * rates[-1]:.1f} photos/min, {whole:.0f} s in all")
-    print(f"workers: two do {beside_target(rates[1] / rates[0], 1.7, ' x one', least=True)}")
+    print(f"workers: two do {against(rates[1] / rates[0], 1.7, ' x one', least=True)}")
     report["workers"] = {"rates": rates, "speedup": rates[1] / rates[0]}
 
 
@@ -161,7 +159,7 @@ def manifest(folder: Path, report: dict[str, Any]) -> None:
         except StopIteration:
             seconds.append(time.perf_counter() - began)
     print(
-        f"manifest: 100 x 1000 samples listed in {beside_target(seconds[0], 60, ' s')}, "
+        f"manifest: 100 x 1000 samples listed in {against(seconds[0], 60, ' s')}, "
         f"reused by the next run after {seconds[1]:.1f} s"
     )
     report["manifest"] = {"listed": seconds[0], "reused": seconds[1]}
@@ -213,7 +211,7 @@ def encoded(seed: int) -> bytes:
     return file.getvalue()
 
 
-def beside_target(value: float, target: float, unit: str, *, least: bool = False) -> str:
+def against(value: float, target: float, unit: str, *, least: bool = False) -> str:
     met = value >= target if least else value <= target
     return f"{value:.3g}{unit} (target {target:g}, {'met' if met else 'missed'})"
 

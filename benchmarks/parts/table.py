@@ -99,11 +99,11 @@ class Command:
 
     name: str
     about: str
-    room: str = "parts"
+    package: str = "parts"
 
     def run(self, arguments: list[str]) -> int:
         """Run it in this process."""
-        module = importlib.import_module(f"benchmarks.{self.room}.{self.name}")
+        module = importlib.import_module(f"benchmarks.{self.package}.{self.name}")
         code = module.main(arguments)
         return code if isinstance(code, int) else 0
 
@@ -257,6 +257,11 @@ PARTS: dict[str, Part] = {
             _small("projected", "-k"),
         ),
         _from_script(
+            "repeated_points",
+            "Jacobians of one network at 100 points, and one small one, beside torch.func by hand",
+            _small("repeated_points", "-k"),
+        ),
+        _from_script(
             "tall",
             "a tall basis against a few vectors, by blocks of rows and by BLAS",
             _small("tall"),
@@ -284,7 +289,10 @@ COMMANDS: dict[str, Command] = {
         Command("thresholds", "what each threshold of the solvers decides"),
         Command("fuzz", "readers of foreign files, given what no file should be"),
         Command("damage", "finished runs, damaged: does verify name each damage?"),
-        Command("small_timings", "allocator, batches, together, projected and tall; not stored"),
+        Command(
+            "small_timings",
+            "allocator, batches, together, projected, repeated_points, tall; not stored",
+        ),
         Command("figures", "draw figures of stored results", "publish"),
         Command("readme", "write the performance section of a README", "publish"),
     )

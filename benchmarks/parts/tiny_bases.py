@@ -1,4 +1,4 @@
-"""How far values that met the tolerance are off, where bases restart with few columns beside k.
+"""How far values that met the tolerance are off, where bases restart with few columns more than k.
 
     python -m benchmarks tiny_bases [--solves 60]
 
@@ -24,8 +24,8 @@ from jvpsvd.svd.request import Request
 
 K = 1
 TOLERANCES = (0.01, 0.0043)
-BESIDE = {1: (6, 8, 11, 16, 32), 4: (12, 16, 32), 8: (16, 24, 48)}
-"""Columns beside k, by the width of the block."""
+MORE_COLUMNS = {1: (6, 8, 11, 16, 32), 4: (12, 16, 32), 8: (16, 24, 48)}
+"""Columns more than k, by the width of the block."""
 
 
 def dense_spectra() -> dict[str, Tensor]:
@@ -39,10 +39,10 @@ def dense_spectra() -> dict[str, Tensor]:
     }
 
 
-def count_misses(matrix: Tensor, block: int, beside: int, tol: float, solves: int) -> list[str]:
+def count_misses(matrix: Tensor, block: int, more: int, tol: float, solves: int) -> list[str]:
     """Return the cells of one row."""
     truth = float(torch.linalg.svdvals(matrix.double())[0])
-    solver = GolubKahan(block_size=block, widest_block=block, max_size=K + beside)
+    solver = GolubKahan(block_size=block, widest_block=block, max_size=K + more)
     met, missed, worst = 0, 0, 0.0
     for seed in range(solves):
         request = Request(K, tol=tol, seed=seed)
@@ -66,14 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rows = [
         [
-            *(name, f"{tol:g}", str(block), str(beside)),
-            *count_misses(matrix, block, beside, tol, options.solves),
+            *(name, f"{tol:g}", str(block), str(more)),
+            *count_misses(matrix, block, more, tol, options.solves),
         ]
         for name, matrix in dense_spectra().items()
         for tol in TOLERANCES
-        for block, columns in BESIDE.items()
-        for beside in columns
+        for block, columns in MORE_COLUMNS.items()
+        for more in columns
     ]
-    heads = ["spectrum", "tol", "block", "beside k", "residual met", "missed", "worst / tol"]
+    heads = ["spectrum", "tol", "block", "more than k", "residual met", "missed", "worst / tol"]
     print("\n".join(table(heads, rows)))
     return 0

@@ -30,10 +30,10 @@ def noise(random: Random) -> bytes:
     return random.randbytes(random.choice((0, 1, 7, 64, 511, 512, 1024, random.randrange(4096))))
 
 
-def mutate(data: bytes, random: Random, most: int = 8) -> bytes:
+def mutate(data: bytes, random: Random, largest_count: int = 8) -> bytes:
     """Return the bytes after a few changes, most of them where headers are."""
     out = bytearray(data)
-    for _ in range(random.randint(1, most)):
+    for _ in range(random.randint(1, largest_count)):
         if not out:
             return noise(random)
         span = random.choice((16, 64, 600, len(out)))

@@ -210,14 +210,14 @@ def find_fastest_chunk(multiply: Callable[[Tensor], Any], like: Tensor) -> int:
 
     def seconds(count: int) -> float:
         block = torch.zeros(count, *like.shape, dtype=like.dtype, device=like.device)
-        spent = []
+        took = []
         for _ in range(2):  # the first call builds what the second uses
             began = time.perf_counter()
             multiply(block)
             if like.is_cuda:
                 torch.cuda.synchronize()
-            spent.append(time.perf_counter() - began)
-        return spent[-1] / count
+            took.append(time.perf_counter() - began)
+        return took[-1] / count
 
     return min(_CHUNKS[like.device.type], key=seconds)
 

@@ -106,8 +106,8 @@ def _shape(rng: np.random.Generator) -> tuple[int, int]:
 def _scale(rng: np.random.Generator, dtype: torch.dtype) -> float:
     if rng.random() < 0.7:
         return 1.0
-    most = 36 if dtype == torch.float32 else 150
-    return float(10.0 ** (rng.uniform(-most, most) if rng.random() < 0.5 else rng.uniform(-9, 9)))
+    power = 36 if dtype == torch.float32 else 150
+    return float(10.0 ** (rng.uniform(-power, power) if rng.random() < 0.5 else rng.uniform(-9, 9)))
 
 
 def _falling(rng: np.random.Generator, p: int) -> np.ndarray[Any, Any]:

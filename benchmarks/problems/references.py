@@ -71,7 +71,7 @@ def _compute(problem: Problem, k: int) -> Reference:
         return Reference(torch.linalg.svdvals(wide.dense())[:k].clone(), "dense")
     result = svds(wide.operator(), k, tol=_TOL, on_unconverged="ignore", vectors=False)
     if not (bool(result.converged.all()) and result.certificate.complete):
-        raise UncertifiedError(f"not certified: {result}")
+        raise UncertifiedError(f"{result!r}: {result.certificate}")
     return Reference(result.s, "certified")
 
 

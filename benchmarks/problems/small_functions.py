@@ -191,7 +191,7 @@ def stepped(draw: Draw) -> FunctionAtPoint:
 
 
 def steep(draw: Draw) -> FunctionAtPoint:
-    """Return a function that varies within steps, or is large beside how it moves."""
+    """Return a function that varies within steps, or is large in comparison with its motion."""
     c = 10 ** draw.rng.uniform(2, 6)
     return draw.pick(
         (lambda x: torch.sin(c * x), draw.normal(8)),

@@ -166,10 +166,10 @@ def _was_given_up(row: Row) -> bool:
 
 
 def _set_up(row: Row | None) -> str:
-    spent = (row or {}).get("setup_seconds")
-    if not spent:
+    setup = (row or {}).get("setup_seconds")
+    if not setup:
         return ""
-    return f"*{spent['median']:.2g}*" if spent["median"] >= _INSTANT else "*0*"
+    return f"*{setup['median']:.2g}*" if setup["median"] >= _INSTANT else "*0*"
 
 
 def _time(row: Row | None) -> str:
@@ -180,6 +180,6 @@ def _time(row: Row | None) -> str:
     if "seconds" not in row or row["outcome"] not in (*REACHED, "silent"):
         return MARKS[row["outcome"]]
     count = row["shape"][0] if len(row["shape"]) == 3 else 1
-    spent = (row["forward"] + row["reverse"]) / (2 * row["k"] * count)
+    share = (row["forward"] + row["reverse"]) / (2 * row["k"] * count)
     mark = "" if row["outcome"] == "right" else f", {MARKS[row['outcome']]}"
-    return f"{Spread.from_json(row['seconds'])} · {spent:.2f}{mark}"
+    return f"{Spread.from_json(row['seconds'])} · {share:.2f}{mark}"

@@ -38,9 +38,9 @@ def solve(target: Target, k: int, tol: float, budget_seconds: float) -> Answer:
     squares, dense = squares.real, dense.real
     order = squares.argsort(descending=True)
     s = squares[order].clamp_min(0).sqrt()
-    near = dense[:, order]
-    far = (inner @ near) / torch.where(s > 0, s, 1.0)
-    U, V = (far, near) if tall else (near, far)
+    right = dense[:, order]
+    left = (inner @ right) / torch.where(s > 0, s, 1.0)
+    U, V = (left, right) if tall else (right, left)
     return Answer(s, U, V, True, f"{steps} steps; has no word on convergence")
 
 

@@ -83,10 +83,10 @@ class Target:
         """Return what `make` makes, on the clock of set-up."""
         began = time.perf_counter()
         made = make()
-        spent = time.perf_counter() - began
-        self.setup_seconds += spent
+        seconds = time.perf_counter() - began
+        self.setup_seconds += seconds
         if self.meter.deadline is not None:
-            self.meter.deadline += spent
+            self.meter.deadline += seconds
         return made
 
 

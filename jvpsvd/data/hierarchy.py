@@ -1,27 +1,23 @@
-"""A hierarchy of synsets, and distances in it.
-
-A synset may have several parents, so the hierarchy is a directed acyclic graph, not a tree.
-"""
+"""The hierarchy of synsets, and distances in it."""
 
 from __future__ import annotations
 
-import functools
-import graphlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from jvpsvd.errors import ArgumentError, DataError
+from jvpsvd.data.synsets import Synsets
+from jvpsvd.errors import ArgumentError
 
 DistanceKind = Literal["path", "wu-palmer"]
 
 
 @dataclass(frozen=True)
-class Hierarchy:
-    """Synsets with their names and parents.
+class Hierarchy(Synsets):
+    """Synsets with their names and parents, and the distances between them.
 
     Raises:
         DataError: If a parent or class is unknown, a class comes twice, or there is a cycle.
@@ -34,77 +30,6 @@ class Hierarchy:
     ('tench', 2, 0.8)
     """
 
-    lemmas: Mapping[str, tuple[str, ...]]
-    """Words for each wnid, the most frequent first."""
-    parents: Mapping[str, tuple[str, ...]]
-    """wnids of each one's parents; a root has none."""
-    classes: tuple[str, ...] = ()
-    """wnids in the order of a classifier's outputs; () if there is no classifier."""
-
-    def __post_init__(self) -> None:
-        for wnid, above in self.parents.items():
-            unknown = [parent for parent in above if parent not in self.parents]
-            if unknown:
-                raise DataError(f"{wnid} has the parent {unknown[0]}, which is not there")
-            if not self.lemmas.get(wnid):
-                raise DataError(f"{wnid} has no name")
-        for wnid in self.classes:
-            if wnid not in self.parents:
-                raise DataError(f"the class {wnid} is not there")
-        if len(set(self.classes)) != len(self.classes):
-            raise DataError("a wnid is there for two classes")
-        # Find cycles here, because synsets in a cycle have no depth.
-        _ = self._depths
-
-    def __contains__(self, wnid: object) -> bool:
-        return wnid in self.parents
-
-    def __len__(self) -> int:
-        return len(self.parents)
-
-    @property
-    def roots(self) -> tuple[str, ...]:
-        """Return the synsets without parents; in WordNet 3.0 only n00001740, entity."""
-        return tuple(wnid for wnid, above in self.parents.items() if not above)
-
-    def name(self, wnid: str) -> str:
-        """Return the first lemma; it is not unique (there are two cranes among the classes).
-
-        Raises:
-            ArgumentError: If the wnid is unknown.
-        """
-        return self.lemmas[self._checked(wnid)][0]
-
-    def min_depth(self, wnid: str) -> int:
-        """Return the number of edges on the shortest path up to a root.
-
-        Raises:
-            ArgumentError: If the wnid is unknown.
-        """
-        return self._depths[self._checked(wnid)][0]
-
-    def max_depth(self, wnid: str) -> int:
-        """Return the number of edges on the longest path up to a root.
-
-        Raises:
-            ArgumentError: If the wnid is unknown.
-        """
-        return self._depths[self._checked(wnid)][1]
-
-    def ancestors(self, wnid: str) -> dict[str, int]:
-        """Return a synset and its ancestors, with the fewest edges up to each, nearest first.
-
-        Raises:
-            ArgumentError: If the wnid is unknown.
-        """
-        found = {self._checked(wnid): 0}
-        for here in (reached := [wnid]):
-            for parent in self.parents[here]:
-                if parent not in found:
-                    found[parent] = found[here] + 1
-                    reached.append(parent)
-        return found
-
     def path_distance(self, first: str, second: str) -> int:
         """Return the length of the shortest path up to a common ancestor and down again.
 
@@ -116,7 +41,7 @@ class Hierarchy:
             ArgumentError: If a wnid is unknown or the two have no common ancestor.
         """
         of_first, of_second = self.ancestors(first), self.ancestors(second)
-        common = self._common(first, second, of_first, of_second)
+        common = _common(first, second, of_first, of_second)
         return min(of_first[c] + of_second[c] for c in common)
 
     def wu_palmer(self, first: str, second: str) -> float:
@@ -137,11 +62,11 @@ class Hierarchy:
             ArgumentError: If a wnid is unknown or the two have no common ancestor.
         """
         of_first, of_second = self.ancestors(first), self.ancestors(second)
-        common = self._common(first, second, of_first, of_second)
-        deepest = max(self._depths[c][1] for c in common)
+        common = _common(first, second, of_first, of_second)
+        deepest = max(self.max_depth(c) for c in common)
         similarities = []
         for c in common:
-            if self._depths[c][1] == deepest:
+            if self.max_depth(c) == deepest:
                 twice = 2 * (deepest + 1)
                 similarities.append(twice / (twice + of_first[c] + of_second[c]))
         return max(similarities)
@@ -163,7 +88,7 @@ class Hierarchy:
         edges = torch.full((len(above), len(column)), torch.inf, dtype=torch.float64)
         for row, one in enumerate(above):
             edges[row, [column[c] for c in one]] = torch.tensor(list(one.values())).double()
-        depths = torch.tensor([self._depths[c][1] for c in column], dtype=torch.float64)
+        depths = torch.tensor([self.max_depth(c) for c in column], dtype=torch.float64)
         distances = torch.zeros(len(above), len(above), dtype=torch.float64)
         for row, one in enumerate(above):
             mine = [column[c] for c in one]
@@ -215,35 +140,15 @@ class Hierarchy:
             classes=tuple(wnids),
         )
 
-    @functools.cached_property
-    def _depths(self) -> dict[str, tuple[int, int]]:
-        """Number of edges on the shortest and on the longest path up from each synset."""
-        depths: dict[str, tuple[int, int]] = {}
-        try:
-            for wnid in graphlib.TopologicalSorter(self.parents).static_order():
-                above = [depths[parent] for parent in self.parents[wnid]]
-                least = min((low for low, _ in above), default=-1)
-                most = max((high for _, high in above), default=-1)
-                depths[wnid] = (least + 1, most + 1)
-        except graphlib.CycleError as error:
-            raise DataError(f"{error.args[1][0]} is above itself") from None
-        return depths
 
-    def _checked(self, wnid: str) -> str:
-        if wnid not in self.parents:
-            raise ArgumentError(
-                f"{wnid!r} is no synset among these {len(self)}; give a wnid such as "
-                f"{next(iter(self.parents), 'n00001740')!r}, or read_wordnet for all nouns"
-            )
-        return wnid
-
-    def _common(
-        self, first: str, second: str, of_first: dict[str, int], of_second: dict[str, int]
-    ) -> list[str]:
-        common = [c for c in of_first if c in of_second]
-        if not common:
-            raise ArgumentError(_unrelated(first, second))
-        return common
+def _common(
+    first: str, second: str, of_first: dict[str, int], of_second: dict[str, int]
+) -> list[str]:
+    """Return the common ancestors; there must be some."""
+    common = [c for c in of_first if c in of_second]
+    if not common:
+        raise ArgumentError(_unrelated(first, second))
+    return common
 
 
 def _unrelated(first: str, second: str) -> str:

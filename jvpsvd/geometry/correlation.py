@@ -18,7 +18,8 @@ from torch import Tensor
 
 from jvpsvd.arguments import proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.geometry.dimension import Array, real_tensor
+from jvpsvd.geometry.dimension import real_tensor
+from jvpsvd.geometry.results import Array
 
 CorrelationKind = Literal["spearman", "pearson"]
 Floats = npt.NDArray[np.float64]

@@ -16,22 +16,18 @@ is exact if it is below k. A gap beyond k is not found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from jvpsvd.arguments import proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
+from jvpsvd.geometry.results import Array, Spectra, all_results, values_of
 from jvpsvd.svd.result import SVDResult
-
-Array = Tensor | npt.NDArray[Any]
-Spectra = SVDResult | Array | Sequence[Any]
 
 # An estimated ‖J‖²_F must be at least this share of the energy of the given values.
 _PLAUSIBLE = 0.5
@@ -279,7 +275,7 @@ def positive_number(name: str, value: Any) -> float:
 
 def _values(s: Spectra) -> Tensor:
     """Return s as float64, after checking that it is one descending spectrum or several."""
-    values = real_tensor("s", s.s if isinstance(s, SVDResult) else s).double()
+    values = real_tensor("s", values_of(s)).double()
     if values.ndim not in (1, 2):
         raise ArgumentError(
             f"s has shape {tuple(values.shape)}; give one spectrum (k,) or several (photos, k)"
@@ -329,6 +325,8 @@ def _floor(s: Spectra, floor: float | None) -> float:
     if floor is None:
         if isinstance(s, SVDResult):
             return s.tol
+        if all_results(s):
+            return max(float(one.tol) for one in s)
         return float(torch.finfo(real_tensor("s", s).dtype).eps)
     return proper_fraction("floor", floor)
 

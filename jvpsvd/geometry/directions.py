@@ -16,12 +16,11 @@ from torch import Tensor
 from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.coordinates import random_space
-from jvpsvd.geometry.dimension import Array, real_tensor
-from jvpsvd.geometry.tangents import singular_space
+from jvpsvd.geometry.dimension import real_tensor
+from jvpsvd.geometry.results import Vectors, right_vectors
 from jvpsvd.operators import check_function, failures_named, full_precision, restored
 from jvpsvd.operators.function.evaluate import check_output, prepare
 from jvpsvd.svd.kernels.orthogonalize import orthonormality, random_columns
-from jvpsvd.svd.result import SVDResult
 
 Function = Callable[[Tensor], Any]
 
@@ -29,9 +28,7 @@ Function = Callable[[Tensor], Any]
 _ORTHONORMAL = 1e-3
 
 
-def tangent_directions(
-    basis: SVDResult | Array, count: int, *, mixed: bool = True, seed: int = 0
-) -> Tensor:
+def tangent_directions(basis: Vectors, count: int, *, mixed: bool = True, seed: int = 0) -> Tensor:
     """Return `count` orthonormal directions (n, count) inside the space of the top k vectors.
 
     Args:
@@ -54,7 +51,7 @@ def tangent_directions(
     return V @ random_space(V.shape[1], count, seed).to(V) if mixed else V[:, :count]
 
 
-def normal_directions(basis: SVDResult | Array, count: int, *, seed: int = 0) -> Tensor:
+def normal_directions(basis: Vectors, count: int, *, seed: int = 0) -> Tensor:
     """Return `count` random orthonormal directions (n, count) orthogonal to the top k vectors.
 
     Args:
@@ -175,12 +172,8 @@ def check_point(x: Tensor) -> None:
     real_tensor("x", x)
 
 
-def _orthonormal(basis: SVDResult | Array) -> Tensor:
-    if isinstance(basis, SVDResult):
-        if basis.s.ndim > 1:
-            raise ArgumentError("a batch has a basis for each matrix; take result.of(i)")
-        basis = singular_space(basis, basis.s.shape[-1])
-    V = real_tensor("basis", basis)
+def _orthonormal(basis: Vectors) -> Tensor:
+    V = real_tensor("basis", right_vectors(basis))
     if V.ndim != 2 or V.shape[0] < V.shape[1]:
         raise ArgumentError(f"basis has shape {tuple(V.shape)}; give columns (n, k), k ≤ n")
     if float(orthonormality(V)) > _ORTHONORMAL:

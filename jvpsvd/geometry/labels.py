@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.geometry.dimension import Array
+from jvpsvd.geometry.results import Array
 
 Labels = Sequence[Any] | Array
 """One label for each photo or point, of any hashable type."""

@@ -27,8 +27,9 @@ from torch import Tensor, vmap
 
 from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError, NonFiniteError
-from jvpsvd.geometry.dimension import Array, positive_number, real_tensor
+from jvpsvd.geometry.dimension import positive_number, real_tensor
 from jvpsvd.geometry.directions import Function, check_point, named_outputs
+from jvpsvd.geometry.results import Array, Vectors, right_vectors
 from jvpsvd.operators import (
     LinearOperator,
     check_function,
@@ -95,7 +96,7 @@ class Response:
 def perturbation_response(
     fn: Function,
     x: Tensor,
-    directions: Array,
+    directions: Vectors,
     distances: Array | Sequence[float],
     *,
     jacobian: Matrix | Mapping[str, Matrix] | None = None,
@@ -112,7 +113,8 @@ def perturbation_response(
         fn: x → a tensor, a dict of tensors by depth, or a tuple (as `layer_maps` returns), named by
             index.
         x: One input of fn, of any shape.
-        directions: One (n,), or K as columns (n, K). They must not be 0, and are normalised.
+        directions: One (n,), or K as columns (n, K), or a result, whose right vectors are taken.
+            They must not be 0, and are normalised.
         distances: T ascending positive numbers.
         jacobian: J at x, such as an existing `JacobianOperator`; for several depths a dict of them
             by name. None: fn is differentiated in forward mode, or in reverse mode if it has no
@@ -315,9 +317,9 @@ def _jvp(
     return jvp
 
 
-def _unit_rows(directions: Array, x: Tensor) -> Tensor:
+def _unit_rows(directions: Vectors, x: Tensor) -> Tensor:
     """Return directions (K, *x.shape) of norm 1."""
-    wide = real_tensor("directions", directions).double()
+    wide = real_tensor("directions", right_vectors(directions)).double()
     if wide.ndim not in (1, 2) or len(wide) != x.numel():
         raise ArgumentError(
             f"directions have shape {tuple(wide.shape)}; for x of shape {tuple(x.shape)} give one "

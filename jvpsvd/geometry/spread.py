@@ -32,9 +32,8 @@ from torch import Tensor
 
 from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.geometry.dimension import Array, real_tensor
-from jvpsvd.geometry.tangents import singular_space
-from jvpsvd.svd.result import SVDResult
+from jvpsvd.geometry.dimension import real_tensor
+from jvpsvd.geometry.results import Array, Vectors, right_vectors
 
 # Number of entries that are held in float64 at once.
 _ENTRIES_AT_ONCE = 1 << 21
@@ -69,7 +68,7 @@ class Spread:
         return self.entropy / self.pixels
 
 
-def spatial_spread(vectors: SVDResult | Array, shape: Sequence[int]) -> Spread:
+def spatial_spread(vectors: Vectors, shape: Sequence[int]) -> Spread:
     """Return the spread of each vector over the pixels of an image.
 
     Norms and signs of the vectors do not matter, and neither do rotations of the channels. Only a
@@ -122,7 +121,7 @@ def spatial_spread(vectors: SVDResult | Array, shape: Sequence[int]) -> Spread:
     )
 
 
-def pixel_energy(vectors: SVDResult | Array, shape: Sequence[int]) -> Tensor:
+def pixel_energy(vectors: Vectors, shape: Sequence[int]) -> Tensor:
     """Return p = Σ_channels v² / ‖v‖² of each vector as (H, W) or (k, H, W), float64, for plots.
 
     Args:
@@ -269,14 +268,11 @@ def spread_trend(
     )
 
 
-def _images(vectors: SVDResult | Array, shape: Sequence[int]) -> tuple[Array, int, int, int]:
+def _images(vectors: Vectors, shape: Sequence[int]) -> tuple[Array, int, int, int]:
     """Return the vectors, not yet checked for zeros and NaN, and C, H, W."""
     image = _image_shape(shape)
-    if isinstance(vectors, SVDResult):
-        if vectors.s.ndim > 1:
-            raise ArgumentError("a batch has vectors for each matrix; take result.of(i)")
-        vectors = singular_space(vectors, vectors.s.shape[-1])
-    given = vectors if isinstance(vectors, Tensor) else np.asarray(vectors)
+    columns = right_vectors(vectors)
+    given = columns if isinstance(columns, Tensor) else np.asarray(columns)
     if given.ndim not in (1, 2) or given.shape[0] != math.prod(image):
         raise ArgumentError(
             f"vectors have shape {tuple(given.shape)}; for images of shape {tuple(shape)} give one "

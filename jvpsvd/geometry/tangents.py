@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.geometry.dimension import Array, positive_number, real_tensor
+from jvpsvd.geometry.dimension import positive_number, real_tensor
+from jvpsvd.geometry.results import Array, Vectors, right_vectors
 from jvpsvd.svd.kernels.dense import dense_svd
-from jvpsvd.svd.result import SVDResult
-
-Side = Literal["left", "right"]
 
 # If a Gram matrix deviates from I by less than this, one Cholesky step orthonormalises fully.
 _NEARLY_ORTHONORMAL = 0.1
@@ -29,7 +26,7 @@ _NEARLY_ORTHONORMAL = 0.1
 _ROUNDING = 10.0
 
 
-def orthonormal_basis(vectors: Array, name: str = "basis") -> Tensor:
+def orthonormal_basis(vectors: Vectors, name: str = "basis") -> Tensor:
     """Return float64 Q (n, d) that spans the columns of `vectors` (n, d), in Gram–Schmidt order.
 
     For every j, the first j columns of Q span the first j given ones, and column j of Q has a
@@ -37,7 +34,7 @@ def orthonormal_basis(vectors: Array, name: str = "basis") -> Tensor:
     apart from rounding.
 
     Args:
-        vectors: (n, d), n ≥ d, of any norms and dtype.
+        vectors: (n, d), n ≥ d, of any norms and dtype; or a result, whose right vectors are taken.
         name: Name for error messages.
 
     Raises:
@@ -48,7 +45,7 @@ def orthonormal_basis(vectors: Array, name: str = "basis") -> Tensor:
             [0., 1.],
             [0., 0.]], dtype=torch.float64)
     """
-    given = real_tensor(name, vectors)
+    given = real_tensor(name, right_vectors(vectors))
     if given.ndim != 2 or given.shape[0] < given.shape[1]:
         raise ArgumentError(
             f"{name} has shape {tuple(given.shape)}; give d basis vectors as columns, (n, d), n ≥ d"
@@ -84,30 +81,6 @@ def gram_schmidt(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return Q * signs, R * signs[:, None]
 
 
-def singular_space(result: SVDResult, d: int, side: Side = "right") -> Tensor:
-    """Return the d leading left (m, d) or right (n, d) singular vectors as columns.
-
-    For a batch they have a leading dimension. If s[d-1] and s[d] are close, the space is not well
-    determined: an error r of the triplets rotates it by about r / (s[d-1] − s[d]) (Wedin 1972).
-    Check `result.converged[:d]` too.
-
-    Raises:
-        ArgumentError: If the result has no vectors, or fewer than d.
-
-    >>> from jvpsvd.svd import svds
-    >>> singular_space(svds(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2), 1).abs()
-    tensor([[0.],
-            [1.],
-            [0.]])
-    """
-    d = whole_number("d", d, 1, result.s.shape[-1], "the triplets there are")
-    if side not in ("left", "right"):
-        raise ArgumentError(f"side={side!r} must be 'left' or 'right'")
-    if result.U is None or result.Vh is None:
-        raise ArgumentError("this result has no vectors; solve with vectors=True")
-    return result.U[..., :d] if side == "left" else result.Vh[..., :d, :].mT
-
-
 def pca_basis(points: Array, d: int | None = None) -> Tensor:
     """Return the d leading principal directions (n, d) of points (P, n), float64.
 
@@ -135,14 +108,14 @@ def pca_basis(points: Array, d: int | None = None) -> Tensor:
     return Vh[:d].mT
 
 
-def energy_shares(tangents: Array, basis: SVDResult | Array) -> Tensor:
+def energy_shares(tangents: Vectors, basis: Vectors) -> Tensor:
     """Return ‖Q_d' t‖² / ‖t‖² for d = 1 … k: the share of t inside the first d directions.
 
     The shares are cumulative in d, from 0 to 1, float64. 1 − share is the squared sine of the angle
     between t and the space.
 
     Args:
-        tangents: One (n,) or T as columns (n, T), none of them 0.
+        tangents: One (n,) or T as columns (n, T), none of them 0; or another result.
         basis: A result of `svds`, whose right vectors are used, or k independent columns (n, k),
             whose first d columns span the spaces.
 
@@ -155,7 +128,7 @@ def energy_shares(tangents: Array, basis: SVDResult | Array) -> Tensor:
     >>> energy_shares(torch.tensor([3.0, 4.0, 0.0]), torch.eye(3)[:, :2])
     tensor([0.3600, 1.0000], dtype=torch.float64)
     """
-    Q = _right_basis(basis)
+    Q = orthonormal_basis(basis)
     unit = _unit(tangents)
     if len(unit) != len(Q):
         raise ArgumentError(f"tangents have {len(unit)} entries and the basis {len(Q)}; match them")
@@ -195,7 +168,7 @@ class Alignment:
 
 
 def tangent_alignment(
-    tangents: Array, basis: SVDResult | Array, *, against: SVDResult | Array | None = None
+    tangents: Vectors, basis: Vectors, *, against: Vectors | None = None
 ) -> Alignment:
     """Return the shares of tangents inside a basis, and the shares to compare them with.
 
@@ -213,7 +186,7 @@ def tangent_alignment(
     ([1.0, 1.0], [0.0, 1.0], [0.5, 1.0])
     """
     shares = energy_shares(tangents, basis)
-    mean, std = random_shares(len(tangents), len(shares))
+    mean, std = random_shares(len(right_vectors(tangents)), len(shares))
     return Alignment(
         shares=shares,
         random_mean=mean.to(shares.device),
@@ -288,17 +261,9 @@ def _family_value(family: Callable[[float], Array], at: float) -> Tensor:
         return real_tensor(f"family({at})", family(at))
 
 
-def _right_basis(basis: SVDResult | Array) -> Tensor:
-    if isinstance(basis, SVDResult):
-        if basis.s.ndim > 1:
-            raise ArgumentError("a batch has a basis for each matrix; take result.of(i)")
-        basis = singular_space(basis, basis.s.shape[-1])
-    return orthonormal_basis(basis)
-
-
-def _unit(tangents: Array) -> Tensor:
+def _unit(tangents: Vectors) -> Tensor:
     """Return tangents as float64 columns of norm 1."""
-    wide = real_tensor("tangents", tangents).double()
+    wide = real_tensor("tangents", right_vectors(tangents)).double()
     if wide.ndim not in (1, 2):
         raise ArgumentError(
             f"tangents have shape {tuple(wide.shape)}; give one (n,) or several as columns (n, T)"

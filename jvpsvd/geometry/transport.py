@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.geometry.coordinates import Spaces, mean_overlap
-from jvpsvd.geometry.dimension import Array
+from jvpsvd.geometry.coordinates import mean_overlap
+from jvpsvd.geometry.results import Spaces, Vectors, spaces_of
 from jvpsvd.geometry.tangents import gram_schmidt, orthonormal_basis
 from jvpsvd.svd.kernels.dense import dense_svd
 
@@ -70,14 +70,16 @@ class Holonomy:
     coarse."""
 
 
-def transport(spaces: Spaces, frame: Array | None = None, *, method: Method = "polar") -> Transport:
+def transport(
+    spaces: Spaces, frame: Vectors | None = None, *, method: Method = "polar"
+) -> Transport:
     """Carry a frame along a path of spaces.
 
     Args:
-        spaces: P bases (n, d) along the path, or a (P, n, d) tensor; d may differ from point to
-            point. They are orthonormalised one at a time.
-        frame: f independent vectors as columns (n, f), f ≤ d, which are orthonormalised and
-            projected onto the first space; None: the basis of the first space.
+        spaces: P results or bases (n, d) along the path, the result of a batch, or a (P, n, d)
+            tensor; d may differ from point to point. They are orthonormalised one at a time.
+        frame: f independent vectors as columns (n, f), f ≤ d, or a result, which are
+            orthonormalised and projected onto the first space; None: the basis of the first space.
         method: "polar" or "project"; see the module.
 
     Raises:
@@ -122,8 +124,8 @@ def holonomy(spaces: Spaces, *, method: Method = "polar") -> Holonomy:
     Another starting point, or another basis, gives a similar matrix and the same angles.
 
     Args:
-        spaces: P bases (n, d) along the loop, or a (P, n, d) tensor; the first space must have the
-            smallest d.
+        spaces: P results or bases (n, d) along the loop, the result of a batch, or a (P, n, d)
+            tensor; the first space must have the smallest d.
         method: "polar" or "project"; see the module.
 
     Raises:
@@ -132,8 +134,8 @@ def holonomy(spaces: Spaces, *, method: Method = "polar") -> Holonomy:
     >>> holonomy([torch.eye(4)[:, :2]] * 3).angles
     tensor([0., 0.], dtype=torch.float64)
     """
-    loop = [*spaces, spaces[0]] if len(spaces) else spaces
-    carried = transport(loop, method=method)
+    path = spaces_of(spaces)
+    carried = transport([*path, path[0]], method=method)
     matrix = carried.start.mT @ carried.end
     angles = torch.linalg.eigvals(matrix).angle().abs().sort(descending=True)[0]
     return Holonomy(
@@ -161,10 +163,7 @@ def overlap_decay(spaces: Spaces) -> Tensor:
 
 def _along(spaces: Spaces) -> Iterator[Tensor]:
     """Yield an orthonormal basis of each space in turn, on the device of the first."""
-    if isinstance(spaces, Tensor) and spaces.ndim != 3:
-        raise ArgumentError(f"spaces have shape {tuple(spaces.shape)}; give P bases, (P, n, d)")
-    if len(spaces) == 0:
-        raise ArgumentError("no spaces were given; give a basis (n, d) at each point of the path")
+    spaces = spaces_of(spaces)
     first = orthonormal_basis(spaces[0], "space 0")
     yield first
     for i in range(1, len(spaces)):

@@ -2,6 +2,7 @@
 
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.depths import Depth, depths, layer_map, layer_maps
+from jvpsvd.networks.derivatives import Derivatives, choose_batch
 from jvpsvd.networks.place_names import OUTPUT
 from jvpsvd.networks.zoo import (
     CAFFE_PHOTO_INPUT,
@@ -16,10 +17,12 @@ __all__ = [
     "CAFFE_PHOTO_INPUT",
     "OUTPUT",
     "Depth",
+    "Derivatives",
     "Model",
     "PhotoInput",
     "bvlc_alexnet",
     "caffenet",
+    "choose_batch",
     "depths",
     "layer_map",
     "layer_maps",

@@ -23,7 +23,7 @@ from jvpsvd.errors import ModelError
 _BYTES_PER_VALUE = 16
 """A weight and its gradient as doubles: Caffe writes no more for one parameter."""
 
-_CROWD = 100_000
+_MAX_RECORDS = 100_000
 """A file with more records holds no network, but is an attack on memory."""
 
 
@@ -119,8 +119,8 @@ def _refuse_too_many_records(data: bytes, path: Path) -> None:
         view, whole = waiting.pop()
         for number, record in _records(view, path):
             count += 1
-            if count > _CROWD:
-                raise _damaged(path, f"more than {_CROWD} records")
+            if count > _MAX_RECORDS:
+                raise _damaged(path, f"more than {_MAX_RECORDS} records")
             if whole and record is not None and number in _LAYERS:
                 waiting.append((record, False))
 

@@ -23,6 +23,7 @@ from jvpsvd.errors import ModelError
 from jvpsvd.networks.cut_bypass import refuse_bypass
 from jvpsvd.networks.failures import called_at, evaluated_like, scripted_part
 from jvpsvd.networks.forward_pass import run_to
+from jvpsvd.networks.layer_map import LayerMap
 from jvpsvd.networks.list_calls import Call, list_calls
 from jvpsvd.networks.place_names import Place, name_places
 from jvpsvd.operators import (
@@ -128,7 +129,8 @@ def layer_map(
     """Return (f, z): the map from the input, or from the depth `since`, to the depth `to`.
 
     f runs the model up to `to` and no further. With `since`, z is the value of that depth at x, and
-    f substitutes its argument there; every path from x to `to` must run through `since`.
+    f substitutes its argument there; every path from x to `to` must run through `since`. Two such
+    functions are equal if they are of the same module and depths, and, with `since`, of equal x.
 
     Args:
         model: Any module, in evaluation mode.
@@ -162,7 +164,7 @@ def layer_map(
             with evaluated_like(x, z, "the input"):
                 return run_to(model, z, [target])[0]
 
-        return from_input, x
+        return LayerMap(from_input, model, to, None, x), x
     source = _locate(model, cuts, since, left_out)
     order = list(cuts)
     if order.index(since) >= order.index(to):
@@ -177,7 +179,7 @@ def layer_map(
 
     with torch.no_grad(), called_at(model, x):
         value = run_to(model, x, [source])[0]
-    return from_depth, value
+    return LayerMap(from_depth, model, to, since, x), value
 
 
 def layer_maps(
@@ -223,9 +225,9 @@ def _locate(model: nn.Module, cuts: dict[str, Call], name: object, left_out: str
             f"'{name}' returns no tensor itself; name one that it holds: {', '.join(parts[:6])}"
             f"{', …' if len(parts) > 6 else ''}"
         )
-    near = difflib.get_close_matches(name, cuts, n=3)
-    if near:
-        hint = f"did you mean {' or '.join(near)}?"
+    similar = difflib.get_close_matches(name, cuts, n=3)
+    if similar:
+        hint = f"did you mean {' or '.join(similar)}?"
     else:
         hint = left_out or scripted_part(model) or f"there are {', '.join(listed[:6])}, …"
     raise ModelError(f"no depth '{name}' among the {len(listed)} of this model; {hint}")

@@ -292,8 +292,8 @@ def _built_in(spec: str, *, pretrained: bool) -> _Resolved:
     if spec == "efficientnet-lite0":
         return _efficientnet_lite0()
     known = ("efficientnet-lite0", *_ALEXNETS)
-    near = difflib.get_close_matches(spec, known, n=1, cutoff=0.7)
-    hint = f"did you mean {near[0]}?" if near else f"built in: {', '.join(known)}"
+    similar = difflib.get_close_matches(spec, known, n=1, cutoff=0.7)
+    hint = f"did you mean {similar[0]}?" if similar else f"built in: {', '.join(known)}"
     raise ModelError(
         f"unknown model '{spec}'; {hint} (or torchvision:NAME, timm:NAME, package.module:factory)"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,12 +22,23 @@ from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.recording.on_demand import recorded_on_demand
 from jvpsvd.operators.recording.trace import Trace
 
 Derivatives = Literal["auto", "trace", "transforms"]
 
 
 logger = logging.getLogger(__name__)
+
+Elsewhere = Callable[[Tensor], LinearMap | BatchedMap]
+"""The same derivative at another point, or at other points; a `TraceError` where fn differs."""
+
+
+class Differentiated(NamedTuple):
+    """A derivative, and how to have it at another point; None where that is no less work."""
+
+    linear_map: LinearMap | BatchedMap
+    elsewhere: Elsewhere | None
 
 
 def differentiate(
@@ -37,7 +48,7 @@ def differentiate(
     derivatives: Derivatives,
     fold: bool,
     check: bool,
-) -> LinearMap | BatchedMap:
+) -> Differentiated:
     """Return the derivative at the point, or at the points of a batch.
 
     Raises:
@@ -46,19 +57,25 @@ def differentiate(
         DerivativeError: If products vanish although fn moves in proportion to the step.
         TraceError: With derivatives="trace", if fn cannot be recorded.
     """
+    if derivatives == "auto" and not batch_dims:
+        small = recorded_on_demand(fn, point, fold=fold, check=check)
+        if small is not None:
+            return Differentiated(small, small.at)
     if derivatives != "transforms":
         try:
+            trace = Trace(fn, point[0] if batch_dims else point, fold=fold, check=check)
             if batch_dims:
-                return Trace(fn, point[0], fold=fold, check=check).at_many(point)[0]
+                return Differentiated(trace.at_many(point)[0], lambda X: trace.at_many(X)[0])
             # Recorded at this very point, so there is no other path it could have taken.
-            return Trace(fn, point, fold=fold, check=check).at(point, check=False)[0]
+            return Differentiated(trace.at(point, check=False)[0], lambda x: trace.at(x)[0])
         except TraceError as error:
             if derivatives == "trace":
                 raise
             logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
     if batch_dims:
-        return stack_maps([transformed(fn, x, check=check) for x in point])
-    return transformed(fn, point, check=check)
+        maps = [transformed(fn, x, check=check) for x in point]
+        return Differentiated(stack_maps(maps), None)
+    return Differentiated(transformed(fn, point, check=check), None)
 
 
 def tell_difference(

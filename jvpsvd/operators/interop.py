@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.blocks import check_real
+from jvpsvd.operators.arrays import is_array
 from jvpsvd.operators.foreign import ForeignOperator, SparseOperator
 from jvpsvd.operators.linear_operator import LinearOperator
 from jvpsvd.operators.matrix import MatrixOperator
@@ -143,10 +143,11 @@ def aslinearoperator(A: Any) -> LinearOperator:
     """Return A as a `LinearOperator`.
 
     Args:
-        A: A `LinearOperator` (returned as it is), a torch tensor, a NumPy array, a SciPy sparse
-            matrix or array, or any object with `shape`, `dtype` and products of NumPy arrays,
-            `matvec` and `rmatvec` or `matmat` and `rmatmat`, such as SciPy's own LinearOperator. A
-            tensor or array of shape (B, m, n) gives a batch of B matrices.
+        A: A `LinearOperator` (returned as it is), a torch tensor, a NumPy array, an array that
+            exports itself by ``__dlpack__`` or ``__array__`` (JAX, CuPy), a SciPy sparse matrix or
+            array, or any object with `shape`, `dtype` and products of NumPy arrays, `matvec` and
+            `rmatvec` or `matmat` and `rmatmat`, such as SciPy's own LinearOperator. A tensor or
+            array of shape (B, m, n) gives a batch of B matrices.
 
     Products of such an object with two vectors are compared with those of a block, once and
     uncounted; where they differ vectors are multiplied one by one.
@@ -162,31 +163,16 @@ def aslinearoperator(A: Any) -> LinearOperator:
     """
     if isinstance(A, LinearOperator):
         return A
-    if isinstance(A, Tensor):
+    if isinstance(A, Tensor | np.ndarray):
         return MatrixOperator(A)
-    if isinstance(A, np.ndarray):
-        return MatrixOperator(_from_numpy(A))
     named = all(hasattr(A, name) for name in ("shape", "dtype"))
     if named and (hasattr(A, "matmat") or hasattr(A, "matvec")):
         return ForeignOperator(A)
     if named and hasattr(A, "tocsr"):
         return SparseOperator(A)
+    if is_array(A):
+        return MatrixOperator(A)
     raise ArgumentError(
         f"cannot make a linear operator of {type(A).__name__}; give a torch tensor, a NumPy array, "
         "a SciPy sparse matrix or a SciPy LinearOperator"
     )
-
-
-def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
-    """Return the array as a tensor, copied only where torch cannot share its memory."""
-    if np.ma.is_masked(array):
-        raise ArgumentError(
-            "the array has masked entries, and singular values need every one; fill them first, as "
-            "with A.filled(0), or give A.data to ignore the mask"
-        )
-    check_real("the array", array.dtype)
-    shares = array.flags.writeable and array.dtype.isnative
-    whole = all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides)
-    if shares and whole:
-        return torch.from_numpy(array)
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))

@@ -23,15 +23,13 @@ from jvpsvd.operators.function.admission import (
     check_network,
     refuse_weights_without_values,
 )
-from jvpsvd.operators.function.evaluate import fix_arguments
 from jvpsvd.operators.function.parameters import (
     OfParameters,
     check_dtype,
     choose_parameters,
-    convert_weights,
 )
 from jvpsvd.operators.linear_map_operator import LinearMapOperator
-from jvpsvd.operators.linearize import LinearizeOptions, linearize
+from jvpsvd.operators.linearize import Linearization, Linearized, LinearizeOptions
 
 # The keywords that `wrt_parameters` passes to the constructor.
 _OPTIONS = ("batch_dims", "chunk", "derivatives", "fold", "check", "group", "tf32")
@@ -46,10 +44,18 @@ class JacobianOperator(LinearMapOperator):
 
     x and f(x) may be dicts, tuples or lists of tensors: their floating tensors, concatenated in
     their order, are the vector. `as_input` and `as_output` give a vector that structure again.
-    Tensors of x that are not floating are held fixed.
+    Tensors of x that are not floating are held fixed. An array (NumPy's, or with ``__dlpack__`` or
+    ``__array__``) is taken as a tensor of its dtype, which is what fn is given.
+
+    For many points make one operator, and go on with `J.at(x)`, which replays what was recorded for
+    about two inferences a point. A new operator takes nothing over from an earlier one, even of the
+    same fn: nothing would say when to forget it. Where the rows of x do not act on each other, so
+    that J is block-diagonal, a line in the log says so once.
 
     With ``batch_dims=1`` it is the batch of the Jacobians at the points X[0], X[1], …: fn takes one
-    of them, is recorded once, and is replayed at all of them together.
+    of them, is recorded once, and is replayed at all of them together. An fn that cannot take X[0]
+    but X[0][None], as a network of batches of images, is given batches of one, and the first
+    dimension of its value, of one, is dropped: X is (B, C, H, W) as the network itself takes it.
 
     Args:
         fn: x → value, or a module. Its value must be finite and of the dtype of x.
@@ -62,9 +68,13 @@ class JacobianOperator(LinearMapOperator):
         chunk: Vectors per call of automatic differentiation, over all points of a batch. When None,
             a few sizes are timed while they work, and the best is kept. It bounds memory, is halved
             where memory runs out, and is independent of the width of the blocks multiplied.
-        derivatives: "trace" records the linear maps (see `Trace`); "transforms" uses vmap(jvp) and
-            vmap(vjp), with no set-up and slower products; "auto" records, and falls back to the
-            transforms with a line in the log.
+        derivatives: "trace" records the linear maps at once (see `Trace`); "transforms" uses
+            vmap(jvp) and vmap(vjp), with no set-up and slower products; "auto" records, and falls
+            back to the transforms with a line in the log. For a small network "auto" begins with
+            the transforms and records once products have been as much work as a recording is; one
+            with few inputs or outputs is written down by a single call instead. That is decided by
+            counting operations and vectors, not by a clock, so that the same products are computed
+            in the same way each time.
         fold: Let a recording fold normalisation into convolutions and rewrite these; it changes
             values by rounding only.
         check: Compare one JVP with one VJP, and products with differences of fn: a line in the log
@@ -125,23 +135,69 @@ class JacobianOperator(LinearMapOperator):
         for name, flag in (("fold", fold), ("check", check), ("tf32", tf32)):
             check_flag(name, flag)
         check_further_arguments(args, kwargs)
-        chunks = _fixed_chunks(chunk)
         check_dtype(dtype)
+        self._fixed_chunks, ranks = _fixed_chunks(chunk), check_group(group)
         check_function(fn, dtype)
-        ranks = check_group(group)
-        of_first = fix_arguments(convert_weights(fn, dtype), args, kwargs)
+        self._linearization = Linearization(
+            fn,
+            tuple(args),
+            dict(kwargs or {}),
+            dtype,
+            LinearizeOptions(batch_dims, derivatives, fold, check),
+        )
         with choose_precision(tf32):
-            found = linearize(
-                fn, of_first, x, dtype, LinearizeOptions(batch_dims, derivatives, fold, check)
-            )
+            found = self._linearization.at(x)
+        self._hold(found, ranks, tf32)
+
+    def _hold(self, found: Linearized, group: dist.ProcessGroup | None, tf32: bool) -> None:
         super().__init__(
             found.linear_map,
-            chunks=chunks,
+            chunks=self._fixed_chunks,
             source=found.source,
             target=found.target,
-            group=ranks,
+            group=group,
             tf32=tf32,
         )
+
+    def at(self, x: Any) -> JacobianOperator:
+        """Return the Jacobian of the same function at another point, or at the points of a batch.
+
+        What was recorded is replayed, which takes about one inference; another one, of fn itself,
+        verifies the value, and all that fn holds is compared. (A new `JacobianOperator` records
+        anew.) The result is never that of an
+        earlier fn: the derivative is taken anew, with a line in the log at level INFO, where the
+        replayed value is not that of fn (control flow that depends on the point), and where
+        anything is not what it was that fn may read:
+
+        - of modules: parameters, buffers and what they share memory with, in place or replaced;
+          hooks; the mode; `requires_grad`; attributes; children; their class's own methods;
+        - args and kwargs, what fn closes over, the globals that it and the methods it calls name,
+          and all that can be reached through these: entries of containers, attributes of objects;
+        - autocast, and torch's hooks for all modules.
+
+        What torch does not count, ``weight.data.mul_(2)``, is seen because a recording reads the
+        weights. Not seen, where the value at x stays the same, is what no Python object holds
+        (files, the environment, the inside of objects of C++), and what the code of installed
+        packages holds for the whole process.
+
+        Args:
+            x: A point of the same shapes, dtype and device; in a batch, any number of them.
+
+        Raises:
+            ArgumentError: If x is of another kind.
+            JvpsvdError: As `JacobianOperator`, where the derivative is taken anew.
+
+        >>> J = JacobianOperator(torch.square, torch.tensor([1.0, 2.0]))
+        >>> J.at(torch.tensor([3.0, 4.0])).to_dense()
+        tensor([[6., 0.],
+                [0., 8.]])
+        """
+        J = object.__new__(JacobianOperator)
+        J._linearization, J._fixed_chunks = self._linearization, self._fixed_chunks
+        with choose_precision(self._tf32):
+            found = self._linearization.at(x)
+        J._hold(found, self._group, self._tf32)
+        return J
 
     @staticmethod
     def from_linear_map(

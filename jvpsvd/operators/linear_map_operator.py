@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import check_vectors, columns
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
 from jvpsvd.operators.derivatives.chunk_tuning import (
@@ -105,6 +106,8 @@ class LinearMapOperator(LinearOperator):
         return self._reshape(block, self._target, self.value)
 
     def _reshape(self, block: Tensor, structure: Structure | None, like: Tensor) -> Any:
+        if is_array(block):
+            block = tensor_of("the block", block)
         batch_dims = len(self.batch)
         shape = like.shape[batch_dims:]
         check_vectors(block, shape.numel(), self.batch)

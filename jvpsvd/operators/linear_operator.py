@@ -6,39 +6,30 @@ from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from jvpsvd.arguments import dense_tensor, shown
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import by, check_indices
-from jvpsvd.operators.operands import MissingSigns, real_factor, refuse_right_side, refuse_term
+from jvpsvd.operators.dense import frobenius_norm, write_down
+from jvpsvd.operators.operands import (
+    MissingSigns,
+    real_divisor,
+    real_factor,
+    refuse_right_side,
+    refuse_term,
+)
 from jvpsvd.operators.products import MatrixFree
+
+Number = float | np.floating[Any] | np.integer[Any]
 
 _ONE_SIZE = "combine batches of one size, or single operators"
 
 
-class LinearOperator(MissingSigns, MatrixFree):
-    """A real m × n matrix A known by its products A V and A' U, or a batch of B such matrices.
-
-    Subclasses implement `_matmat` and `_rmatmat` on checked blocks with contiguous columns; those
-    of a batch are (B, n, b) and (B, m, b). The public products check shapes, dtype and device, and
-    count the vectors they were given: b, or B·b of a batch.
-
-    Args:
-        shape: (m, n), or (B, m, n) for a batch of independent matrices; all positive.
-        dtype: A real floating dtype; products are neither widened nor narrowed.
-        device: Where blocks live.
-
-    Raises:
-        ArgumentError: On an empty shape or a dtype that is not real floating point.
-    """
-
-    __array_ufunc__ = None  # array @ A and array * A are errors, not arrays of operators
-
-    @property
-    def chunk(self) -> int | None:
-        """Vectors from which on a wider block costs no less per vector; None if unknown."""
-        return None
+class Variants(MatrixFree):
+    """A matrix known by its products, some of whose batch, or another point, can be had."""
 
     def _perturbed(self, seed: int) -> LinearOperator | None:
         """Return this operator at a point moved by rounding; None where it depends on no point."""
@@ -101,19 +92,55 @@ class LinearOperator(MissingSigns, MatrixFree):
             perturbed._counters += self._counters
         return perturbed
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {by(self.shape)}, {self.dtype}, {self.device}>"
+
+
+class LinearOperator(MissingSigns, Variants):
+    """A real m × n matrix A known by its products A V and A' U, or a batch of B such matrices.
+
+    Subclasses implement `_matmat` and `_rmatmat` on checked blocks with contiguous columns; those
+    of a batch are (B, n, b) and (B, m, b). The public products check shapes, dtype and device, and
+    count the vectors they were given: b, or B·b of a batch.
+
+    Args:
+        shape: (m, n), or (B, m, n) for a batch of independent matrices; all positive.
+        dtype: A real floating dtype; products are neither widened nor narrowed.
+        device: Where blocks live.
+
+    Raises:
+        ArgumentError: On an empty shape or a dtype that is not real floating point.
+    """
+
+    __array_ufunc__ = None  # array @ A and array * A are errors, not arrays of operators
+
     @property
     def T(self) -> LinearOperator:
         """The transpose A', whose products are counted on both operators."""
         return TransposedOperator(self)
 
+    @property
+    def mT(self) -> LinearOperator:
+        """The same as `T`, also of a batch."""
+        return self.T
+
+    @property
+    def H(self) -> LinearOperator:
+        """The same as `T`: operators are real."""
+        return self.T
+
     @overload
     def __matmul__(self, other: Tensor) -> Tensor: ...
     @overload
     def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
-    def __matmul__(self, other: Tensor | LinearOperator) -> Tensor | LinearOperator:
+    @overload
+    def __matmul__(self, other: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]: ...
+    def __matmul__(self, other: Any) -> Any:
         """``A @ V`` multiplies a block or a vector; ``A @ B`` is the composed operator.
 
-        A tensor of one dimension is a vector, for every matrix of a batch; any other is a block.
+        A tensor of one dimension is a vector, for every matrix of a batch; any other is a block. A
+        NumPy array, of the operator's dtype, gives a NumPy array. Other arrays, with
+        ``__dlpack__`` or ``__array__``, give a tensor.
         """
         if isinstance(other, LinearOperator):
             both = f"cannot compose {by(self.shape)} with {by(other.shape)}"
@@ -128,43 +155,73 @@ class LinearOperator(MissingSigns, MatrixFree):
                 matmat=lambda V, A, B: A.matmat(B.matmat(V)),
                 rmatmat=lambda U, A, B: B.rmatmat(A.rmatmat(U)),
             )
+        if isinstance(other, np.ndarray):
+            block = tensor_of("the right side", other).to(self.device)
+            return (self @ block).cpu().numpy()
         if not isinstance(other, Tensor):
-            refuse_right_side(other)
+            if not is_array(other):
+                refuse_right_side(other)
+            other = tensor_of("the right side", other)
         if dense_tensor("the right side", other).ndim == 1:
             return self.matvec(other)
         return self.matmat(other)
 
     def __add__(self, other: LinearOperator) -> LinearOperator:
         """``A + B``: the sum of two operators of one shape."""
-        if not isinstance(other, LinearOperator):
-            refuse_term(other)
-        both = f"cannot add {by(self.shape)} and {by(other.shape)}"
-        if self.batch != other.batch:
-            raise ArgumentError(f"{both}: {_ONE_SIZE}")
-        if self.shape != other.shape:
-            raise ArgumentError(f"{both}: shapes differ")
-        return ComposedOperator(
-            self.shape,
-            self,
-            other,
-            matmat=lambda V, A, B: A.matmat(V) + B.matmat(V),
-            rmatmat=lambda U, A, B: A.rmatmat(U) + B.rmatmat(U),
-        )
+        return _linear_combination(self, other, 1, "add")
 
-    def __mul__(self, scalar: float | np.floating[Any] | np.integer[Any]) -> LinearOperator:
-        """``c * A``: the operator scaled by a number."""
+    def __sub__(self, other: LinearOperator) -> LinearOperator:
+        """``A - B``: the difference of two operators of one shape."""
+        return _linear_combination(self, other, -1, "subtract")
+
+    def __neg__(self) -> LinearOperator:
+        """``-A``: the operator with the opposite sign."""
+        return _multiple(self, lambda image: -image)
+
+    def __mul__(self, scalar: Number) -> LinearOperator:
+        """``c * A``, ``A * c``: the operator scaled by a number."""
         factor = real_factor(scalar)
-        return ComposedOperator(
-            self.shape,
-            self,
-            matmat=lambda V, A: factor * A.matmat(V),
-            rmatmat=lambda U, A: factor * A.rmatmat(U),
-        )
+        return _multiple(self, lambda image: factor * image)
+
+    def __truediv__(self, scalar: Number) -> LinearOperator:
+        """``A / c``: the operator divided by a number."""
+        divisor = real_divisor(scalar)
+        return _multiple(self, lambda image: image / divisor)
 
     __rmul__ = __mul__
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {by(self.shape)}, {self.dtype}, {self.device}>"
+    def to_dense(self) -> Tensor:
+        """Return A as a tensor (m, n), or (B, m, n) for a batch.
+
+        It takes min(m, n) products, for every matrix of a batch, or none where A is held as a
+        matrix.
+
+        Raises:
+            ArgumentError: If it has more than 2²⁸ entries.
+
+        >>> from jvpsvd.operators import JacobianOperator
+        >>> J = JacobianOperator(torch.square, torch.tensor([1.0, 3.0]))
+        >>> (J - 2 * J.T @ J).to_dense()
+        tensor([[  -6.,    0.],
+                [   0.,  -66.]])
+        """
+        return write_down(self)
+
+    def fro_norm(self) -> Tensor:
+        """Return the Frobenius norm of A, (), or (B,) for a batch.
+
+        It is exact but for rounding, and takes min(m, n) products, of which only the sums of
+        squares are kept. With far fewer products `svds` estimates it: see `fro2` and `fro2_error`
+        of a result's certificate.
+
+        Raises:
+            ArgumentError: If min(m, n) is more than 2¹⁶.
+
+        >>> from jvpsvd.operators import MatrixOperator
+        >>> MatrixOperator(torch.tensor([[3.0, 0.0, 4.0]])).fro_norm()
+        tensor(5.)
+        """
+        return frobenius_norm(self)
 
 
 class TransposedOperator(LinearOperator):
@@ -254,3 +311,30 @@ class ComposedOperator(LinearOperator):
             matmat=self._matmat_of_parts,
             rmatmat=self._rmatmat_of_parts,
         )
+
+
+def _linear_combination(A: LinearOperator, B: object, sign: int, verb: str) -> LinearOperator:
+    """Return A + sign · B."""
+    if not isinstance(B, LinearOperator):
+        refuse_term(B)
+    both = f"cannot {verb} {by(A.shape)} and {by(B.shape)}"
+    if A.batch != B.batch:
+        raise ArgumentError(f"{both}: {_ONE_SIZE}")
+    if A.shape != B.shape:
+        raise ArgumentError(f"{both}: shapes differ")
+    return ComposedOperator(
+        A.shape,
+        A,
+        B,
+        matmat=lambda V, A, B: torch.add(A.matmat(V), B.matmat(V), alpha=sign),
+        rmatmat=lambda U, A, B: torch.add(A.rmatmat(U), B.rmatmat(U), alpha=sign),
+    )
+
+
+def _multiple(A: LinearOperator, scaled: Callable[[Tensor], Tensor]) -> LinearOperator:
+    return ComposedOperator(
+        A.shape,
+        A,
+        matmat=lambda V, A: scaled(A.matmat(V)),
+        rmatmat=lambda U, A: scaled(A.rmatmat(U)),
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,16 +11,35 @@ import torch
 from torch import Tensor
 
 from jvpsvd.arguments import dense_tensor
-from jvpsvd.errors import ArgumentError
+from jvpsvd.errors import ArgumentError, TraceError
+from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
+from jvpsvd.operators.derivatives.block_diagonal import tell_block_diagonal
 from jvpsvd.operators.derivatives.linear_map import LinearMap
-from jvpsvd.operators.differentiate import Derivatives, differentiate, tell_difference
-from jvpsvd.operators.function.evaluate import close, evaluate_at, prepare, refuse_nondeterministic
+from jvpsvd.operators.differentiate import (
+    Derivatives,
+    Elsewhere,
+    differentiate,
+    tell_difference,
+)
+from jvpsvd.operators.function.admission import check_function
+from jvpsvd.operators.function.evaluate import (
+    close,
+    evaluate_at,
+    fix_arguments,
+    function_of_one,
+    prepare,
+    refuse_nondeterministic,
+)
 from jvpsvd.operators.function.failures import failures_named, remedy_at
-from jvpsvd.operators.function.parameters import OfParameters
-from jvpsvd.operators.function.pytrees import OfVector, Structure
+from jvpsvd.operators.function.obstacles import reads_numbers
+from jvpsvd.operators.function.parameters import OfParameters, convert_weights
+from jvpsvd.operators.function.pytrees import OfVector, Structure, same_structure
 from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.function.state import FunctionState
+
+logger = logging.getLogger(__name__)
 
 
 class LinearizeOptions(NamedTuple):
@@ -39,47 +59,127 @@ class Linearized(NamedTuple):
     target: Structure | None
 
 
-def linearize(
-    fn: Callable[..., Any],
-    of_first: Callable[[Any], Any],
-    x: Any,
-    dtype: torch.dtype | None,
-    options: LinearizeOptions,
-) -> Linearized:
-    """Return the derivative of a function at a point, or at the points of a batch.
+class Linearization:
+    """A function whose derivative is taken at a point, and then at others for little.
+
+    What was recorded at one point is replayed at another. Before that, all that the function may
+    read is compared with what it was (see `FunctionState`), and afterwards the replayed value with
+    that of the function itself. Where either differs, the derivative is taken anew.
 
     Args:
-        fn: The function as the user gave it, whose modules are named in errors.
-        of_first: The same as a function of its first argument alone, which is differentiated.
-        x: The point or the points, of tensors in any structure.
-        dtype: What x is converted to; None to leave it as it is.
+        fn: The function as the user gave it.
+        args: Its further arguments.
+        kwargs: The same by name.
+        dtype: What points, and the weights of a module, are converted to; None to leave them.
         options: The options.
 
-    Raises:
-        ArgumentError: If x is not real floating, or fn gives two values for one point.
+    >>> options = LinearizeOptions(0, "auto", True, True)
+    >>> sine = Linearization(torch.sin, (), {}, None, options)
+    >>> sine.at(torch.zeros(2)).linear_map.jvp(torch.eye(2))
+    tensor([[1., 0.],
+            [0., 1.]])
     """
-    batch_dims, derivatives, fold, check = options
-    source: Structure | None = None
-    if not isinstance(x, Tensor):
-        source, x = Structure.of(x, "the point x", batch_dims)
-    _check_point(x, batch_dims)
-    point = x.detach().to(dtype or x.dtype, copy=True)  # the caller may go on to change x
-    of_vector = OfVector(of_first, source)
-    remedy = partial(_remedy, fn, of_vector, point, batch_dims)
-    with restored(fn, point.device), failures_named("fn", remedy):
-        values = evaluate_at(fn, of_vector, point, batch_dims)
-        one, its_value = (point[0], values[0]) if batch_dims else (point, values)
-        with torch.no_grad():
-            deterministic = close(prepare(of_vector)(one), its_value)
-        if not deterministic:
-            refuse_nondeterministic(fn, of_vector, one)
-        J = differentiate(of_vector, point, batch_dims, derivatives, fold, check)
-        pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
-        if not all(close(*pair) for pair in pairs):
-            refuse_nondeterministic(fn, of_vector, one)
-        if check:
-            tell_difference(of_vector, J, its_value)
-    return Linearized(J, source, of_vector.target)
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        dtype: torch.dtype | None,
+        options: LinearizeOptions,
+    ) -> None:
+        self._fn, self._args, self._kwargs = fn, args, kwargs
+        self._dtype, self._options = dtype, options
+        self._taken: _Taken | None = None
+
+    def at(self, x: Any) -> Linearized:
+        """Return the derivative at a point, or at the points of a batch.
+
+        Args:
+            x: The point or the points, of tensors in any structure; of the kind of the first one.
+
+        Raises:
+            ArgumentError: If x is not real floating or of another kind, or fn gives two values for
+                one point.
+        """
+        batch_dims = self._options.batch_dims
+        source: Structure | None = None
+        if is_array(x):
+            x = tensor_of("the point x", x)
+        elif not isinstance(x, Tensor):
+            source, x = Structure.of(x, "the point x", batch_dims)
+        _check_point(x, batch_dims)
+        point = x.detach().to(self._dtype or x.dtype, copy=True)  # the caller may go on to change x
+        found = None if self._taken is None else self._replay(self._taken, source, point)
+        return self._take(source, point) if found is None else found
+
+    def _take(self, source: Structure | None, point: Tensor) -> Linearized:
+        fn, (batch_dims, derivatives, fold, check) = self._fn, self._options
+        check_function(fn, self._dtype)
+        of_first = fix_arguments(convert_weights(fn, self._dtype), self._args, self._kwargs)
+        if batch_dims and source is None:
+            of_first = function_of_one(of_first, point[0])
+        of_vector = OfVector(of_first, source)
+        remedy = partial(_remedy, fn, of_vector, point, batch_dims)
+        with restored(fn, point.device), failures_named("fn", remedy):
+            values = evaluate_at(fn, of_vector, point, batch_dims)
+            one, its_value = (point[0], values[0]) if batch_dims else (point, values)
+            with torch.no_grad():
+                deterministic = close(prepare(of_vector)(one), its_value)
+            if not deterministic:
+                refuse_nondeterministic(fn, of_vector, one)
+            J, elsewhere = differentiate(of_vector, point, batch_dims, derivatives, fold, check)
+            pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
+            if not all(close(*pair) for pair in pairs):
+                refuse_nondeterministic(fn, of_vector, one)
+            if check:
+                tell_difference(of_vector, J, its_value)
+                if isinstance(J, LinearMap) and source is None and of_vector.target is None:
+                    tell_block_diagonal(J)
+            # What was computed from weights, a copy in another dtype or a Python number, is in the
+            # recording as it was, so that the weights themselves are compared.
+            contents = self._dtype is not None or reads_numbers(prepare(of_vector), one)
+        state = FunctionState([fn, self._args, self._kwargs], contents=contents)
+        kind = point.shape[batch_dims:], point.dtype, point.device
+        self._taken = _Taken(elsewhere, state, source, of_vector.target, kind)
+        return Linearized(J, source, of_vector.target)
+
+    def _replay(self, taken: _Taken, source: Structure | None, point: Tensor) -> Linearized | None:
+        """Return the derivative by what was recorded, or None where that does not serve."""
+        kind = point.shape[self._options.batch_dims :], point.dtype, point.device
+        if kind != taken.kind:
+            raise ArgumentError(
+                f"this derivative was taken at {taken.kind[1]} {tuple(taken.kind[0])} on "
+                f"{taken.kind[2]}, and x is {kind[1]} {tuple(kind[0])} on {kind[2]}; make a new "
+                "JacobianOperator for this kind of point"
+            )
+        changed = taken.state.change()
+        if changed is not None:
+            logger.info("%s is not what it was: taking the derivative anew", changed)
+            return None
+        if taken.elsewhere is None or not same_structure(source, taken.source):
+            return None
+        try:
+            # Evaluations restore attributes themselves, and fn changes no buffers.
+            devices = [point.device] if point.is_cuda else []
+            with torch.random.fork_rng(devices), failures_named("fn", "call fn(x) by itself"):
+                J = taken.elsewhere(point)
+        except TraceError as error:
+            logger.info("%s: taking the derivative anew", error)
+            return None
+        if not torch.isfinite(J.value).all():
+            return None  # taking it anew names the module
+        return Linearized(J, source, taken.target)
+
+
+class _Taken(NamedTuple):
+    """What a derivative was taken of, and how it is had at another point."""
+
+    elsewhere: Elsewhere | None
+    state: FunctionState
+    source: Structure | None
+    target: Structure | None
+    kind: tuple[torch.Size, torch.dtype, torch.device]
 
 
 def _check_point(x: Tensor, batch_dims: int) -> None:

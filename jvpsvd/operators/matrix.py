@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arrays import is_array, tensor_of
+from jvpsvd.operators.blocks import check_real
+from jvpsvd.operators.dense import check_dense_size
 from jvpsvd.operators.linear_operator import LinearOperator
 
 _LAYOUTS = (torch.strided, torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
@@ -17,7 +23,8 @@ class MatrixOperator(LinearOperator):
 
     Args:
         matrix: Tensor of a real floating dtype with two dimensions, or, if it is dense, three; not
-            copied, unless torch cannot multiply its layout (BSR, BSC, hybrid COO).
+            copied, unless torch cannot multiply its layout (BSR, BSC, hybrid COO). Or an array, of
+            NumPy or with ``__dlpack__`` or ``__array__``.
 
     Raises:
         ArgumentError: If `matrix` has another number of dimensions, is a sparse batch, or lacks
@@ -33,7 +40,11 @@ class MatrixOperator(LinearOperator):
     torch.Size([5, 3, 4])
     """
 
-    def __init__(self, matrix: Tensor) -> None:
+    def __init__(self, matrix: Any) -> None:
+        if is_array(matrix):
+            if isinstance(matrix, np.ndarray):
+                check_real("the array", matrix.dtype)
+            matrix = tensor_of("the matrix", matrix)
         if not isinstance(matrix, Tensor) or matrix.is_quantized:
             raise ArgumentError(
                 f"MatrixOperator takes a real tensor, not {shown(matrix)}; see aslinearoperator "
@@ -51,17 +62,26 @@ class MatrixOperator(LinearOperator):
                 f"(B, m, n), got {'' if dense else 'sparse '}shape {tuple(matrix.shape)}"
             )
         super().__init__(tuple(matrix.shape), matrix.dtype, matrix.device)
-        self._matrix = _multipliable(matrix.detach())
+        self.matrix = _multipliable(matrix.detach())
 
     def _matmat(self, V: Tensor) -> Tensor:
-        return self._matrix @ V
+        return self.matrix @ V
 
     def _rmatmat(self, U: Tensor) -> Tensor:
         # .mT of a compressed sparse layout cannot be multiplied, and .t() is for two dimensions.
-        return (self._matrix.mT if self.batch else self._matrix.t()) @ U
+        return (self.matrix.mT if self.batch else self.matrix.t()) @ U
+
+    def to_dense(self) -> Tensor:
+        """Return a dense copy of the matrix.
+
+        Raises:
+            ArgumentError: If it has more than 2²⁸ entries.
+        """
+        check_dense_size(self)
+        return self.matrix.to_dense().clone()
 
     def _select(self, index: Tensor) -> LinearOperator:
-        return MatrixOperator(self._matrix[index])
+        return MatrixOperator(self.matrix[index])
 
 
 def _multipliable(matrix: Tensor) -> Tensor:

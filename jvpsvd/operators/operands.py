@@ -23,17 +23,8 @@ class MissingSigns:
             )
         refuse_term(other)
 
-    def __sub__(self, other: object) -> NoReturn:
-        raise OperandError(f"an operator has no '-' ({shown(other)}); write A + (-1) * B")
-
     def __rsub__(self, other: object) -> NoReturn:
-        self.__sub__(other)
-
-    def __neg__(self) -> NoReturn:
-        raise OperandError("an operator has no '-'; write (-1) * A")
-
-    def __truediv__(self, other: object) -> NoReturn:
-        raise OperandError(f"an operator has no '/' ({shown(other)}); write (1 / c) * A")
+        refuse_term(other)
 
     def __rtruediv__(self, other: object) -> NoReturn:
         raise OperandError(f"{shown(other)} cannot be divided by an operator, which has no inverse")
@@ -52,19 +43,21 @@ class MissingSigns:
 
 
 def refuse_term(other: object) -> NoReturn:
-    """Raise for what cannot be added to an operator.
+    """Raise for what cannot be added to an operator, or subtracted from it.
 
     Raises:
         OperandError: Always.
 
     >>> refuse_term(1)
     Traceback (most recent call last):
-    jvpsvd.errors.OperandError: 1 cannot be added to an operator; give an operator, c * ...
+    jvpsvd.errors.OperandError: 1 cannot be added to an operator, nor subtracted; give an ...
     """
     advice = "c * MatrixOperator(torch.eye(n)) for a multiple c of the identity"
     if isinstance(other, Tensor | np.ndarray):
         advice = "as aslinearoperator makes of a matrix"
-    raise OperandError(f"{shown(other)} cannot be added to an operator; give an operator, {advice}")
+    raise OperandError(
+        f"{shown(other)} cannot be added to an operator, nor subtracted; give an operator, {advice}"
+    )
 
 
 def real_factor(scalar: object) -> float:
@@ -89,11 +82,30 @@ def real_factor(scalar: object) -> float:
     return factor
 
 
+def real_divisor(scalar: object) -> float:
+    """Return what an operator is divided by.
+
+    Raises:
+        OperandError: If it is no real number.
+        ArgumentError: If it is zero or not finite.
+
+    >>> real_divisor(0)
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: cannot divide an operator by 0; give a number that is not zero
+    """
+    if not isinstance(scalar, int | float | np.floating | np.integer):
+        raise OperandError(f"an operator cannot be divided by {shown(scalar)}; {_instead(scalar)}")
+    divisor = real_factor(scalar)
+    if divisor == 0:
+        raise ArgumentError("cannot divide an operator by 0; give a number that is not zero")
+    return divisor
+
+
 def _instead(factor: object) -> str:
     if isinstance(factor, complex | np.complexfloating):
         return "operators are real: scale by the real and the imaginary part apart"
     if isinstance(factor, MissingSigns):
-        return "write A @ B for the product of two operators"
+        return "write A @ B for the product of two operators; none has an inverse"
     if isinstance(factor, Tensor | np.ndarray):
         return "give a number, c.item(); vectors are multiplied by A @ V"
     return "give a real number"
@@ -107,13 +119,12 @@ def refuse_right_side(other: object) -> NoReturn:
 
     >>> refuse_right_side("x")
     Traceback (most recent call last):
-    jvpsvd.errors.OperandError: an operator multiplies torch tensors and operators, not str; ...
+    jvpsvd.errors.OperandError: an operator multiplies tensors, arrays and operators, not str; ...
     """
     advice = "give a tensor of vectors, or an operator, as aslinearoperator makes"
-    if isinstance(other, np.ndarray):
-        advice = "give torch.from_numpy(V), or use as_scipy(A) @ V"
-    elif isinstance(other, int | float):
+    if isinstance(other, int | float | np.generic):
         advice = "write c * A to scale it"
     raise OperandError(
-        f"an operator multiplies torch tensors and operators, not {type(other).__name__}; {advice}"
+        f"an operator multiplies tensors, arrays and operators, not {type(other).__name__}; "
+        f"{advice}"
     )

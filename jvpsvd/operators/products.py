@@ -92,6 +92,11 @@ class MatrixFree(ABC):
         return self._device
 
     @property
+    def chunk(self) -> int | None:
+        """Vectors from which on a wider block costs no less per vector; None if unknown."""
+        return None
+
+    @property
     def products(self) -> Products:
         """Vectors multiplied so far: by A (forward) and by its transpose (reverse)."""
         return Products(self._counters[0].matmat, self._counters[0].rmatmat)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ from torch import Tensor
 
 from jvpsvd.arguments import dense_tensor, shown, whole_number
 from jvpsvd.errors import ArgumentError, TraceError
+from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import by
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.differentiate import transformed
 from jvpsvd.operators.environment.precision import full_precision
+from jvpsvd.operators.function.evaluate import function_of_one
 from jvpsvd.operators.function.failures import failures_named
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.linear_operator import LinearOperator
@@ -31,7 +33,7 @@ class Points(Protocol):
     def __len__(self) -> int:
         """The number of points."""
 
-    def __getitem__(self, index: int, /) -> Tensor:
+    def __getitem__(self, index: int, /) -> Any:
         """The point at this index."""
 
 
@@ -74,7 +76,9 @@ class StreamedStack(LinearOperator):
     ) -> StreamedStack:
         """Return the stacked Jacobians of fn at these points, all of one shape.
 
-        fn is recorded once (see `Trace`) and evaluated at a point whenever that is multiplied.
+        fn is recorded once (see `Trace`) and evaluated at a point whenever that is multiplied. One
+        that takes batches only is given batches of one, as with ``batch_dims=1`` of
+        `JacobianOperator`.
 
         Raises:
             ArgumentError: If there is no point, or fn(x) cannot be differentiated.
@@ -91,18 +95,21 @@ class StreamedStack(LinearOperator):
             raise ArgumentError(f"points is {shown(points)}; give a list or a tensor of points")
         if getattr(points, "shape", None) == () or len(points) < 1:
             raise ArgumentError("there is no point; give at least one")
+        first = _as_tensor(points[0])
+        if isinstance(first, Tensor):
+            fn = function_of_one(fn, first)
         # Made as a check: a random function, or a module in training mode, is refused here.
-        JacobianOperator(fn, points[0], derivatives="transforms")
+        JacobianOperator(fn, first, derivatives="transforms")
         differentiate: Callable[[Tensor], LinearMap] = partial(transformed, fn)
         try:
-            trace = Trace(fn, points[0])
+            trace = Trace(fn, first)
             differentiate = partial(_first, trace)
         except TraceError as error:
             logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
 
         def at(index: int) -> LinearOperator:
             with full_precision():
-                J = differentiate(points[index])
+                J = differentiate(_as_tensor(points[index]))
             return JacobianOperator.from_linear_map(J, chunk=chunk)
 
         return cls(at, len(points))
@@ -194,6 +201,10 @@ def _made(at: Callable[[int], LinearOperator], index: int) -> LinearOperator:
     if not isinstance(made, LinearOperator):
         raise ArgumentError(f"operator {index} is {shown(made)}; give operators")
     return made
+
+
+def _as_tensor(point: Any) -> Tensor:
+    return tensor_of("a point", point) if is_array(point) else point
 
 
 def _first(trace: Trace, x: Tensor) -> LinearMap:

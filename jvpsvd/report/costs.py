@@ -12,13 +12,13 @@ def costs_table(costs: list[DepthCost], title: str) -> Table:
     made = Table(title=title, title_justify="left")
     made.add_column("depth", no_wrap=True)
     made.add_column("kind", no_wrap=True)
-    for heading in ("units", "method", "products", "memory", "seconds"):
+    for heading in ("units", "k", "method", "products", "memory", "seconds"):
         made.add_column(heading, justify="right", no_wrap=True)
     for cost in costs:
         if cost.bytes is None:
-            cells = ["none", "", "", cost.reason if len(cost.reason) < 40 else "over memory"]
+            cells = ["none", "", "", "over memory"]
         else:
             gibibytes = f"{cost.bytes / (1 << 30):.2f} GiB"
             cells = [str(cost.method), str(cost.products), gibibytes, f"{cost.seconds:.0f}"]
-        made.add_row(cost.name, cost.kind, str(cost.units), *cells)
+        made.add_row(cost.name, cost.kind, str(cost.units), str(cost.k), *cells)
     return made

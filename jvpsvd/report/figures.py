@@ -88,7 +88,10 @@ def draw_heat_map(summaries: Sequence[DepthSummary], title: str, folder: Path) -
     """
     mpl, Figure = _matplotlib()
     drawn = _with_values(summaries)
-    means = np.stack([depth.s.mean(axis=0) for depth in drawn])
+    widest = max(depth.s.shape[1] for depth in drawn)
+    means = np.full((len(drawn), widest), np.nan)
+    for row, depth in zip(means, drawn, strict=True):
+        row[: depth.s.shape[1]] = depth.s.mean(axis=0)
     positive = means[means > 0]
     if not len(positive):
         raise ArgumentError("all singular values are 0; there is nothing to draw")

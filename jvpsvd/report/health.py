@@ -89,10 +89,9 @@ def count_rows(run: RunValues) -> Health:
         examples.setdefault(failure.status, failure.message)
     for _, layer in run.missing:
         missing[layer] += 1
-    k = run.k
     depths = []
     for depth in run.depths:
-        certified = int((depth.converged >= k).sum())
+        certified = int((depth.converged >= depth.s.shape[1]).sum())
         short = len(depth.photo) - certified
         name = depth.layer
         depths.append(DepthHealth(name, certified, short, failed[name], missing[name]))
@@ -104,7 +103,7 @@ def count_rows(run: RunValues) -> Health:
         photos=len(run.samples),
         depths=tuple(depths),
         triplets=sum(depth.s.size for depth in run.depths),
-        unconverged=sum(int((k - depth.converged).sum()) for depth in run.depths),
+        unconverged=sum(int((depth.s.shape[1] - depth.converged).sum()) for depth in run.depths),
         below_residual=sum(int(depth.below_residual.sum()) for depth in run.depths),
         reasons=tuple(sorted(reasons, key=lambda one: (-one.rows, one.status))),
     )

@@ -19,25 +19,29 @@ from jvpsvd.survey.store.record import RECORD
 _PERCENT, _POWER = ("energy",), ("residual", "defined")
 
 
-def depth_titles(k: int) -> list[str]:
-    """Return the headings of the table of depths."""
+def depth_titles(k: int | None) -> list[str]:
+    """Return the headings of the table of depths; k is None if depths differ in it."""
     return ["depth", "module", "m × n", "photos", *_number_titles(k), "products", "seconds"]
 
 
-def class_titles(k: int) -> list[str]:
-    """Return the headings of the table of classes."""
+def class_titles(k: int | None) -> list[str]:
+    """Return the headings of the table of classes; k is None if depths differ in it."""
     return ["class", "wnid", "photos", *_number_titles(k)]
 
 
-def _number_titles(k: int) -> list[str]:
+def _number_titles(k: int | None) -> list[str]:
     estimates = [TITLES[name] for name in ESTIMATES]
-    return ["σ1", f"σ{k}", "residual", "J defined to", "missed", "σ < r", *estimates, "energy"]
+    last = "σk" if k is None else f"σ{k}"
+    return ["σ1", last, "residual", "J defined to", "missed", "σ < r", *estimates, "energy"]
 
 
 def depth_rows(analysis: Analysis) -> list[dict[str, Any]]:
     """Return the rows of the table of depths."""
     return [
-        {"name": depth.values.layer, "cells": _depth_cells(depth.values, depth.estimates)}
+        {
+            "name": depth.values.layer,
+            "cells": _depth_cells(depth.values, depth.estimates, analysis.run.k),
+        }
         for depth in analysis.depths
     ]
 
@@ -131,11 +135,12 @@ def number(value: float) -> str:
     return f"{float(f'{value:.4g}'):.12g}" if math.isfinite(value) else "—"
 
 
-def _depth_cells(depth: DepthValues, found: Estimates) -> list[dict[str, Any]]:
-    count = len(depth.photo)
+def _depth_cells(depth: DepthValues, found: Estimates, k: int) -> list[dict[str, Any]]:
+    count, taken = len(depth.photo), depth.s.shape[1]
+    fewer = f", k = {taken}" if taken < k else ""
     cells: list[dict[str, Any]] = [
         {"text": depth.kind, "value": None},
-        {"text": f"{depth.shape[0]} × {depth.shape[1]}", "value": depth.shape[0]},
+        {"text": f"{depth.shape[0]} × {depth.shape[1]}{fewer}", "value": depth.shape[0]},
         {"text": str(count), "value": count},
     ]
     means = [depth.s[:, 0].mean(), depth.s[:, -1].mean()] if count else [math.nan, math.nan]

@@ -65,21 +65,23 @@ def make_payload(analysis: Analysis) -> Payload:
         "tol": run.store.identity.tol,
         "depths": [_describe(depth, index, len(depths)) for index, depth in enumerate(depths)],
         "full": full.tolist(),
-        "mean": [pack(_mean(depth)[full - 1]) for depth in depths],
-        "deviation": [pack(_deviation(depth)[full - 1]) for depth in depths],
+        "mean": [pack(_padded(_mean(depth), k)[full - 1]) for depth in depths],
+        "deviation": [pack(_padded(_deviation(depth), k)[full - 1]) for depth in depths],
         "classes": [classes.names[number] for number in shown],
         "curve": curve.tolist(),
         "classPhotos": [one.photos[listed].tolist() for one in means],
-        "classMean": [pack(one.mean[np.ix_(listed, curve - 1)]) for one in means],
-        "classDeviation": [pack(one.deviation[np.ix_(listed, curve - 1)]) for one in means],
+        "classMean": [pack(_padded(one.mean[listed], k)[:, curve - 1]) for one in means],
+        "classDeviation": [pack(_padded(one.deviation[listed], k)[:, curve - 1]) for one in means],
         "columns": list(COLUMNS),
         "cells": [
             pack(np.stack([one.numbers[name][listed] for name in COLUMNS], axis=1)) for one in means
         ],
         "line": line.tolist(),
         "photos": [[run.samples[p].key, position.get(classes.of[p], -1)] for p in drawn],
-        "lines": [pack(_lines(depth.s, depth, drawn, line)) for depth in depths],
-        "residuals": [pack(_lines(depth.residuals, depth, drawn, line)) for depth in depths],
+        "lines": [pack(_lines(_padded(depth.s, k), depth, drawn, line)) for depth in depths],
+        "residuals": [
+            pack(_lines(_padded(depth.residuals, k), depth, drawn, line)) for depth in depths
+        ],
         "estimates": [[n, TITLES[n], any(one.bounds(n) for one in estimates)] for n in ESTIMATES],
         "dimensions": [[_moments(one.values[name]) for name in ESTIMATES] for one in estimates],
         "trees": None if trees is None else _trees(trees),
@@ -125,6 +127,13 @@ def _describe(depth: DepthValues, index: int, count: int) -> dict[str, Any]:
         "colour": shade,
         "dash": _DASHES[index % len(_DASHES)],
     }
+
+
+def _padded(values: Array, k: int) -> Array:
+    """Return values with NaN for the indices up to k that a depth has not."""
+    missing = [(0, 0)] * (values.ndim - 1) + [(0, k - values.shape[-1])]
+    padded: Array = np.pad(values, missing, constant_values=np.nan)
+    return padded
 
 
 def _mean(depth: DepthValues) -> Array:

@@ -13,6 +13,8 @@ from jvpsvd.errors import RunError
 from jvpsvd.report.values import RunValues, mean_of_known, read_values
 from jvpsvd.survey import Store
 
+_COUNT = 3  # where the table has k, if depths differ in it
+
 
 @dataclass(frozen=True)
 class DepthSummary:
@@ -76,7 +78,7 @@ def summaries_of(run: RunValues) -> list[DepthSummary]:
             s=depth.s,
             worst_residual=float(depth.relative[depth.relative >= 0].max(initial=0.0)),
             defined_to=float(np.fmax.reduce(depth.defined_to, initial=np.nan)),
-            unconverged=int((run.k - depth.converged).sum()),
+            unconverged=int((depth.s.shape[1] - depth.converged).sum()),
             products=mean_of_known(depth.products),
             energy=mean_of_known(depth.energy),
             seconds=mean_of_known(depth.seconds),
@@ -89,7 +91,9 @@ def summaries_of(run: RunValues) -> list[DepthSummary]:
 
 def table(store: Store, summaries: list[DepthSummary]) -> Table:
     """Return the summaries as a table for a terminal: means over photos, worst residuals."""
-    k = store.identity.k
+    counts = store.counts
+    k = max(counts.values())
+    differ = len({*counts.values()}) > 1
     below = any(depth.below_residual for depth in summaries)
     noise = "; σ < r: values below their own residual, of which only σ + r is known as a bound"
     made = Table(
@@ -105,8 +109,9 @@ def table(store: Store, summaries: list[DepthSummary]) -> Table:
     headings = (
         "m x n",
         "photos",
+        *(["k"] if differ else []),
         "σ1",
-        f"σ{k}",
+        "σk" if differ else f"σ{k}",
         "σ ≥ 1",
         "energy",
         "residual",
@@ -120,19 +125,21 @@ def table(store: Store, summaries: list[DepthSummary]) -> Table:
     if below:
         made.add_column("σ < r", justify="right", no_wrap=True)
     for depth in summaries:
-        cells = depth_cells(depth, k)
+        cells = depth_cells(depth)
+        if differ:
+            cells.insert(_COUNT, str(counts[depth.layer]))
         made.add_row(*cells, *([str(depth.below_residual)] if below and depth.photos else []))
     return made
 
 
-def depth_cells(depth: DepthSummary, k: int) -> list[str]:
+def depth_cells(depth: DepthSummary) -> list[str]:
     """Return the cells of a depth, as far as it has photos with values."""
     failed = f" (+{depth.failed} failed)" if depth.failed else ""
     cells = [depth.layer, f"{depth.shape[0]} x {depth.shape[1]}", f"{depth.photos}{failed}"]
     if not depth.photos:
         return cells
     # A photo whose k values are all ≥ 1 may have more of them.
-    hidden = k < min(depth.shape) and bool((depth.s[:, -1] >= 1).any())
+    hidden = depth.s.shape[1] < min(depth.shape) and bool((depth.s[:, -1] >= 1).any())
     at_least = "≥ " if hidden else ""
     energy = "—" if math.isnan(depth.energy) else f"{100 * depth.energy:.0f} %"
     return [

@@ -139,7 +139,7 @@ def _draw_vectors(
             rows = tensors.get_slice("Vh")[:count]
     except (OSError, SafetensorError):
         return None
-    if rows.shape != (count, depth.shape[1]) or not np.isfinite(rows).all():
+    if rows.shape != (min(count, depth.s.shape[1]), depth.shape[1]) or not np.isfinite(rows).all():
         return None
     s, residuals = depth.s[at, :count], depth.residuals[at, :count]
     return VectorImages(

@@ -100,8 +100,14 @@ class RunValues:
 
     @property
     def k(self) -> int:
-        """Triplets per depth."""
-        return self.store.identity.k
+        """Triplets of a depth, if it has so many."""
+        return max(self.store.counts.values())
+
+    @property
+    def common_k(self) -> int | None:
+        """Triplets of every depth; None if depths differ."""
+        counts = {*self.store.counts.values()}
+        return counts.pop() if len(counts) == 1 else None
 
     @property
     def unsolved(self) -> list[Failure]:
@@ -222,10 +228,10 @@ class _Reader:
     def _depth_values(self, index: int) -> DepthValues:
         """Return the values of a depth; impossible ones become failures."""
         store, files = self._run.store, self._solved[index]
-        depth, k = store.depths[index], store.identity.k
+        depth = store.depths[index]
         tables = [SCHEMA.empty_table().select(_COLUMNS), *(file.table for file in files)]
         table = pa.concat_tables(tables)
-        s, residuals = values_and_residuals(table, k, store.folder)
+        s, residuals = values_and_residuals(table, store.counts[depth.name], store.folder)
         photos = np.concatenate([np.empty(0, dtype=np.int64), *(file.photos for file in files)])
         faults = [fault for file in files for fault in file.faults]
         self._failures += [

@@ -14,10 +14,13 @@ from jvpsvd.svd.product_checks import largest_product_norm
 from jvpsvd.svd.rounding import change_by_rounding
 from jvpsvd.svd.triplets import Evidence, Triplets, worst_orthonormality
 
+# What `Certificate.sound` decides by; all four are guesses. So many random combinations are tested
+# in each direction: the defect of one may be small by coincidence, and each costs two products.
 _COMBINATIONS = 2
 # Rounding that a fresh product of a combination of k vectors may show, in units of eps · s₁ · √(k +
 # 15). The 15 is there because even one vector is a combination of many basis columns.
 _ROUNDING, _TERMS = 10.0, 15
+# Residuals say nothing of vectors that are this far from orthonormal.
 _NOT_ORTHONORMAL = 1e-2
 
 
@@ -31,24 +34,35 @@ class Certificate(Evidence):
     (Cauchy interlacing). Whether a value is *missing* is a different question: `complete` and
     `evidence` answer it, up to the tolerance. A missing value that lies within the tolerance of a
     found one may stay unseen.
+
+    Attributes:
+        fro2: ‖A‖²_F, exact or estimated without bias.
+        fro2_error: One standard error of `fro2`; 0 where it is exact.
+        complete: Whether the solver took steps that would have shown a missing value.
+        evidence: Those steps, in words; or why there is no evidence.
+        guaranteed: How many leading triplets no missing value can displace; all k if complete.
+        epsilon: ‖A − A V V'‖₂ for the solver's basis V, estimated from below; NaN if there is no
+            estimate. See `SVDResult.upper_bounds`.
+        orthonormality: max(|U'U − I|, |V'V − I|), largest entry.
+        combination_residual: Norm of A(Vω) − U S ω and of its transpose for random ω, |ω| = 1, by
+            fresh products.
+        combination_allowed: The largest `combination_residual` that the solver's residuals and
+            rounding explain.
+        energy_share: Σ s² / ‖A‖²_F: how much of the operator the k triplets hold. ‖A‖²_F may be an
+            unbiased estimate; where it comes out too small, the share exceeds 1 and means "about
+            all".
+        defined_to: How well A itself is defined in its precision: the largest ‖(Ã − A) V‖_F / σ₁
+            over a few operators Ã at points moved by rounding
+            (`LinearOperator.perturbed_by_rounding`). None where A has no point. A residual below it
+            says only that the triplets are right for A as it was computed here. With other threads
+            or on another device, the computed A differs by about this much.
     """
 
     orthonormality: float
-    """max(|U'U − I|, |V'V − I|), largest entry."""
     combination_residual: float
-    """Norm of A(Vω) − U S ω and of its transpose for random ω, |ω| = 1, by fresh products."""
     combination_allowed: float
-    """The largest `combination_residual` that the solver's residuals and rounding explain."""
     energy_share: float
-    """Σ s² / ‖A‖²_F: how much of the operator the k triplets hold. ‖A‖²_F may be an unbiased
-    estimate; where it comes out too small, the share exceeds 1 and means "about all"."""
     defined_to: float | None
-    """How well A itself is defined in its precision: the largest ‖(Ã − A) V‖_F / σ₁ over a few
-    operators Ã at points moved by rounding (`LinearOperator.perturbed_by_rounding`). None where A
-    has no point.
-
-    A residual below it says only that the triplets are right for A as it was computed here. With
-    other threads or on another device, the computed A differs by about this much."""
 
     @property
     def sound(self) -> bool:
@@ -56,23 +70,33 @@ class Certificate(Evidence):
         orthonormal = self.orthonormality < _NOT_ORTHONORMAL
         return orthonormal and self.combination_residual <= self.combination_allowed
 
-    def __str__(self) -> str:
-        share = f"{100 * self.energy_share:.1f} %"
+    def energy_in_words(self) -> str:
+        """Return `energy_share` in percent, with its standard error where it is an estimate."""
         if self.energy_share >= 1.0005:  # the estimate of ‖A‖²_F is too small
-            share = "about 100 %"
-        elif 0 < self.fro2_error < math.inf and self.fro2:
+            return "about 100 %"
+        share = f"{100 * self.energy_share:.1f} %"
+        if 0 < self.fro2_error < math.inf and self.fro2:
             share += f" ± {100 * self.energy_share * self.fro2_error / self.fro2:.1f}"
-        defined = ""
+        return share
+
+    def defined_in_words(self) -> str:
+        """Return `defined_to` in words; "" where it was not measured."""
+        if self.defined_to is None:
+            return ""
         if self.defined_to == 0:
-            defined = "; rounding of the point did not move J"
-        elif self.defined_to == math.inf:
-            defined = "; rounding of the point moves J, which is 0 here"
-        elif self.defined_to is not None:
-            defined = f"; J itself is defined to {self.defined_to:.0e} s1 here"
+            return "rounding of the point did not move J"
+        if self.defined_to == math.inf:
+            return "rounding of the point moves J, which is 0 here"
+        return f"J itself is defined to {self.defined_to:.0e} s1 here"
+
+    def __str__(self) -> str:
+        defined = self.defined_in_words()
         return (
             f"{'sound' if self.sound else 'NOT SOUND'}: orthonormal to {self.orthonormality:.0e}, "
-            f"fresh products agree to {self.combination_residual:.0e}; {share} of the energy; "
-            f"{'complete' if self.complete else 'not shown complete'}: {self.evidence}{defined}"
+            f"fresh products agree to {self.combination_residual:.0e}; "
+            f"{self.energy_in_words()} of the energy; "
+            f"{'complete' if self.complete else 'not shown complete'}: {self.evidence}"
+            f"{'; ' if defined else ''}{defined}"
         )
 
 
@@ -132,6 +156,33 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
             rows, triplets.evidence, strict=True
         )
     )
+
+
+def converged_mask(triplets: Triplets, tol: float, certificates: tuple[Certificate, ...]) -> Tensor:
+    """Return which triplets meet the tolerance and cannot be displaced by a missing value.
+
+    If the certificate of a matrix is not sound, none of its triplets does.
+    """
+    s = triplets.s
+    index = torch.arange(s.shape[-1], device=s.device)
+    counts = [one.guaranteed if one.sound else 0 for one in certificates]
+    guaranteed = torch.tensor(counts, device=s.device).reshape(*s.shape[:-1], 1)
+    return (triplets.residuals <= tol * s[..., :1]) & (index < guaranteed)
+
+
+def last_triplets(
+    triplets: Triplets, certificates: tuple[Certificate, ...], count: int
+) -> tuple[Triplets, tuple[Certificate, ...]]:
+    """Return the last of all triplets, with certificates that say what share these hold."""
+    part = slice(triplets.s.shape[-1] - count, None)
+    U, V = (None if one is None else one[..., part].clone() for one in (triplets.U, triplets.V))
+    s, residuals = triplets.s[..., part].clone(), triplets.residuals[..., part].clone()
+    held = (s.double() ** 2).sum(-1).reshape(-1).tolist()
+    changed = tuple(
+        replace(one, energy_share=energy / one.fro2 if one.fro2 else 1.0, guaranteed=count)
+        for one, energy in zip(certificates, held, strict=True)
+    )
+    return replace(triplets, s=s, residuals=residuals, U=U, V=V), changed
 
 
 def with_fresh_residuals(

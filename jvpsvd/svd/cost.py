@@ -16,14 +16,15 @@ from jvpsvd.operators import LinearOperator
 # methods take nearly the same time.
 _RATE64, _RATE32 = 2e10, 6e10
 # Each product is timed this often and the fastest call counts, so that a busy machine does not
-# change the choice of method.
+# change the choice of method: a guess.
 _CALLS = 2
 # Assume that products with 1, 2 and 8 vectors take a + b, a + 2 b and a + 8 b, and that blocks of 2
 # need 0.6 of the products that blocks of 8 need (see `plan`). Then blocks of 2 are faster as soon
 # as a + 2 b ≥ 1.3 (a + b).
 _ALONE = 1.3
-# Timed blocks have at most 1/64 of the shorter side's columns, so that all timing calls together
-# take a sixteenth of what they may save.
+# Timed blocks have at most 1/64 of the shorter side's columns. The four of them then take a
+# sixteenth of the products of the exact method, which is what they may save; the sixteenth is a
+# guess.
 _LARGEST_SHARE = 64
 
 

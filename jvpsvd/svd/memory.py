@@ -11,13 +11,15 @@ import torch
 from jvpsvd.errors import ArgumentError
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-# Blocks that a step holds in addition to the bases: the product, copies of it, and its
-# orthonormalised form.
-_BLOCKS_OF_A_STEP, _FEW = 8, 4
-# Storage of the bases begins at twice the triplets plus twice this many blocks.
-_BLOCKS_RESERVED = 8
+# Bytes of a step and of measured residuals, counted generously: tests/svd/test_memory_ceiling.py
+# solves under a hard limit of memory. A step holds so many blocks in addition to the bases (the
+# product, copies of it, and its orthonormalised form), each wider by the probe columns.
+_BLOCKS_OF_A_STEP, _PROBE_COLUMNS = 8, 4
 # Residuals are summed in float64, in parts of at most this many bytes or of a few columns.
 _MEASURING_COLUMNS, _MEASURING = 4, 1 << 27
+# Storage of the bases begins at twice the triplets plus twice this many blocks, which is more than
+# the 1.7 k columns and 12 blocks that `plan` predicts at tol 1e-4.
+_BLOCKS_RESERVED = 8
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def bytes_of_a_step(block_size: int, both: int) -> int:
     >>> bytes_of_a_step(16, 1000)
     160000
     """
-    return _BLOCKS_OF_A_STEP * (block_size + _FEW) * both
+    return _BLOCKS_OF_A_STEP * (block_size + _PROBE_COLUMNS) * both
 
 
 def reserved_columns(max_size: int, k: int, block_size: int) -> int:

@@ -19,29 +19,34 @@ from jvpsvd.svd.solver import Solver
 
 Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact", "adaptive-rank"]
 
-# At tol 1e-4, block Golub–Kahan needs about 1.7 columns per triplet (1.25 at the logits of
-# EfficientNet-Lite0, 1.73 in its middle, more where spectra are flat) plus 12 blocks. `python -m
-# benchmarks solver` measures both, for k from 1 on.
-_PER_TRIPLET, _PER_DECADE, _BLOCKS = 1.7, 0.05, 12
-# Pairs (largest k, block size). Where a wide product costs about as much per vector as a narrow
-# one, narrow blocks are chosen for small k, because they need fewer products (132 with blocks of 2,
-# 228 with blocks of 8 at k = 20). With larger k there is more dense work per block, and that is
-# cheaper in wide blocks. Otherwise a product costs nearly the same at any width.
+# Predicted columns. At tol 1e-4, block Golub–Kahan needs about 1.7 columns per triplet (1.25 at the
+# logits of EfficientNet-Lite0, 1.73 in its middle, more where spectra are flat) plus 12 blocks.
+# `python -m benchmarks solver` measures both, for k from 1 on. The increase for each decade of tol
+# is a guess.
+_PER_TRIPLET, _BLOCKS, _PER_DECADE = 1.7, 12, 0.05
+# Exact method or Golub–Kahan. If their numbers of products are within the first factor, timings
+# decide, provided that the shorter side has so many rows that timing is worth it. Timings are
+# noisy: they overrule the numbers only if they differ by the last factor. All three are guesses.
+_UNDECIDED, _WORTH_MEASURING, _CLEARLY = 2.0, 256, 1.25
+# Width of blocks, as pairs (largest k, width). Where a wide product costs about as much per vector
+# as a narrow one, narrow blocks are chosen for small k, because they need fewer products (132 with
+# blocks of 2, 228 with blocks of 8 at k = 20). With larger k there is more dense work per block,
+# and that is cheaper in wide blocks. `python -m benchmarks solver` counts and times blocks of 2 to
+# 16 for k to 128.
 _NARROW_BLOCKS = ((32, 2), (256, 4), (1 << 62, 8))
+# Otherwise a product costs nearly the same at any width.
 _WIDE_BLOCKS = ((128, 8), (1 << 62, 16))
-_NARROW_CHUNK = 16
 # On a GPU a step costs nearly the same at any width, and the product is a small part of it (`python
 # -m benchmarks gpu` times several widths).
 _GPU_BLOCKS = ((32, 8), (128, 16), (1 << 62, 32))
-_EXACT_BLOCK = 64
-# If the two methods' numbers of products are within this factor, timings decide, provided that the
-# problem is large enough to be worth timing.
-_UNDECIDED, _WORTH_MEASURING = 2.0, 256
-# Timings are noisy: they overrule the number of products only if they differ by this factor.
-_CLEARLY = 1.25
-# For at most this many triplets narrow blocks need far fewer products, and for vectors of at least
-# this length the products take most of the time.
+# A chunk of at most this many vectors counts as one whose wide products save nothing: a guess.
+_NARROW_CHUNK = 16
+# Whether they do is measured for k up to the first number, where narrow blocks need far fewer
+# products, and for vectors of at least the second length, where products take most of the time: a
+# guess.
 _FEW, _LONG = 32, 1 << 18
+# Unit vectors per product of the exact method, where memory allows it: a guess.
+_EXACT_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -140,11 +145,11 @@ def _choose(
     m, n = size.shape
     short, k = min(m, n), request.k
     ratio = short / (2 * columns)
-    near = affordable and short >= _WORTH_MEASURING and 1 / _UNDECIDED <= ratio <= _UNDECIDED
+    undecided = affordable and short >= _WORTH_MEASURING and 1 / _UNDECIDED <= ratio <= _UNDECIDED
     exact_is_cheaper, against, seconds = ratio <= 1, f"{2 * columns}", None
     if cost is not None:
         seconds = exact_seconds(cost, m, n, k), golub_kahan_seconds(cost, m, n, k, columns)
-        if near:
+        if undecided:
             clear = max(seconds) > _CLEARLY * min(seconds)
             exact_is_cheaper = seconds[0] <= seconds[1] if clear else exact_is_cheaper
             against += f", {seconds[0]:.1f} s against {seconds[1]:.1f} s"
@@ -156,7 +161,7 @@ def _choose(
         reason = f"{short} products of the shorter side against about {against}"
     else:
         reason = f"about {against} products against {short}"
-    return _Choice(exact, reason, seconds, near and auto)
+    return _Choice(exact, reason, seconds, undecided and auto)
 
 
 def _plan_exact(request: Request, footprint: Footprint, budget: _Budget, choice: _Choice) -> Plan:
@@ -271,7 +276,7 @@ def _block_size(
     narrow = not wide_products_save or (chunk is not None and chunk <= _NARROW_CHUNK)
     on_gpu = size.device is not None and size.device.type == "cuda"
     sizes = _NARROW_BLOCKS if narrow else _GPU_BLOCKS if on_gpu else _WIDE_BLOCKS
-    width = next(width for most, width in sizes if request.k <= most)
+    width = next(width for largest_k, width in sizes if request.k <= largest_k)
     if chunk is not None:
         width = max(1, min(width, chunk))
     return _narrowed(min(width, footprint.short), footprint, budget.bytes)
@@ -322,7 +327,11 @@ class _Budget:
                 device = self._size.device
                 on_gpu = device is not None and device.type == "cuda"
                 allowed = f"half of this {'GPU' if on_gpu else 'machine'}'s memory"
+            what, remedy = f"k={self._request.k}", "lower k or raise memory"
+            if self._request.smallest is not None:
+                what = f'which="smallest", for which all {self._request.k} values are computed,'
+                remedy = "raise memory: products alone do not lead to the smallest values"
             raise ArgumentError(
-                f"k={self._request.k} of a {m} x {n} operator needs {in_words(needed)} with method "
-                f"'{method}', more than {allowed} ({in_words(self.bytes)}); lower k or raise memory"
+                f"{what} of a {m} x {n} operator needs {in_words(needed)} with method "
+                f"'{method}', more than {allowed} ({in_words(self.bytes)}); {remedy}"
             )

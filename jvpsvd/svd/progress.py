@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,19 @@ class Progress:
 
 Show = Callable[[Progress], bool | None]
 """A function that takes progress, and returns False to stop the solve."""
+
+
+def predict_seconds_left(began: float, share: float) -> float:
+    """Return the time to the end, if the rest takes as long for its share as was taken so far.
+
+    Args:
+        began: `time.perf_counter()` at the beginning.
+        share: How much of the work is done, above 0.
+
+    >>> round(predict_seconds_left(time.perf_counter() - 10.0, share=0.25))
+    30
+    """
+    return (time.perf_counter() - began) * (1 - share) / share
 
 
 @contextmanager

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import proper_fraction, whole_number
+from jvpsvd.arguments import one_of, proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.memory import parse_memory
+from jvpsvd.svd.other_names import refuse_other_words
 
 MethodName = Literal["auto", "golub-kahan", "randomized", "exact"]
 METHODS: tuple[str, ...] = get_args(MethodName)
 
+Count = int | np.integer[Any] | Literal["all"] | None
+"""How many triplets: a number, all of them, or as many as svds takes by itself."""
+
+Which = Literal["largest", "smallest"]
+
+_DEFAULT_COUNT = 500
 _LARGEST_SEED = (1 << 63) - 1
 # Pairs (a tolerance that hardly any solve meets, one that nearly all meet), in units of eps. With
 # tolerances of 0.5, 1, 2, 4 and 8 eps, 0, 6, 16, 63 and 77 of 77 float32 solves by Golub–Kahan
@@ -52,7 +61,7 @@ class Request:
     """What a caller asks for. `check_request` checks the arguments and makes one."""
 
     k: int
-    """Triplets, from 1 to min(m, n)."""
+    """Triplets to compute, from 1 to min(m, n)."""
     tol: float = 1e-5
     """Largest residual, relative to s₁, of a converged triplet."""
     method: str = "auto"
@@ -72,6 +81,9 @@ class Request:
     tail: float | None = None
     """Values above this size, relative to s₁, are wanted."""
 
+    smallest: int | None = None
+    """How many of the last values are wanted; then k is min(m, n). None: the first k are."""
+
     @property
     def searches_rank(self) -> bool:
         """Whether k is only an upper bound, and the rank is searched for."""
@@ -80,13 +92,13 @@ class Request:
 
 def check_request(
     size: ProblemSize,
-    k: int | np.integer[Any],
-    *,
+    k: Count = None,
+    which: Which = "largest",
     tol: float | np.floating[Any] = 1e-5,
     method: str = "auto",
     block_size: int | np.integer[Any] | None = None,
     memory: int | str | None = None,
-    seed: int | np.integer[Any] = 0,
+    seed: int | np.integer[Any] | None = 0,
     vectors: bool = True,
     start: Tensor | None = None,
     energy: float | None = None,
@@ -111,21 +123,30 @@ def check_request(
         raise ArgumentError(
             f"method={method!r} is unknown; use one of {', '.join(map(repr, METHODS))}"
         )
+    refuse_other_words(which)
+    one_of("which", which, get_args(Which))
     if energy is not None or tail is not None:
         _check_search(size, method, energy, tail)
+    count = _count(k, m, n)
+    smallest = which == "smallest"
+    if smallest and method not in ("auto", "exact"):
+        raise ArgumentError(
+            f'method={method!r} finds the largest values only; the smallest need method="exact"'
+        )
     if start is not None:
         _check_start(start, size)
     return Request(
-        k=whole_number("k", k, 1, min(m, n), f"min({m}, {n})"),
-        tol=proper_fraction("tol", tol),
-        method=method,
+        k=min(m, n) if smallest else count,
+        tol=_tolerance(tol, size.dtype),
+        method="exact" if smallest else method,
         block_size=None if block_size is None else whole_number("block_size", block_size, 1),
         memory=None if memory is None else parse_memory(memory),
-        seed=whole_number("seed", seed, 0, _LARGEST_SEED),
+        seed=secrets.randbits(63) if seed is None else whole_number("seed", seed, 0, _LARGEST_SEED),
         vectors=bool(vectors),
         start=start,
         energy=None if energy is None else proper_fraction("energy", energy),
         tail=None if tail is None else proper_fraction("tail", tail),
+        smallest=count if smallest else None,
     )
 
 
@@ -149,6 +170,20 @@ def out_of_reach(tol: float, dtype: torch.dtype) -> str | None:
         f"tol={tol:g} is below the rounding of {str(dtype).removeprefix('torch.')}, and most "
         f"residuals will stay above it; ask for {mostly:.0e}{wider}"
     )
+
+
+def _count(k: Count, m: int, n: int) -> int:
+    if k is None:
+        return min(_DEFAULT_COUNT, m, n)
+    if isinstance(k, str) and k == "all":
+        return min(m, n)
+    return whole_number("k", k, 1, min(m, n), f"min({m}, {n})")
+
+
+def _tolerance(tol: Any, dtype: torch.dtype) -> float:
+    if not isinstance(tol, bool) and isinstance(tol, Real) and tol == 0:
+        return _REACH[dtype][1] * torch.finfo(dtype).eps
+    return proper_fraction("tol", tol)
 
 
 def _check_search(size: ProblemSize, method: str, energy: float | None, tail: float | None) -> None:

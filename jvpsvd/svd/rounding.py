@@ -11,8 +11,8 @@ from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.kernels.norms import column_norms
 
 # Few kinks lie within rounding of a point, and one perturbed point often crosses none of them. On
-# 35 photos, three points found no more of the change between float32 and float64 than two did
-# (benchmarks/README.md).
+# 35 photos, three points found hardly more of the change between float32 and float64 than two did
+# (a prototype: benchmarks/README.md).
 _PERTURBED_POINTS = 2
 
 

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import time
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import one_of
 from jvpsvd.errors import ArgumentError, ConvergenceError, ConvergenceWarning, PrecisionWarning
 from jvpsvd.operators import LinearOperator, aslinearoperator
 from jvpsvd.operators.environment.placement import own_tensors
-from jvpsvd.svd.certificate import Certificate, certify, with_fresh_residuals
+from jvpsvd.svd.certificate import (
+    Certificate,
+    certify,
+    converged_mask,
+    last_triplets,
+    with_fresh_residuals,
+)
 from jvpsvd.svd.cost import measured_cost, widening_pays
 from jvpsvd.svd.monitor import Monitor
+from jvpsvd.svd.other_names import refuse_other_names
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.product_checks import check_values
 from jvpsvd.svd.progress import Show, shown
 from jvpsvd.svd.request import ProblemSize, Request, check_request, out_of_reach
-from jvpsvd.svd.result import SVDResult, converged_mask
+from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.triplets import Triplets, with_fixed_signs
 
 OnUnconverged = Literal["warn", "raise", "ignore"]
@@ -28,29 +36,36 @@ OnUnconverged = Literal["warn", "raise", "ignore"]
 
 def svds(
     A: Any,
-    k: int | np.integer[Any] = 500,
+    k: int | np.integer[Any] | Literal["all"] | None = None,
     *,
+    which: Literal["largest", "smallest"] = "largest",
     tol: float | np.floating[Any] = 1e-5,
     method: str = "auto",
     block_size: int | np.integer[Any] | None = None,
     memory: int | str | None = None,
-    seed: int | np.integer[Any] = 0,
+    seed: int | np.integer[Any] | None = 0,
     vectors: bool = True,
     start: SVDResult | Tensor | None = None,
     energy: float | None = None,
     tail: float | None = None,
     on_unconverged: OnUnconverged = "warn",
     progress: bool | Show = False,
+    **other_names: Never,
 ) -> SVDResult:
     """Return the k largest singular values of A, with their vectors and a certificate.
+
+    The smallest can be had where all can: see `which`.
 
     Args:
         A: A `LinearOperator`, or anything `aslinearoperator` takes; a batch of B matrices is solved
             in lock step, and every tensor of the result has a leading dimension.
-        k: How many triplets, from 1 to min(m, n).
-        tol: A triplet counts as converged if its measured residual is at most tol · s[0]. Float32
-            reaches 1e-6, float64 1e-14. If rounding rules a tolerance out, a `PrecisionWarning`
-            says so before the work.
+        k: How many triplets, from 1 to min(m, n); "all" of them; None: min(500, m, n).
+        which: "largest", or "smallest": the k last of all min(m, n) values, still descending. They
+            take the exact method, min(m, n) products and memory for all triplets; `residuals` and
+            the certificate then say how far small values are from rounding.
+        tol: A triplet counts as converged if its measured residual is at most tol · σ₁. Float32
+            reaches 1e-6, float64 1e-14; 0 is as SciPy means it, what the dtype reaches. If rounding
+            rules a tolerance out, a `PrecisionWarning` says so before the work.
         method: "golub-kahan" (few products), "exact" (min(m, n) products, every value),
             "randomized" (a fixed number of products: block Krylov, or subspace iteration where
             memory is short), or "auto" (one of the first two).
@@ -61,7 +76,8 @@ def svds(
             the machine's.
         seed: Seed of all random numbers, from 0 to 2⁶³ − 1. The same seed gives the same result on
             the same device, unless timings choose another method, block or chunk. Nothing is timed
-            if `method`, `block_size` and the Jacobian's `chunk` are given.
+            if `method`, `block_size` and the Jacobian's `chunk` are given. None: another one each
+            time, which `SVDResult.seed` names; ranks of a process group need one number.
         vectors: Whether to return U and Vh. If not, the longer side's vectors are not even kept,
             where that is safe.
         start: An earlier result with vectors, of the same or a similar operator, or (short, j)
@@ -74,9 +90,11 @@ def svds(
         progress: True for a bar on stderr, or a function that takes a `Progress`. If it returns
             False, the solve stops and returns what it has found, with measured residuals. (The
             exact method has nothing to return before its last product, so it goes on.)
+        other_names: None. Names that SciPy, scikit-learn, NumPy and torch use are answered with
+            what they are called here.
 
     Raises:
-        ArgumentError: On an argument out of range.
+        ArgumentError: On an argument out of range, or one of another name.
         NonFiniteError: If a product holds NaN or infinity.
         ConvergenceError: With on_unconverged="raise", if a triplet missed the tolerance.
 
@@ -86,24 +104,13 @@ def svds(
     >>> bool(res.converged.all()), res.certificate.complete
     (True, True)
     """
-    if on_unconverged not in ("warn", "raise", "ignore"):
-        raise ArgumentError(
-            f'on_unconverged={on_unconverged!r} is unknown; use "warn", "raise" or "ignore"'
-        )
+    refuse_other_names(svds, other_names)
+    one_of("on_unconverged", on_unconverged, ("warn", "raise", "ignore"))
     operator = aslinearoperator(A)
     size = ProblemSize.of(operator)
+    first = _vectors_of_shorter_side(start, size)
     request = check_request(
-        size,
-        k,
-        tol=tol,
-        method=method,
-        block_size=block_size,
-        memory=memory,
-        seed=seed,
-        vectors=vectors,
-        start=_vectors_of_shorter_side(start, size),
-        energy=energy,
-        tail=tail,
+        size, k, which, tol, method, block_size, memory, seed, vectors, first, energy, tail
     )
     warned = out_of_reach(request.tol, operator.dtype)
     if warned and on_unconverged != "ignore":
@@ -115,17 +122,15 @@ def svds(
         wide = size.shape[0] < size.shape[1]
         oriented = operator.T if wide else operator  # solvers need m ≥ n
         triplets = chosen.solver.solve(oriented, request, monitor)
-        check_values(triplets.s)
         with monitor.phase("checks"):
-            triplets, certificates = _certified(oriented, triplets, request)
+            triplets, certificates, converged = _certified(oriented, triplets, request)
     triplets = with_fixed_signs(triplets.transposed() if wide else triplets)
-    U, V = (triplets.U, triplets.V) if request.vectors else (None, None)
     result = SVDResult(
-        U=U,
+        U=triplets.U if request.vectors else None,
         s=triplets.s.abs(),  # no value is −0
-        Vh=None if V is None else V.mT,
+        Vh=triplets.V.mT if request.vectors and triplets.V is not None else None,
         residuals=triplets.residuals,
-        converged=converged_mask(triplets, request.tol, certificates),
+        converged=converged,
         products=operator.products.since(before),
         method=chosen.method,
         seconds=time.perf_counter() - began,
@@ -134,11 +139,14 @@ def svds(
         certificates=certificates,
         plan=chosen,
         tol=request.tol,
+        shape=operator.shape,
+        seed=request.seed,
+        which=which,
     )
-    missed = _unconverged_in_words(result, monitor.stopped)
-    if missed and on_unconverged == "raise":
-        raise ConvergenceError(missed)
-    if missed and on_unconverged == "warn":
+    if on_unconverged != "ignore" and not bool(result.converged.all()):
+        missed = _unconverged_in_words(result, monitor.stopped)
+        if on_unconverged == "raise":
+            raise ConvergenceError(missed)
         warnings.warn(missed, ConvergenceWarning, stacklevel=2)
     return result
 
@@ -171,20 +179,30 @@ def _planned(A: LinearOperator, size: ProblemSize, request: Request) -> Plan:
 
 def _certified(
     A: LinearOperator, triplets: Triplets, request: Request
-) -> tuple[Triplets, tuple[Certificate, ...]]:
-    """Return the triplets and their certificates, with residuals measured anew where needed."""
+) -> tuple[Triplets, tuple[Certificate, ...], Tensor]:
+    """Return triplets, their certificates, and which converged.
+
+    Residuals are measured anew where needed. If the smallest values are wanted, they are the last
+    of all, and all are certified together.
+
+    Raises:
+        ArgumentError: If the dtype cannot hold a value.
+    """
+    check_values(triplets.s)
     certificates = certify(A, triplets, request.seed)
     measured = with_fresh_residuals(A, triplets, certificates, request.tol)
     if measured is not triplets:
         certificates = certify(A, measured, request.seed)
-    return measured, certificates
+    converged = converged_mask(measured, request.tol, certificates)
+    if request.smallest is not None:
+        converged = converged[..., -request.smallest :].clone()
+        measured, certificates = last_triplets(measured, certificates, request.smallest)
+    return measured, certificates, converged
 
 
-def _unconverged_in_words(result: SVDResult, stopped: bool) -> str | None:
-    """Return what to say of triplets that missed the tolerance; None if none did."""
+def _unconverged_in_words(result: SVDResult, stopped: bool) -> str:
+    """Return what to say of triplets that missed the tolerance."""
     missed = int((~result.converged).sum())
-    if not missed:
-        return None
     worst = float((result.residuals / result.s[..., :1]).max())
     remedy = "progress= stopped the solve" if stopped else "raise tol or memory, or use float64"
     return (

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from jvpsvd.svd.kernels.orthogonalize import orthonormality
 
+# Entries of V whose signs are fixed at once. It bounds temporary tensors: a guess.
 _ENTRIES_AT_ONCE = 1 << 23
 
 

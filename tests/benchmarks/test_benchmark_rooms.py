@@ -27,5 +27,5 @@ def test_rooms_import_only_from_rooms_before(name):
 
 
 def test_no_file_is_longer_than_one_idea():
-    lengths = {name: len(file.read_text().splitlines()) for name, file in FILES.items()}
-    assert {name: n for name, n in lengths.items() if n > 400} == {}
+    lines = {name: len(file.read_text().splitlines()) for name, file in FILES.items()}
+    assert {name: n for name, n in lines.items() if n > 400} == {}

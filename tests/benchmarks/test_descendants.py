@@ -13,7 +13,7 @@ MIB = 1 << 20
 def test_what_a_child_of_a_child_holds_is_seen():
     inner = [sys.executable, "-c", HOLDING]
     outer = f"import subprocess, sys; subprocess.run({inner!r}, stdin=sys.stdin, check=True)"
-    with watch_memory(every=0.02) as most:
+    with watch_memory(every=0.02) as peak:
         child = subprocess.Popen(
             [sys.executable, "-c", outer], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -21,10 +21,10 @@ def test_what_a_child_of_a_child_holds_is_seen():
         time.sleep(0.5)
         child.communicate("\n", timeout=30)
     assert child.returncode == 0
-    assert 200 * MIB < most() < 300 * MIB
+    assert 200 * MIB < peak() < 300 * MIB
 
 
 def test_without_children_there_is_nothing():
-    with watch_memory(every=0.01) as most:
+    with watch_memory(every=0.01) as peak:
         time.sleep(0.1)
-    assert most() == 0
+    assert peak() == 0

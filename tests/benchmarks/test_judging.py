@@ -61,7 +61,7 @@ def test_a_triplet_given_twice_is_wrong_though_its_residual_is_0():
     assert found.outcome == "silent"
 
 
-def test_fewer_values_than_were_asked_for_are_seen_by_anyone():
+def test_fewer_values_than_requested_are_seen_by_anyone():
     assert judge(Answer(S[:3], U[:, :3], V[:3].T, True)).outcome == "honest"
 
 
@@ -69,7 +69,7 @@ def test_nan_is_no_answer_that_anyone_takes():
     assert judge(TRUE._replace(s=torch.full((K,), torch.nan))).outcome == "honest"
 
 
-def test_the_limit_follows_the_residual_asked_for_but_not_below_rounding():
+def test_the_limit_follows_the_requested_residual_but_not_below_rounding():
     assert allowed(1e-4, torch.float64) == 2e-4
     assert 1e-5 < allowed(1e-12, torch.float32) < 2e-5
 

@@ -177,7 +177,7 @@ def test_records_of_another_machine_are_taken_over(tmp_path, monkeypatch, capsys
     assert "cannot be read" in capsys.readouterr().err
 
 
-def test_a_tree_without_its_history_is_told_its_commit(monkeypatch):
+def test_a_tree_without_its_history_is_given_its_commit(monkeypatch):
     monkeypatch.setenv("JVPSVD_COMMIT", "0123abc")
     assert find_commit() == "0123abc"
     monkeypatch.delenv("JVPSVD_COMMIT")
@@ -207,7 +207,7 @@ def test_a_line_of_each_problem_names_the_next_that_was_right():
     assert "| scipy-arpack, 3: 2 x |  | 2 x | other |" in text
 
 
-def test_many_problems_are_told_in_several_tables():
+def test_many_problems_are_shown_in_several_tables():
     rows = [
         {**SOLVED, "solver": "jvpsvd", "outcome": "right", "problem": f"p{i}"} for i in range(7)
     ]
@@ -242,7 +242,7 @@ def test_every_part_has_a_section(part):
     assert f"`python -m benchmarks {shown.part}` on Some CPU" in text
 
 
-def test_only_the_parts_that_are_asked_for_are_written(written):
+def test_only_the_requested_parts_are_written(written):
     arguments, file = written
     assert readme.main([*arguments, "--only", "allocator"]) == 0
     text = file.read_text()

@@ -31,7 +31,7 @@ def test_exponents_are_recovered(exponent, factor, xs):
     assert power.scatter == pytest.approx(1, abs=1e-6)
 
 
-def test_exponents_want_two_places_and_tell_their_scatter():
+def test_exponents_need_two_points_and_show_their_scatter():
     assert fit_power([3, 3], [1, 2]) is None
     assert fit_power([1, 2], [0, 0]) is None
     assert fit_power([1, 10, 100], [1, 20, 100]).scatter > 1.3
@@ -88,7 +88,7 @@ def test_a_missed_residual_runs_again_with_tighter_tolerances(monkeypatch):
 
     monkeypatch.setattr(peers, "run_child", run_child)
     settings = dataclasses.replace(peers.QUICK, rounds=2)
-    turns = peers._Turns(SOLVERS["scipy-arpack"], peers.find_problem("perceptron"), 3, settings)
+    turns = peers.Turns(SOLVERS["scipy-arpack"], peers.find_problem("perceptron"), 3, settings)
     turns.take(20.0)
     turns.take(20.0)
     row = turns.row()
@@ -151,15 +151,15 @@ def test_a_solver_that_misses_at_every_tolerance_is_shown_with_the_first(monkeyp
         return Ended([{"outcome": "silent", "value_error": question["own_tol"]}], None)
 
     monkeypatch.setattr(peers, "run_child", run_child)
-    turns = peers._Turns(SOLVERS["primme"], peers.find_problem("perceptron"), 3, peers.QUICK)
+    turns = peers.Turns(SOLVERS["primme"], peers.find_problem("perceptron"), 3, peers.QUICK)
     turns.take(20.0)
     turns.take(20.0)
     row = turns.row()
     assert (row["outcome"], row["own_tol"], row["value_error"]) == ("silent", 1e-4, 1e-4)
-    assert len(row["attempts"]) == peers._TIGHTER_TOLERANCES
+    assert len(row["attempts"]) == peers.TIGHTER_TOLERANCES
 
 
-def test_children_that_die_or_hang_are_told_apart(tmp_path, monkeypatch):
+def test_children_that_die_and_children_that_hang_are_distinguished(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.measure.children.ROOT", tmp_path)
     (tmp_path / "dying.py").write_text("import os; os.abort()")
     (tmp_path / "hanging.py").write_text("import time; time.sleep(60)")

@@ -235,7 +235,7 @@ def test_other_truncated_formats_are_refused(share, form):
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_of_an_animation_the_first_frame_is_taken(form):
+def test_the_first_frame_of_an_animation_is_taken(form):
     first, *rest = (Image.new("RGB", (20, 20), (value,) * 3) for value in (200, 10, 90))
     lossless = {"lossless": True} if form == "WEBP" else {}
     data = saved(first, form, save_all=True, append_images=rest, **lossless)

@@ -91,10 +91,10 @@ def test_rank_of_local_pca_is_the_dimension(kind):
     manifold, some = KINDS[kind], draw(kind, 1)
     middle = some.parameters
     if kind == "sphere":
-        near = middle + 1e-3 * torch.randn(400, middle.shape[1], generator=seeded()).double()
+        drawn = middle + 1e-3 * torch.randn(400, middle.shape[1], generator=seeded()).double()
     else:
-        near = middle + 1e-3 * (torch.rand(400, middle.shape[1], generator=seeded()) - 0.5)
-    cloud = manifold.embed(near.double())
+        drawn = middle + 1e-3 * (torch.rand(400, middle.shape[1], generator=seeded()) - 0.5)
+    cloud = manifold.embed(drawn.double())
     _, s, Vh = torch.linalg.svd(cloud - cloud.mean(0), full_matrices=False)
     d = manifold.dimension
     # Beyond d there is only curvature, of second order in the size of the patch.

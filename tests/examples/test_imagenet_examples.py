@@ -66,7 +66,7 @@ def photo(model):
     return 2 * torch.rand(model.photo_input.shape, generator=generator) - 1
 
 
-def test_steps_and_spectra_are_measured_told_and_drawn(modules, model, photo, tmp_path):
+def test_steps_and_spectra_are_measured_printed_and_drawn(modules, model, photo, tmp_path):
     measure, found, moved = modules.measure, {}, {}
     for depth in ("2", "output"):
         J = JacobianOperator(*layer_map(model.module, photo, to=depth))
@@ -80,20 +80,20 @@ def test_steps_and_spectra_are_measured_told_and_drawn(modules, model, photo, tm
     # Tiny steps: the linear part alone, so that the tangent space moves what the normal does not.
     change = {name: moved["2"][0][f"{name} change"][:, 0].mean() for name in measure.SETS}
     assert change["leading"] > change["tangent"] > change["random"] > change["normal"]
-    told = [
+    printed = [
         *modules.tables.tell_spectra(found),
         *modules.tables.tell_spread(found),
         *modules.tables.tell_steps(moved, measure.DISTANCES, measure.SETS),
     ]
-    assert f"{found['2'][0]['s'][0]:.2f} ±" in "\n".join(told)
-    assert not any("nan" in line for line in told)
+    assert f"{found['2'][0]['s'][0]:.2f} ±" in "\n".join(printed)
+    assert not any("nan" in line for line in printed)
     files = modules.figures.draw_all(found, moved, measure.DISTANCES, tmp_path)
     assert {file.suffix for file in files} == {".png", ".svg"}
     assert all(file.stat().st_size > 5000 for file in files)
     # What is kept tells the same, and shows no photo.
     modules.store.keep_depths({"spectra": found, "steps": moved}, tmp_path / "numbers.npz")
     kept = modules.store.kept_depths(tmp_path / "numbers.npz")
-    assert list(modules.tables.tell_spectra(kept["spectra"])) == told[: 2 + len(found)]
+    assert list(modules.tables.tell_spectra(kept["spectra"])) == printed[: 2 + len(found)]
     again = modules.figures.draw_all(kept["spectra"], kept["steps"], measure.DISTANCES, tmp_path)
     assert {file.stem for file in files} - {file.stem for file in again} == {"figure-9-vectors"}
 
@@ -204,12 +204,12 @@ def test_the_readme_says_what_the_kept_numbers_say(modules):
 
 
 def test_weights_are_read_as_numbers_only(modules):
-    reader = modules.published._Numbers
+    reader = modules.published.ArrayUnpickler
     array = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
     data = pickle.dumps({"kernel": array}, protocol=3)
     data = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     read = reader(io.BytesIO(data)).load()["kernel"]
     assert np.array_equal(read, array)
-    assert modules.published._turned(read).shape == (3, 2, 1, 1)
+    assert modules.published.out_first(read).shape == (3, 2, 1, 1)
     with pytest.raises(pickle.UnpicklingError, match="not read"):
         reader(io.BytesIO(pickle.dumps(print))).load()

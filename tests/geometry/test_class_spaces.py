@@ -52,7 +52,7 @@ def test_photos_may_differ_in_k_and_come_as_tensors():
     )
 
 
-def test_unit_traces_let_all_photos_weigh_the_same():
+def test_unit_traces_give_all_photos_the_same_weight():
     V, W = torch.eye(4)[:, :1], torch.eye(4)[:, 1:2]
     strong, weak = torch.tensor([100.0]), torch.tensor([1.0])
     loud = average_space([V, W, W], [strong, weak, weak], 1)
@@ -84,7 +84,7 @@ def test_shared_directions_are_found_among_private_ones():
 @pytest.mark.parametrize(
     ("bases", "s", "d", "message"),
     [
-        ([], [], 1, "0 bases and 0 spectra"),
+        ([], [], 1, "no spaces were given"),
         ([torch.eye(3)], [], 1, "1 bases and 0 spectra"),
         ([torch.eye(3)], [torch.ones(2)], 1, "basis 0 has shape"),
         ([torch.ones(3)], [torch.ones(1)], 1, "basis 0 has shape"),

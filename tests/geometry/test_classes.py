@@ -44,7 +44,7 @@ def test_log_spectra_are_logs_above_the_floor():
     torch.testing.assert_close(found, expected)
 
 
-def test_the_floor_is_eps_of_the_dtype_unless_told():
+def test_the_floor_is_eps_of_the_dtype_unless_given():
     for dtype in (torch.float32, torch.float64):
         found = log_spectra(torch.tensor([[1.0, 0.0]], dtype=dtype))
         assert float(found[0, 1]) == pytest.approx(math.log(torch.finfo(dtype).eps))
@@ -268,7 +268,7 @@ def test_equally_near_classes_share_a_photo():
     torch.testing.assert_close(found.confusion, torch.full((3, 3), 1 / 3, dtype=torch.float64))
 
 
-def test_planted_classes_are_told_apart_and_confused_by_family():
+def test_planted_classes_are_distinguished_and_confused_by_family():
     # Two families of three classes: families are far apart, classes hardly.
     family = torch.tensor([-4.0, -4, -4, 4, 4, 4]).repeat_interleave(8)[:, None]
     rows = planted(6, 8, 5, 0.3, 3) + family

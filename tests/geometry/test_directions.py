@@ -1,9 +1,9 @@
-import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from support.geometry_problems import matrix, network, normal, rounding
 from torch import nn
 
 from jvpsvd import svds
@@ -21,33 +21,6 @@ from jvpsvd.geometry import (
 DTYPES = (torch.float32, torch.float64)
 
 
-def normal(*shape, seed=0, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator).to(dtype)
-
-
-def matrix(m, n, s, seed=0):
-    """A matrix of given singular values, with its right vectors."""
-    s = torch.as_tensor(s, dtype=torch.float64)
-    V = random_space(n, len(s), seed)
-    return random_space(m, len(s), seed + 1) @ torch.diag(s) @ V.mT, V
-
-
-def network(*sizes, seed=0, dtype=torch.float64):
-    layers = []
-    for i, (n, m) in enumerate(itertools.pairwise(sizes)):
-        layer = nn.Linear(n, m, dtype=dtype)
-        with torch.no_grad():
-            layer.weight.copy_(normal(m, n, seed=seed + i) * math.sqrt(2 / n))
-            layer.bias.copy_(normal(m, seed=seed + 100 + i) / 10)
-        layers += [layer, nn.ReLU()]
-    return nn.Sequential(*layers[:-1]).eval()
-
-
-def near(dtype):
-    return 100 * torch.finfo(dtype).eps
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("n", "k", "count"), [(30, 7, 5), (9, 8, 1), (6, 1, 1)])
 def test_tangent_and_normal_directions_are_orthonormal_inside_and_outside(dtype, n, k, count):
@@ -57,9 +30,9 @@ def test_tangent_and_normal_directions_are_orthonormal_inside_and_outside(dtype,
     outside = normal_directions(V, count)
     assert inside.dtype == outside.dtype == dtype
     for each in (inside, outside):
-        torch.testing.assert_close(each.mT @ each, eye, rtol=0, atol=near(dtype))
-    torch.testing.assert_close(V @ (V.mT @ inside), inside, rtol=0, atol=near(dtype))
-    assert (V.mT @ outside).abs().max() <= near(dtype)
+        torch.testing.assert_close(each.mT @ each, eye, rtol=0, atol=rounding(dtype))
+    torch.testing.assert_close(V @ (V.mT @ inside), inside, rtol=0, atol=rounding(dtype))
+    assert (V.mT @ outside).abs().max() <= rounding(dtype)
     assert torch.equal(tangent_directions(V, count, mixed=False), V[:, :count])
 
 

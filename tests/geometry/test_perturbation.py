@@ -1,10 +1,10 @@
-import itertools
 import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.geometry_problems import matrix, network, normal, rounding
 from torch import nn
 
 from jvpsvd import JacobianOperator
@@ -20,33 +20,6 @@ from jvpsvd.networks.depths import layer_map, layer_maps
 
 QUICK = settings(max_examples=30, deadline=None, derandomize=True)
 DTYPES = (torch.float32, torch.float64)
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator).to(dtype)
-
-
-def matrix(m, n, s, seed=0):
-    """A matrix of given singular values, with its right vectors."""
-    s = torch.as_tensor(s, dtype=torch.float64)
-    V = random_space(n, len(s), seed)
-    return random_space(m, len(s), seed + 1) @ torch.diag(s) @ V.mT, V
-
-
-def network(*sizes, seed=0, dtype=torch.float64):
-    layers = []
-    for i, (n, m) in enumerate(itertools.pairwise(sizes)):
-        layer = nn.Linear(n, m, dtype=dtype)
-        with torch.no_grad():
-            layer.weight.copy_(normal(m, n, seed=seed + i) * math.sqrt(2 / n))
-            layer.bias.copy_(normal(m, seed=seed + 100 + i) / 10)
-        layers += [layer, nn.ReLU()]
-    return nn.Sequential(*layers[:-1]).eval()
-
-
-def near(dtype):
-    return 100 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -75,7 +48,7 @@ def test_normal_directions_of_a_linear_map_change_nothing(dtype):
     x = normal(30, dtype=dtype)
     D = normal_directions(V.to(dtype), 6)
     r = perturbation_response(lambda z: A.to(dtype) @ z, x, D, [0.1, 10.0, 1000.0])
-    assert (r.relative[0] <= near(dtype) * torch.tensor([1.0, 10.0, 1000.0])).all()
+    assert (r.relative[0] <= rounding(dtype) * torch.tensor([1.0, 10.0, 1000.0])).all()
     assert (r.change <= 20 * r.floor[:, None]).all()
     tangent = perturbation_response(lambda z: A.to(dtype) @ z, x, V, [0.1])
     assert (tangent.relative >= 0.01).all()

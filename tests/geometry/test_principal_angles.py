@@ -186,7 +186,7 @@ def test_left_spaces_agree_where_the_output_is_a_shared_frame():
     assert abs(right.mean - right.random_mean) < 5 * right.random_deviation
 
 
-def test_classes_with_spaces_of_their_own_are_told_apart():
+def test_classes_with_spaces_of_their_own_are_distinguished():
     one, two = random_space(20, 2, 0), random_space(20, 2, 1)
     spaces = [mixed(one, i) for i in range(5)] + [mixed(two, i) for i in range(5)]
     found = compare_spaces(spaces, labels=["a"] * 5 + ["b"] * 5, permutations=999).contrast

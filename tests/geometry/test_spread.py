@@ -6,6 +6,7 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.geometry_problems import normal
 
 from jvpsvd import svds
 from jvpsvd.errors import ArgumentError
@@ -16,15 +17,10 @@ from jvpsvd.geometry import (
     spatial_spread,
     spread_trend,
 )
-from jvpsvd.geometry import spread as spread_module
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
+LARGE = (1 << 20, 5)  # vectors of which two are taken at a time
 DTYPES = (torch.float16, torch.float32, torch.float64)
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -122,11 +118,10 @@ def test_chance_fills_less_than_the_image():
     assert one_pixel.radius == 0
 
 
-def test_all_forms_of_vectors_are_the_same(monkeypatch):
+def test_all_forms_of_vectors_are_the_same():
     vectors, shape = normal(2 * 3 * 4, 7), (2, 3, 4)
     whole = spatial_spread(vectors, shape)
     assert whole.centre.shape == (7, 2)
-    monkeypatch.setattr(spread_module, "_ENTRIES_AT_ONCE", 50)  # two at a time
     for given_as in (vectors, vectors.numpy(), vectors.mT.contiguous().mT, vectors.numpy()[:, ::1]):
         found = spatial_spread(given_as, shape)
         torch.testing.assert_close(found.participation, whole.participation)
@@ -186,12 +181,20 @@ def test_a_batch_of_results_is_refused():
         spatial_spread(result, (2, 2))
 
 
-def test_a_zero_vector_is_counted_over_all_parts(monkeypatch):
-    monkeypatch.setattr(spread_module, "_ENTRIES_AT_ONCE", 12)
-    vectors = torch.ones(12, 5)
+def test_vectors_too_long_to_be_taken_at_once_are_as_each_alone():
+    vectors, shape = normal(*LARGE), (1024, 1024)
+    together = spatial_spread(vectors, shape)
+    alone = [spatial_spread(v, shape) for v in vectors.unbind(1)]
+    for name in ("participation", "entropy", "centre", "radius"):
+        each = torch.stack([getattr(one, name) for one in alone])
+        torch.testing.assert_close(getattr(together, name), each)
+
+
+def test_a_zero_vector_is_counted_over_all_parts():
+    vectors = torch.ones(*LARGE)
     vectors[:, 3] = 0
     with pytest.raises(ArgumentError, match="vector 3 is 0"):
-        spatial_spread(vectors, (3, 4))
+        spatial_spread(vectors, (1024, 1024))
 
 
 def test_a_trend_is_the_mean_over_photos_with_its_error():

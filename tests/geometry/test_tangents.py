@@ -6,6 +6,7 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.geometry_problems import normal
 
 from jvpsvd import svds
 from jvpsvd.errors import ArgumentError
@@ -22,11 +23,6 @@ from jvpsvd.geometry import (
 
 QUICK = settings(max_examples=80, deadline=None, derandomize=True)
 DTYPES = (torch.float32, torch.float64)
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
 
 @QUICK
@@ -137,8 +133,8 @@ def test_both_sides_of_a_result_and_of_a_batch():
     U, s, Vh = torch.linalg.svd(matrix)
     for side, truth in (("left", U), ("right", Vh.mT)):
         found = singular_space(result, 2, side)
-        agree = torch.linalg.svdvals(truth[:, :2].mT @ found)
-        assert agree.tolist() == pytest.approx([1, 1])
+        cosines = torch.linalg.svdvals(truth[:, :2].mT @ found)
+        assert cosines.tolist() == pytest.approx([1, 1])
     torch.testing.assert_close(
         matrix @ singular_space(result, 1), s[0] * singular_space(result, 1, "left")
     )

@@ -134,12 +134,12 @@ def test_pools_round_their_number_up_as_caffes(side, pooled):
 def lrn(x, alpha=1e-4, beta=0.75, k=1.0, n=5):
     """Caffe's LRN and its Jacobian for one pixel, channel by channel."""
     channels = len(x)
-    near = torch.zeros(channels, channels, dtype=x.dtype)
+    neighbours = torch.zeros(channels, channels, dtype=x.dtype)
     for c in range(channels):
-        near[c, max(0, c - n // 2) : c + n // 2 + 1] = 1
-    scale = k + alpha / n * near @ x**2
-    outer = x[:, None] * scale[:, None] ** (-beta - 1) * x[None, :] * near
-    return x * scale**-beta, torch.diag(scale**-beta) - 2 * alpha * beta / n * outer
+        neighbours[c, max(0, c - n // 2) : c + n // 2 + 1] = 1
+    scale = k + alpha / n * neighbours @ x**2
+    mixed = x[:, None] * scale[:, None] ** (-beta - 1) * x[None, :] * neighbours
+    return x * scale**-beta, torch.diag(scale**-beta) - 2 * alpha * beta / n * mixed
 
 
 @pytest.mark.parametrize("build", [caffenet, bvlc_alexnet])

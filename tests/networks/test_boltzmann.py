@@ -64,7 +64,7 @@ def test_same_seed_same_machine_and_another_seed_another():
     assert not torch.equal(trained(1), trained(2))
 
 
-def test_every_epoch_is_told_and_the_error_falls():
+def test_every_epoch_is_reported_and_the_error_falls():
     epochs = []
     train_machine(
         two_patterns(),

@@ -1,7 +1,9 @@
 """Weights in Caffe's files: all formats are read exactly, and anything else is refused."""
 
 import pickle
+import re
 import struct
+import subprocess
 import sys
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from jvpsvd.errors import ModelError
-from jvpsvd.networks import caffe, load_weights, weights_sha256
+from jvpsvd.networks import load_weights, weights_sha256
 
 AGES = ("layer", "layers")
 
@@ -262,12 +264,22 @@ def test_a_file_that_is_not_there(name, tmp_path):
         load_weights(network(0), tmp_path / name)
 
 
-def test_without_protobuf_the_extra_is_named(tmp_path, monkeypatch):
-    caffe._messages.cache_clear()
-    for name in [name for name in sys.modules if name.startswith("google.protobuf")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "google.protobuf", None)
-    refused(tmp_path, caffemodel(network(0)), r"needs the package protobuf.*jvpsvd\[caffe\]")
+WITHOUT_PROTOBUF = """
+import sys
+from torch import nn
+from jvpsvd.networks import load_weights
+
+sys.modules["google.protobuf"] = None  # an import of it fails, as where it is not installed
+load_weights(nn.Sequential(nn.Linear(5, 3)), sys.argv[1])
+"""
+
+
+def test_without_protobuf_the_extra_is_named(tmp_path):
+    file = written(tmp_path, caffemodel(nn.Sequential(nn.Linear(5, 3))))
+    command = [sys.executable, "-c", WITHOUT_PROTOBUF, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert re.search(r"ModelError: .*needs the package protobuf.*jvpsvd\[caffe\]", last)
 
 
 def outcome(data, folder):

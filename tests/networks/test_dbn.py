@@ -64,7 +64,7 @@ def test_fine_tuning_lowers_the_error_and_leaves_its_network_alone(net, data):
     assert not any(parameter.requires_grad for parameter in tuned.parameters())
 
 
-def test_test_errors_are_told_as_it_trains_and_change_nothing(net, data):
+def test_test_errors_are_reported_as_it_trains_and_change_nothing(net, data):
     config, epochs = ContrastiveDivergence(epochs=8, batch=20), []
     trained, alone = (
         pre_train(*data, sizes=(12, 10), config=config, held_out=held_out, progress=epochs.append)

@@ -28,3 +28,10 @@ def eye() -> Callable[..., Tensor]:
         return torch.eye(size, dtype=dtype)
 
     return unit_vectors
+
+
+@pytest.fixture(autouse=True)
+def recorded_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small networks are recorded as large ones are, except in tests marked `on_demand`."""
+    if "on_demand" not in request.keywords:
+        monkeypatch.setattr("jvpsvd.operators.recording.on_demand._CALLS_OF_RECORDING", 0)

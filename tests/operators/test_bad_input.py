@@ -122,13 +122,13 @@ def test_blocks_on_another_device(name):
 
 
 def test_every_message_is_one_line():
-    attempts = [
+    calls = [
         lambda: JacobianOperator(lambda z: z, [1.0]),
         lambda: JacobianOperator(lambda z: z.double(), torch.ones(2)),
         lambda: MatrixOperator(torch.ones(2)),
         lambda: MatrixOperator(torch.ones(2, 2)).matmat(torch.ones(3, 3)),
     ]
-    for attempt in attempts:
+    for call in calls:
         with pytest.raises(ArgumentError) as caught:
-            attempt()
+            call()
         assert "\n" not in str(caught.value)

@@ -17,7 +17,7 @@ def test_a_selection_multiplies_the_selected_only():
             return super()._matmat(V)
 
         def _select(self, index):
-            return Counting(self._matrix[index])
+            return Counting(self.matrix[index])
 
     A = Counting(matrices(5, 3, 2))
     for whole in (A, A.T.T, 2 * A, A + A, (A.T @ A).T):
@@ -36,8 +36,8 @@ def test_the_selection_of_a_composition_counts_on_it_and_on_all_parts():
 def test_a_selection_does_not_keep_the_whole_in_memory():
     A = MatrixOperator(matrices(4, 3, 2))
     chosen = A.select([0])
-    storage = A._matrix.untyped_storage().data_ptr()
-    assert chosen._matrix.untyped_storage().data_ptr() != storage
+    storage = A.matrix.untyped_storage().data_ptr()
+    assert chosen.matrix.untyped_storage().data_ptr() != storage
     assert not any(value is A for value in vars(chosen).values())
 
 
@@ -98,12 +98,12 @@ def test_every_vector_of_every_matrix_is_counted(build):
 def test_one_block_for_all_is_not_copied():
     seen = []
 
-    class Watched(MatrixOperator):
+    class Counted(MatrixOperator):
         def _matmat(self, V):
             seen.append(V)
             return super()._matmat(V)
 
-    A, V = Watched(matrices(4, 3, 2)), columns(torch.ones(2, 5, dtype=torch.float64))
+    A, V = Counted(matrices(4, 3, 2)), columns(torch.ones(2, 5, dtype=torch.float64))
     A.matmat(V)
     (2 * A).matmat(V)
     assert [v.data_ptr() for v in seen] == [V.data_ptr()] * 2

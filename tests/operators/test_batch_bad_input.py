@@ -1,4 +1,4 @@
-"""Blocks, places, partners and points that a batch does not take, each refused in one line."""
+"""Blocks, indices, partners and points that a batch does not take, each refused in one line."""
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_shapes_within_batches_must_fit():
     ],
     ids=str,
 )
-def test_places_that_are_not_in_the_batch(index):
+def test_indices_that_are_not_in_the_batch(index):
     with pytest.raises(ArgumentError, match="select takes indices 0 to 3 of the batch") as caught:
         A.select(index)
     assert "\n" not in str(caught.value)

@@ -8,6 +8,7 @@ from torch import nn
 
 from jvpsvd import JacobianOperator
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators import Trace
 
 
 @functools.cache
@@ -37,16 +38,15 @@ def test_every_chunk_gives_the_same_products(chunk, width, dtype, derivatives):
 @pytest.mark.parametrize("chunk", [1, 3, 64])
 def test_automatic_differentiation_never_sees_more_than_a_chunk(chunk):
     widths = []
-    J = JacobianOperator(lambda x: x**2, torch.ones(5))
-    linear_map = J._map
+    (linear_map,) = Trace(lambda x: x**2, torch.ones(5)).at(torch.ones(5))
 
-    def watched(block):
+    def counted_jvp(block):
         widths.append(block.shape[0])
         return linear_map.jvp(block)
 
-    watched_map = type(linear_map)(linear_map.point, linear_map.value, watched, linear_map.vjp)
-    narrow = JacobianOperator.from_linear_map(watched_map, chunk=chunk)
-    assert (narrow @ torch.ones(5, 7)).eq(2).all()
+    counted = type(linear_map)(linear_map.point, linear_map.value, counted_jvp, linear_map.vjp)
+    J = JacobianOperator.from_linear_map(counted, chunk=chunk)
+    assert (J @ torch.ones(5, 7)).eq(2).all()
     assert sum(widths) == 7
     assert max(widths) == min(chunk, 7)
 

@@ -8,7 +8,10 @@ from torch import nn
 from jvpsvd import JacobianOperator, MatrixOperator, svds
 from jvpsvd.operators import Products
 
-NEAR = {torch.float32: {"rtol": 2e-5, "atol": 2e-5}, torch.float64: {"rtol": 1e-12, "atol": 1e-12}}
+TOLERANCE = {
+    torch.float32: {"rtol": 2e-5, "atol": 2e-5},
+    torch.float64: {"rtol": 1e-12, "atol": 1e-12},
+}
 SIDES = {"J'J": lambda J: J.T @ J, "JJ'": lambda J: J @ J.T}
 
 
@@ -34,8 +37,8 @@ def test_it_is_symmetric_and_the_dense_one(side, case, eye):
     assert gram.shape == truth.shape
     assert gram.dtype == truth.dtype
     both = eye(len(truth), J.dtype)
-    torch.testing.assert_close(gram @ both, truth, **NEAR[J.dtype])
-    torch.testing.assert_close(gram.T @ both, gram @ both, **NEAR[J.dtype])
+    torch.testing.assert_close(gram @ both, truth, **TOLERANCE[J.dtype])
+    torch.testing.assert_close(gram.T @ both, gram @ both, **TOLERANCE[J.dtype])
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -45,7 +48,7 @@ def test_it_is_positive(side, case):
     V = torch.randn(gram.shape[1], 20, dtype=J.dtype, generator=torch.Generator().manual_seed(2))
     forms = (V * (gram @ V)).sum(0)
     other = J if side == "J'J" else J.T
-    torch.testing.assert_close(forms, (other @ V).square().sum(0), **NEAR[J.dtype])
+    torch.testing.assert_close(forms, (other @ V).square().sum(0), **TOLERANCE[J.dtype])
     assert (forms > 0).all()
 
 

@@ -256,7 +256,7 @@ LOOSE, EXACT = ["tf32"] * 3 + ["bf16"] * 2, ["ieee"] * 5
 @pytest.mark.usefixtures("_loose")
 @EVERY_WAY
 @pytest.mark.parametrize(("tf32", "inside"), [(False, EXACT), (True, LOOSE)])
-def test_a_function_is_evaluated_in_full_precision_unless_asked(tf32, inside, derivatives):
+def test_a_function_is_evaluated_in_full_precision_by_default(tf32, inside, derivatives):
     seen = []
 
     def fn(x):

@@ -4,12 +4,10 @@ import copy
 
 import pytest
 import torch
+from support.batch_problems import DTYPES, TOLERANCE, mlp
 from torch import nn
 
 from jvpsvd import JacobianOperator
-
-TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
-DTYPES = [torch.float32, torch.float64]
 
 
 class Residual(nn.Module):
@@ -39,10 +37,6 @@ class LastHidden(nn.Module):
 
     def forward(self, x):
         return self.recurrent(x)[0][:, -1]
-
-
-def mlp():
-    return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)), (5,)
 
 
 def convnet():

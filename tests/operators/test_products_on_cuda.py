@@ -67,12 +67,12 @@ def on_the_card(name, dtype):
 def assert_products(J, expected):
     m, n = J.shape
     scale = TOLERANCE[J.dtype] * expected.abs().max()
-    ahead = J.matmat(torch.eye(n, dtype=J.dtype, device="cuda"))
-    back = J.rmatmat(torch.eye(m, dtype=J.dtype, device="cuda"))
-    assert ahead.is_cuda
-    assert back.is_cuda
-    assert (ahead.cpu().double() - expected).abs().max() <= scale
-    assert (back.cpu().double() - expected.T).abs().max() <= scale
+    forward = J.matmat(torch.eye(n, dtype=J.dtype, device="cuda"))
+    reverse = J.rmatmat(torch.eye(m, dtype=J.dtype, device="cuda"))
+    assert forward.is_cuda
+    assert reverse.is_cuda
+    assert (forward.cpu().double() - expected).abs().max() <= scale
+    assert (reverse.cpu().double() - expected.T).abs().max() <= scale
 
 
 @pytest.mark.parametrize("chunk", [None, 3])
@@ -96,7 +96,7 @@ def test_tf32_in_the_process_costs_our_products_nothing():
 
 
 @pytest.mark.parametrize("name", ["perceptron", "convolutions"])
-def test_each_place_of_a_batch_is_its_own_jacobian(name):
+def test_each_index_of_a_batch_is_its_own_jacobian(name):
     net, shape = network(name)
     net = net.eval().requires_grad_(False).to("cuda")
     points = torch.randn(4, *shape, generator=torch.Generator().manual_seed(2)).cuda()
@@ -142,8 +142,8 @@ def test_a_chunk_too_large_for_the_card_is_halved(caplog):
     expected = JacobianOperator(net, x, chunk=4).matmat(V[:, :4])
     torch.cuda.empty_cache()
     _, total = torch.cuda.mem_get_info()
-    room = torch.cuda.memory_allocated() + 2**31
-    torch.cuda.set_per_process_memory_fraction(room / total)
+    allowed = torch.cuda.memory_allocated() + 2**31
+    torch.cuda.set_per_process_memory_fraction(allowed / total)
     try:
         J = JacobianOperator(net, x, chunk=256)
         with caplog.at_level(logging.WARNING, logger="jvpsvd"):

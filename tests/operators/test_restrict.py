@@ -17,8 +17,8 @@ from jvpsvd.operators.algebra import restrict, stack
 QUICK = settings(max_examples=150, deadline=None, derandomize=True)
 
 MASK = [True, False, True, True, False, False]
-# How six places are named, and which they are.
-PLACES = {
+# How six indices are given, and which they are.
+INDICES = {
     "list": ([4, 0, 5], [4, 0, 5]),
     "tuple": ((2,), [2]),
     "tensor": (torch.tensor([5, 1]), [5, 1]),
@@ -44,25 +44,25 @@ PLACES = {
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", PLACES)
-def test_places_of_every_kind_in_their_order(name, dtype):
-    given, places = PLACES[name]
+@pytest.mark.parametrize("name", INDICES)
+def test_indices_of_every_kind_in_their_order(name, dtype):
+    given, indices = INDICES[name]
     a = matrices(1, 6, 6, dtype)[0]
     A = MatrixOperator(a)
-    compare(restrict(A, rows=given), a[places])
-    compare(restrict(A, columns=given), a[:, places])
-    compare(restrict(A, given, given), a[places][:, places])
-    compare(restrict(A, [3, 1], given), a[[3, 1]][:, places])
-    compare(restrict(A.T, given, [0]).T, a[[0]][:, places])
+    compare(restrict(A, rows=given), a[indices])
+    compare(restrict(A, columns=given), a[:, indices])
+    compare(restrict(A, given, given), a[indices][:, indices])
+    compare(restrict(A, [3, 1], given), a[[3, 1]][:, indices])
+    compare(restrict(A.T, given, [0]).T, a[[0]][:, indices])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("name", INDICES)
 def test_batches(name, dtype):
-    given, places = PLACES[name]
+    given, indices = INDICES[name]
     a = matrices(4, 6, 6, dtype)
     part = restrict(MatrixOperator(a), given, given)
-    truth = a[:, places][..., places]
+    truth = a[:, indices][..., indices]
     check(part, split(truth))
     check(part.select([3, 0]), split(truth[[3, 0]]))
     check(part.T.select([2]), split(truth.mT[[2]]))
@@ -158,7 +158,7 @@ def test_blocks_given_are_left_alone():
 
 
 @pytest.mark.parametrize("index", [torch.tensor([0, 2]), torch.tensor([True, False, True, False])])
-def test_the_places_given_may_change_afterwards(index):
+def test_the_given_indices_may_change_afterwards(index):
     a = torch.arange(16.0).reshape(4, 4)
     index = index.clone()
     part = restrict(MatrixOperator(a), index, index)
@@ -168,7 +168,7 @@ def test_the_places_given_may_change_afterwards(index):
 
 @pytest.mark.parametrize("side", ["rows", "columns"])
 @pytest.mark.parametrize(
-    ("places", "message"),
+    ("indices", "message"),
     [
         ([0, 4], "indices 0 to 3"),
         ([-1], "indices 0 to 3"),
@@ -194,7 +194,7 @@ def test_the_places_given_may_change_afterwards(index):
     ],
     ids=str,
 )
-def test_places_that_cannot_be_taken_are_refused_by_side(side, places, message):
+def test_indices_that_cannot_be_taken_are_refused_by_side(side, indices, message):
     for shape in ((4, 4), (2, 4, 4)):
         with pytest.raises(ArgumentError, match=f"{side}.*{message}|{message}.*{side}"):
-            restrict(MatrixOperator(torch.ones(shape)), **{side: places})
+            restrict(MatrixOperator(torch.ones(shape)), **{side: indices})

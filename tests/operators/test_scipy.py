@@ -45,25 +45,25 @@ def test_every_product_and_the_adjoint(case):
     v, u = rng.standard_normal(9).astype(S.dtype), rng.standard_normal(7).astype(S.dtype)
     V = rng.standard_normal((9, 3)).astype(S.dtype)
     U = rng.standard_normal((7, 3)).astype(S.dtype)
-    near = {"rtol": 0, "atol": TOLERANCE[J.dtype]}
-    np.testing.assert_allclose(S.matvec(v), matrix @ v, **near)
-    np.testing.assert_allclose(S.matvec(v[:, None]), (matrix @ v)[:, None], **near)
-    np.testing.assert_allclose(S.rmatvec(u), matrix.T @ u, **near)
-    np.testing.assert_allclose(S.rmatvec(u[:, None]), (matrix.T @ u)[:, None], **near)
-    np.testing.assert_allclose(S.matmat(V), matrix @ V, **near)
-    np.testing.assert_allclose(S.rmatmat(U), matrix.T @ U, **near)
+    tolerance = {"rtol": 0, "atol": TOLERANCE[J.dtype]}
+    np.testing.assert_allclose(S.matvec(v), matrix @ v, **tolerance)
+    np.testing.assert_allclose(S.matvec(v[:, None]), (matrix @ v)[:, None], **tolerance)
+    np.testing.assert_allclose(S.rmatvec(u), matrix.T @ u, **tolerance)
+    np.testing.assert_allclose(S.rmatvec(u[:, None]), (matrix.T @ u)[:, None], **tolerance)
+    np.testing.assert_allclose(S.matmat(V), matrix @ V, **tolerance)
+    np.testing.assert_allclose(S.rmatmat(U), matrix.T @ U, **tolerance)
     for adjoint in (S.H, S.T, S.adjoint(), S.transpose()):
-        np.testing.assert_allclose(adjoint @ U, matrix.T @ U, **near)
-        np.testing.assert_allclose(adjoint.rmatmat(V), matrix @ V, **near)
+        np.testing.assert_allclose(adjoint @ U, matrix.T @ U, **tolerance)
+        np.testing.assert_allclose(adjoint.rmatmat(V), matrix @ V, **tolerance)
 
 
 def test_scipys_own_algebra(case):
     S, matrix, J = case
     V = np.random.default_rng(0).standard_normal((9, 3)).astype(S.dtype)
-    near = {"rtol": 0, "atol": 20 * TOLERANCE[J.dtype]}
-    np.testing.assert_allclose((S.H @ S) @ V, matrix.T @ matrix @ V, **near)
-    np.testing.assert_allclose((S + 2 * S) @ V, 3 * matrix @ V, **near)
-    np.testing.assert_allclose((-S) @ V, -matrix @ V, **near)
+    tolerance = {"rtol": 0, "atol": 20 * TOLERANCE[J.dtype]}
+    np.testing.assert_allclose((S.H @ S) @ V, matrix.T @ matrix @ V, **tolerance)
+    np.testing.assert_allclose((S + 2 * S) @ V, 3 * matrix @ V, **tolerance)
+    np.testing.assert_allclose((-S) @ V, -matrix @ V, **tolerance)
 
 
 def test_the_products_are_counted_on_the_operator():

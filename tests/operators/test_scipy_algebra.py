@@ -19,7 +19,7 @@ def jacobian(dtype, rows, columns):
     return J, (J @ torch.eye(columns, dtype=dtype)).numpy()
 
 
-def near(dtype, scale=1.0):
+def tolerance(dtype, scale=1.0):
     return {"rtol": 0, "atol": TOLERANCE[dtype] * scale}
 
 
@@ -35,9 +35,9 @@ def test_arpack_finds_both_sides(dtype, rows, columns):
     U, s, Vh = sla.svds(as_scipy(J), k=3, v0=start, solver="arpack")
     assert U.dtype == s.dtype == Vh.dtype == DTYPES[dtype]
     truth = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
-    np.testing.assert_allclose(s[::-1], truth[:3], **near(dtype, truth[0]))
-    np.testing.assert_allclose(matrix @ Vh.T, U * s, **near(dtype, truth[0]))
-    np.testing.assert_allclose(matrix.T @ U, Vh.T * s, **near(dtype, truth[0]))
+    np.testing.assert_allclose(s[::-1], truth[:3], **tolerance(dtype, truth[0]))
+    np.testing.assert_allclose(matrix @ Vh.T, U * s, **tolerance(dtype, truth[0]))
+    np.testing.assert_allclose(matrix.T @ U, Vh.T * s, **tolerance(dtype, truth[0]))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -49,9 +49,9 @@ def test_eigsh_of_the_gram_operator(dtype, made):
     values, vectors = sla.eigsh(gram, k=3, v0=start)
     assert values.dtype == vectors.dtype == gram.dtype == DTYPES[dtype]
     truth = np.linalg.eigvalsh(matrix.T.astype(np.float64) @ matrix)[-3:]
-    np.testing.assert_allclose(values, truth, **near(dtype, truth[-1]))
+    np.testing.assert_allclose(values, truth, **tolerance(dtype, truth[-1]))
     products = matrix.T @ (matrix @ vectors)
-    np.testing.assert_allclose(products, vectors * values, **near(dtype, truth[-1]))
+    np.testing.assert_allclose(products, vectors * values, **tolerance(dtype, truth[-1]))
 
 
 # SciPy's lsmr begins from 1e100, whatever the dtype; it warns on a float32 array just the same.
@@ -65,10 +65,12 @@ def test_least_squares(dtype, solve, rows, columns):
     truth = np.linalg.pinv(matrix.astype(np.float64)) @ b
     stop = 1e-6 if dtype == torch.float32 else 1e-13
     x = solve(as_scipy(J), b, atol=stop, btol=stop, conlim=0)[0]
-    np.testing.assert_allclose(x, truth, **near(dtype, 20 * np.linalg.norm(truth)))
+    np.testing.assert_allclose(x, truth, **tolerance(dtype, 20 * np.linalg.norm(truth)))
     damped = solve(as_scipy(J), b, damp=0.5, atol=stop, btol=stop, conlim=0)[0]
     normal = matrix.T.astype(np.float64) @ matrix + 0.25 * np.eye(columns)
-    np.testing.assert_allclose(damped, np.linalg.solve(normal, matrix.T @ b), **near(dtype, 20))
+    np.testing.assert_allclose(
+        damped, np.linalg.solve(normal, matrix.T @ b), **tolerance(dtype, 20)
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -101,7 +103,7 @@ def test_the_exponential_of_an_operator_times_a_block(dtype):
     values, vectors = np.linalg.eig(matrix.astype(np.float64))
     truth = (vectors * np.exp(values)) @ np.linalg.solve(vectors, V.astype(complex))
     found = sla.expm_multiply(as_scipy(J), V, traceA=float(np.trace(matrix)))
-    np.testing.assert_allclose(found, truth.real, **near(dtype, 10))
+    np.testing.assert_allclose(found, truth.real, **tolerance(dtype, 10))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -126,13 +128,13 @@ def test_signs_keep_the_dtype_and_are_the_dense_ones(dtype):
         assert operator.shape == (9, 9)
         product = operator @ V
         assert product.dtype == DTYPES[dtype]
-        np.testing.assert_allclose(product, truth @ V, **near(dtype, 50))
-        np.testing.assert_allclose(operator @ V[:, 0], truth @ V[:, 0], **near(dtype, 50))
-        np.testing.assert_allclose(operator.rmatmat(V), truth.T @ V, **near(dtype, 50))
+        np.testing.assert_allclose(product, truth @ V, **tolerance(dtype, 50))
+        np.testing.assert_allclose(operator @ V[:, 0], truth @ V[:, 0], **tolerance(dtype, 50))
+        np.testing.assert_allclose(operator.rmatmat(V), truth.T @ V, **tolerance(dtype, 50))
     for scaled in (2 * A, A * 2, np.float32(2) * A, A - (-A)):  # SciPy's dtype here is float64
         product = scaled @ V
-        np.testing.assert_allclose(product, 2 * matrix @ V, **near(dtype, 50))
-        np.testing.assert_allclose(scaled.H @ V, 2 * matrix.T @ V, **near(dtype, 50))
+        np.testing.assert_allclose(product, 2 * matrix @ V, **tolerance(dtype, 50))
+        np.testing.assert_allclose(scaled.H @ V, 2 * matrix.T @ V, **tolerance(dtype, 50))
 
 
 def test_a_gram_operator_applied_by_scipy_is_counted_on_ours():

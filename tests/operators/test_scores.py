@@ -85,7 +85,7 @@ def test_by_parameters():
                 return plain(z.clone().requires_grad_(), lambda y: self.net(y).sum())
 
     J = JacobianOperator.wrt_parameters(Slope().eval(), x, names=["net.2.weight"])
-    # d/dx of sum W2 tanh(W1 x + b) by W2: each row of W2 enters alike.
+    # d/dx of sum W2 tanh(W1 x + b) by W2: each row of W2 enters in the same way.
     inner = torch.func.jacrev(lambda z: torch.tanh(net[0](z)))(x)
     expected = inner.T.repeat(1, 3)
     torch.testing.assert_close(J @ torch.eye(21), expected, atol=1e-5, rtol=1e-5)

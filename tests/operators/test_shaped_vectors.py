@@ -1,6 +1,5 @@
 """Vectors given back the shape of the point or of the value; rows of Vh are no columns."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -40,7 +39,6 @@ def test_right_shapes_are_given_back():
         None,
         3,
         [1.0] * 6,
-        np.ones(6),
         torch.ones(()),
         torch.ones(7),
         torch.ones(4, 3, 5),

@@ -1,4 +1,4 @@
-"""Operators above and beside each other, and some rows and columns of one."""
+"""Operators above and next to each other, and some rows and columns of one."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def check(A, expected):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("lead", [(), (3,)], ids=["single", "batch"])
-def test_above_and_beside(lead, dtype):
+def test_above_and_next_to_each_other(lead, dtype):
     a, b, c = (matrix(*lead, m, 4, dtype=dtype, seed=m) for m in (2, 5, 1))
     A, B, C = map(MatrixOperator, (a, b, c))
     check(stack([A, B, C]), torch.cat([a, b, c], -2))
@@ -85,14 +85,14 @@ def test_some_rows_and_columns(rows, columns, lead):
         for index, mask in zip((rows, columns), masks, strict=True)
     )
 
-    def places(index, size):
+    def indices(index, size):
         if isinstance(index, slice):
             return list(range(size))[index]
         if isinstance(index, torch.Tensor) and index.dtype == torch.bool:
             return index.flatten().nonzero().flatten().tolist()
         return list(range(size)) if index is None else list(index)
 
-    expected = a[..., places(rows, 4), :][..., places(columns, 6)]
+    expected = a[..., indices(rows, 4), :][..., indices(columns, 6)]
     check(restrict(MatrixOperator(a), rows, columns), expected)
 
 
@@ -106,7 +106,7 @@ def test_restricted_as_numpy_would(rows, columns):
 @pytest.mark.parametrize(
     "rows", [[], [4], [-1], [1, 1], [0.5], torch.ones(3) > 0, torch.ones(2, 2)], ids=str
 )
-def test_places_that_are_not_there_are_refused(rows):
+def test_indices_that_are_not_there_are_refused(rows):
     with pytest.raises(ArgumentError, match="rows"):
         restrict(MatrixOperator(torch.ones(4, 3)), rows=rows)
 

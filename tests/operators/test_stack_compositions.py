@@ -18,7 +18,7 @@ def pair(m, n, dtype=torch.float64, seed=0):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_above_and_beside(dtype):
+def test_above_and_next_to_each_other(dtype):
     (A, a), (B, b), (C, c) = pair(3, 4, dtype), pair(1, 4, dtype, 1), pair(3, 2, dtype, 2)
     compare(stack([A]), a)
     compare(stack([A, B]), torch.cat([a, b]))
@@ -40,7 +40,7 @@ def test_a_block_matrix_by_nesting(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_of_sums_products_and_multiples_and_in_them(dtype):
+def test_stacks_of_compositions_and_compositions_of_stacks(dtype):
     (A, a), (B, b) = pair(3, 4, dtype), pair(3, 4, dtype, 1)
     (C, c), (D, d) = pair(4, 5, dtype, 2), pair(2, 6, dtype, 3)
     both = torch.cat([a, b])
@@ -64,11 +64,11 @@ def test_one_operator_twice():
 def test_batches(dtype):
     a, b, c = matrices(4, 3, 2, dtype), matrices(4, 1, 2, dtype, 1), matrices(4, 3, 5, dtype, 2)
     A, B, C = MatrixOperator(a), MatrixOperator(b), MatrixOperator(c)
-    above, beside = torch.cat([a, b], dim=1), torch.cat([a, c], dim=2)
+    above, next_to = torch.cat([a, b], dim=1), torch.cat([a, c], dim=2)
     check(stack([A, B]), split(above))
-    check(stack([A, C], dim=1), split(beside))
+    check(stack([A, C], dim=1), split(next_to))
     check(stack([A, B]).select([3, 0]), split(above[[3, 0]]))
-    check(stack([A, C], dim=1).select([1]), split(beside[[1]]))
+    check(stack([A, C], dim=1).select([1]), split(next_to[[1]]))
     check(
         stack([stack([A, B]), 2 * A]).T.select([2, 1]),
         split(torch.cat([above, 2 * a], 1).mT[[2, 1]]),

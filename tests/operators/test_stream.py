@@ -7,6 +7,7 @@ import weakref
 import pytest
 import torch
 import torch.utils.checkpoint
+from support.batch_problems import other_path_below_zero
 from torch import nn
 
 from jvpsvd import JacobianOperator, MatrixOperator, StreamedStack, svds
@@ -22,7 +23,7 @@ def problem(dtype, count=5):
 
 
 class Read:
-    """A data set that reads a point when asked."""
+    """A data set that reads a point on request."""
 
     def __init__(self, points):
         self.points, self.reads = points, 0
@@ -61,11 +62,11 @@ def test_top_triplets_of_a_class_and_of_its_mean_gram(dense):
 
 
 def test_only_one_operator_exists_at_a_time():
-    alive, most = weakref.WeakSet(), []
+    alive, counts = weakref.WeakSet(), []
 
     def at(index):
         gc.collect()
-        most.append(len(alive))
+        counts.append(len(alive))
         A = MatrixOperator(torch.full((2, 3), float(index)))
         alive.add(A)
         return A
@@ -73,7 +74,7 @@ def test_only_one_operator_exists_at_a_time():
     J = StreamedStack(at, 6)
     J.T @ (J @ torch.ones(3))
     J.mean_gram() @ torch.ones(3)
-    assert max(most) <= 1
+    assert max(counts) <= 1
 
 
 @pytest.mark.parametrize(
@@ -114,15 +115,6 @@ def test_a_function_that_looks_at_values_takes_each_point_on_its_path(caplog):
         assert (J @ torch.ones(2)).tolist() == [2.0, 4.0, 3.0, 3.0]
     (record,) = (r for r in caplog.records if r.name.startswith("jvpsvd"))
     assert "cannot record the function" in record.getMessage()
-
-
-def other_path_below_zero(x):
-    """Recorded as if the sum were positive: a recording cannot look, and does not raise here."""
-    try:
-        positive = bool(x.sum() > 0)
-    except Exception:
-        positive = True
-    return x**2 if positive else 3 * x
 
 
 def test_a_recording_that_does_not_hold_at_a_point_is_an_error():

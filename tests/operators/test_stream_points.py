@@ -27,7 +27,7 @@ def stream(a):
 
 
 class Data:
-    """Notes every place that is read."""
+    """Notes every index that is read."""
 
     def __init__(self, points):
         self.points, self.read = points, []
@@ -35,9 +35,9 @@ class Data:
     def __len__(self):
         return len(self.points)
 
-    def __getitem__(self, place):
-        self.read.append(place)
-        return self.points[place].clone()
+    def __getitem__(self, index):
+        self.read.append(index)
+        return self.points[index].clone()
 
 
 def multiply(J):
@@ -59,10 +59,10 @@ PRODUCTS = [multiply, multiply_transposed, multiply_gram]
 def test_none_is_alive_when_the_next_is_made(product):
     a, alive, found = matrices(4, 2, 3), weakref.WeakSet(), []
 
-    def at(place):
+    def at(index):
         gc.collect()
         found.append(len(alive))
-        A = MatrixOperator(a[place])
+        A = MatrixOperator(a[index])
         alive.add(A)
         return A
 
@@ -87,7 +87,7 @@ def test_each_point_is_read_once_a_product_and_in_turn(product):
 def test_a_vector_counts_once():
     made = []
 
-    def at(place):
+    def at(index):
         made.append(MatrixOperator(torch.ones(3, 3)))
         return made[-1]
 

@@ -1,31 +1,17 @@
-"""Half-precision networks, differentiated in the dtype that is asked for, or in their own."""
+"""Half-precision networks, differentiated in the given dtype, or in their own."""
 
 import copy
 
 import pytest
 import torch
+from support.batch_problems import TOLERANCE, convnet, mlp
 from torch import nn
 
 from jvpsvd import JacobianOperator, svds
 from jvpsvd.errors import ArgumentError
 
-TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
 EVERY_WAY = pytest.mark.parametrize("derivatives", ["trace", "transforms"])
 HALVES = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
-
-
-def mlp():
-    return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)), (5,)
-
-
-def convnet():
-    norm = nn.BatchNorm2d(4)
-    norm.running_mean.normal_()
-    norm.running_var.uniform_(0.5, 2.0)
-    net = nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1), norm, nn.ReLU(inplace=True), nn.AvgPool2d(2), nn.Flatten()
-    )
-    return net, (1, 2, 4, 4)
 
 
 def normed():

@@ -208,7 +208,7 @@ def test_the_page_asks_for_nothing_and_only_its_own_scripts_may_run(tmp_path):
         assert not any(name.startswith("on") for name in attributes), tag
 
 
-def test_tables_labels_and_pictures_are_told_to_a_screen_reader(tmp_path):
+def test_tables_labels_and_pictures_are_described_to_a_screen_reader(tmp_path):
     seen = Seen(page_of(make_run(tmp_path / "run")))
     assert ("html", {"lang": "en"}) in seen.tags
     for tag, attributes in seen.tags:
@@ -271,11 +271,11 @@ def test_a_large_run_makes_a_small_page(tmp_path):
     assert "60 of 100 classes" in seen.text
 
 
-def test_photos_are_chosen_over_classes_and_alike_in_any_order():
+def test_photos_are_chosen_over_classes_and_the_same_in_any_order():
     samples = [Sample("s", str(n), 0, 0, int(n > 90), None) for n in range(100)]
     classes = [sample.label for sample in samples]
     chosen = choose_photos(range(100), samples, classes, 10)
-    assert sum(classes[place] for place in chosen) == 5
+    assert sum(classes[photo] for photo in chosen) == 5
     assert choose_photos(range(99, -1, -1), samples, classes, 10) == chosen
     assert set(choose_photos(range(100), samples, classes, 6)) < set(chosen)
 

@@ -102,7 +102,7 @@ def noisy(tiny, shard, tmp_path):
     return run(spec).store
 
 
-def test_values_below_their_residual_are_told_in_every_table(noisy):
+def test_values_below_their_residual_are_counted_in_every_table(noisy):
     rows = [row for row in noisy.rows() if row.layer == "output"]
     below = sum(np.less(row.s, row.residuals).sum() for row in rows)
     assert 4 <= below <= 40

@@ -55,12 +55,12 @@ class CommandLine:
 def ended(process):
     """Wait for a process; return its exit code and what it wrote to stderr."""
     try:
-        _, told = process.communicate(timeout=LONGEST)
+        _, output = process.communicate(timeout=LONGEST)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
         raise
-    return process.returncode, told
+    return process.returncode, output
 
 
 def reached(process, happened, look_every=0.005):

@@ -9,10 +9,10 @@ def surveyed(tiny, tmp_path):
 
     def survey(shards, out="run", model="tiny:net", report=None, **wanted):
         defaults = {"k": 10, "layers": ["2", "output"], "batch": 1, "choice": "first"}
-        asked = {**defaults, **wanted}
+        options = {**defaults, **wanted}
         names = ("classes", "per_class", "limit", "choice")
-        photos = PhotoSelection(**{name: asked.pop(name) for name in names if name in asked})
-        spec = Spec(shards=shards, model=model, out=tmp_path / out, photos=photos, **asked)
+        photos = PhotoSelection(**{name: options.pop(name) for name in names if name in options})
+        spec = Spec(shards=shards, model=model, out=tmp_path / out, photos=photos, **options)
         return run(spec) if report is None else run(spec, report)
 
     return survey

@@ -82,7 +82,7 @@ def test_tasks_do_not_cross_shards(surveyed, shards, batch, sizes):
     assert len(store.layout.task_files()) == len(sizes)
 
 
-def test_small_jacobians_are_solved_together_unless_told_otherwise(surveyed, shards):
+def test_small_jacobians_are_solved_together_by_default(surveyed, shards):
     assert surveyed(shards, batch=None, layers=["output"]).store.identity.batch == 32
     assert surveyed(shards, "alone", layers=["output"]).store.identity.batch == 1
 
@@ -154,7 +154,7 @@ def test_shares_of_batches_are_together_everything(surveyed, shards):
     assert verify(done[-1].store).problems == ()
 
 
-def test_watch_counts_photos_not_batches(surveyed, shards):
+def test_progress_counts_photos_not_batches(surveyed, shards):
     reported = []
     surveyed(shards, batch=4, report=reported.append)
     assert [progress.photos_done for progress in reported if progress.rows] == [4, 5, 9]
@@ -184,9 +184,9 @@ def test_vectors_of_a_batch_say_whose_they_are(surveyed, shards):
     said = Counter()
     for file in (store.folder / "vectors").iterdir():
         with safe_open(file, "pt") as stored:
-            place = tuple(stored.metadata()[name] for name in ("shard", "key", "layer"))
-            np.testing.assert_allclose(stored.get_tensor("s").double(), values[place], rtol=1e-6)
-        said[place] += 1
+            key = tuple(stored.metadata()[name] for name in ("shard", "key", "layer"))
+            np.testing.assert_allclose(stored.get_tensor("s").double(), values[key], rtol=1e-6)
+        said[key] += 1
     assert said == Counter(values.keys())
 
 

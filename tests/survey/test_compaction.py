@@ -36,8 +36,8 @@ def again(model, tmp_path):
     write_tar(tmp_path / "s.tar", members)
 
     def survey(**wanted):
-        asked = {"k": 4, "layers": LAYERS, "batch": 1, **wanted}
-        return run(Spec(shards=[tmp_path / "s.tar"], model=model, out=tmp_path / "run", **asked))
+        options = {"k": 4, "layers": LAYERS, "batch": 1, **wanted}
+        return run(Spec(shards=[tmp_path / "s.tar"], model=model, out=tmp_path / "run", **options))
 
     return survey
 
@@ -144,7 +144,7 @@ def test_damaged_part_is_done_again(again, store, damage, left):
 
 
 def stale_files(store):
-    """What kills and damage may have left beside the rows."""
+    """What kills and damage may have left next to the rows."""
     file, *_ = store.layout.task_files()
     aside = file.with_name(f".{file.name}.77-abcd.part")
     aside.write_bytes(file.read_bytes())
@@ -324,7 +324,7 @@ sys.exit(0 if len(seen) > 1 else f'killed in no other state than {seen}')
 """
 
 READS = """
-told = []
+messages = []
 for _ in range(60):
     child = os.fork()
     if not child:
@@ -334,11 +334,12 @@ for _ in range(60):
         try:
             found, problems = len(store.rows()), verify(store).problems
         except Exception as error:
-            told.append(str(error))
+            messages.append(str(error))
         else:
-            told += problems if found == len(rows) else [f"{found} of {len(rows)} rows", *problems]
+            messages += problems
+            messages += [] if found == len(rows) else [f"{found} of {len(rows)} rows"]
     restore()
-sys.exit(os.linesep.join(told) or 0)
+sys.exit(os.linesep.join(messages) or 0)
 """
 
 

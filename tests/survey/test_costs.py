@@ -13,12 +13,24 @@ def test_costs_name_the_method_of_every_depth(tiny):
     costs = {cost.name: cost for cost in depth_costs(load_model("tiny:net"), 20)}
     assert (costs["0"].units, costs["0"].inputs, costs["0"].method) == (294, 768, "golub-kahan")
     assert (costs["output"].method, costs["output"].products) == ("exact", 30)
-    few = depth_costs(load_model("tiny:net"), 40)[-1]
-    assert (few.method, few.reason) == (None, "fewer than 40 values")
+    assert {cost.k for cost in costs.values()} == {20}
     console = Console(width=200)
     with console.capture() as captured:
         console.print(costs_table(list(costs.values()), "tiny"))
     assert "exact" in captured.get()
+
+
+def test_a_depth_of_fewer_units_is_planned_for_all_it_has_and_the_table_says_so(tiny):
+    costs = depth_costs(load_model("tiny:net"), 40)
+    few = costs[-1]
+    assert (few.units, few.k, few.method, few.products) == (30, 30, "exact", 30)
+    assert costs[0].k == 40
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(costs_table(costs, "tiny"))
+    heading, last = (captured.get().splitlines()[line] for line in (2, -2))
+    assert heading.split("┃")[4].strip() == "k"
+    assert last.split("│")[4].strip() == "30"
 
 
 @pytest.mark.parametrize("tol", [1e-2, 1e-5, 1e-8])

@@ -65,8 +65,8 @@ def assert_mended(outcome, before, computed):
     assert verify(outcome.store).problems == ()
     after = values(outcome.store)
     assert after.keys() == before.keys()
-    for place, s in after.items():
-        np.testing.assert_allclose(s, before[place], rtol=1e-5)
+    for key, s in after.items():
+        np.testing.assert_allclose(s, before[key], rtol=1e-5)
 
 
 # --- nothing is deleted
@@ -226,7 +226,7 @@ def test_files_exchanged_between_tasks_and_runs_are_named(surveyed, shard, store
 
 @pytest.mark.parametrize("kind", ["rows", "part", "vectors"])
 def test_flipped_bits_change_nothing_without_being_named(surveyed, shard, kind):
-    """Of the rows what is decoded is compared, so that a bit which means nothing is no damage."""
+    """Decoded rows are compared, so that a bit which means nothing is no damage."""
     store = surveyed([shard], vectors=kind == "vectors", limit=2).store
     if kind == "part":
         compact(store, few=0)
@@ -380,8 +380,8 @@ def test_files_of_others_stop_nothing_and_stay(surveyed, shard, store):
     made = unexpected_files(store)
     store.layout.task_files()[0].unlink()
     assert surveyed([shard]).computed == 1
-    for place, s in values(store).items():
-        np.testing.assert_allclose(s, before[place], rtol=1e-5)
+    for key, s in values(store).items():
+        np.testing.assert_allclose(s, before[key], rtol=1e-5)
     assert [file.read_bytes() for file in made] == [b"mine"] * len(made)
     assert read_values(store).unreadable == ()
     problems = verify(store).problems
@@ -390,32 +390,32 @@ def test_files_of_others_stop_nothing_and_stay(surveyed, shard, store):
         assert any(name in line for line in problems)
 
 
-PLACES = ["manifest.parquet", "manifest.lock", "spectra/*.parquet", "vectors/*.safetensors",
+PATTERNS = ["manifest.parquet", "manifest.lock", "spectra/*.parquet", "vectors/*.safetensors",
           "compaction.lock", "run.json", "shards.json", "report/spectra.csv", "spectra",
           "log"]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["link", "loop", "pipe", "folder"])
-@pytest.mark.parametrize("pattern", PLACES)
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_links_pipes_and_folders_are_not_followed(surveyed, shard, tmp_path, pattern, kind):
     wanted = {"vectors": True, "limit": 1, "layers": ["output"]}
     store = surveyed([shard], **wanted).store
-    place = next(store.folder.glob(pattern), store.folder / pattern)
+    path = next(store.folder.glob(pattern), store.folder / pattern)
     mine = tmp_path / "mine"
     mine.write_bytes(b"mine")
-    if place.is_dir():
-        place.rename(tmp_path / "away")
-    place.unlink(missing_ok=True)
-    place.parent.mkdir(exist_ok=True)
+    if path.is_dir():
+        path.rename(tmp_path / "away")
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
     if kind == "link":
-        place.symlink_to(mine)
+        path.symlink_to(mine)
     elif kind == "loop":
-        place.symlink_to(place)
+        path.symlink_to(path)
     elif kind == "pipe":
-        os.mkfifo(place)
+        os.mkfifo(path)
     else:
-        place.mkdir()
-    stamp = place.lstat().st_mode
+        path.mkdir()
+    stamp = path.lstat().st_mode
     calls = [
         lambda: verify(open_store(store.folder)),
         lambda: status(open_store(store.folder)).lines(),
@@ -427,7 +427,7 @@ def test_links_pipes_and_folders_are_not_followed(surveyed, shard, tmp_path, pat
         with contextlib.suppress(RunError):
             call()
     assert mine.read_bytes() == b"mine"
-    assert place.lstat().st_mode == stamp
+    assert path.lstat().st_mode == stamp
 
 
 def write_tables_of(folder):

@@ -87,7 +87,7 @@ def test_the_depth_is_refused_and_others_are_not(surveyed, shard, model, cause, 
 
 @pytest.mark.usefixtures("networks")
 @pytest.mark.parametrize("batch", [1, 4])
-def test_a_detached_part_is_told_once(surveyed, shard, batch, caplog):
+def test_a_detached_part_is_logged_once(surveyed, shard, batch, caplog):
     with caplog.at_level(logging.WARNING, logger="jvpsvd"):
         outcome = surveyed([shard], model="hiding:partly_detached", batch=batch, layers=["output"])
     assert {row.status for row in outcome.store.rows()} == {"ok"}

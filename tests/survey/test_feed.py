@@ -18,7 +18,7 @@ def feeding():
 
 
 class Counted:
-    """Numbers, and how many of them have been asked for."""
+    """Numbers, and how many of them have been requested."""
 
     def __init__(self, count=None):
         self.made = 0
@@ -38,7 +38,7 @@ def test_items_come_in_order_and_all_of_them(count):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_no_more_are_made_ahead_than_asked(count):
+def test_no_more_are_made_in_advance_than_allowed(count):
     items = Counted()
     feed = prefetch(items, count)
     for taken in range(1, 40):
@@ -110,7 +110,7 @@ def test_run_that_was_stopped_leaves_no_thread(surveyed, tmp_path):
     assert feeding() == []
 
 
-def test_nothing_is_started_before_the_first_item_is_asked_for():
+def test_nothing_is_started_before_the_first_item_is_requested():
     prefetch(Counted(), 2)
     assert feeding() == []
 

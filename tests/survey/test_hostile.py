@@ -1,6 +1,6 @@
 """Whole runs over hostile shards: the good samples get their values, the bad ones a reason.
 
-Each family of shards is run once, in a process of its own, and looked at by several tests.
+Each family of shards is run once, in a process of its own, and several tests read what it left.
 """
 
 import contextlib
@@ -312,8 +312,8 @@ def test_a_run_with_bad_samples_ends_with_1_and_is_whole(ran, make):
     run = ran(make)
     failed = run.bad or run.absent or any(row["status"] != "ok" for row in run.rows)
     assert run.done.returncode == (1 if failed else 0), run.done.stderr[-500:]
-    places = [(row["shard"], row["key"], row["layer"]) for row in run.rows]
-    assert len(places) == len(set(places)) > 0
+    keys = [(row["shard"], row["key"], row["layer"]) for row in run.rows]
+    assert len(keys) == len(set(keys)) > 0
     assert "Traceback" not in run.done.stderr
     whole = call(run.folder, "verify", "out")
     assert whole.returncode == 0, whole.stdout[-500:]
@@ -374,7 +374,7 @@ def mistaken(folder, *arguments):
      " pipe:touch MARK", "PIPE:touch MARK", "pipe://touch MARK", "gopher://localhost/x.tar",
      "simplecache::file://{here}/x.tar", "tar://x.jpg::file://{here}/x.tar"],
 )  # fmt: skip
-def test_patterns_that_are_no_place_of_shards(tmp_path, pattern):
+def test_patterns_that_match_no_shards(tmp_path, pattern):
     (tmp_path / "x.tar").write_bytes(ended(member("x.jpg", encoded(0))))
     mistaken(tmp_path, "--shards", pattern.format(here=tmp_path))
 

@@ -8,13 +8,13 @@ import pytest
 from jvpsvd.survey import RunProgress, ignore_progress, interruptible
 
 
-@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_that_was_swallowed_is_raised_at_the_next_look(asked):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_was_swallowed_is_raised_at_the_next_check(number):
     """As where it arrives in a finaliser, whose exceptions Python prints and forgets."""
     with interruptible(ignore_progress) as report:
         report(RunProgress())
         with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(asked)
+            signal.raise_signal(number)
         with pytest.raises(KeyboardInterrupt):
             report(RunProgress())
 
@@ -27,15 +27,15 @@ def test_signals_are_as_they_were_afterwards():
     assert [signal.getsignal(number) for number in numbers] == before
 
 
-@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_is_not_raised_while_the_first_is_handled(asked):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_is_not_raised_while_the_first_is_handled(number):
     """Where it was, it left the handling of the first by its own way, as a traceback."""
     with interruptible(ignore_progress):
         try:
-            signal.raise_signal(asked)
+            signal.raise_signal(number)
         except KeyboardInterrupt:
             try:
-                signal.raise_signal(asked)
+                signal.raise_signal(number)
             except KeyboardInterrupt:
                 pytest.fail("raised inside the handling of the first")
             return

@@ -44,8 +44,8 @@ def values_of(line):
 def assert_close(one, two):
     """To rounding: how many vectors go through at once is timed, and differs under load."""
     assert one.keys() == two.keys()
-    for place in one:
-        np.testing.assert_allclose(one[place], two[place], rtol=0, atol=2e-6 * two[place][0])
+    for key in one:
+        np.testing.assert_allclose(one[key], two[key], rtol=0, atol=2e-6 * two[key][0])
 
 
 def kill_after(line, dice, *extra):
@@ -72,8 +72,8 @@ def test_run_killed_at_random_instants_holds_every_row_once(line, undisturbed):
     assert kill_after(line, dice) == -signal.SIGKILL
     assert kill_when(line, "out/spectra/*.part") == -signal.SIGKILL
     assert 1 <= line.finished() < line.photos
-    code, told = line.complete()
-    assert code == 0, told
+    code, output = line.complete()
+    assert code == 0, output
     line.assert_whole()
     assert_close(values_of(line), undisturbed())
     check = [sys.executable, "-c", MAIN, "verify", "out"]
@@ -86,8 +86,8 @@ def test_run_with_vectors_killed_while_it_writes_has_them_all(line, undisturbed)
     dice = random.Random(7)
     assert kill_when(line, "out/vectors/*.part", "--vectors") == -signal.SIGKILL
     assert kill_after(line, dice, "--vectors") == -signal.SIGKILL
-    code, told = line.complete("--vectors")
-    assert code == 0, told
+    code, output = line.complete("--vectors")
+    assert code == 0, output
     line.assert_whole()
     assert_close(values_of(line), undisturbed())
     assert_vectors(line)
@@ -129,35 +129,35 @@ def test_two_shares_killed_and_continued_are_one_run(line, undisturbed):
 @pytest.mark.slow
 def test_signal_at_random_instants_is_130_and_one_line(line, undisturbed):
     dice = random.Random(3)
-    for asked, enough in ((signal.SIGTERM, 0), (signal.SIGINT, dice.randrange(1, 9))):
+    for number, enough in ((signal.SIGTERM, 0), (signal.SIGINT, dice.randrange(1, 9))):
         process = line.start()
         enough += line.finished()
         assert reached(process, lambda: line.out.exists() and line.finished() >= enough)  # noqa: B023
         time.sleep(dice.uniform(0, 0.1))
-        code, told = stopped(process, asked)
-        assert (code, others(told)) == (130, ["jvpsvd: interrupted; the same command continues"])
+        code, output = stopped(process, number)
+        assert (code, others(output)) == (130, ["jvpsvd: interrupted; the same command continues"])
         assert list(line.out.rglob("*.part")) == []
-    code, told = line.complete()
-    assert code == 0, told
+    code, output = line.complete()
+    assert code == 0, output
     line.assert_whole()
     assert_close(values_of(line), undisturbed())
 
 
-def others(told):
+def others(output):
     """The lines that do not say which photo is done."""
-    return [text for text in told.splitlines() if not re.match(r"photo \d+/\d+ ", text)]
+    return [text for text in output.splitlines() if not re.match(r"photo \d+/\d+ ", text)]
 
 
 @pytest.mark.slow
 def test_full_disk_is_one_line_and_the_same_command_continues(line):
     for limit, whole in ((600, "."), (2000, "run.json"), (4000, "manifest.parquet"), (9000, "log")):
-        code, told = line.complete("--vectors", main=LIMITED % (limit, limit))
-        assert (code, len(others(told))) == (2, 1), told
-        assert "File too large" in told.splitlines()[-1]
+        code, output = line.complete("--vectors", main=LIMITED % (limit, limit))
+        assert (code, len(others(output))) == (2, 1), output
+        assert "File too large" in output.splitlines()[-1]
         assert list(line.out.rglob("*.part")) == []
         assert (line.out / whole).exists()
         assert line.finished() == 0
-    code, told = line.complete("--vectors")
-    assert code == 0, told
+    code, output = line.complete("--vectors")
+    assert code == 0, output
     line.assert_whole()
     assert_vectors(line)

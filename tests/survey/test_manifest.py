@@ -21,8 +21,8 @@ def identity(**wanted):
 
 
 def choose(samples, **wanted):
-    asked = identity(**wanted)
-    return select_samples(samples, asked.photos, asked.seed)
+    chosen_by = identity(**wanted)
+    return select_samples(samples, chosen_by.photos, chosen_by.seed)
 
 
 def sample(shard, key, label=None, wnid=None):
@@ -42,9 +42,9 @@ def chosen(samples, **wanted):
 @pytest.mark.parametrize(
     "wanted", [{}, {"limit": 7}, {"per_class": 4}, {"limit": 7, "per_class": 3}]
 )
-def test_choice_is_in_the_order_of_the_shards_and_as_large_as_asked(choice, wanted):
+def test_choice_is_in_the_order_of_the_shards_and_as_large_as_requested(choice, wanted):
     found = chosen(EVERY, choice=choice, **wanted)
-    assert found == [place for place in chosen(EVERY) if place in set(found)]
+    assert found == [key for key in chosen(EVERY) if key in set(found)]
     whole = {"limit": 60, "per_class": 60, **wanted}
     assert len(found) == len(set(found)) == min(whole["limit"], 3 * whole["per_class"], 60)
 

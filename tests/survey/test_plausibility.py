@@ -12,6 +12,7 @@ from jvpsvd.survey.store.plausibility import find_faults, values_and_residuals
 from jvpsvd.survey.store.rows import to_table
 
 K, TOL = 3, 1e-3
+COUNTS = {"output": K, "few": 2}
 GOOD = Row(
     "s", "a", 0, None, "output", "ok", "", K, s=[3.0, 2.0, 2.0], residuals=[0.0] * 3, converged=3
 )
@@ -42,16 +43,27 @@ def table(*rows):
 @pytest.mark.parametrize(("change", "words"), FAULTS)
 def test_each_rule_has_its_words_and_accuses_no_other_row(change, words):
     wrong = dataclasses.replace(GOOD, **change)
-    assert find_faults(table(GOOD, wrong, GOOD), K, TOL) == ["", words, ""]
+    assert find_faults(table(GOOD, wrong, GOOD), COUNTS, K, TOL) == ["", words, ""]
 
 
 @pytest.mark.parametrize("change", PLAUSIBLE)
 def test_rows_that_may_be_have_no_fault(change):
-    assert find_faults(table(dataclasses.replace(GOOD, **change)), K, TOL) == [""]
+    assert find_faults(table(dataclasses.replace(GOOD, **change)), COUNTS, K, TOL) == [""]
+
+
+def test_a_depth_that_has_fewer_values_has_them_all():
+    few = dataclasses.replace(
+        GOOD, layer="few", k=2, s=[3.0, 1.0], residuals=[0.0] * 2, converged=2
+    )
+    failed = dataclasses.replace(GOOD, layer="few", status="error", message="no memory")
+    wrong = dataclasses.replace(few, k=3, s=GOOD.s, residuals=GOOD.residuals)
+    rising = dataclasses.replace(few, s=[1.0, 3.0])
+    words = ["", "", "", "k = 3, not 2", "values that do not descend"]
+    assert find_faults(table(GOOD, few, failed, wrong, rising), COUNTS, K, TOL) == words
 
 
 def test_no_rows_have_no_faults():
-    assert find_faults(table(), K, TOL) == []
+    assert find_faults(table(), COUNTS, K, TOL) == []
 
 
 def test_values_of_several_chunks_are_one_matrix():

@@ -98,7 +98,7 @@ def assert_whole(results, local):
     assert verify(results.store).problems == ()
     ours, theirs = spectra(results), spectra(local)
     assert ours.keys() == theirs.keys()
-    assert all(np.allclose(ours[place], theirs[place], rtol=1e-5) for place in ours)
+    assert all(np.allclose(ours[key], theirs[key], rtol=1e-5) for key in ours)
 
 
 @pytest.fixture
@@ -133,8 +133,8 @@ def test_a_task_that_kills_its_workers_ends_as_a_row(wanted, tmp_path):
     members = [m for i in range(3) for m in sample_members(f"photo{i:02}", i, 0)]
     members.insert(2, ("white.jpg", _white()))
     shard = write_tar(tmp_path / "white.tar", members)
-    asked = {**wanted, "shards": [shard], "model": "deadly:deadly", "layers": ["output"]}
-    outcome = run(Spec(**asked, engine="ray", workers=2, out=tmp_path / "run"))
+    options = {**wanted, "shards": [shard], "model": "deadly:deadly", "layers": ["output"]}
+    outcome = run(Spec(**options, engine="ray", workers=2, out=tmp_path / "run"))
     rows = {row.key: row for row in outcome.store.rows()}
     assert {key for key, row in rows.items() if row.status == "ok"} == {
         "photo00",
@@ -143,8 +143,8 @@ def test_a_task_that_kills_its_workers_ends_as_a_row(wanted, tmp_path):
     }
     assert rows["white"].status == "worker-died"
     assert "3 times, the last time alone" in rows["white"].message
-    told = [e for file in journals(tmp_path / "run") for e in events(file)]
-    assert [e["deaths"] for e in told if e["event"] == "worker died"] == [1, 2, 3]
+    events_logged = [e for file in journals(tmp_path / "run") for e in events(file)]
+    assert [e["deaths"] for e in events_logged if e["event"] == "worker died"] == [1, 2, 3]
     assert verify(outcome.store).problems == ()
 
 
@@ -208,9 +208,9 @@ def test_no_cluster_is_one_error(wanted, tmp_path, address):
 def test_workers_that_cannot_start_are_one_error(wanted, tmp_path, monkeypatch):
     monkeypatch.setenv("DRIVER", str(os.getpid()))
     (tmp_path / "code" / "choosy.py").write_text(CHOOSY)
-    asked = {**wanted, "model": "choosy:choosy", "layers": ["output"]}
+    options = {**wanted, "model": "choosy:choosy", "layers": ["output"]}
     with pytest.raises(EngineError, match=r"workers do not start .*not on this machine"):
-        run(Spec(**asked, engine="ray", workers=1, out=tmp_path / "run"))
+        run(Spec(**options, engine="ray", workers=1, out=tmp_path / "run"))
 
 
 def _white():

@@ -78,13 +78,13 @@ def test_vectors_are_those_of_the_photo_that_is_named(surveyed, mixed, batch):
 
 
 @pytest.mark.parametrize(
-    "place",
+    "names",
     [("t.tar", "bad", "2"), ("t.tar", "z", "2"), ("none.tar", "a", "2"), ("t.tar", "a", "8")],
 )
-def test_vectors_that_are_not_there_are_one_error(surveyed, mixed, place):
+def test_vectors_that_are_not_there_are_one_error(surveyed, mixed, names):
     results = surveyed(mixed, vectors=True).results
     with pytest.raises(ArgumentError, match="no vectors of"):
-        results.vectors(*place)
+        results.vectors(*names)
 
 
 def test_run_without_vectors_says_so(surveyed, mixed):
@@ -151,8 +151,8 @@ def test_damage_outside_the_status_is_mended_by_the_same_run(surveyed, shard):
     values = [row.s for row in results.store.rows()]
     file = results.store.layout.task_files()[1]
     data = bytearray(file.read_bytes())
-    place = pages_of(file, "s")
-    data[place] = bytes(place.stop - place.start)
+    pages = pages_of(file, "s")
+    data[pages] = bytes(pages.stop - pages.start)
     file.write_bytes(data)
     with pytest.raises(RunError, match=file.name):
         results.table()

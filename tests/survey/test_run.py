@@ -148,7 +148,7 @@ def test_shards_without_samples_are_refused(surveyed, tmp_path):
         surveyed([write_tar(tmp_path / "s.tar", [])])
 
 
-def test_watch_sees_every_photo_and_depth(surveyed, shard):
+def test_progress_sees_every_photo_and_depth(surveyed, shard):
     reported = []
     surveyed([shard], report=reported.append)
     assert {(progress.key, progress.layer) for progress in reported if progress.layer} == {
@@ -224,7 +224,7 @@ def test_shares_started_together_end_as_one_run(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_what_the_watch_raises_during_a_solve_ends_the_run(surveyed, shard, batch):
+def test_what_progress_raises_during_a_solve_ends_the_run(surveyed, shard, batch):
     def report(progress):
         if progress.share_of_photo > 0:
             raise ValueError("stop please")
@@ -264,17 +264,17 @@ def test_hole_that_is_filled_later_is_another_run(surveyed, tmp_path):
         surveyed([there, hole])
 
 
-def test_a_tolerance_below_rounding_is_told_before_the_first_photo(surveyed, shard, caplog):
-    told = []
+def test_a_tolerance_below_rounding_is_logged_before_the_first_photo(surveyed, shard, caplog):
+    lines = []
 
     def report(progress):
         if progress.layer:
-            told.append([record.getMessage() for record in caplog.records])
+            lines.append([record.getMessage() for record in caplog.records])
 
     surveyed([shard], tol=1e-8, k=2, report=report)
-    assert told
-    assert "tol=1e-08 is below the rounding of float32" in told[0][0]
-    assert told[0] == told[-1]  # once
+    assert lines
+    assert "tol=1e-08 is below the rounding of float32" in lines[0][0]
+    assert lines[0] == lines[-1]  # once
     caplog.clear()
     surveyed([shard], tol=1e-8, k=2)  # nothing is left to do
     surveyed([shard], tol=1e-6, k=2, out="another")

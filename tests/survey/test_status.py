@@ -15,7 +15,7 @@ from jvpsvd.survey import open_store, status
 from jvpsvd.survey.progress.journal import events, journal, journals, note
 
 
-def told(folder):
+def event_names(folder):
     return [event["event"] for file in journals(folder) for event in events(file)]
 
 
@@ -83,14 +83,17 @@ def test_ended_runs_and_shares_have_a_process_each(surveyed, shard, capsys):
     assert (half.photos, half.done, half.counts.values) == (4, 2, 4)
     assert half.seconds_left is None
     surveyed([shard], share=(1, 2))
-    assert [event for event in told(store.folder) if event != "finished"] == ["began", "ended"] * 2
+    assert [event for event in event_names(store.folder) if event != "finished"] == [
+        "began",
+        "ended",
+    ] * 2
     whole = status(store)
     assert (whole.done, {process.state for process in whole.processes}) == (4, {"ended"})
     assert sum(process.photos for process in whole.processes) == 4
     assert shown(capsys, store.folder)[0].startswith("4 of 4 photos done (100 %), 0 failures, ")
 
 
-def test_failures_are_counted_and_their_reasons_told(surveyed, tmp_path):
+def test_failures_are_counted_and_their_reasons_named(surveyed, tmp_path):
     members = [*sample_members("good", 0, 0), ("bad.jpg", encoded(1)[:99])]
     store = surveyed([write_tar(tmp_path / "s.tar", members)]).store
     found = status(store)
@@ -148,7 +151,7 @@ def test_damaged_rows_do_not_hide_the_status(surveyed, shard):
     assert (status(store).done, status(store).counts.values) == (3, 6)
 
 
-def test_a_damaged_manifest_is_told(surveyed, shard, capsys):
+def test_a_damaged_manifest_is_reported(surveyed, shard, capsys):
     store = surveyed([shard]).store
     manifest = store.folder / "manifest.parquet"
     manifest.write_bytes(manifest.read_bytes()[:-100])
@@ -210,7 +213,7 @@ def test_logging_of_the_user_is_left_as_it_was(tmp_path, caplog):
         package.removeHandler(mine)
     note("nobody listens")
     assert caplog.records == []
-    assert set(told(tmp_path)) == {"began", "stopped"}
+    assert set(event_names(tmp_path)) == {"began", "stopped"}
 
 
 def test_runs_in_two_threads_write_to_a_journal_each(tmp_path):
@@ -232,7 +235,7 @@ def test_runs_in_two_threads_write_to_a_journal_each(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    of_both = {name: told(tmp_path / name) for name in ("first", "second")}
+    of_both = {name: event_names(tmp_path / name) for name in ("first", "second")}
     assert of_both["first"] == ["event of first", "warning of first"]
     assert of_both["second"] == [
         "event of second", "warning of second", "after the other has ended",

@@ -33,7 +33,7 @@ def test_whole_run_has_no_problems(store):
     assert (verification.values, verification.failures, verification.problems) == (8, 0, ())
 
 
-def test_each_missing_place_is_named(store):
+def test_each_missing_row_is_named(store):
     (store.folder / "spectra" / f"{min(_tasks(store))}.parquet").unlink()
     missing = verify(store).problems
     assert len(missing) == 2

@@ -129,7 +129,7 @@ def test_all_values_hold_all_energy():
     assert certificate.fro2_error == 0
 
 
-CROWD = torch.cat([repeat(1, 60), line(0.9, 0.1, 940)])
+CLUSTER = torch.cat([repeat(1, 60), line(0.9, 0.1, 940)])
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_values_behind_an_unprobed_cluster_are_not_guaranteed():
     """Bases too small to find a higher multiplicity: found values are right, later ones may not
     be."""
     solver = GolubKahan(block_size=16, max_size=340, max_restarts=0)
-    triplets = solved_by(solver, Diagonal(CROWD), 30, 1e-2)
+    triplets = solved_by(solver, Diagonal(CLUSTER), 30, 1e-2)
     (evidence,) = triplets.evidence
     assert not evidence.complete
     assert triplets.residuals.max() <= 1e-2
@@ -164,6 +164,8 @@ def test_values_behind_an_unprobed_cluster_are_not_guaranteed():
 
 def test_bases_restart_to_find_higher_multiplicities():
     memory = memory_for(340, (1000, 1000), 30, 8, block_size=16)
-    result = svds(Diagonal(CROWD), 30, tol=1e-2, method="golub-kahan", memory=memory, block_size=16)
+    result = svds(
+        Diagonal(CLUSTER), 30, tol=1e-2, method="golub-kahan", memory=memory, block_size=16
+    )
     assert result.converged.all()
     assert (result.s > 0.999).all()

@@ -14,11 +14,11 @@ from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds, mea
 from jvpsvd.svd.memory import Footprint
 
 # 1000 products against about 2 · 400: within a factor of two.
-NEAR = ((4000, 1000), 4, 200)
+UNDECIDED = ((4000, 1000), 4, 200)
 
 
-def near(**options):
-    shape, itemsize, k = NEAR
+def undecided(**options):
+    shape, itemsize, k = UNDECIDED
     return planned(shape, itemsize, k, **{"memory": "8GiB", **options})
 
 
@@ -40,9 +40,9 @@ def test_measuring_costs_little_compared_with_the_products_of_the_shorter_side()
 
 
 def test_near_choices_are_undecided_until_measured():
-    assert near().undecided
-    assert near().predicted_seconds is None
-    assert near(cost=ProductCost(1e-3, 1e-3)).predicted_seconds > 0
+    assert undecided().undecided
+    assert undecided().predicted_seconds is None
+    assert undecided(cost=ProductCost(1e-3, 1e-3)).predicted_seconds > 0
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_clear_choices_are_not_measured(shape, k, memory):
 
 
 def test_given_methods_are_not_timed():
-    assert not near(method="exact").undecided
-    assert not near(method="golub-kahan").undecided
+    assert not undecided(method="exact").undecided
+    assert not undecided(method="golub-kahan").undecided
 
 
 def test_what_does_not_fit_is_not_measured():
@@ -81,8 +81,8 @@ def test_the_cost_flips_the_choice_both_ways(shape):
 def test_a_small_difference_that_was_measured_changes_no_choice(reverse, method):
     """The number of products favours the exact method here, a cheap reverse product the other
     one."""
-    assert near().method == "exact"
-    assert near(cost=ProductCost(1.0, reverse)).method == method
+    assert undecided().method == "exact"
+    assert undecided(cost=ProductCost(1.0, reverse)).method == method
 
 
 def test_the_cost_changes_no_clear_choice():
@@ -92,7 +92,7 @@ def test_the_cost_changes_no_clear_choice():
 
 def test_predicted_seconds_are_those_of_the_method():
     cost = ProductCost(0.5, 0.25)
-    exact, iterated = (near(method=m, cost=cost) for m in ("exact", "golub-kahan"))
+    exact, iterated = (undecided(method=m, cost=cost) for m in ("exact", "golub-kahan"))
     assert exact.predicted_seconds == exact_seconds(cost, 4000, 1000, 200)
     size = iterated.predicted_products // 2
     assert iterated.predicted_seconds == golub_kahan_seconds(cost, 4000, 1000, 200, size)
@@ -175,12 +175,18 @@ class Tall(LinearOperator):
         return (U.mT.unflatten(1, (self.repeats, -1)).sum(1) * self.d).mT
 
 
-def test_values_alone_that_lose_rank_where_the_left_basis_does_not_fit_say_what_to_do():
+def tall_values_only(repeats, k):
+    """An operator of rank 10, and options with memory for 40 columns where U is not kept."""
     truth = torch.cat([line(2, 1, 10), torch.zeros(490, dtype=torch.float64)])
-    A, k = Tall(truth, 40), 20
-    size = Footprint(20000, 500, k, 8, 1, False)
+    size = Footprint(500 * repeats, 500, k, 8, 1, False)
     memory = size.workspace(8) + 40 * size.values_column
     options = {"memory": memory, "method": "golub-kahan", "vectors": False, "block_size": 8}
+    return Tall(truth, repeats), options
+
+
+def test_values_alone_that_lose_rank_where_the_left_basis_does_not_fit_say_what_to_do():
+    k = 20
+    A, options = tall_values_only(40, k)
     chosen = planned(A.shape, 8, k, **options)
     assert chosen.solver.values_size >= k + 16
     assert chosen.max_size < k
@@ -189,11 +195,8 @@ def test_values_alone_that_lose_rank_where_the_left_basis_does_not_fit_say_what_
 
 
 def test_memory_for_no_left_vector_is_not_memory_for_all():
-    truth = torch.cat([line(2, 1, 10), torch.zeros(490, dtype=torch.float64)])
-    A, k = Tall(truth, 200), 20
-    size = Footprint(100_000, 500, k, 8, 1, False)
-    memory = size.workspace(8) + 40 * size.values_column
-    options = {"memory": memory, "method": "golub-kahan", "vectors": False, "block_size": 8}
+    k = 20
+    A, options = tall_values_only(200, k)
     assert planned(A.shape, 8, k, **options).max_size == 0
     with pytest.raises(ArgumentError):
         svds(A, k, **options)

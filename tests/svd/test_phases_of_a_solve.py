@@ -20,9 +20,9 @@ PHASES = {"products", "orthogonalisation", "projected problem", "vectors", "chec
 def test_phases_share_the_seconds(method, without):
     A = Diagonal(line(1, 0, 300))
     result = svds(A, 20, tol=1e-2, method=method, on_unconverged="ignore")
-    spent = {phase for phase, seconds in result.seconds_by_phase.items() if seconds > 0}
+    phases = {phase for phase, seconds in result.seconds_by_phase.items() if seconds > 0}
     assert set(result.seconds_by_phase) == PHASES
-    assert spent == PHASES - without
+    assert phases == PHASES - without
     assert sum(result.seconds_by_phase.values()) <= result.seconds
 
 

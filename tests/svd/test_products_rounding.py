@@ -18,8 +18,8 @@ def far_from_zero(count, offset):
 
 def values_near_zero(x):
     """Layer normalisation does not change when its argument is shifted."""
-    near = x - x.mean()
-    return torch.linalg.svdvals(torch.func.jacrev(nn.LayerNorm(12).double())(near).detach())
+    centred = x - x.mean()
+    return torch.linalg.svdvals(torch.func.jacrev(nn.LayerNorm(12).double())(centred).detach())
 
 
 @METHODS

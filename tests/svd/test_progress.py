@@ -19,9 +19,9 @@ def test_a_function_sees_every_check(method):
     assert checks[-1].converged == 20
     assert checks[-1].share == 1
     assert checks[-1].worst is None or checks[-1].worst <= 1e-8
-    spent = [check.products.total for check in checks]
-    assert spent == sorted(spent)
-    assert spent[-1] <= result.products.total
+    products = [check.products.total for check in checks]
+    assert products == sorted(products)
+    assert products[-1] <= result.products.total
     assert all(0 <= check.converged <= 20 for check in checks)
 
 
@@ -54,14 +54,14 @@ def test_an_error_of_the_function_reaches_the_caller():
         svds(torch.eye(30), 3, progress=stop)
 
 
-def test_watching_changes_nothing():
+def test_showing_progress_changes_nothing():
     A = Diagonal(spectrum("harmonic", 100))
     shown = svds(A, 5, method="golub-kahan", progress=lambda progress: None)
     assert torch.equal(shown.s, svds(A, 5, method="golub-kahan").s)
 
 
 @pytest.mark.parametrize("method", ["golub-kahan", "exact", "randomized"])
-def test_the_time_left_is_told_and_runs_out(method):
+def test_the_time_left_is_predicted_and_runs_out(method):
     checks = []
     A = Diagonal(spectrum("harmonic", 300))
     options = {"on_unconverged": "ignore"} if method == "randomized" else {}

@@ -49,11 +49,11 @@ def test_a_stopped_solve_returns_what_it_has(checks, vectors):
 @pytest.mark.parametrize("later", [1, 2, 3])
 def test_matrices_of_a_batch_that_had_finished_stay_complete(later):
     easy, hard = torch.diag(torch.cat([line(9, 5, 5), repeat(0, 395)])), torch.diag(TRUTH)
-    asked = {"tol": 1e-9, "method": "golub-kahan", "on_unconverged": "ignore", "block_size": 4}
-    whole = svds(torch.stack([easy, hard]), 5, **asked)
-    alone = svds(easy, 5, **asked)
+    options = {"tol": 1e-9, "method": "golub-kahan", "on_unconverged": "ignore", "block_size": 4}
+    whole = svds(torch.stack([easy, hard]), 5, **options)
+    alone = svds(easy, 5, **options)
     result = svds(
-        torch.stack([easy, hard]), 5, progress=StopAfter(len(alone.history) + later), **asked
+        torch.stack([easy, hard]), 5, progress=StopAfter(len(alone.history) + later), **options
     )
     assert result.products.total < whole.products.total
     assert result.of(0).certificate.complete
@@ -121,8 +121,8 @@ def test_a_warning_says_that_the_solve_was_stopped():
 
 
 def test_a_false_of_numpy_stops():
-    asked = {"tol": 1e-9, "method": "golub-kahan", "on_unconverged": "ignore"}
-    result = svds(Diagonal(TRUTH), 5, progress=lambda progress: np.bool_(False), **asked)
+    options = {"tol": 1e-9, "method": "golub-kahan", "on_unconverged": "ignore"}
+    result = svds(Diagonal(TRUTH), 5, progress=lambda progress: np.bool_(False), **options)
     assert len(result.history) == 1
 
 

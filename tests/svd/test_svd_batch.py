@@ -32,9 +32,9 @@ def assert_own_triplets(result, batch, rounding=100):
     """Every U, s, Vh belongs to the matrix at its index: A V = U S and A'U = V S."""
     A, U, s, V = (x.double() for x in (batch, result.U, result.s, result.Vh.mT))
     slack = rounding * torch.finfo(batch.dtype).eps * s[:, :1]
-    near = result.residuals.double() + slack
-    assert (torch.linalg.vector_norm(A @ V - U * s[:, None], dim=-2) <= near).all()
-    assert (torch.linalg.vector_norm(A.mT @ U - V * s[:, None], dim=-2) <= near).all()
+    allowed = result.residuals.double() + slack
+    assert (torch.linalg.vector_norm(A @ V - U * s[:, None], dim=-2) <= allowed).all()
+    assert (torch.linalg.vector_norm(A.mT @ U - V * s[:, None], dim=-2) <= allowed).all()
 
 
 def same(one, two):
@@ -60,8 +60,8 @@ def test_every_matrix_gets_what_it_would_get_alone(k, shape, method, dtype):
         alone = svds(matrix, k, tol=TOL[dtype], method=method, **silent)
         assert_truthful(result.of(i), truth[i], shape)
         both = result.converged[i] & alone.converged
-        near = 10 * TOL[dtype] * float(truth[i, 0])
-        assert ((result.s[i] - alone.s).abs()[both] <= near).all()
+        allowed = 10 * TOL[dtype] * float(truth[i, 0])
+        assert ((result.s[i] - alone.s).abs()[both] <= allowed).all()
         assert bool(result.of(i).certificate.sound)
     if method != "randomized" or k == SHORT:
         assert result.converged.all()

@@ -42,7 +42,7 @@ class Recorded(LinearOperator):
     ],
 )
 @pytest.mark.parametrize("method", ["golub-kahan", "exact", "randomized"])
-def test_a_tolerance_below_rounding_is_told_once_and_before_any_product(
+def test_a_tolerance_below_rounding_is_logged_once_and_before_any_product(
     method, dtype, tol, reached, monkeypatch
 ):
     events = []
@@ -59,7 +59,7 @@ def test_a_tolerance_below_rounding_is_told_once_and_before_any_product(
 
 @pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
 @pytest.mark.parametrize("name", ["flat", "line", "low rank"])
-def test_nothing_is_told_of_a_tolerance_that_is_reached(name, dtype, tol):
+def test_nothing_is_logged_of_a_tolerance_that_is_reached(name, dtype, tol):
     matrix = with_values(spectrum({"flat": "equal"}.get(name, name), 40), 60, 40).to(dtype)
     for method in ("golub-kahan", "exact"):
         assert svds(matrix, 8, tol=tol, method=method).converged.all()
@@ -73,7 +73,7 @@ def test_it_warns_by_default_with_the_count_and_the_remedy():
         solve()
 
 
-def test_it_raises_when_told_to():
+def test_it_raises_where_on_unconverged_says_so():
     with (
         pytest.warns(PrecisionWarning),
         pytest.raises(ConvergenceError, match="missed tol=1e-09"),
@@ -81,7 +81,7 @@ def test_it_raises_when_told_to():
         solve(on_unconverged="raise")
 
 
-def test_it_is_silent_when_told_to_and_marks_what_missed():
+def test_it_is_silent_where_on_unconverged_says_so_and_marks_what_missed():
     result = solve(on_unconverged="ignore")
     assert not result.converged.all()
     assert torch.equal(result.converged, result.residuals <= 1e-9 * result.s[0])

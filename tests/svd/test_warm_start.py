@@ -108,8 +108,8 @@ def test_no_start_makes_a_wrong_value_converge(name, tol, start):
     vectors = wrong_starts(matrix, (170, P))[start]
     for k in (1, 3, K):
         result = solve(matrix, vectors, k=k, tol=tol, on_unconverged="ignore")
-        near = tol * truth[0] + rounding(truth, matrix.dtype, (170, P))
-        assert ((result.s - truth[:k]).abs() <= near)[result.converged].all()
+        allowed = tol * truth[0] + rounding(truth, matrix.dtype, (170, P))
+        assert ((result.s - truth[:k]).abs() <= allowed)[result.converged].all()
 
 
 @pytest.mark.parametrize("start", ["random", "of another operator", "zeros"])

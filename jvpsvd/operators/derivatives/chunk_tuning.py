@@ -20,8 +20,6 @@ _RANGE = (4, 512)
 # Another size than the first has to be clearly better: timings are noisy, and which kernel is
 # taken for a size can show in the last digit.
 _CLEARLY, _TRIALS = 0.85, 2
-# Seconds per vector below which the times of calls cannot be told apart.
-_TOO_SHORT = 2e-4
 _CACHED_NUMBERS, _START_RANGE = 1 << 23, (8, 512)
 # Share of a GPU's free memory that the first chunk may take.
 _SHARE = 0.25
@@ -34,6 +32,8 @@ class Chunk:
     Args:
         size: Vectors per call to begin with.
         fixed: Whether the user chose it; it is not tuned then, but still halved.
+        shortest: Seconds per vector below which times of calls cannot be told apart; a call that
+            takes less ends the tuning.
 
     >>> chunk = Chunk(8)
     >>> chunk.next(16), chunk.next(3)
@@ -42,6 +42,7 @@ class Chunk:
 
     size: int
     fixed: bool = False
+    shortest: float = 2e-4
     planned: int = field(init=False)
     """The first size, whatever was timed since: what is planned with it is reproducible."""
     _seconds: dict[int, list[float]] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class Chunk:
             return
         each = self._seconds.setdefault(count, [])
         each.append(seconds / count)
-        if seconds / count < _TOO_SHORT:
+        if seconds / count < self.shortest:
             self.fixed = True
         timed = {s: min(t) for s, t in self._seconds.items() if len(t) >= _TRIALS}
         best = min(timed, key=timed.__getitem__, default=self.size)

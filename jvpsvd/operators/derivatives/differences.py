@@ -11,6 +11,9 @@ explain.
   from x + d/8 to x + d is compared with the products at these two points.
 - A step function (round, sign, argmax, quantised activations) moves over many of its steps as if it
   had a slope. Its derivative is zero all the same: a third step is as small as rounding lets it be.
+
+In what follows, fn is the function f as `prepare` returns it, x is the point, and `at` returns the
+products at any point.
 """
 
 from __future__ import annotations
@@ -79,12 +82,7 @@ def refuse_hidden(
 
     Nothing is evaluated where they do not vanish.
 
-    Args:
-        fn: The function as `prepare` returns it.
-        x: The point.
-        value: f(x).
-        image: J v for v = direction(x).
-        at: Returns the products at a point.
+    `value` is f(x), and `image` is J v for v = direction(x).
 
     Raises:
         DerivativeError: If they do.
@@ -122,11 +120,6 @@ def refuse_hidden(
 def refuse_inference(fn: Callable[[Tensor], Any], x: Tensor, at: Callable[[Tensor], Apply]) -> None:
     """Refuse the products of a function that computes a part of its motion in inference mode.
 
-    Args:
-        fn: The function as `prepare` returns it.
-        x: The point.
-        at: Returns the products at a point.
-
     Raises:
         DerivativeError: If it does.
     """
@@ -141,14 +134,9 @@ def describe_difference(
     at: Callable[[Tensor], Apply],
     value: Tensor | None = None,
 ) -> str | None:
-    """Return how products differ from differences of the function; None where they do not.
+    """Return how the products at x differ from differences of fn; None where they do not.
 
-    Args:
-        fn: The function as `prepare` returns it.
-        x: The point.
-        products: Those at x.
-        at: Returns the products at another point.
-        value: f(x), if known.
+    `value` is f(x), if known.
 
     Raises:
         DerivativeError: If they do, and a part of fn runs under torch.inference_mode, which nobody
@@ -187,10 +175,7 @@ def describe_difference(
 def is_constant(fn: Callable[[Tensor], Any], x: Tensor, image: Tensor) -> bool:
     """Return whether f and its products are constant to rounding, at small steps and at large ones.
 
-    Args:
-        fn: The function as `prepare` returns it.
-        x: The point.
-        image: Norm of the longest product J v, for v with a norm of about |direction(x)|.
+    `image` is the norm of the longest product J v, for v with a norm of about |direction(x)|.
 
     >>> is_constant(lambda x: x.softmax(-1).sum(), torch.ones(3), torch.tensor(1e-8))
     True
@@ -223,18 +208,12 @@ def find_unexplained(
     value: Tensor | None = None,
     size: float | None = None,
 ) -> Unexplained | None:
-    """Return the motion in proportion to the step that products do not explain, if there is any.
+    """Return the motion in proportion to the step that the products at x do not explain, if any.
 
     It takes two evaluations and two products; where these differ, also products at two moved
     points, and another evaluation if these vanish. None if the function cannot be evaluated nearby.
-
-    Args:
-        fn: The function as `prepare` returns it.
-        x: The point.
-        products: Those at x.
-        at: Returns the products at another point.
-        value: f(x), if known.
-        size: The smaller step as a share of a typical entry of x; None for about √eps.
+    `value` is f(x), if known. `size` is the smaller step as a share of a typical entry of x; about
+    √eps by default.
     """
     with torch.no_grad():
         size = size or _smaller_step(x.dtype)
@@ -243,7 +222,7 @@ def find_unexplained(
         at_larger, at_smaller = _moved(fn, x, larger, value), _moved(fn, x, smaller, value)
         if at_larger is None or at_smaller is None:
             return None
-        larger_part, smaller_part = (products(step[None])[0] for step in (larger, smaller))
+        larger_part, smaller_part = products(torch.stack([larger, smaller]))
         least = _DIFFERING * _norm(at_larger)
         if not _is_slope(
             at_larger - larger_part, at_smaller - smaller_part, least, _rounding(value)

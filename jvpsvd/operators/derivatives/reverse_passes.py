@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import DerivativeError
-from jvpsvd.operators.derivatives.adjoint_test import check_adjoint
+from jvpsvd.operators.derivatives.adjointness import check_adjoint
 from jvpsvd.operators.derivatives.differences import direction, refuse_hidden, refuse_inference
 from jvpsvd.operators.derivatives.linear_map import LinearMap, refuse_after_change
 from jvpsvd.operators.derivatives.transforms import missing_derivative

@@ -12,7 +12,7 @@ from torch.func import jvp, vjp, vmap
 
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import AdjointError, ArgumentError
-from jvpsvd.operators.derivatives.adjoint_test import check_adjoint
+from jvpsvd.operators.derivatives.adjointness import check_adjoint
 from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
 from jvpsvd.operators.derivatives.linear_map import (
     LinearMap,

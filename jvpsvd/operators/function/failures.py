@@ -120,7 +120,7 @@ def remedy_at(fn: Callable[[Tensor], Any], x: object, batch_dims: int = 0) -> st
     >>> remedy_at(norm, torch.ones(3))
     'fn takes a batch: give x[None], and for several points one at a time X[:, None]'
     """
-    if _can_be_called(fn, x):
+    if can_be_called(fn, x):
         return "fn(x) by itself works: torch cannot differentiate an operation of it"
     if not takes_batch_of_one(fn, x):
         return "call fn(x) by itself first"
@@ -137,10 +137,15 @@ def takes_batch_of_one(fn: Callable[[Tensor], Any], x: object) -> bool:
     >>> takes_batch_of_one(torch.nn.BatchNorm1d(3).eval(), torch.ones(3))
     True
     """
-    return isinstance(x, Tensor) and not x.is_nested and _can_be_called(fn, x[None])
+    return isinstance(x, Tensor) and not x.is_nested and can_be_called(fn, x[None])
 
 
-def _can_be_called(fn: Callable[[Tensor], Any], x: object) -> bool:
+def can_be_called(fn: Callable[[Tensor], Any], x: object) -> bool:
+    """Return whether fn can be called at x.
+
+    >>> can_be_called(torch.sin, "x")
+    False
+    """
     try:
         with torch.no_grad():
             fn(x.detach().clone() if isinstance(x, Tensor) else x)  # type: ignore[arg-type]

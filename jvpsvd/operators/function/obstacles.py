@@ -54,6 +54,46 @@ def find_obstacles(run: Callable[[Tensor], object], x: Tensor) -> list[str]:
     return sorted(mode.found)
 
 
+def reads_numbers(run: Callable[[Tensor], object], x: Tensor) -> bool:
+    """Return whether a function makes Python numbers or NumPy arrays of any tensor.
+
+    Args:
+        run: The function; it is evaluated at a copy of x.
+        x: The point.
+
+    >>> scale = torch.tensor(2.0)
+    >>> reads_numbers(lambda x: scale * x, torch.ones(2))
+    False
+    >>> reads_numbers(lambda x: scale.item() * x, torch.ones(2))
+    True
+    """
+    mode = _NumberMode()
+    with suppress(Exception), torch.no_grad(), mode:
+        run(x.detach().clone())
+    return mode.found
+
+
+_NUMBERS = {
+    *("numpy", "__array__", "__dlpack__", "data_ptr", "tolist", "item", "is_nonzero"),
+    *("__float__", "__int__", "__bool__", "__index__", "__complex__", "__contains__"),
+    *("equal", "allclose"),
+}
+
+
+class _NumberMode(TorchFunctionMode):
+    """Looks for calls that leave torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.found = self.found or getattr(func, "__name__", "") in _NUMBERS
+        return func(*args, **(kwargs or {}))
+
+
 class _ObstacleMode(TorchFunctionMode):
     """Examines each call of torch whose arguments depend on the point."""
 

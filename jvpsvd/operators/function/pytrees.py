@@ -90,6 +90,31 @@ class Structure:
         return tree_unflatten(leaves, self.spec)
 
 
+def same_structure(ours: Structure | None, theirs: Structure | None) -> bool:
+    """Return whether two points are of one structure, with the same leaves that are held fixed.
+
+    >>> points = ((torch.ones(2), torch.tensor([i])) for i in (3, 3, 4))
+    >>> first, same, other = (Structure.of(point, "x")[0] for point in points)
+    >>> same_structure(first, same), same_structure(first, other)
+    (True, False)
+    """
+    if ours is None or theirs is None:
+        return ours is theirs
+    if ours.spec != theirs.spec:
+        return False
+    pairs = zip(ours.leaves, theirs.leaves, strict=True)
+    return all(_same_leaf(a, b) for a, b in pairs)
+
+
+def _same_leaf(ours: Any, theirs: Any) -> bool:
+    if isinstance(ours, Tensor) and isinstance(theirs, Tensor):
+        return (ours.dtype, ours.device) == (theirs.dtype, theirs.device) and torch.equal(
+            ours, theirs
+        )
+    number = type(ours) is type(theirs) and isinstance(ours, str | int | float | torch.Size)
+    return ours is theirs or (number and bool(ours == theirs))
+
+
 class OfVector:
     """A function of a tree as a function of a vector; its value is a vector where it was a tree.
 
@@ -180,7 +205,7 @@ def _instead(leaves: list[Any]) -> str:
     kind, leaf = type(leaves[0]).__name__, leaves[0]
     if isinstance(leaf, Tensor):
         return (
-            f", but {leaf.dtype}: token ids have no derivative; name a place after their embedding "
+            f", but {leaf.dtype}: token ids have no derivative; name a layer after their embedding "
             "with layer_map(…, since=…)"
         )
     if kind == "ndarray":

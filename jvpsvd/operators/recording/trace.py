@@ -69,7 +69,8 @@ class Trace:
         self._example = example.detach().clone()
         self._points_together: bool | None = None  # not tried yet
         with restored(fn, example.device):
-            self._recording = record(self._outputs, self._example, fold=fold, check=check)
+            self.recording = record(self._outputs, self._example, fold=fold, check=check)
+        """The graphs: one for the values, and two for the products of each output."""
 
     def at(self, x: Tensor, *, check: bool = True) -> tuple[LinearMap, ...]:
         """Return the derivative of each output at x; runs the primal graph once.
@@ -81,7 +82,7 @@ class Trace:
             DerivativeError: If products vanish although fn moves in proportion to the step.
         """
         x = _copy_in_layout(x, (), self._example)
-        maps = self._recording.at(x)
+        maps = self.recording.at(x)
         if check:
             with torch.no_grad():
                 compare_values([m.value for m in maps], self._outputs(x))
@@ -112,7 +113,7 @@ class Trace:
         X = _copy_in_layout(X, dense_tensor("the points", X).shape[:1], self._example)
         maps = self._replay_together(X)
         if maps is None:
-            singles = [self._recording.at(x.clone()) for x in X]
+            singles = [self.recording.at(x.clone()) for x in X]
             maps = tuple(stack_maps(of_output) for of_output in zip(*singles, strict=True))
         with torch.no_grad():
             for index, x in enumerate(X if check else ()):
@@ -127,9 +128,9 @@ class Trace:
         if self._points_together is False:
             return None
         try:
-            maps = self._recording.at_many(X)
+            maps = self.recording.at_many(X)
             if self._points_together is None:
-                verify_points_together(self._recording, X, maps)
+                verify_points_together(self.recording, X, maps)
         except Exception as error:  # vmap raises what the operation at fault raises
             logger.warning("replaying the points one by one, not at once: %s", first_line(error))
             self._points_together = False
@@ -139,7 +140,7 @@ class Trace:
 
     def _refuse_hidden(self, x: Tensor, values: Sequence[Tensor]) -> None:
         """Refuse outputs that were recorded as constants and are none at x."""
-        outputs = enumerate(zip(self._recording.outputs, values, strict=True))
+        outputs = enumerate(zip(self.recording.outputs, values, strict=True))
         for index, (output, value) in outputs:
             if self._check and output.jvp.graph is None:
                 refuse_hidden_output(self._outputs, index, x, value, torch.zeros_like(value))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import TraceError
-from jvpsvd.operators.derivatives.adjoint_test import check_adjoint
+from jvpsvd.operators.derivatives.adjointness import check_adjoint
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
 from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
 from jvpsvd.operators.derivatives.transforms import by_transforms

@@ -39,11 +39,16 @@
 
   const chosen = { depth: -1, class: -1, photo: -1 };
 
+  // The values without the indices that a depth of fewer units has not.
+  const known = (values) => values.slice(0, values.findLastIndex(Number.isFinite) + 1);
+
   // Mean and deviation of the chosen class at a depth, with the indices they belong to.
   function curve(d) {
-    if (chosen.class < 0) return { x: run.full, mean: Array.from(unpacked.mean[d]), deviation: Array.from(unpacked.deviation[d]), photos: run.depths[d].photos };
-    const width = run.curve.length;
-    return { x: run.curve, mean: row(unpacked.classMean[d], chosen.class, width), deviation: row(unpacked.classDeviation[d], chosen.class, width), photos: run.classPhotos[d][chosen.class] };
+    const whole = chosen.class < 0, width = run.curve.length;
+    const mean = known(whole ? Array.from(unpacked.mean[d]) : row(unpacked.classMean[d], chosen.class, width));
+    const deviation = whole ? Array.from(unpacked.deviation[d]) : row(unpacked.classDeviation[d], chosen.class, width);
+    const photos = whole ? run.depths[d].photos : run.classPhotos[d][chosen.class];
+    return { x: (whole ? run.full : run.curve).slice(0, mean.length), mean, deviation: deviation.slice(0, mean.length), photos };
   }
 
   function meanTraces(d) {
@@ -188,13 +193,13 @@
   function tell() {
     const d = chosen.depth, of = chosen.class < 0 ? "all classes" : run.classes[chosen.class];
     if (d < 0) { at("told").textContent = `All depths, ${of}.`; return; }
-    const { mean, photos } = curve(d), all = members(d).length, lines = linesAt(d).length;
+    const { x, mean, photos } = curve(d), all = members(d).length, lines = linesAt(d).length;
     let text = `${run.depths[d].name}, ${of}: ${photos} photos with values, ${lines} drawn`;
     if (all > lines) text += ` (of ${all} that have lines)`;
-    if (photos) text += `; mean σ1 ${show(mean[0])}, mean σ${run.k} ${show(mean[mean.length - 1])}`;
+    if (photos) text += `; mean σ1 ${show(mean[0])}, mean σ${x[mean.length - 1]} ${show(mean[mean.length - 1])}`;
     if (chosen.photo >= 0) {
-      const width = run.line.length, s = row(unpacked.lines[d], chosen.photo, width), r = row(unpacked.residuals[d], chosen.photo, width);
-      text += `. Picked ${run.photos[chosen.photo][0]}, ${className(chosen.photo)}: σ1 ${show(s[0])} (residual ${show(r[0], "power")}), σ${run.k} ${show(s[width - 1])} (residual ${show(r[width - 1], "power")}${s[width - 1] < r[width - 1] ? ", so no digit of it is known" : ""})`;
+      const width = run.line.length, s = known(row(unpacked.lines[d], chosen.photo, width)), end = s.length - 1, r = row(unpacked.residuals[d], chosen.photo, width);
+      text += `. Picked ${run.photos[chosen.photo][0]}, ${className(chosen.photo)}: σ1 ${show(s[0])} (residual ${show(r[0], "power")}), σ${run.line[end]} ${show(s[end])} (residual ${show(r[end], "power")}${s[end] < r[end] ? ", so no digit of it is known" : ""})`;
     }
     at("told").textContent = `${text}.`;
   }

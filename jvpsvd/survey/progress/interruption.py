@@ -27,7 +27,7 @@ class Interruption:
     """Signals as KeyboardInterrupt, until the process is about to end."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
         """Whether a signal has come."""
         self._ending = False
         self._raised = -_SAME_SECONDS
@@ -43,7 +43,7 @@ class Interruption:
         """Return the function, made to raise KeyboardInterrupt after a signal."""
 
         def checked(progress: RunProgress) -> None:
-            if self.asked:
+            if self.received:
                 raise KeyboardInterrupt
             report(progress)
 
@@ -63,7 +63,7 @@ class Interruption:
                     signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.received = True
         now = time.monotonic()
         if not self._ending and now - self._raised >= _SAME_SECONDS:
             self._raised = now

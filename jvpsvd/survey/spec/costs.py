@@ -23,8 +23,10 @@ class DepthCost:
     """Rows of the Jacobian."""
     inputs: int
     """Columns of the Jacobian."""
+    k: int
+    """Triplets planned for: fewer than were asked for where the Jacobian has fewer."""
     method: str | None = None
-    """None where k triplets cannot be computed."""
+    """None where these triplets cannot be computed."""
     products: int | None = None
     """Forward and reverse together."""
     bytes: int | None = None
@@ -43,7 +45,7 @@ def depth_costs(
     *,
     functions: bool = False,
 ) -> list[DepthCost]:
-    """Return every depth of the model with its planned cost for k triplets.
+    """Return every depth of the model with its planned cost for k triplets, or for all there are.
 
     Those of modules, and with `functions` those of functions as well.
 
@@ -58,15 +60,13 @@ def depth_costs(
     n = int(torch.Size(model.photo_input.shape).numel())
     costs: list[DepthCost] = []
     for depth in depths:
-        if k > min(depth.numel, n):
-            reason = f"fewer than {k} values"
-            costs.append(DepthCost(depth.name, depth.kind, depth.numel, n, reason=reason))
-            continue
+        count = min(k, depth.numel, n)
         try:
             size = ProblemSize((depth.numel, n), torch.float32)
-            chosen = plan(size, check_request(size, k, tol=tol, memory=memory))
+            chosen = plan(size, check_request(size, count, tol=tol, memory=memory))
         except ArgumentError as error:
-            costs.append(DepthCost(depth.name, depth.kind, depth.numel, n, reason=str(error)))
+            reason = str(error)
+            costs.append(DepthCost(depth.name, depth.kind, depth.numel, n, count, reason=reason))
             continue
         costs.append(
             DepthCost(
@@ -74,6 +74,7 @@ def depth_costs(
                 depth.kind,
                 depth.numel,
                 n,
+                count,
                 method=chosen.method,
                 products=chosen.predicted_products,
                 bytes=chosen.predicted_bytes,

@@ -22,12 +22,13 @@ def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[De
 
     Args:
         model: The network.
-        k: Triplets that each depth must have.
-        layers: Names from `depths`, or None for five modules spread over the network, or ["all"]
-            modules.
+        k: Triplets wanted of each depth.
+        layers: Names from `depths`, which may have fewer than k triplets; or None for five modules
+            spread over the network, or ["all"] modules, both of those that have k, if there are
+            such.
 
     Raises:
-        ArgumentError: If k is below 1 or above min(m, n) of a depth.
+        ArgumentError: If k is below 1, or no layer is named.
         ModelError: If a layer is unknown, or the network cannot be evaluated.
     """
     example = torch.zeros(model.photo_input.shape)
@@ -43,21 +44,13 @@ def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[De
     every = list_depths(model, functions=True)
     for name in layers:
         if name not in {depth.name for depth in every}:
-            near = difflib.get_close_matches(name, [depth.name for depth in every], n=3)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            similar = difflib.get_close_matches(name, [depth.name for depth in every], n=3)
+            hint = f"did you mean {' or '.join(similar)}? " if similar else ""
             raise ModelError(
                 f"no layer '{name}' in {model.spec}; {hint}'jvpsvd layers --model {model.spec}' "
                 "lists them"
             )
-    chosen = [depth for depth in every if depth.name in layers]
-    for depth in chosen:
-        short = min(depth.numel, example.numel())
-        if k > short:
-            raise ArgumentError(
-                f"k={k} triplets asked of layer '{depth.name}', whose Jacobian is {depth.numel} x "
-                f"{example.numel()}; k must be at most {short}"
-            )
-    return chosen
+    return [depth for depth in every if depth.name in layers]
 
 
 def list_depths(model: Model, *, functions: bool) -> list[Depth]:
@@ -89,8 +82,5 @@ def _spread(every: list[Depth], k: int, n: int) -> list[Depth]:
 
 
 def _large_enough(every: list[Depth], k: int, n: int) -> list[Depth]:
-    chosen = [depth for depth in every if min(depth.numel, n) >= k]
-    if not chosen:
-        widest = min(n, max(depth.numel for depth in every))
-        raise ArgumentError(f"k={k} is above the size of every layer; k must be at most {widest}")
-    return chosen
+    """Return the depths that have k triplets; all of them if none has."""
+    return [depth for depth in every if min(depth.numel, n) >= k] or every

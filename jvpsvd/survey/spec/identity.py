@@ -40,7 +40,7 @@ class Identity:
     layers: tuple[str, ...]
     """Depths, in the order of the network."""
     k: int
-    """Triplets per depth."""
+    """Triplets per depth; a depth that has fewer gives all of them."""
     tol: float
     """Residual, relative to s₁, under which a triplet counts as converged."""
     seed: int = 0

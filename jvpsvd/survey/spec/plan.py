@@ -13,14 +13,11 @@ import torch
 
 from jvpsvd.data import Shard, demo_shards, find_shards, fingerprints
 from jvpsvd.errors import ArgumentError
-from jvpsvd.networks import Depth, Model, load_model
+from jvpsvd.networks import Depth, Model, choose_batch, load_model
 from jvpsvd.survey.spec.depth_choice import choose_depths
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.probe import probe_network
 from jvpsvd.survey.spec.spec import Spec
-
-# Matrices of a batch that are together no larger than this: beyond, a batch gains nothing.
-_BATCH_ENTRIES, _MAX_BATCH = 1 << 24, 32
 
 
 @dataclass(frozen=True)
@@ -66,12 +63,13 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
 
     Raises:
         ModelError: If a layer is unknown.
-        ArgumentError: If k is below 1 or above min(m, n) of a layer.
+        ArgumentError: If k is below 1.
     """
     defaults = spec.defaults
     k = defaults.k if spec.k is None else spec.k
     depths = choose_depths(model, k, defaults.layers if spec.layers is None else spec.layers)
     names = tuple(depth.name for depth in depths)
+    inputs = math.prod(model.photo_input.shape)
     identity = Identity(
         model=model.spec,
         weights_sha256=model.weights_sha256,
@@ -83,18 +81,11 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
         tol=defaults.tol if spec.tol is None else spec.tol,
         seed=spec.seed,
         photos=spec.photos.completed(defaults.photos),
-        batch=spec.batch or _choose_batch(model, depths),
+        batch=spec.batch or choose_batch(inputs, max(depth.numel for depth in depths)),
         vectors=spec.vectors,
         probe=probe_network(model, names),
     )
     return identity, depths
-
-
-def _choose_batch(model: Model, depths: Sequence[Depth]) -> int:
-    """Return how many Jacobians are solved together: many where they are small matrices."""
-    entries = math.prod(model.photo_input.shape) * max(depth.numel for depth in depths)
-    fits = _BATCH_ENTRIES // entries
-    return min(_MAX_BATCH, 1 << max(0, fits.bit_length() - 1))
 
 
 def _find_device(name: str) -> str:

@@ -58,7 +58,7 @@ class Spec:
     layers: Sequence[str] | None = None
     """Depths; None: five modules spread over the network; ("all",): all modules with k values."""
     k: int | None = None
-    """Triplets per depth; None: 500."""
+    """Triplets per depth; None: 500. A depth that has fewer gives all of them."""
     tol: float | None = None
     """Residual, over σ₁, of a converged triplet; None: 1e-5."""
     photos: PhotoSelection = _ALL_PHOTOS

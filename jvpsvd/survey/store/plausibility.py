@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,37 @@ from jvpsvd.errors import RunError
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def find_faults(table: pa.Table, k: int, tol: float) -> list[str]:
+def find_faults(table: pa.Table, counts: Mapping[str, int], k: int, tol: float) -> list[str]:
     """Return for each row what makes it impossible; "" for a row that is possible.
 
     Args:
         table: Rows, of the schema of `Row`.
-        k: Triplets per row of the run.
+        counts: Triplets of the rows of each depth; those of other depths are not judged by it.
+        k: Triplets that the run was to take, which a row without values may name.
         tol: Tolerance of the run.
     """
     if not len(table):
         return []
-    names = ("k", "status", "message")
+    names = ("layer", "k", "status", "message")
+    lengths = _lengths(table, "s")
     columns = zip(
         *(table[name].to_pylist() for name in names),
-        _lengths(table, "s"),
+        lengths,
         _lengths(table, "residuals"),
         strict=True,
     )
-    faults = [_fault_of_form(k, *cells) for cells in columns]
-    solved = pc.equal(table["status"], "ok").to_numpy()
-    rows = np.flatnonzero(solved & np.array([not fault for fault in faults]))
-    values = table.take(pa.array(rows))
-    numbers = as_matrix(values["s"], k), as_matrix(values["residuals"], k)
-    found = _faults_of_values(*numbers, values["converged"].to_numpy(), tol)
-    for row, fault in zip(rows, found, strict=True):
-        faults[row] = fault
+    faults = [
+        _fault_of_form(counts.get(layer, row_k), k, row_k, *cells)
+        for layer, row_k, *cells in columns
+    ]
+    solved = pc.equal(table["status"], "ok").to_numpy() & np.array([not fault for fault in faults])
+    for count in np.unique(lengths[solved]).tolist():
+        rows = np.flatnonzero(solved & (lengths == count))
+        values = table.take(pa.array(rows))
+        numbers = as_matrix(values["s"], count), as_matrix(values["residuals"], count)
+        found = _faults_of_values(*numbers, values["converged"].to_numpy(), tol)
+        for row, fault in zip(rows, found, strict=True):
+            faults[row] = fault
     return faults
 
 
@@ -65,9 +72,9 @@ def _lengths(table: pa.Table, name: str) -> Array:
 
 
 def _fault_of_form(
-    expected: int, k: int, status: str, message: str, values: int, residuals: int
+    expected: int, asked: int, k: int, status: str, message: str, values: int, residuals: int
 ) -> str:
-    if k != expected:
+    if k != expected and (status == "ok" or k != asked):
         return f"k = {k}, not {expected}"
     if status != "ok":
         return "" if message else "a failure without a reason"

@@ -32,7 +32,7 @@ class Spectra:
     samples: pa.Table
     """shard, key, label, wnid, converged, seconds, … of each photo, as in `spectra`."""
     s: Array
-    """(photos, k) singular values, descending along rows."""
+    """(photos, k) singular values, descending along rows; fewer than k where the Jacobian has."""
     residuals: Array
     """(photos, k)."""
     fro2: Array
@@ -78,7 +78,7 @@ class Results:
         table = table.filter(
             pc.and_(pc.equal(table["layer"], layer), pc.equal(table["status"], "ok"))
         )
-        s, residuals = values_and_residuals(table, self.store.identity.k, self.store.folder)
+        s, residuals = values_and_residuals(table, self.store.counts[layer], self.store.folder)
         return Spectra(
             layer=layer,
             shape=(depth.numel, math.prod(self.store.identity.photo_input.shape)),

@@ -45,9 +45,9 @@ class RunData:
     def files(self) -> Iterator[FileRows]:
         """Yield the rows of every file, read once, each task once."""
         identity = self.store.identity
-        positions = Positions(self.samples, identity.layers)
+        positions, counts = Positions(self.samples, identity.layers), self.store.counts
         for piece in self.store.scan():
-            faults = find_faults(piece.table, identity.k, identity.tol)
+            faults = find_faults(piece.table, counts, identity.k, identity.tol)
             yield FileRows(piece, *positions.find(piece.table), faults)
 
     @cached_property

@@ -6,6 +6,7 @@ A task whose rows exist is finished.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +47,12 @@ class Store:
     checksum: str | None = None
     """Checksum of run.json; None for a run that was begun before there were checksums. In all
     others, what has no checksum counts as changed."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Triplets of each depth: k, or all where the Jacobian has fewer."""
+        n = math.prod(self.identity.photo_input.shape)
+        return {depth.name: min(self.identity.k, depth.numel, n) for depth in self.depths}
 
     @property
     def layout(self) -> Layout:

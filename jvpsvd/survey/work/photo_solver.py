@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jvpsvd.data import Sample, decode_photo
 from jvpsvd.errors import JvpsvdError, NonFiniteError, PhotoError, ShardError
-from jvpsvd.networks import Model
+from jvpsvd.networks import Derivatives, Model
 from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.tasks import Task
 from jvpsvd.survey.store.checksums import checksum_bytes
 from jvpsvd.survey.store.rows import Row, failure, row_of
-from jvpsvd.survey.work.derivatives import Derivatives
 from jvpsvd.svd import Progress, SVDResult, svds
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,9 @@ class PhotoSolver:
         self._device = torch.device(device)
         self._memory = memory
         self._photo_input = model.photo_input
-        self._derivatives = Derivatives(model, identity.layers, self._device)
+        example = torch.zeros(model.photo_input.shape, device=self._device)
+        module = _on_device(model.module, self._device)
+        self._derivatives = Derivatives(module, example, identity.layers)
 
     def decode(self, task: Task, photos: Sequence[bytes | None]) -> DecodedTask:
         """Return the inputs of a task; what is wrong with a sample stands in its place."""
@@ -159,10 +161,10 @@ class PhotoSolver:
         return found
 
     def _svds(self, derivative: LinearMap | BatchedMap, depth: int, report: Report) -> SVDResult:
-        identity = self._identity
+        identity, J = self._identity, JacobianOperator.from_linear_map(derivative)
         return svds(
-            JacobianOperator.from_linear_map(derivative),
-            identity.k,
+            J,
+            min(identity.k, *J.shape[-2:]),
             tol=identity.tol,
             seed=identity.seed,
             memory=self._memory,
@@ -232,3 +234,11 @@ def _reason(error: Exception, sample: Sample) -> tuple[str, str]:
     if isinstance(error, JvpsvdError):
         return "refused", str(error)
     return "error", f"{type(error).__name__}: {error}"
+
+
+def _on_device(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return the module if it is on the device, or a copy that is; the module stays where it is."""
+    tensors = (*module.parameters(), *module.buffers())
+    if all(tensor.device == torch.empty(0, device=device).device for tensor in tensors):
+        return module
+    return copy.deepcopy(module).to(device)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
 
+# Rows of the basis that are combined at once. It bounds temporary tensors: a guess.
 _LENGTH_AT_ONCE = 1 << 14
 
 

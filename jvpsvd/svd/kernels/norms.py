@@ -7,11 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+# Columns whose residuals, and entries whose squares, are computed at once. These bound temporary
+# tensors: guesses.
 COLUMNS_AT_ONCE = 64
 _ENTRIES_AT_ONCE = 1 << 23
-_ROWS_AT_ONCE = 1 << 14
-# A column of this norm has squares that float32 represents as normal numbers.
-_SAFE_NORM = 1e-12
+# `rough_column_norms` adds at most so many squares in float32, whose rounding then leaves a few
+# digits: n squares may be off by n eps = 2e-3 at worst. It returns norms below the second number
+# only after a float64 sum: squares of such a column may be too small for float32.
+_ROWS_AT_ONCE, _SAFE_NORM = 1 << 14, 1e-12
 
 
 def column_norms(block: Tensor) -> Tensor:

@@ -19,17 +19,23 @@ from jvpsvd.operators import columns
 from jvpsvd.svd.kernels.dense import add_lower_gram, dense_svd
 from jvpsvd.svd.kernels.row_blocked import gram, project, subtract_projection
 
+# When a block needs no further pass. Two passes are the rule; the largest number is a guess.
 _MAX_PASSES = 5
-# A column that keeps less than this share of its norm under a projection was mostly rounding.
+# A column that keeps less than this share of its norm under a projection was mostly rounding: a
+# guess.
 _KEPT_SHARE = 0.5
 # If all coefficients of unit columns are smaller than this, one projection more makes them
-# orthogonal to working precision.
+# orthogonal to working precision: a cautious guess.
 _SMALL_COEFFICIENT = 0.1
-# `_factor` makes columns orthonormal to rounding if the smallest norm of W is at least this share
-# of the largest.
+# `_factor` makes float32 columns orthonormal to rounding if the smallest singular value of W is at
+# least this share of the largest: its square is then right to 2e-16 / 1e-8 = 2e-8.
 _WELL_CONDITIONED = 1e-4
+# Columns that are orthonormalised at once, and rows that are converted to float64 at once. They
+# bound temporary tensors: guesses.
 _COLUMNS_AT_ONCE = 64
 _ROWS_AT_ONCE = 1 << 16
+# `orthonormality` adds at most so many products in the dtype of the basis, and the rest in float64:
+# a guess.
 _ROWS_SUMMED = 1 << 13
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_ROWS = 1 << 11
-# A basis with fewer entries than the first number, or a product with more vectors than the second,
-# gains nothing (measured in float32 and in float64).
-_LEAST_ENTRIES, _MOST_VECTORS = 1 << 22, 24
-# A Gram matrix gains up to this many columns, at any length.
-_MOST_GRAM_COLUMNS = 8
+# Rows of a block. A basis with fewer entries than the second number, or a product with more vectors
+# than the third, gains nothing (measured in float32 and in float64). `python -m benchmarks
+# small_timings tall` times both sides.
+_ROWS, _MIN_ENTRIES, _MAX_VECTORS = 1 << 11, 1 << 22, 24
+# A Gram matrix gains up to this many columns, at any length (the same script).
+_MAX_GRAM_COLUMNS = 8
 # Batched products are written to a temporary tensor. This many row blocks are computed before it is
-# copied.
+# copied: a guess.
 _BLOCKS_AT_ONCE = 64
 
 
@@ -26,7 +26,7 @@ def project(basis: Tensor, W: Tensor) -> Tensor:
     >>> project(torch.ones(3, 1), torch.tensor([[1.0], [2.0], [3.0]]))
     tensor([[6.]])
     """
-    count = _row_blocks(basis, W)
+    count = count_row_blocks(basis, W)
     if not count:
         return basis.mT @ W
     parts, vectors = _split(basis, count), _split(W, count)
@@ -43,7 +43,7 @@ def gram(W: Tensor) -> Tensor:
     >>> gram(torch.tensor([[1.0], [2.0]]))
     tensor([[5.]])
     """
-    few = W.ndim == 2 and W.shape[1] <= _MOST_GRAM_COLUMNS and W.device.type == "cpu"
+    few = W.ndim == 2 and W.shape[1] <= _MAX_GRAM_COLUMNS and W.device.type == "cpu"
     count = W.shape[0] // _ROWS if few and W.stride(0) == 1 else 0
     if not count:
         return W.mT @ W
@@ -60,7 +60,7 @@ def subtract_projection(W: Tensor, basis: Tensor, C: Tensor) -> Tensor:
     >>> subtract_projection(W, torch.eye(2)[:, :1], torch.tensor([[1.0]])).T
     tensor([[0., 2.]])
     """
-    count = _row_blocks(basis, W)
+    count = count_row_blocks(basis, W)
     if not count:
         product = torch.addmm if W.ndim == 2 else torch.baddbmm
         plain: Tensor = product(W.mT, C.mT, basis.mT, alpha=-1)
@@ -78,10 +78,10 @@ def subtract_projection(W: Tensor, basis: Tensor, C: Tensor) -> Tensor:
     return rest.mT
 
 
-def _row_blocks(basis: Tensor, W: Tensor) -> int:
+def count_row_blocks(basis: Tensor, W: Tensor) -> int:
     """Return the number of row blocks to split into; 0 where plain BLAS is as fast."""
     m, s = basis.shape[-2:]
-    small = m * s < _LEAST_ENTRIES or W.shape[-1] > _MOST_VECTORS
+    small = m * s < _MIN_ENTRIES or W.shape[-1] > _MAX_VECTORS
     if small or basis.ndim > 2 or basis.device.type != "cpu":
         return 0
     column_major = basis.stride(0) == W.stride(0) == 1  # other layouts would be copied

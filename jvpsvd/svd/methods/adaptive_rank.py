@@ -22,7 +22,7 @@ from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
-# The share of energy must be exceeded by this many standard errors.
+# The share of energy must be exceeded by this many standard errors: a cautious guess.
 _SURELY = 2.0
 
 

@@ -16,14 +16,16 @@ from jvpsvd.svd.kernels.orthogonalize import orthonormal_images
 from jvpsvd.svd.kernels.threads import over_matrices
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import check_scale, largest_product_norm
+from jvpsvd.svd.progress import predict_seconds_left
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
-# A matrix of at most the first number of entries is converted to float64 and decomposed directly.
-# Up to the second number, its left vectors are computed in float64 too.
-_DIRECT_ENTRIES, _WIDE_ENTRIES = 1 << 16, 1 << 22
-# Images A v of singular vectors with s above this share of s₁ are orthogonal to 1e-8 in float64.
-_CLEAR = 1e-4
+# A matrix of at most this many entries is converted to float64 and decomposed directly: a guess.
+_DIRECT_ENTRIES = 1 << 16
+# Left vectors are computed in float64 too, up to so many entries (a guess) and if all s exceed this
+# share of s₁: then images A v of singular vectors are orthogonal to 2e-16 / 1e-8 = 2e-8.
+_WIDE_ENTRIES, _CLEAR = 1 << 22, 1e-4
+# Entries that are converted to float64 at once. It bounds temporary tensors: a guess.
 _ENTRIES_AT_ONCE = 1 << 22
 
 
@@ -76,9 +78,9 @@ class Exact:
                 rows[..., start:stop, :] = images.mT
                 where = f"unit vectors {start} to {stop - 1}"
                 norm = torch.maximum(norm, largest_product_norm(A, images, "forward", where))
-            left = (time.perf_counter() - began) * (n - stop) / stop
-            converged = wanted if stop == n else 0
-            monitor.report(converged, wanted, share=stop / n, seconds_left=left)
+            converged, share = wanted if stop == n else 0, stop / n
+            left = predict_seconds_left(began, share)
+            monitor.report(converged, wanted, share=share, seconds_left=left)
         check_scale(norm, rows)
         return rows.mT
 
@@ -95,7 +97,7 @@ def _solved(matrix: Tensor, k: int, vectors: bool) -> _Solved:
         gram, s, wide = _by_gram(matrix, k)
         V = columns(wide.to(matrix.dtype))
         if not vectors:
-            return s, _one_sided_residuals(gram, s, wide), None, V
+            return s, one_sided_residuals(gram, s, wide), None, V
         U = _images(matrix, V, wide, s)
     residuals = residual_norms(
         s, U, V, lambda part: matrix @ V[..., part], lambda part: matrix.mT @ U[..., part]
@@ -135,7 +137,7 @@ def _by_gram(matrix: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     return gram, s, vectors.flip(-1)[..., :k]
 
 
-def _one_sided_residuals(gram: Tensor, s: Tensor, wide: Tensor) -> Tensor:
+def one_sided_residuals(gram: Tensor, s: Tensor, wide: Tensor) -> Tensor:
     """Return the residuals of s with v and u = A v / |A v|, from A'A alone.
 
     |A' u − s v| is |A'A v − s |A v| v| / |A v|, and |A v − s u| is ||A v| − s|.

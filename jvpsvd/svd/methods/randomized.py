@@ -23,6 +23,7 @@ from jvpsvd.svd.krylov.frobenius import estimated_frobenius
 from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import Direction, check_scale, largest_product_norm
+from jvpsvd.svd.progress import predict_seconds_left
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
 
@@ -61,8 +62,9 @@ class BlockKrylov:
         fro2, fro2_error = estimated_frobenius(bases.B, 0, n)
         before = 0
         for done in range(1, self.passes):
-            left = (time.perf_counter() - began) * (self.passes - done) / done
-            go_on = monitor.report(0, k, share=done / self.passes, seconds_left=left)
+            share = done / self.passes
+            left = predict_seconds_left(began, share)
+            go_on = monitor.report(0, k, share=share, seconds_left=left)
             if not go_on or bases.exhausted:
                 break
             before = bases.size
@@ -115,8 +117,8 @@ class SubspaceIteration:
                 U = _orthonormal(images, generator).Q
                 V = _orthonormal(_multiply(A, U, "reverse", done, monitor), generator).Q
             taken = done + 1
-            left = (time.perf_counter() - began) * (self.passes - done) / taken
             share = taken / (self.passes + 1)
+            left = predict_seconds_left(began, share)
             if not monitor.report(0, k, share=share, seconds_left=left):
                 break
         images = _multiply(A, V, "forward", taken, monitor)

@@ -1,5 +1,6 @@
 """The chunk is tuned while it works, and halved where memory runs out."""
 
+import dataclasses
 import itertools
 import logging
 import subprocess
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from jvpsvd import JacobianOperator
-from jvpsvd.operators import Trace
-from jvpsvd.operators.derivatives import chunk_tuning
-from jvpsvd.operators.derivatives.chunk_tuning import Chunk, apply_in_chunks
+from jvpsvd.operators import LinearMap, Trace
+from jvpsvd.operators.derivatives.chunk_tuning import Chunk, Chunks, apply_in_chunks
+from jvpsvd.operators.derivatives.transforms import by_transforms
 
 SLOW = 1e-2  # seconds per vector, far above what is too short to be timed
 
@@ -167,7 +168,7 @@ def test_each_halving_is_one_line_that_names_both_numbers(fixed, caplog):
     block = torch.ones(40, 3)
     out, chunk = torch.empty(40, 3), Chunk(32, fixed)
     apply_in_chunks(Limited(5), block, out, chunk)
-    assert chunk == Chunk(4, fixed=True, _seconds=chunk._seconds)
+    assert (chunk.size, chunk.fixed) == (4, True)
     lines = halvings(caplog)
     assert len(lines) == 3
     for line, (before, after) in zip(lines, [(32, 16), (16, 8), (8, 4)], strict=True):
@@ -214,13 +215,13 @@ def test_what_the_allocator_of_the_cpu_says_counts_as_out_of_memory(caplog):
 
 
 def test_an_operator_halves_the_direction_at_fault_alone(caplog):
-    J = JacobianOperator(torch.sin, torch.zeros(6))
-    pushed, pulled = Limited(3), Limited(100)
-    narrow = JacobianOperator.from_linear_map(type(J._map)(J.point, J.value, pushed, pulled))
-    assert (narrow @ torch.ones(6, 20)).eq(2).all()
-    assert (narrow.T @ torch.ones(6, 20)).eq(2).all()
-    assert max(pulled.widths) > max(w for w in pushed.widths if w <= 3)
-    assert narrow.chunk <= 3
+    jvp, vjp = Limited(3), Limited(100)
+    linear_map = LinearMap(torch.zeros(6), torch.zeros(6), jvp, vjp)
+    J = JacobianOperator.from_linear_map(linear_map)
+    assert (J @ torch.ones(6, 20)).eq(2).all()
+    assert (J.T @ torch.ones(6, 20)).eq(2).all()
+    assert max(vjp.widths) > max(w for w in jvp.widths if w <= 3)
+    assert J.chunk <= 3
 
 
 def test_all_points_of_a_recording_share_their_chunks_and_no_others_do():
@@ -239,16 +240,22 @@ def test_all_points_of_a_recording_share_their_chunks_and_no_others_do():
 
 
 @pytest.mark.parametrize("derivatives", ["trace", "transforms"])
-def test_products_that_tune_themselves_equal_those_that_do_not(derivatives, monkeypatch):
-    monkeypatch.setattr(chunk_tuning, "_TOO_SHORT", 0.0)  # or nothing here takes long enough
+def test_products_that_tune_themselves_equal_those_that_do_not(derivatives):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 4)).double()
     x = torch.linspace(-1, 1, 5).double()
-    tuned = JacobianOperator(net, x, derivatives=derivatives)
+    by_trace = derivatives == "trace"
+    linear_map = Trace(net, x).at(x)[0] if by_trace else by_transforms(net, x)
+    # By default, nothing here takes long enough to be tuned.
+    chunks = Chunks(Chunk(8, shortest=0.0), Chunk(8, shortest=0.0))
+    tuned = JacobianOperator.from_linear_map(dataclasses.replace(linear_map, chunks=chunks))
     fixed = JacobianOperator(net, x, derivatives=derivatives, chunk=3)
     V, U = torch.randn(5, 3000).double(), torch.randn(4, 3000).double()
     torch.testing.assert_close(tuned @ V, fixed @ V)
     torch.testing.assert_close(tuned.T @ U, fixed.T @ U)
+    for chunk in (chunks.jvp, chunks.vjp):
+        assert not is_tuning(chunk)
+        assert not chunk.fixed
 
 
 STARVED = """

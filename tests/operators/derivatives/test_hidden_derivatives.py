@@ -1,4 +1,4 @@
-"""A derivative that automatic differentiation cannot see is refused or told, never taken for 0."""
+"""A derivative that autograd cannot see is refused or logged, never taken for 0."""
 
 import logging
 
@@ -85,7 +85,7 @@ def test_a_large_constant_that_hides_the_motion_at_small_steps_hides_nothing(hid
 
 
 @pytest.mark.parametrize("stage", [torch.round, torch.sign, lambda x: torch.relu(x - 1.2)])
-def test_beside_a_large_constant_true_zeros_pass(stage):
+def test_true_zeros_pass_at_values_of_a_large_constant(stage):
     J = JacobianOperator(lambda x: 1e3 + stage(x), torch.tensor([1.1, -1.3, 0.6]))
     assert svds(J, k=1, on_unconverged="ignore").s.item() == 0
 
@@ -237,7 +237,7 @@ PARTS = {
 
 @pytest.mark.parametrize("batch_dims", [0, 1])
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_that_may_be_meant_is_told_once(part, batch_dims, caplog):
+def test_a_part_that_may_be_meant_is_logged_once(part, batch_dims, caplog):
     x = torch.tensor([[1.0, -0.5, 2.0], [1.0, 2.0, 3.0]])
     with caplog.at_level(logging.WARNING, logger="jvpsvd"):
         JacobianOperator(PARTS[part], x if batch_dims else x[0], batch_dims=batch_dims)
@@ -349,9 +349,9 @@ HONEST = {
     "max-pool of equals": (nn.MaxPool1d(2), torch.ones(1, 4)),
     "saturated": (lambda x: torch.sigmoid(1e4 * x), torch.linspace(1, 2, 4)),
     "steep": (lambda x: torch.sin(1e5 * x), torch.linspace(1, 2, 4)),
-    "large beside its motion": (lambda x: 1e6 + x, torch.linspace(1, 2, 4)),
+    "large in comparison with its motion": (lambda x: 1e6 + x, torch.linspace(1, 2, 4)),
     "sizes far apart": (lambda x: x**2, torch.tensor([1e6, 1.0, 0.0, 1e-6])),
-    "undefined beside the point": (lambda x: (1 - x).sqrt().nan_to_num(posinf=0), ZEROS + 1),
+    "undefined next to the point": (lambda x: (1 - x).sqrt().nan_to_num(posinf=0), ZEROS + 1),
     "straight through": (lambda x: StraightThrough.apply(x).detach(), ZEROS + 1.3),
 }
 
@@ -367,7 +367,7 @@ def test_true_zeros_kinks_and_steps_pass_without_a_word(name, dtype, derivatives
     assert not [r for r in caplog.records if "how fn moves" in r.getMessage()]
 
 
-def test_a_function_that_fails_beside_its_point_passes():
+def test_a_function_that_fails_next_to_its_point_passes():
     x = torch.ones(3)
 
     def only_here(z):

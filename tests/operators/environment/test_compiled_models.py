@@ -58,7 +58,7 @@ def test_its_stacked_jacobians_are_those_of_the_plain_network(name):
 
 
 @pytest.mark.parametrize("name", ["compiled", "compiled in place"])
-def test_its_places_are_those_of_the_plain_network(name):
+def test_its_depths_are_those_of_the_plain_network(name):
     net = MADE[name](plain())
     assert depths(net, POINT) == depths(plain(), POINT)
     f, z = layer_map(net, POINT, to="2", since="0")
@@ -117,7 +117,7 @@ def test_scripted_modules_cannot_be_cut(name):
 @pytest.mark.filterwarnings("ignore")
 def test_a_network_with_a_scripted_part_is_cut_around_it(caplog):
     net = nn.Sequential(torch.jit.script(plain()), nn.Tanh(), nn.Linear(2, 2)).eval()
-    assert [place.name for place in depths(net, POINT)] == ["1", "2", "output"]
+    assert [depth.name for depth in depths(net, POINT)] == ["1", "2", "output"]
     (line,) = (record.getMessage() for record in caplog.records)
     assert line.startswith("module '0' is scripted, traced or frozen by torch.jit")
     f, z = layer_map(net, POINT, to="2", since="1")
@@ -130,7 +130,7 @@ def test_a_network_with_a_scripted_part_is_cut_around_it(caplog):
 @pytest.mark.filterwarnings("ignore")
 def test_a_traced_network_says_why_it_has_its_output_alone(caplog):
     net = torch.jit.trace(plain(), POINT)
-    assert [place.name for place in depths(net, POINT)] == ["output"]
+    assert [depth.name for depth in depths(net, POINT)] == ["output"]
     (line,) = (record.getMessage() for record in caplog.records)
     assert "pass the module that it was made from; depths within it are not listed" in line
     with pytest.raises(ModelError, match=r"no depth '2' .*'model' is scripted, traced.*pass the"):

@@ -1,5 +1,6 @@
 """Two processes that share the columns of every block, or the weights of one network."""
 
+import dataclasses
 import traceback
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from jvpsvd import JacobianOperator, svds
 from jvpsvd.errors import ArgumentError, ModelError, RankError
+from jvpsvd.operators import Trace
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="torch without gloo"
@@ -92,8 +94,8 @@ def one_fails(rank):
         raise ZeroDivisionError("a product that fails")
 
     if rank == 1:
-        working = J._map
-        there = type(working)(working.point, working.value, broken, working.vjp)
+        (working,) = Trace(net(), X).at(X)
+        there = dataclasses.replace(working, jvp=broken)
         J = JacobianOperator.from_linear_map(there, group=dist.group.WORLD)
     return J @ block(6, 4)
 
@@ -189,7 +191,7 @@ def test_tensor_parallel_networks_are_refused_by_name(ranks):
 
 
 @pytest.mark.parametrize("name", ["other width", "other side", "other numbers"])
-def test_ranks_that_ask_for_different_products_are_told(name, ranks):
+def test_ranks_that_ask_for_different_products_raise(name, ranks):
     for found in ranks:
         kind, message, trace = found[name]
         assert kind == RankError.__name__, trace

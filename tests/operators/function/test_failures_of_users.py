@@ -57,7 +57,7 @@ def test_a_forward_hook_that_registers_a_gradient_hook_is_named_by_the_transform
 
 
 class WithoutBackward(torch.autograd.Function):
-    """Of the older style, which torch.func does not take."""
+    """The older style, which torch.func does not take."""
 
     @staticmethod
     def forward(ctx, x):
@@ -69,7 +69,7 @@ class WithoutBackward(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("take", [transformed, JacobianOperator])
-def test_what_was_not_tried_is_not_said_to_be_lacking(take):
+def test_what_was_not_tried_is_not_said_to_be_missing(take):
     message = r"fn has no second reverse pass \(not written yet\); replace the operation"
     with pytest.raises(ArgumentError, match=message):
         take(WithoutBackward.apply, POINT)

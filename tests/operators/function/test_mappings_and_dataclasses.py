@@ -79,7 +79,7 @@ def test_a_mapping_of_arguments_is_the_input_of_a_model(kind):
     [
         (BatchEncoding(ids=torch.arange(3)), "token ids have no derivative"),
         (torch.arange(3).tolist(), "but a int; give tensors"),
-        (np.ones(3), r"give torch.from_numpy\(x\)"),
+        ([np.ones(3)], r"give torch.from_numpy\(x\)"),
         (Output(None, POINT, POINT), "a Output is not looked into"),
     ],
 )

@@ -99,18 +99,18 @@ def test_columns_follow_named_parameters_and_as_input_names_them(build):
     theta = J.as_input(J.point)
     assert list(theta) == list(own)
     assert all(torch.equal(theta[name], own[name]) for name in own)
-    pulled = J.as_input(J.T @ torch.eye(J.shape[0], dtype=x.dtype)[:, :2])
-    assert all(pulled[name].shape == (2, *own[name].shape) for name in own)
+    gradients = J.as_input(J.T @ torch.eye(J.shape[0], dtype=x.dtype)[:, :2])
+    assert all(gradients[name].shape == (2, *own[name].shape) for name in own)
 
 
 @pytest.mark.parametrize("build", MODELS)
 def test_a_gradient_by_backward_is_a_reverse_product(build):
     net, x = built(build)
     J = JacobianOperator.wrt_parameters(net, x)
-    pulled = J.as_input(J.T @ torch.ones(J.shape[0], dtype=x.dtype))
+    gradients = J.as_input(J.T @ torch.ones(J.shape[0], dtype=x.dtype))
     net(x).sum().backward()
     for name, parameter in net.named_parameters():
-        torch.testing.assert_close(pulled[name], parameter.grad)
+        torch.testing.assert_close(gradients[name], parameter.grad)
 
 
 @EVERY_WAY
@@ -172,7 +172,7 @@ def test_parameters_that_require_no_grad_count_as_well(eye):
 
 
 @pytest.mark.parametrize("own", [torch.bfloat16, torch.float16])
-def test_half_parameters_are_differentiated_in_the_dtype_asked_for(own, eye):
+def test_half_parameters_are_differentiated_in_the_given_dtype(own, eye):
     net, x = built(mlp, own)
     J = JacobianOperator.wrt_parameters(net, x.double(), dtype=torch.float64)
     assert J.dtype == torch.float64

@@ -54,7 +54,7 @@ class NoisyLinear(nn.Linear):
 
 
 class Plain(nn.Module):
-    """Does not look at its mode, which one cannot see from outside."""
+    """Does not read its mode, which one cannot see from outside."""
 
     def __init__(self):
         super().__init__()

@@ -191,6 +191,7 @@ def problem(name):
 def test_both_products_equal_the_dense_jacobian(name, dense, caplog):
     net, x = problem(name)
     J = JacobianOperator(net, x, derivatives="trace")
+    caplog.clear()  # two images are told to be a batch
     with caplog.at_level(logging.INFO, logger="jvpsvd"):
         check_products(J, dense(in_double(net), x.double()))
     assert not caplog.records, "the layout was not taken"
@@ -203,13 +204,13 @@ def test_a_batch_of_points(name, dense, caplog):
     J = JacobianOperator(net, X, batch_dims=1, derivatives="trace")
     m, n = J.shape[1:]
     with caplog.at_level(logging.INFO, logger="jvpsvd"):
-        pushed, pulled = J @ torch.eye(n), J.T @ torch.eye(m)
+        forward, reverse = J @ torch.eye(n), J.T @ torch.eye(m)
     assert bool(caplog.records) == (name == "PReLU"), "torch has no rule for batches of that alone"
-    for place, z in enumerate(X.double()):
+    for index, z in enumerate(X.double()):
         expected = dense(in_double(net), z)
         scale = TOLERANCE[x.dtype] * expected.abs().max()
-        assert (pushed[place] - expected).abs().max() <= scale
-        assert (pulled[place] - expected.T).abs().max() <= scale
+        assert (forward[index] - expected).abs().max() <= scale
+        assert (reverse[index] - expected.T).abs().max() <= scale
 
 
 @pytest.mark.parametrize("name", ["residual", "flatten", "squeeze and excite", "max pool"])
@@ -230,7 +231,7 @@ def test_a_network_whose_weights_have_channels_last(name, dense):
 
 def permutations(dtype, name="residual"):
     net, x = problem(name)
-    recording = Trace(net.to(dtype), x.to(dtype))._recording
+    recording = Trace(net.to(dtype), x.to(dtype)).recording
     sides = (recording.outputs[0].jvp, recording.outputs[0].vjp)
     return [sum("permute" in str(node.target) for node in side.graph.graph.nodes) for side in sides]
 

@@ -172,7 +172,7 @@ def operations(net, *shape, dtype=torch.float64):
     """How often each operation stands in the forward and in the reverse graph of a network."""
     trace = Trace(net.eval(), torch.randn(shape, dtype=dtype))
     counts = []
-    for side in (trace._recording.outputs[0].jvp, trace._recording.outputs[0].vjp):
+    for side in (trace.recording.outputs[0].jvp, trace.recording.outputs[0].vjp):
         nodes = [n for n in side.graph.graph.nodes if n.op == "call_function"]
         names = [str(getattr(n.target, "overloadpacket", n.target.__name__)) for n in nodes]
         counts.append({name.removeprefix("aten."): names.count(name) for name in names})
@@ -289,7 +289,7 @@ def test_one_padding_of_two_convolutions_is_left_in_neither():
 
 
 def test_kernels_are_turned_once_and_not_at_every_point():
-    recording = Trace(NETS["stride 1"](), torch.randn(1, 3, 6, 6))._recording
+    recording = Trace(NETS["stride 1"](), torch.randn(1, 3, 6, 6)).recording
     graphs = (recording.primal.graph, recording.outputs[0].vjp.graph.graph)
     assert not any("flip" in str(node.target) for graph in graphs for node in graph.nodes)
 

@@ -65,11 +65,11 @@ def test_folded_derivatives_are_those_of_the_network(name, dense):
     trace = Trace(net, torch.randn_like(x))
     (derivative,) = trace.at(x)
     J = dense(net, x)
-    pushed = derivative.jvp(torch.eye(108, dtype=x.dtype).reshape(108, *x.shape))
-    torch.testing.assert_close(pushed.reshape(108, -1).T, J)
+    images = derivative.jvp(torch.eye(108, dtype=x.dtype).reshape(108, *x.shape))
+    torch.testing.assert_close(images.reshape(108, -1).T, J)
     m = J.shape[0]
-    pulled = derivative.vjp(torch.eye(m, dtype=x.dtype).reshape(m, *derivative.value.shape))
-    torch.testing.assert_close(pulled.reshape(m, -1), J)
+    images = derivative.vjp(torch.eye(m, dtype=x.dtype).reshape(m, *derivative.value.shape))
+    torch.testing.assert_close(images.reshape(m, -1), J)
 
 
 def operations(side):
@@ -81,7 +81,7 @@ def test_no_pass_over_the_block_is_left_for_normalisation(name):
     net = settled(*NETS[name]())
     trace = Trace(net, torch.randn(1, 3, 6, 6, dtype=torch.float64))
     masks = sum(isinstance(layer, nn.ReLU | nn.ReLU6) for layer in net)
-    for side in (trace._recording.outputs[0].jvp, trace._recording.outputs[0].vjp):
+    for side in (trace.recording.outputs[0].jvp, trace.recording.outputs[0].vjp):
         left = operations(side)
         assert "convolution" in " ".join(left)
         assert sum("mul" in name for name in left) == masks
@@ -93,12 +93,12 @@ def test_what_is_folded_follows_the_weights_at_every_point(dense):
     net = settled(*NETS["conv bn relu"]())
     x = torch.randn(1, 3, 6, 6, dtype=torch.float64)
     trace = Trace(net, x)
-    constants = trace._recording.constants
+    constants = trace.recording.constants
     assert constants.values() is constants.values()
     for change in (lambda: net[0].weight.mul_(-2), lambda: net[1].running_var.add_(1)):
         change()
-        pulled = trace.at(x)[0].vjp(torch.eye(96, dtype=x.dtype).reshape(96, 1, 6, 4, 4))
-        torch.testing.assert_close(pulled.reshape(96, -1), dense(net, x))
+        images = trace.at(x)[0].vjp(torch.eye(96, dtype=x.dtype).reshape(96, 1, 6, 4, 4))
+        torch.testing.assert_close(images.reshape(96, -1), dense(net, x))
 
 
 def test_depths_fold_on_their_own(dense):
@@ -111,5 +111,5 @@ def test_depths_fold_on_their_own(dense):
     x = torch.randn(1, 3, 6, 6, dtype=torch.float64)
     for index, derivative in enumerate(Trace(both, x).at(x)):
         J = dense(lambda z, index=index: both(z)[index], x)
-        pushed = derivative.jvp(torch.eye(108, dtype=x.dtype).reshape(108, *x.shape))
-        torch.testing.assert_close(pushed.reshape(108, -1).T, J)
+        images = derivative.jvp(torch.eye(108, dtype=x.dtype).reshape(108, *x.shape))
+        torch.testing.assert_close(images.reshape(108, -1).T, J)

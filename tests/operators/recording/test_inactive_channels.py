@@ -120,7 +120,7 @@ def problem(build, inactive=2 / 3, dtype=torch.float64):
 
 def sides(net, x):
     """Both product graphs of a recording, each with what it needs at x."""
-    recording = Trace(net, x)._recording
+    recording = Trace(net, x).recording
     _, kept = recording.primal(x, *recording.constants.values())
     return [
         (side, tuple(kept[i] for i in side.saved))
@@ -174,7 +174,7 @@ def test_other_shapes(name, dtype, dense):
     check_products(JacobianOperator(net, x, derivatives="trace"), expected)
 
 
-def test_a_channel_is_shut_if_it_is_in_all_images(dense):
+def test_a_channel_is_inactive_if_it_is_so_in_all_images(dense):
     net, _ = problem(NETS["strided"], inactive=0.0)
     x = torch.cat([torch.randn(1, 3, 5, 6), torch.zeros(1, 3, 5, 6)]).double()
     with torch.no_grad():
@@ -185,7 +185,7 @@ def test_a_channel_is_shut_if_it_is_in_all_images(dense):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", NETS)
-def test_kernels_lose_the_channels_that_are_shut(name, dtype):
+def test_kernels_lose_the_inactive_channels(name, dtype):
     net, x = problem(NETS[name], dtype=dtype)
     both = sides(net, x.to(dtype))
     if dtype == torch.float64 and name in ("strided", "uneven padding"):
@@ -205,7 +205,7 @@ def test_what_branches_or_mixes_channels_keeps_them(name):
 
 
 def one_sign_or_the_other():
-    """Of 64 channels 48 are open where the point is positive, and 16 where it is negative."""
+    """48 of 64 channels are active where the point is positive, and 16 where it is negative."""
     net = nn.Sequential(conv(1, 64, bias=False), nn.ReLU(), conv(64, 2, 3)).double()
     with torch.no_grad():
         net[0].weight[:48], net[0].weight[48:] = 1.0, -1.0
@@ -213,13 +213,13 @@ def one_sign_or_the_other():
 
 
 @pytest.mark.parametrize("example", [1.0, -1.0, "both"])
-def test_which_channels_are_shut_is_seen_at_each_point(example, dense):
+def test_which_channels_are_inactive_is_seen_at_each_point(example, dense):
     net, ones = one_sign_or_the_other()
     both = torch.randn(1, 1, 3, 3, dtype=torch.float64)
     trace = Trace(net, both if example == "both" else example * ones)
-    graph = trace._recording.outputs[0].jvp
+    graph = trace.recording.outputs[0].jvp
     for x, count in ((ones, 48), (-ones, 16), (both, None)):
-        _, kept = trace._recording.primal(x, *trace._recording.constants.values())
+        _, kept = trace.recording.primal(x, *trace.recording.constants.values())
         fewer = graph.reduced.inputs([kept[i] for i in graph.saved], ChannelCache())
         assert (fewer is None) == (count is None)
         assert count is None or any(getattr(v, "shape", (0,))[0] == count for v in fewer)
@@ -238,7 +238,7 @@ def test_two_depths_share_what_is_selected(dense):
         check_products(JacobianOperator.from_linear_map(derivative), expected)
     (first, saved), (second, _) = (
         (side, [kept[i] for i in side.saved])
-        for recording in [Trace(depths, x)._recording]
+        for recording in [Trace(depths, x).recording]
         for kept in [recording.primal(x, *recording.constants.values())[1]]
         for side in [output.jvp for output in recording.outputs]
     )
@@ -264,7 +264,7 @@ def test_a_graph_that_leaves_out_too_much_is_not_used(monkeypatch, dense):
 
 def test_nothing_is_left_out_of_operations_as_recorded():
     net, x = problem(NETS["two in a row"])
-    recording = Trace(net, x, fold=False)._recording
+    recording = Trace(net, x, fold=False).recording
     assert recording.outputs[0].jvp.reduced is None
 
 
@@ -296,7 +296,7 @@ def test_channels_are_kept_in_multiples(inactive, kept):
     assert set(is_open.tolist()) <= set(found)
 
 
-def test_fewer_shut_than_a_sixteenth_stay():
+def test_fewer_inactive_than_a_sixteenth_stay():
     slopes = torch.ones(1, 512, 1, 1)
     slopes[:, :31] = 0.0
     chain = Chain(512, (Use(0, 1),), (Use(0, 1),), ())

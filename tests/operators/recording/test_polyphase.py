@@ -87,7 +87,7 @@ def test_other_shapes(build, shape, dense):
 )
 def test_no_transposed_convolution_is_left_in_float32(name, dtype, transposed):
     net, x = problem(name)
-    recording = Trace(net.to(dtype), x.to(dtype))._recording
+    recording = Trace(net.to(dtype), x.to(dtype)).recording
     found = [
         node.args[6]
         for side in (recording.outputs[0].jvp, recording.outputs[0].vjp)
@@ -103,19 +103,19 @@ def test_a_batch_of_points():
     net, X = net.float(), torch.stack([x, -x]).float()
     J = JacobianOperator(net, X, batch_dims=1, derivatives="trace")
     unit = torch.eye(J.shape[1])
-    for z, pulled in zip(X, J.T @ unit, strict=True):
+    for z, images in zip(X, J.T @ unit, strict=True):
         alone = JacobianOperator(net, z, derivatives="trace")
-        torch.testing.assert_close(pulled, alone.T @ unit)
+        torch.testing.assert_close(images, alone.T @ unit)
 
 
 def test_many_channels_stay_transposed():
     net = nn.Conv2d(5, 3, 3, stride=2)
-    recording = Trace(net, torch.randn(1, 5, 7, 7))._recording
+    recording = Trace(net, torch.randn(1, 5, 7, 7)).recording
     nodes = recording.outputs[0].vjp.graph.graph.nodes
     assert any(node.args[6] for node in nodes if node.target is torch.ops.aten.convolution.default)
 
 
 def test_kernels_are_cut_up_once_and_not_at_every_point():
     net, x = problem("stride 2")
-    recording = Trace(net.float(), x.float())._recording
+    recording = Trace(net.float(), x.float()).recording
     assert not any("flip" in str(node.target) for node in recording.primal.graph.nodes)

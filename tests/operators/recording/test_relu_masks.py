@@ -115,10 +115,10 @@ def test_a_batch_of_points(name, dense):
     J = JacobianOperator(net, X, batch_dims=1, derivatives="trace")
     m, n = J.shape[1:]
     for _ in range(2):
-        pushed, pulled = J @ torch.eye(n, dtype=x.dtype), J.T @ torch.eye(m, dtype=x.dtype)
+        forward, reverse = J @ torch.eye(n, dtype=x.dtype), J.T @ torch.eye(m, dtype=x.dtype)
         expected = torch.stack([dense(net, z) for z in X])
-        torch.testing.assert_close(pushed, expected)
-        torch.testing.assert_close(pulled, expected.mT)
+        torch.testing.assert_close(forward, expected)
+        torch.testing.assert_close(reverse, expected.mT)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -141,7 +141,7 @@ def targets(graph):
 
 def test_the_mask_is_made_once_per_point_and_multiplied_in_place():
     net, x = problem(NETS["between convolutions"])
-    recording = Trace(net, x)._recording
+    recording = Trace(net, x).recording
     for side in (recording.outputs[0].jvp, recording.outputs[0].vjp):
         names = targets(side.graph.graph)
         assert names == ["aten.convolution.default", "aten.mul_.Tensor", "aten.convolution.default"]
@@ -151,7 +151,7 @@ def test_the_mask_is_made_once_per_point_and_multiplied_in_place():
 @pytest.mark.parametrize("name", ["residual of the convolution", "other side first", "first"])
 def test_nothing_else_is_overwritten(name):
     net, x = problem(NETS[name])
-    recording = Trace(net, x)._recording
+    recording = Trace(net, x).recording
     assert "aten.mul.Tensor" in targets(recording.outputs[0].jvp.graph.graph)
     assert "aten.mul_.Tensor" not in targets(recording.outputs[0].jvp.graph.graph)
 

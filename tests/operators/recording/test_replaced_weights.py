@@ -1,4 +1,4 @@
-"""Weights changed behind torch's back: never a mixture of old and new."""
+"""Weights changed behind torch's back: products never use old and new ones together."""
 
 import pytest
 import torch

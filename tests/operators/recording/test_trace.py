@@ -30,12 +30,12 @@ def test_replay_at_another_point_equals_the_dense_jacobian_there(dtype, dense):
     for x in (other, example, -other):
         (J,) = trace.at(x)
         expected = dense(net, x)
-        near = {"rtol": 0, "atol": 1e-5 if dtype == torch.float32 else 1e-14}
-        torch.testing.assert_close(J.value, net(x.clone()).detach(), **near)
+        tolerance = {"rtol": 0, "atol": 1e-5 if dtype == torch.float32 else 1e-14}
+        torch.testing.assert_close(J.value, net(x.clone()).detach(), **tolerance)
         unit = torch.eye(32, dtype=dtype).reshape(32, *x.shape)
-        torch.testing.assert_close(J.jvp(unit).reshape(32, 3), expected.T, **near)
+        torch.testing.assert_close(J.jvp(unit).reshape(32, 3), expected.T, **tolerance)
         unit = torch.eye(3, dtype=dtype).reshape(3, 1, 3)
-        torch.testing.assert_close(J.vjp(unit).reshape(3, 32), expected, **near)
+        torch.testing.assert_close(J.vjp(unit).reshape(3, 32), expected, **tolerance)
 
 
 def test_several_outputs_are_several_maps_of_one_point(dense):
@@ -177,7 +177,7 @@ def test_recording_leaves_the_random_state_alone():
 def test_the_graphs_hold_no_copies_left_by_in_place_operations():
     # In float32 there is one copy, which lays channels last.
     trace = Trace(network().double(), torch.randn(1, 2, 4, 4, dtype=torch.float64))
-    (output,) = trace._recording.outputs
+    (output,) = trace.recording.outputs
     graph = output.jvp.graph.graph
     names = {str(node.target) for node in graph.nodes if node.op == "call_function"}
     assert any("convolution" in name for name in names)

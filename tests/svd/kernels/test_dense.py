@@ -3,10 +3,10 @@ import scipy.linalg
 import torch
 from support.svd_problems import line, orthonormal, repeat, with_values
 
-from jvpsvd.svd.kernels.dense import _by_qr_iteration, dense_svd, leading_svd
+from jvpsvd.svd.kernels.dense import dense_svd, leading_svd, svd_by_qr_iteration
 
 
-@pytest.mark.parametrize("decompose", [dense_svd, _by_qr_iteration])
+@pytest.mark.parametrize("decompose", [dense_svd, svd_by_qr_iteration])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(1, 1), (12, 5), (5, 12)])
 def test_both_ways_give_the_thin_decomposition(decompose, dtype, shape):
@@ -22,7 +22,7 @@ def test_both_ways_give_the_thin_decomposition(decompose, dtype, shape):
 
 def test_a_transposed_view_is_decomposed_as_it_reads():
     matrix = orthonormal(6, 4, 1).T * line(4, 1, 6)
-    U, s, Vh = _by_qr_iteration(matrix)
+    U, s, Vh = svd_by_qr_iteration(matrix)
     assert torch.allclose(U * s @ Vh, matrix)
 
 
@@ -47,7 +47,7 @@ def test_the_leading_part_is_that_of_the_whole(kind, rows, k):
 
 
 @pytest.mark.parametrize("loss", [1e-9, 0.0])
-def test_what_squares_would_drown_is_left_to_the_whole_decomposition(loss):
+def test_what_squares_would_lose_is_left_to_the_whole_decomposition(loss):
     s = torch.cat([repeat(1, 1), line(1e-9, 1e-10, 299)]).double()
     matrix = with_values(s, 300, 300).double()
     U, found, Vh = leading_svd(matrix, 5, loss)
@@ -74,14 +74,14 @@ def test_only_leading_vectors_are_computed_where_that_is_cheaper(
     assert calls == [(rows - k, rows - 1)] * partial
 
 
-def test_of_a_batch_every_matrix_has_its_leading_part():
+def test_every_matrix_of_a_batch_has_its_leading_part():
     matrix = torch.stack([with_values(line(top, 0.1, 300), 300, 300) for top in (1, 2)]).double()
     U, s, Vh = leading_svd(matrix, 3, loss=1e-9)
     assert (U.shape, s.shape, Vh.shape) == ((2, 300, 3), (2, 3), (2, 3, 300))
     assert torch.allclose(s[:, 0], torch.tensor([1.0, 2.0], dtype=torch.float64))
 
 
-def test_of_a_batch_one_that_squares_would_drown_has_its_digits():
+def test_a_matrix_of_a_batch_keeps_digits_that_squares_would_lose():
     s = torch.stack([line(1, 0.1, 40), torch.cat([repeat(1, 1), line(1e-9, 1e-10, 39)])])
     matrix = torch.stack([with_values(values, 40, 40) for values in s]).double()
     U, found, Vh = leading_svd(matrix, 5, loss=1e-9)

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from jvpsvd.svd.kernels import row_blocked as tall
-from jvpsvd.svd.kernels.row_blocked import gram, project, subtract_projection
+from jvpsvd.svd.kernels.row_blocked import count_row_blocks, gram, project, subtract_projection
 
-SHAPES = [(9000, 500, 8), (135000, 20, 3), (4096, 1024, 1), (4097, 1100, 24), (6143, 700, 5)]
+ENTRIES = 1 << 22  # smaller bases go to BLAS
+SHAPES = [(9000, 500, 8), (135000, 32, 3), (4096, 1024, 1), (4097, 1100, 24), (6143, 700, 5)]
 
 
 def block(length, count, seed, dtype, spare=0):
@@ -15,10 +15,9 @@ def block(length, count, seed, dtype, spare=0):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("length", "size", "width"), SHAPES)
-def test_products_by_blocks_of_rows_are_those_of_the_whole(length, size, width, dtype, monkeypatch):
+def test_products_by_blocks_of_rows_are_those_of_the_whole(length, size, width, dtype):
     basis, W = block(length, size, 1, dtype, spare=3), block(length, width, 2, dtype)
-    monkeypatch.setattr(tall, "_LEAST_ENTRIES", 1)
-    assert tall._row_blocks(basis, W) == length // 2048
+    assert count_row_blocks(basis, W) == length // 2048
     C = project(basis, W)
     rest = subtract_projection(W, basis, C)
     expected = basis.double().T @ W.double()
@@ -41,19 +40,21 @@ def test_squares_are_those_of_the_whole(length, width, dtype):
         assert (found - expected).abs().max() < 32 * torch.finfo(dtype).eps * length
 
 
-def test_what_lies_row_by_row_goes_to_blas(monkeypatch):
-    monkeypatch.setattr(tall, "_LEAST_ENTRIES", 1)
-    basis, W = block(5000, 40, 1, torch.float64), block(5000, 3, 2, torch.float64).contiguous()
-    assert tall._row_blocks(basis, W) == tall._row_blocks(basis.contiguous(), W.T.clone().T) == 0
-    C = project(basis.contiguous(), W)
-    assert torch.allclose(C, basis.T @ W)
-    assert torch.allclose(subtract_projection(W, basis.contiguous(), C), W - basis @ C)
+def test_what_lies_row_by_row_goes_to_blas():
+    basis, W = block(5000, 840, 1, torch.float64), block(5000, 3, 2, torch.float64)
+    assert count_row_blocks(basis, W) == 2
+    for given in ((basis.contiguous(), W), (basis, W.contiguous())):
+        assert count_row_blocks(*given) == 0
+        C = project(*given)
+        assert torch.allclose(C, basis.T @ W)
+        assert torch.allclose(subtract_projection(given[1], given[0], C), W - basis @ C)
 
 
 @pytest.mark.parametrize("length", [1, 2047, 2048, 5000])
-def test_what_is_short_has_no_blocks_or_whole_ones(length, monkeypatch):
-    monkeypatch.setattr(tall, "_LEAST_ENTRIES", 1)
-    basis, W = block(length, 4, 1, torch.float64), block(length, 2, 2, torch.float64)
+def test_what_is_short_has_no_blocks_or_whole_ones(length):
+    size = -(-ENTRIES // length)
+    basis, W = block(length, size, 1, torch.float64), block(length, 2, 2, torch.float64)
+    assert count_row_blocks(basis, W) == length // 2048
     C = project(basis, W)
     assert torch.allclose(C, basis.T @ W)
     assert torch.allclose(subtract_projection(W, basis, C), W - basis @ C)
@@ -61,16 +62,15 @@ def test_what_is_short_has_no_blocks_or_whole_ones(length, monkeypatch):
 
 def test_small_bases_wide_blocks_batches_and_other_devices_go_to_blas():
     large, eight = torch.empty(1 << 10, 1 << 12).T, torch.empty(8, 1 << 12).T
-    assert tall._row_blocks(large, eight) == 2
-    assert tall._row_blocks(large[:, 1:], eight) == 0
-    assert tall._row_blocks(large, torch.empty(25, 1 << 12).T) == 0
-    assert tall._row_blocks(large.expand(2, -1, -1), eight.expand(2, -1, -1)) == 0
-    assert tall._row_blocks(large.to("meta"), eight.to("meta")) == 0
+    assert count_row_blocks(large, eight) == 2
+    assert count_row_blocks(large[:, 1:], eight) == 0
+    assert count_row_blocks(large, torch.empty(25, 1 << 12).T) == 0
+    assert count_row_blocks(large.expand(2, -1, -1), eight.expand(2, -1, -1)) == 0
+    assert count_row_blocks(large.to("meta"), eight.to("meta")) == 0
 
 
-def test_nothing_that_was_given_changes(monkeypatch):
-    monkeypatch.setattr(tall, "_LEAST_ENTRIES", 1)
-    basis, W = block(5000, 30, 1, torch.float32), block(5000, 4, 2, torch.float32)
+def test_nothing_that_was_given_changes():
+    basis, W = block(5000, 840, 1, torch.float32), block(5000, 4, 2, torch.float32)
     before = basis.clone(), W.clone()
     subtract_projection(W, basis, project(basis, W))
     assert torch.equal(basis, before[0])

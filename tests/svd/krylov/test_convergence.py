@@ -9,7 +9,7 @@ from jvpsvd.svd.krylov.multiplicity import block_is_too_narrow, guaranteed_count
 
 TARGET = 1e-6
 S = line(4, 2, 5)
-DONE, FAR, NEAR = (torch.full((5,), x, dtype=torch.float64) for x in (1e-7, 1.0, 2e-5))
+DONE, FAR, CLOSE = (torch.full((5,), x, dtype=torch.float64) for x in (1e-7, 1.0, 2e-5))
 new = ConvergenceTest(TARGET, TARGET)
 
 
@@ -25,12 +25,12 @@ def test_one_late_residual_is_enough_to_expand():
 
 
 def test_near_the_target_a_few_probe_columns_are_added_once():
-    test, action = new.check(S, NEAR, 3, False)
+    test, action = new.check(S, CLOSE, 3, False)
     assert action is Action.ADD_PROBE_COLUMNS
     probed = test.with_probe(3, 2)
     assert probed.state is State.PROBE
     assert (probed.probe_start, probed.probe_end, probed.values_before_probe) == (3, 5, None)
-    assert probed.check(S, NEAR, 4, False) == (probed, Action.EXPAND)
+    assert probed.check(S, CLOSE, 4, False) == (probed, Action.EXPAND)
 
 
 def test_no_matrix_is_done_before_probe_columns_were_added():
@@ -55,7 +55,7 @@ def test_clusters_ask_for_a_block_even_after_a_few_columns():
         assert test.check(S, DONE, 9, True) == (test, Action.ADD_PROBE_BLOCK)
 
 
-def test_clusters_are_told_apart_first_where_that_is_cheaper():
+def test_clusters_are_resolved_first_where_that_is_cheaper():
     loose = ConvergenceTest(1e-2, 1e-2)
     small = torch.full((5,), 1e-3, dtype=torch.float64)
     sharper, action = loose.check(S, small, 4, True)
@@ -99,7 +99,7 @@ def test_residuals_that_a_block_spoils_start_all_over():
     assert with_block().check(S, FAR, 8, True)[1] is Action.EXPAND
 
 
-def test_nothing_is_asked_of_zeros():
+def test_zeros_need_no_residual():
     zero = torch.zeros(5, dtype=torch.float64)
     assert new.check(zero, zero, 1, False)[1] is Action.ADD_PROBE_COLUMNS
     assert new.with_probe(1, 2).check(zero, zero, 3, False)[1] is Action.FINISH

@@ -211,8 +211,8 @@ def test_values_alone_are_the_values_of_the_triplets(name, shape, dtype):
         if name == "clusters":
             continue
         assert_truthful(bare, truth, shape)
-        near = full.residuals + bare.residuals + 4 * rounding(truth, dtype, shape)
-        assert ((full.s - bare.s).abs() <= near).all()
+        allowed = full.residuals + bare.residuals + 4 * rounding(truth, dtype, shape)
+        assert ((full.s - bare.s).abs() <= allowed).all()
 
 
 @pytest.mark.parametrize("tol", [1e-1, 1e-3, 1e-5])
@@ -231,8 +231,8 @@ def test_residuals_without_left_vectors_are_no_smaller_than_the_errors(name, dty
     slack = rounding(truth, dtype, (300, 300))
     nearest = (result.s.double()[:, None] - truth.to(dtype).double()).abs().amin(1)
     assert (nearest <= result.residuals.double() + slack).all()
-    near = tol * float(truth[0]) + slack
-    assert ((result.s.double() - truth[:20]).abs() <= near)[result.converged].all()
+    allowed = tol * float(truth[0]) + slack
+    assert ((result.s.double() - truth[:20]).abs() <= allowed)[result.converged].all()
 
 
 def test_steep_values_alone_begin_again_and_count_all_products():

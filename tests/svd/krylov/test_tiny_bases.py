@@ -36,19 +36,19 @@ def test_nothing_is_claimed_of_them(extra, dense_spectrum):
         assert evidence.guaranteed == 0
 
 
-@pytest.mark.parametrize("beside", [16, 20, 23])
-def test_nothing_is_claimed_of_fewer_than_three_blocks(beside, dense_spectrum):
-    _, evidence, _ = solve(dense_spectrum, beside, 0, block_size=8)
+@pytest.mark.parametrize("more_columns", [16, 20, 23])
+def test_nothing_is_claimed_of_fewer_than_three_blocks(more_columns, dense_spectrum):
+    _, evidence, _ = solve(dense_spectrum, more_columns, 0, block_size=8)
     assert not evidence.complete
     assert evidence.guaranteed == 0
 
 
 @pytest.mark.parametrize(
-    ("k", "block_size", "beside"), [(1, 1, 16), (1, 4, 16), (3, 4, 16), (1, 8, 24)]
+    ("k", "block_size", "more_columns"), [(1, 1, 16), (1, 4, 16), (3, 4, 16), (1, 8, 24)]
 )
-def test_sixteen_columns_and_three_blocks_are_enough(k, block_size, beside, dense_spectrum):
+def test_sixteen_columns_and_three_blocks_are_enough(k, block_size, more_columns, dense_spectrum):
     for seed in range(5):
-        _, evidence, missed = solve(dense_spectrum, beside, seed, k, block_size)
+        _, evidence, missed = solve(dense_spectrum, more_columns, seed, k, block_size)
         assert missed <= 0.3 * TOL or not evidence.complete
         assert evidence.complete or "given up" in evidence.evidence
 

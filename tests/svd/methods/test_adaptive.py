@@ -52,7 +52,7 @@ def test_shapes_follow_the_rank(shape, dtype):
     assert float((matrix - rebuilt).square().sum() / matrix.square().sum()) <= 0.01 + 1e-6
 
 
-def test_k_is_the_most():
+def test_k_is_the_maximum():
     result = svds(Diagonal(spectrum("line", N)), 7, energy=0.9, **silent)
     assert result.s.shape == (7,)
 
@@ -87,11 +87,11 @@ def test_batches_are_refused():
         svds(torch.ones(3, 20, 20), 5, energy=0.5, **silent)
 
 
-@pytest.mark.parametrize("copies", [40, 60, 100])
+@pytest.mark.parametrize("multiplicity", [40, 60, 100])
 @pytest.mark.parametrize("seed", range(3))
-def test_values_that_missing_repetitions_would_displace_are_not_converged(copies, seed):
+def test_values_that_missing_repetitions_would_displace_are_not_converged(multiplicity, seed):
     """Memory ends the search within the repeated value 1, and values of 3e-6 follow."""
-    values = torch.cat([repeat(1, copies), repeat(3e-6, 120 - copies)])
+    values = torch.cat([repeat(1, multiplicity), repeat(3e-6, 120 - multiplicity)])
     matrix = with_values(values, 132, 120, seed=seed)
     result = svds(
         matrix,

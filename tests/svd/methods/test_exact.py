@@ -12,7 +12,7 @@ from support.svd_problems import (
 )
 
 from jvpsvd import MatrixOperator, svds
-from jvpsvd.svd.methods.exact import Exact, _one_sided_residuals
+from jvpsvd.svd.methods.exact import Exact, one_sided_residuals
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -32,10 +32,10 @@ def test_all_values_to_rounding(name, shape, dtype):
 def test_it_spends_the_shorter_side(shape, block_size):
     A = MatrixOperator(torch.randn(*shape, generator=torch.Generator().manual_seed(0)))
     result = svds(A, 1, method="exact", block_size=block_size)
-    mixtures = 2
+    combinations = 2
     short = min(shape)
     expected = (short, 0) if shape[0] >= shape[1] else (0, short)
-    assert tuple(result.products) == (expected[0] + mixtures, expected[1] + mixtures)
+    assert tuple(result.products) == (expected[0] + combinations, expected[1] + combinations)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -96,8 +96,8 @@ def test_one_sided_residuals_are_those_of_wrong_vectors():
     norms = images.norm(dim=0)
     u = images / norms
     expected = torch.maximum((images - s * u).norm(dim=0), (A.T @ u - s * turned).norm(dim=0))
-    assert torch.allclose(_one_sided_residuals(gram.tril(), s, turned), expected)
-    assert _one_sided_residuals(gram.tril(), s, torch.eye(3).double()).max() < 1e-15
+    assert torch.allclose(one_sided_residuals(gram.tril(), s, turned), expected)
+    assert one_sided_residuals(gram.tril(), s, torch.eye(3).double()).max() < 1e-15
 
 
 @pytest.mark.parametrize("count", [1, 3])

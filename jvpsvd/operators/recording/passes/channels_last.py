@@ -10,7 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from jvpsvd.operators.recording.passes.fx_tools import arguments, placeholder_for, shape_of
+from jvpsvd.operators.recording.passes.fx_tools import (
+    arguments,
+    drop_unread,
+    placeholder_for,
+    shape_of,
+)
 
 _aten = torch.ops.aten
 _CONVOLUTIONS = (_aten.convolution.default, _aten.convolution_backward.default)
@@ -60,8 +65,7 @@ def lay_out_channels_last(module: fx.GraphModule, linear: set[fx.Node]) -> None:
         elif torch.Tag.pointwise in getattr(node.target, "tags", ()) and _is_image(node):
             carrying.add(node)
             _convert_factors(graph, node, linear, converted)
-    graph.eliminate_dead_code()
-    linear.intersection_update(graph.nodes)
+    drop_unread(module, linear)
 
 
 def _turn_directions(graph: fx.Graph, linear: set[fx.Node]) -> set[fx.Node]:

@@ -13,7 +13,9 @@ from torch import fx
 
 from jvpsvd.operators.recording.passes.fx_tools import (
     arguments,
+    drop_unread,
     erase,
+    linear_calls,
     placeholder_for,
     replace,
     shape_of,
@@ -31,11 +33,9 @@ def simplify_convolutions(module: fx.GraphModule, linear: set[fx.Node], *, trans
         linear: Its nodes that are linear in one of the directions; updated.
         transpose: Whether those of other strides become transposed convolutions.
     """
-    for node in list(module.graph.nodes):
-        if node in linear and node.target is _aten.convolution_backward.default:
-            _reverse_as_convolution(module.graph, node, linear, transpose)
-    module.graph.eliminate_dead_code()
-    linear.intersection_update(module.graph.nodes)
+    for node in linear_calls(module, linear, _aten.convolution_backward.default):
+        _reverse_as_convolution(module.graph, node, linear, transpose)
+    drop_unread(module, linear)
 
 
 def _reverse_as_convolution(

@@ -14,7 +14,14 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
-from jvpsvd.operators.recording.passes.fx_tools import erase, placeholder_for, replace, shape_of
+from jvpsvd.operators.recording.passes.fx_tools import (
+    drop_unread,
+    erase,
+    linear_calls,
+    placeholder_for,
+    replace,
+    shape_of,
+)
 
 _aten = torch.ops.aten
 _INPUT_ONLY = [True, False, False]
@@ -27,28 +34,22 @@ def fold_linear(module: fx.GraphModule, linear: set[fx.Node]) -> None:
         module: A recorded derivative.
         linear: Its nodes that are linear in one of the directions; updated.
     """
-    for node in list(module.graph.nodes):
-        if node in linear and node.op == "call_function":
-            _drop_constant_term(node, linear)
-    for node in list(module.graph.nodes):
-        if node in linear and node.target is _aten.native_batch_norm_backward.default:
-            _scale_instead_of_batch_norm(module.graph, node, linear)
-    for node in list(module.graph.nodes):
-        if node in linear and node.target is _aten.mul.Tensor:
-            _merge_scales(module.graph, node, linear)
-    for node in list(module.graph.nodes):
-        if node in linear and node.target is _aten.mul.Tensor:
-            _fold_into_convolution(module.graph, node, linear)
-    for node in list(module.graph.nodes):
-        if node in linear and node.target is _aten.convolution_backward.default:
-            _fold_into_convolution_backward(module.graph, node, linear)
-    module.graph.eliminate_dead_code()
-    linear.intersection_update(module.graph.nodes)
+    for node in linear_calls(module, linear, _aten.add.Tensor):
+        _drop_constant_term(node, linear)
+    for target, rewrite in (
+        (_aten.native_batch_norm_backward.default, _scale_instead_of_batch_norm),
+        (_aten.mul.Tensor, _merge_scales),
+        (_aten.mul.Tensor, _fold_into_convolution),
+        (_aten.convolution_backward.default, _fold_into_convolution_backward),
+    ):
+        for node in linear_calls(module, linear, target):
+            rewrite(module.graph, node, linear)
+    drop_unread(module, linear)
 
 
 def _drop_constant_term(node: fx.Node, linear: set[fx.Node]) -> None:
     """Replace t + c by t: a sum that is linear in the direction has a constant term of 0."""
-    if node.target is not _aten.add.Tensor or node.kwargs:
+    if node.kwargs:
         return
     terms = [arg for arg in node.args if isinstance(arg, fx.Node)]
     kept = [term for term in terms if term in linear]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -62,6 +62,22 @@ def shape_of(node: object) -> torch.Size | None:
 def arguments(node: fx.Node) -> tuple[Any, ...]:
     """Return what an operation is called with, as its schema says, not as fx may hold."""
     return node.args
+
+
+def linear_calls(module: fx.GraphModule, linear: set[fx.Node], target: object) -> Iterator[fx.Node]:
+    """Yield the nodes that are linear in a direction and call one operation.
+
+    The graph may change meanwhile; nodes that were erased do not come.
+    """
+    for node in list(module.graph.nodes):
+        if node in linear and node.target is target:
+            yield node
+
+
+def drop_unread(module: fx.GraphModule, linear: set[fx.Node]) -> None:
+    """Drop the nodes that nothing reads any more."""
+    module.graph.eliminate_dead_code()
+    linear.intersection_update(module.graph.nodes)
 
 
 def placeholder_for(shape: Sequence[int]) -> Tensor:

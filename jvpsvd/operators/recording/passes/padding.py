@@ -20,7 +20,9 @@ from torch import fx
 
 from jvpsvd.operators.recording.passes.fx_tools import (
     arguments,
+    drop_unread,
     erase,
+    linear_calls,
     placeholder_for,
     replace,
     shape_of,
@@ -40,11 +42,9 @@ def pad_inside_convolutions(module: fx.GraphModule, linear: set[fx.Node], *, gro
         linear: Its nodes that are linear in one of the directions; updated.
         grow: Whether kernels may grow by rows of zeros.
     """
-    for node in list(module.graph.nodes):
-        if node in linear and node.target is _aten.constant_pad_nd.default:
-            _pad_or_cut(node, linear, grow)
-    module.graph.eliminate_dead_code()
-    linear.intersection_update(module.graph.nodes)
+    for node in linear_calls(module, linear, _aten.constant_pad_nd.default):
+        _pad_or_cut(node, linear, grow)
+    drop_unread(module, linear)
 
 
 def _pad_or_cut(node: fx.Node, linear: set[fx.Node], grow: bool) -> None:

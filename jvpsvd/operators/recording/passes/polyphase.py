@@ -19,7 +19,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from jvpsvd.operators.recording.passes.fx_tools import arguments, placeholder_for, replace, shape_of
+from jvpsvd.operators.recording.passes.fx_tools import (
+    arguments,
+    linear_calls,
+    placeholder_for,
+    replace,
+    shape_of,
+)
 
 _aten = torch.ops.aten
 # Transposed convolutions to images: colours, and one more.
@@ -33,9 +39,8 @@ def decompose_by_phases(module: fx.GraphModule, linear: set[fx.Node]) -> None:
         module: A recorded derivative.
         linear: Its nodes that are linear in one of the directions; updated.
     """
-    for node in list(module.graph.nodes):
-        if node in linear and node.target is _aten.convolution.default:
-            _decompose(module.graph, node, linear)
+    for node in linear_calls(module, linear, _aten.convolution.default):
+        _decompose(module.graph, node, linear)
 
 
 def _decompose(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:

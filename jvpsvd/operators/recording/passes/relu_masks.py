@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from jvpsvd.operators.recording.passes.fx_tools import replace, shape_of
+from jvpsvd.operators.recording.passes.fx_tools import drop_unread, replace, shape_of
 
 _aten = torch.ops.aten
 # Each takes (direction, activation, thresholds): zero where a threshold is passed.
@@ -43,8 +43,7 @@ def mask_in_place(module: fx.GraphModule, linear: set[fx.Node]) -> None:
         product.meta["val"] = node.meta["val"]
         linear.add(product)
         replace(node, product, linear)
-    graph.eliminate_dead_code()
-    linear.intersection_update(graph.nodes)
+    drop_unread(module, linear)
 
 
 def _is_fresh(node: object) -> bool:

@@ -1,8 +1,7 @@
-"""Derivatives of a network to the depths of a run, recorded once and replayed at every photo."""
+"""Derivatives of a network to several depths, recorded once and replayed at every input."""
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jvpsvd.errors import DerivativeError, JvpsvdError, TraceError
-from jvpsvd.networks import Model, layer_maps
+from jvpsvd.networks.depths import layer_maps
 from jvpsvd.operators import (
     BatchedMap,
     LinearMap,
@@ -25,28 +24,48 @@ logger = logging.getLogger(__name__)
 
 Map = TypeVar("Map", LinearMap, BatchedMap)
 
+# Matrices of a batch that are together no larger than this: beyond, a batch gains nothing.
+_BATCH_ENTRIES, _MAX_BATCH = 1 << 24, 32
+
+
+def choose_batch(inputs: int, outputs: int) -> int:
+    """Return how many Jacobians are solved together: many where they are small matrices.
+
+    Args:
+        inputs: Columns of a Jacobian.
+        outputs: Rows of the largest one.
+
+    >>> choose_batch(3072, 10), choose_batch(150_528, 1000)
+    (32, 1)
+    """
+    fits = _BATCH_ENTRIES // (inputs * outputs)
+    return min(_MAX_BATCH, 1 << max(0, fits.bit_length() - 1))
+
 
 class Derivatives:
     """The derivatives of a network to several depths.
 
     Args:
-        model: The network; copied where it is on another device.
+        module: The network, in evaluation mode.
+        example: An input of the shape, dtype and device of all later ones.
         layers: The depths.
-        device: Where products are taken.
+
+    >>> derivatives = Derivatives(nn.Linear(3, 2), torch.zeros(1, 3), ["output"])
+    >>> (J,) = derivatives.at(torch.ones(1, 3), "first input")
+    >>> J.value.shape
+    torch.Size([1, 2])
     """
 
-    def __init__(self, model: Model, layers: Sequence[str], device: torch.device) -> None:
-        module = _on_device(model.module, device)
-        example = torch.zeros(model.photo_input.shape, device=device)
+    def __init__(self, module: nn.Module, example: Tensor, layers: Sequence[str]) -> None:
         self._layers = tuple(layers)
         self._maps = layer_maps(module, example, layers)
         self._recording: Trace | None = None
         self._may_record = True
         self._hidden: dict[int, DerivativeError] | None = None
-        """Depths whose derivative lacks a part at the first photo; None before that."""
+        """Depths whose derivative lacks a part at the first input; None before that."""
 
     def at(self, x: Tensor, name: str) -> tuple[LinearMap | JvpsvdError, ...]:
-        """Return the derivative to each depth at a photo of this name, or why there is none."""
+        """Return the derivative to each depth at an input of this name, or why there is none."""
         with full_precision():
             found: Sequence[LinearMap | JvpsvdError] = ()
             recording = self._record(x)
@@ -64,6 +83,11 @@ class Derivatives:
             recording = self._record(X[0])
             found = () if recording is None else recording.at_many(X)
         return self._without_hidden(found)
+
+    def values(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the values of the depths at an input."""
+        with torch.no_grad():
+            return self._maps(x)
 
     def _record(self, x: Tensor) -> Trace | None:
         """Return the recording, made at the first point; None where there can be none."""
@@ -87,7 +111,7 @@ class Derivatives:
     def _without_hidden(
         self, derivatives: Sequence[Map | JvpsvdError]
     ) -> tuple[Map | JvpsvdError, ...]:
-        """Put an error where a derivative lacks a part, as found out at the first photo."""
+        """Put an error where a derivative lacks a part, as found out at the first input."""
         if self._hidden is None and derivatives:
             self._hidden = self._find_hidden(derivatives)
         hidden = self._hidden or {}
@@ -105,11 +129,3 @@ class Derivatives:
             except DerivativeError as error:
                 hidden[depth] = error
         return hidden
-
-
-def _on_device(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return the module if it is on the device, or a copy that is; the module stays where it is."""
-    tensors = (*module.parameters(), *module.buffers())
-    if all(tensor.device == torch.empty(0, device=device).device for tensor in tensors):
-        return module
-    return copy.deepcopy(module).to(device)

@@ -1,0 +1,62 @@
+"""The leading values of one network's Jacobians at many points: ours beside torch.func by hand.
+
+`small_timings` times these pairs as its entry "repeated_points".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.func import jacrev
+
+from benchmarks.measure.timing import Pair
+from jvpsvd import JacobianOperator, svds
+
+
+def small_network() -> tuple[nn.Module, tuple[int, ...]]:
+    """Return a network whose Jacobian is 10 x 3072, and the shape of its input."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3072, 256), nn.Tanh(), nn.Linear(256, 10)).eval(), (3072,)
+
+
+def image_network() -> tuple[nn.Module, tuple[int, ...]]:
+    """Return a CNN whose Jacobian is 512 x 3072, and the shape of its input."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for width, before in ((16, 3), (32, 16), (32, 32)):
+        layers += [nn.Conv2d(before, width, 3, stride=2, padding=1), nn.BatchNorm2d(width)]
+        layers += [nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten()).eval(), (1, 3, 32, 32)
+
+
+def pairs(quick: bool, k: int | None) -> Iterator[Pair]:
+    """Yield the loop over 100 points, and the small network at one."""
+    k, count = k or 10, 5 if quick else 100
+    for name, build in (("10 x 3072", small_network), ("512 x 3072", image_network)):
+        net, shape = build()
+        X = torch.randn(count, *shape, generator=torch.Generator().manual_seed(1))
+        anew, moved, by_hand = _loops(net, X, k)
+        yield Pair(f"{name}, point by point", ("anew", anew), ("J.at", moved), count)
+        yield Pair(f"{name}, by hand", ("jacrev, svd", by_hand), ("J.at", moved), count)
+        one = _loops(net, X[:1], k)
+        yield Pair(f"{name}, one point", ("anew", one[0]), ("jacrev, svd", one[2]))
+
+
+def _loops(net: nn.Module, X: Tensor, k: int) -> tuple[Callable[[], object], ...]:
+    """Return the loop over points with an operator anew each time, with J.at, and by hand."""
+
+    def anew() -> object:
+        return [svds(JacobianOperator(net, x), k).s for x in X]
+
+    def moved() -> object:
+        J = JacobianOperator(net, X[0])
+        return [svds(J.at(x), k).s for x in X]
+
+    def by_hand() -> object:
+        dense = jacrev(net)
+        matrices = (dense(x).detach().reshape(-1, x.numel()) for x in X)
+        return [torch.linalg.svd(A, full_matrices=False)[1][:k] for A in matrices]
+
+    return anew, moved, by_hand

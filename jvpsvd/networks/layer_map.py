@@ -1,0 +1,70 @@
+"""The map from one depth of a network to another, as a function that can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+
+class LayerMap:
+    """The map from the input of a model, or from a depth, to a depth: what `layer_map` returns.
+
+    Two are equal if they are of the same module and depths, and, from a depth, of equal inputs.
+
+    Args:
+        run: Computes it.
+        model: The model.
+        to: The depth to go to.
+        since: The depth to start from; None for the input.
+        x: The input of the model, which matters where the map starts from a depth.
+
+    >>> from jvpsvd import layer_map
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    >>> f, g = (layer_map(model, x, to="1")[0] for x in torch.ones(2, 1, 3))
+    >>> f, f == g, f == layer_map(model, torch.ones(1, 3), to="0")[0]
+    (<LayerMap from the input to '1' of Sequential>, True, False)
+    """
+
+    def __init__(
+        self, run: Callable[[Tensor], Tensor], model: nn.Module, to: str, since: str | None, x: Any
+    ) -> None:
+        self.__wrapped__ = model  # where the modules of a function are looked for
+        self._run, self._to, self._since, self._x = run, to, since, x
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Return the value of the depth at a value of the input, or of the depth started from."""
+        return self._run(z)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LayerMap):
+            return NotImplemented
+        if self.__wrapped__ is not other.__wrapped__:
+            return False
+        if (self._to, self._since) != (other._to, other._since):
+            return False
+        return self._since is None or _same_input(self._x, other._x)
+
+    def __hash__(self) -> int:
+        return hash((id(self.__wrapped__), self._to, self._since))
+
+    def __repr__(self) -> str:
+        start = "the input" if self._since is None else f"'{self._since}'"
+        return f"<LayerMap from {start} to '{self._to}' of {type(self.__wrapped__).__name__}>"
+
+
+def _same_input(ours: Any, theirs: Any) -> bool:
+    (mine, spec), (others, other_spec) = tree_flatten(ours), tree_flatten(theirs)
+    return spec == other_spec and all(map(_same_leaf, mine, others))
+
+
+def _same_leaf(ours: Any, theirs: Any) -> bool:
+    if ours is theirs:
+        return True
+    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
+        return False
+    same = (ours.dtype, ours.device) == (theirs.dtype, theirs.device)
+    return same and torch.equal(ours, theirs)

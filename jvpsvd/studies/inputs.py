@@ -1,0 +1,102 @@
+"""The inputs of a study, one by one, as the network takes them: batches of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from jvpsvd.arguments import shown
+from jvpsvd.errors import ArgumentError
+
+
+def count_inputs(X: Any) -> int | None:
+    """Return how many inputs there are; None if only reading them tells.
+
+    >>> count_inputs(torch.zeros(5, 3)), count_inputs(iter([torch.zeros(3)]))
+    (5, None)
+    """
+    if isinstance(X, DataLoader) and X.batch_size is not None:
+        return len(X.dataset) if isinstance(X.dataset, Sized) and not X.drop_last else None
+    if isinstance(X, Mapping):
+        first = next(iter(X.values()), None)
+        return len(first) if isinstance(first, Tensor) and first.ndim else None
+    try:
+        return len(X)
+    except TypeError:
+        return None
+
+
+def each_input(X: Any, device: torch.device) -> Iterator[Any]:
+    """Yield the inputs on a device, each a batch of one.
+
+    A tensor, a mapping of tensors and the batches of a DataLoader hold inputs along their first
+    dimension. The items of a dataset, a list or another iterable are one input each, without that
+    dimension. In a pair (input, label) the input comes first.
+
+    Raises:
+        ArgumentError: On anything else.
+
+    >>> [x.shape for x in each_input(torch.zeros(2, 3), torch.device("cpu"))]
+    [torch.Size([1, 3]), torch.Size([1, 3])]
+    >>> [x.shape for x in each_input([(torch.zeros(3), "label")], torch.device("cpu"))]
+    [torch.Size([1, 3])]
+    """
+    if isinstance(X, Tensor | Mapping):
+        yield from _split(X, device)
+    elif isinstance(X, DataLoader) and X.batch_size is not None:
+        for batch in X:
+            yield from _split(_without_label(batch), device)
+    else:
+        for index, item in enumerate(_items(X)):
+            yield _with_batch_dimension(_without_label(item), device, index)
+
+
+def _items(X: Any) -> Iterable[Any]:
+    if isinstance(X, Iterable) and not isinstance(X, str | bytes):
+        return X
+    if isinstance(X, Dataset) and isinstance(X, Sized):  # which has items, and no iterator
+        return (X[index] for index in range(len(X)))
+    raise ArgumentError(
+        f"X={shown(X)} holds no inputs; give a tensor, a Dataset, a DataLoader or an iterable"
+    )
+
+
+def _without_label(item: Any) -> Any:
+    return item[0] if isinstance(item, tuple | list) and item else item
+
+
+def _split(batch: Any, device: torch.device) -> Iterator[Any]:
+    if isinstance(batch, Mapping):
+        lengths = {len(value) for value in batch.values() if isinstance(value, Tensor)}
+        if len(lengths) != 1:
+            raise ArgumentError(
+                f"the tensors of a batch hold {sorted(lengths)} inputs; give as many in each"
+            )
+        for index in range(lengths.pop()):
+            yield {
+                name: value[index : index + 1].to(device) if isinstance(value, Tensor) else value
+                for name, value in batch.items()
+            }
+        return
+    if not isinstance(batch, Tensor) or batch.ndim == 0:
+        raise ArgumentError(f"a batch is {shown(batch)}; give a tensor or a dict of tensors")
+    for index in range(len(batch)):
+        yield batch[index : index + 1].to(device)
+
+
+def _with_batch_dimension(item: Any, device: torch.device, index: int) -> Any:
+    if isinstance(item, Mapping):
+        return {
+            name: value[None].to(device) if isinstance(value, Tensor) else value
+            for name, value in item.items()
+        }
+    if not isinstance(item, Tensor):
+        raise ArgumentError(
+            f"input {index} is {shown(item)}; give tensors (torchvision's ToTensor turns a PIL "
+            "image into one)"
+        )
+    return item[None].to(device)

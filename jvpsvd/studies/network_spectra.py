@@ -1,0 +1,244 @@
+"""The spectra of a network at several depths and many inputs: what `spectra` returns."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from jvpsvd.arguments import shown
+from jvpsvd.errors import ArgumentError
+from jvpsvd.svd.plotting import plot_spectra
+from jvpsvd.svd.storage import read_record, write_record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+KIND = "NetworkSpectra 1"
+"""Kind and version of a file of spectra."""
+_TENSORS = ("s", "residuals", "converged", "certified", "energy_share", "products", "seconds")
+
+
+@dataclass(frozen=True)
+class DepthSpectra:
+    """The leading singular values of all inputs at one depth.
+
+    ``one[i]`` is that of input i, as (k,) values.
+    """
+
+    layer: str
+    """Name of the depth."""
+    shape: tuple[int, int]
+    """(m, n) of every Jacobian."""
+    s: Tensor
+    """(inputs, k) singular values, descending along rows."""
+    residuals: Tensor
+    """(inputs, k) measured residuals, in the units of s."""
+    converged: Tensor
+    """(inputs, k) bool, as in `SVDResult`."""
+    certified: Tensor
+    """(inputs,) bool: the certificate is sound and complete, and every triplet converged."""
+    energy_share: Tensor
+    """(inputs,) Σ s² / ‖J‖²_F."""
+    products: Tensor
+    """(inputs,) products taken; those of a batch are divided evenly."""
+    seconds: Tensor
+    """(inputs,) wall time, likewise."""
+
+    @property
+    def k(self) -> int:
+        """Number of values of each input."""
+        return self.s.shape[1]
+
+    @property
+    def mean(self) -> Tensor:
+        """(k,) means over the inputs."""
+        return self.s.double().mean(0)
+
+    @property
+    def std(self) -> Tensor:
+        """(k,) standard deviations over the inputs; 0 for a single one."""
+        return self.s.double().std(0, correction=min(1, len(self.s) - 1))
+
+    def __len__(self) -> int:
+        return len(self.s)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if not isinstance(index, int | np.integer) or not -len(self) <= index < len(self):
+            raise ArgumentError(f"input {shown(index)} is none of the {len(self)} inputs")
+        return self.s[int(index)]
+
+
+@dataclass(frozen=True)
+class NetworkSpectra:
+    """Leading singular values of a network's Jacobians, for many inputs at several depths.
+
+    ``S["layer1"]`` is one depth, ``S["layer1", 3]`` the values of input 3 there; ``for depth in S``
+    walks through the depths. `print` shows a table.
+    """
+
+    depths: tuple[DepthSpectra, ...]
+    model: str
+    """Class of the model."""
+    tol: float
+    """Tolerance of every solve."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the depths."""
+        return tuple(depth.layer for depth in self.depths)
+
+    def __iter__(self) -> Iterator[DepthSpectra]:
+        return iter(self.depths)
+
+    def __len__(self) -> int:
+        return len(self.depths)
+
+    def __getitem__(self, key: str | tuple[str, int]) -> Any:
+        """Return a depth, or the values of one input there.
+
+        Raises:
+            ArgumentError: If there is no such depth or input.
+        """
+        layer, *index = key if isinstance(key, tuple) else (key,)
+        for depth in self.depths:
+            if depth.layer == layer:
+                return depth[index[0]] if index else depth
+        raise ArgumentError(f"no depth {shown(layer)}; there are {', '.join(self.layers)}")
+
+    def __str__(self) -> str:
+        table = Table(
+            title=f"{self.model}, {len(self.depths[0])} inputs: means", title_justify="left"
+        )
+        table.add_column("depth", no_wrap=True)
+        for heading in ("m x n", "k", "σ1", "σk", "energy", "certified"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for depth in self.depths:
+            table.add_row(*_cells(depth))
+        text = io.StringIO()
+        Console(file=text, width=100, force_jupyter=False).print(table)
+        return text.getvalue().rstrip()
+
+    def __repr__(self) -> str:
+        inputs = len(self.depths[0])
+        return f"<NetworkSpectra: {self.model}, {inputs} inputs at {', '.join(self.layers)}>"
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the mean spectrum of every depth, with a band of ± one standard deviation.
+
+        Args:
+            ax: Where to draw, of matplotlib; None: on a new figure.
+
+        Raises:
+            ArgumentError: If matplotlib is missing, or `ax` is no axes of it.
+
+        Example: ``S.plot().set_title("trained")``.
+        """
+        for depth in self.depths:
+            mean, std = depth.mean[None].numpy(), depth.std[None].numpy()
+            ax = plot_spectra(mean, std, np.ones(mean.shape, bool), 1, ax, {})
+        if ax is None:
+            raise ArgumentError("there is no depth to draw")
+        # Lines are named here: a label that begins with an underscore has no place in a legend.
+        ax.legend(ax.get_lines()[-len(self.depths) :], self.layers, frameon=False)
+        ax.set_ylabel("singular value, mean ± standard deviation")
+        return ax
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a safetensors file, whole or not at all; `jvpsvd.load` reads it.
+
+        Raises:
+            DataError: If it cannot be written.
+        """
+        record: dict[str, Any] = {"model": self.model, "tol": self.tol, "layers": self.layers}
+        record["shapes"] = tuple(depth.shape for depth in self.depths)
+        for number, depth in enumerate(self.depths):
+            record |= {f"{number}.{name}": getattr(depth, name) for name in _TENSORS}
+        write_record(path, KIND, record)
+
+    def to_xarray(self) -> Any:
+        """Return an `xarray.Dataset` of dimensions input, depth and index.
+
+        Where a depth has fewer values than another, NaN fills the rest.
+
+        Raises:
+            ArgumentError: If xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise ArgumentError("to_xarray needs xarray; pip install xarray") from error
+        k = max(depth.k for depth in self.depths)
+        dims = ("input", "depth", "index")
+        return xarray.Dataset(
+            {
+                "s": (dims, _stacked([depth.s for depth in self.depths], k)),
+                "residuals": (dims, _stacked([depth.residuals for depth in self.depths], k)),
+                "energy_share": (
+                    dims[:2],
+                    np.stack([one.energy_share.numpy() for one in self.depths], axis=1),
+                ),
+                "certified": (
+                    dims[:2],
+                    np.stack([one.certified.numpy() for one in self.depths], axis=1),
+                ),
+            },
+            coords={
+                "depth": list(self.layers),
+                "m": ("depth", [depth.shape[0] for depth in self.depths]),
+                "n": ("depth", [depth.shape[1] for depth in self.depths]),
+            },
+            attrs={"model": self.model, "tol": self.tol},
+        )
+
+
+def _cells(depth: DepthSpectra) -> list[str]:
+    mean = depth.mean
+    return [
+        depth.layer,
+        f"{depth.shape[0]} x {depth.shape[1]}",
+        str(depth.k),
+        f"{float(mean[0]):.4g}",
+        f"{float(mean[-1]):.4g}",
+        f"{100 * min(1.0, float(depth.energy_share.mean())):.0f} %",
+        f"{int(depth.certified.sum())}/{len(depth)}",
+    ]
+
+
+def _stacked(values: list[Tensor], k: int) -> np.ndarray[Any, Any]:
+    """Return (inputs, depths, k), the missing values NaN."""
+    padded = [
+        torch.nn.functional.pad(v.double(), (0, k - v.shape[1]), value=np.nan) for v in values
+    ]
+    return torch.stack(padded, dim=1).numpy()
+
+
+def join(parts: list[DepthSpectra]) -> DepthSpectra:
+    """Return the spectra of several groups of inputs at the same depth as one."""
+    first = parts[0]
+    tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS}
+    return DepthSpectra(first.layer, first.shape, **tensors)
+
+
+def load_spectra(path: str | os.PathLike[str]) -> NetworkSpectra:
+    """Return what `NetworkSpectra.save` wrote.
+
+    Raises:
+        DataError: If there is no such file, it is damaged, or holds something else.
+    """
+    record = read_record(path, KIND, {})
+    depths = tuple(
+        DepthSpectra(layer, shape, **{name: record[f"{number}.{name}"] for name in _TENSORS})
+        for number, (layer, shape) in enumerate(
+            zip(record["layers"], record["shapes"], strict=True)
+        )
+    )
+    return NetworkSpectra(depths, record["model"], record["tol"])

@@ -1,0 +1,314 @@
+"""Leading eigenpairs of the empirical neural tangent kernel."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import jacrev, jvp, vjp, vmap
+
+from jvpsvd.arguments import shown, whole_number
+from jvpsvd.errors import ArgumentError, NonFiniteError
+from jvpsvd.operators import (
+    JacobianOperator,
+    LinearOperator,
+    StreamedStack,
+    check_network,
+    full_precision,
+)
+from jvpsvd.operators.function.failures import first_line
+from jvpsvd.operators.function.parameters import choose_parameters
+from jvpsvd.studies.inputs import each_input
+from jvpsvd.svd import svds
+from jvpsvd.svd.kernels.dense import add_lower_gram, leading_eigenpairs
+from jvpsvd.svd.memory import parse_memory, physical_memory
+
+logger = logging.getLogger(__name__)
+
+# The kernel is assembled up to this many rows: its rows then cost less than the products of a
+# Krylov solve, about four for each triplet and a hundred more. A guess.
+_LEAST_ROWS, _ROWS_PER_PAIR = 2048, 8
+# Inputs whose Jacobians are computed in one call: more of them outgrow the processor's caches
+# (`python -m benchmarks tangent_kernel`).
+_BLOCK = 8
+
+
+@dataclass(frozen=True)
+class TangentKernel:
+    """The k leading eigenpairs of K = J J', with J = ∂f(X)/∂θ (Jacot, Gabriel & Hongler, 2018).
+
+    Rows and columns of K are the outputs of all inputs: K[(i, a), (j, b)] = ∇f_a(x_i) · ∇f_b(x_j).
+    """
+
+    values: Tensor
+    """(k,) eigenvalues, descending: squares of the singular values of J."""
+    vectors: Tensor
+    """(inputs, *outputs, k) orthonormal eigenvectors, by inputs and outputs."""
+    residuals: Tensor
+    """(k,) ‖K w − λ w‖, or a bound of it, in the units of the eigenvalues."""
+    trace: float
+    """Sum of all eigenvalues; an estimate where the kernel was not assembled."""
+    check: float
+    """‖K w − J J' w‖ / λ₁ of a random combination w of the eigenvectors, by fresh products."""
+    method: str
+    """"assembled", or the method of `svds`."""
+
+    def __str__(self) -> str:
+        share = 100 * min(1.0, float(self.values.sum()) / self.trace) if self.trace else 100.0
+        return (
+            f"{len(self.values)} eigenpairs of a tangent kernel of {self.vectors[..., 0].numel()} "
+            f"rows ({self.method}): {float(self.values[0]):.4g} to {float(self.values[-1]):.4g}, "
+            f"{share:.1f} % of the trace, worst residual {float(self.residuals.max()):.1e}, fresh "
+            f"products agree to {self.check:.0e}"
+        )
+
+
+def ntk(
+    model: nn.Module,
+    X: Any,
+    k: int = 20,
+    *,
+    names: Iterable[str] | None = None,
+    block: int | None = None,
+    tol: float = 1e-5,
+    seed: int = 0,
+    memory: int | str | None = None,
+) -> TangentKernel:
+    """Return the k leading eigenpairs of the empirical tangent kernel of a network at inputs X.
+
+    A kernel of few rows is assembled from per-sample Jacobians, block by block; of a large one,
+    `svds` finds the leading singular triplets of J.
+
+    Args:
+        model: The network, in evaluation mode, whose value is a tensor.
+        X: Inputs, as `spectra` takes them.
+        k: How many eigenpairs; at most inputs times outputs.
+        names: Parameters to differentiate by; None: all.
+        block: Inputs of one pass; None: as many as the memory allows, at most 8.
+        tol: Tolerance of `svds`.
+        seed: Seed of the check, and of `svds`.
+        memory: Bytes, or text like "4GiB", for Jacobians and bases; None: half of the memory.
+
+    Raises:
+        ArgumentError: If X holds no input, or k is out of range.
+        ModelError: If the model is in training mode, or a parameter is unknown.
+        NonFiniteError: If a derivative holds NaN or infinity.
+
+    >>> net = nn.Linear(2, 1, bias=False)
+    >>> kernel = ntk(net, torch.tensor([[3.0, 0.0], [0.0, 2.0]]), k=2)
+    >>> kernel.values
+    tensor([9., 4.], dtype=torch.float64)
+    """
+    check_network(model, replace_weights=True)
+    theta, evaluate = choose_parameters(model, names, None)
+    device = next(iter(theta.values())).device
+    inputs = list(each_input(X, device))
+    if not inputs:
+        raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
+    with torch.no_grad():
+        value = _evaluated(evaluate, theta, inputs[0])
+    rows = len(inputs) * value.numel()
+    k = whole_number("k", k, 1, rows)
+    budget = physical_memory(device) // 2 if memory is None else parse_memory(memory)
+    parameters = sum(one.numel() for one in theta.values())
+    per_input = value.numel() * parameters * value.element_size()
+    block = None if block is None else whole_number("block", block, 1)
+    shape = (len(inputs), *value.shape[1:])
+    few = rows <= max(_LEAST_ROWS, _ROWS_PER_PAIR * k) and 24 * rows**2 <= budget // 2
+    if few:
+        fits = max(1, min(_BLOCK, budget // (8 * per_input)))
+        problem = _Problem(evaluate, theta, _blocks(inputs, block or fits))
+        with full_precision(), torch.no_grad():
+            try:
+                keep = 2 * rows * parameters * value.element_size() <= budget // 2
+                return _solve_assembled(problem, _assemble(problem, rows, keep), k, shape, seed)
+            except (RuntimeError, NotImplementedError) as error:
+                logger.warning("%s; the tangent kernel is not assembled", first_line(error))
+    problem = _Problem(evaluate, theta, _blocks(inputs, block or len(inputs)))
+    return _solve_by_products(model, problem, k, shape, names, tol, seed, memory)
+
+
+Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    evaluate: Evaluate
+    theta: dict[str, Tensor]
+    blocks: list[Any]
+    """Inputs, a block of them at a time."""
+
+    def value(self, theta: dict[str, Tensor], x: Any) -> Tensor:
+        return _evaluated(self.evaluate, theta, x)
+
+
+def _assemble(problem: _Problem, rows: int, keep: bool) -> Tensor:
+    """Return K (rows, rows), float64 on the CPU, from per-sample Jacobians.
+
+    Where the Jacobian of all inputs does not fit (`keep`), those of two blocks are held at a time,
+    and are computed once for each pair.
+    """
+    if keep:
+        return _gram(_whole_jacobian(problem, rows))
+    K = torch.empty(rows, rows, dtype=torch.float64)
+    count = rows // len(problem.blocks)
+    parts = [slice(start, start + count) for start in range(0, rows, count)]
+    for i, mine in enumerate(parts):
+        J = _jacobian(problem, problem.blocks[i])
+        K[mine, mine] = _gram(J)
+        for j, other in enumerate(parts[:i]):
+            K[mine, other] = (J @ _jacobian(problem, problem.blocks[j]).mT).double().cpu()
+            K[other, mine] = K[mine, other].mT
+    return K
+
+
+def _whole_jacobian(problem: _Problem, rows: int) -> Tensor:
+    """Return J (rows, parameters), a block of rows at a time."""
+    J: Tensor | None = None
+    start = 0
+    for block in problem.blocks:
+        part = _jacobian(problem, block)
+        J = part.new_empty(rows, part.shape[1]) if J is None else J
+        J[start : start + len(part)] = part
+        start += len(part)
+    if J is None:
+        raise TypeError("there is no block")
+    return J
+
+
+def _gram(J: Tensor) -> Tensor:
+    """Return J J' in float64 on the CPU; half of it is computed."""
+    lower = J.new_zeros(len(J), len(J))
+    add_lower_gram(lower, J.mT)
+    K = lower.double().cpu().tril()
+    return K + K.tril(-1).mT
+
+
+def _jacobian(problem: _Problem, block: Any) -> Tensor:
+    """Return the Jacobian of a block by the parameters, (rows, parameters)."""
+
+    def of_one(theta: dict[str, Tensor], x: Any) -> Tensor:
+        return problem.value(theta, _each(x, lambda part: part[None])).flatten()
+
+    rows = vmap(jacrev(of_one), in_dims=(None, 0))(problem.theta, block)
+    return torch.cat([part.flatten(2).flatten(0, 1) for part in rows.values()], dim=1)
+
+
+def _solve_assembled(
+    problem: _Problem, K: Tensor, k: int, shape: tuple[int, ...], seed: int
+) -> TangentKernel:
+    if not bool(torch.isfinite(K).all()):
+        raise NonFiniteError("the tangent kernel holds NaN or infinity; check model and inputs")
+    values, vectors = leading_eigenpairs(K.clone(), k)
+    if not bool(torch.isfinite(values).all()):
+        raise NonFiniteError("LAPACK finds no eigenvalues of the tangent kernel; try another k")
+    residuals = torch.linalg.vector_norm(K @ vectors - vectors * values, dim=0)
+    generator = torch.Generator().manual_seed(seed)
+    w = vectors @ torch.nn.functional.normalize(
+        torch.randn(k, generator=generator, dtype=torch.float64), dim=0
+    )
+    check = torch.linalg.vector_norm(K @ w - _kernel_product(problem, w))
+    top = float(values[0])
+    return TangentKernel(
+        values.clamp_min(0),
+        vectors.reshape(*shape, k),
+        residuals,
+        float(K.trace()),
+        float(check) / top if top > 0 else float(check),
+        "assembled",
+    )
+
+
+def _kernel_product(problem: _Problem, w: Tensor) -> Tensor:
+    """Return J J' w by one reverse and one forward pass over all blocks."""
+    gradient = {name: torch.zeros_like(part) for name, part in problem.theta.items()}
+    start = 0
+    for block in problem.blocks:
+        value, pull = vjp(lambda theta, x=block: problem.value(theta, x), problem.theta)[:2]
+        part = w[start : start + value.numel()].to(value).reshape(value.shape)
+        start += value.numel()
+        (pulled,) = pull(part)
+        gradient = {name: gradient[name] + pulled[name] for name in gradient}
+    products = [
+        jvp(lambda theta, x=block: problem.value(theta, x), (problem.theta,), (gradient,))[1]
+        for block in problem.blocks
+    ]
+    return torch.cat([part.flatten() for part in products]).double().cpu()
+
+
+def _solve_by_products(
+    model: nn.Module,
+    problem: _Problem,
+    k: int,
+    shape: tuple[int, ...],
+    names: Iterable[str] | None,
+    tol: float,
+    seed: int,
+    memory: int | str | None,
+) -> TangentKernel:
+    chosen = None if names is None else list(problem.theta)
+
+    def at(index: int) -> LinearOperator:
+        x = problem.blocks[index]
+        kwargs = dict(x) if isinstance(x, Mapping) else None
+        kind = "auto" if len(problem.blocks) == 1 else "transforms"
+        if kwargs is None:
+            return JacobianOperator.wrt_parameters(model, x, names=chosen, derivatives=kind)
+        first = next(iter(kwargs))
+        return JacobianOperator.wrt_parameters(
+            model, kwargs.pop(first), names=chosen, kwargs=kwargs, derivatives=kind
+        )
+
+    J = at(0) if len(problem.blocks) == 1 else StreamedStack(at, len(problem.blocks))
+    result = svds(J, k, tol=tol, seed=seed, memory=memory)
+    s = result.s.double().cpu()
+    U = result.U
+    if U is None:
+        raise TypeError("the solve kept no vectors")
+    certificate = result.certificate
+    return TangentKernel(
+        s**2,
+        U.double().cpu().reshape(*shape, k),
+        2 * s[0] * result.residuals.double().cpu(),  # J(J'u − s v) + s (J v − s u)
+        certificate.fro2,
+        certificate.combination_residual / float(s[0]) if float(s[0]) else 0.0,
+        result.method,
+    )
+
+
+def _evaluated(evaluate: Evaluate, theta: dict[str, Tensor], x: Any) -> Tensor:
+    value = evaluate(theta, (), x) if isinstance(x, Mapping) else evaluate(theta, (x,), {})
+    if not isinstance(value, Tensor):
+        raise ArgumentError(f"the model returns a {type(value).__name__}; ntk needs a tensor")
+    return value
+
+
+def _each(x: Any, apply: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(x, Mapping):
+        return {name: apply(part) if isinstance(part, Tensor) else part for name, part in x.items()}
+    return apply(x)
+
+
+def _blocks(inputs: list[Any], size: int) -> list[Any]:
+    """Return the inputs in blocks of equal size, at most this one."""
+    count = math.ceil(len(inputs) / size)
+    while len(inputs) % count:
+        count += 1
+    size = len(inputs) // count
+    groups = [inputs[start : start + size] for start in range(0, len(inputs), size)]
+    return [_concatenated(group) for group in groups]
+
+
+def _concatenated(group: list[Any]) -> Any:
+    first = group[0]
+    if isinstance(first, Mapping):
+        return {
+            name: torch.cat([one[name] for one in group]) if isinstance(part, Tensor) else part
+            for name, part in first.items()
+        }
+    return torch.cat(group)

@@ -1,0 +1,97 @@
+"""Singular values of a Jacobian as a tensor with gradients, for spectral penalties in training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from jvpsvd.arguments import dense_tensor
+from jvpsvd.operators import JacobianOperator
+from jvpsvd.svd import SVDResult, svds
+
+logger = logging.getLogger(__name__)
+
+# Neighbours that differ by less than their residuals, or by less than this share of s₁, count as a
+# cluster: their vectors, and with them their gradients, may be any mixture.
+_CLUSTERED = 1e-6
+
+
+def singular_values(
+    fn: Callable[[Tensor], Tensor] | nn.Module,
+    x: Tensor,
+    k: int = 1,
+    *,
+    batch_dims: int = 0,
+    tol: float = 1e-5,
+    seed: int = 0,
+) -> Tensor:
+    """Return the k largest singular values of ∂fn/∂x, differentiable like any other tensor.
+
+    They depend on x and on all that fn uses: its parameters, say. With the singular vectors u and v
+    held, ∂σ = u' (∂J) v (Stewart & Sun, Matrix Perturbation Theory, 1990, section IV.2), so the
+    gradient costs one reverse pass through k vector–Jacobian products, which are taken together.
+
+    Where two values coincide, only their sum is differentiable, and a line in the log says so. At
+    a value of 0 there is no derivative.
+
+    Args:
+        fn: The function, made of operations that can be differentiated twice; of one point.
+        x: The point, or B points along a first dimension.
+        k: How many values.
+        batch_dims: 1 if x holds many points.
+        tol: Tolerance of the solve; gradients have an error of about tol · s₁ over the gap to the
+            next value.
+        seed: Seed of the solve.
+
+    Returns:
+        (k,) values, descending; (B, k) for many points.
+
+    Raises:
+        ArgumentError, NonFiniteError, ModelError: As `JacobianOperator` and `svds` do.
+
+    >>> W = torch.tensor([[3.0, 0.0], [0.0, 2.0]], requires_grad=True)
+    >>> largest, second = singular_values(lambda x: W @ x, torch.ones(2), k=2)
+    >>> (gradient,) = torch.autograd.grad(largest, W)
+    >>> gradient.abs().round(decimals=4)
+    tensor([[1., 0.],
+            [0., 0.]])
+    """
+    dense_tensor("the point x", x)
+    J = JacobianOperator(fn, x, batch_dims=batch_dims, derivatives="transforms")
+    result = svds(J, k, tol=tol, seed=seed)
+    _tell_clusters(result)
+    if result.U is None or result.Vh is None or not torch.is_grad_enabled():
+        return result.s
+    with torch.enable_grad():
+        point = x if x.requires_grad else x.detach().requires_grad_()
+        value = torch.vmap(fn)(point) if batch_dims else fn(point)
+        if not value.requires_grad:  # a constant
+            return result.s
+        # (k, *value) and (k, *x); points of a batch do not depend on each other.
+        left = result.U.movedim(-1, 0).reshape(-1, *value.shape)
+        right = result.Vh.movedim(-2, 0).reshape(-1, *x.shape)
+        (rows,) = torch.autograd.grad(value, point, left, create_graph=True, is_grads_batched=True)
+        products = (rows * right).flatten(1 + batch_dims).sum(-1).movedim(0, -1)
+    # The solve has the better value, to second order; the product has the gradient.
+    return result.s + (products - products.detach())
+
+
+def _tell_clusters(result: SVDResult) -> None:
+    """Log which values lie too close together for gradients of their own."""
+    s, residuals = result.s, result.residuals
+    if s.shape[-1] == 1:
+        return
+    apart = torch.maximum(residuals[..., :-1] + residuals[..., 1:], _CLUSTERED * s[..., :1])
+    close = (s[..., :-1] - s[..., 1:] <= apart).reshape(-1, s.shape[-1] - 1)
+    if bool(close.any()):
+        first = int(close.any(0).nonzero()[0])
+        logger.warning(
+            "singular values %d and %d lie within %.0e of each other; only the gradient of their "
+            "sum is defined",
+            first,
+            first + 1,
+            float(apart.max()),
+        )

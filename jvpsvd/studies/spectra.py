@@ -1,0 +1,212 @@
+"""Spectra of a network at several depths and many inputs, in one call."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from jvpsvd.arguments import listed_names, shown, whole_number
+from jvpsvd.errors import ArgumentError, JvpsvdError
+from jvpsvd.networks import OUTPUT, Derivatives, choose_batch, layer_map
+from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOperator
+from jvpsvd.studies.inputs import count_inputs, each_input
+from jvpsvd.studies.network_spectra import DepthSpectra, NetworkSpectra, join
+from jvpsvd.svd import SVDResult, svds
+
+
+def spectra(
+    model: nn.Module,
+    X: Any,
+    layers: str | Sequence[str] = (OUTPUT,),
+    k: int = 50,
+    *,
+    since: str | None = None,
+    tol: float = 1e-5,
+    batch: int | None = None,
+    seed: int = 0,
+    memory: int | str | None = None,
+    progress: bool = True,
+) -> NetworkSpectra:
+    """Return the k largest singular values of the Jacobian to each depth, for every input.
+
+    The network is recorded once and replayed at every input; small Jacobians are solved together.
+    It is the library twin of a survey, and gives the same values to the tolerance.
+
+    Args:
+        model: The network, in evaluation mode.
+        X: A tensor of inputs along the first dimension, a DataLoader, or a dataset, list or other
+            iterable whose items are one input each, without the dimension of the batch. In a pair
+            (input, label) the input comes first. For a network of several arguments, dicts of
+            tensors.
+        layers: Names of `depths`.
+        k: How many values; min(m, n) at a depth that has fewer.
+        since: A depth to differentiate from, instead of the input. It is needed where inputs are
+            dicts or token ids; then each input is recorded anew.
+        tol: Tolerance of each solve.
+        batch: Inputs that are solved together; None: many where Jacobians are small.
+        seed: Seed of each solve.
+        memory: Bytes of each solve, as `svds` takes them.
+        progress: Whether to show a bar on stderr.
+
+    Raises:
+        ArgumentError: If there is no input, or inputs differ in shape.
+        ModelError, NonFiniteError, DerivativeError: As `JacobianOperator` does; the message names
+            the input.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
+    >>> S = spectra(model, torch.zeros(5, 3), layers=["1", "output"], k=3, progress=False)
+    >>> S["1"].s.shape, S["output"].s.shape
+    (torch.Size([5, 3]), torch.Size([5, 2]))
+    """
+    names = [layers] if isinstance(layers, str) else listed_names("layers", layers)
+    k = whole_number("k", k, 1)
+    batch = None if batch is None else whole_number("batch", batch, 1)
+    inputs = _shown(each_input(X, _device_of(model)), count_inputs(X), progress)
+
+    def solve(J: LinearOperator) -> SVDResult:
+        return svds(
+            J,
+            min(k, *J.shape[-2:]),
+            tol=tol,
+            seed=seed,
+            memory=memory,
+            vectors=False,
+            on_unconverged="ignore",
+        )
+
+    if since is None:
+        parts = _through_recording(model, inputs, names, batch, solve)
+    else:
+        parts = _since(model, inputs, names, since, solve)
+    groups = list(zip(*parts, strict=True))
+    if not groups:
+        raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
+    return NetworkSpectra(tuple(join(list(of)) for of in groups), type(model).__name__, tol)
+
+
+_Solve = Callable[[LinearOperator], SVDResult]
+
+
+def _through_recording(
+    model: nn.Module, inputs: Iterator[Any], names: list[str], batch: int | None, solve: _Solve
+) -> Iterator[list[DepthSpectra]]:
+    """Yield the spectra of one group of inputs after another, at every depth."""
+    first = next(inputs, None)
+    if first is None:
+        return
+    if not isinstance(first, Tensor):
+        raise ArgumentError(
+            "inputs are dicts; name the depth to differentiate from with since=, such as that of "
+            "the embedding"
+        )
+    derivatives = Derivatives(model, first, names)
+    if batch is None:
+        outputs = max(value.numel() for value in derivatives.values(first))
+        batch = choose_batch(first.numel(), outputs)
+    group: list[Tensor] = []
+    for index, x in enumerate(itertools.chain([first], inputs)):
+        _check_kind(x, first, index)
+        group.append(x)
+        if len(group) == batch:
+            yield _solve_group(derivatives, group, names, index + 1 - batch, solve)
+            group = []
+    if group:
+        yield _solve_group(derivatives, group, names, index + 1 - len(group), solve)
+
+
+def _solve_group(
+    derivatives: Derivatives, group: list[Tensor], names: list[str], start: int, solve: _Solve
+) -> list[DepthSpectra]:
+    """Return the spectra of some inputs, solved together where there are several."""
+    maps: Sequence[Any] = ()
+    if len(group) > 1:
+        maps = derivatives.at_many(torch.stack(group))
+    if not maps:  # a single input, or a network that cannot be recorded
+        singles = [derivatives.at(x, f"input {start + i}") for i, x in enumerate(group)]
+        if len(group) > 1:
+            return [
+                join([_solve_one(one, name, start + i, solve) for i, one in enumerate(of)])
+                for name, of in zip(names, zip(*singles, strict=True), strict=True)
+            ]
+        (maps,) = singles
+    return [_solve_one(J, name, start, solve) for J, name in zip(maps, names, strict=True)]
+
+
+def _solve_one(
+    J: LinearMap | BatchedMap | JvpsvdError, name: str, index: int, solve: _Solve
+) -> DepthSpectra:
+    if isinstance(J, JvpsvdError):
+        raise J
+    with _named(f"input {index}", name):
+        operator = JacobianOperator.from_linear_map(J)
+        return _depth_spectra(name, operator, solve(operator))
+
+
+def _since(
+    model: nn.Module, inputs: Iterator[Any], names: list[str], since: str, solve: _Solve
+) -> Iterator[list[DepthSpectra]]:
+    """Yield the spectra of one input after another, from a depth on."""
+    for index, x in enumerate(inputs):
+        found = []
+        for name in names:
+            with _named(f"input {index}", name):
+                operator = JacobianOperator(*layer_map(model, x, to=name, since=since))
+                found.append(_depth_spectra(name, operator, solve(operator)))
+        yield found
+
+
+def _depth_spectra(name: str, J: LinearOperator, result: SVDResult) -> DepthSpectra:
+    k = result.s.shape[-1]
+    certificates = result.certificates
+    count = len(certificates)
+    converged = result.converged.reshape(-1, k).cpu()
+    vouched = torch.tensor([one.sound and one.complete for one in certificates])
+    return DepthSpectra(
+        layer=name,
+        shape=(J.shape[-2], J.shape[-1]),
+        s=result.s.reshape(-1, k).cpu(),
+        residuals=result.residuals.reshape(-1, k).cpu(),
+        converged=converged,
+        certified=vouched & converged.all(-1),
+        energy_share=torch.tensor([one.energy_share for one in certificates]),
+        products=torch.full((count,), result.products.total // count),
+        seconds=torch.full((count,), result.seconds / count),
+    )
+
+
+def _check_kind(x: Any, first: Tensor, index: int) -> None:
+    if not isinstance(x, Tensor) or (x.shape, x.dtype) != (first.shape, first.dtype):
+        kind = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else shown(x)
+        raise ArgumentError(
+            f"input {index} is {kind}, the first {first.dtype} {tuple(first.shape)}; give inputs "
+            "of one kind"
+        )
+
+
+@contextmanager
+def _named(x: str, layer: str) -> Iterator[None]:
+    """Let errors say at which input and depth they were raised."""
+    try:
+        yield
+    except JvpsvdError as error:
+        raise type(error)(f"{x} at {layer}: {error}") from error
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def _shown(inputs: Iterator[Any], total: int | None, progress: bool) -> Iterator[Any]:
+    """Yield the inputs, with a bar on stderr."""
+    if not progress:
+        return inputs
+    console = Console(stderr=True, force_jupyter=False)
+    return iter(track(inputs, description="spectra", total=total, console=console))

@@ -1,0 +1,91 @@
+"""What the arguments of SciPy's, scikit-learn's, NumPy's and torch's SVDs are called here."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jvpsvd.errors import ArgumentError, UnknownArgumentError
+
+_SEED = "it is seed here, a whole number, or None for another one each time"
+_VECTORS = "it is vectors here: False returns values alone"
+_ENDS = (
+    "a solve ends when residuals meet tol; memory bounds its bases, and progress can take a "
+    "function that stops it"
+)
+_REDUCED = "U is always (m, k) and Vh (k, n); leave it out"
+_PASSES = 'method="randomized" takes a fixed number of passes, the other methods go on until tol'
+_BASES = "block_size gives the vectors per step, memory bounds the bases"
+_ANSWERS = {
+    # SciPy
+    "solver": 'it is method here: "auto", "golub-kahan", "exact" or "randomized"',
+    "return_singular_vectors": _VECTORS,
+    "maxiter": _ENDS,
+    "v0": "it is start here: vectors of the shorter side as columns, or an earlier result",
+    "ncv": _BASES,
+    "rng": _SEED,
+    "random_state": _SEED,
+    "options": "the solver needs none; leave it out",
+    # scikit-learn
+    "n_components": "it is k here",
+    "n_iter": _PASSES,
+    "n_oversamples": "the method chooses it; leave it out",
+    "power_iteration_normalizer": "the method chooses it; leave it out",
+    "algorithm": 'it is method here: "auto", "golub-kahan", "exact" or "randomized"',
+    "svd_flip": "the largest entry of each right vector is always positive; leave it out",
+    "flip_sign": "the largest entry of each right vector is always positive; leave it out",
+    "transpose": "the shorter side is always found; leave it out",
+    # NumPy and torch
+    "full_matrices": _REDUCED,
+    "some": _REDUCED,
+    "compute_uv": _VECTORS,
+    "q": "it is k here",
+    "niter": _PASSES,
+    "M": "subtract it from the operator: svds(A - M)",
+    "largest": 'it is which here: "largest" or "smallest"',
+    "generator": _SEED,
+    "rtol": "it is tol here, relative to s[0]",
+    "atol": "it is tol here, relative to s[0]",
+    "device": "the solve runs where A lies; move A there",
+    "dtype": "the solve runs in the dtype of A; convert A first",
+}
+_WHICH = {
+    "LM": "largest", "LA": "largest", "L": "largest",
+    "SM": "smallest", "SA": "smallest", "S": "smallest",
+}  # fmt: skip
+
+
+def refuse_other_names(function: Callable[..., Any], names: Mapping[str, object]) -> None:
+    """Refuse arguments that a function has not, each with what it is called here.
+
+    Raises:
+        UnknownArgumentError: If there is one.
+
+    >>> def svds(A, k=None, *, tol=1e-5): ...
+    >>> refuse_other_names(svds, {"n_components": 5})
+    Traceback (most recent call last):
+    jvpsvd.errors.UnknownArgumentError: svds has no argument n_components; it is k here
+    """
+    for name in names:
+        known = [
+            each.name
+            for each in inspect.signature(function).parameters.values()
+            if each.kind is not each.VAR_KEYWORD
+        ]
+        near = difflib.get_close_matches(name, known, n=1)
+        answer = _ANSWERS.get(name) or (
+            f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
+        )
+        raise UnknownArgumentError(f"{function.__name__} has no argument {name}; {answer}")
+
+
+def refuse_other_words(which: object) -> None:
+    """Refuse SciPy's words for which values.
+
+    Raises:
+        ArgumentError: If it is one of them.
+    """
+    if isinstance(which, str) and which in _WHICH:
+        raise ArgumentError(f'which="{which}" is "{_WHICH[which]}" here')

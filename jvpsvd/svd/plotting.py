@@ -1,0 +1,68 @@
+"""Spectra drawn with matplotlib, which is optional."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jvpsvd.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_MISSED = "#c2410c"
+_DOTS = 40  # up to so many values have dots of their own
+_SMALLEST = 1e-16  # over σ₁: what the axis shows, which has no place for 0
+
+
+def plot_spectra(
+    s: Array, residuals: Array, converged: Array, first: int, ax: Axes | None, line: dict[str, Any]
+) -> Axes:
+    """Draw spectra (B, k) against their index on a logarithmic axis; return the axes.
+
+    A band reaches from s − residual to s + residual. Values that missed the tolerance are crosses.
+
+    Args:
+        s: (B, k) singular values.
+        residuals: (B, k) their residuals.
+        converged: (B, k) which met the tolerance.
+        first: Index of the first value.
+        ax: Where to draw; None: on a new figure.
+        line: What matplotlib's `plot` takes, for the lines.
+
+    Raises:
+        ArgumentError: If matplotlib is missing, or `ax` is no axes of it.
+    """
+    try:
+        import matplotlib.pyplot as plt
+        from matplotlib.axes import Axes as AxesType
+        from matplotlib.ticker import MaxNLocator
+    except ImportError as error:
+        raise ArgumentError("plot() needs matplotlib; install jvpsvd[plot]") from error
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
+    elif not isinstance(ax, AxesType):
+        raise ArgumentError(f"ax is a {type(ax).__name__}; give axes, as plt.subplots() returns")
+    count, k = s.shape
+    index = np.arange(first, first + k)
+    floor = float(s.max()) * _SMALLEST
+    bottom = float(s[s > floor].min(initial=s.max())) / 3  # of bands that reach 0
+    style = {"linewidth": 1.5, "marker": "." if k <= _DOTS else "", "alpha": count**-0.5} | line
+    for number, (values, errors) in enumerate(zip(s, residuals, strict=True)):
+        (drawn,) = ax.plot(index, np.where(values > floor, values, np.nan), **style)
+        style |= {"color": drawn.get_color(), "label": "_nolegend_"}
+        low, high = (np.maximum(values + sign * errors, bottom) for sign in (-1, 1))
+        band = 0.25 * float(style["alpha"])
+        ax.fill_between(index, low, high, color=drawn.get_color(), alpha=band, linewidth=0)
+        missed = ~converged[number]
+        if missed.any():
+            ax.plot(index[missed], values[missed], "x", color=_MISSED, markersize=5, zorder=3)
+    if floor > 0:
+        ax.set_yscale("log")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("index i")
+    ax.set_ylabel("singular value")
+    return ax

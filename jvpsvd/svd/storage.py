@@ -1,0 +1,169 @@
+"""A record of tensors and plain values in one safetensors file, whole or not there.
+
+Values that are no tensors stand in the file's metadata, each as JSON under its own name, so that
+any reader of safetensors shows them. A checksum covers all names, values and tensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from jvpsvd.errors import DataError
+
+_KIND, _CHECKSUM = "jvpsvd", "checksum"
+
+
+def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, Any]) -> None:
+    """Write a record of tensors, dataclasses, tuples, dicts and plain values to a file.
+
+    The file is written aside and renamed, so a file of that name stays as it is until the new one
+    is whole.
+
+    Args:
+        path: The file. A regular file there is replaced, whatever it holds.
+        kind: Name and version of what is written.
+        record: Values by name.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        raise DataError(f"{path} is no regular file; choose another name")
+    tensors = {
+        name: value.detach().cpu().contiguous()
+        for name, value in record.items()
+        if isinstance(value, Tensor)
+    }
+    texts = {
+        name: json.dumps(_encoded(value), ensure_ascii=False, allow_nan=False)
+        for name, value in record.items()
+        if name not in tensors
+    }
+    texts[_KIND] = kind
+    aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        save_file(tensors, aside, metadata=texts | {_CHECKSUM: _checksum(texts, tensors)})
+        _sync(aside)
+        aside.replace(target)
+        _sync(target.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        if isinstance(error, OSError | SafetensorError):
+            raise DataError(f"{path} cannot be written: {_first_line(error)}") from error
+        raise
+
+
+def read_record(
+    path: str | os.PathLike[str], kind: str, classes: Mapping[str, type]
+) -> dict[str, Any]:
+    """Return a record that `write_record` wrote, bit for bit; tensors lie on the CPU.
+
+    Args:
+        path: The file.
+        kind: What was given to `write_record`.
+        classes: The dataclasses and named tuples that the record may hold, by name.
+
+    Raises:
+        DataError: If there is no such file, it is damaged, or holds something else.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file; give what result.save(path) has written")
+    try:
+        with safe_open(path, framework="pt") as file:
+            texts = dict(file.metadata() or {})
+            # Copies, because the file may change while the result lives.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{path} is damaged, or no safetensors file ({_first_line(error)}); "
+            "give what result.save(path) has written"
+        ) from error
+    if texts.get(_KIND) != kind:
+        found = f"'{texts[_KIND]}'" if _KIND in texts else "other tensors"
+        raise DataError(f"{path} holds {found}, not '{kind}'; give what result.save(path) wrote")
+    if texts.pop(_CHECKSUM, "") != _checksum(texts, tensors):
+        raise DataError(f"{path} is damaged: its checksum is another one; solve again, or copy it")
+    del texts[_KIND]
+    try:
+        values = {name: _decoded(json.loads(text), classes) for name, text in texts.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} is of another version of jvpsvd ({_first_line(error)}); read it with that one"
+        ) from error
+    return values | tensors
+
+
+def read_kind(path: str | os.PathLike[str]) -> str | None:
+    """Return the kind of a record; None of a file that is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(_KIND)
+    except (SafetensorError, OSError, ValueError, RuntimeError):
+        return None
+
+
+def _encoded(value: Any) -> Any:
+    """Return a value as JSON holds it."""
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **_encoded(fields)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {"type": type(value).__name__, **_encoded(value._asdict())}
+    if isinstance(value, tuple):
+        return [_encoded(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _encoded(each) for name, each in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"type": "float", "value": str(value)}
+    return value
+
+
+def _decoded(value: Any, classes: Mapping[str, type]) -> Any:
+    """Return what was encoded; every list is a tuple."""
+    if isinstance(value, list):
+        return tuple(_decoded(each, classes) for each in value)
+    if not isinstance(value, dict):
+        return value
+    fields = {name: _decoded(each, classes) for name, each in value.items()}
+    name = fields.pop("type", None)
+    if name is None:
+        return fields
+    return float(fields["value"]) if name == "float" else classes[name](**fields)
+
+
+def _checksum(texts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps(sorted(texts.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,131 @@
+"""The tangent kernel's eigenpairs against a dense kernel in float64."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, jacrev, vmap
+
+from jvpsvd import ntk
+from jvpsvd.errors import ArgumentError, ModelError
+
+INPUTS, OUTPUTS = 9, 3
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(64, OUTPUTS)).eval()
+
+
+def inputs():
+    return torch.randn(INPUTS, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def dense_kernel(net, X, names=None):
+    net, X = net.double(), X.double()
+    theta = {n: p.detach() for n, p in net.named_parameters() if names is None or n in names}
+
+    def f(theta, x):
+        return functional_call(net, theta, (x[None],))[0]
+
+    J = vmap(jacrev(f), in_dims=(None, 0))(theta, X)
+    J = torch.cat([part.flatten(2) for part in J.values()], dim=2).flatten(0, 1)
+    return J @ J.T
+
+
+def check(kernel, K, k):
+    truth = torch.linalg.eigvalsh(K).flip(0)[:k]
+    assert (kernel.values - truth).abs().max() <= 1e-5 * truth[0]
+    assert kernel.vectors.shape == (INPUTS, OUTPUTS, k)
+    W = kernel.vectors.reshape(-1, k)
+    assert torch.allclose(W.T @ W, torch.eye(k).double(), atol=1e-5)
+    rest = torch.linalg.vector_norm(K @ W - W * kernel.values, dim=0)
+    assert (rest <= kernel.residuals + 1e-5 * truth[0]).all()
+    assert kernel.check <= 1e-5
+
+
+@pytest.mark.parametrize("block", [None, 1, 3, 4, 9])
+@pytest.mark.parametrize("k", [1, 5, INPUTS * OUTPUTS])
+def test_eigenpairs_of_an_assembled_kernel(k, block):
+    kernel = ntk(network(), inputs(), k, block=block)
+    K = dense_kernel(network(), inputs())
+    assert kernel.method == "assembled"
+    assert kernel.trace == pytest.approx(float(K.trace()), rel=1e-5)
+    check(kernel, K, k)
+
+
+@pytest.mark.parametrize("block", [None, 300])
+def test_a_kernel_of_many_rows_is_left_to_products(block):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+    X = torch.randn(700, 4)
+    kernel = ntk(net, X, 3, block=block)
+    K = dense_kernel(net, X)
+    truth = torch.linalg.eigvalsh(K).flip(0)[:3]
+    assert kernel.method != "assembled"
+    assert torch.allclose(kernel.values, truth, rtol=1e-4)
+    W = kernel.vectors.reshape(-1, 3)
+    rest = torch.linalg.vector_norm(K @ W - W * kernel.values, dim=0)
+    assert (rest <= kernel.residuals + 1e-5 * truth[0]).all()
+    assert kernel.trace == pytest.approx(float(K.trace()), rel=0.2)
+
+
+def test_one_row_of_jacobians_at_a_time_gives_the_same_kernel():
+    """Where the Jacobians of all blocks do not fit, they are computed again."""
+    whole = ntk(network(), inputs(), 5)
+    again = ntk(network(), inputs(), 5, memory="64KiB", block=3)
+    assert again.method == "assembled"
+    assert torch.allclose(whole.values, again.values, rtol=1e-5)
+
+
+def test_some_parameters_only():
+    kernel = ntk(network(), inputs(), 4, names=["3.weight"])
+    K = dense_kernel(network(), inputs(), ["3.weight"])
+    check(kernel, K, 4)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_inputs_of_several_arguments(k):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(3)
+            self.one = nn.Linear(4, 2)
+
+        def forward(self, a, b):
+            return self.one(a) * b
+
+    net, a, b = Two().eval(), torch.randn(5, 4), torch.randn(5, 2)
+    kernel = ntk(net, {"a": a, "b": b}, k)
+    # Row (i, c) is b_ic (a_i, 1) in the weights of output c.
+    J = torch.zeros(10, 10, dtype=torch.float64)
+    for i in range(5):
+        for c in range(2):
+            row = torch.cat([a[i], torch.ones(1)]).double() * float(b[i, c])
+            J[2 * i + c, 5 * c : 5 * c + 5] = row
+    truth = torch.linalg.svdvals(J)[:k] ** 2
+    assert torch.allclose(kernel.values, truth, rtol=1e-4)
+
+
+def test_it_prints_one_line():
+    text = str(ntk(network(), inputs(), 3))
+    assert "3 eigenpairs of a tangent kernel of 27 rows (assembled)" in text
+    assert "\n" not in text
+
+
+def test_errors_are_ours():
+    with pytest.raises(ArgumentError, match="k=28"):
+        ntk(network(), inputs(), 28)
+    with pytest.raises(ArgumentError, match="no input"):
+        ntk(network(), inputs()[:0])
+    with pytest.raises(ModelError, match="no parameter"):
+        ntk(network(), inputs(), names=["nowhere"])
+    with pytest.raises(ModelError, match="training mode"):
+        ntk(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), torch.zeros(2, 2))
+
+
+def test_the_model_is_as_it_was():
+    net = network()
+    before = [p.clone() for p in net.parameters()]
+    ntk(net, inputs(), 3)
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    assert all(p.grad is None for p in net.parameters())

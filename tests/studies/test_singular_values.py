@@ -1,0 +1,124 @@
+"""Singular values with gradients, against finite differences and the dense SVD's gradient."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from jvpsvd import singular_values
+from jvpsvd.errors import ArgumentError, ModelError
+
+TOL = 1e-12
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 4)).double()
+
+
+def dense(fn, x):
+    """The singular values of the whole Jacobian, with its graph."""
+    return torch.linalg.svdvals(torch.autograd.functional.jacobian(fn, x, create_graph=True))
+
+
+def convolution():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.Softplus(), nn.Flatten(), nn.Linear(48, 5)).double()
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0, 0.0), (1.0, 2.0, 3.0)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_gradients_are_those_of_the_dense_decomposition(weights, seed):
+    net = network(seed)
+    x = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    asked = [x, *(p for name, p in net.named_parameters() if name != "2.bias")]
+    weights = torch.tensor(weights, dtype=torch.float64)
+    found = singular_values(net, x, k=3, tol=TOL)
+    assert torch.allclose(found, dense(net, x)[:3], rtol=1e-10)
+    ours = torch.autograd.grad(found @ weights, asked)
+    truth = torch.autograd.grad(dense(net, x)[:3] @ weights, asked)
+    for one, other in zip(ours, truth, strict=True):
+        assert torch.allclose(one, other, rtol=1e-8, atol=1e-10)
+
+
+def test_gradients_are_finite_differences():
+    net, step = network(), 1e-6
+    x = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(singular_values(net, x, tol=TOL)[0], x)
+    direction = torch.randn(6, dtype=torch.float64)
+    with torch.no_grad():
+        ends = [singular_values(net, x + sign * step * direction, tol=TOL) for sign in (1, -1)]
+    difference = float(ends[0] - ends[1]) / (2 * step)
+    assert float(gradient @ direction) == pytest.approx(difference, rel=1e-6)
+
+
+def test_many_points_at_once():
+    net = network()
+    X = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    found = singular_values(net, X, k=2, batch_dims=1, tol=TOL)
+    truth = torch.stack([dense(net, x)[:2] for x in X])
+    assert torch.allclose(found, truth, rtol=1e-10)
+    for total, other in ((found.sum(), truth.sum()), (found[3, 1], truth[3, 1])):
+        (ours,) = torch.autograd.grad(total, X, retain_graph=True)
+        (theirs,) = torch.autograd.grad(other, X, retain_graph=True)
+        assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-12)
+
+
+def test_images_of_a_convolution():
+    net, x = convolution(), torch.randn(1, 1, 6, 6, dtype=torch.float64)
+    weight = net[0].weight
+    (ours,) = torch.autograd.grad(singular_values(net, x, k=2, tol=TOL).sum(), weight)
+    J = torch.autograd.functional.jacobian(net, x, create_graph=True).reshape(5, 36)
+    (truth,) = torch.autograd.grad(torch.linalg.svdvals(J)[:2].sum(), weight)
+    assert torch.allclose(ours, truth, rtol=1e-8)
+    assert not x.requires_grad
+
+
+def test_a_penalty_trains():
+    """Ten steps on (σ₁ − 1)² bring the largest value nearer to 1."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8)), torch.randn(8)
+    descent = torch.optim.SGD(net.parameters(), lr=0.1)
+    distances = []
+    for _ in range(10):
+        descent.zero_grad()
+        penalty = (singular_values(net, x)[0] - 1) ** 2
+        penalty.backward()
+        descent.step()
+        distances.append(float(penalty.detach()))
+    assert distances[-1] < 0.3 * distances[0]
+
+
+def test_the_sum_of_a_cluster_is_differentiable_and_a_line_says_so(caplog):
+    A = torch.diag(torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64)).requires_grad_()
+    with caplog.at_level(logging.WARNING):
+        found = singular_values(lambda x: A @ x, torch.ones(3, dtype=torch.float64), k=3, tol=TOL)
+    assert "values 0 and 1 lie within" in caplog.text
+    (gradient,) = torch.autograd.grad(found[:2].sum(), A)
+    assert torch.allclose(gradient, torch.diag(torch.tensor([1.0, 1.0, 0.0])).double(), atol=1e-8)
+
+
+def test_separate_values_say_nothing(caplog):
+    with caplog.at_level(logging.WARNING):
+        singular_values(network(), torch.zeros(6, dtype=torch.float64), k=3, tol=TOL)
+    assert "lie within" not in caplog.text
+
+
+def test_a_constant_has_zeros_without_gradients():
+    found = singular_values(lambda x: 0.0 * x, torch.ones(3), k=2)
+    assert found.tolist() == [0.0, 0.0]
+
+
+def test_nothing_is_recorded_without_gradients():
+    with torch.no_grad():
+        assert not singular_values(network(), torch.zeros(6, dtype=torch.float64)).requires_grad
+
+
+def test_errors_are_ours():
+    with pytest.raises(ModelError, match="training mode"):
+        singular_values(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), torch.ones(2))
+    with pytest.raises(ArgumentError, match="k=5"):
+        singular_values(nn.Linear(2, 2), torch.ones(2), k=5)
+    with pytest.raises(ArgumentError, match="x"):
+        singular_values(nn.Linear(2, 2), [1.0, 2.0])

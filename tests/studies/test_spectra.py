@@ -1,0 +1,246 @@
+"""Spectra in one call: every kind of inputs, against dense Jacobians and against a survey."""
+
+import pytest
+import torch
+from support.shards import sample_members, write_tar
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from jvpsvd import load, spectra
+from jvpsvd.errors import ArgumentError, DataError, ModelError, NonFiniteError
+from jvpsvd.networks import Model, PhotoInput, weights_sha256
+from jvpsvd.survey import Spec, open, run
+
+LAYERS = ["1", "2", "output"]
+INPUTS, K = 7, 6
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(72, 5)).eval()
+
+
+def inputs():
+    return torch.randn(INPUTS, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def truth(net, x, layer):
+    part = {"1": net[:2], "2": net[:3], "output": net}[layer]
+    J = torch.func.jacrev(part)(x[None])
+    return torch.linalg.svdvals(J.reshape(-1, x.numel()).double())
+
+
+class ByIndex(Dataset):
+    def __len__(self):
+        return INPUTS
+
+    def __getitem__(self, index):
+        return inputs()[index], index % 2
+
+
+class Streamed(IterableDataset):
+    def __iter__(self):
+        return iter(inputs())
+
+
+KINDS = {
+    "tensor": inputs,
+    "dataset": lambda: TensorDataset(inputs(), torch.zeros(INPUTS)),
+    "dataset by index": ByIndex,
+    "stream": Streamed,
+    "loader": lambda: DataLoader(TensorDataset(inputs(), torch.zeros(INPUTS)), batch_size=3),
+    "loader without batches": lambda: DataLoader(ByIndex(), batch_size=None),
+    "list": lambda: list(inputs()),
+    "generator": lambda: (x for x in inputs()),
+}
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_inputs_gives_the_values_of_dense_jacobians(kind, batch):
+    net, X = network(), inputs()
+    found = spectra(net, KINDS[kind](), LAYERS, k=K, batch=batch, progress=False)
+    assert found.layers == tuple(LAYERS)
+    for layer in LAYERS:
+        depth = found[layer]
+        assert depth.s.shape == (INPUTS, 5 if layer == "output" else K)
+        for index, x in enumerate(X):
+            s = truth(net, x, layer)[: depth.k]
+            assert (found[layer, index].double() - s).abs().max() <= 1e-5 * s[0]
+        assert depth.certified.all()
+        assert (depth.residuals <= 1e-5 * depth.s[:, :1]).all()
+
+
+def test_the_model_and_its_inputs_are_as_they_were():
+    net, X = network(), inputs()
+    before, copy = weights_sha256(net), X.clone()
+    spectra(net, X, LAYERS, k=2, progress=False)
+    assert weights_sha256(net) == before
+    assert torch.equal(X, copy)
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_a_survey_gives_the_same_numbers(tmp_path):
+    net = network()
+    members = [m for i in range(4) for m in sample_members(f"photo{i}", i, i % 2)]
+    write_tar(tmp_path / "s.tar", members)
+    model = Model("mine", net, PhotoInput(size=8, resize=8), weights_sha256(net))
+    spec = Spec(
+        shards=[tmp_path / "s.tar"], model=model, out=tmp_path / "run", k=5, layers=tuple(LAYERS)
+    )
+    run(spec)
+    stored = open(tmp_path / "run")
+    photos = [photo_tensor(tmp_path / "s.tar", i, model) for i in range(4)]
+    found = spectra(net, photos, LAYERS, k=5, progress=False)
+    for layer in LAYERS:
+        s = torch.from_numpy(stored.spectra(layer).s)
+        assert (found[layer].s.double() - s).abs().max() <= 1e-5 * s.max()
+
+
+def photo_tensor(shard, number, model):
+    import tarfile
+
+    from jvpsvd.data import decode_photo
+
+    with tarfile.open(shard) as tar:
+        name = next(m for m in tar.getnames() if m.startswith(f"photo{number}.") and "jp" in m)
+        return decode_photo(tar.extractfile(name).read(), model.photo_input)[0]
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.embedding = nn.Embedding(11, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, tokens, mask):
+        value = torch.tanh(self.embedding(tokens)) * mask[..., None]
+        return self.head(value.mean(1))
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_inputs_of_several_arguments_are_differentiated_from_a_depth(batched):
+    net = Words().eval()
+    tokens, mask = torch.arange(10).reshape(2, 5), torch.ones(2, 5)
+    X = {"tokens": tokens, "mask": mask}
+    if not batched:
+        X = [{"tokens": tokens[i], "mask": mask[i]} for i in range(2)]
+    found = spectra(net, X, since="embedding", k=3, progress=False)
+    assert found["output"].shape == (3, 20)
+    for index in range(2):
+        z = net.embedding(tokens[index : index + 1]).detach()
+
+        def f(z, index=index):
+            return net.head((torch.tanh(z) * mask[index : index + 1, :, None]).mean(1))
+
+        J = torch.func.jacrev(f)(z).reshape(3, 20)
+        assert torch.allclose(found["output", index], torch.linalg.svdvals(J), rtol=1e-4)
+    with pytest.raises(ArgumentError, match="since="):
+        spectra(net, X, k=3, progress=False)
+
+
+def test_means_table_and_representation():
+    found = spectra(network(), inputs(), LAYERS, k=K, progress=False)
+    depth = found["1"]
+    assert torch.allclose(depth.mean, depth.s.double().mean(0))
+    assert torch.allclose(depth.std, depth.s.double().std(0))
+    text = str(found)
+    assert all(word in text for word in ("σ1", "72 x 192", "5 x 192", "7/7", *LAYERS))
+    assert all(len(line) <= 100 for line in text.splitlines())
+    assert "\n" not in repr(found)
+    assert [one.layer for one in found] == LAYERS
+    single = spectra(network(), inputs()[:1], k=2, progress=False)["output"]
+    assert single.std.tolist() == [0.0, 0.0]
+
+
+def test_saved_and_loaded_again(tmp_path):
+    found = spectra(network(), inputs(), LAYERS, k=K, progress=False)
+    found.save(tmp_path / "spectra.safetensors")
+    again = load(tmp_path / "spectra.safetensors")
+    assert (again.layers, again.model, again.tol) == (found.layers, found.model, found.tol)
+    assert str(again) == str(found)
+    for one, other in zip(found, again, strict=True):
+        assert one.shape == other.shape
+        for name in ("s", "residuals", "converged", "certified", "energy_share", "products"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+    assert [file.name for file in tmp_path.iterdir()] == ["spectra.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "missing"])
+def test_what_is_no_file_of_spectra_is_an_error_of_one_line(damage, tmp_path):
+    file = tmp_path / "spectra.safetensors"
+    spectra(network(), inputs()[:1], k=2, progress=False).save(file)
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-5])
+    elif damage == "other":
+        file.write_bytes(b"something else")
+    else:
+        file.unlink()
+    with pytest.raises(DataError) as error:
+        load(file)
+    assert "\n" not in str(error.value)
+    with pytest.raises(DataError):
+        spectra(network(), inputs()[:1], k=2, progress=False).save(tmp_path / "no" / "folder")
+
+
+def test_plot_draws_every_depth(tmp_path):
+    pytest.importorskip("matplotlib").use("Agg")
+    axes = spectra(network(), inputs(), LAYERS, k=K, progress=False).plot()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == LAYERS
+    axes.figure.savefig(tmp_path / "plot.png")
+    import matplotlib.pyplot as plt
+
+    plt.close(axes.figure)
+
+
+def test_xarray_has_the_dimensions_input_depth_index():
+    pytest.importorskip("xarray")
+    found = spectra(network(), inputs(), LAYERS, k=K, progress=False)
+    data = found.to_xarray()
+    assert dict(data.sizes) == {"input": INPUTS, "depth": 3, "index": K}
+    assert data.s.sel(depth="1").values == pytest.approx(found["1"].s.numpy())
+    assert bool(data.s.sel(depth="output")[:, -1].isnull().all())
+
+
+def test_unknown_depths_and_inputs_are_errors():
+    found = spectra(network(), inputs(), k=2, progress=False)
+    with pytest.raises(ArgumentError, match="there are output"):
+        found["3"]
+    with pytest.raises(ArgumentError, match="none of the 7"):
+        found["output", 7]
+    with pytest.raises(ModelError, match="no depth 'nowhere'"):
+        spectra(network(), inputs(), ["nowhere"], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("X", "match"),
+    [
+        (torch.zeros(0, 3, 8, 8), "no input"),
+        ([], "no input"),
+        (7, "no inputs"),
+        ("photos", "no inputs"),
+        (["photo.jpg"], "input 0"),
+        ([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)], "input 1 is torch.float32"),
+        ({"a": torch.zeros(2), "b": torch.zeros(3)}, r"hold \[2, 3\] inputs"),
+    ],
+)
+def test_inputs_that_cannot_be_used_are_named(X, match):
+    with pytest.raises(ArgumentError, match=match) as error:
+        spectra(network(), X, progress=False)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_input_without_a_finite_value_is_named(batch):
+    X = inputs()
+    X[5] = torch.nan
+    with pytest.raises(NonFiniteError):
+        spectra(network(), X, LAYERS, k=2, batch=batch, progress=False)
+
+
+def test_a_bar_on_stderr(capsys):
+    spectra(network(), inputs(), k=2)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "spectra" in shown.err
