@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOper
 from jvpsvd.studies.inputs import count_inputs, each_input
 from jvpsvd.studies.network_spectra import DepthSpectra, NetworkSpectra, join
 from jvpsvd.svd import SVDResult, svds
+from jvpsvd.svd.progress import bar_console
 
 
 def spectra(
@@ -208,5 +208,4 @@ def _shown(inputs: Iterator[Any], total: int | None, progress: bool) -> Iterator
     """Yield the inputs, with a bar on stderr."""
     if not progress:
         return inputs
-    console = Console(stderr=True, force_jupyter=False)
-    return iter(track(inputs, description="spectra", total=total, console=console))
+    return iter(track(inputs, description="spectra", total=total, console=bar_console()))

@@ -6,8 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jvpsvd.operators import Products
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,21 @@ def shown(progress: bool | Show) -> Iterator[Show | None]:
         yield None
 
 
+def bar_console() -> Console:
+    """Return the console on stderr for a bar of one line.
+
+    In a notebook, rich would ask for ipywidgets. A bar of one line goes without: it is written over
+    itself, as on a terminal.
+    """
+    from rich.console import Console
+
+    if Console().is_jupyter:
+        return Console(stderr=True, force_jupyter=False, force_terminal=True, width=100)
+    return Console(stderr=True)
+
+
 @contextmanager
 def _bar() -> Iterator[Show]:
-    from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
@@ -70,7 +86,7 @@ def _bar() -> Iterator[Show]:
         TextColumn("{task.fields[products]} products"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
-        console=Console(stderr=True),
+        console=bar_console(),
     )
     with bar:
         task = bar.add_task("svds", total=1.0, converged="", worst="", products=0, left="")

@@ -279,3 +279,10 @@ def test_a_tolerance_below_rounding_is_logged_before_the_first_photo(surveyed, s
     surveyed([shard], tol=1e-8, k=2)  # nothing is left to do
     surveyed([shard], tol=1e-6, k=2, out="another")
     assert not caplog.records
+
+
+def test_a_run_shows_a_line_for_each_task_unless_told_not_to(surveyed, shard, capsys):
+    surveyed([shard], "shown", report=True)
+    assert "photo 4/4" in capsys.readouterr().err
+    surveyed([shard], "silent", report=False)
+    assert capsys.readouterr().err == ""

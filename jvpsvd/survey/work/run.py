@@ -11,7 +11,12 @@ import torch
 
 from jvpsvd.data import UNREADABLE
 from jvpsvd.errors import RunError, ShardError
-from jvpsvd.survey.progress.display import ReportProgress, RunProgress, ignore_progress
+from jvpsvd.survey.progress.display import (
+    ReportProgress,
+    RunProgress,
+    ignore_progress,
+    show_progress,
+)
 from jvpsvd.survey.progress.journal import journal, note
 from jvpsvd.survey.spec.manifest import list_samples
 from jvpsvd.survey.spec.plan import RunPlan, plan_run
@@ -54,13 +59,14 @@ class Outcome:
         return Results(self.store)
 
 
-def run(spec: Spec, report: ReportProgress = ignore_progress) -> Outcome:
+def run(spec: Spec, report: ReportProgress | bool = True) -> Outcome:
     """Compute every row of a spec that its folder does not hold yet.
 
     Args:
         spec: What to compute, and where to.
-        report: Called with a `RunProgress` whenever something happened; what it raises ends the
-            run.
+        report: Whether to show progress on stderr: a bar on a terminal, elsewhere a line for each
+            task. Or a function that is called with a `RunProgress` whenever something happened;
+            what it raises ends the run.
 
     Raises:
         ArgumentError: If a value of the spec cannot be used.
@@ -72,6 +78,13 @@ def run(spec: Spec, report: ReportProgress = ignore_progress) -> Outcome:
 
     An example is that of `jvpsvd.survey`.
     """
+    if report is True:
+        with show_progress() as show:
+            return _run(spec, show)
+    return _run(spec, report or ignore_progress)
+
+
+def _run(spec: Spec, report: ReportProgress) -> Outcome:
     plan = plan_run(spec)
     before = Layout(Path(spec.out)).first_files()
     store = create_or_continue(Path(spec.out), plan.identity, plan.depths)
