@@ -33,7 +33,7 @@ from jvpsvd.operators.recording.trace import Trace
 
 logger = logging.getLogger(__name__)
 
-# Beside `python -m benchmarks repeated_points`: recordings took as long as 30 to 60 calls of products
+# `python -m benchmarks repeated_points`: recordings took as long as 30 to 60 calls of products
 # of one vector each, and a call was about twice as long where each operation had so many flops.
 _CALLS_OF_RECORDING, _FLOPS_OF_CALL = 32, 2e6
 # A network is small if products of so many vectors, or of its shorter side, are less work.
