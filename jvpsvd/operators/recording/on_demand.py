@@ -33,8 +33,8 @@ from jvpsvd.operators.recording.trace import Trace
 
 logger = logging.getLogger(__name__)
 
-# Chosen by `python -m benchmarks repeated_points`. A recording takes as long as so many calls of
-# products of one vector each, and a call is twice as long once each operation has so many flops.
+# `python -m benchmarks repeated_points`: recordings took as long as 30 to 60 calls of products
+# of one vector each, and a call was about twice as long where each operation had so many flops.
 _CALLS_OF_RECORDING, _FLOPS_OF_CALL = 32, 2e6
 # A network is small if products of so many vectors, or of its shorter side, are less work.
 _USUAL_VECTORS = 32
