@@ -114,10 +114,8 @@ def draw(measured, shares, held, out):
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    for position, axes in enumerate(grid[1]):
-        axes.set_title(
-            ("input", "output")[position] if position < 2 else f"v{position - 1}", fontsize=8
-        )
+    for i, axes in enumerate(grid[1]):
+        axes.set_title(("input", "output")[i] if i < 2 else f"v{i - 1}", fontsize=8)
     save(figure, out, "denoiser-tangents")
 
 
