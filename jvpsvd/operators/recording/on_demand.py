@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 # `python -m benchmarks repeated_points`: recordings took as long as 30 to 60 calls of products
 # of one vector each, and a call was about twice as long where each operation had so many flops.
-_CALLS_OF_RECORDING, _FLOPS_OF_CALL = 32, 2e6
+CALLS_OF_RECORDING, _FLOPS_OF_CALL = 32, 2e6
 # A network is small if products of so many vectors, or of its shorter side, are less work.
 _USUAL_VECTORS = 32
 
@@ -57,7 +57,7 @@ class RecordedOnDemand:
         self._fn, self._example, self._work = fn, example, work
         self._fold, self._check = fold, check
         self._trace: Trace | None = None
-        self._left = float(_CALLS_OF_RECORDING)
+        self._left = float(CALLS_OF_RECORDING)
 
     def at(self, x: Tensor) -> LinearMap:
         """Return the derivative at a point.
@@ -135,7 +135,7 @@ def recorded_on_demand(
     if work is None:
         return None
     vectors = min(work.rows, x.numel(), _USUAL_VECTORS)
-    if calls_of_product(work, vectors) >= _CALLS_OF_RECORDING:
+    if calls_of_product(work, vectors) >= CALLS_OF_RECORDING:
         return None
     try:
         with warnings.catch_warnings(record=True) as caught:
