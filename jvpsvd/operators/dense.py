@@ -14,7 +14,7 @@ from jvpsvd.operators.products import MatrixFree
 
 _MOST_ENTRIES, _MOST_PRODUCTS = 1 << 28, 1 << 16
 # Entries of a block of unit vectors and its image together.
-_BLOCK_ENTRIES = 1 << 24
+BLOCK_ENTRIES = 1 << 24
 
 
 def check_dense_size(A: MatrixFree) -> None:
@@ -65,7 +65,7 @@ def _images(
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield the products of all unit vectors, in blocks, each with the index of its first."""
     numbers = math.prod(A.batch) * sum(A.shape[-2:])
-    width = max(1, A.chunk or 1, _BLOCK_ENTRIES // numbers)
+    width = max(1, A.chunk or 1, BLOCK_ENTRIES // numbers)
     for start in range(0, size, width):
         rows = torch.zeros(min(width, size - start), size, dtype=A.dtype, device=A.device)
         rows.diagonal(start).fill_(1)

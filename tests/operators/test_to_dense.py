@@ -176,7 +176,7 @@ def test_a_matrix_is_copied_not_multiplied():
 
 
 def test_blocks_go_on_where_the_last_one_ended(monkeypatch):
-    monkeypatch.setattr("jvpsvd.operators.dense._BLOCK_ENTRIES", 20)
+    monkeypatch.setattr("jvpsvd.operators.dense.BLOCK_ENTRIES", 20)
     for m, n in ((3, 7), (7, 3)):
         A = Own(random(m, n, 0))
         torch.testing.assert_close(A.to_dense(), random(m, n, 0))
