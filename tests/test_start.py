@@ -42,7 +42,17 @@ def test_importing_jvpsvd_waits_for_torch_until_a_name_is_used():
     assert "'svds'" in done.stdout
 
 
-ROOMS = ["data", "errors", "geometry", "networks", "operators", "report", "survey", "svd"]
+ROOMS = [
+    "data",
+    "errors",
+    "geometry",
+    "networks",
+    "operators",
+    "report",
+    "studies",
+    "survey",
+    "svd",
+]
 
 
 @pytest.mark.parametrize("room", ROOMS)

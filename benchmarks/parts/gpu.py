@@ -132,7 +132,7 @@ def time_survey(k: int) -> Iterator[dict[str, Any]]:
             out=folder, k=k, tol=_TOL, layers=_DEPTHS, limit=6, choice="first", device="cuda"
         )
         began = time.perf_counter()
-        outcome = run(spec)
+        outcome = run(spec, report=False)
         seconds = time.perf_counter() - began
         stored = list(outcome.store.rows())
     for depth in _DEPTHS:

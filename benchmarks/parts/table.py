@@ -262,6 +262,11 @@ PARTS: dict[str, Part] = {
             _small("repeated_points", "-k"),
         ),
         _from_script(
+            "tangent_kernel",
+            "eigenpairs of a tangent kernel beside torch.func and LAPACK by hand",
+            _small("tangent_kernel", "-k"),
+        ),
+        _from_script(
             "tall",
             "a tall basis against a few vectors, by blocks of rows and by BLAS",
             _small("tall"),
@@ -291,7 +296,7 @@ COMMANDS: dict[str, Command] = {
         Command("damage", "finished runs, damaged: does verify name each damage?"),
         Command(
             "small_timings",
-            "allocator, batches, together, projected, repeated_points, tall; not stored",
+            "pairs of functions that do the same thing, timed in turns; not stored",
         ),
         Command("figures", "draw figures of stored results", "publish"),
         Command("readme", "write the performance section of a README", "publish"),

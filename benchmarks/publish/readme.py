@@ -228,7 +228,7 @@ WRITERS: dict[str, Callable[[Record], str]] = {
     **dict.fromkeys(
         (
             *("allocator", "products", "solver", "survey", "batches", "together"),
-            *("projected", "tall", "page"),
+            *("projected", "tall", "repeated_points", "tangent_kernel", "page"),
         ),
         script_section,
     ),

@@ -111,6 +111,8 @@ def read_record(
 
 def read_kind(path: str | os.PathLike[str]) -> str | None:
     """Return the kind of a record; None of a file that is none."""
+    if not Path(path).is_file():  # to open a pipe would wait for its other end
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get(_KIND)

@@ -45,7 +45,9 @@ def test_times_are_given_for_one_of_many():
     assert compare(slow, 1).first.milliseconds[0] < 1
 
 
-@pytest.mark.parametrize("name", ["tall", "projected", "together", "repeated_points"])
+@pytest.mark.parametrize(
+    "name", ["tall", "projected", "together", "repeated_points", "tangent_kernel"]
+)
 def test_small_timings_print_a_line_for_each_pair(name, capsys):
     report = small_timings.main([name, "--quick", "-k", "3"])
     lines = [line for line in capsys.readouterr().out.splitlines() if "   ratio " in line]
