@@ -110,3 +110,9 @@ def test_validation_raises_and_never_asserts():
     for file in PACKAGE.rglob("*.py"):
         tree = ast.parse(file.read_text())
         assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), file
+
+
+def test_no_two_test_files_share_a_name():
+    """Pytest imports them by their names alone."""
+    names = [file.name for file in (PACKAGE.parent / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
