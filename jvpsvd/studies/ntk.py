@@ -21,6 +21,7 @@ from jvpsvd.operators import (
     check_network,
     full_precision,
 )
+from jvpsvd.operators.differentiate import Derivatives
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.parameters import choose_parameters
 from jvpsvd.studies.inputs import each_input
@@ -33,8 +34,8 @@ logger = logging.getLogger(__name__)
 # The kernel is assembled up to this many rows: its rows then cost less than the products of a
 # Krylov solve, about four for each triplet and a hundred more. A guess.
 _LEAST_ROWS, _ROWS_PER_PAIR = 2048, 8
-# Inputs whose Jacobians are computed in one call: more of them outgrow the processor's caches
-# (`python -m benchmarks tangent_kernel`).
+# Inputs whose Jacobians are computed in one call; more of them outgrow the processor's caches. A
+# guess.
 _BLOCK = 8
 
 
@@ -89,7 +90,8 @@ def ntk(
         X: Inputs, as `spectra` takes them.
         k: How many eigenpairs; at most inputs times outputs.
         names: Parameters to differentiate by; None: all.
-        block: Inputs of one pass; None: as many as the memory allows, at most 8.
+        block: Inputs of one pass. None: as many as the memory allows, at most 8, where the kernel
+            is assembled, and otherwise all.
         tol: Tolerance of `svds`.
         seed: Seed of the check, and of `svds`.
         memory: Bytes, or text like "4GiB", for Jacobians and bases; None: half of the memory.
@@ -110,8 +112,15 @@ def ntk(
     inputs = list(each_input(X, device))
     if not inputs:
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
+    # As a check: a derivative that torch does not see would make an entry of K 0 without a word.
+    _operator(model, inputs[0], list(theta), "transforms")
     with torch.no_grad():
         value = _evaluated(evaluate, theta, inputs[0])
+    if value.shape[:1] != (1,):
+        raise ArgumentError(
+            f"the model returns {tuple(value.shape)} for a batch of one; ntk needs a value "
+            "with the dimension of the batch first"
+        )
     rows = len(inputs) * value.numel()
     k = whole_number("k", k, 1, rows)
     budget = physical_memory(device) // 2 if memory is None else parse_memory(memory)
@@ -130,7 +139,7 @@ def ntk(
             except (RuntimeError, NotImplementedError) as error:
                 logger.warning("%s; the tangent kernel is not assembled", first_line(error))
     problem = _Problem(evaluate, theta, _blocks(inputs, block or len(inputs)))
-    return _solve_by_products(model, problem, k, shape, names, tol, seed, memory)
+    return _solve_by_products(model, problem, k, shape, tol, seed, memory)
 
 
 Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
@@ -246,23 +255,13 @@ def _solve_by_products(
     problem: _Problem,
     k: int,
     shape: tuple[int, ...],
-    names: Iterable[str] | None,
     tol: float,
     seed: int,
     memory: int | str | None,
 ) -> TangentKernel:
-    chosen = None if names is None else list(problem.theta)
-
     def at(index: int) -> LinearOperator:
-        x = problem.blocks[index]
-        kwargs = dict(x) if isinstance(x, Mapping) else None
-        kind = "auto" if len(problem.blocks) == 1 else "transforms"
-        if kwargs is None:
-            return JacobianOperator.wrt_parameters(model, x, names=chosen, derivatives=kind)
-        first = next(iter(kwargs))
-        return JacobianOperator.wrt_parameters(
-            model, kwargs.pop(first), names=chosen, kwargs=kwargs, derivatives=kind
-        )
+        kind: Derivatives = "auto" if len(problem.blocks) == 1 else "transforms"
+        return _operator(model, problem.blocks[index], list(problem.theta), kind)
 
     J = at(0) if len(problem.blocks) == 1 else StreamedStack(at, len(problem.blocks))
     result = svds(J, k, tol=tol, seed=seed, memory=memory)
@@ -278,6 +277,16 @@ def _solve_by_products(
         certificate.fro2,
         certificate.combination_residual / float(s[0]) if float(s[0]) else 0.0,
         result.method,
+    )
+
+
+def _operator(model: nn.Module, x: Any, names: list[str], kind: Derivatives) -> LinearOperator:
+    """Return the Jacobian of a block by the parameters, checked as every operator is."""
+    if not isinstance(x, Mapping):
+        return JacobianOperator.wrt_parameters(model, x, names=names, derivatives=kind)
+    (_, first), *rest = x.items()
+    return JacobianOperator.wrt_parameters(
+        model, first, names=names, kwargs=dict(rest), derivatives=kind
     )
 
 

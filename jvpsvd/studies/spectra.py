@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,8 @@ from jvpsvd.studies.inputs import count_inputs, each_input
 from jvpsvd.studies.network_spectra import DepthSpectra, NetworkSpectra, join
 from jvpsvd.svd import SVDResult, svds
 from jvpsvd.svd.progress import bar_console
+
+logger = logging.getLogger(__name__)
 
 
 def spectra(
@@ -125,18 +128,20 @@ def _solve_group(
     derivatives: Derivatives, group: list[Tensor], names: list[str], start: int, solve: _Solve
 ) -> list[DepthSpectra]:
     """Return the spectra of some inputs, solved together where there are several."""
-    maps: Sequence[Any] = ()
     if len(group) > 1:
-        maps = derivatives.at_many(torch.stack(group))
-    if not maps:  # a single input, or a network that cannot be recorded
-        singles = [derivatives.at(x, f"input {start + i}") for i, x in enumerate(group)]
-        if len(group) > 1:
-            return [
-                join([_solve_one(one, name, start + i, solve) for i, one in enumerate(of)])
-                for name, of in zip(names, zip(*singles, strict=True), strict=True)
-            ]
-        (maps,) = singles
-    return [_solve_one(J, name, start, solve) for J, name in zip(maps, names, strict=True)]
+        try:
+            together = derivatives.at_many(torch.stack(group))
+            if together:
+                return [
+                    _solve_one(J, n, start, solve) for J, n in zip(together, names, strict=True)
+                ]
+        except JvpsvdError as error:  # of one of the inputs, which is named below
+            logger.warning("%s; these inputs are solved one by one", error)
+    singles = [derivatives.at(x, f"input {start + i}") for i, x in enumerate(group)]
+    return [
+        join([_solve_one(one, name, start + i, solve) for i, one in enumerate(of)])
+        for name, of in zip(names, zip(*singles, strict=True), strict=True)
+    ]
 
 
 def _solve_one(

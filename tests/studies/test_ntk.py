@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
 from jvpsvd import ntk
-from jvpsvd.errors import ArgumentError, ModelError
+from jvpsvd.errors import ArgumentError, DerivativeError, ModelError
 
 INPUTS, OUTPUTS = 9, 3
 
@@ -129,3 +129,22 @@ def test_the_model_is_as_it_was():
     ntk(net, inputs(), 3)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_a_derivative_that_torch_does_not_see_is_an_error():
+    class Hidden(nn.Linear):
+        def forward(self, x):
+            with torch.inference_mode():
+                return super().forward(x)
+
+    with pytest.raises(DerivativeError):
+        ntk(Hidden(3, 2).eval(), torch.randn(4, 3), k=2)
+
+
+def test_a_value_without_the_dimension_of_the_batch_is_an_error():
+    class Summed(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).sum()
+
+    with pytest.raises(ArgumentError, match="dimension of the batch"):
+        ntk(Summed(3, 2).eval(), torch.randn(4, 3), k=2)

@@ -235,7 +235,7 @@ def test_inputs_that_cannot_be_used_are_named(X, match):
 def test_an_input_without_a_finite_value_is_named(batch):
     X = inputs()
     X[5] = torch.nan
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(NonFiniteError, match="input 5"):
         spectra(network(), X, LAYERS, k=2, batch=batch, progress=False)
 
 
@@ -244,3 +244,14 @@ def test_a_bar_on_stderr(capsys):
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "spectra" in shown.err
+
+
+def test_inputs_on_another_path_than_the_first_are_solved_one_by_one():
+    class Branching(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) if x.sum() > 0 else 3 * super().forward(x)
+
+    net, X = Branching(3, 2).eval(), torch.tensor([[1.0, 1, 1], [-1, -1, -1], [2, 1, 1]])
+    found = spectra(net, X, k=2, batch=3, progress=False)["output"].s
+    s = torch.linalg.svdvals(net.weight.detach())
+    assert torch.allclose(found, torch.stack([s, 3 * s, s]), rtol=1e-5)
