@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         stack,
     )
     from jvpsvd.studies import load, ntk, singular_values, spectra
-    from jvpsvd.svd import SVDResult, svds
+    from jvpsvd.svd import SVDResult, spectral_density, svds
 
 __version__ = "0.1.0"
 
@@ -59,6 +59,7 @@ __all__ = [
     "restrict",
     "singular_values",
     "spectra",
+    "spectral_density",
     "stack",
     "svds",
 ]
@@ -82,6 +83,7 @@ _ROOM_OF = {
     "ntk": "studies",
     "singular_values": "studies",
     "spectra": "studies",
+    "spectral_density": "svd",
     "svds": "svd",
 }
 

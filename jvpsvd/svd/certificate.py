@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.kernels.norms import COLUMNS_AT_ONCE, column_norms, residual_norms
+from jvpsvd.svd.kernels.random_numbers import seeded_generator
 from jvpsvd.svd.product_checks import largest_product_norm
 from jvpsvd.svd.rounding import change_by_rounding
 from jvpsvd.svd.triplets import Evidence, Triplets, worst_orthonormality
@@ -116,7 +117,7 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
         return certify(A.T, triplets.transposed(), seed)
     U, V, s = triplets.U, triplets.V, triplets.s
     k = s.shape[-1]
-    generator = torch.Generator().manual_seed(seed + 1)
+    generator = seeded_generator(seed + 1)
     signs = torch.randint(0, 2, (k, _COMBINATIONS), generator=generator) * 2 - 1
     weights = (signs / math.sqrt(k)).to(dtype=A.dtype, device=A.device)
     scaled = s[..., None] * weights

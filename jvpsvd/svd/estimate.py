@@ -1,9 +1,20 @@
-"""A number that is known between bounds."""
+"""Numbers that are known between bounds."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+Array = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+# An estimate prints as a range alone where the range is wider than this share of the value and
+# than so many standard errors: a choice.
+_RESOLVED, _ERRORS = 0.1, 4.0
+_DIGITS = 6
+_LEAST_ERROR = 1e-6  # smaller relative standard errors are not printed
 
 
 @dataclass(frozen=True)
@@ -12,13 +23,17 @@ class Estimate:
 
     Attributes:
         value: The estimate; where only a bound is known, that bound.
-        low: The number is at least this.
-        high: The number is at most this; infinite where no bound is known.
+        low: The number is at least this, apart from sampling.
+        high: The number is at most this, apart from sampling; infinite where no bound is known.
         standard_error: Of what was sampled; 0 where nothing was.
         basis: What the bounds rest on, in words.
 
     >>> print(Estimate(3.0, 2.9, 3.1, basis="all 4 values and their residuals"))
     3, between 2.9 and 3.1: all 4 values and their residuals
+    >>> print(Estimate(271.2, 264.0, 278.0, 3.0))
+    271 ± 3 (264 to 278)
+    >>> print(Estimate(140.0, 80.0, 200.0, 3.0))
+    between 80 and 200 (± 3)
     >>> float(Estimate(3.0, 3.0, math.inf))
     3.0
     """
@@ -32,17 +47,75 @@ class Estimate:
     def __float__(self) -> float:
         return float(self.value)
 
+    @property
+    def resolved(self) -> bool:
+        """Whether the bounds are near enough for the value to mean something."""
+        width = self.high - self.low
+        return width <= max(_RESOLVED * abs(self.value), _ERRORS * self.standard_error)
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the bounds, widened by what sampling may be off at this confidence.
+
+        >>> low, high = Estimate(10.0, 9.0, 11.0, 1.0).interval()
+        >>> round(low, 2), round(high, 2)
+        (7.04, 12.96)
+        """
+        off = NormalDist().inv_cdf((1 + confidence) / 2) * self.standard_error
+        return self.low - off, self.high + off
+
     def __str__(self) -> str:
-        low, high = f"{self.low:.6g}", f"{self.high:.6g}"
+        return f"{self.in_words()}{': ' if self.basis else ''}{self.basis}"
+
+    def in_words(self) -> str:
+        """Return the number without what it rests on."""
+        error = self.standard_error
+        if _LEAST_ERROR * abs(self.value) < error < math.inf:
+            places = 1 - math.floor(math.log10(error)) - (error >= 2)
+            size = math.floor(math.log10(abs(self.value))) if self.value else 0
+            places = max(0, min(places, _DIGITS - 1 - size))
+            value, low, high = (f"{x:.{places}f}" for x in (self.value, self.low, self.high))
+            error_in_words = f"± {error:.{places}f}"
+            if math.isinf(self.low) or math.isinf(self.high) or low == high:
+                return f"{self._bounds(value, low, high)} {error_in_words}"
+            if not self.resolved:
+                return f"between {low} and {high} ({error_in_words})"
+            return f"{value} {error_in_words} ({low} to {high})"
+        return self._bounds(*(f"{x:.6g}" for x in (self.value, self.low, self.high)))
+
+    def _bounds(self, value: str, low: str, high: str) -> str:
+        if math.isinf(self.low) and math.isinf(self.high):
+            return "unknown"
+        if math.isinf(self.high):
+            return f"at least {low}"
+        if math.isinf(self.low):
+            return f"at most {high}"
         if low == high:
-            number = low
-        elif math.isinf(self.low) and math.isinf(self.high):
-            number = "unknown"
-        elif math.isinf(self.high):
-            number = f"at least {low}"
-        elif math.isinf(self.low):
-            number = f"at most {high}"
-        else:
-            number = f"{self.value:.6g}, between {low} and {high}"
-        error = f" ± {self.standard_error:.2g}" if self.standard_error else ""
-        return f"{number}{error}{': ' if self.basis else ''}{self.basis}"
+            return low
+        if not self.resolved:
+            return f"between {low} and {high}"
+        return f"{value}, between {low} and {high}"
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A function known between bounds, at the points of a grid."""
+
+    grid: Array
+    """Points."""
+    value: Array
+    """Estimate at each point."""
+    low: Array
+    """Lower bound, apart from sampling."""
+    high: Array
+    """Upper bound, apart from sampling."""
+    standard_error: Array
+    """Of what was sampled."""
+
+    def __len__(self) -> int:
+        return len(self.grid)
+
+    def __getitem__(self, index: int) -> Estimate:
+        """Return the estimate at one point of the grid."""
+        columns = (self.value, self.low, self.high, self.standard_error)
+        value, low, high, error = (float(column[index]) for column in columns)
+        return Estimate(value, low, high, error)

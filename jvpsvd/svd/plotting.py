@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.svd.estimate import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,16 +37,7 @@ def plot_spectra(
     Raises:
         ArgumentError: If matplotlib is missing, or `ax` is no axes of it.
     """
-    try:
-        import matplotlib.pyplot as plt
-        from matplotlib.axes import Axes as AxesType
-        from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        raise ArgumentError("plot() needs matplotlib; install jvpsvd[plot]") from error
-    if ax is None:
-        _, ax = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
-    elif not isinstance(ax, AxesType):
-        raise ArgumentError(f"ax is a {type(ax).__name__}; give axes, as plt.subplots() returns")
+    ax = _axes(ax)
     count, k = s.shape
     index = np.arange(first, first + k)
     floor = float(s.max()) * _SMALLEST
@@ -62,7 +54,62 @@ def plot_spectra(
             ax.plot(index[missed], values[missed], "x", color=_MISSED, markersize=5, zorder=3)
     if floor > 0:
         ax.set_yscale("log")
+    _label(ax)
+    return ax
+
+
+def plot_whole_spectrum(
+    known: Array, counts: Curve | None, size: int, ax: Axes | None, line: dict[str, Any]
+) -> Axes:
+    """Draw known values as a line, and counts of the others as a line with bands; return the axes.
+
+    The dark band is what the quadrature leaves open, the light one adds two standard errors.
+
+    Args:
+        known: (j,) leading values.
+        counts: Numbers of values above thresholds; None where nothing is known of the rest.
+        size: Number of all values.
+        ax: Where to draw; None: on a new figure.
+        line: What matplotlib's `plot` takes, for the lines.
+
+    Raises:
+        ArgumentError: If matplotlib is missing, or `ax` is no axes of it.
+    """
+    ax = _axes(ax)
+    style = {"linewidth": 1.8} | line
+    positive = np.where(known > 0, known, np.nan)
+    (drawn,) = ax.plot(np.arange(1, len(known) + 1), positive, **style)
+    color = drawn.get_color()
+    if counts is not None:
+        twice = 2 * counts.standard_error
+        inner, outer = (counts.low, counts.high), (counts.low - twice, counts.high + twice)
+        for (low, high), alpha in ((outer, 0.15), (inner, 0.3)):
+            low, high = low.clip(1, size), high.clip(1, size)
+            ax.fill_betweenx(counts.grid, low, high, color=color, alpha=alpha, linewidth=0)
+        ax.plot(counts.value, counts.grid, color=color, linewidth=0.9, linestyle="--")
+    ax.set_yscale("log")
+    ax.set_xlim(0.5, size + 0.5)
+    _label(ax)
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    """Return the axes, or new ones."""
+    try:
+        import matplotlib.pyplot as plt
+        from matplotlib.axes import Axes as AxesType
+    except ImportError as error:
+        raise ArgumentError("plot() needs matplotlib; install jvpsvd[plot]") from error
+    if ax is None:
+        return plt.subplots(figsize=(5.6, 3.6), layout="constrained")[1]
+    if not isinstance(ax, AxesType):
+        raise ArgumentError(f"ax is a {type(ax).__name__}; give axes, as plt.subplots() returns")
+    return ax
+
+
+def _label(ax: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("index i")
     ax.set_ylabel("singular value")
-    return ax

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from jvpsvd.operators.linear_operator import TransposedOperator
 from jvpsvd.svd.bounds import BoundedValues
 from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.estimate import Estimate
+from jvpsvd.svd.krylov.quadrature import AllValues, NoSample, Recurrences, SpectralSample
 from jvpsvd.svd.methods.adaptive_rank import AdaptiveRank
 from jvpsvd.svd.methods.exact import Exact
 from jvpsvd.svd.methods.golub_kahan import GolubKahan
@@ -31,6 +33,7 @@ from jvpsvd.svd.plotting import plot_spectra
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.request import Which
 from jvpsvd.svd.showing import Shown
+from jvpsvd.svd.spectrum import Spectrum, whole_spectrum
 from jvpsvd.svd.storage import read_record, write_record
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ _CLASSES: dict[str, type] = {
     for each in (
         *(Products, Progress, Certificate, Plan),
         *(Exact, GolubKahan, BlockKrylov, SubspaceIteration, AdaptiveRank),
+        *(AllValues, Recurrences, NoSample),
     )
 }
 
@@ -83,6 +87,8 @@ class SVDResult(Shown):
         shape: (m, n) of the operator; (B, m, n) of a batch.
         seed: Seed of all random numbers; with it the solve can be repeated.
         which: "largest" or "smallest" values.
+        samples: What the solve left for the whole spectrum, for each matrix of a batch; `spectrum`
+            reads it.
 
     >>> import jvpsvd
     >>> result = jvpsvd.svds(torch.diag(torch.tensor([5.0, 3.0, 1.0])), 2)
@@ -112,6 +118,7 @@ class SVDResult(Shown):
     shape: tuple[int, ...]
     seed: int
     which: Which = "largest"
+    samples: tuple[SpectralSample, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:
         """Yield U, s and Vh; with vectors=False the first and the last are None."""
@@ -247,6 +254,32 @@ class SVDResult(Shown):
         )
         return plot_spectra(s, residuals, converged, self._first, ax, line)
 
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """All min(m, n) singular values: counts, dimension and density, with errors.
+
+        The k values are known; the random start of the solve has sampled the others, for no
+        further product. A start that was given is no random sample.
+
+        Raises:
+            ArgumentError: If this is a batch; take `result.of(i).spectrum`.
+
+        >>> import jvpsvd
+        >>> jvpsvd.svds(torch.diag(torch.tensor([4.0, 2.0, 1.0])), 1).spectrum.schatten(1)
+        Estimate(value=7.0, low=7.0, high=7.0, standard_error=0.0, basis='all 3 values are known')
+        """
+        if self.s.ndim > 1:
+            raise ArgumentError("a batch has a spectrum for each matrix; take result.of(i)")
+        sound = self.certificate.sound
+        sample = self.samples[0] if self.samples and sound else NoSample("no sample was kept")
+        if not sound:
+            sample = NoSample("the certificate is not sound")
+        leading = int(self.converged.long().cumprod(0).sum()) if self.which == "largest" else 0
+        known = slice(0, leading)
+        return whole_spectrum(
+            sample, self.s[known], self.residuals[known], min(self.shape), self.s.dtype
+        )
+
     def condition_number(self) -> Estimate:
         """Return σ₁ over the smallest singular value, with bounds.
 
@@ -332,6 +365,7 @@ class SVDResult(Shown):
             residuals=self.residuals[index],
             converged=self.converged[index],
             certificates=(self.certificates[index],),
+            samples=self.samples[index : index + 1] if self.samples else (),
             shape=self.shape[-2:],
         )
 

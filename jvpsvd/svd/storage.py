@@ -1,7 +1,8 @@
 """A record of tensors and plain values in one safetensors file, whole or not there.
 
 Values that are no tensors stand in the file's metadata, each as JSON under its own name, so that
-any reader of safetensors shows them. A checksum covers all names, values and tensors.
+any reader of safetensors shows them. Tensors inside of a value are named "value/field". A checksum
+covers all names, values and tensors.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor
 from jvpsvd.errors import DataError
 
 _KIND, _CHECKSUM = "jvpsvd", "checksum"
+_INSIDE = "/"  # separates the names of a tensor and of the value that holds it
 
 
 def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, Any]) -> None:
@@ -44,16 +46,13 @@ def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, A
     target = Path(path).resolve()
     if target.exists() and not target.is_file():
         raise DataError(f"{path} is no regular file; choose another name")
-    tensors = {
-        name: value.detach().cpu().contiguous()
-        for name, value in record.items()
-        if isinstance(value, Tensor)
-    }
+    tensors = {name: value for name, value in record.items() if isinstance(value, Tensor)}
     texts = {
-        name: json.dumps(_encoded(value), ensure_ascii=False, allow_nan=False)
+        name: json.dumps(_encoded(value, name, tensors), ensure_ascii=False, allow_nan=False)
         for name, value in record.items()
         if name not in tensors
     }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     texts[_KIND] = kind
     aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
@@ -101,12 +100,14 @@ def read_record(
         raise DataError(f"{path} is damaged: its checksum is another one; solve again, or copy it")
     del texts[_KIND]
     try:
-        values = {name: _decoded(json.loads(text), classes) for name, text in texts.items()}
+        values = {
+            name: _decoded(json.loads(text), classes, tensors) for name, text in texts.items()
+        }
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} is of another version of jvpsvd ({_first_line(error)}); read it with that one"
         ) from error
-    return values | tensors
+    return values | {name: one for name, one in tensors.items() if _INSIDE not in name}
 
 
 def read_kind(path: str | os.PathLike[str]) -> str | None:
@@ -120,32 +121,43 @@ def read_kind(path: str | os.PathLike[str]) -> str | None:
         return None
 
 
-def _encoded(value: Any) -> Any:
-    """Return a value as JSON holds it."""
+def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Return a value as JSON holds it; tensors inside of it are added to `tensors`."""
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {"type": "Tensor", "name": name}
+
+    def inside(fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            key: _encoded(each, f"{name}{_INSIDE}{key}", tensors) for key, each in fields.items()
+        }
+
     if dataclasses.is_dataclass(value):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **_encoded(fields)}
+        return {"type": type(value).__name__, **inside(fields)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {"type": type(value).__name__, **_encoded(value._asdict())}
+        return {"type": type(value).__name__, **inside(value._asdict())}
     if isinstance(value, tuple):
-        return [_encoded(each) for each in value]
+        return list(inside({str(i): each for i, each in enumerate(value)}).values())
     if isinstance(value, dict):
-        return {name: _encoded(each) for name, each in value.items()}
+        return inside(value)
     if isinstance(value, float) and not math.isfinite(value):
         return {"type": "float", "value": str(value)}
     return value
 
 
-def _decoded(value: Any, classes: Mapping[str, type]) -> Any:
+def _decoded(value: Any, classes: Mapping[str, type], tensors: Mapping[str, Tensor]) -> Any:
     """Return what was encoded; every list is a tuple."""
     if isinstance(value, list):
-        return tuple(_decoded(each, classes) for each in value)
+        return tuple(_decoded(each, classes, tensors) for each in value)
     if not isinstance(value, dict):
         return value
-    fields = {name: _decoded(each, classes) for name, each in value.items()}
+    fields = {name: _decoded(each, classes, tensors) for name, each in value.items()}
     name = fields.pop("type", None)
     if name is None:
         return fields
+    if name == "Tensor":
+        return tensors[fields["name"]]
     return float(fields["value"]) if name == "float" else classes[name](**fields)
 
 

@@ -142,6 +142,7 @@ def svds(
         shape=operator.shape,
         seed=request.seed,
         which=which,
+        samples=triplets.samples,
     )
     if on_unconverged != "ignore" and not bool(result.converged.all()):
         missed = _unconverged_in_words(result, monitor.stopped)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from jvpsvd.svd.kernels.orthogonalize import orthonormality
+from jvpsvd.svd.krylov.quadrature import SpectralSample
 
 # Entries of V whose signs are fixed at once. It bounds temporary tensors: a guess.
 _ENTRIES_AT_ONCE = 1 << 23
@@ -51,10 +52,12 @@ class Triplets:
     """(n, k) right vectors; likewise."""
     evidence: tuple[Evidence, ...]
     """One for each matrix of a batch; one if there is no batch."""
+    samples: tuple[SpectralSample, ...]
+    """What the solve says of all singular values, for each matrix likewise."""
 
     def transposed(self) -> Triplets:
         """Return the triplets of A'."""
-        return Triplets(self.s, self.residuals, self.V, self.U, self.evidence)
+        return replace(self, U=self.V, V=self.U)
 
 
 def with_fixed_signs(triplets: Triplets) -> Triplets:

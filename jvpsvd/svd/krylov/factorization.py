@@ -20,6 +20,7 @@ from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.kernels.columns import GrowingColumns
 from jvpsvd.svd.kernels.norms import column_norms
 from jvpsvd.svd.kernels.orthogonalize import orthogonalize_block, random_columns
+from jvpsvd.svd.kernels.random_numbers import seeded_generator
 from jvpsvd.svd.krylov.left_basis import LeftBasis
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import Direction, check_scale, largest_product_norm
@@ -80,7 +81,7 @@ class Factorization:
         n = A.shape[-1]
         max_size = min(n, max_size or n)
         capacity = min(max_size, capacity)
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded_generator(seed)
         self.operator, self.block_size = A, min(block_size, n)
         self._generator, self._monitor = generator, monitor or Monitor()
         self._names = [f"operator {i} of {A.batch[0]}" for i in range(A.batch[0] if A.batch else 0)]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
+from jvpsvd.svd.krylov.quadrature import SpectralSample
 from jvpsvd.svd.triplets import Evidence, Triplets
 
 
@@ -18,10 +21,11 @@ class FinishedTriplets:
 
     >>> from jvpsvd.operators import MatrixOperator
     >>> finished = FinishedTriplets(MatrixOperator(torch.ones(2, 3, 3)), 1)
-    >>> evidence = Evidence(9.0, 0.0, True, "all of it", 1, 0.0)
+    >>> from jvpsvd.svd.krylov.quadrature import NoSample
+    >>> evidence, sample = Evidence(9.0, 0.0, True, "all of it", 1, 0.0), NoSample("none")
     >>> for index in (1, 0):
     ...     part = torch.full((1, 1), float(index))
-    ...     finished.add([index], Triplets(part, part, None, None, (evidence,)))
+    ...     finished.add([index], Triplets(part, part, None, None, (evidence,), (sample,)))
     >>> finished.triplets().s.tolist()
     [[0.0], [1.0]]
     """
@@ -31,6 +35,7 @@ class FinishedTriplets:
         self._k = k
         self._whole: Triplets | None = None
         self._evidence: dict[int, Evidence] = {}
+        self._samples: dict[int, SpectralSample] = {}
 
     @property
     def count(self) -> int:
@@ -40,6 +45,7 @@ class FinishedTriplets:
     def add(self, matrices: list[int], part: Triplets) -> None:
         """Add the triplets of these matrices of the batch."""
         self._evidence.update(zip(matrices, part.evidence, strict=True))
+        self._samples.update(zip(matrices, part.samples, strict=True))
         if not self._batch or len(matrices) == self._batch[0]:
             self._whole = part
             return
@@ -47,7 +53,7 @@ class FinishedTriplets:
             count = self._batch[0]
             s = part.s.new_empty(count, self._k)
             U, V = (_columns_like(side, count) for side in (part.U, part.V))
-            self._whole = Triplets(s, s.clone(), U, V, ())
+            self._whole = Triplets(s, s.clone(), U, V, (), ())
         whole = self._whole
         for into, one in (
             (whole.s, part.s),
@@ -63,8 +69,10 @@ class FinishedTriplets:
         whole = self._whole
         if whole is None:
             raise TypeError("no matrix has finished")
-        evidence = tuple(self._evidence[matrix] for matrix in sorted(self._evidence))
-        return Triplets(whole.s, whole.residuals, whole.U, whole.V, evidence)
+        matrices = sorted(self._evidence)
+        evidence = tuple(self._evidence[matrix] for matrix in matrices)
+        samples = tuple(self._samples[matrix] for matrix in matrices)
+        return replace(whole, evidence=evidence, samples=samples)
 
 
 def _columns_like(side: Tensor | None, count: int) -> Tensor | None:

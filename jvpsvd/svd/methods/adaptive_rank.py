@@ -17,6 +17,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.krylov.factorization import Factorization
 from jvpsvd.svd.krylov.frobenius import ProbeSample
+from jvpsvd.svd.krylov.kept_recurrence import KeptRecurrence
 from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.request import Request
@@ -66,6 +67,7 @@ class AdaptiveRank:
         bases.initialize()
         sample = ProbeSample(1)
         sample.start(bases)
+        recurrence = KeptRecurrence(random=True)
         while True:
             with monitor.phase("projected problem"):
                 s = ritz_triplets(bases, bases.size).s
@@ -77,6 +79,7 @@ class AdaptiveRank:
             if enough or bases.exhausted or not go_on:
                 break
             spare = max_size - bases.size - bases.F.shape[-1]
+            recurrence.keep(bases)
             columns = bases.add_probe_columns(min(width, spare)) if spare > 0 else 0
             sample.add(columns, first=bases.size)
             if bases.size + bases.F.shape[-1] > max_size:
@@ -106,7 +109,7 @@ class AdaptiveRank:
             count if whole else int(good.cumprod(0).sum()),
             outside,
         )
-        return Triplets(s, residuals, U, V, (evidence,))
+        return Triplets(s, residuals, U, V, (evidence,), (recurrence.sample(bases, 0),))
 
     def _rank(self, s: Tensor, fro2: float, outside: float) -> int | None:
         """Return how many values suffice; None if those found do not.

@@ -14,6 +14,7 @@ from jvpsvd.svd.kernels.dense import add_lower_gram, dense_svd
 from jvpsvd.svd.kernels.norms import column_norms, residual_norms
 from jvpsvd.svd.kernels.orthogonalize import orthonormal_images
 from jvpsvd.svd.kernels.threads import over_matrices
+from jvpsvd.svd.krylov.quadrature import AllValues
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import check_scale, largest_product_norm
 from jvpsvd.svd.progress import predict_seconds_left
@@ -53,15 +54,17 @@ class Exact:
         with monitor.phase("vectors"):
             if A.batch and matrix.device.type == "cpu":
                 parts = over_matrices(lambda part: _solved(matrix[part], k, vectors), len(matrix))
-                values, norms, left, right = zip(*parts, strict=True)
-                s, residuals = torch.cat(values), torch.cat(norms)
+                each, norms, left, right = zip(*parts, strict=True)
+                values, residuals = torch.cat(each), torch.cat(norms)
                 U, V = _concatenate(left), _concatenate(right)
             else:
-                s, residuals, U, V = _solved(matrix, k, vectors)
+                values, residuals, U, V = _solved(matrix, k, vectors)
             fro2 = (column_norms(matrix) ** 2).sum(-1)
         evidence = f"all {A.shape[-1]} products of the shorter side were taken"
-        each = (Evidence(float(one), 0.0, True, evidence, k, 0.0) for one in fro2.reshape(-1))
-        return Triplets(s, residuals, U, V, tuple(each))
+        found = (Evidence(float(one), 0.0, True, evidence, k, 0.0) for one in fro2.reshape(-1))
+        samples = (AllValues(one) for one in values.cpu().reshape(-1, A.shape[-1]))
+        s = values[..., :k].to(A.dtype)
+        return Triplets(s, residuals, U, V, tuple(found), tuple(samples))
 
     def _assemble(self, A: LinearOperator, k: int, monitor: Monitor) -> Tensor:
         m, n = A.shape[-2:]
@@ -89,24 +92,26 @@ _Solved = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 def _solved(matrix: Tensor, k: int, vectors: bool) -> _Solved:
-    """Return (s, residuals, U, V) of an (m, n) matrix, m ≥ n, or of a batch."""
+    """Return (all s, residuals, U, V) of an (m, n) matrix, m ≥ n, or of a batch; s in float64."""
     direct = matrix.shape[-2] * matrix.shape[-1] <= _DIRECT_ENTRIES
     if direct or matrix.dtype == torch.float64:
-        U, s, V = _by_svd(matrix, k, direct)
+        U, values, V = _by_svd(matrix, k, direct)
+        s = values[..., :k].to(matrix.dtype)
     else:
-        gram, s, wide = _by_gram(matrix, k)
+        gram, values, wide = _by_gram(matrix, k)
+        s = values[..., :k].to(matrix.dtype)
         V = columns(wide.to(matrix.dtype))
         if not vectors:
-            return s, one_sided_residuals(gram, s, wide), None, V
+            return values, one_sided_residuals(gram, s, wide), None, V
         U = _images(matrix, V, wide, s)
     residuals = residual_norms(
         s, U, V, lambda part: matrix @ V[..., part], lambda part: matrix.mT @ U[..., part]
     )
-    return s, residuals, U, V
+    return values, residuals, U, V
 
 
 def _by_svd(matrix: Tensor, k: int, direct: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (U, s, V), of a float64 matrix; a QR comes first unless `direct`."""
+    """Return (U, all s, V), of a float64 matrix; a QR comes first unless `direct`."""
     dtype = matrix.dtype
     if direct:
         U, s, Vh = dense_svd(matrix.double())
@@ -116,13 +121,13 @@ def _by_svd(matrix: Tensor, k: int, direct: bool) -> tuple[Tensor, Tensor, Tenso
         U = Q @ X[..., :k]
     return (
         columns(U[..., :k].to(dtype)),
-        s[..., :k].to(dtype),
+        s,
         columns(Vh[..., :k, :].mT.to(dtype)),
     )
 
 
 def _by_gram(matrix: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (A'A, s, V) of a float32 matrix; A'A (its lower triangle) and V are float64.
+    """Return (A'A, all s, V) of a float32 matrix; A'A (its lower triangle) and V are float64.
 
     A float64 Gram matrix of float32 columns resolves values down to 1e-8 s₁, below the rounding of
     the columns. A float32 Gram matrix would lose all values below 3e-4 s₁.
@@ -133,8 +138,7 @@ def _by_gram(matrix: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     for start in range(0, matrix.shape[-2], rows):
         add_lower_gram(gram, matrix[..., start : start + rows, :].double())
     squares, vectors = torch.linalg.eigh(gram, UPLO="L")
-    s = squares.flip(-1)[..., :k].clamp_min(0).sqrt().to(matrix.dtype)
-    return gram, s, vectors.flip(-1)[..., :k]
+    return gram, squares.flip(-1).clamp_min(0).sqrt(), vectors.flip(-1)[..., :k]
 
 
 def one_sided_residuals(gram: Tensor, s: Tensor, wide: Tensor) -> Tensor:

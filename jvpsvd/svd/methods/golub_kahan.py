@@ -22,6 +22,7 @@ from jvpsvd.svd.krylov.convergence import Action
 from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.krylov.finished import FinishedTriplets
 from jvpsvd.svd.krylov.frobenius import ProbeSample
+from jvpsvd.svd.krylov.kept_recurrence import KeptRecurrence
 from jvpsvd.svd.krylov.multiplicity import block_is_too_narrow
 from jvpsvd.svd.krylov.restarts import RestartPolicy, least_size
 from jvpsvd.svd.krylov.retry import RetryWith
@@ -141,6 +142,7 @@ class _Solve:
         count = A.batch[0] if A.batch else 1
         self._test = BatchConvergence(count, k, request.tol, solver.block_size, solver.probe_steps)
         self._sample = ProbeSample(count)
+        self._recurrence = KeptRecurrence(random=start is None)
         self._finished = FinishedTriplets(A, k)
         self._next_check = k
         self._began = time.perf_counter()
@@ -202,6 +204,7 @@ class _Solve:
             index = torch.tensor(stay)
             bases.select(index)
             self._sample.select(index)
+            self._recurrence.select(index)
             actions, ritz = [actions[i] for i in stay], ritz.select(index)
         if stopped:
             self._measure(ritz, list(range(len(actions))), False, "none: stopped by the caller")
@@ -261,6 +264,7 @@ class _Solve:
         if not block and Action.ADD_PROBE_COLUMNS not in actions:
             return
         width = max(solver.block_size if block else 0, solver.probe_width)
+        self._recurrence.keep(bases)
         # First, because the probe columns sample the complement of the bases as they are now.
         self._restart_if_full(width)
         self._sample.add(bases.add_probe_columns(width), first=bases.size)
@@ -274,6 +278,7 @@ class _Solve:
             return
         if not self._keep_left:
             raise RetryWith(keep_left=True)
+        self._recurrence.keep(bases)
         with self._monitor.phase("projected problem"):
             self._sample.restart(restarts.restart(bases, extra))
 
@@ -284,10 +289,11 @@ class _Solve:
         # bases.
         for matrix, members in [(None, done)] if whole else [(i, [i]) for i in done]:
             found = tuple(self._evidence(i, ritz, complete, evidence) for i in members)
+            samples = tuple(self._recurrence.sample(self._bases, i) for i in members)
             with self._monitor.phase("vectors"):
                 s, residuals, U, V = measured_triplets(self._bases, ritz, matrix)
             indices = [self._test.matrices[i].index for i in members]
-            self._finished.add(indices, Triplets(s, residuals, U, V, found))
+            self._finished.add(indices, Triplets(s, residuals, U, V, found, samples))
         self._test.remove(done)
 
     def _evidence(self, i: int, ritz: Ritz, complete: bool, evidence: str) -> Evidence:

@@ -18,8 +18,11 @@ from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.kernels.dense import dense_svd
 from jvpsvd.svd.kernels.norms import column_norms, residual_norms
 from jvpsvd.svd.kernels.orthogonalize import OrthogonalBlock, orthogonalize_block, random_columns
+from jvpsvd.svd.kernels.random_numbers import seeded_generator
 from jvpsvd.svd.krylov.factorization import Factorization
 from jvpsvd.svd.krylov.frobenius import estimated_frobenius
+from jvpsvd.svd.krylov.kept_recurrence import KeptRecurrence
+from jvpsvd.svd.krylov.quadrature import AllValues, Recurrences, SpectralSample
 from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import Direction, check_scale, largest_product_norm
@@ -80,7 +83,9 @@ class BlockKrylov:
         norms = _Norms(fro2, fro2_error, epsilon)
         taken = _Passes(bases.steps, self.passes, width, bases.exhausted)
         evidence = _evidence(s, residuals, norms, request.tol, taken)
-        return Triplets(s, residuals, U, V, evidence)
+        recurrence = KeptRecurrence(random=True)
+        samples = tuple(recurrence.sample(bases, i) for i in range(len(evidence)))
+        return Triplets(s, residuals, U, V, evidence, samples)
 
 
 @dataclass(frozen=True)
@@ -104,18 +109,23 @@ class SubspaceIteration:
         """
         began, k, n = time.perf_counter(), request.k, A.shape[-1]
         width = min(n, k + self.oversample)
-        generator = torch.Generator().manual_seed(request.seed)
+        generator = seeded_generator(request.seed)
         nothing = torch.empty(*A.batch, n, 0, dtype=A.dtype, device=A.device)
         V = random_columns(nothing, width, generator)
         squares = torch.zeros(*A.batch, width, dtype=torch.float64)
+        first = squares[..., None, :], squares[..., None, :]
         taken = 0
         for done in range(self.passes):
             images = _multiply(A, V, "forward", done, monitor)
-            if done == 0:
-                squares = n * column_norms(images).cpu() ** 2
             with monitor.phase("orthogonalisation"):
-                U = _orthonormal(images, generator).Q
-                V = _orthonormal(_multiply(A, U, "reverse", done, monitor), generator).Q
+                left_basis = _orthonormal(images, generator)
+                right = _orthonormal(
+                    _multiply(A, left_basis.Q, "reverse", done, monitor), generator
+                )
+                if done == 0:
+                    squares = n * column_norms(images).cpu() ** 2
+                    first = left_basis.R, _outside(right.R, left_basis.R)
+                V = right.Q
             taken = done + 1
             share = taken / (self.passes + 1)
             left = predict_seconds_left(began, share)
@@ -141,7 +151,14 @@ class SubspaceIteration:
             norms = _Norms(squares.mean(-1), spread, unknown)
         passes = _Passes(taken, self.passes, width, width == n)
         evidence = _evidence(s, residuals, norms, request.tol, passes)
-        return Triplets(s, residuals, U, V, evidence)
+        B, R = (one.reshape(-1, 1, width, width).cpu() for one in first)
+        each: list[SpectralSample] = [
+            AllValues(torch.linalg.svdvals(B[i, 0]))
+            if width == n
+            else Recurrences(B[i], R[i], width, 1)
+            for i in range(len(B))
+        ]
+        return Triplets(s, residuals, U, V, evidence, tuple(each))
 
 
 @dataclass(frozen=True)
@@ -173,6 +190,13 @@ def _multiply(
         W = A.matmat(block) if direction == "forward" else A.rmatmat(block)
         check_scale(largest_product_norm(A, W, direction, f"pass {done + 1}"), W)
     return W
+
+
+def _outside(C: Tensor, B: Tensor) -> Tensor:
+    """Return R'R = C'C − B B' as a factor R: A'U = V B' + F R = Q C, with V, F, Q orthonormal."""
+    squares, Y = torch.linalg.eigh(C.mT @ C - B @ B.mT)
+    R: Tensor = (Y * squares.clamp_min(0).sqrt()[..., None, :]).mT
+    return R
 
 
 def _orthonormal(W: Tensor, generator: torch.Generator) -> OrthogonalBlock:

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from jvpsvd import MatrixOperator
 from jvpsvd.svd.krylov.finished import FinishedTriplets
+from jvpsvd.svd.krylov.quadrature import NoSample
 from jvpsvd.svd.triplets import Evidence, Triplets
 
 M, N, K = 7, 5, 3
@@ -15,7 +18,8 @@ def part(matrices, left=True):
     U = one[:, None, None] + torch.arange(M)[None, :, None] / 100 + torch.zeros(K)
     V = one[:, None, None] - torch.arange(N)[None, :, None] / 100 + torch.zeros(K)
     evidence = tuple(Evidence(float(i), 0.5, i % 2 == 0, f"of {i}", i, 0.1 * i) for i in matrices)
-    return Triplets(s.clone(), s + 100, U if left else None, V, evidence)
+    samples = tuple(NoSample(f"of {i}") for i in matrices)
+    return Triplets(s.clone(), s + 100, U if left else None, V, evidence, samples)
 
 
 def batch(count):
@@ -60,7 +64,7 @@ def test_later_parts_do_not_change_earlier_ones():
 def test_one_operator_is_the_whole():
     found = FinishedTriplets(MatrixOperator(torch.ones(M, N, dtype=torch.float64)), K)
     whole = part([0])
-    single = Triplets(whole.s[0], whole.residuals[0], whole.U[0], whole.V[0], whole.evidence)
+    single = replace(whole, s=whole.s[0], residuals=whole.residuals[0], U=whole.U[0], V=whole.V[0])
     found.add([0], single)
     assert found.triplets().s is single.s
     assert found.triplets().evidence == single.evidence

@@ -1,0 +1,193 @@
+"""The singular values that a solve did not find one by one, sampled by its random start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from jvpsvd.svd.krylov.quadrature import GaussRule, Recurrences, gauss_rule
+
+# Ritz values have converged if their residuals are below this, relative to σ₁; below the second
+# number, values count as copies of one. The cut is made at the widest gap among the last tenth of
+# those that have converged. All three are guesses.
+_CONVERGED, _SAME, _LAST = 1e-4, 1e-5, 0.1
+
+
+@dataclass(frozen=True)
+class KnownAndSampled:
+    """All singular values: the leading ones, and a sample of the others."""
+
+    known: Tensor
+    """(j,) descending."""
+    errors: Tensor
+    """(j,) their residuals."""
+    above: int
+    """How many of them lie above the sampled rest."""
+    rest: SampledValues | None
+    """The other values; None where nothing is known of them."""
+
+
+@dataclass(frozen=True)
+class SampledValues:
+    """`size` singular values, known through quadrature rules for random vectors.
+
+    If v is uniformly random among unit vectors of dimension q, v' C v has mean tr C / q and
+    variance 2 / (q + 2) times the variance of C's eigenvalues. So the standard error of a mean over
+    the values follows from the rule itself, and need not be estimated from few columns.
+
+    Args:
+        size: How many values there are, q.
+        rule: Gauss rules of the part of the random vectors that lies in their space.
+        whole: Dimension of the whole space, from which starting vectors were drawn.
+        steps: Steps of the recurrence.
+    """
+
+    size: int
+    rule: GaussRule
+    whole: int
+    steps: int
+
+    @cached_property
+    def mass(self) -> float:
+        """The mass of the sample: about the number of columns, times the share q / n."""
+        return float(self.rule.weights.sum())
+
+    @cached_property
+    def columns(self) -> int:
+        """Number of random vectors."""
+        return self.rule.starts.shape[0] * self.rule.starts.shape[1]
+
+    @cached_property
+    def _zero_rule(self) -> tuple[Tensor, Tensor]:
+        return self.rule.with_node_at_zero()
+
+    def means(self, f: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+        """Return the mean of f(σ) by the Gauss rule and by the rule with a node at 0.
+
+        For f(σ) = g(σ²), g of operator-monotone or operator-convex kind (powers, logarithm,
+        entropy), these are bounds of the sample's mean from different sides. Both are exact if g is
+        a polynomial of degree less than twice the steps.
+        """
+        zero_nodes, zero_weights = self._zero_rule
+        gauss = float((self.rule.weights * f(self.rule.nodes)).sum()) / self.mass
+        terms = torch.where(zero_weights > 0, zero_weights * f(zero_nodes), 0.0)
+        return gauss, float(terms.sum() / zero_weights.sum())
+
+    def standard_error_of_sum(self, f: Callable[[Tensor], Tensor]) -> float:
+        """Return the standard error of Σ f(σ) over all `size` values."""
+        weights = self.rule.weights / self.mass
+        values = f(self.rule.nodes)
+        centred = values - (weights * values).sum()
+        if len(weights) == 1:
+            # Each Ritz value stands for one value at least, however small its weight came out.
+            # (Single vectors have no bases that would keep the same value from coming twice.)
+            weights = weights.clamp_min(1 / self.size)
+        return self.size * self.error(float((weights * centred**2).sum()))
+
+    def shares_below(self, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+        """Return bounds (t,) of the share of the sample that lies below thresholds (t,)."""
+        low, high = self.rule.below(thresholds)
+        return low / self.mass, high / self.mass
+
+    def error(self, variance: float) -> float:
+        """Return the standard error of a mean over the values, given their variance."""
+        # Columns whose part in this space is short count less; orthonormal columns of one block
+        # are no independent sample of a small space.
+        masses = (self.rule.starts**2).sum(-1).reshape(-1)
+        effective = float(masses.sum() ** 2 / (masses**2).sum())
+        block = self.rule.starts.shape[1]
+        finite = (self.whole - block) / max(1, self.whole - 1) if block > 1 else 1.0
+        return math.sqrt(2 / (self.size + 2) * max(0.0, variance) / effective * finite)
+
+
+def known_and_sampled(
+    sample: Recurrences, known: Tensor, errors: Tensor, size: int, rounding: float
+) -> KnownAndSampled:
+    """Split all values into those known one by one and a sampled rest.
+
+    Ritz values beyond the known ones join these where their vectors have converged. The rest begins
+    at a cut above which all Ritz vectors have converged, so that their part can be taken out of the
+    sample.
+
+    Args:
+        sample: What the solve left.
+        known: (j,) leading singular values, none missing among them.
+        errors: (j,) their residuals.
+        size: Number n of all values.
+        rounding: Error of Ritz values by rounding.
+    """
+    rule, above = gauss_rule(sample), 0
+    if len(rule.nodes) == 1:
+        single = _count_before_copies(rule, sample.width, rounding)
+        matched = _are_the_leading(rule, known, errors + rounding)
+        if matched:
+            known, errors = _with_further(rule, single, known, errors)
+        cut, above = _cut(rule, known, single if matched else 0, rounding)
+        rule = rule.without_leading(cut)
+    empty = above >= size or not rule.nodes.shape[-1]
+    rest = None if empty else SampledValues(size - above, rule, size, sample.steps)
+    return KnownAndSampled(known, errors, above, rest)
+
+
+def _count_before_copies(rule: GaussRule, width: int, rounding: float) -> int:
+    """Return how many Ritz values come before the first that is repeated as often as a block holds.
+
+    Such a value may have more copies than were found. Zeros are always taken to be such values.
+    """
+    nodes = rule.nodes[0]
+    apart = _SAME * nodes[0] + rounding
+    filled = nodes <= apart
+    filled[: len(nodes) + 1 - width] |= (
+        nodes[: len(nodes) + 1 - width] - nodes[width - 1 :] <= apart
+    )
+    return int(filled.long().argmax()) if bool(filled.any()) else len(nodes)
+
+
+def _are_the_leading(rule: GaussRule, known: Tensor, errors: Tensor) -> bool:
+    """Tell whether the leading Ritz values are the known values, one by one."""
+    count = len(known)
+    if not 0 < count < rule.nodes.shape[-1]:
+        return False
+    off = rule.estimates[0, :count] + errors
+    return bool(((rule.nodes[0, :count] - known).abs() <= off).all())
+
+
+def _with_further(
+    rule: GaussRule, single: int, known: Tensor, errors: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the known values and those that follow, have converged and cannot have more copies."""
+    nodes, estimates = rule.nodes[0], rule.estimates[0]
+    converged = int((estimates <= _CONVERGED * nodes[0]).long().cumprod(0).sum())
+    further = slice(len(known), max(len(known), min(converged, single)))
+    return torch.cat([known, nodes[further]]), torch.cat([errors, estimates[further]])
+
+
+def _cut(rule: GaussRule, known: Tensor, single: int, rounding: float) -> tuple[int, int]:
+    """Return how many Ritz values and how many known values lie above the cut.
+
+    A cut lies between two known values that differ, or below the last one if no copy is missing.
+
+    Args:
+        rule: The Ritz values.
+        known: The known values.
+        single: How many leading Ritz values are known values without further copies.
+        rounding: Error of Ritz values by rounding.
+    """
+    nodes, estimates = rule.nodes[0], rule.estimates[0]
+    middle, gaps = (nodes[:-1] + nodes[1:]) / 2, nodes[:-1] - nodes[1:]
+    least = float(known[-1]) if len(known) else math.inf
+    converged = int((estimates <= _CONVERGED * nodes[0]).long().cumprod(0).sum())
+    usable = int((middle >= least).long().cumprod(0).sum())
+    last = min(converged, max(usable, min(single, len(known))), len(gaps))
+    if last == 0:
+        return 0, 0
+    first = last - 1 - int(_LAST * last)
+    at = first + int(gaps[first:last].argmax())
+    if gaps[at] <= _SAME * nodes[0] + rounding:
+        return 0, 0
+    return at + 1, int((known > middle[at]).sum())

@@ -1,0 +1,383 @@
+"""All singular values of an operator: those that are known, and estimates for the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jvpsvd.arguments import proper_fraction, shown
+from jvpsvd.errors import ArgumentError
+from jvpsvd.svd.estimate import Array, Curve, Estimate
+from jvpsvd.svd.krylov.quadrature import AllValues, Recurrences, SpectralSample
+from jvpsvd.svd.sampled_values import SampledValues, known_and_sampled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_Function = Callable[[Tensor], Tensor]
+
+# Ritz values are off by this many eps of the dtype, times σ₁: a guess. A threshold near it is
+# moved by it on both sides.
+_ROUNDING, NEAR_ROUNDING = 8.0, 1000.0
+# Counts whose standard error is below this are whole numbers up to rounding.
+_CERTAIN = 0.05
+# Bisection of a quantile ends at this relative width.
+_QUANTILE = 1e-3
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum:
+    """All p = min(m, n) singular values: the leading ones, and a random sample of the rest.
+
+    Every number is an `Estimate`. Its `low` and `high` bound what the sample leaves open between
+    the nodes of its quadrature rule; its `standard_error` says what another sample would change.
+    More products narrow the first, more random vectors the second. Where all values are known, a
+    number is exact up to the residuals.
+
+    Attributes:
+        size: p, the number of values.
+        values: (j,) leading values that are known one by one, descending, float64.
+        errors: (j,) their residuals.
+        above: How many of them lie above the sampled rest.
+        rest: The other p − above values; None where nothing is known of them, or nothing is left.
+        rounding: Error of small values by rounding.
+        basis: What the estimates rest on, in words.
+
+    >>> import jvpsvd
+    >>> spectrum = jvpsvd.svds(torch.diag(torch.arange(1.0, 9.0)), 3).spectrum
+    >>> print(spectrum.count(2.5))
+    6: all 8 values are known
+    """
+
+    size: int
+    values: Tensor
+    errors: Tensor
+    above: int
+    rest: SampledValues | None
+    rounding: float
+    basis: str
+
+    def count(self, threshold: float = 1.0) -> Estimate:
+        """Return the number of singular values ≥ threshold (Mototake & Ikegami, section 6).
+
+        Raises:
+            ArgumentError: If the threshold is no number ≥ 0.
+
+        >>> import jvpsvd
+        >>> A = torch.diag(torch.linspace(0, 2, 400))
+        >>> estimate = jvpsvd.svds(A, 20, method="golub-kahan").spectrum.count(1.0)
+        >>> low, high = estimate.interval(0.999)
+        >>> low <= 200 <= high
+        True
+        """
+        if isinstance(threshold, bool) or not isinstance(
+            threshold, int | float | np.integer | np.floating
+        ):
+            raise ArgumentError(f"threshold={shown(threshold)} must be a number")
+        if not 0 <= threshold < math.inf:
+            raise ArgumentError(f"threshold={threshold} must be a finite number ≥ 0")
+        found = self.counts([float(threshold)])[0]
+        if found.standard_error < _CERTAIN:  # nothing but rounding is left between whole numbers
+            ends = (found.value, found.low, found.high)
+            value, low, high = (round(x) if abs(x - round(x)) < _CERTAIN else x for x in ends)
+            found = Estimate(value, low, high)
+        return self._estimate(found)
+
+    def counts(self, thresholds: Sequence[float] | Array | Tensor) -> Curve:
+        """Return the numbers of singular values ≥ each threshold, in ascending order of these.
+
+        Raises:
+            ArgumentError: If thresholds are not ascending finite numbers ≥ 0.
+        """
+        grid = _grid("thresholds", thresholds)
+        found = np.array([self._known_count(float(t)) for t in grid], dtype=np.float64)
+        low, high = found[:, 0].copy(), found[:, 1].copy()
+        value, error = low.copy(), np.zeros(len(grid))
+        exact = self._exact_above
+        open_ = grid < exact if exact > 0 else np.zeros(len(grid), dtype=bool)
+        # Where a threshold falls into the errors of known values, these decide.
+        settled = ~open_
+        value[settled] = [int((self.values >= t).sum()) for t in grid[settled]]
+        if open_.any():
+            sampled = self._sampled_counts(torch.tensor(grid[open_]))
+            for whole, part in zip((value, low, high, error), sampled, strict=True):
+                whole[open_] = part
+        return Curve(grid, value, low, high, error)
+
+    def cdf(self, grid: Sequence[float] | Array | Tensor) -> Curve:
+        """Return the share of singular values below each point of an ascending grid.
+
+        Raises:
+            ArgumentError: If the grid is not ascending finite numbers ≥ 0.
+        """
+        counts, p = self.counts(grid), self.size
+        value, low, high = (1 - c / p for c in (counts.value, counts.high, counts.low))
+        return Curve(counts.grid, value, low, high, counts.standard_error / p)
+
+    def density(self, grid: Sequence[float] | Array | Tensor) -> Curve:
+        """Return the number of singular values per unit length, between neighbours of a grid.
+
+        The curve has one point less than the grid, each in the middle. Bounds are those of the
+        counts at both ends, so narrow bins have wide bounds.
+
+        Raises:
+            ArgumentError: If the grid is not at least two ascending finite numbers ≥ 0.
+        """
+        counts = self.counts(grid)
+        if len(counts) < 2:
+            raise ArgumentError("the grid of a density needs at least two points")
+        width = np.diff(counts.grid)
+        value = -np.diff(counts.value) / width
+        low = (counts.low[:-1] - counts.high[1:]).clip(0) / width
+        high = (counts.high[:-1] - counts.low[1:]) / width
+        share = np.clip(value * width / self.size, 0, 1)
+        error = np.zeros(len(width))
+        if self.rest is not None:
+            rest = self.rest
+            spread = [rest.size * rest.error(float(one * (1 - one))) for one in share]
+            error = np.where(counts.standard_error[:-1] > 0, spread, 0.0) / width
+        return Curve((counts.grid[:-1] + counts.grid[1:]) / 2, value, low, high, error)
+
+    def schatten(self, p: float = 1.0) -> Estimate:
+        """Return (Σ σᵖ)^(1/p): the nuclear norm for p = 1, the Frobenius norm for p = 2.
+
+        Raises:
+            ArgumentError: If p is not a positive finite number.
+        """
+        if isinstance(p, bool) or not isinstance(p, int | float) or not 0 < p < math.inf:
+            raise ArgumentError(f"p={shown(p)} must be a positive number")
+        top = self._top
+        total = self._sum(lambda s: (s / top) ** p)
+        value, low, high = (top * x ** (1 / p) for x in (total.value, total.low, total.high))
+        slope = value / (p * total.value) if total.value > 0 else 0.0
+        return self._estimate(Estimate(value, low, high, slope * total.standard_error))
+
+    def participation_ratio(self) -> Estimate:
+        """Return (Σ σ²)² / Σ σ⁴: d for d equal values and zeros."""
+        top = self._top
+        squares, fourth = self._sum(lambda s: (s / top) ** 2), self._sum(lambda s: (s / top) ** 4)
+        if fourth.value == 0:
+            return Estimate(math.nan, 0, self.size, basis="all values are 0")
+        ratio = squares.value / fourth.value
+        value = ratio * squares.value
+        low, high = squares.low**2 / fourth.high, squares.high**2 / max(fourth.low, 1e-300)
+        error = self._error(lambda s: 2 * ratio * (s / top) ** 2 - ratio**2 * (s / top) ** 4)
+        return self._estimate(Estimate(value, low, min(high, self.size), error))
+
+    def entropy(self) -> Estimate:
+        """Return −Σ p log p with p = σ² / Σ σ², in nats."""
+        top = self._top
+        squares = self._sum(lambda s: (s / top) ** 2)
+        logs = self._sum(lambda s: torch.xlogy((s / top) ** 2, (s / top) ** 2))
+        total, mean = squares.value, logs.value / squares.value if squares.value else 0.0
+        if total == 0:
+            return Estimate(math.nan, 0, math.log(self.size), basis="all values are 0")
+        value = math.log(total) - mean
+        low = math.log(squares.low) - max(logs.high / squares.high, logs.high / squares.low)
+        high = math.log(squares.high) - min(logs.low / squares.high, logs.low / squares.low)
+        error = self._error(
+            lambda s: (
+                ((s / top) ** 2 * (1 + mean) - torch.xlogy((s / top) ** 2, (s / top) ** 2)) / total
+            )
+        )
+        return self._estimate(Estimate(value, low, min(high, math.log(self.size)), error))
+
+    def effective_rank(self) -> Estimate:
+        """Return the exponential of the entropy: d for d equal values and zeros.
+
+        Source: with p ∝ σ, O. Roy and M. Vetterli, "The effective rank", EUSIPCO 2007.
+        """
+        found = self.entropy()
+        value, low, high = (math.exp(x) for x in (found.value, found.low, found.high))
+        return self._estimate(Estimate(value, low, high, value * found.standard_error))
+
+    def log_volume(self) -> Estimate:
+        """Return Σ log σ. Where not all values are known, small ones have no lower bound."""
+        total = self._sum(torch.log)
+        value = total.high if math.isinf(total.low) else total.value
+        return self._estimate(Estimate(value, total.low, total.high, total.standard_error))
+
+    def quantile(self, q: float) -> Estimate:
+        """Return the σ below which the share q of all singular values lies, 0 < q < 1.
+
+        Its bounds and its standard error are those of the counts, read off on the other axis.
+
+        Raises:
+            ArgumentError: If q does not lie between 0 and 1.
+        """
+        wanted = (1 - proper_fraction("q", q)) * self.size
+        rest, top = self.rest, self._top
+        if rest is None and len(self.values) == self.size:
+            index = min(self.size - 1, int(wanted))
+            value, error = float(self.values[index]), float(self.errors[index])
+            return self._estimate(Estimate(value, max(0.0, value - error), value + error))
+
+        def solve(side: Callable[[Curve], float]) -> float:
+            low, high = 0.0, top * (1 + _QUANTILE)
+            least = max(self.rounding, 1e-12 * top)
+            while high - low > _QUANTILE * high and high > least:
+                middle = math.sqrt(low * high) if low > least else (low + high) / 8
+                if side(self.counts([middle])) > wanted:
+                    low = middle
+                else:
+                    high = middle
+            return high if low == 0.0 else (low + high) / 2
+
+        value = solve(lambda c: float(c.value[0]))
+        low, high = solve(lambda c: float(c.low[0])), solve(lambda c: float(c.high[0]))
+        up = solve(lambda c: float(c.value[0] + c.standard_error[0]))
+        down = solve(lambda c: float(c.value[0] - c.standard_error[0]))
+        return self._estimate(Estimate(value, min(low, value), max(high, value), (up - down) / 2))
+
+    def plot(self, ax: Axes | None = None, points: int = 60, **line: Any) -> Axes:
+        """Draw σ by index up to the full rank: the known values as a line, the rest as a band.
+
+        Args:
+            ax: Where to draw, of matplotlib; None: on a new figure.
+            points: Thresholds at which the rest is counted.
+            line: What `Axes.plot` takes.
+
+        Raises:
+            ArgumentError: If matplotlib is missing, or `ax` is no axes of it.
+        """
+        from jvpsvd.svd.plotting import plot_whole_spectrum
+
+        known = self.values.numpy()
+        least = known[-1] if len(known) else self._top
+        counts = None
+        if self.rest is not None:
+            bottom = max(float(self.rest.rule.nodes.min()), self.rounding, 1e-12 * self._top)
+            grid = np.geomspace(min(bottom, least) / 2, least, points)
+            counts = self.counts(grid)
+        return plot_whole_spectrum(known, counts, self.size, ax, line)
+
+    def __repr__(self) -> str:
+        return f"<Spectrum of {self.size} values: {self.basis}>"
+
+    @property
+    def _top(self) -> float:
+        if len(self.values):
+            return float(self.values[0]) or 1.0
+        return float(self.rest.rule.nodes.max()) or 1.0 if self.rest is not None else 1.0
+
+    @property
+    def _exact_above(self) -> float:
+        """Thresholds from here on are counted exactly, by known values."""
+        if len(self.values) == self.size:
+            return 0.0
+        return float(self.values[-1] + self.errors[-1]) if len(self.values) else math.inf
+
+    def _known_count(self, threshold: float) -> tuple[float, float]:
+        least = int((self.values - self.errors >= threshold).sum())
+        most = int((self.values + self.errors >= threshold).sum())
+        return least, most if threshold >= self._exact_above else self.size
+
+    def _sampled_counts(self, thresholds: Tensor) -> tuple[Array, Array, Array, Array]:
+        if self.rest is None:
+            # Every known value is above such a threshold, as far as errors allow.
+            least = np.array([self._known_count(float(t))[0] for t in thresholds], dtype=float)
+            whole = np.full(len(thresholds), float(self.size))
+            return least, least, whole, np.zeros(len(thresholds))
+        rest, off = self.rest, self.rounding
+        low, high = rest.shares_below(thresholds)
+        near = thresholds < NEAR_ROUNDING * off
+        if bool(near.any()):
+            low[near] = rest.shares_below((thresholds[near] - off).clamp_min(0))[0]
+            high[near] = rest.shares_below(thresholds[near] + off)[1]
+        middle = (low + high) / 2
+        known = torch.tensor([self._known_count(float(t))[0] for t in thresholds]).double()
+        counts = [
+            torch.maximum(self.above + rest.size * (1 - share), known).clamp_max(self.size)
+            for share in (middle, high, low)
+        ]
+        errors = [rest.size * rest.error(float(m * (1 - m))) for m in middle]
+        value, lower, upper = (one.numpy() for one in counts)
+        return value, lower, upper, np.array(errors)
+
+    def _sum(self, f: _Function) -> Estimate:
+        """Return Σ f(σ) over all values."""
+        values = self.values[: self.above] if self.rest is not None else self.values
+        errors = self.errors[: len(values)]
+        ends = torch.stack([f((values - errors).clamp_min(0)), f(values + errors)])
+        total = float(f(values).sum())
+        low, high = float(ends.amin(0).sum()), float(ends.amax(0).sum())
+        if self.rest is None:
+            missing = self.size - len(values)
+            if not missing:
+                return Estimate(total, low, high)
+            least = float(values[-1] + errors[-1]) if len(values) else math.inf
+            extremes = f(torch.tensor([0.0, least], dtype=torch.float64))
+            low, high = (
+                low + missing * float(extremes.min()),
+                high + missing * float(extremes.max()),
+            )
+            return Estimate(low, low, high)
+        gauss, zero = self.rest.means(f)
+        least, most = min(gauss, zero), max(gauss, zero)
+        size = self.rest.size
+        middle = gauss if math.isinf(zero) else (gauss + zero) / 2
+        error = self.rest.standard_error_of_sum(f)
+        return Estimate(total + size * middle, low + size * least, high + size * most, error)
+
+    def _error(self, f: _Function) -> float:
+        return 0.0 if self.rest is None else self.rest.standard_error_of_sum(f)
+
+    def _estimate(self, found: Estimate) -> Estimate:
+        return Estimate(found.value, found.low, found.high, found.standard_error, self.basis)
+
+
+def whole_spectrum(
+    sample: SpectralSample, known: Tensor, errors: Tensor, size: int, dtype: torch.dtype
+) -> Spectrum:
+    """Return the spectrum from what a solve left.
+
+    Args:
+        sample: All values, or the recurrence of a random start.
+        known: (j,) leading values, none missing among them.
+        errors: (j,) their residuals.
+        size: Number of all values.
+        dtype: Precision of the products.
+    """
+    known, errors = known.double().cpu(), errors.double().cpu()
+    top = float(known[0]) if len(known) else 0.0
+    eps = _ROUNDING * torch.finfo(dtype).eps
+    if isinstance(sample, AllValues):
+        values = sample.values.double().cpu().clone()
+        off = torch.full_like(values, eps * float(values[0]))
+        values[: len(known)], off[: len(known)] = known, errors
+        values = values.sort(descending=True).values
+        basis = f"all {size} values are known"
+        return Spectrum(size, values, off, size, None, eps * float(values[0]), basis)
+    missing = size - len(known)
+    if not isinstance(sample, Recurrences) or not missing:
+        reason = "" if not missing else f"; {missing} are unknown: {getattr(sample, 'reason', '')}"
+        basis = f"{len(known)} of {size} values are known{reason}"
+        return Spectrum(size, known, errors, len(known), None, eps * top, basis)
+    split = known_and_sampled(sample, known, errors, size, eps * top)
+    known, errors, above, rest = split.known, split.errors, split.above, split.rest
+    if rest is None:
+        basis = f"{len(known)} of {size} values are known; no random vector sampled the others"
+        return Spectrum(size, known, errors, len(known), None, eps * top, basis)
+    rounding = eps * max(top, float(rest.rule.nodes.max()))
+    steps = f"{sample.steps} step{'s' if sample.steps > 1 else ''}"
+    basis = f"{above} values known, {rest.size} sampled by {rest.columns} random vectors in {steps}"
+    return Spectrum(size, known, errors, above, rest, rounding, basis)
+
+
+def _grid(name: str, grid: Sequence[float] | Array | Tensor) -> Array:
+    try:
+        given = grid.numpy(force=True) if isinstance(grid, Tensor) else grid
+        points = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(f"{name}={shown(grid)} must be numbers, in ascending order") from None
+    if points.ndim != 1 or not len(points) or not np.isfinite(points).all() or (points < 0).any():
+        raise ArgumentError(f"{name} must be finite numbers ≥ 0, in one dimension")
+    if (np.diff(points) <= 0).any():
+        raise ArgumentError(f"{name} must ascend, and no number may stand twice")
+    return points
