@@ -76,6 +76,7 @@ from jvpsvd.geometry.tangents import (
     tangent_alignment,
 )
 from jvpsvd.geometry.transport import Holonomy, Transport, holonomy, overlap_decay, transport
+from jvpsvd.geometry.whole_dimension import WholeDimensions, whole_dimensions
 
 __all__ = [
     "Alignment",
@@ -97,6 +98,7 @@ __all__ = [
     "SpreadTrend",
     "Transport",
     "VarianceRatio",
+    "WholeDimensions",
     "adversarial_direction",
     "average_space",
     "average_tree",
@@ -144,4 +146,5 @@ __all__ = [
     "tangent_directions",
     "transport",
     "variance_ratio",
+    "whole_dimensions",
 ]
