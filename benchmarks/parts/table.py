@@ -290,6 +290,7 @@ COMMANDS: dict[str, Command] = {
         Command("derivative_check", "how often the check of products against differences is right"),
         Command("defined_to", "how well a ReLU network's Jacobian is defined"),
         Command("rounding", "which tolerances rounding lets residuals meet"),
+        Command("density", "counts from densities, ours beside that of curvlinops"),
         Command("spectrum_coverage", "estimates of whole spectra: coverage, and bounds that hold"),
         Command("tiny_bases", "values that met the tolerance in bases that restart at few columns"),
         Command("thresholds", "what each threshold of the solvers decides"),

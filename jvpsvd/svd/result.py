@@ -265,8 +265,9 @@ class SVDResult(Shown):
             ArgumentError: If this is a batch; take `result.of(i).spectrum`.
 
         >>> import jvpsvd
-        >>> jvpsvd.svds(torch.diag(torch.tensor([4.0, 2.0, 1.0])), 1).spectrum.schatten(1)
-        Estimate(value=7.0, low=7.0, high=7.0, standard_error=0.0, basis='all 3 values are known')
+        >>> spectrum = jvpsvd.svds(torch.diag(torch.tensor([4.0, 2.0, 1.0])), 1).spectrum
+        >>> print(spectrum.schatten(1))
+        7, between 6.99999 and 7.00001: all 3 values are known
         """
         if self.s.ndim > 1:
             raise ArgumentError("a batch has a spectrum for each matrix; take result.of(i)")
@@ -421,4 +422,8 @@ def _same(a: object, b: object) -> bool:
     """Whether two values of a field are the same; a NaN is the same as another one."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return (a.dtype, a.device) == (b.dtype, b.device) and torch.equal(a, b)
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, AllValues | Recurrences) and type(a) is type(b):
+        return all(_same(value, getattr(b, name)) for name, value in vars(a).items())
     return repr(a) == repr(b)

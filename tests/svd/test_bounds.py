@@ -114,5 +114,9 @@ def test_a_relative_tolerance(tol):
 
 def test_an_estimate_reads_as_a_sentence():
     assert str(Estimate(2.0, 2.0, 2.0)) == str(Estimate(2.0, 2.0 - 1e-9, 2.0 + 1e-9)) == "2"
-    assert str(Estimate(2.0, 1.0, 4.0, 0.25, "so")) == "2, between 1 and 4 ± 0.25: so"
+    assert str(Estimate(2.0, 1.0, 4.0, 0.25, "so")) == "between 1.00 and 4.00 (± 0.25): so"
+    assert str(Estimate(2.0, 1.9, 2.1, 0.25, "so")) == "2.00 ± 0.25 (1.90 to 2.10): so"
+    assert str(Estimate(2.0, 1.9, math.inf, 0.25)) == "at least 1.90 ± 0.25"
+    assert str(Estimate(200.0, 199.9, 200.1, 25.0)) == "200 ± 25"
+    assert str(Estimate(2.0, 1.0, 4.0)) == "between 1 and 4"
     assert str(Estimate(math.nan, -math.inf, math.inf, basis="none")) == "unknown: none"

@@ -1,5 +1,6 @@
 """Results on disk: whole, equal when they come back, refused when damaged or foreign."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -73,7 +74,10 @@ def test_any_reader_of_safetensors_shows_what_it_says(tmp_path):
     result = solved()
     result.save(tmp_path / "a.safetensors")
     with safe_open(tmp_path / "a.safetensors", framework="numpy") as file:
-        assert set(file.keys()) == {"U", "s", "Vh", "residuals", "converged"}
+        assert set(file.keys()) == {
+            *("U", "s", "Vh", "residuals", "converged"),
+            "samples/0/values",  # the bases span the whole space
+        }
         metadata = {name: text for name, text in file.metadata().items() if name[0] != "j"}
     metadata.pop("checksum")
     said = {name: json.loads(text) for name, text in metadata.items()}
@@ -82,6 +86,17 @@ def test_any_reader_of_safetensors_shows_what_it_says(tmp_path):
     assert said["products"]["forward"] == result.products.forward
     assert said["certificates"][0]["evidence"] == result.certificate.evidence
     assert len(said["history"]) == len(result.history)
+
+
+def test_the_spectrum_of_a_loaded_result_is_the_same(tmp_path):
+    result = jvpsvd.svds(torch.diag(torch.linspace(3, 0, 300)), 10, method="golub-kahan")
+    result.save(tmp_path / "a.safetensors")
+    loaded = jvpsvd.load(tmp_path / "a.safetensors")
+    assert loaded == result
+    assert torch.equal(loaded.samples[0].B, result.samples[0].B)
+    assert loaded.spectrum.count(1.0) == result.spectrum.count(1.0)
+    changed = dataclasses.replace(result.samples[0], B=result.samples[0].B * (1 + 1e-15))
+    assert dataclasses.replace(result, samples=(changed,)) != result
 
 
 def test_a_file_of_another_kind_is_replaced_as_torch_save_does(tmp_path):

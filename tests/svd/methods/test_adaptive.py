@@ -17,7 +17,8 @@ def test_the_triplets_hold_the_share_of_energy(name, energy):
     truth = spectrum(name, N)
     result = svds(Diagonal(truth), N, energy=energy, **silent)
     held, whole = float((result.s**2).sum()), float((truth**2).sum())
-    assert held >= energy * whole * (1 - 1e-9)
+    # ‖A‖²_F is an estimate, and the share is exceeded by two of its standard errors.
+    assert held >= energy * (whole - 2 * result.certificate.fro2_error) * (1 - 1e-9)
     needed = int(((truth**2).cumsum(0) < energy * whole).sum()) + 1
     assert needed <= result.s.shape[0] <= needed + max(4, needed // 2)
     assert_truthful(result, truth, (N, N))
