@@ -1,7 +1,7 @@
 """What a solve says about the values that it did not find: a step that falls between two nodes.
 
 A spectrum of 2000 values has a step: a third of them equal 0.5, the others lie in a smooth bulk
-around them. Few steps of the recurrence leave open where the step is; more of them close in on it. The
+around them. Few steps of the recurrence leave open where the step is; more close in on it. The
 figure shows the true count of values above a threshold, the staircase of the Gauss rule, and the
 band of the Chebyshev–Markov–Stieltjes inequality with the estimate in its middle.
 
