@@ -28,15 +28,18 @@ from jvpsvd.studies.inputs import each_input
 from jvpsvd.svd import svds
 from jvpsvd.svd.kernels.dense import add_lower_gram, leading_eigenpairs
 from jvpsvd.svd.memory import parse_memory, physical_memory
+from jvpsvd.svd.request import choose_seed
 
 logger = logging.getLogger(__name__)
 
 # The kernel is assembled up to this many rows: its rows then cost less than the products of a
 # Krylov solve, about four for each triplet and a hundred more. A guess.
 _LEAST_ROWS, _ROWS_PER_PAIR = 2048, 8
-# Inputs whose Jacobians are computed in one call; more of them outgrow the processor's caches. A
-# guess.
+# Inputs whose Jacobians are computed in one call; more of them outgrow the processor's caches
+# (`python -m benchmarks small_timings tangent_kernel`).
 _BLOCK = 8
+# From so many rows per pair on, eigenvectors are computed in float32 and refined. A guess.
+_ROWS_TO_REFINE = 3
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class TangentKernel:
     trace: float
     """Sum of all eigenvalues; an estimate where the kernel was not assembled."""
     check: float
-    """‖K w − J J' w‖ / λ₁ of a random combination w of the eigenvectors, by fresh products."""
+    """‖K w − J J' w‖ / λ₁ of a random combination w of the eigenvectors, by fresh products; J' w of
+    an assembled kernel is a reverse pass through many inputs together."""
     method: str
     """"assembled", or the method of `svds`."""
 
@@ -77,7 +81,7 @@ def ntk(
     names: Iterable[str] | None = None,
     block: int | None = None,
     tol: float = 1e-5,
-    seed: int = 0,
+    seed: int | None = 0,
     memory: int | str | None = None,
 ) -> TangentKernel:
     """Return the k leading eigenpairs of the empirical tangent kernel of a network at inputs X.
@@ -93,7 +97,7 @@ def ntk(
         block: Inputs of one pass. None: as many as the memory allows, at most 8, where the kernel
             is assembled, and otherwise all.
         tol: Tolerance of `svds`.
-        seed: Seed of the check, and of `svds`.
+        seed: Seed of the check, and of `svds`; None: another one each time.
         memory: Bytes, or text like "4GiB", for Jacobians and bases; None: half of the memory.
 
     Raises:
@@ -107,6 +111,7 @@ def ntk(
     tensor([9., 4.], dtype=torch.float64)
     """
     check_network(model, replace_weights=True)
+    seed = choose_seed(seed)
     theta, evaluate = choose_parameters(model, names, None)
     device = next(iter(theta.values())).device
     inputs = list(each_input(X, device))
@@ -131,15 +136,19 @@ def ntk(
     few = rows <= max(_LEAST_ROWS, _ROWS_PER_PAIR * k) and 24 * rows**2 <= budget // 2
     if few:
         fits = max(1, min(_BLOCK, budget // (8 * per_input)))
-        problem = _Problem(evaluate, theta, _blocks(inputs, block or fits))
+        # A pass of `outputs` cotangents through a block is as much work as one of one through more.
+        together = block or fits * (rows // len(inputs))
+        problem = _Problem(
+            evaluate, theta, rows, _groups(inputs, block or fits), _groups(inputs, together)
+        )
+        keep = 2 * rows * parameters * value.element_size() <= budget // 2
         with full_precision(), torch.no_grad():
             try:
-                keep = 2 * rows * parameters * value.element_size() <= budget // 2
-                return _solve_assembled(problem, _assemble(problem, rows, keep), k, shape, seed)
+                return _solve_assembled(problem, keep, k, shape, seed)
             except (RuntimeError, NotImplementedError) as error:
                 logger.warning("%s; the tangent kernel is not assembled", first_line(error))
-    problem = _Problem(evaluate, theta, _blocks(inputs, block or len(inputs)))
-    return _solve_by_products(model, problem, k, shape, tol, seed, memory)
+    blocks = _equal_groups(inputs, block or len(inputs))
+    return _solve_by_products(model, blocks, list(theta), k, shape, tol, seed, memory)
 
 
 Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
@@ -149,45 +158,42 @@ Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any
 class _Problem:
     evaluate: Evaluate
     theta: dict[str, Tensor]
+    rows: int
+    """Outputs of all inputs."""
     blocks: list[Any]
-    """Inputs, a block of them at a time."""
+    """Inputs whose Jacobians are computed together."""
+    groups: list[Any]
+    """Inputs of one pass of the check."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of columns of J."""
+        return sum(part.numel() for part in self.theta.values())
 
     def value(self, theta: dict[str, Tensor], x: Any) -> Tensor:
         return _evaluated(self.evaluate, theta, x)
 
 
-def _assemble(problem: _Problem, rows: int, keep: bool) -> Tensor:
-    """Return K (rows, rows), float64 on the CPU, from per-sample Jacobians.
+def _assemble(problem: _Problem) -> Tensor:
+    """Return K (rows, rows), float64 on the CPU, where the Jacobian of all inputs does not fit.
 
-    Where the Jacobian of all inputs does not fit (`keep`), those of two blocks are held at a time,
-    and are computed once for each pair.
+    The Jacobians of two blocks are held at a time, and are computed once for each pair.
     """
-    if keep:
-        return _gram(_whole_jacobian(problem, rows))
-    K = torch.empty(rows, rows, dtype=torch.float64)
-    count = rows // len(problem.blocks)
-    parts = [slice(start, start + count) for start in range(0, rows, count)]
-    for i, mine in enumerate(parts):
-        J = _jacobian(problem, problem.blocks[i])
-        K[mine, mine] = _gram(J)
-        for j, other in enumerate(parts[:i]):
-            K[mine, other] = (J @ _jacobian(problem, problem.blocks[j]).mT).double().cpu()
-            K[other, mine] = K[mine, other].mT
-    return K
-
-
-def _whole_jacobian(problem: _Problem, rows: int) -> Tensor:
-    """Return J (rows, parameters), a block of rows at a time."""
-    J: Tensor | None = None
+    K = torch.empty(problem.rows, problem.rows, dtype=torch.float64)
     start = 0
-    for block in problem.blocks:
-        part = _jacobian(problem, block)
-        J = part.new_empty(rows, part.shape[1]) if J is None else J
-        J[start : start + len(part)] = part
-        start += len(part)
-    if J is None:
-        raise TypeError("there is no block")
-    return J
+    for i, block in enumerate(problem.blocks):
+        J = _jacobian(problem, [block])
+        mine = slice(start, start + len(J))
+        K[mine, mine] = _gram(J)
+        start = 0
+        for earlier in problem.blocks[:i]:
+            theirs = _jacobian(problem, [earlier])
+            other = slice(start, start + len(theirs))
+            K[mine, other] = (J @ theirs.mT).double().cpu()
+            K[other, mine] = K[mine, other].mT
+            start = other.stop
+        start = mine.stop
+    return K
 
 
 def _gram(J: Tensor) -> Tensor:
@@ -198,22 +204,38 @@ def _gram(J: Tensor) -> Tensor:
     return K + K.tril(-1).mT
 
 
-def _jacobian(problem: _Problem, block: Any) -> Tensor:
-    """Return the Jacobian of a block by the parameters, (rows, parameters)."""
+def _jacobian(problem: _Problem, blocks: list[Any]) -> Tensor:
+    """Return the Jacobian of all inputs of some blocks by the parameters, (rows, parameters)."""
 
     def of_one(theta: dict[str, Tensor], x: Any) -> Tensor:
         return problem.value(theta, _each(x, lambda part: part[None])).flatten()
 
-    rows = vmap(jacrev(of_one), in_dims=(None, 0))(problem.theta, block)
-    return torch.cat([part.flatten(2).flatten(0, 1) for part in rows.values()], dim=1)
+    of_block = vmap(jacrev(of_one), in_dims=(None, 0))
+    J: Tensor | None = None
+    count = sum(map(_length, blocks))
+    start = 0
+    for block in blocks:
+        parts = [part.flatten(2) for part in of_block(problem.theta, block).values()]
+        inputs, outputs = parts[0].shape[:2]
+        if J is None:
+            J = parts[0].new_empty(count, outputs, problem.parameters)
+        torch.cat(parts, dim=2, out=J[start : start + inputs])
+        start += inputs
+    if J is None:
+        raise TypeError("there is no block")
+    return J.flatten(0, 1)
 
 
 def _solve_assembled(
-    problem: _Problem, K: Tensor, k: int, shape: tuple[int, ...], seed: int
+    problem: _Problem, keep: bool, k: int, shape: tuple[int, ...], seed: int
 ) -> TangentKernel:
+    """Return the eigenpairs of the assembled kernel; `keep` says whether J fits into memory."""
+    J = _jacobian(problem, problem.blocks) if keep else None
+    K = _assemble(problem) if J is None else _gram(J)
     if not bool(torch.isfinite(K).all()):
         raise NonFiniteError("the tangent kernel holds NaN or infinity; check model and inputs")
-    values, vectors = leading_eigenpairs(K.clone(), k)
+    own = next(iter(problem.theta.values())).dtype
+    values, vectors = _eigenpairs(K, k, own)
     if not bool(torch.isfinite(values).all()):
         raise NonFiniteError("LAPACK finds no eigenvalues of the tangent kernel; try another k")
     residuals = torch.linalg.vector_norm(K @ vectors - vectors * values, dim=0)
@@ -221,7 +243,7 @@ def _solve_assembled(
     w = vectors @ torch.nn.functional.normalize(
         torch.randn(k, generator=generator, dtype=torch.float64), dim=0
     )
-    check = torch.linalg.vector_norm(K @ w - _kernel_product(problem, w))
+    check = torch.linalg.vector_norm(K @ w - _kernel_product(problem, J, w))
     top = float(values[0])
     return TangentKernel(
         values.clamp_min(0),
@@ -233,26 +255,46 @@ def _solve_assembled(
     )
 
 
-def _kernel_product(problem: _Problem, w: Tensor) -> Tensor:
-    """Return J J' w by one reverse and one forward pass over all blocks."""
+def _eigenpairs(K: Tensor, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the k leading eigenpairs of K in float64, NaN if LAPACK fails.
+
+    Few of a kernel that was computed in a lower precision are found in float32 and refined by a
+    Rayleigh–Ritz step in float64. That takes half the time, and leaves residuals below the
+    rounding that K has.
+    """
+    if dtype == torch.float64 or len(K) < _ROWS_TO_REFINE * k:
+        return leading_eigenpairs(K.clone(), k)
+    values, vectors = leading_eigenpairs(K.float(), k)
+    if not bool(torch.isfinite(values).all()):
+        return values.double(), vectors.double()
+    Q = torch.linalg.qr(vectors.double()).Q
+    values, X = leading_eigenpairs(Q.mT @ (K @ Q), k)
+    return values, Q @ X
+
+
+def _kernel_product(problem: _Problem, J: Tensor | None, w: Tensor) -> Tensor:
+    """Return J J' w: J' w by reverse passes, and its image by forward ones if there is no J."""
     gradient = {name: torch.zeros_like(part) for name, part in problem.theta.items()}
     start = 0
-    for block in problem.blocks:
-        value, pull = vjp(lambda theta, x=block: problem.value(theta, x), problem.theta)[:2]
+    for group in problem.groups:
+        value, pull = vjp(lambda theta, x=group: problem.value(theta, x), problem.theta)[:2]
         part = w[start : start + value.numel()].to(value).reshape(value.shape)
         start += value.numel()
         (pulled,) = pull(part)
         gradient = {name: gradient[name] + pulled[name] for name in gradient}
+    if J is not None:
+        return (J @ torch.cat([part.flatten() for part in gradient.values()])).double().cpu()
     products = [
-        jvp(lambda theta, x=block: problem.value(theta, x), (problem.theta,), (gradient,))[1]
-        for block in problem.blocks
+        jvp(lambda theta, x=group: problem.value(theta, x), (problem.theta,), (gradient,))[1]
+        for group in problem.groups
     ]
     return torch.cat([part.flatten() for part in products]).double().cpu()
 
 
 def _solve_by_products(
     model: nn.Module,
-    problem: _Problem,
+    blocks: list[Any],
+    names: list[str],
     k: int,
     shape: tuple[int, ...],
     tol: float,
@@ -260,10 +302,10 @@ def _solve_by_products(
     memory: int | str | None,
 ) -> TangentKernel:
     def at(index: int) -> LinearOperator:
-        kind: Derivatives = "auto" if len(problem.blocks) == 1 else "transforms"
-        return _operator(model, problem.blocks[index], list(problem.theta), kind)
+        kind: Derivatives = "auto" if len(blocks) == 1 else "transforms"
+        return _operator(model, blocks[index], names, kind)
 
-    J = at(0) if len(problem.blocks) == 1 else StreamedStack(at, len(problem.blocks))
+    J = at(0) if len(blocks) == 1 else StreamedStack(at, len(blocks))
     result = svds(J, k, tol=tol, seed=seed, memory=memory)
     s = result.s.double().cpu()
     U = result.U
@@ -303,12 +345,21 @@ def _each(x: Any, apply: Callable[[Tensor], Tensor]) -> Any:
     return apply(x)
 
 
-def _blocks(inputs: list[Any], size: int) -> list[Any]:
-    """Return the inputs in blocks of equal size, at most this one."""
+def _length(block: Any) -> int:
+    tensors = block.values() if isinstance(block, Mapping) else [block]
+    return next(len(part) for part in tensors if isinstance(part, Tensor))
+
+
+def _equal_groups(inputs: list[Any], size: int) -> list[Any]:
+    """Return the inputs in groups of equal size, at most this one."""
     count = math.ceil(len(inputs) / size)
     while len(inputs) % count:
         count += 1
-    size = len(inputs) // count
+    return _groups(inputs, len(inputs) // count)
+
+
+def _groups(inputs: list[Any], size: int) -> list[Any]:
+    """Return the inputs in groups of at most this size."""
     groups = [inputs[start : start + size] for start in range(0, len(inputs), size)]
     return [_concatenated(group) for group in groups]
 
