@@ -23,8 +23,8 @@ def count_inputs(X: Any) -> int | None:
     if isinstance(X, DataLoader) and X.batch_size is not None:
         return len(X.dataset) if isinstance(X.dataset, Sized) and not X.drop_last else None
     if isinstance(X, Mapping):
-        first = next(iter(X.values()), None)
-        return len(first) if _holds_inputs(first) and first.ndim else None
+        first: Any = next(iter(X.values()), None)
+        return len(first) if _holds_inputs(first) else None
     try:
         return len(X)
     except TypeError:
@@ -69,7 +69,7 @@ def _items(X: Any) -> Iterable[Any]:
 
 
 def _holds_inputs(value: Any) -> bool:
-    return isinstance(value, Tensor) or is_array(value)
+    return (isinstance(value, Tensor) or is_array(value)) and value.ndim > 0
 
 
 def _tensors(value: Any, name: str) -> Any:
