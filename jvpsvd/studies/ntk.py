@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,14 +17,27 @@ from jvpsvd.arguments import shown, whole_number
 from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.operators import (
     JacobianOperator,
+    LinearMap,
     LinearOperator,
     StreamedStack,
+    by_transforms,
     check_network,
+    failures_named,
     full_precision,
+    restored,
+    tell_difference,
 )
+from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
 from jvpsvd.operators.differentiate import Derivatives
-from jvpsvd.operators.function.failures import first_line
-from jvpsvd.operators.function.parameters import choose_parameters
+from jvpsvd.operators.function.evaluate import (
+    close,
+    evaluate_at,
+    prepare,
+    refuse_nondeterministic,
+)
+from jvpsvd.operators.function.failures import first_line, remedy_at
+from jvpsvd.operators.function.parameters import OfParameters, choose_parameters
+from jvpsvd.operators.function.pytrees import OfVector, Structure
 from jvpsvd.studies.inputs import each_input
 from jvpsvd.svd import svds
 from jvpsvd.svd.kernels.dense import add_lower_gram, leading_eigenpairs
@@ -117,10 +131,8 @@ def ntk(
     inputs = list(each_input(X, device))
     if not inputs:
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
-    # As a check: a derivative that torch does not see would make an entry of K 0 without a word.
-    _operator(model, inputs[0], list(theta), "transforms")
-    with torch.no_grad():
-        value = _evaluated(evaluate, theta, inputs[0])
+    first = _first_function(model, evaluate, theta, inputs[0])
+    value = first.value
     if value.shape[:1] != (1,):
         raise ArgumentError(
             f"the model returns {tuple(value.shape)} for a batch of one; ntk needs a value "
@@ -139,7 +151,7 @@ def ntk(
         # A pass of `outputs` cotangents through a block is as much work as one of one through more.
         together = block or fits * (rows // len(inputs))
         problem = _Problem(
-            evaluate, theta, rows, _groups(inputs, block or fits), _groups(inputs, together)
+            evaluate, theta, rows, first, _groups(inputs, block or fits), _groups(inputs, together)
         )
         keep = 2 * rows * parameters * value.element_size() <= budget // 2
         with full_precision(), torch.no_grad():
@@ -155,11 +167,64 @@ Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any
 
 
 @dataclass(frozen=True)
+class _FirstFunction:
+    """The first input's value as a function of all parameters in one vector."""
+
+    fn: OfVector
+    point: Tensor
+    value: Tensor
+
+    def check_rows(self, rows: Tensor) -> None:
+        """Compare the first input's Jacobian (outputs, parameters) with differences.
+
+        A derivative that torch does not see would make an entry of K 0 without a word.
+
+        Raises:
+            DerivativeError: If a part of the derivative is hidden.
+        """
+        J = LinearMap(
+            point=self.point,
+            value=self.value,
+            jvp=lambda V: (V @ rows.mT).reshape(-1, *self.value.shape),
+            vjp=lambda U: U.flatten(1) @ rows,
+        )
+        image = J.jvp(direction(self.point)[None])[0]
+        with restored(self.fn, self.point.device):
+            refuse_hidden(
+                prepare(self.fn),
+                self.point,
+                self.value,
+                image,
+                lambda z: by_transforms(self.fn, z, check=False).jvp,
+            )
+            tell_difference(self.fn, J, self.value)
+
+
+def _first_function(
+    model: nn.Module, evaluate: Evaluate, theta: dict[str, Tensor], x: Any
+) -> _FirstFunction:
+    """Return the first input's value as a function of the parameters, checked as operators are."""
+    first, named = (x, {}) if not isinstance(x, Mapping) else _as_arguments(x)
+    of_parameters = OfParameters(model, evaluate, first, (), named)
+    source, point = Structure.of(theta, "the parameters")
+    fn = OfVector(of_parameters, source)
+    remedy = partial(remedy_at, lambda z: of_parameters.at_input(z, theta), first)
+    with full_precision(), restored(model, point.device), failures_named("fn", remedy):
+        value = evaluate_at(of_parameters, fn, point, 0)
+        with torch.no_grad():
+            again = _evaluated(evaluate, theta, x)
+        if not close(value, again):
+            refuse_nondeterministic(of_parameters, fn, point)
+    return _FirstFunction(fn, point, value)
+
+
+@dataclass(frozen=True)
 class _Problem:
     evaluate: Evaluate
     theta: dict[str, Tensor]
     rows: int
     """Outputs of all inputs."""
+    first: _FirstFunction
     blocks: list[Any]
     """Inputs whose Jacobians are computed together."""
     groups: list[Any]
@@ -231,6 +296,8 @@ def _solve_assembled(
 ) -> TangentKernel:
     """Return the eigenpairs of the assembled kernel; `keep` says whether J fits into memory."""
     J = _jacobian(problem, problem.blocks) if keep else None
+    some = _jacobian(problem, problem.blocks[:1]) if J is None else J
+    problem.first.check_rows(some[: problem.first.value.numel()])
     K = _assemble(problem) if J is None else _gram(J)
     if not bool(torch.isfinite(K).all()):
         raise NonFiniteError("the tangent kernel holds NaN or infinity; check model and inputs")
@@ -326,10 +393,14 @@ def _operator(model: nn.Module, x: Any, names: list[str], kind: Derivatives) -> 
     """Return the Jacobian of a block by the parameters, checked as every operator is."""
     if not isinstance(x, Mapping):
         return JacobianOperator.wrt_parameters(model, x, names=names, derivatives=kind)
+    first, rest = _as_arguments(x)
+    return JacobianOperator.wrt_parameters(model, first, names=names, kwargs=rest, derivatives=kind)
+
+
+def _as_arguments(x: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the first argument of a dict of them, and the others by name."""
     (_, first), *rest = x.items()
-    return JacobianOperator.wrt_parameters(
-        model, first, names=names, kwargs=dict(rest), derivatives=kind
-    )
+    return first, dict(rest)
 
 
 def _evaluated(evaluate: Evaluate, theta: dict[str, Tensor], x: Any) -> Tensor:
