@@ -174,3 +174,32 @@ def test_a_value_without_the_dimension_of_the_batch_is_an_error():
 
     with pytest.raises(ArgumentError, match="dimension of the batch"):
         ntk(Summed(3, 2).eval(), torch.randn(4, 3), k=2)
+
+
+def test_inputs_that_act_on_each_other_show_in_the_check():
+    class Mixing(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + super().forward(x).mean(0, keepdim=True)
+
+    torch.manual_seed(6)
+    X = torch.randn(40, 3)
+    assert ntk(Mixing(3, 2).eval(), X, 4).check > 1e-2
+    assert ntk(nn.Linear(3, 2).eval(), X, 4).check < 1e-6
+
+
+def test_a_value_that_is_no_tensor_is_an_error():
+    class Named(nn.Linear):
+        def forward(self, x):
+            return {"y": super().forward(x)}
+
+    with pytest.raises(ArgumentError, match="returns a dict; ntk needs a tensor"):
+        ntk(Named(3, 2).eval(), torch.randn(4, 3), k=2)
+
+
+def test_a_random_model_is_an_error():
+    class Noisy(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + torch.randn(2)
+
+    with pytest.raises(ArgumentError, match="different values at the same point"):
+        ntk(Noisy(3, 2).eval(), torch.randn(4, 3), k=2)
