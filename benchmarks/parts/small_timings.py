@@ -240,6 +240,13 @@ def _tangent_kernel(sizes: Sizes) -> Iterator[Pair]:
                 (f"vmap(jacrev), {name}", theirs),
                 ("ntk", partial(ntk, net, X, k)),
             )
+        for width in (4, 16, 32):
+            if width <= inputs:
+                yield Pair(
+                    f"{inputs} inputs, ntk by blocks",
+                    ("of 8", partial(ntk, net, X, k, block=8)),
+                    (f"of {width}", partial(ntk, net, X, k, block=width)),
+                )
 
 
 TIMINGS: dict[str, Timing] = {

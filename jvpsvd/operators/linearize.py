@@ -138,10 +138,15 @@ class Linearization:
                     tell_block_diagonal(J)
             # What was computed from weights, a copy in another dtype or a Python number, is in the
             # recording as it was, so that the weights themselves are compared.
-            contents = self._dtype is not None or reads_numbers(prepare(of_vector), one)
-        state = FunctionState([fn, self._args, self._kwargs], contents=contents)
+            contents = elsewhere is not None and (
+                self._dtype is not None or reads_numbers(prepare(of_vector), one)
+            )
         kind = point.shape[batch_dims:], point.dtype, point.device
-        self._taken = _Taken(elsewhere, state, source, of_vector.target, kind)
+        replayed = None
+        if elsewhere is not None:
+            state = FunctionState([fn, self._args, self._kwargs], contents=contents)
+            replayed = _Replayed(elsewhere, state)
+        self._taken = _Taken(replayed, source, of_vector.target, kind)
         return Linearized(J, source, of_vector.target)
 
     def _replay(self, taken: _Taken, source: Structure | None, point: Tensor) -> Linearized | None:
@@ -153,17 +158,18 @@ class Linearization:
                 f"{taken.kind[2]}, and x is {kind[1]} {tuple(kind[0])} on {kind[2]}; make a new "
                 "JacobianOperator for this kind of point"
             )
-        changed = taken.state.change()
+        if taken.replayed is None or not same_structure(source, taken.source):
+            return None
+        elsewhere, state = taken.replayed
+        changed = state.change()
         if changed is not None:
             logger.info("%s is not what it was: taking the derivative anew", changed)
-            return None
-        if taken.elsewhere is None or not same_structure(source, taken.source):
             return None
         try:
             # Evaluations restore attributes themselves, and fn changes no buffers.
             devices = [point.device] if point.is_cuda else []
             with torch.random.fork_rng(devices), failures_named("fn", "call fn(x) by itself"):
-                J = taken.elsewhere(point)
+                J = elsewhere(point)
         except TraceError as error:
             logger.info("%s: taking the derivative anew", error)
             return None
@@ -172,11 +178,18 @@ class Linearization:
         return Linearized(J, source, taken.target)
 
 
-class _Taken(NamedTuple):
-    """What a derivative was taken of, and how it is had at another point."""
+class _Replayed(NamedTuple):
+    """How a derivative is had at another point, and what the function may read as it was."""
 
-    elsewhere: Elsewhere | None
+    elsewhere: Elsewhere
     state: FunctionState
+
+
+class _Taken(NamedTuple):
+    """What a derivative was taken of."""
+
+    replayed: _Replayed | None
+    """None where a replay is no less work."""
     source: Structure | None
     target: Structure | None
     kind: tuple[torch.Size, torch.dtype, torch.device]

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arrays import is_array, tensor_of
 
 
 def count_inputs(X: Any) -> int | None:
@@ -22,8 +23,8 @@ def count_inputs(X: Any) -> int | None:
     if isinstance(X, DataLoader) and X.batch_size is not None:
         return len(X.dataset) if isinstance(X.dataset, Sized) and not X.drop_last else None
     if isinstance(X, Mapping):
-        first = next(iter(X.values()), None)
-        return len(first) if isinstance(first, Tensor) and first.ndim else None
+        first: Any = next(iter(X.values()), None)
+        return len(first) if _holds_inputs(first) else None
     try:
         return len(X)
     except TypeError:
@@ -35,7 +36,9 @@ def each_input(X: Any, device: torch.device) -> Iterator[Any]:
 
     A tensor, a mapping of tensors and the batches of a DataLoader hold inputs along their first
     dimension. The items of a dataset, a list or another iterable are one input each, without that
-    dimension. In a pair (input, label) the input comes first.
+    dimension; they are copied, because an iterable may go on to change them. In a pair (input,
+    label) the input comes first. An array (NumPy's, or with ``__dlpack__`` or ``__array__``) is
+    taken as a tensor of its dtype.
 
     Raises:
         ArgumentError: On anything else.
@@ -45,7 +48,7 @@ def each_input(X: Any, device: torch.device) -> Iterator[Any]:
     >>> [x.shape for x in each_input([(torch.zeros(3), "label")], torch.device("cpu"))]
     [torch.Size([1, 3])]
     """
-    if isinstance(X, Tensor | Mapping):
+    if isinstance(X, Tensor | Mapping) or is_array(X):
         yield from _split(X, device)
     elif isinstance(X, DataLoader) and X.batch_size is not None:
         for batch in X:
@@ -65,11 +68,23 @@ def _items(X: Any) -> Iterable[Any]:
     )
 
 
+def _holds_inputs(value: Any) -> bool:
+    return (isinstance(value, Tensor) or is_array(value)) and value.ndim > 0
+
+
+def _tensors(value: Any, name: str) -> Any:
+    """Return arrays, alone or in a mapping, as tensors."""
+    if isinstance(value, Mapping):
+        return {key: _tensors(part, f"{name}[{key!r}]") for key, part in value.items()}
+    return tensor_of(name, value) if is_array(value) else value
+
+
 def _without_label(item: Any) -> Any:
     return item[0] if isinstance(item, tuple | list) and item else item
 
 
 def _split(batch: Any, device: torch.device) -> Iterator[Any]:
+    batch = _tensors(batch, "X")
     if isinstance(batch, Mapping):
         lengths = {len(value) for value in batch.values() if isinstance(value, Tensor)}
         if len(lengths) != 1:
@@ -89,14 +104,15 @@ def _split(batch: Any, device: torch.device) -> Iterator[Any]:
 
 
 def _with_batch_dimension(item: Any, device: torch.device, index: int) -> Any:
+    item = _tensors(item, f"input {index}")
     if isinstance(item, Mapping):
         return {
-            name: value[None].to(device) if isinstance(value, Tensor) else value
+            name: value[None].to(device, copy=True) if isinstance(value, Tensor) else value
             for name, value in item.items()
         }
     if not isinstance(item, Tensor):
         raise ArgumentError(
-            f"input {index} is {shown(item)}; give tensors (torchvision's ToTensor turns a PIL "
-            "image into one)"
+            f"input {index} is {shown(item)}; give tensors or arrays (torchvision's ToTensor turns "
+            "a PIL image into one)"
         )
-    return item[None].to(device)
+    return item[None].to(device, copy=True)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import jacrev, jvp, vjp, vmap
 
 from jvpsvd.arguments import shown, whole_number
-from jvpsvd.errors import ArgumentError, NonFiniteError
+from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import (
     JacobianOperator,
     LinearOperator,
@@ -24,19 +23,27 @@ from jvpsvd.operators import (
 from jvpsvd.operators.differentiate import Derivatives
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.parameters import choose_parameters
+from jvpsvd.studies.assembled_kernel import (
+    Problem,
+    as_arguments,
+    first_function,
+    solve_assembled,
+)
 from jvpsvd.studies.inputs import each_input
 from jvpsvd.svd import svds
-from jvpsvd.svd.kernels.dense import add_lower_gram, leading_eigenpairs
 from jvpsvd.svd.memory import parse_memory, physical_memory
+from jvpsvd.svd.request import choose_seed
 
 logger = logging.getLogger(__name__)
 
 # The kernel is assembled up to this many rows: its rows then cost less than the products of a
 # Krylov solve, about four for each triplet and a hundred more. A guess.
 _LEAST_ROWS, _ROWS_PER_PAIR = 2048, 8
-# Inputs whose Jacobians are computed in one call; more of them outgrow the processor's caches. A
-# guess.
+# Inputs whose Jacobians are computed in one call; more of them outgrow the processor's caches
+# (`python -m benchmarks small_timings tangent_kernel`).
 _BLOCK = 8
+# Fresh products check one of so many inputs, and a block at least. A guess.
+_CHECKED = 4
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,9 @@ class TangentKernel:
     trace: float
     """Sum of all eigenvalues; an estimate where the kernel was not assembled."""
     check: float
-    """‖K w − J J' w‖ / λ₁ of a random combination w of the eigenvectors, by fresh products."""
+    """‖K w − J J' w‖ / λ₁ of a random combination w of the eigenvectors, by fresh products; of an
+    assembled kernel w is restricted to a quarter of the inputs, chosen at random, and J' w is a
+    reverse pass through these together."""
     method: str
     """"assembled", or the method of `svds`."""
 
@@ -77,7 +86,7 @@ def ntk(
     names: Iterable[str] | None = None,
     block: int | None = None,
     tol: float = 1e-5,
-    seed: int = 0,
+    seed: int | None = 0,
     memory: int | str | None = None,
 ) -> TangentKernel:
     """Return the k leading eigenpairs of the empirical tangent kernel of a network at inputs X.
@@ -93,7 +102,7 @@ def ntk(
         block: Inputs of one pass. None: as many as the memory allows, at most 8, where the kernel
             is assembled, and otherwise all.
         tol: Tolerance of `svds`.
-        seed: Seed of the check, and of `svds`.
+        seed: Seed of the check, and of `svds`; None: another one each time.
         memory: Bytes, or text like "4GiB", for Jacobians and bases; None: half of the memory.
 
     Raises:
@@ -107,15 +116,14 @@ def ntk(
     tensor([9., 4.], dtype=torch.float64)
     """
     check_network(model, replace_weights=True)
+    seed = choose_seed(seed)
     theta, evaluate = choose_parameters(model, names, None)
     device = next(iter(theta.values())).device
     inputs = list(each_input(X, device))
     if not inputs:
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
-    # As a check: a derivative that torch does not see would make an entry of K 0 without a word.
-    _operator(model, inputs[0], list(theta), "transforms")
-    with torch.no_grad():
-        value = _evaluated(evaluate, theta, inputs[0])
+    first = first_function(model, evaluate, theta, inputs[0])
+    value = first.value
     if value.shape[:1] != (1,):
         raise ArgumentError(
             f"the model returns {tuple(value.shape)} for a batch of one; ntk needs a value "
@@ -131,128 +139,34 @@ def ntk(
     few = rows <= max(_LEAST_ROWS, _ROWS_PER_PAIR * k) and 24 * rows**2 <= budget // 2
     if few:
         fits = max(1, min(_BLOCK, budget // (8 * per_input)))
-        problem = _Problem(evaluate, theta, _blocks(inputs, block or fits))
+        # A pass of `outputs` cotangents through a block is as much work as one of one through more.
+        together = block or fits * (rows // len(inputs))
+        generator = torch.Generator().manual_seed(seed)
+        some = min(len(inputs), max(_BLOCK, len(inputs) // _CHECKED))
+        checked = torch.randperm(len(inputs), generator=generator)[:some].sort().values
+        problem = Problem(
+            evaluate,
+            theta,
+            rows,
+            first,
+            _groups(inputs, block or fits),
+            checked,
+            _groups([inputs[i] for i in checked.tolist()], together),
+        )
+        keep = 2 * rows * parameters * value.element_size() <= budget // 2
         with full_precision(), torch.no_grad():
             try:
-                keep = 2 * rows * parameters * value.element_size() <= budget // 2
-                return _solve_assembled(problem, _assemble(problem, rows, keep), k, shape, seed)
+                return TangentKernel(*solve_assembled(problem, keep, k, shape, seed), "assembled")
             except (RuntimeError, NotImplementedError) as error:
                 logger.warning("%s; the tangent kernel is not assembled", first_line(error))
-    problem = _Problem(evaluate, theta, _blocks(inputs, block or len(inputs)))
-    return _solve_by_products(model, problem, k, shape, tol, seed, memory)
-
-
-Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
-
-
-@dataclass(frozen=True)
-class _Problem:
-    evaluate: Evaluate
-    theta: dict[str, Tensor]
-    blocks: list[Any]
-    """Inputs, a block of them at a time."""
-
-    def value(self, theta: dict[str, Tensor], x: Any) -> Tensor:
-        return _evaluated(self.evaluate, theta, x)
-
-
-def _assemble(problem: _Problem, rows: int, keep: bool) -> Tensor:
-    """Return K (rows, rows), float64 on the CPU, from per-sample Jacobians.
-
-    Where the Jacobian of all inputs does not fit (`keep`), those of two blocks are held at a time,
-    and are computed once for each pair.
-    """
-    if keep:
-        return _gram(_whole_jacobian(problem, rows))
-    K = torch.empty(rows, rows, dtype=torch.float64)
-    count = rows // len(problem.blocks)
-    parts = [slice(start, start + count) for start in range(0, rows, count)]
-    for i, mine in enumerate(parts):
-        J = _jacobian(problem, problem.blocks[i])
-        K[mine, mine] = _gram(J)
-        for j, other in enumerate(parts[:i]):
-            K[mine, other] = (J @ _jacobian(problem, problem.blocks[j]).mT).double().cpu()
-            K[other, mine] = K[mine, other].mT
-    return K
-
-
-def _whole_jacobian(problem: _Problem, rows: int) -> Tensor:
-    """Return J (rows, parameters), a block of rows at a time."""
-    J: Tensor | None = None
-    start = 0
-    for block in problem.blocks:
-        part = _jacobian(problem, block)
-        J = part.new_empty(rows, part.shape[1]) if J is None else J
-        J[start : start + len(part)] = part
-        start += len(part)
-    if J is None:
-        raise TypeError("there is no block")
-    return J
-
-
-def _gram(J: Tensor) -> Tensor:
-    """Return J J' in float64 on the CPU; half of it is computed."""
-    lower = J.new_zeros(len(J), len(J))
-    add_lower_gram(lower, J.mT)
-    K = lower.double().cpu().tril()
-    return K + K.tril(-1).mT
-
-
-def _jacobian(problem: _Problem, block: Any) -> Tensor:
-    """Return the Jacobian of a block by the parameters, (rows, parameters)."""
-
-    def of_one(theta: dict[str, Tensor], x: Any) -> Tensor:
-        return problem.value(theta, _each(x, lambda part: part[None])).flatten()
-
-    rows = vmap(jacrev(of_one), in_dims=(None, 0))(problem.theta, block)
-    return torch.cat([part.flatten(2).flatten(0, 1) for part in rows.values()], dim=1)
-
-
-def _solve_assembled(
-    problem: _Problem, K: Tensor, k: int, shape: tuple[int, ...], seed: int
-) -> TangentKernel:
-    if not bool(torch.isfinite(K).all()):
-        raise NonFiniteError("the tangent kernel holds NaN or infinity; check model and inputs")
-    values, vectors = leading_eigenpairs(K.clone(), k)
-    if not bool(torch.isfinite(values).all()):
-        raise NonFiniteError("LAPACK finds no eigenvalues of the tangent kernel; try another k")
-    residuals = torch.linalg.vector_norm(K @ vectors - vectors * values, dim=0)
-    generator = torch.Generator().manual_seed(seed)
-    w = vectors @ torch.nn.functional.normalize(
-        torch.randn(k, generator=generator, dtype=torch.float64), dim=0
-    )
-    check = torch.linalg.vector_norm(K @ w - _kernel_product(problem, w))
-    top = float(values[0])
-    return TangentKernel(
-        values.clamp_min(0),
-        vectors.reshape(*shape, k),
-        residuals,
-        float(K.trace()),
-        float(check) / top if top > 0 else float(check),
-        "assembled",
-    )
-
-
-def _kernel_product(problem: _Problem, w: Tensor) -> Tensor:
-    """Return J J' w by one reverse and one forward pass over all blocks."""
-    gradient = {name: torch.zeros_like(part) for name, part in problem.theta.items()}
-    start = 0
-    for block in problem.blocks:
-        value, pull = vjp(lambda theta, x=block: problem.value(theta, x), problem.theta)[:2]
-        part = w[start : start + value.numel()].to(value).reshape(value.shape)
-        start += value.numel()
-        (pulled,) = pull(part)
-        gradient = {name: gradient[name] + pulled[name] for name in gradient}
-    products = [
-        jvp(lambda theta, x=block: problem.value(theta, x), (problem.theta,), (gradient,))[1]
-        for block in problem.blocks
-    ]
-    return torch.cat([part.flatten() for part in products]).double().cpu()
+    blocks = _equal_groups(inputs, block or len(inputs))
+    return _solve_by_products(model, blocks, list(theta), k, shape, tol, seed, memory)
 
 
 def _solve_by_products(
     model: nn.Module,
-    problem: _Problem,
+    blocks: list[Any],
+    names: list[str],
     k: int,
     shape: tuple[int, ...],
     tol: float,
@@ -260,10 +174,10 @@ def _solve_by_products(
     memory: int | str | None,
 ) -> TangentKernel:
     def at(index: int) -> LinearOperator:
-        kind: Derivatives = "auto" if len(problem.blocks) == 1 else "transforms"
-        return _operator(model, problem.blocks[index], list(problem.theta), kind)
+        kind: Derivatives = "auto" if len(blocks) == 1 else "transforms"
+        return _operator(model, blocks[index], names, kind)
 
-    J = at(0) if len(problem.blocks) == 1 else StreamedStack(at, len(problem.blocks))
+    J = at(0) if len(blocks) == 1 else StreamedStack(at, len(blocks))
     result = svds(J, k, tol=tol, seed=seed, memory=memory)
     s = result.s.double().cpu()
     U = result.U
@@ -284,31 +198,20 @@ def _operator(model: nn.Module, x: Any, names: list[str], kind: Derivatives) -> 
     """Return the Jacobian of a block by the parameters, checked as every operator is."""
     if not isinstance(x, Mapping):
         return JacobianOperator.wrt_parameters(model, x, names=names, derivatives=kind)
-    (_, first), *rest = x.items()
-    return JacobianOperator.wrt_parameters(
-        model, first, names=names, kwargs=dict(rest), derivatives=kind
-    )
+    first, rest = as_arguments(x)
+    return JacobianOperator.wrt_parameters(model, first, names=names, kwargs=rest, derivatives=kind)
 
 
-def _evaluated(evaluate: Evaluate, theta: dict[str, Tensor], x: Any) -> Tensor:
-    value = evaluate(theta, (), x) if isinstance(x, Mapping) else evaluate(theta, (x,), {})
-    if not isinstance(value, Tensor):
-        raise ArgumentError(f"the model returns a {type(value).__name__}; ntk needs a tensor")
-    return value
-
-
-def _each(x: Any, apply: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(x, Mapping):
-        return {name: apply(part) if isinstance(part, Tensor) else part for name, part in x.items()}
-    return apply(x)
-
-
-def _blocks(inputs: list[Any], size: int) -> list[Any]:
-    """Return the inputs in blocks of equal size, at most this one."""
+def _equal_groups(inputs: list[Any], size: int) -> list[Any]:
+    """Return the inputs in groups of equal size, at most this one."""
     count = math.ceil(len(inputs) / size)
     while len(inputs) % count:
         count += 1
-    size = len(inputs) // count
+    return _groups(inputs, len(inputs) // count)
+
+
+def _groups(inputs: list[Any], size: int) -> list[Any]:
+    """Return the inputs in groups of at most this size."""
     groups = [inputs[start : start + size] for start in range(0, len(inputs), size)]
     return [_concatenated(group) for group in groups]
 

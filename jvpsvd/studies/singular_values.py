@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.operators import JacobianOperator
+from jvpsvd.operators.function.evaluate import function_of_one
 from jvpsvd.svd import SVDResult, svds
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def singular_values(
     *,
     batch_dims: int = 0,
     tol: float = 1e-5,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Tensor:
     """Return the k largest singular values of ∂fn/∂x, differentiable like any other tensor.
 
@@ -41,10 +42,11 @@ def singular_values(
         fn: The function, made of operations that can be differentiated twice; of one point.
         x: The point, or B points along a first dimension.
         k: How many values.
-        batch_dims: 1 if x holds many points.
+        batch_dims: 1 if x holds many points. A module that wants a batch is given batches of one,
+            as `JacobianOperator` does.
         tol: Tolerance of the solve; gradients have an error of about tol · s₁ over the gap to the
             next value.
-        seed: Seed of the solve.
+        seed: Seed of the solve; None: another one each time.
 
     Returns:
         (k,) values, descending; (B, k) for many points.
@@ -67,7 +69,7 @@ def singular_values(
         return result.s
     with torch.enable_grad():
         point = x if x.requires_grad else x.detach().requires_grad_()
-        value = torch.vmap(fn)(point) if batch_dims else fn(point)
+        value = torch.vmap(function_of_one(fn, x[0]))(point) if batch_dims else fn(point)
         if not value.requires_grad:  # a constant
             return result.s
         # (k, *value) and (k, *x); points of a batch do not depend on each other.

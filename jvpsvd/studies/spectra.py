@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.progress import track
@@ -28,12 +28,12 @@ def spectra(
     model: nn.Module,
     X: Any,
     layers: str | Sequence[str] = (OUTPUT,),
-    k: int = 50,
+    k: int | Literal["all"] = 50,
     *,
     since: str | None = None,
     tol: float = 1e-5,
     batch: int | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
     memory: int | str | None = None,
     progress: bool = True,
 ) -> NetworkSpectra:
@@ -47,14 +47,14 @@ def spectra(
         X: A tensor of inputs along the first dimension, a DataLoader, or a dataset, list or other
             iterable whose items are one input each, without the dimension of the batch. In a pair
             (input, label) the input comes first. For a network of several arguments, dicts of
-            tensors.
+            tensors. NumPy's arrays, and those of other libraries, stand for tensors.
         layers: Names of `depths`.
-        k: How many values; min(m, n) at a depth that has fewer.
+        k: How many values, min(m, n) at a depth that has fewer; "all" of each depth.
         since: A depth to differentiate from, instead of the input. It is needed where inputs are
             dicts or token ids; then each input is recorded anew.
         tol: Tolerance of each solve.
         batch: Inputs that are solved together; None: many where Jacobians are small.
-        seed: Seed of each solve.
+        seed: Seed of each solve; None: another one each time.
         memory: Bytes of each solve, as `svds` takes them.
         progress: Whether to show a bar on stderr.
 
@@ -69,14 +69,14 @@ def spectra(
     (torch.Size([5, 3]), torch.Size([5, 2]))
     """
     names = [layers] if isinstance(layers, str) else listed_names("layers", layers)
-    k = whole_number("k", k, 1)
+    count = None if isinstance(k, str) and k == "all" else whole_number("k", k, 1)
     batch = None if batch is None else whole_number("batch", batch, 1)
     inputs = _shown(each_input(X, _device_of(model)), count_inputs(X), progress)
 
     def solve(J: LinearOperator) -> SVDResult:
         return svds(
             J,
-            min(k, *J.shape[-2:]),
+            "all" if count is None else min(count, *J.shape[-2:]),
             tol=tol,
             seed=seed,
             memory=memory,

@@ -141,13 +141,25 @@ def check_request(
         method="exact" if smallest else method,
         block_size=None if block_size is None else whole_number("block_size", block_size, 1),
         memory=None if memory is None else parse_memory(memory),
-        seed=secrets.randbits(63) if seed is None else whole_number("seed", seed, 0, _LARGEST_SEED),
+        seed=choose_seed(seed),
         vectors=bool(vectors),
         start=start,
         energy=None if energy is None else proper_fraction("energy", energy),
         tail=None if tail is None else proper_fraction("tail", tail),
         smallest=count if smallest else None,
     )
+
+
+def choose_seed(seed: int | np.integer[Any] | None) -> int:
+    """Return a seed, one of no choice of the caller if it is None.
+
+    Raises:
+        ArgumentError: If it is no whole number from 0 to 2⁶³ − 1.
+
+    >>> choose_seed(7), choose_seed(None) == choose_seed(None)
+    (7, False)
+    """
+    return secrets.randbits(63) if seed is None else whole_number("seed", seed, 0, _LARGEST_SEED)
 
 
 def out_of_reach(tol: float, dtype: torch.dtype) -> str | None:

@@ -57,9 +57,9 @@ def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, A
     aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         save_file(tensors, aside, metadata=texts | {_CHECKSUM: _checksum(texts, tensors)})
-        _sync(aside)
+        sync(aside)
         aside.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             aside.unlink()
@@ -121,6 +121,15 @@ def read_kind(path: str | os.PathLike[str]) -> str | None:
         return None
 
 
+def sync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Return a value as JSON holds it; tensors inside of it are added to `tensors`."""
     if isinstance(value, Tensor):
@@ -168,15 +177,6 @@ def _checksum(texts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _first_line(error: BaseException) -> str:

@@ -106,6 +106,32 @@ def test_inputs_of_several_arguments(k):
     assert torch.allclose(kernel.values, truth, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["array", "list of arrays", "tensors"])
+@pytest.mark.parametrize("count", [2, 7, 9])
+def test_inputs_in_any_number_and_kind(kind, count):
+    X = inputs()[:count]
+    given = {"array": X.numpy(), "list of arrays": list(X.numpy()), "tensors": list(X)}[kind]
+    values = ntk(network(), given, 3, block=4, seed=None).values
+    truth = torch.linalg.eigvalsh(dense_kernel(network(), X)).flip(0)[:3]
+    assert (values - truth).abs().max() <= 1e-6 * truth[0]
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.99])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_few_of_many_eigenpairs(dtype, rate):
+    """Values that decline slowly, and values that fall below the rounding of the first."""
+    torch.manual_seed(5)
+    scales = rate ** torch.arange(60, dtype=torch.float64)
+    net = nn.Linear(60, 1, bias=False).to(dtype)
+    X = torch.linalg.qr(torch.randn(60, 60, dtype=torch.float64)).Q * scales[:, None]
+    kernel = ntk(net, X.to(dtype), 12)
+    close = 1e-6 if dtype == torch.float32 else 1e-14
+    assert (kernel.values - scales[:12] ** 2).abs().max() <= close
+    W = kernel.vectors[:, 0]
+    assert torch.allclose(W.T @ W, torch.eye(12).double(), atol=1e-12)
+    assert (kernel.residuals <= close).all()
+
+
 def test_it_prints_one_line():
     text = str(ntk(network(), inputs(), 3))
     assert "3 eigenpairs of a tangent kernel of 27 rows (assembled)" in text
@@ -148,3 +174,32 @@ def test_a_value_without_the_dimension_of_the_batch_is_an_error():
 
     with pytest.raises(ArgumentError, match="dimension of the batch"):
         ntk(Summed(3, 2).eval(), torch.randn(4, 3), k=2)
+
+
+def test_inputs_that_act_on_each_other_show_in_the_check():
+    class Mixing(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + super().forward(x).mean(0, keepdim=True)
+
+    torch.manual_seed(6)
+    X = torch.randn(40, 3)
+    assert ntk(Mixing(3, 2).eval(), X, 4).check > 1e-2
+    assert ntk(nn.Linear(3, 2).eval(), X, 4).check < 1e-6
+
+
+def test_a_value_that_is_no_tensor_is_an_error():
+    class Named(nn.Linear):
+        def forward(self, x):
+            return {"y": super().forward(x)}
+
+    with pytest.raises(ArgumentError, match="returns a dict; ntk needs a tensor"):
+        ntk(Named(3, 2).eval(), torch.randn(4, 3), k=2)
+
+
+def test_a_random_model_is_an_error():
+    class Noisy(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + torch.randn(2)
+
+    with pytest.raises(ArgumentError, match="different values at the same point"):
+        ntk(Noisy(3, 2).eval(), torch.randn(4, 3), k=2)

@@ -1,6 +1,7 @@
 """Singular values with gradients, against finite differences and the dense SVD's gradient."""
 
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -73,6 +74,46 @@ def test_images_of_a_convolution():
     (truth,) = torch.autograd.grad(torch.linalg.svdvals(J)[:2].sum(), weight)
     assert torch.allclose(ours, truth, rtol=1e-8)
     assert not x.requires_grad
+
+
+class Images(nn.Sequential):
+    """Takes batches of images only."""
+
+    def __init__(self):
+        torch.manual_seed(4)
+        layers = [nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Tanh(), nn.Flatten(), nn.Linear(12, 5)]
+        super().__init__(*layers)
+        self[1].running_mean.normal_()
+        self[1].running_var.uniform_(0.5, 2.0)
+
+
+BATCHED = {
+    "images": lambda: (Images(), (2, 4, 4)),
+    "BatchNorm1d": lambda: (nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh()), (6,)),
+    "Flatten": lambda: (nn.Sequential(nn.Flatten(), nn.Linear(8, 3), nn.Sigmoid()), (2, 4)),
+    "function": lambda: (partial(_called, Images().double().eval()), (2, 4, 4)),
+}
+
+
+def _called(net, x):
+    return net(x).tanh()
+
+
+@pytest.mark.parametrize("kind", BATCHED)
+def test_a_network_of_batches_takes_its_own_batch(kind):
+    net, shape = BATCHED[kind]()
+    net = net.double().eval() if isinstance(net, nn.Module) else net
+    X = torch.randn(3, *shape, dtype=torch.float64, requires_grad=True)
+    owner = net if isinstance(net, nn.Module) else net.args[0]
+    asked = [X, *(p for p in owner.parameters() if p.ndim > 1)]
+    found = singular_values(net, X, k=2, batch_dims=1, tol=TOL)
+    one = lambda z: net(z.reshape(1, *shape))[0]  # noqa: E731
+    truth = torch.stack([dense(one, x)[:2] for x in X.flatten(1)])
+    assert torch.allclose(found, truth, rtol=1e-10)
+    ours = torch.autograd.grad(found.sum(), asked)
+    theirs = torch.autograd.grad(truth.sum(), asked)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, rtol=1e-8, atol=1e-10)
 
 
 def test_a_penalty_trains():

@@ -1,5 +1,6 @@
 """Spectra in one call: every kind of inputs, against dense Jacobians and against a survey."""
 
+import numpy as np
 import pytest
 import torch
 from support.shards import sample_members, write_tar
@@ -43,6 +44,12 @@ class Streamed(IterableDataset):
         return iter(inputs())
 
 
+def fill(buffer):
+    for x in inputs().numpy():
+        buffer[:] = x
+        yield buffer
+
+
 KINDS = {
     "tensor": inputs,
     "dataset": lambda: TensorDataset(inputs(), torch.zeros(INPUTS)),
@@ -52,6 +59,16 @@ KINDS = {
     "loader without batches": lambda: DataLoader(ByIndex(), batch_size=None),
     "list": lambda: list(inputs()),
     "generator": lambda: (x for x in inputs()),
+    "array": lambda: inputs().numpy(),
+    "read-only array": lambda: np.frombuffer(inputs().numpy().tobytes(), np.float32).reshape(
+        inputs().shape
+    ),
+    "list of arrays": lambda: list(inputs().numpy()),
+    "pairs of arrays": lambda: [(x, 1) for x in inputs().numpy()],
+    "loader of arrays": lambda: DataLoader(
+        list(inputs().numpy()), batch_size=3, collate_fn=np.stack
+    ),
+    "generator with one buffer": lambda: fill(np.empty((3, 8, 8), np.float32)),
 }
 
 
@@ -119,13 +136,16 @@ class Words(nn.Module):
         return self.head(value.mean(1))
 
 
+@pytest.mark.parametrize("arrays", [True, False])
 @pytest.mark.parametrize("batched", [True, False])
-def test_inputs_of_several_arguments_are_differentiated_from_a_depth(batched):
+def test_inputs_of_several_arguments_are_differentiated_from_a_depth(batched, arrays):
     net = Words().eval()
     tokens, mask = torch.arange(10).reshape(2, 5), torch.ones(2, 5)
     X = {"tokens": tokens, "mask": mask}
+    if arrays:
+        X = {name: value.numpy() for name, value in X.items()}
     if not batched:
-        X = [{"tokens": tokens[i], "mask": mask[i]} for i in range(2)]
+        X = [{name: value[i] for name, value in X.items()} for i in range(2)]
     found = spectra(net, X, since="embedding", k=3, progress=False)
     assert found["output"].shape == (3, 20)
     for index in range(2):
@@ -223,6 +243,11 @@ def test_unknown_depths_and_inputs_are_errors():
         (["photo.jpg"], "input 0"),
         ([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)], "input 1 is torch.float32"),
         ({"a": torch.zeros(2), "b": torch.zeros(3)}, r"hold \[2, 3\] inputs"),
+        (np.array(["photo"]), "dtype <U5, which torch lacks"),
+        ([np.array(["photo"])], "input 0 has dtype <U5, which torch lacks"),
+        ({"a": np.array(["photo"])}, r"X\['a'\] has dtype <U5, which torch lacks"),
+        (np.float32(2), "no inputs"),
+        (np.zeros(()), "a batch is a tensor"),
     ],
 )
 def test_inputs_that_cannot_be_used_are_named(X, match):
@@ -255,3 +280,26 @@ def test_inputs_on_another_path_than_the_first_are_solved_one_by_one():
     found = spectra(net, X, k=2, batch=3, progress=False)["output"].s
     s = torch.linalg.svdvals(net.weight.detach())
     assert torch.allclose(found, torch.stack([s, 3 * s, s]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_all_values(batch):
+    net, X = network(), inputs()
+    found = spectra(net, X, LAYERS, k="all", batch=batch, progress=False)
+    assert [depth.k for depth in found] == [72, 72, 5]
+    for layer in LAYERS:
+        for index, x in enumerate(X):
+            s = truth(net, x, layer)
+            assert (found[layer, index].double() - s).abs().max() <= 1e-5 * s[0]
+
+
+@pytest.mark.parametrize("k", ["every", 0, 1.5, None])
+def test_k_is_a_number_or_all(k):
+    with pytest.raises(ArgumentError, match="k="):
+        spectra(network(), inputs(), k=k, progress=False)
+
+
+def test_without_a_seed():
+    net, X = network(), inputs()
+    found = spectra(net, X, k=2, seed=None, progress=False)["output"]
+    assert torch.allclose(found.s, spectra(net, X, k=2, progress=False)["output"].s, rtol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.function.modules import called_modules
 
-_CONTAINERS = (dict, OrderedDict, list, set)
+_CONTAINERS = frozenset((dict, OrderedDict, list, set))
 
 
 @contextmanager
@@ -91,40 +92,30 @@ def _modules(networks: Sequence[nn.Module]) -> list[nn.Module]:
     return [each for each in found.values() if not isinstance(each, torch.jit.ScriptModule)]
 
 
-def _entries(module: nn.Module) -> list[tuple[Any, list[Any]]]:
-    return [(v, _listed(v)) for v in vars(module).values() if type(v) in _CONTAINERS]
+def _entries(module: nn.Module) -> list[tuple[Any, Any]]:
+    return [(v, _copied(v)) for v in vars(module).values() if type(v) in _CONTAINERS]
 
 
-def _listed(container: Any) -> list[Any]:
-    return list(container.items() if isinstance(container, dict) else container)
+def _copied(container: Any) -> Any:
+    return dict(container) if isinstance(container, dict) else list(container)
 
 
-def _restore(
-    module: nn.Module, attributes: dict[str, Any], entries: list[tuple[Any, list[Any]]]
-) -> None:
+def _restore(module: nn.Module, attributes: dict[str, Any], entries: list[tuple[Any, Any]]) -> None:
     own = vars(module)
-    for name in [name for name in own if name not in attributes]:
-        del own[name]
-    for name, value in attributes.items():
-        if name not in own or own[name] is not value:
-            own[name] = value
+    if not _same(own, attributes):
+        for name in [name for name in own if name not in attributes]:
+            del own[name]
+        for name, value in attributes.items():
+            if name not in own or own[name] is not value:
+                own[name] = value
     for container, before in entries:
-        if not _same(_listed(container), before):
+        if (container or before) and not _same(container, before):  # most are empty
             container.clear()
             (container.extend if isinstance(container, list) else container.update)(before)
 
 
-def _same(now: list[Any], before: list[Any]) -> bool:
-    if len(now) != len(before):
+def _same(now: Any, before: Any) -> bool:
+    """Return whether a container holds the same objects in the same order."""
+    if len(now) != len(before) or not all(map(is_, now, before)):
         return False
-    pairs = zip(now, before, strict=True)
-    return all(
-        a is b
-        or (
-            isinstance(a, tuple)
-            and isinstance(b, tuple)
-            and len(a) == len(b)
-            and all(x is y for x, y in zip(a, b, strict=True))
-        )
-        for a, b in pairs
-    )
+    return not isinstance(now, dict) or all(map(is_, now.values(), before.values()))

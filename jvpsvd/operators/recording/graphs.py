@@ -146,8 +146,11 @@ class Recording:
 
     def at(self, x: Tensor) -> tuple[LinearMap, ...]:
         """Return the derivative of each output at x, which is kept."""
+        return self._at(x, self.constants.values())
+
+    def _at(self, x: Tensor, constants: tuple[Tensor, ...]) -> tuple[LinearMap, ...]:
         with torch.no_grad():
-            values, kept = self.primal(x, *self.constants.values())
+            values, kept = self.primal(x, *constants)
         weights, channels = self.constants.weights, ChannelCache()
         return tuple(
             LinearMap(
@@ -157,7 +160,8 @@ class Recording:
                 vjp=output.vjp.at(kept, torch.zeros_like(x), weights, channels),
                 cost=output.cost,
                 chunks=output.chunks,
-                at=lambda z, index=index: self.at(z)[index],  # type: ignore[misc]
+                # The same function: its weights are not compared again.
+                at=lambda z, index=index: self._at(z, constants)[index],  # type: ignore[misc]
             )
             for index, (value, output) in enumerate(zip(values, self.outputs, strict=True))
         )

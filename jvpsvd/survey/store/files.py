@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from jvpsvd.errors import RunError
+from jvpsvd.svd.storage import sync
 
 ASIDE = ".part"
 """Ending of a file that is still being written, or was when its process died."""
@@ -158,15 +159,6 @@ def remove_abandoned(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if is_regular(file) and time.time() - file.lstat().st_mtime > _ABANDONED_SECONDS:
                 file.unlink()
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _of_type(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
