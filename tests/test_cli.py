@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 
 import pytest
 from support.shards import encoded, sample_members, write_tar
@@ -14,14 +15,22 @@ from jvpsvd.cli import main
 COMMAND = [sys.executable, "-c", "from jvpsvd.cli import main; main()"]
 
 
+@dataclass(frozen=True)
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture
-def jvpsvd(tiny, tmp_path):
-    """A function that runs the command line as a user does, in a folder of its own."""
+def jvpsvd(tiny, tmp_path, monkeypatch, capsys):
+    """A function that runs the command line in a folder of its own, in this process."""
+    monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
-        return subprocess.run(
-            [*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        return Ended(stopped.value.code, *capsys.readouterr())
 
     return call
 
@@ -102,17 +111,11 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_mistake_is_one_line_and_exit_code_2(
-    tiny, shard, tmp_path, monkeypatch, capsys, arguments, message
-):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    printed = capsys.readouterr()
-    assert stopped.value.code == 2
-    assert printed.out == ""
-    assert re.fullmatch(r"jvpsvd: .*\n", printed.err), printed.err
-    assert message in printed.err
+def test_mistake_is_one_line_and_exit_code_2(jvpsvd, shard, arguments, message):
+    done = jvpsvd(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"jvpsvd: .*\n", done.stderr), done.stderr
+    assert message in done.stderr
 
 
 def test_a_run_without_samples_leaves_its_folder_to_others(jvpsvd, shard, tmp_path):
@@ -208,7 +211,9 @@ def test_version_names_what_matters(jvpsvd):
     assert re.match(r"jvpsvd 0\.\d+\.\d+ \(torch 2\.", jvpsvd("--version").stdout)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_interrupt_is_130_and_the_same_command_continues(tiny, tmp_path, number):
     members = [m for i in range(40) for m in sample_members(f"photo{i:02}", i, 0)]
     write_tar(tmp_path / "s.tar", members)

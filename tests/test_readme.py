@@ -51,7 +51,6 @@ def test_figures_of_performance_are_those_that_were_measured(file, parts, more):
     assert readme.main([*results, str(ROOT / file), *only, *more, "--check"]) == 0
 
 
-@pytest.mark.slow
 def test_blocks_of_python_run_one_after_another(tmp_path, monkeypatch):
     """Those that are no doctests; the first makes the run that the second reads."""
     pytest.importorskip("efficientnet_lite_pytorch", reason="needs the demo extra")

@@ -46,7 +46,12 @@ def test_times_are_given_for_one_of_many():
 
 
 @pytest.mark.parametrize(
-    "name", ["tall", "projected", "together", "repeated_points", "tangent_kernel"]
+    "name",
+    [
+        *("tall", "projected", "tangent_kernel"),
+        pytest.param("together", marks=pytest.mark.slow),
+        pytest.param("repeated_points", marks=pytest.mark.slow),
+    ],
 )
 def test_small_timings_print_a_line_for_each_pair(name, capsys):
     report = small_timings.main([name, "--quick", "-k", "3"])

@@ -72,6 +72,13 @@ def store(tiny, shard, tmp_path):
     return run(spec).store
 
 
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory):
+    """A run of 24 photos, six classes, three depths, with its page; tests only read it."""
+    store = make_run(tmp_path_factory.mktemp("synthetic") / "run")
+    return store, page_of(store)
+
+
 def test_the_page_tells_values_below_their_residual(tiny, shard, tmp_path):
     layers, out = ["3", "output"], tmp_path / "noisy"
     spec = Spec(shards=[shard], model="tiny:repeating", k=30, layers=layers, out=out, vectors=True)
@@ -185,9 +192,8 @@ def test_text_that_a_spreadsheet_would_run_is_quoted(tmp_path):
     assert "a.tar,'=cmd|photo00000,output" in (store.folder / "report/failures.csv").read_text()
 
 
-def test_equal_runs_give_equal_pages(tmp_path):
-    store = make_run(tmp_path / "run")
-    first = page_of(store)
+def test_equal_runs_give_equal_pages(synthetic):
+    store, first = synthetic
     names = sorted(file.name for file in (store.folder / "report").iterdir())
     assert page_of(store) == first
     assert [f"{kind}.{end}" for kind in ("class-tree", "heat-map") for end in ("png", "svg")] == [
@@ -197,8 +203,8 @@ def test_equal_runs_give_equal_pages(tmp_path):
     ]
 
 
-def test_the_page_asks_for_nothing_and_only_its_own_scripts_may_run(tmp_path):
-    seen = Seen(page_of(make_run(tmp_path / "run")))
+def test_the_page_asks_for_nothing_and_only_its_own_scripts_may_run(synthetic):
+    seen = Seen(synthetic[1])
     policy = next(a["content"] for _, a in seen.tags if a.get("http-equiv"))
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe-inline" not in policy.split(";")[1]
@@ -208,8 +214,8 @@ def test_the_page_asks_for_nothing_and_only_its_own_scripts_may_run(tmp_path):
         assert not any(name.startswith("on") for name in attributes), tag
 
 
-def test_tables_labels_and_pictures_are_described_to_a_screen_reader(tmp_path):
-    seen = Seen(page_of(make_run(tmp_path / "run")))
+def test_tables_labels_and_pictures_are_described_to_a_screen_reader(synthetic):
+    seen = Seen(synthetic[1])
     assert ("html", {"lang": "en"}) in seen.tags
     for tag, attributes in seen.tags:
         if tag == "th":
@@ -226,8 +232,8 @@ def test_tables_labels_and_pictures_are_described_to_a_screen_reader(tmp_path):
     assert set(wanted) <= set(ids)
 
 
-def test_class_tree_needs_three_wnids(tmp_path):
-    with_tree = Seen(page_of(make_run(tmp_path / "a")))
+def test_class_tree_needs_three_wnids(synthetic, tmp_path):
+    with_tree = Seen(synthetic[1])
     assert [row[0] for row in with_tree.tables["tree-table"]] == [
         "depth",
         "block.0",

@@ -81,11 +81,12 @@ def test_run_killed_at_random_instants_holds_every_row_once(line, undisturbed):
     assert (said.returncode, said.stdout.split()[0]) == (0, "80")
 
 
-@pytest.mark.slow
-def test_run_with_vectors_killed_while_it_writes_has_them_all(line, undisturbed):
+@pytest.mark.parametrize("again", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_run_with_vectors_killed_while_it_writes_has_them_all(line, undisturbed, again):
     dice = random.Random(7)
     assert kill_when(line, "out/vectors/*.part", "--vectors") == -signal.SIGKILL
-    assert kill_after(line, dice, "--vectors") == -signal.SIGKILL
+    for _ in range(again):
+        assert kill_after(line, dice, "--vectors") == -signal.SIGKILL
     code, output = line.complete("--vectors")
     assert code == 0, output
     line.assert_whole()
@@ -148,9 +149,12 @@ def others(output):
     return [text for text in output.splitlines() if not re.match(r"photo \d+/\d+ ", text)]
 
 
-@pytest.mark.slow
-def test_full_disk_is_one_line_and_the_same_command_continues(line):
-    for limit, whole in ((600, "."), (2000, "run.json"), (4000, "manifest.parquet"), (9000, "log")):
+FULL = ((600, "."), (2000, "run.json"), (4000, "manifest.parquet"), (9000, "log"))
+
+
+@pytest.mark.parametrize("limits", [FULL[2:3], pytest.param(FULL, marks=pytest.mark.slow)], ids=len)
+def test_full_disk_is_one_line_and_the_same_command_continues(line, limits):
+    for limit, whole in limits:
         code, output = line.complete("--vectors", main=LIMITED % (limit, limit))
         assert (code, len(others(output))) == (2, 1), output
         assert "File too large" in output.splitlines()[-1]

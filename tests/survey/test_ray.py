@@ -16,7 +16,6 @@ from jvpsvd.survey.progress.journal import events, journals
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.slow,
     # Ray leaves sockets and processes to the end of the interpreter.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -113,6 +112,7 @@ def test_two_workers_compute_what_one_process_does(wanted, local, tmp_path):
     assert_whole(outcome.results, local)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing(wanted, local, tmp_path):
     killed = []
 
@@ -128,6 +128,7 @@ def test_a_killed_worker_costs_nothing(wanted, local, tmp_path):
     assert_whole(outcome.results, local)
 
 
+@pytest.mark.slow
 def test_a_task_that_kills_its_workers_ends_as_a_row(wanted, tmp_path):
     (tmp_path / "code" / "deadly.py").write_text(DEADLY)
     members = [m for i in range(3) for m in sample_members(f"photo{i:02}", i, 0)]
@@ -148,6 +149,7 @@ def test_a_task_that_kills_its_workers_ends_as_a_row(wanted, tmp_path):
     assert verify(outcome.store).problems == ()
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_resumed(wanted, local, tmp_path):
     out = tmp_path / "run"
     command = [
@@ -168,6 +170,7 @@ def test_a_killed_driver_is_resumed(wanted, local, tmp_path):
     assert_whole(again.results, local)
 
 
+@pytest.mark.slow
 def test_a_lost_node_costs_nothing(wanted, local, tmp_path):
     import ray
     from ray.cluster_utils import Cluster
@@ -205,6 +208,7 @@ def test_no_cluster_is_one_error(wanted, tmp_path, address):
         run(spec)
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_are_one_error(wanted, tmp_path, monkeypatch):
     monkeypatch.setenv("DRIVER", str(os.getpid()))
     (tmp_path / "code" / "choosy.py").write_text(CHOOSY)
@@ -224,6 +228,7 @@ def _white():
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_open_run_of_a_ray_run_is_like_any_other(wanted, tmp_path):
     run(
         Spec(

@@ -6,10 +6,9 @@ import sys
 
 import pytest
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and limits address space"),
-]
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="reads /proc and limits address space"
+)
 
 # Each process solves one problem. Address space beyond what it had when it began is limited to the
 # budget, so that an allocation above it fails, whether or not its pages are ever touched.
@@ -101,6 +100,7 @@ def assert_kept(found):
 GOLUB_KAHAN = {"method": "golub-kahan", "block_size": 8, "tol": 1e-4}
 
 
+@pytest.mark.slow
 def test_vectors_with_restarts():
     """Probe columns widen the last blocks from 8 to 12 columns, in eight blocks of a step."""
     found = solve_under_ceiling(long=4_000_000, k=50, decades=12, memory="2.6GiB", **GOLUB_KAHAN)
@@ -110,6 +110,7 @@ def test_vectors_with_restarts():
     assert_kept(found)
 
 
+@pytest.mark.slow
 def test_values_alone():
     found = solve_under_ceiling(
         long=2_000_000, k=50, decades=12, memory="0.9GiB", vectors=False, **GOLUB_KAHAN
@@ -119,6 +120,7 @@ def test_values_alone():
     assert_kept(found)
 
 
+@pytest.mark.slow
 def test_bases_that_grow():
     """More columns than were reserved at first: old and new storage must fit side by side."""
     found = solve_under_ceiling(long=250_000, k=20, decades=0.5, memory="1GiB", **GOLUB_KAHAN)
@@ -136,6 +138,7 @@ def test_a_batch():
     assert_kept(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cluster", "memory"), [(60, "0.7GiB"), (12, "0.9GiB")])
 def test_clusters_that_widen_the_block(cluster, memory):
     """A block of probe columns is added for a cluster, and later steps are wider."""
@@ -146,6 +149,7 @@ def test_clusters_that_widen_the_block(cluster, memory):
     assert_kept(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectors", [True, False])
 def test_repeated_values_for_which_a_wider_block_begins_again(vectors):
     found = solve_under_ceiling(
@@ -172,6 +176,7 @@ def test_the_exact_method():
     assert_kept(found)
 
 
+@pytest.mark.slow
 def test_the_randomized_method():
     found = solve_under_ceiling(
         long=1_000_000, k=20, decades=12, memory="1.3GiB", method="randomized", tol=1e-4
