@@ -46,7 +46,7 @@ def right_side(matrix):
 def test_a_looser_result_saves_products(name, shape):
     matrix = made(name, shape)
     saved = 0
-    for seed in range(2):
+    for seed in range(3):  # one seed alone may save nothing
         loose = solve(matrix, tol=1e-4, seed=seed)
         cold, warm = solve(matrix, seed=seed), solve(matrix, start=loose, seed=seed)
         assert warm.converged.all()
