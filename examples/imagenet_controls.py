@@ -33,7 +33,13 @@ def untrained(model: Model, chosen: Chosen, seed: int = 0) -> Model:
 
     Without the latter activations would vanish or explode through the depths.
     """
-    module = copy.deepcopy(model.module).float()
+    inputs = [x for _, x in decoded(chosen[:: max(1, len(chosen) // 32)], model)]
+    module = random_weights(copy.deepcopy(model.module).float(), torch.cat(inputs), seed)
+    return Model(f"{model.spec}, untrained", module, model.photo_input, weights_sha256(module))
+
+
+def random_weights(module: nn.Module, inputs: Tensor, seed: int = 0) -> nn.Module:
+    """Return the module with random weights in place, and batch norms that know these inputs."""
     torch.manual_seed(seed)
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
@@ -43,14 +49,10 @@ def untrained(model: Model, chosen: Chosen, seed: int = 0) -> Model:
         elif isinstance(part, nn.BatchNorm2d):
             part.reset_parameters()
             part.momentum = None  # the mean over all photos
-    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.train()
-    inputs = [x for _, x in decoded(chosen[:: max(1, len(chosen) // 32)], model)]
+            part.train()
     with torch.no_grad():
-        module(torch.cat(inputs))
-    module.eval().requires_grad_(False)
-    return Model(f"{model.spec}, untrained", module, model.photo_input, weights_sha256(module))
+        module(inputs)
+    return module.eval().requires_grad_(False)
 
 
 def pixel_rows(x: Tensor) -> dict[str, np.ndarray]:

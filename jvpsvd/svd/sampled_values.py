@@ -87,7 +87,8 @@ class SampledValues:
             # Each Ritz value stands for one value at least, however small its weight came out.
             # (Single vectors have no bases that would keep the same value from coming twice.)
             weights = weights.clamp_min(1 / self.size)
-        return self.size * self.error(float((weights * centred**2).sum()))
+        variance = float((weights * centred**2).sum())
+        return self.size * self.error(variance) if math.isfinite(variance) else math.inf
 
     def shares_below(self, thresholds: Tensor) -> tuple[Tensor, Tensor]:
         """Return bounds (t,) of the share of the sample that lies below thresholds (t,)."""

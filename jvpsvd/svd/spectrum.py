@@ -27,6 +27,8 @@ _Function = Callable[[Tensor], Tensor]
 _ROUNDING, NEAR_ROUNDING = 8.0, 1000.0
 # Counts whose standard error is below this are whole numbers up to rounding.
 _CERTAIN = 0.05
+# Unknown values lie between 0 and the last known one; f is looked at there at so many points.
+_POINTS = 513
 # Bisection of a quantile ends at this relative width.
 _QUANTILE = 1e-3
 
@@ -290,6 +292,7 @@ class Spectrum:
         if bool(near.any()):
             low[near] = rest.shares_below((thresholds[near] - off).clamp_min(0))[0]
             high[near] = rest.shares_below(thresholds[near] + off)[1]
+        low[thresholds == 0], high[thresholds == 0] = 0.0, 0.0  # no value is negative
         middle = (low + high) / 2
         known = torch.tensor([self._known_count(float(t))[0] for t in thresholds]).double()
         counts = [
@@ -312,7 +315,7 @@ class Spectrum:
             if not missing:
                 return Estimate(total, low, high)
             least = float(values[-1] + errors[-1]) if len(values) else math.inf
-            extremes = f(torch.tensor([0.0, least], dtype=torch.float64))
+            extremes = f(torch.linspace(0, min(least, 1e300), _POINTS, dtype=torch.float64))
             low, high = (
                 low + missing * float(extremes.min()),
                 high + missing * float(extremes.max()),

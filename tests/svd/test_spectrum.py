@@ -151,6 +151,36 @@ def test_a_given_start_is_no_sample():
     assert spectrum.count(2.999).low == 1
 
 
+@pytest.mark.parametrize("known", [1, 5, 60])
+@pytest.mark.parametrize("kind", spectra())
+def test_without_a_sample_bounds_hold_whatever_the_other_values_are(kind, known):
+    values = spectra(80)[kind]
+    first = svds(torch.diag(values), known, method="golub-kahan")
+    spectrum = svds(
+        torch.diag(values), known, method="golub-kahan", start=first, on_unconverged="ignore"
+    ).spectrum
+    for name, truth in numbers(values).items():
+        found = estimates(spectrum)[name]
+        assert found.low - 1e-4 * truth <= truth <= found.high + 1e-4 * truth, name
+
+
+@pytest.mark.parametrize("kind", spectra())
+def test_every_value_is_at_least_zero(kind):
+    result = svds(torch.diag(spectra()[kind]), 10, method="golub-kahan")
+    found = result.spectrum.count(0.0)
+    assert (found.value, found.low, found.high) == (P, P, P)
+
+
+def test_the_log_volume_of_a_sample_is_bounded_from_above_alone():
+    values = spectra()["line"]
+    found = svds(torch.diag(values), 10, method="golub-kahan").spectrum.log_volume()
+    assert found.low == -np.inf
+    assert found.interval(0.9999)[1] >= float(values.log().sum())
+    zeros = svds(torch.diag(spectra()["deficient"]), 10, method="golub-kahan").spectrum
+    assert zeros.log_volume().low == -np.inf
+    assert str(zeros.log_volume()).startswith(("at most", "unknown"))
+
+
 def test_batches_have_a_spectrum_each():
     values = torch.rand(4, 80, generator=torch.Generator().manual_seed(2)).double() * 2
     result = svds(torch.diag_embed(values), 10, method="golub-kahan")
