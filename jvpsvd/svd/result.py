@@ -22,16 +22,13 @@ from jvpsvd.operators.linear_operator import TransposedOperator
 from jvpsvd.svd.bounds import BoundedValues
 from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.estimate import Estimate
-from jvpsvd.svd.krylov.quadrature import AllValues, NoSample, Recurrences, SpectralSample
-from jvpsvd.svd.methods.adaptive_rank import AdaptiveRank
-from jvpsvd.svd.methods.exact import Exact
-from jvpsvd.svd.methods.golub_kahan import GolubKahan
-from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
+from jvpsvd.svd.krylov.quadrature import NoSample, SpectralSample
 from jvpsvd.svd.monitor import Phase
 from jvpsvd.svd.plan import Plan
 from jvpsvd.svd.plotting import plot_spectra
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.request import Which
+from jvpsvd.svd.result_fields import CLASSES, same
 from jvpsvd.svd.showing import Shown
 from jvpsvd.svd.spectrum import Spectrum, whole_spectrum
 from jvpsvd.svd.storage import read_record, write_record
@@ -40,14 +37,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _KIND = "SVDResult 1"
-_CLASSES: dict[str, type] = {
-    each.__name__: each
-    for each in (
-        *(Products, Progress, Certificate, Plan),
-        *(Exact, GolubKahan, BlockKrylov, SubspaceIteration, AdaptiveRank),
-        *(AllValues, Recurrences, NoSample),
-    )
-}
 
 
 class SVDArrays(NamedTuple):
@@ -130,7 +119,7 @@ class SVDResult(Shown):
             return NotImplemented
         ours, theirs = self._record(), other._record()
         return ours.keys() == theirs.keys() and all(
-            _same(value, theirs[name]) for name, value in ours.items()
+            same(value, theirs[name]) for name, value in ours.items()
         )
 
     def numpy(self) -> SVDArrays:
@@ -409,21 +398,10 @@ def load(path: str | os.PathLike[str]) -> SVDResult:
     Raises:
         DataError: If there is no such file, it is damaged, or holds something else.
     """
-    record = read_record(path, _KIND, _CLASSES)
+    record = read_record(path, _KIND, CLASSES)
     try:
         return SVDResult(**{"U": None, "Vh": None, **record})
     except TypeError as error:
         raise DataError(
             f"{path} is of another version of jvpsvd ({error}); read it with that one"
         ) from error
-
-
-def _same(a: object, b: object) -> bool:
-    """Whether two values of a field are the same; a NaN is the same as another one."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return (a.dtype, a.device) == (b.dtype, b.device) and torch.equal(a, b)
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, AllValues | Recurrences) and type(a) is type(b):
-        return all(_same(value, getattr(b, name)) for name, value in vars(a).items())
-    return repr(a) == repr(b)
