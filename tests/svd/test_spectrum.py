@@ -228,20 +228,6 @@ def test_quantiles_invert_the_cdf(method):
         assert found.low <= found.value <= found.high
 
 
-def test_random_matrices_follow_marchenko_and_pastur():
-    m, n = 2000, 1000
-    A = torch.randn(m, n, generator=torch.Generator().manual_seed(0)) / m**0.5
-    spectrum = svds(A, 20, method="golub-kahan").spectrum
-    ratio = n / m
-    edges = (1 - ratio**0.5) ** 2, (1 + ratio**0.5) ** 2
-    x = np.linspace(*edges, 200_001)
-    density = np.sqrt((edges[1] - x).clip(0) * (x - edges[0]).clip(0)) / (2 * np.pi * ratio * x)
-    for threshold in (0.5, 0.8, 1.0, 1.3, 1.6):
-        truth = n * np.trapezoid(np.where(x >= threshold**2, density, 0.0), x)
-        low, high = spectrum.count(threshold).interval(0.9999)
-        assert low - 1 <= truth <= high + 1
-
-
 @pytest.mark.parametrize("grid", [[], [1.0, 1.0], [2.0, 1.0], [-1.0, 1.0], [np.nan], [[1.0]], "x"])
 def test_grids_that_do_not_ascend_are_refused(grid):
     spectrum = svds(torch.eye(3), 1).spectrum
