@@ -16,15 +16,20 @@ from torch import Tensor
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
+from jvpsvd.svd.estimate import Estimate
 from jvpsvd.svd.plotting import plot_spectra
 from jvpsvd.svd.storage import read_record, write_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-KIND = "NetworkSpectra 1"
+KIND = "NetworkSpectra 2"
 """Kind and version of a file of spectra."""
-_TENSORS = ("s", "residuals", "converged", "certified", "energy_share", "products", "seconds")
+_TENSORS = (
+    *("s", "residuals", "converged", "certified", "energy_share"),
+    *("counts", "products", "seconds"),
+)
+_COUNTS = ("count", "count_low", "count_high", "count_error")  # in xarray
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,9 @@ class DepthSpectra:
     """(inputs,) bool: the certificate is sound and complete, and every triplet converged."""
     energy_share: Tensor
     """(inputs,) Σ s² / ‖J‖²_F."""
+    counts: Tensor
+    """(inputs, 4) how many of all min(m, n) values are ≥ the threshold: value, low, high and
+    standard error of `SVDResult.spectrum.count`."""
     products: Tensor
     """(inputs,) products taken; those of a batch are divided evenly."""
     seconds: Tensor
@@ -67,6 +75,13 @@ class DepthSpectra:
     def std(self) -> Tensor:
         """(k,) standard deviations over the inputs; 0 for a single one."""
         return self.s.double().std(0, correction=min(1, len(self.s) - 1))
+
+    @property
+    def dimension(self) -> Estimate:
+        """Mean over the inputs of the number of values ≥ the threshold, with bounds and error."""
+        value, low, high, error = self.counts.T
+        mean, least, most = (float(column.mean()) for column in (value, low, high))
+        return Estimate(mean, least, most, float(error.square().sum().sqrt()) / len(self))
 
     def __len__(self) -> int:
         return len(self.s)
@@ -90,6 +105,8 @@ class NetworkSpectra:
     """Class of the model."""
     tol: float
     """Tolerance of every solve."""
+    threshold: float = 1.0
+    """What `DepthSpectra.counts` counts from."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -119,7 +136,8 @@ class NetworkSpectra:
             title=f"{self.model}, {len(self.depths[0])} inputs: means", title_justify="left"
         )
         table.add_column("depth", no_wrap=True)
-        for heading in ("m x n", "k", "σ1", "σk", "energy", "certified"):
+        count = f"σ ≥ {self.threshold:g}"
+        for heading in ("m x n", "k", "σ1", "σk", "energy", count, "certified"):
             table.add_column(heading, justify="right", no_wrap=True)
         for depth in self.depths:
             table.add_row(*_cells(depth))
@@ -159,6 +177,7 @@ class NetworkSpectra:
             DataError: If it cannot be written.
         """
         record: dict[str, Any] = {"model": self.model, "tol": self.tol, "layers": self.layers}
+        record["threshold"] = self.threshold
         record["shapes"] = tuple(depth.shape for depth in self.depths)
         for number, depth in enumerate(self.depths):
             record |= {f"{number}.{name}": getattr(depth, name) for name in _TENSORS}
@@ -178,6 +197,7 @@ class NetworkSpectra:
             raise ArgumentError("to_xarray needs xarray; pip install xarray") from error
         k = max(depth.k for depth in self.depths)
         dims = ("input", "depth", "index")
+        counts = np.stack([one.counts.numpy() for one in self.depths], axis=1)
         return xarray.Dataset(
             {
                 "s": (dims, _stacked([depth.s for depth in self.depths], k)),
@@ -186,6 +206,10 @@ class NetworkSpectra:
                     dims[:2],
                     np.stack([one.energy_share.numpy() for one in self.depths], axis=1),
                 ),
+                **{
+                    name: (dims[:2], column)
+                    for name, column in zip(_COUNTS, np.moveaxis(counts, -1, 0), strict=True)
+                },
                 "certified": (
                     dims[:2],
                     np.stack([one.certified.numpy() for one in self.depths], axis=1),
@@ -196,7 +220,7 @@ class NetworkSpectra:
                 "m": ("depth", [depth.shape[0] for depth in self.depths]),
                 "n": ("depth", [depth.shape[1] for depth in self.depths]),
             },
-            attrs={"model": self.model, "tol": self.tol},
+            attrs={"model": self.model, "tol": self.tol, "threshold": self.threshold},
         )
 
 
@@ -209,6 +233,7 @@ def _cells(depth: DepthSpectra) -> list[str]:
         f"{float(mean[0]):.4g}",
         f"{float(mean[-1]):.4g}",
         f"{100 * min(1.0, float(depth.energy_share.mean())):.0f} %",
+        depth.dimension.in_words(),
         f"{int(depth.certified.sum())}/{len(depth)}",
     ]
 
@@ -241,4 +266,4 @@ def load_spectra(path: str | os.PathLike[str]) -> NetworkSpectra:
             zip(record["layers"], record["shapes"], strict=True)
         )
     )
-    return NetworkSpectra(depths, record["model"], record["tol"])
+    return NetworkSpectra(depths, record["model"], record["tol"], record["threshold"])

@@ -32,6 +32,7 @@ def spectra(
     *,
     since: str | None = None,
     tol: float = 1e-5,
+    threshold: float = 1.0,
     batch: int | None = None,
     seed: int | None = 0,
     memory: int | str | None = None,
@@ -53,6 +54,7 @@ def spectra(
         since: A depth to differentiate from, instead of the input. It is needed where inputs are
             dicts or token ids; then each input is recorded anew.
         tol: Tolerance of each solve.
+        threshold: All min(m, n) values from here on are counted, by each solve's `spectrum`.
         batch: Inputs that are solved together; None: many where Jacobians are small.
         seed: Seed of each solve; None: another one each time.
         memory: Bytes of each solve, as `svds` takes them.
@@ -73,8 +75,8 @@ def spectra(
     batch = None if batch is None else whole_number("batch", batch, 1)
     inputs = _shown(each_input(X, _device_of(model)), count_inputs(X), progress)
 
-    def solve(J: LinearOperator) -> SVDResult:
-        return svds(
+    def solve(name: str, J: LinearOperator) -> DepthSpectra:
+        result = svds(
             J,
             "all" if count is None else min(count, *J.shape[-2:]),
             tol=tol,
@@ -83,6 +85,7 @@ def spectra(
             vectors=False,
             on_unconverged="ignore",
         )
+        return _depth_spectra(name, J, result, threshold)
 
     if since is None:
         parts = _through_recording(model, inputs, names, batch, solve)
@@ -91,10 +94,11 @@ def spectra(
     groups = list(zip(*parts, strict=True))
     if not groups:
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
-    return NetworkSpectra(tuple(join(list(of)) for of in groups), type(model).__name__, tol)
+    depths = tuple(join(list(of)) for of in groups)
+    return NetworkSpectra(depths, type(model).__name__, tol, threshold)
 
 
-_Solve = Callable[[LinearOperator], SVDResult]
+_Solve = Callable[[str, LinearOperator], DepthSpectra]
 
 
 def _through_recording(
@@ -151,7 +155,7 @@ def _solve_one(
         raise J
     with _named(f"input {index}", name):
         operator = JacobianOperator.from_linear_map(J)
-        return _depth_spectra(name, operator, solve(operator))
+        return solve(name, operator)
 
 
 def _since(
@@ -163,15 +167,19 @@ def _since(
         for name in names:
             with _named(f"input {index}", name):
                 operator = JacobianOperator(*layer_map(model, x, to=name, since=since))
-                found.append(_depth_spectra(name, operator, solve(operator)))
+                found.append(solve(name, operator))
         yield found
 
 
-def _depth_spectra(name: str, J: LinearOperator, result: SVDResult) -> DepthSpectra:
+def _depth_spectra(
+    name: str, J: LinearOperator, result: SVDResult, threshold: float
+) -> DepthSpectra:
     k = result.s.shape[-1]
     certificates = result.certificates
     count = len(certificates)
     converged = result.converged.reshape(-1, k).cpu()
+    each = [result] if not J.batch else [result.of(i) for i in range(count)]
+    found = [one.spectrum.count(threshold) for one in each]
     vouched = torch.tensor([one.sound and one.complete for one in certificates])
     return DepthSpectra(
         layer=name,
@@ -181,6 +189,10 @@ def _depth_spectra(name: str, J: LinearOperator, result: SVDResult) -> DepthSpec
         converged=converged,
         certified=vouched & converged.all(-1),
         energy_share=torch.tensor([one.energy_share for one in certificates]),
+        counts=torch.tensor(
+            [[one.value, one.low, one.high, one.standard_error] for one in found],
+            dtype=torch.float64,
+        ),
         products=torch.full((count,), result.products.total // count),
         seconds=torch.full((count,), result.seconds / count),
     )

@@ -303,3 +303,30 @@ def test_without_a_seed():
     net, X = network(), inputs()
     found = spectra(net, X, k=2, seed=None, progress=False)["output"]
     assert torch.allclose(found.s, spectra(net, X, k=2, progress=False)["output"].s, rtol=1e-5)
+
+
+def test_all_values_above_the_threshold_are_counted():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 60), nn.Tanh(), nn.Linear(60, 50)).eval()
+    X = torch.randn(6, 40)
+    S = spectra(model, X, layers=["1", "output"], k=4, threshold=0.3, progress=False)
+    for layer, f in (("1", model[:2]), ("output", model)):
+        depth = S[layer]
+        truth = torch.tensor(
+            [int((torch.linalg.svdvals(torch.func.jacrev(f)(x)) >= 0.3).sum()) for x in X]
+        )
+        _, low, high, error = depth.counts.T
+        assert bool((low - 4 * error <= truth).all())
+        assert bool((truth <= high + 4 * error).all())
+        assert bool((truth > 4).all())
+        assert abs(depth.dimension.value - float(truth.double().mean())) <= 5
+    assert "σ ≥ 0.3" in str(S)
+
+
+def test_counts_come_back_from_a_file(tmp_path):
+    model = nn.Linear(6, 5)
+    S = spectra(model, torch.randn(3, 6), k=2, threshold=0.5, progress=False)
+    S.save(tmp_path / "S.safetensors")
+    loaded = load(tmp_path / "S.safetensors")
+    assert torch.equal(loaded["output"].counts, S["output"].counts)
+    assert loaded.threshold == 0.5
