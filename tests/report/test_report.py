@@ -25,7 +25,9 @@ def test_summaries_are_means_over_the_rows(store):
     assert (second.layer, second.shape, second.photos) == ("3", (72, 768), 4)
     np.testing.assert_allclose(second.s, [row.s for row in rows])
     assert second.products == np.mean([r.products_forward + r.products_reverse for r in rows])
-    assert second.dimension == np.mean([sum(x >= 1 for x in row.s) for row in rows])
+    at = int(np.argmin(abs(THRESHOLDS - 1)))
+    assert second.dimension == np.mean([row.counts[at] for row in rows])
+    assert second.count.low <= second.dimension <= second.count.high
     assert 0 < first.energy < 1
     assert (third.photos, third.failed) == (0, 4)
 
@@ -71,26 +73,50 @@ def test_run_without_values_has_no_figure(store, tmp_path):
         draw_spectra(empty, "tiny", tmp_path)
 
 
-def test_dimension_of_known_spectra():
-    s = np.array([[3.0, 1.0, 0.5], [2.0, 0.9, 0.1]])
-    depth = DepthSummary("x", (3, 3), s, 0.0, 1e-6, 0, 6.0, 1.0, 0.1, 0)
-    assert depth.dimension == 1.5
-    assert dataclasses.replace(depth, s=s + 1).dimension == 3
+@pytest.mark.parametrize("kept", ["whole spectra", "k values"])
+@pytest.mark.parametrize(
+    ("size", "threshold", "whole", "alone"),
+    [
+        (4, 1.0, "3", "≥ 2"),  # 5, 3, 2.01 and 0.3
+        (4, 4.0, "1", "1"),
+        (2, 1.0, "2", "2"),  # both values are known
+    ],
+)
+def test_a_count_is_of_the_whole_spectrum_where_rows_keep_it(
+    tmp_path, kept, size, threshold, whole, alone
+):
+    s = torch.tensor([5.0, 3.0, 2.01, 0.3])[:size]
+    columns = spectrum_columns(svds(torch.diag(s), "all").spectrum) if kept[0] == "w" else {}
+    store = make_run(tmp_path / "run", photos=2, depths=1, k=2, classes=1, units=size)
+    values = np.tile(s[:2].double().numpy(), (2, 1))
+    write_rows(store, "output", store.samples(), values, 0 * values, **columns)
+    (depth,) = summarize(store, threshold)
+    cells = depth_cells(depth)
+    assert cells[5] == (whole if kept[0] == "w" else alone)
+    assert "nan" not in cells
+    assert f"σ ≥ {threshold:g}" in printed(table(store, [depth]))
 
 
 @pytest.mark.parametrize(
-    ("s", "shape", "shown"),
+    ("counts", "shown"),
     [
-        ([[2.0, 2.0], [2.0, 0.5]], (9, 9), "≥ 1.5"),
-        ([[2.0, 2.0], [2.0, 2.0]], (2, 9), "2"),
-        ([[2.0, 0.5], [2.0, 0.5]], (9, 9), "1"),
+        ([40.0, 39.0, 41.0, 2.0], "40.0 ± 1.4 (39.0 to 41.0)"),
+        ([40.0, 20.0, 60.0, 2.0], "20.0 to 60.0 (± 1.4)"),
+        ([40.0, 20.0, 60.0, 0.0], "20 to 60"),
+        ([40.0, 40.0, 40.0, 0.0], "40"),
+        ([40.0, 39.0, 41.0, 0.0], "40 (39 to 41)"),
     ],
 )
-def test_a_count_that_may_be_larger_says_so(s, shape, shown):
-    depth = DepthSummary("x", shape, np.array(s), 0.0, 1e-6, 0, 6.0, float("nan"), 0.1, 0)
-    cells = depth_cells(depth)
-    assert cells[5] == shown
-    assert "nan" not in cells
+def test_what_is_not_resolved_is_told_as_a_range(tmp_path, counts, shown):
+    store = make_run(tmp_path / "run", photos=2, depths=1, k=3, classes=1)
+    value, low, high, error = (np.full(81, number) for number in counts)
+    columns = {"counts": value, "counts_low": low, "counts_high": high, "counts_error": error}
+    s = np.full((2, 3), 2.0)
+    write_rows(store, "output", store.samples(), s, 0 * s, size=100, **columns)
+    run_values = read_values(store)
+    faults = {failure.message for failure in run_values.failures}
+    assert faults == {"a dimension outside of its bounds"} or not run_values.failures
+    assert in_words(mean_estimate(np.tile(counts, (2, 1)).T), at_least=False) == shown
 
 
 @pytest.fixture
