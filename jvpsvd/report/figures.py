@@ -210,9 +210,14 @@ def _draw_rest(axes: Any, depth: DepthSummary, shade: Any) -> None:
     rest = depth.rest
     if rest is not None:
         k, size = depth.s.shape[1], min(depth.shape)
-        low, high = (edge.clip(k, size) for edge in outer_bounds(rest))
-        axes.fill_betweenx(rest.grid, low, high, color=shade, alpha=0.18, linewidth=0)
-        axes.plot(rest.value, rest.grid, color=shade, linewidth=0.8)
+        # Where the k values end, it begins.
+        grid = np.append(rest.grid, depth.s[:, -1].mean())
+        low, value, high = (
+            np.append(edge.clip(k, size), k)
+            for edge in (outer_bounds(rest)[0], rest.value, outer_bounds(rest)[1])
+        )
+        axes.fill_betweenx(grid, low, high, color=shade, alpha=0.18, linewidth=0)
+        axes.plot(value, grid, color=shade, linewidth=0.8)
 
 
 def _last_index(drawn: Sequence[DepthSummary]) -> tuple[int, float]:

@@ -4,12 +4,17 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
+from benchmarks.problems.synthetic_run import make_run, write_rows
+from jvpsvd import survey, svds
 from jvpsvd.errors import ArgumentError, RunError
-from jvpsvd.report import DepthSummary, draw_spectra, read_values, summarize, table, write_report
+from jvpsvd.report import draw_spectra, read_values, summarize, table, write_report
+from jvpsvd.report.estimates import in_words
 from jvpsvd.report.summary import depth_cells
 from jvpsvd.survey import Spec, run, status
+from jvpsvd.survey.store.whole_spectrum import THRESHOLDS, mean_estimate, spectrum_columns
 
 
 @pytest.fixture
@@ -87,6 +92,7 @@ def test_a_count_is_of_the_whole_spectrum_where_rows_keep_it(
 ):
     s = torch.tensor([5.0, 3.0, 2.01, 0.3])[:size]
     columns = spectrum_columns(svds(torch.diag(s), "all").spectrum) if kept[0] == "w" else {}
+    columns = {name: [number] * 2 for name, number in columns.items()}
     store = make_run(tmp_path / "run", photos=2, depths=1, k=2, classes=1, units=size)
     values = np.tile(s[:2].double().numpy(), (2, 1))
     write_rows(store, "output", store.samples(), values, 0 * values, **columns)
@@ -107,16 +113,36 @@ def test_a_count_is_of_the_whole_spectrum_where_rows_keep_it(
         ([40.0, 39.0, 41.0, 0.0], "40 (39 to 41)"),
     ],
 )
-def test_what_is_not_resolved_is_told_as_a_range(tmp_path, counts, shown):
-    store = make_run(tmp_path / "run", photos=2, depths=1, k=3, classes=1)
-    value, low, high, error = (np.full(81, number) for number in counts)
-    columns = {"counts": value, "counts_low": low, "counts_high": high, "counts_error": error}
-    s = np.full((2, 3), 2.0)
-    write_rows(store, "output", store.samples(), s, 0 * s, size=100, **columns)
-    run_values = read_values(store)
-    faults = {failure.message for failure in run_values.failures}
-    assert faults == {"a dimension outside of its bounds"} or not run_values.failures
+def test_what_is_not_resolved_is_told_as_a_range(counts, shown):
     assert in_words(mean_estimate(np.tile(counts, (2, 1)).T), at_least=False) == shown
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.05])
+def test_every_file_tells_the_counts_of_whole_spectra(tmp_path, threshold):
+    store = make_run(tmp_path / "run", whole=True)
+    assert not read_values(store).failures  # nothing is implausible
+    found = survey.open(store.folder).counts("output", threshold)
+    mean = summarize(store, threshold)[-1].count
+    assert found.mean() == mean
+    files = {one.name: one for one in write_report(read_values(store), (), threshold).files}
+    rows = {
+        name: list(csv.DictReader(file.read_text().splitlines()))
+        for name, file in files.items()
+        if file.suffix == ".csv"
+    }
+    of_photos = [row for row in rows["dimensions.csv"] if row["layer"] == "output"]
+    for column, numbers in (("count", found.value), ("count_high", found.high)):
+        np.testing.assert_allclose([float(row[column]) for row in of_photos], numbers, rtol=1e-6)
+    classes = [row for row in rows["classes.csv"] if row["layer"] == "output"]
+    assert all(
+        float(c["count_least"]) <= float(c["count"]) <= float(c["count_most"]) for c in classes
+    )
+    assert np.mean([float(c["count"]) for c in classes]) == pytest.approx(mean.value, rel=1e-5)
+    counts = [row for row in rows["counts.csv"] if row["layer"] == "output"]
+    np.testing.assert_allclose([float(row["threshold"]) for row in counts], THRESHOLDS, rtol=1e-6)
+    svg = files["dimensions.svg"].read_text()
+    assert f"count σ ≥ {threshold:g}" in svg
+    assert "at least" not in svg
 
 
 @pytest.fixture

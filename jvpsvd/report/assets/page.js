@@ -80,11 +80,13 @@
     const width = rest.y.length, first = 3 * (chosen.class + 1);
     const [x, least, most] = [0, 1, 2].map((i) => row(restCounts[d], first + i, width));
     if (!Number.isFinite(x[0])) return [];
+    const curveOfK = curve(d), k = curveOfK.x.at(-1), y = [...rest.y, curveOfK.mean.at(-1)];
+    for (const counts of [x, least, most]) counts.push(k); // where the k values end, it begins
     const depth = run.depths[d], rgb = depth.colour.join(",");
     const edge = { mode: "lines", showlegend: false, legendgroup: `${d}` };
     return [
-      { ...edge, x: [...least, ...[...most].reverse()], y: [...rest.y, ...[...rest.y].reverse()], line: { width: 0 }, fill: "toself", fillcolor: `rgba(${rgb},0.18)`, hoverinfo: "skip" },
-      { ...edge, x, y: rest.y, line: { color: `rgb(${rgb})`, width: 1 }, customdata: least.map((low, i) => [low, most[i]]),
+      { ...edge, x: [...least, ...[...most].reverse()], y: [...y, ...[...y].reverse()], line: { width: 0 }, fill: "toself", fillcolor: `rgba(${rgb},0.18)`, hoverinfo: "skip" },
+      { ...edge, x, y, line: { color: `rgb(${rgb})`, width: 1 }, customdata: least.map((low, i) => [low, most[i]]),
         text: x.map(() => `${safe(depth.name)}, of ${depth.size} values`), hovertemplate: "%{text}<br>σ ≥ %{y:.3g}: %{x:.5g} (%{customdata[0]:.5g} to %{customdata[1]:.5g})<extra></extra>" },
     ];
   }
