@@ -223,7 +223,7 @@ def _draw_rest(axes: Any, depth: DepthSummary, shade: Any) -> None:
 def _last_index(drawn: Sequence[DepthSummary]) -> tuple[int, float]:
     """Return the largest k and the largest index that is drawn."""
     k = max(depth.s.shape[1] for depth in drawn)
-    return k, max(k, *(float(one.rest.value.max()) for one in drawn if one.rest is not None), 0)
+    return k, max(k, *(float(one.rest.high.max()) for one in drawn if one.rest is not None), 0)
 
 
 def _matplotlib() -> tuple[Any, Any]:

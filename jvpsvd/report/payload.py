@@ -26,6 +26,7 @@ from jvpsvd.survey.store.whole_spectrum import THRESHOLDS
 MAX_CLASSES = 2000
 _MEAN_INDICES, _LINE_INDICES = 200, 40
 _MIN_INDICES, _MAX_INDICES = 12, 48
+_MIN_THRESHOLDS = 6
 _LINE_VALUES, _CLASS_VALUES = 250_000, 200_000
 _MAX_PHOTOS = 1000
 # viridis up to where it no longer stands out from white.
@@ -183,15 +184,15 @@ def _rest(depth: DepthValues, of: Array, shown: Sequence[int], depths: int) -> A
     rest = None if counts is None else rest_of(counts, depth.s)
     if rest is None:
         return None
-    most = max(_MIN_INDICES, _CLASS_VALUES // (3 * depths * (1 + len(shown))))
+    most = max(_MIN_THRESHOLDS, _CLASS_VALUES // (3 * depths * (1 + len(shown))))
     chosen = choose_indices(len(rest), most) - 1
-    at, k = np.searchsorted(THRESHOLDS, rest.grid[chosen]), depth.s.shape[1]
+    at = np.searchsorted(THRESHOLDS, rest.grid[chosen])
     found = np.full((1 + len(shown), 3, len(chosen)), np.nan)
     for row, number in enumerate((None, *shown)):
         mean = mean_counts(depth, None if number is None else of[depth.photo] == number)
         if mean is not None:
             numbers = (mean.value, *outer_bounds(mean))
-            found[row] = [column[at].clip(k, depth.size) for column in numbers]
+            found[row] = [column[at].clip(0, depth.size) for column in numbers]
     return {"y": [float(f"{y:.6g}") for y in THRESHOLDS[at]], "x": pack(found)}
 
 

@@ -19,6 +19,7 @@ from jvpsvd.svd.estimate import Curve, Estimate
 _COUNT = 3  # where the table has k, if depths differ in it
 WIDE = 4
 """From so many times k on, indices are drawn on a logarithmic axis."""
+_COUNT_WIDTH = 14  # "53405 to 75264"
 _FULL = 0.995  # a count of this share of the largest one rises no more, for the eye
 
 
@@ -191,7 +192,10 @@ def table(store: Store, summaries: list[DepthSummary]) -> Table:
         "s",
     )
     for heading in headings:
-        made.add_column(heading, justify="right", no_wrap=not heading.startswith("σ ≥"))
+        if heading.startswith("σ ≥"):  # long: a narrow terminal has it in several lines
+            made.add_column(heading, justify="right", min_width=_COUNT_WIDTH)
+        else:
+            made.add_column(heading, justify="right", no_wrap=True)
     if below:
         made.add_column("σ < r", justify="right", no_wrap=True)
     for depth in summaries:

@@ -78,10 +78,12 @@
     const rest = run.rest[d];
     if (!rest) return [];
     const width = rest.y.length, first = 3 * (chosen.class + 1);
-    const [x, least, most] = [0, 1, 2].map((i) => row(restCounts[d], first + i, width));
-    if (!Number.isFinite(x[0])) return [];
-    const curveOfK = curve(d), k = curveOfK.x.at(-1), y = [...rest.y, curveOfK.mean.at(-1)];
-    for (const counts of [x, least, most]) counts.push(k); // where the k values end, it begins
+    const counts = [0, 1, 2].map((i) => row(restCounts[d], first + i, width));
+    const ofK = curve(d), k = ofK.x.at(-1), beyond = rest.y.map((_, i) => i).filter((i) => counts[0][i] > k);
+    if (!beyond.length) return [];
+    // Where the k values end, it begins.
+    const [x, least, most] = counts.map((count) => [...beyond.map((i) => Math.max(k, count[i])), k]);
+    const y = [...beyond.map((i) => rest.y[i]), ofK.mean.at(-1)];
     const depth = run.depths[d], rgb = depth.colour.join(",");
     const edge = { mode: "lines", showlegend: false, legendgroup: `${d}` };
     return [
