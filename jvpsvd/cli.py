@@ -24,6 +24,7 @@ from rich.console import Console
 
 from jvpsvd import __version__, data, report, survey
 from jvpsvd.errors import ArgumentError, JvpsvdError
+from jvpsvd.geometry.dimension import positive_number
 from jvpsvd.networks import load_model
 from jvpsvd.operators import keep_freed_memory
 
@@ -47,6 +48,14 @@ _memory = click.option(
     "--memory",
     metavar="SIZE",
     help="Budget of one solve, as 8GiB. [default: half the GPU's, or the machine's]",
+)
+_threshold = click.option(
+    "--threshold",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="T",
+    help="Count singular values ≥ T in the table, of each whole spectrum.",
 )
 
 
@@ -157,10 +166,16 @@ def cli(context: click.Context) -> None:
 @click.option(
     "--out", metavar="RUN", default="jvpsvd-run", show_default=True, help="Folder of the run."
 )
+@_threshold
 @click.option("--status", metavar="RUN", help="Only tell how far RUN is, and whether it lives.")
 @click.pass_obj
 def run(
-    interruption: survey.Interruption, /, status: str | None, share: str, **options: Any
+    interruption: survey.Interruption,
+    /,
+    status: str | None,
+    share: str,
+    threshold: float,
+    **options: Any,
 ) -> int:
     """Compute spectra of every photo at every depth; the same command continues a stopped run.
 
@@ -172,6 +187,7 @@ def run(
         for line in found.lines():
             click.echo(line)
         return 2 if found.problem else 0
+    threshold = positive_number("--threshold", threshold)
     keep_freed_memory()
     for name in ("layers", "classes"):
         text = options[name]
@@ -182,7 +198,7 @@ def run(
     try:
         with survey.show_progress() as show:
             outcome = survey.run(spec, interruption.checked(show))
-        _show(outcome.store)
+        _show(outcome.store, threshold)
     except KeyboardInterrupt:
         interruption.end()
         _complain("interrupted; the same command continues")
@@ -206,19 +222,21 @@ def run(
     metavar="PATTERN|DIR|URL",
     help="Shards of the photos of RUN, to show some with their vectors. [default: RUN/shards]",
 )
-def report_run(folder: str, shards: str | None) -> int:
+@_threshold
+def report_run(folder: str, shards: str | None, threshold: float) -> int:
     """Print the table of a run, and write its page, figures and tables into RUN/report.
 
     RUN/report/index.html is one file that opens in a browser and asks the network for nothing. The
     run may be unfinished.
     """
+    threshold = positive_number("--threshold", threshold)
     store = survey.open_store(Path(folder))
     own = store.folder / "shards"
     where = shards or (str(own) if any(own.glob("*.tar")) else None)
     photos = data.find_shards(where) if where else ()
     values = report.read_values(store)
-    _console().print(report.table(store, report.summaries_of(values)))
-    written = report.write_report(values, photos)
+    _console().print(report.table(store, report.summaries_of(values, threshold)))
+    written = report.write_report(values, photos, threshold)
     for line in written.missing:
         click.echo(f"not made: {line}", err=True)
     click.echo("files: " + " ".join(str(file) for file in written.files))
@@ -359,8 +377,8 @@ def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
-def _show(store: survey.Store) -> None:
-    summaries = report.summarize(store)
+def _show(store: survey.Store, threshold: float) -> None:
+    summaries = report.summarize(store, threshold)
     _console().print(report.table(store, summaries))
     try:
         files = report.draw_spectra(summaries, store.identity.model, store.folder / "report")

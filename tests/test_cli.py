@@ -69,6 +69,15 @@ def test_run_verify_report_and_run_again(jvpsvd, shard, tmp_path):
     assert jvpsvd("report", "out").returncode == 0
 
 
+def test_a_threshold_changes_what_is_shown_and_no_run(jvpsvd, shard):
+    first = jvpsvd(*RUN, "--shards", str(shard), "--threshold", "0.25")
+    assert "σ ≥ 0.25" in first.stdout
+    again = jvpsvd(*RUN, "--shards", str(shard))
+    assert "0 photos computed, 4 finished before" in again.stdout
+    assert "σ ≥ 1:" in again.stdout
+    assert "σ ≥ 0.5" in jvpsvd("report", "out", "--threshold", "0.5").stdout
+
+
 def test_failures_end_with_exit_code_1(jvpsvd, tmp_path):
     write_tar(tmp_path / "s.tar", [*sample_members("good", 0, 0), ("bad.jpg", encoded(1)[:99])])
     done = jvpsvd(*RUN, "--shards", "s.tar")
@@ -101,6 +110,8 @@ MISTAKES = [
     ((*RUN, "--shards", "good-0000.tar", "--out", "good-0000.tar/x"), "x cannot be made (Not a"),
     (("run", "-k", "many"), "'many' is not a valid integer"),
     (("run", "--colour"), "No such option"),
+    ((*RUN, "--threshold", "0"), "--threshold=0.0 must be a positive number"),
+    (("report", "out", "--threshold", "-1"), "--threshold=-1.0 must be a positive number"),
     (("survey",), "No such command 'survey'"),
     (("verify", "nowhere"), "nowhere is not a run"),
     (("verify",), "Missing argument 'RUN'"),

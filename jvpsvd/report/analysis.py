@@ -30,6 +30,8 @@ class Analysis:
     classes: Classes
     trees: ClassTrees | None
     """Trees of the classes, by spectra and by WordNet; None where there can be none."""
+    threshold: float
+    """What a value must reach to be counted."""
     no_trees: str
     """Why there are no trees, in a sentence; empty if there are."""
 
@@ -39,17 +41,17 @@ class Analysis:
         return max((i for i, one in enumerate(self.depths) if len(one.values.photo)), default=0)
 
 
-def analyse(run: RunValues) -> Analysis:
-    """Return the analysis of a run.
+def analyse(run: RunValues, threshold: float = 1.0) -> Analysis:
+    """Return the analysis of a run, with counts of values ≥ threshold.
 
     Example: ``analyse(read_values(store)).depths[-1].estimates.values["count"].mean()``.
     """
     classes = find_classes(run.samples)
     depths = []
     for values in run.depths:
-        estimates = estimate(values, run.store.identity.tol)
+        estimates = estimate(values, run.store.identity.tol, threshold)
         depths.append(DepthAnalysis(values, estimates, average_classes(values, classes, estimates)))
     trees = make_class_trees(run, classes)
     if isinstance(trees, str):
-        return Analysis(run, tuple(depths), classes, None, trees)
-    return Analysis(run, tuple(depths), classes, trees, "")
+        return Analysis(run, tuple(depths), classes, None, threshold, trees)
+    return Analysis(run, tuple(depths), classes, trees, threshold, "")

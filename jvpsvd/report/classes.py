@@ -10,7 +10,7 @@ import numpy as np
 
 from jvpsvd.data import Sample
 from jvpsvd.data.wordnet import ilsvrc_hierarchy
-from jvpsvd.report.estimates import ESTIMATES, Estimates
+from jvpsvd.report.estimates import BOUNDED, ESTIMATES, Estimates
 from jvpsvd.report.values import Array, DepthValues
 
 Key = tuple[int | None, str | None]
@@ -76,6 +76,11 @@ residual, how well J is defined at the worst photo, triplets missed and values b
 the estimates and the energy."""
 
 
+RANGE_COLUMNS = tuple(f"{name}_{end}" for name in BOUNDED for end in ("least", "most"))
+"""Bounds of the mean of an estimate over a class, with two standard errors; most is infinite where
+only a lower bound is known."""
+
+
 def average_classes(depth: DepthValues, classes: Classes, estimates: Estimates) -> ClassMeans:
     """Return means over the photos of each class at a depth.
 
@@ -99,8 +104,26 @@ def average_classes(depth: DepthValues, classes: Classes, estimates: Estimates) 
         "defined": defined,
         "missed": np.where(count > 0, missed, np.nan),
         "below": np.where(count > 0, below, np.nan),
+        **_ranges(estimates, of, len(classes)),
     }
     return ClassMeans(count, mean, np.sqrt(variance), numbers)
+
+
+def _ranges(estimates: Estimates, of: Array, classes: int) -> dict[str, Array]:
+    """Return `RANGE_COLUMNS` of each class."""
+    found: dict[str, Array] = {}
+    for name in BOUNDED:
+        known = np.isfinite(estimates.values[name])
+        numbers, members = estimates.ranges[name][:, known], of[known]
+        with np.errstate(invalid="ignore"):
+            photos = np.bincount(members, minlength=classes)
+            low, high, squares = (
+                np.bincount(members, weights=row, minlength=classes) / photos
+                for row in (numbers[0], numbers[1], np.square(numbers[2]))
+            )
+            error = np.sqrt(squares / photos)
+        found[f"{name}_least"], found[f"{name}_most"] = low - 2 * error, high + 2 * error
+    return found
 
 
 def _means(values: Array, of: Array, count: Array) -> Array:

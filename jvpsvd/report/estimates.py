@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,16 +11,29 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry import dimensions
 from jvpsvd.geometry.dimension import Dimensions
 from jvpsvd.report.values import Array, DepthValues
+from jvpsvd.survey.store.whole_spectrum import counts_at, mean_estimate
+from jvpsvd.svd.estimate import Estimate
 
 ESTIMATES = ("count", "participation", "entropy", "gap")
 """Names of the estimates, in the order in which they are shown."""
-TITLES = {
-    "count": "count σ ≥ 1",
-    "participation": "participation",
-    "entropy": "entropy",
-    "gap": "largest gap",
-}
-"""How a person reads them."""
+NOT_KNOWN = Estimate(math.nan, math.nan, math.nan)
+"""The estimate of no photos."""
+BOUNDED = ESTIMATES[:3]
+"""Those of the whole spectrum, with bounds and standard errors."""
+
+
+def titles(threshold: float) -> dict[str, str]:
+    """Return how a person reads the names of the estimates.
+
+    >>> titles(1.0)["count"]
+    'count σ ≥ 1'
+    """
+    return {
+        "count": f"count σ ≥ {threshold:g}",
+        "participation": "participation",
+        "entropy": "entropy",
+        "gap": "largest gap",
+    }
 
 
 @dataclass(frozen=True)
@@ -28,10 +42,14 @@ class Estimates:
 
     values: dict[str, Array]
     """(P,) for each of `ESTIMATES`."""
+    ranges: dict[str, Array]
+    """(3, P) low, high and standard error, for each of `BOUNDED`; high is infinite where only a
+    lower bound is known."""
     cut: Array
-    """(P,) bool: all k values count, and there may be more."""
+    """(P,) bool: all k values count, and nothing bounds how many more do."""
     bounded: Array
-    """(P,) bool: participation and entropy are lower bounds, because k values hold not all energy.
+    """(P,) bool: participation and entropy are lower bounds, because k values hold not all energy,
+    and the row keeps no whole spectrum.
 
     True as well where the energy is not known and k is below min(m, n).
     """
@@ -40,20 +58,60 @@ class Estimates:
         """Whether the mean of an estimate only bounds the true one from below."""
         return name != "gap" and bool((self.cut if name == "count" else self.bounded).any())
 
+    def mean(self, name: str) -> Estimate:
+        """Return the mean over the photos that have the estimate; NaN if none has."""
+        value = self.values[name]
+        known = np.isfinite(value)
+        if not known.any():
+            return NOT_KNOWN
+        others = self.ranges[name] if name in self.ranges else np.stack([value, value, 0 * value])
+        return mean_estimate(np.stack([value, *others])[:, known])
 
-def estimate(depth: DepthValues, floor: float) -> Estimates:
+
+def outer_range(found: Estimate) -> tuple[float, float]:
+    """Return the bounds with two standard errors.
+
+    >>> outer_range(Estimate(10.0, 9.0, 11.0, 1.0))
+    (7.0, 13.0)
+    """
+    return found.low - 2 * found.standard_error, found.high + 2 * found.standard_error
+
+
+def in_words(found: Estimate, *, at_least: bool) -> str:
+    """Return a number with its error and bounds; the bounds alone where these are wide.
+
+    >>> in_words(Estimate(271.2, 264.0, 278.0, 3.0), at_least=False)
+    '271 ± 3 (264 to 278)'
+    >>> in_words(Estimate(140.0, 80.0, 200.0, 3.0), at_least=False)
+    '80 to 200 (± 3)'
+    >>> in_words(Estimate(50.0, 50.0, 1000.0), at_least=True)
+    '≥ 50'
+    """
+    if math.isnan(found.value):
+        return "—"
+    if at_least:
+        return f"≥ {found.value:.4g}"
+    if found.standard_error:
+        return found.in_words().removeprefix("between ").replace(" and ", " to ")
+    value, low, high = (f"{x:.4g}" for x in (found.value, found.low, found.high))
+    if low == high:
+        return value
+    return f"{value} ({low} to {high})" if found.resolved else f"{low} to {high}"
+
+
+def estimate(depth: DepthValues, floor: float, threshold: float = 1.0) -> Estimates:
     """Return the estimates of all photos at a depth; see `jvpsvd.geometry.dimension`.
 
     Args:
         depth: The rows.
         floor: What values are good to, over σ₁: the tolerance of the run.
+        threshold: What a value must reach to be counted.
 
     Example: ``estimate(read_values(store).depths[-1], 1e-5).values["count"].mean()``.
     """
     photos, k = depth.s.shape
     whole = k >= min(depth.shape)
     values = {name: np.full(photos, np.nan) for name in ESTIMATES}
-    cut = np.zeros(photos, dtype=bool)
     bounded = np.full(photos, not whole)
     usable = (depth.s[:, 0] > 0) if photos else np.zeros(0, dtype=bool)
     known = usable & (depth.fro2 > 0)
@@ -62,14 +120,52 @@ def estimate(depth: DepthValues, floor: float) -> Estimates:
             continue
         s = depth.s[mask] if k > 1 else np.pad(depth.s[mask], ((0, 0), (0, 1)))
         found = _estimate(s, depth.fro2[mask] if given else None, floor)
-        values["count"][mask] = found.count.numpy()
         values["participation"][mask] = found.participation.numpy()
         values["entropy"][mask] = found.entropy.numpy()
         values["gap"][mask] = np.nan if k == 1 else found.gap.numpy()
-        cut[mask] = (found.count.numpy() == k) & (not whole)
         if found.energy is not None and k > 1:
             bounded[mask] = (found.energy.numpy() < 1 - 1e-6) & (not whole)
-    return Estimates(values, cut, bounded)
+    counts, cut = count(depth, threshold)
+    values["count"] = np.where(usable, counts[0], np.nan)
+    ranges = {"count": counts[1:]}
+    for name, kept in (("participation", depth.participation), ("entropy", depth.entropy)):
+        found_whole = kept.T if name == "participation" else _exponential(kept.T)
+        stored = usable & np.isfinite(found_whole[0])
+        values[name][stored] = found_whole[0][stored]
+        if name == "participation":
+            bounded[stored] = _only_bounded(found_whole)[stored]
+        high = np.where(bounded, np.inf, values[name])
+        alone = np.stack([values[name], high, np.zeros(photos)])
+        ranges[name] = np.where(stored & ~bounded, found_whole[1:], alone)
+    return Estimates(values, ranges, cut, bounded)
+
+
+def count(depth: DepthValues, threshold: float) -> tuple[Array, Array]:
+    """Return the counts of values ≥ threshold, and which are lower bounds alone.
+
+    Returns:
+        (4, P) value, low, high and standard error; high is infinite for a lower bound alone. And
+        (P,) bool.
+    """
+    found = counts_at(
+        threshold, depth.counts, depth.s, depth.residuals, depth.converged, depth.size
+    )
+    cut = _only_bounded(found) & (found[2] == depth.size)
+    found[2, cut] = np.inf
+    return found, cut
+
+
+def _only_bounded(numbers: Array) -> Array:
+    """Return which of (4, P) values are their own lower bound, with nothing sampled above it."""
+    value, low, high, error = numbers
+    bounded: Array = (value == low) & (high > low) & (error == 0)
+    return bounded
+
+
+def _exponential(entropy: Array) -> Array:
+    """Return exp of (4, P) entropies: value, low, high and standard error."""
+    value, low, high = np.exp(entropy[:3])
+    return np.stack([value, low, high, value * entropy[3]])
 
 
 def _estimate(s: Array, fro2: Array | None, floor: float) -> Dimensions:

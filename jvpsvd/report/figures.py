@@ -10,8 +10,8 @@ import numpy as np
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.report.class_trees import ClassTrees
-from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
-from jvpsvd.report.summary import DepthSummary
+from jvpsvd.report.estimates import ESTIMATES, Estimates, outer_range, titles
+from jvpsvd.report.summary import WIDE, DepthSummary, outer_bounds
 from jvpsvd.survey.store.files import make_folder, refuse_other_kinds
 
 _STYLE: Any = {
@@ -30,7 +30,9 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
     """Draw the mean spectrum of every depth with its standard deviation; return PNG and SVG.
 
     One line per depth, σ_i on a logarithmic axis against i, a band of one standard deviation over
-    photos, and a line at σ = 1 (Mototake & Ikegami, figure 8).
+    photos, and a line at σ = 1 (Mototake & Ikegami, figure 8). Beyond the k values, down to the
+    full rank, a thin line shows how many values lie above σ, and a band what is not known of that:
+    the bounds, with two standard errors.
 
     Raises:
         ArgumentError: If matplotlib is missing, or no depth has values.
@@ -48,6 +50,7 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
             mean, deviation = depth.s.mean(axis=0), depth.s.std(axis=0)
             lower = np.maximum(mean - deviation, mean / 100)
             axes.fill_between(index, lower, mean + deviation, color=shade, alpha=0.18, linewidth=0)
+            _draw_rest(axes, depth, shade)
             dashes = _DASHES[number % len(_DASHES)]
             marker = "o" if len(index) == 1 else ""
             lines += axes.plot(
@@ -59,7 +62,10 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
             fontsize=8, color="0.4",
         )  # fmt: skip
         axes.set_yscale("log")
-        axes.set_xlim(1, max(2, *(depth.s.shape[1] for depth in drawn)))
+        k, last = _last_index(drawn)
+        if last > WIDE * k:
+            axes.set_xscale("log")
+        axes.set_xlim(1, max(2, last))
         axes.set_xlabel("index i of the singular value")
         axes.set_ylabel("singular value σᵢ of ∂h/∂x")
         photos = max(depth.photos for depth in drawn)
@@ -112,9 +118,15 @@ def draw_heat_map(summaries: Sequence[DepthSummary], title: str, folder: Path) -
 
 
 def draw_dimensions(
-    layers: Sequence[str], estimates: Sequence[Estimates], title: str, folder: Path
+    layers: Sequence[str],
+    estimates: Sequence[Estimates],
+    title: str,
+    folder: Path,
+    threshold: float = 1.0,
 ) -> list[Path]:
     """Draw the dimension estimates of every depth with their deviation; return PNG and SVG.
+
+    Thick bars are the bounds of the mean with two standard errors.
 
     Raises:
         ArgumentError: If matplotlib is missing, or no depth has an estimate.
@@ -129,7 +141,7 @@ def draw_dimensions(
         axes = figure.add_subplot()
         title_of = {
             name: f"{text}, at least" if any(one.bounds(name) for one in estimates) else text
-            for name, text in TITLES.items()
+            for name, text in titles(threshold).items()
         }
         marks = zip(ESTIMATES, _INKS, _DASHES[:2] + _DASHES[3:], "osD^", strict=True)
         for name, ink, dashes, marker in marks:
@@ -144,6 +156,10 @@ def draw_dimensions(
                 at, mean, (below, spread), color=ink, linestyle=dashes, marker=marker,
                 markersize=5, capsize=2, elinewidth=0.7, linewidth=1.4, label=title_of[name],
             )  # fmt: skip
+            ends = np.array([outer_range(estimates[number].mean(name)) for number in at])
+            bounded = np.isfinite(ends).all(axis=1)
+            x = np.array(at)[bounded]
+            axes.vlines(x, *ends[bounded].clip(min=0.1).T, color=ink, alpha=0.3, linewidth=5)
         axes.set_yscale("log")
         axes.set_xticks(range(len(layers)), layers, rotation=30, ha="right", fontsize=8)
         axes.set_ylabel("dimension")
@@ -187,6 +203,27 @@ def draw_class_tree(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
             fontsize=9,
         )
         return _save(figure, folder, "class-tree")
+
+
+def _draw_rest(axes: Any, depth: DepthSummary, shade: Any) -> None:
+    """Draw what is known of the values beyond the k-th."""
+    rest = depth.rest
+    if rest is not None:
+        k, size = depth.s.shape[1], min(depth.shape)
+        # Where the k values end, it begins.
+        grid = np.append(rest.grid, depth.s[:, -1].mean())
+        low, value, high = (
+            np.append(edge.clip(k, size), k)
+            for edge in (outer_bounds(rest)[0], rest.value, outer_bounds(rest)[1])
+        )
+        axes.fill_betweenx(grid, low, high, color=shade, alpha=0.18, linewidth=0)
+        axes.plot(value, grid, color=shade, linewidth=0.8)
+
+
+def _last_index(drawn: Sequence[DepthSummary]) -> tuple[int, float]:
+    """Return the largest k and the largest index that is drawn."""
+    k = max(depth.s.shape[1] for depth in drawn)
+    return k, max(k, *(float(one.rest.high.max()) for one in drawn if one.rest is not None), 0)
 
 
 def _matplotlib() -> tuple[Any, Any]:

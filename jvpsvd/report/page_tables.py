@@ -9,28 +9,30 @@ from typing import Any
 import numpy as np
 
 from jvpsvd.report.analysis import Analysis
-from jvpsvd.report.classes import COLUMNS
-from jvpsvd.report.estimates import ESTIMATES, TITLES, Estimates
+from jvpsvd.report.classes import COLUMNS, ClassMeans
+from jvpsvd.report.estimates import BOUNDED, ESTIMATES, Estimates, in_words, titles
 from jvpsvd.report.health import Health
 from jvpsvd.report.values import DepthValues, RunValues, mean_of_known
 from jvpsvd.survey.store.notes import read_notes
 from jvpsvd.survey.store.record import RECORD
 
+_WIDE = 0.2  # bounds of a class that differ by more than this share are shown in place of the mean
 _PERCENT, _POWER = ("energy",), ("residual", "defined")
 
 
-def depth_titles(k: int | None) -> list[str]:
+def depth_titles(k: int | None, threshold: float) -> list[str]:
     """Return the headings of the table of depths; k is None if depths differ in it."""
-    return ["depth", "module", "m × n", "photos", *_number_titles(k), "products", "seconds"]
+    numbers = _number_titles(k, threshold)
+    return ["depth", "module", "m × n", "photos", *numbers, "products", "seconds"]
 
 
-def class_titles(k: int | None) -> list[str]:
+def class_titles(k: int | None, threshold: float) -> list[str]:
     """Return the headings of the table of classes; k is None if depths differ in it."""
-    return ["class", "wnid", "photos", *_number_titles(k)]
+    return ["class", "wnid", "photos", *_number_titles(k, threshold)]
 
 
-def _number_titles(k: int | None) -> list[str]:
-    estimates = [TITLES[name] for name in ESTIMATES]
+def _number_titles(k: int | None, threshold: float) -> list[str]:
+    estimates = list(titles(threshold).values())
     last = "σk" if k is None else f"σ{k}"
     return ["σ1", last, "residual", "J defined to", "missed", "σ < r", *estimates, "energy"]
 
@@ -55,7 +57,7 @@ def class_rows(analysis: Analysis, shown: Sequence[int]) -> list[dict[str, Any]]
             "id": classes.keys[index][1] or "",
             "cells": [
                 _cell(float(means.photos[index])),
-                *(_cell(float(means.numbers[name][index]), name) for name in COLUMNS),
+                *(_class_cell(means, name, index) for name in COLUMNS),
             ],
         }
         for index in shown
@@ -152,13 +154,24 @@ def _depth_cells(depth: DepthValues, found: Estimates, k: int) -> list[dict[str,
     below = float(depth.below_residual.sum()) if count else math.nan
     cells += [_cell(missed), _cell(below)]
     for name in ESTIMATES:
-        cell = _cell(mean_of_known(found.values[name]))
-        if found.bounds(name):
-            cell["text"] = f"≥ {cell['text']}"
-        cells.append(cell)
+        mean = found.mean(name)
+        words = in_words(mean, at_least=found.bounds(name))
+        cells.append({**_cell(mean.value), "text": words})
     for values, name in ((depth.energy, "energy"), (depth.products, ""), (depth.seconds, "")):
         cells.append(_cell(mean_of_known(values), name))
     return cells
+
+
+def _class_cell(means: ClassMeans, name: str, index: int) -> dict[str, Any]:
+    """Return a cell; of an estimate that its bounds do not resolve, the bounds, as page.js does."""
+    cell = _cell(float(means.numbers[name][index]), name)
+    if name in BOUNDED and cell["value"] is not None:
+        least, most = (float(means.numbers[f"{name}_{end}"][index]) for end in ("least", "most"))
+        if math.isinf(most):
+            cell["text"] = f"≥ {cell['text']}"
+        elif most - least > _WIDE * means.numbers[name][index]:
+            cell["text"] = f"{number(least)} to {number(most)}"
+    return cell
 
 
 def _cell(value: float, name: str = "") -> dict[str, Any]:

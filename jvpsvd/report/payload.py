@@ -17,13 +17,16 @@ import numpy as np
 from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.choice import choose_indices, choose_photos
 from jvpsvd.report.class_trees import Branches, ClassTrees
-from jvpsvd.report.classes import COLUMNS, Classes
-from jvpsvd.report.estimates import ESTIMATES, TITLES
+from jvpsvd.report.classes import COLUMNS, RANGE_COLUMNS, Classes
+from jvpsvd.report.estimates import ESTIMATES, outer_range, titles
+from jvpsvd.report.summary import WIDE, mean_counts, outer_bounds, rest_of
 from jvpsvd.report.values import Array, DepthValues
+from jvpsvd.survey.store.whole_spectrum import THRESHOLDS
 
 MAX_CLASSES = 2000
 _MEAN_INDICES, _LINE_INDICES = 200, 40
 _MIN_INDICES, _MAX_INDICES = 12, 48
+_MIN_THRESHOLDS = 6
 _LINE_VALUES, _CLASS_VALUES = 250_000, 200_000
 _MAX_PHOTOS = 1000
 # viridis up to where it no longer stands out from white.
@@ -82,8 +85,23 @@ def make_payload(analysis: Analysis) -> Payload:
         "residuals": [
             pack(_lines(_padded(depth.residuals, k), depth, drawn, line)) for depth in depths
         ],
-        "estimates": [[n, TITLES[n], any(one.bounds(n) for one in estimates)] for n in ESTIMATES],
-        "dimensions": [[_moments(one.values[name]) for name in ESTIMATES] for one in estimates],
+        "estimates": [
+            [name, title, any(one.bounds(name) for one in estimates)]
+            for name, title in titles(analysis.threshold).items()
+        ],
+        "dimensions": [
+            [
+                [*_moments(one.values[name]), *_finite(*outer_range(one.mean(name)))]
+                for name in ESTIMATES
+            ]
+            for one in estimates
+        ],
+        "classRanges": [
+            pack(np.stack([one.numbers[name][listed] for name in RANGE_COLUMNS], axis=1))
+            for one in means
+        ],
+        "wide": WIDE,
+        "rest": [_rest(depth, np.array(classes.of), shown, len(depths)) for depth in depths],
         "trees": None if trees is None else _trees(trees),
     }
     return Payload(record, tuple(shown), tuple(drawn))
@@ -124,6 +142,7 @@ def _describe(depth: DepthValues, index: int, count: int) -> dict[str, Any]:
         "name": depth.layer,
         "photos": len(depth.photo),
         "rows": depth.shape[0],
+        "size": depth.size,
         "colour": shade,
         "dash": _DASHES[index % len(_DASHES)],
     }
@@ -153,6 +172,32 @@ def _lines(values: Array, depth: DepthValues, drawn: Sequence[int], index: Array
         if photo in position:
             found[row] = values[position[photo], index - 1]
     return found
+
+
+def _rest(depth: DepthValues, of: Array, shown: Sequence[int], depths: int) -> Any:
+    """Return thresholds below the k values, and (1 + classes, 3, thresholds) mean counts there.
+
+    Counts are value, least and most, the bounds with two standard errors; first those of all
+    photos, then those of each class. Of many classes, each has fewer thresholds.
+    """
+    counts = mean_counts(depth)
+    rest = None if counts is None else rest_of(counts, depth.s)
+    if rest is None:
+        return None
+    most = max(_MIN_THRESHOLDS, _CLASS_VALUES // (3 * depths * (1 + len(shown))))
+    chosen = choose_indices(len(rest), most) - 1
+    at = np.searchsorted(THRESHOLDS, rest.grid[chosen])
+    found = np.full((1 + len(shown), 3, len(chosen)), np.nan)
+    for row, number in enumerate((None, *shown)):
+        mean = mean_counts(depth, None if number is None else of[depth.photo] == number)
+        if mean is not None:
+            numbers = (mean.value, *outer_bounds(mean))
+            found[row] = [column[at].clip(0, depth.size) for column in numbers]
+    return {"y": [float(f"{y:.6g}") for y in THRESHOLDS[at]], "x": pack(found)}
+
+
+def _finite(*values: float) -> list[float | None]:
+    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
 
 
 def _moments(values: Array) -> list[float | None]:

@@ -10,10 +10,17 @@ import numpy as np
 from rich.table import Table
 
 from jvpsvd.errors import RunError
-from jvpsvd.report.values import RunValues, mean_of_known, read_values
+from jvpsvd.report.estimates import NOT_KNOWN, count, in_words
+from jvpsvd.report.values import Array, DepthValues, RunValues, mean_of_known, read_values
 from jvpsvd.survey import Store
+from jvpsvd.survey.store.whole_spectrum import THRESHOLDS, mean_estimate
+from jvpsvd.svd.estimate import Curve, Estimate
 
 _COUNT = 3  # where the table has k, if depths differ in it
+WIDE = 4
+"""From so many times k on, indices are drawn on a logarithmic axis."""
+_COUNT_WIDTH = 14  # "53405 to 75264"
+_FULL = 0.995  # a count of this share of the largest one rises no more, for the eye
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,16 @@ class DepthSummary:
     """Photos without values."""
     below_residual: int = 0
     """Values, over photos, that are smaller than their own residual."""
+    threshold: float = 1.0
+    """What a value must reach to be counted."""
+    count: Estimate = NOT_KNOWN
+    """Number of all values ≥ threshold, mean over photos (Mototake & Ikegami, section 6)."""
+    count_is_cut: bool = False
+    """Whether the count only bounds the true one from below: all k values of a photo are ≥
+    threshold, and its row, of an older version, says nothing of the others."""
+    counts: Curve | None = None
+    """Numbers of values ≥ each of `THRESHOLDS`, mean over the photos that have them; None without
+    any."""
 
     @property
     def photos(self) -> int:
@@ -49,12 +66,21 @@ class DepthSummary:
 
     @property
     def dimension(self) -> float:
-        """Count of σ ≥ 1, mean over photos (Mototake & Ikegami, section 6); at most k is seen."""
-        return float((self.s >= 1).sum(axis=1).mean()) if self.photos else float("nan")
+        """The value of `count`."""
+        return float(self.count)
+
+    @property
+    def rest(self) -> Curve | None:
+        """The part of `counts` below the k values, as far as it rises; None where nothing is."""
+        return None if self.counts is None else rest_of(self.counts, self.s)
 
 
-def summarize(store: Store) -> list[DepthSummary]:
+def summarize(store: Store, threshold: float = 1.0) -> list[DepthSummary]:
     """Return one summary per depth of a run, in the order of the network.
+
+    Args:
+        store: The run.
+        threshold: What a value must reach to be counted.
 
     Raises:
         RunError: If rows cannot be read or do not belong to the spec.
@@ -62,10 +88,10 @@ def summarize(store: Store) -> list[DepthSummary]:
     run = read_values(store)
     if run.unreadable:
         raise RunError(run.unreadable[0])
-    return summaries_of(run)
+    return summaries_of(run, threshold)
 
 
-def summaries_of(run: RunValues) -> list[DepthSummary]:
+def summaries_of(run: RunValues, threshold: float = 1.0) -> list[DepthSummary]:
     """Return one summary per depth of rows that are already read.
 
     Example: ``summaries_of(read_values(store))[-1].dimension``.
@@ -84,9 +110,52 @@ def summaries_of(run: RunValues) -> list[DepthSummary]:
             seconds=mean_of_known(depth.seconds),
             failed=failed[depth.layer],
             below_residual=int(depth.below_residual.sum()),
+            threshold=threshold,
+            count=mean_estimate(counts) if len(depth.photo) else NOT_KNOWN,
+            count_is_cut=bool(cut.any()),
+            counts=mean_counts(depth),
         )
         for depth in run.depths
+        for counts, cut in [count(depth, threshold)]
     ]
+
+
+def mean_counts(depth: DepthValues, of: Array | None = None) -> Curve | None:
+    """Return the mean of the counts of a depth over photos; None where no row keeps any.
+
+    Args:
+        depth: The rows.
+        of: (P,) bool, which photos; None: all.
+    """
+    stored = np.isfinite(depth.counts[:, 0, 0])
+    counts = depth.counts[stored if of is None else stored & of]
+    if not len(counts):
+        return None
+    error = np.sqrt(np.square(counts[:, 3]).sum(axis=0)) / len(counts)
+    value, low, high = counts[:, :3].mean(axis=0)
+    return Curve(THRESHOLDS, value, low, high, error)
+
+
+def outer_bounds(curve: Curve) -> tuple[Array, Array]:
+    """Return the bounds of a curve with two standard errors."""
+    return curve.low - 2 * curve.standard_error, curve.high + 2 * curve.standard_error
+
+
+def rest_of(counts: Curve, s: Array) -> Curve | None:
+    """Return the part of mean counts below the mean of the last of k values, as far as it rises.
+
+    Args:
+        counts: Means over photos.
+        s: (photos, k) values.
+    """
+    below = (counts.grid < s[:, -1].mean()) & (counts.value > s.shape[1])
+    if not below.any():
+        return None
+    flat = below & (counts.value >= _FULL * counts.value.max())
+    first = int(np.flatnonzero(flat)[-1]) if flat.any() else int(np.flatnonzero(below)[0])
+    keep = np.flatnonzero(below & (np.arange(len(counts)) >= first))
+    columns = (counts.grid, counts.value, counts.low, counts.high, counts.standard_error)
+    return Curve(*(column[keep] for column in columns))
 
 
 def table(store: Store, summaries: list[DepthSummary]) -> Table:
@@ -95,12 +164,14 @@ def table(store: Store, summaries: list[DepthSummary]) -> Table:
     k = max(counts.values())
     differ = len({*counts.values()}) > 1
     below = any(depth.below_residual for depth in summaries)
+    threshold = summaries[0].threshold
     noise = "; σ < r: values below their own residual, of which only σ + r is known as a bound"
     made = Table(
         title=f"{store.identity.model}, k = {k}: means over photos",
         caption=f"residual: worst of all triplets, over σ1 (tol {store.identity.tol:g}); "
         "J moves: by so much over σ1 with rounding of the photo, at the worst photo; "
-        f"2k = {2 * k} products is the least for k triplets of unknown vectors"
+        f"2k = {2 * k} products is the least for k triplets of unknown vectors; "
+        f"σ ≥ {threshold:g}: of all min(m, n) values, ± standard error (bounds apart from it)"
         f"{noise if below else ''}",
         title_justify="left",
         caption_justify="left",
@@ -112,7 +183,7 @@ def table(store: Store, summaries: list[DepthSummary]) -> Table:
         *(["k"] if differ else []),
         "σ1",
         "σk" if differ else f"σ{k}",
-        "σ ≥ 1",
+        f"σ ≥ {threshold:g}",
         "energy",
         "residual",
         "J moves",
@@ -121,7 +192,10 @@ def table(store: Store, summaries: list[DepthSummary]) -> Table:
         "s",
     )
     for heading in headings:
-        made.add_column(heading, justify="right", no_wrap=True)
+        if heading.startswith("σ ≥"):  # long: a narrow terminal has it in several lines
+            made.add_column(heading, justify="right", min_width=_COUNT_WIDTH)
+        else:
+            made.add_column(heading, justify="right", no_wrap=True)
     if below:
         made.add_column("σ < r", justify="right", no_wrap=True)
     for depth in summaries:
@@ -138,15 +212,12 @@ def depth_cells(depth: DepthSummary) -> list[str]:
     cells = [depth.layer, f"{depth.shape[0]} x {depth.shape[1]}", f"{depth.photos}{failed}"]
     if not depth.photos:
         return cells
-    # A photo whose k values are all ≥ 1 may have more of them.
-    hidden = depth.s.shape[1] < min(depth.shape) and bool((depth.s[:, -1] >= 1).any())
-    at_least = "≥ " if hidden else ""
     energy = "—" if math.isnan(depth.energy) else f"{100 * depth.energy:.0f} %"
     return [
         *cells,
         f"{depth.s[:, 0].mean():.4g}",
         f"{depth.s[:, -1].mean():.4g}",
-        f"{at_least}{depth.dimension:.4g}",
+        in_words(depth.count, at_least=depth.count_is_cut),
         energy,
         f"{depth.worst_residual:.0e}",
         "—" if math.isnan(depth.defined_to) else f"{depth.defined_to:.0e}",

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from jvpsvd.report.analysis import Analysis
-from jvpsvd.report.classes import COLUMNS
-from jvpsvd.report.estimates import ESTIMATES
+from jvpsvd.report.classes import COLUMNS, RANGE_COLUMNS
+from jvpsvd.report.estimates import BOUNDED, ESTIMATES
+from jvpsvd.report.summary import mean_counts
 from jvpsvd.survey.store.files import make_folder, refuse_other_kinds
 
 # A spreadsheet takes text that begins so for a formula.
@@ -51,24 +52,44 @@ def write_tables(analysis: Analysis, folder: Path) -> list[Path]:
     )
     _write(
         files[1],
-        ["layer", "shard", "key", "label", "wnid", *ESTIMATES, "count_is_cut", "lower_bounds"],
+        ["layer", "shard", "key", "label", "wnid", *ESTIMATES, "count_is_cut", "lower_bounds"]
+        + [f"{name}_{part}" for name in BOUNDED for part in ("low", "high", "standard_error")],
         (
             [depth.values.layer, one.shard, one.key, one.label, one.wnid]
             + [depth.estimates.values[name][index] for name in ESTIMATES]
             + [int(depth.estimates.cut[index]), int(depth.estimates.bounded[index])]
+            + [part[index] for name in BOUNDED for part in depth.estimates.ranges[name]]
             for depth in analysis.depths
             for index, one in enumerate(run.samples[photo] for photo in depth.values.photo)
         ),
     )
     _write(
         files[2],
-        ["layer", "label", "wnid", "name", "photos", *COLUMNS],
+        ["layer", "label", "wnid", "name", "photos", *COLUMNS, *RANGE_COLUMNS],
         (
             [depth.values.layer, *classes.keys[index], classes.names[index]]
             + [int(depth.classes.photos[index])]
-            + [depth.classes.numbers[name][index] for name in COLUMNS]
+            + [depth.classes.numbers[name][index] for name in (*COLUMNS, *RANGE_COLUMNS)]
             for depth in analysis.depths
             for index in range(len(classes))
+        ),
+    )
+    files.append(folder / "counts.csv")
+    _write(
+        files[-1],
+        ["layer", "threshold", "count", "low", "high", "standard_error"],
+        (
+            [depth.layer, *row]
+            for depth in run.depths
+            if (counts := mean_counts(depth)) is not None
+            for row in zip(
+                counts.grid,
+                counts.value,
+                counts.low,
+                counts.high,
+                counts.standard_error,
+                strict=True,
+            )
         ),
     )
     unsolved = ((run.samples[one.photo], one) for one in run.unsolved)
@@ -114,5 +135,5 @@ def _format(value: Any) -> Any:
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_FORMULA) else value
     if isinstance(value, float | np.floating):
-        return "" if math.isnan(value) else f"{value:.7g}"
+        return "" if not math.isfinite(value) else f"{value:.7g}"
     return value

@@ -11,13 +11,14 @@ import pyarrow as pa
 
 from jvpsvd.data import Sample
 from jvpsvd.survey import SCHEMA, Store
-from jvpsvd.survey.store.plausibility import values_and_residuals
+from jvpsvd.survey.store.plausibility import read_counts, read_sum, values_and_residuals
 from jvpsvd.survey.store.run_data import FileRows, RunData
+from jvpsvd.survey.store.whole_spectrum import COUNT_COLUMNS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _COLUMNS = [
     "s", "residuals", "converged", "products_forward", "products_reverse", "fro2", "seconds",
-    "defined_to",
+    "defined_to", *COUNT_COLUMNS, "participation", "entropy",
 ]  # fmt: skip
 
 
@@ -46,6 +47,18 @@ class DepthValues:
     """(P,)."""
     defined_to: Array
     """(P,) how well each Jacobian itself is defined, over σ₁; NaN where not measured."""
+    counts: Array
+    """(P, 4, thresholds) value, low, high and standard error of the number of all values ≥ each of
+    `THRESHOLDS`; NaN where a row of an older version keeps none."""
+    participation: Array
+    """(P, 4) of the whole spectrum: value, low, high, standard error; NaN likewise."""
+    entropy: Array
+    """(P, 4) of the whole spectrum, in nats; NaN likewise."""
+
+    @property
+    def size(self) -> int:
+        """Number of all singular values."""
+        return min(self.shape)
 
     @property
     def energy(self) -> Array:
@@ -258,4 +271,7 @@ class _Reader:
             fro2=numbers("fro2"),
             seconds=numbers("seconds"),
             defined_to=numbers("defined_to"),
+            counts=read_counts(table)[good],
+            participation=read_sum(table, "participation")[good],
+            entropy=read_sum(table, "entropy")[good],
         )

@@ -31,7 +31,7 @@ class Report:
     """What could not be made and what to install for it, a line each."""
 
 
-def write_report(run: RunValues, shards: Sequence[Shard] = ()) -> Report:
+def write_report(run: RunValues, shards: Sequence[Shard] = (), threshold: float = 1.0) -> Report:
     """Write RUN/report: index.html, and spectra, heat map, dimensions, classes and tree as files.
 
     Without plotly there is no page, without matplotlib no PNG and SVG; the rest is written. Files
@@ -40,6 +40,7 @@ def write_report(run: RunValues, shards: Sequence[Shard] = ()) -> Report:
     Args:
         run: The values of the run.
         shards: The files of its photos, for the thumbnails of a run with vectors.
+        threshold: What a value must reach to be counted.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -49,7 +50,7 @@ def write_report(run: RunValues, shards: Sequence[Shard] = ()) -> Report:
     """
     folder, title = run.store.folder / "report", run.store.identity.model
     make_folder(folder)
-    analysis = analyse(run)
+    analysis = analyse(run, threshold)
     files = write_tables(analysis, folder)
     figures, missing = _draw(analysis, title, folder)
     files = sorted([*files, *figures], key=lambda file: file.name)
@@ -67,13 +68,13 @@ def write_report(run: RunValues, shards: Sequence[Shard] = ()) -> Report:
 
 def _draw(analysis: Analysis, title: str, folder: Path) -> tuple[list[Path], list[str]]:
     """Return the files of all figures that can be drawn, and why others cannot."""
-    summaries, trees = summaries_of(analysis.run), analysis.trees
+    summaries, trees = summaries_of(analysis.run, analysis.threshold), analysis.trees
     layers = [depth.values.layer for depth in analysis.depths]
     estimates = [depth.estimates for depth in analysis.depths]
     drawings: list[Callable[[], list[Path]]] = [
         lambda: draw_spectra(summaries, title, folder),
         lambda: draw_heat_map(summaries, title, folder),
-        lambda: draw_dimensions(layers, estimates, title, folder),
+        lambda: draw_dimensions(layers, estimates, title, folder, analysis.threshold),
     ]
     if trees is not None:
         drawings.append(lambda: draw_class_tree(trees, title, folder))

@@ -43,7 +43,7 @@ from jvpsvd.survey.spec.plan import identify
 from jvpsvd.survey.spec.selection import PhotoSelection
 from jvpsvd.survey.spec.spec import ENGINES, Spec
 from jvpsvd.survey.store.compaction import compact
-from jvpsvd.survey.store.results import Results, Spectra, open_run
+from jvpsvd.survey.store.results import Counts, Results, Spectra, open_run
 from jvpsvd.survey.store.rows import SCHEMA, Row
 from jvpsvd.survey.store.store import Store, open_store
 from jvpsvd.survey.store.verify import Verification, verify
@@ -67,6 +67,7 @@ open = open_run  # `survey.open(RUN)` is how it reads
 __all__ = [
     "ENGINES",
     "SCHEMA",
+    "Counts",
     "DepthCost",
     "Identity",
     "Interruption",

@@ -287,10 +287,13 @@ class Spectrum:
             whole = np.full(len(thresholds), float(self.size))
             return least, least, whole, np.zeros(len(thresholds))
         rest, off = self.rest, self.rounding
-        low, high = rest.shares_below(thresholds)
         near = thresholds < NEAR_ROUNDING * off
+        low, high = torch.empty_like(thresholds), torch.empty_like(thresholds)
+        if not bool(near.all()):
+            low[~near], high[~near] = rest.shares_below(thresholds[~near])
         if bool(near.any()):
-            low[near] = rest.shares_below((thresholds[near] - off).clamp_min(0))[0]
+            below = thresholds[near] - off
+            low[near] = torch.where(below > 0, rest.shares_below(below.clamp_min(0))[0], 0.0)
             high[near] = rest.shares_below(thresholds[near] + off)[1]
         low[thresholds == 0], high[thresholds == 0] = 0.0, 0.0  # no value is negative
         middle = (low + high) / 2

@@ -18,6 +18,7 @@ from jvpsvd.report.payload import pack
 from jvpsvd.survey import Spec, run
 from jvpsvd.survey.store.rows import failure
 from jvpsvd.survey.store.store import open_store
+from jvpsvd.survey.store.whole_spectrum import THRESHOLDS
 
 pytest.importorskip("plotly", reason="the page needs jvpsvd[report]")
 pytest.importorskip("matplotlib", reason="figures need jvpsvd[plot]")
@@ -264,6 +265,50 @@ def test_vectors_are_shown_beside_their_photo(tiny, tmp_path):
     (tmp_path / "else").mkdir()
     other = write_tar(tmp_path / "else" / "good-0000.tar", members[:2])
     assert "3 of 3 photos are not shown beside" in Seen(page_of(store, [other])).text
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """A run whose rows keep whole spectra."""
+    return make_run(tmp_path / "whole", whole=True)
+
+
+def test_spectra_reach_beyond_the_k_values(whole):
+    record = record_of(page_of(whole))
+    for depth, rest in zip(read_values(whole).depths, record["rest"], strict=True):
+        value, least, most = numbers(rest["x"]).reshape(7, 3, -1).transpose(1, 0, 2)
+        assert max(rest["y"]) < depth.s[:, -1].mean()
+        assert (value[0] > 12).all()
+        assert (least <= value).all()
+        assert (value <= most).all()
+        np.testing.assert_allclose(value[0], value[1:].mean(axis=0), rtol=1e-4)  # equal classes
+        at = np.searchsorted(THRESHOLDS, rest["y"][-1] * 0.99)
+        assert value[0, -1] == pytest.approx(depth.counts[:, 0, at].mean())
+
+
+def test_dimensions_have_bounds_for_all_photos_and_each_class(whole):
+    record = record_of(page_of(whole))
+    for depth, ranges in zip(record["dimensions"], record["classRanges"], strict=True):
+        for estimate, (mean, _, least, most) in enumerate(depth[:3]):
+            assert least < mean < most
+            of_classes = numbers(ranges).reshape(6, 3, 2)[:, estimate]
+            assert (of_classes[:, 0] <= of_classes[:, 1]).all()
+    seen = Seen(page_of(whole))
+    depths, classes = seen.tables["depth-table"], seen.tables["class-table"]
+    at = depths[0].index("count σ ≥ 1")
+    assert all(" to " in row[at] for row in depths[1:])
+    assert not any("≥" in cell for row in (*depths[1:], *classes[1:]) for cell in row)
+
+
+def test_rows_of_older_versions_have_lower_bounds_and_no_rest(tmp_path):
+    store = make_run(tmp_path / "run")
+    html = page_of(store)
+    assert record_of(html)["rest"] == [None] * 3
+    depths, classes = (Seen(html).tables[name] for name in ("depth-table", "class-table"))
+    at = depths[0].index("participation")
+    assert all(row[at].startswith("≥ ") for row in depths[1:])
+    at = classes[0].index("participation")
+    assert all(row[at].startswith("≥ ") for row in classes[1:])
 
 
 @pytest.mark.slow

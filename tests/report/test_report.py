@@ -4,12 +4,17 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
+from benchmarks.problems.synthetic_run import make_run, write_rows
+from jvpsvd import survey, svds
 from jvpsvd.errors import ArgumentError, RunError
-from jvpsvd.report import DepthSummary, draw_spectra, read_values, summarize, table, write_report
+from jvpsvd.report import draw_spectra, read_values, summarize, table, write_report
+from jvpsvd.report.estimates import in_words
 from jvpsvd.report.summary import depth_cells
 from jvpsvd.survey import Spec, run, status
+from jvpsvd.survey.store.whole_spectrum import THRESHOLDS, mean_estimate, spectrum_columns
 
 
 @pytest.fixture
@@ -25,7 +30,9 @@ def test_summaries_are_means_over_the_rows(store):
     assert (second.layer, second.shape, second.photos) == ("3", (72, 768), 4)
     np.testing.assert_allclose(second.s, [row.s for row in rows])
     assert second.products == np.mean([r.products_forward + r.products_reverse for r in rows])
-    assert second.dimension == np.mean([sum(x >= 1 for x in row.s) for row in rows])
+    at = int(np.argmin(abs(THRESHOLDS - 1)))
+    assert second.dimension == np.mean([row.counts[at] for row in rows])
+    assert second.count.low <= second.dimension <= second.count.high
     assert 0 < first.energy < 1
     assert (third.photos, third.failed) == (0, 4)
 
@@ -71,26 +78,71 @@ def test_run_without_values_has_no_figure(store, tmp_path):
         draw_spectra(empty, "tiny", tmp_path)
 
 
-def test_dimension_of_known_spectra():
-    s = np.array([[3.0, 1.0, 0.5], [2.0, 0.9, 0.1]])
-    depth = DepthSummary("x", (3, 3), s, 0.0, 1e-6, 0, 6.0, 1.0, 0.1, 0)
-    assert depth.dimension == 1.5
-    assert dataclasses.replace(depth, s=s + 1).dimension == 3
+@pytest.mark.parametrize("kept", ["whole spectra", "k values"])
+@pytest.mark.parametrize(
+    ("size", "threshold", "whole", "alone"),
+    [
+        (4, 1.0, "3", "≥ 2"),  # 5, 3, 2.01 and 0.3
+        (4, 4.0, "1", "1"),
+        (2, 1.0, "2", "2"),  # both values are known
+    ],
+)
+def test_a_count_is_of_the_whole_spectrum_where_rows_keep_it(
+    tmp_path, kept, size, threshold, whole, alone
+):
+    s = torch.tensor([5.0, 3.0, 2.01, 0.3])[:size]
+    columns = spectrum_columns(svds(torch.diag(s), "all").spectrum) if kept[0] == "w" else {}
+    columns = {name: [number] * 2 for name, number in columns.items()}
+    store = make_run(tmp_path / "run", photos=2, depths=1, k=2, classes=1, units=size)
+    values = np.tile(s[:2].double().numpy(), (2, 1))
+    write_rows(store, "output", store.samples(), values, 0 * values, **columns)
+    (depth,) = summarize(store, threshold)
+    cells = depth_cells(depth)
+    assert cells[5] == (whole if kept[0] == "w" else alone)
+    assert "nan" not in cells
+    assert f"σ ≥ {threshold:g}" in printed(table(store, [depth]))
 
 
 @pytest.mark.parametrize(
-    ("s", "shape", "shown"),
+    ("counts", "shown"),
     [
-        ([[2.0, 2.0], [2.0, 0.5]], (9, 9), "≥ 1.5"),
-        ([[2.0, 2.0], [2.0, 2.0]], (2, 9), "2"),
-        ([[2.0, 0.5], [2.0, 0.5]], (9, 9), "1"),
+        ([40.0, 39.0, 41.0, 2.0], "40.0 ± 1.4 (39.0 to 41.0)"),
+        ([40.0, 20.0, 60.0, 2.0], "20.0 to 60.0 (± 1.4)"),
+        ([40.0, 20.0, 60.0, 0.0], "20 to 60"),
+        ([40.0, 40.0, 40.0, 0.0], "40"),
+        ([40.0, 39.0, 41.0, 0.0], "40 (39 to 41)"),
     ],
 )
-def test_a_count_that_may_be_larger_says_so(s, shape, shown):
-    depth = DepthSummary("x", shape, np.array(s), 0.0, 1e-6, 0, 6.0, float("nan"), 0.1, 0)
-    cells = depth_cells(depth)
-    assert cells[5] == shown
-    assert "nan" not in cells
+def test_what_is_not_resolved_is_told_as_a_range(counts, shown):
+    assert in_words(mean_estimate(np.tile(counts, (2, 1)).T), at_least=False) == shown
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.05])
+def test_every_file_tells_the_counts_of_whole_spectra(tmp_path, threshold):
+    store = make_run(tmp_path / "run", whole=True)
+    assert not read_values(store).failures  # nothing is implausible
+    found = survey.open(store.folder).counts("output", threshold)
+    mean = summarize(store, threshold)[-1].count
+    assert found.mean() == mean
+    files = {one.name: one for one in write_report(read_values(store), (), threshold).files}
+    rows = {
+        name: list(csv.DictReader(file.read_text().splitlines()))
+        for name, file in files.items()
+        if file.suffix == ".csv"
+    }
+    of_photos = [row for row in rows["dimensions.csv"] if row["layer"] == "output"]
+    for column, numbers in (("count", found.value), ("count_high", found.high)):
+        np.testing.assert_allclose([float(row[column]) for row in of_photos], numbers, rtol=1e-6)
+    classes = [row for row in rows["classes.csv"] if row["layer"] == "output"]
+    assert all(
+        float(c["count_least"]) <= float(c["count"]) <= float(c["count_most"]) for c in classes
+    )
+    assert np.mean([float(c["count"]) for c in classes]) == pytest.approx(mean.value, rel=1e-5)
+    counts = [row for row in rows["counts.csv"] if row["layer"] == "output"]
+    np.testing.assert_allclose([float(row["threshold"]) for row in counts], THRESHOLDS, rtol=1e-6)
+    svg = files["dimensions.svg"].read_text()
+    assert f"count σ ≥ {threshold:g}" in svg
+    assert "at least" not in svg
 
 
 @pytest.fixture

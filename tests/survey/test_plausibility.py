@@ -5,14 +5,19 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import torch
 
+from jvpsvd import svds
+from jvpsvd.data import Sample
 from jvpsvd.errors import RunError
 from jvpsvd.survey import Row
 from jvpsvd.survey.store.plausibility import find_faults, values_and_residuals
-from jvpsvd.survey.store.rows import to_table
+from jvpsvd.survey.store.rows import row_of, to_table
+from jvpsvd.survey.store.whole_spectrum import spectrum_columns
 
 K, TOL = 3, 1e-3
 COUNTS = {"output": K, "few": 2}
+SIZES = {"output": 9, "few": 2}
 GOOD = Row(
     "s", "a", 0, None, "output", "ok", "", K, s=[3.0, 2.0, 2.0], residuals=[0.0] * 3, converged=3
 )
@@ -43,12 +48,12 @@ def table(*rows):
 @pytest.mark.parametrize(("change", "words"), FAULTS)
 def test_each_rule_has_its_words_and_accuses_no_other_row(change, words):
     wrong = dataclasses.replace(GOOD, **change)
-    assert find_faults(table(GOOD, wrong, GOOD), COUNTS, K, TOL) == ["", words, ""]
+    assert find_faults(table(GOOD, wrong, GOOD), COUNTS, SIZES, K, TOL) == ["", words, ""]
 
 
 @pytest.mark.parametrize("change", PLAUSIBLE)
 def test_rows_that_may_be_have_no_fault(change):
-    assert find_faults(table(dataclasses.replace(GOOD, **change)), COUNTS, K, TOL) == [""]
+    assert find_faults(table(dataclasses.replace(GOOD, **change)), COUNTS, SIZES, K, TOL) == [""]
 
 
 def test_a_depth_that_has_fewer_values_has_them_all():
@@ -59,11 +64,11 @@ def test_a_depth_that_has_fewer_values_has_them_all():
     wrong = dataclasses.replace(few, k=3, s=GOOD.s, residuals=GOOD.residuals)
     rising = dataclasses.replace(few, s=[1.0, 3.0])
     words = ["", "", "", "k = 3, not 2", "values that do not descend"]
-    assert find_faults(table(GOOD, few, failed, wrong, rising), COUNTS, K, TOL) == words
+    assert find_faults(table(GOOD, few, failed, wrong, rising), COUNTS, SIZES, K, TOL) == words
 
 
 def test_no_rows_have_no_faults():
-    assert find_faults(table(), COUNTS, K, TOL) == []
+    assert find_faults(table(), COUNTS, SIZES, K, TOL) == []
 
 
 def test_values_of_several_chunks_are_one_matrix():
@@ -77,3 +82,65 @@ def test_values_of_several_chunks_are_one_matrix():
 def test_rows_of_another_k_are_one_error(change):
     with pytest.raises(RunError, match="run holds rows of another k"):
         values_and_residuals(table(GOOD, dataclasses.replace(GOOD, **change)), K, Path("run"))
+
+
+WHOLE = dataclasses.replace(GOOD, **spectrum_columns(svds(torch.diag(torch.tensor(
+    [3.0, 2.0, 2.0, *[0.1] * 6])), 3).spectrum))  # fmt: skip
+
+
+def bent(name, index, by):
+    """A change of one number of a column."""
+    numbers = list(getattr(WHOLE, name))
+    numbers[index] += by
+    return {name: numbers}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"size": 8}, "8 singular values, not 9"),
+        ({"counts": WHOLE.counts[:-1]}, "counts that are missing or not finite"),
+        ({"counts_low": None}, "counts that are missing or not finite"),
+        (bent("counts", 3, float("nan")), "counts that are missing or not finite"),
+        (bent("counts_high", 20, 1), "counts that rise with the threshold"),
+        (bent("counts", 0, 1), "counts outside of their bounds"),
+        ({"counts_low": [n - 4 for n in WHOLE.counts_low]}, "counts outside of 0 to p"),
+        ({"counts_high": [n + 1 for n in WHOLE.counts_high]}, "counts outside of 0 to p"),
+        (bent("counts_error", 5, -1), "counts with negative errors"),
+        (
+            {
+                name: [n + (0 < n < 2) for n in getattr(WHOLE, name)]
+                for name in ("counts", "counts_low", "counts_high")
+            },
+            "counts that differ from those of the values",
+        ),
+        (bent("participation", 1, 1), "a dimension outside of its bounds"),
+        (bent("entropy", 2, -1), "a dimension outside of its bounds"),
+        (bent("nuclear_norm", 3, -1), "a dimension outside of its bounds"),
+        ({"nuclear_norm": None}, "a dimension outside of its bounds"),
+    ],
+)
+def test_each_rule_of_whole_spectra_has_its_words(change, words):
+    wrong = dataclasses.replace(WHOLE, **change)
+    rows = table(GOOD, WHOLE, wrong, WHOLE)
+    assert find_faults(rows, COUNTS, SIZES, K, TOL) == ["", "", words, ""]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("options", [{}, {"method": "golub-kahan"}, {"method": "randomized"}])
+def test_what_solves_return_obeys_the_rules(seed, options):
+    torch.manual_seed(seed)
+    spectra = [
+        torch.linspace(0, 2, 200) ** (1 + 2 * seed),
+        3 * 0.9 ** torch.arange(200),
+        torch.cat([torch.ones(100), torch.zeros(100)]),
+        torch.zeros(200),
+    ]
+    k, U, V = 12, *(torch.linalg.qr(torch.randn(200, 200)).Q for _ in range(2))
+    results = [
+        svds((U * s) @ V, k, **options, on_unconverged="ignore", vectors=False) for s in spectra
+    ]
+    rows = [row_of(Sample("s", "a", 0, 1, 0, None), "output", one) for one in results]
+    rows = [row for row in rows if row.status == "ok"]
+    assert len(rows) >= 3
+    assert not any(find_faults(table(*rows), {"output": k}, {"output": 200}, k, 1e-5))

@@ -9,7 +9,8 @@ from jvpsvd.survey import SCHEMA, open_store
 
 CONTRACT = (
     "shard key label wnid layer status message s residuals converged k method products_forward "
-    "products_reverse fro2 seconds defined_to photo_checksum vectors_checksum checksum"
+    "products_reverse fro2 seconds defined_to size counts counts_low counts_high counts_error "
+    "participation entropy nuclear_norm photo_checksum vectors_checksum checksum"
 )
 
 

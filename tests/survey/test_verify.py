@@ -56,6 +56,14 @@ def test_each_missing_row_is_named(store):
             "not finite",
         ),
         (
+            lambda rows: [dataclasses.replace(r, counts=[n + 1 for n in r.counts]) for r in rows],
+            "wrong: good-0000.tar photo0 2: counts outside of their bounds",
+        ),
+        (
+            lambda rows: [dataclasses.replace(r, size=r.size - 1) for r in rows],
+            "wrong: good-0000.tar photo0 output: 29 singular values, not 30",
+        ),
+        (
             lambda rows: [dataclasses.replace(r, residuals=[1.0] * 10) for r in rows],
             "0 residuals meet the tolerance, the row says 10",
         ),

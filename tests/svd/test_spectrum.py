@@ -113,6 +113,19 @@ def test_copies_of_a_value_are_not_taken_for_all_copies():
     assert high - low < 150
 
 
+@pytest.mark.parametrize("method", ["golub-kahan", "randomized"])
+def test_thresholds_below_rounding_have_bounds(method):
+    values = torch.linspace(0, 2, 200) ** 7
+    J = torch.diag(values)
+    spectrum = svds(J, 12, method=method, on_unconverged="ignore").spectrum
+    tiny = 128 * torch.finfo(torch.float32).eps
+    found = spectrum.counts([0.0, 1e-30, 0.1 * tiny, tiny, 7.9 * tiny, 8.1 * tiny, 100 * tiny])
+    assert (np.diff([found.value, found.low, found.high]) <= 1e-3).all()
+    assert (found.low <= found.value).all()
+    assert (found.value <= found.high).all()
+    assert (found.high[:5] == 200).all()  # nothing is known to be that small
+
+
 def test_zeros_are_not_counted():
     values = torch.zeros(500, dtype=torch.float64)
     values[:30] = torch.linspace(3, 2, 30)

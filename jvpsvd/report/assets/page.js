@@ -9,9 +9,10 @@
   const safe = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const brief = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
   const unpacked = {};
-  for (const name of ["mean", "deviation", "classMean", "classDeviation", "cells", "lines", "residuals"]) {
+  for (const name of ["mean", "deviation", "classMean", "classDeviation", "cells", "classRanges", "lines", "residuals"]) {
     unpacked[name] = run[name].map(floats);
   }
+  const restCounts = run.rest.map((rest) => rest && floats(rest.x));
   const narrow = window.matchMedia("(max-width: 600px)").matches;
   const ink = "#1b1b1f", grid = "#dcdce2", MOST_LINES = 100;
   const config = { responsive: true, displaylogo: false, displayModeBar: narrow ? false : "hover", modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
@@ -34,6 +35,11 @@
     if (kind === "percent") return `${Math.round(100 * value)} %`;
     if (kind === "power") return value.toExponential(0);
     return String(Number(value.toPrecision(4)));
+  }
+  function showRange(value, [least, most]) {
+    if (!Number.isFinite(value)) return "—";
+    if (most === Infinity) return `≥ ${show(value)}`;
+    return most - least > 0.2 * value ? `${show(least)} to ${show(most)}` : show(value);
   }
   const kinds = { energy: "percent", residual: "power", defined: "power" };
 
@@ -66,6 +72,27 @@
     ];
   }
 
+  // How many values of all lie above a threshold, below the k known ones: a band of what is possible,
+  // and the estimate as a thin line.
+  function restTraces(d) {
+    const rest = run.rest[d];
+    if (!rest) return [];
+    const width = rest.y.length, first = 3 * (chosen.class + 1);
+    const counts = [0, 1, 2].map((i) => row(restCounts[d], first + i, width));
+    const ofK = curve(d), k = ofK.x.at(-1), beyond = rest.y.map((_, i) => i).filter((i) => counts[0][i] > k);
+    if (!beyond.length) return [];
+    // Where the k values end, it begins.
+    const [x, least, most] = counts.map((count) => [...beyond.map((i) => Math.max(k, count[i])), k]);
+    const y = [...beyond.map((i) => rest.y[i]), ofK.mean.at(-1)];
+    const depth = run.depths[d], rgb = depth.colour.join(",");
+    const edge = { mode: "lines", showlegend: false, legendgroup: `${d}` };
+    return [
+      { ...edge, x: [...least, ...[...most].reverse()], y: [...y, ...[...y].reverse()], line: { width: 0 }, fill: "toself", fillcolor: `rgba(${rgb},0.18)`, hoverinfo: "skip" },
+      { ...edge, x, y, line: { color: `rgb(${rgb})`, width: 1 }, customdata: least.map((low, i) => [low, most[i]]),
+        text: x.map(() => `${safe(depth.name)}, of ${depth.size} values`), hovertemplate: "%{text}<br>σ ≥ %{y:.3g}: %{x:.5g} (%{customdata[0]:.5g} to %{customdata[1]:.5g})<extra></extra>" },
+    ];
+  }
+
   function members(d) {
     const width = run.line.length;
     return run.photos.map((_, p) => p).filter((p) => (chosen.class < 0 || run.photos[p][1] === chosen.class) && Number.isFinite(unpacked.lines[d][p * width]));
@@ -89,15 +116,16 @@
 
   function drawSpectra() {
     const d = chosen.depth, traces = [];
-    if (d < 0) run.depths.forEach((_, i) => traces.push(...meanTraces(i)));
+    if (d < 0) run.depths.forEach((_, i) => traces.push(...restTraces(i), ...meanTraces(i)));
     else {
       const drawn = linesAt(d);
-      traces.push(...drawn.filter((p) => p !== chosen.photo).map((p) => photoTrace(d, p)), ...meanTraces(d));
+      traces.push(...drawn.filter((p) => p !== chosen.photo).map((p) => photoTrace(d, p)), ...restTraces(d), ...meanTraces(d));
       if (drawn.includes(chosen.photo)) traces.push(photoTrace(d, chosen.photo));
     }
+    const last = Math.max(run.k, ...traces.flatMap((t) => t.x));
     const one = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: "#55555e", width: 1, dash: "dot" } };
     const tall = 420 + (d < 0 ? 22 * Math.ceil(run.depths.length / (narrow ? 2 : 4)) : 20);
-    const layout = base({ height: tall, shapes: [one], xaxis: axis("index i"), yaxis: axis("singular value σᵢ", powers([1, ...traces.flatMap((t) => t.y)])) });
+    const layout = base({ height: tall, shapes: [one], xaxis: axis("index i", last > run.wide * run.k ? { ...powers([1, last]), range: [0, Math.log10(last)] } : {}), yaxis: axis("singular value σᵢ", powers([1, ...traces.flatMap((t) => t.y)])) });
     layout.legend.y = -70 / 340;
     return Plotly.react("plot-spectra", traces, layout, config);
   }
@@ -124,6 +152,11 @@
 
   const symbols = ["circle", "square", "diamond", "triangle-up"], dashes = ["solid", "dash", "dot", "dashdot"];
   const inks = ["#1b1b1f", "#0b4f9e", "#a8480a", "#2f6b3a"];
+  // Bounds of the mean of an estimate at a depth, with two standard errors.
+  function ranges(d, e) {
+    if (chosen.class < 0) return run.dimensions[d][e].slice(2);
+    return e < 3 ? row(unpacked.classRanges[d], chosen.class, 6).slice(2 * e, 2 * e + 2) : [null, null];
+  }
   function drawDimension() {
     const width = run.columns.length, place = run.columns.indexOf(run.estimates[0][0]);
     const names = run.depths.map((depth) => safe(depth.name));
@@ -134,8 +167,13 @@
       return {
         x: run.depths.map((_, d) => d), y: y.map((v) => (v > 0 ? v : null)), name: title, mode: "lines+markers", text: names, line: { color: inks[e], dash: dashes[e], width: 2 }, marker: { symbol: symbols[e], size: 9, color: inks[e] },
         error_y: { type: "data", visible: all, array: run.depths.map((_, d) => run.dimensions[d][e][1]), arrayminus: run.depths.map((_, d) => Math.min(run.dimensions[d][e][1], 0.9 * (run.dimensions[d][e][0] ?? 0))), thickness: 1, width: 4 },
-        hovertemplate: `%{text}<br>${title}: %{y:.4g}<extra></extra>`,
+        customdata: run.depths.map((_, d) => ranges(d, e)), hovertemplate: `%{text}<br>${title}: %{y:.4g}${e < 3 ? " (%{customdata[0]:.4g} to %{customdata[1]:.4g})" : ""}<extra></extra>`,
       };
+    });
+    run.estimates.slice(0, 3).forEach((_, e) => {
+      const ends = run.depths.map((_, d) => ranges(d, e)), y = traces[e].y, open = ([low, high], i) => y[i] > 0 && Number.isFinite(low) && Number.isFinite(high);
+      const size = (end) => ends.map((pair, i) => (open(pair, i) ? Math.max(0, end ? pair[1] - y[i] : y[i] - Math.max(pair[0], 0.01 * y[i])) : 0));
+      traces.push({ x: traces[e].x, y, mode: "markers", marker: { size: 1, color: inks[e] }, opacity: 0.3, showlegend: false, hoverinfo: "skip", error_y: { type: "data", symmetric: false, array: size(1), arrayminus: size(0), thickness: 8, width: 0, color: inks[e] } });
     });
     const layout = base({ height: 430, xaxis: axis("", { tickvals: run.depths.map((_, d) => d), ticktext: run.depths.map((depth) => safe(brief(depth.name, narrow ? 12 : 20))), tickangle: narrow ? -60 : -30 }), yaxis: axis("dimension", powers(traces.flatMap((t) => t.y))) });
     layout.legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" };
@@ -174,7 +212,8 @@
       const c = Number(line.dataset.c), values = [run.classPhotos[d][c], ...row(unpacked.cells[d], c, width)];
       values.forEach((value, i) => {
         const cell = line.cells[i + 2];
-        cell.textContent = show(value, i ? kinds[run.columns[i - 1]] : "");
+        const e = i ? run.estimates.findIndex(([name]) => name === run.columns[i - 1]) : -1;
+        cell.textContent = e < 0 || e > 2 ? show(value, i ? kinds[run.columns[i - 1]] : "") : showRange(value, row(unpacked.classRanges[d], c, 6).slice(2 * e, 2 * e + 2));
         if (Number.isFinite(value)) cell.dataset.v = value; else delete cell.dataset.v;
       });
     }

@@ -13,11 +13,14 @@ import pyarrow.compute as pc
 import torch
 
 from jvpsvd.errors import ArgumentError, RunError
+from jvpsvd.geometry.dimension import positive_number
 from jvpsvd.survey.store.files import is_regular
-from jvpsvd.survey.store.plausibility import values_and_residuals
+from jvpsvd.survey.store.plausibility import read_counts, values_and_residuals
 from jvpsvd.survey.store.run_data import RunData
 from jvpsvd.survey.store.store import Store, open_store
 from jvpsvd.survey.store.vectors import read_vectors
+from jvpsvd.survey.store.whole_spectrum import COUNT_COLUMNS, counts_at, mean_estimate
+from jvpsvd.svd.estimate import Estimate
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -46,6 +49,34 @@ class Spectra:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """Numbers of singular values ≥ a threshold, photo by photo in the order of the manifest."""
+
+    layer: str
+    threshold: float
+    size: int
+    """Number of all singular values, min(m, n)."""
+    samples: pa.Table
+    """shard, key, label, wnid, converged, seconds, … of each photo."""
+    value: Array
+    """(photos,) estimates; where only a lower bound is known, that bound."""
+    low: Array
+    """(photos,) lower bounds, apart from sampling."""
+    high: Array
+    """(photos,) upper bounds, apart from sampling; `size` where no other is known."""
+    standard_error: Array
+    """(photos,) of what was sampled; 0 where nothing was."""
+    whole: Array
+    """(photos,) bool: the row keeps the whole spectrum. One of an older version does not; its
+    bounds are those of its k values."""
+
+    def mean(self) -> Estimate:
+        """Return the mean over photos; photos are sampled independently of each other."""
+        numbers = np.stack([self.value, self.low, self.high, self.standard_error])
+        return mean_estimate(numbers)
+
+
+@dataclass(frozen=True)
 class Results:
     """A run on disk, finished or not; read anew at every call."""
 
@@ -71,14 +102,8 @@ class Results:
             ArgumentError: If the run has no such depth.
             RunError: If rows cannot be read, or do not belong to the run.
         """
-        depth = next((depth for depth in self.store.depths if depth.name == layer), None)
-        if depth is None:
-            raise ArgumentError(f"no depth '{layer}' in this run; it has {', '.join(self.layers)}")
-        table = self.table()
-        table = table.filter(
-            pc.and_(pc.equal(table["layer"], layer), pc.equal(table["status"], "ok"))
-        )
-        s, residuals = values_and_residuals(table, self.store.counts[layer], self.store.folder)
+        table, s, residuals = self._solved(layer)
+        depth = next(depth for depth in self.store.depths if depth.name == layer)
         return Spectra(
             layer=layer,
             shape=(depth.numel, math.prod(self.store.identity.photo_input.shape)),
@@ -86,6 +111,34 @@ class Results:
             s=s,
             residuals=residuals,
             fro2=table["fro2"].to_numpy(),
+        )
+
+    def counts(self, layer: str, threshold: float = 1.0) -> Counts:
+        """Return how many of all min(m, n) values are ≥ a threshold, of each photo at a depth.
+
+        Rows keep counts at ten thresholds per decade from 1e-4 to 1e4. Between two of these, bounds
+        are those of the neighbours, and the value is interpolated. Above the last of the k values,
+        these decide.
+
+        Raises:
+            ArgumentError: If the run has no such depth, or the threshold is not positive.
+            RunError: If rows cannot be read, or do not belong to the run.
+        """
+        threshold = positive_number("threshold", threshold)
+        table, s, residuals = self._solved(layer)
+        stored, size = read_counts(table), self.store.sizes[layer]
+        converged = table["converged"].to_numpy()
+        value, low, high, error = counts_at(threshold, stored, s, residuals, converged, size)
+        return Counts(
+            layer,
+            threshold,
+            size,
+            table.drop_columns(["s", "residuals", *COUNT_COLUMNS]),
+            value,
+            low,
+            high,
+            error,
+            whole=~np.isnan(stored[:, 0, 0]),
         )
 
     def vectors(self, shard: str, key: str, layer: str) -> dict[str, torch.Tensor]:
@@ -109,6 +162,17 @@ class Results:
                 "again"
             )
         return vectors
+
+    def _solved(self, layer: str) -> tuple[pa.Table, Array, Array]:
+        """Return the rows with values at a depth, and their values and residuals (photos, k)."""
+        if layer not in self.layers:
+            raise ArgumentError(f"no depth '{layer}' in this run; it has {', '.join(self.layers)}")
+        table = self.table()
+        table = table.filter(
+            pc.and_(pc.equal(table["layer"], layer), pc.equal(table["status"], "ok"))
+        )
+        folder = self.store.folder
+        return table, *values_and_residuals(table, self.store.counts[layer], folder)
 
     @cached_property
     def _run(self) -> RunData:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from jvpsvd.data import Sample
 from jvpsvd.survey.store.checksums import CHECKSUM, checksum_rows
 from jvpsvd.survey.store.columns import nullable_columns, schema_of
+from jvpsvd.survey.store.whole_spectrum import spectrum_columns
 from jvpsvd.svd import SVDResult
 
 PASSING = ("refused", "out-of-memory", "error", "undelivered")
@@ -48,6 +49,21 @@ class Row:
     defined_to: float | None = None
     """How well the Jacobian itself is defined, over σ₁ (`Certificate.defined_to`); None where that
     was not measured."""
+    size: int | None = None
+    """Number of all singular values, min(m, n); None, as all that follows from the whole spectrum,
+    in rows of versions that did not know it."""
+    counts: list[float] | None = None
+    """Numbers of singular values ≥ each of `THRESHOLDS`; see `Spectrum.counts`."""
+    counts_low: list[float] | None = None
+    counts_high: list[float] | None = None
+    counts_error: list[float] | None = None
+    """Standard errors of `counts`."""
+    participation: list[float] | None = None
+    """(Σσ²)² / Σσ⁴ of the whole spectrum: value, low, high, standard error."""
+    entropy: list[float] | None = None
+    """Entropy of σ² / Σσ² in nats: value, low, high, standard error."""
+    nuclear_norm: list[float] | None = None
+    """Σσ: value, low, high, standard error."""
     photo_checksum: str | None = None
     """Checksum of the bytes of the photo; None where there were none."""
     vectors_checksum: str | None = None
@@ -82,6 +98,7 @@ def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
         fro2=result.certificate.fro2,
         seconds=result.seconds,
         defined_to=result.certificate.defined_to,
+        **spectrum_columns(result.spectrum),
     )
 
 

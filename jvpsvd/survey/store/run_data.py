@@ -45,9 +45,10 @@ class RunData:
     def files(self) -> Iterator[FileRows]:
         """Yield the rows of every file, read once, each task once."""
         identity = self.store.identity
-        positions, counts = Positions(self.samples, identity.layers), self.store.counts
+        positions = Positions(self.samples, identity.layers)
+        counts, sizes = self.store.counts, self.store.sizes
         for piece in self.store.scan():
-            faults = find_faults(piece.table, counts, identity.k, identity.tol)
+            faults = find_faults(piece.table, counts, sizes, identity.k, identity.tol)
             yield FileRows(piece, *positions.find(piece.table), faults)
 
     @cached_property

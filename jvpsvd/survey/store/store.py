@@ -51,8 +51,13 @@ class Store:
     @property
     def counts(self) -> dict[str, int]:
         """Triplets of each depth: k, or all where the Jacobian has fewer."""
+        return {layer: min(self.identity.k, size) for layer, size in self.sizes.items()}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Singular values of each depth, min(m, n)."""
         n = math.prod(self.identity.photo_input.shape)
-        return {depth.name: min(self.identity.k, depth.numel, n) for depth in self.depths}
+        return {depth.name: min(depth.numel, n) for depth in self.depths}
 
     @property
     def layout(self) -> Layout:

@@ -28,6 +28,8 @@ QUADRATURE_ERROR = 1e-6
 _AT_ONCE = 8
 # A threshold is kept this far from a node, relative to it: the rules have limits there.
 _NEAR = 1e-7
+# Thresholds below this share of the largest node stand for it: their squares must not underflow.
+_LEAST = 1e-15
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class GaussRule:
             below = torch.where(thresholds > 0, whole, 0.0)
             return below, below
         # Dimensions: blocks C, thresholds t, heights y, then rows and nodes.
-        x = (thresholds / scale).clamp_min(math.sqrt(torch.finfo(torch.float64).tiny)) ** 2
+        x = (thresholds / scale).clamp_min(_LEAST) ** 2
         x, nodes = x[:, None], (self.nodes / scale)[:, None] ** 2
         starts = self.starts[:, None]
         coupling = (self.couplings * self.nodes[:, None] / scale**2)[:, None]
@@ -142,22 +144,37 @@ class GaussRule:
         last = math.log(_HIGHEST) + torch.log(x[:, 0].clamp_min(1))
         heights = math.ceil(float((last - first).max()) / _STEP) + 1
         y = torch.exp(first[:, None] + _STEP * torch.arange(heights))[..., None]  # (t, y, 1)
-        wide = gap[..., None, :]
+        wide, dual = gap[..., None, :], coupling[:, 0]
         squares = wide**2 + y**2
-        resolvent = torch.complex(wide / squares, y / squares)  # (Θ − x − iy)⁻¹
-        scaled = resolvent[..., None, :]
-        complex_coupling = coupling[:, :, None].mT.to(resolvent)
-        Z = (starts[:, :, None] * scaled) @ complex_coupling
-        inner = (near[:, :, None] * scaled) @ complex_coupling + identity
+        # Real and imaginary part of (Θ − x − iy)⁻¹, of shape (2, C, t, y, nodes).
+        resolvent = torch.stack([wide / squares, (y / squares).expand_as(squares)])
+        Z = _sum_over_nodes(self.starts, dual, resolvent)
+        inner = _sum_over_nodes(dual, dual, resolvent / wide) + identity
         through = (Z * torch.linalg.solve(inner, Z.mT).mT).sum((-2, -1)) / (-1j * y[..., 0])
         weights = self.weights[:, None, None]
-        values = y[..., 0] * ((weights * resolvent).sum(-1) + through).real
+        values = y[..., 0] * ((weights * resolvent[0]).sum(-1) + through.real)
         # Beyond the first and the last height, values are geometric in the number of steps.
         tails = (values[..., 0] + values[..., -1]) / math.expm1(_STEP)
         difference = (2 / math.pi) * _STEP * (values.sum(-1) + tails)
         total, error = self.weights.sum(), QUADRATURE_ERROR * self.weights.sum()
         middle, half = (total - difference.sum(0)) / 2, mass.sum(0) / 2 + error
         return middle - half, middle + half
+
+
+def _sum_over_nodes(left: Tensor, right: Tensor, factors: Tensor) -> Tensor:
+    """Return Σ_j left[a, j] right[b, j] factors[t, y, j], as complex (C, t, y, a, b).
+
+    As a product of matrices: terms of the sum, a large tensor, are not formed.
+
+    Args:
+        left: (C, a, nodes).
+        right: (C, b, nodes).
+        factors: (2, C, t, y, nodes) real and imaginary parts.
+    """
+    pairs = (left[:, :, None] * right[:, None]).flatten(1, 2)
+    real, imaginary = factors.flatten(2, 3) @ pairs.mT
+    shape = (*factors.shape[1:4], left.shape[1], right.shape[1])
+    return torch.complex(real, imaginary).reshape(shape)
 
 
 def gauss_rule(sample: Recurrences) -> GaussRule:
