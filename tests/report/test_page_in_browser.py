@@ -194,3 +194,22 @@ def test_a_run_without_values_opens_too(chromium, tmp_path):
     chromium.open(store.folder / "report" / "index.html")
     choose(chromium, "depth", "output")
     assert chromium.complaints() == []
+
+
+def test_the_rest_of_a_spectrum_begins_where_the_k_values_end(chromium, tmp_path):
+    store = make_run(tmp_path / "run", whole=True)
+    page_of(store)
+    chromium.events.clear()
+    chromium.open(store.folder / "report" / "index.html")
+    for name, text in (("depth", "output"), ("class", "goldfish")):
+        choose(chromium, name, text)
+        band, line = chromium.run(
+            "document.getElementById('plot-spectra').data"
+            ".filter((t) => t.x.at(-1) === 12 && t.y.length > 12 || t.fill === 'toself')"
+            ".map((t) => [Array.from(t.x), Array.from(t.y)])"
+        )
+        assert line[0][-1] == 12
+        assert max(line[0]) > 100
+        assert len(band[0]) == 2 * len(line[0])
+        assert sorted(line[1]) == line[1]
+    assert chromium.complaints() == []
