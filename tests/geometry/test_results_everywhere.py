@@ -60,6 +60,7 @@ SPACES = {
 }
 # These take points, tangents, matrices over classes, or numbers, which no result is.
 OTHERS = {
+    "whole_dimensions",  # takes one result, or its spectrum
     "adversarial_direction", "average_tree", "bootstrap_interval", "chordal_distance",
     "class_contrast", "family_tangent", "geodesic_distance", "linearity_range", "mantel",
     "matrix_correlation", "pca_basis", "random_directions", "random_overlap", "random_shares",
