@@ -52,9 +52,14 @@ class Spectrum:
         basis: What the estimates rest on, in words.
 
     >>> import jvpsvd
-    >>> spectrum = jvpsvd.svds(torch.diag(torch.arange(1.0, 9.0)), 3).spectrum
-    >>> print(spectrum.count(2.5))
+    >>> spectrum = jvpsvd.svds(torch.diag(torch.arange(0.5, 8.0)), 3).spectrum
+    >>> print(spectrum.count(2.0))
     6: all 8 values are known
+    >>> print(spectrum)  # doctest: +ELLIPSIS
+    8 singular values: all 8 values are known
+    σ ≥ 1: 7
+    participation ratio: 4.46..., between ...
+    effective rank: 5.2..., between ...
     """
 
     size: int
@@ -152,9 +157,11 @@ class Spectrum:
         Raises:
             ArgumentError: If p is not a positive finite number.
         """
-        if isinstance(p, bool) or not isinstance(p, int | float) or not 0 < p < math.inf:
+        real = isinstance(p, int | float | np.integer | np.floating) and not isinstance(p, bool)
+        if not real or not 0 < p < math.inf:
             raise ArgumentError(f"p={shown(p)} must be a positive number")
         top = self._top
+        p = float(p)
         total = self._sum(lambda s: (s / top) ** p)
         value, low, high = (top * x ** (1 / p) for x in (total.value, total.low, total.high))
         slope = value / (p * total.value) if total.value > 0 else 0.0
@@ -258,6 +265,14 @@ class Spectrum:
             grid = np.geomspace(min(bottom, least) / 2, least, points)
             counts = self.counts(grid)
         return plot_whole_spectrum(known, counts, self.size, ax, line)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.size} singular values: {self.basis}\n"
+            f"σ ≥ 1: {self.count(1.0).in_words()}\n"
+            f"participation ratio: {self.participation_ratio().in_words()}\n"
+            f"effective rank: {self.effective_rank().in_words()}"
+        )
 
     def __repr__(self) -> str:
         return f"<Spectrum of {self.size} values: {self.basis}>"
