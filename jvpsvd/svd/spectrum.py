@@ -14,7 +14,7 @@ from torch import Tensor
 from jvpsvd.arguments import proper_fraction, shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd.estimate import Array, Curve, Estimate
-from jvpsvd.svd.krylov.quadrature import AllValues, Recurrences, SpectralSample
+from jvpsvd.svd.krylov.quadrature import AllValues, NoSample, SpectralSample
 from jvpsvd.svd.sampled_values import SampledValues, known_and_sampled
 
 if TYPE_CHECKING:
@@ -375,10 +375,10 @@ def whole_spectrum(
         values = values.sort(descending=True).values
         basis = f"all {size} values are known"
         return Spectrum(size, values, off, size, None, eps * float(values[0]), basis)
-    missing = size - len(known)
-    if not isinstance(sample, Recurrences) or not missing:
-        reason = "" if not missing else f"; {missing} are unknown: {getattr(sample, 'reason', '')}"
-        basis = f"{len(known)} of {size} values are known{reason}"
+    basis = f"{len(known)} of {size} values are known"
+    if isinstance(sample, NoSample) or len(known) == size:
+        if isinstance(sample, NoSample) and len(known) < size:
+            basis += f"; {size - len(known)} are unknown: {sample.reason}"
         return Spectrum(size, known, errors, len(known), None, eps * top, basis)
     split = known_and_sampled(sample, known, errors, size, eps * top)
     known, errors, above, rest = split.known, split.errors, split.above, split.rest

@@ -204,6 +204,18 @@ def test_batches_have_a_spectrum_each():
         _ = result.spectrum
 
 
+def test_matrices_of_a_batch_that_end_at_other_times_keep_their_own_sample():
+    i = torch.arange(1, 201, dtype=torch.float64)
+    values = torch.stack([3 * 0.8**i, 3 - i / 80, 3 / i, torch.where(i <= 30, 2.0, 0.01 / i)])
+    result = svds(torch.diag_embed(values), 6, method="golub-kahan", seed=2)
+    for i, truth in enumerate(values):
+        spectrum = result.of(i).spectrum
+        assert float(spectrum.values[0]) == pytest.approx(float(truth[0]), rel=1e-4)
+        for name, number in numbers(truth).items():
+            low, high = estimates(spectrum)[name].interval(0.9999)
+            assert low - 1e-4 * number <= number <= high + 1e-4 * number, (i, name)
+
+
 def test_it_costs_no_product():
     A = aslinearoperator(torch.diag(torch.linspace(0, 3, 300)))
     result = svds(A, 10, method="golub-kahan")
