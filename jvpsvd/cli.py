@@ -134,6 +134,11 @@ def cli(context: click.Context) -> None:
     help="Photos solved together. [default: 1, more where Jacobians are small]",
 )
 @click.option("--vectors", is_flag=True, help="Store singular vectors as well (large).")
+@click.option(
+    "--density",
+    is_flag=True,
+    help="Count all values by random vectors, in little memory; k is 1 unless -k is given.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
 @_memory
 @click.option(

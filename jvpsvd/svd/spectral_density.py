@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import secrets
+import time
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError, ConvergenceWarning
-from jvpsvd.operators import LinearOperator, aslinearoperator
+from jvpsvd.operators import LinearOperator, Products, aslinearoperator
 from jvpsvd.operators.environment.placement import own_tensors
 from jvpsvd.svd.kernels.norms import column_norms
 from jvpsvd.svd.kernels.random_numbers import seeded_generator
@@ -21,8 +23,10 @@ from jvpsvd.svd.krylov.quadrature import Recurrences
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import Direction, check_scale, largest_product_norm
 from jvpsvd.svd.progress import Show, shown
+from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.spectrum import NEAR_ROUNDING, Spectrum, whole_spectrum
 
+DEFAULT_PROBES, DEFAULT_STEPS = 16, 40
 _CONFIDENCE = 1.96  # standard errors of a 95 % interval
 # The error is looked at first after so many steps, then after so many times more, at so many
 # thresholds: guesses.
@@ -32,8 +36,8 @@ _LARGEST_SEED = (1 << 63) - 1
 
 def spectral_density(
     J: Any,
-    probes: int | np.integer[Any] = 16,
-    steps: int | np.integer[Any] = 40,
+    probes: int | np.integer[Any] = DEFAULT_PROBES,
+    steps: int | np.integer[Any] = DEFAULT_STEPS,
     *,
     error: float | None = None,
     seed: int | np.integer[Any] | None = 0,
@@ -84,7 +88,7 @@ def spectral_density(
     with torch.no_grad(), own_tensors(), shown(progress) as show:
         monitor = Monitor(show, lambda: A.products.since(before))
         oriented = A.T if A.shape[-2] < A.shape[-1] else A
-        recurrence = _Recurrence(oriented, count, seed, most)
+        recurrence = _Recurrence(oriented, count, seed)
         next_check = _FIRST_CHECK
         for step in range(1, most + 1):
             recurrence.advance()
@@ -105,6 +109,35 @@ def spectral_density(
                 stacklevel=2,
             )
     return spectra if A.batch else spectra[0]
+
+
+def with_density(result: SVDResult, A: LinearOperator) -> SVDResult:
+    """Return a result whose `spectrum` rests on single random vectors instead of its own start.
+
+    Few known values need few steps, which leave wide bounds; see `spectral_density` for the
+    numbers of vectors and steps. Products and seconds of both are added.
+
+    Args:
+        result: What `svds` found for A.
+        A: The operator, or the batch.
+
+    Raises:
+        NonFiniteError: If a product holds NaN or infinity.
+    """
+    began, before = time.perf_counter(), A.products
+    with torch.no_grad(), own_tensors():
+        oriented = A.T if A.shape[-2] < A.shape[-1] else A
+        recurrence = _Recurrence(oriented, DEFAULT_PROBES, result.seed)
+        for _ in range(min(DEFAULT_STEPS, *A.shape[-2:])):
+            recurrence.advance()
+    taken = A.products.since(before)
+    forward, reverse = (taken.forward, taken.reverse)
+    return replace(
+        result,
+        samples=recurrence.samples(),
+        products=Products(result.products.forward + forward, result.products.reverse + reverse),
+        seconds=result.seconds + time.perf_counter() - began,
+    )
 
 
 def mean_half_width(spectrum: Spectrum) -> float:
@@ -141,11 +174,11 @@ class _Recurrence:
     A v_j = α_j u_j + β_{j-1} u_{j-1} and A' u_j = α_j v_j + β_j v_{j+1}.
     """
 
-    def __init__(self, A: LinearOperator, probes: int, seed: int, steps: int) -> None:
+    def __init__(self, A: LinearOperator, probes: int, seed: int) -> None:
         generator = seeded_generator(seed)
         n = A.shape[-1]
         v = torch.randn(*A.batch, probes, n, generator=generator, dtype=A.dtype).to(A.device)
-        self._A, self._probes, self._steps = A, probes, steps
+        self._A, self._probes = A, probes
         self._v, _ = _normalized(v.mT)
         self._u: Tensor | None = None
         self._diagonal: list[Tensor] = []
@@ -163,20 +196,23 @@ class _Recurrence:
         self._diagonal.append(alpha)
         self._above.append(beta)
 
-    def spectra(self) -> list[Spectrum]:
-        """Return the spectrum of each matrix."""
+    def samples(self) -> tuple[Recurrences, ...]:
+        """Return the recurrences of each matrix, so far."""
         alpha, beta = (torch.stack(one, dim=-1).cpu() for one in (self._diagonal, self._above))
         alpha, beta = (one.reshape(-1, self._probes, one.shape[-1]) for one in (alpha, beta))
-        nothing = torch.empty(0, dtype=torch.float64)
-        spectra = []
+        found = []
         for diagonal, above in zip(alpha, beta, strict=True):
             B = torch.diag_embed(diagonal) + torch.diag_embed(above[:, :-1], offset=1)
             R = torch.zeros_like(B[:, :1])
             R[:, 0, -1] = above[:, -1]
-            sample = Recurrences(B, R, 1, diagonal.shape[-1])
-            size = self._A.shape[-1]
-            spectra.append(whole_spectrum(sample, nothing, nothing, size, self._A.dtype))
-        return spectra
+            found.append(Recurrences(B, R, 1, diagonal.shape[-1]))
+        return tuple(found)
+
+    def spectra(self) -> list[Spectrum]:
+        """Return the spectrum of each matrix, of which no value is known by itself."""
+        nothing = torch.empty(0, dtype=torch.float64)
+        size, dtype = self._A.shape[-1], self._A.dtype
+        return [whole_spectrum(one, nothing, nothing, size, dtype) for one in self.samples()]
 
     def _multiply(self, block: Tensor, direction: Direction) -> Tensor:
         A, step = self._A, len(self._diagonal) + 1

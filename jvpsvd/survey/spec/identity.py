@@ -51,6 +51,8 @@ class Identity:
     """Samples that are solved together."""
     vectors: bool = False
     """Whether singular vectors are stored."""
+    density: bool = False
+    """Whether whole spectra are estimated by random vectors of their own."""
     dtype: str = "float32"
     """Type of photos, products and vectors."""
     numerics: int = NUMERICS

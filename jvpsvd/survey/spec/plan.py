@@ -66,7 +66,7 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
         ArgumentError: If k is below 1.
     """
     defaults = spec.defaults
-    k = defaults.k if spec.k is None else spec.k
+    k = (1 if spec.density else defaults.k) if spec.k is None else spec.k
     depths = choose_depths(model, k, defaults.layers if spec.layers is None else spec.layers)
     names = tuple(depth.name for depth in depths)
     inputs = math.prod(model.photo_input.shape)
@@ -83,6 +83,7 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
         photos=spec.photos.completed(defaults.photos),
         batch=spec.batch or choose_batch(inputs, max(depth.numel for depth in depths)),
         vectors=spec.vectors,
+        density=spec.density,
         probe=probe_network(model, names),
     )
     return identity, depths

@@ -58,7 +58,7 @@ class Spec:
     layers: Sequence[str] | None = None
     """Depths; None: five modules spread over the network; ("all",): all modules with k values."""
     k: int | None = None
-    """Triplets per depth; None: 500. A depth that has fewer gives all of them."""
+    """Triplets per depth; None: 500, or 1 with `density`. A depth that has fewer gives all."""
     tol: float | None = None
     """Residual, over σ₁, of a converged triplet; None: 1e-5."""
     photos: PhotoSelection = _ALL_PHOTOS
@@ -67,6 +67,9 @@ class Spec:
     """Photos solved together; None: 1 unless their Jacobians are small."""
     vectors: bool = False
     """Whether singular vectors are stored as well."""
+    density: bool = False
+    """Estimate whole spectra by random vectors of their own (`spectral_density`), in little memory;
+    k is then 1 unless it is given."""
     seed: int = 0
     """Seed of the solver and of the selection of photos."""
     device: str = "auto"

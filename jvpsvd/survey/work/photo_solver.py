@@ -20,6 +20,7 @@ from jvpsvd.survey.spec.tasks import Task
 from jvpsvd.survey.store.checksums import checksum_bytes
 from jvpsvd.survey.store.rows import Row, failure, row_of
 from jvpsvd.svd import Progress, SVDResult, svds
+from jvpsvd.svd.spectral_density import with_density
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ class PhotoSolver:
 
     def _svds(self, derivative: LinearMap | BatchedMap, depth: int, report: Report) -> SVDResult:
         identity, J = self._identity, JacobianOperator.from_linear_map(derivative)
-        return svds(
+        result = svds(
             J,
             min(identity.k, *J.shape[-2:]),
             tol=identity.tol,
@@ -172,6 +173,7 @@ class PhotoSolver:
             on_unconverged="ignore",
             progress=lambda progress: report(depth, progress),
         )
+        return with_density(result, J) if identity.density else result
 
     def _solved(self, sample: Sample, depth: int, result: SVDResult, together: int) -> _Cell:
         """Return the row of a result; time and products of a batch are divided evenly."""

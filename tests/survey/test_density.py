@@ -1,0 +1,31 @@
+"""Runs that count all values by random vectors of their own."""
+
+import numpy as np
+import pytest
+
+from jvpsvd import survey
+from jvpsvd.errors import RunError
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_counts_without_values_beyond_the_first(surveyed, shard, batch):
+    found = surveyed([shard], batch=batch, k=None, density=True, out="density")
+    exact = surveyed([shard], batch=1, k=294, out="exact")
+    store, dense = found.store, survey.open(exact.store.folder)
+    counts = survey.open(store.folder).counts
+    for row in store.rows():
+        assert (row.status, row.k, len(row.s)) == ("ok", 1, 1)
+        assert row.products_forward >= 16 * min(40, row.size)
+    assert not survey.verify(store).problems
+    for layer in ("2", "output"):
+        threshold = float(np.median(dense.spectra(layer).s))
+        mine, truth = counts(layer, threshold), dense.counts(layer, threshold)
+        assert (mine.low - 4 * mine.standard_error <= truth.value).all()
+        assert (truth.value <= mine.high + 4 * mine.standard_error).all()
+        assert (mine.high - mine.low < 0.7 * mine.size).any()
+
+
+def test_it_is_another_run_than_one_with_values(surveyed, shard):
+    surveyed([shard], out="one", k=1)
+    with pytest.raises(RunError, match="density = False, now True"):
+        surveyed([shard], out="one", k=1, density=True)
