@@ -98,6 +98,30 @@ def proper_fraction(name: str, value: Any) -> float:
     return float(value)
 
 
+def threshold_number(name: str, value: Any, plural: str = "") -> float:
+    """Return `value` as a float, if it is finite and at least 0; a tensor of one number is one.
+
+    Args:
+        name: Name of the argument.
+        value: What was given.
+        plural: What takes several numbers, for the message.
+
+    Raises:
+        ArgumentError: If it is not.
+
+    >>> threshold_number("threshold", -1.0)
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: threshold=-1.0 must be a finite number of at least 0
+    """
+    if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
+        value = value.item()
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not (real and 0 <= value < float("inf")):
+        several = f"; {plural} takes several" if plural and not real else ""
+        raise ArgumentError(f"{name}={shown(value)} must be a finite number of at least 0{several}")
+    return float(value)
+
+
 def check_flag(name: str, value: object) -> None:
     """Check that a value is True or False.
 

@@ -173,6 +173,6 @@ def aslinearoperator(A: Any) -> LinearOperator:
     if is_array(A):
         return MatrixOperator(A)
     raise ArgumentError(
-        f"cannot make a linear operator of {type(A).__name__}; give a torch tensor, a NumPy array, "
-        "a SciPy sparse matrix or a SciPy LinearOperator"
+        f"cannot make a linear operator of {type(A).__name__}; give JacobianOperator(model, x), a "
+        "torch tensor, a NumPy array, a SciPy sparse matrix or a SciPy LinearOperator"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,8 +11,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from jvpsvd.arguments import shown
-from jvpsvd.errors import ArgumentError
+from jvpsvd.errors import ArgumentError, ModelError
 from jvpsvd.operators.arrays import is_array, tensor_of
+
+
+@contextmanager
+def told_how_read(first: Any) -> Iterator[None]:
+    """Say in errors of the network how X was read, since a missing dimension is a common cause.
+
+    Args:
+        first: The first input, as the network gets it.
+    """
+    try:
+        yield
+    except ModelError as error:
+        if not isinstance(first, Tensor):
+            raise
+        one = tuple(first.shape[1:])
+        raise ModelError(
+            f"{error} (X was read as inputs of shape {one}, each given to the model as "
+            f"{tuple(first.shape)}; for a single input give X[None])"
+        ) from error
 
 
 def count_inputs(X: Any) -> int | None:

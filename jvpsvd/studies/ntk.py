@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from jvpsvd.studies.assembled_kernel import (
     first_function,
     solve_assembled,
 )
-from jvpsvd.studies.inputs import each_input
+from jvpsvd.studies.inputs import each_input, told_how_read
 from jvpsvd.svd import svds
 from jvpsvd.svd.memory import parse_memory, physical_memory
 from jvpsvd.svd.request import choose_seed
@@ -81,7 +81,7 @@ class TangentKernel:
 def ntk(
     model: nn.Module,
     X: Any,
-    k: int = 20,
+    k: int | Literal["all"] = 20,
     *,
     names: Iterable[str] | None = None,
     block: int | None = None,
@@ -97,7 +97,7 @@ def ntk(
     Args:
         model: The network, in evaluation mode, whose value is a tensor.
         X: Inputs, as `spectra` takes them.
-        k: How many eigenpairs; at most inputs times outputs.
+        k: How many eigenpairs, at most inputs times outputs; "all" of them.
         names: Parameters to differentiate by; None: all.
         block: Inputs of one pass. None: as many as the memory allows, at most 8, where the kernel
             is assembled, and otherwise all.
@@ -122,7 +122,8 @@ def ntk(
     inputs = list(each_input(X, device))
     if not inputs:
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
-    first = first_function(model, evaluate, theta, inputs[0])
+    with told_how_read(inputs[0]):
+        first = first_function(model, evaluate, theta, inputs[0])
     value = first.value
     if value.shape[:1] != (1,):
         raise ArgumentError(
@@ -130,7 +131,7 @@ def ntk(
             "with the dimension of the batch first"
         )
     rows = len(inputs) * value.numel()
-    k = whole_number("k", k, 1, rows)
+    k = rows if isinstance(k, str) and k == "all" else whole_number("k", k, 1, rows)
     budget = physical_memory(device) // 2 if memory is None else parse_memory(memory)
     parameters = sum(one.numel() for one in theta.values())
     per_input = value.numel() * parameters * value.element_size()

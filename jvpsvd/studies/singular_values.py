@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.operators import JacobianOperator
+from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.function.evaluate import function_of_one
 from jvpsvd.svd import SVDResult, svds
 
@@ -61,7 +62,7 @@ def singular_values(
     tensor([[1., 0.],
             [0., 0.]])
     """
-    dense_tensor("the point x", x)
+    x = tensor_of("x", x) if is_array(x) else dense_tensor("the point x", x)
     J = JacobianOperator(fn, x, batch_dims=batch_dims, derivatives="transforms")
     result = svds(J, k, tol=tol, seed=seed)
     _tell_clusters(result)

@@ -12,11 +12,11 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from jvpsvd.arguments import listed_names, shown, whole_number
+from jvpsvd.arguments import listed_names, shown, threshold_number, whole_number
 from jvpsvd.errors import ArgumentError, JvpsvdError
 from jvpsvd.networks import OUTPUT, Derivatives, choose_batch, layer_map
 from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOperator
-from jvpsvd.studies.inputs import count_inputs, each_input
+from jvpsvd.studies.inputs import count_inputs, each_input, told_how_read
 from jvpsvd.studies.network_spectra import DepthSpectra, NetworkSpectra, join
 from jvpsvd.svd import SVDResult, svds
 from jvpsvd.svd.progress import bar_console
@@ -70,7 +70,12 @@ def spectra(
     >>> S["1"].s.shape, S["output"].s.shape
     (torch.Size([5, 3]), torch.Size([5, 2]))
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"model is {shown(model)}; give a torch module, then its inputs X")
     names = [layers] if isinstance(layers, str) else listed_names("layers", layers)
+    if not names:
+        raise ArgumentError("layers is empty; name one depth at least, as layers=['output']")
+    threshold = threshold_number("threshold", threshold)
     count = None if isinstance(k, str) and k == "all" else whole_number("k", k, 1)
     batch = None if batch is None else whole_number("batch", batch, 1)
     inputs = _shown(each_input(X, _device_of(model)), count_inputs(X), progress)
@@ -113,10 +118,11 @@ def _through_recording(
             "inputs are dicts; name the depth to differentiate from with since=, such as that of "
             "the embedding"
         )
-    derivatives = Derivatives(model, first, names)
+    with told_how_read(first):
+        derivatives = Derivatives(model, first, names)
+        values = derivatives.values(first)
     if batch is None:
-        outputs = max(value.numel() for value in derivatives.values(first))
-        batch = choose_batch(first.numel(), outputs)
+        batch = choose_batch(first.numel(), max(value.numel() for value in values))
     group: list[Tensor] = []
     for index, x in enumerate(itertools.chain([first], inputs)):
         _check_kind(x, first, index)

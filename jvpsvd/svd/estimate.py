@@ -8,6 +8,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from jvpsvd.arguments import proper_fraction
+
 Array = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 # An estimate prints as a range alone where the range is wider than this share of the value and
@@ -56,10 +58,14 @@ class Estimate:
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Return the bounds, widened by what sampling may be off at this confidence.
 
+        Raises:
+            ArgumentError: If the confidence does not lie between 0 and 1.
+
         >>> low, high = Estimate(10.0, 9.0, 11.0, 1.0).interval()
         >>> round(low, 2), round(high, 2)
         (7.04, 12.96)
         """
+        confidence = proper_fraction("confidence", confidence)
         off = NormalDist().inv_cdf((1 + confidence) / 2) * self.standard_error
         return self.low - off, self.high + off
 

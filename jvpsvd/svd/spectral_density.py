@@ -96,7 +96,7 @@ def spectral_density(
                 next_check = math.ceil(_CHECK_AFTER * step)
                 if all(mean_half_width(one) <= error for one in recurrence.spectra()):
                     break
-            if not monitor.report(0, count, share=step / most):
+            if not monitor.report(count * (step == most), count, share=step / most):
                 break
     spectra = recurrence.spectra()
     if error is not None and not monitor.stopped:

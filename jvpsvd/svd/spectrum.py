@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import proper_fraction, shown
+from jvpsvd.arguments import proper_fraction, shown, threshold_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd.estimate import Array, Curve, Estimate
 from jvpsvd.svd.krylov.quadrature import AllValues, NoSample, SpectralSample
@@ -83,13 +83,13 @@ class Spectrum:
         >>> low <= 200 <= high
         True
         """
-        if isinstance(threshold, bool) or not isinstance(
-            threshold, int | float | np.integer | np.floating
-        ):
-            raise ArgumentError(f"threshold={shown(threshold)} must be a number")
-        if not 0 <= threshold < math.inf:
-            raise ArgumentError(f"threshold={threshold} must be a finite number ≥ 0")
-        found = self.counts([float(threshold)])[0]
+        threshold = threshold_number("threshold", threshold, "counts([…])")
+        found = self.counts([threshold])[0]
+        if threshold == 0:
+            return replace(found, basis="no singular value is negative")
+        if threshold >= self._exact_above:
+            basis = f"{len(self.values)} of {self.size} values are known, the last below it"
+            return replace(found, basis=self.basis if self.rest is None else basis)
         if found.standard_error < _CERTAIN:  # nothing but rounding is left between whole numbers
             ends = (found.value, found.low, found.high)
             value, low, high = (round(x) if abs(x - round(x)) < _CERTAIN else x for x in ends)
@@ -102,7 +102,9 @@ class Spectrum:
         Raises:
             ArgumentError: If thresholds are not ascending finite numbers ≥ 0.
         """
-        grid = _grid("thresholds", thresholds)
+        return self._counts(_grid("thresholds", thresholds))
+
+    def _counts(self, grid: Array) -> Curve:
         found = np.array([self._known_count(float(t)) for t in grid], dtype=np.float64)
         low, high = found[:, 0].copy(), found[:, 1].copy()
         value, error = low.copy(), np.zeros(len(grid))
@@ -123,12 +125,12 @@ class Spectrum:
         Raises:
             ArgumentError: If the grid is not ascending finite numbers ≥ 0.
         """
-        counts, p = self.counts(grid), self.size
+        counts, p = self._counts(_grid("grid", grid)), self.size
         value, low, high = (1 - c / p for c in (counts.value, counts.high, counts.low))
         return Curve(counts.grid, value, low, high, counts.standard_error / p)
 
     def density(self, grid: Sequence[float] | Array | Tensor) -> Curve:
-        """Return the number of singular values per unit length, between neighbours of a grid.
+        """Return the number of singular values per unit of σ, between neighbours of a grid.
 
         The curve has one point less than the grid, each in the middle. Bounds are those of the
         counts at both ends, so narrow bins have wide bounds.
@@ -136,7 +138,7 @@ class Spectrum:
         Raises:
             ArgumentError: If the grid is not at least two ascending finite numbers ≥ 0.
         """
-        counts = self.counts(grid)
+        counts = self._counts(_grid("grid", grid))
         if len(counts) < 2:
             raise ArgumentError("the grid of a density needs at least two points")
         width = np.diff(counts.grid)
@@ -159,7 +161,9 @@ class Spectrum:
         """
         real = isinstance(p, int | float | np.integer | np.floating) and not isinstance(p, bool)
         if not real or not 0 < p < math.inf:
-            raise ArgumentError(f"p={shown(p)} must be a positive number")
+            raise ArgumentError(
+                f"p={shown(p)} must be a positive finite number; the norm for p = inf is s[0]"
+            )
         top = self._top
         p = float(p)
         total = self._sum(lambda s: (s / top) ** p)
@@ -392,13 +396,22 @@ def whole_spectrum(
 
 
 def _grid(name: str, grid: Sequence[float] | Array | Tensor) -> Array:
+    """Return thresholds as an array, if they are finite, ascending and at least 0."""
     try:
         given = grid.numpy(force=True) if isinstance(grid, Tensor) else grid
-        points = np.asarray(given, dtype=np.float64)
+        points = np.asarray(given)
     except (TypeError, ValueError, RuntimeError):
-        raise ArgumentError(f"{name}={shown(grid)} must be numbers, in ascending order") from None
-    if points.ndim != 1 or not len(points) or not np.isfinite(points).all() or (points < 0).any():
-        raise ArgumentError(f"{name} must be finite numbers ≥ 0, in one dimension")
-    if (np.diff(points) <= 0).any():
-        raise ArgumentError(f"{name} must ascend, and no number may stand twice")
+        points = np.array("no numbers")
+    if points.dtype.kind not in "iuf" or points.ndim != 1 or not len(points):
+        raise ArgumentError(f"{name}={shown(grid)} must be a list of numbers, as [0.5, 1.0] is")
+    points = points.astype(np.float64)
+    wrong = points[~np.isfinite(points) | (points < 0)]
+    if len(wrong):
+        raise ArgumentError(f"{name} holds {wrong[0]:g}; give finite numbers of at least 0")
+    falls = np.flatnonzero(np.diff(points) <= 0)
+    if len(falls):
+        first, second = points[falls[0] : falls[0] + 2]
+        raise ArgumentError(
+            f"{name} holds {second:g} after {first:g}; give numbers in ascending order, each once"
+        )
     return points

@@ -23,7 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from jvpsvd.errors import DataError
+from jvpsvd.arguments import shown
+from jvpsvd.errors import ArgumentError, DataError
 
 _KIND, _CHECKSUM = "jvpsvd", "checksum"
 _INSIDE = "/"  # separates the names of a tensor and of the value that holds it
@@ -43,7 +44,11 @@ def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, A
     Raises:
         DataError: If it cannot be written.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError(f"path={shown(path)} must be the name of a file")
     target = Path(path).resolve()
+    if not target.parent.is_dir():
+        raise DataError(f"{target.parent}: no such folder; make it, or choose another")
     if target.exists() and not target.is_file():
         raise DataError(f"{path} is no regular file; choose another name")
     tensors = {name: value for name, value in record.items() if isinstance(value, Tensor)}
@@ -82,7 +87,8 @@ def read_record(
         DataError: If there is no such file, it is damaged, or holds something else.
     """
     if not Path(path).is_file():
-        raise DataError(f"{path}: no such file; give what result.save(path) has written")
+        what = "a folder" if Path(path).is_dir() else "no such file"
+        raise DataError(f"{path}: {what}; give the file that result.save(path) has written")
     try:
         with safe_open(path, framework="pt") as file:
             texts = dict(file.metadata() or {})

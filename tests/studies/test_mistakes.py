@@ -1,0 +1,111 @@
+"""What a newcomer gets wrong: one line that says what, where and what to do."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import jvpsvd
+from jvpsvd.errors import ArgumentError, DataError, ModelError
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+
+
+X = torch.zeros(2, 3, 8, 8)
+
+MISTAKES = {
+    "no layers": (lambda: jvpsvd.spectra(network(), X, layers=[]), "layers is empty"),
+    "a function": (lambda: jvpsvd.spectra(lambda x: 2 * x, X), "give a torch module"),
+    "swapped": (lambda: jvpsvd.spectra(X, network()), "give a torch module"),
+    "a threshold in words": (
+        lambda: jvpsvd.spectra(network(), X, threshold="1"),
+        "^threshold='1' must be a finite number",
+    ),
+    "several thresholds": (
+        lambda: jvpsvd.spectra(network(), X, threshold=[1.0, 2.0]),
+        "^threshold=",
+    ),
+    "one image, spectra": (
+        lambda: jvpsvd.spectra(network(), X[0], progress=False),
+        r"for a single input give X\[None\]",
+    ),
+    "one image, ntk": (lambda: jvpsvd.ntk(network(), X[0]), r"give X\[None\]"),
+    "a batch in each item": (
+        lambda: jvpsvd.spectra(network(), [X[:1], X[1:]], progress=False),
+        r"inputs of shape \(1, 3, 8, 8\)",
+    ),
+    "another dtype": (
+        lambda: jvpsvd.spectra(network(), X.double(), progress=False),
+        r"x\.float\(\) or x\.double\(\)",
+    ),
+    "a module for an operator": (
+        lambda: jvpsvd.svds(network(), 2),
+        r"JacobianOperator\(model, x\)",
+    ),
+    "confidence in percent": (
+        lambda: jvpsvd.svds(torch.eye(3), 1).spectrum.count(1).interval(95),
+        "confidence=95",
+    ),
+    "several thresholds for one": (
+        lambda: jvpsvd.svds(torch.eye(3), 1).spectrum.count([0.1, 0.2]),
+        r"counts\(\[…\]\) takes several",
+    ),
+    "one threshold for several": (
+        lambda: jvpsvd.svds(torch.eye(3), 1).spectrum.counts(0.1),
+        "thresholds=0.1 must be a list",
+    ),
+    "a grid in descending order": (
+        lambda: jvpsvd.svds(torch.eye(3), 1).spectrum.cdf([2.0, 1.0]),
+        "grid holds 1 after 2; give numbers in ascending order",
+    ),
+    "a grid below 0": (
+        lambda: jvpsvd.svds(torch.eye(3), 1).spectrum.density([-5.0, 1.0]),
+        "grid holds -5",
+    ),
+    "the norm of infinite order": (
+        lambda: jvpsvd.svds(torch.eye(3), 1).spectrum.schatten(np.inf),
+        r"s\[0\]",
+    ),
+    "a number for a file": (lambda: jvpsvd.svds(torch.eye(3), 1).save(3), "path=3"),
+    "a folder that is not there": (
+        lambda: jvpsvd.svds(torch.eye(3), 1).save("/nowhere/at/all"),
+        "/nowhere/at: no such folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_each_is_one_line(name):
+    call, words = MISTAKES[name]
+    with pytest.raises((ArgumentError, ModelError, DataError), match=words) as raised:
+        call()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(DataError, match="a folder"):
+        jvpsvd.load(tmp_path)
+
+
+def test_thresholds_of_other_libraries_are_numbers():
+    spectrum = jvpsvd.svds(torch.diag(torch.tensor([3.0, 2.0, 1.0])), 2).spectrum
+    for threshold in (torch.tensor(1.5), np.float32(1.5), np.array(1.5), 1.5):
+        assert spectrum.count(threshold).value == 2
+
+
+def test_counts_say_what_they_rest_on():
+    spectrum = jvpsvd.svds(torch.diag(torch.linspace(3, 0, 300)), 10, method="golub-kahan").spectrum
+    assert "known, the last below it" in str(spectrum.count(2.99))
+    assert "no singular value is negative" in str(spectrum.count(0))
+    assert "sampled" in str(spectrum.count(1.0))
+
+
+def test_all_pairs_of_a_tangent_kernel_and_arrays_as_points():
+    net = nn.Linear(3, 2)
+    kernel = jvpsvd.ntk(net, torch.randn(4, 3), k="all")
+    assert len(kernel.values) == 8
+    s = jvpsvd.singular_values(net, np.zeros(3, dtype=np.float32), k=2)
+    torch.testing.assert_close(s, torch.linalg.svdvals(net.weight), rtol=1e-4, atol=1e-5)
