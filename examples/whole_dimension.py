@@ -1,6 +1,6 @@
 """How many singular values are ≥ 1 at each depth: figure 8 of the paper to the full rank.
 
-    python examples/whole_dimension.py --network alexnet --photos 1    # a quarter of an hour
+    python examples/whole_dimension.py --network alexnet --photos 1    # two minutes
     python examples/whole_dimension.py --redraw examples/results/whole-dimension.json
 
 The paper counts σ ≥ 1 as the dimension of the data manifold, at depths where an ImageNet network
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def measure(network: str, count: int) -> list[dict[str, object]]:
                 row = {
                     **{"network": network, "depth": depth, "kind": kind, "photo": photo},
                     "size": spectrum.size,
-                    "counts": [list(map(float, column)) for column in _columns(curve)],
+                    "counts": [_rounded(column) for column in _columns(curve)],
                 }
                 for name, found in (
                     ("count", spectrum.count(1.0)),
@@ -68,7 +69,7 @@ def measure(network: str, count: int) -> list[dict[str, object]]:
                     ("entropy", spectrum.effective_rank()),
                 ):
                     numbers = (found.value, found.low, found.high, found.standard_error)
-                    row[name] = [float(number) for number in numbers]
+                    row[name] = _rounded(numbers)
                     print(f"{depth:10} {kind:8} photo {photo}: {name} {found.in_words()}")
                 print(f"{'':10} of {spectrum.size}", flush=True)
                 rows.append(row)
@@ -97,9 +98,12 @@ def draw(rows: list[dict[str, object]], out: Path) -> None:
                     if (r["network"], r["depth"], r["kind"], r["photo"]) == (name, depth, kind, 0)
                 )
                 value, low, high, _ = (np.array(column) for column in row["counts"])
-                ax.fill_betweenx(GRID, low.clip(0.5), high.clip(0.5), color=color, alpha=0.25)
+                some = high >= 0.5
+                band = low[some].clip(0.5), high[some]
+                ax.fill_betweenx(GRID[some], *band, color=color, alpha=0.25, linewidth=0)
                 seen = value >= 0.5
-                ax.plot(value[seen], GRID[seen], color=color, linewidth=1.2, label=depth)
+                name_of = depth.lstrip("_")  # matplotlib hides labels that begin with "_"
+                ax.plot(value[seen], GRID[seen], color=color, linewidth=1.2, label=name_of)
             ax.axhline(1, color="black", linewidth=0.6, linestyle=":")
             ax.set(xscale="log", yscale="log", xlabel="index i", title=f"{name}, {kind}")
             ax.set_ylim(1e-3, 1e3)
@@ -129,6 +133,10 @@ def _by_depth(rows: list[dict[str, object]], network: str, kind: str) -> list[np
         ]
         means.append(np.mean(np.array(mine), axis=0)[:3])
     return [np.clip(column, 0.5, None) for column in np.array(means).T]
+
+
+def _rounded(numbers: Iterable[float]) -> list[float]:
+    return [float(f"{number:.6g}") for number in numbers]
 
 
 def _columns(curve: object) -> tuple[np.ndarray, ...]:
