@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,15 +85,16 @@ class Spectrum:
         """
         threshold = threshold_number("threshold", threshold, "counts([…])")
         found = self.counts([threshold])[0]
+        value, low, high = (round(x) for x in (found.value, found.low, found.high))
         if threshold == 0:
-            return replace(found, basis="no singular value is negative")
+            return Estimate(value, low, high, basis="no singular value is negative")
         if threshold >= self._exact_above:
             basis = f"{len(self.values)} of {self.size} values are known, the last below it"
-            return replace(found, basis=self.basis if self.rest is None else basis)
+            return Estimate(value, low, high, basis=self.basis if self.rest is None else basis)
         if found.standard_error < _CERTAIN:  # nothing but rounding is left between whole numbers
             ends = (found.value, found.low, found.high)
-            value, low, high = (round(x) if abs(x - round(x)) < _CERTAIN else x for x in ends)
-            found = Estimate(value, low, high)
+            near = [float(round(x)) if abs(x - round(x)) < _CERTAIN else x for x in ends]
+            found = Estimate(near[0], near[1], near[2])
         return self._estimate(found)
 
     def counts(self, thresholds: Sequence[float] | Array | Tensor) -> Curve:
