@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import jvpsvd
-from jvpsvd.errors import ArgumentError, DataError, ModelError
+from jvpsvd.errors import ArgumentError, DataError, ModelError, NonFiniteError
 
 
 def network():
@@ -83,6 +83,13 @@ def test_each_is_one_line(name):
     with pytest.raises((ArgumentError, ModelError, DataError), match=words) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+def test_an_input_that_is_not_finite_is_told_once(caplog):
+    with pytest.raises(NonFiniteError) as raised:
+        jvpsvd.spectra(network(), X * torch.nan, progress=False)
+    assert "NaN" in str(raised.value)
+    assert "cannot record" not in caplog.text
 
 
 def test_a_folder_is_no_file(tmp_path):

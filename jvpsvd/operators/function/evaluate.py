@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -82,6 +83,7 @@ def close(ours: Tensor, theirs: Tensor, floor: float = 0.0) -> bool:
     """
     if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         return False
+    floor = floor if math.isfinite(floor) else 0.0
     finite = theirs[torch.isfinite(theirs)]
     scale = max(finite.abs().max().item(), floor) if finite.numel() else floor
     tolerance = torch.finfo(ours.dtype).eps ** 0.5 * scale
