@@ -346,7 +346,7 @@ sys.exit(os.linesep.join(messages) or 0)
 def driven(script, store, *arguments):
     """Run a script over a store in a process of its own."""
     command = [sys.executable, "-c", RESTORE + script, str(store.folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("least", ["6", pytest.param("26", marks=pytest.mark.slow)])
