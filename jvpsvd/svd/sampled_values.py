@@ -130,7 +130,8 @@ def known_and_sampled(
             known, errors = _with_further(rule, single, known, errors)
         cut, above = _cut(rule, known, single if matched else 0, rounding)
         rule = rule.without_leading(cut)
-    empty = above >= size or not rule.nodes.shape[-1]
+    # Vectors without a part in the rest say nothing of it.
+    empty = above >= size or float(rule.weights.sum()) < torch.finfo(torch.float64).eps
     rest = None if empty else SampledValues(size - above, rule, size, sample.steps)
     return KnownAndSampled(known, errors, above, rest)
 
