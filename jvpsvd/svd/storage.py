@@ -48,7 +48,7 @@ def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, A
         raise ArgumentError(f"path={shown(path)} must be the name of a file")
     target = Path(path).resolve()
     if not target.parent.is_dir():
-        raise DataError(f"{target.parent}: no such folder; make it, or choose another")
+        raise DataError(f"{path} cannot be written: no such folder; make it, or choose another")
     if target.exists() and not target.is_file():
         raise DataError(f"{path} is no regular file; choose another name")
     tensors = {name: value for name, value in record.items() if isinstance(value, Tensor)}

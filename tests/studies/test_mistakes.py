@@ -72,7 +72,7 @@ MISTAKES = {
     "a number for a file": (lambda: jvpsvd.svds(torch.eye(3), 1).save(3), "path=3"),
     "a folder that is not there": (
         lambda: jvpsvd.svds(torch.eye(3), 1).save("/nowhere/at/all"),
-        "/nowhere/at: no such folder",
+        "/nowhere/at/all cannot be written: no such folder",
     ),
 }
 

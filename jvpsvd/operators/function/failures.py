@@ -42,8 +42,8 @@ _REMEDIES = (
     ),
     (
         r"dtype|scalar type|same type|Input type",
-        "give x in the dtype of the weights (x.float() or x.double()), and further arguments too; "
-        "JacobianOperator(model, x, dtype=…) converts both",
+        "give x in the dtype of the weights (x.float() or x.double()), and args and kwargs too; "
+        "only dtype= of JacobianOperator(model, x) converts x as well",
     ),
     (
         r"same device|meta tensor|on device|\bmeta\b|different device",
