@@ -17,6 +17,7 @@ from jvpsvd import JacobianOperator
 from jvpsvd.data import pack, photos_by_class, walk
 from jvpsvd.geometry import class_means, row_distances
 from jvpsvd.networks import Model, PhotoInput, layer_map, weights_sha256
+from jvpsvd.svd import Estimate
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -201,6 +202,20 @@ def test_the_readme_says_what_the_kept_numbers_say(modules):
         (row,) = [line for line in readme.splitlines() if line.startswith(f"| {title} |")]
         said = f"{numbers['said'][name]['path'][0]:.3f}".replace("-", "−")
         assert row.split("|")[2].strip() == said
+
+
+def test_the_readme_says_what_was_counted():
+    readme = (EXAMPLES / "README.md").read_text().splitlines()
+    for row in json.loads((EXAMPLES / "results" / "whole-dimension.json").read_text()):
+        if row["network"] != "alexnet":
+            continue
+        (line,) = [line for line in readme if line.startswith(f"| to {row['depth']} |")]
+        cells = [cell.strip() for cell in line.split("|")]
+        column = 3 if row["kind"] == "trained" else 4
+        count = Estimate(*row["count"]).in_words().removeprefix("between ").replace(" and ", " to ")
+        assert cells[2] == str(row["size"])
+        assert cells[column] == count
+        assert cells[column + 2] == Estimate(*row["participation"]).in_words()
 
 
 def test_weights_are_read_as_numbers_only(modules):
