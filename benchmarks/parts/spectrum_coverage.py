@@ -6,9 +6,8 @@ Each number draws one spectrum, known in full, and one way to solve it: k, tol, 
 with or without vectors, with memory for all bases or so little that they restart. Intervals of 95 %
 should cover the truth in 93 to 97 % of cases where sampling rules, that is where the bounds are
 nearer than half a standard error, and in more where the bounds are wider. Where nothing was
-sampled, bounds alone should hold the truth. The bounds themselves
-must hold in all cases for the measure that the random start has sampled, which is known here since
-the operators are diagonal.
+sampled, bounds alone should hold the truth. The bounds themselves must hold in all cases for the
+measure that the random start has sampled, which is known here since the operators are diagonal.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Case:
 
 
 @dataclass
-class Tally:
+class Coverage:
     """Cases of one group."""
 
     exact: int = 0
@@ -177,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--last", type=int, default=1000)
     parser.add_argument("--json", type=Path, help="where to write the table")
     options = parser.parse_args(arguments)
-    groups: dict[str, Tally] = defaultdict(Tally)
+    groups: dict[str, Coverage] = defaultdict(Coverage)
     for number in range(options.first, options.last):
         case = draw_case(number)
         values = case.values.to(case.dtype)
@@ -199,27 +198,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             covers = low - off <= expected[name] <= high + off
             width, error = estimate.high - estimate.low, estimate.standard_error
             for group in [*names, name.split()[0], "all"]:
-                tally = groups[group]
+                coverage = groups[group]
                 if error < 1e-6 * abs(expected[name]):
-                    tally.exact += 1
-                    tally.right += covers
+                    coverage.exact += 1
+                    coverage.right += covers
                 elif width <= RULES * error:
-                    tally.ruled += 1
-                    tally.covered += covers
+                    coverage.ruled += 1
+                    coverage.covered += covers
                 else:
-                    tally.others += 1
-                    tally.others_covered += covers
+                    coverage.others += 1
+                    coverage.others_covered += covers
         for fault in broken_bounds(case, result, thresholds):
             print(f"{number} ({case.kind}, {case.method}): {fault}", flush=True)
             groups["all"].broken.append(fault)
     rows = [
         [
             name,
-            *(str(tally.exact), _percent(tally.right, tally.exact)),
-            *(str(tally.ruled), _percent(tally.covered, tally.ruled)),
-            *(str(tally.others), _percent(tally.others_covered, tally.others)),
+            *(str(coverage.exact), _percent(coverage.right, coverage.exact)),
+            *(str(coverage.ruled), _percent(coverage.covered, coverage.ruled)),
+            *(str(coverage.others), _percent(coverage.others_covered, coverage.others)),
         ]
-        for name, tally in groups.items()
+        for name, coverage in groups.items()
     ]
     heads = ["group", "known", "right", "sampling rules", "covered", "bounds rule", "covered"]
     print("\n".join(table(heads, rows)))

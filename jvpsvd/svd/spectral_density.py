@@ -87,8 +87,7 @@ def spectral_density(
     before = A.products
     with torch.no_grad(), own_tensors(), shown(progress) as show:
         monitor = Monitor(show, lambda: A.products.since(before))
-        oriented = A.T if A.shape[-2] < A.shape[-1] else A
-        recurrence = _Recurrence(oriented, count, seed)
+        recurrence = _Recurrence(A, count, seed)
         next_check = _FIRST_CHECK
         for step in range(1, most + 1):
             recurrence.advance()
@@ -126,16 +125,14 @@ def with_density(result: SVDResult, A: LinearOperator) -> SVDResult:
     """
     began, before = time.perf_counter(), A.products
     with torch.no_grad(), own_tensors():
-        oriented = A.T if A.shape[-2] < A.shape[-1] else A
-        recurrence = _Recurrence(oriented, DEFAULT_PROBES, result.seed)
+        recurrence = _Recurrence(A, DEFAULT_PROBES, result.seed)
         for _ in range(min(DEFAULT_STEPS, *A.shape[-2:])):
             recurrence.advance()
-    taken = A.products.since(before)
-    forward, reverse = (taken.forward, taken.reverse)
+    taken, had = A.products.since(before), result.products
     return replace(
         result,
         samples=recurrence.samples(),
-        products=Products(result.products.forward + forward, result.products.reverse + reverse),
+        products=Products(had.forward + taken.forward, had.reverse + taken.reverse),
         seconds=result.seconds + time.perf_counter() - began,
     )
 
@@ -176,6 +173,7 @@ class _Recurrence:
 
     def __init__(self, A: LinearOperator, probes: int, seed: int) -> None:
         generator = seeded_generator(seed)
+        A = A.T if A.shape[-2] < A.shape[-1] else A
         n = A.shape[-1]
         v = torch.randn(*A.batch, probes, n, generator=generator, dtype=A.dtype).to(A.device)
         self._A, self._probes = A, probes

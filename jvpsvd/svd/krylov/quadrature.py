@@ -20,8 +20,8 @@ from torch import Tensor
 from jvpsvd.svd.kernels.dense import dense_svd
 
 # `GaussRule.below` integrates along a line in the complex plane by the trapezoidal rule in the
-# logarithm of the height. With this step its error is below `QUADRATURE_ERROR` of the mass
-# (`python -m benchmarks spectra_estimates`); heights outside of the range enter by their limits.
+# logarithm of the height. With this step its error is below `QUADRATURE_ERROR` of the mass, as
+# tests/svd/krylov/test_quadrature.py holds; heights outside of the range enter by their limits.
 _STEP, _LOWEST, _HIGHEST = 0.6, 1e-5, 1e3
 QUADRATURE_ERROR = 1e-6
 # Thresholds that are evaluated at once. It bounds temporary tensors: a guess.
