@@ -1,6 +1,7 @@
 """Do spectra of the Jacobian hold the hierarchy of meanings? Claim I4 of Mototake & Ikegami.
 
     python examples/imagenet_classes.py --shards SHARDS --out RUN          # everything
+    python examples/imagenet_classes.py --shards SHARDS --per-class 2      # fewer photos
     python examples/imagenet_classes.py --shards SHARDS --quick            # 12 classes, minutes
     python examples/imagenet_classes.py --quick             # without shards: 20 photos of foolbox
     python examples/imagenet_classes.py --redraw RUN/classes.json          # or ours, in results/
@@ -35,6 +36,7 @@ from imagenet_controls import (
     untrained,
 )
 from imagenet_store import condensed, keep_classes
+from imagenet_whole_spectra import whole_rows
 
 from jvpsvd import survey
 from jvpsvd.data import demo_shards, find_shards, walk
@@ -94,10 +96,13 @@ def spectra(
     photos: Chosen,
     plan: Plan,
     out: Path,
-) -> dict[str, np.ndarray]:
-    """Return the singular values of these photos at every depth, by a survey in `out`."""
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the singular values of these photos at every depth, and rows of whole spectra.
+
+    A survey in `out` computes them.
+    """
     photos_of = survey.PhotoSelection()
-    if plan.classes is not None:
+    if plan.classes is not None or plan.per_class is not None:
         labels = sorted({sample.label for _, sample in photos})
         names = [str(label) for label in labels]
         photos_of = survey.PhotoSelection(names, plan.per_class, choice="first")
@@ -105,13 +110,19 @@ def spectra(
         shards=shards, model=model, layers=depths, k=plan.k, tol=TOL, out=out, photos=photos_of
     )
     survey.run(spec)
-    results, values = survey.open(out), {}
+    results = survey.open(out)
+    values: dict[str, np.ndarray] = {}
+    rows: dict[str, np.ndarray] = {}
     for depth in depths:
         there = results.spectra(depth)
         names = there.samples.select(["shard", "key"]).to_pylist()
         row_of = {(row["shard"], row["key"]): i for i, row in enumerate(names)}
-        values[depth] = there.s[[row_of[s.shard, s.key] for _, s in photos]]
-    return values
+        order = np.array([row_of[s.shard, s.key] for _, s in photos])
+        values[depth] = there.s[order]
+        whole, (least, rank) = whole_rows(results, depth, order)
+        rows |= {f"{name}, {depth}": one for name, one in whole.items()}
+        print(f"{depth}: whole spectra down to σ = {least:.3g}, up to rank {rank}")
+    return values, rows
 
 
 def compared(
@@ -161,14 +172,16 @@ def study(shards: str | Sequence[Path], plan: Plan, out: Path) -> dict[str, Any]
         "wu-palmer": hierarchy.distance_matrix(wnids, "wu-palmer"),
     }
     print(f"{len(photos)} photos of {len(classes)} classes")
-    values = spectra(shards, model, plan.depths, photos, plan, out / "trained")
+    values, whole = spectra(shards, model, plan.depths, photos, plan, out / "trained")
     control = untrained(model, photos)
-    noise = spectra(shards, control, plan.untrained, photos, plan, out / "untrained")
+    noise, whole_noise = spectra(shards, control, plan.untrained, photos, plan, out / "untrained")
     rows = {f"spectrum, {d}": log_spectra(s, floor=TOL).numpy() for d, s in values.items()}
     rows |= {
         f"shape, {d}": log_spectra(s, floor=TOL, shape=True).numpy() for d, s in values.items()
     }
+    rows |= whole
     rows |= {f"untrained, {d}": log_spectra(s, floor=TOL).numpy() for d, s in noise.items()}
+    rows |= {f"untrained {name}": one for name, one in whole_noise.items()}
     pixels = [pixel_rows(x) for _, x in decoded(photos, model)]
     rows |= {name: np.stack([one[name] for one in pixels]) for name in pixels[0]}
     rows["features"] = feature_rows(model, photos)
@@ -238,6 +251,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shards", help="folder, pattern or URL of ILSVRC photos [20 of foolbox]")
     parser.add_argument("--quick", action="store_true", help="12 classes of 3 photos, k = 20")
+    parser.add_argument("--depths", nargs="+", default=Plan.depths, metavar="DEPTH")
+    parser.add_argument("--per-class", type=int, help="photos of each class [all]")
     parser.add_argument("--out", type=Path, default=Path("imagenet-classes"))
     parser.add_argument(
         "--redraw", type=Path, metavar="FILE", help="only tell and draw what it holds"
@@ -247,7 +262,8 @@ def main() -> None:
     file = options.redraw or options.out / "classes.json"
     if not options.redraw:
         shards = options.shards or demo_shards(options.out / "demo")
-        keep_classes(study(shards, QUICK if options.quick else Plan(), options.out), file)
+        plan = QUICK if options.quick else Plan(tuple(options.depths), per_class=options.per_class)
+        keep_classes(study(shards, plan, options.out), file)
     numbers = json.loads(file.read_text())
     tell(numbers)
     for drawn in class_figures.draw_all(numbers, options.out):

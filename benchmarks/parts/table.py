@@ -291,6 +291,8 @@ COMMANDS: dict[str, Command] = {
         Command("defined_to", "how well a ReLU network's Jacobian is defined"),
         Command("rounding", "which tolerances rounding lets residuals meet"),
         Command("density", "counts from densities, ours beside that of curvlinops"),
+        Command("laws", "counts of large random matrices, beside the laws that they follow"),
+        Command("whole_spectra", "whole spectra of trained networks, beside dense SVDs"),
         Command("spectrum_coverage", "estimates of whole spectra: coverage, and bounds that hold"),
         Command("tiny_bases", "values that met the tolerance in bases that restart at few columns"),
         Command("thresholds", "what each threshold of the solvers decides"),

@@ -43,6 +43,15 @@ def test_one_is_a_threshold_and_there_are_ten_per_decade():
     np.testing.assert_allclose(THRESHOLDS[10:] / THRESHOLDS[:-10], 10)
 
 
+def test_counts_and_spectra_print_themselves_short(surveyed, shard):
+    results = surveyed([shard]).results
+    counts, spectra = repr(results.counts("output", 1.0)), repr(results.spectra("output"))
+    assert counts.startswith("<Counts of σ ≥ 1 at 'output': ")
+    assert f"mean {results.counts('output', 1.0).mean()}" in counts
+    assert spectra.startswith("<Spectra at 'output': ")
+    assert max(len(counts), len(spectra)) < 120
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_rows_keep_the_whole_spectrum_in_less_than_four_kibibytes(surveyed, shard, batch):
     store = surveyed([shard], batch=batch).store

@@ -25,7 +25,7 @@ from jvpsvd.svd.estimate import Estimate
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Spectra:
     """The values of all photos at one depth, photo by photo in the order of the manifest."""
 
@@ -47,8 +47,13 @@ class Spectra:
         labels: list[int | None] = self.samples["label"].to_pylist()
         return labels
 
+    def __repr__(self) -> str:
+        photos, k = self.s.shape
+        m, n = self.shape
+        return f"<Spectra at '{self.layer}': {photos} photos, {k} values each, J is {m} x {n}>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Counts:
     """Numbers of singular values ≥ a threshold, photo by photo in the order of the manifest."""
 
@@ -74,6 +79,14 @@ class Counts:
         """Return the mean over photos; photos are sampled independently of each other."""
         numbers = np.stack([self.value, self.low, self.high, self.standard_error])
         return mean_estimate(numbers)
+
+    def __repr__(self) -> str:
+        photos = len(self.value)
+        mean = f", mean {self.mean()}" if photos else ""
+        return (
+            f"<Counts of σ ≥ {self.threshold:g} at '{self.layer}': "
+            f"{photos} photos, of {self.size} values each{mean}>"
+        )
 
 
 @dataclass(frozen=True)
