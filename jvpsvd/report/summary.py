@@ -17,6 +17,7 @@ from jvpsvd.survey.store.whole_spectrum import THRESHOLDS, mean_estimate
 from jvpsvd.svd.estimate import Curve, Estimate
 
 _COUNT = 3  # where the table has k, if depths differ in it
+_LAST = 4  # where it has the last value, which is the first if k = 1
 WIDE = 4
 """From so many times k on, indices are drawn on a logarithmic axis."""
 _COUNT_WIDTH = 14  # "53405 to 75264"
@@ -182,7 +183,7 @@ def table(store: Store, summaries: list[DepthSummary]) -> Table:
         "photos",
         *(["k"] if differ else []),
         "σ1",
-        "σk" if differ else f"σ{k}",
+        *([] if k == 1 else ["σk" if differ else f"σ{k}"]),
         f"σ ≥ {threshold:g}",
         "energy",
         "residual",
@@ -200,6 +201,8 @@ def table(store: Store, summaries: list[DepthSummary]) -> Table:
         made.add_column("σ < r", justify="right", no_wrap=True)
     for depth in summaries:
         cells = depth_cells(depth)
+        if k == 1:
+            del cells[_LAST : _LAST + 1]
         if differ:
             cells.insert(_COUNT, str(counts[depth.layer]))
         made.add_row(*cells, *([str(depth.below_residual)] if below and depth.photos else []))

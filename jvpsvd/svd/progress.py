@@ -50,12 +50,17 @@ def predict_seconds_left(began: float, share: float) -> float:
 
 
 @contextmanager
-def shown(progress: bool | Show) -> Iterator[Show | None]:
-    """Yield the function that shows progress: the caller's, a bar on stderr, or None."""
+def shown(progress: bool | Show, counted: str = "triplets") -> Iterator[Show | None]:
+    """Yield the function that shows progress: the caller's, a bar on stderr, or None.
+
+    Args:
+        progress: What the caller asked for.
+        counted: What `Progress.wanted` is a number of.
+    """
     if callable(progress):
         yield progress
     elif progress:
-        with _bar() as show:
+        with _bar(counted) as show:
             yield show
     else:
         yield None
@@ -75,12 +80,12 @@ def bar_console() -> Console:
 
 
 @contextmanager
-def _bar() -> Iterator[Show]:
+def _bar(counted: str) -> Iterator[Show]:
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     bar = Bar(
-        TextColumn("triplets"),
+        TextColumn(counted),
         BarColumn(),
         TextColumn("{task.fields[converged]}{task.fields[worst]}"),
         TextColumn("{task.fields[products]} products"),

@@ -85,7 +85,7 @@ def spectral_density(
         error = proper_fraction("error", error)
         _check_reach(error, count, short)
     before = A.products
-    with torch.no_grad(), own_tensors(), shown(progress) as show:
+    with torch.no_grad(), own_tensors(), shown(progress, "random vectors") as show:
         monitor = Monitor(show, lambda: A.products.since(before))
         recurrence = _Recurrence(A, count, seed)
         next_check = _FIRST_CHECK

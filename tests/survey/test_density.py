@@ -5,6 +5,7 @@ import pytest
 
 from jvpsvd import survey
 from jvpsvd.errors import RunError
+from jvpsvd.report import summarize, table
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -17,6 +18,10 @@ def test_counts_without_values_beyond_the_first(surveyed, shard, batch):
         assert (row.status, row.k, len(row.s)) == ("ok", 1, 1)
         assert row.products_forward >= 16 * min(40, row.size)
     assert not survey.verify(store).problems
+    made = table(store, summarize(store))
+    headings = [str(column.header) for column in made.columns]
+    assert [heading for heading in headings if heading.startswith("σ")] == ["σ1", "σ ≥ 1"]
+    assert {len(list(column.cells)) for column in made.columns} == {2}
     for layer in ("2", "output"):
         threshold = float(np.median(dense.spectra(layer).s))
         mine, truth = counts(layer, threshold), dense.counts(layer, threshold)

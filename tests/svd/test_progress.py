@@ -2,7 +2,7 @@ import pytest
 import torch
 from support.svd_problems import Diagonal, spectrum
 
-from jvpsvd import svds
+from jvpsvd import spectral_density, svds
 from jvpsvd.svd import Progress
 
 METHODS = ("golub-kahan", "exact")
@@ -38,6 +38,14 @@ def test_the_bar_goes_to_stderr(method, capsys):
     shown = capsys.readouterr()
     assert "triplets" in shown.err
     assert "5/5" in shown.err
+    assert shown.out == ""
+
+
+def test_the_bar_of_a_density_counts_random_vectors(capsys):
+    spectral_density(Diagonal(spectrum("harmonic", 60)), 4, 5, progress=True)
+    shown = capsys.readouterr()
+    assert "random vectors" in shown.err
+    assert "4/4" in shown.err
     assert shown.out == ""
 
 
