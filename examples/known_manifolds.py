@@ -120,6 +120,28 @@ def estimates(s):
     return {name: float(value.double().mean()) for name, value in found.items()}
 
 
+def sampled(J, s):
+    """The same by random vectors alone: means over points, and 95 % intervals that hold the truth.
+
+    Returns [estimate, how many intervals hold the value of all s, how many there are] of each.
+    """
+    spectra = jvpsvd.spectral_density(J, probes=16, steps=10)
+    pairs = {
+        "ones": (count_above(s), [one.count(1.0) for one in spectra]),
+        "participation": (participation_ratio(s), [one.participation_ratio() for one in spectra]),
+        "entropy": (entropy_dimension(s), [one.effective_rank() for one in spectra]),
+    }
+    found = {}
+    for name, (truth, guesses) in pairs.items():
+        ends = [guess.interval() for guess in guesses]
+        held = sum(
+            low - 1e-3 * t <= t <= high + 1e-3 * t
+            for t, (low, high) in zip(truth.tolist(), ends, strict=True)
+        )
+        found[name] = [float(np.mean([guess.value for guess in guesses])), held, len(guesses)]
+    return found
+
+
 def measure(part, held):
     """What the Jacobians of a network at held-out points say."""
     J = jvpsvd.JacobianOperator(part, held.points, batch_dims=1)
@@ -129,6 +151,7 @@ def measure(part, held):
     every = found.s.square().sum(1) / J.shape[-1]
     return {
         **estimates(found.s),
+        "sampled": sampled(J, found.s),
         "angle": angle(found.Vh[:, :d].mT, held.tangents),
         # Energy along a tangent over that along a direction chosen at random.
         "gain": float((along / every).log().mean().exp()),
@@ -207,6 +230,12 @@ def summary(numbers):
                 f"{right[3]:5d} {right[4]:5d} | {angles:9.0f}° {np.mean(pca):3.0f}° {below:5d} of "
                 f"{len(rows)}"
             )
+    yield "by 16 random vectors in 10 steps: mean error, and 95 % intervals that hold the value"
+    for name in ("ones", "participation", "entropy"):
+        rows = numbers["rows"]
+        off = np.mean([abs(r["sampled"][name][0] - r[name]) for r in rows])
+        held, every = (sum(r["sampled"][name][i] for r in rows) for i in (1, 2))
+        yield f"{name:<13} {off:6.2f}   {held} of {every}"
 
 
 def draw(numbers, base):
