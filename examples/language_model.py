@@ -50,11 +50,16 @@ def encoder():
     return net.eval().requires_grad_(False)
 
 
-def minilm():
-    """The trained encoder, and the embeddings of WORDS."""
+def stored_weights():
+    """MiniLM's tensors, and the folder they lie in."""
     folder = Path(importlib.util.find_spec(PACKAGE).origin).parent / "model"
     weights = load_file(folder / "model.safetensors")
-    weights = {name.removeprefix("bert."): w for name, w in weights.items()}
+    return {name.removeprefix("bert."): w for name, w in weights.items()}, folder
+
+
+def minilm_encoder():
+    """The trained encoder."""
+    weights, _ = stored_weights()
     net = encoder()
     for index, layer in enumerate(net.layers):
         theirs = f"encoder.layer.{index}."
@@ -63,15 +68,27 @@ def minilm():
             names = [f"{theirs}attention.self.{p}.{kind}" for p in ("query", "key", "value")]
             state[f"self_attn.in_proj_{kind}"] = torch.cat([weights[name] for name in names])
             layer.load_state_dict(state, strict=False)
-    vocabulary = (folder / "vocab.txt").read_text("utf-8").splitlines()
-    ids = torch.tensor([vocabulary.index(word) for word in WORDS])
+    return net
+
+
+def vocabulary():
+    """The index of each token."""
+    _, folder = stored_weights()
+    tokens = (folder / "vocab.txt").read_text("utf-8").splitlines()
+    return {token: index for index, token in enumerate(tokens)}
+
+
+def embedded(sentences):
+    """The embeddings (sentences, tokens, 384) of sentences, each a list of as many tokens."""
+    index, (weights, _) = vocabulary(), stored_weights()
+    ids = torch.tensor([[index[token] for token in sentence] for sentence in sentences])
     words, positions, kinds = (
         weights[f"embeddings.{name}_embeddings.weight"]
         for name in ("word", "position", "token_type")
     )
     norm = [weights[f"embeddings.LayerNorm.{kind}"] for kind in ("weight", "bias")]
-    x = words[ids] + positions[: len(ids)] + kinds[0]
-    return net, nn.functional.layer_norm(x, (WIDTH,), *norm, eps=1e-12)[None]
+    x = words[ids] + positions[: ids.shape[1]] + kinds[0]
+    return nn.functional.layer_norm(x, (WIDTH,), *norm, eps=1e-12)
 
 
 def token_shares(vectors):
@@ -132,7 +149,7 @@ def main():
     torch.manual_seed(1)
     x = nn.functional.layer_norm(torch.randn(1, len(WORDS), WIDTH), (WIDTH,))
     if importlib.util.find_spec(PACKAGE):
-        name, (net, x) = "MiniLM, trained", minilm()
+        name, net, x = "MiniLM, trained", minilm_encoder(), embedded([WORDS])
     elif given.quick:
         name, net = "NO TRAINED MODEL, random weights alone", encoder()
         print(f"*** {PACKAGE} is not installed: this is a RANDOM transformer, not MiniLM ***")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from torch import Tensor
 
@@ -29,6 +30,7 @@ _TENSORS = (
     *("s", "residuals", "converged", "certified", "energy_share"),
     *("counts", "products", "seconds"),
 )
+_WIDEST = 10_000  # a table is as wide as its cells: none is cut
 _COUNTS = ("count", "count_low", "count_high", "count_error")  # in xarray
 
 
@@ -142,8 +144,9 @@ class NetworkSpectra:
         for depth in self.depths:
             table.add_row(*_cells(depth))
         text = io.StringIO()
-        Console(file=text, width=100, force_jupyter=False).print(table)
-        return text.getvalue().rstrip()
+        console = Console(file=text, width=_WIDEST, force_jupyter=False)
+        console.print(table, width=Measurement.get(console, console.options, table).maximum)
+        return "\n".join(line.rstrip() for line in text.getvalue().rstrip().split("\n"))
 
     def __repr__(self) -> str:
         inputs = len(self.depths[0])

@@ -1,5 +1,7 @@
 """Spectra in one call: every kind of inputs, against dense Jacobians and against a survey."""
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
@@ -321,6 +323,15 @@ def test_all_values_above_the_threshold_are_counted():
         assert bool((truth > 4).all())
         assert abs(depth.dimension.value - float(truth.double().mean())) <= 5
     assert "σ ≥ 0.3" in str(S)
+
+
+def test_no_cell_of_the_table_is_cut():
+    name = "a_module_with_a_long_name_of_its_own_" * 4
+    model = nn.Sequential(OrderedDict([(name, nn.Linear(40, 30)), ("b", nn.Linear(30, 8))])).eval()
+    S = spectra(model, torch.randn(3, 40), layers=[name, "b"], k=4, progress=False)
+    lines = str(S).split("\n")
+    assert "…" not in str(S)
+    assert any(name in line and "30 x 40" in line and "3/3" in line for line in lines)
 
 
 def test_counts_come_back_from_a_file(tmp_path):
