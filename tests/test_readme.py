@@ -33,15 +33,27 @@ def test_the_figure_of_the_architecture_shows_every_room():
     assert shown == rooms - {"py"}  # py.typed
 
 
-def test_readme_names_files_that_exist():
-    for name in re.findall(r"\]\(([a-z][^):#]*)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / name).exists(), name
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 170
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+)
+def test_pages_link_to_files_that_exist(page):
+    for name in re.findall(r"\]\(([a-zA-Z.][^):#]*)\)", (ROOT / page).read_text()):
+        assert ((ROOT / page).parent / name).exists(), name
+
+
+def test_every_page_can_be_reached_from_readme():
+    linked = set(re.findall(r"\]\((docs/[^):#]*\.md)\)", (ROOT / "README.md").read_text()))
+    assert linked == {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
 
 
 @pytest.mark.parametrize(
     ("file", "parts", "more"),
     [
-        ("README.md", ["peers", "floors", "safety", "gpu"], ["--brief"]),
+        ("docs/speed-and-safety.md", ["peers", "floors", "safety", "gpu"], ["--brief"]),
         ("benchmarks/README.md", [], []),
     ],
 )
@@ -51,8 +63,8 @@ def test_figures_of_performance_are_those_that_were_measured(file, parts, more):
     assert readme.main([*results, str(ROOT / file), *only, *more, "--check"]) == 0
 
 
-def test_blocks_of_python_run_one_after_another(tmp_path, monkeypatch):
-    """Those that are no doctests; the first makes the run that the second reads."""
+def test_the_page_of_surveys_runs_one_block_after_another(tmp_path, monkeypatch):
+    """The first makes the run that the second reads."""
     pytest.importorskip("efficientnet_lite_pytorch", reason="needs the demo extra")
     pytest.importorskip("foolbox", reason="needs the demo extra")
     for name in ("duckdb", "polars"):
@@ -66,10 +78,10 @@ def test_blocks_of_python_run_one_after_another(tmp_path, monkeypatch):
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    page = (ROOT / "docs" / "surveys.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     names = {}
     for block in blocks:
-        if not block.startswith(">>>"):
-            exec(block, names)  # noqa: S102 -- our own README
+        exec(block, names)  # noqa: S102 -- our own page
     assert names["logits"].s.shape == (1, 100)
     assert names["rows"].collect().height == 2
