@@ -44,12 +44,13 @@ class Differentiated(NamedTuple):
 def differentiate(
     fn: OfVector,
     point: Tensor,
+    values: Tensor,
     batch_dims: int,
     derivatives: Derivatives,
     fold: bool,
     check: bool,
 ) -> Differentiated:
-    """Return the derivative at the point, or at the points of a batch.
+    """Return the derivative at the point, or at the points of a batch; `values` are fn there.
 
     Raises:
         ArgumentError: If fn cannot be differentiated.
@@ -65,7 +66,8 @@ def differentiate(
         try:
             trace = Trace(fn, point[0] if batch_dims else point, fold=fold, check=check)
             if batch_dims:
-                return Differentiated(trace.at_many(point)[0], lambda X: trace.at_many(X)[0])
+                (here,) = trace.at_many(point, values=[values])
+                return Differentiated(here, lambda X: trace.at_many(X)[0])
             # Recorded at this very point, so there is no other path it could have taken.
             return Differentiated(trace.at(point, check=False)[0], lambda x: trace.at(x)[0])
         except TraceError as error:
