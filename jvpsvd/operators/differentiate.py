@@ -22,7 +22,7 @@ from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
-from jvpsvd.operators.recording.on_demand import recorded_on_demand
+from jvpsvd.operators.recording.on_demand import batch_recorded_on_demand, recorded_on_demand
 from jvpsvd.operators.recording.trace import Trace
 
 Derivatives = Literal["auto", "trace", "transforms"]
@@ -62,6 +62,10 @@ def differentiate(
         small = recorded_on_demand(fn, point, fold=fold, check=check)
         if small is not None:
             return Differentiated(small, small.at)
+    if derivatives == "auto" and batch_dims:
+        together = batch_recorded_on_demand(fn, point, values, fold=fold, check=check)
+        if together is not None:
+            return Differentiated(*together)
     if derivatives != "transforms":
         try:
             trace = Trace(fn, point[0] if batch_dims else point, fold=fold, check=check)

@@ -134,7 +134,7 @@ class Trace:
         try:
             maps = self.recording.at_many(X)
             if self._points_together is None:
-                verify_points_together(self.recording, X, maps)
+                verify_points_together(self.recording.at, X, maps)
         except Exception as error:  # vmap raises what the operation at fault raises
             logger.warning("replaying the points one by one, not at once: %s", first_line(error))
             self._points_together = False

@@ -63,12 +63,11 @@ class Exact:
                     len(matrix),
                     max(1, _ENTRIES_TOGETHER // matrix[0].numel()),
                 )
-                each, norms, left, right = zip(*parts, strict=True)
-                values, residuals = torch.cat(each), torch.cat(norms)
+                each, norms, squares, left, right = zip(*parts, strict=True)
+                values, residuals, fro2 = torch.cat(each), torch.cat(norms), torch.cat(squares)
                 U, V = _concatenate(left), _concatenate(right)
             else:
-                values, residuals, U, V = _solved(matrix, k, vectors)
-            fro2 = (column_norms(matrix) ** 2).sum(-1)
+                values, residuals, fro2, U, V = _solved(matrix, k, vectors)
         evidence = f"all {A.shape[-1]} products of the shorter side were taken"
         found = (Evidence(float(one), 0.0, True, evidence, k, 0.0) for one in fro2.reshape(-1))
         samples = (AllValues(one) for one in values.cpu().reshape(-1, A.shape[-1]))
@@ -80,14 +79,18 @@ class Exact:
         wanted = k * (A.batch[0] if A.batch else 1)
         began = time.perf_counter()
         norm = torch.zeros(A.batch, dtype=torch.float64)
-        rows = torch.empty(*A.batch, n, m, dtype=A.dtype, device=A.device)
+        whole = n <= self.block_size
+        rows = torch.empty(*A.batch, 0 if whole else n, m, dtype=A.dtype, device=A.device)
         for start in range(0, n, self.block_size):
             stop = min(n, start + self.block_size)
             unit = torch.zeros(stop - start, n, dtype=A.dtype, device=A.device)
             unit[torch.arange(stop - start), torch.arange(start, stop)] = 1
             with monitor.phase("products"):
                 images = A.matmat(unit.T)
-                rows[..., start:stop, :] = images.mT
+                if whole:
+                    rows = images.mT
+                else:
+                    rows[..., start:stop, :] = images.mT
                 where = f"unit vectors {start} to {stop - 1}"
                 norm = torch.maximum(norm, largest_product_norm(A, images, "forward", where))
             converged, share = wanted if stop == n else 0, stop / n
@@ -97,11 +100,15 @@ class Exact:
         return rows.mT
 
 
-_Solved = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+_Solved = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 def _solved(matrix: Tensor, k: int, vectors: bool) -> _Solved:
-    """Return (all s, residuals, U, V) of an (m, n) matrix, m ≥ n, or of a batch; s in float64."""
+    """Return (all s, residuals, ‖A‖²_F, U, V) of an (m, n) matrix, m ≥ n, or of a batch.
+
+    Values and the norm are in float64.
+    """
+    fro2 = (column_norms(matrix) ** 2).sum(-1)
     m, n = matrix.shape[-2:]
     direct, wide_enough = m * n <= _DIRECT_ENTRIES, matrix.dtype == torch.float64
     clear = _by_clear_gram(matrix, k) if direct and not wide_enough and m >= _TALL * n else None
@@ -116,12 +123,12 @@ def _solved(matrix: Tensor, k: int, vectors: bool) -> _Solved:
         s = values[..., :k].to(matrix.dtype)
         V = columns(wide.to(matrix.dtype))
         if not vectors:
-            return values, one_sided_residuals(gram, s, wide), None, V
+            return values, one_sided_residuals(gram, s, wide), fro2, None, V
         U = _images(matrix, V, wide, s)
     residuals = residual_norms(
         s, U, V, lambda part: matrix @ V[..., part], lambda part: matrix.mT @ U[..., part]
     )
-    return values, residuals, U, V
+    return values, residuals, fro2, U, V
 
 
 def _by_svd(matrix: Tensor, k: int, direct: bool) -> tuple[Tensor, Tensor, Tensor]:
