@@ -204,7 +204,7 @@ def multiply_in_chunks(
     """Return the products of vectors (B, b, …), each of this shape, `chunk` vectors at a time."""
     count, width = block.shape[:2]
     # All vectors of a point first: what is computed once for a point serves them all.
-    directions = min(width, chunk)
+    directions = max(1, min(width, chunk))
     together = min(count, max(1, chunk // directions)) if product.together else 1
     together = -(-count // -(-count // together))  # as many calls, of about equal size
     out = block.new_empty(count, width, *image)

@@ -58,16 +58,16 @@ def multiply_together(
     >>> multiply_together(torch.square, torch.ones(2, 1), torch.ones(2, 3, 1), False)[1].shape
     torch.Size([2, 3, 1])
     """
-    at_points = vmap(fn)
+    at_points, by_direction = vmap(fn), block.transpose(0, 1)
     with torch.no_grad():
         if transposed:
             values, vjp_fn = vjp(at_points, X)[:2]
-            images = vmap(lambda U: vjp_fn(U)[0], in_dims=1, out_dims=1)(block)
+            images = vmap(lambda U: vjp_fn(U)[0])(by_direction)
         else:
-            out_dims: Any = (None, 1)  # the values do not depend on the direction
-            along = vmap(lambda V: jvp(at_points, (X,), (V,))[:2], in_dims=1, out_dims=out_dims)
-            values, images = along(block)
-    return values.detach(), images.detach()
+            out_dims: Any = (None, 0)  # the values do not depend on the direction
+            along = vmap(lambda V: jvp(at_points, (X,), (V,))[:2], out_dims=out_dims)
+            values, images = along(by_direction)
+    return values.detach(), images.detach().transpose(0, 1)
 
 
 @dataclass(frozen=True)
