@@ -32,9 +32,12 @@ def image_network() -> tuple[nn.Module, tuple[int, ...]]:
 
 
 def pairs(quick: bool, k: int | None) -> Iterator[Pair]:
-    """Yield the loop over 100 points, and the small network at one."""
-    k, count = k or 10, 5 if quick else 100
-    for name, build in (("10 x 3072", small_network), ("512 x 3072", image_network)):
+    """Yield the loop over many points, and each network at one."""
+    k = k or 10
+    # By hand a matrix of 512 rows takes half a second: 100 of them, in turns, a quarter of an hour.
+    each = (("10 x 3072", small_network, 100), ("512 x 3072", image_network, 10))
+    for name, build, count in each:
+        count = 5 if quick else count
         net, shape = build()
         X = torch.randn(count, *shape, generator=torch.Generator().manual_seed(1))
         anew, moved, by_hand, together = _loops(net, X, k)

@@ -273,7 +273,7 @@ TIMINGS: dict[str, Timing] = {
         ),
         Timing(
             "repeated_points",
-            "one network's Jacobians at 100 points, anew and by J.at, beside torch.func by hand",
+            "a network's Jacobians at many points, anew, by J.at and as a batch, beside torch.func",
             lambda sizes: repeated_points.pairs(sizes.quick, sizes.k),
             rounds=3,
         ),

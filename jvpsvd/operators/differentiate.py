@@ -22,7 +22,7 @@ from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
-from jvpsvd.operators.recording.on_demand import recorded_on_demand
+from jvpsvd.operators.recording.on_demand import batch_recorded_on_demand, recorded_on_demand
 from jvpsvd.operators.recording.trace import Trace
 
 Derivatives = Literal["auto", "trace", "transforms"]
@@ -44,12 +44,13 @@ class Differentiated(NamedTuple):
 def differentiate(
     fn: OfVector,
     point: Tensor,
+    values: Tensor,
     batch_dims: int,
     derivatives: Derivatives,
     fold: bool,
     check: bool,
 ) -> Differentiated:
-    """Return the derivative at the point, or at the points of a batch.
+    """Return the derivative at the point, or at the points of a batch; `values` are fn there.
 
     Raises:
         ArgumentError: If fn cannot be differentiated.
@@ -61,11 +62,16 @@ def differentiate(
         small = recorded_on_demand(fn, point, fold=fold, check=check)
         if small is not None:
             return Differentiated(small, small.at)
+    if derivatives == "auto" and batch_dims:
+        together = batch_recorded_on_demand(fn, point, values, fold=fold, check=check)
+        if together is not None:
+            return Differentiated(*together)
     if derivatives != "transforms":
         try:
             trace = Trace(fn, point[0] if batch_dims else point, fold=fold, check=check)
             if batch_dims:
-                return Differentiated(trace.at_many(point)[0], lambda X: trace.at_many(X)[0])
+                (here,) = trace.at_many(point, values=[values])
+                return Differentiated(here, lambda X: trace.at_many(X)[0])
             # Recorded at this very point, so there is no other path it could have taken.
             return Differentiated(trace.at(point, check=False)[0], lambda x: trace.at(x)[0])
         except TraceError as error:

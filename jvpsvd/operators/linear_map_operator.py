@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import check_vectors, columns
-from jvpsvd.operators.derivatives.batched_map import BatchedMap
+from jvpsvd.operators.derivatives.batched_map import BatchedMap, multiply_in_chunks
 from jvpsvd.operators.derivatives.chunk_tuning import (
     Chunk,
     Chunks,
@@ -152,6 +152,19 @@ class LinearMapOperator(LinearOperator):
             linear_map = at(perturb_by_rounding(self.point, seed))
         return self._replace_map(linear_map)
 
+    def _changed_products(
+        self, V: Tensor, images: Tensor, seeds: Sequence[int], transposed: bool
+    ) -> Tensor | None:
+        if self._group is not None:
+            return None
+        points = [perturb_by_rounding(self.point, seed) for seed in seeds]
+        V = V.expand(*self.batch, *V.shape[-2:])
+        with choose_precision(self._tf32):
+            if isinstance(self._map, BatchedMap):
+                chunk = self._chunks.vjp if transposed else self._chunks.jvp
+                return _changes_at_points(self._map, points, V, images, transposed, chunk.size)
+            return _changes_at_point(self._map, points, V, transposed)
+
     def _select(self, index: Tensor) -> LinearOperator:
         if not isinstance(self._map, BatchedMap):
             raise TypeError("the map of a batch must be a BatchedMap")
@@ -167,6 +180,39 @@ class LinearMapOperator(LinearOperator):
             group=self._group,
             tf32=self._tf32,
         )
+
+
+def _changes_at_point(
+    J: LinearMap, points: list[Tensor], V: Tensor, transposed: bool
+) -> Tensor | None:
+    source = J.value if transposed else J.point
+    rows = V.mT.reshape(V.shape[-1], *source.shape)
+    # Together with the point itself: what is computed in one way differs by the points alone.
+    all_points = torch.stack([J.point, *points])
+    products = None if J.nearby is None else J.nearby(all_points, rows, transposed)
+    if products is None:
+        return None
+    blocks = products.flatten(2).mT if products.ndim > 2 else products[..., None].mT
+    return blocks[1:] - blocks[:1]
+
+
+def _changes_at_points(
+    J: BatchedMap,
+    points: list[Tensor],
+    V: Tensor,
+    images: Tensor,
+    transposed: bool,
+    chunk: int,
+) -> Tensor | None:
+    if J.nearby is None:
+        return None
+    source, target = (J.value, J.point) if transposed else (J.point, J.value)
+    rows = V.mT.reshape(*V.mT.shape[:2], *source.shape[1:])
+    changes = []
+    for X in points:
+        products = multiply_in_chunks(J.nearby(X, transposed), rows, target.shape[1:], chunk)
+        changes.append(products.reshape(*rows.shape[:2], -1).mT - images)
+    return torch.stack(changes)
 
 
 def perturb_by_rounding(x: Tensor, seed: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from jvpsvd.arguments import dense_tensor, shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.arrays import is_array, tensor_of
-from jvpsvd.operators.blocks import by, check_indices
+from jvpsvd.operators.blocks import by, check_indices, columns
 from jvpsvd.operators.dense import frobenius_norm, write_down
 from jvpsvd.operators.operands import (
     MissingSigns,
@@ -91,6 +92,41 @@ class Variants(MatrixFree):
         if perturbed is not None:
             perturbed._counters += self._counters
         return perturbed
+
+    def _changed_products(
+        self, V: Tensor, images: Tensor, seeds: Sequence[int], transposed: bool
+    ) -> Tensor | None:
+        """Return what `changed_products` does, of A or of its transpose."""
+        return None
+
+    def changed_products(
+        self, V: Tensor, images: Tensor, seeds: Sequence[int], transposed: bool = False
+    ) -> Tensor | None:
+        """Return Ã V − A V for each Ã = `perturbed_by_rounding(seed)`, (seeds, …, m, b).
+
+        None where products of the operators Ã, one after the other, are no more work.
+
+        Args:
+            V: A block.
+            images: A V.
+            seeds: Draw the signs.
+            transposed: Whether the products are those of A', and `images` is A' V.
+
+        >>> from jvpsvd.operators import JacobianOperator
+        >>> J = JacobianOperator(torch.square, torch.tensor([1.0, 4.0]))
+        >>> V = torch.ones(2, 1)
+        >>> J.changed_products(V, J @ V, [0, 1]).abs().amax() < 1e-5
+        tensor(True)
+        """
+        changes = self._changed_products(columns(V), images, seeds, transposed)
+        if changes is not None:
+            vectors = math.prod(self.batch) * V.shape[-1] * len(seeds)
+            for counter in self._counters:
+                if transposed:
+                    counter.rmatmat += vectors
+                else:
+                    counter.matmat += vectors
+        return changes
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {by(self.shape)}, {self.dtype}, {self.device}>"
@@ -251,6 +287,11 @@ class TransposedOperator(LinearOperator):
     def _perturbed(self, seed: int) -> LinearOperator | None:
         perturbed = self._transposed.perturbed_by_rounding(seed)
         return None if perturbed is None else TransposedOperator(perturbed)
+
+    def _changed_products(
+        self, V: Tensor, images: Tensor, seeds: Sequence[int], transposed: bool
+    ) -> Tensor | None:
+        return self._transposed.changed_products(V, images, seeds, not transposed)
 
     def _select(self, index: Tensor) -> LinearOperator:
         return TransposedOperator(self._transposed.select(index))

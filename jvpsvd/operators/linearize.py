@@ -128,7 +128,9 @@ class Linearization:
                 deterministic = close(prepare(of_vector)(one), its_value)
             if not deterministic:
                 refuse_nondeterministic(fn, of_vector, one)
-            J, elsewhere = differentiate(of_vector, point, batch_dims, derivatives, fold, check)
+            J, elsewhere = differentiate(
+                of_vector, point, values, batch_dims, derivatives, fold, check
+            )
             pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
             if not all(close(*pair) for pair in pairs):
                 refuse_nondeterministic(fn, of_vector, one)

@@ -39,11 +39,11 @@ logger = logging.getLogger(__name__)
 # The kernel is assembled up to this many rows: its rows then cost less than the products of a
 # Krylov solve, about four for each triplet and a hundred more. A guess.
 _LEAST_ROWS, _ROWS_PER_PAIR = 2048, 8
-# Inputs whose Jacobians are computed in one call; more of them outgrow the processor's caches
-# (`python -m benchmarks small_timings tangent_kernel`).
-_BLOCK = 8
-# Fresh products check one of so many inputs, and a block at least. A guess.
-_CHECKED = 4
+# Inputs whose Jacobians are computed in one call, for each thread: fewer leave threads idle, and
+# more outgrow the processor's caches (`python -m benchmarks small_timings tangent_kernel`).
+_BLOCK = 16
+# Fresh products check one of so many inputs, and so many at least. Guesses.
+_CHECKED, _LEAST_CHECKED = 4, 8
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def ntk(
         X: Inputs, as `spectra` takes them.
         k: How many eigenpairs, at most inputs times outputs; "all" of them.
         names: Parameters to differentiate by; None: all.
-        block: Inputs of one pass. None: as many as the memory allows, at most 8, where the kernel
-            is assembled, and otherwise all.
+        block: Inputs of one pass. None: as many as the memory allows, at most 16 for each thread,
+            where the kernel is assembled, and otherwise all.
         tol: Tolerance of `svds`.
         seed: Seed of the check, and of `svds`; None: another one each time.
         memory: Bytes, or text like "4GiB", for Jacobians and bases; None: half of the memory.
@@ -139,11 +139,11 @@ def ntk(
     shape = (len(inputs), *value.shape[1:])
     few = rows <= max(_LEAST_ROWS, _ROWS_PER_PAIR * k) and 24 * rows**2 <= budget // 2
     if few:
-        fits = max(1, min(_BLOCK, budget // (8 * per_input)))
+        fits = max(1, min(_BLOCK * torch.get_num_threads(), budget // (8 * per_input)))
         # A pass of `outputs` cotangents through a block is as much work as one of one through more.
         together = block or fits * (rows // len(inputs))
         generator = torch.Generator().manual_seed(seed)
-        some = min(len(inputs), max(_BLOCK, len(inputs) // _CHECKED))
+        some = min(len(inputs), max(_LEAST_CHECKED, len(inputs) // _CHECKED))
         checked = torch.randperm(len(inputs), generator=generator)[:some].sort().values
         problem = Problem(
             evaluate,

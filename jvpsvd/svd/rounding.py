@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -44,14 +45,22 @@ def change_by_rounding(
     """
     count = A.batch[0] if A.batch else 1
     worst = torch.full((count,), math.nan, dtype=torch.float64)
-    for number in range(_PERTURBED_POINTS):
-        perturbed = _perturbed(A, seed + number)
-        if perturbed is None:
-            break
-        change = column_norms(perturbed.matmat(combinations) - images).double()
-        norm = (k * change.square().mean(-1)).sqrt().reshape(-1).cpu()
+    seeds = range(seed, seed + _PERTURBED_POINTS)
+    together = A.changed_products(combinations, images, seeds)
+    for change in _one_by_one(A, combinations, images, seeds) if together is None else together:
+        norm = (k * column_norms(change).square().mean(-1)).sqrt().reshape(-1).cpu()
         worst = torch.fmax(worst, norm)
     return worst
+
+
+def _one_by_one(
+    A: LinearOperator, combinations: Tensor, images: Tensor, seeds: Sequence[int]
+) -> Iterator[Tensor]:
+    for seed in seeds:
+        perturbed = _perturbed(A, seed)
+        if perturbed is None:
+            return
+        yield perturbed.matmat(combinations) - images
 
 
 def _perturbed(A: LinearOperator, seed: int) -> LinearOperator | None:

@@ -69,8 +69,12 @@ def with_fixed_signs(triplets: Triplets) -> Triplets:
     for start in range(0, V.shape[-1], size):
         part = slice(start, start + size)
         v = V[..., part]
-        largest = v.abs().argmax(dim=-2, keepdim=True)
-        signs = torch.where(v.gather(-2, largest) < 0, -1.0, 1.0).to(v.dtype)
+        high, low = v.amax(dim=-2, keepdim=True), -v.amin(dim=-2, keepdim=True)
+        negative = low > high
+        if bool((low == high).any()):  # the first of the two decides
+            largest = v.abs().argmax(dim=-2, keepdim=True)
+            negative = v.gather(-2, largest) < 0
+        signs = torch.where(negative, -1.0, 1.0).to(v.dtype)
         v.mul_(signs)
         if triplets.U is not None:
             triplets.U[..., part].mul_(signs)

@@ -62,6 +62,9 @@ class BatchedMap:
     """Elements of the largest tensor that one vector becomes on its way; None where not known."""
     at: Callable[[Tensor], BatchedMap] | None = None
     """The derivatives of the same function at other points of the same kind, however many."""
+    nearby: Callable[[Tensor, bool], BatchedProduct] | None = None
+    """The product J v, or J' u if the flag is set, at as many other points; None where it is not
+    had for less than all of their derivative."""
 
     def jvp(self, block: Tensor, chunk: int) -> Tensor:
         r"""Return J v for vectors (B, b, \\*x.shape), `chunk` vectors at a time.
@@ -69,7 +72,7 @@ class BatchedMap:
         Shape (B, b, \\*f(x).shape).
         """
         _check_vectors(block, self.point)
-        return _multiply_in_chunks(self.jvp_product, block, self.value.shape[1:], chunk)
+        return multiply_in_chunks(self.jvp_product, block, self.value.shape[1:], chunk)
 
     def vjp(self, block: Tensor, chunk: int) -> Tensor:
         r"""Return J' u for vectors (B, b, \\*f(x).shape), `chunk` vectors at a time.
@@ -77,7 +80,7 @@ class BatchedMap:
         Shape (B, b, \\*x.shape).
         """
         _check_vectors(block, self.value)
-        return _multiply_in_chunks(self.vjp_product, block, self.point.shape[1:], chunk)
+        return multiply_in_chunks(self.vjp_product, block, self.point.shape[1:], chunk)
 
     def select(self, index: Tensor) -> BatchedMap:
         """Return the derivatives at the points of these indices; nothing is evaluated again."""
@@ -89,6 +92,7 @@ class BatchedMap:
             vjp_product=self.vjp_product.select(index),
             widest=self.widest,
             at=self.at,
+            nearby=self.nearby,
         )
 
 
@@ -194,13 +198,15 @@ def _check_vectors(block: object, at: Tensor) -> None:
         )
 
 
-def _multiply_in_chunks(
+def multiply_in_chunks(
     product: BatchedProduct, block: Tensor, image: Sequence[int], chunk: int
 ) -> Tensor:
+    """Return the products of vectors (B, b, …), each of this shape, `chunk` vectors at a time."""
     count, width = block.shape[:2]
-    together = min(count, chunk) if product.together else 1
+    # All vectors of a point first: what is computed once for a point serves them all.
+    directions = max(1, min(width, chunk))
+    together = min(count, max(1, chunk // directions)) if product.together else 1
     together = -(-count // -(-count // together))  # as many calls, of about equal size
-    directions = max(1, chunk // together)
     out = block.new_empty(count, width, *image)
     for first in range(0, count, together):
         points = slice(first, first + together)

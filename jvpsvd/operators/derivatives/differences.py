@@ -217,7 +217,8 @@ def find_unexplained(
     """
     with torch.no_grad():
         size = size or _smaller_step(x.dtype)
-        larger, smaller = _step(x, _RATIO * size), _step(x, size)
+        along = _scale(x) * direction(x)
+        larger, smaller = _rounded_step(x, _RATIO * size * along), _rounded_step(x, size * along)
         value = fn(x).detach() if value is None else value
         at_larger, at_smaller = _moved(fn, x, larger, value), _moved(fn, x, smaller, value)
         if at_larger is None or at_smaller is None:
@@ -289,8 +290,13 @@ def _try(evaluate: Callable[[], Tensor]) -> Tensor | None:
 
 
 def _step(x: Tensor, size: float) -> Tensor:
+    """Return a step, so many times a typical entry, as it is after rounding."""
+    return _rounded_step(x, size * _scale(x) * direction(x))
+
+
+def _rounded_step(x: Tensor, step: Tensor) -> Tensor:
     """Return what x + step adds to x after rounding."""
-    return (x + size * _scale(x) * direction(x)) - x
+    return (x + step) - x
 
 
 def _scale(x: Tensor) -> float:

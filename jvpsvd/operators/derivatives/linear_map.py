@@ -39,6 +39,9 @@ class LinearMap:
     """The derivative of the same function at another point of the same kind."""
     chunks: Chunks | None = None
     """Vectors per call, tuned at all points of a recording together; None where not known."""
+    nearby: Callable[[Tensor, Tensor, bool], Tensor | None] | None = None
+    """Maps p points and a block of b vectors to J v, or with the flag J' u, at all of them at once:
+    (p, b, …). None, or of none, where that is no less work than one after the other."""
 
 
 def refuse_after_change(

@@ -18,16 +18,20 @@ class Work(NamedTuple):
     calls: int
     """Operations of torch."""
     flops: int
-    """Floating-point operations; one for an entry where only products are counted by torch."""
+    """Floating-point operations, one for an entry where torch counts none.
+
+    Without products of matrices, of which a recording saves nothing."""
     rows: int
     """Entries of the value."""
+    widest: int
+    """Entries of the largest tensor that is made."""
 
 
 def count_work(fn: Callable[[Tensor], Tensor], x: Tensor) -> Work | None:
     """Return the work of evaluating fn at x, or None where it cannot be counted.
 
-    >>> count_work(lambda x: (x @ x).relu(), torch.ones(10, 10))
-    Work(calls=2, flops=2100, rows=100)
+    >>> count_work(lambda x: (x @ x[:, :2]).relu(), torch.ones(10, 10))
+    Work(calls=3, flops=20, rows=20, widest=20)
     """
     mode = _CountingMode()
     try:
@@ -35,13 +39,18 @@ def count_work(fn: Callable[[Tensor], Tensor], x: Tensor) -> Work | None:
             value = fn(x)
     except Exception:  # a mode may be more than fn can bear
         return None
-    return Work(max(mode.calls, 1), mode.flops, value.numel())
+    return Work(max(mode.calls, 1), mode.flops, value.numel(), max(mode.widest, value.numel()))
+
+
+_SAME_IN_A_RECORDING = frozenset(
+    (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm)
+)
 
 
 class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls = self.flops = 0
+        self.calls = self.flops = self.widest = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -49,9 +58,12 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         self.calls += 1
+        made = () if func.is_view else tree_leaves(output)
+        sizes = [t.numel() for t in made if isinstance(t, Tensor)]
+        self.widest = max(self.widest, *sizes, 0)
         count = flop_registry.get(func._overloadpacket)
-        if count is not None:
+        if count is None:
+            self.flops += sum(sizes)
+        elif func._overloadpacket not in _SAME_IN_A_RECORDING:
             self.flops += int(count(*args, **kwargs, out_val=output))
-        else:
-            self.flops += sum(t.numel() for t in tree_leaves(output) if isinstance(t, Tensor))
         return output

@@ -142,7 +142,8 @@ def evaluate_at(
 ) -> Tensor:
     """Return fn at the point, or at the points, checked."""
     evaluate, before = prepare(of_vector), buffer_states(fn)
-    with torch.no_grad():
+    # Settings of the process are switched once for all points.
+    with torch.no_grad(), differentiable_attention(), eager_execution():
         values = [check_output(evaluate(z)) for z in (point if batch_dims else [point])]
     for name, state in buffer_states(fn).items():
         if state != before.get(name):

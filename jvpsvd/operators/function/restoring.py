@@ -93,7 +93,8 @@ def _modules(networks: Sequence[nn.Module]) -> list[nn.Module]:
 
 
 def _entries(module: nn.Module) -> list[tuple[Any, Any]]:
-    return [(v, _copied(v)) for v in vars(module).values() if type(v) in _CONTAINERS]
+    # Most are empty.
+    return [(v, _copied(v) if v else ()) for v in vars(module).values() if type(v) in _CONTAINERS]
 
 
 def _copied(container: Any) -> Any:
@@ -109,7 +110,7 @@ def _restore(module: nn.Module, attributes: dict[str, Any], entries: list[tuple[
             if name not in own or own[name] is not value:
                 own[name] = value
     for container, before in entries:
-        if (container or before) and not _same(container, before):  # most are empty
+        if (container or before) and not _same(container, before):
             container.clear()
             (container.extend if isinstance(container, list) else container.update)(before)
 

@@ -17,21 +17,30 @@ import logging
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from jvpsvd.errors import JvpsvdError, TraceError
-from jvpsvd.operators.derivatives.linear_map import (
-    LinearMap,
-    refuse_another_value,
+from jvpsvd.operators.derivatives.batched_map import BatchedMap, BatchedProduct
+from jvpsvd.operators.derivatives.linear_map import LinearMap, refuse_another_value
+from jvpsvd.operators.derivatives.points_together import (
+    differentiate_together,
+    multiply_together,
 )
 from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.count import Work, count_work
-from jvpsvd.operators.function.evaluate import prepare
+from jvpsvd.operators.function.evaluate import close, prepare
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.recording.trace import Trace
+from jvpsvd.operators.recording.verify_replay import compare_values, verify_points_together
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 # `python -m benchmarks repeated_points`: recordings took as long as 30 to 60 calls of products
 # of one vector each, and a call was about twice as long where each operation had so many flops.
@@ -58,6 +67,7 @@ class RecordedOnDemand:
         self._fold, self._check = fold, check
         self._trace: Trace | None = None
         self._left = float(CALLS_OF_RECORDING)
+        self._points_together = True  # until it fails
 
     def at(self, x: Tensor) -> LinearMap:
         """Return the derivative at a point.
@@ -66,7 +76,7 @@ class RecordedOnDemand:
             TraceError: If fn takes another path there than it did when it was recorded.
         """
         if self._trace is not None:
-            return self._trace.at(x)[0]
+            return replace(self._trace.at(x)[0], nearby=self._nearby)
         return self.of(by_transforms(self._fn, x, check=False))
 
     def of(self, plain: LinearMap) -> LinearMap:
@@ -88,7 +98,65 @@ class RecordedOnDemand:
             self._spend(len(block))
             return (plain if ours is None else ours).vjp(block)
 
-        return LinearMap(plain.point, plain.value, jvp, vjp, at=self.at)
+        return LinearMap(plain.point, plain.value, jvp, vjp, at=self.at, nearby=self._nearby)
+
+    def _nearby(self, X: Tensor, block: Tensor, transposed: bool) -> Tensor | None:
+        """Return the products of a block at several points, None if `torch.func.vmap` fails."""
+        if not self._points_together:
+            return None
+        vectors = block.expand(len(X), *block.shape)
+        found = _tried(lambda: multiply_together(prepare(self._fn), X, vectors, transposed))
+        if found is None:
+            self._points_together = False
+            return None
+        self._spend(len(X) * len(block))
+        return found[1]
+
+    def at_many(self, X: Tensor) -> BatchedMap:
+        """Return the derivatives at the points of a batch.
+
+        Raises:
+            TraceError: If fn takes another path at one of them than where it was recorded.
+        """
+        if self._trace is not None:
+            return self._trace.at_many(X)[0]
+        plain = self.of_many(differentiate_together(self._fn, X, self._work.widest))
+        for index, (x, value) in enumerate(zip(X, plain.value, strict=True)):
+            with torch.no_grad():
+                own = prepare(self._fn)(x)
+            compare_values([value], [own], f"point {index} of the batch")
+        return plain
+
+    def of_many(self, plain: BatchedMap) -> BatchedMap:
+        """Return the derivatives at the points of others, made by torch.func."""
+
+        @cache
+        def recorded_here() -> BatchedMap | None:
+            if self._trace is None:
+                return None
+            (ours,) = self._trace.at_many(plain.point, check=False)
+            refuse_another_value(ours.value, plain.value)
+            return ours
+
+        def recorded() -> BatchedMap | None:
+            return recorded_here() if self._record() else None
+
+        def product(which: Callable[[BatchedMap], BatchedProduct]) -> BatchedProduct:
+            return _ProductOnDemand(
+                which(plain),
+                lambda: None if (ours := recorded()) is None else which(ours),
+                self._spend,
+            )
+
+        def elsewhere(Z: Tensor) -> BatchedMap:
+            return self.of_many(differentiate_together(self._fn, Z, self._work.widest))
+
+        return replace(
+            plain,
+            jvp_product=product(lambda J: J.jvp_product),
+            vjp_product=product(lambda J: J.vjp_product),
+            at=elsewhere,
+        )
 
     def _spend(self, vectors: int) -> None:
         self._left -= calls_of_product(self._work, vectors)
@@ -117,6 +185,36 @@ class RecordedOnDemand:
         return [ours]
 
 
+class _ProductOnDemand:
+    """A product at many points by torch.func, until it is one by a recording."""
+
+    together = True
+
+    def __init__(
+        self,
+        plain: BatchedProduct,
+        recorded: Callable[[], BatchedProduct | None],
+        spend: Callable[[int], None],
+    ) -> None:
+        self._plain, self._recorded, self._spend = plain, recorded, spend
+
+    def __call__(self, block: Tensor, points: slice) -> Tensor:
+        ours = self._recorded()
+        self._spend(block.shape[0] * block.shape[1])
+        return (self._plain if ours is None else ours)(block, points)
+
+    def select(self, index: Tensor) -> BatchedProduct:
+        selected: list[BatchedProduct] = []
+
+        def recorded() -> BatchedProduct | None:
+            ours = self._recorded()
+            if ours is not None and not selected:
+                selected.append(ours.select(index))
+            return selected[0] if selected else None
+
+        return _ProductOnDemand(self._plain.select(index), recorded, self._spend)
+
+
 def recorded_on_demand(
     fn: Callable[[Tensor], Tensor], x: Tensor, *, fold: bool, check: bool
 ) -> LinearMap | None:
@@ -125,34 +223,82 @@ def recorded_on_demand(
     None of a function that is to be recorded at once: a large one, and one that torch.func takes
     badly or not at all.
 
-    >>> import torch
     >>> J = recorded_on_demand(torch.sin, torch.zeros(2), fold=True, check=True)
     >>> J.jvp(torch.eye(2))
     tensor([[1., 0.],
             [0., 1.]])
     """
+    work = _work_of_small(fn, x, 1)
+    plain = None if work is None else _tried(lambda: by_transforms(fn, x, check=check))
+    if work is None or plain is None:
+        return None
+    return RecordedOnDemand(fn, x, work, fold, check).of(plain)
+
+
+def batch_recorded_on_demand(
+    fn: Callable[[Tensor], Tensor], X: Tensor, values: Tensor, *, fold: bool, check: bool
+) -> tuple[BatchedMap, Callable[[Tensor], BatchedMap]] | None:
+    """Return the derivatives of a small function at the points of a batch, and those at others.
+
+    None of a function that is to be recorded at once, as by `recorded_on_demand`, and of one that
+    `torch.func.vmap` cannot take, or has other values by it.
+
+    Args:
+        fn: The function of one point.
+        X: The points.
+        values: fn at each of them.
+        fold: See `Trace`.
+        check: See `Trace`.
+
+    >>> X = torch.zeros(3, 2)
+    >>> J, _ = batch_recorded_on_demand(torch.sin, X, X, fold=True, check=True)
+    >>> J.jvp(torch.ones(3, 1, 2), chunk=8).shape
+    torch.Size([3, 1, 2])
+    """
+    work = _work_of_small(fn, X[0], len(X))
+    if work is None:
+        return None
+
+    def differentiate() -> BatchedMap:
+        J = differentiate_together(fn, X, work.widest)
+        verify_points_together(lambda x: [by_transforms(fn, x, check=check)], X, [J])
+        return J
+
+    plain = _tried(differentiate)
+    pairs = () if plain is None else zip(plain.value, values, strict=True)
+    if plain is None or not all(close(*pair) for pair in pairs):
+        return None
+    demand = RecordedOnDemand(fn, X[0], work, fold, check)
+    return demand.of_many(plain), demand.at_many
+
+
+def _work_of_small(fn: Callable[[Tensor], Tensor], x: Tensor, points: int) -> Work | None:
+    """Return the work of evaluating a function at x; None if it is to be recorded at once."""
     work = count_work(prepare(fn), x)
     if work is None:
         return None
-    vectors = min(work.rows, x.numel(), _USUAL_VECTORS)
-    if calls_of_product(work, vectors) >= CALLS_OF_RECORDING:
-        return None
+    vectors = points * min(work.rows, x.numel(), _USUAL_VECTORS)
+    return None if calls_of_product(work, vectors) >= CALLS_OF_RECORDING else work
+
+
+def _tried(differentiate: Callable[[], Found]) -> Found | None:
+    """Return what is had by torch.func; None where that fails or is slow."""
     try:
         with warnings.catch_warnings(record=True) as caught:
-            plain = by_transforms(fn, x, check=check)
+            found = differentiate()
     except Exception:  # whatever it is, recording shows it too
         return None
     if any("batching rule" in str(warning.message) for warning in caught):
         return None
     for warning in caught:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return RecordedOnDemand(fn, x, work, fold, check).of(plain)
+    return found
 
 
 def calls_of_product(work: Work, vectors: int) -> float:
     """Return the work of products by torch.func, in calls with one vector of a small network.
 
-    >>> calls_of_product(Work(calls=4, flops=1000, rows=2), 1)
+    >>> calls_of_product(Work(calls=4, flops=1000, rows=2, widest=2), 1)
     1.000125
     """
     return 1 + vectors * work.flops / work.calls / _FLOPS_OF_CALL

@@ -89,7 +89,9 @@ class Trace:
             self._refuse_hidden(x, [m.value for m in maps])
         return maps
 
-    def at_many(self, X: Tensor, *, check: bool = True) -> tuple[BatchedMap, ...]:
+    def at_many(
+        self, X: Tensor, *, check: bool = True, values: Sequence[Tensor] | None = None
+    ) -> tuple[BatchedMap, ...]:
         r"""Return the derivative of each output at the points X[0], X[1], …, replayed together.
 
         Where an operation cannot be replayed at many points at once, it is done point by point,
@@ -98,6 +100,7 @@ class Trace:
         Args:
             X: Points of the kind recorded, (B, \\*x.shape).
             check: Evaluate fn itself at every point; it must agree with the recording there.
+            values: Each output of fn at all points, where it has been evaluated there already.
 
         Raises:
             TraceError: If the points are of another kind, or fn took another path at one of them,
@@ -117,8 +120,9 @@ class Trace:
             maps = tuple(stack_maps(of_output) for of_output in zip(*singles, strict=True))
         with torch.no_grad():
             for index, x in enumerate(X if check else ()):
-                values = [m.value[index] for m in maps]
-                compare_values(values, self._outputs(x), f"point {index} of the batch")
+                own = self._outputs(x) if values is None else [of_one[index] for of_one in values]
+                replayed = [m.value[index] for m in maps]
+                compare_values(replayed, own, f"point {index} of the batch")
         for index, x in enumerate(X if check else ()):
             self._refuse_hidden(x, [m.value[index] for m in maps])
         return maps
@@ -130,7 +134,7 @@ class Trace:
         try:
             maps = self.recording.at_many(X)
             if self._points_together is None:
-                verify_points_together(self.recording, X, maps)
+                verify_points_together(self.recording.at, X, maps)
         except Exception as error:  # vmap raises what the operation at fault raises
             logger.warning("replaying the points one by one, not at once: %s", first_line(error))
             self._points_together = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from jvpsvd.errors import TraceError
 from jvpsvd.operators.derivatives.adjointness import check_adjoint
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
 from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
+from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.evaluate import close
 from jvpsvd.operators.recording.graphs import Recording
@@ -55,14 +56,21 @@ def verify_replay(
     return recording
 
 
-def verify_points_together(recording: Recording, X: Tensor, maps: Sequence[BatchedMap]) -> None:
-    """Check that the first and the last point, replayed together, are as each on its own.
+def verify_points_together(
+    at: Callable[[Tensor], Sequence[LinearMap]], X: Tensor, maps: Sequence[BatchedMap]
+) -> None:
+    """Check that products at the first and the last point together are those of each on its own.
+
+    Args:
+        at: Returns the derivative of each output at one point.
+        X: The points.
+        maps: The derivatives of each output at all of them.
 
     Raises:
         TraceError: If they are not.
     """
     ends = torch.tensor([0, len(X) - 1], device="cpu")
-    singles = [recording.at(X[point].clone()) for point in ends.tolist()]
+    singles = [at(X[point].clone()) for point in ends.tolist()]
     for index, both in enumerate(m.select(ends) for m in maps):
         v, u = _twice(direction(X[0])), _twice(direction(both.value[0]))
         jvps = both.jvp(v.expand(2, *v.shape), chunk=4)

@@ -15,6 +15,8 @@ _ENTRIES_AT_ONCE = 1 << 23
 # digits: n squares may be off by n eps = 2e-3 at worst. It returns norms below the second number
 # only after a float64 sum: squares of such a column may be too small for float32.
 _ROWS_AT_ONCE, _SAFE_NORM = 1 << 14, 1e-12
+# Entries from which on a float64 copy takes longer than that detour: a guess.
+_SMALL = 1 << 13
 
 
 def column_norms(block: Tensor) -> Tensor:
@@ -33,14 +35,14 @@ def column_norms(block: Tensor) -> Tensor:
 def rough_column_norms(block: Tensor) -> Tensor:
     """Return the approximate norm of every column, float64, right to a few digits.
 
-    On the CPU the squares of a long column are summed in the dtype of the block, at most 2¹⁴ of
-    them at once; this saves the float64 copy that `column_norms` makes. Short columns, and those
-    whose squares are too small or too large for float32, are summed in float64.
+    On the CPU the squares of a large float32 block are summed in float32, at most 2¹⁴ of them at
+    once; this saves the float64 copy that `column_norms` makes. Small blocks, and those where
+    squares are too small or too large for float32, are summed in float64.
 
     >>> rough_column_norms(torch.full((4, 1), 1e-30))
     tensor([2.0000e-30], dtype=torch.float64)
     """
-    if block.is_cuda or block.shape[-2] < _ROWS_AT_ONCE:
+    if block.is_cuda or block.numel() < _SMALL or block.dtype == torch.float64:
         return column_norms(block)  # no float64 copy, or a small one
     rows = block.mT
     whole = rows.shape[-1] // _ROWS_AT_ONCE * _ROWS_AT_ONCE
@@ -50,7 +52,7 @@ def rough_column_norms(block: Tensor) -> Tensor:
     partial = torch.cat([torch.linalg.vector_norm(part, dim=-1) for part in parts], dim=-1)
     norms: Tensor = torch.linalg.vector_norm(partial.double(), dim=-1)
     safe = (norms > _SAFE_NORM) & torch.isfinite(norms)
-    return norms if block.dtype == torch.float64 or safe.all() else column_norms(block)
+    return norms if safe.all() else column_norms(block)
 
 
 def residual_norms(
@@ -76,6 +78,7 @@ def residual_norms(
         norm_u, norm_v = (column_norms(w).to(s.dtype)[..., None, :] for w in (u, v))
         forward_residual = forward(part) / norm_v - u * (values / norm_u)
         adjoint_residual = adjoint(part) / norm_u - v * (values / norm_v)
-        worst = torch.maximum(column_norms(forward_residual), column_norms(adjoint_residual))
+        each = (rough_column_norms(r) for r in (forward_residual, adjoint_residual))
+        worst = torch.maximum(*each)
         norms[..., part] = worst.to(s.dtype)
     return norms

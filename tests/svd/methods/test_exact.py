@@ -60,6 +60,21 @@ def test_small_values_of_float32_survive():
     assert (result.s.double() - s).abs().max() < 1e-7
 
 
+@pytest.mark.parametrize("least", [0.0, -3.9, -4.1, -7.0])
+@pytest.mark.parametrize("count", [None, 5])
+@pytest.mark.parametrize("vectors", [True, False])
+def test_tall_matrices_of_few_entries_keep_small_values(vectors, count, least):
+    """Through their Gram matrix while no value is small, else by a decomposition in float64."""
+    s = torch.logspace(0, least, 12, dtype=torch.float64)
+    matrix = (orthonormal(900, 12, 1) * s @ orthonormal(12, 12, 2).T).float()
+    matrices = matrix if count is None else torch.stack([matrix, *torch.randn(count - 1, 900, 12)])
+    result = svds(matrices, 12, method="exact", vectors=vectors)
+    exact = torch.linalg.svdvals(matrices.double())
+    assert ((result.s.double() - exact).abs() <= 1e-7 * exact).all()
+    assert result.converged.all()
+    assert result.certificate.sound
+
+
 def test_the_norm_is_exact():
     matrix = torch.randn(40, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     (evidence,) = solved_by(Exact(), MatrixOperator(matrix), 3, 1e-5).evidence
@@ -98,6 +113,23 @@ def test_one_sided_residuals_are_those_of_wrong_vectors():
     expected = torch.maximum((images - s * u).norm(dim=0), (A.T @ u - s * turned).norm(dim=0))
     assert torch.allclose(one_sided_residuals(gram.tril(), s, turned), expected)
     assert one_sided_residuals(gram.tril(), s, torch.eye(3).double()).max() < 1e-15
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_small_matrices_of_a_batch_are_solved_several_at_a_time(threads):
+    before = torch.get_num_threads()
+    matrices = torch.randn(11, 9000, 10, generator=torch.Generator().manual_seed(0))
+    try:
+        torch.set_num_threads(threads)
+        batch = svds(MatrixOperator(matrices), 10, method="exact")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for index, matrix in enumerate(matrices):
+        one = svds(matrix, 10, method="exact")
+        torch.testing.assert_close(batch.s[index], one.s)
+        torch.testing.assert_close(batch.U[index], one.U, rtol=0, atol=1e-5)
+        assert batch.certificates[index].fro2 == pytest.approx(one.certificate.fro2, rel=1e-12)
 
 
 @pytest.mark.parametrize("count", [1, 3])
