@@ -23,6 +23,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from jvpsvd.errors import AdjointError, DerivativeError, TraceError
 from jvpsvd.operators.function.evaluate import check_output
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
+from jvpsvd.operators.recording.constant_reads import reading_constants
 from jvpsvd.operators.recording.graphs import Recording
 from jvpsvd.operators.recording.outputs import Outputs
 from jvpsvd.operators.recording.passes.channels_last import channels_last_pays
@@ -76,7 +77,8 @@ def _record_joint(outputs: Outputs, example: Tensor, values: tuple[Tensor, ...])
     # Without grad mode: it would keep a graph for every weight that requires grad, which
     # torch 2.14.1 never frees. Both derivatives are taken all the same.
     with tracing(TracingContext(FakeTensorMode())), torch.no_grad():
-        joint: fx.GraphModule = make_fx(functionalize(outputs.compute_products))(example, v, *us)
+        products = functionalize(reading_constants(outputs.compute_products))
+        joint: fx.GraphModule = make_fx(products)(example, v, *us)
     remove_identities(joint)
     replace_fills(joint)
     merge_equal_nodes(joint)
