@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,15 +177,8 @@ def layer_map(
         return _map_from_input(model, x, to, wrt)
     if wrt is not None:
         raise ModelError("give since= or wrt=: from a depth, all arguments are held fixed")
-    paths, cuts, left_out = _list_cuts_and_paths(model, x, to, since)
+    source, (target,), value = _cut(model, x, [to], since)
     model = uncompiled(model)
-    target = _locate(model, cuts, to, left_out)
-    source = _locate(model, cuts, since, left_out)
-    order = list(cuts)
-    if order.index(since) >= order.index(to):
-        raise ModelError(f"since='{since}' is not computed before to='{to}'; exchange them")
-    paths.refuse_bypass(source, target, {call.place: name for name, call in cuts.items()})
-    value = paths.value(source)
 
     def from_depth(z: Tensor) -> Tensor:
         given = each_tensor(x, lambda leaf: _in_dtype_of(leaf, z, value))
@@ -211,16 +204,28 @@ def _map_from_input(
     return LayerMap(from_input, model, to, None, arguments.fixed), arguments.chosen
 
 
-def _list_cuts_and_paths(
-    model: nn.Module, x: Any, to: str, since: str
-) -> tuple[InputPaths, dict[str, Call], str | None]:
-    """List the calls of modules as `_list_cuts_named` does, in one forward pass with autograd."""
+def _cut(
+    model: nn.Module, x: Any, to: Sequence[str], since: str
+) -> tuple[Place, list[Place], Tensor]:
+    """Return the places of the depths from and to which a map goes, and the value of the first.
+
+    Raises:
+        ModelError: As `layer_map`.
+    """
     for functions in (False, True):
         paths = InputPaths(x, since)
         cuts, left_out = _list_cuts(model, paths.x, functions=functions, see=paths.see)
-        if {to, since} <= cuts.keys():
+        if {*to, since} <= cuts.keys():
             break
-    return paths, cuts, left_out
+    model = uncompiled(model)
+    targets = [_locate(model, cuts, name, left_out) for name in to]
+    source = _locate(model, cuts, since, left_out)
+    order, names = list(cuts), {call.place: name for name, call in cuts.items()}
+    for name, target in zip(to, targets, strict=True):
+        if order.index(since) >= order.index(name):
+            raise ModelError(f"since='{since}' is not computed before to='{name}'; exchange them")
+        paths.refuse_bypass(source, target, names)
+    return source, targets, paths.value(source)
 
 
 def _in_dtype_of(leaf: Tensor, z: Tensor, value: Tensor) -> Tensor:
@@ -228,28 +233,95 @@ def _in_dtype_of(leaf: Tensor, z: Tensor, value: Tensor) -> Tensor:
     return leaf.to(z.dtype) if leaf.dtype == value.dtype else leaf
 
 
+class LayerMaps:
+    """The map from the input, or from a depth, to several depths: what `layer_maps` returns.
+
+    Args:
+        model: The model.
+        targets: The depths to go to.
+        source: The depth to start from; None for the input.
+        wrt: As for `layer_map`.
+        x: The input.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Sequence[Place],
+        source: Place | None,
+        wrt: str | int | None,
+        x: Any,
+    ) -> None:
+        self.__wrapped__ = model
+        self._targets, self._source, self._wrt = targets, source, wrt
+        self.start(x)
+
+    @property
+    def holds_fixed(self) -> bool:
+        """Whether anything of an input is held fixed."""
+        return self._source is not None or self._wrt is not None
+
+    def start(self, x: Any) -> Tensor:
+        """Go over to another input, and return its z.
+
+        Raises:
+            ModelError: If the model fails there, or z is not one tensor.
+        """
+        self._x, self._arguments = x, Arguments(x, self._wrt)
+        if self._source is None:
+            z = self._arguments.chosen
+            if not isinstance(z, Tensor):
+                raise ModelError(
+                    f"the input is a {type(z).__name__}; choose the argument to differentiate by "
+                    "with wrt=, or name a depth to start from with since="
+                )
+            return z
+        with torch.no_grad(), called_at(self.__wrapped__, x):
+            return run_to(self.__wrapped__, x, [self._source])[0]
+
+    def __call__(self, z: Tensor, only: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Return the values of the depths at a value of the input, or of the depth started from.
+
+        The network runs no further than to the last of them; `only` takes some, by their indices.
+        """
+        targets = self._targets if only is None else [self._targets[index] for index in only]
+        if self._source is None:
+            with evaluated_like(self._arguments.chosen, z, "the input"):
+                return tuple(run_to(self.__wrapped__, self._arguments.with_chosen(z), targets))
+        return tuple(run_to(self.__wrapped__, self._x, targets, (self._source, z)))
+
+
 def layer_maps(
-    model: nn.Module, x: Tensor, to: Sequence[str]
-) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return the map from the input to several depths at once, in one forward pass.
+    model: nn.Module,
+    x: Any,
+    to: Sequence[str],
+    since: str | None = None,
+    wrt: str | int | None = None,
+) -> LayerMaps:
+    """Return the map to several depths at once, in one forward pass.
+
+    Args:
+        model: Any module, in evaluation mode.
+        x: The model's input.
+        to: Names of depths.
+        since: The depth to start from, which every path runs through; None: the input.
+        wrt: The argument to start from, where there are several.
 
     Raises:
-        ModelError: If a name is unknown or ambiguous.
+        ModelError: If a name is unknown or ambiguous, or a path goes around `since`.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
     >>> [y.shape for y in layer_maps(model, torch.zeros(1, 3), ["0", "1"])(torch.zeros(1, 3))]
     [torch.Size([1, 4]), torch.Size([1, 4])]
     """
     names = [to] if isinstance(to, str) else listed_names("to", to)
-    cuts, left_out = _list_cuts_named(model, x, names)
-    model = uncompiled(model)
-    targets = [_locate(model, cuts, name, left_out) for name in names]
-
-    def from_input(z: Tensor) -> tuple[Tensor, ...]:
-        with evaluated_like(x, z, "the input"):
-            return tuple(run_to(model, z, targets))
-
-    return from_input
+    source = None
+    if since is None:
+        cuts, left_out = _list_cuts_named(model, x, names)
+        targets = [_locate(uncompiled(model), cuts, name, left_out) for name in names]
+    else:
+        source, targets, _ = _cut(model, x, names, since)
+    return LayerMaps(uncompiled(model), targets, source, wrt, x)
 
 
 def _locate(model: nn.Module, cuts: dict[str, Call], name: object, left_out: str | None) -> Place:

@@ -225,7 +225,7 @@ def test_arguments_that_are_not_there(given, wrt, message):
 def test_token_ids_alone_are_refused_with_the_depth_to_start_from(as_dict):
     net = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 2))
     ids = torch.tensor([[1, 5, 2]])
-    with pytest.raises(ModelError, match="token ids have no derivative.*as since='0'"):
+    with pytest.raises(ModelError, match=r"token ids have no derivative.*as since='0'"):
         layer_map(net, {"input": ids} if as_dict else ids, to="1")
 
 
