@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._C._functorch import maybe_current_level
 from torch.jit import RecursiveScriptModule  # type: ignore[attr-defined]
@@ -199,3 +200,12 @@ def each_tensor(x: Any, apply: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(x, Mapping):
         return {name: one(value) for name, value in x.items()}
     return tuple(map(one, x)) if isinstance(x, tuple) else one(x)
+
+
+def to_device(x: Any, device: torch.device) -> Any:
+    """Return x with its tensors on a device.
+
+    >>> to_device({"ids": torch.ones(1), "use_cache": False}, torch.device("cpu"))
+    {'ids': tensor([1.]), 'use_cache': False}
+    """
+    return each_tensor(x, lambda value: value.to(device))

@@ -27,7 +27,9 @@ def test_depths_before_it_are_recorded(caplog):
         for depth, J in enumerate(derivatives.at(x, "one")):
             part = [net[:1], net[:2], net][depth]
             expected = torch.func.jacrev(part)(x).detach().reshape(-1, 3)
-            torch.testing.assert_close(J.jvp(torch.eye(3).double()[:, None]).flatten(1).mT, expected)
+            torch.testing.assert_close(
+                J.jvp(torch.eye(3).double()[:, None]).flatten(1).mT, expected
+            )
     assert [one.trace is not None for one in derivatives._recordings] == [True, True, False]
     warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(warned) == 1
