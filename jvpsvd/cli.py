@@ -44,6 +44,11 @@ _weights = click.option(
     metavar="FILE",
     help="State dict (.safetensors or torch), or .caffemodel; no pickles are run.",
 )
+_since = click.option(
+    "--since",
+    metavar="NAME",
+    help="Depth to differentiate from, as that of embedded tokens. [default: the input]",
+)
 _memory = click.option(
     "--memory",
     metavar="SIZE",
@@ -94,6 +99,7 @@ def cli(context: click.Context) -> None:
 )
 @_model
 @_weights
+@_since
 @click.option(
     "--shards",
     metavar="PATTERN|DIR|URL",
@@ -258,6 +264,7 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
 )
 @_model
 @_weights
+@_since
 @click.option(
     "-k", type=int, default=_K, show_default=True, help="Triplets to plan for, per depth."
 )
@@ -270,6 +277,7 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
 def layers(
     model: str,
     weights: str | None,
+    since: str | None,
     k: int,
     tol: float,
     memory: str | None,
@@ -281,7 +289,8 @@ def layers(
     Seconds are products times one inference, timed here: a rough figure for this machine.
     """
     keep_freed_memory()
-    costs = survey.depth_costs(load_model(model, weights), k, memory, tol, functions=functions)
+    loaded = load_model(model, weights, since=since)
+    costs = survey.depth_costs(loaded, k, memory, tol, functions=functions)
     if as_json:
         records = [dataclasses.asdict(cost) for cost in costs]
         planned = {"model": model, "k": k, "tol": tol, "layers": records}
@@ -340,7 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a σ must not end a run on an ASCII terminal
-    logging.basicConfig(level=logging.WARNING, format="jvpsvd: %(message)s")
+    _show_our_log()
     code: object
     interruption = survey.Interruption()
     with interruption.installed():
@@ -365,6 +374,15 @@ def _called(arguments: Sequence[str] | None, interruption: survey.Interruption) 
         _complain("interrupted")
         code = _INTERRUPTED
     return code
+
+
+def _show_our_log() -> None:
+    """Show the warnings of jvpsvd as its own; what other packages log is left to them."""
+    logger = logging.getLogger("jvpsvd")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("jvpsvd: %(message)s"))
+        logger.addHandler(handler)
 
 
 def _complain(message: str) -> int:

@@ -54,7 +54,11 @@ class ShardError(JvpsvdError, RuntimeError):
     """A shard that is missing, truncated or malformed."""
 
 
-class PhotoError(JvpsvdError, RuntimeError):
+class InputError(JvpsvdError, RuntimeError):
+    """A member of a shard that does not become the input of a network."""
+
+
+class PhotoError(InputError):
     """Bytes that are not a photo that can be decoded."""
 
 

@@ -17,6 +17,7 @@ True
 """
 
 from jvpsvd.data.demo import demo_photos, demo_shards
+from jvpsvd.data.inputs import decode_input, inputs_as_written, suffixes_of, write_inputs
 from jvpsvd.data.locations import (
     UNREADABLE,
     RemoteShard,
@@ -38,15 +39,19 @@ __all__ = [
     "RemoteShard",
     "Sample",
     "Shard",
+    "decode_input",
     "decode_photo",
     "demo_photos",
     "demo_shards",
     "find_shards",
     "fingerprint",
     "fingerprints",
+    "inputs_as_written",
     "list_folder",
     "pack",
     "photos_by_class",
     "read_photos",
+    "suffixes_of",
     "walk",
+    "write_inputs",
 ]

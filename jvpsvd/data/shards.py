@@ -59,8 +59,10 @@ class Sample:
     """The problem in words."""
 
 
-def walk(shard: Shard) -> list[Sample]:
+def walk(shard: Shard, suffixes: Sequence[str] = PHOTO_SUFFIXES) -> list[Sample]:
     """List the samples of a shard from its headers and labels, without reading a photo.
+
+    Members with one of the suffixes are the photos, or whatever else a network takes.
 
     `problem` is set for samples with repeated or scattered keys, without a photo, with unreadable
     labels, or cut off by the shard's end. If a shard is cut between samples, or holds none, one
@@ -71,12 +73,12 @@ def walk(shard: Shard) -> list[Sample]:
     """
     try:
         with opened(shard) as file:
-            return _walked(shard, file)
+            return _walked(shard, file, suffixes)
     except OSError as error:
         raise ShardError(f"{shard} cannot be read: {error.strerror or error}") from error
 
 
-def _walked(shard: Shard, file: BinaryIO) -> list[Sample]:
+def _walked(shard: Shard, file: BinaryIO, suffixes: Sequence[str]) -> list[Sample]:
     try:
         members, cut = read_members(file)
     except tarfile.TarError as error:
@@ -88,7 +90,7 @@ def _walked(shard: Shard, file: BinaryIO) -> list[Sample]:
         )
         raise ShardError(f"{shard} cannot be read as a tar file: {reason}") from error
     groups = _groups(shard.name, members)
-    samples = [_sample(shard.name, group, file) for group in groups]
+    samples = [_sample(shard.name, group, file, suffixes) for group in groups]
     if cut and groups and not _is_whole(groups[-1], groups[:-1], length=file.seek(0, 2)):
         samples[-1] = _failed(samples[-1], "truncated", f"the shard is cut in this sample: {cut}")
     elif cut:
@@ -211,12 +213,12 @@ def _is_whole(last: _Group, before: Sequence[_Group], length: int) -> bool:
     return all(suffix in last.members for suffix, n in counts.items() if 2 * n > len(before))
 
 
-def _sample(shard: str, group: _Group, file: BinaryIO) -> Sample:
+def _sample(shard: str, group: _Group, file: BinaryIO, suffixes: Sequence[str]) -> Sample:
     members = group.members
-    photos = [member for s in PHOTO_SUFFIXES for member in members.get(s, [])]
+    photos = [member for s in suffixes for member in members.get(s, [])]
     sample = Sample(shard, group.key, -1, 0, None, None)
     if not photos:
-        return _failed(sample, "no-photo", _without_photo(group))
+        return _failed(sample, "no-photo", _without_photo(group, suffixes))
     if not photos[0].isreg():
         return _failed(sample, "no-photo", _no_file(photos[0]))
     sample = replace(sample, offset=photos[0].offset_data, size=photos[0].size)
@@ -243,17 +245,18 @@ def _sample(shard: str, group: _Group, file: BinaryIO) -> Sample:
     return sample
 
 
-def _without_photo(group: _Group) -> str:
+def _without_photo(group: _Group, suffixes: Sequence[str]) -> str:
     """Return why a sample has no photo, in words."""
-    dotted = [s for s in group.members if s.rpartition(".")[2] in PHOTO_SUFFIXES]
+    what = "photo" if suffixes is PHOTO_SUFFIXES else f".{suffixes[0]}"
+    dotted = [s for s in group.members if s.rpartition(".")[2] in suffixes]
     if not dotted:
-        return f"no photo among {_some(sorted(group.members))}"
+        return f"no {what} among {_some(sorted(group.members))}"
     count = sum(len(group.members[suffix]) for suffix in dotted)
     name = f"{group.key}.{dotted[0]}".rpartition("/")[2]
     stem, _, ending = name.rpartition(".")
     better = f"{stem.replace('.', '_')[-50:]}.{ending}"
     return (
-        f"{count} photos have a dot before their ending, and a key ends at the first dot "
+        f"{count} {what}s have a dot before their ending, and a key ends at the first dot "
         f"({_some([name])}); name them without, as {_escaped(better)}"
     )
 

@@ -1,8 +1,11 @@
 """Networks as sequences of depths."""
 
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
+from jvpsvd.networks.chosen_arguments import Arguments
 from jvpsvd.networks.depths import Depth, depths, layer_map, layer_maps
 from jvpsvd.networks.derivatives import Derivatives, choose_batch
+from jvpsvd.networks.forward_pass import call, to_device
+from jvpsvd.networks.inputs import Inputs
 from jvpsvd.networks.place_names import OUTPUT
 from jvpsvd.networks.zoo import (
     CAFFE_PHOTO_INPUT,
@@ -16,18 +19,22 @@ from jvpsvd.networks.zoo import (
 __all__ = [
     "CAFFE_PHOTO_INPUT",
     "OUTPUT",
+    "Arguments",
     "Depth",
     "Derivatives",
+    "Inputs",
     "Model",
     "PhotoInput",
     "bvlc_alexnet",
     "caffenet",
+    "call",
     "choose_batch",
     "depths",
     "layer_map",
     "layer_maps",
     "load_model",
     "load_weights",
+    "to_device",
     "torchvision_alexnet",
     "weights_sha256",
 ]

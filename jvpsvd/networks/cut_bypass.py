@@ -3,103 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from jvpsvd.errors import ModelError
-from jvpsvd.networks.forward_pass import ReachedAll, call, each_tensor, uses_functions, watched
+from jvpsvd.networks.forward_pass import each_tensor
 from jvpsvd.networks.list_calls import FUNCTION
 from jvpsvd.networks.place_names import Place
 
 
-def refuse_bypass(
-    model: nn.Module, x: Any, source: Place, target: Place, names: Mapping[Place, str]
-) -> None:
-    """Check that x reaches `target` only through `source`: a derivative with `source` cut is 0.
+class InputPaths:
+    """The paths from the input through a forward pass, in the graph that autograd keeps of it.
+
+    Token ids have no derivative: what an embedding returns for them counts as the input.
 
     Args:
-        model: The network.
-        x: Its input.
-        source: Where the cut is.
-        target: A later place.
-        names: Names of all places.
-
-    Raises:
-        ModelError: Naming the first place after `source` that x reaches around it.
+        x: The input of the network.
+        since: The name of the depth to start from.
     """
-    leaves: list[Tensor] = []
-    ids: set[int] = set()
-    later: list[tuple[Place, str, Tensor]] = []
-    passed = False
 
-    def leaf(value: Tensor) -> Tensor:
-        leaves.append(value.detach().clone().requires_grad_())
-        return leaves[-1].clone()
+    def __init__(self, x: Any, since: str) -> None:
+        self._since, self._alone = since, isinstance(x, Tensor)
+        self._leaves: list[Node] = []
+        self._ids: set[int] = set()
+        self._cuts: dict[Place, tuple[Node | None, Tensor]] = {}
+        self._seen: list[tuple[Place, str, Node | None]] = []
+        with torch.inference_mode(False), torch.enable_grad():
+            self.x = each_tensor(x, self._prepare)
+        """The input to run the network at, with autograd."""
 
-    def prepare(value: Tensor) -> Tensor:
+    def _prepare(self, value: Tensor) -> Tensor:
         if value.is_floating_point():
-            return leaf(value)
+            return self._leaf(value)
         value = value.clone()
-        ids.add(_storage(value))
+        self._ids.add(_storage(value))
         return value
 
-    def see(place: Place, module: nn.Module | None, args: Any, value: Tensor) -> Tensor:
-        nonlocal passed
-        if (
-            not passed
-            and isinstance(module, nn.Embedding)
-            and any(_storage(arg) in ids for arg in args)
-        ):
-            value = leaf(value)
-        if place == source:
-            passed = True
-            if not isinstance(x, Tensor):
-                leaves[:] = [each for each in leaves if _depends(value, each)]
-            return value.detach()
-        if passed:
-            kind = FUNCTION if module is None else type(module).__name__
-            later.append((place, kind, value))
-        if place == target:
-            raise ReachedAll
+    def _leaf(self, value: Tensor) -> Tensor:
+        leaf = value.detach().clone().requires_grad_().clone()
+        if leaf.grad_fn is not None:
+            self._leaves.append(leaf.grad_fn)
+        return leaf
+
+    def see(self, place: Place, module: nn.Module | None, args: Any, value: Tensor) -> Tensor:
+        """Note a tensor of the forward pass, and return what goes on in its place."""
+        if isinstance(module, nn.Embedding) and any(_storage(arg) in self._ids for arg in args):
+            value = self._leaf(value)
+        if self._since.startswith(place.base):  # it may be the one
+            kept = value.detach()
+            value = value.clone()  # with a node of its own: identities return what they are given
+            self._cuts[place] = (value.grad_fn, kept)
+        kind = FUNCTION if module is None else type(module).__name__
+        self._seen.append((place, kind, value.grad_fn))
         return value
 
-    with torch.inference_mode(False), torch.enable_grad():
-        try:
-            functions = uses_functions(source, target)
-            with watched(model, see, functions=functions), suppress(ReachedAll):
-                call(model, each_tensor(x, prepare))
-        except RuntimeError as error:
-            if "nference tensor" not in str(error):
-                raise
-            raise ModelError(
-                "the model goes through tensors made under torch.inference_mode before "
-                f"'{names[target]}', which torch cannot differentiate; take that out of it"
-            ) from error
-        if not later or later[-1][0] != target or not _any_reaches(leaves, later[-1][2]):
+    def value(self, source: Place) -> Tensor:
+        """Return the value of the depth to start from."""
+        return self._cuts[source][1]
+
+    def refuse_bypass(self, source: Place, target: Place, names: Mapping[Place, str]) -> None:
+        """Check that the input reaches `target` only through `source`.
+
+        Raises:
+            ModelError: Naming the first place after `source` that it reaches around it.
+        """
+        cut = self._cuts[source][0]
+        leaves = set(self._leaves)
+        if not self._alone:  # what never reaches the source is held fixed
+            leaves &= _ancestors(cut, None)
+        places = [place for place, _, _ in self._seen]
+        later = self._seen[places.index(source) + 1 : places.index(target) + 1]
+        if leaves.isdisjoint(_ancestors(later[-1][2], cut)):
             return
-        around, kind = next((place, kind) for place, kind, y in later if _any_reaches(leaves, y))
-    raise ModelError(
-        f"since='{names[source]}' is not a cut: a path from the input to '{names[target]}' goes "
-        f"around it, through '{names.get(around, around.base)}' ({kind}); choose a depth that "
-        "every path runs through"
-    )
+        around, kind = next(
+            (place, kind)
+            for place, kind, node in later
+            if not leaves.isdisjoint(_ancestors(node, cut))
+        )
+        raise ModelError(
+            f"since='{names[source]}' is not a cut: a path from the input to '{names[target]}' "
+            f"goes around it, through '{names.get(around, around.base)}' ({kind}); choose a depth "
+            "that every path runs through"
+        )
 
 
-def _any_reaches(leaves: list[Tensor], value: Tensor) -> bool:
-    return any(_depends(value, leaf) for leaf in leaves)
+def _ancestors(node: Node | None, without: Node | None) -> set[Node]:
+    """Return the nodes that a node is computed from, itself too, without those behind another."""
+    found: set[Node] = set()
+    pending = [node]
+    while pending:
+        each = pending.pop()
+        if each is None or each is without or each in found:
+            continue
+        found.add(each)
+        pending += [before for before, _ in each.next_functions]
+    return found
 
 
-def _storage(value: Tensor) -> int:
-    return value.untyped_storage().data_ptr()
-
-
-def _depends(value: Tensor, leaf: Tensor) -> bool:
-    if not value.requires_grad:
-        return False
-    (gradient,) = torch.autograd.grad(
-        value.sum(), leaf, allow_unused=True, retain_graph=True, materialize_grads=False
-    )
-    return gradient is not None
+def _storage(value: Any) -> int:
+    return value.untyped_storage().data_ptr() if isinstance(value, Tensor) else 0

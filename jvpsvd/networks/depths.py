@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,10 @@ from torch.utils._pytree import tree_leaves
 
 from jvpsvd.arguments import listed_names, shown
 from jvpsvd.errors import ModelError
-from jvpsvd.networks.cut_bypass import refuse_bypass
+from jvpsvd.networks.chosen_arguments import Arguments
+from jvpsvd.networks.cut_bypass import InputPaths
 from jvpsvd.networks.failures import called_at, evaluated_like, scripted_part
-from jvpsvd.networks.forward_pass import run_to
+from jvpsvd.networks.forward_pass import See, each_tensor, run_to
 from jvpsvd.networks.layer_map import LayerMap
 from jvpsvd.networks.list_calls import Call, list_calls
 from jvpsvd.networks.place_names import Place, name_places
@@ -98,14 +99,24 @@ def depths(model: nn.Module, x: Any, *, functions: bool = True) -> list[Depth]:
     ]
 
 
-def _list_cuts(model: nn.Module, x: Any, *, functions: bool) -> tuple[dict[str, Call], str | None]:
-    """Return the calls of the model by the name of their depth, and what was left out and why."""
+def _list_cuts(
+    model: nn.Module, x: Any, *, functions: bool, see: See | None = None
+) -> tuple[dict[str, Call], str | None]:
+    """Return the calls of the model by the name of their depth, and what was left out and why.
+
+    Autograd keeps a graph where there is a `see` that looks at it.
+    """
     check_network(model)
     if not any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(x)):
         refuse_weights_without_values(model)
     model = uncompiled(model)
-    with torch.no_grad(), called_at(model, x):
-        calls, left_out = list_calls(model, x, functions=functions)
+    inference = torch.is_inference_mode_enabled() and see is None
+    with (
+        torch.inference_mode(inference),
+        torch.set_grad_enabled(see is not None),
+        called_at(model, x),
+    ):
+        calls, left_out = list_calls(model, x, functions=functions, see=see)
     if not calls:
         refuse_scripted(model, "cut")
         raise ModelError(f"no module of {type(model).__name__} returns a floating tensor to cut at")
@@ -124,86 +135,193 @@ def _list_cuts_named(
 
 
 def layer_map(
-    model: nn.Module, x: Any, to: str, since: str | None = None
-) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    model: nn.Module,
+    x: Any,
+    to: str,
+    since: str | None = None,
+    wrt: str | int | Sequence[str | int] | None = None,
+) -> tuple[LayerMap, Any]:
     """Return (f, z): the map from the input, or from the depth `since`, to the depth `to`.
 
     f runs the model up to `to` and no further. With `since`, z is the value of that depth at x, and
-    f substitutes its argument there; every path from x to `to` must run through `since`. Two such
-    functions are equal if they are of the same module and depths, and, with `since`, of equal x.
+    f substitutes its argument there; every path from x to `to` must run through `since`. Without
+    it, z is x, or the arguments `wrt` of it. Two such functions are equal if they are of the same
+    module and depths, and of equal arguments that are held fixed.
 
     Args:
         model: Any module, in evaluation mode.
-        x: The model's input: a tensor, or a tuple or mapping of arguments. With `since` it need not
-            be differentiable (token ids, say). What is not, and what never reaches `since`, is held
-            fixed; token ids count as differentiable from their embedding on.
+        x: The model's input: a tensor, or a tuple or mapping of arguments, such as a tokenizer
+            returns. Floating tensors are differentiated, and others held fixed. With `since` none
+            need be floating: token ids count as differentiable from their embedding on. What never
+            reaches `since` is held fixed.
         to: A name from `depths`, or the name of a function that computes what a module returns.
         since: Such a name, computed before `to`; None: the input.
+        wrt: Name or index of an argument among several, which becomes z; all others are held fixed.
+            Several of them become a dict z.
 
     Raises:
         ModelError: If a name is unknown or ambiguous, the model fails at x, `since` comes after
             `to`, or a path goes around `since`; the message names the depth where that path comes
-            in.
+            in. If nothing of x is floating, and there is no `since`.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> f, z = layer_map(model, torch.zeros(1, 3), to="2", since="0")
     >>> f(z).shape, z.shape
     (torch.Size([1, 2]), torch.Size([1, 4]))
+    >>> bilinear = nn.Bilinear(3, 3, 2)
+    >>> f, z = layer_map(bilinear, (torch.ones(1, 3), torch.ones(1, 3)), to="output", wrt=0)
+    >>> f(z).shape, z.shape
+    (torch.Size([1, 2]), torch.Size([1, 3]))
     """
-    cuts, left_out = _list_cuts_named(model, x, [to, since])
-    model = uncompiled(model)
-    target = _locate(model, cuts, to, left_out)
     if since is None:
-        if not isinstance(x, Tensor):
-            raise ModelError(
-                f"the input is a {type(x).__name__}, not a tensor; name the depth to differentiate "
-                "from with since="
-            )
-
-        def from_input(z: Tensor) -> Tensor:
-            with evaluated_like(x, z, "the input"):
-                return run_to(model, z, [target])[0]
-
-        return LayerMap(from_input, model, to, None, x), x
-    source = _locate(model, cuts, since, left_out)
-    order = list(cuts)
-    if order.index(since) >= order.index(to):
-        raise ModelError(f"since='{since}' is not computed before to='{to}'; exchange them")
-    with called_at(model, x):
-        names = {call.place: name for name, call in cuts.items()}
-        refuse_bypass(model, x, source, target, names)
+        return _map_from_input(model, x, to, wrt)
+    if wrt is not None:
+        raise ModelError("give since= or wrt=: from a depth, all arguments are held fixed")
+    source, (target,), value = _cut(model, x, [to], since)
+    model = uncompiled(model)
 
     def from_depth(z: Tensor) -> Tensor:
+        given = each_tensor(x, lambda leaf: _in_dtype_of(leaf, z, value))
         with evaluated_like(value, z, f"'{since}'"):
-            return run_to(model, x, [target], substitute=(source, z))[0]
+            return run_to(model, given, [target], substitute=(source, z))[0]
 
-    with torch.no_grad(), called_at(model, x):
-        value = run_to(model, x, [source])[0]
     return LayerMap(from_depth, model, to, since, x), value
 
 
-def layer_maps(
-    model: nn.Module, x: Tensor, to: Sequence[str]
-) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return the map from the input to several depths at once, in one forward pass.
+def _map_from_input(
+    model: nn.Module, x: Any, to: str, wrt: str | int | Sequence[str | int] | None
+) -> tuple[LayerMap, Any]:
+    arguments = Arguments(x, wrt)
+    cuts, left_out = _list_cuts_named(model, x, [to])
+    model = uncompiled(model)
+    target = _locate(model, cuts, to, left_out)
+    arguments.refuse_without_floating(model)
+
+    def from_input(z: Any) -> Tensor:
+        with evaluated_like(arguments.chosen, z, "the input"):
+            return run_to(model, arguments.with_chosen(z), [target])[0]
+
+    return LayerMap(from_input, model, to, None, arguments.fixed), arguments.chosen
+
+
+def _cut(
+    model: nn.Module, x: Any, to: Sequence[str], since: str
+) -> tuple[Place, list[Place], Tensor]:
+    """Return the places of the depths from and to which a map goes, and the value of the first.
 
     Raises:
-        ModelError: If a name is unknown or ambiguous.
+        ModelError: As `layer_map`.
+    """
+    for functions in (False, True):
+        paths = InputPaths(x, since)
+        cuts, left_out = _list_cuts(model, paths.x, functions=functions, see=paths.see)
+        if {*to, since} <= cuts.keys():
+            break
+    model = uncompiled(model)
+    targets = [_locate(model, cuts, name, left_out) for name in to]
+    source = _locate(model, cuts, since, left_out)
+    order, names = list(cuts), {call.place: name for name, call in cuts.items()}
+    for name, target in zip(to, targets, strict=True):
+        if order.index(since) >= order.index(name):
+            raise ModelError(f"since='{since}' is not computed before to='{name}'; exchange them")
+        paths.refuse_bypass(source, target, names)
+    return source, targets, paths.value(source)
+
+
+def _in_dtype_of(leaf: Tensor, z: Tensor, value: Tensor) -> Tensor:
+    """Return a fixed argument in the dtype that the weights were converted to, as z was."""
+    return leaf.to(z.dtype) if leaf.dtype == value.dtype else leaf
+
+
+class LayerMaps:
+    """The map from the input, or from a depth, to several depths: what `layer_maps` returns.
+
+    Args:
+        model: The model.
+        targets: The depths to go to.
+        source: The depth to start from; None for the input.
+        wrt: As for `layer_map`.
+        x: The input.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Sequence[Place],
+        source: Place | None,
+        wrt: str | int | None,
+        x: Any,
+    ) -> None:
+        self.__wrapped__ = model
+        self._targets, self._source, self._wrt = targets, source, wrt
+        self.start(x)
+
+    @property
+    def holds_fixed(self) -> bool:
+        """Whether anything of an input is held fixed."""
+        return self._source is not None or self._wrt is not None
+
+    def start(self, x: Any) -> Tensor:
+        """Go over to another input, and return its z.
+
+        Raises:
+            ModelError: If the model fails there, or z is not one tensor.
+        """
+        self._x, self._arguments = x, Arguments(x, self._wrt)
+        if self._source is None:
+            z = self._arguments.chosen
+            if not isinstance(z, Tensor):
+                raise ModelError(
+                    f"the input is a {type(z).__name__}; choose the argument to differentiate by "
+                    "with wrt=, or name a depth to start from with since="
+                )
+            return z
+        with torch.no_grad(), called_at(self.__wrapped__, x):
+            return run_to(self.__wrapped__, x, [self._source])[0]
+
+    def __call__(self, z: Tensor, only: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Return the values of the depths at a value of the input, or of the depth started from.
+
+        The network runs no further than to the last of them; `only` takes some, by their indices.
+        """
+        targets = self._targets if only is None else [self._targets[index] for index in only]
+        if self._source is None:
+            with evaluated_like(self._arguments.chosen, z, "the input"):
+                return tuple(run_to(self.__wrapped__, self._arguments.with_chosen(z), targets))
+        return tuple(run_to(self.__wrapped__, self._x, targets, (self._source, z)))
+
+
+def layer_maps(
+    model: nn.Module,
+    x: Any,
+    to: Sequence[str],
+    since: str | None = None,
+    wrt: str | int | None = None,
+) -> LayerMaps:
+    """Return the map to several depths at once, in one forward pass.
+
+    Args:
+        model: Any module, in evaluation mode.
+        x: The model's input.
+        to: Names of depths.
+        since: The depth to start from, which every path runs through; None: the input.
+        wrt: The argument to start from, where there are several.
+
+    Raises:
+        ModelError: If a name is unknown or ambiguous, or a path goes around `since`.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
     >>> [y.shape for y in layer_maps(model, torch.zeros(1, 3), ["0", "1"])(torch.zeros(1, 3))]
     [torch.Size([1, 4]), torch.Size([1, 4])]
     """
     names = [to] if isinstance(to, str) else listed_names("to", to)
-    cuts, left_out = _list_cuts_named(model, x, names)
-    model = uncompiled(model)
-    targets = [_locate(model, cuts, name, left_out) for name in names]
-
-    def from_input(z: Tensor) -> tuple[Tensor, ...]:
-        with evaluated_like(x, z, "the input"):
-            return tuple(run_to(model, z, targets))
-
-    return from_input
+    source = None
+    if since is None:
+        cuts, left_out = _list_cuts_named(model, x, names)
+        targets = [_locate(uncompiled(model), cuts, name, left_out) for name in names]
+    else:
+        source, targets, _ = _cut(model, x, names, since)
+    return LayerMaps(uncompiled(model), targets, source, wrt, x)
 
 
 def _locate(model: nn.Module, cuts: dict[str, Call], name: object, left_out: str | None) -> Place:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,13 +43,22 @@ def choose_batch(inputs: int, outputs: int) -> int:
     return min(_MAX_BATCH, 1 << max(0, fits.bit_length() - 1))
 
 
+class _Recorded(NamedTuple):
+    """The recording of some of the depths; None where they cannot be recorded."""
+
+    depths: tuple[int, ...]
+    trace: Trace | None
+
+
 class Derivatives:
     """The derivatives of a network to several depths.
 
     Args:
         module: The network, in evaluation mode.
-        example: An input of the shape, dtype and device of all later ones.
+        example: An input of the kind of all later ones.
         layers: The depths.
+        since: The depth to start from; None: the input.
+        wrt: The argument to start from, where the input has several.
 
     >>> derivatives = Derivatives(nn.Linear(3, 2), torch.zeros(1, 3), ["output"])
     >>> (J,) = derivatives.at(torch.ones(1, 3), "first input")
@@ -56,57 +66,89 @@ class Derivatives:
     torch.Size([1, 2])
     """
 
-    def __init__(self, module: nn.Module, example: Tensor, layers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        example: Any,
+        layers: Sequence[str],
+        since: str | None = None,
+        wrt: str | int | None = None,
+    ) -> None:
         self._layers = tuple(layers)
-        self._maps = layer_maps(module, example, layers)
-        self._recording: Trace | None = None
-        self._may_record = True
+        self._maps = layer_maps(module, example, layers, since, wrt)
+        self._recordings: list[_Recorded] = []
+        """Made at the first point: of all depths together, or of each where that fails."""
         self._hidden: dict[int, DerivativeError] | None = None
         """Depths whose derivative lacks a part at the first input; None before that."""
 
-    def at(self, x: Tensor, name: str) -> tuple[LinearMap | JvpsvdError, ...]:
+    def at(self, x: Any, name: str) -> tuple[LinearMap | JvpsvdError, ...]:
         """Return the derivative to each depth at an input of this name, or why there is none."""
+        z = self._maps.start(x)
         with full_precision():
-            found: Sequence[LinearMap | JvpsvdError] = ()
-            recording = self._record(x)
-            if recording is not None:
-                try:
-                    found = recording.at(x)
-                except (TraceError, DerivativeError) as error:
-                    logger.warning("%s: %s; using vmap(jvp) and vmap(vjp)", name, error)
-            found = found or [self._transform(depth, x) for depth in range(len(self._layers))]
+            self._record(z)
+            found: list[LinearMap | JvpsvdError] = []
+            for index in range(len(self._recordings)):
+                found += self._replay(index, z, name)
         return self._without_hidden(found)
 
     def at_many(self, X: Tensor) -> tuple[BatchedMap | JvpsvdError, ...]:
-        """Return the derivative to each depth at a batch; nothing if there is no recording."""
+        """Return the derivative to each depth at a batch; nothing if one cannot be recorded."""
+        found: list[BatchedMap] = []
         with full_precision():
-            recording = self._record(X[0])
-            found = () if recording is None else recording.at_many(X)
+            self._record(X[0])
+            if all(one.trace is not None for one in self._recordings):
+                for one in self._recordings:
+                    found += one.trace.at_many(X) if one.trace is not None else ()
         return self._without_hidden(found)
 
-    def values(self, x: Tensor) -> tuple[Tensor, ...]:
+    def values(self, x: Any) -> tuple[Tensor, ...]:
         """Return the values of the depths at an input."""
         with torch.no_grad():
-            return self._maps(x)
+            return self._maps(self._maps.start(x))
 
-    def _record(self, x: Tensor) -> Trace | None:
-        """Return the recording, made at the first point; None where there can be none."""
-        if self._recording is None and self._may_record:
-            try:
-                self._recording = Trace(self._maps, x)
-            except (TraceError, DerivativeError) as error:
-                self._may_record = False
-                logger.warning("%s; each depth is differentiated by itself, slower", error)
-        return self._recording
+    def _record(self, z: Tensor) -> None:
+        """Record at the first point: one depth that cannot be recorded leaves the others alone."""
+        if self._recordings:
+            return
+        depths = tuple(range(len(self._layers)))
+        together = self._recorded(depths, z, quiet=len(depths) > 1)
+        if together.trace is not None or len(depths) == 1:
+            self._recordings = [together]
+        else:
+            self._recordings = [self._recorded((depth,), z) for depth in depths]
 
-    def _transform(self, depth: int, x: Tensor) -> LinearMap | JvpsvdError:
+    def _recorded(self, depths: tuple[int, ...], z: Tensor, *, quiet: bool = False) -> _Recorded:
         try:
-            return transformed(self._map_to(depth), x)
+            return _Recorded(depths, Trace(partial(self._maps, only=depths), z))
+        except (TraceError, DerivativeError) as error:
+            layers = ", ".join(self._layers[depth] for depth in depths)
+            log = logger.info if quiet else logger.warning
+            log("%s: %s; it is differentiated by vmap(jvp) and vmap(vjp), slower", layers, error)
+            return _Recorded(depths, None)
+
+    def _replay(self, index: int, z: Tensor, name: str) -> Sequence[LinearMap | JvpsvdError]:
+        depths, trace = self._recordings[index]
+        if trace is not None:
+            try:
+                return trace.at(z)
+            except (TraceError, DerivativeError) as error:
+                if not self._maps.holds_fixed:
+                    logger.warning("%s: %s; using vmap(jvp) and vmap(vjp)", name, error)
+                else:  # something fixed, such as a mask, is another one here
+                    again = self._recorded(depths, z)
+                    if again.trace is not None:
+                        self._recordings[index] = again
+                        return again.trace.at(z, check=False)
+        return [self._transform(depth, z) for depth in depths]
+
+    def _transform(self, depth: int, z: Tensor) -> LinearMap | JvpsvdError:
+        try:
+            return transformed(self._map_to(depth), z)
         except JvpsvdError as error:  # at this depth; others may be well
             return error
 
     def _map_to(self, depth: int) -> Callable[[Tensor], Tensor]:
-        return lambda x: self._maps(x)[depth]
+        return lambda z: self._maps(z, [depth])[0]
 
     def _without_hidden(
         self, derivatives: Sequence[Map | JvpsvdError]

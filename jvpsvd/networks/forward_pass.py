@@ -6,11 +6,9 @@ runs, so that control flow, token ids and compiled parts are as good as any: not
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from types import FrameType
 from typing import Any
 
 import torch
@@ -24,6 +22,8 @@ from jvpsvd.errors import ModelError
 from jvpsvd.networks.parts import Path, replace_parts
 from jvpsvd.networks.place_names import OUTPUT, Place, name_of_function
 from jvpsvd.operators import eager_execution, restored_attributes
+from jvpsvd.operators.environment.grouped_products import differentiable_grouped_products
+from jvpsvd.operators.function.custom_functions import running_custom_function
 from jvpsvd.operators.function.modules import forward_hooks
 
 See = Callable[[Place, nn.Module | None, tuple[Any, ...], Tensor], Tensor | None]
@@ -33,7 +33,6 @@ the arguments of that call, and the tensor. Returns a replacement, or None.
 
 
 _CALL_OF_MODULE = nn.Module._call_impl.__code__
-_CALL_OF_AUTOGRAD_FUNCTION = torch.autograd.Function.apply.__code__
 
 
 class ReachedAll(Exception):  # noqa: N818 -- a jump, not an error
@@ -80,7 +79,7 @@ class FunctionCalls(TorchFunctionMode):
             or not self.running
             or type(self.running[-1][1]).__module__.startswith("torch.")
             or maybe_current_level() != self._level
-            or _within_autograd_function()
+            or running_custom_function(_CALL_OF_MODULE) is not None
             or not any(isinstance(leaf, Tensor) for leaf in tree_leaves((args, kwargs)))
         ):
             return value
@@ -92,16 +91,6 @@ class FunctionCalls(TorchFunctionMode):
             return self._see(Place(module, function, number, path), None, args, part)
 
         return replace_parts(value, see)
-
-
-def _within_autograd_function() -> bool:
-    """Return whether the forward of the module at work is in a `torch.autograd.Function`."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code is not _CALL_OF_MODULE:
-        if frame.f_code is _CALL_OF_AUTOGRAD_FUNCTION:
-            return True
-        frame = frame.f_back
-    return False
 
 
 @contextmanager
@@ -196,7 +185,7 @@ def forward(model: nn.Module, x: Any) -> Any:
 
 def call(model: nn.Module, x: Any) -> Any:
     """Run the model eagerly, and drop what it keeps of that."""
-    with eager_execution(), restored_attributes([model]):
+    with eager_execution(), differentiable_grouped_products(), restored_attributes([model]):
         if isinstance(x, Mapping):
             return model(**x)
         return model(*x) if isinstance(x, tuple) else model(x)
@@ -211,3 +200,12 @@ def each_tensor(x: Any, apply: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(x, Mapping):
         return {name: one(value) for name, value in x.items()}
     return tuple(map(one, x)) if isinstance(x, tuple) else one(x)
+
+
+def to_device(x: Any, device: torch.device) -> Any:
+    """Return x with its tensors on a device.
+
+    >>> to_device({"ids": torch.ones(1), "use_cache": False}, torch.device("cpu"))
+    {'ids': tensor([1.]), 'use_cache': False}
+    """
+    return each_tensor(x, lambda value: value.to(device))

@@ -20,7 +20,7 @@ class LayerMap:
         model: The model.
         to: The depth to go to.
         since: The depth to start from; None for the input.
-        x: The input of the model, which matters where the map starts from a depth.
+        fixed: What is held fixed: the input, where the map starts from a depth, or some of it.
 
     >>> from jvpsvd import layer_map
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
@@ -30,12 +30,12 @@ class LayerMap:
     """
 
     def __init__(
-        self, run: Callable[[Tensor], Tensor], model: nn.Module, to: str, since: str | None, x: Any
+        self, run: Callable[[Any], Tensor], model: nn.Module, to: str, since: str | None, fixed: Any
     ) -> None:
         self.__wrapped__ = model  # where the modules of a function are looked for
-        self._run, self._to, self._since, self._x = run, to, since, x
+        self._run, self._to, self._since, self._fixed = run, to, since, fixed
 
-    def __call__(self, z: Tensor) -> Tensor:
+    def __call__(self, z: Any) -> Tensor:
         """Return the value of the depth at a value of the input, or of the depth started from."""
         return self._run(z)
 
@@ -46,7 +46,7 @@ class LayerMap:
             return False
         if (self._to, self._since) != (other._to, other._since):
             return False
-        return self._since is None or _same_input(self._x, other._x)
+        return _same_input(self._fixed, other._fixed)
 
     def __hash__(self) -> int:
         return hash((id(self.__wrapped__), self._to, self._since))

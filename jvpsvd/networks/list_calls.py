@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from jvpsvd.networks.forward_pass import forward, watched
+from jvpsvd.networks.forward_pass import See, call, forward, watched
 from jvpsvd.networks.place_names import Place
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.modules import describe_module
@@ -29,33 +29,37 @@ class Call:
 
 
 def list_calls(
-    model: nn.Module, x: Any, *, functions: bool
+    model: nn.Module, x: Any, *, functions: bool, see: See | None = None
 ) -> tuple[dict[Place, Call], str | None]:
     """Return the floating tensors that the model computes at x, and what was left out and why.
 
     Where a module returns what its last function computed, the function's call is the duplicate.
+    Each other tensor is shown to `see`, which may return what goes on in its place; x is then given
+    to the model itself, not a copy of it.
     """
     if not functions:
-        return _list_calls(model, x, None), None
+        return _list_calls(model, x, None, see), None
     reasons: list[str] = []
     try:
-        return _list_calls(model, x, reasons), None
+        return _list_calls(model, x, reasons, see), None
     except Exception as error:
         failed = error
-    calls = _list_calls(model, x, None)  # raises where the model itself fails
+    calls = _list_calls(model, x, None, see)  # raises where the model itself fails
     try:
-        _list_calls(model, x, reasons)
+        _list_calls(model, x, reasons, see)
     except Exception:
         return calls, f"{reasons[0]} fails where functions are observed ({first_line(failed)})"
     raise failed  # an error that comes and goes
 
 
-def _list_calls(model: nn.Module, x: Any, failing: list[str] | None) -> dict[Place, Call]:
+def _list_calls(
+    model: nn.Module, x: Any, failing: list[str] | None, also: See | None
+) -> dict[Place, Call]:
     """List the calls, with those of functions if there is a list for the module that fails."""
     calls: dict[Place, Call] = {}
     holders: dict[int, _Holder] = {}
 
-    def see(place: Place, module: nn.Module | None, args: Any, value: Tensor) -> None:
+    def see(place: Place, module: nn.Module | None, args: Any, value: Tensor) -> Tensor | None:
         kind = FUNCTION if module is None else type(module).__name__
         found = Call(place, kind, tuple(value.shape))
         held = holders.get(id(value))
@@ -63,15 +67,21 @@ def _list_calls(model: nn.Module, x: Any, failing: list[str] | None) -> dict[Pla
             if module is None and held.version is not None:
                 # A function that had nothing to do, as `flatten` of a vector.
                 calls[place] = replace(found, duplicate=True)
-                return
+                return None
             if held.place.function and _follows(place, held.place, calls):
                 calls[held.place] = replace(calls[held.place], duplicate=True)
-        holders[id(value)] = _Holder(place, weakref.ref(value), _version(value))
         calls[place] = found
+        passed = None if also is None else also(place, module, args, value)
+        value = value if passed is None else passed
+        holders[id(value)] = _Holder(place, weakref.ref(value), _version(value))
+        return passed
 
     with watched(model, see, functions=failing is not None) as mode:
         try:
-            forward(model, x)
+            if also is None:
+                forward(model, x)
+            else:
+                call(model, x)  # with the very tensors that `also` knows
         except Exception:
             if mode is not None and failing is not None:
                 failing.append(describe_module(*(mode.running or [("", model)])[-1]))

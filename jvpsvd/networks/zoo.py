@@ -24,6 +24,7 @@ from jvpsvd.arguments import shown
 from jvpsvd.errors import ModelError
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.caffe import load_caffemodel
+from jvpsvd.networks.inputs import Inputs
 from jvpsvd.operators import refuse_training_mode, refuse_weights_without_values
 
 # A zip of weights that was compressed by hand is smaller by a small factor at most.
@@ -106,18 +107,74 @@ class Model:
     """Preprocessing."""
     weights_sha256: str
     """Hash of all parameters and buffers, with their names."""
+    inputs: Inputs | None = None
+    """What it takes instead of photos; None: photos."""
+    since: str | None = None
+    """The depth to differentiate from; None: the input."""
+    wrt: str | int | None = None
+    """The argument to differentiate by, where the input has several."""
+
+    @staticmethod
+    def of(
+        module: nn.Module,
+        inputs: PhotoInput | Inputs | None = None,
+        *,
+        spec: str = "",
+        since: str | None = None,
+    ) -> Model:
+        """Return a module of one's own as a model.
+
+        Args:
+            module: The network.
+            inputs: What it takes; None: photos of the usual size and colours.
+            spec: A name for it; that of its class if none.
+            since: The depth to differentiate from, instead of that of the inputs.
+
+        >>> Model.of(nn.Linear(2, 2), Inputs("npy", torch.zeros(1, 2))).example()
+        tensor([[0., 0.]])
+        """
+        taken = inputs if isinstance(inputs, Inputs) else None
+        start = taken.since if since is None and taken is not None else since
+        return Model(
+            spec=spec or type(module).__name__,
+            module=module,
+            photo_input=inputs if isinstance(inputs, PhotoInput) else PhotoInput(),
+            weights_sha256=weights_sha256(module),
+            inputs=taken,
+            since=start,
+            wrt=taken.wrt if taken is not None and start is None else None,
+        )
+
+    def example(self) -> Any:
+        """Return an input, at which depths are listed: black, if it takes photos.
+
+        Raises:
+            ModelError: If the arguments of the example cannot be made.
+        """
+        if self.inputs is None:
+            return torch.zeros(self.photo_input.shape)
+        try:
+            return self.inputs.arguments(self.inputs.example)
+        except Exception as error:  # the user's own code
+            raise ModelError(
+                f"{self.spec}: the arguments of the example cannot be made: {_first(error)}"
+            ) from error
 
 
-def load_model(spec: str, weights: str | os.PathLike[str] | None = None) -> Model:
+def load_model(
+    spec: str, weights: str | os.PathLike[str] | None = None, *, since: str | None = None
+) -> Model:
     """Return the model of a specification.
 
     Args:
         spec: A built-in name, `torchvision:NAME`, `timm:NAME`, or `package.module:factory`, where
-            the factory takes no argument and returns a module or a pair (module, `PhotoInput`).
+            the factory takes no argument and returns a module, or a pair of a module and a
+            `PhotoInput` or `Inputs`.
         weights: State dict to load, `.safetensors`, `.caffemodel` or a torch file (read with
             weights_only=True). Without it, built-in, torchvision and timm models take their
             published weights; those of `caffenet`, `bvlc-alexnet` and `alexnet` are in no package,
             and have to be given.
+        since: The depth to differentiate from, instead of that of the factory's `Inputs`.
 
     Raises:
         ModelError: If the model or its weights cannot be found, imported or loaded, or a factory
@@ -135,14 +192,14 @@ def load_model(spec: str, weights: str | os.PathLike[str] | None = None) -> Mode
         resolved = _from_timm(name, pretrained=weights is None)
     else:
         resolved = _from_factory(spec, prefix, name)
-    module, photo_input = resolved
+    module, taken = resolved
     if weights is not None:
         load_weights(module, weights)
     refuse_training_mode(module)
     refuse_weights_without_values(module)
     if published:  # a factory may keep what it returned
         module.requires_grad_(False)
-    return Model(spec, module, photo_input, weights_sha256(module))
+    return Model.of(module, taken, spec=spec, since=since)
 
 
 def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
@@ -256,7 +313,7 @@ def weights_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-_Resolved = tuple[nn.Module, PhotoInput]
+_Resolved = tuple[nn.Module, PhotoInput | Inputs]
 
 
 CAFFE_PHOTO_INPUT = PhotoInput(
@@ -365,13 +422,13 @@ def _from_factory(spec: str, module_name: str, attribute: str) -> _Resolved:
     except (Exception, SystemExit) as error:  # the user's own code
         raise ModelError(f"'{spec}' failed with {_first(error)}") from error
     pair = isinstance(made, tuple) and len(made) == 2
-    module, photo_input = made if pair else (made, PhotoInput())
-    if not isinstance(module, nn.Module) or not isinstance(photo_input, PhotoInput):
+    module, taken = made if pair else (made, PhotoInput())
+    if not isinstance(module, nn.Module) or not isinstance(taken, PhotoInput | Inputs):
         raise ModelError(
             f"'{spec}' returned {type(made).__name__}; return a torch module, or a pair of a "
-            "module and a jvpsvd.networks.PhotoInput"
+            "module and a jvpsvd.networks.PhotoInput, or Inputs for what is no photo"
         )
-    return module, photo_input
+    return module, taken
 
 
 def _import(name: str, spec: str) -> Any:

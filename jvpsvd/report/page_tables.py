@@ -13,6 +13,7 @@ from jvpsvd.report.classes import COLUMNS, ClassMeans
 from jvpsvd.report.estimates import BOUNDED, ESTIMATES, Estimates, in_words, titles
 from jvpsvd.report.health import Health
 from jvpsvd.report.values import DepthValues, RunValues, mean_of_known
+from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.store.notes import read_notes
 from jvpsvd.survey.store.record import RECORD
 
@@ -107,12 +108,11 @@ def describe_run(run: RunValues) -> list[tuple[str, str]]:
     ]
     if photos.classes is not None:
         chosen.append(f"{len(photos.classes)} classes by name")
-    sizes = identity.photo_input
     listed = ", ".join(identity.shards[:5]) + (", …" if len(identity.shards) > 5 else "")
     rows = [
         ("model", identity.model),
         ("weights, SHA-256", identity.weights_sha256),
-        ("input", f"{sizes.size} × {sizes.size} pixels, {sizes.channels}"),
+        ("input", _describe_input(identity)),
         ("shards", f"{len(identity.shards)}: {listed}"),
         ("photos chosen", "; ".join(chosen) if chosen else "all"),
         ("k", str(identity.k)),
@@ -183,3 +183,12 @@ def _cell(value: float, name: str = "") -> dict[str, Any]:
     elif name in _POWER:
         text = f"{value:.0e}"
     return {"text": text, "value": f"{value:.7g}"}
+
+
+def _describe_input(identity: Identity) -> str:
+    if identity.start_shape is None:
+        sizes = identity.photo_input
+        return f"{sizes.size} × {sizes.size} pixels, {sizes.channels}"
+    shape = " × ".join(map(str, identity.start_shape))
+    kind, start = identity.inputs or "photos", identity.start or "the input"
+    return f"{kind}, differentiated from {start}, {shape}"

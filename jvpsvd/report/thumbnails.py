@@ -83,7 +83,7 @@ def browse(analysis: Analysis, shards: Sequence[Shard] = ()) -> Browser:
     """
     run, classes = analysis.run, analysis.classes
     identity = run.store.identity
-    if not identity.vectors:
+    if not identity.vectors or identity.start_shape is not None:
         return Browser((), 0, 0, False, "")
     count = min(MAX_VECTORS, identity.k)
     solved = sorted({int(photo) for depth in run.depths for photo in depth.photo})

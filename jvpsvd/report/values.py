@@ -262,7 +262,7 @@ class _Reader:
         return DepthValues(
             layer=depth.name,
             kind=depth.kind,
-            shape=(depth.numel, math.prod(store.identity.photo_input.shape)),
+            shape=(depth.numel, store.identity.columns),
             photo=photos[good],
             s=s[good],
             residuals=residuals[good],

@@ -1,5 +1,8 @@
 """The map from the input, or a layer, to a layer: values, Jacobians and the chain rule."""
 
+import copy
+from collections import UserDict
+
 import pytest
 import torch
 from torch import nn
@@ -158,8 +161,96 @@ def test_the_input_may_be_a_dict_or_tuple_when_since_is_given():
         f, z = layer_map(net, x, to="output", since="left")
         torch.testing.assert_close(z, net.left(a))
         torch.testing.assert_close(f(2 * z), (2 * z * net.right(b)).tanh())
-        with pytest.raises(ModelError, match="name the depth to differentiate from with since="):
-            layer_map(net, x, to="output")
+
+
+class Denoiser(nn.Module):
+    """Takes noise, a step and words, as networks of diffusion do, and keyword arguments."""
+
+    def __init__(self):
+        super().__init__()
+        self.noise, self.words = nn.Linear(3, 4), nn.Linear(2, 4)
+
+    def forward(self, sample, step, words=None, mask=None):
+        y = self.noise(sample) * step
+        return y if words is None else (y + self.words(words)).tanh() * mask
+
+
+def denoiser_input():
+    torch.manual_seed(0)
+    sample, words = (torch.randn(1, n, dtype=torch.float64) for n in (3, 2))
+    return {"sample": sample, "step": torch.tensor(7), "words": words, "mask": torch.tensor(1)}
+
+
+@pytest.mark.parametrize("kind", [dict, UserDict, tuple])
+def test_floating_arguments_are_differentiated_and_others_held_fixed(kind):
+    torch.manual_seed(0)
+    net, x = Denoiser().double().eval(), denoiser_input()
+    f, z = layer_map(net, tuple(x.values()) if kind is tuple else kind(x), to="output")
+    J = JacobianOperator(f, z)
+    by_sample = jacobian(lambda z: net(**{**x, "sample": z}), x["sample"])
+    by_words = jacobian(lambda z: net(**{**x, "words": z}), x["words"])
+    torch.testing.assert_close(dense(J), torch.cat([by_sample, by_words], -1))
+
+
+@pytest.mark.parametrize(("wrt", "columns"), [("sample", 3), ("words", 2), (["words"], 2)])
+@pytest.mark.parametrize("kind", [dict, tuple])
+def test_arguments_are_chosen_by_name_or_index(wrt, columns, kind):
+    torch.manual_seed(0)
+    net, x = Denoiser().double().eval(), denoiser_input()
+    if kind is tuple:
+        index = [*x].index(wrt if isinstance(wrt, str) else wrt[0])
+        f, z = layer_map(net, tuple(x.values()), to="output", wrt=index)
+    else:
+        f, z = layer_map(net, x, to="output", wrt=wrt)
+    name = wrt if isinstance(wrt, str) else wrt[0]
+    expected = jacobian(lambda value: net(**{**x, name: value}), x[name])
+    assert expected.shape == (4, columns)
+    torch.testing.assert_close(dense(JacobianOperator(f, z)), expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "wrt", "message"),
+    [
+        ({"sample": torch.ones(1, 3)}, "noise", "wrt='noise' is no argument.*it has 'sample'"),
+        ((torch.ones(1, 3), torch.tensor(7)), 2, "wrt=2 is no argument of the input; it has 0, 1"),
+        (torch.ones(1, 3), "sample", "wrt= chooses among several arguments"),
+    ],
+)
+def test_arguments_that_are_not_there(given, wrt, message):
+    with pytest.raises(ModelError, match=message):
+        layer_map(Denoiser().eval(), given, to="output", wrt=wrt)
+
+
+@pytest.mark.parametrize("as_dict", [True, False])
+def test_token_ids_alone_are_refused_with_the_depth_to_start_from(as_dict):
+    net = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 2))
+    ids = torch.tensor([[1, 5, 2]])
+    with pytest.raises(ModelError, match=r"token ids have no derivative.*as since='0'"):
+        layer_map(net, {"input": ids} if as_dict else ids, to="1")
+
+
+def test_from_a_depth_the_network_runs_once():
+    class Counted(nn.Sequential):
+        def forward(self, x):
+            runs.append(1)
+            return super().forward(x)
+
+    runs = []
+    net = Counted(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    layer_map(net, torch.ones(1, 3), to="2", since="0")
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("since", [None, "0"])
+def test_weights_of_a_cut_network_are_converted(since):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).bfloat16()
+    x = torch.randn(1, 3).bfloat16()
+    f, z = layer_map(net, x, to="output", since=since)
+    J = JacobianOperator(f, z, dtype=torch.float64)
+    tail = copy.deepcopy(net if since is None else net[1:]).double()
+    torch.testing.assert_close(dense(J), jacobian(tail, z.double()).reshape(J.shape))
+    assert net[0].weight.dtype == torch.bfloat16
 
 
 def test_token_ids_are_differentiated_from_their_embedding():

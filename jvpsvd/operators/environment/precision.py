@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 
+from jvpsvd.operators.environment.advice import keep_back_advice
 from jvpsvd.operators.environment.process_setting import ProcessSetting
 
 
@@ -27,12 +28,13 @@ def full_precision() -> ProcessSetting:
     return _FULL
 
 
-def choose_precision(tf32: bool) -> AbstractContextManager[None]:
+def choose_precision(tf32: bool) -> ProcessSetting:
     """Return the context of products: as the process has it with `tf32`, else in full precision."""
-    return nullcontext() if tf32 else full_precision()
+    return _AS_IT_IS if tf32 else full_precision()
 
 
 def _switch(restore: ExitStack) -> None:
+    keep_back_advice(restore)
     for owner, name, exact in _settings():
         before = getattr(owner, name)
         if before != exact:
@@ -56,3 +58,4 @@ def _settings() -> list[tuple[Any, str, Any]]:
 
 
 _FULL = ProcessSetting(_switch)
+_AS_IT_IS = ProcessSetting(keep_back_advice)

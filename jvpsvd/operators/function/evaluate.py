@@ -15,6 +15,7 @@ from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 from jvpsvd.operators.environment.attention import differentiable_attention
 from jvpsvd.operators.environment.compilation import eager_execution
+from jvpsvd.operators.environment.grouped_products import differentiable_grouped_products
 from jvpsvd.operators.environment.placement import tensors_of_users
 from jvpsvd.operators.function.failures import can_be_called, failures_named, takes_batch_of_one
 from jvpsvd.operators.function.find_module import (
@@ -44,6 +45,7 @@ def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     def evaluate(x: Tensor) -> Any:
         with (
             differentiable_attention(),
+            differentiable_grouped_products(),
             eager_execution(),
             tensors_of_users(device),
             restored_attributes(networks),

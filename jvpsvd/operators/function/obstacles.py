@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from jvpsvd.operators.function.custom_functions import running_custom_function
 from jvpsvd.operators.function.pytrees import floating_tensors
 
 _CUTS: dict[str, str] = {
@@ -24,9 +23,6 @@ _CUTS: dict[str, str] = {
     "item": "Python numbers",
     "__float__": "Python numbers",
 }
-
-
-_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 
 
 def find_obstacles(run: Callable[[Tensor], object], x: Tensor) -> list[str]:
@@ -111,7 +107,7 @@ class _ObstacleMode(TorchFunctionMode):
         if any(id(leaf) in self.dependent for leaf in tree_leaves((args, kwargs))):
             floating = floating_tensors(output)
             self.dependent.update((id(leaf), leaf) for leaf in floating)
-            custom = _custom_function()
+            custom = running_custom_function(find_obstacles.__code__)
             if custom is not None:
                 self.found.add(f"the custom function {custom}")
             else:
@@ -134,15 +130,3 @@ class _ObstacleMode(TorchFunctionMode):
                 self.found.add("torch.no_grad")
             if torch.is_autocast_enabled(outputs[0].device.type):
                 self.found.add("autocast")
-
-
-def _custom_function() -> str | None:
-    """Return the torch.autograd.Function in whose forward the caller is, or None."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code is _APPLY:
-            return str(frame.f_locals["cls"].__name__)
-        if frame.f_code is find_obstacles.__code__:
-            return None
-        frame = frame.f_back
-    return None

@@ -12,30 +12,53 @@ from torch.func import functional_call
 
 from jvpsvd.arguments import listed_names, shown
 from jvpsvd.errors import ArgumentError, ModelError
+from jvpsvd.operators.function.modules import called_module
 
 Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
 
 
 def convert_weights(fn: Callable[..., Any], dtype: torch.dtype | None) -> Callable[..., Any]:
-    """Return a module as a function that computes with copies of its weights in this dtype.
+    """Return fn as it computes with copies of its network's weights in this dtype.
+
+    Args:
+        fn: A module, or a function that calls one, such as `layer_map` returns.
+        dtype: None to leave fn as it is.
 
     Raises:
-        ArgumentError: If it is no module, or the dtype is not real floating.
+        ArgumentError: If it calls no module or several, or the dtype is not real floating.
 
     >>> half = nn.Linear(2, 2).bfloat16()
     >>> convert_weights(half, torch.float32)(torch.ones(2)).dtype, half.weight.dtype
     (torch.float32, torch.bfloat16)
+    >>> convert_weights(lambda x: half(x).relu(), torch.float32)(torch.ones(2)).dtype
+    torch.float32
     """
     if dtype is None:
         return fn
     check_dtype(dtype)
-    if not isinstance(fn, nn.Module):
+    network = called_module(fn)
+    if network is None:
         raise ArgumentError(
-            f"dtype={dtype} converts the weights of a module, and fn is a {type(fn).__name__}; "
-            "convert what it computes with yourself"
+            f"dtype={dtype} converts the weights of a module, and fn is a {type(fn).__name__} that "
+            "calls none or several; convert what it computes with yourself"
         )
-    weights = _convert_tensors(fn, dtype)
-    return lambda *args, **kwargs: _call_with(fn, weights, args, kwargs)
+    weights = _convert_tensors(network, dtype)
+    if fn is network:
+        return lambda *args, **kwargs: _call_with(network, weights, args, kwargs)
+    caller = _Caller(fn, network)
+    of_caller = {f"network.{name}": weight for name, weight in weights.items()}
+    return lambda *args, **kwargs: _call_with(caller, of_caller, args, kwargs)
+
+
+class _Caller(nn.Module):
+    """A function that calls a network, as a module that holds it, whose weights can be replaced."""
+
+    def __init__(self, fn: Callable[..., Any], network: nn.Module) -> None:
+        super().__init__()
+        self._fn, self.network = fn, network
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._fn(*args, **kwargs)
 
 
 def check_dtype(dtype: object) -> None:

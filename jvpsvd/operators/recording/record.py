@@ -23,6 +23,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from jvpsvd.errors import AdjointError, DerivativeError, TraceError
 from jvpsvd.operators.function.evaluate import check_output
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
+from jvpsvd.operators.recording.constant_reads import reading_constants
+from jvpsvd.operators.recording.failures import describe_failure
 from jvpsvd.operators.recording.graphs import Recording
 from jvpsvd.operators.recording.outputs import Outputs
 from jvpsvd.operators.recording.passes.channels_last import channels_last_pays
@@ -32,6 +34,7 @@ from jvpsvd.operators.recording.passes.fx_tools import (
     replace_fills,
 )
 from jvpsvd.operators.recording.passes.pipeline import simplify
+from jvpsvd.operators.recording.passes.strided_views import reshape_strided_views
 from jvpsvd.operators.recording.split import split
 from jvpsvd.operators.recording.verify_replay import verify_replay
 
@@ -66,7 +69,7 @@ def record(outputs: Outputs, example: Tensor, *, fold: bool, check: bool) -> Rec
     except (TraceError, AdjointError, DerivativeError):
         raise
     except Exception as error:  # make_fx raises whatever the function raised under it
-        raise TraceError(f"cannot record the function: {first_line(error)}") from error
+        raise TraceError(f"cannot record the function: {describe_failure(error)}") from error
 
 
 def _record_joint(outputs: Outputs, example: Tensor, values: tuple[Tensor, ...]) -> fx.GraphModule:
@@ -76,7 +79,9 @@ def _record_joint(outputs: Outputs, example: Tensor, values: tuple[Tensor, ...])
     # Without grad mode: it would keep a graph for every weight that requires grad, which
     # torch 2.14.1 never frees. Both derivatives are taken all the same.
     with tracing(TracingContext(FakeTensorMode())), torch.no_grad():
-        joint: fx.GraphModule = make_fx(functionalize(outputs.compute_products))(example, v, *us)
+        products = functionalize(reading_constants(outputs.compute_products))
+        joint: fx.GraphModule = make_fx(products)(example, v, *us)
+    reshape_strided_views(joint)
     remove_identities(joint)
     replace_fills(joint)
     merge_equal_nodes(joint)

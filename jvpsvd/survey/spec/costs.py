@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
 import torch
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.networks import Model
+from jvpsvd.networks import Model, call
 from jvpsvd.survey.spec.depth_choice import list_depths
 from jvpsvd.svd import ProblemSize, check_request, plan
 
@@ -55,9 +56,9 @@ def depth_costs(
     if k < 1:
         raise ArgumentError(f"k={k} must be at least 1")
     check_request(ProblemSize((k, k), torch.float32), k, tol=tol, memory=memory)
-    depths = list_depths(model, functions=functions)
+    depths, start = list_depths(model, functions=functions)
     inference = _inference_seconds(model)
-    n = int(torch.Size(model.photo_input.shape).numel())
+    n = math.prod(start)
     costs: list[DepthCost] = []
     for depth in depths:
         count = min(k, depth.numel, n)
@@ -86,12 +87,12 @@ def depth_costs(
 
 
 def _inference_seconds(model: Model) -> float:
-    """Return the fastest of three inferences of one photo."""
-    x = torch.zeros(model.photo_input.shape)
+    """Return the fastest of three inferences of one input."""
+    x = model.example()
     times = []
     with torch.no_grad():
         for _ in range(3):
             began = time.perf_counter()
-            model.module(x)
+            call(model.module, x)
             times.append(time.perf_counter() - began)
     return min(times)

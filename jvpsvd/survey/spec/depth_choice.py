@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import torch
+from torch import Tensor
 
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
-from jvpsvd.networks import Depth, Model, depths
+from jvpsvd.networks import Arguments, Depth, Model, depths
 from jvpsvd.operators.function.failures import first_line
 
 _DEFAULT_DEPTHS = 5
+
+
+class DepthList(NamedTuple):
+    """Depths at which a network can be cut, after that from which it is differentiated."""
+
+    depths: list[Depth]
+    start: tuple[int, ...]
+    """Shape of what it is differentiated by."""
 
 
 def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[Depth]:
@@ -31,17 +41,21 @@ def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[De
         ArgumentError: If k is below 1, or no layer is named.
         ModelError: If a layer is unknown, or the network cannot be evaluated.
     """
-    example = torch.zeros(model.photo_input.shape)
+    return choose_depths_after(model, k, layers).depths
+
+
+def choose_depths_after(model: Model, k: int, layers: Sequence[str] | None) -> DepthList:
+    """Return the same, and the shape of what the network is differentiated by."""
     if k < 1:
         raise ArgumentError(f"k={k} must be at least 1")
     if layers is None or list(layers) == ["all"]:
-        found = list_depths(model, functions=False)
+        found, start = list_depths(model, functions=False)
         modules = [depth for depth in found if not depth.part] or found
         choose = _spread if layers is None else _large_enough
-        return choose(modules, k, example.numel())
+        return DepthList(choose(modules, k, math.prod(start)), start)
     if not layers:
         raise ArgumentError("no layer is named; give names with commas between, or all")
-    every = list_depths(model, functions=True)
+    every, start = list_depths(model, functions=True)
     for name in layers:
         if name not in {depth.name for depth in every}:
             similar = difflib.get_close_matches(name, [depth.name for depth in every], n=3)
@@ -50,26 +64,56 @@ def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[De
                 f"no layer '{name}' in {model.spec}; {hint}'jvpsvd layers --model {model.spec}' "
                 "lists them"
             )
-    return [depth for depth in every if depth.name in layers]
+    return DepthList([depth for depth in every if depth.name in layers], start)
 
 
-def list_depths(model: Model, *, functions: bool) -> list[Depth]:
+def list_depths(model: Model, *, functions: bool) -> DepthList:
     """Return the depths of the network, with what functions compute if asked.
 
     Raises:
         ModelError: If the network cannot be evaluated at a photo.
     """
-    example = torch.zeros(model.photo_input.shape)
+    example = model.example()
     try:
-        return depths(model.module, example, functions=functions)
+        every = depths(model.module, example, functions=functions)
     except JvpsvdError as error:
         if error.__cause__ is None:
             raise
         raise ModelError(  # the user's own network
-            f"{model.spec} fails on an input of shape {tuple(example.shape)} "
+            f"{model.spec} fails on {_describe(model, example)} "
             f"({first_line(error.__cause__)}); "
-            "return the PhotoInput that it takes beside the module"
+            "return the PhotoInput or Inputs that it takes beside the module"
         ) from error
+    shape, names = _start_shape(model, every, example), [depth.name for depth in every]
+    later = every if model.since is None else every[names.index(model.since) + 1 :]
+    return DepthList(later, shape)
+
+
+def _start_shape(model: Model, every: Sequence[Depth], example: Any) -> tuple[int, ...]:
+    """Return the shape of what the network is differentiated by."""
+    if model.since is not None:
+        found = next((depth for depth in every if depth.name == model.since), None)
+        if found is None:
+            similar = difflib.get_close_matches(model.since, [depth.name for depth in every], n=3)
+            hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+            raise ModelError(
+                f"no layer '{model.since}' in {model.spec} to start from; {hint}"
+                f"'jvpsvd layers --model {model.spec}' lists them"
+            )
+        return found.shape
+    chosen = Arguments(example, model.wrt).chosen
+    if isinstance(chosen, Tensor) and chosen.is_floating_point():
+        return tuple(chosen.shape)
+    raise ModelError(
+        f"{model.spec} takes {'token ids' if isinstance(chosen, Tensor) else 'several arguments'}: "
+        "name the depth to differentiate from with --since, or since= or wrt= of its Inputs"
+    )
+
+
+def _describe(model: Model, example: Any) -> str:
+    if model.inputs is None:
+        return f"an input of shape {tuple(example.shape)}"
+    return "the arguments of its example"
 
 
 def _spread(every: list[Depth], k: int, n: int) -> list[Depth]:

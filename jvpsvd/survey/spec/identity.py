@@ -57,8 +57,19 @@ class Identity:
     """Type of photos, products and vectors."""
     numerics: int = NUMERICS
     """Version of the numerics."""
+    inputs: str | None = None
+    """Ending of the members that are inputs; None: photos."""
+    start: str | None = None
+    """The depth or the argument to differentiate from; None: the input."""
+    start_shape: tuple[int, ...] | None = None
+    """Shape of what is differentiated by; None: that of a photo."""
     probe: tuple[float, ...] | None = None
     """What the network gives at a fixed input, see `probe_network`; None: not recorded."""
+
+    @property
+    def columns(self) -> int:
+        """Columns of the Jacobians: numbers that are differentiated by."""
+        return math.prod(self.photo_input.shape if self.start_shape is None else self.start_shape)
 
     def fields(self) -> dict[str, Any]:
         """Return all fields by name; those of `photos` stand in its place, as in run.json."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from jvpsvd.data import RemoteShard, Sample, Shard, walk
+from jvpsvd.data import RemoteShard, Sample, Shard, suffixes_of, walk
 from jvpsvd.errors import ShardError
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.selection import select_samples
@@ -32,7 +33,7 @@ def list_samples(
     """
 
     def every() -> Iterator[Sample]:
-        for done, samples in enumerate(_walk_all(shards)):
+        for done, samples in enumerate(_walk_all(shards, suffixes_of(identity.inputs))):
             report(done)
             yield from samples
         report(len(shards))
@@ -46,21 +47,21 @@ def list_samples(
     return selected
 
 
-def _walk_all(shards: Sequence[Shard]) -> Iterator[list[Sample]]:
+def _walk_all(shards: Sequence[Shard], suffixes: Sequence[str]) -> Iterator[list[Sample]]:
     """Yield the samples of every shard; of remote ones, several are walked at once."""
     if not any(isinstance(shard, RemoteShard) for shard in shards):
-        yield from map(_walk_one, shards)
+        yield from (_walk_one(shard, suffixes) for shard in shards)
         return
     pool = ThreadPoolExecutor(_REMOTE_AT_ONCE)
     try:
-        yield from pool.map(_walk_one, shards)
+        yield from pool.map(partial(_walk_one, suffixes=suffixes), shards)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _walk_one(shard: Shard) -> list[Sample]:
+def _walk_one(shard: Shard, suffixes: Sequence[str]) -> list[Sample]:
     try:
-        return walk(shard)
+        return walk(shard, suffixes)
     except ShardError as error:
         gone = isinstance(error.__cause__, FileNotFoundError)
         if isinstance(error.__cause__, OSError) and not gone and isinstance(shard, RemoteShard):

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import safetensors.torch
 import torch
 
-from jvpsvd.data import Shard, demo_shards, find_shards, fingerprints
-from jvpsvd.errors import ArgumentError
+from jvpsvd.data import (
+    Shard,
+    demo_shards,
+    find_shards,
+    fingerprint,
+    fingerprints,
+    inputs_as_written,
+    read_photos,
+    walk,
+    write_inputs,
+)
+from jvpsvd.errors import ArgumentError, RunError, ShardError
 from jvpsvd.networks import Depth, Model, choose_batch, load_model
-from jvpsvd.survey.spec.depth_choice import choose_depths
+from jvpsvd.survey.spec.depth_choice import choose_depths_after
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.probe import probe_network
 from jvpsvd.survey.spec.spec import Spec
@@ -41,14 +54,9 @@ def plan_run(spec: Spec) -> RunPlan:
         ShardError: If there are no shards.
     """
     device = "cpu" if spec.engine == "ray" else _find_device(spec.device)
-    model = load_model(spec.model, spec.weights) if isinstance(spec.model, str) else spec.model
-    shards: Sequence[Shard]
-    if spec.shards is None:
-        shards = demo_shards(Path(spec.out))
-    elif isinstance(spec.shards, str | os.PathLike):
-        shards = find_shards(os.fspath(spec.shards))
-    else:
-        shards = [Path(shard) for shard in spec.shards]
+    model, shards = _load(spec), _find_shards(spec)
+    if spec.inputs is not None:
+        model = _taking_what_was_written(model, shards[0], spec)
     identity, depths = identify(model, shards, spec)
     return RunPlan(identity, tuple(depths), model, tuple(shards), device)
 
@@ -67,9 +75,10 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
     """
     defaults = spec.defaults
     k = (1 if spec.density else defaults.k) if spec.k is None else spec.k
-    depths = choose_depths(model, k, defaults.layers if spec.layers is None else spec.layers)
+    layers = defaults.layers if spec.layers is None else spec.layers
+    depths, start = choose_depths_after(model, k, layers)
     names = tuple(depth.name for depth in depths)
-    inputs = math.prod(model.photo_input.shape)
+    rows = max(depth.numel for depth in depths)
     identity = Identity(
         model=model.spec,
         weights_sha256=model.weights_sha256,
@@ -81,12 +90,77 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
         tol=defaults.tol if spec.tol is None else spec.tol,
         seed=spec.seed,
         photos=spec.photos.completed(defaults.photos),
-        batch=spec.batch or choose_batch(inputs, max(depth.numel for depth in depths)),
+        batch=_choose_batch(model, spec.batch, math.prod(start), rows),
         vectors=spec.vectors,
         density=spec.density,
+        inputs=None if model.inputs is None else model.inputs.suffix,
+        start=_name_start(model),
+        start_shape=start if model.inputs is not None or model.since is not None else None,
         probe=probe_network(model, names),
     )
     return identity, depths
+
+
+def _load(spec: Spec) -> Model:
+    if isinstance(spec.model, str):
+        return load_model(spec.model, spec.weights, since=spec.since)
+    model = spec.model if isinstance(spec.model, Model) else Model.of(spec.model)
+    return model if spec.since is None else replace(model, since=spec.since, wrt=None)
+
+
+def _find_shards(spec: Spec) -> Sequence[Shard]:
+    if spec.inputs is not None:
+        return [_written(spec.inputs, Path(spec.out))]
+    if spec.shards is None:
+        return demo_shards(Path(spec.out))
+    if isinstance(spec.shards, str | os.PathLike):
+        return find_shards(os.fspath(spec.shards))
+    return [Path(shard) for shard in spec.shards]
+
+
+def _written(inputs: Iterable[Any], out: Path) -> Path:
+    """Write inputs into the folder of a run, or find them there as they are.
+
+    Raises:
+        ArgumentError: If there is none, or one cannot be written.
+        RunError: If the run was begun with others.
+    """
+    shard = out / "shards" / "inputs.tar"
+    shard.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=shard.parent) as folder:
+        fresh = Path(folder, shard.name)
+        if not write_inputs(inputs, fresh):
+            raise ArgumentError("inputs= holds none")
+        if not shard.exists():
+            fresh.replace(shard)
+        elif fingerprint(fresh) != fingerprint(shard):
+            raise RunError(f"{out} is a run begun with other inputs; give another out")
+    return shard
+
+
+def _taking_what_was_written(model: Model, shard: Shard, spec: Spec) -> Model:
+    """Return a model that takes the members that `write_inputs` wrote."""
+    _, data = next(read_photos(shard, walk(shard, ["safetensors"])[:1]))
+    if data is None:
+        raise ShardError(f"{shard} cannot be read; give another out")
+    wrt = spec.wrt or model.wrt
+    inputs = inputs_as_written(safetensors.torch.load(data), model.since, wrt)
+    return replace(model, inputs=inputs, wrt=inputs.wrt)
+
+
+def _choose_batch(model: Model, wanted: int | None, columns: int, rows: int) -> int:
+    if model.inputs is None and model.since is None:
+        return wanted or choose_batch(columns, rows)
+    if wanted is not None and wanted > 1:
+        raise ArgumentError(
+            f"batch={wanted} is for photos, from the input; others are solved singly"
+        )
+    return 1
+
+
+def _name_start(model: Model) -> str | None:
+    start = model.since if model.wrt is None else model.wrt
+    return None if start is None else str(start)
 
 
 def _find_device(name: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.networks import Model, layer_maps
+from jvpsvd.networks import Model, layer_maps, to_device
 from jvpsvd.operators import full_precision
 
 VALUES, GRADIENT = 1e-3, 5e-2
@@ -43,11 +43,14 @@ def probe_network(model: Model, layers: Sequence[str]) -> tuple[float, ...]:
     generator = np.random.default_rng(0)
     try:
         device = next((p.device for p in model.module.parameters()), torch.device("cpu"))
-        example = torch.zeros(model.photo_input.shape, device=device)
-        point = torch.from_numpy(generator.standard_normal(tuple(example.shape)))
-        x = point.to(example).requires_grad_()
+        example = to_device(model.example(), device)
+        maps = layer_maps(model.module, example, layers, model.since, model.wrt)
+        x = maps.start(example).detach()
+        if model.inputs is None:
+            x = torch.from_numpy(generator.standard_normal(tuple(x.shape))).to(x)
+        x.requires_grad_()
         with torch.enable_grad(), full_precision():
-            values = layer_maps(model.module, example, layers)(x)
+            values = maps(x)
             found = [number for y in values for number in _numbers(y, generator)]
             combination = sum((_combine(y, generator) for y in values), x.sum() * 0)
             (gradient,) = torch.autograd.grad(combination, x)

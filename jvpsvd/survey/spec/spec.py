@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import Model
@@ -51,10 +54,18 @@ class Spec:
     """Folder, file, glob, brace range or URL of shards; or the files themselves."""
     out: str | Path = "jvpsvd-run"
     """Folder of the run; made, or continued if it holds the same run."""
-    model: str | Model = _MODEL
-    """Built-in name, torchvision:NAME, timm:NAME, package.module:factory, or a `Model`."""
+    model: str | Model | nn.Module = _MODEL
+    """Built-in name, torchvision:NAME, timm:NAME, hf:NAME, package.module:factory, a `Model`, or a
+    module of one's own."""
     weights: str | None = None
     """State dict of the model (.safetensors or torch), or .caffemodel; no pickles are run."""
+    since: str | None = None
+    """The depth to differentiate from; None: the input, or what the model's `Inputs` say."""
+    inputs: Iterable[Any] | None = None
+    """Instead of shards: tensors, dicts of tensors by argument, or pairs of one of these and a
+    class index. They are written into the folder of the run."""
+    wrt: str | None = None
+    """The argument to differentiate by, where each of `inputs` has several."""
     layers: Sequence[str] | None = None
     """Depths; None: five modules spread over the network; ("all",): all modules with k values."""
     k: int | None = None
@@ -93,6 +104,8 @@ class Spec:
             ArgumentError: On a number out of range, an unknown engine, a share that is no part, or
                 workers without Ray.
         """
+        if self.shards is not None and self.inputs is not None:
+            raise ArgumentError("give shards= or inputs=, not both")
         if self.engine not in ENGINES:
             raise ArgumentError(f"engine '{self.engine}' is unknown; use {' or '.join(ENGINES)}")
         if not 0 <= self.share[0] < self.share[1]:
@@ -114,6 +127,6 @@ class Spec:
     @property
     def defaults(self) -> Defaults:
         """What is taken where the spec says nothing: less in the demo, and its own depths."""
-        if self.shards is not None:
+        if self.shards is not None or self.inputs is not None:
             return _DEFAULTS
         return _DEMO if self.model == _MODEL else replace(_DEMO, layers=None)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from jvpsvd.data import Sample, Shard, read_photos, walk
+from jvpsvd.data import Sample, Shard, read_photos, suffixes_of, walk
 from jvpsvd.errors import RunError, ShardError
 from jvpsvd.survey.store.checksums import checksum_bytes
 from jvpsvd.survey.store.notes import read_notes, write_notes
@@ -51,10 +51,10 @@ def _compare(store: Store, shards: Sequence[Shard]) -> None:
     for sample in store.samples():
         if sample.key and not sample.problem:
             listed[sample.shard].append(sample)
-    checksums = _checksums(store)
+    checksums, suffixes = _checksums(store), suffixes_of(store.identity.inputs)
     for shard in shards:
         try:
-            now = {sample.key: sample for sample in walk(shard)}
+            now = {sample.key: sample for sample in walk(shard, suffixes)}
         except ShardError:
             continue  # its photos are rows that say so
         for sample in listed[shard.name]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,7 +118,7 @@ class Results:
         depth = next(depth for depth in self.store.depths if depth.name == layer)
         return Spectra(
             layer=layer,
-            shape=(depth.numel, math.prod(self.store.identity.photo_input.shape)),
+            shape=(depth.numel, self.store.identity.columns),
             samples=table.drop_columns(["s", "residuals"]),
             s=s,
             residuals=residuals,

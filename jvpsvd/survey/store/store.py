@@ -6,7 +6,6 @@ A task whose rows exist is finished.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,7 +55,7 @@ class Store:
     @property
     def sizes(self) -> dict[str, int]:
         """Singular values of each depth, min(m, n)."""
-        n = math.prod(self.identity.photo_input.shape)
+        n = self.identity.columns
         return {depth.name: min(depth.numel, n) for depth in self.depths}
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -129,7 +128,7 @@ def _find_vector_fault(run: RunData, row: Row) -> str:
         found, checksum = read_vectors(file)
     except RunError:
         return "unreadable vectors"
-    n = math.prod(identity.photo_input.shape)
+    n = identity.columns
     shapes = {"U": (depth.numel, row.k), "s": (row.k,), "Vh": (row.k, n)}
     if {name: tuple(tensor.shape) for name, tensor in found.items()} != shapes:
         return "vectors of another shape"

@@ -6,13 +6,14 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from jvpsvd.data import Sample, decode_photo
-from jvpsvd.errors import JvpsvdError, NonFiniteError, PhotoError, ShardError
-from jvpsvd.networks import Derivatives, Model
+from jvpsvd.data import Sample, decode_input
+from jvpsvd.errors import InputError, JvpsvdError, NonFiniteError, PhotoError, ShardError
+from jvpsvd.networks import Derivatives, Model, to_device
 from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.survey.spec.identity import Identity
@@ -36,7 +37,7 @@ class DecodedTask:
     """A task with the input of each of its samples, or the error in its place."""
 
     task: Task
-    inputs: tuple[Tensor | Exception, ...]
+    inputs: tuple[Any, ...]
     checksums: tuple[str | None, ...]
     """Checksums of the photos; None where there is no photo."""
 
@@ -73,10 +74,11 @@ class PhotoSolver:
         self._identity = identity
         self._device = torch.device(device)
         self._memory = memory
-        self._photo_input = model.photo_input
-        example = torch.zeros(model.photo_input.shape, device=self._device)
+        self._model = model
+        example = to_device(model.example(), self._device)
         module = _on_device(model.module, self._device)
-        self._derivatives = Derivatives(module, example, identity.layers)
+        layers = identity.layers
+        self._derivatives = Derivatives(module, example, layers, model.since, model.wrt)
 
     def decode(self, task: Task, photos: Sequence[bytes | None]) -> DecodedTask:
         """Return the inputs of a task; what is wrong with a sample stands in its place."""
@@ -114,12 +116,13 @@ class PhotoSolver:
         return SolvedTask(task, rows, [result for _, _, result in cells])
 
     def _solve_one(
-        self, sample: Sample, x: Tensor | Exception, depths: Sequence[int], report: Report
+        self, sample: Sample, x: Any, depths: Sequence[int], report: Report
     ) -> list[tuple[int, _Cell]]:
         try:
             if isinstance(x, Exception):
                 raise x
-            derivatives = self._derivatives.at(x.to(self._device), sample.key)
+            derivatives = self._derivatives.at(to_device(x, self._device), sample.key)
+            self._refuse_another_shape(derivatives)
         except Exception as error:  # whatever a photo or the user's network raises
             return [(depth, self._failed(sample, depth, error)) for depth in depths]
         found: list[tuple[int, _Cell]] = []
@@ -135,6 +138,16 @@ class PhotoSolver:
             else:
                 found.append((depth, self._solved(sample, depth, result, 1)))
         return found
+
+    def _refuse_another_shape(self, derivatives: Sequence[LinearMap | JvpsvdError]) -> None:
+        """Check that an input is of the shape of all others, as rows of a depth are compared."""
+        shape = self._identity.start_shape
+        for J in derivatives:
+            if isinstance(J, LinearMap) and shape is not None and tuple(J.point.shape) != shape:
+                raise InputError(
+                    f"it is differentiated by {tuple(J.point.shape)} numbers, and the example by "
+                    f"{shape}; cut or pad all inputs to one length"
+                )
 
     def _solve_together(
         self, samples: Sequence[Sample], points: dict[int, Tensor], report: Report
@@ -191,14 +204,14 @@ class PhotoSolver:
         identity = self._identity
         return failure(sample, identity.layers[depth], identity.k, status, message), None
 
-    def _decode_one(self, sample: Sample, photo: bytes | None) -> Tensor | Exception:
+    def _decode_one(self, sample: Sample, photo: bytes | None) -> Any:
         if sample.problem:
             return PhotoError(sample.message)
         if photo is None:
             return ShardError("the shard did not deliver this sample as the manifest lists it")
         try:
-            return decode_photo(photo, self._photo_input)
-        except (PhotoError, MemoryError) as error:
+            return decode_input(photo, self._model)
+        except (InputError, MemoryError) as error:
             return error
 
 
@@ -227,6 +240,8 @@ def _reason(error: Exception, sample: Sample) -> tuple[str, str]:
         return sample.problem, str(error)
     if isinstance(error, PhotoError):
         return "bad-photo", str(error)
+    if isinstance(error, InputError):
+        return "bad-input", str(error)
     if isinstance(error, ShardError):
         return "undelivered", str(error)
     if isinstance(error, NonFiniteError):

@@ -12,7 +12,10 @@ from jvpsvd.errors import TraceError
 
 _aten = torch.ops.aten
 _ALIASES = {_aten.alias.default, _aten.detach.default, _aten.lift_fresh_copy.default}
-_RESHAPES = {_aten.view.default, _aten.expand.default, _aten._unsafe_view.default}
+_RESHAPES = {
+    *(_aten.view.default, _aten.reshape.default),
+    *(_aten.expand.default, _aten._unsafe_view.default),
+}
 
 
 def dependents(graph: fx.Graph, root: fx.Node) -> set[fx.Node]:

@@ -1,0 +1,133 @@
+"""Members of shards that are no photos: texts, arrays and tensors, decoded and written.
+
+Nothing in them is executed: arrays with pickled objects are refused, and files of torch not read.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from jvpsvd.data.photos import PHOTO_SUFFIXES, decode_photo
+from jvpsvd.errors import ArgumentError, InputError
+from jvpsvd.networks import Inputs, Model
+
+
+def suffixes_of(inputs: str | None) -> tuple[str, ...]:
+    """Return the endings of the members that are inputs; None stands for photos.
+
+    >>> suffixes_of("txt"), "jpg" in suffixes_of(None)
+    (('txt',), True)
+    """
+    return PHOTO_SUFFIXES if inputs is None else (inputs,)
+
+
+def decode_input(data: bytes, model: Model) -> Any:
+    """Return what a network takes for the bytes of a member: those of a photo, unless it says else.
+
+    Raises:
+        PhotoError: If they are no photo, where it takes photos.
+        InputError: If they are not of the kind it takes, or its function fails on what they hold.
+    """
+    inputs = model.inputs
+    if inputs is None:
+        return decode_photo(data, model.photo_input)
+    content = decode_member(data, inputs.suffix)
+    try:
+        return inputs.arguments(content)
+    except Exception as error:  # the user's own code
+        raise InputError(
+            f"the arguments of this input cannot be made: {type(error).__name__}: {error}"
+        ) from error
+
+
+def decode_member(data: bytes, suffix: str) -> str | Tensor | dict[str, Tensor]:
+    """Return what the bytes of a member hold: a text, a tensor, or tensors by name.
+
+    Raises:
+        InputError: If they cannot be read.
+
+    >>> decode_member("σ₁".encode(), "txt")
+    'σ₁'
+    """
+    try:
+        if suffix == "txt":
+            return data.decode("utf-8-sig")
+        if suffix == "safetensors":
+            return safetensors.torch.load(data)
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+    except Exception as error:  # damaged bytes may raise anything
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise InputError(
+            f"{len(data)} bytes that are no .{suffix} ({first}); replace the file"
+        ) from error
+
+
+def write_inputs(inputs: Iterable[Any], shard: Path) -> int:
+    """Write inputs as a shard of `.safetensors` members, and return how many.
+
+    The same inputs give the same bytes.
+
+    Args:
+        inputs: Tensors, dicts of tensors, or pairs of one of these and a class index.
+        shard: The file.
+
+    Raises:
+        ArgumentError: If one is something else.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_inputs([torch.ones(2), ({"x": torch.ones(2)}, 3)], Path(folder, "inputs.tar"))
+    2
+    """
+    count = 0
+    with tarfile.open(shard, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for count, one in enumerate(inputs, start=1):
+            labelled = isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], int)
+            content, label = one if labelled else (one, None)
+            tensors = {"": content} if isinstance(content, Tensor) else content
+            if not isinstance(tensors, Mapping) or not all(
+                isinstance(name, str) and isinstance(value, Tensor)
+                for name, value in tensors.items()
+            ):
+                raise ArgumentError(
+                    f"input {count - 1} is a {type(content).__name__}; give tensors, dicts of "
+                    "tensors, or pairs of one of these and a class index"
+                )
+            plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+            key = f"input{count - 1:06d}"
+            _add(tar, f"{key}.safetensors", safetensors.torch.save(plain))
+            if label is not None:
+                _add(tar, f"{key}.cls", str(label).encode())
+    return count
+
+
+def as_written(content: Mapping[str, Tensor]) -> Any:
+    """Return an input that `write_inputs` wrote: a tensor, or a dict of tensors.
+
+    >>> as_written({"": torch.ones(1)})
+    tensor([1.])
+    """
+    return content[""] if content.keys() == {""} else dict(content)
+
+
+def inputs_as_written(
+    example: Mapping[str, Tensor], since: str | None, wrt: str | int | None
+) -> Inputs:
+    """Return how members that `write_inputs` wrote become the input of a network."""
+    return Inputs("safetensors", example, as_written, since=since, wrt=None if since else wrt)
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))

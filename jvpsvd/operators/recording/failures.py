@@ -1,0 +1,61 @@
+"""Say in words why a function cannot be recorded, and where in the user's files that is."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from pathlib import Path
+
+import torch
+
+from jvpsvd.operators.function.failures import first_line
+
+_REASONS = (
+    (
+        r"get value out of a tracing tensor|data-dependent|GuardOnDataDependent",
+        "it decides by values that depend on x; to have it recorded, compute both ways and choose "
+        "with torch.where",
+    ),
+    (
+        r"must override the setup_context",
+        "it calls a torch.autograd.Function without setup_context, which torch.func cannot take; "
+        "write forward(x) and setup_context(ctx, inputs, output)",
+    ),
+    (
+        r"forward AD with (?P<name>\S+) that does not support it",
+        "{name} has no forward mode",
+    ),
+    (
+        r"does not currently support|forward AD formula|derivative for (?P<name>\S+) is not impl",
+        "an operation in it has no derivative of a derivative",
+    ),
+    (
+        r"mutat|modified by an inplace operation",
+        "it changes in place a tensor that it also reads; to have it recorded, work on a copy, "
+        "x.clone()",
+    ),
+)
+
+# Frames of torch, and of jvpsvd, which calls the function.
+_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]), "<")
+
+
+def describe_failure(error: BaseException) -> str:
+    """Return why recording failed, with the line of the user's code that was at work.
+
+    >>> describe_failure(RuntimeError("trying to get value out of a tracing tensor"))
+    'it decides by values that depend on x; to have it recorded, compute both ways and choose ...'
+    """
+    text = " ".join(str(error).split())
+    for pattern, words in _REASONS:
+        found = re.search(pattern, text)
+        if found:
+            return words.format(**found.groupdict()) + _place(error)
+    return first_line(error) + _place(error)
+
+
+def _place(error: BaseException) -> str:
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(_NOT_THE_USERS):
+            return f" ({frame.filename}, line {frame.lineno}, in {frame.name})"
+    return ""

@@ -1,0 +1,81 @@
+"""Derivatives to several depths: one that cannot be recorded leaves the others alone."""
+
+import pytest
+import torch
+from torch import nn
+
+from jvpsvd.errors import ModelError
+from jvpsvd.networks import Derivatives, layer_maps
+
+
+class Deciding(nn.Module):
+    """A layer that cannot be recorded."""
+
+    def forward(self, x):
+        return x * (2.0 if bool(x.sum() > 0) else 3.0)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), Deciding(), nn.Linear(4, 2)).double().eval()
+
+
+def test_depths_before_it_are_recorded(caplog):
+    net, X = network(), torch.randn(2, 1, 3, dtype=torch.float64)
+    derivatives = Derivatives(net, X[0], ["0", "1", "output"])
+    for x in X:
+        for depth, J in enumerate(derivatives.at(x, "one")):
+            part = [net[:1], net[:2], net][depth]
+            expected = torch.func.jacrev(part)(x).detach().reshape(-1, 3)
+            torch.testing.assert_close(
+                J.jvp(torch.eye(3).double()[:, None]).flatten(1).mT, expected
+            )
+    assert [one.trace is not None for one in derivatives._recordings] == [True, True, False]
+    warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warned) == 1
+    assert warned[0].startswith("output: cannot record the function: it decides by values")
+    assert "test_derivatives_of_several_depths.py, line" in warned[0]
+
+
+class Words(nn.Module):
+    """Takes token ids and a mask, which reaches every layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.mix = nn.Embedding(9, 4), nn.Linear(5, 5)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, ids, mask):
+        x = self.embedding(ids)
+        if not mask.all():
+            x = x * mask[..., None]
+        return self.head(self.mix(x.mT).mT.tanh())
+
+
+@pytest.mark.parametrize("masked", [[0, 0], [0, 2], [2, 1]])
+def test_from_a_depth_at_inputs_of_other_ids_and_masks(masked):
+    torch.manual_seed(0)
+    net = Words().double().eval()
+    points = []
+    for count in masked:
+        mask = torch.ones(1, 5, dtype=torch.int64)
+        mask[:, 5 - count :] = 0
+        points.append({"ids": torch.randint(9, (1, 5)), "mask": mask})
+    derivatives = Derivatives(net, points[0], ["mix", "output"], since="embedding")
+    for x in points:
+        maps = layer_maps(net, x, ["mix", "output"], since="embedding")
+        z = maps.start(x)
+        for depth, J in enumerate(derivatives.at(x, "one")):
+            expected = torch.func.jacrev(lambda z, depth=depth, maps=maps: maps(z)[depth])(z)
+            images = J.jvp(torch.eye(20).double().reshape(20, *z.shape)).flatten(1).mT
+            torch.testing.assert_close(images, expected.detach().reshape(-1, 20))
+
+
+def test_a_depth_that_is_gone_around_is_refused():
+    with pytest.raises(ModelError, match="since='mix' is not computed before to='embedding'"):
+        layer_maps(
+            Words().eval(),
+            {"ids": torch.ones(1, 5, dtype=torch.int64), "mask": torch.ones(1, 5)},
+            ["embedding"],
+            since="mix",
+        )
