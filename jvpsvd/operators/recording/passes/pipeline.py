@@ -13,6 +13,7 @@ from jvpsvd.operators.recording.passes.fx_tools import dependents, merge_equal_n
 from jvpsvd.operators.recording.passes.padding import pad_inside_convolutions
 from jvpsvd.operators.recording.passes.polyphase import decompose_by_phases
 from jvpsvd.operators.recording.passes.relu_masks import mask_in_place
+from jvpsvd.operators.recording.passes.softmax import take_softmax_from_value
 
 
 def simplify(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
@@ -29,6 +30,7 @@ def simplify(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
     linear = {node for root in directions for node in dependents(module.graph, root)}
     if not linear.isdisjoint(touched(module.graph)):
         return module
+    take_softmax_from_value(module, linear)
     fold_linear(module, linear)
     # Transposed convolutions, larger kernels and phases pay where channels belong last; in float64
     # transposed ones were slower.
