@@ -67,15 +67,21 @@ class ProductGraph:
 
         return disable_grad(product)
 
-    def reduce_channels(self, kept: Sequence[Tensor], along: Tensor) -> ProductGraph:
+    def channel_graph(self) -> ChannelGraph | None:
+        """Return this graph without inactive channels; None where there are none to leave out."""
+        return None if self.graph is None else channel_graph(self.graph)
+
+    def reduce_channels(
+        self, reduced: ChannelGraph | None, kept: Sequence[Tensor], along: Tensor
+    ) -> ProductGraph:
         """Return this graph able to leave out inactive channels, if its product stays the same.
 
         Args:
+            reduced: The graph that leaves them out.
             kept: The values at any point.
             along: The direction to compare on, with most channels inactive.
         """
         graph = self.graph
-        reduced = None if graph is None else channel_graph(graph)
         if graph is None or reduced is None:
             return self
         inactive = reduced.mostly_inactive([kept[i] for i in self.saved])
@@ -186,6 +192,11 @@ class Recording:
         Args:
             x: Any point.
         """
+        reduced = [
+            (output.jvp.channel_graph(), output.vjp.channel_graph()) for output in self.outputs
+        ]
+        if all(graph is None for pair in reduced for graph in pair):
+            return self
         with torch.no_grad():
             constants = self.constants.values(all_entries=False)
             values, kept = self.primal(x, *constants.tensors)
@@ -193,10 +204,10 @@ class Recording:
             outputs = tuple(
                 replace(
                     output,
-                    jvp=output.jvp.reduce_channels(kept, v),
-                    vjp=output.vjp.reduce_channels(kept, direction(value)),
+                    jvp=output.jvp.reduce_channels(fewer[0], kept, v),
+                    vjp=output.vjp.reduce_channels(fewer[1], kept, direction(value)),
                 )
-                for output, value in zip(self.outputs, values, strict=True)
+                for output, fewer, value in zip(self.outputs, reduced, values, strict=True)
             )
         return replace(self, outputs=outputs)
 

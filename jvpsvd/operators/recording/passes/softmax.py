@@ -66,7 +66,9 @@ def _direction_of_softmax(node: fx.Node) -> tuple[fx.Node, fx.Node, int] | None:
     shifted_source, largest = _called(shifted, _aten.sub.Tensor, 2)
     if shifted_source is not source or _called(largest, _aten.amax.default, 3)[0] is not source:
         return None
-    return (direction, value, dim) if isinstance(direction, fx.Node) else None
+    if not isinstance(direction, fx.Node) or not isinstance(dim, int):
+        return None
+    return direction, value, dim
 
 
 def _called(node: Any, target: object, count: int) -> tuple[Any, ...]:
