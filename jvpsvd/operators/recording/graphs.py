@@ -152,6 +152,8 @@ class Recording:
     primal: fx.GraphModule
     r"""(x, \*constants) ↦ (values of the outputs, values that the product graphs need)."""
     outputs: tuple[OutputGraphs, ...]
+    bytes_of_point: int
+    """What the derivatives at one point hold, besides the weights."""
 
     def at(self, x: Tensor, *, all_entries: bool = True) -> tuple[LinearMap, ...]:
         """Return the derivative of each output at x, which is kept.

@@ -39,6 +39,9 @@ from jvpsvd.operators.recording.verify_replay import verify_replay
 
 logger = logging.getLogger(__name__)
 
+# GiB that are worth a line in the log.
+_TOLD = 0.1
+
 
 def record(outputs: Outputs, example: Tensor, *, fold: bool, check: bool) -> Recording:
     """Return the recording of a function in the fastest form that gives what torch.func gives.
@@ -67,7 +70,9 @@ def record(outputs: Outputs, example: Tensor, *, fold: bool, check: bool) -> Rec
         verify = partial(
             verify_replay, outputs=outputs, example=example, products=products, check=check
         )
-        return _simplify_verified(joint, example, verify) if fold else verify(split(joint))
+        return (
+            _simplify_verified(joint, example, verify) if fold else verify(_split_and_tell(joint))
+        )
     except (TraceError, AdjointError, DerivativeError):
         raise
     except Exception as error:  # make_fx raises whatever the function raised under it
@@ -102,10 +107,19 @@ def _simplify_verified(
 ) -> Recording:
     if channels_last_pays(example):
         try:
-            recording = verify(split(simplify(joint, channels_last=True)))
+            recording = verify(_split_and_tell(simplify(joint, channels_last=True)))
         except Exception as error:  # a layout that some operation cannot take
             logger.info("keeping the layout of the function: %s", first_line(error))
         else:
             return recording.reduce_channels(example)
-    recording = verify(split(simplify(joint, channels_last=False)))
+    recording = verify(_split_and_tell(simplify(joint, channels_last=False)))
     return recording.reduce_channels(example)
+
+
+def _split_and_tell(joint: fx.GraphModule) -> Recording:
+    """Return the recording, and say in the log what a point will hold before one does."""
+    recording = split(joint)
+    size = recording.bytes_of_point / 2**30
+    if size >= _TOLD:
+        logger.info("each point of this recording will hold about %.1f GiB", size)
+    return recording

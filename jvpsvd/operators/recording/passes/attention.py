@@ -138,7 +138,8 @@ def _rewrite(graph: fx.Graph, node: fx.Node, through: _Through, linear: set[fx.N
         tuple(term.kind for term in through.terms),
         tuple(result.kind for result in through.results),
     )
-    first = next(n for n in graph.nodes if n in {result.node for result in through.results})
+    products_before = {result.node for result in through.results}
+    first = next(n for n in graph.nodes if n in products_before)
     _move_before(first, [result.factor for result in through.results])
     with graph.inserting_before(first):
         flat = graph.call_function(
