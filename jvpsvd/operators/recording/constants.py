@@ -95,7 +95,7 @@ class HeldWeights:
         ):
             return False
         if not all_entries:
-            return self._sample() == self._samples
+            return self._is_sample_unchanged()
         return all(
             torch.equal(self._fingerprints[name], fingerprint(weight))
             for name, weight in self._weights.items()
@@ -111,14 +111,22 @@ class HeldWeights:
 
         def check_weights() -> None:
             check()
-            if self._in_place and self._sample() != self._samples:
+            if self._in_place and not self._is_sample_unchanged():
                 raise ArgumentError(WEIGHTS_CHANGED)
 
         return check_weights
 
-    def _sample(self) -> list[int]:
-        samples = [sample_fingerprint(weight) for weight in self.read.values()]
-        return [number for each in samples for number in each.tolist()]
+    def _sample(self) -> dict[torch.device, Tensor]:
+        """Return the samples of the weights on each device, so that each is waited for once."""
+        samples: dict[torch.device, list[Tensor]] = {}
+        for weight in self.read.values():
+            samples.setdefault(weight.device, []).append(sample_fingerprint(weight))
+        return {device: torch.cat(each) for device, each in samples.items()}
+
+    def _is_sample_unchanged(self) -> bool:
+        return all(
+            torch.equal(self._samples[device], each) for device, each in self._sample().items()
+        )
 
 
 def _same(copy: Tensor, weight: Tensor) -> bool:
