@@ -160,6 +160,14 @@ def _safety(options: Options) -> Measured:
     return {"k": hostile.K, "budget_seconds": budget}, safety.measure(solvers, cases, budget)
 
 
+def _large_models(options: Options) -> Measured:
+    from benchmarks.parts import large_models
+
+    cases = large_models.QUICK if options.quick else large_models.CASES
+    chosen = {name: cases[name] for name in options.problems or cases}
+    return {}, large_models.measure(chosen)
+
+
 def _gpu(options: Options) -> Measured:
     from benchmarks.parts import gpu
 
@@ -184,6 +192,12 @@ def _axis_names() -> tuple[str, ...]:
     from benchmarks.parts.growth import FULL
 
     return tuple(axis.name for axis in FULL)
+
+
+def _large_names() -> tuple[str, ...]:
+    from benchmarks.parts.large_models import CASES
+
+    return tuple(CASES)
 
 
 def _case_names() -> tuple[str, ...]:
@@ -223,6 +237,12 @@ PARTS: dict[str, Part] = {
             "hostile operators: right, wrong and said so, wrong in silence",
             _safety,
             pieces=_case_names,
+        ),
+        Part(
+            "large_models",
+            "operators of language models: seconds to make, memory above the weights, products",
+            _large_models,
+            pieces=_large_names,
         ),
         Part("gpu", "correctness, then times, on one CUDA card in ten minutes", _gpu),
         _from_script("allocator", "what keep_freed_memory saves", _small("allocator")),

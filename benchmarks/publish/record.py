@@ -31,6 +31,10 @@ A file holds one record, or a list of them (`python -m benchmarks --json FILE`).
            one for each axis with "fit": {"seconds": exponent, "peak_bytes": …} and x null
   safety   one for each case and solver: case, solver, outcome, value_error, residual,
            said_converged, note, version
+  large_models  one for each model and length: problem, parameters, weight_bytes,
+           inference_seconds, making_seconds, evaluations (of the model, while making), kept_bytes
+           (resident, above the weights), tensor_bytes (the same by storages of tensors),
+           peak_bytes, jvp_seconds and vjp_seconds (one vector of a block of 8), note
   gpu      rows by kind: "check" (name, right, error), "peaks", "time" (problem, solver, outcome,
            seconds, product_seconds, peak_bytes of torch's allocator, …; tf32 where products were
            in TF32), "width" (widths/problem: ours with one block_size), "survey" (survey/depth
@@ -62,6 +66,7 @@ ROW_KEYS: dict[str, frozenset[str]] = {
     "growth": frozenset({"axis", "x"}),
     "safety": frozenset({"case", "solver", "outcome", "note"}),
     "gpu": frozenset({"kind"}),
+    "large_models": frozenset({"problem", "note"}),
 }
 
 
@@ -71,6 +76,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "growth": ("axis",),
     "safety": ("case",),
     "gpu": ("problem", "name"),
+    "large_models": ("problem",),
 }
 """The fields that rows of one run share; a new run replaces all rows that share them."""
 

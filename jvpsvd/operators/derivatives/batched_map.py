@@ -103,12 +103,13 @@ class _ReplayedProduct:
     graph: Callable[..., Tensor]
     inputs: tuple[Tensor, ...]
     varies: tuple[bool, ...]
-    weights: tuple[Tensor, ...]
     check: Callable[[], None]
+    check_weights: Callable[[], None]
     together = True
 
     def __call__(self, block: Tensor, points: slice) -> Tensor:
         self.check()
+        self.check_weights()
         over_directions = vmap(self.graph, in_dims=(0, *(None for _ in self.inputs)))
         over_points = vmap(over_directions, in_dims=(0, *(0 if v else None for v in self.varies)))
         inputs = (t[points] if v else t for t, v in zip(self.inputs, self.varies, strict=True))
@@ -122,7 +123,7 @@ class _ReplayedProduct:
             self.graph,
             tuple(select_in_layout(t, 0, index) if v else t for t, v in inputs),
             self.varies,
-            self.weights,
+            self.check_weights,
         )
 
 
@@ -145,7 +146,7 @@ def replay_at_points(
     graph: Callable[..., Tensor],
     inputs: tuple[Tensor, ...],
     varies: tuple[bool, ...],
-    weights: Sequence[Tensor] = (),
+    check_weights: Callable[[], None] = lambda: None,
 ) -> BatchedProduct:
     r"""Return the product of a graph, a function of (direction, \\*inputs), at many points.
 
@@ -153,7 +154,7 @@ def replay_at_points(
         graph: Serves one direction at one point.
         inputs: Its further arguments; those that vary have the points along their first dimension.
         varies: Which of them vary.
-        weights: Further tensors that must not change while the product is used.
+        check_weights: A further check before each product.
 
     >>> x = torch.tensor([[1.0], [2.0]])
     >>> product = replay_at_points(lambda v, x: 2 * x * v, (x,), (True,))
@@ -161,8 +162,7 @@ def replay_at_points(
     tensor([[2., 2., 2.],
             [4., 4., 4.]])
     """
-    check = make_change_check((*inputs, *weights))
-    return _ReplayedProduct(graph, inputs, varies, tuple(weights), check)
+    return _ReplayedProduct(graph, inputs, varies, make_change_check(inputs), check_weights)
 
 
 def stack_maps(maps: Sequence[LinearMap]) -> BatchedMap:

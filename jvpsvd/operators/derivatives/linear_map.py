@@ -12,6 +12,8 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.derivatives.chunk_tuning import Chunks
 from jvpsvd.operators.function.evaluate import close
 
+WEIGHTS_CHANGED = "the weights have changed since this derivative was taken; take it again"
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -91,7 +93,7 @@ def make_change_check(tensors: Sequence[Tensor]) -> Callable[[], None]:
     """Return a check that none of the tensors has been changed or replaced since this call.
 
     What torch does not count, ``parameter.data.mul_(2)``, cannot be seen: a recording therefore
-    works with copies of the weights.
+    works with copies of its weights, or compares them itself.
 
     The check raises `ArgumentError` if one has: a derivative that reads weights later than its
     value did is the derivative of no function.
@@ -112,8 +114,6 @@ def make_change_check(tensors: Sequence[Tensor]) -> Callable[[], None]:
 
     def check() -> None:
         if states() != recorded:
-            raise ArgumentError(
-                "the weights have changed since this derivative was taken; take it again"
-            )
+            raise ArgumentError(WEIGHTS_CHANGED)
 
     return check

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
+from jvpsvd.operators.function.fingerprint import fingerprint, is_dense
+
 # Entries beyond which a list is not made: what holds so many is no function of a network.
 _MOST_ENTRIES = 200_000
 _NUMBERS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
@@ -43,7 +45,8 @@ class _Entry(NamedTuple):
     mark: Any
     """Compared by value."""
     content: Any
-    """A copy, compared by entries, of an array and, if wanted, of a tensor; else kept alive."""
+    """Compared by entries: a copy of an array, if wanted the fingerprint of a tensor; else kept
+    alive."""
 
 
 class FunctionState:
@@ -55,7 +58,7 @@ class FunctionState:
 
     Args:
         roots: The function, and its further arguments.
-        contents: Whether to keep copies of all tensors, and to compare entries.
+        contents: Whether to compare the entries of all tensors, too, by fingerprints.
 
     >>> net = nn.Linear(2, 2)
     >>> state = FunctionState([net])
@@ -142,15 +145,18 @@ def _process_state() -> Iterator[tuple[str, Any]]:
 
 
 def _of_tensor(parent: int, name: str, value: Tensor, content: bool) -> _Entry:
-    plain = value.layout == torch.strided and not value.is_nested and not value.is_quantized
+    plain = is_dense(value)
     mark = (
         0 if value.is_inference() else value._version,
         value.requires_grad,
         (value.shape, value.stride(), value.data_ptr()) if plain else None,
     )
+    if content:
+        return _Entry(
+            parent, name, value, mark, fingerprint(value) if plain else value.detach().clone()
+        )
     # The memory is kept alive, so that `value.data = …` cannot get the same address again.
-    kept = value.untyped_storage() if plain else None
-    return _Entry(parent, name, value, mark, value.detach().clone() if content else kept)
+    return _Entry(parent, name, value, mark, value.untyped_storage() if plain else None)
 
 
 def _same(before: _Entry, after: _Entry, contents: bool) -> bool:

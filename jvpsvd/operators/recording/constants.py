@@ -2,45 +2,136 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, fx
 from torch.func import functional_call
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.derivatives.linear_map import WEIGHTS_CHANGED, make_change_check
+from jvpsvd.operators.function.fingerprint import fingerprint, is_dense, sample_fingerprint
+
+# Weights of fewer bytes are copied: to compare with copies is less work than fingerprints are.
+_COPIED = 1 << 26
 
 
 class Constants:
     """The values that a recording computes from weights alone, such as kernels turned round.
 
-    They are kept with a copy of these weights, and computed again when the weights are no longer
-    the same. Version counters would miss ``parameter.data = …``, which leaves them as they are.
+    They are computed again when the weights are no longer the same. Version counters would miss
+    ``parameter.data.mul_(2)``, which leaves them as they are.
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:
         self._graph = graph
-        self.weights = (*graph.parameters(), *graph.buffers())
-        """All weights of the recording, as the function holds them."""
-        used = (n for n in graph.graph.find_nodes(op="get_attr") if _is_computed_with(n))
-        self._sources = {str(node.target): getattr(graph, str(node.target)) for node in used}
-        self._copies: dict[str, Tensor] | None = None
-        self._values: tuple[Tensor, ...] = ()
+        self._weights = dict((*graph.named_parameters(), *graph.named_buffers()))
+        self._latest: ConstantValues | None = None
 
-    def values(self) -> tuple[Tensor, ...]:
-        """Return the values for the weights as they are now."""
-        copies = self._copies
-        if copies is None or not all(
-            _is_copy(copies[name], weight) for name, weight in self._sources.items()
-        ):
-            copies = {name: weight.detach().clone() for name, weight in self._sources.items()}
+    def values(self, *, all_entries: bool = True) -> ConstantValues:
+        """Return the values for the weights as they are now.
+
+        Args:
+            all_entries: Whether to compare all entries of the weights, or a sample of them.
+        """
+        latest = self._latest
+        if latest is None or not latest.weights.are_unchanged(all_entries=all_entries):
+            weights = HeldWeights(self._weights)
             with torch.no_grad():
-                self._values = tuple(functional_call(self._graph, copies, ()))
-            self._copies = copies
-        return self._values
+                latest = ConstantValues(
+                    tuple(functional_call(self._graph, weights.read, ())), weights
+                )
+            self._latest = latest
+        return latest
 
 
-def _is_copy(copy: Tensor, weight: Tensor) -> bool:
-    same = (copy.shape, copy.dtype, copy.device) == (weight.shape, weight.dtype, weight.device)
-    return same and torch.equal(copy, weight)
+class ConstantValues(NamedTuple):
+    """What a recording computed from weights, and these weights."""
+
+    tensors: tuple[Tensor, ...]
+    weights: HeldWeights
 
 
-def _is_computed_with(node: fx.Node) -> bool:
-    """Return whether anything but the output of the graph uses it."""
-    return any(user.op != "output" for user in node.users)
+class HeldWeights:
+    """Weights as they are at one time, and whether they still are.
+
+    Few weights are copied, and the copies are read. Many are read where they are; fingerprints of
+    them are kept.
+
+    >>> weight = torch.ones(3)
+    >>> held = HeldWeights({"weight": weight})
+    >>> held.are_unchanged()
+    True
+    >>> _ = weight.data.mul_(2)
+    >>> held.are_unchanged(), held.read["weight"]
+    (False, tensor([1., 1., 1.]))
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self._weights = weights
+        self.read = {name: weight.detach() for name, weight in weights.items()}
+        """What to compute with."""
+        size = sum(weight.nbytes for weight in weights.values())
+        self._in_place = size > _COPIED and all(map(is_dense, weights.values()))
+        if self._in_place:
+            self._fingerprints = {n: fingerprint(weight) for n, weight in self.read.items()}
+            self._samples = self._sample()
+        else:
+            self.read = {name: weight.clone() for name, weight in self.read.items()}
+
+    def are_unchanged(self, *, all_entries: bool = True) -> bool:
+        """Return whether all weights are as they were.
+
+        Args:
+            all_entries: Whether to compare all entries, or those of a sample of each weight.
+        """
+        if not self._in_place:
+            return all(_same(self.read[name], weight) for name, weight in self._weights.items())
+        if any(
+            weight.data_ptr() != self.read[name].data_ptr()
+            or _kind(weight) != _kind(self.read[name])
+            for name, weight in self._weights.items()
+        ):
+            return False
+        if not all_entries:
+            return self._is_sample_unchanged()
+        return all(
+            torch.equal(self._fingerprints[name], fingerprint(weight))
+            for name, weight in self._weights.items()
+        )
+
+    def make_check(self) -> Callable[[], None]:
+        """Return a check, before a product, that the weights which it reads are as they are now.
+
+        The check raises `ArgumentError` if torch has counted a change, or a sample of a weight
+        that is read in place shows one.
+        """
+        check = make_change_check(tuple(self._weights.values()))
+
+        def check_weights() -> None:
+            check()
+            if self._in_place and not self._is_sample_unchanged():
+                raise ArgumentError(WEIGHTS_CHANGED)
+
+        return check_weights
+
+    def _sample(self) -> dict[torch.device, Tensor]:
+        """Return the samples of the weights on each device, so that each is waited for once."""
+        samples: dict[torch.device, list[Tensor]] = {}
+        for weight in self.read.values():
+            samples.setdefault(weight.device, []).append(sample_fingerprint(weight))
+        return {device: torch.cat(each) for device, each in samples.items()}
+
+    def _is_sample_unchanged(self) -> bool:
+        return all(
+            torch.equal(self._samples[device], each) for device, each in self._sample().items()
+        )
+
+
+def _same(copy: Tensor, weight: Tensor) -> bool:
+    return _kind(copy) == _kind(weight) and torch.equal(copy, weight)
+
+
+def _kind(weight: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return weight.shape, weight.dtype, weight.device

@@ -17,7 +17,7 @@ from jvpsvd.operators.derivatives.chunk_tuning import Chunks
 from jvpsvd.operators.derivatives.differences import direction
 from jvpsvd.operators.derivatives.linear_map import Cost, LinearMap, disable_grad, make_change_check
 from jvpsvd.operators.function.evaluate import close
-from jvpsvd.operators.recording.constants import Constants
+from jvpsvd.operators.recording.constants import Constants, ConstantValues
 from jvpsvd.operators.recording.passes.channel_chains import channel_graph
 from jvpsvd.operators.recording.passes.fx_tools import dependents, peak_elements
 from jvpsvd.operators.recording.passes.inactive_channels import ChannelCache, ChannelGraph
@@ -43,7 +43,7 @@ class ProductGraph:
         self,
         kept: Sequence[Tensor],
         zeros: Tensor,
-        weights: Sequence[Tensor],
+        check_weights: Callable[[], None],
         channels: ChannelCache,
     ) -> Callable[[Tensor], Tensor]:
         """Return the product of a block at one point, refused once a weight has changed."""
@@ -51,7 +51,7 @@ class ProductGraph:
         if graph is None:
             return lambda block: zeros.expand(block.shape[0], *zeros.shape)
         saved = tuple(kept[i] for i in self.saved)
-        check = make_change_check((*saved, *weights))
+        check = make_change_check(saved)
 
         @cache
         def multiply() -> Callable[[Tensor], Tensor]:
@@ -62,19 +62,26 @@ class ProductGraph:
 
         def product(block: Tensor) -> Tensor:
             check()
+            check_weights()
             return multiply()(block)  # the first product selects channels
 
         return disable_grad(product)
 
-    def reduce_channels(self, kept: Sequence[Tensor], along: Tensor) -> ProductGraph:
+    def channel_graph(self) -> ChannelGraph | None:
+        """Return this graph without inactive channels; None where there are none to leave out."""
+        return None if self.graph is None else channel_graph(self.graph)
+
+    def reduce_channels(
+        self, reduced: ChannelGraph | None, kept: Sequence[Tensor], along: Tensor
+    ) -> ProductGraph:
         """Return this graph able to leave out inactive channels, if its product stays the same.
 
         Args:
+            reduced: The graph that leaves them out.
             kept: The values at any point.
             along: The direction to compare on, with most channels inactive.
         """
         graph = self.graph
-        reduced = None if graph is None else channel_graph(graph)
         if graph is None or reduced is None:
             return self
         inactive = reduced.mostly_inactive([kept[i] for i in self.saved])
@@ -94,13 +101,15 @@ class ProductGraph:
         kept: Sequence[Tensor],
         varies: Sequence[bool],
         zeros: Tensor,
-        weights: Sequence[Tensor],
+        check_weights: Callable[[], None],
     ) -> BatchedProduct:
         """Return the product at many points; what varies over them has a dimension for them."""
         if self.graph is None:
             return replay_at_points(lambda direction: zeros, (), ())
         inputs = tuple(kept[i] for i in self.saved)
-        return replay_at_points(self.graph, inputs, tuple(varies[i] for i in self.saved), weights)
+        return replay_at_points(
+            self.graph, inputs, tuple(varies[i] for i in self.saved), check_weights
+        )
 
     def peak(self) -> int:
         """Return how many elements one vector takes at most, alive at once on its way."""
@@ -143,25 +152,38 @@ class Recording:
     primal: fx.GraphModule
     r"""(x, \*constants) ↦ (values of the outputs, values that the product graphs need)."""
     outputs: tuple[OutputGraphs, ...]
+    bytes_of_point: int
+    """What the derivatives at one point hold, besides the weights."""
 
-    def at(self, x: Tensor) -> tuple[LinearMap, ...]:
-        """Return the derivative of each output at x, which is kept."""
-        return self._at(x, self.constants.values())
+    def at(self, x: Tensor, *, all_entries: bool = True) -> tuple[LinearMap, ...]:
+        """Return the derivative of each output at x, which is kept.
 
-    def _at(self, x: Tensor, constants: tuple[Tensor, ...]) -> tuple[LinearMap, ...]:
+        Args:
+            x: The point.
+            all_entries: Whether to compare all entries of the weights with what they were when
+                constants were computed from them, or only a sample.
+        """
+        return self._at(x, self.constants.values(all_entries=all_entries))
+
+    def _at(self, x: Tensor, constants: ConstantValues) -> tuple[LinearMap, ...]:
         with torch.no_grad():
-            values, kept = self.primal(x, *constants)
-        weights, channels = self.constants.weights, ChannelCache()
+            values, kept = self.primal(x, *constants.tensors)
+        check, channels = constants.weights.make_check(), ChannelCache()
+
+        def elsewhere(index: int, z: Tensor) -> LinearMap:
+            check()
+            return self._at(z, constants)[index]
+
         return tuple(
             LinearMap(
                 point=x,
                 value=value,
-                jvp=output.jvp.at(kept, torch.zeros_like(value), weights, channels),
-                vjp=output.vjp.at(kept, torch.zeros_like(x), weights, channels),
+                jvp=output.jvp.at(kept, torch.zeros_like(value), check, channels),
+                vjp=output.vjp.at(kept, torch.zeros_like(x), check, channels),
                 cost=output.cost,
                 chunks=output.chunks,
-                # The same function: its weights are not compared again.
-                at=lambda z, index=index: self._at(z, constants)[index],  # type: ignore[misc]
+                # The same function, of weights that have not changed.
+                at=partial(elsewhere, index),
             )
             for index, (value, output) in enumerate(zip(values, self.outputs, strict=True))
         )
@@ -172,16 +194,22 @@ class Recording:
         Args:
             x: Any point.
         """
+        reduced = [
+            (output.jvp.channel_graph(), output.vjp.channel_graph()) for output in self.outputs
+        ]
+        if all(graph is None for pair in reduced for graph in pair):
+            return self
         with torch.no_grad():
-            values, kept = self.primal(x, *self.constants.values())
+            constants = self.constants.values(all_entries=False)
+            values, kept = self.primal(x, *constants.tensors)
             v = direction(x)
             outputs = tuple(
                 replace(
                     output,
-                    jvp=output.jvp.reduce_channels(kept, v),
-                    vjp=output.vjp.reduce_channels(kept, direction(value)),
+                    jvp=output.jvp.reduce_channels(fewer[0], kept, v),
+                    vjp=output.vjp.reduce_channels(fewer[1], kept, direction(value)),
                 )
-                for output, value in zip(self.outputs, values, strict=True)
+                for output, fewer, value in zip(self.outputs, reduced, values, strict=True)
             )
         return replace(self, outputs=outputs)
 
@@ -198,16 +226,17 @@ class Recording:
         dims: Any = tuple([0 if node in varying else None for node in nodes] for nodes in output)
         with torch.no_grad():
             constants = self.constants.values()
-            over_points = vmap(self.primal, (0, *(None for _ in constants)), out_dims=dims)
-            values, kept = over_points(X, *constants)
-        varies, weights = [dim == 0 for dim in dims[1]], self.constants.weights
+            in_dims = (0, *(None for _ in constants.tensors))
+            over_points = vmap(self.primal, in_dims, out_dims=dims)
+            values, kept = over_points(X, *constants.tensors)
+        varies, check = [dim == 0 for dim in dims[1]], constants.weights.make_check()
         maps = []
         for index, (dim, one) in enumerate(zip(dims[0], self.outputs, strict=True)):
             value = (
                 values[index] if dim == 0 else values[index].expand(len(X), *values[index].shape)
             )
-            jvp = one.jvp.at_many(kept, varies, torch.zeros_like(value[0]), weights)
-            vjp = one.vjp.at_many(kept, varies, torch.zeros_like(X[0]), weights)
+            jvp = one.jvp.at_many(kept, varies, torch.zeros_like(value[0]), check)
+            vjp = one.vjp.at_many(kept, varies, torch.zeros_like(X[0]), check)
             widest = max(one.jvp.widest(), one.vjp.widest(), 1)
             elsewhere = partial(self._at_many_of, index)
             maps.append(BatchedMap(X, value, jvp, vjp, widest, elsewhere))

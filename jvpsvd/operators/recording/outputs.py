@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
 from jvpsvd.operators.function.evaluate import prepare
+
+
+class Products(NamedTuple):
+    """f(x), J v and J' u of every output: what is recorded."""
+
+    values: tuple[Tensor, ...]
+    jvps: tuple[Tensor, ...]
+    vjps: tuple[Tensor, ...]
 
 
 class Outputs:
@@ -33,13 +42,11 @@ class Outputs:
         """Return one output as a function."""
         return lambda x: self(x)[index]
 
-    def compute_products(
-        self, x: Tensor, v: Tensor, *us: Tensor
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Return f(x), J v and J' u of every output: what is recorded."""
+    def compute_products(self, x: Tensor, v: Tensor, *us: Tensor) -> Products:
+        """Return f(x), J v and J' u of every output."""
         values, jvps = jvp(self, (x,), (v,))[:2]
         vjps = [vjp(self.select(index), x)[1](u)[0] for index, u in enumerate(us)]
-        return values, jvps, tuple(vjps)
+        return Products(values, jvps, tuple(vjps))
 
     def compute_vjps(self, index: int, x: Tensor, block: Tensor) -> Tensor:
         """Return J' u of one output, for several u in one call.

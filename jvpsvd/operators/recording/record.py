@@ -12,21 +12,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from jvpsvd.errors import AdjointError, DerivativeError, TraceError
+from jvpsvd.operators.derivatives.differences import direction
 from jvpsvd.operators.function.evaluate import check_output
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.recording.constant_reads import reading_constants
+from jvpsvd.operators.recording.descriptions import Descriptions
 from jvpsvd.operators.recording.failures import describe_failure
 from jvpsvd.operators.recording.graphs import Recording
-from jvpsvd.operators.recording.outputs import Outputs
+from jvpsvd.operators.recording.outputs import Outputs, Products
 from jvpsvd.operators.recording.passes.channels_last import channels_last_pays
 from jvpsvd.operators.recording.passes.fx_tools import (
     merge_equal_nodes,
@@ -39,6 +41,9 @@ from jvpsvd.operators.recording.split import split
 from jvpsvd.operators.recording.verify_replay import verify_replay
 
 logger = logging.getLogger(__name__)
+
+# GiB that are worth a line in the log.
+_TOLD = 0.1
 
 
 def record(outputs: Outputs, example: Tensor, *, fold: bool, check: bool) -> Recording:
@@ -63,29 +68,42 @@ def record(outputs: Outputs, example: Tensor, *, fold: bool, check: bool) -> Rec
     with torch.no_grad(), failures_named("fn", partial(remedy_at, outputs.fn, example)):
         values = tuple(check_output(y) for y in outputs(example))
     try:
-        joint = _record_joint(outputs, example, values)
-        verify = partial(verify_replay, outputs=outputs, example=example, check=check)
-        return _simplify_verified(joint, example, verify) if fold else verify(split(joint))
+        joint, products = _record_joint(outputs, example, values)
+        products = products._replace(values=values)
+        verify = partial(
+            verify_replay, outputs=outputs, example=example, products=products, check=check
+        )
+        return (
+            _simplify_verified(joint, example, verify) if fold else verify(_split_and_tell(joint))
+        )
     except (TraceError, AdjointError, DerivativeError):
         raise
     except Exception as error:  # make_fx raises whatever the function raised under it
         raise TraceError(f"cannot record the function: {describe_failure(error)}") from error
 
 
-def _record_joint(outputs: Outputs, example: Tensor, values: tuple[Tensor, ...]) -> fx.GraphModule:
+def _record_joint(
+    outputs: Outputs, example: Tensor, values: tuple[Tensor, ...]
+) -> tuple[fx.GraphModule, Products]:
+    """Return the graph of f(x), J v and J' u, and what these are for `direction` of each."""
     # Directions come as rows of a block: contiguous, whatever the layout of x and f(x).
-    v, *us = (torch.ones(z.shape, dtype=z.dtype, device=z.device) for z in (example, *values))
-    # make_fx describes every value, in a mode of its own if none is about: a third of its time.
+    directions = [direction(z) for z in (example, *values)]
+    computed: list[Products] = []
+    functional = functionalize(reading_constants(outputs.compute_products))
+
+    def compute(*args: Tensor) -> tuple[Any, ...]:
+        computed.append(functional(*args))
+        return tuple(computed[0])
+
     # Without grad mode: it would keep a graph for every weight that requires grad, which
     # torch 2.14.1 never frees. Both derivatives are taken all the same.
-    with tracing(TracingContext(FakeTensorMode())), torch.no_grad():
-        products = functionalize(reading_constants(outputs.compute_products))
-        joint: fx.GraphModule = make_fx(products)(example, v, *us)
+    with tracing(TracingContext(Descriptions())), torch.no_grad():
+        joint: fx.GraphModule = make_fx(compute)(example, *directions)
     reshape_strided_views(joint)
     remove_identities(joint)
     replace_fills(joint)
     merge_equal_nodes(joint)
-    return joint
+    return joint, computed[0]
 
 
 def _simplify_verified(
@@ -93,10 +111,19 @@ def _simplify_verified(
 ) -> Recording:
     if channels_last_pays(example):
         try:
-            recording = verify(split(simplify(joint, channels_last=True)))
+            recording = verify(_split_and_tell(simplify(joint, channels_last=True)))
         except Exception as error:  # a layout that some operation cannot take
             logger.info("keeping the layout of the function: %s", first_line(error))
         else:
             return recording.reduce_channels(example)
-    recording = verify(split(simplify(joint, channels_last=False)))
+    recording = verify(_split_and_tell(simplify(joint, channels_last=False)))
     return recording.reduce_channels(example)
+
+
+def _split_and_tell(joint: fx.GraphModule) -> Recording:
+    """Return the recording, and say in the log what a point will hold before one does."""
+    recording = split(joint)
+    size = recording.bytes_of_point / 2**30
+    if size >= _TOLD:
+        logger.info("each point of this recording will hold about %.1f GiB", size)
+    return recording

@@ -14,6 +14,7 @@ from jvpsvd.operators.recording.passes.fx_tools import (
     dependents,
     mutated_families,
     refuse_unsafe_mutation,
+    stored_bytes,
     subgraph,
 )
 
@@ -63,7 +64,7 @@ def split(recorded: fx.GraphModule) -> Recording:
         _describe_output(v.meta["val"], y.meta["val"], *graphs)
         for y, *graphs in zip(values, jvp_graphs, vjp_graphs, strict=True)
     )
-    return Recording(constants, graph, outputs)
+    return Recording(constants, graph, outputs, stored_bytes((primal[0], *values, *kept)))
 
 
 def _describe_output(x: Tensor, y: Tensor, jvp: ProductGraph, vjp: ProductGraph) -> OutputGraphs:

@@ -75,14 +75,15 @@ class Trace:
     def at(self, x: Tensor, *, check: bool = True) -> tuple[LinearMap, ...]:
         """Return the derivative of each output at x; runs the primal graph once.
 
-        With `check`, fn itself is evaluated too, and must agree with the recording.
+        With `check`, fn itself is evaluated too, and must agree with the recording; weights are
+        then compared entry by entry with what they were, otherwise by a sample of them.
 
         Raises:
             TraceError: If x has another shape, dtype or device, or fn took another path there.
             DerivativeError: If products vanish although fn moves in proportion to the step.
         """
         x = _copy_in_layout(x, (), self._example)
-        maps = self.recording.at(x)
+        maps = self.recording.at(x, all_entries=check)
         if check:
             with torch.no_grad():
                 compare_values([m.value for m in maps], self._outputs(x))

@@ -15,11 +15,11 @@ from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.evaluate import close
 from jvpsvd.operators.recording.graphs import Recording
-from jvpsvd.operators.recording.outputs import Outputs
+from jvpsvd.operators.recording.outputs import Outputs, Products
 
 
 def verify_replay(
-    recording: Recording, outputs: Outputs, example: Tensor, *, check: bool
+    recording: Recording, outputs: Outputs, example: Tensor, products: Products, *, check: bool
 ) -> Recording:
     """Return a recording that gives, replayed at the example, what torch.func gives there.
 
@@ -27,6 +27,7 @@ def verify_replay(
         recording: Is verified, and returned.
         outputs: The function that was recorded.
         example: The point.
+        products: Values, and products with `direction` of each, as torch.func computed them.
         check: Whether to compare one JVP with one VJP, and products that vanish with differences.
 
     Raises:
@@ -36,7 +37,7 @@ def verify_replay(
     """
     maps = recording.at(example.clone())
     v, *us = (direction(z) for z in (example, *(m.value for m in maps)))
-    values, jvps, vjps = outputs.compute_products(example, v, *us)
+    values, jvps, vjps = products
     compare_values([m.value for m in maps], values)
     for index, (m, u) in enumerate(zip(maps, us, strict=True)):
         least = _rounding_of(values[index])

@@ -121,7 +121,7 @@ def problem(build, inactive=2 / 3, dtype=torch.float64):
 def sides(net, x):
     """Both product graphs of a recording, each with what it needs at x."""
     recording = Trace(net, x).recording
-    _, kept = recording.primal(x, *recording.constants.values())
+    _, kept = recording.primal(x, *recording.constants.values().tensors)
     return [
         (side, tuple(kept[i] for i in side.saved))
         for side in (recording.outputs[0].jvp, recording.outputs[0].vjp)
@@ -219,7 +219,7 @@ def test_which_channels_are_inactive_is_seen_at_each_point(example, dense):
     trace = Trace(net, both if example == "both" else example * ones)
     graph = trace.recording.outputs[0].jvp
     for x, count in ((ones, 48), (-ones, 16), (both, None)):
-        _, kept = trace.recording.primal(x, *trace.recording.constants.values())
+        _, kept = trace.recording.primal(x, *trace.recording.constants.values().tensors)
         fewer = graph.reduced.inputs([kept[i] for i in graph.saved], ChannelCache())
         assert (fewer is None) == (count is None)
         assert count is None or any(getattr(v, "shape", (0,))[0] == count for v in fewer)
@@ -239,7 +239,7 @@ def test_two_depths_share_what_is_selected(dense):
     (first, saved), (second, _) = (
         (side, [kept[i] for i in side.saved])
         for recording in [Trace(depths, x).recording]
-        for kept in [recording.primal(x, *recording.constants.values())[1]]
+        for kept in [recording.primal(x, *recording.constants.values().tensors)[1]]
         for side in [output.jvp for output in recording.outputs]
     )
     cache = ChannelCache()

@@ -27,12 +27,20 @@ def convolutions(norm):
     return nn.Sequential(*layers).double().eval(), torch.randn(1, 2, 5, 5, dtype=torch.float64)
 
 
+@pytest.fixture(params=["copied", "in place"])
+def weights(request, monkeypatch):
+    """How a recording holds weights: copies of few, and many where they are."""
+    if request.param == "in place":
+        monkeypatch.setattr("jvpsvd.operators.recording.constants._COPIED", 0)
+    return request.param
+
+
 NORMS = [nn.BatchNorm2d, nn.Identity]
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("change", [replace, scale_data])
-def test_a_recording_follows_the_weights(change, norm, dense):
+def test_a_recording_follows_the_weights(change, norm, weights, dense):
     net, x = convolutions(norm)
     trace = Trace(net, x)
     trace.at(x)
@@ -45,7 +53,7 @@ def test_a_recording_follows_the_weights(change, norm, dense):
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("batch_dims", [0, 1])
-def test_products_refuse_replaced_weights(norm, batch_dims):
+def test_products_refuse_replaced_weights(norm, batch_dims, weights):
     net, x = convolutions(norm)
     J = JacobianOperator(net, x[None] if batch_dims else x, batch_dims=batch_dims)
     replace(net)
@@ -69,7 +77,9 @@ def checkpointed(net):
 
 @pytest.mark.parametrize("change", [replace, scale_data])
 @pytest.mark.parametrize("route", ["trace", "transforms", "reverse passes"])
-def test_products_of_linear_layers_are_those_of_the_old_weights_or_refused(route, change, dense):
+def test_products_of_linear_layers_are_those_of_the_old_weights_or_refused(
+    route, change, weights, dense
+):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double().eval()
     x = torch.randn(4, dtype=torch.float64)
@@ -78,8 +88,71 @@ def test_products_of_linear_layers_are_those_of_the_old_weights_or_refused(route
     change(net)
     for A, matrix in ((J, expected), (J.T, expected.T)):
         unit_vectors = torch.eye(A.shape[1], dtype=x.dtype)
-        if route == "trace" and change is scale_data:
+        if route == "trace" and change is scale_data and weights == "copied":
             torch.testing.assert_close(A @ unit_vectors, matrix)
         else:
             with pytest.raises(ArgumentError, match="weights have changed"):
                 A @ unit_vectors
+
+
+class Scaled(nn.Module):
+    """Weights that products read as they are, and through a view."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(5))
+        self.weight = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, x):
+        return torch.tanh(x * self.scale) @ self.weight
+
+
+@pytest.mark.parametrize("batch_dims", [0, 1])
+@pytest.mark.parametrize("name", ["scale", "weight"])
+def test_no_product_mixes_old_and_new_weights(name, batch_dims, weights, dense):
+    torch.manual_seed(0)
+    net, x = Scaled().double().eval(), torch.randn(1, 5, dtype=torch.float64)
+    J = JacobianOperator(net, x[None] if batch_dims else x, batch_dims=batch_dims)
+    expected = dense(net, x)
+    getattr(net, name).data.mul_(1.7)
+    for A, matrix in ((J, expected), (J.T, expected.T)):
+        unit_vectors = torch.eye(A.shape[-1], dtype=x.dtype)
+        if weights == "copied":
+            torch.testing.assert_close((A @ unit_vectors).reshape(matrix.shape), matrix)
+        else:
+            with pytest.raises(ArgumentError, match="weights have changed"):
+                A @ unit_vectors
+
+
+@pytest.mark.parametrize("change", [replace, scale_data])
+def test_the_map_at_a_further_point_is_of_the_same_weights_or_refused(change, weights, dense):
+    torch.manual_seed(0)
+    net, x = Scaled().double().eval(), torch.randn(2, 1, 5, dtype=torch.float64)
+    expected = dense(net, x[1])
+    (J,) = Trace(net, x[0]).at(x[0])
+    change(net)
+    if weights == "copied" and change is scale_data:
+        unit_vectors = torch.eye(5, dtype=x.dtype)[:, None]
+        torch.testing.assert_close(J.at(x[1]).jvp(unit_vectors)[:, 0].T, expected)
+    else:
+        with pytest.raises(ArgumentError, match="weights have changed"):
+            J.at(x[1]).jvp(x[:1])
+
+
+def test_equal_weights_at_another_address_serve(weights, dense):
+    net, x = convolutions(nn.BatchNorm2d)
+    trace = Trace(net, x)
+    for parameter in net.parameters():
+        parameter.data = parameter.data.clone()
+    J = JacobianOperator.from_linear_map(trace.at(x)[0])
+    torch.testing.assert_close(J @ torch.eye(50, dtype=x.dtype), dense(net, x))
+
+
+def test_large_weights_are_not_copied():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2100, 4200), nn.Tanh(), nn.Linear(4200, 2100)).eval()
+    trace = Trace(net, torch.randn(2100))
+    addresses = {p.data_ptr() for p in net.parameters()}
+    held = trace.recording.constants.values()
+    assert {t.data_ptr() for t in held.tensors} <= addresses
+    assert {t.data_ptr() for t in held.weights.read.values()} <= addresses

@@ -27,6 +27,8 @@ def channel_graph(module: fx.GraphModule) -> ChannelGraph | None:
     Args:
         module: The graph, with the shapes of the saved values.
     """
+    if not module.graph.find_nodes(op="call_function", target=_aten.convolution.default):
+        return None
     graph = copy.deepcopy(module.graph)
     saved = graph.find_nodes(op="placeholder")[1:]
     of_point = set(saved)

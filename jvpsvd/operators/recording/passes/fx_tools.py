@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import getitem
 from typing import Any
 
 import torch
@@ -125,6 +126,29 @@ def peak_elements(graph: fx.Graph) -> int:
             if last[read] == index and read not in saved:
                 alive -= (shape_of(read) or torch.Size([0])).numel()
     return peak
+
+
+def stored_bytes(nodes: Iterable[fx.Node]) -> int:
+    """Return the bytes of what nodes stand for: of views, of what they view, once; of weights none.
+
+    >>> from torch.fx.experimental.proxy_tensor import make_fx
+    >>> graph = make_fx(lambda x: (x.exp().t(), x.exp()[0]))(torch.ones(2, 3)).graph
+    >>> stored_bytes(graph.output_node().all_input_nodes)
+    48
+    """
+    owners: set[fx.Node] = set()
+    for node in nodes:
+        while node.all_input_nodes and _is_part_of_input(node):
+            node = node.all_input_nodes[0]
+        owners.add(node)
+    values = (node.meta.get("val") for node in owners if node.op != "get_attr")
+    return sum(value.nbytes for value in values if isinstance(value, Tensor))
+
+
+def _is_part_of_input(node: fx.Node) -> bool:
+    if node.target is getitem:  # of what an operation returns: parts of one tensor, or several
+        return _may_alias_input(node.all_input_nodes[0])
+    return _may_alias_input(node)
 
 
 def remove_identities(module: fx.GraphModule) -> None:

@@ -6,13 +6,15 @@ import copy
 
 from torch import fx
 
+from jvpsvd.operators.recording.passes.attention import multiply_attention_by_rows
 from jvpsvd.operators.recording.passes.channels_last import lay_out_channels_last
 from jvpsvd.operators.recording.passes.convolutions import simplify_convolutions
 from jvpsvd.operators.recording.passes.folding import fold_linear
 from jvpsvd.operators.recording.passes.fx_tools import dependents, merge_equal_nodes, touched
 from jvpsvd.operators.recording.passes.padding import pad_inside_convolutions
 from jvpsvd.operators.recording.passes.polyphase import decompose_by_phases
-from jvpsvd.operators.recording.passes.relu_masks import mask_in_place
+from jvpsvd.operators.recording.passes.slopes import apply_slopes_in_place
+from jvpsvd.operators.recording.passes.softmax import take_softmax_from_value
 
 
 def simplify(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
@@ -29,6 +31,7 @@ def simplify(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
     linear = {node for root in directions for node in dependents(module.graph, root)}
     if not linear.isdisjoint(touched(module.graph)):
         return module
+    take_softmax_from_value(module, linear)
     fold_linear(module, linear)
     # Transposed convolutions, larger kernels and phases pay where channels belong last; in float64
     # transposed ones were slower.
@@ -36,7 +39,8 @@ def simplify(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
     pad_inside_convolutions(module, linear, grow=channels_last)
     if channels_last:
         decompose_by_phases(module, linear)
-    mask_in_place(module, linear)
+    apply_slopes_in_place(module, linear)
+    multiply_attention_by_rows(module, linear)
     if channels_last:
         lay_out_channels_last(module, linear)
     merge_equal_nodes(module)

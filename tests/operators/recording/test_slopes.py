@@ -1,4 +1,4 @@
-"""Slopes of clipping activations are masks, multiplied in place only where nothing else reads."""
+"""Slopes are taken once a point, and multiplied in place only where nothing else reads."""
 
 import pytest
 import torch
@@ -22,6 +22,13 @@ ACTIVATIONS = {
     "Softshrink": nn.Softshrink(0.2),
     "clamp": Fn(lambda x: x.clamp(-0.3, 0.4)),
     "maximum": Fn(lambda x: torch.maximum(x, -0.5 * x)),
+}
+
+SMOOTH = {
+    "GELU": nn.GELU(),
+    "GELU by tanh": nn.GELU(approximate="tanh"),
+    "SiLU": nn.SiLU(),
+    "Mish": nn.Mish(),
 }
 
 
@@ -76,7 +83,7 @@ NETS = {
     "max pool": lambda: nn.Sequential(conv(), nn.ReLU(), nn.MaxPool2d(2), conv(4), nn.ReLU()),
 } | {
     f"after a convolution: {name}": lambda act=act: nn.Sequential(conv(), act, conv(4))
-    for name, act in ACTIVATIONS.items()
+    for name, act in (ACTIVATIONS | SMOOTH).items()
 }
 
 
@@ -154,6 +161,15 @@ def test_nothing_else_is_overwritten(name):
     recording = Trace(net, x).recording
     assert "aten.mul.Tensor" in targets(recording.outputs[0].jvp.graph.graph)
     assert "aten.mul_.Tensor" not in targets(recording.outputs[0].jvp.graph.graph)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_smooth_slopes_are_computed_once_per_point(name):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 4), SMOOTH[name], nn.Linear(4, 2)).eval()
+    output = Trace(net, torch.randn(4)).recording.outputs[0]
+    assert not any("backward" in target for target in targets(output.jvp.graph.graph))
+    assert not any("backward" in target for target in targets(output.vjp.graph.graph))
 
 
 def test_what_another_output_reads_is_not_overwritten(dense):
