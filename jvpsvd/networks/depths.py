@@ -181,8 +181,8 @@ def layer_map(
     model = uncompiled(model)
 
     def from_depth(z: Tensor) -> Tensor:
-        given = each_tensor(x, lambda leaf: _in_dtype_of(leaf, z, value))
         with evaluated_like(value, z, f"'{since}'"):
+            given = each_tensor(x, lambda leaf: _in_dtype_of(leaf, z, value))
             return run_to(model, given, [target], substitute=(source, z))[0]
 
     return LayerMap(from_depth, model, to, since, x), value

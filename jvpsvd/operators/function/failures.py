@@ -28,6 +28,10 @@ _REMEDIES = (
         "an operation in place changes a weight or the input: let it work on a copy, x.clone()",
     ),
     (
+        r"Inference tensors cannot be saved for backward",
+        "torch.inference_mode hides the derivative of a part of it: take it out",
+    ),
+    (
         r"stateless API can't be used with Jitted",
         "a scripted or traced module cannot be given other weights: pass the module that it was "
         "made from",
