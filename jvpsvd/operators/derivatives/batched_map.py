@@ -118,6 +118,7 @@ class _ReplayedProduct:
 
     def select(self, index: Tensor) -> BatchedProduct:
         self.check()
+        self.check_weights()
         inputs = zip(self.inputs, self.varies, strict=True)
         return replay_at_points(
             self.graph,
