@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -15,6 +16,9 @@ from jvpsvd.operators.function.fingerprint import fingerprint, is_dense, sample_
 
 # Weights of fewer bytes are copied: to compare with copies is less work than fingerprints are.
 _COPIED = 1 << 26
+# All entries of weights that are read in place are compared again after so many times the seconds
+# which that takes: a tenth of the time at most.
+_BETWEEN = 10.0
 
 
 class Constants:
@@ -75,8 +79,11 @@ class HeldWeights:
         size = sum(weight.nbytes for weight in weights.values())
         self._in_place = size > _COPIED and all(map(is_dense, weights.values()))
         if self._in_place:
+            began = time.monotonic()
             self._fingerprints = {n: fingerprint(weight) for n, weight in self.read.items()}
             self._samples = self._sample()
+            self._seconds = time.monotonic() - began
+            self._compared = time.monotonic()
         else:
             self.read = {name: weight.clone() for name, weight in self.read.items()}
 
@@ -105,14 +112,19 @@ class HeldWeights:
         """Return a check, before a product, that the weights which it reads are as they are now.
 
         The check raises `ArgumentError` if torch has counted a change, or a sample of a weight
-        that is read in place shows one.
+        that is read in place shows one. From time to time it compares all their entries.
         """
         check = make_change_check(tuple(self._weights.values()))
 
         def check_weights() -> None:
             check()
-            if self._in_place and not self._is_sample_unchanged():
+            if not self._in_place:
+                return
+            due = time.monotonic() - self._compared > _BETWEEN * self._seconds
+            if not self.are_unchanged(all_entries=due):
                 raise ArgumentError(WEIGHTS_CHANGED)
+            if due:
+                self._compared = time.monotonic()
 
         return check_weights
 

@@ -1,5 +1,7 @@
 """Weights changed behind torch's back: products never use old and new ones together."""
 
+import time
+
 import pytest
 import torch
 import torch.utils.checkpoint
@@ -156,3 +158,20 @@ def test_large_weights_are_not_copied():
     held = trace.recording.constants.values()
     assert {t.data_ptr() for t in held.tensors} <= addresses
     assert {t.data_ptr() for t in held.weights.read.values()} <= addresses
+
+
+def test_one_entry_of_large_weights_is_noticed_within_a_while():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2100, 4200), nn.Tanh(), nn.Linear(4200, 2100)).eval()
+    J = JacobianOperator(net, torch.randn(2100), derivatives="trace")
+    v = torch.randn(2100)
+    J.matvec(v)
+    net[0].weight.data.view(-1)[54321] += 1.0
+
+    def multiply_for_a_minute():
+        began = time.monotonic()
+        while time.monotonic() - began < 60:
+            J.matvec(v)
+
+    with pytest.raises(ArgumentError, match="weights have changed"):
+        multiply_for_a_minute()
