@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from benchmarks.measure.children import serve
 from benchmarks.measure.memory import peak_bytes, reset_peak, resident_bytes
@@ -78,7 +79,8 @@ def tensor_bytes() -> int:
     """Return the bytes of the storages of all tensors that Python's collector can reach."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tensors = [each for each in gc.get_objects() if isinstance(each, Tensor)]
+        found = (each for each in gc.get_objects() if isinstance(each, Tensor))
+        tensors = [each for each in found if not isinstance(each, FakeTensor)]
     plain = [t for t in tensors if t.layout == torch.strided and t.device.type != "meta"]
     storages = {}
     for t in plain:

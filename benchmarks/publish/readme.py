@@ -139,6 +139,23 @@ def safety_section(record: Record) -> str:
     return "\n".join([origin(record, "safety"), "", caption, "", *table(["", *solvers], body)])
 
 
+def large_models_section(record: Record) -> str:
+    """Return the section of "large_models": seconds, memory above the weights, products."""
+    head = ["", "parameters", "making", "kept", "peak", "J v, J' u"]
+    body = []
+    for row in record.rows:
+        if "making_seconds" in row:
+            inference = row["inference_seconds"]
+            size = f"{row['parameters'] / 1e6:.0f} M" if "parameters" in row else ""
+            products = (f"{row[each] / inference:.2f}" for each in ("jvp_seconds", "vjp_seconds"))
+            made = (
+                f"{row['making_seconds']:.1f} s, {row['making_seconds'] / inference:.0f} inferences"
+            )
+            memory = (f"{row[each] / 2**20:.0f} MiB" for each in ("kept_bytes", "peak_bytes"))
+            body.append([row["problem"], size, made, *memory, ", ".join(products)])
+    return "\n".join([origin(record, record.part), "", *table(head, body)])
+
+
 def gpu_section(record: Record) -> str:
     """Return the checks on the card, a table of times, and one of a survey."""
     checks = [row for row in record.rows if row["kind"] == "check"]
@@ -225,6 +242,7 @@ WRITERS: dict[str, Callable[[Record], str]] = {
     "growth": growth_section,
     "safety": safety_section,
     "gpu": gpu_section,
+    "large_models": large_models_section,
     **dict.fromkeys(
         (
             *("allocator", "products", "solver", "survey", "batches", "together"),
