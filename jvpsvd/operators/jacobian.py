@@ -48,14 +48,15 @@ class JacobianOperator(LinearMapOperator):
     ``__array__``) is taken as a tensor of its dtype, which is what fn is given.
 
     For many points make one operator, and go on with `J.at(x)`, which replays what was recorded for
-    about two inferences a point. A new operator takes nothing over from an earlier one, even of the
-    same fn: nothing would say when to forget it. Where the rows of x do not act on each other, so
-    that J is block-diagonal, a line in the log says so once.
+    two to three inferences a point. A new operator takes nothing over from an earlier one, even of
+    the same fn: nothing would say when to forget it. Where the rows of x do not act on each other,
+    so that J is block-diagonal, a line in the log says so once.
 
     With ``batch_dims=1`` it is the batch of the Jacobians at the points X[0], X[1], …: fn takes one
-    of them, is recorded once, and is replayed at all of them together. An fn that cannot take X[0]
-    but X[0][None], as a network of batches of images, is given batches of one, and the first
-    dimension of its value, of one, is dropped: X is (B, C, H, W) as the network itself takes it.
+    of them, is recorded once, if at all, and is replayed at all of them together. An fn that cannot
+    take X[0] but X[0][None], as a network of batches of images, is given batches of one, and the
+    first dimension of its value, of one, is dropped: X is (B, C, H, W) as the network itself takes
+    it.
 
     Args:
         fn: x → value, or a module. Its value must be finite and of the dtype of x.
@@ -161,12 +162,12 @@ class JacobianOperator(LinearMapOperator):
     def at(self, x: Any) -> JacobianOperator:
         """Return the Jacobian of the same function at another point, or at the points of a batch.
 
-        What was recorded is replayed, which takes about one inference; another one, of fn itself,
-        verifies the value, and all that fn holds is compared. (A new `JacobianOperator` records
-        anew.) The result is never that of an
-        earlier fn: the derivative is taken anew, with a line in the log at level INFO, where the
-        replayed value is not that of fn (control flow that depends on the point), and where
-        anything is not what it was that fn may read:
+        What was recorded is replayed, which takes about one and a half inferences; another one, of
+        fn itself, verifies the value, and all that fn holds is compared, for half of one. (A new
+        `JacobianOperator` records anew.) The result is never that of an earlier fn: the derivative
+        is taken anew, with a line in the log at level INFO, where the replayed value is not that of
+        fn (control flow that depends on the point), and where anything is not what it was that fn
+        may read:
 
         - of modules: parameters, buffers and what they share memory with, in place or replaced;
           hooks; the mode; `requires_grad`; attributes; children; their class's own methods;

@@ -2,7 +2,8 @@
 
 Recording takes as long as many products by torch.func. So a small network begins with these. They
 are counted, at all points together, and once they have been as much work as a recording, one is
-made. No more than about twice the work is done that would have been the least.
+made. No more than about twice the work is done that would have been the least. Products at many
+points are taken in one call, those of a batch, and those at a point and at some moved by rounding.
 
 (A small J is not written down, although that would be quickest: JVPs and VJPs that are computed
 apart show the digits that they lose, and the products of a matrix do not.)
