@@ -64,7 +64,7 @@ def gpt2_folder(tmp_path):
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="[PAD]",
+        pad_token="[PAD]",  # noqa: S106
         unk_token="[UNK]",  # noqa: S106
     )
     fast.save_pretrained(tmp_path / "gpt2")
