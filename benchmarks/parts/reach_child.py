@@ -20,7 +20,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from benchmarks.measure.children import serve
-from benchmarks.problems.architectures import ARCHITECTURES, Problem
+from benchmarks.problems.architectures import ARCHITECTURES
+from benchmarks.problems.language_models import Problem
 from jvpsvd import JacobianOperator, layer_map
 from jvpsvd.errors import JvpsvdError
 
