@@ -37,7 +37,8 @@ _model = click.option(
     default=_MODEL,
     show_default=True,
     metavar="SPEC",
-    help="Built-in name, torchvision:NAME, timm:NAME, or package.module:factory (your own).",
+    help="Built-in name, torchvision:NAME, timm:NAME, hf:NAME or hf:FOLDER, or "
+    "package.module:factory (your own).",
 )
 _weights = click.option(
     "--weights",
@@ -45,9 +46,10 @@ _weights = click.option(
     help="State dict (.safetensors or torch), or .caffemodel; no pickles are run.",
 )
 _since = click.option(
-    "--since",
-    metavar="NAME",
-    help="Depth to differentiate from, as that of embedded tokens. [default: the input]",
+    "--since", metavar="NAME", help="Depth to differentiate from. [default: input]"
+)
+_random_weights = click.option(
+    "--random-weights", type=int, metavar="SEED", help="Random weights, for comparison."
 )
 _memory = click.option(
     "--memory",
@@ -99,6 +101,7 @@ def cli(context: click.Context) -> None:
 )
 @_model
 @_weights
+@_random_weights
 @_since
 @click.option(
     "--shards",
@@ -264,6 +267,7 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
 )
 @_model
 @_weights
+@_random_weights
 @_since
 @click.option(
     "-k", type=int, default=_K, show_default=True, help="Triplets to plan for, per depth."
@@ -277,6 +281,7 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
 def layers(
     model: str,
     weights: str | None,
+    random_weights: int | None,
     since: str | None,
     k: int,
     tol: float,
@@ -289,7 +294,7 @@ def layers(
     Seconds are products times one inference, timed here: a rough figure for this machine.
     """
     keep_freed_memory()
-    loaded = load_model(model, weights, since=since)
+    loaded = load_model(model, weights, since=since, random_weights=random_weights)
     costs = survey.depth_costs(loaded, k, memory, tol, functions=functions)
     if as_json:
         records = [dataclasses.asdict(cost) for cost in costs]
@@ -349,7 +354,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a σ must not end a run on an ASCII terminal
-    _show_our_log()
+    log = logging.getLogger("jvpsvd")  # what other packages log is not ours
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.handlers[0].setFormatter(logging.Formatter("jvpsvd: %(message)s"))
     code: object
     interruption = survey.Interruption()
     with interruption.installed():
@@ -374,15 +382,6 @@ def _called(arguments: Sequence[str] | None, interruption: survey.Interruption) 
         _complain("interrupted")
         code = _INTERRUPTED
     return code
-
-
-def _show_our_log() -> None:
-    """Show the warnings of jvpsvd as its own; what other packages log is left to them."""
-    logger = logging.getLogger("jvpsvd")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("jvpsvd: %(message)s"))
-        logger.addHandler(handler)
 
 
 def _complain(message: str) -> int:

@@ -6,11 +6,11 @@ from jvpsvd.networks.depths import Depth, depths, layer_map, layer_maps
 from jvpsvd.networks.derivatives import Derivatives, choose_batch
 from jvpsvd.networks.forward_pass import call, to_device
 from jvpsvd.networks.inputs import Inputs
+from jvpsvd.networks.photo_input import PhotoInput
 from jvpsvd.networks.place_names import OUTPUT
 from jvpsvd.networks.zoo import (
     CAFFE_PHOTO_INPUT,
     Model,
-    PhotoInput,
     load_model,
     load_weights,
     weights_sha256,

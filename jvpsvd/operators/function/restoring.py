@@ -24,7 +24,8 @@ def restored_attributes(networks: Sequence[nn.Module]) -> Iterator[None]:
     """Restore the attributes, parameters, buffers and hooks of every module.
 
     A module may keep what it computed. During differentiation nothing outside can use such a
-    tensor. Dictionaries, lists and sets that are attributes get their entries back.
+    tensor. Dictionaries, lists and sets that are attributes get their entries back. Where a call
+    changes weights in place, as RWKV does once, flags and numbers stay: they say that it is done.
 
     >>> net = nn.Linear(2, 2)
     >>> with restored_attributes([net]):
@@ -38,11 +39,15 @@ def restored_attributes(networks: Sequence[nn.Module]) -> Iterator[None]:
         raise ArgumentError(f"networks is {shown(networks)}; give a list of modules")
     modules = _modules(networks)
     before = [(module, dict(vars(module)), _entries(module)) for module in modules]
+    versions = _versions(modules)
     try:
         yield
     finally:
+        changed = _versions(modules) != versions
         for module, attributes, entries in before:
+            kept = _flags(module) if changed else {}
             _restore(module, attributes, entries)
+            vars(module).update(kept)
 
 
 @contextmanager
@@ -90,6 +95,16 @@ def _modules(networks: Sequence[nn.Module]) -> list[nn.Module]:
         if any(isinstance(module, FSDPModule) for module in found.values()):
             return []  # it gathers and frees parameters, and keeps account of that itself
     return [each for each in found.values() if not isinstance(each, torch.jit.ScriptModule)]
+
+
+def _versions(modules: Sequence[nn.Module]) -> list[int]:
+    """Return how often the parameters have been changed in place."""
+    own = (p for module in modules for p in module.parameters(recurse=False))
+    return [p._version for p in own if not p.is_inference()]
+
+
+def _flags(module: nn.Module) -> dict[str, Any]:
+    return {n: value for n, value in vars(module).items() if isinstance(value, bool | int | float)}
 
 
 def _entries(module: nn.Module) -> list[tuple[Any, Any]]:

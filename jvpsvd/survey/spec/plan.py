@@ -103,7 +103,11 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
 
 def _load(spec: Spec) -> Model:
     if isinstance(spec.model, str):
-        return load_model(spec.model, spec.weights, since=spec.since)
+        return load_model(
+            spec.model, spec.weights, since=spec.since, random_weights=spec.random_weights
+        )
+    if spec.random_weights is not None:
+        raise ArgumentError("random_weights= is for models by name; initialise your module anew")
     model = spec.model if isinstance(spec.model, Model) else Model.of(spec.model)
     return model if spec.since is None else replace(model, since=spec.since, wrt=None)
 

@@ -66,6 +66,8 @@ class Spec:
     class index. They are written into the folder of the run."""
     wrt: str | None = None
     """The argument to differentiate by, where each of `inputs` has several."""
+    random_weights: int | None = None
+    """A seed: random weights instead of the model's, for comparison."""
     layers: Sequence[str] | None = None
     """Depths; None: five modules spread over the network; ("all",): all modules with k values."""
     k: int | None = None
