@@ -2,7 +2,7 @@
 
     python examples/language_topics.py WORDNET --quick    some minutes; 36 sentences, two layers
     python examples/language_topics.py WORDNET            an hour and more; 240, all six layers
-    python examples/language_topics.py WORDNET --per-topic 10      as many of each topic
+    python examples/language_topics.py WORDNET --per-topic 10 --layers layers.5
 
 WORDNET is a folder that holds data.noun of WordNet 3.0 (`apt-get download wordnet-base`, as
 build_wordnet.py says). Sentences are its definitions of nouns, of twelve words each; a topic is one
@@ -118,11 +118,12 @@ def main() -> None:
     parser.add_argument("wordnet", type=Path, help="folder that holds data.noun")
     parser.add_argument("--quick", action="store_true", help="36 sentences, two layers")
     parser.add_argument("--per-topic", type=int, default=40, help="sentences of each topic [40]")
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", help="of the encoder [all]")
     options = parser.parse_args()
-    quick = (6, ["layers.0", "layers.5"])
-    per_topic, layers = quick if options.quick else (options.per_topic, None)
     net = minilm_encoder()
-    layers = layers or [f"layers.{i}" for i in range(len(net.layers))]
+    every = [f"layers.{i}" for i in range(len(net.layers))]
+    quick = (6, [every[0], every[-1]])
+    per_topic, layers = quick if options.quick else (options.per_topic, options.layers or every)
     sentences = definitions(options.wordnet, vocabulary(), per_topic)
     topics = [sentence.topic for sentence in sentences]
     X = embedded([["[CLS]", *one.words, "[SEP]"] for one in sentences])
