@@ -40,7 +40,7 @@ def decode_input(data: bytes, model: Model) -> Any:
     inputs = model.inputs
     if inputs is None:
         return decode_photo(data, model.photo_input)
-    content = decode_member(data, inputs.suffix)
+    content = _as_example(decode_member(data, inputs.suffix), inputs.example)
     try:
         return inputs.arguments(content)
     except Exception as error:  # the user's own code
@@ -66,10 +66,34 @@ def decode_member(data: bytes, suffix: str) -> str | Tensor | dict[str, Tensor]:
         array = np.load(io.BytesIO(data), allow_pickle=False)
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
     except Exception as error:  # damaged bytes may raise anything
+        if "pickle" in str(error):
+            raise InputError(
+                f"it is no .{suffix} of numbers, and Python objects are not read; replace the file"
+            ) from error
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise InputError(
             f"{len(data)} bytes that are no .{suffix} ({first}); replace the file"
         ) from error
+
+
+def _as_example(content: Any, example: Any) -> Any:
+    """Return floating tensors in the dtype that the example has; NumPy writes float64.
+
+    Raises:
+        InputError: If one is of another kind of number.
+    """
+    if isinstance(content, dict):
+        known = example if isinstance(example, Mapping) else {}
+        return {name: _as_example(value, known.get(name)) for name, value in content.items()}
+    if not isinstance(content, Tensor) or not isinstance(example, Tensor):
+        return content
+    if content.is_floating_point() and example.is_floating_point():
+        return content.to(example.dtype)
+    if content.dtype != example.dtype:
+        raise InputError(
+            f"it holds {content.dtype}, and the example {example.dtype}; write it as that"
+        )
+    return content
 
 
 def write_inputs(inputs: Iterable[Any], shard: Path) -> int:

@@ -250,7 +250,10 @@ def _without_photo(group: _Group, suffixes: Sequence[str]) -> str:
     what = "photo" if suffixes is PHOTO_SUFFIXES else f".{suffixes[0]}"
     dotted = [s for s in group.members if s.rpartition(".")[2] in suffixes]
     if not dotted:
-        return f"no {what} among {_some(sorted(group.members))}"
+        members = _some(sorted(group.members))
+        if suffixes is PHOTO_SUFFIXES:
+            return f"no photo among {members}"
+        return f"it has {members}, and the network's Inputs take {what}; name it so"
     count = sum(len(group.members[suffix]) for suffix in dotted)
     name = f"{group.key}.{dotted[0]}".rpartition("/")[2]
     stem, _, ending = name.rpartition(".")

@@ -25,7 +25,7 @@ def told_how_read(first: Any) -> Iterator[None]:
     try:
         yield
     except ModelError as error:
-        if not isinstance(first, Tensor):
+        if not isinstance(first, Tensor) or error.__cause__ is None:
             raise
         one = tuple(first.shape[1:])
         raise ModelError(

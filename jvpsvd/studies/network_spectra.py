@@ -131,7 +131,8 @@ class NetworkSpectra:
         for depth in self.depths:
             if depth.layer == layer:
                 return depth[index[0]] if index else depth
-        raise ArgumentError(f"no depth {shown(layer)}; there are {', '.join(self.layers)}")
+        named = ", ".join(map(repr, self.layers))
+        raise ArgumentError(f"no depth is named {shown(layer)}; give one of {named}")
 
     def __str__(self) -> str:
         table = Table(

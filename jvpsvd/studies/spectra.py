@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from jvpsvd.arguments import listed_names, shown, threshold_number, whole_number
 from jvpsvd.errors import ArgumentError, JvpsvdError
-from jvpsvd.networks import OUTPUT, Derivatives, choose_batch, layer_map
+from jvpsvd.networks import OUTPUT, Arguments, Derivatives, choose_batch, layer_map
 from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOperator
 from jvpsvd.studies.inputs import count_inputs, each_input, told_how_read
 from jvpsvd.studies.network_spectra import DepthSpectra, NetworkSpectra, join
@@ -116,8 +116,9 @@ def _through_recording(
     if not isinstance(first, Tensor):
         raise ArgumentError(
             "inputs are dicts; name the depth to differentiate from with since=, such as that of "
-            "the embedding"
+            "the embedding, or choose an argument with survey.Spec(inputs=…, wrt=…)"
         )
+    Arguments(first, None).refuse_without_floating(model)
     with told_how_read(first):
         derivatives = Derivatives(model, first, names)
         values = derivatives.values(first)

@@ -16,7 +16,22 @@ def network():
 
 X = torch.zeros(2, 3, 8, 8)
 
+WORDS = nn.Sequential(nn.Embedding(9, 3), nn.Flatten(), nn.Linear(12, 2)).eval()
+
 MISTAKES = {
+    "token ids": (
+        lambda: jvpsvd.spectra(WORDS, torch.zeros(2, 4, dtype=torch.long), progress=False),
+        "token ids have no derivative: name the depth after their embedding with since=, as "
+        "since='0'",
+    ),
+    "a mistyped depth": (
+        lambda: jvpsvd.spectra(network(), X, layers=["9"], progress=False),
+        "^(?!.*X was read)",
+    ),
+    "an index of a depth": (
+        lambda: jvpsvd.spectra(network(), X, layers=["1"], k=1, progress=False)[0],
+        "^no depth is named 0; give one of '1'$",
+    ),
     "no layers": (lambda: jvpsvd.spectra(network(), X, layers=[]), "layers is empty"),
     "a function": (lambda: jvpsvd.spectra(lambda x: 2 * x, X), "give a torch module"),
     "swapped": (lambda: jvpsvd.spectra(X, network()), "give a torch module"),

@@ -227,7 +227,7 @@ def test_xarray_has_the_dimensions_input_depth_index():
 
 def test_unknown_depths_and_inputs_are_errors():
     found = spectra(network(), inputs(), k=2, progress=False)
-    with pytest.raises(ArgumentError, match="there are output"):
+    with pytest.raises(ArgumentError, match="give one of 'output'"):
         found["3"]
     with pytest.raises(ArgumentError, match="none of the 7"):
         found["output", 7]

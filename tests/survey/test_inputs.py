@@ -124,7 +124,7 @@ def test_damaged_and_longer_members_are_rows_that_say_so(tmp_path):
         "pickle": "bad-input",
         "other": "no-photo",
     }
-    assert "cut or pad all inputs to one length" in rows["long"]["message"]
+    assert "cut or pad all inputs to one shape" in rows["long"]["message"]
     assert "no .npy" in rows["pickle"]["message"]
 
 

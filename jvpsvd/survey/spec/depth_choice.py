@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from jvpsvd.data.inputs import as_written
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
 from jvpsvd.networks import Arguments, Depth, Model, depths
 from jvpsvd.operators.function.failures import first_line
 
 _DEFAULT_DEPTHS = 5
+_SHOWN = 12
 
 
 class DepthList(NamedTuple):
@@ -58,11 +60,9 @@ def choose_depths_after(model: Model, k: int, layers: Sequence[str] | None) -> D
     every, start = list_depths(model, functions=True)
     for name in layers:
         if name not in {depth.name for depth in every}:
-            similar = difflib.get_close_matches(name, [depth.name for depth in every], n=3)
-            hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+            after = "" if model.since is None else f" after '{model.since}'"
             raise ModelError(
-                f"no layer '{name}' in {model.spec}; {hint}'jvpsvd layers --model {model.spec}' "
-                "lists them"
+                f"no layer '{name}'{after} in {model.spec}; {_near(name, model, every)}"
             )
     return DepthList([depth for depth in every if depth.name in layers], start)
 
@@ -81,12 +81,24 @@ def list_depths(model: Model, *, functions: bool) -> DepthList:
             raise
         raise ModelError(  # the user's own network
             f"{model.spec} fails on {_describe(model, example)} "
-            f"({first_line(error.__cause__)}); "
-            "return the PhotoInput or Inputs that it takes beside the module"
+            f"({first_line(error.__cause__)}); {_remedy(model)}"
         ) from error
     shape, names = _start_shape(model, every, example), [depth.name for depth in every]
     later = every if model.since is None else every[names.index(model.since) + 1 :]
     return DepthList(later, shape)
+
+
+def _near(name: str, model: Model, every: Sequence[Depth]) -> str:
+    """Return which depths there are, in words."""
+    names = [depth.name for depth in every]
+    similar = difflib.get_close_matches(name, names, n=3)
+    hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+    if model.spec == type(model.module).__name__:  # no name that the command line could load
+        some = ", ".join(names[:_SHOWN])
+        more = f" and {len(names) - _SHOWN} more (jvpsvd.depths)" if len(names) > _SHOWN else ""
+        return f"{hint}it has {some}{more}"
+    since = "" if model.since in (None, name) else f" --since {model.since}"
+    return f"{hint}'jvpsvd layers --model {model.spec}{since}' lists them"
 
 
 def _start_shape(model: Model, every: Sequence[Depth], example: Any) -> tuple[int, ...]:
@@ -94,11 +106,9 @@ def _start_shape(model: Model, every: Sequence[Depth], example: Any) -> tuple[in
     if model.since is not None:
         found = next((depth for depth in every if depth.name == model.since), None)
         if found is None:
-            similar = difflib.get_close_matches(model.since, [depth.name for depth in every], n=3)
-            hint = f"did you mean {' or '.join(similar)}? " if similar else ""
             raise ModelError(
-                f"no layer '{model.since}' in {model.spec} to start from; {hint}"
-                f"'jvpsvd layers --model {model.spec}' lists them"
+                f"no layer '{model.since}' in {model.spec} to start from; "
+                f"{_near(model.since, model, every)}"
             )
         return found.shape
     chosen = Arguments(example, model.wrt).chosen
@@ -106,14 +116,28 @@ def _start_shape(model: Model, every: Sequence[Depth], example: Any) -> tuple[in
         return tuple(chosen.shape)
     raise ModelError(
         f"{model.spec} takes {'token ids' if isinstance(chosen, Tensor) else 'several arguments'}: "
-        "name the depth to differentiate from with --since, or since= or wrt= of its Inputs"
+        "name the depth to differentiate from with --since, or by since= or wrt= of the Spec or of "
+        "its Inputs"
     )
 
 
 def _describe(model: Model, example: Any) -> str:
     if model.inputs is None:
         return f"an input of shape {tuple(example.shape)}"
-    return "the arguments of its example"
+    return "the first of inputs=" if _takes_own(model) else "the arguments of its example"
+
+
+def _remedy(model: Model) -> str:
+    if _takes_own(model):
+        return (
+            "give inputs as it takes them, with the dimension of the batch and in the dtype of the "
+            "weights; a dict by the names of its arguments"
+        )
+    return "return the PhotoInput or Inputs that it takes beside the module"
+
+
+def _takes_own(model: Model) -> bool:
+    return model.inputs is not None and model.inputs.arguments is as_written
 
 
 def _spread(every: list[Depth], k: int, n: int) -> list[Depth]:

@@ -88,11 +88,14 @@ class Counts:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
     """A run on disk, finished or not; read anew at every call."""
 
     store: Store
+
+    def __repr__(self) -> str:
+        return f"<Results of {self.store.identity.model}: {', '.join(self.layers)}>"
 
     @property
     def layers(self) -> tuple[str, ...]:

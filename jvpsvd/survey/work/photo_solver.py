@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import keystr, tree_leaves_with_path
 
 from jvpsvd.data import Sample, decode_input
 from jvpsvd.errors import InputError, JvpsvdError, NonFiniteError, PhotoError, ShardError
@@ -75,7 +76,8 @@ class PhotoSolver:
         self._device = torch.device(device)
         self._memory = memory
         self._model = model
-        example = to_device(model.example(), self._device)
+        self._example = model.example()
+        example = to_device(self._example, self._device)
         module = _on_device(model.module, self._device)
         layers = identity.layers
         self._derivatives = Derivatives(module, example, layers, model.since, model.wrt)
@@ -121,6 +123,8 @@ class PhotoSolver:
         try:
             if isinstance(x, Exception):
                 raise x
+            if self._model.inputs is not None:
+                _refuse_another_kind(x, self._example)
             derivatives = self._derivatives.at(to_device(x, self._device), sample.key)
             self._refuse_another_shape(derivatives)
         except Exception as error:  # whatever a photo or the user's network raises
@@ -251,6 +255,26 @@ def _reason(error: Exception, sample: Sample) -> tuple[str, str]:
     if isinstance(error, JvpsvdError):
         return "refused", str(error)
     return "error", f"{type(error).__name__}: {error}"
+
+
+def _refuse_another_kind(x: Any, example: Any) -> None:
+    """Check that an input has the arguments of the example, in their shapes.
+
+    Raises:
+        InputError: If it has not.
+    """
+    ours, theirs = (dict(tree_leaves_with_path(one)) for one in (x, example))
+    for path in dict.fromkeys((*theirs, *ours)):
+        name = keystr(path) or "it"
+        if path not in ours or path not in theirs:
+            whose = "the example" if path in theirs else "this input"
+            raise InputError(f"only {whose} has {name}; give every input the same arguments")
+        shapes = [tuple(one[path].shape) for one in (ours, theirs) if isinstance(one[path], Tensor)]
+        if len(shapes) == 2 and shapes[0] != shapes[1]:
+            raise InputError(
+                f"{name} is {shapes[0]}, and that of the example {shapes[1]}; cut or pad all "
+                "inputs to one shape"
+            )
 
 
 def _on_device(module: nn.Module, device: torch.device) -> nn.Module:

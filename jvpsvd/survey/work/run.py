@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 _COMPACT_EVERY = 8 * FEW
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """What one call of `run` did."""
 
@@ -52,6 +52,12 @@ class Outcome:
     """Samples that had been finished before."""
     failures: int
     """Rows of the whole run, so far, that hold a failure instead of values."""
+
+    def __repr__(self) -> str:
+        return (
+            f"<Outcome: {self.computed} computed, {self.skipped} were there, {self.failures} rows "
+            f"failed, in {self.store.folder}>"
+        )
 
     @property
     def results(self) -> Results:
