@@ -15,7 +15,7 @@ from jvpsvd.operators.derivatives.linear_map import WEIGHTS_CHANGED, make_change
 from jvpsvd.operators.function.fingerprint import fingerprint, is_dense, sample_fingerprint
 
 # Weights of fewer bytes are copied: to compare with copies is less work than fingerprints are.
-_COPIED = 1 << 26
+COPIED_BYTES = 1 << 26
 # All entries of weights that are read in place are compared again after so many times the seconds
 # which that takes: a tenth of the time at most.
 _BETWEEN = 10.0
@@ -77,7 +77,7 @@ class HeldWeights:
         self.read = {name: weight.detach() for name, weight in weights.items()}
         """What to compute with."""
         size = sum(weight.nbytes for weight in weights.values())
-        self._in_place = size > _COPIED and all(map(is_dense, weights.values()))
+        self._in_place = size > COPIED_BYTES and all(map(is_dense, weights.values()))
         if self._in_place:
             began = time.monotonic()
             self._fingerprints = {n: fingerprint(weight) for n, weight in self.read.items()}

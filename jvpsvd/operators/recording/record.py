@@ -43,7 +43,7 @@ from jvpsvd.operators.recording.verify_replay import verify_replay
 logger = logging.getLogger(__name__)
 
 # GiB that are worth a line in the log.
-_TOLD = 0.1
+TOLD_GIB = 0.1
 
 
 def record(outputs: Outputs, example: Tensor, *, fold: bool, check: bool) -> Recording:
@@ -124,6 +124,6 @@ def _split_and_tell(joint: fx.GraphModule) -> Recording:
     """Return the recording, and say in the log what a point will hold before one does."""
     recording = split(joint)
     size = recording.bytes_of_point / 2**30
-    if size >= _TOLD:
+    if size >= TOLD_GIB:
         logger.info("each point of this recording will hold about %.1f GiB", size)
     return recording

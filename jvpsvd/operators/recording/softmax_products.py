@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # Entries of the rows of S that are taken at once, on the CPU and on a GPU.
-_ENTRIES, _ENTRIES_OF_GPU = 1 << 19, 1 << 26
+ENTRIES, _ENTRIES_OF_GPU = 1 << 19, 1 << 26
 
 
 class Layout(NamedTuple):
@@ -109,7 +109,7 @@ def _of_one(layout: Layout, value: Tensor, factors: Sequence[Tensor]) -> list[Te
     lefts, rights, last = factors[: 2 * terms : 2], factors[1 : 2 * terms : 2], factors[2 * terms :]
     left, right = _side_by_side(lefts, -1), _side_by_side(rights, -2)
     heads, rows, columns = value.shape
-    most = _ENTRIES_OF_GPU if value.is_cuda else _ENTRIES
+    most = _ENTRIES_OF_GPU if value.is_cuda else ENTRIES
     at_once = max(1, min(rows, most // (heads * columns)))
     found: list[list[Tensor]] = [[] for _ in last]
     for start in range(0, rows, at_once):

@@ -20,8 +20,8 @@ TOKENS, WIDTH, HEADS = 11, 6, 2
 
 @pytest.fixture(autouse=True)
 def every_matrix_is_large(monkeypatch):
-    monkeypatch.setattr("jvpsvd.operators.recording.passes.attention._PAIRS", 1)
-    monkeypatch.setattr("jvpsvd.operators.recording.softmax_products._ENTRIES", 70)
+    monkeypatch.setattr("jvpsvd.operators.recording.passes.attention.PAIRS", 1)
+    monkeypatch.setattr("jvpsvd.operators.recording.softmax_products.ENTRIES", 70)
 
 
 class Attention(nn.Module):
@@ -135,7 +135,7 @@ def test_no_matrix_of_all_pairs_is_made_for_a_direction(name):
 
 @pytest.mark.parametrize("rows", [1, 3, 20])
 def test_directions_may_be_none_or_several(rows, monkeypatch):
-    monkeypatch.setattr("jvpsvd.operators.recording.softmax_products._ENTRIES", rows * 2 * 5)
+    monkeypatch.setattr("jvpsvd.operators.recording.softmax_products.ENTRIES", rows * 2 * 5)
     generator = torch.Generator().manual_seed(0)
     S = torch.randn(2, 7, 5, dtype=torch.float64, generator=generator).softmax(-1)
     A, B, C, D = (

@@ -39,7 +39,7 @@ def test_the_forecast_is_what_is_held(build):
 
 
 def test_the_log_tells_it(monkeypatch, caplog):
-    monkeypatch.setattr("jvpsvd.operators.recording.record._TOLD", 0.0)
+    monkeypatch.setattr("jvpsvd.operators.recording.record.TOLD_GIB", 0.0)
     caplog.set_level(logging.INFO)
     Trace(nn.Linear(2, 2), torch.ones(2))
     assert "each point of this recording will hold about 0.0 GiB" in caplog.text

@@ -33,7 +33,7 @@ def convolutions(norm):
 def weights(request, monkeypatch):
     """How a recording holds weights: copies of few, and many where they are."""
     if request.param == "in place":
-        monkeypatch.setattr("jvpsvd.operators.recording.constants._COPIED", 0)
+        monkeypatch.setattr("jvpsvd.operators.recording.constants.COPIED_BYTES", 0)
     return request.param
 
 

@@ -33,7 +33,7 @@ _aten = torch.ops.aten
 _VIEWS = (_aten.view.default, _aten._unsafe_view.default, _aten.reshape.default)
 _SCALES = (_aten.mul.Tensor, _aten.mul.Scalar, _aten.div.Tensor, _aten.div.Scalar)
 # Fewer pairs of tokens, over all heads, are left to vmap.
-_PAIRS = 1 << 17
+PAIRS = 1 << 17
 
 
 def multiply_attention_by_rows(module: fx.GraphModule, linear: set[fx.Node]) -> None:
@@ -49,7 +49,7 @@ def multiply_attention_by_rows(module: fx.GraphModule, linear: set[fx.Node]) -> 
             _rewrite(module.graph, node, through, linear)
     for node in linear_calls(module, linear, _aten.bmm.default):
         matrix, directions = node.args
-        large = _pairs(shape_of(matrix)) >= max(_PAIRS, _pairs(shape_of(directions)))
+        large = _pairs(shape_of(matrix)) >= max(PAIRS, _pairs(shape_of(directions)))
         if large and matrix not in linear:
             node.target = multiply_wide
     drop_unread(module, linear)
@@ -82,7 +82,7 @@ def _find(node: fx.Node, linear: set[fx.Node]) -> _Through | None:
     shape = shape_of(value)
     if value in linear or shape is None or dtype != node.args[1].meta["val"].dtype:  # type: ignore[union-attr]
         return None
-    if dim not in (-1, len(shape) - 1) or _pairs(shape) < _PAIRS:
+    if dim not in (-1, len(shape) - 1) or _pairs(shape) < PAIRS:
         return None
     source, scale = _before(direction)
     sum_of = source.args if _is_sum(source) else (source,)
