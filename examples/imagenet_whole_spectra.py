@@ -53,6 +53,8 @@ def _log_values(s: np.ndarray, counts: np.ndarray, last: int, ranks: np.ndarray)
     """Return log σ at these ranks: the k values, and beyond them the inverse of the counts."""
     thresholds = THRESHOLDS[last:]
     beyond = (thresholds < s[-1]) & (counts > len(s))
-    index = np.concatenate([np.arange(1, len(s) + 1), counts[beyond][::-1]])
-    logs = np.log(np.concatenate([s, thresholds[beyond][::-1]]))
+    more, below = counts[beyond][::-1], thresholds[beyond][::-1]
+    first = np.diff(more, prepend=len(s)) > 0  # below the last value, counts stay as they are
+    index = np.concatenate([np.arange(1, len(s) + 1), more[first]])
+    logs = np.log(np.concatenate([s, below[first]]))
     return np.interp(np.log(ranks), np.log(index), logs)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from jvpsvd import JacobianOperator
+from jvpsvd import JacobianOperator, survey
 from jvpsvd.data import pack, photos_by_class, walk
 from jvpsvd.geometry import class_means, row_distances
 from jvpsvd.networks import Model, PhotoInput, layer_map, weights_sha256
@@ -35,6 +35,7 @@ def modules():
         import imagenet_measure
         import imagenet_store
         import imagenet_tables
+        import imagenet_whole_spectra
         import published_networks
 
         yield SimpleNamespace(
@@ -45,6 +46,7 @@ def modules():
             measure=imagenet_measure,
             store=imagenet_store,
             tables=imagenet_tables,
+            whole=imagenet_whole_spectra,
             published=published_networks,
         )
     finally:
@@ -198,10 +200,21 @@ def test_the_readme_says_what_the_kept_numbers_say(modules):
         "spectra, logits, untrained network": "untrained, output",
         "left spaces of the classes, logits": "left spaces, output",
     }
-    for title, name in rows.items():
+    whole = json.loads((EXAMPLES / "results" / "imagenet-whole-spectra.json").read_text())
+    assert numbers["photos"] == whole["photos"] == 250
+    whole_rows = {
+        "counts of σ ≥ τ, `_blocks.15`": "counts, _blocks.15",
+        "whole spectra by rank, `_blocks.15`": "whole, _blocks.15",
+        "shape of whole spectra, `_blocks.15`": "whole shape, _blocks.15",
+        "counts of σ ≥ τ, logits": "counts, output",
+        "whole spectra by rank, logits": "whole, output",
+        "shape of whole spectra, logits": "whole shape, output",
+    }
+    every = [(title, numbers["said"][name]) for title, name in rows.items()]
+    every += [(title, whole["said"][name]) for title, name in whole_rows.items()]
+    for title, found in every:
         (row,) = [line for line in readme.splitlines() if line.startswith(f"| {title} |")]
-        said = f"{numbers['said'][name]['path'][0]:.3f}".replace("-", "−")
-        assert row.split("|")[2].strip() == said
+        assert row.split("|")[2].strip() == f"{found['path'][0]:.3f}".replace("-", "−")
 
 
 def test_the_readme_says_what_was_counted():
@@ -228,3 +241,22 @@ def test_weights_are_read_as_numbers_only(modules):
     assert modules.published.out_first(read).shape == (3, 2, 1, 1)
     with pytest.raises(pickle.UnpicklingError, match="not read"):
         reader(io.BytesIO(pickle.dumps(print))).load()
+
+
+def test_whole_spectra_are_read_off_by_rank_and_by_threshold(modules, tmp_path):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(300, 200), torch.nn.Tanh()).eval()
+    X = torch.randn(3, 1, 300)
+    spec = survey.Spec(inputs=list(X), model=net, layers=["output"], k=20, out=tmp_path / "run")
+    results = survey.run(spec, report=False).results
+    rows, (least, rank) = modules.whole.whole_rows(results, "output", np.array([2, 0, 1]))
+    values = [torch.linalg.svdvals(torch.func.jacrev(net)(x).reshape(200, 300)) for x in X]
+    s = torch.stack([values[2], values[0], values[1]]).detach().numpy()
+    assert rank > 20
+    np.testing.assert_allclose(np.exp(rows["whole"][:, 0]), s[:, 0], rtol=1e-4)
+    at = np.geomspace(1, rank, rows["whole"].shape[1])
+    truth = [np.interp(np.log(at), np.log(np.arange(1, 201)), np.log(one)) for one in s]
+    # Between two thresholds of a run lies a factor of 1.26.
+    np.testing.assert_allclose(rows["whole"], truth, atol=math.log(1.26))
+    np.testing.assert_allclose(rows["whole shape"].mean(1), 0, atol=1e-12)
+    np.testing.assert_allclose(np.exp(rows["counts"][:, 0]), (s >= least).sum(1), rtol=0.15)
