@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 _LEAST_ROWS, _ROWS_PER_PAIR = 2048, 8
 # Inputs whose Jacobians are computed in one call, for each thread: fewer leave threads idle, and
 # more outgrow the processor's caches (`python -m benchmarks small_timings tangent_kernel`).
-_BLOCK = 16
+_BLOCK = 8
 # Fresh products check one of so many inputs, and so many at least. Guesses.
 _CHECKED, _LEAST_CHECKED = 4, 8
 
@@ -99,7 +99,7 @@ def ntk(
         X: Inputs, as `spectra` takes them.
         k: How many eigenpairs, at most inputs times outputs; "all" of them.
         names: Parameters to differentiate by; None: all.
-        block: Inputs of one pass. None: as many as the memory allows, at most 16 for each thread,
+        block: Inputs of one pass. None: as many as the memory allows, at most 8 for each thread,
             where the kernel is assembled, and otherwise all.
         tol: Tolerance of `svds`.
         seed: Seed of the check, and of `svds`; None: another one each time.
