@@ -17,6 +17,7 @@ import fnmatch
 import importlib.metadata
 import json
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,14 +133,19 @@ _ERRORS = ("error_float32", "error_float64")
 def _cells(row: dict[str, Any]) -> str:
     name = row["name"].partition(":")[2]
     if "error_float32" not in row:
-        reason = row["reason"].replace("|", "\\|")[:160]
+        reason = _shown(row["reason"])
         where = f"{row.get('from', '')} | {row.get('to', '')}"
         return f"| {name} | {where} | | {row['outcome']}: {reason} | | |"
-    why = row["reason"].partition(": ")[2].partition(";")[0].replace("|", "\\|")[:160]
+    why = _shown(row["reason"].partition(": ")[2].partition(";")[0])
     how = row["outcome"] + (f": {why}" if why else "")
     size = f"{row['rows']} × {row['columns']}"
     errors = " | ".join(f"{row[key]:.0e}" if key in row else "" for key in _ERRORS)
     return f"| {name} | {row['from']} | {row['to']} | {size} | {how} | {errors} |"
+
+
+def _shown(reason: str) -> str:
+    """Return a reason as a cell, without the file and line: these are of one machine."""
+    return re.sub(r" \(/\S+, line .*", "", reason).replace("|", "\\|")[:160]
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -29,13 +29,18 @@ GPT2_MEDIUM = Shape(1024, 16, 16, 4096, 24, 24, 50257)
 LLAMA_1B = Shape(2048, 32, 4, 5632, 22, 15, 32000)
 
 
-class Gpt2(nn.Module):
-    """GPT-2: layer norms, learned biases, a head without one."""
+class LanguageModel(nn.Module):
+    """Blocks, a norm, and a head without a bias."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        block: Callable[[Shape], nn.Module],
+        norm: Callable[[int], nn.Module],
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Gpt2Block(shape) for _ in range(shape.blocks))
-        self.norm = nn.LayerNorm(shape.width)
+        self.blocks = nn.ModuleList(block(shape) for _ in range(shape.blocks))
+        self.norm = norm(shape.width)
         self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
         self.passed = shape.passed
 
@@ -63,23 +68,6 @@ class Gpt2Block(nn.Module):
         y = scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(y.transpose(1, 2).reshape(x.shape))
         return x + self.down(self.gelu(self.up(self.second_norm(x))))
-
-
-class Llama(nn.Module):
-    """Llama: RMS norms, rotary positions, grouped keys, gated layers."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(LlamaBlock(shape) for _ in range(shape.blocks))
-        self.norm = nn.RMSNorm(shape.width)
-        self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
-        self.passed = shape.passed
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map embeddings (tokens, width) to logits, or to the value of a block."""
-        for block in self.blocks[: self.passed]:
-            x = block(x)
-        return x if self.passed < len(self.blocks) else self.head(self.norm(x))
 
 
 class LlamaBlock(nn.Module):
@@ -123,10 +111,20 @@ def _rotate(x: Tensor) -> Tensor:
     return x * angles.cos().to(x.dtype) + turned * angles.sin().to(x.dtype)
 
 
+def gpt2(shape: Shape) -> LanguageModel:
+    """Return GPT-2: layer norms, learned biases."""
+    return LanguageModel(shape, Gpt2Block, nn.LayerNorm)
+
+
+def llama(shape: Shape) -> LanguageModel:
+    """Return Llama: RMS norms, rotary positions, grouped keys, gated layers."""
+    return LanguageModel(shape, LlamaBlock, nn.RMSNorm)
+
+
 MODELS: dict[str, tuple[Callable[[Shape], nn.Module], Shape]] = {
-    "gpt2": (Gpt2, GPT2),
-    "gpt2-medium": (Gpt2, GPT2_MEDIUM),
-    "llama-1b": (Llama, LLAMA_1B),
+    "gpt2": (gpt2, GPT2),
+    "gpt2-medium": (gpt2, GPT2_MEDIUM),
+    "llama-1b": (llama, LLAMA_1B),
 }
 
 
