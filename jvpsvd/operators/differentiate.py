@@ -68,7 +68,8 @@ def differentiate(
             return Differentiated(*together)
     if derivatives != "transforms":
         try:
-            trace = Trace(fn, point[0] if batch_dims else point, fold=fold, check=check)
+            one, its_value = (point[0], values[0]) if batch_dims else (point, values)
+            trace = Trace(fn, one, values=(its_value,), fold=fold, check=check)
             if batch_dims:
                 (here,) = trace.at_many(point, values=[values])
                 return Differentiated(here, lambda X: trace.at_many(X)[0])

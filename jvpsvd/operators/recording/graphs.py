@@ -145,6 +145,16 @@ class OutputGraphs:
 
 
 @dataclass(frozen=True)
+class AtPoint:
+    """What the primal graph gives at a point, and what it was computed with."""
+
+    x: Tensor
+    constants: ConstantValues
+    values: tuple[Tensor, ...]
+    kept: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class Recording:
     """The primal graph of a function with several outputs, and two product graphs per output."""
 
@@ -163,36 +173,49 @@ class Recording:
             all_entries: Whether to compare all entries of the weights with what they were when
                 constants were computed from them, or only a sample.
         """
-        return self._at(x, self.constants.values(all_entries=all_entries))
+        return self.maps(self.evaluate(x, all_entries=all_entries))
 
-    def _at(self, x: Tensor, constants: ConstantValues) -> tuple[LinearMap, ...]:
+    def evaluate(
+        self, x: Tensor, *, all_entries: bool = True, known: AtPoint | None = None
+    ) -> AtPoint:
+        """Return what the primal graph gives at x, or what is known of it, if it still holds."""
+        constants = self.constants.values(all_entries=all_entries)
+        if known is not None and known.constants is constants and torch.equal(known.x, x):
+            return known
+        return self._evaluate(x, constants)
+
+    def _evaluate(self, x: Tensor, constants: ConstantValues) -> AtPoint:
         with torch.no_grad():
             values, kept = self.primal(x, *constants.tensors)
-        check, channels = constants.weights.make_check(), ChannelCache()
+        return AtPoint(x, constants, tuple(values), tuple(kept))
+
+    def maps(self, there: AtPoint) -> tuple[LinearMap, ...]:
+        """Return the derivative of each output at a point where the primal graph has run."""
+        check, channels = there.constants.weights.make_check(), ChannelCache()
 
         def elsewhere(index: int, z: Tensor) -> LinearMap:
             check()
-            return self._at(z, constants)[index]
+            return self.maps(self._evaluate(z, there.constants))[index]
 
         return tuple(
             LinearMap(
-                point=x,
+                point=there.x,
                 value=value,
-                jvp=output.jvp.at(kept, torch.zeros_like(value), check, channels),
-                vjp=output.vjp.at(kept, torch.zeros_like(x), check, channels),
+                jvp=output.jvp.at(there.kept, torch.zeros_like(value), check, channels),
+                vjp=output.vjp.at(there.kept, torch.zeros_like(there.x), check, channels),
                 cost=output.cost,
                 chunks=output.chunks,
                 # The same function, of weights that have not changed.
                 at=partial(elsewhere, index),
             )
-            for index, (value, output) in enumerate(zip(values, self.outputs, strict=True))
+            for index, (value, output) in enumerate(zip(there.values, self.outputs, strict=True))
         )
 
-    def reduce_channels(self, x: Tensor) -> Recording:
+    def reduce_channels(self, there: AtPoint) -> Recording:
         """Return this recording with graphs that leave out channels that are inactive at a point.
 
         Args:
-            x: Any point.
+            there: Any point.
         """
         reduced = [
             (output.jvp.channel_graph(), output.vjp.channel_graph()) for output in self.outputs
@@ -200,16 +223,14 @@ class Recording:
         if all(graph is None for pair in reduced for graph in pair):
             return self
         with torch.no_grad():
-            constants = self.constants.values(all_entries=False)
-            values, kept = self.primal(x, *constants.tensors)
-            v = direction(x)
+            v = direction(there.x)
             outputs = tuple(
                 replace(
                     output,
-                    jvp=output.jvp.reduce_channels(fewer[0], kept, v),
-                    vjp=output.vjp.reduce_channels(fewer[1], kept, direction(value)),
+                    jvp=output.jvp.reduce_channels(fewer[0], there.kept, v),
+                    vjp=output.vjp.reduce_channels(fewer[1], there.kept, direction(value)),
                 )
-                for output, fewer, value in zip(self.outputs, reduced, values, strict=True)
+                for output, fewer, value in zip(self.outputs, reduced, there.values, strict=True)
             )
         return replace(self, outputs=outputs)
 
