@@ -20,6 +20,9 @@ CASES: dict[str, dict[str, Any]] = {
     "gpt2 to h.8, 256 tokens": {"model": "gpt2", "passed": 9, "tokens": 256},
     "gpt2 to h.8, 512 tokens": {"model": "gpt2", "passed": 9, "tokens": 512},
     "gpt2 to h.8, 1024 tokens": {"model": "gpt2", "passed": 9, "tokens": 1024},
+    "gpt2 to h.8, 1024 tokens, recompute": {
+        "model": "gpt2", "passed": 9, "tokens": 1024, "recompute": True,
+    },
     "gpt2 to h.2, 2048 tokens": {"model": "gpt2", "blocks": 4, "passed": 3, "tokens": 2048},
     "gpt2-medium, 16 tokens": {"model": "gpt2-medium", "tokens": 16},
     "gpt2-medium, 128 tokens": {"model": "gpt2-medium", "tokens": 128},
@@ -27,9 +30,12 @@ CASES: dict[str, dict[str, Any]] = {
     "llama-1b bfloat16, 16 tokens": {"model": "llama-1b", "tokens": 16, "dtype": "bfloat16"},
     # The largest in float32 that 24 GiB hold: half of its blocks, and the top 20 triplets.
     "llama-3b, 16 tokens": {"model": "llama-3b", "tokens": 16, "triplets": 20},
-}
+}  # fmt: skip
 QUICK = {
     "gpt2 of 2 blocks, 16 tokens": {"model": "gpt2", "blocks": 2, "tokens": 16, "triplets": 3},
+    "gpt2 of 4 blocks, 64 tokens, recompute": {
+        "model": "gpt2", "blocks": 4, "tokens": 64, "recompute": True,
+    },
     "llama-1b of 1 block, bfloat16": {
         "model": "llama-1b", "blocks": 1, "tokens": 8, "dtype": "bfloat16",
     },

@@ -43,7 +43,8 @@ def measure_case(case: dict[str, Any]) -> dict[str, Any]:
     resident, tensors = reset_peak(), tensor_bytes()
     began = time.perf_counter()
     converted = None if dtype == "float32" else torch.float32
-    J = JacobianOperator(net, x, dtype=converted, derivatives="trace")
+    recompute = case.get("recompute", False)
+    J = JacobianOperator(net, x, dtype=converted, derivatives="trace", recompute=recompute)
     making, peak, count = time.perf_counter() - began, peak_bytes(), len(evaluations)
     _collect()
     kept, held = resident_bytes() - resident, tensor_bytes() - tensors

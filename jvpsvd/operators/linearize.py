@@ -51,6 +51,7 @@ class LinearizeOptions(NamedTuple):
     derivatives: Derivatives
     fold: bool
     check: bool
+    recompute: bool = False
 
 
 class Linearized(NamedTuple):
@@ -116,7 +117,7 @@ class Linearization:
         return self._take(source, point) if found is None else found
 
     def _take(self, source: Structure | None, point: Tensor) -> Linearized:
-        fn, (batch_dims, derivatives, fold, check) = self._fn, self._options
+        fn, (batch_dims, derivatives, fold, check, recompute) = self._fn, self._options
         check_function(fn, self._dtype)
         of_first = fix_arguments(convert_weights(fn, self._dtype), self._args, self._kwargs)
         if batch_dims and source is None:
@@ -130,7 +131,7 @@ class Linearization:
             if not close(again, its_value):
                 refuse_nondeterministic(fn, of_vector, one)
             J, elsewhere = differentiate(
-                of_vector, point, values, batch_dims, derivatives, fold, check
+                of_vector, point, values, batch_dims, derivatives, fold, check, recompute
             )
             pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
             if not all(close(*pair) for pair in pairs):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx
@@ -23,6 +23,46 @@ from jvpsvd.operators.recording.passes.fx_tools import dependents, peak_elements
 from jvpsvd.operators.recording.passes.inactive_channels import ChannelCache, ChannelGraph
 
 logger = logging.getLogger(__name__)
+
+
+class Product(Protocol):
+    """One product, J v or J' u, of an output."""
+
+    @property
+    def graph(self) -> fx.GraphModule | None:
+        """The graph of one direction; None of an output that does not depend on x."""
+
+    def at(
+        self,
+        kept: Sequence[Tensor],
+        zeros: Tensor,
+        check_weights: Callable[[], None],
+        channels: ChannelCache,
+    ) -> Callable[[Tensor], Tensor]:
+        """Return the product of a block at one point, refused once a weight has changed."""
+
+    def at_many(
+        self,
+        kept: Sequence[Tensor],
+        varies: Sequence[bool],
+        zeros: Tensor,
+        check_weights: Callable[[], None],
+    ) -> BatchedProduct:
+        """Return the product at many points; what varies over them has a dimension for them."""
+
+    def channel_graph(self) -> ChannelGraph | None:
+        """Return its graph without inactive channels; None where there are none to leave out."""
+
+    def reduce_channels(
+        self, reduced: ChannelGraph | None, kept: Sequence[Tensor], along: Tensor
+    ) -> Product:
+        """Return this product able to leave out inactive channels, if it stays the same."""
+
+    def peak(self) -> int:
+        """Return how many elements one vector takes at most, alive at once on its way."""
+
+    def widest(self) -> int:
+        """Return how many elements the largest tensor has that one vector becomes on its way."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +177,8 @@ def _over_directions(
 class OutputGraphs:
     """The two product graphs of one output, and what is known of their products."""
 
-    jvp: ProductGraph
-    vjp: ProductGraph
+    jvp: Product
+    vjp: Product
     cost: Cost
     chunks: Chunks
     """Tuned by the products at all points."""

@@ -22,6 +22,7 @@ from jvpsvd.errors import AdjointError, DerivativeError, TraceError
 from jvpsvd.operators.derivatives.differences import direction
 from jvpsvd.operators.function.evaluate import check_output
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
+from jvpsvd.operators.recording.checkpoints import keep_checkpoints
 from jvpsvd.operators.recording.failures import describe_failure
 from jvpsvd.operators.recording.graphs import AtPoint, Recording
 from jvpsvd.operators.recording.operations import record_operations
@@ -50,6 +51,7 @@ def record(
     *,
     fold: bool,
     check: bool,
+    recompute: bool = False,
 ) -> tuple[Recording, AtPoint]:
     """Return the recording of a function in the fastest form that gives what torch.func gives.
 
@@ -61,6 +63,7 @@ def record(
         values: The outputs there, if known.
         fold: Whether to rewrite what was recorded into cheaper operations.
         check: Whether to test the products as `verify_replay` says.
+        recompute: Whether to keep checkpoints only, and to compute other values of a point again.
 
     Raises:
         AdjointError: If JVPs and VJPs are not of one matrix.
@@ -81,9 +84,10 @@ def record(
         verify = partial(
             verify_replay, outputs=outputs, example=example, products=products, check=check
         )
+        split_joint = partial(_split_and_tell, recompute=recompute)
         if fold:
-            return _simplify_verified(joint, example, verify)
-        recording = _split_and_tell(joint)
+            return _simplify_verified(joint, example, split_joint, verify)
+        recording = split_joint(joint)
         return recording, verify(recording)
     except (TraceError, AdjointError, DerivativeError):
         raise
@@ -116,24 +120,27 @@ def _record_joint(
 
 
 def _simplify_verified(
-    joint: fx.GraphModule, example: Tensor, verify: Callable[[Recording], AtPoint]
+    joint: fx.GraphModule,
+    example: Tensor,
+    split_joint: Callable[[fx.GraphModule], Recording],
+    verify: Callable[[Recording], AtPoint],
 ) -> tuple[Recording, AtPoint]:
     if channels_last_pays(example):
         try:
-            recording = _split_and_tell(simplify(joint, channels_last=True))
+            recording = split_joint(simplify(joint, channels_last=True))
             there = verify(recording)
         except Exception as error:  # a layout that some operation cannot take
             logger.info("keeping the layout of the function: %s", first_line(error))
         else:
             return recording.reduce_channels(there), there
-    recording = _split_and_tell(simplify(joint, channels_last=False))
+    recording = split_joint(simplify(joint, channels_last=False))
     there = verify(recording)
     return recording.reduce_channels(there), there
 
 
-def _split_and_tell(joint: fx.GraphModule) -> Recording:
+def _split_and_tell(joint: fx.GraphModule, *, recompute: bool) -> Recording:
     """Return the recording, and say in the log what a point will hold before one does."""
-    recording = split(joint)
+    recording = keep_checkpoints(split(joint)) if recompute else split(joint)
     size = recording.bytes_of_point / 2**30
     if size >= TOLD_GIB:
         logger.info("each point of this recording will hold about %.1f GiB", size)

@@ -38,6 +38,8 @@ class Trace:
         values: The outputs of fn at `example`, if they are known.
         fold: Rewrite what was recorded into cheaper operations (normalisation folded into
             convolutions, say); values change by rounding only.
+        recompute: Keep checkpoints of a point only; other values are computed again with each
+            block of products.
         check: Compare one JVP with one VJP of each output, and products that vanish with
             differences of fn; in `at` and `at_many` those of a constant.
 
@@ -65,6 +67,7 @@ class Trace:
         values: tuple[Tensor, ...] | None = None,
         fold: bool = True,
         check: bool = True,
+        recompute: bool = False,
     ) -> None:
         check_function(fn)
         dense_tensor("the example", example)
@@ -72,7 +75,14 @@ class Trace:
         self._example = example.detach().clone()
         self._points_together: bool | None = None  # not tried yet
         with restored(fn, example.device):
-            found = record(self._outputs, self._example, values, fold=fold, check=check)
+            found = record(
+                self._outputs,
+                self._example,
+                values,
+                fold=fold,
+                check=check,
+                recompute=recompute,
+            )
         self.recording = found[0]
         """The graphs: one for the values, and two for the products of each output."""
         self._first: AtPoint | None = found[1]  # until derivatives are asked for
