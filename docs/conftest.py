@@ -1,0 +1,3 @@
+"""What pytest leaves alone: code that only the build of the site runs."""
+
+collect_ignore = ["conf.py", "_build", "_extensions", "figures"]
