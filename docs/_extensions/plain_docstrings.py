@@ -39,9 +39,15 @@ def restore_prose(
         lines[:] = before
 
 
+def escape_help(app: Sphinx, context: object, lines: list[str]) -> None:
+    """Escape stars in the help of a command: they are part of file patterns."""
+    lines[:] = [_STAR.sub(r"\\*", line) for line in lines]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the extension."""
     app.plain_docstrings = {}  # type: ignore[attr-defined]
     app.connect("autodoc-process-docstring", escape_markup, priority=100)
     app.connect("autodoc-process-docstring", restore_prose, priority=900)
+    app.connect("sphinx-click-process-description", escape_help)
     return {"parallel_read_safe": True}
