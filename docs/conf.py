@@ -8,8 +8,14 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tutorials share the cores with their kernel
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "_extensions")]
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE / "_extensions")]
+# What tutorials are executed with: the style of figures, the command `jvpsvd`, the width of tables,
+# and threads that wait without keeping a core busy.
+os.environ["MATPLOTLIBRC"] = str(HERE / "_static" / "matplotlibrc")
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ["COLUMNS"] = "150"
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from jvpsvd import __version__  # noqa: E402
 
@@ -42,7 +48,7 @@ myst_heading_anchors = 3
 myst_dmath_double_inline = True
 
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(Path(__file__).parent / "_build" / "executed")
+nb_execution_cache_path = str(HERE / "_build" / "executed")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
