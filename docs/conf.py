@@ -50,7 +50,7 @@ myst_dmath_double_inline = True
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build" / "executed")
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 600  # seconds of a cell: machines may be busy
 nb_merge_streams = True
 nb_render_markdown_format = "myst"
 

@@ -6,6 +6,9 @@ import re
 import sys
 from pathlib import Path
 
+import torch
+from torch import nn
+
 import jvpsvd
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +107,22 @@ def test_every_public_name_has_an_example():
     results = {word for name in shown for word in returned(names[name])}
     missing = {name for name in names if name not in shown and name.split(".")[-1] not in results}
     assert missing == set()
+
+
+def test_the_lines_on_the_home_page_run():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer3, self.head = nn.Linear(130, 120), nn.Linear(120, 110)
+
+        def forward(self, x):
+            return self.head(self.layer3(x).tanh())
+
+    names = {"model": Network().eval(), "x": torch.zeros(1, 130), "X": torch.randn(2, 130)}
+    (code,) = CODE.findall((DOCS / "index.md").read_text())
+    exec(code.replace("k=50", "k=50, progress=False"), names)  # noqa: S102 -- our own page
+    assert names["result"].s.shape == (100,)
+    assert names["S"].layers == ("layer3", "output")
 
 
 def test_links_to_files_with_a_page_lead_there(monkeypatch):
