@@ -125,6 +125,12 @@ def test_the_lines_on_the_home_page_run():
     assert names["S"].layers == ("layer3", "output")
 
 
+def test_tutorials_open_with_what_one_learns():
+    tutorials = {page for page in (DOCS / "tutorials").glob("*.md") if page.stem != "index"}
+    openings = {page: re.search(r"^# .*\n\n(.*)$", page.read_text(), re.M)[1] for page in tutorials}
+    assert {page.stem for page, text in openings.items() if "You learn: " not in text} == set()
+
+
 def test_links_to_files_with_a_page_lead_there(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS / "_extensions"))
     module = importlib.import_module("repository_pages")
