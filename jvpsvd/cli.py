@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import logging
 import platform
 import re
@@ -20,9 +19,8 @@ from typing import Any
 import click
 import numpy
 import torch
-from rich.console import Console
 
-from jvpsvd import __version__, data, report, survey
+from jvpsvd import __version__, survey
 from jvpsvd.errors import ArgumentError, JvpsvdError
 from jvpsvd.geometry.dimension import positive_number
 from jvpsvd.networks import load_model
@@ -193,14 +191,13 @@ def run(
 ) -> int:
     """Compute spectra of every photo at every depth; the same command continues a stopped run.
 
-    Prints a table and draws one figure into RUN/report. Without --shards it takes real ImageNet
+    Prints a table and writes a page into RUN/report. Without --shards it takes real ImageNet
     photos that come with the package foolbox.
     """
     if status is not None:
-        found = survey.status(survey.open_store(Path(status)))
-        for line in found.lines():
-            click.echo(line)
-        return 2 if found.problem else 0
+        from jvpsvd.commands.verify import show_status
+
+        return 0 if show_status(survey.open_store(Path(status))) else _MISTAKE
     threshold = positive_number("--threshold", threshold)
     keep_freed_memory()
     for name in ("layers", "classes"):
@@ -209,18 +206,16 @@ def run(
             options[name] = [part.strip() for part in text.split(",") if part.strip()]
     photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
     spec = survey.Spec(share=_share(share), photos=photos, **options)
+    from jvpsvd.commands.run import show_run
+
     try:
         with survey.show_progress() as show:
             outcome = survey.run(spec, interruption.checked(show))
-        _show(outcome.store, threshold)
+        show_run(outcome, spec, threshold)
     except KeyboardInterrupt:
         interruption.end()
         _complain("interrupted; the same command continues")
         return _INTERRUPTED
-    click.echo(
-        f"{outcome.computed} photos computed, {outcome.skipped} finished before, "
-        f"{outcome.failures} rows failed: {spec.out}"
-    )
     return _FAILURES if outcome.failures else 0
 
 
@@ -244,18 +239,9 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
     run may be unfinished.
     """
     threshold = positive_number("--threshold", threshold)
-    store = survey.open_store(Path(folder))
-    own = store.folder / "shards"
-    where = shards or (str(own) if any(own.glob("*.tar")) else None)
-    photos = data.find_shards(where) if where else ()
-    values = report.read_values(store)
-    _console().print(report.table(store, report.summaries_of(values, threshold)))
-    written = report.write_report(values, photos, threshold)
-    for line in written.missing:
-        click.echo(f"not made: {line}", err=True)
-    click.echo("files: " + " ".join(str(file) for file in written.files))
-    if written.page is not None:
-        click.echo(f"page: {written.page}")
+    from jvpsvd.commands.run import show_report
+
+    show_report(survey.open_store(Path(folder)), threshold, shards)
     return 0
 
 
@@ -276,8 +262,9 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
     "--tol", type=float, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
 )
 @_memory
-@click.option("--functions", is_flag=True, help="List what functions compute, beside modules.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--all", "every", is_flag=True, help="List every module, not only blocks.")
+@click.option("--functions", is_flag=True, help="List what functions compute, beside all modules.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, of every module.")
 def layers(
     model: str,
     weights: str | None,
@@ -286,23 +273,19 @@ def layers(
     k: int,
     tol: float,
     memory: str | None,
+    every: bool,
     functions: bool,
     as_json: bool,
 ) -> int:
     """List where a network can be cut, with the method and cost planned for each depth.
 
-    Seconds are products times one inference, timed here: a rough figure for this machine.
+    The network is recorded once, as a run does, and its products are timed on this machine.
     """
+    from jvpsvd.commands.layers import list_layers
+
     keep_freed_memory()
     loaded = load_model(model, weights, since=since, random_weights=random_weights)
-    costs = survey.depth_costs(loaded, k, memory, tol, functions=functions)
-    if as_json:
-        records = [dataclasses.asdict(cost) for cost in costs]
-        planned = {"model": model, "k": k, "tol": tol, "layers": records}
-        click.echo(json.dumps(planned, indent=2))
-    else:
-        title = f"{model}: {len(costs)} depths, planned for k = {k}, tol = {tol:g}"
-        _console().print(report.costs_table(costs, title))
+    list_layers(loaded, k, tol, memory, functions=functions, every=every, as_json=as_json)
     return 0
 
 
@@ -313,21 +296,9 @@ def verify(folder: str) -> int:
 
     It reads rows, vectors, the manifest and run.json, and compares them with their checksums.
     """
-    verification = survey.verify(survey.open_store(Path(folder)))
-    for problem in verification.problems:
-        click.echo(problem)
-    click.echo(
-        f"{verification.values} rows with values "
-        f"({verification.unconverged} triplets above the tolerance), "
-        f"{verification.failures} with a reason, {len(verification.problems)} problems"
-    )
-    if verification.unchecked:
-        click.echo(
-            f"{verification.unchecked} rows have no checksum "
-            "(their run was begun by an older jvpsvd): "
-            "changed values are noticed only where they are impossible"
-        )
-    return _FAILURES if verification.problems else 0
+    from jvpsvd.commands.verify import verify_run
+
+    return 0 if verify_run(survey.open_store(Path(folder))) else _FAILURES
 
 
 @cli.command(epilog="jvpsvd pack photos shards && jvpsvd run --shards shards --out RUN")
@@ -340,13 +311,9 @@ def pack(photos: str, out: str, per_shard: int) -> int:
     Photos in folders below CLASS are packed too. Files that are left out are listed; if photos may
     be among them, the exit code is 1.
     """
-    found = data.list_folder(Path(photos))
-    written = data.pack(found.photos, Path(out), per_shard=per_shard, source=Path(photos))
-    for one in found.left_out:
-        click.echo(str(one), err=True)
-    classes = len({photo.label for photo in found.photos})
-    click.echo(f"{len(found.photos)} photos of {classes} classes in {len(written)} shards: {out}")
-    return _FAILURES if any(one.may_be_photos for one in found.left_out) else 0
+    from jvpsvd.commands.pack import pack_folder
+
+    return 0 if pack_folder(Path(photos), Path(out), per_shard) else _FAILURES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -392,22 +359,6 @@ def _complain(message: str) -> int:
 def _where_help(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     return f" See '{context.command_path} --help'." if context is not None else ""
-
-
-def _console() -> Console:
-    # Tables fit the width of a terminal. In a file or a pipe they are not cut.
-    return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-def _show(store: survey.Store, threshold: float) -> None:
-    summaries = report.summarize(store, threshold)
-    _console().print(report.table(store, summaries))
-    try:
-        files = report.draw_spectra(summaries, store.identity.model, store.folder / "report")
-    except ArgumentError as error:
-        click.echo(f"no figure: {error}", err=True)
-    else:
-        click.echo("figure: " + " ".join(str(file) for file in files))
 
 
 def _share(text: str) -> tuple[int, int]:

@@ -152,8 +152,30 @@ def test_pack_then_run(jvpsvd, tmp_path):
         (tmp_path / "photos" / name).mkdir(parents=True)
         (tmp_path / "photos" / name / "a.png").write_bytes(encoded(index, "PNG"))
     packed = jvpsvd("pack", "photos", "shards")
-    assert (packed.returncode, packed.stdout) == (0, "2 photos of 2 classes in 1 shards: shards\n")
+    assert packed.returncode == 0
+    assert packed.stdout.splitlines() == [
+        "photos, photos packed by class",
+        "label  class  photos",
+        "────────────────────",
+        "    0  cat         1",
+        "    1  dog         1",
+        "2 photos of 2 classes in 1 shards",
+        "shards: shards",
+    ]
     assert jvpsvd(*RUN, "--shards", "shards").returncode == 0
+
+
+def test_a_class_without_photos_keeps_its_label_and_is_named(jvpsvd, tmp_path):
+    for name in ("cat", "dog", "eel"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+    for name in ("cat", "eel"):
+        (tmp_path / "photos" / name / "a.png").write_bytes(encoded(0, "PNG"))
+    packed = jvpsvd("pack", "photos", "shards")
+    assert packed.returncode == 0
+    assert "    2  eel         1" in packed.stdout.splitlines()
+    assert packed.stderr == (
+        "left out: 1 folders of a class without a photo, which keep their label (photos/dog)\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,7 +190,7 @@ def test_what_pack_leaves_out_is_named(tmp_path, monkeypatch, capsys, name, code
         main(("pack", "photos", "shards"))
     printed = capsys.readouterr()
     assert stopped.value.code == code
-    assert printed.out == "1 photos of 1 classes in 1 shards: shards\n"
+    assert printed.out.endswith("1 photos of 1 classes in 1 shards\nshards: shards\n")
     assert re.fullmatch(rf"left out: 1 .* \(photos/{name}\)\n", printed.err)
 
 

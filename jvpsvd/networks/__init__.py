@@ -6,6 +6,7 @@ from jvpsvd.networks.depths import Depth, depths, layer_map, layer_maps
 from jvpsvd.networks.derivatives import Derivatives, choose_batch
 from jvpsvd.networks.forward_pass import call, to_device
 from jvpsvd.networks.inputs import Inputs
+from jvpsvd.networks.passed_seconds import passed_seconds
 from jvpsvd.networks.photo_input import PhotoInput
 from jvpsvd.networks.place_names import OUTPUT
 from jvpsvd.networks.zoo import (
@@ -34,6 +35,7 @@ __all__ = [
     "layer_maps",
     "load_model",
     "load_weights",
+    "passed_seconds",
     "to_device",
     "torchvision_alexnet",
     "weights_sha256",

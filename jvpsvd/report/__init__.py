@@ -9,7 +9,8 @@ from jvpsvd.report.figures import (
     draw_heat_map,
     draw_spectra,
 )
-from jvpsvd.report.summary import DepthSummary, summaries_of, summarize, table
+from jvpsvd.report.summary import DepthSummary, summaries_of, summarize
+from jvpsvd.report.summary_table import table
 from jvpsvd.report.values import RunValues, read_values
 from jvpsvd.report.write import Report, write_report
 from jvpsvd.survey.renamed import find_renamed

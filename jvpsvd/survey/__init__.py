@@ -36,7 +36,7 @@ from jvpsvd.survey.progress.display import (
 from jvpsvd.survey.progress.interruption import Interruption, interruptible
 from jvpsvd.survey.progress.status import Status, status
 from jvpsvd.survey.renamed import find_renamed
-from jvpsvd.survey.spec.costs import DepthCost, depth_costs
+from jvpsvd.survey.spec.costs import DepthCost, Forecast, depth_costs, forecast
 from jvpsvd.survey.spec.depth_choice import choose_depths
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.plan import identify
@@ -69,6 +69,7 @@ __all__ = [
     "SCHEMA",
     "Counts",
     "DepthCost",
+    "Forecast",
     "Identity",
     "Interruption",
     "Outcome",
@@ -85,6 +86,7 @@ __all__ = [
     "choose_depths",
     "compact",
     "depth_costs",
+    "forecast",
     "identify",
     "ignore_progress",
     "interruptible",

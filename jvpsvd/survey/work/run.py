@@ -18,6 +18,7 @@ from jvpsvd.survey.progress.display import (
     show_progress,
 )
 from jvpsvd.survey.progress.journal import journal, note
+from jvpsvd.survey.spec.command import command_of
 from jvpsvd.survey.spec.manifest import list_samples
 from jvpsvd.survey.spec.plan import RunPlan, plan_run
 from jvpsvd.survey.spec.spec import Spec
@@ -96,6 +97,7 @@ def _run(spec: Spec, report: ReportProgress) -> Outcome:
     store = create_or_continue(Path(spec.out), plan.identity, plan.depths)
     try:
         with journal(store.folder):
+            note("called", command=command_of(spec), where=str(Path.cwd()))
             _write_manifest(store, plan, report)
             refuse_changed_photos(store, plan.shards)
             compact(store)
