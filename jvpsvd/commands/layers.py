@@ -14,8 +14,8 @@ from jvpsvd.survey import Forecast, forecast
 from jvpsvd.text_table import brief_seconds
 
 _SECONDS = (
-    "seconds: of one solve with products as fast as they are here; up to twice as many where "
-    "values lie close together, as they often do at early depths"
+    "seconds: of one solve with products as fast as they are here; two to three times as many "
+    "where values lie close together, as they often do at early depths"
 )
 
 
