@@ -123,7 +123,9 @@ def cli(context: click.Context) -> None:
     type=float,
     help="Residual, over σ1, of a converged triplet. [default: 1e-5; 1e-4 without --shards]",
 )
-@click.option("--classes", metavar="CLASS,CLASS", help="Only these class indices or wnids.")
+@click.option(
+    "--classes", metavar="CLASS,CLASS", help="Only these classes: names, indices or wnids."
+)
 @click.option("--per-class", type=int, metavar="N", help="At most N photos of each class.")
 @click.option(
     "--limit", type=int, metavar="N", help="At most N photos. [default: all; 4 without --shards]"
