@@ -82,7 +82,9 @@ def test_failures_end_with_exit_code_1(jvpsvd, tmp_path):
     write_tar(tmp_path / "s.tar", [*sample_members("good", 0, 0), ("bad.jpg", encoded(1)[:99])])
     done = jvpsvd(*RUN, "--shards", "s.tar")
     assert done.returncode == 1
-    assert "s.tar bad at 2: bad-photo: 99 bytes that" in done.stderr
+    assert "s.tar bad at 2 and 1 more depths: bad-photo: 99 bytes that" in done.stderr
+    assert done.stderr.count("bad-photo") == 1
+    assert "1 photos computed, 1 failed, 0 finished before, 2 rows failed" in done.stdout
     assert jvpsvd("verify", "out").returncode == 0
 
 

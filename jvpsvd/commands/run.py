@@ -20,8 +20,9 @@ def show_run(outcome: Outcome, spec: Spec, threshold: float) -> None:
     if values.unreadable:
         raise RunError(values.unreadable[0])
     show(table(store, summaries_of(values, threshold)))
+    failed = f"{outcome.failed} failed, " if outcome.failed else ""
     say(
-        f"{outcome.computed} {one}s computed, {outcome.skipped} finished before, "
+        f"{outcome.computed} {one}s computed, {failed}{outcome.skipped} finished before, "
         f"{outcome.failures} rows failed"
     )
     if spec.share == (0, 1):

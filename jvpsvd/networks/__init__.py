@@ -3,7 +3,7 @@
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.chosen_arguments import Arguments
 from jvpsvd.networks.depths import Depth, depths, layer_map, layer_maps
-from jvpsvd.networks.derivatives import Derivatives, choose_batch
+from jvpsvd.networks.derivatives import Derivatives, choose_batch, guess_recording_seconds
 from jvpsvd.networks.forward_pass import call, to_device
 from jvpsvd.networks.inputs import Inputs
 from jvpsvd.networks.passed_seconds import passed_seconds
@@ -31,6 +31,7 @@ __all__ = [
     "call",
     "choose_batch",
     "depths",
+    "guess_recording_seconds",
     "layer_map",
     "layer_maps",
     "load_model",

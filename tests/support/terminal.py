@@ -34,14 +34,14 @@ class Terminal:
 
 
 @contextmanager
-def terminal(width, monkeypatch):
-    """Let stdout be a terminal of so many columns."""
+def terminal(width, monkeypatch, stream="stdout"):
+    """Let stdout, or another stream, be a terminal of so many columns."""
     monkeypatch.setenv("COLUMNS", str(width))
-    made, before = Terminal(), sys.stdout
+    made, before = Terminal(), getattr(sys, stream)
     try:
-        with os.fdopen(made.slave, "w", encoding="utf-8") as stdout:
-            sys.stdout = stdout
+        with os.fdopen(made.slave, "w", encoding="utf-8") as file:
+            setattr(sys, stream, file)
             yield made
     finally:
-        sys.stdout = before
+        setattr(sys, stream, before)
         made.close()
