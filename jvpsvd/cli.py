@@ -81,6 +81,7 @@ def cli(context: click.Context) -> None:
     jvpsvd run --shards SHARDS     the same for your photos
     jvpsvd verify RUN              whether a run is whole
     jvpsvd report RUN              its table, and a page that opens in a browser
+    jvpsvd compare RUN1 RUN2       how two runs differ, with standard errors
 
     \b
     Names complete with TAB after  eval "$(_JVPSVD_COMPLETE=bash_source jvpsvd)"
@@ -181,12 +182,14 @@ def cli(context: click.Context) -> None:
     "--out", metavar="RUN", default="jvpsvd-run", show_default=True, help="Folder of the run."
 )
 @_threshold
+@click.option("--compare", metavar="RUN", help="Print the differences to another run at the end.")
 @click.option("--status", metavar="RUN", help="Only tell how far RUN is, and whether it lives.")
 @click.pass_obj
 def run(
     interruption: survey.Interruption,
     /,
     status: str | None,
+    compare: str | None,
     share: str,
     threshold: float,
     **options: Any,
@@ -201,6 +204,8 @@ def run(
 
         return 0 if show_status(survey.open_store(Path(status))) else _MISTAKE
     threshold = positive_number("--threshold", threshold)
+    if compare is not None:
+        survey.open_store(Path(compare))  # a name that is wrong is told before the work
     keep_freed_memory()
     for name in ("layers", "classes"):
         text = options[name]
@@ -214,6 +219,10 @@ def run(
         with survey.show_progress() as show:
             outcome = survey.run(spec, interruption.checked(show))
         show_run(outcome, spec, threshold)
+        if compare is not None:
+            from jvpsvd.commands.compare import show_comparison
+
+            show_comparison(Path(compare), Path(spec.out), threshold)
     except KeyboardInterrupt:
         interruption.end()
         _complain("interrupted; the same command continues")
@@ -288,6 +297,23 @@ def layers(
     keep_freed_memory()
     loaded = load_model(model, weights, since=since, random_weights=random_weights)
     list_layers(loaded, k, tol, memory, functions=functions, every=every, as_json=as_json)
+    return 0
+
+
+@cli.command(epilog="jvpsvd compare untrained trained")
+@click.argument("first", metavar="RUN1")
+@click.argument("second", metavar="RUN2")
+@_threshold
+def compare(first: str, second: str, threshold: float) -> int:
+    """Print how RUN2 differs from RUN1 at each depth, with standard errors.
+
+    Trained against untrained, two networks, or two precisions. The same photos are compared one by
+    one, by their keys.
+    """
+    from jvpsvd.commands.compare import show_comparison
+
+    threshold = positive_number("--threshold", threshold)
+    show_comparison(Path(first), Path(second), threshold)
     return 0
 
 

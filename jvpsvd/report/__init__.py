@@ -2,6 +2,12 @@
 
 from typing import Any
 
+from jvpsvd.report.compare import (
+    Difference,
+    compare_runs,
+    comparison_table,
+    differing_fields,
+)
 from jvpsvd.report.costs import costs_table
 from jvpsvd.report.figures import (
     draw_class_tree,
@@ -24,9 +30,13 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "DepthSummary",
+    "Difference",
     "Report",
     "RunValues",
+    "compare_runs",
+    "comparison_table",
     "costs_table",
+    "differing_fields",
     "draw_class_tree",
     "draw_dimensions",
     "draw_heat_map",
