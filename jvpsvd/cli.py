@@ -21,6 +21,7 @@ import numpy
 import torch
 
 from jvpsvd import __version__, survey
+from jvpsvd.commands.numbers import NUMBER, WHOLE
 from jvpsvd.errors import ArgumentError, JvpsvdError
 from jvpsvd.geometry.dimension import positive_number
 from jvpsvd.networks import load_model
@@ -47,7 +48,7 @@ _since = click.option(
     "--since", metavar="NAME", help="Depth to differentiate from. [default: input]"
 )
 _random_weights = click.option(
-    "--random-weights", type=int, metavar="SEED", help="Random weights, for comparison."
+    "--random-weights", type=WHOLE, metavar="SEED", help="Random weights, for comparison."
 )
 _memory = click.option(
     "--memory",
@@ -56,7 +57,7 @@ _memory = click.option(
 )
 _threshold = click.option(
     "--threshold",
-    type=float,
+    type=NUMBER,
     default=1.0,
     show_default=True,
     metavar="T",
@@ -116,20 +117,20 @@ def cli(context: click.Context) -> None:
 )
 @click.option(
     "-k",
-    type=int,
+    type=WHOLE,
     help="Triplets per depth; all of a depth that has fewer. [default: 500; 50 without --shards]",
 )
 @click.option(
     "--tol",
-    type=float,
+    type=NUMBER,
     help="Residual, over σ1, of a converged triplet. [default: 1e-5; 1e-4 without --shards]",
 )
 @click.option(
     "--classes", metavar="CLASS,CLASS", help="Only these classes: names, indices or wnids."
 )
-@click.option("--per-class", type=int, metavar="N", help="At most N photos of each class.")
+@click.option("--per-class", type=WHOLE, metavar="N", help="At most N photos of each class.")
 @click.option(
-    "--limit", type=int, metavar="N", help="At most N photos. [default: all; 4 without --shards]"
+    "--limit", type=WHOLE, metavar="N", help="At most N photos. [default: all; 4 without --shards]"
 )
 @click.option(
     "--choice",
@@ -139,7 +140,7 @@ def cli(context: click.Context) -> None:
 )
 @click.option(
     "--batch",
-    type=int,
+    type=WHOLE,
     metavar="N",
     help="Photos solved together. [default: 1, more where Jacobians are small]",
 )
@@ -153,7 +154,7 @@ def cli(context: click.Context) -> None:
 @_memory
 @click.option(
     "--seed",
-    type=int,
+    type=WHOLE,
     default=0,
     show_default=True,
     help="Seed of the solver and of the choice of photos.",
@@ -176,7 +177,10 @@ def cli(context: click.Context) -> None:
     "--address", help="HOST:PORT of a running Ray cluster. [default: one is started here]"
 )
 @click.option(
-    "--workers", type=int, metavar="N", help="Number of Ray workers. [default: one per GPU, or CPU]"
+    "--workers",
+    type=WHOLE,
+    metavar="N",
+    help="Number of Ray workers. [default: one per GPU, or CPU]",
 )
 @click.option(
     "--out", metavar="RUN", default="jvpsvd-run", show_default=True, help="Folder of the run."
@@ -267,10 +271,10 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
 @_random_weights
 @_since
 @click.option(
-    "-k", type=int, default=_K, show_default=True, help="Triplets to plan for, per depth."
+    "-k", type=WHOLE, default=_K, show_default=True, help="Triplets to plan for, per depth."
 )
 @click.option(
-    "--tol", type=float, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
+    "--tol", type=NUMBER, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
 )
 @_memory
 @click.option("--all", "every", is_flag=True, help="List every module, not only blocks.")
@@ -332,7 +336,9 @@ def verify(folder: str) -> int:
 @cli.command(epilog="jvpsvd pack photos shards && jvpsvd run --shards shards --out RUN")
 @click.argument("photos", metavar="PHOTOS")
 @click.argument("out", metavar="OUT")
-@click.option("--per-shard", type=int, default=1000, show_default=True, help="Photos of one shard.")
+@click.option(
+    "--per-shard", type=WHOLE, default=1000, show_default=True, help="Photos of one shard."
+)
 def pack(photos: str, out: str, per_shard: int) -> int:
     """Write PHOTOS/CLASS/*.jpg to shards in OUT; labels count the classes in sorted order.
 

@@ -38,7 +38,7 @@ from jvpsvd.operators import refuse_training_mode, refuse_weights_without_values
 _UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 24, 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A network ready to be studied, in evaluation mode."""
 
@@ -55,6 +55,10 @@ class Model:
     """The depth to differentiate from; None: the input."""
     wrt: str | int | None = None
     """The argument to differentiate by, where the input has several."""
+
+    def __repr__(self) -> str:
+        taken = f".{self.inputs.suffix}" if self.inputs is not None else "photos"
+        return f"<Model {self.spec}: {type(self.module).__name__}, takes {taken}>"
 
     @staticmethod
     def of(
