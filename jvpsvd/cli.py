@@ -21,7 +21,7 @@ import numpy
 import torch
 
 from jvpsvd import __version__, survey
-from jvpsvd.commands.numbers import NUMBER, WHOLE
+from jvpsvd.commands.numbers import integer, number
 from jvpsvd.errors import ArgumentError, JvpsvdError
 from jvpsvd.geometry.dimension import positive_number
 from jvpsvd.networks import load_model
@@ -48,7 +48,7 @@ _since = click.option(
     "--since", metavar="NAME", help="Depth to differentiate from. [default: input]"
 )
 _random_weights = click.option(
-    "--random-weights", type=WHOLE, metavar="SEED", help="Random weights, for comparison."
+    "--random-weights", type=integer, metavar="SEED", help="Random weights, for comparison."
 )
 _memory = click.option(
     "--memory",
@@ -57,7 +57,7 @@ _memory = click.option(
 )
 _threshold = click.option(
     "--threshold",
-    type=NUMBER,
+    type=number,
     default=1.0,
     show_default=True,
     metavar="T",
@@ -117,20 +117,23 @@ def cli(context: click.Context) -> None:
 )
 @click.option(
     "-k",
-    type=WHOLE,
+    type=integer,
     help="Triplets per depth; all of a depth that has fewer. [default: 500; 50 without --shards]",
 )
 @click.option(
     "--tol",
-    type=NUMBER,
+    type=number,
     help="Residual, over σ1, of a converged triplet. [default: 1e-5; 1e-4 without --shards]",
 )
 @click.option(
     "--classes", metavar="CLASS,CLASS", help="Only these classes: names, indices or wnids."
 )
-@click.option("--per-class", type=WHOLE, metavar="N", help="At most N photos of each class.")
+@click.option("--per-class", type=integer, metavar="N", help="At most N photos of each class.")
 @click.option(
-    "--limit", type=WHOLE, metavar="N", help="At most N photos. [default: all; 4 without --shards]"
+    "--limit",
+    type=integer,
+    metavar="N",
+    help="At most N photos. [default: all; 4 without --shards]",
 )
 @click.option(
     "--choice",
@@ -140,7 +143,7 @@ def cli(context: click.Context) -> None:
 )
 @click.option(
     "--batch",
-    type=WHOLE,
+    type=integer,
     metavar="N",
     help="Photos solved together. [default: 1, more where Jacobians are small]",
 )
@@ -154,7 +157,7 @@ def cli(context: click.Context) -> None:
 @_memory
 @click.option(
     "--seed",
-    type=WHOLE,
+    type=integer,
     default=0,
     show_default=True,
     help="Seed of the solver and of the choice of photos.",
@@ -178,7 +181,7 @@ def cli(context: click.Context) -> None:
 )
 @click.option(
     "--workers",
-    type=WHOLE,
+    type=integer,
     metavar="N",
     help="Number of Ray workers. [default: one per GPU, or CPU]",
 )
@@ -271,10 +274,10 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
 @_random_weights
 @_since
 @click.option(
-    "-k", type=WHOLE, default=_K, show_default=True, help="Triplets to plan for, per depth."
+    "-k", type=integer, default=_K, show_default=True, help="Triplets to plan for, per depth."
 )
 @click.option(
-    "--tol", type=NUMBER, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
+    "--tol", type=number, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
 )
 @_memory
 @click.option("--all", "every", is_flag=True, help="List every module, not only blocks.")
@@ -337,7 +340,7 @@ def verify(folder: str) -> int:
 @click.argument("photos", metavar="PHOTOS")
 @click.argument("out", metavar="OUT")
 @click.option(
-    "--per-shard", type=WHOLE, default=1000, show_default=True, help="Photos of one shard."
+    "--per-shard", type=integer, default=1000, show_default=True, help="Photos of one shard."
 )
 def pack(photos: str, out: str, per_shard: int) -> int:
     """Write PHOTOS/CLASS/*.jpg to shards in OUT; labels count the classes in sorted order.

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
 
 import click
 
 
-class _Digits(click.ParamType):
-    """A number in ASCII without underscores, which Python would leave out."""
+def integer(value: str | int) -> int:
+    """Return a whole number that an option was given.
 
-    def __init__(self, plain: click.ParamType) -> None:
-        self._plain = plain
-        self.name = plain.name
-
-    def convert(self, value: Any, param: click.Parameter | None, context: Any) -> Any:
-        """Return the number."""
-        if isinstance(value, str) and ("_" in value or not value.isascii()):
-            self.fail(f"{value!r} is not a valid {self.name}.", param, context)
-        return self._plain.convert(value, param, context)
+    >>> integer("10")
+    10
+    """
+    if not re.fullmatch("[+-]?[0-9]+", str(value)):
+        raise click.BadParameter(f"{value!r} is not a valid integer.")
+    return int(value)
 
 
-WHOLE = _Digits(click.INT)
-NUMBER = _Digits(click.FLOAT)
+def number(value: str | float) -> float:
+    """Return a number that an option was given.
+
+    >>> number("1e-5")
+    1e-05
+    """
+    text = str(value)
+    if "_" not in text and text.isascii():
+        try:
+            return float(text)
+        except ValueError:
+            pass
+    raise click.BadParameter(f"{value!r} is not a valid float.")
