@@ -280,6 +280,12 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
     "--tol", type=number, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
 )
 @_memory
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Foretell from shapes alone, for 'H100 80GiB' or '80GiB 60TFLOPS'; no weights are read.",
+)
+@click.option("--tokens", type=integer, metavar="N", help="With --device: length of a text.")
 @click.option("--all", "every", is_flag=True, help="List every module, not only blocks.")
 @click.option("--functions", is_flag=True, help="List what functions compute, beside all modules.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, of every module.")
@@ -291,6 +297,8 @@ def layers(
     k: int,
     tol: float,
     memory: str | None,
+    device: str | None,
+    tokens: int | None,
     every: bool,
     functions: bool,
     as_json: bool,
@@ -299,8 +307,13 @@ def layers(
 
     The network is recorded once, as a run does, and its products are timed on this machine.
     """
-    from jvpsvd.commands.layers import list_layers
+    from jvpsvd.commands.layers import foretell_layers, list_layers
 
+    if device is not None:
+        foretell_layers(model, device, tokens, k, tol, since=since, every=every)
+        return 0
+    if tokens is not None:
+        raise ArgumentError("--tokens is of a forecast for a device; add --device")
     keep_freed_memory()
     loaded = load_model(model, weights, since=since, random_weights=random_weights)
     list_layers(loaded, k, tol, memory, functions=functions, every=every, as_json=as_json)

@@ -8,11 +8,12 @@ import json
 import click
 
 from jvpsvd.commands.printing import say, show
-from jvpsvd.networks import Model
-from jvpsvd.report import costs_table
-from jvpsvd.survey import Forecast, forecast
+from jvpsvd.networks import Model, load_model, shapes_of_hf
+from jvpsvd.report import costs_table, foretold_table
+from jvpsvd.survey import Forecast, device_named, forecast, foretell
 from jvpsvd.text_table import brief_seconds
 
+_PUBLISHED = ("torchvision", "timm", "hf")
 _SECONDS = (
     "seconds: of one solve with products as fast as they are here; two to three times as many "
     "where values lie close together, as they often do at early depths"
@@ -51,6 +52,32 @@ def list_layers(
     show(costs_table(found.depths, model.spec, subtitle, notes))
     for line in _further(found):
         say(line)
+
+
+def foretell_layers(
+    spec: str,
+    device: str,
+    tokens: int | None,
+    k: int,
+    tol: float,
+    *,
+    since: str | None,
+    every: bool,
+) -> None:
+    """Print what a network would hold and take on a device that is not at hand."""
+    found_device = device_named(device)
+    if spec.startswith("hf:") and tokens is not None:
+        model = shapes_of_hf(spec, tokens, since)
+    else:
+        own = ":" in spec and spec.partition(":")[0] not in _PUBLISHED
+        model = load_model(spec, since=since, random_weights=None if own else 0)
+    found = foretell(model, found_device, k, tol, only_blocks=not every)
+    text = "" if tokens is None else f"{tokens} tokens, "
+    start = "" if model.since is None else f", from {model.since}"
+    subtitle = f"{text}k = {k}, tol = {tol:g}{start}"
+    show(foretold_table(found, spec, subtitle))
+    if found.left_out:
+        say(f"--all lists the {found.left_out} depths within blocks as well")
 
 
 def _further(found: Forecast) -> list[str]:

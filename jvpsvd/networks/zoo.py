@@ -29,6 +29,7 @@ from jvpsvd.networks.published import (
     from_hf,
     from_timm,
     from_torchvision,
+    hf_on_meta,
     import_module,
     printable,
 )
@@ -152,6 +153,30 @@ def load_model(
     if _is_published(spec):  # a factory may keep what it returned
         module.requires_grad_(False)
     return Model.of(module, taken, spec=spec, since=since)
+
+
+def shapes_of_hf(spec: str, tokens: int, since: str | None = None) -> Model:
+    """Return a language model of transformers on the meta device: shapes alone, no weights.
+
+    It is differentiated from its embedded tokens, unless `since` names another depth.
+
+    Args:
+        spec: `hf:NAME` or `hf:FOLDER`; of a folder, config.json is enough.
+        tokens: Length of a text.
+        since: The depth to differentiate from.
+
+    Raises:
+        ModelError: If it cannot be made, or takes no texts.
+    """
+    module, embedding = hf_on_meta(spec.removeprefix("hf:"))
+    with torch.device("meta"):
+        ids = torch.zeros((1, tokens), dtype=torch.long)
+        mask = torch.zeros(
+            1, 1, tokens, tokens
+        )  # whole: others are looked into, and have no values
+    example = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    taken = Inputs("txt", example, since=since or embedding)
+    return Model(spec, module, PhotoInput(), "", taken, taken.since)
 
 
 def _is_published(spec: str) -> bool:

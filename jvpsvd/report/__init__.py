@@ -8,7 +8,7 @@ from jvpsvd.report.compare import (
     comparison_table,
     differing_fields,
 )
-from jvpsvd.report.costs import costs_table
+from jvpsvd.report.costs import costs_table, foretold_table
 from jvpsvd.report.figures import (
     draw_class_tree,
     draw_dimensions,
@@ -41,6 +41,7 @@ __all__ = [
     "draw_dimensions",
     "draw_heat_map",
     "draw_spectra",
+    "foretold_table",
     "read_values",
     "summaries_of",
     "summarize",

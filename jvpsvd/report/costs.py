@@ -4,9 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jvpsvd.survey import DepthCost
+from jvpsvd.survey import DepthCost, Foretold
 from jvpsvd.svd.memory import in_words
 from jvpsvd.text_table import Column, TextTable, brief_seconds
+
+
+def foretold_table(found: Foretold, title: str, subtitle: str) -> TextTable:
+    """Return what a network would take on a device as a table for a terminal.
+
+    Example: ``print(foretold_table(survey.foretell(model, device, 20), "my network", ""))``.
+    """
+    columns = (
+        Column("depth", left=True),
+        Column("units", drop=2),
+        Column("k", drop=1),
+        Column("products", drop=3),
+        Column("activations", "activations: what derivatives at one input hold", drop=5),
+        Column("bases", "bases: of one solve, with its result", drop=4),
+        Column("in all", f"in all: with {in_words(found.weights)} of weights in float32"),
+        Column("seconds"),
+    )
+    rows = []
+    for cost in found.depths:
+        sizes = [str(cost.units), str(cost.k)]
+        activations, needed = found.activations[cost.name], found.needed(cost)
+        cells = [in_words(activations), "over memory", in_words(needed), ""]
+        if cost.bytes is not None:
+            cells[1:] = [in_words(cost.bytes), in_words(needed), brief_seconds(cost.seconds or 0)]
+        products = "" if cost.products is None else str(cost.products)
+        rows.append([cost.name, *sizes, products, *cells])
+    most = max((found.needed(cost) for cost in found.depths), default=found.weights)
+    memory, device = in_words(found.device.memory), found.device.name
+    fits = "it fits" if most <= found.device.memory else "IT DOES NOT FIT"
+    notes = (
+        f"{device}: {memory}; the largest depth takes {in_words(most)}: {fits}",
+        "seconds: of one solve at half of the published float32 rate; nothing was measured",
+    )
+    return TextTable(title, columns, rows, subtitle, notes)
 
 
 def costs_table(

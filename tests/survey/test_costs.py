@@ -1,11 +1,13 @@
 import pytest
 import torch
+from torch import nn
 
 from jvpsvd import JacobianOperator, layer_map, svds
 from jvpsvd.errors import ArgumentError
-from jvpsvd.networks import load_model
+from jvpsvd.networks import Depth, Inputs, Model, load_model, passed_seconds
 from jvpsvd.report import costs_table
-from jvpsvd.survey import depth_costs
+from jvpsvd.survey import depth_costs, forecast
+from jvpsvd.survey.spec.depth_choice import choose_blocks
 
 
 def test_costs_name_the_method_of_every_depth(tiny):
@@ -49,3 +51,73 @@ def test_costs_refuse_what_is_no_size(tiny):
     small = depth_costs(load_model("tiny:net"), 20, memory="1KiB")[0]
     assert small.method is None
     assert "memory" in small.reason
+
+
+def words(text):
+    return torch.tensor([[len(word) for word in text.split()]])
+
+
+@pytest.fixture
+def texts():
+    """A network of token ids, differentiated from its embedding."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(20, 30), nn.Flatten(), nn.Linear(120, 200), nn.Tanh())
+    return Model.of(net.eval(), Inputs("txt", "four words of text", words), since="0")
+
+
+def test_texts_have_costs_from_where_they_are_differentiated(texts):
+    found = forecast(texts, 5)
+    assert [cost.name for cost in found.depths] == ["1", "2", "3", "output"]
+    assert {cost.inputs for cost in found.depths} == {120}
+    assert found.recording > 0
+    assert all(cost.seconds > 0 for cost in found.depths)
+
+
+def test_seconds_are_those_of_the_part_of_the_network_that_is_passed():
+    """A wide layer comes last: what lies before it takes a small share of the time."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(50, 50), nn.Tanh(), nn.Linear(50, 4000), nn.Linear(4000, 4000)]
+    net = nn.Sequential(*layers).eval()
+    shares = passed_seconds(net, torch.zeros(1, 50), ["1", "2", "output"])
+    assert shares["1"] < 0.5 < shares["output"] == 1
+    later = passed_seconds(net, torch.zeros(1, 50), ["2", "output"], since="1")
+    assert 0 <= later["2"] <= 1
+
+
+def test_seconds_are_not_known_where_there_is_no_derivative(tiny, caplog):
+    costs = depth_costs(load_model("tiny:poisoned"), 5)
+    assert {cost.seconds for cost in costs} == {None}
+    assert "seconds are not known" in caplog.text
+    assert "golub-kahan" in {cost.method for cost in costs}
+
+
+@pytest.mark.parametrize(
+    ("names", "blocks"),
+    [
+        (
+            [
+                "stem.pad",
+                "stem",
+                *(f"b.{i}{end}" for i in range(9) for end in (".c", "")),
+                "output",
+            ],
+            ["stem", *(f"b.{i}" for i in range(9)), "output"],
+        ),
+        (
+            [*(f"layer{i}.{j}" for i in range(9) for j in range(3)), "output"],
+            [*(f"layer{i}.{j}" for i in range(9) for j in range(3)), "output"],
+        ),
+        (
+            [
+                "conv1",
+                *(f"layer{i}{end}" for i in range(9) for end in (".0.conv1", ".0", "")),
+                "fc",
+            ],
+            ["conv1", *(f"layer{i}" for i in range(9)), "fc"],
+        ),
+        (["0", "1", "output"], ["0", "1", "output"]),
+    ],
+)
+def test_blocks_are_numbered_modules_and_what_lies_outside_of_them(names, blocks):
+    found = choose_blocks([Depth(name, "", (1,)) for name in names])
+    assert [depth.name for depth in found] == blocks
