@@ -171,9 +171,8 @@ def shapes_of_hf(spec: str, tokens: int, since: str | None = None) -> Model:
     module, embedding = hf_on_meta(spec.removeprefix("hf:"))
     with torch.device("meta"):
         ids = torch.zeros((1, tokens), dtype=torch.long)
-        mask = torch.zeros(
-            1, 1, tokens, tokens
-        )  # whole: others are looked into, and have no values
+        # Whole, since transformers looks into the entries of any other.
+        mask = torch.zeros(1, 1, tokens, tokens)
     example = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
     taken = Inputs("txt", example, since=since or embedding)
     return Model(spec, module, PhotoInput(), "", taken, taken.since)

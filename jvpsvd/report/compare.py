@@ -40,9 +40,15 @@ class Difference:
 
     @property
     def errors(self) -> float:
-        """The difference in standard errors; NaN where there is none."""
-        error = self.difference.standard_error
-        return self.difference.value / error if error > 0 else math.nan
+        """The difference in standard errors; NaN where there is none, or bounds leave the sign open.
+
+        >>> one = Estimate(2.0, -9.0, 13.0, 0.5)
+        >>> Difference(("output",) * 2, "count", 1.0, 3.0, one, (4, 4), True).errors
+        nan
+        """
+        found, error = self.difference, self.difference.standard_error
+        known = found.low == found.high or found.low > 0 or found.high < 0
+        return found.value / error if error > 0 and known else math.nan
 
 
 def compare_runs(first: RunValues, second: RunValues, threshold: float = 1.0) -> list[Difference]:
