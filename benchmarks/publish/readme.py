@@ -246,7 +246,8 @@ WRITERS: dict[str, Callable[[Record], str]] = {
     **dict.fromkeys(
         (
             *("allocator", "products", "solver", "survey", "batches", "together"),
-            *("projected", "tall", "repeated_points", "tangent_kernel", "page", "forecast"),
+            *("projected", "tall", "repeated_points", "tangent_kernel", "sparse", "page"),
+            "forecast",
         ),
         script_section,
     ),

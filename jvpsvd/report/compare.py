@@ -40,7 +40,7 @@ class Difference:
 
     @property
     def errors(self) -> float:
-        """The difference in standard errors; NaN where there is none, or bounds leave the sign open.
+        """The difference in standard errors; NaN where none, or where bounds leave the sign open.
 
         >>> one = Estimate(2.0, -9.0, 13.0, 0.5)
         >>> Difference(("output",) * 2, "count", 1.0, 3.0, one, (4, 4), True).errors
