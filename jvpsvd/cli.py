@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import logging
 import platform
 import re
@@ -20,9 +19,9 @@ from typing import Any
 import click
 import numpy
 import torch
-from rich.console import Console
 
-from jvpsvd import __version__, data, report, survey
+from jvpsvd import __version__, survey
+from jvpsvd.commands.numbers import integer, number
 from jvpsvd.errors import ArgumentError, JvpsvdError
 from jvpsvd.geometry.dimension import positive_number
 from jvpsvd.networks import load_model
@@ -49,7 +48,7 @@ _since = click.option(
     "--since", metavar="NAME", help="Depth to differentiate from. [default: input]"
 )
 _random_weights = click.option(
-    "--random-weights", type=int, metavar="SEED", help="Random weights, for comparison."
+    "--random-weights", type=integer, metavar="SEED", help="Random weights, for comparison."
 )
 _memory = click.option(
     "--memory",
@@ -58,7 +57,7 @@ _memory = click.option(
 )
 _threshold = click.option(
     "--threshold",
-    type=float,
+    type=number,
     default=1.0,
     show_default=True,
     metavar="T",
@@ -83,6 +82,7 @@ def cli(context: click.Context) -> None:
     jvpsvd run --shards SHARDS     the same for your photos
     jvpsvd verify RUN              whether a run is whole
     jvpsvd report RUN              its table, and a page that opens in a browser
+    jvpsvd compare RUN1 RUN2       how two runs differ, with standard errors
 
     \b
     Names complete with TAB after  eval "$(_JVPSVD_COMPLETE=bash_source jvpsvd)"
@@ -117,18 +117,23 @@ def cli(context: click.Context) -> None:
 )
 @click.option(
     "-k",
-    type=int,
+    type=integer,
     help="Triplets per depth; all of a depth that has fewer. [default: 500; 50 without --shards]",
 )
 @click.option(
     "--tol",
-    type=float,
+    type=number,
     help="Residual, over σ1, of a converged triplet. [default: 1e-5; 1e-4 without --shards]",
 )
-@click.option("--classes", metavar="CLASS,CLASS", help="Only these class indices or wnids.")
-@click.option("--per-class", type=int, metavar="N", help="At most N photos of each class.")
 @click.option(
-    "--limit", type=int, metavar="N", help="At most N photos. [default: all; 4 without --shards]"
+    "--classes", metavar="CLASS,CLASS", help="Only these classes: names, indices or wnids."
+)
+@click.option("--per-class", type=integer, metavar="N", help="At most N photos of each class.")
+@click.option(
+    "--limit",
+    type=integer,
+    metavar="N",
+    help="At most N photos. [default: all; 4 without --shards]",
 )
 @click.option(
     "--choice",
@@ -138,7 +143,7 @@ def cli(context: click.Context) -> None:
 )
 @click.option(
     "--batch",
-    type=int,
+    type=integer,
     metavar="N",
     help="Photos solved together. [default: 1, more where Jacobians are small]",
 )
@@ -152,7 +157,7 @@ def cli(context: click.Context) -> None:
 @_memory
 @click.option(
     "--seed",
-    type=int,
+    type=integer,
     default=0,
     show_default=True,
     help="Seed of the solver and of the choice of photos.",
@@ -175,33 +180,39 @@ def cli(context: click.Context) -> None:
     "--address", help="HOST:PORT of a running Ray cluster. [default: one is started here]"
 )
 @click.option(
-    "--workers", type=int, metavar="N", help="Number of Ray workers. [default: one per GPU, or CPU]"
+    "--workers",
+    type=integer,
+    metavar="N",
+    help="Number of Ray workers. [default: one per GPU, or CPU]",
 )
 @click.option(
     "--out", metavar="RUN", default="jvpsvd-run", show_default=True, help="Folder of the run."
 )
 @_threshold
+@click.option("--compare", metavar="RUN", help="Print the differences to another run at the end.")
 @click.option("--status", metavar="RUN", help="Only tell how far RUN is, and whether it lives.")
 @click.pass_obj
 def run(
     interruption: survey.Interruption,
     /,
     status: str | None,
+    compare: str | None,
     share: str,
     threshold: float,
     **options: Any,
 ) -> int:
     """Compute spectra of every photo at every depth; the same command continues a stopped run.
 
-    Prints a table and draws one figure into RUN/report. Without --shards it takes real ImageNet
+    Prints a table and writes a page into RUN/report. Without --shards it takes real ImageNet
     photos that come with the package foolbox.
     """
     if status is not None:
-        found = survey.status(survey.open_store(Path(status)))
-        for line in found.lines():
-            click.echo(line)
-        return 2 if found.problem else 0
+        from jvpsvd.commands.verify import show_status
+
+        return 0 if show_status(survey.open_store(Path(status))) else _MISTAKE
     threshold = positive_number("--threshold", threshold)
+    if compare is not None:
+        survey.open_store(Path(compare))  # a name that is wrong is told before the work
     keep_freed_memory()
     for name in ("layers", "classes"):
         text = options[name]
@@ -209,18 +220,20 @@ def run(
             options[name] = [part.strip() for part in text.split(",") if part.strip()]
     photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
     spec = survey.Spec(share=_share(share), photos=photos, **options)
+    from jvpsvd.commands.run import show_run
+
     try:
         with survey.show_progress() as show:
             outcome = survey.run(spec, interruption.checked(show))
-        _show(outcome.store, threshold)
+        show_run(outcome, spec, threshold)
+        if compare is not None:
+            from jvpsvd.commands.compare import show_comparison
+
+            show_comparison(Path(compare), Path(spec.out), threshold)
     except KeyboardInterrupt:
         interruption.end()
         _complain("interrupted; the same command continues")
         return _INTERRUPTED
-    click.echo(
-        f"{outcome.computed} photos computed, {outcome.skipped} finished before, "
-        f"{outcome.failures} rows failed: {spec.out}"
-    )
     return _FAILURES if outcome.failures else 0
 
 
@@ -244,18 +257,9 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
     run may be unfinished.
     """
     threshold = positive_number("--threshold", threshold)
-    store = survey.open_store(Path(folder))
-    own = store.folder / "shards"
-    where = shards or (str(own) if any(own.glob("*.tar")) else None)
-    photos = data.find_shards(where) if where else ()
-    values = report.read_values(store)
-    _console().print(report.table(store, report.summaries_of(values, threshold)))
-    written = report.write_report(values, photos, threshold)
-    for line in written.missing:
-        click.echo(f"not made: {line}", err=True)
-    click.echo("files: " + " ".join(str(file) for file in written.files))
-    if written.page is not None:
-        click.echo(f"page: {written.page}")
+    from jvpsvd.commands.run import show_report
+
+    show_report(survey.open_store(Path(folder)), threshold, shards)
     return 0
 
 
@@ -270,14 +274,21 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
 @_random_weights
 @_since
 @click.option(
-    "-k", type=int, default=_K, show_default=True, help="Triplets to plan for, per depth."
+    "-k", type=integer, default=_K, show_default=True, help="Triplets to plan for, per depth."
 )
 @click.option(
-    "--tol", type=float, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
+    "--tol", type=number, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
 )
 @_memory
-@click.option("--functions", is_flag=True, help="List what functions compute, beside modules.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Foretell from shapes alone, for 'H100 80GiB' or '80GiB 60TFLOPS'; no weights are read.",
+)
+@click.option("--tokens", type=integer, metavar="N", help="With --device: length of a text.")
+@click.option("--all", "every", is_flag=True, help="List every module, not only blocks.")
+@click.option("--functions", is_flag=True, help="List what functions compute, beside all modules.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, of every module.")
 def layers(
     model: str,
     weights: str | None,
@@ -286,23 +297,43 @@ def layers(
     k: int,
     tol: float,
     memory: str | None,
+    device: str | None,
+    tokens: int | None,
+    every: bool,
     functions: bool,
     as_json: bool,
 ) -> int:
     """List where a network can be cut, with the method and cost planned for each depth.
 
-    Seconds are products times one inference, timed here: a rough figure for this machine.
+    The network is recorded once, as a run does, and its products are timed on this machine.
     """
+    from jvpsvd.commands.layers import foretell_layers, list_layers
+
+    if device is not None:
+        foretell_layers(model, device, tokens, k, tol, since=since, every=every)
+        return 0
+    if tokens is not None:
+        raise ArgumentError("--tokens is of a forecast for a device; add --device")
     keep_freed_memory()
     loaded = load_model(model, weights, since=since, random_weights=random_weights)
-    costs = survey.depth_costs(loaded, k, memory, tol, functions=functions)
-    if as_json:
-        records = [dataclasses.asdict(cost) for cost in costs]
-        planned = {"model": model, "k": k, "tol": tol, "layers": records}
-        click.echo(json.dumps(planned, indent=2))
-    else:
-        title = f"{model}: {len(costs)} depths, planned for k = {k}, tol = {tol:g}"
-        _console().print(report.costs_table(costs, title))
+    list_layers(loaded, k, tol, memory, functions=functions, every=every, as_json=as_json)
+    return 0
+
+
+@cli.command(epilog="jvpsvd compare untrained trained")
+@click.argument("first", metavar="RUN1")
+@click.argument("second", metavar="RUN2")
+@_threshold
+def compare(first: str, second: str, threshold: float) -> int:
+    """Print how RUN2 differs from RUN1 at each depth, with standard errors.
+
+    Trained against untrained, two networks, or two precisions. The same photos are compared one by
+    one, by their keys.
+    """
+    from jvpsvd.commands.compare import show_comparison
+
+    threshold = positive_number("--threshold", threshold)
+    show_comparison(Path(first), Path(second), threshold)
     return 0
 
 
@@ -313,40 +344,26 @@ def verify(folder: str) -> int:
 
     It reads rows, vectors, the manifest and run.json, and compares them with their checksums.
     """
-    verification = survey.verify(survey.open_store(Path(folder)))
-    for problem in verification.problems:
-        click.echo(problem)
-    click.echo(
-        f"{verification.values} rows with values "
-        f"({verification.unconverged} triplets above the tolerance), "
-        f"{verification.failures} with a reason, {len(verification.problems)} problems"
-    )
-    if verification.unchecked:
-        click.echo(
-            f"{verification.unchecked} rows have no checksum "
-            "(their run was begun by an older jvpsvd): "
-            "changed values are noticed only where they are impossible"
-        )
-    return _FAILURES if verification.problems else 0
+    from jvpsvd.commands.verify import verify_run
+
+    return 0 if verify_run(survey.open_store(Path(folder))) else _FAILURES
 
 
 @cli.command(epilog="jvpsvd pack photos shards && jvpsvd run --shards shards --out RUN")
 @click.argument("photos", metavar="PHOTOS")
 @click.argument("out", metavar="OUT")
-@click.option("--per-shard", type=int, default=1000, show_default=True, help="Photos of one shard.")
+@click.option(
+    "--per-shard", type=integer, default=1000, show_default=True, help="Photos of one shard."
+)
 def pack(photos: str, out: str, per_shard: int) -> int:
     """Write PHOTOS/CLASS/*.jpg to shards in OUT; labels count the classes in sorted order.
 
     Photos in folders below CLASS are packed too. Files that are left out are listed; if photos may
     be among them, the exit code is 1.
     """
-    found = data.list_folder(Path(photos))
-    written = data.pack(found.photos, Path(out), per_shard=per_shard, source=Path(photos))
-    for one in found.left_out:
-        click.echo(str(one), err=True)
-    classes = len({photo.label for photo in found.photos})
-    click.echo(f"{len(found.photos)} photos of {classes} classes in {len(written)} shards: {out}")
-    return _FAILURES if any(one.may_be_photos for one in found.left_out) else 0
+    from jvpsvd.commands.pack import pack_folder
+
+    return 0 if pack_folder(Path(photos), Path(out), per_shard) else _FAILURES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -392,22 +409,6 @@ def _complain(message: str) -> int:
 def _where_help(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     return f" See '{context.command_path} --help'." if context is not None else ""
-
-
-def _console() -> Console:
-    # Tables fit the width of a terminal. In a file or a pipe they are not cut.
-    return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-def _show(store: survey.Store, threshold: float) -> None:
-    summaries = report.summarize(store, threshold)
-    _console().print(report.table(store, summaries))
-    try:
-        files = report.draw_spectra(summaries, store.identity.model, store.folder / "report")
-    except ArgumentError as error:
-        click.echo(f"no figure: {error}", err=True)
-    else:
-        click.echo("figure: " + " ".join(str(file) for file in files))
 
 
 def _share(text: str) -> tuple[int, int]:

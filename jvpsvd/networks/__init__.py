@@ -3,9 +3,11 @@
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.chosen_arguments import Arguments
 from jvpsvd.networks.depths import Depth, depths, layer_map, layer_maps
-from jvpsvd.networks.derivatives import Derivatives, choose_batch
+from jvpsvd.networks.derivatives import Derivatives, choose_batch, guess_recording_seconds
+from jvpsvd.networks.foretell import foretell_loads, weight_bytes
 from jvpsvd.networks.forward_pass import call, to_device
 from jvpsvd.networks.inputs import Inputs
+from jvpsvd.networks.passed_seconds import passed_seconds
 from jvpsvd.networks.photo_input import PhotoInput
 from jvpsvd.networks.place_names import OUTPUT
 from jvpsvd.networks.zoo import (
@@ -13,6 +15,7 @@ from jvpsvd.networks.zoo import (
     Model,
     load_model,
     load_weights,
+    shapes_of_hf,
     weights_sha256,
 )
 
@@ -30,11 +33,16 @@ __all__ = [
     "call",
     "choose_batch",
     "depths",
+    "foretell_loads",
+    "guess_recording_seconds",
     "layer_map",
     "layer_maps",
     "load_model",
     "load_weights",
+    "passed_seconds",
+    "shapes_of_hf",
     "to_device",
     "torchvision_alexnet",
+    "weight_bytes",
     "weights_sha256",
 ]

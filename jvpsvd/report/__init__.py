@@ -2,14 +2,21 @@
 
 from typing import Any
 
-from jvpsvd.report.costs import costs_table
+from jvpsvd.report.compare import (
+    Difference,
+    compare_runs,
+    comparison_table,
+    differing_fields,
+)
+from jvpsvd.report.costs import costs_table, foretold_table
 from jvpsvd.report.figures import (
     draw_class_tree,
     draw_dimensions,
     draw_heat_map,
     draw_spectra,
 )
-from jvpsvd.report.summary import DepthSummary, summaries_of, summarize, table
+from jvpsvd.report.summary import DepthSummary, summaries_of, summarize
+from jvpsvd.report.summary_table import table
 from jvpsvd.report.values import RunValues, read_values
 from jvpsvd.report.write import Report, write_report
 from jvpsvd.survey.renamed import find_renamed
@@ -23,13 +30,18 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "DepthSummary",
+    "Difference",
     "Report",
     "RunValues",
+    "compare_runs",
+    "comparison_table",
     "costs_table",
+    "differing_fields",
     "draw_class_tree",
     "draw_dimensions",
     "draw_heat_map",
     "draw_spectra",
+    "foretold_table",
     "read_values",
     "summaries_of",
     "summarize",

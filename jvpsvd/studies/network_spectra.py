@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 from torch import Tensor
 
 from jvpsvd.arguments import shown
@@ -20,6 +16,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.svd.estimate import Estimate
 from jvpsvd.svd.plotting import plot_spectra
 from jvpsvd.svd.storage import read_record, write_record
+from jvpsvd.text_table import Column, TextTable, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +27,6 @@ _TENSORS = (
     *("s", "residuals", "converged", "certified", "energy_share"),
     *("counts", "products", "seconds"),
 )
-_WIDEST = 10_000  # a table is as wide as its cells: none is cut
 _COUNTS = ("count", "count_low", "count_high", "count_error")  # in xarray
 
 
@@ -135,19 +131,19 @@ class NetworkSpectra:
         raise ArgumentError(f"no depth is named {shown(layer)}; give one of {named}")
 
     def __str__(self) -> str:
-        table = Table(
-            title=f"{self.model}, {len(self.depths[0])} inputs: means", title_justify="left"
+        """Return the table for the terminal that stdout is, or else in full."""
+        columns = (
+            Column("depth", left=True),
+            Column("m x n", drop=2),
+            Column("k", drop=3),
+            Column("σ1"),
+            Column("σk", drop=4),
+            Column("energy", drop=1),
+            Column(f"σ ≥ {self.threshold:g}"),
+            Column("certified"),
         )
-        table.add_column("depth", no_wrap=True)
-        count = f"σ ≥ {self.threshold:g}"
-        for heading in ("m x n", "k", "σ1", "σk", "energy", count, "certified"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for depth in self.depths:
-            table.add_row(*_cells(depth))
-        text = io.StringIO()
-        console = Console(file=text, width=_WIDEST, force_jupyter=False)
-        console.print(table, width=Measurement.get(console, console.options, table).maximum)
-        return "\n".join(line.rstrip() for line in text.getvalue().rstrip().split("\n"))
+        rows = [_cells(depth) for depth in self.depths]
+        return str(TextTable(self.model, columns, rows, f"{len(self.depths[0])} inputs: means"))
 
     def __repr__(self) -> str:
         inputs = len(self.depths[0])
@@ -234,10 +230,10 @@ def _cells(depth: DepthSpectra) -> list[str]:
         depth.layer,
         f"{depth.shape[0]} x {depth.shape[1]}",
         str(depth.k),
-        f"{float(mean[0]):.4g}",
-        f"{float(mean[-1]):.4g}",
+        significant(float(mean[0])),
+        significant(float(mean[-1])),
         f"{100 * min(1.0, float(depth.energy_share.mean())):.0f} %",
-        depth.dimension.in_words(),
+        depth.dimension.in_a_cell(),
         f"{int(depth.certified.sum())}/{len(depth)}",
     ]
 

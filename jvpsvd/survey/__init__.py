@@ -36,8 +36,10 @@ from jvpsvd.survey.progress.display import (
 from jvpsvd.survey.progress.interruption import Interruption, interruptible
 from jvpsvd.survey.progress.status import Status, status
 from jvpsvd.survey.renamed import find_renamed
-from jvpsvd.survey.spec.costs import DepthCost, depth_costs
+from jvpsvd.survey.spec.costs import DepthCost, Forecast, depth_costs, forecast
 from jvpsvd.survey.spec.depth_choice import choose_depths
+from jvpsvd.survey.spec.devices import Device, device_named
+from jvpsvd.survey.spec.foretold import Foretold, foretell
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.plan import identify
 from jvpsvd.survey.spec.selection import PhotoSelection
@@ -69,6 +71,9 @@ __all__ = [
     "SCHEMA",
     "Counts",
     "DepthCost",
+    "Device",
+    "Forecast",
+    "Foretold",
     "Identity",
     "Interruption",
     "Outcome",
@@ -85,6 +90,9 @@ __all__ = [
     "choose_depths",
     "compact",
     "depth_costs",
+    "device_named",
+    "forecast",
+    "foretell",
     "identify",
     "ignore_progress",
     "interruptible",

@@ -71,6 +71,11 @@ class Identity:
         """Columns of the Jacobians: numbers that are differentiated by."""
         return math.prod(self.photo_input.shape if self.start_shape is None else self.start_shape)
 
+    @property
+    def sample_word(self) -> str:
+        """What one sample is called: a photo, a text, or an input."""
+        return {None: "photo", "txt": "text"}.get(self.inputs, "input")
+
     def fields(self) -> dict[str, Any]:
         """Return all fields by name; those of `photos` stand in its place, as in run.json."""
         found: dict[str, Any] = {}

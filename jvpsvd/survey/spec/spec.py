@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ ENGINES = ("local", "ray")
 
 _MODEL = "efficientnet-lite0"
 _ALL_PHOTOS = PhotoSelection()
+_LONGEST = 80
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,15 @@ _DEMO = Defaults(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Spec:
     """A survey: the options of `jvpsvd run`.
 
     Without `shards` it is the demo: 20 ImageNet photos that come with the package foolbox, of which
     the first four are taken, at k = 50 and five depths of EfficientNet-Lite0.
 
-    >>> Spec(shards="photos/train-{0000..0146}.tar", k=100, out="run").engine
-    'local'
+    >>> Spec(shards="photos/train-{0000..0146}.tar", k=100, out="run")
+    Spec(shards='photos/train-{0000..0146}.tar', out='run', k=100)
     """
 
     shards: str | Sequence[Path] | None = None
@@ -126,9 +128,33 @@ class Spec:
         if self.memory is not None:
             parse_memory(self.memory)
 
+    def __repr__(self) -> str:
+        """Return what was asked for beyond the defaults."""
+        given = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) is not field.default
+        }
+        words = [f"{name}={_brief(value)}" for name, value in given.items()]
+        return f"Spec({', '.join(words)})"
+
     @property
     def defaults(self) -> Defaults:
         """What is taken where the spec says nothing: less in the demo, and its own depths."""
         if self.shards is not None or self.inputs is not None:
             return _DEFAULTS
         return _DEMO if self.model == _MODEL else replace(_DEMO, layers=None)
+
+
+def _brief(value: Any) -> str:
+    """Return a value in a few words: a network by its class, many files by their number."""
+    if isinstance(value, nn.Module):
+        return f"<{type(value).__name__}>"
+    if isinstance(value, PhotoSelection):
+        given = {name: one for name, one in vars(value).items() if one is not None}
+        return f"PhotoSelection({', '.join(f'{name}={one!r}' for name, one in given.items())})"
+    text = repr(value)
+    if len(text) <= _LONGEST:
+        return text
+    count = f" of {len(value)}" if isinstance(value, Sequence) else ""
+    return f"<{type(value).__name__}{count}>"

@@ -35,7 +35,7 @@ from jvpsvd.survey.store.vectors import are_whole, write_vectors
 from jvpsvd.svd import SVDResult
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Store:
     """A run folder on disk."""
 
@@ -46,6 +46,10 @@ class Store:
     checksum: str | None = None
     """Checksum of run.json; None for a run that was begun before there were checksums. In all
     others, what has no checksum counts as changed."""
+
+    def __repr__(self) -> str:
+        layers = ", ".join(self.identity.layers)
+        return f"<Store {self.folder}: {self.identity.model} at {layers}>"
 
     @property
     def counts(self) -> dict[str, int]:
