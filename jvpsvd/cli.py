@@ -142,7 +142,14 @@ def cli(context: click.Context) -> None:
     metavar="N",
     help="Photos solved together. [default: 1, more where Jacobians are small]",
 )
-@click.option("--vectors", is_flag=True, help="Store singular vectors as well (large).")
+@click.option(
+    "--vectors",
+    is_flag=False,
+    flag_value="all",
+    metavar="[N|all]",
+    help="Store singular vectors as well (large); with N small copies of the first N and the last, "
+    "which the page shows. [default: none; 4 without --shards]",
+)
 @click.option(
     "--density",
     is_flag=True,
@@ -207,6 +214,7 @@ def run(
         text = options[name]
         if text is not None:
             options[name] = [part.strip() for part in text.split(",") if part.strip()]
+    options["vectors"] = _vectors(options["vectors"])
     photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
     spec = survey.Spec(share=_share(share), photos=photos, **options)
     try:
@@ -408,6 +416,16 @@ def _show(store: survey.Store, threshold: float) -> None:
         click.echo(f"no figure: {error}", err=True)
     else:
         click.echo("figure: " + " ".join(str(file) for file in files))
+
+
+def _vectors(text: str | None) -> bool | int | None:
+    if text is None:
+        return None
+    if text == "all":
+        return True
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ArgumentError(f"--vectors {text} is no number; write --vectors, or --vectors 4")
+    return int(text)
 
 
 def _share(text: str) -> tuple[int, int]:

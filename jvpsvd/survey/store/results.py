@@ -164,7 +164,29 @@ class Results:
             RunError: If they cannot be read, or were changed after they were written.
         """
         if not self.store.identity.vectors:
-            raise ArgumentError("this run stored no vectors; run again with --vectors")
+            few = "only small copies of" if self.store.identity.small_vectors else "no"
+            raise ArgumentError(f"this run stored {few} vectors; run again with --vectors")
+        return self._read_vectors(shard, key, layer)
+
+    def small_vectors(self, shard: str, key: str, layer: str) -> dict[str, torch.Tensor]:
+        """Return small copies of the first singular vectors and of the last, for a look at them.
+
+        They are float16, and multiplied by the root of their length.
+
+        Returns:
+            index (N + 1,), which singular values, from 1 on; s (k,), all values; Vh, right vectors:
+            those of photos averaged, (N + 1, channels, 75, 75), others whole, (N + 1, n); and U,
+            left vectors (N + 1, m), at depths of at most 10 000 units.
+
+        Raises:
+            ArgumentError: If the run stores none, or none of this photo and depth.
+            RunError: If they cannot be read, or were changed after they were written.
+        """
+        if not self.store.identity.small_vectors:
+            raise ArgumentError("this run stored no small vectors; run again with --vectors 4")
+        return self._read_vectors(shard, key, layer)
+
+    def _read_vectors(self, shard: str, key: str, layer: str) -> dict[str, torch.Tensor]:
         position = self._run.row_in_task(shard, key, layer)
         file = self._run.vector_file(shard, key, layer)
         if position is None or file is None or not is_regular(file):
