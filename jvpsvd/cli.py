@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import platform
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -214,9 +213,9 @@ def run(
         text = options[name]
         if text is not None:
             options[name] = [part.strip() for part in text.split(",") if part.strip()]
-    options["vectors"] = _vectors(options["vectors"])
+    options["vectors"] = survey.parse_vectors(options["vectors"])
     photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
-    spec = survey.Spec(share=_share(share), photos=photos, **options)
+    spec = survey.Spec(share=survey.parse_share(share), photos=photos, **options)
     try:
         with survey.show_progress() as show:
             outcome = survey.run(spec, interruption.checked(show))
@@ -416,21 +415,3 @@ def _show(store: survey.Store, threshold: float) -> None:
         click.echo(f"no figure: {error}", err=True)
     else:
         click.echo("figure: " + " ".join(str(file) for file in files))
-
-
-def _vectors(text: str | None) -> bool | int | None:
-    if text is None:
-        return None
-    if text == "all":
-        return True
-    if not re.fullmatch("[0-9]{1,9}", text):
-        raise ArgumentError(f"--vectors {text} is no number; write --vectors, or --vectors 4")
-    return int(text)
-
-
-def _share(text: str) -> tuple[int, int]:
-    whole = re.fullmatch("[0-9]{1,9}/[0-9]{1,9}", text)
-    index, _, count = text.partition("/")
-    if whole is None or not int(index) < int(count):
-        raise ArgumentError(f"--share {text} is not I/N with 0 <= I < N; write 0/4, 1/4, …")
-    return int(index), int(count)

@@ -13,6 +13,7 @@ PACKAGE = Path(jvpsvd.__file__).parent
 ROOMS = [
     "errors",
     "arguments",
+    "plot",
     "operators",
     "svd",
     "networks",

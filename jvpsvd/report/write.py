@@ -9,7 +9,13 @@ from pathlib import Path
 from jvpsvd.data import Shard
 from jvpsvd.errors import ArgumentError
 from jvpsvd.report.analysis import Analysis, analyse
-from jvpsvd.report.figures import draw_class_tree, draw_dimensions, draw_heat_map, draw_spectra
+from jvpsvd.report.figures import (
+    draw_class_matrices,
+    draw_class_tree,
+    draw_dimensions,
+    draw_heat_map,
+    draw_spectra,
+)
 from jvpsvd.report.page import make_page
 from jvpsvd.report.stale import remove_stale
 from jvpsvd.report.summary import summaries_of
@@ -34,7 +40,7 @@ class Report:
 def write_report(run: RunValues, shards: Sequence[Shard] = (), threshold: float = 1.0) -> Report:
     """Write RUN/report: index.html, and spectra, heat map, dimensions, classes and tree as files.
 
-    Without plotly there is no page, without matplotlib no PNG and SVG; the rest is written. Files
+    Without jinja2 there is no page, without matplotlib no PNG and SVG; the rest is written. Files
     of an earlier report that this one does not write are removed, unless somebody changed them.
 
     Args:
@@ -78,6 +84,7 @@ def _draw(analysis: Analysis, title: str, folder: Path) -> tuple[list[Path], lis
     ]
     if trees is not None:
         drawings.append(lambda: draw_class_tree(trees, title, folder))
+        drawings.append(lambda: draw_class_matrices(trees, title, folder))
     files: list[Path] = []
     missing: list[str] = []
     for draw in drawings:

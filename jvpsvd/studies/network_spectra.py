@@ -17,8 +17,8 @@ from torch import Tensor
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
+from jvpsvd.plot.solved import plot_spectra
 from jvpsvd.svd.estimate import Estimate
-from jvpsvd.svd.plotting import plot_spectra
 from jvpsvd.svd.storage import read_record, write_record
 
 if TYPE_CHECKING:

@@ -13,6 +13,11 @@ import torch
 
 from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.geometry.dimension import positive_number
+from jvpsvd.survey.store.class_distances import (
+    ClassComparison,
+    DepthSpectra,
+    compare_classes,
+)
 from jvpsvd.survey.store.files import is_regular
 from jvpsvd.survey.store.plausibility import read_counts, values_and_residuals
 from jvpsvd.survey.store.run_data import RunData
@@ -154,6 +159,32 @@ class Results:
             high,
             error,
             whole=~np.isnan(stored[:, 0, 0]),
+        )
+
+    def classes(self, at_most: int | None = None) -> ClassComparison:
+        """Return how far distances of classes by spectra are those of WordNet, depth by depth.
+
+        The page of a run shows it; see `jvpsvd.survey.store.class_distances`.
+
+        Args:
+            at_most: Classes to take, chosen by a fixed rule; None: all. The tests take some
+                seconds for 100.
+
+        Raises:
+            ArgumentError: If fewer than three classes have a wnid of ILSVRC and values everywhere.
+            RunError: If rows cannot be read, or do not belong to the run.
+
+        Example: ``survey.open("run").classes().depths[-1].test.correlation``.
+        """
+        every = [self.spectra(layer) for layer in self.layers]
+        return compare_classes(
+            [
+                DepthSpectra(one.layer, one.samples["wnid"].to_pylist(), one.s)
+                for one in every
+                if len(one.s)
+            ],
+            self.store.identity.tol,
+            at_most,
         )
 
     def vectors(self, shard: str, key: str, layer: str) -> dict[str, torch.Tensor]:
