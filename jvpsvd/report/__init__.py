@@ -4,6 +4,7 @@ from typing import Any
 
 from jvpsvd.report.costs import costs_table
 from jvpsvd.report.figures import (
+    draw_class_matrices,
     draw_class_tree,
     draw_dimensions,
     draw_heat_map,
@@ -11,6 +12,7 @@ from jvpsvd.report.figures import (
 )
 from jvpsvd.report.summary import DepthSummary, summaries_of, summarize, table
 from jvpsvd.report.values import RunValues, read_values
+from jvpsvd.report.vector_figure import draw_vectors
 from jvpsvd.report.write import Report, write_report
 from jvpsvd.survey.renamed import find_renamed
 
@@ -26,10 +28,12 @@ __all__ = [
     "Report",
     "RunValues",
     "costs_table",
+    "draw_class_matrices",
     "draw_class_tree",
     "draw_dimensions",
     "draw_heat_map",
     "draw_spectra",
+    "draw_vectors",
     "read_values",
     "summaries_of",
     "summarize",

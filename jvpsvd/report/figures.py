@@ -65,7 +65,7 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
             lines, labels, title="depth (units)", loc="upper left", bbox_to_anchor=(1.0, 1.0),
             fontsize=8, title_fontsize=8, handlelength=3,
         )  # fmt: skip
-        return _save(figure, folder, "spectra")
+        return save_figure(figure, folder, "spectra")
 
 
 def draw_heat_map(summaries: Sequence[DepthSummary], title: str, folder: Path) -> list[Path]:
@@ -84,7 +84,7 @@ def draw_heat_map(summaries: Sequence[DepthSummary], title: str, folder: Path) -
             {depth.layer: depth.s.mean(axis=0) for depth in drawn}, figure.add_subplot()
         )
         axes.set_title(f"{title}: mean σᵢ by depth", fontsize=9)
-        return _save(figure, folder, "heat-map")
+        return save_figure(figure, folder, "heat-map")
 
 
 def draw_dimensions(
@@ -139,7 +139,7 @@ def draw_dimensions(
         axes.set_ylabel("dimension")
         axes.set_title(f"{title}: mean over photos ± one standard deviation", fontsize=9)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, handlelength=3)
-        return _save(figure, folder, "dimensions")
+        return save_figure(figure, folder, "dimensions")
 
 
 def draw_class_tree(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
@@ -179,7 +179,7 @@ def draw_class_tree(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
             f"{title}: classes by spectra at {last.layer} (left) and by WordNet{agreement}",
             fontsize=9,
         )
-        return _save(figure, folder, "class-tree")
+        return save_figure(figure, folder, "class-tree")
 
 
 def draw_class_matrices(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
@@ -209,7 +209,7 @@ def draw_class_matrices(trees: ClassTrees, title: str, folder: Path) -> list[Pat
             axes.imshow(rank_pairs(matrix)[np.ix_(order, order)], cmap="cividis")
             axes.set_title(name, fontsize=8)
         figure.suptitle(f"{title}: distances of {len(order)} classes, by rank", fontsize=9)
-        return _save(figure, folder, "class-distances")
+        return save_figure(figure, folder, "class-distances")
 
 
 def rank_pairs(matrix: Array) -> Array:
@@ -253,7 +253,8 @@ def _with_values(summaries: Sequence[DepthSummary]) -> list[DepthSummary]:
     return drawn
 
 
-def _save(figure: Any, folder: Path, name: str) -> list[Path]:
+def save_figure(figure: Any, folder: Path, name: str) -> list[Path]:
+    """Write a figure as NAME.png and NAME.svg; equal numbers give equal files."""
     make_folder(folder)
     files = [folder / f"{name}.png", folder / f"{name}.svg"]
     for file in files:

@@ -198,7 +198,7 @@
     return (host) => {
       const { names, wordnet } = run.trees, order = wordnet.order, count = names.length, values = floats(packed());
       const place = (i, j) => (i < j ? i * count - (i * (i + 1)) / 2 + j - i - 1 : j * count - (j * (j + 1)) / 2 + i - j - 1);
-      const sorted = Array.from(values).sort((a, b) => a - b);
+      const sorted = [...new Set(values)].sort((a, b) => a - b);
       // By rank, as the correlation compares them.
       const rank = new Map(sorted.map((v, i) => [v, i / Math.max(1, sorted.length - 1)]));
       const narrow = host.clientWidth < 400, left = narrow ? 8 : 110, side = host.clientWidth - left - 8;
