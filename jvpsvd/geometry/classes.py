@@ -308,7 +308,7 @@ def _confusion(
     counts = index.bincount()
     members = [
         mine[torch.randperm(len(mine), generator=generator)]
-        for mine in index.argsort(stable=True).split(counts.tolist())
+        for mine in torch.split(index.argsort(stable=True), counts.tolist())
     ]
     turns, classes = int(counts.max()), len(counts)
     # A small class leaves out one of its photos again, so that its mean stays one over n − 1.
@@ -317,7 +317,8 @@ def _confusion(
     sums = _sums(values, index, classes)
     confusion = torch.zeros(classes, classes, dtype=torch.float64)
     together = max(1, _AT_ONCE // (classes * max(classes, values.shape[1])))
-    for out, counted in zip(left_out.split(together), used.split(together), strict=True):
+    pieces = (torch.split(one, together) for one in (left_out, used))
+    for out, counted in zip(*pieces, strict=True):
         photos = values[out]
         found = distances(photos, (sums - photos) / (counts[:, None] - 1))
         nearest = (found <= found.amin(-1, keepdim=True) * (1 + _TIE)).double()

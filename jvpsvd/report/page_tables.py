@@ -20,9 +20,9 @@ _PERCENT, _POWER = ("energy",), ("residual", "defined")
 _TRUST_TITLES = ["residual", "J defined to", "missed", "σ < r"]
 
 
-def depth_titles(k: int | None, threshold: float) -> list[str]:
+def depth_titles(k: int | None, threshold: float, noun: str = "photos") -> list[str]:
     """Return the headings of the table of depths; k is None if depths differ in it."""
-    return ["depth", "m × n", "photos", *_value_titles(k, threshold)]
+    return ["depth", "m × n", noun, *_value_titles(k, threshold)]
 
 
 def health_titles() -> list[str]:
@@ -37,9 +37,9 @@ def decay_titles(k: int) -> list[str]:
     return ["depth", "α (power law)", "R²", "τ (exponential)", "R² of it", *shares, f"σ1 / σ{k}"]
 
 
-def class_titles(k: int | None, threshold: float) -> list[str]:
+def class_titles(k: int | None, threshold: float, noun: str = "photos") -> list[str]:
     """Return the headings of the table of classes; k is None if depths differ in it."""
-    return ["class", "photos", *_value_titles(k, threshold), *_TRUST_TITLES]
+    return ["class", noun, *_value_titles(k, threshold), *_TRUST_TITLES]
 
 
 def _value_titles(k: int | None, threshold: float) -> list[str]:

@@ -22,6 +22,7 @@ from jvpsvd.report.classes import COLUMNS, RANGE_COLUMNS, Classes
 from jvpsvd.report.estimates import ESTIMATES, outer_range, titles
 from jvpsvd.report.summary import WIDE, mean_counts, outer_bounds, rest_of
 from jvpsvd.report.values import Array, DepthValues
+from jvpsvd.report.words import noun_of
 from jvpsvd.survey.store.whole_spectrum import THRESHOLDS
 
 MAX_CLASSES = 2000
@@ -63,7 +64,7 @@ def make_payload(analysis: Analysis) -> Payload:
     position = {number: index for index, number in enumerate(shown)}
     record = {
         "k": k,
-        "tol": run.store.identity.tol,
+        "noun": noun_of(run),
         "dashes": style.DASHES,
         "heat": style.CIVIDIS,
         "depths": [_describe(depth) for depth in depths],

@@ -35,8 +35,8 @@ _FOOLBOX = """@misc{foolbox,
 
 
 def noun_of(run: RunValues) -> str:
-    """Return what the rows of a run are of: photos, or inputs of another kind."""
-    return "photos" if run.store.identity.inputs is None else "inputs"
+    """Return what the rows of a run are of: photos, texts or other inputs."""
+    return {None: "photos", "txt": "texts"}.get(run.store.identity.inputs, "inputs")
 
 
 def lead(run: RunValues) -> str:
@@ -121,6 +121,8 @@ def command(run: RunValues) -> tuple[str, str]:
     identity, photos = run.store.identity, run.store.identity.photos
     words = ["jvpsvd", "run", "--model", identity.model]
     notes = []
+    if identity.model.isidentifier():  # the class of a module; names of models have - or :
+        notes.append(f"{identity.model} was given in Python: name a function that returns it")
     if identity.shards != _DEMO:
         words += ["--shards", "SHARDS"]
         notes.append(f"SHARDS is the folder of {', '.join(identity.shards[:3])}")
