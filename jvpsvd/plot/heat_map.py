@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.plot import style
 from jvpsvd.plot.axes import Array, axes_or_new, load_matplotlib, whole_ticks
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ def depth_by_index(means: Mapping[str, Any], ax: Axes | None = None) -> Axes:
         raise ArgumentError("all singular values are 0; there is nothing to draw")
     ax = axes_or_new(ax, 7.4, 1.4 + 0.3 * len(rows))
     image = ax.imshow(
-        np.maximum(table, positive.min()), aspect="auto", interpolation="nearest", cmap="cividis",
-        norm=mpl.colors.LogNorm(), extent=(0.5, k + 0.5, len(rows) - 0.5, -0.5),
+        np.maximum(table, positive.min()), aspect="auto", interpolation="nearest",
+        cmap=style.heat_colours(), norm=mpl.colors.LogNorm(),
+        extent=(0.5, k + 0.5, len(rows) - 0.5, -0.5),
     )  # fmt: skip
     ax.set_yticks(range(len(rows)), list(rows), fontsize=8)
     ax.set_xlabel("index i")

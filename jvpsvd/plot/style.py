@@ -66,6 +66,13 @@ def interpolate(stops: Sequence[str], share: float) -> str:
     return "#" + "".join(f"{value:02x}" for value in mixed)
 
 
+def heat_colours() -> Any:
+    """Return the map of colours of figures for matplotlib: the one that the page interpolates."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("heat", CIVIDIS)
+
+
 def line_style(number: int) -> Any:
     """Return what matplotlib takes as the line style of the line of this number."""
     dashes = DASHES[number % len(DASHES)]

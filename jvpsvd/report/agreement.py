@@ -11,7 +11,16 @@ from jvpsvd.survey.store.class_distances import ClassComparison, ClassDistances
 
 def agreement_titles() -> list[str]:
     """Return the headings of the table."""
-    return ["depth", "correlation", "p", "95 % interval", "shuffled", "nearest", "chance", "its p"]
+    return [
+        "depth",
+        "correlation",
+        "p",
+        "95 % interval",
+        "shuffled",
+        "nearest",
+        "chance",
+        "p of nearest",
+    ]
 
 
 def agreement_rows(compared: ClassComparison) -> list[dict[str, Any]]:

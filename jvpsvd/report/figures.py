@@ -206,7 +206,7 @@ def draw_class_matrices(trees: ClassTrees, title: str, folder: Path) -> list[Pat
         for axes in grid:
             axes.set_axis_off()
         for axes, (name, matrix) in zip(grid, pictures, strict=False):
-            axes.imshow(rank_pairs(matrix)[np.ix_(order, order)], cmap="cividis")
+            axes.imshow(rank_pairs(matrix)[np.ix_(order, order)], cmap=style.heat_colours())
             axes.set_title(name, fontsize=8)
         figure.suptitle(f"{title}: distances of {len(order)} classes, by rank", fontsize=9)
         return save_figure(figure, folder, "class-distances")

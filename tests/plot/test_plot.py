@@ -87,13 +87,16 @@ def test_what_cannot_be_drawn_is_told_in_a_line(draw, said):
 
 
 @pytest.mark.parametrize("name", ["viridis", "cividis"])
-def test_colours_of_the_page_are_those_of_matplotlib(name):
-    """To eight of 255 steps, at the kinks of the maps."""
+def test_stops_are_those_of_matplotlib(name):
     stops = getattr(style, name.upper())
-    for share in np.linspace(0, 1, 201):
-        ours = matplotlib.colors.to_rgb(style.interpolate(stops, share))
-        theirs = matplotlib.colormaps[name](share)[:3]
-        assert np.abs(np.subtract(ours, theirs)).max() <= 8 / 255
+    shares = np.linspace(0, 1, len(stops))
+    assert list(stops) == [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps[name](shares)]
+
+
+def test_a_figure_has_the_colours_of_the_page():
+    for share in np.linspace(0, 1, 101):
+        theirs = matplotlib.colors.to_rgb(style.interpolate(style.CIVIDIS, share))
+        assert np.abs(np.subtract(style.heat_colours()(share)[:3], theirs)).max() <= 2 / 255
 
 
 @pytest.mark.parametrize(("on_dark", "back"), [(False, "#ffffff"), (True, "#16161a")])

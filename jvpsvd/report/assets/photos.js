@@ -13,7 +13,9 @@
     return [canvas, paint, paint.getImageData(0, 0, side, side)];
   }
   const originals = new WeakMap();
+  let latest = 0;
   async function show() {
+    const turn = (latest += 1);
     const which = picks.findIndex((pick) => pick.checked), step = slider ? Number(slider.value) : 0;
     panels.forEach((panel, i) => { panel.hidden = i !== which && panels.length > 1; });
     const panel = panels[Math.max(0, which)], photo = picks[Math.max(0, which)].parentElement.querySelector("img.photo");
@@ -23,6 +25,7 @@
     const images = Array.from(panel.querySelectorAll("img.vector")), fresh = images.filter((image) => !originals.has(image));
     for (const image of fresh) originals.set(image, [image.src, Object.assign(new Image(), { src: image.src })]);
     await Promise.all(fresh.map((image) => loaded(originals.get(image)[1])));
+    if (turn !== latest) return;  // another choice was made while images were read
     for (const image of images) {
       const [source, first] = originals.get(image);
       if (!step) { image.src = source; continue; }
