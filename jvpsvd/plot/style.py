@@ -9,9 +9,7 @@ SETTINGS: dict[str, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 9,
     "legend.frameon": False,
-    "legend.fontsize": 8,
     "svg.hashsalt": "jvpsvd",
 }
 """What `matplotlib.rc_context` takes; with the salt, equal figures are equal files."""
@@ -19,6 +17,9 @@ SETTINGS: dict[str, Any] = {
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 1.5), (3, 1.5), (1, 1), (6, 1.5, 1, 1.5))
 """Lengths of dashes and gaps, in widths of the line; () is a solid line. They stand beside colours,
 so that print in grey keeps lines apart."""
+
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7")
+"""Okabe & Ito's colours for many kinds, from dark to light, so that grey print keeps them apart."""
 
 INKS = ("#1b1b1f", "#0b4f9e", "#a8480a", "#2f6b3a")
 """Colours of kinds of things, on white."""

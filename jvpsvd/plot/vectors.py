@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.plot import style
 from jvpsvd.plot.axes import Array, load_matplotlib
 
 _CLIPPED = 0.5  # per cent of the entries that may lie beyond the scale
@@ -45,7 +44,7 @@ def vectors(
     for number, (axes, picture) in enumerate(zip(grid, pictures, strict=False)):
         axes.imshow(around_grey(picture))
         if number < len(titles):
-            axes.set_title(titles[number], fontsize=style.SETTINGS["legend.fontsize"])
+            axes.set_title(titles[number], fontsize=8)
     return figure
 
 
