@@ -106,6 +106,7 @@ def make_page(analysis: Analysis, browser: Browser, files: Sequence[str] = ()) -
             key_cells=_KEY,
             has_bounds=any(one.estimates.bounds(e) for one in analysis.depths for e in ESTIMATES),
             has_rest=any(payload.record["rest"]),
+            k=run.k,
             decay_titles=decay_titles(run.k),
             decay_rows=decay_rows(analysis),
             drawn=len(payload.drawn),

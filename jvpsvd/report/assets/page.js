@@ -75,9 +75,9 @@
     const lines = photos.map((p) => [p, row(unpacked.lines[chosen.depth], p, width), row(unpacked.residuals[chosen.depth], p, width)]);
     const curves = shown.map((d) => [d, curve(d), restOf(d)]);
     const ys = [1, ...curves.flatMap(([, { mean, deviation }, rest]) => [...mean.map((m, i) => m + deviation[i]), ...mean, ...(rest ? rest.y : [])]), ...lines.flatMap(([, s]) => s)];
-    const last = Math.max(2, run.k, ...curves.map(([, , rest]) => (rest ? Math.max(...rest.most) : 1)));
+    const last = Math.max(run.k, ...curves.map(([, , rest]) => (rest ? Math.max(...rest.most) : 1)));
     const far = last > run.wide * run.k;
-    const chart = new Chart(host, host.clientWidth < 500 ? 300 : 350, { range: far ? [1, last * 1.05] : [run.k === 1 ? 0 : 1, last], log: far, whole: true, label: "index i" }, { range: rangeOf(ys, true), log: true, label: "singular value σᵢ" });
+    const chart = new Chart(host, host.clientWidth < 500 ? 300 : 350, { range: far ? [1, last * 1.05] : last > 1 ? [1, last] : [0.5, 1.5], log: far, whole: true, label: "index i" }, { range: rangeOf(ys, true), log: true, label: "singular value σᵢ" });
     const { left, right } = chart.area, one = chart.Y(1);
     make("line", { x1: left, x2: right, y1: one, y2: one, class: "one" }, chart.marks);
     make("text", { x: left + 5, y: one - 5, class: "note" }, chart.marks, "σ = 1");
