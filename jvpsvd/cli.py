@@ -10,7 +10,6 @@ import dataclasses
 import io
 import logging
 import platform
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,7 +146,14 @@ def cli(context: click.Context) -> None:
     metavar="N",
     help="Photos solved together. [default: 1, more where Jacobians are small]",
 )
-@click.option("--vectors", is_flag=True, help="Store singular vectors as well (large).")
+@click.option(
+    "--vectors",
+    is_flag=False,
+    flag_value="all",
+    metavar="[N|all]",
+    help="Store singular vectors as well (large); with N small copies of the first N and the last, "
+    "which the page shows. [default: none; 4 without --shards]",
+)
 @click.option(
     "--density",
     is_flag=True,
@@ -218,8 +224,9 @@ def run(
         text = options[name]
         if text is not None:
             options[name] = [part.strip() for part in text.split(",") if part.strip()]
+    options["vectors"] = survey.parse_vectors(options["vectors"])
     photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
-    spec = survey.Spec(share=_share(share), photos=photos, **options)
+    spec = survey.Spec(share=survey.parse_share(share), photos=photos, **options)
     from jvpsvd.commands.run import show_run
 
     try:
@@ -409,11 +416,3 @@ def _complain(message: str) -> int:
 def _where_help(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     return f" See '{context.command_path} --help'." if context is not None else ""
-
-
-def _share(text: str) -> tuple[int, int]:
-    whole = re.fullmatch("[0-9]{1,9}/[0-9]{1,9}", text)
-    index, _, count = text.partition("/")
-    if whole is None or not int(index) < int(count):
-        raise ArgumentError(f"--share {text} is not I/N with 0 <= I < N; write 0/4, 1/4, …")
-    return int(index), int(count)

@@ -14,6 +14,7 @@ ROOMS = [
     "errors",
     "arguments",
     "text_table",
+    "plot",
     "operators",
     "svd",
     "networks",

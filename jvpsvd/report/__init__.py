@@ -10,6 +10,7 @@ from jvpsvd.report.compare import (
 )
 from jvpsvd.report.costs import costs_table, foretold_table
 from jvpsvd.report.figures import (
+    draw_class_matrices,
     draw_class_tree,
     draw_dimensions,
     draw_heat_map,
@@ -18,6 +19,7 @@ from jvpsvd.report.figures import (
 from jvpsvd.report.summary import DepthSummary, summaries_of, summarize
 from jvpsvd.report.summary_table import table
 from jvpsvd.report.values import RunValues, read_values
+from jvpsvd.report.vector_figure import draw_vectors
 from jvpsvd.report.write import Report, write_report
 from jvpsvd.survey.renamed import find_renamed
 
@@ -37,10 +39,12 @@ __all__ = [
     "comparison_table",
     "costs_table",
     "differing_fields",
+    "draw_class_matrices",
     "draw_class_tree",
     "draw_dimensions",
     "draw_heat_map",
     "draw_spectra",
+    "draw_vectors",
     "foretold_table",
     "read_values",
     "summaries_of",

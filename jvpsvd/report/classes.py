@@ -78,10 +78,10 @@ class ClassMeans:
     """(C,) of each column of a class table."""
 
 
-COLUMNS = ("first", "last", "residual", "defined", "missed", "below", *ESTIMATES, "energy")
-"""Columns of a class table: mean σ₁ and σ_k; how far they can be trusted, which is the worst
-residual, how well J is defined at the worst photo, triplets missed and values below their residual;
-the estimates and the energy."""
+COLUMNS = ("first", "last", *ESTIMATES, "energy", "residual", "defined", "missed", "below")
+"""Columns of a class table: mean σ₁ and σ_k, the estimates and the energy; how far they can be
+trusted, which is the worst residual, how well J is defined at the worst photo, triplets missed and
+values below their residual."""
 
 
 RANGE_COLUMNS = tuple(f"{name}_{end}" for name in BOUNDED for end in ("least", "most"))

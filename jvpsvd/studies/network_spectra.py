@@ -13,8 +13,8 @@ from torch import Tensor
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
+from jvpsvd.plot.solved import plot_spectra
 from jvpsvd.svd.estimate import Estimate
-from jvpsvd.svd.plotting import plot_spectra
 from jvpsvd.svd.storage import read_record, write_record
 from jvpsvd.text_table import Column, TextTable, significant
 

@@ -44,6 +44,8 @@ from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.plan import identify
 from jvpsvd.survey.spec.selection import PhotoSelection
 from jvpsvd.survey.spec.spec import ENGINES, Spec
+from jvpsvd.survey.spec.words import parse_share, parse_vectors
+from jvpsvd.survey.store.class_distances import ClassComparison, ClassDistances
 from jvpsvd.survey.store.compaction import compact
 from jvpsvd.survey.store.results import Counts, Results, Spectra, open_run
 from jvpsvd.survey.store.rows import SCHEMA, Row
@@ -69,6 +71,8 @@ open = open_run  # `survey.open(RUN)` is how it reads
 __all__ = [
     "ENGINES",
     "SCHEMA",
+    "ClassComparison",
+    "ClassDistances",
     "Counts",
     "DepthCost",
     "Device",
@@ -99,6 +103,8 @@ __all__ = [
     "open",
     "open_run",
     "open_store",
+    "parse_share",
+    "parse_vectors",
     "run",
     "show_progress",
     "status",

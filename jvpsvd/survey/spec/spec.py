@@ -31,13 +31,15 @@ class Defaults:
     photos: PhotoSelection
     layers: tuple[str, ...] | None = None
     """Names for the default model; None: five modules spread over the network."""
+    vectors: int = 0
+    """Leading vectors of which small copies are kept."""
 
 
 _DEFAULTS = Defaults(500, 1e-5, PhotoSelection(choice="random"))
 # Small enough for a laptop.
 _DEMO = Defaults(
     50, 1e-4, PhotoSelection(limit=4, choice="first"),
-    ("_blocks.2", "_blocks.5", "_blocks.10", "_blocks.15", "output"),
+    ("_blocks.2", "_blocks.5", "_blocks.10", "_blocks.15", "output"), vectors=4,
 )  # fmt: skip
 
 
@@ -80,8 +82,9 @@ class Spec:
     """Which photos of the shards; all, unless said."""
     batch: int | None = None
     """Photos solved together; None: 1 unless their Jacobians are small."""
-    vectors: bool = False
-    """Whether singular vectors are stored as well."""
+    vectors: bool | int | None = None
+    """True: all singular vectors are stored as well; a number N: small copies of the first N and of
+    the last, see `jvpsvd.survey.Results.small_vectors`; None: none, and 4 in the demo."""
     density: bool = False
     """Estimate whole spectra by random vectors of their own (`spectral_density`), in little memory;
     k is then 1 unless it is given."""
@@ -121,6 +124,8 @@ class Spec:
         for name, count in (("workers", self.workers), ("batch", self.batch)):
             if count is not None and count < 1:
                 raise ArgumentError(f"{name} {count} must be at least 1")
+        if self.vectors is not None and self.vectors < 0:
+            raise ArgumentError(f"vectors {self.vectors} must be at least 0")
         if not 0 <= self.seed < 1 << 63:
             raise ArgumentError(f"seed {self.seed} must lie between 0 and 2^63 - 1")
         if self.tol is not None and not 0 < self.tol < 1:

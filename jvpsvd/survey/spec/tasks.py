@@ -23,6 +23,7 @@ _NOT_NUMBERS = (
     "choice",
     "batch",
     "vectors",
+    "small_vectors",
     "probe",
 )
 

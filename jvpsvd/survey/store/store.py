@@ -118,7 +118,7 @@ class Store:
         return count in (None, len(status)) and not any(
             kind in PASSING
             or (
-                self.identity.vectors
+                self.identity.has_vector_files
                 and kind == "ok"
                 and not are_whole(self.layout.vector_file(file.stem, index))
             )
@@ -137,7 +137,7 @@ class Store:
         for index, result in enumerate(results):
             if result is not None:
                 file = self.layout.vector_file(task, index)
-                checksum = write_vectors(file, rows[index], result)
+                checksum = write_vectors(file, rows[index], result, self.identity)
                 rows[index] = replace(rows[index], vectors_checksum=checksum)
         write_table(self.layout.task_file(task), to_table(rows, task))
 
@@ -219,7 +219,7 @@ def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]
         raise RunError(
             f"{folder} is a run with {difference}; give the same arguments or another --out"
         )
-    for name in ("spectra", "vectors") if identity.vectors else ("spectra",):
+    for name in ("spectra", "vectors") if identity.has_vector_files else ("spectra",):
         make_folder(folder / name)
     rows = (*layout.task_files(), *layout.part_files())
     for file in (layout.manifest, *rows, *layout.vector_files()):
