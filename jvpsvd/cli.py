@@ -10,23 +10,21 @@ import dataclasses
 import io
 import json
 import logging
-import platform
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy
-import torch
-from rich.console import Console
 
-from jvpsvd import __version__, data, report, survey
+from jvpsvd import data, networks, report, survey
 from jvpsvd.errors import ArgumentError, JvpsvdError
-from jvpsvd.geometry.dimension import positive_number
-from jvpsvd.networks import load_model
-from jvpsvd.operators import keep_freed_memory
+from jvpsvd.option_values import positive_number, share_of
+from jvpsvd.startup import prepare_process
+from jvpsvd.versions import describe_versions
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _FAILURES, _MISTAKE, _INTERRUPTED = 1, 2, 130
 _MODEL, _K = survey.Spec.model, 500
@@ -54,10 +52,11 @@ _random_weights = click.option(
 _memory = click.option(
     "--memory",
     metavar="SIZE",
-    help="Budget of one solve, as 8GiB. [default: half the GPU's, or the machine's]",
+    help="Budget of one solve, as 8GiB. [default: half the GPU's, the job's or the machine's]",
 )
 _threshold = click.option(
     "--threshold",
+    callback=positive_number,
     type=float,
     default=1.0,
     show_default=True,
@@ -67,13 +66,9 @@ _threshold = click.option(
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
-@click.version_option(
-    __version__,
-    message=f"jvpsvd %(version)s (torch {torch.__version__}, numpy {numpy.__version__}, "
-    f"CUDA {torch.version.cuda or 'none'}, Python {platform.python_version()})",
-)
+@click.option("--version", is_flag=True, help="Show the version and exit.")
 @click.pass_context
-def cli(context: click.Context) -> None:
+def cli(context: click.Context, *, version: bool) -> None:
     """Certified top singular triplets of network Jacobians, over labelled photos.
 
     \b
@@ -88,6 +83,9 @@ def cli(context: click.Context) -> None:
     Names complete with TAB after  eval "$(_JVPSVD_COMPLETE=bash_source jvpsvd)"
     (zsh_source and fish_source likewise).
     """  # noqa: D301 -- \b keeps click from reflowing the list
+    if version:
+        click.echo(describe_versions())
+        context.exit()
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -162,7 +160,7 @@ def cli(context: click.Context) -> None:
     metavar="I/N",
     default="0/1",
     show_default=True,
-    help="Do part I of N, counted from 0 (job arrays).",
+    help="Do part I of N, counted from 0 (job arrays); outside of one, with 1/N of the cores.",
 )
 @click.option(
     "--engine",
@@ -201,14 +199,14 @@ def run(
         for line in found.lines():
             click.echo(line)
         return 2 if found.problem else 0
-    threshold = positive_number("--threshold", threshold)
-    keep_freed_memory()
+    part = share_of(share)
+    prepare_process(shares=part[1])
     for name in ("layers", "classes"):
         text = options[name]
         if text is not None:
             options[name] = [part.strip() for part in text.split(",") if part.strip()]
     photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
-    spec = survey.Spec(share=_share(share), photos=photos, **options)
+    spec = survey.Spec(share=part, photos=photos, **options)
     try:
         with survey.show_progress() as show:
             outcome = survey.run(spec, interruption.checked(show))
@@ -243,7 +241,7 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
     RUN/report/index.html is one file that opens in a browser and asks the network for nothing. The
     run may be unfinished.
     """
-    threshold = positive_number("--threshold", threshold)
+    prepare_process()
     store = survey.open_store(Path(folder))
     own = store.folder / "shards"
     where = shards or (str(own) if any(own.glob("*.tar")) else None)
@@ -293,8 +291,8 @@ def layers(
 
     Seconds are products times one inference, timed here: a rough figure for this machine.
     """
-    keep_freed_memory()
-    loaded = load_model(model, weights, since=since, random_weights=random_weights)
+    prepare_process()
+    loaded = networks.load_model(model, weights, since=since, random_weights=random_weights)
     costs = survey.depth_costs(loaded, k, memory, tol, functions=functions)
     if as_json:
         records = [dataclasses.asdict(cost) for cost in costs]
@@ -313,6 +311,7 @@ def verify(folder: str) -> int:
 
     It reads rows, vectors, the manifest and run.json, and compares them with their checksums.
     """
+    prepare_process()
     verification = survey.verify(survey.open_store(Path(folder)))
     for problem in verification.problems:
         click.echo(problem)
@@ -395,6 +394,8 @@ def _where_help(error: click.ClickException) -> str:
 
 
 def _console() -> Console:
+    from rich.console import Console
+
     # Tables fit the width of a terminal. In a file or a pipe they are not cut.
     return Console() if sys.stdout.isatty() else Console(width=160)
 
@@ -408,11 +409,3 @@ def _show(store: survey.Store, threshold: float) -> None:
         click.echo(f"no figure: {error}", err=True)
     else:
         click.echo("figure: " + " ".join(str(file) for file in files))
-
-
-def _share(text: str) -> tuple[int, int]:
-    whole = re.fullmatch("[0-9]{1,9}/[0-9]{1,9}", text)
-    index, _, count = text.partition("/")
-    if whole is None or not int(index) < int(count):
-        raise ArgumentError(f"--share {text} is not I/N with 0 <= I < N; write 0/4, 1/4, …")
-    return int(index), int(count)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
 from jvpsvd.data.pack import Photo, write_shard
 from jvpsvd.errors import ShardError
+from jvpsvd.extras import package_folder
 
 
 def demo_photos() -> list[Photo]:
     """Return the 20 photos, labelled by their ILSVRC class index; foolbox itself is not imported.
 
     Raises:
-        ShardError: If the package is not installed.
+        MissingPackageError: If the package is not installed.
     """
-    package = importlib.util.find_spec("foolbox")
-    if package is None or not package.submodule_search_locations:
-        raise ShardError("the demo's photos need the package foolbox; install jvpsvd[demo]")
     found = []
-    for file in Path(package.submodule_search_locations[0], "data").glob("imagenet_*.jpg"):
+    folder = package_folder("the demo of photos", "demo", "foolbox")
+    for file in (folder / "data").glob("imagenet_*.jpg"):
         match = re.fullmatch(r"imagenet_(\d+)_(\d+)", file.stem)
         if match is not None:
             found.append(Photo(file, file.stem, int(match[2]), {"class": match[2]}))
@@ -31,7 +29,8 @@ def demo_shards(run: Path) -> list[Path]:
     """Return the photos as a shard in `run`/shards, packed at the first call.
 
     Raises:
-        ShardError: If the package is not installed, or `run` is a run over other shards or no run.
+        MissingPackageError: If the package is not installed.
+        ShardError: If `run` is a run over other shards or no run.
     """
     shard = run / "shards" / "foolbox-000000.tar"
     if not shard.is_file():

@@ -1,18 +1,23 @@
 """What a person sees of a run: tables, figures, and one page."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jvpsvd.report.costs import costs_table
-from jvpsvd.report.figures import (
-    draw_class_tree,
-    draw_dimensions,
-    draw_heat_map,
-    draw_spectra,
-)
-from jvpsvd.report.summary import DepthSummary, summaries_of, summarize, table
-from jvpsvd.report.values import RunValues, read_values
-from jvpsvd.report.write import Report, write_report
+from jvpsvd.first_use import import_at_first_use
 from jvpsvd.survey.renamed import find_renamed
+
+if TYPE_CHECKING:
+    from jvpsvd.report.costs import costs_table
+    from jvpsvd.report.figures import (
+        draw_class_tree,
+        draw_dimensions,
+        draw_heat_map,
+        draw_spectra,
+    )
+    from jvpsvd.report.summary import DepthSummary, summaries_of, summarize, table
+    from jvpsvd.report.values import RunValues, read_values
+    from jvpsvd.report.write import Report, write_report
+else:
+    import_at_first_use(__name__)
 
 _RENAMED = {"Gathered": "RunValues", "gather": "read_values"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 from torch import Tensor
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
+from jvpsvd.studies.text_table import draw_table
 from jvpsvd.svd.estimate import Estimate
 from jvpsvd.svd.plotting import plot_spectra
 from jvpsvd.svd.storage import read_record, write_record
@@ -30,7 +27,6 @@ _TENSORS = (
     *("s", "residuals", "converged", "certified", "energy_share"),
     *("counts", "products", "seconds"),
 )
-_WIDEST = 10_000  # a table is as wide as its cells: none is cut
 _COUNTS = ("count", "count_low", "count_high", "count_error")  # in xarray
 
 
@@ -135,19 +131,10 @@ class NetworkSpectra:
         raise ArgumentError(f"no depth is named {shown(layer)}; give one of {named}")
 
     def __str__(self) -> str:
-        table = Table(
-            title=f"{self.model}, {len(self.depths[0])} inputs: means", title_justify="left"
-        )
-        table.add_column("depth", no_wrap=True)
+        title = f"{self.model}, {len(self.depths[0])} inputs: means"
         count = f"σ ≥ {self.threshold:g}"
-        for heading in ("m x n", "k", "σ1", "σk", "energy", count, "certified"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for depth in self.depths:
-            table.add_row(*_cells(depth))
-        text = io.StringIO()
-        console = Console(file=text, width=_WIDEST, force_jupyter=False)
-        console.print(table, width=Measurement.get(console, console.options, table).maximum)
-        return "\n".join(line.rstrip() for line in text.getvalue().rstrip().split("\n"))
+        headings = ("depth", "m x n", "k", "σ1", "σk", "energy", count, "certified")
+        return draw_table(title, headings, [_cells(depth) for depth in self.depths])
 
     def __repr__(self) -> str:
         inputs = len(self.depths[0])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.extras import require
 from jvpsvd.svd.estimate import Curve
 
 if TYPE_CHECKING:
@@ -95,11 +96,10 @@ def plot_whole_spectrum(
 
 def _axes(ax: Axes | None) -> Axes:
     """Return the axes, or new ones."""
-    try:
-        import matplotlib.pyplot as plt
-        from matplotlib.axes import Axes as AxesType
-    except ImportError as error:
-        raise ArgumentError("plot() needs matplotlib; install jvpsvd[plot]") from error
+    require("plot()", "plot", "matplotlib")
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes as AxesType
+
     if ax is None:
         return plt.subplots(figsize=(5.6, 3.6), layout="constrained")[1]
     if not isinstance(ax, AxesType):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jvpsvd.extras import require
 from jvpsvd.operators import Products
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def bar_console() -> Console:
 
 @contextmanager
 def _bar(counted: str) -> Iterator[Show]:
+    require("progress=True", "survey", "rich")
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from jvpsvd.arguments import positive_number
 from jvpsvd.errors import ArgumentError, RunError
-from jvpsvd.geometry.dimension import positive_number
 from jvpsvd.survey.store.files import is_regular
 from jvpsvd.survey.store.plausibility import read_counts, values_and_residuals
 from jvpsvd.survey.store.run_data import RunData

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import safetensors.torch
-import torch
 from safetensors import SafetensorError, safe_open
 
 from jvpsvd.survey.store.checksums import checksum_bytes
 from jvpsvd.survey.store.files import is_regular, unreadable, write_whole
 from jvpsvd.survey.store.rows import Row
-from jvpsvd.svd import SVDResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from jvpsvd.svd import SVDResult
 
 
 def write_vectors(file: Path, row: Row, result: SVDResult) -> str | None:
     """Write the vectors of a row and return their checksum; None where the result has none."""
+    import safetensors.torch  # which imports torch; `are_whole` does without
+
     if result.U is None or result.Vh is None:
         return None
     tensors = {
@@ -29,12 +34,14 @@ def write_vectors(file: Path, row: Row, result: SVDResult) -> str | None:
     return checksum_bytes(data)
 
 
-def read_vectors(file: Path) -> tuple[dict[str, torch.Tensor], str]:
+def read_vectors(file: Path) -> tuple[dict[str, Tensor], str]:
     """Return the tensors of a file and its checksum.
 
     Raises:
         RunError: If the file cannot be read.
     """
+    import safetensors.torch
+
     try:
         data = file.read_bytes()
         return safetensors.torch.load(data), checksum_bytes(data)
