@@ -31,6 +31,7 @@ from jvpsvd.operators.recording.graphs import Recording
 from jvpsvd.operators.recording.outputs import Outputs, Products
 from jvpsvd.operators.recording.passes.channels_last import channels_last_pays
 from jvpsvd.operators.recording.passes.fx_tools import (
+    describe_held_tensors,
     merge_equal_nodes,
     remove_identities,
     replace_fills,
@@ -99,6 +100,7 @@ def _record_joint(
     # torch 2.14.1 never frees. Both derivatives are taken all the same.
     with tracing(TracingContext(Descriptions())), torch.no_grad():
         joint: fx.GraphModule = make_fx(compute)(example, *directions)
+    describe_held_tensors(joint)
     reshape_strided_views(joint)
     remove_identities(joint)
     replace_fills(joint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from operator import getitem
+from operator import attrgetter, getitem
 from typing import Any
 
 import torch
@@ -61,6 +61,14 @@ def shape_of(node: object) -> torch.Size | None:
     """Return the shape of the tensor that a node stands for, if it is known."""
     value = node.meta.get("val") if isinstance(node, fx.Node) else None
     return value.shape if isinstance(value, Tensor) else None
+
+
+def describe_held_tensors(module: fx.GraphModule) -> None:
+    """Note the sizes of the tensors that a graph holds, which torch 2.6 does not note by itself."""
+    for node in module.graph.find_nodes(op="get_attr"):
+        held = attrgetter(node.target)(module)
+        if isinstance(held, Tensor):
+            node.meta.setdefault("val", held.to("meta"))
 
 
 def arguments(node: fx.Node) -> tuple[Any, ...]:
