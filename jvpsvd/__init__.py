@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from jvpsvd.studies import load, ntk, singular_values, spectra
     from jvpsvd.svd import SVDResult, spectral_density, svds
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "JacobianOperator",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 
+from jvpsvd.commands.startup import ended_by_signals
 from jvpsvd.errors import MissingPackageError
-from jvpsvd.extras import require
+from jvpsvd.imports import require
 from jvpsvd.machine import limit_threads, wait_passively
-from jvpsvd.startup import ended_by_signals
 
 _MISTAKE = 2
 

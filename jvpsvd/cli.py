@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jvpsvd import data, networks, report, survey
+from jvpsvd.commands.option_values import positive_number, share_of
+from jvpsvd.commands.startup import prepare_process
+from jvpsvd.commands.versions import describe_versions
 from jvpsvd.errors import ArgumentError, JvpsvdError
-from jvpsvd.option_values import positive_number, share_of
-from jvpsvd.startup import prepare_process
-from jvpsvd.versions import describe_versions
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,8 +12,7 @@ PACKAGE = Path(jvpsvd.__file__).parent
 # A room imports only from rooms before it; errors and arguments stand below all of them.
 ROOMS = [
     "errors",
-    "extras",
-    "first_use",
+    "imports",
     "arguments",
     "machine",
     "operators",
@@ -24,9 +23,7 @@ ROOMS = [
     "studies",
     "survey",
     "report",
-    "versions",
-    "startup",
-    "option_values",
+    "commands",
     "cli",
 ]
 ROOMS += ["__main__"]
@@ -69,7 +66,7 @@ def test_rooms_import_only_from_rooms_above(module):
     own = ROOMS.index(room(module))
     for name in imports(modules()[module]):
         if name in ("jvpsvd", "jvpsvd.__version__"):
-            assert room(module) in ("cli", "versions")
+            assert room(module) in ("cli", "commands")
             continue
         assert ROOMS.index(room(name)) <= own, f"{module} imports {name}"
 

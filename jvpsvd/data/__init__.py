@@ -19,7 +19,7 @@ True
 
 from typing import TYPE_CHECKING
 
-from jvpsvd.first_use import import_at_first_use
+from jvpsvd.imports import import_at_first_use
 
 if TYPE_CHECKING:
     from jvpsvd.data.demo import demo_photos, demo_shards

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jvpsvd.data.pack import Photo, write_shard
 from jvpsvd.errors import ShardError
-from jvpsvd.extras import package_folder
+from jvpsvd.imports import package_folder
 
 
 def demo_photos() -> list[Photo]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from jvpsvd.errors import ShardError
-from jvpsvd.extras import require
+from jvpsvd.imports import require
 
 UNREADABLE = "unreadable"
 """Fingerprint of a shard that is missing or cannot be read."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import DataError
-from jvpsvd.extras import package_folder
+from jvpsvd.imports import package_folder
 
 Split = Literal["train", "test"]
 

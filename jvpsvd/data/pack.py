@@ -15,7 +15,7 @@ from typing import BinaryIO
 from jvpsvd.data.locations import refuse_unfinished, unfinished
 from jvpsvd.data.suffixes import PHOTO_SUFFIXES
 from jvpsvd.errors import ArgumentError, ShardError
-from jvpsvd.extras import require
+from jvpsvd.imports import require
 
 
 @dataclass(frozen=True)

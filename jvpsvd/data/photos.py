@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import PhotoError
-from jvpsvd.extras import require
+from jvpsvd.imports import require
 from jvpsvd.networks import PhotoInput
 
 require("jvpsvd.data", "survey", "PIL")

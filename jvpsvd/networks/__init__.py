@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from jvpsvd.first_use import import_at_first_use
+from jvpsvd.imports import import_at_first_use
 
 if TYPE_CHECKING:
     from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from jvpsvd.errors import ModelError
-from jvpsvd.extras import require
+from jvpsvd.imports import require
 
 _BYTES_PER_VALUE = 16
 """A weight and its gradient as doubles: Caffe writes no more for one parameter."""

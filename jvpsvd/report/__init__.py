@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from jvpsvd.first_use import import_at_first_use
+from jvpsvd.imports import import_at_first_use
 from jvpsvd.survey.renamed import find_renamed
 
 if TYPE_CHECKING:

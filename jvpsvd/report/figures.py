@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.imports import require
 from jvpsvd.report.class_trees import ClassTrees
 from jvpsvd.report.estimates import ESTIMATES, Estimates, outer_range, titles
 from jvpsvd.report.summary import WIDE, DepthSummary, outer_bounds
@@ -227,12 +228,11 @@ def _last_index(drawn: Sequence[DepthSummary]) -> tuple[int, float]:
 
 
 def _matplotlib() -> tuple[Any, Any]:
-    try:
-        import matplotlib as mpl
-        import matplotlib.colors
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ArgumentError("figures need matplotlib; install jvpsvd[plot]") from error
+    require("a figure", "plot", "matplotlib")
+    import matplotlib as mpl
+    import matplotlib.colors
+    from matplotlib.figure import Figure
+
     return mpl, Figure
 
 

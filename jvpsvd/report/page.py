@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jvpsvd.errors import ArgumentError
+from jvpsvd.imports import require
 from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.health import count_rows
 from jvpsvd.report.page_tables import (
@@ -88,17 +88,13 @@ def make_page(analysis: Analysis, browser: Browser, files: Sequence[str] = ()) -
 
 
 def _plotly() -> str:
-    try:
-        return str(importlib.import_module("plotly.offline").get_plotlyjs())
-    except ImportError as error:
-        raise ArgumentError("the page needs plotly; install jvpsvd[report]") from error
+    require("the page", "report", "plotly")
+    return str(importlib.import_module("plotly.offline").get_plotlyjs())
 
 
 def _environment() -> Any:
-    try:
-        jinja2 = importlib.import_module("jinja2")
-    except ImportError as error:
-        raise ArgumentError("the page needs jinja2; install jvpsvd[report]") from error
+    require("the page", "report", "jinja2")
+    jinja2 = importlib.import_module("jinja2")
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_ASSETS), autoescape=True, undefined=jinja2.StrictUndefined
     )

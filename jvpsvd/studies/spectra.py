@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from jvpsvd.arguments import listed_names, shown, threshold_number, whole_number
 from jvpsvd.errors import ArgumentError, JvpsvdError
-from jvpsvd.extras import is_installed
+from jvpsvd.imports import is_installed
 from jvpsvd.networks import OUTPUT, Arguments, Derivatives, choose_batch, layer_map
 from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOperator
 from jvpsvd.studies.inputs import count_inputs, each_input, told_how_read

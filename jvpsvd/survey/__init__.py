@@ -27,8 +27,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from jvpsvd.extras import require
-from jvpsvd.first_use import import_at_first_use
+from jvpsvd.imports import import_at_first_use, require
 from jvpsvd.survey.renamed import find_renamed
 
 require(

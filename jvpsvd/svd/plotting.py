@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.extras import require
+from jvpsvd.imports import require
 from jvpsvd.svd.estimate import Curve
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def _axes(ax: Axes | None) -> Axes:
 
 
 def _label(ax: Axes) -> None:
+    require("plot()", "plot", "matplotlib")
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jvpsvd.extras import require
+from jvpsvd.imports import require
 from jvpsvd.operators import Products
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def bar_console() -> Console:
     In a notebook, rich would ask for ipywidgets. A bar of one line goes without: it is written over
     itself, as on a terminal.
     """
+    require("a progress bar", "survey", "rich")
     from rich.console import Console
 
     if Console().is_jupyter:

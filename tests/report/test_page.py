@@ -359,8 +359,8 @@ main(["report", {run!r}])
 @pytest.mark.parametrize(
     ("missing", "said", "written"),
     [
-        (["plotly.offline"], "the page needs plotly; install jvpsvd[report]", "heat-map.png"),
-        (["matplotlib"], "figures need matplotlib; install jvpsvd[plot]", "index.html"),
+        (["plotly"], "the page needs plotly; pip install 'jvpsvd[report]'", "heat-map.png"),
+        (["matplotlib"], "a figure needs matplotlib; pip install 'jvpsvd[plot]'", "index.html"),
     ],
 )  # fmt: skip
 def test_without_a_library_the_rest_is_written(missing, said, written, tmp_path):

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from jvpsvd.errors import EngineError
-from jvpsvd.extras import require
+from jvpsvd.imports import require
 from jvpsvd.machine import (
     granted_cores,
     granted_memory,
