@@ -85,8 +85,7 @@ def _split_off_constants(
     varying = dependents(recorded.graph, x)
     for family in mutated_families(recorded.graph):
         if not varying.isdisjoint(family):
-            for node in family:
-                varying |= dependents(recorded.graph, node)
+            varying |= dependents(recorded.graph, *family)
     wanted = {*values, *kept}
     constant = [
         node

@@ -19,9 +19,9 @@ _RESHAPES = {
 }
 
 
-def dependents(graph: fx.Graph, root: fx.Node) -> set[fx.Node]:
-    """Return `root` and every node computed from it."""
-    found = {root}
+def dependents(graph: fx.Graph, *roots: fx.Node) -> set[fx.Node]:
+    """Return the roots and every node computed from one of them."""
+    found = set(roots)
     for node in graph.nodes:
         if node.op == "call_function" and any(arg in found for arg in node.all_input_nodes):
             found.add(node)
