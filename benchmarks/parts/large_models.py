@@ -20,14 +20,22 @@ CASES: dict[str, dict[str, Any]] = {
     "gpt2 to h.8, 256 tokens": {"model": "gpt2", "passed": 9, "tokens": 256},
     "gpt2 to h.8, 512 tokens": {"model": "gpt2", "passed": 9, "tokens": 512},
     "gpt2 to h.8, 1024 tokens": {"model": "gpt2", "passed": 9, "tokens": 1024},
+    "gpt2 to h.8, 1024 tokens, recompute": {
+        "model": "gpt2", "passed": 9, "tokens": 1024, "recompute": True,
+    },
     "gpt2 to h.2, 2048 tokens": {"model": "gpt2", "blocks": 4, "passed": 3, "tokens": 2048},
     "gpt2-medium, 16 tokens": {"model": "gpt2-medium", "tokens": 16},
     "gpt2-medium, 128 tokens": {"model": "gpt2-medium", "tokens": 128},
     "llama-1b, 16 tokens": {"model": "llama-1b", "tokens": 16},
     "llama-1b bfloat16, 16 tokens": {"model": "llama-1b", "tokens": 16, "dtype": "bfloat16"},
-}
+    # The largest in float32 that 24 GiB hold: half of its blocks, and the top 20 triplets.
+    "llama-3b, 16 tokens": {"model": "llama-3b", "tokens": 16, "triplets": 20},
+}  # fmt: skip
 QUICK = {
-    "gpt2 of 2 blocks, 16 tokens": {"model": "gpt2", "blocks": 2, "tokens": 16},
+    "gpt2 of 2 blocks, 16 tokens": {"model": "gpt2", "blocks": 2, "tokens": 16, "triplets": 3},
+    "gpt2 of 4 blocks, 64 tokens, recompute": {
+        "model": "gpt2", "blocks": 4, "tokens": 64, "recompute": True,
+    },
     "llama-1b of 1 block, bfloat16": {
         "model": "llama-1b", "blocks": 1, "tokens": 8, "dtype": "bfloat16",
     },
@@ -48,6 +56,8 @@ def measure(cases: dict[str, dict[str, Any]]) -> Iterable[dict[str, Any]]:
             continue
         (row,) = ended.rows
         print(_line(name, row), flush=True)
+        if "triplets" in row:
+            print(_solve_line(row), flush=True)
         yield {"problem": name, "note": "", **row}
 
 
@@ -61,4 +71,12 @@ def _line(name: str, row: dict[str, Any]) -> str:
         f"{name:32} {row['parameters'] / 1e6:8.0f} M {row['inference_seconds']:7.2f} s "
         f"{row['making_seconds']:6.1f} s {made:5.1f} inf. {row['evaluations']:3d} "
         f"{mib['kept_bytes']:8.0f} {mib['tensor_bytes']:8.0f} {mib['peak_bytes']:8.0f}  {products}"
+    )
+
+
+def _solve_line(row: dict[str, Any]) -> str:
+    return (
+        f"{'':32} {row['certified']} of {row['triplets']} triplets certified, "
+        f"σ1 = {row['s'][0]:.5g}, σ{row['triplets']} = {row['s'][-1]:.5g}, "
+        f"{row['products']} products, {row['solve_seconds']:.0f} s"
     )

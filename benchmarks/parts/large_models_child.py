@@ -19,7 +19,7 @@ from benchmarks.measure.children import serve
 from benchmarks.measure.memory import peak_bytes, reset_peak, resident_bytes
 from benchmarks.measure.timing import time_least
 from benchmarks.problems.language_models import language_model
-from jvpsvd import JacobianOperator
+from jvpsvd import JacobianOperator, svds
 from jvpsvd.operators import keep_freed_memory
 
 _VECTORS = 16
@@ -43,14 +43,15 @@ def measure_case(case: dict[str, Any]) -> dict[str, Any]:
     resident, tensors = reset_peak(), tensor_bytes()
     began = time.perf_counter()
     converted = None if dtype == "float32" else torch.float32
-    J = JacobianOperator(net, x, dtype=converted, derivatives="trace")
+    recompute = case.get("recompute", False)
+    J = JacobianOperator(net, x, dtype=converted, derivatives="trace", recompute=recompute)
     making, peak, count = time.perf_counter() - began, peak_bytes(), len(evaluations)
     _collect()
     kept, held = resident_bytes() - resident, tensor_bytes() - tensors
     V, U = torch.randn(J.shape[1], _VECTORS), torch.randn(J.shape[0], _VECTORS)
     jvp = time_least(lambda: J @ V, 2) / _VECTORS
     vjp = time_least(lambda: J.T @ U, 2) / _VECTORS
-    return {
+    row = {
         "parameters": sum(p.numel() for p in net.parameters()),
         "weight_bytes": sum(p.nbytes for p in net.parameters()),
         "inference_seconds": inference,
@@ -61,6 +62,20 @@ def measure_case(case: dict[str, Any]) -> dict[str, Any]:
         "peak_bytes": peak - resident,
         "jvp_seconds": jvp,
         "vjp_seconds": vjp,
+    }
+    return row | _solve(J, case["triplets"]) if "triplets" in case else row
+
+
+def _solve(J: JacobianOperator, k: int) -> dict[str, Any]:
+    """Return what the leading triplets of J are, and what they took."""
+    result = svds(J, k)
+    return {
+        "triplets": k,
+        "certified": int(result.converged.sum()),
+        "s": [float(f"{value:.6g}") for value in result.s.tolist()],
+        "products": result.products.total,
+        "solve_seconds": result.seconds,
+        "solve_peak_bytes": peak_bytes(),
     }
 
 

@@ -15,11 +15,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from scipy.sparse.linalg import svds as scipy_svds
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from benchmarks.measure.timing import Pair, compare, compare_across
 from benchmarks.parts import repeated_points
+from benchmarks.problems.sparse_matrices import MATRICES
 from jvpsvd import JacobianOperator, aslinearoperator, ntk, svds
 from jvpsvd.data.mnist import small_mnist
 from jvpsvd.networks import load_model
@@ -249,6 +251,23 @@ def _tangent_kernel(sizes: Sizes) -> Iterator[Pair]:
                 )
 
 
+# --- sparse matrices
+
+_SPARSE_TOL = 1e-6
+
+
+def _sparse(sizes: Sizes) -> Iterator[Pair]:
+    """ARPACK on A A' or A' A, which SciPy takes for sparse matrices, and ours, to one residual."""
+    for name, build in MATRICES.items():
+        matrix = build(20 if sizes.quick else 1)
+        for k in (sizes.k,) if sizes.k else (3,) if sizes.quick else (6, 50):
+            yield Pair(
+                f"{name} {matrix.shape[0]} x {matrix.shape[1]}, k={k}",
+                ("ARPACK", partial(scipy_svds, matrix, k, tol=_SPARSE_TOL, rng=0)),
+                ("svds", partial(svds, matrix, k, tol=_SPARSE_TOL)),
+            )
+
+
 TIMINGS: dict[str, Timing] = {
     timing.name: timing
     for timing in (
@@ -276,6 +295,11 @@ TIMINGS: dict[str, Timing] = {
             "a network's Jacobians at many points, anew, by J.at and as a batch, beside torch.func",
             lambda sizes: repeated_points.pairs(sizes.quick, sizes.k),
             rounds=3,
+        ),
+        Timing(
+            "sparse",
+            "the leading triplets of ten sparse matrices, by SciPy's ARPACK and by svds",
+            _sparse,
         ),
         Timing(
             "tall",

@@ -287,6 +287,11 @@ PARTS: dict[str, Part] = {
             _small("tangent_kernel", "-k"),
         ),
         _from_script(
+            "sparse",
+            "ten sparse matrices, by SciPy's ARPACK and by svds",
+            _small("sparse", "-k"),
+        ),
+        _from_script(
             "tall",
             "a tall basis against a few vectors, by blocks of rows and by BLAS",
             _small("tall"),

@@ -27,6 +27,7 @@ class Shape:
 GPT2 = Shape(768, 12, 12, 3072, 12, 12, 50257)
 GPT2_MEDIUM = Shape(1024, 16, 16, 4096, 24, 24, 50257)
 LLAMA_1B = Shape(2048, 32, 4, 5632, 22, 15, 32000)
+LLAMA_3B = Shape(3072, 24, 8, 8192, 28, 14, 128256)
 
 
 class LanguageModel(nn.Module):
@@ -125,6 +126,7 @@ MODELS: dict[str, tuple[Callable[[Shape], nn.Module], Shape]] = {
     "gpt2": (gpt2, GPT2),
     "gpt2-medium": (gpt2, GPT2_MEDIUM),
     "llama-1b": (llama, LLAMA_1B),
+    "llama-3b": (llama, LLAMA_3B),
 }
 
 

@@ -246,7 +246,7 @@ WRITERS: dict[str, Callable[[Record], str]] = {
     **dict.fromkeys(
         (
             *("allocator", "products", "solver", "survey", "batches", "together"),
-            *("projected", "tall", "repeated_points", "tangent_kernel", "page"),
+            *("projected", "tall", "repeated_points", "tangent_kernel", "sparse", "page"),
         ),
         script_section,
     ),

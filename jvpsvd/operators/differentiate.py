@@ -49,6 +49,7 @@ def differentiate(
     derivatives: Derivatives,
     fold: bool,
     check: bool,
+    recompute: bool = False,
 ) -> Differentiated:
     """Return the derivative at the point, or at the points of a batch; `values` are fn there.
 
@@ -58,7 +59,7 @@ def differentiate(
         DerivativeError: If products vanish although fn moves in proportion to the step.
         TraceError: With derivatives="trace", if fn cannot be recorded.
     """
-    if derivatives == "auto" and not batch_dims:
+    if derivatives == "auto" and not batch_dims and not recompute:
         small = recorded_on_demand(fn, point, fold=fold, check=check)
         if small is not None:
             return Differentiated(small, small.at)
@@ -68,7 +69,8 @@ def differentiate(
             return Differentiated(*together)
     if derivatives != "transforms":
         try:
-            trace = Trace(fn, point[0] if batch_dims else point, fold=fold, check=check)
+            one, its_value = (point[0], values[0]) if batch_dims else (point, values)
+            trace = Trace(fn, one, values=(its_value,), fold=fold, check=check, recompute=recompute)
             if batch_dims:
                 (here,) = trace.at_many(point, values=[values])
                 return Differentiated(here, lambda X: trace.at_many(X)[0])

@@ -19,6 +19,7 @@ from torch import Tensor
 from jvpsvd.errors import AdjointError, ArgumentError, JvpsvdError
 from jvpsvd.operators.blocks import by, check_real
 from jvpsvd.operators.linear_operator import LinearOperator
+from jvpsvd.operators.matrix import SPARSE_CHUNK
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,11 @@ class SparseOperator(LinearOperator):
     def __init__(self, matrix: Any) -> None:
         super().__init__(*_shape_and_dtype(matrix))
         self._matrix = matrix
+
+    @property
+    def chunk(self) -> int:
+        """The width from which on a product costs no less per vector."""
+        return SPARSE_CHUNK
 
     def _matmat(self, V: Tensor) -> Tensor:
         return self._product(lambda block: self._matrix @ block, V, self.shape[0])

@@ -79,6 +79,9 @@ class JacobianOperator(LinearMapOperator):
             values by rounding only.
         check: Compare one JVP with one VJP, and products with differences of fn: a line in the log
             says where products explain only a part of how fn moves.
+        recompute: Keep a few values of the point, where a network is narrow, and compute the other
+            activations again with each block of products, a part of the network at a time. Blocks
+            take one evaluation of fn more, however wide they are. For one point.
         group: A torch.distributed group on every rank of which this same operator is made; the
             columns of a block are divided among them.
         tf32: Leave TF32 and the like as the process has them; otherwise products are computed in
@@ -126,14 +129,21 @@ class JacobianOperator(LinearMapOperator):
         derivatives: Derivatives = "auto",
         fold: bool = True,
         check: bool = True,
+        recompute: bool = False,
         group: dist.ProcessGroup | None = None,
         tf32: bool = False,
     ) -> None:
         meaning = "must be 0, for one point, or 1, for points along the first dimension of x"
         one_of("batch_dims", batch_dims, (0, 1), meaning)
         one_of("derivatives", derivatives, ("auto", "trace", "transforms"))
-        for name, flag in (("fold", fold), ("check", check), ("tf32", tf32)):
+        flags = (("fold", fold), ("check", check), ("recompute", recompute), ("tf32", tf32))
+        for name, flag in flags:
             check_flag(name, flag)
+        if recompute and (batch_dims or derivatives == "transforms"):
+            raise ArgumentError(
+                "recompute=True is for a recording at one point; leave out batch_dims=1 and "
+                'derivatives="transforms"'
+            )
         check_further_arguments(args, kwargs)
         check_dtype(dtype)
         self._fixed_chunks, ranks = _fixed_chunks(chunk), check_group(group)
@@ -143,7 +153,7 @@ class JacobianOperator(LinearMapOperator):
             tuple(args),
             dict(kwargs or {}),
             dtype,
-            LinearizeOptions(batch_dims, derivatives, fold, check),
+            LinearizeOptions(batch_dims, derivatives, fold, check, recompute),
         )
         with choose_precision(tf32):
             found = self._linearization.at(x)

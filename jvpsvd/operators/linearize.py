@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,11 +30,12 @@ from jvpsvd.operators.function.evaluate import (
     evaluate_at,
     fix_arguments,
     function_of_one,
+    largest,
     prepare,
     refuse_nondeterministic,
 )
 from jvpsvd.operators.function.failures import failures_named, remedy_at
-from jvpsvd.operators.function.obstacles import reads_numbers
+from jvpsvd.operators.function.obstacles import evaluate_and_watch
 from jvpsvd.operators.function.parameters import OfParameters, convert_weights
 from jvpsvd.operators.function.pytrees import OfVector, Structure, same_structure
 from jvpsvd.operators.function.restoring import restored
@@ -49,6 +51,7 @@ class LinearizeOptions(NamedTuple):
     derivatives: Derivatives
     fold: bool
     check: bool
+    recompute: bool = False
 
 
 class Linearized(NamedTuple):
@@ -114,7 +117,7 @@ class Linearization:
         return self._take(source, point) if found is None else found
 
     def _take(self, source: Structure | None, point: Tensor) -> Linearized:
-        fn, (batch_dims, derivatives, fold, check) = self._fn, self._options
+        fn, (batch_dims, derivatives, fold, check, recompute) = self._fn, self._options
         check_function(fn, self._dtype)
         of_first = fix_arguments(convert_weights(fn, self._dtype), self._args, self._kwargs)
         if batch_dims and source is None:
@@ -124,12 +127,11 @@ class Linearization:
         with restored(fn, point.device), failures_named("fn", remedy):
             values = evaluate_at(fn, of_vector, point, batch_dims)
             one, its_value = (point[0], values[0]) if batch_dims else (point, values)
-            with torch.no_grad():
-                deterministic = close(prepare(of_vector)(one), its_value)
-            if not deterministic:
+            again, reads_numbers = evaluate_and_watch(prepare(of_vector), one)
+            if not close(again, its_value):
                 refuse_nondeterministic(fn, of_vector, one)
             J, elsewhere = differentiate(
-                of_vector, point, values, batch_dims, derivatives, fold, check
+                of_vector, point, values, batch_dims, derivatives, fold, check, recompute
             )
             pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
             if not all(close(*pair) for pair in pairs):
@@ -140,9 +142,7 @@ class Linearization:
                     tell_block_diagonal(J)
             # What was computed from weights, a copy in another dtype or a Python number, is in the
             # recording as it was, so that the weights themselves are compared.
-            contents = elsewhere is not None and (
-                self._dtype is not None or reads_numbers(prepare(of_vector), one)
-            )
+            contents = elsewhere is not None and (self._dtype is not None or reads_numbers)
         kind = point.shape[batch_dims:], point.dtype, point.device
         replayed = None
         if elsewhere is not None:
@@ -175,7 +175,7 @@ class Linearization:
         except TraceError as error:
             logger.info("%s: taking the derivative anew", error)
             return None
-        if not torch.isfinite(J.value).all():
+        if not math.isfinite(largest(J.value)):
             return None  # taking it anew names the module
         return Linearized(J, source, taken.target)
 

@@ -1,7 +1,9 @@
 import pytest
+import scipy.sparse
 import torch
 from support.svd_problems import memory_for, planned
 
+from jvpsvd import svds
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd import parse_memory
 
@@ -98,6 +100,26 @@ def test_the_block_is_smaller_than_k_and_narrow_where_width_saves_nothing(chunk,
         for k in (1, 32, 33, 256, 257)
     ]
     assert widths == expected
+
+
+@pytest.mark.parametrize(
+    ("convert", "widths"),
+    [
+        (lambda matrix: matrix, [8, 8]),
+        (torch.Tensor.to_sparse_csr, [2, 4]),
+        (torch.Tensor.to_sparse_csc, [2, 4]),
+        (torch.Tensor.to_sparse, [2, 4]),
+        (lambda matrix: scipy.sparse.csr_array(matrix.numpy()), [2, 4]),
+        (lambda matrix: scipy.sparse.csc_matrix(matrix.numpy()).T, [2, 4]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Sparse CS:UserWarning")
+def test_blocks_are_narrow_of_a_sparse_matrix(convert, widths):
+    values = 0.9 ** torch.arange(2000, dtype=torch.float64)
+    for k, width in zip((4, 40), widths, strict=True):
+        result = svds(convert(torch.diag(values)), k, method="golub-kahan")
+        assert result.plan.block_size == width
+        torch.testing.assert_close(result.s, values[:k], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

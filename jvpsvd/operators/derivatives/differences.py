@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import DerivativeError
+from jvpsvd.operators.function.evaluate import largest
 from jvpsvd.operators.function.obstacles import find_obstacles
 
 Apply = Callable[[Tensor], Tensor]
@@ -276,7 +277,7 @@ def _has_steps(
 def _moved(fn: Callable[[Tensor], Any], x: Tensor, step: Tensor, value: Tensor) -> Tensor | None:
     """Return f(x + step) − f(x), or None where there is no such thing."""
     there = _try(lambda: fn(x + step))
-    if there is None or there.shape != value.shape or not torch.isfinite(there).all():
+    if there is None or there.shape != value.shape or not math.isfinite(largest(there)):
         return None
     return there.detach() - value
 

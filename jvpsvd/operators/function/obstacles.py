@@ -50,23 +50,27 @@ def find_obstacles(run: Callable[[Tensor], object], x: Tensor) -> list[str]:
     return sorted(mode.found)
 
 
-def reads_numbers(run: Callable[[Tensor], object], x: Tensor) -> bool:
-    """Return whether a function makes Python numbers or NumPy arrays of any tensor.
+def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, bool]:
+    """Return f(x), and whether f makes Python numbers or NumPy arrays of any tensor.
 
     Args:
         run: The function; it is evaluated at a copy of x.
         x: The point.
 
     >>> scale = torch.tensor(2.0)
-    >>> reads_numbers(lambda x: scale * x, torch.ones(2))
-    False
-    >>> reads_numbers(lambda x: scale.item() * x, torch.ones(2))
-    True
+    >>> evaluate_and_watch(lambda x: scale * x, torch.ones(2))
+    (tensor([2., 2.]), False)
+    >>> evaluate_and_watch(lambda x: scale.item() * x, torch.ones(2))
+    (tensor([2., 2.]), True)
     """
     mode = _NumberMode()
-    with suppress(Exception), torch.no_grad(), mode:
-        run(x.detach().clone())
-    return mode.found
+    with torch.no_grad():
+        try:
+            with mode:
+                value = run(x.detach().clone())
+        except Exception:  # it cannot be watched
+            value = run(x)
+    return value, mode.found
 
 
 _NUMBERS = {

@@ -12,7 +12,7 @@ from jvpsvd.operators.function.failures import first_line
 
 _REASONS = (
     (
-        r"get value out of a tracing tensor|data-dependent|GuardOnDataDependent",
+        r"reads a number that depends on|data-dependent|GuardOnDataDependent",
         "it decides by values that depend on x; to have it recorded, compute both ways and choose "
         "with torch.where",
     ),

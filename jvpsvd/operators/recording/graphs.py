@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx
@@ -23,6 +23,46 @@ from jvpsvd.operators.recording.passes.fx_tools import dependents, peak_elements
 from jvpsvd.operators.recording.passes.inactive_channels import ChannelCache, ChannelGraph
 
 logger = logging.getLogger(__name__)
+
+
+class Product(Protocol):
+    """One product, J v or J' u, of an output."""
+
+    @property
+    def graph(self) -> fx.GraphModule | None:
+        """The graph of one direction; None of an output that does not depend on x."""
+
+    def at(
+        self,
+        kept: Sequence[Tensor],
+        zeros: Tensor,
+        check_weights: Callable[[], None],
+        channels: ChannelCache,
+    ) -> Callable[[Tensor], Tensor]:
+        """Return the product of a block at one point, refused once a weight has changed."""
+
+    def at_many(
+        self,
+        kept: Sequence[Tensor],
+        varies: Sequence[bool],
+        zeros: Tensor,
+        check_weights: Callable[[], None],
+    ) -> BatchedProduct:
+        """Return the product at many points; what varies over them has a dimension for them."""
+
+    def channel_graph(self) -> ChannelGraph | None:
+        """Return its graph without inactive channels; None where there are none to leave out."""
+
+    def reduce_channels(
+        self, reduced: ChannelGraph | None, kept: Sequence[Tensor], along: Tensor
+    ) -> Product:
+        """Return this product able to leave out inactive channels, if it stays the same."""
+
+    def peak(self) -> int:
+        """Return how many elements one vector takes at most, alive at once on its way."""
+
+    def widest(self) -> int:
+        """Return how many elements the largest tensor has that one vector becomes on its way."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +177,21 @@ def _over_directions(
 class OutputGraphs:
     """The two product graphs of one output, and what is known of their products."""
 
-    jvp: ProductGraph
-    vjp: ProductGraph
+    jvp: Product
+    vjp: Product
     cost: Cost
     chunks: Chunks
     """Tuned by the products at all points."""
+
+
+@dataclass(frozen=True)
+class AtPoint:
+    """What the primal graph gives at a point, and what it was computed with."""
+
+    x: Tensor
+    constants: ConstantValues
+    values: tuple[Tensor, ...]
+    kept: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -163,36 +213,49 @@ class Recording:
             all_entries: Whether to compare all entries of the weights with what they were when
                 constants were computed from them, or only a sample.
         """
-        return self._at(x, self.constants.values(all_entries=all_entries))
+        return self.maps(self.evaluate(x, all_entries=all_entries))
 
-    def _at(self, x: Tensor, constants: ConstantValues) -> tuple[LinearMap, ...]:
+    def evaluate(
+        self, x: Tensor, *, all_entries: bool = True, known: AtPoint | None = None
+    ) -> AtPoint:
+        """Return what the primal graph gives at x, or what is known of it, if it still holds."""
+        constants = self.constants.values(all_entries=all_entries)
+        if known is not None and known.constants is constants and torch.equal(known.x, x):
+            return known
+        return self._evaluate(x, constants)
+
+    def _evaluate(self, x: Tensor, constants: ConstantValues) -> AtPoint:
         with torch.no_grad():
             values, kept = self.primal(x, *constants.tensors)
-        check, channels = constants.weights.make_check(), ChannelCache()
+        return AtPoint(x, constants, tuple(values), tuple(kept))
+
+    def maps(self, there: AtPoint) -> tuple[LinearMap, ...]:
+        """Return the derivative of each output at a point where the primal graph has run."""
+        check, channels = there.constants.weights.make_check(), ChannelCache()
 
         def elsewhere(index: int, z: Tensor) -> LinearMap:
             check()
-            return self._at(z, constants)[index]
+            return self.maps(self._evaluate(z, there.constants))[index]
 
         return tuple(
             LinearMap(
-                point=x,
+                point=there.x,
                 value=value,
-                jvp=output.jvp.at(kept, torch.zeros_like(value), check, channels),
-                vjp=output.vjp.at(kept, torch.zeros_like(x), check, channels),
+                jvp=output.jvp.at(there.kept, torch.zeros_like(value), check, channels),
+                vjp=output.vjp.at(there.kept, torch.zeros_like(there.x), check, channels),
                 cost=output.cost,
                 chunks=output.chunks,
                 # The same function, of weights that have not changed.
                 at=partial(elsewhere, index),
             )
-            for index, (value, output) in enumerate(zip(values, self.outputs, strict=True))
+            for index, (value, output) in enumerate(zip(there.values, self.outputs, strict=True))
         )
 
-    def reduce_channels(self, x: Tensor) -> Recording:
+    def reduce_channels(self, there: AtPoint) -> Recording:
         """Return this recording with graphs that leave out channels that are inactive at a point.
 
         Args:
-            x: Any point.
+            there: Any point.
         """
         reduced = [
             (output.jvp.channel_graph(), output.vjp.channel_graph()) for output in self.outputs
@@ -200,16 +263,14 @@ class Recording:
         if all(graph is None for pair in reduced for graph in pair):
             return self
         with torch.no_grad():
-            constants = self.constants.values(all_entries=False)
-            values, kept = self.primal(x, *constants.tensors)
-            v = direction(x)
+            v = direction(there.x)
             outputs = tuple(
                 replace(
                     output,
-                    jvp=output.jvp.reduce_channels(fewer[0], kept, v),
-                    vjp=output.vjp.reduce_channels(fewer[1], kept, direction(value)),
+                    jvp=output.jvp.reduce_channels(fewer[0], there.kept, v),
+                    vjp=output.vjp.reduce_channels(fewer[1], there.kept, direction(value)),
                 )
-                for output, fewer, value in zip(self.outputs, reduced, values, strict=True)
+                for output, fewer, value in zip(self.outputs, reduced, there.values, strict=True)
             )
         return replace(self, outputs=outputs)
 

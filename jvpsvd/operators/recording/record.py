@@ -16,22 +16,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._guards import TracingContext, tracing
 from torch.func import functionalize
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from jvpsvd.errors import AdjointError, DerivativeError, TraceError
 from jvpsvd.operators.derivatives.differences import direction
 from jvpsvd.operators.function.evaluate import check_output
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
-from jvpsvd.operators.recording.constant_reads import reading_constants
-from jvpsvd.operators.recording.descriptions import Descriptions
+from jvpsvd.operators.recording.checkpoints import keep_checkpoints
 from jvpsvd.operators.recording.failures import describe_failure
-from jvpsvd.operators.recording.graphs import Recording
+from jvpsvd.operators.recording.graphs import AtPoint, Recording
+from jvpsvd.operators.recording.operations import record_operations
 from jvpsvd.operators.recording.outputs import Outputs, Products
 from jvpsvd.operators.recording.passes.channels_last import channels_last_pays
 from jvpsvd.operators.recording.passes.fx_tools import (
-    describe_held_tensors,
     merge_equal_nodes,
     remove_identities,
     replace_fills,
@@ -47,39 +44,54 @@ logger = logging.getLogger(__name__)
 TOLD_GIB = 0.1
 
 
-def record(outputs: Outputs, example: Tensor, *, fold: bool, check: bool) -> Recording:
+def record(
+    outputs: Outputs,
+    example: Tensor,
+    values: tuple[Tensor, ...] | None = None,
+    *,
+    fold: bool,
+    check: bool,
+    recompute: bool = False,
+) -> tuple[Recording, AtPoint]:
     """Return the recording of a function in the fastest form that gives what torch.func gives.
+
+    What it gives at the example is returned with it.
 
     Args:
         outputs: The function.
         example: The point at which it is recorded.
+        values: The outputs there, if known.
         fold: Whether to rewrite what was recorded into cheaper operations.
         check: Whether to test the products as `verify_replay` says.
+        recompute: Whether to keep checkpoints only, and to compute other values of a point again.
 
     Raises:
         AdjointError: If JVPs and VJPs are not of one matrix.
         DerivativeError: If products vanish although fn moves in proportion to the step.
         TraceError: If the function cannot be recorded.
 
-    >>> recording = record(Outputs(torch.square), torch.zeros(2), fold=True, check=True)
+    >>> recording, _ = record(Outputs(torch.square), torch.zeros(2), fold=True, check=True)
     >>> recording.at(torch.tensor([1.0, 3.0]))[0].jvp(torch.eye(2))
     tensor([[2., 0.],
             [0., 6.]])
     """
-    with torch.no_grad(), failures_named("fn", partial(remedy_at, outputs.fn, example)):
-        values = tuple(check_output(y) for y in outputs(example))
+    if values is None:
+        with torch.no_grad(), failures_named("fn", partial(remedy_at, outputs.fn, example)):
+            values = tuple(check_output(y) for y in outputs(example))
     try:
         joint, products = _record_joint(outputs, example, values)
         products = products._replace(values=values)
         verify = partial(
             verify_replay, outputs=outputs, example=example, products=products, check=check
         )
-        return (
-            _simplify_verified(joint, example, verify) if fold else verify(_split_and_tell(joint))
-        )
+        split_joint = partial(_split_and_tell, recompute=recompute)
+        if fold:
+            return _simplify_verified(joint, example, split_joint, verify)
+        recording = split_joint(joint)
+        return recording, verify(recording)
     except (TraceError, AdjointError, DerivativeError):
         raise
-    except Exception as error:  # make_fx raises whatever the function raised under it
+    except Exception as error:  # whatever the function raises, or torch under it
         raise TraceError(f"cannot record the function: {describe_failure(error)}") from error
 
 
@@ -90,7 +102,7 @@ def _record_joint(
     # Directions come as rows of a block: contiguous, whatever the layout of x and f(x).
     directions = [direction(z) for z in (example, *values)]
     computed: list[Products] = []
-    functional = functionalize(reading_constants(outputs.compute_products))
+    functional = functionalize(outputs.compute_products)
 
     def compute(*args: Tensor) -> tuple[Any, ...]:
         computed.append(functional(*args))
@@ -98,9 +110,8 @@ def _record_joint(
 
     # Without grad mode: it would keep a graph for every weight that requires grad, which
     # torch 2.14.1 never frees. Both derivatives are taken all the same.
-    with tracing(TracingContext(Descriptions())), torch.no_grad():
-        joint: fx.GraphModule = make_fx(compute)(example, *directions)
-    describe_held_tensors(joint)
+    with torch.no_grad():
+        joint = record_operations(compute, example, *directions)
     reshape_strided_views(joint)
     remove_identities(joint)
     replace_fills(joint)
@@ -109,22 +120,27 @@ def _record_joint(
 
 
 def _simplify_verified(
-    joint: fx.GraphModule, example: Tensor, verify: Callable[[Recording], Recording]
-) -> Recording:
+    joint: fx.GraphModule,
+    example: Tensor,
+    split_joint: Callable[[fx.GraphModule], Recording],
+    verify: Callable[[Recording], AtPoint],
+) -> tuple[Recording, AtPoint]:
     if channels_last_pays(example):
         try:
-            recording = verify(_split_and_tell(simplify(joint, channels_last=True)))
+            recording = split_joint(simplify(joint, channels_last=True))
+            there = verify(recording)
         except Exception as error:  # a layout that some operation cannot take
             logger.info("keeping the layout of the function: %s", first_line(error))
         else:
-            return recording.reduce_channels(example)
-    recording = verify(_split_and_tell(simplify(joint, channels_last=False)))
-    return recording.reduce_channels(example)
+            return recording.reduce_channels(there), there
+    recording = split_joint(simplify(joint, channels_last=False))
+    there = verify(recording)
+    return recording.reduce_channels(there), there
 
 
-def _split_and_tell(joint: fx.GraphModule) -> Recording:
+def _split_and_tell(joint: fx.GraphModule, *, recompute: bool) -> Recording:
     """Return the recording, and say in the log what a point will hold before one does."""
-    recording = split(joint)
+    recording = keep_checkpoints(split(joint)) if recompute else split(joint)
     size = recording.bytes_of_point / 2**30
     if size >= TOLD_GIB:
         logger.info("each point of this recording will hold about %.1f GiB", size)

@@ -15,6 +15,7 @@ from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.recording.graphs import AtPoint
 from jvpsvd.operators.recording.outputs import Outputs
 from jvpsvd.operators.recording.record import record
 from jvpsvd.operators.recording.verify_replay import (
@@ -34,8 +35,11 @@ class Trace:
             run the same operations whatever the values of its input. It is given a copy of the
             point, which it may change in place.
         example: A point of the shape, dtype and device of all later points.
+        values: The outputs of fn at `example`, if they are known.
         fold: Rewrite what was recorded into cheaper operations (normalisation folded into
             convolutions, say); values change by rounding only.
+        recompute: Keep checkpoints of a point only; other values are computed again with each
+            block of products.
         check: Compare one JVP with one VJP of each output, and products that vanish with
             differences of fn; in `at` and `at_many` those of a constant.
 
@@ -60,8 +64,10 @@ class Trace:
         fn: Callable[[Tensor], Tensor | tuple[Tensor, ...]],
         example: Tensor,
         *,
+        values: tuple[Tensor, ...] | None = None,
         fold: bool = True,
         check: bool = True,
+        recompute: bool = False,
     ) -> None:
         check_function(fn)
         dense_tensor("the example", example)
@@ -69,8 +75,17 @@ class Trace:
         self._example = example.detach().clone()
         self._points_together: bool | None = None  # not tried yet
         with restored(fn, example.device):
-            self.recording = record(self._outputs, self._example, fold=fold, check=check)
+            found = record(
+                self._outputs,
+                self._example,
+                values,
+                fold=fold,
+                check=check,
+                recompute=recompute,
+            )
+        self.recording = found[0]
         """The graphs: one for the values, and two for the products of each output."""
+        self._first: AtPoint | None = found[1]  # until derivatives are asked for
 
     def at(self, x: Tensor, *, check: bool = True) -> tuple[LinearMap, ...]:
         """Return the derivative of each output at x; runs the primal graph once.
@@ -83,7 +98,8 @@ class Trace:
             DerivativeError: If products vanish although fn moves in proportion to the step.
         """
         x = _copy_in_layout(x, (), self._example)
-        maps = self.recording.at(x, all_entries=check)
+        first, self._first = self._first, None
+        maps = self.recording.maps(self.recording.evaluate(x, all_entries=check, known=first))
         if check:
             with torch.no_grad():
                 compare_values([m.value for m in maps], self._outputs(x))
@@ -115,6 +131,7 @@ class Trace:
                 [[ 0., 10.]]])
         """
         X = _copy_in_layout(X, dense_tensor("the points", X).shape[:1], self._example)
+        self._first = None
         maps = self._replay_together(X)
         if maps is None:
             singles = [self.recording.at(x.clone()) for x in X]

@@ -14,17 +14,17 @@ from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.evaluate import close
-from jvpsvd.operators.recording.graphs import Recording
+from jvpsvd.operators.recording.graphs import AtPoint, Recording
 from jvpsvd.operators.recording.outputs import Outputs, Products
 
 
 def verify_replay(
     recording: Recording, outputs: Outputs, example: Tensor, products: Products, *, check: bool
-) -> Recording:
-    """Return a recording that gives, replayed at the example, what torch.func gives there.
+) -> AtPoint:
+    """Return what a recording gives at the example, if that is what torch.func gives there.
 
     Args:
-        recording: Is verified, and returned.
+        recording: Is verified.
         outputs: The function that was recorded.
         example: The point.
         products: Values, and products with `direction` of each, as torch.func computed them.
@@ -35,7 +35,8 @@ def verify_replay(
         DerivativeError: If products vanish although fn moves in proportion to the step.
         TraceError: If it gives something else.
     """
-    maps = recording.at(example.clone())
+    there = recording.evaluate(example.clone())
+    maps = recording.maps(there)
     v, *us = (direction(z) for z in (example, *(m.value for m in maps)))
     values, jvps, vjps = products
     compare_values([m.value for m in maps], values)
@@ -54,7 +55,7 @@ def verify_replay(
         if check:
             check_adjoint(v, images[0], u, coimages[0], outputs.select(index), example)
             refuse_hidden_output(outputs, index, example, values[index], jvps[index])
-    return recording
+    return there
 
 
 def verify_points_together(

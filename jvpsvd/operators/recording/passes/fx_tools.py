@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from operator import attrgetter, getitem
+from operator import getitem
 from typing import Any
 
 import torch
@@ -38,8 +38,8 @@ def subgraph(
     """
     needed = {output}
     for node in reversed(owner.graph.nodes):
-        base = _mutated_base(node)
-        if base is not None and not needed.isdisjoint(_aliases_of(base)):
+        base = mutated_base(node)
+        if base is not None and not needed.isdisjoint(aliases_of(base)):
             needed.add(node)
         if node in needed and node in nodes:
             needed.update(node.all_input_nodes)
@@ -61,14 +61,6 @@ def shape_of(node: object) -> torch.Size | None:
     """Return the shape of the tensor that a node stands for, if it is known."""
     value = node.meta.get("val") if isinstance(node, fx.Node) else None
     return value.shape if isinstance(value, Tensor) else None
-
-
-def describe_held_tensors(module: fx.GraphModule) -> None:
-    """Note the sizes of the tensors that a graph holds, which torch 2.6 does not note by itself."""
-    for node in module.graph.find_nodes(op="get_attr"):
-        held = attrgetter(node.target)(module)
-        if isinstance(held, Tensor):
-            node.meta.setdefault("val", held.to("meta"))
 
 
 def arguments(node: fx.Node) -> tuple[Any, ...]:
@@ -144,13 +136,16 @@ def stored_bytes(nodes: Iterable[fx.Node]) -> int:
     >>> stored_bytes(graph.output_node().all_input_nodes)
     48
     """
-    owners: set[fx.Node] = set()
-    for node in nodes:
-        while node.all_input_nodes and _is_part_of_input(node):
-            node = node.all_input_nodes[0]
-        owners.add(node)
+    owners = {owner_of(node) for node in nodes}
     values = (node.meta.get("val") for node in owners if node.op != "get_attr")
     return sum(value.nbytes for value in values if isinstance(value, Tensor))
+
+
+def owner_of(node: fx.Node) -> fx.Node:
+    """Return the node whose memory a node shares, or itself."""
+    while node.all_input_nodes and _is_part_of_input(node):
+        node = node.all_input_nodes[0]
+    return node
 
 
 def _is_part_of_input(node: fx.Node) -> bool:
@@ -204,10 +199,10 @@ def refuse_unsafe_mutation(graph: fx.Graph, primal: set[fx.Node]) -> None:
     """
     order = {node: index for index, node in enumerate(graph.nodes)}
     for node in graph.nodes:
-        base = _mutated_base(node)
+        base = mutated_base(node)
         if base is None:
             continue
-        family = _aliases_of(base)
+        family = aliases_of(base)
         readers = {u for member in family for u in member.users if u.op != "output"} - family
         inside = node in primal
         crossed = any((member in primal) != inside for member in family)
@@ -218,7 +213,8 @@ def refuse_unsafe_mutation(graph: fx.Graph, primal: set[fx.Node]) -> None:
             )
 
 
-def _mutated_base(node: fx.Node) -> fx.Node | None:
+def mutated_base(node: fx.Node) -> fx.Node | None:
+    """Return the node that an operation changes in place, if it is one that does."""
     schema = getattr(node.target, "_schema", None)
     if node.op != "call_function" or schema is None or not schema.is_mutable:
         return None
@@ -226,7 +222,7 @@ def _mutated_base(node: fx.Node) -> fx.Node | None:
     return base if isinstance(base, fx.Node) else None
 
 
-def _aliases_of(base: fx.Node) -> set[fx.Node]:
+def aliases_of(base: fx.Node) -> set[fx.Node]:
     """Return every node that may share memory with `base`: views and mutations, up and down."""
     family, fresh = {base}, [base]
     while fresh:
@@ -251,9 +247,9 @@ def mutated_families(graph: fx.Graph) -> list[set[fx.Node]]:
     """Return, for each in-place operation, the nodes that may share memory with what it changes."""
     families = []
     for node in graph.nodes:
-        base = _mutated_base(node)
+        base = mutated_base(node)
         if base is not None:
-            families.append({node} | _aliases_of(base))
+            families.append({node} | aliases_of(base))
     return families
 
 

@@ -1,0 +1,181 @@
+"""Record the operations that torch carries out for a function as a graph.
+
+`torch.fx.experimental.proxy_tensor.make_fx` does the same for more kinds of values. It takes ten
+times as long for each operation, and refuses every number that is read from a tensor. A language
+model asks whether its attention mask is all ones, a network reads its own scale: what no argument
+decides is the same at every point, so that the branch that is taken belongs to the function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from operator import getitem
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+_aten = torch.ops.aten
+_SIZES = {_aten.size.default, _aten.stride.default, _aten.storage_offset.default}
+_OUR_OWN = {Tensor, nn.Parameter, nn.Buffer}
+
+
+def record_operations(fn: Callable[..., Any], *args: Tensor) -> fx.GraphModule:
+    """Return the operations of fn at `args` as a graph that takes these, and what else it reads.
+
+    Tensors that fn reads and no operation made are attributes of the graph module. Each node has
+    in `meta["val"]` a tensor without memory of the shape, strides, dtype and device of its value.
+
+    Args:
+        fn: Returns tensors in any nesting of tuples.
+        args: The arguments.
+
+    Raises:
+        RuntimeError: If fn reads a number that depends on an argument.
+
+    >>> mask = torch.ones(2)
+    >>> graph = record_operations(lambda x: 2 * x if (mask > 0).all() else x, torch.ones(2))
+    >>> graph(torch.tensor([1.0, 3.0]))
+    tensor([2., 6.])
+    >>> record_operations(lambda x: 2 * x if (x > 0).all() else x, torch.ones(2))
+    Traceback (most recent call last):
+    RuntimeError: aten._local_scalar_dense.default reads a number that depends on the argument
+    """
+    tape = _Tape(args)
+    with _cast_anew(), tape:
+        results = fn(*args)
+    return tape.finish(results)
+
+
+class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The mode under which operations are carried out and recorded."""
+
+    def __init__(self, args: tuple[Tensor, ...]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._root, self._graph = nn.Module(), fx.Graph()
+        self._describe = _descriptions()
+        # Tensors are freed as they would be without us.
+        self._nodes = WeakTensorKeyDictionary()
+        self._dependent: set[fx.Node] = set()
+        self._constants = 0
+        for index, argument in enumerate(args):
+            node = self._graph.placeholder(f"argument_{index}")
+            self._dependent.add(node)
+            self._name(argument, node)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not _OUR_OWN.issuperset(types):
+            return NotImplemented  # the subclass goes on, with operations on what it holds
+        if _is_composite(func):
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        inputs, options = self._of(args), self._of(kwargs)
+        if torch.Tag.data_dependent_output in func.tags:
+            if not self._dependent.isdisjoint(_nodes_in((inputs, options))):
+                raise RuntimeError(f"{func} reads a number that depends on the argument")
+            return func(*args, **kwargs)
+        if func is _aten.lift_fresh.default:  # of a constant, which no change in place must reach
+            func = _aten.lift_fresh_copy.default
+        result = func(*args, **kwargs)
+        node = self._graph.call_function(func, inputs, options)
+        if not self._dependent.isdisjoint(node.all_input_nodes):
+            self._dependent.add(node)
+        self._name(result, node)
+        return result
+
+    def finish(self, results: Any) -> fx.GraphModule:
+        """Return the graph that ends with these results."""
+        self._graph.output(self._of(results))
+        return fx.GraphModule(self._root, self._graph)
+
+    def _name(self, result: Any, node: fx.Node) -> None:
+        """Let a node, and others for its parts, stand for what an operation returned."""
+        if isinstance(result, Tensor):
+            self._nodes[result] = node
+            node.meta["val"] = self._describe(
+                result.shape, result.stride(), result.dtype, result.device
+            )
+        elif isinstance(result, tuple | list):
+            for index, part in enumerate(result):
+                if isinstance(part, Tensor):
+                    item = self._graph.call_function(getitem, (node, index))
+                    if node in self._dependent:
+                        self._dependent.add(item)
+                    self._name(part, item)
+
+    def _of(self, value: Any) -> Any:
+        """Return the node of a tensor, and those of all in a structure."""
+        if isinstance(value, Tensor):
+            return self._nodes[value] if value in self._nodes else self._add_constant(value)
+        if isinstance(value, tuple | list):
+            return (
+                [*map(self._of, value)] if isinstance(value, list) else tuple(map(self._of, value))
+            )
+        if isinstance(value, dict):
+            return {name: self._of(each) for name, each in value.items()}
+        return value
+
+    def _add_constant(self, value: Tensor) -> fx.Node:
+        name = f"constant_{self._constants}"
+        self._constants += 1
+        if isinstance(value, nn.Parameter):
+            self._root.register_parameter(name, value)
+        else:
+            self._root.register_buffer(name, value)
+        node = self._graph.get_attr(name)
+        self._name(value, node)
+        return node
+
+
+@cache
+def _is_composite(func: OpOverload) -> bool:
+    """Return whether autograd, where it is off, has left an operation in one piece."""
+    if func in _SIZES:
+        return False
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    name: str = func.name()  # type: ignore[no-untyped-call]
+    return has_kernel(name, "CompositeImplicitAutograd")
+
+
+def _nodes_in(value: Any) -> Iterator[fx.Node]:
+    if isinstance(value, fx.Node):
+        yield value
+    elif isinstance(value, tuple | list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _nodes_in(each)
+
+
+def _descriptions() -> Callable[..., Tensor]:
+    """Return a function that makes tensors without memory, one for each kind."""
+    without_memory = FakeTensorMode()
+
+    @cache
+    def describe(
+        shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        with without_memory:
+            return torch.empty_strided(shape, strides, dtype=dtype, device=device)
+
+    return describe
+
+
+@contextmanager
+def _cast_anew() -> Iterator[None]:
+    """Keep autocast from reusing weights that it cast before: no operation would have made them."""
+    enabled = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)
