@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             for name, policy in policies.items():
                 with _busy_processes(busy):
                     seconds[name].append(run_once(options, policy))
+                load, took = os.getloadavg()[0], seconds[name][-1]
+                print(f"  {busy} busy, {name}: {took:.1f} s (load {load:.1f})", flush=True)
         passive = statistics.median(seconds["passive"])
         for name, times in seconds.items():
             listed = ", ".join(f"{one:.1f}" for one in times)
