@@ -23,6 +23,7 @@ from torch import Tensor, fx
 from jvpsvd.operators.recording.graphs import ProductGraph, Recording
 from jvpsvd.operators.recording.passes.fx_tools import (
     aliases_of,
+    drop_dead_code,
     mutated_base,
     mutated_families,
     owner_of,
@@ -213,7 +214,7 @@ def _primal_graph(
         if node.op != "output":
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(([copies[node] for node in values], [copies[node] for node in kept]))
-    graph.eliminate_dead_code()
+    drop_dead_code(graph)
     return fx.GraphModule(primal, graph)
 
 

@@ -31,6 +31,7 @@ def record_operations(fn: Callable[..., Any], *args: Tensor) -> fx.GraphModule:
 
     Tensors that fn reads and no operation made are attributes of the graph module. Each node has
     in `meta["val"]` a tensor without memory of the shape, strides, dtype and device of its value.
+    The module is not compiled: call its `recompile` before the module itself.
 
     Args:
         fn: Returns tensors in any nesting of tuples.
@@ -41,7 +42,7 @@ def record_operations(fn: Callable[..., Any], *args: Tensor) -> fx.GraphModule:
 
     >>> mask = torch.ones(2)
     >>> graph = record_operations(lambda x: 2 * x if (mask > 0).all() else x, torch.ones(2))
-    >>> graph(torch.tensor([1.0, 3.0]))
+    >>> graph.recompile() and graph(torch.tensor([1.0, 3.0]))
     tensor([2., 6.])
     >>> record_operations(lambda x: 2 * x if (x > 0).all() else x, torch.ones(2))
     Traceback (most recent call last):
@@ -58,7 +59,8 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, args: tuple[Tensor, ...]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._root, self._graph = nn.Module(), fx.Graph()
+        self._module = fx.GraphModule(nn.Module(), fx.Graph())
+        self._graph = self._module.graph
         self._describe = _descriptions()
         # Tensors are freed as they would be without us.
         self._nodes = WeakTensorKeyDictionary()
@@ -97,7 +99,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def finish(self, results: Any) -> fx.GraphModule:
         """Return the graph that ends with these results."""
         self._graph.output(self._of(results))
-        return fx.GraphModule(self._root, self._graph)
+        return self._module
 
     def _name(self, result: Any, node: fx.Node) -> None:
         """Let a node, and others for its parts, stand for what an operation returned."""
@@ -130,9 +132,9 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = f"constant_{self._constants}"
         self._constants += 1
         if isinstance(value, nn.Parameter):
-            self._root.register_parameter(name, value)
+            self._module.register_parameter(name, value)
         else:
-            self._root.register_buffer(name, value)
+            self._module.register_buffer(name, value)
         node = self._graph.get_attr(name)
         self._name(value, node)
         return node

@@ -12,6 +12,7 @@ from jvpsvd.operators.recording.constants import Constants
 from jvpsvd.operators.recording.graphs import OutputGraphs, ProductGraph, Recording
 from jvpsvd.operators.recording.passes.fx_tools import (
     dependents,
+    drop_dead_code,
     mutated_families,
     refuse_unsafe_mutation,
     stored_bytes,
@@ -82,10 +83,7 @@ def _split_off_constants(
 ) -> tuple[Constants, fx.GraphModule]:
     """Split the primal nodes into those that depend on weights alone, and the graph of x."""
     x = primal[0]
-    varying = dependents(recorded.graph, x)
-    for family in mutated_families(recorded.graph):
-        if not varying.isdisjoint(family):
-            varying |= dependents(recorded.graph, *family)
+    varying = _varying(recorded.graph, x)
     wanted = {*values, *kept}
     constant = [
         node
@@ -98,7 +96,7 @@ def _split_off_constants(
         if node not in varying:
             originals[node] = fixed.node_copy(node, originals.__getitem__)
     fixed.output([originals[node] for node in constant])
-    fixed.eliminate_dead_code()
+    drop_dead_code(fixed)
 
     copies = {x: graph.node_copy(x)}
     for index, node in enumerate(constant):
@@ -107,5 +105,15 @@ def _split_off_constants(
         if node in varying and node is not x:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(([copies[y] for y in values], [copies[node] for node in kept]))
-    graph.eliminate_dead_code()
+    drop_dead_code(graph)
     return Constants(fx.GraphModule(recorded, fixed)), fx.GraphModule(recorded, graph)
+
+
+def _varying(graph: fx.Graph, x: fx.Node) -> set[fx.Node]:
+    """Return what depends on x, and all that shares memory with what is changed by it."""
+    varying, families = dependents(graph, x), mutated_families(graph)
+    while True:
+        changed = {node for each in families if not varying.isdisjoint(each) for node in each}
+        if changed <= varying:
+            return varying
+        varying = dependents(graph, *varying, *changed)

@@ -11,6 +11,13 @@ from torch.nn.functional import conv1d, scaled_dot_product_attention
 
 from jvpsvd.operators.recording.operations import record_operations
 
+
+def recorded(fn, *args):
+    graph = record_operations(fn, *args)
+    graph.recompile()
+    return graph
+
+
 WEIGHT = torch.linspace(-1, 1, 12).reshape(4, 3)
 LAYER = nn.LayerNorm(3)
 TABLE = torch.arange(4)
@@ -55,7 +62,7 @@ FUNCTIONS = {
 def test_the_graph_gives_what_the_function_gives(function, dtype):
     first, second = torch.rand(2, 4, 4, dtype=dtype)
     with torch.no_grad():
-        graph = record_operations(function, first)
+        graph = recorded(function, first)
         torch.testing.assert_close(graph(second), function(second), rtol=0, atol=0)
 
 
@@ -72,7 +79,7 @@ def test_operations_are_those_of_make_fx(function):
 
 
 def test_values_are_described():
-    graph = record_operations(lambda x: x.t().double(), torch.ones(2, 3)).graph
+    graph = recorded(lambda x: x.t().double(), torch.ones(2, 3)).graph
     for node in graph.find_nodes(op="placeholder"):
         assert node.meta["val"].shape == (2, 3)
     (last,) = graph.output_node().all_input_nodes
@@ -83,7 +90,7 @@ def test_values_are_described():
 def test_weights_are_read_where_they_are():
     layer = nn.Linear(3, 2)
     with torch.no_grad():
-        graph = record_operations(layer, torch.ones(3))
+        graph = recorded(layer, torch.ones(3))
         held = {id(parameter) for parameter in graph.parameters()}
         assert held == {id(layer.weight), id(layer.bias)}
         layer.weight.mul_(2)
@@ -92,7 +99,7 @@ def test_weights_are_read_where_they_are():
 
 def test_a_weight_is_one_constant():
     layer = nn.Linear(3, 3)
-    graph = record_operations(lambda x: layer(layer(x)), torch.ones(3))
+    graph = recorded(lambda x: layer(layer(x)), torch.ones(3))
     assert len(list(graph.parameters())) == 2
     assert len(graph.graph.find_nodes(op="get_attr")) == 2
 
@@ -142,7 +149,7 @@ def test_numbers_that_do_not_depend_are_read(reads):
     def fn(x):
         return reads(x) * x
 
-    graph = record_operations(fn, torch.ones(3))
+    graph = recorded(fn, torch.ones(3))
     assert torch.equal(
         graph(torch.rand(3, generator=torch.manual_seed(0))),
         fn(torch.rand(3, generator=torch.manual_seed(0))),
@@ -154,7 +161,7 @@ def test_weights_cast_before_are_cast_in_the_graph():
     x = torch.rand(3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         layer(x)  # autocast keeps the weights in bfloat16
-        graph = record_operations(layer, x)
+        graph = recorded(layer, x)
     assert {p.dtype for p in (*graph.parameters(), *graph.buffers())} == {torch.float32}
     with torch.no_grad():
         layer.weight.mul_(2)

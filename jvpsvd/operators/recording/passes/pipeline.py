@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import fx
 
 from jvpsvd.operators.recording.passes.attention import multiply_attention_by_rows
 from jvpsvd.operators.recording.passes.channels_last import lay_out_channels_last
 from jvpsvd.operators.recording.passes.convolutions import simplify_convolutions
 from jvpsvd.operators.recording.passes.folding import fold_linear
-from jvpsvd.operators.recording.passes.fx_tools import dependents, merge_equal_nodes, touched
+from jvpsvd.operators.recording.passes.fx_tools import (
+    copy_uncompiled,
+    dependents,
+    merge_equal_nodes,
+    touched,
+)
 from jvpsvd.operators.recording.passes.padding import pad_inside_convolutions
 from jvpsvd.operators.recording.passes.polyphase import decompose_by_phases
 from jvpsvd.operators.recording.passes.slopes import apply_slopes_in_place
@@ -26,7 +29,7 @@ def simplify(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
         joint: The graph, without identities and repetitions.
         channels_last: Whether to lay out images so (see the pass `channels_last`).
     """
-    module = fx.GraphModule(joint, copy.deepcopy(joint.graph))
+    module = copy_uncompiled(joint)
     _, *directions = module.graph.find_nodes(op="placeholder")
     linear = {node for root in directions for node in dependents(module.graph, root)}
     if not linear.isdisjoint(touched(module.graph)):

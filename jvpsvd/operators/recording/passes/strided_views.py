@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from jvpsvd.operators.recording.passes.fx_tools import arguments
+from jvpsvd.operators.recording.passes.fx_tools import arguments, drop_dead_code
 
 _aten = torch.ops.aten
 
@@ -23,7 +23,7 @@ def reshape_strided_views(module: fx.GraphModule) -> None:
             _replace_read(module.graph, node)
         elif node.target is _aten.as_strided_scatter.default:
             _replace_write(module.graph, node)
-    module.graph.eliminate_dead_code()
+    drop_dead_code(module.graph)
 
 
 def _replace_read(graph: fx.Graph, node: fx.Node) -> None:
