@@ -1,5 +1,7 @@
 """Build the noun hierarchy that comes with jvpsvd, from WordNet 3.0 and a list of wnids.
 
+You learn: how the hierarchy that comes with jvpsvd was made, and how to make it again.
+
     apt-get download wordnet-base && dpkg -x wordnet-base_*.deb wordnet
     pip download timm --no-deps && unzip timm-*.whl timm/data/_info/imagenet_synsets.txt
     python examples/build_wordnet.py wordnet/usr/share/wordnet timm/data/_info/imagenet_synsets.txt

@@ -1,5 +1,7 @@
 """The average gradient outer product of a class: all Jacobians of its digits above each other.
 
+You learn: how to stream the average of J'J over a class, and to compare the spaces of classes.
+
     python examples/class_gradients.py --quick      seconds
     python examples/class_gradients.py              two minutes on one core
 

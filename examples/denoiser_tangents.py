@@ -1,5 +1,7 @@
 """The tangent space of a denoiser: which directions of a picture survive the removal of noise.
 
+You learn: how to read a denoiser's spectrum as the directions that it keeps, against true tangents.
+
     python examples/denoiser_tangents.py --quick        seconds
     python examples/denoiser_tangents.py                about a minute on one core
 

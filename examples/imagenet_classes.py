@@ -1,5 +1,7 @@
 """Do spectra of the Jacobian hold the hierarchy of meanings? Claim I4 of Mototake & Ikegami.
 
+You learn: how to hold distances between spectra against a hierarchy, with tests and controls.
+
     python examples/imagenet_classes.py --shards SHARDS --out RUN          # everything
     python examples/imagenet_classes.py --shards SHARDS --per-class 2      # fewer photos
     python examples/imagenet_classes.py --shards SHARDS --quick            # 12 classes, minutes

@@ -1,5 +1,7 @@
 """Figures 8 and 9 of Mototake & Ikegami on real photos and weights, and steps along tangents.
 
+You learn: whether AlexNet's spectra and vectors are as the paper says, and what tangent steps do.
+
     python examples/imagenet_depths.py --quick            # two photos: a minute or two
     python examples/imagenet_depths.py                    # 16 photos, top 500: hours
     python examples/imagenet_depths.py --redraw           # the figures again, from what is stored

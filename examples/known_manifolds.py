@@ -1,5 +1,7 @@
 """Can a network's Jacobian find a manifold whose dimension and tangents are known?
 
+You learn: when a Jacobian's spectrum finds a dimension and tangents that are known, and when not.
+
     python examples/known_manifolds.py --quick                  about 3 minutes on one core
     python examples/known_manifolds.py --out known-manifolds.json      longer
     python examples/known_manifolds.py --out known-manifolds.json --redraw    the figure alone

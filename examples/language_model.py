@@ -1,5 +1,7 @@
 """A language model from its embeddings to its layers: which tokens do the leading directions move?
 
+You learn: how to differentiate by embeddings, and to see on which tokens a singular vector lives.
+
     python examples/language_model.py --quick       seconds; two layers
     python examples/language_model.py               some minutes on one core; all six layers
 

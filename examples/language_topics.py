@@ -1,5 +1,7 @@
 """MiniLM over a few hundred sentences: spectra at every layer, by topic, and where directions live.
 
+You learn: how to take spectra of hundreds of sentences, and to test whether topics differ.
+
     python examples/language_topics.py WORDNET --quick    some minutes; 36 sentences, two layers
     python examples/language_topics.py WORDNET            an hour and more; 240, all six layers
     python examples/language_topics.py WORDNET --per-topic 10 --layers layers.5

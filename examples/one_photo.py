@@ -1,5 +1,8 @@
 """The tangent space of one photo, in ten lines: the 20 leading directions of a network's logits.
 
+You learn: how few lines a solve of a real network takes, and that σ1 predicts what a small step
+does.
+
     python examples/one_photo.py        (needs the extra demo)
 
 Prints how many singular values are ≥ 1, and how far the logits move along the first right singular

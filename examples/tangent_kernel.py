@@ -1,5 +1,7 @@
 """The tangent kernel of a small network, by its Jacobian: before and after training.
 
+You learn: how to take a Jacobian by parameters, and what its left vectors say about labels.
+
     python examples/tangent_kernel.py --quick       seconds
     python examples/tangent_kernel.py               half a minute on one core
 

@@ -1,5 +1,7 @@
 """How many singular values are ≥ 1 at each depth: figure 8 of the paper to the full rank.
 
+You learn: how to count all σ ≥ 1 of a large network, and how much of the count training makes.
+
     python examples/whole_dimension.py --network alexnet --photos 1    # two minutes
     python examples/whole_dimension.py --redraw examples/results/whole-dimension.json
 

@@ -1,5 +1,7 @@
 """What a solve says about the values that it did not find: a step that falls between two nodes.
 
+You learn: what the bounds of a count mean, and what narrows them.
+
 A spectrum of 2000 values has a step: a third of them equal 0.5, the others lie in a smooth bulk
 around them. Few steps of the recurrence leave open where the step is; more close in on it. The
 figure shows the true count of values above a threshold, the staircase of the Gauss rule, and the

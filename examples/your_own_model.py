@@ -1,12 +1,14 @@
 """Your own model in ten lines: the spectra of its Jacobian at every depth.
 
+You learn: how to list the depths of a network and solve at each, and what training does there.
+
     python examples/your_own_model.py --quick       seconds
     python examples/your_own_model.py               a quarter of a minute on one core
 
 `spectra` is all that is needed for any module in evaluation mode: list its depths, and
 solve at each. The rest is a small network of digits (needs the extra demo) and a figure.
 
-Found: training makes σ1 larger at every depth, 2.3 times at the first layer and 146 times at the
+Found: training makes σ1 larger at every depth, 2.3 times at the first layer and 143 times at the
 logits, where 9 of 10 values are ≥ 1 after it and none before.
 Control: the same network before training, and every value against the dense Jacobian in float64.
 """

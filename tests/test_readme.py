@@ -9,6 +9,9 @@ from benchmarks.publish import readme
 from jvpsvd.data import demo_photos
 
 ROOT = Path(__file__).parents[1]
+PAGES_OF_DOCS = [
+    page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts
+]
 
 
 def commands():
@@ -38,16 +41,18 @@ def test_readme_is_short():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+    "page", ["README.md", *(str(page.relative_to(ROOT)) for page in PAGES_OF_DOCS)]
 )
 def test_pages_link_to_files_that_exist(page):
     for name in re.findall(r"\]\(([a-zA-Z.][^):#]*)\)", (ROOT / page).read_text()):
         assert ((ROOT / page).parent / name).exists(), name
 
 
-def test_every_page_can_be_reached_from_readme():
+def test_readme_leads_to_every_page_on_the_first_level():
+    """The other pages are reached from the site's home: Sphinx warns of one that is not."""
     linked = set(re.findall(r"\]\((docs/[^):#]*\.md)\)", (ROOT / "README.md").read_text()))
-    assert linked == {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+    assert pages - {"docs/index.md"} <= linked
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,15 @@ class Row:
     """
 
     shard: str
+    """File name of the shard."""
     key: str
+    """Name of the sample in the shard, up to its first dot."""
     label: int | None
+    """Index of the class; None where there is none."""
     wnid: str | None
+    """Name of the class in WordNet; None where there is none."""
     layer: str
+    """Name of the depth."""
     status: str
     """"ok", or the kind of failure."""
     message: str
@@ -40,15 +45,21 @@ class Row:
     s: list[float] = field(default_factory=list, kw_only=True)
     """Singular values, descending."""
     residuals: list[float] = field(default_factory=list, kw_only=True)
+    """Their residuals, in the same units."""
     converged: int = field(default=0, kw_only=True)
     """Triplets that met the tolerance."""
     k: int
+    """Triplets that were asked for at this depth."""
     method: str = ""
+    """Method of the solve."""
     products_forward: int = 0
+    """JVPs taken."""
     products_reverse: int = 0
+    """VJPs taken."""
     fro2: float | None = None
     """Squared Frobenius norm of the Jacobian, exact or estimated."""
     seconds: float = 0.0
+    """Wall time of the solve, divided evenly among photos that were solved together."""
     defined_to: float | None = None
     """How well the Jacobian itself is defined, over σ₁ (`Certificate.defined_to`); None where that
     was not measured."""
@@ -58,7 +69,9 @@ class Row:
     counts: list[float] | None = None
     """Numbers of singular values ≥ each of `THRESHOLDS`; see `Spectrum.counts`."""
     counts_low: list[float] | None = None
+    """Lower bounds of `counts`, apart from sampling."""
     counts_high: list[float] | None = None
+    """Upper bounds of `counts`, apart from sampling."""
     counts_error: list[float] | None = None
     """Standard errors of `counts`."""
     participation: list[float] | None = None
