@@ -5,7 +5,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from mnist_figures import COLOURS, DASHES, STYLE
+from mnist_figures import DASHES
+
+from jvpsvd.plot.style import COLOURS, SETTINGS
 
 __all__ = ["COLOURS", "DASHES", "arguments", "empty_figure", "ink_on", "picture", "save"]
 
@@ -21,7 +23,7 @@ def arguments(description, quick):
 
 
 def empty_figure(width, height):
-    mpl.rcParams.update(STYLE)
+    mpl.rcParams.update(SETTINGS)
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -10,17 +10,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "jvpsvd",
-    "legend.frameon": False,
-}
+from jvpsvd.plot import style
+from jvpsvd.plot.style import COLOURS
+
 STATES = ("pre-trained", "fine-tuned")
-DASHES = ("solid", (0, (6, 1.5)), (0, (3, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
-# Okabe & Ito's colours, from dark to light, so that grey print keeps them apart.
-COLOURS = ("#000000", "#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7")
+DASHES = [style.line_style(number) for number in range(len(style.DASHES))]
 SMALLEST = 1e-6
 """Share of the largest value below which spectra are not drawn: rounding of float32."""
 
@@ -161,14 +155,14 @@ def paths(numbers: dict[str, Any]) -> Figure:
     ):
         for axes, state in zip(grid[row], STATES, strict=True):
             for number, (name, e) in enumerate(numbers[state]["layers"].items()):
-                for side, style in (("left", "solid"), ("right", DASHES[1])):
+                for side, dashes in (("left", "solid"), ("right", DASHES[1])):
                     if e[side]["random"] == 1:
                         continue  # the whole of R^m, which does not turn
                     values = e[path][side]
                     far = 60 if path == "rotated" else 100
                     axes.plot(
                         np.linspace(0, far, len(values)), values,
-                        color=COLOURS[number], linestyle=style, linewidth=1.4,
+                        color=COLOURS[number], linestyle=dashes, linewidth=1.4,
                         label=f"{name}, {side}",
                     )  # fmt: skip
             axes.set(xlabel=label, title=state, ylim=(0, 1.02))
@@ -193,7 +187,7 @@ def _square(v: np.ndarray) -> np.ndarray:
 
 def saved(draw: Callable[[], Figure], stem: Path) -> list[Path]:
     """Draw a figure and write it as PNG and SVG."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(style.SETTINGS):
         figure = draw()
         files = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
         figure.savefig(files[0], dpi=160, metadata={"Software": None})

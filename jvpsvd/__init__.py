@@ -4,7 +4,7 @@
 finds its leading singular triplets with a certificate, `depths` and `layer_map` cut a network at
 any module. `spectra`, `ntk` and `singular_values` answer common questions in one call.
 `jvpsvd.geometry` says what triplets mean for data, `jvpsvd.survey` runs over image collections,
-`jvpsvd.errors` holds what is raised.
+`jvpsvd.plot` draws, `jvpsvd.errors` holds what is raised.
 
 Names and modules are imported when they are first used, so that the command line can answer before
 torch is there.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         geometry,
         networks,
         operators,
+        plot,
         report,
         studies,
         survey,

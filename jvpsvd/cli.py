@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from jvpsvd import data, networks, report, survey
-from jvpsvd.commands.option_values import positive_number, share_of
+from jvpsvd import networks, survey
+from jvpsvd.commands.numbers import integer, number
+from jvpsvd.commands.option_values import positive_number
 from jvpsvd.commands.startup import prepare_process
 from jvpsvd.commands.versions import describe_versions
 from jvpsvd.errors import ArgumentError, JvpsvdError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _FAILURES, _MISTAKE, _INTERRUPTED = 1, 2, 130
 _MODEL, _K = survey.Spec.model, 500
@@ -47,7 +44,7 @@ _since = click.option(
     "--since", metavar="NAME", help="Depth to differentiate from. [default: input]"
 )
 _random_weights = click.option(
-    "--random-weights", type=int, metavar="SEED", help="Random weights, for comparison."
+    "--random-weights", type=integer, metavar="SEED", help="Random weights, for comparison."
 )
 _memory = click.option(
     "--memory",
@@ -57,7 +54,7 @@ _memory = click.option(
 _threshold = click.option(
     "--threshold",
     callback=positive_number,
-    type=float,
+    type=number,
     default=1.0,
     show_default=True,
     metavar="T",
@@ -78,6 +75,7 @@ def cli(context: click.Context, *, version: bool) -> None:
     jvpsvd run --shards SHARDS     the same for your photos
     jvpsvd verify RUN              whether a run is whole
     jvpsvd report RUN              its table, and a page that opens in a browser
+    jvpsvd compare RUN1 RUN2       how two runs differ, with standard errors
 
     \b
     Names complete with TAB after  eval "$(_JVPSVD_COMPLETE=bash_source jvpsvd)"
@@ -115,18 +113,23 @@ def cli(context: click.Context, *, version: bool) -> None:
 )
 @click.option(
     "-k",
-    type=int,
+    type=integer,
     help="Triplets per depth; all of a depth that has fewer. [default: 500; 50 without --shards]",
 )
 @click.option(
     "--tol",
-    type=float,
+    type=number,
     help="Residual, over σ1, of a converged triplet. [default: 1e-5; 1e-4 without --shards]",
 )
-@click.option("--classes", metavar="CLASS,CLASS", help="Only these class indices or wnids.")
-@click.option("--per-class", type=int, metavar="N", help="At most N photos of each class.")
 @click.option(
-    "--limit", type=int, metavar="N", help="At most N photos. [default: all; 4 without --shards]"
+    "--classes", metavar="CLASS,CLASS", help="Only these classes: names, indices or wnids."
+)
+@click.option("--per-class", type=integer, metavar="N", help="At most N photos of each class.")
+@click.option(
+    "--limit",
+    type=integer,
+    metavar="N",
+    help="At most N photos. [default: all; 4 without --shards]",
 )
 @click.option(
     "--choice",
@@ -136,11 +139,18 @@ def cli(context: click.Context, *, version: bool) -> None:
 )
 @click.option(
     "--batch",
-    type=int,
+    type=integer,
     metavar="N",
     help="Photos solved together. [default: 1, more where Jacobians are small]",
 )
-@click.option("--vectors", is_flag=True, help="Store singular vectors as well (large).")
+@click.option(
+    "--vectors",
+    is_flag=False,
+    flag_value="all",
+    metavar="[N|all]",
+    help="Store singular vectors as well (large); with N small copies of the first N and the last, "
+    "which the page shows. [default: none; 4 without --shards]",
+)
 @click.option(
     "--density",
     is_flag=True,
@@ -150,7 +160,7 @@ def cli(context: click.Context, *, version: bool) -> None:
 @_memory
 @click.option(
     "--seed",
-    type=int,
+    type=integer,
     default=0,
     show_default=True,
     help="Seed of the solver and of the choice of photos.",
@@ -173,52 +183,61 @@ def cli(context: click.Context, *, version: bool) -> None:
     "--address", help="HOST:PORT of a running Ray cluster. [default: one is started here]"
 )
 @click.option(
-    "--workers", type=int, metavar="N", help="Number of Ray workers. [default: one per GPU, or CPU]"
+    "--workers",
+    type=integer,
+    metavar="N",
+    help="Number of Ray workers. [default: one per GPU, or CPU]",
 )
 @click.option(
     "--out", metavar="RUN", default="jvpsvd-run", show_default=True, help="Folder of the run."
 )
 @_threshold
+@click.option("--compare", metavar="RUN", help="Print the differences to another run at the end.")
 @click.option("--status", metavar="RUN", help="Only tell how far RUN is, and whether it lives.")
 @click.pass_obj
 def run(
     interruption: survey.Interruption,
     /,
     status: str | None,
+    compare: str | None,
     share: str,
     threshold: float,
     **options: Any,
 ) -> int:
     """Compute spectra of every photo at every depth; the same command continues a stopped run.
 
-    Prints a table and draws one figure into RUN/report. Without --shards it takes real ImageNet
+    Prints a table and writes a page into RUN/report. Without --shards it takes real ImageNet
     photos that come with the package foolbox.
     """
     if status is not None:
-        found = survey.status(survey.open_store(Path(status)))
-        for line in found.lines():
-            click.echo(line)
-        return 2 if found.problem else 0
-    part = share_of(share)
+        from jvpsvd.commands.verify import show_status
+
+        return 0 if show_status(survey.open_store(Path(status))) else _MISTAKE
+    if compare is not None:
+        survey.open_store(Path(compare))  # a name that is wrong is told before the work
+    part = survey.parse_share(share)
     prepare_process(shares=part[1])
     for name in ("layers", "classes"):
         text = options[name]
         if text is not None:
             options[name] = [part.strip() for part in text.split(",") if part.strip()]
+    options["vectors"] = survey.parse_vectors(options["vectors"])
     photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
     spec = survey.Spec(share=part, photos=photos, **options)
+    from jvpsvd.commands.run import show_run
+
     try:
         with survey.show_progress() as show:
             outcome = survey.run(spec, interruption.checked(show))
-        _show(outcome.store, threshold)
+        show_run(outcome, spec, threshold)
+        if compare is not None:
+            from jvpsvd.commands.compare import show_comparison
+
+            show_comparison(Path(compare), Path(spec.out), threshold)
     except KeyboardInterrupt:
         interruption.end()
         _complain("interrupted; the same command continues")
         return _INTERRUPTED
-    click.echo(
-        f"{outcome.computed} photos computed, {outcome.skipped} finished before, "
-        f"{outcome.failures} rows failed: {spec.out}"
-    )
     return _FAILURES if outcome.failures else 0
 
 
@@ -242,18 +261,9 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
     run may be unfinished.
     """
     prepare_process()
-    store = survey.open_store(Path(folder))
-    own = store.folder / "shards"
-    where = shards or (str(own) if any(own.glob("*.tar")) else None)
-    photos = data.find_shards(where) if where else ()
-    values = report.read_values(store)
-    _console().print(report.table(store, report.summaries_of(values, threshold)))
-    written = report.write_report(values, photos, threshold)
-    for line in written.missing:
-        click.echo(f"not made: {line}", err=True)
-    click.echo("files: " + " ".join(str(file) for file in written.files))
-    if written.page is not None:
-        click.echo(f"page: {written.page}")
+    from jvpsvd.commands.run import show_report
+
+    show_report(survey.open_store(Path(folder)), threshold, shards)
     return 0
 
 
@@ -268,14 +278,21 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
 @_random_weights
 @_since
 @click.option(
-    "-k", type=int, default=_K, show_default=True, help="Triplets to plan for, per depth."
+    "-k", type=integer, default=_K, show_default=True, help="Triplets to plan for, per depth."
 )
 @click.option(
-    "--tol", type=float, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
+    "--tol", type=number, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
 )
 @_memory
-@click.option("--functions", is_flag=True, help="List what functions compute, beside modules.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Foretell from shapes alone, for 'H100 80GiB' or '80GiB 60TFLOPS'; no weights are read.",
+)
+@click.option("--tokens", type=integer, metavar="N", help="With --device: length of a text.")
+@click.option("--all", "every", is_flag=True, help="List every module, not only blocks.")
+@click.option("--functions", is_flag=True, help="List what functions compute, beside all modules.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, of every module.")
 def layers(
     model: str,
     weights: str | None,
@@ -284,23 +301,43 @@ def layers(
     k: int,
     tol: float,
     memory: str | None,
+    device: str | None,
+    tokens: int | None,
+    every: bool,
     functions: bool,
     as_json: bool,
 ) -> int:
     """List where a network can be cut, with the method and cost planned for each depth.
 
-    Seconds are products times one inference, timed here: a rough figure for this machine.
+    The network is recorded once, as a run does, and its products are timed on this machine.
     """
     prepare_process()
+    from jvpsvd.commands.layers import foretell_layers, list_layers
+
+    if device is not None:
+        foretell_layers(model, device, tokens, k, tol, since=since, every=every)
+        return 0
+    if tokens is not None:
+        raise ArgumentError("--tokens is of a forecast for a device; add --device")
     loaded = networks.load_model(model, weights, since=since, random_weights=random_weights)
-    costs = survey.depth_costs(loaded, k, memory, tol, functions=functions)
-    if as_json:
-        records = [dataclasses.asdict(cost) for cost in costs]
-        planned = {"model": model, "k": k, "tol": tol, "layers": records}
-        click.echo(json.dumps(planned, indent=2))
-    else:
-        title = f"{model}: {len(costs)} depths, planned for k = {k}, tol = {tol:g}"
-        _console().print(report.costs_table(costs, title))
+    list_layers(loaded, k, tol, memory, functions=functions, every=every, as_json=as_json)
+    return 0
+
+
+@cli.command(epilog="jvpsvd compare untrained trained")
+@click.argument("first", metavar="RUN1")
+@click.argument("second", metavar="RUN2")
+@_threshold
+def compare(first: str, second: str, threshold: float) -> int:
+    """Print how RUN2 differs from RUN1 at each depth, with standard errors.
+
+    Trained against untrained, two networks, or two precisions. The same photos are compared one by
+    one, by their keys.
+    """
+    prepare_process()
+    from jvpsvd.commands.compare import show_comparison
+
+    show_comparison(Path(first), Path(second), threshold)
     return 0
 
 
@@ -312,40 +349,26 @@ def verify(folder: str) -> int:
     It reads rows, vectors, the manifest and run.json, and compares them with their checksums.
     """
     prepare_process()
-    verification = survey.verify(survey.open_store(Path(folder)))
-    for problem in verification.problems:
-        click.echo(problem)
-    click.echo(
-        f"{verification.values} rows with values "
-        f"({verification.unconverged} triplets above the tolerance), "
-        f"{verification.failures} with a reason, {len(verification.problems)} problems"
-    )
-    if verification.unchecked:
-        click.echo(
-            f"{verification.unchecked} rows have no checksum "
-            "(their run was begun by an older jvpsvd): "
-            "changed values are noticed only where they are impossible"
-        )
-    return _FAILURES if verification.problems else 0
+    from jvpsvd.commands.verify import verify_run
+
+    return 0 if verify_run(survey.open_store(Path(folder))) else _FAILURES
 
 
 @cli.command(epilog="jvpsvd pack photos shards && jvpsvd run --shards shards --out RUN")
 @click.argument("photos", metavar="PHOTOS")
 @click.argument("out", metavar="OUT")
-@click.option("--per-shard", type=int, default=1000, show_default=True, help="Photos of one shard.")
+@click.option(
+    "--per-shard", type=integer, default=1000, show_default=True, help="Photos of one shard."
+)
 def pack(photos: str, out: str, per_shard: int) -> int:
     """Write PHOTOS/CLASS/*.jpg to shards in OUT; labels count the classes in sorted order.
 
     Photos in folders below CLASS are packed too. Files that are left out are listed; if photos may
     be among them, the exit code is 1.
     """
-    found = data.list_folder(Path(photos))
-    written = data.pack(found.photos, Path(out), per_shard=per_shard, source=Path(photos))
-    for one in found.left_out:
-        click.echo(str(one), err=True)
-    classes = len({photo.label for photo in found.photos})
-    click.echo(f"{len(found.photos)} photos of {classes} classes in {len(written)} shards: {out}")
-    return _FAILURES if any(one.may_be_photos for one in found.left_out) else 0
+    from jvpsvd.commands.pack import pack_folder
+
+    return 0 if pack_folder(Path(photos), Path(out), per_shard) else _FAILURES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -391,21 +414,3 @@ def _complain(message: str) -> int:
 def _where_help(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     return f" See '{context.command_path} --help'." if context is not None else ""
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # Tables fit the width of a terminal. In a file or a pipe they are not cut.
-    return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-def _show(store: survey.Store, threshold: float) -> None:
-    summaries = report.summarize(store, threshold)
-    _console().print(report.table(store, summaries))
-    try:
-        files = report.draw_spectra(summaries, store.identity.model, store.folder / "report")
-    except ArgumentError as error:
-        click.echo(f"no figure: {error}", err=True)
-    else:
-        click.echo("figure: " + " ".join(str(file) for file in files))

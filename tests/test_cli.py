@@ -82,7 +82,9 @@ def test_failures_end_with_exit_code_1(jvpsvd, tmp_path):
     write_tar(tmp_path / "s.tar", [*sample_members("good", 0, 0), ("bad.jpg", encoded(1)[:99])])
     done = jvpsvd(*RUN, "--shards", "s.tar")
     assert done.returncode == 1
-    assert "s.tar bad at 2: bad-photo: 99 bytes that" in done.stderr
+    assert "s.tar bad at 2 and 1 more depths: bad-photo: 99 bytes that" in done.stderr
+    assert done.stderr.count("bad-photo") == 1
+    assert "1 photos computed, 1 failed, 0 finished before, 2 rows failed" in done.stdout
     assert jvpsvd("verify", "out").returncode == 0
 
 
@@ -109,6 +111,12 @@ MISTAKES = [
     ((*RUN, "--shards", "good-0000.tar", "--out", "code"), "exists and is not a run"),
     ((*RUN, "--shards", "good-0000.tar", "--out", "good-0000.tar/x"), "x cannot be made (Not a"),
     (("run", "-k", "many"), "'many' is not a valid integer"),
+    (("run", "-k", "1_0"), "'1_0' is not a valid integer"),
+    (("run", "--seed", "١"), "'١' is not a valid integer"),
+    (("run", "--tol", "1_0e-5"), "'1_0e-5' is not a valid float"),
+    (("report", "out", "--threshold", "0_1"), "'0_1' is not a valid float"),
+    (("pack", "photos", "shards", "--per-shard", "1_000"), "is not a valid integer"),
+    (("layers", "-k", "1_0"), "'1_0' is not a valid integer"),
     (("run", "--colour"), "No such option"),
     ((*RUN, "--threshold", "0"), "--threshold=0.0 must be a positive number"),
     (("report", "out", "--threshold", "-1"), "--threshold=-1.0 must be a positive number"),
@@ -152,8 +160,30 @@ def test_pack_then_run(jvpsvd, tmp_path):
         (tmp_path / "photos" / name).mkdir(parents=True)
         (tmp_path / "photos" / name / "a.png").write_bytes(encoded(index, "PNG"))
     packed = jvpsvd("pack", "photos", "shards")
-    assert (packed.returncode, packed.stdout) == (0, "2 photos of 2 classes in 1 shards: shards\n")
+    assert packed.returncode == 0
+    assert packed.stdout.splitlines() == [
+        "photos, photos packed by class",
+        "label  class  photos",
+        "────────────────────",
+        "    0  cat         1",
+        "    1  dog         1",
+        "2 photos of 2 classes in 1 shards",
+        "shards: shards",
+    ]
     assert jvpsvd(*RUN, "--shards", "shards").returncode == 0
+
+
+def test_a_class_without_photos_keeps_its_label_and_is_named(jvpsvd, tmp_path):
+    for name in ("cat", "dog", "eel"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+    for name in ("cat", "eel"):
+        (tmp_path / "photos" / name / "a.png").write_bytes(encoded(0, "PNG"))
+    packed = jvpsvd("pack", "photos", "shards")
+    assert packed.returncode == 0
+    assert "    2  eel         1" in packed.stdout.splitlines()
+    assert packed.stderr == (
+        "left out: 1 folders of a class without a photo, which keep their label (photos/dog)\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,7 +198,7 @@ def test_what_pack_leaves_out_is_named(tmp_path, monkeypatch, capsys, name, code
         main(("pack", "photos", "shards"))
     printed = capsys.readouterr()
     assert stopped.value.code == code
-    assert printed.out == "1 photos of 1 classes in 1 shards: shards\n"
+    assert printed.out.endswith("1 photos of 1 classes in 1 shards\nshards: shards\n")
     assert re.fullmatch(rf"left out: 1 .* \(photos/{name}\)\n", printed.err)
 
 

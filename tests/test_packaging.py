@@ -22,7 +22,10 @@ DATA = {
     "data/wordnet30/nouns.tsv": "n02084071",
     "report/assets/page.css": "{",
     "report/assets/page.html": "<html",
+    "report/assets/chart.js": "function",
     "report/assets/page.js": "function",
+    "report/assets/photos.js": "function",
+    "report/assets/tables.js": "function",
 }
 
 

@@ -54,6 +54,7 @@ ROOMS = [
     "geometry",
     "networks",
     "operators",
+    "plot",
     "report",
     "studies",
     "survey",

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if find_browser() is None:
         print("no Chromium here (apt-get install chromium): the page cannot be opened")
         return {}
-    with tempfile.TemporaryDirectory() as name:
+    # A browser that was ended may still write into its profile.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         store = make_run(folder / "run", options.photos, options.depths, options.k, classes=100)
         began = time.perf_counter()

@@ -257,6 +257,15 @@ PARTS: dict[str, Part] = {
             Script("solver", quick_arguments=("-k", "20", "--skip-arpack"), takes=("-k",)),
         ),
         _from_script(
+            "forecast",
+            "what jvpsvd layers foretells beside what solves take",
+            Script(
+                "forecast",
+                quick_arguments=("-k", "5", "--layers", "_blocks.5,output"),
+                takes=("-k",),
+            ),
+        ),
+        _from_script(
             "survey",
             "what a survey adds to its solves",
             Script("survey", quick_arguments=("--only", "overhead")),

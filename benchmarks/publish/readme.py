@@ -247,6 +247,7 @@ WRITERS: dict[str, Callable[[Record], str]] = {
         (
             *("allocator", "products", "solver", "survey", "batches", "together"),
             *("projected", "tall", "repeated_points", "tangent_kernel", "sparse", "page"),
+            "forecast",
         ),
         script_section,
     ),

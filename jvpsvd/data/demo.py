@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from jvpsvd.data.pack import Photo, write_shard
+from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.errors import ShardError
 from jvpsvd.imports import package_folder
 
@@ -21,7 +22,9 @@ def demo_photos() -> list[Photo]:
     for file in (folder / "data").glob("imagenet_*.jpg"):
         match = re.fullmatch(r"imagenet_(\d+)_(\d+)", file.stem)
         if match is not None:
-            found.append(Photo(file, file.stem, int(match[2]), {"class": match[2]}))
+            wnid = ilsvrc_hierarchy().classes[int(match[2])]
+            record = {"class": ilsvrc_hierarchy().name(wnid), "wnid": wnid}
+            found.append(Photo(file, file.stem, int(match[2]), record))
     return sorted(found, key=lambda photo: photo.key)
 
 

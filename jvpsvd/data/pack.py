@@ -58,7 +58,8 @@ _LOOSE = "photos outside of a folder of a class"
 _NO_ENDING = "files without an ending; give them the ending of their format"
 _OTHER_IMAGES = f"images of another format than {', '.join(PHOTO_SUFFIXES)}"
 _ODD, _REST, _HIDDEN = "pipes, sockets or devices", "files of another kind", "hidden files"
-_NO_PHOTOS = (_REST, _HIDDEN)
+_EMPTY = "folders of a class without a photo, which keep their label"
+_NO_PHOTOS = (_REST, _HIDDEN, _EMPTY)
 _IMAGES = (
     *("heic", "heif", "hif", "jxl", "jp2", "j2k", "jpx", "jxr", "svg", "tga", "psd", "ico", "pgm"),
     *("pbm", "pnm", "pfm", "exr", "hdr", "dng", "raw", "cr2", "cr3", "nef", "arw", "orf", "rw2"),
@@ -99,6 +100,8 @@ def list_folder(folder: Path) -> Folder:
         record = {"class": entry.name}
         if re.fullmatch(r"n[0-9]{8}", entry.name):
             record["wnid"] = entry.name
+        if not files:
+            left_out.setdefault(_EMPTY, []).append(entry)
         for file in files:
             inside = file.relative_to(entry)
             key = _unused(f"{entry.name}_{inside.with_suffix('')}", keys)

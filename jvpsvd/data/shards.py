@@ -1,11 +1,11 @@
 """Labelled photos in WebDataset shards: tar files whose members are read, never executed.
 
 A sample is a run of members with one key: `KEY.jpg` (or another photo suffix), with optional
-`KEY.cls` (class index) and `KEY.json` (an object that may hold a wnid). As in WebDataset the key is
-the member's name up to the first dot of its last part. `walk` reads headers and labels only, and
-`read_photos` reads the photos that `walk` found. WebDataset's own reader is not used: its openers
-run a shell (`pipe:`), its `decode` runs pickles, and a header with a false size makes it hang.
-Member names are strings, never paths.
+`KEY.cls` (class index) and `KEY.json` (an object that may hold "wnid", and "class" for the name of
+the class). As in WebDataset the key is the member's name up to the first dot of its last part.
+`walk` reads headers and labels only, and `read_photos` reads the photos that `walk` found.
+WebDataset's own reader is not used: its openers run a shell (`pipe:`), its `decode` runs pickles,
+and a header with a false size makes it hang. Member names are strings, never paths.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _RECORD_BYTES = 1 << 22
 _PHOTO_BYTES = 1 << 29
 _LARGEST_LABEL = (1 << 63) - 1
 _NAMES_IN_A_MESSAGE = 3
+_NAME_LENGTH = 200
 # Members that WebDataset uses for itself, and the extra files that macOS adds.
 _NO_MEMBER = re.compile(
     r"__[^/]*__($|/)|(.*/)?__MACOSX(/|$)|(.*/)?(\._[^/]*|\.DS_Store)$", re.DOTALL
@@ -57,6 +58,8 @@ class Sample:
     """Kind of failure found before decoding; empty if there is none."""
     message: str = ""
     """The problem in words."""
+    class_name: str | None = None
+    """Name of the class from `.json`."""
 
 
 def walk(shard: Shard, suffixes: Sequence[str] = PHOTO_SUFFIXES) -> list[Sample]:
@@ -238,7 +241,8 @@ def _sample(shard: str, group: _Group, file: BinaryIO, suffixes: Sequence[str]) 
             logger.warning("%s: %s.json is too large, and not read for a wnid", shard, group.key)
         elif record:
             text = _payload(record[0], file, _RECORD_BYTES)
-            sample = replace(sample, wnid=_wnid(json.loads(text)) if text else None)
+            found = json.loads(text) if text else None
+            sample = replace(sample, wnid=_wnid(found), class_name=_class_name(found))
     # UnicodeDecodeError and JSONDecodeError are ValueErrors.
     except (ValueError, RecursionError) as error:
         return _failed(sample, "bad-label", f"label cannot be read: {error}")
@@ -294,6 +298,12 @@ def _label(text: str) -> int:
 def _wnid(record: Any) -> str | None:
     wnid = record.get("wnid") if isinstance(record, dict) else None
     return wnid if isinstance(wnid, str) and re.fullmatch(r"n[0-9]{8}", wnid) else None
+
+
+def _class_name(record: Any) -> str | None:
+    """Return the name of a class, in printable characters."""
+    name = record.get("class") if isinstance(record, dict) else None
+    return _escaped(name[:_NAME_LENGTH].strip()) or None if isinstance(name, str) else None
 
 
 def _without_repeats(samples: Sequence[Sample]) -> list[Sample]:

@@ -29,6 +29,7 @@ RowDistance = Literal["l2", "wasserstein"]
 
 # Two values that differ by at most this share are equal: sums in another order round differently.
 _TIE = 1e-9
+_AT_ONCE = 1 << 21  # distances and entries that are held at a time
 
 
 def log_spectra(s: Spectra, *, floor: float | None = None, shape: bool = False) -> Tensor:
@@ -304,21 +305,25 @@ def _confusion(
     generator: torch.Generator,
 ) -> Tensor:
     """Return how many photos of each class are nearest to each class mean."""
+    counts = index.bincount()
     members = [
         mine[torch.randperm(len(mine), generator=generator)]
-        for mine in ((index == label).nonzero()[:, 0] for label in range(int(index.max()) + 1))
+        for mine in torch.split(index.argsort(stable=True), counts.tolist())
     ]
-    sizes = [len(mine) for mine in members]
-    sums = torch.stack([values[mine].sum(0) for mine in members])
-    fewer = torch.tensor(sizes, dtype=torch.float64)[:, None] - 1
-    confusion = torch.zeros(len(sizes), len(sizes), dtype=torch.float64)
-    for turn in range(max(sizes)):
-        # A small class leaves out one of its photos again, so that its mean stays one over n − 1.
-        out = torch.stack([mine[turn % len(mine)] for mine in members])
-        used = [label for label, size in enumerate(sizes) if turn < size]
-        found = distances(values[out[used]], (sums - values[out]) / fewer)
-        nearest = (found <= found.amin(1, keepdim=True) * (1 + _TIE)).double()
-        confusion[used] += nearest / nearest.sum(1, keepdim=True)
+    turns, classes = int(counts.max()), len(counts)
+    # A small class leaves out one of its photos again, so that its mean stays one over n − 1.
+    left_out = torch.stack([mine[torch.arange(turns) % len(mine)] for mine in members], dim=1)
+    used = torch.arange(turns)[:, None] < counts
+    sums = _sums(values, index, classes)
+    confusion = torch.zeros(classes, classes, dtype=torch.float64)
+    together = max(1, _AT_ONCE // (classes * max(classes, values.shape[1])))
+    pieces = (torch.split(one, together) for one in (left_out, used))
+    for out, counted in zip(*pieces, strict=True):
+        photos = values[out]
+        found = distances(photos, (sums - photos) / (counts[:, None] - 1))
+        nearest = (found <= found.amin(-1, keepdim=True) * (1 + _TIE)).double()
+        nearest /= nearest.sum(-1, keepdim=True)
+        confusion += (nearest * counted[:, :, None]).sum(0)
     return confusion
 
 

@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from jvpsvd.networks.chosen_arguments import Arguments
     from jvpsvd.networks.depth import Depth
     from jvpsvd.networks.depths import depths, layer_map, layer_maps
-    from jvpsvd.networks.derivatives import Derivatives, choose_batch
+    from jvpsvd.networks.derivatives import Derivatives, choose_batch, guess_recording_seconds
+    from jvpsvd.networks.foretell import foretell_loads, weight_bytes
     from jvpsvd.networks.forward_pass import call, to_device
     from jvpsvd.networks.inputs import Inputs
+    from jvpsvd.networks.passed_seconds import passed_seconds
     from jvpsvd.networks.photo_input import PhotoInput
     from jvpsvd.networks.place_names import OUTPUT
     from jvpsvd.networks.zoo import (
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
         Model,
         load_model,
         load_weights,
+        shapes_of_hf,
         weights_sha256,
     )
 else:
@@ -38,11 +41,16 @@ __all__ = [
     "call",
     "choose_batch",
     "depths",
+    "foretell_loads",
+    "guess_recording_seconds",
     "layer_map",
     "layer_maps",
     "load_model",
     "load_weights",
+    "passed_seconds",
+    "shapes_of_hf",
     "to_device",
     "torchvision_alexnet",
+    "weight_bytes",
     "weights_sha256",
 ]

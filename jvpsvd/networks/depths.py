@@ -305,6 +305,16 @@ def layer_maps(
     return LayerMaps(uncompiled(model), targets, source, wrt, x)
 
 
+def places_of(model: nn.Module, x: Any, names: Sequence[str]) -> dict[str, Place]:
+    """Return where in a forward pass each of these depths is computed.
+
+    Raises:
+        ModelError: If a name is unknown or ambiguous.
+    """
+    cuts, left_out = _list_cuts_named(model, x, names)
+    return {name: _locate(uncompiled(model), cuts, name, left_out) for name in names}
+
+
 def _locate(model: nn.Module, cuts: dict[str, Call], name: object, left_out: str | None) -> Place:
     """Return the place of a depth."""
     listed = [cut for cut, call in cuts.items() if not call.duplicate]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import torch
 from torch import nn
 
 from jvpsvd.errors import ModelError
@@ -91,6 +92,26 @@ def from_hf(name: str, *, pretrained: bool) -> tuple[nn.Module, PhotoInput | Inp
     except Exception as error:  # absent names and files, and downloads that fail in any way
         raise ModelError(f"transformers cannot give '{name}': {first_of(error)}") from error
     return module.eval().float(), taken
+
+
+def hf_on_meta(name: str) -> tuple[nn.Module, str]:
+    """Return a language model of transformers without weights, and the name of its embedding."""
+    path = Path(name).expanduser()
+    where = str(path) if path.is_dir() else name
+    transformers = import_module("transformers", f"hf:{name}")
+    try:
+        with _hub():
+            config = transformers.AutoConfig.from_pretrained(where)
+        named = getattr(transformers, (config.architectures or [""])[0], None)
+        with torch.device("meta"):
+            module = named(config) if named else transformers.AutoModel.from_config(config)
+        embedding = module.get_input_embeddings()
+        names = [name for name, part in module.named_modules() if part is embedding]
+    except Exception as error:  # absent names and files, and downloads that fail in any way
+        raise ModelError(f"transformers cannot give '{name}': {first_of(error)}") from error
+    if not names or not hasattr(config, "vocab_size"):
+        raise ModelError(f"hf:{name} takes no tokens; leave --tokens out")
+    return module.eval().float(), names[0]
 
 
 def _photos_or_texts(transformers: Any, where: str, config: Any) -> PhotoInput | Inputs:

@@ -30,6 +30,7 @@ from jvpsvd.networks.published import (
     from_hf,
     from_timm,
     from_torchvision,
+    hf_on_meta,
     import_module,
     printable,
 )
@@ -39,7 +40,7 @@ from jvpsvd.operators import refuse_training_mode, refuse_weights_without_values
 _UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 24, 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A network ready to be studied, in evaluation mode."""
 
@@ -56,6 +57,10 @@ class Model:
     """The depth to differentiate from; None: the input."""
     wrt: str | int | None = None
     """The argument to differentiate by, where the input has several."""
+
+    def __repr__(self) -> str:
+        taken = f".{self.inputs.suffix}" if self.inputs is not None else "photos"
+        return f"<Model {self.spec}: {type(self.module).__name__}, takes {taken}>"
 
     @staticmethod
     def of(
@@ -150,6 +155,29 @@ def load_model(
     if _is_published(spec):  # a factory may keep what it returned
         module.requires_grad_(False)
     return Model.of(module, taken, spec=spec, since=since)
+
+
+def shapes_of_hf(spec: str, tokens: int, since: str | None = None) -> Model:
+    """Return a language model of transformers on the meta device: shapes alone, no weights.
+
+    It is differentiated from its embedded tokens, unless `since` names another depth.
+
+    Args:
+        spec: `hf:NAME` or `hf:FOLDER`; of a folder, config.json is enough.
+        tokens: Length of a text.
+        since: The depth to differentiate from.
+
+    Raises:
+        ModelError: If it cannot be made, or takes no texts.
+    """
+    module, embedding = hf_on_meta(spec.removeprefix("hf:"))
+    with torch.device("meta"):
+        ids = torch.zeros((1, tokens), dtype=torch.long)
+        # Whole, since transformers looks into the entries of any other.
+        mask = torch.zeros(1, 1, tokens, tokens)
+    example = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    taken = Inputs("txt", example, since=since or embedding)
+    return Model(spec, module, PhotoInput(), "", taken, taken.since)
 
 
 def _is_published(spec: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from jvpsvd.report.class_trees import ClassTrees, make_class_trees
 from jvpsvd.report.classes import Classes, ClassMeans, average_classes, find_classes
+from jvpsvd.report.decay import Decay, fit_decay
 from jvpsvd.report.estimates import Estimates, estimate
 from jvpsvd.report.values import DepthValues, RunValues
 
@@ -19,6 +20,8 @@ class DepthAnalysis:
     """Dimensions of every photo."""
     classes: ClassMeans
     """Means over the photos of each class."""
+    decay: Decay
+    """How the values fall."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,6 @@ class Analysis:
     """Trees of the classes, by spectra and by WordNet; None where there can be none."""
     threshold: float
     """What a value must reach to be counted."""
-    no_trees: str
-    """Why there are no trees, in a sentence; empty if there are."""
 
     @property
     def deepest(self) -> int:
@@ -50,8 +51,7 @@ def analyse(run: RunValues, threshold: float = 1.0) -> Analysis:
     depths = []
     for values in run.depths:
         estimates = estimate(values, run.store.identity.tol, threshold)
-        depths.append(DepthAnalysis(values, estimates, average_classes(values, classes, estimates)))
-    trees = make_class_trees(run, classes)
-    if isinstance(trees, str):
-        return Analysis(run, tuple(depths), classes, None, threshold, trees)
-    return Analysis(run, tuple(depths), classes, trees, threshold, "")
+        means = average_classes(values, classes, estimates)
+        decay = fit_decay(values, run.store.identity.tol)
+        depths.append(DepthAnalysis(values, estimates, means, decay))
+    return Analysis(run, tuple(depths), classes, make_class_trees(run), threshold)

@@ -34,18 +34,26 @@ class Classes:
 def find_classes(samples: Sequence[Sample]) -> Classes:
     """Return the classes of a manifest: by label, then by wnid.
 
-    A wnid of ILSVRC gives the name, with label and wnid where two classes share one.
+    A wnid of ILSVRC gives the name, or else the "class" of the shards; where two classes share
+    one, label and wnid are added.
 
     >>> one, two = Sample("s", "a", 0, 0, 3, None), Sample("s", "b", 0, 0, 0, "n01440764")
     >>> find_classes([one, two]).names
     ('tench', 'class 3')
+    >>> find_classes([Sample("s", "a", 0, 0, 0, None, class_name="circles")]).names
+    ('circles',)
     """
     every = {(sample.label, sample.wnid) for sample in samples}
     keys = sorted(
         every,
         key=lambda key: (key == (None, None), key[0] is None, key[0] or 0, key[1] or ""),
     )
-    short = [_name(key) for key in keys]
+    written = {
+        (sample.label, sample.wnid): sample.class_name
+        for sample in reversed(samples)
+        if sample.class_name is not None
+    }
+    short = [_name(key, written.get(key)) for key in keys]
     names = [
         f"{name} ({_id(key)})" if short.count(name) > 1 else name
         for key, name in zip(keys, short, strict=True)
@@ -70,10 +78,10 @@ class ClassMeans:
     """(C,) of each column of a class table."""
 
 
-COLUMNS = ("first", "last", "residual", "defined", "missed", "below", *ESTIMATES, "energy")
-"""Columns of a class table: mean σ₁ and σ_k; how far they can be trusted, which is the worst
-residual, how well J is defined at the worst photo, triplets missed and values below their residual;
-the estimates and the energy."""
+COLUMNS = ("first", "last", *ESTIMATES, "energy", "residual", "defined", "missed", "below")
+"""Columns of a class table: mean σ₁ and σ_k, the estimates and the energy; how far they can be
+trusted, which is the worst residual, how well J is defined at the worst photo, triplets missed and
+values below their residual."""
 
 
 RANGE_COLUMNS = tuple(f"{name}_{end}" for name in BOUNDED for end in ("least", "most"))
@@ -143,11 +151,17 @@ def _known_means(values: Array, of: Array, classes: int) -> Array:
     return found
 
 
-def _name(key: Key) -> str:
+def _name(key: Key, written: str | None) -> str:
+    """Return how a class is called: as WordNet does, or as the shards do."""
     label, wnid = key
     if wnid is not None:
         hierarchy = ilsvrc_hierarchy()
-        return hierarchy.name(wnid) if wnid in hierarchy else wnid
+        if wnid in hierarchy:
+            return hierarchy.name(wnid)
+    if written is not None and written != wnid:
+        return f"class {written}" if written.isdecimal() else written
+    if wnid is not None:
+        return wnid
     return "no class" if label is None else f"class {label}"
 
 

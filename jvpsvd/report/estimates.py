@@ -13,6 +13,7 @@ from jvpsvd.geometry.dimension import Dimensions
 from jvpsvd.report.values import Array, DepthValues
 from jvpsvd.survey.store.whole_spectrum import counts_at, mean_estimate
 from jvpsvd.svd.estimate import Estimate
+from jvpsvd.text_table import significant
 
 ESTIMATES = ("count", "participation", "entropy", "gap")
 """Names of the estimates, in the order in which they are shown."""
@@ -78,25 +79,14 @@ def outer_range(found: Estimate) -> tuple[float, float]:
 
 
 def in_words(found: Estimate, *, at_least: bool) -> str:
-    """Return a number with its error and bounds; the bounds alone where these are wide.
+    """Return a number with its error and bounds, or as a lower bound.
 
-    >>> in_words(Estimate(271.2, 264.0, 278.0, 3.0), at_least=False)
-    '271 ± 3 (264 to 278)'
-    >>> in_words(Estimate(140.0, 80.0, 200.0, 3.0), at_least=False)
-    '80 to 200 (± 3)'
     >>> in_words(Estimate(50.0, 50.0, 1000.0), at_least=True)
     '≥ 50'
     """
     if math.isnan(found.value):
         return "—"
-    if at_least:
-        return f"≥ {found.value:.4g}"
-    if found.standard_error:
-        return found.in_words().removeprefix("between ").replace(" and ", " to ")
-    value, low, high = (f"{x:.4g}" for x in (found.value, found.low, found.high))
-    if low == high:
-        return value
-    return f"{value} ({low} to {high})" if found.resolved else f"{low} to {high}"
+    return f"≥ {significant(found.value)}" if at_least else found.in_a_cell()
 
 
 def estimate(depth: DepthValues, floor: float, threshold: float = 1.0) -> Estimates:

@@ -8,23 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from jvpsvd import plot
 from jvpsvd.errors import ArgumentError
-from jvpsvd.imports import require
+from jvpsvd.plot import style
+from jvpsvd.plot.axes import load_matplotlib, whole_ticks
 from jvpsvd.report.class_trees import ClassTrees
 from jvpsvd.report.estimates import ESTIMATES, Estimates, outer_range, titles
 from jvpsvd.report.summary import WIDE, DepthSummary, outer_bounds
+from jvpsvd.report.values import Array
 from jvpsvd.survey.store.files import make_folder, refuse_other_kinds
-
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "jvpsvd",
-    "legend.frameon": False,
-}
-_DASHES = ("solid", (0, (6, 1.5)), (0, (3, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
-
-_INKS = ("#1b1b1f", "#0b4f9e", "#a8480a", "#2f6b3a")
 
 
 def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) -> list[Path]:
@@ -38,25 +30,15 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
     Raises:
         ArgumentError: If matplotlib is missing, or no depth has values.
     """
-    mpl, Figure = _matplotlib()
+    mpl, Figure = load_matplotlib()
     drawn = _with_values(summaries)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(style.SETTINGS):
         figure = Figure(figsize=(7.4, 4.0), layout="constrained")
         axes = figure.add_subplot()
-        # From dark to light with depth, and dashes beside colour, so that grey print is readable.
-        shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.8, len(drawn)))
-        lines: list[Any] = []
-        for number, (depth, shade) in enumerate(zip(drawn, shades, strict=True)):
-            index = np.arange(1, depth.s.shape[1] + 1)
-            mean, deviation = depth.s.mean(axis=0), depth.s.std(axis=0)
-            lower = np.maximum(mean - deviation, mean / 100)
-            axes.fill_between(index, lower, mean + deviation, color=shade, alpha=0.18, linewidth=0)
+        plot.spectra({depth.layer: depth.s for depth in drawn}, axes)
+        lines = list(axes.lines)
+        for depth, shade in zip(drawn, style.shades(len(drawn)), strict=True):
             _draw_rest(axes, depth, shade)
-            dashes = _DASHES[number % len(_DASHES)]
-            marker = "o" if len(index) == 1 else ""
-            lines += axes.plot(
-                index, mean, color=shade, linestyle=dashes, linewidth=1.6, marker=marker
-            )
         axes.axhline(1.0, color="0.4", linewidth=0.8, zorder=0)
         axes.annotate(
             "σ = 1", (0.995, 1.0), xycoords=("axes fraction", "data"), ha="right", va="bottom",
@@ -67,6 +49,7 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
         if last > WIDE * k:
             axes.set_xscale("log")
         axes.set_xlim(1, max(2, last))
+        whole_ticks(axes)
         axes.set_xlabel("index i of the singular value")
         axes.set_ylabel("singular value σᵢ of ∂h/∂x")
         photos = max(depth.photos for depth in drawn)
@@ -82,7 +65,7 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
             lines, labels, title="depth (units)", loc="upper left", bbox_to_anchor=(1.0, 1.0),
             fontsize=8, title_fontsize=8, handlelength=3,
         )  # fmt: skip
-        return _save(figure, folder, "spectra")
+        return save_figure(figure, folder, "spectra")
 
 
 def draw_heat_map(summaries: Sequence[DepthSummary], title: str, folder: Path) -> list[Path]:
@@ -93,29 +76,15 @@ def draw_heat_map(summaries: Sequence[DepthSummary], title: str, folder: Path) -
 
     Example: ``draw_heat_map(summarize(store), "efficientnet-lite0", Path("report"))``.
     """
-    mpl, Figure = _matplotlib()
+    mpl, Figure = load_matplotlib()
     drawn = _with_values(summaries)
-    widest = max(depth.s.shape[1] for depth in drawn)
-    means = np.full((len(drawn), widest), np.nan)
-    for row, depth in zip(means, drawn, strict=True):
-        row[: depth.s.shape[1]] = depth.s.mean(axis=0)
-    positive = means[means > 0]
-    if not len(positive):
-        raise ArgumentError("all singular values are 0; there is nothing to draw")
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(style.SETTINGS):
         figure = Figure(figsize=(7.4, 1.4 + 0.3 * len(drawn)), layout="constrained")
-        axes = figure.add_subplot()
-        k = means.shape[1]
-        image = axes.imshow(
-            np.maximum(means, positive.min()), aspect="auto", interpolation="nearest",
-            cmap="cividis", norm=mpl.colors.LogNorm(),
-            extent=(0.5, k + 0.5, len(drawn) - 0.5, -0.5),
-        )  # fmt: skip
-        axes.set_yticks(range(len(drawn)), [depth.layer for depth in drawn], fontsize=8)
-        axes.set_xlabel("index i of the singular value")
+        axes = plot.depth_by_index(
+            {depth.layer: depth.s.mean(axis=0) for depth in drawn}, figure.add_subplot()
+        )
         axes.set_title(f"{title}: mean σᵢ by depth", fontsize=9)
-        figure.colorbar(image, ax=axes, label="mean σᵢ")
-        return _save(figure, folder, "heat-map")
+        return save_figure(figure, folder, "heat-map")
 
 
 def draw_dimensions(
@@ -127,46 +96,50 @@ def draw_dimensions(
 ) -> list[Path]:
     """Draw the dimension estimates of every depth with their deviation; return PNG and SVG.
 
-    Thick bars are the bounds of the mean with two standard errors.
+    Thick bars are the bounds of the mean with two standard errors; a caret stands over a mean that
+    is only a lower bound.
 
     Raises:
         ArgumentError: If matplotlib is missing, or no depth has an estimate.
 
     Example: ``draw_dimensions(layers, [estimate(depth, 1e-5) for depth in depths], "net", here)``.
     """
-    mpl, Figure = _matplotlib()
+    mpl, Figure = load_matplotlib()
     if not any(np.isfinite(found.values["count"]).any() for found in estimates):
         raise ArgumentError("no depth has values to draw; see 'jvpsvd verify'")
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(style.SETTINGS):
         figure = Figure(figsize=(7.4, 3.8), layout="constrained")
         axes = figure.add_subplot()
-        title_of = {
-            name: f"{text}, at least" if any(one.bounds(name) for one in estimates) else text
-            for name, text in titles(threshold).items()
-        }
-        marks = zip(ESTIMATES, _INKS, _DASHES[:2] + _DASHES[3:], "osD^", strict=True)
-        for name, ink, dashes, marker in marks:
+        title_of = titles(threshold)
+        for number, (name, ink, marker) in enumerate(
+            zip(ESTIMATES, style.INKS, "osD^", strict=True)
+        ):
+            dashes = style.line_style(number)
             known = [found.values[name][np.isfinite(found.values[name])] for found in estimates]
-            at = [number for number, values in enumerate(known) if len(values) and values.mean()]
+            at = [depth for depth, values in enumerate(known) if len(values) and values.mean()]
             if not at:
                 continue
-            mean = np.array([known[number].mean() for number in at])
-            spread = np.array([known[number].std() for number in at])
+            mean = np.array([known[depth].mean() for depth in at])
+            spread = np.array([known[depth].std() for depth in at])
             below = np.minimum(spread, 0.9 * mean)
             axes.errorbar(
                 at, mean, (below, spread), color=ink, linestyle=dashes, marker=marker,
                 markersize=5, capsize=2, elinewidth=0.7, linewidth=1.4, label=title_of[name],
             )  # fmt: skip
-            ends = np.array([outer_range(estimates[number].mean(name)) for number in at])
+            ends = np.array([outer_range(estimates[depth].mean(name)) for depth in at])
             bounded = np.isfinite(ends).all(axis=1)
             x = np.array(at)[bounded]
             axes.vlines(x, *ends[bounded].clip(min=0.1).T, color=ink, alpha=0.3, linewidth=5)
+            # A caret over what is only a lower bound.
+            cut = [depth for depth in at if estimates[depth].bounds(name)]
+            over = [1.25 * float(known[depth].mean()) for depth in cut]
+            axes.plot(cut, over, linestyle="", marker=6, color=ink, markersize=5)
         axes.set_yscale("log")
         axes.set_xticks(range(len(layers)), layers, rotation=30, ha="right", fontsize=8)
         axes.set_ylabel("dimension")
         axes.set_title(f"{title}: mean over photos ± one standard deviation", fontsize=9)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, handlelength=3)
-        return _save(figure, folder, "dimensions")
+        return save_figure(figure, folder, "dimensions")
 
 
 def draw_class_tree(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
@@ -177,33 +150,79 @@ def draw_class_tree(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
 
     Example: ``draw_class_tree(trees, "efficientnet-lite0", Path("report"))``.
     """
-    mpl, Figure = _matplotlib()
-    mine, classes = trees.depths[-1], len(trees.names)
-    groups = sorted(set(trees.groups))
-    with mpl.rc_context(_STYLE):
+    mpl, Figure = load_matplotlib()
+    compared, mine = trees.compared, trees.depths[-1]
+    last, classes = compared.depths[-1], len(compared.names)
+    groups = sorted(set(compared.superclasses))
+    with mpl.rc_context(style.SETTINGS):
         figure = Figure(figsize=(7.4, 1.2 + 0.17 * classes), layout="constrained")
         axes = figure.add_subplot()
-        for x, y in zip(0.28 * (1 - mine.branches.x), mine.branches.y, strict=True):
+        for x, y in zip(0.28 * (1 - mine.x), mine.y, strict=True):
             axes.plot(x, y, color="0.1", linewidth=0.8)
         for x, y in zip(0.72 + 0.28 * trees.wordnet.x, trees.wordnet.y, strict=True):
             axes.plot(x, y, color="0.1", linewidth=0.8)
         theirs = {number: at for at, number in enumerate(trees.wordnet.order)}
-        for at, number in enumerate(mine.branches.order):
-            group = groups.index(trees.groups[number])
-            ink, dashes = _INKS[group % len(_INKS)], _DASHES[group // len(_INKS) % len(_DASHES)]
+        for at, number in enumerate(mine.order):
+            group = groups.index(compared.superclasses[number])
+            ink = style.INKS[group % len(style.INKS)]
+            dashes = style.line_style(group // len(style.INKS))
             axes.plot((0.46, 0.54), (at, theirs[number]), color=ink, linestyle=dashes)
-            axes.text(0.285, at, _shorten(trees.names[number]), va="center", fontsize=7)
+            axes.text(0.285, at, _shorten(compared.names[number]), va="center", fontsize=7)
         for number, at in theirs.items():
-            axes.text(0.715, at, _shorten(trees.names[number]), va="center", ha="right", fontsize=7)
+            name = _shorten(compared.names[number])
+            axes.text(0.715, at, name, va="center", ha="right", fontsize=7)
         axes.set_ylim(classes - 0.3, -0.7)
         axes.set_xlim(0, 1)
         axes.set_axis_off()
-        agreement = "" if mine.test is None else f", correlation {mine.test.correlation:.2f}"
+        agreement = "" if last.test is None else f", correlation {last.test.correlation:.2f}"
         axes.set_title(
-            f"{title}: classes by spectra at {mine.layer} (left) and by WordNet{agreement}",
+            f"{title}: classes by spectra at {last.layer} (left) and by WordNet{agreement}",
             fontsize=9,
         )
-        return _save(figure, folder, "class-tree")
+        return save_figure(figure, folder, "class-tree")
+
+
+def draw_class_matrices(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
+    """Draw distances of classes at every depth beside WordNet's, in the order of WordNet's tree.
+
+    Colours are ranks, which the correlation compares: dark pairs are near. Returns PNG and SVG.
+
+    Raises:
+        ArgumentError: If matplotlib is missing.
+
+    Example: ``draw_class_matrices(trees, "efficientnet-lite0", Path("report"))``.
+    """
+    mpl, Figure = load_matplotlib()
+    compared, order = trees.compared, list(trees.wordnet.order)
+    pictures = [("WordNet", compared.wordnet.numpy())]
+    for depth in compared.depths:
+        told = "" if depth.test is None else f": {depth.test.correlation:+.2f}"
+        pictures.append((f"{depth.layer}{told}", depth.distances.numpy()))
+    columns = min(4, len(pictures))
+    lines = -(-len(pictures) // columns)
+    with mpl.rc_context(style.SETTINGS):
+        figure = Figure(figsize=(7.4, 7.4 / columns * lines + 0.3), layout="constrained")
+        grid = figure.subplots(lines, columns, squeeze=False).ravel()
+        for axes in grid:
+            axes.set_axis_off()
+        for axes, (name, matrix) in zip(grid, pictures, strict=False):
+            axes.imshow(rank_pairs(matrix)[np.ix_(order, order)], cmap=style.heat_colours())
+            axes.set_title(name, fontsize=8)
+        figure.suptitle(f"{title}: distances of {len(order)} classes, by rank", fontsize=9)
+        return save_figure(figure, folder, "class-distances")
+
+
+def rank_pairs(matrix: Array) -> Array:
+    """Return a symmetric matrix of distances as shares of their ranks, NaN on the diagonal.
+
+    >>> rank_pairs(np.array([[0.0, 5.0, 7.0], [5.0, 0.0, 9.0], [7.0, 9.0, 0.0]]))[0].tolist()
+    [nan, 0.0, 0.5]
+    """
+    pairs = np.triu_indices(len(matrix), 1)
+    _, ranks = np.unique(matrix[pairs], return_inverse=True)
+    found: Array = np.full(matrix.shape, np.nan)
+    found[pairs] = ranks / max(1, ranks.max())
+    return np.fmax(found, found.T)
 
 
 def _draw_rest(axes: Any, depth: DepthSummary, shade: Any) -> None:
@@ -227,15 +246,6 @@ def _last_index(drawn: Sequence[DepthSummary]) -> tuple[int, float]:
     return k, max(k, *(float(one.rest.high.max()) for one in drawn if one.rest is not None), 0)
 
 
-def _matplotlib() -> tuple[Any, Any]:
-    require("a figure", "plot", "matplotlib")
-    import matplotlib as mpl
-    import matplotlib.colors
-    from matplotlib.figure import Figure
-
-    return mpl, Figure
-
-
 def _with_values(summaries: Sequence[DepthSummary]) -> list[DepthSummary]:
     drawn = [depth for depth in summaries if depth.photos]
     if not drawn:
@@ -243,7 +253,8 @@ def _with_values(summaries: Sequence[DepthSummary]) -> list[DepthSummary]:
     return drawn
 
 
-def _save(figure: Any, folder: Path, name: str) -> list[Path]:
+def save_figure(figure: Any, folder: Path, name: str) -> list[Path]:
+    """Write a figure as NAME.png and NAME.svg; equal numbers give equal files."""
     make_folder(folder)
     files = [folder / f"{name}.png", folder / f"{name}.svg"]
     for file in files:

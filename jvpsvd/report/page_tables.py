@@ -8,34 +8,44 @@ from typing import Any
 
 import numpy as np
 
-from jvpsvd.report.analysis import Analysis
+from jvpsvd.report.analysis import Analysis, DepthAnalysis
 from jvpsvd.report.classes import COLUMNS, ClassMeans
+from jvpsvd.report.decay import SHARES
 from jvpsvd.report.estimates import BOUNDED, ESTIMATES, Estimates, in_words, titles
-from jvpsvd.report.health import Health
-from jvpsvd.report.values import DepthValues, RunValues, mean_of_known
-from jvpsvd.survey.spec.identity import Identity
-from jvpsvd.survey.store.notes import read_notes
-from jvpsvd.survey.store.record import RECORD
+from jvpsvd.report.health import DepthHealth, Health
+from jvpsvd.report.values import Array, DepthValues, RunValues, mean_of_known
 
 _WIDE = 0.2  # bounds of a class that differ by more than this share are shown in place of the mean
 _PERCENT, _POWER = ("energy",), ("residual", "defined")
+_TRUST_TITLES = ["residual", "J defined to", "missed", "σ < r"]
 
 
-def depth_titles(k: int | None, threshold: float) -> list[str]:
+def depth_titles(k: int | None, threshold: float, noun: str = "photos") -> list[str]:
     """Return the headings of the table of depths; k is None if depths differ in it."""
-    numbers = _number_titles(k, threshold)
-    return ["depth", "module", "m × n", "photos", *numbers, "products", "seconds"]
+    return ["depth", "m × n", noun, *_value_titles(k, threshold)]
 
 
-def class_titles(k: int | None, threshold: float) -> list[str]:
+def health_titles() -> list[str]:
+    """Return the headings of the table of what was computed, and how well."""
+    counts = ["certified", "short", "failed", "missing"]
+    return ["depth", "module", *counts, *_TRUST_TITLES, "products", "seconds"]
+
+
+def decay_titles(k: int) -> list[str]:
+    """Return the headings of the table of decay."""
+    shares = [f"{100 * share:.0f} % of energy by i" for share in SHARES]
+    return ["depth", "α (power law)", "R²", "τ (exponential)", "R² of it", *shares, f"σ1 / σ{k}"]
+
+
+def class_titles(k: int | None, threshold: float, noun: str = "photos") -> list[str]:
     """Return the headings of the table of classes; k is None if depths differ in it."""
-    return ["class", "wnid", "photos", *_number_titles(k, threshold)]
+    return ["class", noun, *_value_titles(k, threshold), *_TRUST_TITLES]
 
 
-def _number_titles(k: int | None, threshold: float) -> list[str]:
+def _value_titles(k: int | None, threshold: float) -> list[str]:
     estimates = list(titles(threshold).values())
     last = "σk" if k is None else f"σ{k}"
-    return ["σ1", last, "residual", "J defined to", "missed", "σ < r", *estimates, "energy"]
+    return ["σ1", last, *estimates, "energy"]
 
 
 def depth_rows(analysis: Analysis) -> list[dict[str, Any]]:
@@ -49,9 +59,27 @@ def depth_rows(analysis: Analysis) -> list[dict[str, Any]]:
     ]
 
 
+def health_rows(analysis: Analysis, health: Health) -> list[dict[str, Any]]:
+    """Return the rows of the table of what was computed, and how well."""
+    return [
+        {"name": depth.values.layer, "cells": _health_cells(depth.values, counted)}
+        for depth, counted in zip(analysis.depths, health.depths, strict=True)
+    ]
+
+
+def decay_rows(analysis: Analysis) -> list[dict[str, Any]]:
+    """Return the rows of the table of decay."""
+    return [{"name": depth.values.layer, "cells": _decay_cells(depth)} for depth in analysis.depths]
+
+
 def class_rows(analysis: Analysis, shown: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the rows of the table of classes at the last depth that has values."""
+    """Return the rows of the table of classes at the last depth that has values.
+
+    A run whose photos have no class has none.
+    """
     means, classes = analysis.depths[analysis.deepest].classes, analysis.classes
+    if classes.keys == ((None, None),):
+        return []
     return [
         {
             "name": classes.names[index],
@@ -79,55 +107,6 @@ def unsolved_rows(run: RunValues) -> list[dict[str, str]]:
     ]
 
 
-def summarize_health(health: Health) -> str:
-    """Return the counts of a run in a sentence."""
-    parts = [f"{health.certified} of {health.rows} rows are certified in full"]
-    if health.short:
-        missed = f"{health.unconverged} of {health.triplets} triplets not certified"
-        parts.append(f"{health.short} have values with {missed}")
-    if health.failed:
-        parts.append(f"{health.failed} failed, for the reasons below")
-    parts.append(f"{health.missing} are missing" if health.missing else "none is missing")
-    if health.below_residual:
-        parts.append(
-            f"{health.below_residual} of {health.triplets} values are below their own residual, "
-            "which is all that is known of their size"
-        )
-    return "; ".join(parts) + "."
-
-
-def describe_run(run: RunValues) -> list[tuple[str, str]]:
-    """Return what was computed, as names and values."""
-    identity = run.store.identity
-    record = read_notes(run.store.folder / RECORD)
-    versions, photos = record.get("versions"), identity.photos
-    chosen = [
-        f"{name.replace('_', ' ')} {value}"
-        for name, value in (("per_class", photos.per_class), ("limit", photos.limit))
-        if value is not None
-    ]
-    if photos.classes is not None:
-        chosen.append(f"{len(photos.classes)} classes by name")
-    listed = ", ".join(identity.shards[:5]) + (", …" if len(identity.shards) > 5 else "")
-    rows = [
-        ("model", identity.model),
-        ("weights, SHA-256", identity.weights_sha256),
-        ("input", _describe_input(identity)),
-        ("shards", f"{len(identity.shards)}: {listed}"),
-        ("photos chosen", "; ".join(chosen) if chosen else "all"),
-        ("k", str(identity.k)),
-        ("tolerance", f"{identity.tol:g} σ₁"),
-        ("seed", str(identity.seed)),
-        ("numbers", f"{identity.dtype}, numerics {identity.numerics}"),
-        ("vectors", "stored" if identity.vectors else "not stored"),
-        ("begun", str(record.get("created", "unknown"))),
-    ]
-    if isinstance(versions, dict):
-        text = ", ".join(f"{name} {value}" for name, value in versions.items())
-        rows.append(("versions", text))
-    return rows
-
-
 def number(value: float) -> str:
     """Return a number in four digits, as the page's script writes them.
 
@@ -141,25 +120,60 @@ def _depth_cells(depth: DepthValues, found: Estimates, k: int) -> list[dict[str,
     count, taken = len(depth.photo), depth.s.shape[1]
     fewer = f", k = {taken}" if taken < k else ""
     cells: list[dict[str, Any]] = [
-        {"text": depth.kind, "value": None},
-        {"text": f"{depth.shape[0]} × {depth.shape[1]}{fewer}", "value": depth.shape[0]},
+        {
+            "text": f"{depth.shape[0]} × {depth.shape[1]}{fewer}",
+            "value": depth.shape[0],
+            "order": True,
+        },
         {"text": str(count), "value": count},
     ]
     means = [depth.s[:, 0].mean(), depth.s[:, -1].mean()] if count else [math.nan, math.nan]
     cells += [_cell(mean) for mean in means]
-    worst = depth.relative[depth.relative >= 0]
-    cells.append(_cell(float(worst.max()) if len(worst) else math.nan, "residual"))
-    cells.append(_cell(float(np.fmax.reduce(depth.defined_to, initial=np.nan)), "defined"))
-    missed = float((depth.s.shape[1] - depth.converged).sum()) if count else math.nan
-    below = float(depth.below_residual.sum()) if count else math.nan
-    cells += [_cell(missed), _cell(below)]
     for name in ESTIMATES:
         mean = found.mean(name)
         words = in_words(mean, at_least=found.bounds(name))
         cells.append({**_cell(mean.value), "text": words})
-    for values, name in ((depth.energy, "energy"), (depth.products, ""), (depth.seconds, "")):
-        cells.append(_cell(mean_of_known(values), name))
-    return cells
+    return [*cells, _cell(mean_of_known(depth.energy), "energy")]
+
+
+def _health_cells(depth: DepthValues, counted: DepthHealth) -> list[dict[str, Any]]:
+    cells: list[dict[str, Any]] = [{"text": depth.kind, "value": None, "text_like": True}]
+    counts = (counted.certified, counted.short, counted.failed, counted.missing)
+    cells += [{"text": str(count), "value": count} for count in counts]
+    worst = depth.relative[depth.relative >= 0]
+    cells.append(_cell(float(worst.max()) if len(worst) else math.nan, "residual"))
+    cells.append(_cell(float(np.fmax.reduce(depth.defined_to, initial=np.nan)), "defined"))
+    some = bool(len(depth.photo))
+    missed = float((depth.s.shape[1] - depth.converged).sum()) if some else math.nan
+    below = float(depth.below_residual.sum()) if some else math.nan
+    cells += [_cell(missed), _cell(below)]
+    return [*cells, _cell(mean_of_known(depth.products)), _cell(mean_of_known(depth.seconds))]
+
+
+def _decay_cells(depth: DepthAnalysis) -> list[dict[str, Any]]:
+    decay, s = depth.decay, depth.values.s
+    cells = [
+        _moments_cell(decay.power),
+        _cell(mean_of_known(decay.power_fit), "fit"),
+        _moments_cell(decay.length),
+        _cell(mean_of_known(decay.length_fit), "fit"),
+    ]
+    for share in SHARES:
+        reached = decay.reaches(share)
+        k = len(decay.energy)
+        known = not math.isnan(decay.energy[-1])
+        beyond = {"text": f"> {k}" if known else "—", "value": None}
+        cells.append(beyond if reached is None else _cell(float(reached)))
+    positive = s[s[:, -1] > 0]
+    ratio = float((positive[:, 0] / positive[:, -1]).mean()) if len(positive) else math.nan
+    return [*cells, _cell(ratio)]
+
+
+def _moments_cell(values: Array) -> dict[str, Any]:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return _cell(math.nan)
+    return {**_cell(float(known.mean())), "text": f"{known.mean():.3g} ± {known.std():.2g}"}
 
 
 def _class_cell(means: ClassMeans, name: str, index: int) -> dict[str, Any]:
@@ -182,13 +196,6 @@ def _cell(value: float, name: str = "") -> dict[str, Any]:
         text = f"{100 * value:.0f} %"
     elif name in _POWER:
         text = f"{value:.0e}"
+    elif name == "fit":
+        text = f"{value:.3f}"
     return {"text": text, "value": f"{value:.7g}"}
-
-
-def _describe_input(identity: Identity) -> str:
-    if identity.start_shape is None:
-        sizes = identity.photo_input
-        return f"{sizes.size} × {sizes.size} pixels, {sizes.channels}"
-    shape = " × ".join(map(str, identity.start_shape))
-    kind, start = identity.inputs or "photos", identity.start or "the input"
-    return f"{kind}, differentiated from {start}, {shape}"

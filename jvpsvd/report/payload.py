@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from jvpsvd.plot import style
 from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.choice import choose_indices, choose_photos
 from jvpsvd.report.class_trees import Branches, ClassTrees
@@ -21,6 +22,7 @@ from jvpsvd.report.classes import COLUMNS, RANGE_COLUMNS, Classes
 from jvpsvd.report.estimates import ESTIMATES, outer_range, titles
 from jvpsvd.report.summary import WIDE, mean_counts, outer_bounds, rest_of
 from jvpsvd.report.values import Array, DepthValues
+from jvpsvd.report.words import noun_of
 from jvpsvd.survey.store.whole_spectrum import THRESHOLDS
 
 MAX_CLASSES = 2000
@@ -29,9 +31,6 @@ _MIN_INDICES, _MAX_INDICES = 12, 48
 _MIN_THRESHOLDS = 6
 _LINE_VALUES, _CLASS_VALUES = 250_000, 200_000
 _MAX_PHOTOS = 1000
-# viridis up to where it no longer stands out from white.
-_SHADES = ((68, 1, 84), (65, 68, 135), (42, 120, 142), (34, 148, 130))
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,14 @@ def make_payload(analysis: Analysis) -> Payload:
     position = {number: index for index, number in enumerate(shown)}
     record = {
         "k": k,
-        "tol": run.store.identity.tol,
-        "depths": [_describe(depth, index, len(depths)) for index, depth in enumerate(depths)],
+        "noun": noun_of(run),
+        "dashes": style.DASHES,
+        "heat": style.CIVIDIS,
+        "depths": [_describe(depth) for depth in depths],
         "full": full.tolist(),
         "mean": [pack(_padded(_mean(depth), k)[full - 1]) for depth in depths],
         "deviation": [pack(_padded(_deviation(depth), k)[full - 1]) for depth in depths],
+        "energy": [pack(_padded(one.decay.energy, k)[full - 1]) for one in analysis.depths],
         "classes": [classes.names[number] for number in shown],
         "curve": curve.tolist(),
         "classPhotos": [one.photos[listed].tolist() for one in means],
@@ -85,13 +87,14 @@ def make_payload(analysis: Analysis) -> Payload:
         "residuals": [
             pack(_lines(_padded(depth.residuals, k), depth, drawn, line)) for depth in depths
         ],
-        "estimates": [
-            [name, title, any(one.bounds(name) for one in estimates)]
-            for name, title in titles(analysis.threshold).items()
-        ],
+        "estimates": [[name, title] for name, title in titles(analysis.threshold).items()],
         "dimensions": [
             [
-                [*_moments(one.values[name]), *_finite(*outer_range(one.mean(name)))]
+                [
+                    *_moments(one.values[name]),
+                    *_finite(*outer_range(one.mean(name))),
+                    int(one.bounds(name)),
+                ]
                 for name in ESTIMATES
             ]
             for one in estimates
@@ -133,18 +136,12 @@ def _choose_classes(classes: Classes, depths: int) -> list[int]:
     return sorted(np.argsort(-sizes, kind="stable")[:count].tolist())
 
 
-def _describe(depth: DepthValues, index: int, count: int) -> dict[str, Any]:
-    along = index / max(1, count - 1) * (len(_SHADES) - 1)
-    low = min(int(along), len(_SHADES) - 2)
-    ends = zip(_SHADES[low], _SHADES[low + 1], strict=True)
-    shade = [round(a + (along - low) * (b - a)) for a, b in ends]
+def _describe(depth: DepthValues) -> dict[str, Any]:
     return {
         "name": depth.layer,
         "photos": len(depth.photo),
         "rows": depth.shape[0],
         "size": depth.size,
-        "colour": shade,
-        "dash": _DASHES[index % len(_DASHES)],
     }
 
 
@@ -208,17 +205,16 @@ def _moments(values: Array) -> list[float | None]:
 
 
 def _trees(trees: ClassTrees) -> dict[str, Any]:
+    compared = trees.compared
+    pairs = np.triu_indices(len(compared.wnids), 1)
     return {
-        "names": list(trees.names),
-        "groups": list(trees.groups),
+        "names": list(compared.names),
+        "groups": list(compared.superclasses),
         "wordnet": _branches(trees.wordnet),
+        "distances": pack(compared.wordnet.numpy()[pairs]),
         "depths": {
-            tree.layer: {
-                **_branches(tree.branches),
-                "correlation": None if tree.test is None else round(tree.test.correlation, 3),
-                "p": None if tree.test is None else float(f"{tree.test.p_value:.2g}"),
-            }
-            for tree in trees.depths
+            depth.layer: {**_branches(branches), "distances": pack(depth.distances.numpy()[pairs])}
+            for depth, branches in zip(compared.depths, trees.depths, strict=True)
         },
     }
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from rich.table import Table
 
 from jvpsvd.errors import RunError
-from jvpsvd.report.estimates import NOT_KNOWN, count, in_words
+from jvpsvd.report.estimates import NOT_KNOWN, count
 from jvpsvd.report.values import Array, DepthValues, RunValues, mean_of_known, read_values
 from jvpsvd.survey import Store
 from jvpsvd.survey.store.whole_spectrum import THRESHOLDS, mean_estimate
 from jvpsvd.svd.estimate import Curve, Estimate
 
-_COUNT = 3  # where the table has k, if depths differ in it
-_LAST = 4  # where it has the last value, which is the first if k = 1
 WIDE = 4
 """From so many times k on, indices are drawn on a logarithmic axis."""
-_COUNT_WIDTH = 14  # "53405 to 75264"
 _FULL = 0.995  # a count of this share of the largest one rises no more, for the eye
 
 
@@ -157,74 +152,3 @@ def rest_of(counts: Curve, s: Array) -> Curve | None:
     keep = np.flatnonzero(below & (np.arange(len(counts)) >= first))
     columns = (counts.grid, counts.value, counts.low, counts.high, counts.standard_error)
     return Curve(*(column[keep] for column in columns))
-
-
-def table(store: Store, summaries: list[DepthSummary]) -> Table:
-    """Return the summaries as a table for a terminal: means over photos, worst residuals."""
-    counts = store.counts
-    k = max(counts.values())
-    differ = len({*counts.values()}) > 1
-    below = any(depth.below_residual for depth in summaries)
-    threshold = summaries[0].threshold
-    noise = "; σ < r: values below their own residual, of which only σ + r is known as a bound"
-    made = Table(
-        title=f"{store.identity.model}, k = {k}: means over photos",
-        caption=f"residual: worst of all triplets, over σ1 (tol {store.identity.tol:g}); "
-        "J moves: by so much over σ1 with rounding of the photo, at the worst photo; "
-        f"2k = {2 * k} products is the least for k triplets of unknown vectors; "
-        f"σ ≥ {threshold:g}: of all min(m, n) values, ± standard error (bounds apart from it)"
-        f"{noise if below else ''}",
-        title_justify="left",
-        caption_justify="left",
-    )
-    made.add_column("depth", no_wrap=True)
-    headings = (
-        "m x n",
-        "photos",
-        *(["k"] if differ else []),
-        "σ1",
-        *([] if k == 1 else ["σk" if differ else f"σ{k}"]),
-        f"σ ≥ {threshold:g}",
-        "energy",
-        "residual",
-        "J moves",
-        "missed",
-        "products",
-        "s",
-    )
-    for heading in headings:
-        if heading.startswith("σ ≥"):  # long: a narrow terminal has it in several lines
-            made.add_column(heading, justify="right", min_width=_COUNT_WIDTH)
-        else:
-            made.add_column(heading, justify="right", no_wrap=True)
-    if below:
-        made.add_column("σ < r", justify="right", no_wrap=True)
-    for depth in summaries:
-        cells = depth_cells(depth)
-        if k == 1:
-            del cells[_LAST : _LAST + 1]
-        if differ:
-            cells.insert(_COUNT, str(counts[depth.layer]))
-        made.add_row(*cells, *([str(depth.below_residual)] if below and depth.photos else []))
-    return made
-
-
-def depth_cells(depth: DepthSummary) -> list[str]:
-    """Return the cells of a depth, as far as it has photos with values."""
-    failed = f" (+{depth.failed} failed)" if depth.failed else ""
-    cells = [depth.layer, f"{depth.shape[0]} x {depth.shape[1]}", f"{depth.photos}{failed}"]
-    if not depth.photos:
-        return cells
-    energy = "—" if math.isnan(depth.energy) else f"{100 * depth.energy:.0f} %"
-    return [
-        *cells,
-        f"{depth.s[:, 0].mean():.4g}",
-        f"{depth.s[:, -1].mean():.4g}",
-        in_words(depth.count, at_least=depth.count_is_cut),
-        energy,
-        f"{depth.worst_residual:.0e}",
-        "—" if math.isnan(depth.defined_to) else f"{depth.defined_to:.0e}",
-        str(depth.unconverged),
-        f"{depth.products:.0f}",
-        f"{depth.seconds:.1f}",
-    ]

@@ -10,6 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from jvpsvd.report.agreement import (
+    AGREEMENT_COLUMNS,
+    agreement_table,
+    distance_table,
+    wordnet_table,
+)
 from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.classes import COLUMNS, RANGE_COLUMNS
 from jvpsvd.report.estimates import BOUNDED, ESTIMATES
@@ -101,25 +107,34 @@ def write_tables(analysis: Analysis, folder: Path) -> list[Path]:
             for sample, one in unsolved
         ),
     )
-    trees = analysis.trees
-    if trees is not None:
-        files.append(folder / "class-tree.csv")
-        _write(
-            files[-1],
-            ["layer", "classes", "spearman", "p_value", "null_mean", "null_deviation"],
-            (
-                [
-                    tree.layer,
-                    len(trees.names),
-                    test.correlation,
-                    test.p_value,
-                    test.null_mean,
-                    test.null_deviation,
-                ]
-                for tree in trees.depths
-                if (test := tree.test) is not None
-            ),
-        )
+    files.append(folder / "decay.csv")
+    _write(
+        files[-1],
+        ["layer", "shard", "key", "alpha", "alpha_r2", "tau", "tau_r2"],
+        (
+            [depth.values.layer, run.samples[photo].shard, run.samples[photo].key]
+            + [
+                one[index]
+                for decay in [depth.decay]
+                for one in (decay.power, decay.power_fit, decay.length, decay.length_fit)
+            ]
+            for depth in analysis.depths
+            for index, photo in enumerate(depth.values.photo)
+        ),
+    )
+    return [*files, *_write_classes(analysis, folder)]
+
+
+def _write_classes(analysis: Analysis, folder: Path) -> list[Path]:
+    """Write what holds classes against WordNet, where there are such."""
+    if analysis.trees is None:
+        return []
+    compared, pair = analysis.trees.compared, ["wnid", "other_wnid"]
+    names = ("class-tree", "class-distances", "wordnet-distances")
+    files = [folder / f"{name}.csv" for name in names]
+    _write(files[0], AGREEMENT_COLUMNS, agreement_table(compared))
+    _write(files[1], ["layer", *pair, "distance"], distance_table(compared))
+    _write(files[2], [*pair, "name", "other_name", "distance"], wordnet_table(compared))
     return files
 
 

@@ -22,7 +22,7 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DepthValues:
     """All photos with values at one depth, in the order of the manifest."""
 
@@ -54,6 +54,10 @@ class DepthValues:
     """(P, 4) of the whole spectrum: value, low, high, standard error; NaN likewise."""
     entropy: Array
     """(P, 4) of the whole spectrum, in nats; NaN likewise."""
+
+    def __repr__(self) -> str:
+        photos, k = self.s.shape
+        return f"<DepthValues at '{self.layer}': {photos} photos, {k} values each>"
 
     @property
     def size(self) -> int:
@@ -96,7 +100,7 @@ class Failure:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunValues:
     """The values of a run, and what it lacks."""
 
@@ -110,6 +114,9 @@ class RunValues:
     """Files that could not be read, and rows that were changed, a line each."""
     problems: tuple[str, ...]
     """What else does not belong to the run, a line each."""
+
+    def __repr__(self) -> str:
+        return f"<RunValues of {self.store.folder}: {len(self.samples)} photos at {self.depths}>"
 
     @property
     def k(self) -> int:

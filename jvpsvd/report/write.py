@@ -9,13 +9,20 @@ from pathlib import Path
 from jvpsvd.data import Shard
 from jvpsvd.errors import ArgumentError
 from jvpsvd.report.analysis import Analysis, analyse
-from jvpsvd.report.figures import draw_class_tree, draw_dimensions, draw_heat_map, draw_spectra
+from jvpsvd.report.figures import (
+    draw_class_matrices,
+    draw_class_tree,
+    draw_dimensions,
+    draw_heat_map,
+    draw_spectra,
+)
 from jvpsvd.report.page import make_page
 from jvpsvd.report.stale import remove_stale
 from jvpsvd.report.summary import summaries_of
 from jvpsvd.report.tables import write_tables
-from jvpsvd.report.thumbnails import browse
+from jvpsvd.report.thumbnails import Browser, browse
 from jvpsvd.report.values import RunValues
+from jvpsvd.report.vector_figure import draw_vectors
 from jvpsvd.survey.store.files import make_folder, write_whole
 
 
@@ -34,7 +41,7 @@ class Report:
 def write_report(run: RunValues, shards: Sequence[Shard] = (), threshold: float = 1.0) -> Report:
     """Write RUN/report: index.html, and spectra, heat map, dimensions, classes and tree as files.
 
-    Without plotly there is no page, without matplotlib no PNG and SVG; the rest is written. Files
+    Without jinja2 there is no page, without matplotlib no PNG and SVG; the rest is written. Files
     of an earlier report that this one does not write are removed, unless somebody changed them.
 
     Args:
@@ -52,11 +59,12 @@ def write_report(run: RunValues, shards: Sequence[Shard] = (), threshold: float 
     make_folder(folder)
     analysis = analyse(run, threshold)
     files = write_tables(analysis, folder)
-    figures, missing = _draw(analysis, title, folder)
+    browser = browse(analysis, shards)
+    figures, missing = _draw(analysis, browser, title, folder)
     files = sorted([*files, *figures], key=lambda file: file.name)
     page = folder / "index.html"
     try:
-        html = make_page(analysis, browse(analysis, shards), [file.name for file in files])
+        html = make_page(analysis, browser, [file.name for file in files])
     except ArgumentError as error:
         remove_stale(folder, files)
         return Report(None, tuple(files), (*missing, str(error)))
@@ -66,7 +74,9 @@ def write_report(run: RunValues, shards: Sequence[Shard] = (), threshold: float 
     return Report(page, tuple(files), tuple(missing))
 
 
-def _draw(analysis: Analysis, title: str, folder: Path) -> tuple[list[Path], list[str]]:
+def _draw(
+    analysis: Analysis, browser: Browser, title: str, folder: Path
+) -> tuple[list[Path], list[str]]:
     """Return the files of all figures that can be drawn, and why others cannot."""
     summaries, trees = summaries_of(analysis.run, analysis.threshold), analysis.trees
     layers = [depth.values.layer for depth in analysis.depths]
@@ -78,6 +88,9 @@ def _draw(analysis: Analysis, title: str, folder: Path) -> tuple[list[Path], lis
     ]
     if trees is not None:
         drawings.append(lambda: draw_class_tree(trees, title, folder))
+        drawings.append(lambda: draw_class_matrices(trees, title, folder))
+    if browser.with_photo:
+        drawings.append(lambda: draw_vectors(browser, title, folder))
     files: list[Path] = []
     missing: list[str] = []
     for draw in drawings:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.studies.text_table import draw_table
+from jvpsvd.plot.solved import plot_spectra
 from jvpsvd.svd.estimate import Estimate
-from jvpsvd.svd.plotting import plot_spectra
 from jvpsvd.svd.storage import read_record, write_record
+from jvpsvd.text_table import Column, TextTable, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,10 +131,19 @@ class NetworkSpectra:
         raise ArgumentError(f"no depth is named {shown(layer)}; give one of {named}")
 
     def __str__(self) -> str:
-        title = f"{self.model}, {len(self.depths[0])} inputs: means"
-        count = f"σ ≥ {self.threshold:g}"
-        headings = ("depth", "m x n", "k", "σ1", "σk", "energy", count, "certified")
-        return draw_table(title, headings, [_cells(depth) for depth in self.depths])
+        """Return the table for the terminal that stdout is, or else in full."""
+        columns = (
+            Column("depth", left=True),
+            Column("m x n", drop=2),
+            Column("k", drop=3),
+            Column("σ1"),
+            Column("σk", drop=4),
+            Column("energy", drop=1),
+            Column(f"σ ≥ {self.threshold:g}"),
+            Column("certified"),
+        )
+        rows = [_cells(depth) for depth in self.depths]
+        return str(TextTable(self.model, columns, rows, f"{len(self.depths[0])} inputs: means"))
 
     def __repr__(self) -> str:
         inputs = len(self.depths[0])
@@ -221,10 +230,10 @@ def _cells(depth: DepthSpectra) -> list[str]:
         depth.layer,
         f"{depth.shape[0]} x {depth.shape[1]}",
         str(depth.k),
-        f"{float(mean[0]):.4g}",
-        f"{float(mean[-1]):.4g}",
+        significant(float(mean[0])),
+        significant(float(mean[-1])),
         f"{100 * min(1.0, float(depth.energy_share.mean())):.0f} %",
-        depth.dimension.in_words(),
+        depth.dimension.in_a_cell(),
         f"{int(depth.certified.sum())}/{len(depth)}",
     ]
 

@@ -34,6 +34,7 @@ from jvpsvd.studies.inputs import each_input, told_how_read
 from jvpsvd.svd import svds
 from jvpsvd.svd.memory import memory_of
 from jvpsvd.svd.request import choose_seed
+from jvpsvd.text_table import fitted_lines
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class TangentKernel:
 
     def __str__(self) -> str:
         share = 100 * min(1.0, float(self.values.sum()) / self.trace) if self.trace else 100.0
-        return (
+        return fitted_lines(
             f"{len(self.values)} eigenpairs of a tangent kernel of {self.vectors[..., 0].numel()} "
             f"rows ({self.method}): {float(self.values[0]):.4g} to {float(self.values[-1]):.4g}, "
             f"{share:.1f} % of the trace, worst residual {float(self.residuals.max()):.1e}, fresh "

@@ -45,12 +45,16 @@ if TYPE_CHECKING:
     )
     from jvpsvd.survey.progress.interruption import Interruption, interruptible
     from jvpsvd.survey.progress.status import Status, status
-    from jvpsvd.survey.spec.costs import DepthCost, depth_costs
+    from jvpsvd.survey.spec.costs import DepthCost, Forecast, depth_costs, forecast
     from jvpsvd.survey.spec.depth_choice import choose_depths
+    from jvpsvd.survey.spec.devices import Device, device_named
+    from jvpsvd.survey.spec.foretold import Foretold, foretell
     from jvpsvd.survey.spec.identity import Identity
     from jvpsvd.survey.spec.plan import identify
     from jvpsvd.survey.spec.selection import PhotoSelection
     from jvpsvd.survey.spec.spec import ENGINES, Spec
+    from jvpsvd.survey.spec.words import parse_share, parse_vectors
+    from jvpsvd.survey.store.class_distances import ClassComparison, ClassDistances
     from jvpsvd.survey.store.compaction import compact
     from jvpsvd.survey.store.results import Counts, Results, Spectra, open_run
     from jvpsvd.survey.store.results import open_run as open  # survey.open(RUN) is how it reads
@@ -77,8 +81,13 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "ENGINES",
     "SCHEMA",
+    "ClassComparison",
+    "ClassDistances",
     "Counts",
     "DepthCost",
+    "Device",
+    "Forecast",
+    "Foretold",
     "Identity",
     "Interruption",
     "Outcome",
@@ -95,12 +104,17 @@ __all__ = [
     "choose_depths",
     "compact",
     "depth_costs",
+    "device_named",
+    "forecast",
+    "foretell",
     "identify",
     "ignore_progress",
     "interruptible",
     "open",
     "open_run",
     "open_store",
+    "parse_share",
+    "parse_vectors",
     "run",
     "show_progress",
     "status",

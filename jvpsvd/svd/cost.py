@@ -79,15 +79,22 @@ def _seconds(
     return time.perf_counter() - began
 
 
-def exact_seconds(cost: ProductCost, m: int, n: int, k: int) -> float:
-    """Return the predicted time of the exact method: products, Gram matrix and vectors."""
+def exact_seconds(
+    cost: ProductCost, m: int, n: int, k: int, rate64: float = _RATE64, rate32: float = _RATE32
+) -> float:
+    """Return the predicted time of the exact method: products, Gram matrix and vectors.
+
+    Rates are floating-point operations per second of dense products.
+    """
     short, long = min(m, n), max(m, n)
     products = short * (cost.forward if m >= n else cost.reverse)
-    return products + 2 * long * short**2 / _RATE64 + 6 * long * short * k / _RATE32
+    return products + 2 * long * short**2 / rate64 + 6 * long * short * k / rate32
 
 
-def golub_kahan_seconds(cost: ProductCost, m: int, n: int, k: int, size: int) -> float:
+def golub_kahan_seconds(
+    cost: ProductCost, m: int, n: int, k: int, size: int, rate32: float = _RATE32
+) -> float:
     """Return the predicted time of Golub–Kahan: products, orthogonalisation and vectors."""
     short, long = min(m, n), max(m, n)
     dense = 4 * short * size**2 + long * size**2 + 2 * (long + 2 * short) * size * k
-    return size * (cost.forward + cost.reverse) + dense / _RATE32
+    return size * (cost.forward + cost.reverse) + dense / rate32

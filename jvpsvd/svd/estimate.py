@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from jvpsvd.arguments import proper_fraction
+from jvpsvd.text_table import significant
 
 Array = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -87,6 +88,23 @@ class Estimate:
                 return f"between {low} and {high} ({error_in_words})"
             return f"{value} {error_in_words} ({low} to {high})"
         return self._bounds(*(f"{x:.6g}" for x in (self.value, self.low, self.high)))
+
+    def in_a_cell(self) -> str:
+        """Return the number as tables have it, in few digits; its bounds alone where they are wide.
+
+        >>> Estimate(271.2, 264.0, 278.0, 3.0).in_a_cell()
+        '271 ± 3 (264 to 278)'
+        >>> Estimate(140.0, 80.0, 200.0, 3.0).in_a_cell()
+        '80 to 200 (± 3)'
+        >>> Estimate(99.66667, 99.66667, 99.66667).in_a_cell()
+        '99.67'
+        """
+        if self.standard_error:
+            return self.in_words().removeprefix("between ").replace(" and ", " to ")
+        value, low, high = map(significant, (self.value, self.low, self.high))
+        if low == high:
+            return value
+        return f"{value} ({low} to {high})" if self.resolved else f"{low} to {high}"
 
     def _bounds(self, value: str, low: str, high: str) -> str:
         if math.isinf(self.low) and math.isinf(self.high):

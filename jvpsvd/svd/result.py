@@ -19,13 +19,13 @@ from jvpsvd.operators import LinearOperator, Products
 from jvpsvd.operators.blocks import by, device_of
 from jvpsvd.operators.linear_map_operator import LinearMapOperator
 from jvpsvd.operators.linear_operator import TransposedOperator
+from jvpsvd.plot.solved import plot_spectra
 from jvpsvd.svd.bounds import BoundedValues
 from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.estimate import Estimate
 from jvpsvd.svd.krylov.quadrature import NoSample, SpectralSample
 from jvpsvd.svd.monitor import Phase
 from jvpsvd.svd.plan import Plan
-from jvpsvd.svd.plotting import plot_spectra
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.request import Which
 from jvpsvd.svd.result_fields import CLASSES, same

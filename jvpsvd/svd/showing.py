@@ -11,6 +11,7 @@ from jvpsvd.operators import Products
 from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.html import card, spectrum_figure
 from jvpsvd.svd.request import Which
+from jvpsvd.text_table import fitted_lines
 
 _LINES = 24  # spectra of a batch that a notebook shows
 
@@ -64,7 +65,7 @@ class Shown:
 
     def __str__(self) -> str:
         numbers, defined = self._in_words(), self.certificate.defined_in_words()
-        return (
+        return fitted_lines(
             f"{self._heading('triplet' if self.U is not None else 'value')}, "
             f"{str(self.s.dtype).removeprefix('torch.')} on {self.s.device}\n"
             f"s {numbers['singular values']}, {numbers['energy']} of the energy, "

@@ -260,7 +260,7 @@ class Spectrum:
         Raises:
             ArgumentError: If matplotlib is missing, or `ax` is no axes of it.
         """
-        from jvpsvd.svd.plotting import plot_whole_spectrum
+        from jvpsvd.plot.solved import plot_whole_spectrum
 
         known = self.values.numpy()
         least = known[-1] if len(known) else self._top

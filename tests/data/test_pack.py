@@ -201,6 +201,7 @@ def test_every_file_is_packed_or_left_out_with_a_reason(tmp_path, photos):
         for one in found.left_out
     }
     assert names == {
+        frozenset(["empty"]): False,
         frozenset(["loose.jpg", "loose2.PNG"]): True,
         frozenset(["zebra/noending"]): True,
         frozenset(["zebra/x.heic"]): True,

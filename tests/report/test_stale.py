@@ -60,7 +60,7 @@ def test_a_note_reaches_nothing_outside_and_no_link(folder):
 
 
 def test_a_report_without_a_tree_removes_the_tree_of_the_one_before(tmp_path, monkeypatch):
-    pytest.importorskip("plotly", reason="the page needs jvpsvd[report]")
+    pytest.importorskip("jinja2", reason="the page needs jvpsvd[report]")
     pytest.importorskip("matplotlib", reason="figures need jvpsvd[plot]")
     values = read_values(make_run(tmp_path / "run", photos=6, depths=1, k=3))
     report = tmp_path / "run" / "report"
@@ -68,8 +68,12 @@ def test_a_report_without_a_tree_removes_the_tree_of_the_one_before(tmp_path, mo
     (report / "notes.txt").write_text("mine")
     write_report(values)
     before = names(report)
-    monkeypatch.setattr(analysis, "make_class_trees", lambda *_: "no tree this time")
+    monkeypatch.setattr(analysis, "make_class_trees", lambda *_: None)
     write_report(values)
-    assert before - names(report) == {"class-tree.csv", "class-tree.png", "class-tree.svg"}
+    figures = {
+        f"{name}.{end}" for name in ("class-tree", "class-distances") for end in ("png", "svg")
+    }
+    tables = {f"{name}.csv" for name in ("class-tree", "class-distances", "wordnet-distances")}
+    assert before - names(report) == figures | tables
     assert 'href="class-tree' not in (report / "index.html").read_text("utf-8")
     assert {"notes.txt", "spectra.csv", "index.html"} <= names(report)

@@ -10,7 +10,6 @@ import io
 import os
 import pickle
 import re
-import runpy
 import struct
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.shards import encoded
+from support.tiny_models import TINY
 
 from jvpsvd.cli import main
 from jvpsvd.data import walk
@@ -33,7 +33,6 @@ from jvpsvd.survey import open_store, verify
 COMMAND = [sys.executable, "-c", "from jvpsvd.cli import main; main()"]
 RUN = ("run", "--model", "tiny:net", "-k", "10", "--layers", "2,output")
 LAYERS = ["2", "output"]
-TINY = runpy.run_path(str(Path(__file__).parents[1] / "conftest.py"))["TINY"]
 
 
 def call(folder, *arguments):

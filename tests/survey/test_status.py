@@ -59,8 +59,12 @@ def test_run_is_running_then_stopped_then_died(line, capsys):
     assert snapshot(line.out) == before
     done = line.finished()
     assert lines[0].startswith(f"{done} of 40 photos done ({100 * done / 40:.0f} %), 0 failures, ")
-    assert len(lines) == 3
+    assert len(lines) == 5
     assert ": died, " in lines[2]
+    command = (
+        "jvpsvd run --shards s.tar --model tiny:net --layers 2,output -k 5 --batch 1 --out out"
+    )
+    assert lines[3:] == [f"continue: {command}", f"in: {line.folder}"]
     assert sum(p.photos for p in status(open_store(line.out)).processes) in (done, done - 1)
 
 
@@ -72,8 +76,9 @@ def test_run_killed_before_the_manifest_says_so(line, capsys):
     stopped(process, signal.SIGKILL)
     for file in line.out.glob("manifest.parquet*"):
         file.unlink()
-    first, second = shown(capsys, line.out)
+    first, second, *resume = shown(capsys, line.out)
     assert first.startswith("no manifest yet")
+    assert [text.split(" ")[0] for text in resume] == ["continue:", "in:"]
     assert re.search(r": died, 0 photos(, last line \d:\d\d:\d\d ago)?$", second)
 
 
@@ -83,7 +88,8 @@ def test_ended_runs_and_shares_have_a_process_each(surveyed, shard, capsys):
     assert (half.photos, half.done, half.counts.values) == (4, 2, 4)
     assert half.seconds_left is None
     surveyed([shard], share=(1, 2))
-    assert [event for event in event_names(store.folder) if event != "finished"] == [
+    names = event_names(store.folder)
+    assert [event for event in names if event not in ("called", "finished")] == [
         "began",
         "ended",
     ] * 2
@@ -99,7 +105,7 @@ def test_failures_are_counted_and_their_reasons_named(surveyed, tmp_path):
     found = status(store)
     assert (found.photos, found.done) == (2, 2)
     assert (found.counts.values, found.counts.failures) == (2, 2)
-    assert "2 failures" in found.lines()[0]
+    assert (found.counts.failed, "1 failures" in found.lines()[0]) == (1, True)
     lines = [event for file in journals(store.folder) for event in events(file)]
     reasons = [reason for event in lines for reason in event.get("reasons", [])]
     assert len(reasons) == 1
@@ -125,6 +131,40 @@ def test_interrupted_library_run_says_how_it_stopped(surveyed, shard):
     found = status(open_store(shard.parent / "run"))
     assert found.done == 2
     assert [process.state for process in found.processes] == ["stopped (EnoughError: that will do)"]
+
+
+def typed(arguments):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return end.value.code
+
+
+def test_status_says_how_to_go_on_as_one_would_type_it(tiny, shard, tmp_path, monkeypatch, capsys):
+    """Two of three shares are not done."""
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "my run"
+    command = [
+        "run", "--shards", shard.name, "--model", "tiny:net", "--layers", "output", "-k", "5",
+        "--choice", "first", "--batch", "1", "--share",
+    ]  # fmt: skip
+    assert typed([*command, "0/3", "--out", str(out)]) == 0
+    assert typed([*command, "1/3", "--out", str(out), "--limit", "9"]) == 2  # another run
+    capsys.readouterr()
+    lines = shown(capsys, out)
+    assert lines[-2:] == [
+        f"continue: jvpsvd {' '.join(command)} 0/3 --out '{out}'",
+        f"in: {tmp_path}",
+    ]
+    assert typed([*command[:-1], "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert not any(line.startswith("continue") for line in shown(capsys, out))
+
+
+def test_a_run_of_the_library_is_continued_by_the_library(surveyed, shard):
+    store = surveyed([shard], share=(0, 2)).store
+    assert status(store).resume_lines() == [
+        "continue: the same survey.Spec, which computes nothing twice"
+    ]
 
 
 def test_status_writes_nothing(surveyed, shard, capsys):

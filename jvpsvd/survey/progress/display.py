@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from jvpsvd.survey.store.rows import Row
@@ -35,6 +36,10 @@ class RunProgress:
     """Shards whose samples have been listed."""
     all_shards: int = 0
     """Shards to list; 0 when that is over."""
+    recording: float | None = None
+    """About how many seconds the recording of the network takes, which is under way."""
+    one: str = "photo"
+    """What one sample is called."""
 
 
 ReportProgress = Callable[[RunProgress], None]
@@ -55,47 +60,69 @@ def show_progress() -> Iterator[ReportProgress]:
         yield _Lines(console)
 
 
-class _Rate:
-    """Counts what was finished, and how fast, since it began."""
+class Rate:
+    """Counts what was finished, and how fast, since the first photo began."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.counts = RunCounts()
+        self._clock = clock
         self._began: tuple[float, int] | None = None
 
     def count(self, progress: RunProgress) -> str:
         """Return the rate and the counts so far, in words."""
-        if self._began is None:
-            self._began = time.monotonic(), progress.photos_done
+        if self._began is None and (progress.layer or progress.rows):
+            self._began = self._clock(), progress.photos_done - bool(progress.rows)
         self.counts = self.counts.with_rows(progress.rows)
-        seconds = time.monotonic() - self._began[0]
-        done = progress.photos_done - self._began[1]
-        rate = f"{60 * done / seconds:.3g} photos/min, " if done and seconds > 0 else ""
+        seconds, done = self._since(progress)
+        one = progress.one
+        rate = f"{60 * done / seconds:.3g} {one}s/min, " if done >= 1 and seconds > 0 else ""
         return f"{rate}{self.counts}"
+
+    def left(self, progress: RunProgress) -> str:
+        """Return how long the rest takes, in words; empty before a photo has been finished.
+
+        >>> times = iter([0.0, 0.0, 60.0, 60.0])
+        >>> rate = Rate(lambda: next(times))
+        >>> _ = rate.count(RunProgress("a", "output", photos=4))
+        >>> _ = rate.count(RunProgress("a", photos_done=1, photos=4))
+        >>> rate.left(RunProgress("a", photos_done=1, photos=4))
+        '0:03:00 left'
+        """
+        seconds, done = self._since(progress)
+        if done < 1 or seconds <= 0:
+            return ""
+        done += progress.share_of_photo
+        missing = progress.photos - progress.photos_done - progress.share_of_photo
+        return f"{timedelta(seconds=round(max(0.0, missing) * seconds / done))} left"
+
+    def _since(self, progress: RunProgress) -> tuple[float, float]:
+        """Return the seconds since the first photo began, and how many were finished in them."""
+        if self._began is None:
+            return 0.0, 0.0
+        return self._clock() - self._began[0], progress.photos_done - self._began[1]
 
 
 @contextmanager
 def _bars(console: Console) -> Iterator[ReportProgress]:
     bar = Progress(
         TextColumn("{task.fields[doing]}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[at]}", markup=False),
+        BarColumn(bar_width=16),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
         console=console,
     )
-    rate, below = _Rate(), Text("", no_wrap=True, overflow="ellipsis")
-    task = bar.add_task("survey", total=None, doing="starting", at="")
-    with Live(Group(bar, below), console=console):
+    # Lines of their own, which are broken where they are too long: no name is cut.
+    rate, at, below = Rate(), Text("", overflow="fold"), Text("", overflow="fold")
+    task = bar.add_task("survey", total=None, doing="starting", left="")
+    with Live(Group(bar, at, below), console=console):
 
         def report(progress: RunProgress) -> None:
             if progress.all_shards:
                 doing = f"listing shard {progress.shards}/{progress.all_shards}"
                 bar.update(task, total=progress.all_shards, completed=progress.shards, doing=doing)
                 return
-            for row in progress.rows:
-                if row.status != "ok":
-                    console.print(_failed(row), markup=False, highlight=False)
+            for line in _failed_photos(progress.rows):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
             text = rate.count(progress)
             if rate.counts != RunCounts():
                 below.plain = text
@@ -103,9 +130,11 @@ def _bars(console: Console) -> Iterator[ReportProgress]:
                 task,
                 total=progress.photos,
                 completed=progress.photos_done + progress.share_of_photo,
-                doing=f"photo {min(progress.photos, progress.photos_done + 1)}/{progress.photos}",
-                at=f"{progress.key}  {progress.layer}",
+                doing=f"{progress.one} {min(progress.photos, progress.photos_done + 1)}/"
+                f"{progress.photos}",
+                left=rate.left(progress),
             )
+            at.plain = _doing(progress)
 
         yield report
 
@@ -115,26 +144,60 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._rate = _Rate()
+        self._rate = Rate()
 
     def __call__(self, progress: RunProgress) -> None:
         if progress.all_shards:
             return
         counts = self._rate.count(progress)
+        if progress.recording is not None:
+            self._console.print(_doing(progress), markup=False, highlight=False, soft_wrap=True)
         if not progress.rows:
             return
         seconds = sum(row.seconds for row in progress.rows)
         good = sum(row.status == "ok" for row in progress.rows)
         text = (
-            f"photo {progress.photos_done}/{progress.photos} {progress.key}: "
+            f"{progress.one} {progress.photos_done}/{progress.photos} {progress.key}: "
             f"{good} of {len(progress.rows)} "
             f"depths, {seconds:.1f} s; {counts}"
         )
-        failures = [_failed(row) for row in progress.rows if row.status != "ok"][:1]
+        left = self._rate.left(progress)
+        text += f"; {left}" if left else ""
         self._console.print(
-            "\n".join([text, *failures]), markup=False, highlight=False, soft_wrap=True
+            "\n".join([text, *_failed_photos(progress.rows)]),
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
 
 
-def _failed(row: Row) -> str:
-    return f"{row.shard} {row.key} at {row.layer}: {row.status}: {row.message}"
+def _doing(progress: RunProgress) -> str:
+    """Return what is under way, in words.
+
+    >>> _doing(RunProgress("photo7", "_blocks.2"))
+    'photo7 at _blocks.2'
+    >>> _doing(RunProgress(recording=8.3))
+    'recording the network (once, about 8 s)'
+    """
+    if progress.recording is not None:
+        return f"recording the network (once, about {progress.recording:.0f} s)"
+    return f"{progress.key} at {progress.layer}" if progress.layer else progress.key
+
+
+def _failed_photos(rows: Sequence[Row]) -> list[str]:
+    """Return a line for each photo that failed: where it did first, and at how many depths more.
+
+    >>> rows = [Row("s.tar", "a", 0, None, d, "bad-photo", "cut", k=5) for d in ("one", "two")]
+    >>> _failed_photos(rows)
+    ['s.tar a at one and 1 more depths: bad-photo: cut']
+    """
+    failed: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.status != "ok":
+            failed.setdefault((row.shard, row.key), []).append(row)
+    lines = []
+    for (shard, key), of_photo in failed.items():
+        first, more = of_photo[0], len(of_photo) - 1
+        where = f"{first.layer} and {more} more depths" if more else first.layer
+        lines.append(f"{shard} {key} at {where}: {first.status}: {first.message}")
+    return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from jvpsvd.survey.store.store import Store
 
 # The rate is that of the last finished tasks of each process.
 _RECENT = 64
+_COMMANDS = 8
 _MAX_SAMPLES = 1 << 40
 
 
@@ -49,6 +51,11 @@ class Status:
     processes: tuple[Process, ...]
     problem: str = ""
     """Why the manifest that is there cannot be read."""
+    commands: tuple[tuple[str, str], ...] = ()
+    """What was typed for each process that did not end by itself, and in which folder; none where
+    the run was called from Python."""
+    one: str = "photo"
+    """What one sample is called."""
 
     @property
     def per_second(self) -> float:
@@ -60,6 +67,22 @@ class Status:
         """Time until the running processes have done the rest; None where it cannot be said."""
         return (self.photos - self.done) / self.per_second if self.per_second > 0 else None
 
+    @property
+    def lives(self) -> bool:
+        """Whether a process works on the run."""
+        return any(process.state == "running" for process in self.processes)
+
+    def resume_lines(self) -> list[str]:
+        """Return how to go on with a run that is not finished and that no process works on."""
+        if self.lives or (self.photos and self.done == self.photos):
+            return []
+        if not self.commands:
+            return ["continue: the same survey.Spec, which computes nothing twice"]
+        shown, more = self.commands[:_COMMANDS], len(self.commands) - _COMMANDS
+        lines = [f"continue: {command}" for command, _ in shown]
+        lines += [f"and {more} more, in RUN/log"] if more > 0 else []
+        return lines + [f"in: {where}" for where in dict.fromkeys(w for _, w in shown)]
+
     def lines(self) -> list[str]:
         """Return the status in words."""
         if self.problem:
@@ -68,25 +91,29 @@ class Status:
             found = ["no manifest yet: shards are being listed, or the run never got that far"]
         else:
             share = 100 * self.done / self.photos
-            found = [f"{self.done} of {self.photos} photos done ({share:.0f} %), {self.counts}"]
+            found = [
+                f"{self.done} of {self.photos} {self.one}s done ({share:.0f} %), {self.counts}"
+            ]
         if self.per_second > 0 and self.seconds_left is not None:
             left = timedelta(seconds=round(self.seconds_left))
-            found.append(f"{60 * self.per_second:.3g} photos/min, {left} left")
+            found.append(f"{60 * self.per_second:.3g} {self.one}s/min, {left} left")
         now = datetime.now(UTC)
         for process in self.processes:
             ago = "" if process.last is None else f", last line {_ago(now - process.last)} ago"
-            found.append(f"{process.name}: {process.state}, {process.photos} photos{ago}")
+            found.append(f"{process.name}: {process.state}, {process.photos} {self.one}s{ago}")
         return found
 
 
 def status(store: Store) -> Status:
     """Read how far a run is; nothing is written, and what cannot be read does not count."""
-    processes = tuple(_process(file) for file in journals(store.folder))
+    files = journals(store.folder)
+    processes = tuple(_process(file) for file in files)
+    how = _commands(files), store.identity.sample_word
     try:
         samples = store.samples()
     except RunError as error:
         there = os.path.lexists(store.layout.manifest)
-        return Status(0, 0, RunCounts(), processes, str(error) if there else "")
+        return Status(0, 0, RunCounts(), processes, str(error) if there else "", *how)
     every = make_tasks(store.identity, samples)
     layers = len(store.identity.layers)
     done = store.finished({task.id: len(task.samples) * layers for task in every})
@@ -94,7 +121,20 @@ def status(store: Store) -> Status:
     for piece in store.scan():
         counts = counts.with_rows(from_table(piece.unchanged))
     photos = sum(len(task.samples) for task in every if task.id in done)
-    return Status(len(samples), photos, counts, processes)
+    return Status(len(samples), photos, counts, processes, "", *how)
+
+
+def _commands(files: Sequence[Path]) -> tuple[tuple[str, str], ...]:
+    """Return what was typed for the processes that have not done their share, each once."""
+    found: dict[tuple[str, str], bool] = {}
+    for file in files:
+        lines = events(file)
+        ended = bool(lines) and lines[-1].get("event") == "ended"
+        for event in lines:
+            command, where = event.get("command"), event.get("where")
+            if isinstance(command, str) and isinstance(where, str):
+                found[command, where] = ended or lives(file)
+    return tuple(one for one, over in found.items() if not over) or tuple(found)[-1:]
 
 
 def _process(file: Path) -> Process:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from jvpsvd.errors import ArgumentError
-from jvpsvd.networks import Model, call
-from jvpsvd.survey.spec.depth_choice import list_depths
+from jvpsvd.errors import ArgumentError, JvpsvdError
+from jvpsvd.networks import Depth, Model
+from jvpsvd.survey.spec.depth_choice import choose_blocks, list_depths
+from jvpsvd.survey.spec.speed import Speed, measure_speed
 from jvpsvd.svd import ProblemSize, check_request, plan
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,20 @@ class DepthCost:
     bytes: int | None = None
     """Peak memory of bases and result."""
     seconds: float | None = None
-    """Products times one inference on this machine: a rough figure."""
+    """Of one input, as products and dense work take here; None where they were not timed."""
     reason: str = ""
     """Why this method, or why none."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The depths of a network with their planned costs."""
+
+    depths: list[DepthCost]
+    left_out: int
+    """Depths that are not among them."""
+    recording: float | None
+    """Seconds that making the derivatives takes, once in a run; None where it was not timed."""
 
 
 def depth_costs(
@@ -45,54 +59,77 @@ def depth_costs(
     tol: float = 1e-5,
     *,
     functions: bool = False,
+    timed: bool = True,
 ) -> list[DepthCost]:
     """Return every depth of the model with its planned cost for k triplets, or for all there are.
 
     Those of modules, and with `functions` those of functions as well.
 
+    Args:
+        model: The network.
+        k: Triplets to plan for.
+        memory: Budget of one solve, as `svds` takes it.
+        tol: Tolerance to plan for.
+        functions: Whether to list what functions compute.
+        timed: Whether to record the network and time products, so that seconds are known.
+
     Raises:
         ArgumentError: If k < 1, `memory` is no size, or `tol` does not lie between 0 and 1.
+    """
+    return forecast(model, k, memory, tol, functions=functions, timed=timed).depths
+
+
+def forecast(
+    model: Model,
+    k: int,
+    memory: int | str | None = None,
+    tol: float = 1e-5,
+    *,
+    functions: bool = False,
+    timed: bool = True,
+    only_blocks: bool = False,
+) -> Forecast:
+    """Return the same with what recording takes; `only_blocks` leaves out what is within blocks.
+
+    Raises:
+        ArgumentError: As `depth_costs`.
     """
     if k < 1:
         raise ArgumentError(f"k={k} must be at least 1")
     check_request(ProblemSize((k, k), torch.float32), k, tol=tol, memory=memory)
-    depths, start = list_depths(model, functions=functions)
-    inference = _inference_seconds(model)
+    every, start = list_depths(model, functions=functions)
+    depths = choose_blocks(every) if only_blocks else every
+    speed = _measured(model, depths) if timed else None
     n = math.prod(start)
     costs: list[DepthCost] = []
     for depth in depths:
         count = min(k, depth.numel, n)
+        cost = DepthCost(depth.name, depth.kind, depth.numel, n, count)
         try:
             size = ProblemSize((depth.numel, n), torch.float32)
             chosen = plan(size, check_request(size, count, tol=tol, memory=memory))
         except ArgumentError as error:
-            reason = str(error)
-            costs.append(DepthCost(depth.name, depth.kind, depth.numel, n, count, reason=reason))
+            costs.append(replace(cost, reason=str(error)))
             continue
+        seconds = None if speed is None else speed.seconds(depth.name, size.shape, count, chosen)
         costs.append(
-            DepthCost(
-                depth.name,
-                depth.kind,
-                depth.numel,
-                n,
-                count,
+            replace(
+                cost,
                 method=chosen.method,
                 products=chosen.predicted_products,
                 bytes=chosen.predicted_bytes,
-                seconds=round(chosen.predicted_products * inference, 1),
+                seconds=seconds,
                 reason=chosen.reason,
             )
         )
-    return costs
+    recording = None if speed is None else speed.recording
+    return Forecast(costs, len(every) - len(depths), recording)
 
 
-def _inference_seconds(model: Model) -> float:
-    """Return the fastest of three inferences of one input."""
-    x = model.example()
-    times = []
-    with torch.no_grad():
-        for _ in range(3):
-            began = time.perf_counter()
-            call(model.module, x)
-            times.append(time.perf_counter() - began)
-    return min(times)
+def _measured(model: Model, depths: list[Depth]) -> Speed | None:
+    """Return what products cost; None, with a line in the log, where there is no derivative."""
+    try:
+        return measure_speed(model, [depth.name for depth in depths])
+    except JvpsvdError as error:
+        logger.warning("%s; seconds are not known", error)
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from jvpsvd.networks import Arguments, Depth, Model, depths
 from jvpsvd.operators.function.failures import first_line
 
 _DEFAULT_DEPTHS = 5
+_FEW_BLOCKS = 8
+_NUMBERED = "[0-9](@[0-9]+)?$"
 _SHOWN = 12
 
 
@@ -65,6 +68,42 @@ def choose_depths_after(model: Model, k: int, layers: Sequence[str] | None) -> D
                 f"no layer '{name}'{after} in {model.spec}; {_near(name, model, every)}"
             )
     return DepthList([depth for depth in every if depth.name in layers], start)
+
+
+def choose_blocks(every: Sequence[Depth]) -> list[Depth]:
+    """Return the depths that are blocks of a network, rather than what blocks are made of.
+
+    Blocks are modules with a number in their name, such as `layer1`, `_blocks.3` or
+    `transformer.h.8`, and what lies outside of them. Where these are few, the network lies within
+    a few numbered modules, and the blocks within those are taken.
+
+    >>> names = ["stem", *(f"h.{i}{end}" for i in range(9) for end in (".fc", "")), "output"]
+    >>> [d.name for d in choose_blocks([Depth(name, "", (1,)) for name in names])][:3]
+    ['stem', 'h.0', 'h.1']
+    """
+    within = [_numbered_around(depth.name) for depth in every]
+    chosen: list[Depth] = []
+    for level in sorted(set(within)):
+        chosen = [d for d, around in zip(every, within, strict=True) if around <= level]
+        if len(chosen) >= _FEW_BLOCKS:
+            break
+    names = {depth.name for depth in chosen}
+    of_blocks = {_parent(name) for name in names if re.search(_NUMBERED, name)}
+    # A module of its own, as a convolution with its padding, stands for its parts.
+    return [d for d in chosen if _parent(d.name) not in names - of_blocks]
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _numbered_around(name: str) -> int:
+    """Return how many of the modules around a depth have a number in their name.
+
+    >>> _numbered_around("transformer.h.8"), _numbered_around("layer1.0.conv1")
+    (0, 2)
+    """
+    return sum(bool(re.search(_NUMBERED, part)) for part in name.split(".")[:-1])
 
 
 def list_depths(model: Model, *, functions: bool) -> DepthList:

@@ -51,6 +51,8 @@ class Identity:
     """Samples that are solved together."""
     vectors: bool = False
     """Whether singular vectors are stored."""
+    small_vectors: int = 0
+    """Of so many leading vectors, and of the last, a small copy is stored; 0: of none."""
     density: bool = False
     """Whether whole spectra are estimated by random vectors of their own."""
     dtype: str = "float32"
@@ -67,9 +69,19 @@ class Identity:
     """What the network gives at a fixed input, see `probe_network`; None: not recorded."""
 
     @property
+    def has_vector_files(self) -> bool:
+        """Whether each row with values has a file of vectors, exact or small."""
+        return self.vectors or self.small_vectors > 0
+
+    @property
     def columns(self) -> int:
         """Columns of the Jacobians: numbers that are differentiated by."""
         return math.prod(self.photo_input.shape if self.start_shape is None else self.start_shape)
+
+    @property
+    def sample_word(self) -> str:
+        """What one sample is called: a photo, a text, or an input."""
+        return {None: "photo", "txt": "text"}.get(self.inputs, "input")
 
     def fields(self) -> dict[str, Any]:
         """Return all fields by name; those of `photos` stand in its place, as in run.json."""
@@ -153,6 +165,7 @@ class Identity:
             "shards": len(self.shards) != len(self.contents),
             "counts": not all(count is None or 1 <= count < _MAX_COUNT for count in counts),
             "tol": not 0 < self.tol < 1,
+            "small_vectors": not 0 <= self.small_vectors < _MAX_COUNT,
             "seed": not 0 <= self.seed < 1 << 63,
             "choice": photos.choice is None,
             "photo_input": not all(type(size) is int and size < _MAX_SIDE for size in sizes)

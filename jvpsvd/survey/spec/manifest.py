@@ -12,6 +12,7 @@ from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.selection import select_samples
 
 _REMOTE_AT_ONCE = 8
+_SHOWN = 12  # classes in a message
 
 
 def list_samples(
@@ -31,10 +32,12 @@ def list_samples(
     Raises:
         ShardError: If no sample is left to visit.
     """
+    there: dict[str, None] = {}
 
     def every() -> Iterator[Sample]:
         for done, samples in enumerate(_walk_all(shards, suffixes_of(identity.inputs))):
             report(done)
+            there.update(dict.fromkeys(_describe_class(sample) for sample in samples))
             yield from samples
         report(len(shards))
 
@@ -42,9 +45,24 @@ def list_samples(
     if not any(sample.key for sample in selected):
         first = next((f": {s.message}" for s in selected), f", the first {shards[0]}")
         classes = identity.photos.classes
-        wanted = "" if classes is None else f" of the classes {','.join(classes)}"
+        wanted = "" if classes is None else f" of the classes {', '.join(classes)}"
+        known = [one for one in there if one]
+        if classes is not None and known:
+            some = ", ".join(known[:_SHOWN]) + (", …" if len(known) > _SHOWN else "")
+            raise ShardError(f"no sample{wanted} in {len(shards)} shards; there are {some}")
         raise ShardError(f"no sample{wanted} in {len(shards)} shards{first}; see jvpsvd pack")
     return selected
+
+
+def _describe_class(sample: Sample) -> str:
+    """Return the words that name the class of a sample; empty where it has none.
+
+    >>> _describe_class(Sample("a.tar", "cat", 0, 1, 3, None, class_name="circles"))
+    'circles (3)'
+    """
+    words = [sample.class_name, sample.wnid, None if sample.label is None else str(sample.label)]
+    first, *rest = list(dict.fromkeys(word for word in words if word)) or [""]
+    return f"{first} ({', '.join(rest)})" if rest else first
 
 
 def _walk_all(shards: Sequence[Shard], suffixes: Sequence[str]) -> Iterator[list[Sample]]:

@@ -91,7 +91,8 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
         seed=spec.seed,
         photos=spec.photos.completed(defaults.photos),
         batch=_choose_batch(model, spec.batch, math.prod(start), rows),
-        vectors=spec.vectors,
+        vectors=spec.vectors is True,
+        small_vectors=_count_small_vectors(spec),
         density=spec.density,
         inputs=None if model.inputs is None else model.inputs.suffix,
         start=_name_start(model),
@@ -99,6 +100,12 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
         probe=probe_network(model, names),
     )
     return identity, depths
+
+
+def _count_small_vectors(spec: Spec) -> int:
+    if spec.vectors is None:
+        return spec.defaults.vectors
+    return 0 if isinstance(spec.vectors, bool) else spec.vectors
 
 
 def _load(spec: Spec) -> Model:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from jvpsvd.data import Sample
+from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.errors import ArgumentError
 
 CHOICES = ("random", "first")
@@ -25,7 +27,7 @@ class PhotoSelection:
     """
 
     classes: Sequence[str] | None = None
-    """Only photos of these class indices or wnids."""
+    """Only photos of these classes: indices, wnids, or names that are not digits alone."""
     per_class: int | None = None
     """At most so many photos of each class."""
     limit: int | None = None
@@ -41,7 +43,7 @@ class PhotoSelection:
         if self.choice is not None and self.choice not in CHOICES:
             raise ArgumentError(f"choice={self.choice!r} is unknown; use {' or '.join(CHOICES)}")
         if self.classes is not None and not self.classes:
-            raise ArgumentError("classes are empty; name class indices or wnids")
+            raise ArgumentError("classes are empty; name class names, indices or wnids")
 
     def completed(self, defaults: PhotoSelection) -> PhotoSelection:
         """Return the selection with limit and choice of the defaults, and each class named once."""
@@ -58,10 +60,11 @@ def select_samples(samples: Iterable[Sample], selection: PhotoSelection, seed: i
 
     The samples of the `classes` are taken first, then `per_class` of each class, then `limit` of
     these: the first ones, or those that rank first under the seed, so that a smaller number selects
-    a part of what a larger one does. The class of a sample is its index, or else its wnid; samples
-    without either are one class. Shards that failed as a whole are always listed.
+    a part of what a larger one does. The class of a sample is its index, or else its wnid or name;
+    samples without any are one class. Shards that failed as a whole are always listed.
     """
-    of_classes = (s for s in samples if not s.key or _is_of(s, selection.classes))
+    wanted = None if selection.classes is None else _with_wnids(selection.classes)
+    of_classes = (s for s in samples if not s.key or _is_of(s, wanted))
     if selection.choice == "first":
         return _select_first(of_classes, selection)
     if selection.per_class is None and selection.limit is None:
@@ -109,11 +112,27 @@ def _select_first(samples: Iterable[Sample], selection: PhotoSelection) -> list[
     return selected
 
 
-def _is_of(sample: Sample, classes: Sequence[str] | None) -> bool:
+def _with_wnids(classes: Sequence[str]) -> frozenset[str]:
+    """Return classes, and the wnids of those that are named as classes of ILSVRC are.
+
+    >>> sorted(_with_wnids(["tench", "circles", "7"]))
+    ['7', 'circles', 'n01440764', 'tench']
+    """
+    named = {name for name in classes if not re.fullmatch("[0-9]+|n[0-9]{8}", name)}
+    known = ilsvrc_hierarchy() if named else None
+    wnids = () if known is None else (w for w in known.classes if known.name(w) in named)
+    return frozenset((*classes, *wnids))
+
+
+def _is_of(sample: Sample, classes: Collection[str] | None) -> bool:
     if classes is None or sample.wnid in classes:
         return True
+    if sample.class_name in classes and not str(sample.class_name).isdecimal():
+        return True  # digits alone are an index
     return sample.label is not None and str(sample.label) in classes
 
 
 def _class_of(sample: Sample) -> object:
-    return sample.label if sample.label is not None else sample.wnid
+    if sample.label is not None:
+        return sample.label
+    return sample.class_name if sample.wnid is None else sample.wnid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ ENGINES = ("local", "ray")
 
 _MODEL = "efficientnet-lite0"
 _ALL_PHOTOS = PhotoSelection()
+_LONGEST = 80
 
 
 @dataclass(frozen=True)
@@ -31,25 +33,27 @@ class Defaults:
     photos: PhotoSelection
     layers: tuple[str, ...] | None = None
     """Names for the default model; None: five modules spread over the network."""
+    vectors: int = 0
+    """Leading vectors of which small copies are kept."""
 
 
 _DEFAULTS = Defaults(500, 1e-5, PhotoSelection(choice="random"))
 # Small enough for a laptop.
 _DEMO = Defaults(
     50, 1e-4, PhotoSelection(limit=4, choice="first"),
-    ("_blocks.2", "_blocks.5", "_blocks.10", "_blocks.15", "output"),
+    ("_blocks.2", "_blocks.5", "_blocks.10", "_blocks.15", "output"), vectors=4,
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Spec:
     """A survey: the options of `jvpsvd run`.
 
     Without `shards` it is the demo: 20 ImageNet photos that come with the package foolbox, of which
     the first four are taken, at k = 50 and five depths of EfficientNet-Lite0.
 
-    >>> Spec(shards="photos/train-{0000..0146}.tar", k=100, out="run").engine
-    'local'
+    >>> Spec(shards="photos/train-{0000..0146}.tar", k=100, out="run")
+    Spec(shards='photos/train-{0000..0146}.tar', out='run', k=100)
     """
 
     shards: str | Sequence[Path] | None = None
@@ -80,8 +84,9 @@ class Spec:
     """Which photos of the shards; all, unless said."""
     batch: int | None = None
     """Photos solved together; None: 1 unless their Jacobians are small."""
-    vectors: bool = False
-    """Whether singular vectors are stored as well."""
+    vectors: bool | int | None = None
+    """True: all singular vectors are stored as well; a number N: small copies of the first N and of
+    the last, see `jvpsvd.survey.Results.small_vectors`; None: none, and 4 in the demo."""
     density: bool = False
     """Estimate whole spectra by random vectors of their own (`spectral_density`), in little memory;
     k is then 1 unless it is given."""
@@ -121,6 +126,8 @@ class Spec:
         for name, count in (("workers", self.workers), ("batch", self.batch)):
             if count is not None and count < 1:
                 raise ArgumentError(f"{name} {count} must be at least 1")
+        if self.vectors is not None and self.vectors < 0:
+            raise ArgumentError(f"vectors {self.vectors} must be at least 0")
         if not 0 <= self.seed < 1 << 63:
             raise ArgumentError(f"seed {self.seed} must lie between 0 and 2^63 - 1")
         if self.tol is not None and not 0 < self.tol < 1:
@@ -128,9 +135,33 @@ class Spec:
         if self.memory is not None:
             parse_memory(self.memory)
 
+    def __repr__(self) -> str:
+        """Return what was asked for beyond the defaults."""
+        given = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) is not field.default
+        }
+        words = [f"{name}={_brief(value)}" for name, value in given.items()]
+        return f"Spec({', '.join(words)})"
+
     @property
     def defaults(self) -> Defaults:
         """What is taken where the spec says nothing: less in the demo, and its own depths."""
         if self.shards is not None or self.inputs is not None:
             return _DEFAULTS
         return _DEMO if self.model == _MODEL else replace(_DEMO, layers=None)
+
+
+def _brief(value: Any) -> str:
+    """Return a value in a few words: a network by its class, many files by their number."""
+    if isinstance(value, nn.Module):
+        return f"<{type(value).__name__}>"
+    if isinstance(value, PhotoSelection):
+        given = {name: one for name, one in vars(value).items() if one is not None}
+        return f"PhotoSelection({', '.join(f'{name}={one!r}' for name, one in given.items())})"
+    text = repr(value)
+    if len(text) <= _LONGEST:
+        return text
+    count = f" of {len(value)}" if isinstance(value, Sequence) else ""
+    return f"<{type(value).__name__}{count}>"

@@ -23,6 +23,7 @@ _NOT_NUMBERS = (
     "choice",
     "batch",
     "vectors",
+    "small_vectors",
     "probe",
 )
 
@@ -70,6 +71,9 @@ def share_of(everything: Sequence[Task], share: tuple[int, int]) -> list[Task]:
 
 
 def _id(numbers: dict[str, object], samples: Sequence[Sample]) -> str:
-    record = {"numbers": numbers, "samples": [dataclasses.asdict(sample) for sample in samples]}
+    described = [dataclasses.asdict(sample) for sample in samples]
+    for sample in described:
+        del sample["class_name"]  # which runs of older versions do not have
+    record = {"numbers": numbers, "samples": described}
     text = json.dumps(record, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -36,7 +36,7 @@ def nullable_columns(record: type) -> frozenset[str]:
 
     >>> from jvpsvd.data import Sample
     >>> sorted(nullable_columns(Sample))
-    ['label', 'wnid']
+    ['class_name', 'label', 'wnid']
     """
     hints = get_type_hints(record)
     names = (field.name for field in dataclasses.fields(record))

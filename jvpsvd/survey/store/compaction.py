@@ -29,7 +29,7 @@ def compact(store: Store, *, few: int = FEW) -> int:
     Nothing is done where another process does it, for runs that store vectors, and for `few` files
     or less. Tasks that another run may mend stay as they are.
     """
-    if store.identity.vectors:
+    if store.identity.has_vector_files:
         return 0
     try:
         with locked(store.folder / "compaction.lock", timeout=0):

@@ -13,6 +13,11 @@ import torch
 
 from jvpsvd.arguments import positive_number
 from jvpsvd.errors import ArgumentError, RunError
+from jvpsvd.survey.store.class_distances import (
+    ClassComparison,
+    DepthSpectra,
+    compare_classes,
+)
 from jvpsvd.survey.store.files import is_regular
 from jvpsvd.survey.store.plausibility import read_counts, values_and_residuals
 from jvpsvd.survey.store.run_data import RunData
@@ -156,6 +161,32 @@ class Results:
             whole=~np.isnan(stored[:, 0, 0]),
         )
 
+    def classes(self, at_most: int | None = None) -> ClassComparison:
+        """Return how far distances of classes by spectra are those of WordNet, depth by depth.
+
+        The page of a run shows it; see `jvpsvd.survey.store.class_distances`.
+
+        Args:
+            at_most: Classes to take, chosen by a fixed rule; None: all. The tests take some
+                seconds for 100.
+
+        Raises:
+            ArgumentError: If fewer than three classes have a wnid of ILSVRC and values everywhere.
+            RunError: If rows cannot be read, or do not belong to the run.
+
+        Example: ``survey.open("run").classes().depths[-1].test.correlation``.
+        """
+        every = [self.spectra(layer) for layer in self.layers]
+        return compare_classes(
+            [
+                DepthSpectra(one.layer, one.samples["wnid"].to_pylist(), one.s)
+                for one in every
+                if len(one.s)
+            ],
+            self.store.identity.tol,
+            at_most,
+        )
+
     def vectors(self, shard: str, key: str, layer: str) -> dict[str, torch.Tensor]:
         """Return U (m, k), s (k,) and Vh (k, n) of a photo at a depth.
 
@@ -164,7 +195,29 @@ class Results:
             RunError: If they cannot be read, or were changed after they were written.
         """
         if not self.store.identity.vectors:
-            raise ArgumentError("this run stored no vectors; run again with --vectors")
+            few = "only small copies of" if self.store.identity.small_vectors else "no"
+            raise ArgumentError(f"this run stored {few} vectors; run again with --vectors")
+        return self._read_vectors(shard, key, layer)
+
+    def small_vectors(self, shard: str, key: str, layer: str) -> dict[str, torch.Tensor]:
+        """Return small copies of the first singular vectors and of the last, for a look at them.
+
+        They are float16, and multiplied by the root of their length.
+
+        Returns:
+            index (N + 1,), which singular values, from 1 on; s (k,), all values; Vh, right vectors:
+            those of photos averaged, (N + 1, channels, 75, 75), others whole, (N + 1, n); and U,
+            left vectors (N + 1, m), at depths of at most 10 000 units.
+
+        Raises:
+            ArgumentError: If the run stores none, or none of this photo and depth.
+            RunError: If they cannot be read, or were changed after they were written.
+        """
+        if not self.store.identity.small_vectors:
+            raise ArgumentError("this run stored no small vectors; run again with --vectors 4")
+        return self._read_vectors(shard, key, layer)
+
+    def _read_vectors(self, shard: str, key: str, layer: str) -> dict[str, torch.Tensor]:
         position = self._run.row_in_task(shard, key, layer)
         file = self._run.vector_file(shard, key, layer)
         if position is None or file is None or not is_regular(file):

@@ -16,7 +16,7 @@ class RunCounts:
 
     >>> RunCounts().with_rows([Row("s", "k", 0, None, "output", "bad-photo", "cut short", 5)])
     RunCounts(values=0, failures=1, unconverged=0, worst_residual=0.0, energy=0.0, shares=0,
-          below_residual=0)
+          below_residual=0, failed=1)
     """
 
     values: int = 0
@@ -33,6 +33,8 @@ class RunCounts:
     """Rows whose share is known."""
     below_residual: int = 0
     """Values that are smaller than their own residual."""
+    failed: int = 0
+    """Photos that have a reason instead of values at some depth."""
 
     @property
     def mean_energy(self) -> float | None:
@@ -40,12 +42,14 @@ class RunCounts:
         return self.energy / self.shares if self.shares else None
 
     def with_rows(self, rows: Iterable[Row]) -> RunCounts:
-        """Return the counts with further rows counted."""
+        """Return the counts with further rows counted, among them all depths of each photo."""
         solved, failures, unconverged, worst, energy, shares = 0, 0, 0, self.worst_residual, 0.0, 0
         below = 0
+        failed: set[tuple[str, str]] = set()
         for row in rows:
             if row.status != "ok":
                 failures += 1
+                failed.add((row.shard, row.key))
                 continue
             solved += 1
             unconverged += row.k - row.converged
@@ -63,6 +67,7 @@ class RunCounts:
             self.energy + energy,
             self.shares + shares,
             self.below_residual + below,
+            self.failed + len(failed),
         )
 
     def __str__(self) -> str:
@@ -72,7 +77,7 @@ class RunCounts:
             f", {self.below_residual} values below their residual" if self.below_residual else ""
         )
         return (
-            f"{self.failures} failures{energy}, worst residual {self.worst_residual:.0e} σ1{missed}"
+            f"{self.failed} failures{energy}, worst residual {self.worst_residual:.0e} σ1{missed}"
             f"{noise}"
         )
 

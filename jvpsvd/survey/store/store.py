@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from jvpsvd.svd import SVDResult
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Store:
     """A run folder on disk."""
 
@@ -49,6 +49,10 @@ class Store:
     checksum: str | None = None
     """Checksum of run.json; None for a run that was begun before there were checksums. In all
     others, what has no checksum counts as changed."""
+
+    def __repr__(self) -> str:
+        layers = ", ".join(self.identity.layers)
+        return f"<Store {self.folder}: {self.identity.model} at {layers}>"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -117,7 +121,7 @@ class Store:
         return count in (None, len(status)) and not any(
             kind in PASSING
             or (
-                self.identity.vectors
+                self.identity.has_vector_files
                 and kind == "ok"
                 and not are_whole(self.layout.vector_file(file.stem, index))
             )
@@ -136,7 +140,7 @@ class Store:
         for index, result in enumerate(results):
             if result is not None:
                 file = self.layout.vector_file(task, index)
-                checksum = write_vectors(file, rows[index], result)
+                checksum = write_vectors(file, rows[index], result, self.identity)
                 rows[index] = replace(rows[index], vectors_checksum=checksum)
         write_table(self.layout.task_file(task), to_table(rows, task))
 
@@ -218,7 +222,7 @@ def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]
         raise RunError(
             f"{folder} is a run with {difference}; give the same arguments or another --out"
         )
-    for name in ("spectra", "vectors") if identity.vectors else ("spectra",):
+    for name in ("spectra", "vectors") if identity.has_vector_files else ("spectra",):
         make_folder(folder / name)
     rows = (*layout.task_files(), *layout.part_files())
     for file in (layout.manifest, *rows, *layout.vector_files()):

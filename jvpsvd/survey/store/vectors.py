@@ -1,4 +1,4 @@
-"""Files of singular vectors: U, s and Vh of one row, with the names of its photo and depth."""
+"""Files of singular vectors: those of one row, or small copies of a few, with its names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
+from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.store.checksums import checksum_bytes
 from jvpsvd.survey.store.files import is_regular, unreadable, write_whole
 from jvpsvd.survey.store.rows import Row
@@ -17,9 +18,14 @@ if TYPE_CHECKING:
     from jvpsvd.svd import SVDResult
 
 
-def write_vectors(file: Path, row: Row, result: SVDResult) -> str | None:
-    """Write the vectors of a row and return their checksum; None where the result has none."""
+def write_vectors(file: Path, row: Row, result: SVDResult, identity: Identity) -> str | None:
+    """Write the vectors of a row and return their checksum; None where the result has none.
+
+    They are U, s and Vh, or what `small_copies` keeps of them.
+    """
     import safetensors.torch  # which imports torch; `are_whole` does without
+
+    from jvpsvd.survey.store.small_vectors import small_copies
 
     if result.U is None or result.Vh is None:
         return None
@@ -28,6 +34,8 @@ def write_vectors(file: Path, row: Row, result: SVDResult) -> str | None:
         "s": result.s.cpu(),
         "Vh": result.Vh.cpu().contiguous(),
     }
+    if not identity.vectors:
+        tensors = small_copies(tensors["U"], tensors["s"], tensors["Vh"], identity)
     names = {name: str(getattr(row, name)) for name in ("shard", "key", "layer")}
     data = safetensors.torch.save(tensors, metadata=names)
     write_whole(file, lambda aside: aside.write_bytes(data))

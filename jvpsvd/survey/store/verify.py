@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from jvpsvd.survey.store.files import is_regular
 from jvpsvd.survey.store.rows import Row, from_table
 from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.run_data import FileRows, RunData
+from jvpsvd.survey.store.small_vectors import expected_shapes
 from jvpsvd.survey.store.store import Store
 from jvpsvd.survey.store.vectors import read_vectors
 
@@ -119,7 +120,7 @@ def _find_vector_fault(run: RunData, row: Row) -> str:
     """Return what is wrong with the vectors of a row, read back from the disk, or nothing."""
     store, identity = run.store, run.store.identity
     file = run.vector_file(row.shard, row.key, row.layer)
-    if not identity.vectors or row.status != "ok" or file is None:
+    if not identity.has_vector_files or row.status != "ok" or file is None:
         return ""
     depth = next(depth for depth in store.depths if depth.name == row.layer)
     if not is_regular(file):
@@ -129,7 +130,10 @@ def _find_vector_fault(run: RunData, row: Row) -> str:
     except RunError:
         return "unreadable vectors"
     n = identity.columns
+    shapes: Mapping[str, tuple[int, ...]]
     shapes = {"U": (depth.numel, row.k), "s": (row.k,), "Vh": (row.k, n)}
+    if not identity.vectors:
+        shapes = expected_shapes(identity, row.k, depth.numel)
     if {name: tuple(tensor.shape) for name, tensor in found.items()} != shapes:
         return "vectors of another shape"
     if not all(bool(torch.isfinite(tensor).all()) for tensor in found.values()):

@@ -186,7 +186,7 @@ class PhotoSolver:
             tol=identity.tol,
             seed=identity.seed,
             memory=self._memory,
-            vectors=identity.vectors,
+            vectors=identity.has_vector_files,
             on_unconverged="ignore",
             progress=lambda progress: report(depth, progress),
         )

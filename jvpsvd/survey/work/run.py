@@ -11,6 +11,7 @@ import torch
 
 from jvpsvd.data import UNREADABLE
 from jvpsvd.errors import RunError, ShardError
+from jvpsvd.networks import guess_recording_seconds
 from jvpsvd.survey.progress.display import (
     ReportProgress,
     RunProgress,
@@ -18,6 +19,7 @@ from jvpsvd.survey.progress.display import (
     show_progress,
 )
 from jvpsvd.survey.progress.journal import journal, note
+from jvpsvd.survey.spec.command import command_of
 from jvpsvd.survey.spec.manifest import list_samples
 from jvpsvd.survey.spec.plan import RunPlan, plan_run
 from jvpsvd.survey.spec.spec import Spec
@@ -39,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 # How many tasks are done before their files are merged, beyond those that are left alone anyway.
 _COMPACT_EVERY = 8 * FEW
+_TOLD_SECONDS = 1.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,16 +50,18 @@ class Outcome:
 
     store: Store
     computed: int
-    """Samples finished by this call."""
+    """Samples that this call gave values, at one depth at least."""
     skipped: int
     """Samples that had been finished before."""
     failures: int
     """Rows of the whole run, so far, that hold a failure instead of values."""
+    failed: int = 0
+    """Samples to which this call could give no values."""
 
     def __repr__(self) -> str:
         return (
-            f"<Outcome: {self.computed} computed, {self.skipped} were there, {self.failures} rows "
-            f"failed, in {self.store.folder}>"
+            f"<Outcome: {self.computed} computed, {self.failed} failed, {self.skipped} were there, "
+            f"{self.failures} rows without values, in {self.store.folder}>"
         )
 
     @property
@@ -96,6 +101,7 @@ def _run(spec: Spec, report: ReportProgress) -> Outcome:
     store = create_or_continue(Path(spec.out), plan.identity, plan.depths)
     try:
         with journal(store.folder):
+            note("called", command=command_of(spec), where=str(Path.cwd()))
             _write_manifest(store, plan, report)
             refuse_changed_photos(store, plan.shards)
             compact(store)
@@ -151,8 +157,11 @@ def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgre
     warning = out_of_reach(identity.tol, getattr(torch, identity.dtype)) if pending else None
     if warning:
         logger.warning("%s", warning)
-    progress = RunProgress(photos_done=skipped, photos=count)
-    report(progress)
+    progress = RunProgress(photos_done=skipped, photos=count, one=identity.sample_word)
+    recording = guess_recording_seconds(plan.model.module)
+    begins = pending and spec.engine == "local" and recording >= _TOLD_SECONDS
+    report(replace(progress, recording=recording if begins else None))
+    failed = 0
 
     def report_depth(task: Task, depth: int, solve: Progress | None) -> None:
         within = solve.converged / solve.wanted if solve is not None else 0.0
@@ -165,6 +174,7 @@ def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgre
         store.commit(solved.task.id, solved.rows, solved.results)
         progress = replace(progress, photos_done=progress.photos_done + len(solved.task.samples))
         _note_finished(solved)
+        failed += _count_failed(solved)
         report(replace(progress, key=solved.task.samples[-1].key, rows=solved.rows))
         if number % _COMPACT_EVERY == 0:
             compact(store)
@@ -173,8 +183,8 @@ def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgre
         raise RunError(f"{missing} samples of {store.folder} were not reached; run again")
     compact(store)
     failures = _count_failures(store)
-    note("ended", computed=count - skipped, failures=failures)
-    return Outcome(store, count - skipped, skipped, failures)
+    note("ended", computed=count - skipped - failed, failed=failed, failures=failures)
+    return Outcome(store, count - skipped - failed, skipped, failures, failed)
 
 
 def _choose_engine(
@@ -189,6 +199,12 @@ def _choose_engine(
     if spec.engine == "ray":
         return solve_on_ray(pending, plan, spec)
     return solve_in_process(pending, plan, spec.memory, report)
+
+
+def _count_failed(solved: SolvedTask) -> int:
+    """Return how many photos of a task have values at no depth."""
+    good = {(row.shard, row.key) for row in solved.rows if row.status == "ok"}
+    return len({(row.shard, row.key) for row in solved.rows} - good)
 
 
 def _count_photos(some: Sequence[Task]) -> int:

@@ -1,23 +1,43 @@
-"""Spectra drawn with matplotlib, which is optional."""
+"""What a solve found: values with their residuals, and the whole spectrum."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from jvpsvd.errors import ArgumentError
-from jvpsvd.imports import require
-from jvpsvd.svd.estimate import Curve
+from jvpsvd.plot.axes import Array, axes_or_new, label_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 _MISSED = "#c2410c"
 _DOTS = 40  # up to so many values have dots of their own
 _SMALLEST = 1e-16  # over σ₁: what the axis shows, which has no place for 0
+
+
+class Counts(Protocol):
+    """Numbers of values above thresholds, as `jvpsvd.svd.estimate.Curve` has them."""
+
+    @property
+    def grid(self) -> Array:
+        """Thresholds."""
+
+    @property
+    def value(self) -> Array:
+        """Estimates."""
+
+    @property
+    def low(self) -> Array:
+        """Lower bounds."""
+
+    @property
+    def high(self) -> Array:
+        """Upper bounds."""
+
+    @property
+    def standard_error(self) -> Array:
+        """Of what was sampled."""
 
 
 def plot_spectra(
@@ -38,7 +58,7 @@ def plot_spectra(
     Raises:
         ArgumentError: If matplotlib is missing, or `ax` is no axes of it.
     """
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     count, k = s.shape
     index = np.arange(first, first + k)
     floor = float(s.max()) * _SMALLEST
@@ -55,12 +75,12 @@ def plot_spectra(
             ax.plot(index[missed], values[missed], "x", color=_MISSED, markersize=5, zorder=3)
     if floor > 0:
         ax.set_yscale("log")
-    _label(ax)
+    label_axes(ax)
     return ax
 
 
 def plot_whole_spectrum(
-    known: Array, counts: Curve | None, size: int, ax: Axes | None, line: dict[str, Any]
+    known: Array, counts: Counts | None, size: int, ax: Axes | None, line: dict[str, Any]
 ) -> Axes:
     """Draw known values as a line, and counts of the others as a line with bands; return the axes.
 
@@ -76,7 +96,7 @@ def plot_whole_spectrum(
     Raises:
         ArgumentError: If matplotlib is missing, or `ax` is no axes of it.
     """
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     style = {"linewidth": 1.8} | line
     positive = np.where(known > 0, known, np.nan)
     (drawn,) = ax.plot(np.arange(1, len(known) + 1), positive, **style)
@@ -90,27 +110,5 @@ def plot_whole_spectrum(
         ax.plot(counts.value, counts.grid, color=color, linewidth=0.9, linestyle="--")
     ax.set_yscale("log")
     ax.set_xlim(0.5, size + 0.5)
-    _label(ax)
+    label_axes(ax)
     return ax
-
-
-def _axes(ax: Axes | None) -> Axes:
-    """Return the axes, or new ones."""
-    require("plot()", "plot", "matplotlib")
-    import matplotlib.pyplot as plt
-    from matplotlib.axes import Axes as AxesType
-
-    if ax is None:
-        return plt.subplots(figsize=(5.6, 3.6), layout="constrained")[1]
-    if not isinstance(ax, AxesType):
-        raise ArgumentError(f"ax is a {type(ax).__name__}; give axes, as plt.subplots() returns")
-    return ax
-
-
-def _label(ax: Axes) -> None:
-    require("plot()", "plot", "matplotlib")
-    from matplotlib.ticker import MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel("index i")
-    ax.set_ylabel("singular value")

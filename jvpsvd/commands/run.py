@@ -1,0 +1,58 @@
+"""What `jvpsvd run` and `jvpsvd report` print and write once rows are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from jvpsvd.commands.printing import as_typed, say, say_paths, show
+from jvpsvd.data import Shard, find_shards
+from jvpsvd.errors import RunError
+from jvpsvd.report import RunValues, read_values, summaries_of, table, write_report
+from jvpsvd.survey import Outcome, Spec, Store
+
+
+def show_run(outcome: Outcome, spec: Spec, threshold: float) -> None:
+    """Print the table of a run that has ended, write its page, and say what to do next."""
+    store, one = outcome.store, outcome.store.identity.sample_word
+    values = read_values(store)
+    if values.unreadable:
+        raise RunError(values.unreadable[0])
+    show(table(store, summaries_of(values, threshold)))
+    failed = f"{outcome.failed} failed, " if outcome.failed else ""
+    say(
+        f"{outcome.computed} {one}s computed, {failed}{outcome.skipped} finished before, "
+        f"{outcome.failures} rows failed"
+    )
+    if spec.share == (0, 1):
+        where = spec.shards if isinstance(spec.shards, str) else None
+        write_page(values, threshold, where, listed=False)
+    else:
+        click.echo(f"page: {as_typed('jvpsvd', 'report', store.folder)}")
+    click.echo(f"check: {as_typed('jvpsvd', 'verify', store.folder)}")
+    say("continue: the same command; it computes nothing twice")
+
+
+def show_report(store: Store, threshold: float, shards: str | None) -> None:
+    """Print the table of a run, finished or not, and write its page, figures and tables."""
+    values = read_values(store)
+    show(table(store, summaries_of(values, threshold)))
+    write_page(values, threshold, shards, listed=True)
+
+
+def write_page(values: RunValues, threshold: float, shards: str | None, *, listed: bool) -> None:
+    """Write the report of a run, and say where it lies, a path a line."""
+    own = values.store.folder / "shards"
+    where = shards or (str(own) if any(own.glob("*.tar")) else None)
+    photos: tuple[Shard, ...] = tuple(find_shards(where)) if where else ()
+    written = write_report(values, photos, threshold)
+    for line in written.missing:
+        click.echo(f"not made: {line}", err=True)
+    figures = [file for file in written.files if file.suffix == ".png"]
+    if listed:
+        say_paths("file", written.files)
+    elif written.page is None:
+        say_paths("figure", figures)
+    if written.page is not None:
+        say_paths("page", [Path(written.page)])

@@ -1,0 +1,63 @@
+"""Axes of matplotlib, which is optional, and their labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.imports import require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def load_matplotlib() -> tuple[Any, Any]:
+    """Return matplotlib and its class of figures, which need no window.
+
+    Raises:
+        MissingPackageError: If it is not installed.
+    """
+    require("a figure", "plot", "matplotlib")
+    import matplotlib as mpl
+    import matplotlib.colors
+    from matplotlib.figure import Figure
+
+    return mpl, Figure
+
+
+def axes_or_new(ax: Axes | None, width: float = 5.6, height: float = 3.6) -> Axes:
+    """Return the axes, or new ones.
+
+    Raises:
+        MissingPackageError: If matplotlib is not installed.
+        ArgumentError: If `ax` is no axes of it.
+    """
+    require("plot()", "plot", "matplotlib")
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes as AxesType
+
+    if ax is None:
+        return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    if not isinstance(ax, AxesType):
+        raise ArgumentError(f"ax is a {type(ax).__name__}; give axes, as plt.subplots() returns")
+    return ax
+
+
+def label_axes(ax: Axes) -> None:
+    """Label the axes of values against their index, and leave ticks at whole indices."""
+    whole_ticks(ax)
+    ax.set_xlabel("index i")
+    ax.set_ylabel("singular value")
+
+
+def whole_ticks(ax: Axes) -> None:
+    """Leave only whole numbers on a linear axis of indices."""
+    require("plot()", "plot", "matplotlib")
+    from matplotlib.ticker import MaxNLocator
+
+    if ax.get_xscale() == "linear":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,0 +1,247 @@
+"""Two runs beside each other: differences depth by depth, with their errors."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.report.estimates import BOUNDED, Estimates, estimate, titles
+from jvpsvd.report.values import Array, DepthValues, RunValues
+from jvpsvd.svd.estimate import Estimate
+from jvpsvd.text_table import Column, TextTable, significant
+
+# What differs between two runs without being a difference of what they are of.
+_NOT_TOLD = ("contents", "probe", "batch", "numerics")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one quantity at one depth differs between two runs: the second minus the first."""
+
+    layers: tuple[str, str]
+    """The depth in each run."""
+    quantity: str
+    first: float
+    """Mean over the photos that are compared."""
+    second: float
+    difference: Estimate
+    """Mean of the second minus the first: bounds from those of each value, and the standard error
+    of the mean over photos, which holds what was sampled as well; NaN with one photo."""
+    photos: tuple[int, int]
+    """Photos of each run; the same ones where they are paired."""
+    paired: bool
+    """Whether the same photos are compared, one by one."""
+
+    @property
+    def errors(self) -> float:
+        """The difference in standard errors; NaN where none, or where bounds leave the sign open.
+
+        >>> one = Estimate(2.0, -9.0, 13.0, 0.5)
+        >>> Difference(("output",) * 2, "count", 1.0, 3.0, one, (4, 4), True).errors
+        nan
+        """
+        found, error = self.difference, self.difference.standard_error
+        known = found.low == found.high or found.low > 0 or found.high < 0
+        return found.value / error if error > 0 and known else math.nan
+
+
+def compare_runs(first: RunValues, second: RunValues, threshold: float = 1.0) -> list[Difference]:
+    """Return the differences of two runs at every depth that both have.
+
+    Depths are paired by name, or in their order where no name is common and both have equally many.
+    Photos are paired by their keys, and only those are compared that both runs have; where no key
+    is common, the means over all are.
+
+    Args:
+        first: A run, such as that of a network with random weights.
+        second: Another one, such as that of the trained network.
+        threshold: What a value must reach to be counted.
+
+    Raises:
+        ArgumentError: If no depth of one belongs to one of the other.
+
+    Example: ``compare_runs(read_values(before), read_values(after))[0].difference``.
+    """
+    pairs, keys = _pair_depths(first, second), _common_keys(first, second)
+    return [
+        found
+        for one, other in pairs
+        for found in _compare_depth((first, one), (second, other), keys, threshold)
+    ]
+
+
+def differing_fields(first: RunValues, second: RunValues) -> list[str]:
+    """Return in what the two runs differ, a line for each option."""
+    one, other = first.store.identity.fields(), second.store.identity.fields()
+    return [
+        f"{name.replace('_', ' ')}: {_brief(one[name])} | {_brief(other[name])}"
+        for name in one
+        if name not in _NOT_TOLD and one[name] != other[name]
+    ]
+
+
+def comparison_table(found: Sequence[Difference], title: str, one: str = "photo") -> TextTable:
+    """Return differences as a table for a terminal.
+
+    Example: ``print(comparison_table(compare_runs(before, after), "before and after"))``.
+    """
+    columns = (
+        Column("depth", left=True),
+        Column("quantity", left=True),
+        Column("first", drop=2),
+        Column("second", drop=3),
+        Column(
+            "difference",
+            f"difference: second less first, ± standard error of the mean over {one}s, and bounds "
+            "where values are known between bounds",
+        ),
+        Column("errors", "errors: the difference in standard errors", drop=4),
+        Column(f"{one}s", drop=1),
+    )
+    rows = [
+        [
+            each.layers[0] if each.layers[0] == each.layers[1] else " | ".join(each.layers),
+            each.quantity,
+            significant(each.first),
+            significant(each.second),
+            _difference_in_words(each.difference),
+            "—" if math.isnan(each.errors) else f"{each.errors:+.1f}",
+            str(each.photos[0]) if each.paired else f"{each.photos[0]} | {each.photos[1]}",
+        ]
+        for each in found
+    ]
+    paired = all(each.paired for each in found)
+    subtitle = f"paired over the same {one}s" if paired else f"not paired: no {one} is in both"
+    return TextTable(title, columns, rows, subtitle)
+
+
+def _pair_depths(first: RunValues, second: RunValues) -> list[tuple[DepthValues, DepthValues]]:
+    named = {depth.layer: depth for depth in second.depths}
+    pairs = [(depth, named[depth.layer]) for depth in first.depths if depth.layer in named]
+    if pairs:
+        return pairs
+    if len(first.depths) == len(second.depths):
+        return list(zip(first.depths, second.depths, strict=True))
+    one, other = (", ".join(d.layer for d in run.depths) for run in (first, second))
+    raise ArgumentError(f"no depth is in both runs: {one} in the first, {other} in the second")
+
+
+def _common_keys(first: RunValues, second: RunValues) -> set[str]:
+    """Return the keys that one photo of each run has."""
+    once = [
+        {key for key, count in Counter(s.key for s in run.samples).items() if key and count == 1}
+        for run in (first, second)
+    ]
+    return once[0] & once[1]
+
+
+def _compare_depth(
+    first: tuple[RunValues, DepthValues],
+    second: tuple[RunValues, DepthValues],
+    keys: set[str],
+    threshold: float,
+) -> Iterator[Difference]:
+    """Yield the differences at one depth, over the common photos, or over all without any."""
+    rows = [
+        {run.samples[photo].key: row for row, photo in enumerate(depth.photo)}
+        for run, depth in (first, second)
+    ]
+    common = sorted(keys & rows[0].keys() & rows[1].keys())
+    taken = [
+        np.array([of[key] for key in common] if keys else list(of.values()), dtype=np.int64)
+        for of in rows
+    ]
+    if not (len(taken[0]) and len(taken[1])):
+        return
+    k = min(first[1].s.shape[1], second[1].s.shape[1])
+    numbers = [
+        _numbers(run, depth, at, k, threshold)
+        for (run, depth), at in zip((first, second), taken, strict=True)
+    ]
+    layers, photos = (first[1].layer, second[1].layer), (len(taken[0]), len(taken[1]))
+    for quantity, one in numbers[0].items():
+        difference = _subtract(one, numbers[1][quantity], paired=bool(keys))
+        means = float(np.nanmean(one[0])), float(np.nanmean(numbers[1][quantity][0]))
+        yield Difference(layers, quantity, *means, difference, photos, bool(keys))
+
+
+def _numbers(
+    run: RunValues, depth: DepthValues, at: Array, k: int, threshold: float
+) -> dict[str, Array]:
+    """Return (3, photos) value, low and high of each quantity."""
+    estimates: Estimates = estimate(depth, run.store.identity.tol, threshold)
+    found = {"σ1": np.stack([depth.s[at, 0]] * 3)}
+    if k > 1:
+        found[f"σ{k}"] = np.stack([depth.s[at, k - 1]] * 3)
+    for name in BOUNDED:
+        low, high, _ = estimates.ranges[name][:, at]
+        found[titles(threshold)[name]] = np.stack([estimates.values[name][at], low, high])
+    return found
+
+
+def _subtract(one: Array, other: Array, *, paired: bool) -> Estimate:
+    """Return the mean of the second less the first, with its bounds and standard error."""
+    if paired:
+        each = other[0] - one[0]
+        known = np.isfinite(each)
+        values, count = each[known], int(known.sum())
+        variance = float(values.var(ddof=1)) / count if count > 1 else math.nan
+        low, high = (other[1] - one[2])[known], (other[2] - one[1])[known]
+        if not count:
+            return Estimate(math.nan, math.nan, math.nan)
+        return Estimate(_mean(values), _mean(low), _mean(high), math.sqrt(variance))
+    parts = [part[:, np.isfinite(part[0])] for part in (one, other)]
+    if not all(part.shape[1] for part in parts):
+        return Estimate(math.nan, math.nan, math.nan)
+    counts = [part.shape[1] for part in parts]
+    variance = sum(
+        float(part[0].var(ddof=1)) / count if count > 1 else math.nan
+        for part, count in zip(parts, counts, strict=True)
+    )
+    before, after = (part.mean(axis=1) for part in parts)
+    return Estimate(
+        float(after[0] - before[0]),
+        float(after[1] - before[2]),
+        float(after[2] - before[1]),
+        math.sqrt(variance),
+    )
+
+
+def _mean(values: Array) -> float:
+    return float(values.mean())
+
+
+def _difference_in_words(found: Estimate) -> str:
+    """Return a difference with its sign, error and bounds.
+
+    >>> _difference_in_words(Estimate(-12.3456, -12.3456, -12.3456, 0.71))
+    '-12.35 ± 0.71'
+    >>> _difference_in_words(Estimate(5.0, -math.inf, math.inf, math.nan))
+    '+5 (unbounded)'
+    >>> _difference_in_words(Estimate(5.0, 4.0, 6.5, 0.2))
+    '+5 ± 0.2 (+4 to +6.5)'
+    """
+    if math.isnan(found.value):
+        return "—"
+
+    def signed(number: float) -> str:
+        return f"{'+' if number > 0 else ''}{significant(number)}"
+
+    text, error = signed(found.value), found.standard_error
+    text += "" if math.isnan(error) else f" ± {significant(error, 2)}"
+    if math.isinf(found.low) or math.isinf(found.high):
+        return f"{text} (unbounded)"
+    return (
+        text if found.low == found.high else f"{text} ({signed(found.low)} to {signed(found.high)})"
+    )
+
+
+def _brief(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text or "none"

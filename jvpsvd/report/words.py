@@ -1,0 +1,206 @@
+"""What the page says in sentences: what was found, how far it holds, how to repeat and cite it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+
+import numpy as np
+
+from jvpsvd.report.analysis import Analysis
+from jvpsvd.report.estimates import in_words
+from jvpsvd.report.health import Health
+from jvpsvd.report.values import RunValues
+from jvpsvd.survey.spec.identity import Identity
+from jvpsvd.survey.store.class_distances import ClassComparison
+from jvpsvd.survey.store.notes import read_notes
+from jvpsvd.survey.store.record import RECORD
+
+_DEMO = ("foolbox-000000.tar",)
+_PAPER = """@article{mototake_ikegami,
+  title  = {The Analysis of Deep Neural Networks},
+  author = {Mototake, Y. and Ikegami, T.},
+  note   = {In Japanese; Graduate School of Arts and Sciences, The University of Tokyo},
+}"""
+_ILSVRC = """@article{russakovsky2015imagenet,
+  title   = {{ImageNet} Large Scale Visual Recognition Challenge},
+  author  = {Russakovsky, Olga and Deng, Jia and Su, Hao and Krause, Jonathan and others},
+  journal = {International Journal of Computer Vision},
+  volume  = {115}, pages = {211--252}, year = {2015},
+}"""
+_FOOLBOX = """@misc{foolbox,
+  title = {Foolbox, whose 20 ImageNet photos are used},
+  howpublished = {PyPI foolbox, MIT licence},
+}"""
+
+
+def noun_of(run: RunValues) -> str:
+    """Return what the rows of a run are of: photos, texts or other inputs."""
+    return {None: "photos", "txt": "texts"}.get(run.store.identity.inputs, "inputs")
+
+
+def lead(run: RunValues) -> str:
+    """Return what was computed, in a sentence."""
+    identity, k = run.store.identity, run.store.identity.k
+    fewer = "" if run.common_k == k else ", or all of one that has fewer"
+    values = "The largest singular value" if k == 1 else f"The top {k} singular triplets"
+    return (
+        f"{values} of the Jacobian at {len(run.depths)} depths for {len(run.samples)} "
+        f"{noun_of(run)}{fewer}, to a residual of {identity.tol:g} σ₁."
+    )
+
+
+def finding(analysis: Analysis) -> str:
+    """Return what the last depth with values says, in a sentence; empty if none has any."""
+    depth = analysis.depths[analysis.deepest]
+    values, noun = depth.values, noun_of(analysis.run)[:-1]
+    if not len(values.photo):
+        return ""
+    count = in_words(depth.estimates.mean("count"), at_least=depth.estimates.bounds("count"))
+    return (
+        f"At {values.layer}, a small change of the {noun} is stretched by at most σ₁ = "
+        f"{values.s[:, 0].mean():.4g}; {count} of {values.size} directions reach "
+        f"σ ≥ {analysis.threshold:g}. Means over {len(values.photo)} {noun_of(analysis.run)}."
+    )
+
+
+def trust(run: RunValues) -> str:
+    """Return how far values hold: worst residual, and how well the Jacobians are defined."""
+    worst = max((float(np.fmax.reduce(d.relative, initial=-1)) for d in run.depths), default=-1)
+    moved = [d.defined_to[np.isfinite(d.defined_to)] for d in run.depths]
+    known = np.concatenate(moved) if moved else np.zeros(0)
+    said = f"Residuals are at most {worst:.0e} σ₁" if worst >= 0 else ""
+    if len(known) and said:
+        said += f"; rounding of the {noun_of(run)[:-1]} alone moves J by up to {known.max():.0e} σ₁"
+    return f"{said}." if said else ""
+
+
+def summarize_health(health: Health) -> str:
+    """Return the counts of a run in a sentence."""
+    parts = [f"{health.certified} of {health.rows} rows are certified in full"]
+    if health.short:
+        missed = f"{health.unconverged} of {health.triplets} triplets not certified"
+        parts.append(f"{health.short} have values with {missed}")
+    if health.failed:
+        parts.append(f"{health.failed} failed, for the reasons below")
+    parts.append(f"{health.missing} are missing" if health.missing else "none is missing")
+    if health.below_residual:
+        parts.append(
+            f"{health.below_residual} of {health.triplets} values are below their own residual, "
+            "which is all that is known of their size"
+        )
+    return "; ".join(parts) + "."
+
+
+def meaning(compared: ClassComparison) -> str:
+    """Return how far distances of classes by spectra are those of WordNet, at the last depth."""
+    depth = compared.depths[-1]
+    if depth.test is None:
+        return f"At {depth.layer}, distances of classes do not vary."
+    said = (
+        f"At {depth.layer}, distances of {len(compared.wnids)} classes by spectra have the rank "
+        f"correlation {depth.test.correlation:.3f} with WordNet's (p = {depth.test.p_value:.2g}"
+    )
+    if depth.interval is not None:
+        said += f"; 95 % interval {depth.interval.low:.2f} to {depth.interval.high:.2f}"
+    if not math.isnan(depth.shuffled[0]):
+        mean, deviation = depth.shuffled
+        said += f"; shuffled labels leave {mean:.2f} ± {deviation:.2f}"
+    said += ")."
+    if depth.nearest is not None:
+        near = depth.nearest
+        said += (
+            f" {100 * near.precision:.0f} % of photos are nearest to their own class, by chance "
+            f"{100 * near.chance:.0f} %."
+        )
+    return said
+
+
+def command(run: RunValues) -> tuple[str, str]:
+    """Return the command that makes a run again, and what the reader has to fill in."""
+    identity, photos = run.store.identity, run.store.identity.photos
+    words = ["jvpsvd", "run", "--model", identity.model]
+    notes = []
+    if identity.model.isidentifier():  # the class of a module; names of models have - or :
+        notes.append(f"{identity.model} was given in Python: name a function that returns it")
+    if identity.shards != _DEMO:
+        words += ["--shards", "SHARDS"]
+        notes.append(f"SHARDS is the folder of {', '.join(identity.shards[:3])}")
+    if identity.start is not None:
+        words += ["--since", identity.start]
+    words += ["--layers", ",".join(identity.layers), "-k", str(identity.k)]
+    words += ["--tol", f"{identity.tol:g}", "--seed", str(identity.seed)]
+    for name, value in (("per-class", photos.per_class), ("limit", photos.limit)):
+        words += [f"--{name}", str(value)] if value is not None else []
+    if photos.choice is not None:
+        words += ["--choice", photos.choice]
+    if photos.classes is not None:
+        words += ["--classes", ",".join(photos.classes)]
+    if identity.vectors or identity.small_vectors:
+        words += ["--vectors", *([] if identity.vectors else [str(identity.small_vectors)])]
+    words += ["--density"] if identity.density else []
+    return shlex.join([*words, "--out", "RUN"]), "; ".join(notes)
+
+
+def citations(run: RunValues) -> str:
+    """Return the paper, the software and the data as BibTeX."""
+    software = versions_of(run).get("jvpsvd", "unknown")
+    entry = (
+        "@software{jvpsvd,\n  title   = {jvpsvd: certified singular triplets of neural-network "
+        "Jacobians},\n  author  = {{The jvpsvd developers}},\n"
+        f"  version = {{{software}}},\n}}"
+    )
+    entries = [_PAPER, entry]
+    if run.store.identity.shards == _DEMO:
+        entries.append(_FOOLBOX)
+    if run.store.identity.shards == _DEMO or any(sample.wnid for sample in run.samples):
+        entries.append(_ILSVRC)
+    return "\n\n".join(entries)
+
+
+def versions_of(run: RunValues) -> dict[str, str]:
+    """Return the versions with which a run was begun."""
+    versions = read_notes(run.store.folder / RECORD).get("versions")
+    return versions if isinstance(versions, dict) else {}
+
+
+def describe_run(run: RunValues) -> list[tuple[str, str]]:
+    """Return what was computed, as names and values."""
+    identity = run.store.identity
+    record = read_notes(run.store.folder / RECORD)
+    photos = identity.photos
+    chosen = [
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in (("per_class", photos.per_class), ("limit", photos.limit))
+        if value is not None
+    ]
+    if photos.classes is not None:
+        chosen.append(f"{len(photos.classes)} classes by name")
+    listed = ", ".join(identity.shards[:5]) + (", …" if len(identity.shards) > 5 else "")
+    kept = "not stored"
+    if identity.small_vectors:
+        kept = f"small copies of the first {identity.small_vectors} and the last"
+    rows = [
+        ("model", identity.model),
+        ("weights, SHA-256", identity.weights_sha256),
+        ("input", _describe_input(identity)),
+        ("shards", f"{len(identity.shards)}: {listed}"),
+        (f"{noun_of(run)} chosen", "; ".join(chosen) if chosen else "all"),
+        ("k", str(identity.k)),
+        ("tolerance", f"{identity.tol:g} σ₁"),
+        ("seed", str(identity.seed)),
+        ("numbers", f"{identity.dtype}, numerics {identity.numerics}"),
+        ("vectors", "stored" if identity.vectors else kept),
+        ("begun", str(record.get("created", "unknown"))),
+    ]
+    versions = ", ".join(f"{name} {value}" for name, value in versions_of(run).items())
+    return [*rows, ("versions", versions)] if versions else rows
+
+
+def _describe_input(identity: Identity) -> str:
+    if identity.start_shape is None:
+        sizes = identity.photo_input
+        return f"{sizes.size} × {sizes.size} pixels, {sizes.channels}"
+    shape = " × ".join(map(str, identity.start_shape))
+    kind, start = identity.inputs or "photos", identity.start or "the input"
+    return f"{kind}, differentiated from {start}, {shape}"

@@ -1,0 +1,110 @@
+"""What a survey would hold and take on a device that is not at hand, from shapes alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from jvpsvd.errors import ArgumentError
+from jvpsvd.networks import Inputs, Model, foretell_loads, to_device, weight_bytes
+from jvpsvd.networks.foretell import Load
+from jvpsvd.survey.spec.costs import DepthCost
+from jvpsvd.survey.spec.depth_choice import choose_blocks, list_depths
+from jvpsvd.survey.spec.devices import EFFICIENCY, Device
+from jvpsvd.svd import Plan, ProblemSize, check_request, plan
+from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """What a network would take on a device, depth by depth."""
+
+    device: Device
+    weights: int
+    """Bytes of all weights in float32."""
+    depths: list[DepthCost]
+    activations: dict[str, int]
+    """Bytes that the derivatives to each depth hold at one point."""
+    left_out: int
+    """Depths within blocks, which are not among them."""
+
+    def needed(self, cost: DepthCost) -> int:
+        """Return the bytes of weights, activations and bases of one depth."""
+        return self.weights + self.activations[cost.name] + (cost.bytes or 0)
+
+
+def foretell(
+    model: Model, device: Device, k: int, tol: float = 1e-5, *, only_blocks: bool = True
+) -> Foretold:
+    """Return what a network would take on a device; nothing of it is computed or allocated.
+
+    Args:
+        model: A network, which is moved to the meta device unless it is there.
+        device: Where it is to run.
+        k: Triplets.
+        tol: Tolerance to plan for.
+        only_blocks: Leave out depths within blocks.
+
+    Raises:
+        ArgumentError: If k < 1 or `tol` does not lie between 0 and 1.
+        ModelError: If the network cannot be evaluated on the meta device.
+    """
+    if k < 1:
+        raise ArgumentError(f"k={k} must be at least 1")
+    model = _on_meta(model)
+    every, start = list_depths(model, functions=False)
+    depths = choose_blocks(every) if only_blocks else every
+    names = [depth.name for depth in depths]
+    loads = foretell_loads(model.module, model.example(), names, model.since)
+    weights, n = weight_bytes(model.module), math.prod(start)
+    costs = []
+    for depth in depths:
+        count = min(k, depth.numel, n)
+        cost = DepthCost(depth.name, depth.kind, depth.numel, n, count)
+        size = ProblemSize((depth.numel, n), torch.float32, torch.device("cuda"))
+        request = check_request(size, count, tol=tol, memory=device.memory // 2)
+        try:
+            chosen = plan(size, request)
+        except ArgumentError as error:
+            costs.append(replace(cost, reason=str(error)))
+            continue
+        load = loads[depth.name]
+        seconds = _seconds(chosen, size.shape, count, load, weights, device)
+        costs.append(
+            replace(
+                cost,
+                method=chosen.method,
+                products=chosen.predicted_products,
+                bytes=chosen.predicted_bytes,
+                seconds=seconds,
+                reason=chosen.reason,
+            )
+        )
+    activations = {name: load.activations for name, load in loads.items()}
+    return Foretold(device, weights, costs, activations, len(every) - len(depths))
+
+
+def _seconds(
+    chosen: Plan, shape: tuple[int, int], k: int, load: Load, weights: int, device: Device
+) -> float:
+    """Return the time of a solve: products as fast as arithmetic or the weights' way allows.
+
+    A product of one vector is as much work as an inference; a block reads the weights once.
+    """
+    rate = EFFICIENCY * device.flops
+    one = max(load.flops / rate, weights / device.bandwidth / chosen.block_size)
+    cost = ProductCost(one, one)
+    if chosen.method == "exact":
+        return exact_seconds(cost, *shape, k, rate, rate)
+    return golub_kahan_seconds(cost, *shape, k, chosen.predicted_products // 2, rate)
+
+
+def _on_meta(model: Model) -> Model:
+    """Return the model on the meta device, with an example there."""
+    meta = torch.device("meta")
+    example = to_device(model.example(), meta)
+    suffix = model.inputs.suffix if model.inputs is not None else "npy"
+    inputs = Inputs(suffix, example, lambda content: content)
+    return replace(model, module=model.module.to(meta), inputs=inputs)

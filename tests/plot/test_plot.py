@@ -1,0 +1,115 @@
+"""`jvpsvd.plot`: what library users draw, in the style of every figure."""
+
+import numpy as np
+import pytest
+import torch
+
+import jvpsvd
+from jvpsvd.errors import ArgumentError
+from jvpsvd.plot import style
+
+matplotlib = pytest.importorskip("matplotlib", reason="figures need jvpsvd[plot]")
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def test_spectra_have_a_line_and_a_band_each():
+    few, one = np.array([[4.0, 2.0], [6.0, 4.0]]), torch.tensor([3.0, 1.0, 0.5])
+    ax = jvpsvd.plot.spectra({"middle": few, "output": one})
+    middle, output = ax.lines
+    assert middle.get_ydata().tolist() == [5.0, 3.0]
+    assert output.get_xdata().tolist() == [1, 2, 3]
+    (band,) = ax.collections  # a single spectrum has none
+    assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(6.0)
+    assert [text.get_text() for text in ax.legend().get_texts()] == ["middle", "output"]
+    shades = [matplotlib.colors.to_hex(line.get_color()) for line in ax.lines]
+    assert shades == style.shades(2)
+    assert middle.get_linestyle() != output.get_linestyle()
+    assert ax.get_yscale() == "log"
+
+
+def test_ticks_are_whole_indices():
+    ax = jvpsvd.plot.spectra(np.linspace(3, 1, 4))
+    ax.figure.canvas.draw()
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
+
+
+def test_results_are_drawn_as_they_come():
+    result = jvpsvd.svds(torch.diag(torch.tensor([3.0, 2.0, 1.0])), "all")
+    (line,) = jvpsvd.plot.spectra(result, color="red").lines
+    np.testing.assert_allclose(line.get_ydata(), [3, 2, 1], rtol=1e-5)
+    assert line.get_color() == "red"
+
+
+def test_vectors_are_images_around_grey():
+    rows = torch.zeros(3, 2 * 4 * 4)[:, : 3 * 4].reshape(3, 12)
+    rows[0, 0] = -1.0
+    figure = jvpsvd.plot.vectors(rows, (3, 2, 2), titles=["v1"], columns=2)
+    shown = [axes for axes in figure.axes if axes.images]
+    assert len(shown) == 3
+    picture = shown[0].images[0].get_array()
+    assert picture.shape == (2, 2, 3)
+    assert picture[0, 0].tolist() == [0.0, 0.5, 0.5]
+    assert shown[0].get_title() == "v1"
+    assert jvpsvd.plot.vectors(torch.randn(2, 5, 5)).axes[0].images
+
+
+def test_depth_by_index_leaves_what_a_depth_has_not():
+    ax = jvpsvd.plot.depth_by_index({"a": [4.0, 2.0, 1.0], "b": [3.0]})
+    table = ax.images[0].get_array()
+    assert table.shape == (2, 3)
+    assert np.isnan(np.ma.filled(table, np.nan)[1, 1:]).all()
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda: jvpsvd.plot.spectra(np.ones((2, 2, 2))), r"s has shape \(2, 2, 2\)"),
+        (lambda: jvpsvd.plot.spectra({"a": [-1.0]}), "give singular values"),
+        (lambda: jvpsvd.plot.vectors(np.ones((2, 7)), (3, 2, 2)), "give shape="),
+        (lambda: jvpsvd.plot.vectors(np.ones((2, 8)), (2, 2, 2)), "give shape="),
+        (lambda: jvpsvd.plot.depth_by_index({"a": [0.0]}), "all singular values are 0"),
+        (lambda: jvpsvd.plot.depth_by_index({"a": [[1.0]]}), r"give \(k,\)"),
+        (lambda: jvpsvd.plot.spectra([1.0], ax=3), "ax is a int; give axes"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_in_a_line(draw, said):
+    with pytest.raises(ArgumentError, match=said):
+        draw()
+
+
+@pytest.mark.parametrize("name", ["viridis", "cividis"])
+def test_stops_are_those_of_matplotlib(name):
+    stops = getattr(style, name.upper())
+    shares = np.linspace(0, 1, len(stops))
+    assert list(stops) == [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps[name](shares)]
+
+
+def test_a_figure_has_the_colours_of_the_page():
+    for share in np.linspace(0, 1, 101):
+        theirs = matplotlib.colors.to_rgb(style.interpolate(style.CIVIDIS, share))
+        assert np.abs(np.subtract(style.heat_colours()(share)[:3], theirs)).max() <= 2 / 255
+
+
+@pytest.mark.parametrize(("on_dark", "back"), [(False, "#ffffff"), (True, "#16161a")])
+def test_shades_and_inks_stand_out_from_what_is_behind_them(on_dark, back):
+    def luminance(colour):
+        linear = [
+            v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
+            for v in matplotlib.colors.to_rgb(colour)
+        ]
+        return np.dot([0.2126, 0.7152, 0.0722], linear)
+
+    inks = style.INKS_ON_DARK if on_dark else style.INKS
+    for colours, least in ((style.shades(12, on_dark=on_dark), 1.7), (inks, 4.5)):
+        for colour in colours:
+            low, high = sorted([luminance(colour), luminance(back)])
+            assert (high + 0.05) / (low + 0.05) >= least, colour

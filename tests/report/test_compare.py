@@ -1,0 +1,130 @@
+"""Two runs beside each other, photo by photo where they have the same."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from support.terminal import WIDTHS, terminal
+
+from benchmarks.problems.synthetic_run import make_run, write_rows
+from jvpsvd.cli import main
+from jvpsvd.errors import ArgumentError
+from jvpsvd.report import compare_runs, comparison_table, differing_fields, read_values
+from jvpsvd.survey import open_store
+from jvpsvd.text_table import cell_width
+
+
+def made(folder, s, layers=1):
+    """A run of random rows at one depth."""
+    store = make_run(folder, photos=len(s), depths=layers, k=s.shape[1], classes=1)
+    for depth in store.identity.layers:
+        write_rows(store, depth, store.samples(), s, 1e-7 * s)
+    return read_values(store)
+
+
+@pytest.fixture
+def spectra():
+    generator = np.random.default_rng(0)
+    base = np.sort(generator.uniform(1, 9, (6, 4)))[:, ::-1]
+    return base, base * generator.uniform(1.1, 1.3, (6, 1))
+
+
+def test_the_same_photos_are_compared_one_by_one(tmp_path, spectra):
+    one, other = spectra
+    differences = compare_runs(made(tmp_path / "a", one), made(tmp_path / "b", other))
+    found = {each.quantity: each for each in differences}
+    for quantity, index in (("σ1", 0), ("σ4", 3)):
+        each, got = other[:, index] - one[:, index], found[quantity]
+        assert (got.paired, got.photos) == (True, (6, 6))
+        assert got.difference.value == pytest.approx(each.mean())
+        assert got.difference.standard_error == pytest.approx(each.std(ddof=1) / math.sqrt(6))
+        # Photos differ by far more than the runs do: means alone would say little.
+        apart = math.sqrt(one[:, index].var(ddof=1) / 6 + other[:, index].var(ddof=1) / 6)
+        assert got.difference.standard_error < 0.5 * apart
+        assert got.errors == pytest.approx(got.difference.value / got.difference.standard_error)
+
+
+def test_photos_that_only_one_run_has_are_left_out(tmp_path, spectra):
+    one, other = spectra
+    (first, *_) = compare_runs(made(tmp_path / "a", one), made(tmp_path / "b", other[:4]))
+    assert first.photos == (4, 4)
+    assert first.difference.value == pytest.approx((other[:4, 0] - one[:4, 0]).mean())
+
+
+def test_one_photo_has_no_error(tmp_path, spectra):
+    one, other = spectra
+    (first, *_) = compare_runs(made(tmp_path / "a", one[:1]), made(tmp_path / "b", other[:1]))
+    assert math.isnan(first.difference.standard_error)
+    assert math.isnan(first.errors)
+
+
+def test_a_smaller_k_is_compared_to_its_own_last_value(tmp_path, spectra):
+    one, other = spectra
+    found = compare_runs(made(tmp_path / "a", one), made(tmp_path / "b", other[:, :2]))
+    assert [each.quantity for each in found][:2] == ["σ1", "σ2"]
+    assert found[1].difference.value == pytest.approx((other[:, 1] - one[:, 1]).mean())
+
+
+def test_what_differs_in_the_options_is_told(tmp_path, spectra):
+    one, other = spectra
+    lines = differing_fields(made(tmp_path / "a", one), made(tmp_path / "b", other[:, :2]))
+    assert "k: 4 | 2" in lines
+
+
+def run(out, *more):
+    with pytest.raises(SystemExit) as stop:
+        main(("run", "-k", "5", "--choice", "first", "--batch", "1", "--out", out, *more))
+    assert stop.value.code == 0
+
+
+@pytest.fixture
+def runs(tiny, shard, tmp_path, monkeypatch):
+    """A network and one whose first layer is twice as large."""
+    monkeypatch.chdir(tmp_path)
+    shards = ("--shards", shard.name, "--layers", "0,output")
+    run("trained", "--model", "tiny:net", *shards)
+    run("doubled", "--model", "tiny:other", *shards)
+    return tmp_path
+
+
+def test_the_command_compares_runs_and_run_does_at_its_end(runs, shard, capsys):
+    options = ("--model", "tiny:other", "--shards", shard.name, "--layers", "0,output")
+    run("doubled", *options, "--compare", "trained")
+    at_the_end = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(("compare", "trained", "doubled"))
+    text = capsys.readouterr().out
+    assert at_the_end.endswith(text)
+    assert text.splitlines()[:2] == ["first: trained", "second: doubled"]
+    assert "model: tiny:net | tiny:other" in text
+    row = next(line.split() for line in text.splitlines() if re.match(r"0 +σ1 ", line))
+    assert float(row[3]) == pytest.approx(2 * float(row[2]), rel=1e-3)
+    with pytest.raises(SystemExit) as stop:
+        main(("compare", "trained", "nowhere"))
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit) as stop:
+        main(("run", "--out", "third", *options, "--compare", "nowhere"))
+    assert (stop.value.code, (runs / "third").exists()) == (2, False)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_comparison_fits_the_terminal(runs, capsys, monkeypatch, width):
+    with terminal(width, monkeypatch) as shown, pytest.raises(SystemExit):
+        main(("compare", "trained", "doubled"))
+    table = shown.text[shown.text.index("second less first") :]
+    assert all(cell_width(line) <= width for line in table.splitlines())
+    assert table.count("output") == 5
+
+
+def test_other_depths_are_compared_in_their_order_or_refused(runs, shard):
+    shards = ("--shards", shard.name)
+    run("elsewhere", "--model", "tiny:net", *shards, "--layers", "2,5")
+    run("few", "--model", "tiny:net", *shards, "--layers", "3")
+    read = {name: read_values(open_store(runs / name)) for name in ("trained", "elsewhere", "few")}
+    found = compare_runs(read["trained"], read["elsewhere"])
+    assert {each.layers for each in found} == {("0", "2"), ("output", "5")}
+    assert "0 | 2" in comparison_table(found, "two depths").fitted(None)
+    with pytest.raises(ArgumentError, match="no depth is in both runs: 0, output in the first"):
+        compare_runs(read["trained"], read["few"])

@@ -1,0 +1,81 @@
+"""Photos with their vectors: on the page, and as a figure."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.shards import sample_members, write_tar
+
+from jvpsvd.report import read_values, write_report
+from jvpsvd.report.analysis import analyse
+from jvpsvd.report.thumbnails import browse
+from jvpsvd.survey import Spec, run
+
+pytest.importorskip("jinja2", reason="the page needs jvpsvd[report]")
+
+
+@pytest.fixture
+def shard(tmp_path):
+    members = [m for i in range(3) for m in sample_members(f"photo{i}", i, i % 2)]
+    return write_tar(tmp_path / "good-0000.tar", members)
+
+
+@pytest.fixture
+def surveyed(tiny, shard, tmp_path):
+    def call(name, **options):
+        out = tmp_path / name
+        asked = {"shards": [shard], "model": "tiny:net", "layers": ["3", "output"], "out": out}
+        return run(Spec(**asked | options)).store
+
+    return call
+
+
+def pixels(image):
+    data = base64.b64decode(image.uri.partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+
+def test_small_copies_look_like_the_vectors_themselves(surveyed, shard):
+    shown = [
+        browse(analyse(read_values(surveyed(name, k=9, vectors=kind))), [shard])
+        for name, kind in (("whole", True), ("small", 5))
+    ]
+    whole, small = shown
+    assert whole.indices == small.indices == (1, 2, 3, 4, 5, 9)
+    for one, other in zip(whole.photos, small.photos, strict=True):
+        for mine, theirs in zip(one.depths, other.depths, strict=True):
+            for a, b in zip(mine.images, theirs.images, strict=True):
+                assert (a.index, a.s, a.converged) == (b.index, b.s, b.converged)
+                assert a.moved == b.moved
+                # A few colours of each image are kept, and float16.
+                assert np.abs(pixels(a) - pixels(b)).mean() < 4
+            assert bool(mine.images[0].moved) == (mine.layer == "output")
+
+
+def test_a_depth_of_fewer_values_shows_its_own_last_one(surveyed, shard):
+    found = browse(analyse(read_values(surveyed("run", k=40, vectors=2))), [shard])
+    deep, output = found.photos[0].depths
+    assert [image.index for image in deep.images] == [1, 2, 40]
+    assert [image.index for image in output.images] == [1, 2, 30]
+
+
+def test_the_page_and_its_files_show_them(surveyed, shard):
+    store = surveyed("run", k=6, vectors=2)
+    written = write_report(read_values(store), [shard])
+    html = written.page.read_text("utf-8")
+    assert html.count('class="vector"') == 3 * 2 * 3
+    assert 'alt="v6 of photo2 at output"' in html
+    assert "small copies of the first 2 and the last" in html
+    assert "--vectors 2" in html
+    names = {file.name for file in written.files}
+    assert {"vectors.png", "vectors.svg"} <= names
+    again = {file.name for file in write_report(read_values(store)).files}
+    assert names - again == {"vectors.png", "vectors.svg"}  # there are no photos to show
+
+
+def test_a_run_without_vectors_has_no_section_of_them(surveyed, shard):
+    html = write_report(read_values(surveyed("run", k=4)), [shard]).page.read_text("utf-8")
+    assert 'id="photos"' not in html
+    assert 'href="#photos"' not in html

@@ -1,0 +1,82 @@
+"""What the page says in sentences."""
+
+import dataclasses
+import shlex
+
+import pytest
+import torch
+
+from benchmarks.problems.synthetic_run import make_run
+from jvpsvd.report import read_values, words, write_report
+from jvpsvd.report.analysis import analyse
+from jvpsvd.survey import PhotoSelection, Spec, run
+from jvpsvd.survey.spec.tasks import make_tasks
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"k": 5},
+        {"k": 5, "seed": 3, "tol": 1e-3, "vectors": 2},
+        {"k": 4, "vectors": True, "photos": PhotoSelection(("0", "1"), 1, 2, "first")},
+        {"density": True},
+    ],
+)
+def test_the_command_makes_the_same_run(tiny, shard, tmp_path, options, monkeypatch):
+    from jvpsvd.cli import main
+
+    spec = Spec(shards=[shard], model="tiny:net", layers=["3"], out=tmp_path / "run", **options)
+    first = run(spec).store
+    command, note = words.command(read_values(first))
+    assert note == f"SHARDS is the folder of {shard.name}"
+    typed = shlex.split(command)
+    typed[typed.index("SHARDS")] = str(shard)
+    typed[typed.index("RUN")] = str(tmp_path / "again")
+    with pytest.raises(SystemExit) as ended:
+        main(typed[1:])
+    assert ended.value.code == 0
+    from jvpsvd.survey import open_store
+
+    again = open_store(tmp_path / "again")
+    assert again.identity.difference(first.identity) == ""
+    ids = [[task.id for task in make_tasks(s.identity, s.samples())] for s in (first, again)]
+    assert ids[0] == ids[1]
+
+
+def test_the_first_sentence_says_sigma_and_dimension(tmp_path):
+    store = make_run(tmp_path / "run", whole=True)
+    analysis = analyse(read_values(store))
+    said = words.finding(analysis)
+    depth = analysis.depths[-1]
+    assert f"σ₁ = {depth.values.s[:, 0].mean():.4g}" in said
+    assert f"of {depth.values.size} directions reach σ ≥ 1" in said
+    assert words.trust(analysis.run) == (
+        f"Residuals are at most {depth.values.relative.max():.0e} σ₁; rounding of the photo alone "
+        "moves J by up to 1e-06 σ₁."
+    )
+
+
+def test_inputs_that_are_no_photos_are_named_so(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(20, 8), torch.nn.Tanh())
+    store = run(
+        Spec(inputs=list(torch.randn(3, 1, 20)), model=model, k=4, out=tmp_path / "run")
+    ).store
+    html = write_report(read_values(store)).page.read_text("utf-8")
+    assert "for 3 inputs" in html
+    assert ">inputs</button>" in html
+    assert "Sequential was given in Python: name a function that returns it" in html
+    assert 'id="class-table"' not in html  # they have no classes
+    assert 'id="choose-class"' not in html
+
+
+def test_data_is_cited_where_its_photos_are_known(tmp_path):
+    store = make_run(tmp_path / "run")
+    assert "russakovsky2015imagenet" in words.citations(read_values(store))
+    other = make_run(tmp_path / "other", named=False)
+    cited = words.citations(read_values(other))
+    assert "russakovsky" not in cited
+    assert "mototake_ikegami" in cited
+    shards = dataclasses.replace(other.identity, shards=("foolbox-000000.tar",))
+    demo = read_values(dataclasses.replace(other, identity=shards))
+    assert "foolbox" in words.citations(demo)
+    assert words.command(demo)[1] == ""

@@ -1,0 +1,98 @@
+"""Classes are called by their names, from the shards to the tables."""
+
+import csv
+import dataclasses
+import json
+
+import pytest
+from support.shards import encoded, write_tar
+
+from jvpsvd.data import demo_photos, walk
+from jvpsvd.errors import ShardError
+from jvpsvd.report import read_values
+from jvpsvd.report.analysis import analyse
+from jvpsvd.report.tables import write_tables
+from jvpsvd.survey import open_store
+from jvpsvd.survey.spec.tasks import make_tasks
+
+
+def members(key, label, record):
+    return [
+        (f"{key}.jpg", encoded(label)),
+        (f"{key}.cls", str(label).encode()),
+        (f"{key}.json", json.dumps(record).encode()),
+    ]
+
+
+@pytest.fixture
+def named(tmp_path):
+    """Photos of four classes: two with a name, one of ILSVRC, and one named with digits."""
+    records = [{"class": "circles"}, {"class": "grey squares"}, {"wnid": "n01440764"}]
+    records += [{"class": "0"}]
+    every = [m for i, record in enumerate(records) for m in members(f"p{i}", i, record)]
+    return write_tar(tmp_path / "named.tar", every)
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        ({"class": "circles"}, "circles"),
+        ({"class": " grey squares "}, "grey squares"),
+        ({"class": "a\nb\x1b[31m"}, "a\\nb\\x1b[31m"),
+        ({"class": ""}, None),
+        ({"class": 7}, None),
+        ({"class": "x" * 999}, "x" * 200),
+        ([], None),
+    ],
+)
+def test_the_name_of_a_class_is_read_and_is_no_more_than_text(tmp_path, record, name):
+    (sample,) = walk(write_tar(tmp_path / "s.tar", members("p", 0, record)))
+    assert (sample.problem, sample.class_name) == ("", name)
+
+
+@pytest.mark.parametrize("choice", ["first", "random"])
+@pytest.mark.parametrize(
+    ("classes", "keys"),
+    [
+        (["circles"], {"p0"}),
+        (["grey squares", "2"], {"p1", "p2"}),
+        (["tench"], {"p2"}),
+        (["0"], {"p0"}),  # digits are an index, whatever is called so
+    ],
+)
+def test_a_run_takes_classes_by_name(surveyed, named, classes, keys, choice):
+    store = surveyed([named], classes=classes, layers=["output"], k=3, choice=choice).store
+    assert {row.key for row in store.rows()} == keys
+
+
+def test_a_class_that_is_not_there_is_answered_by_those_that_are(surveyed, named):
+    there = r"there are circles \(0\), grey squares \(1\), n01440764 \(2\), 0 \(3\)"
+    with pytest.raises(ShardError, match=rf"no sample of the classes triangles in 1 .*; {there}"):
+        surveyed([named], classes=["triangles"])
+
+
+def test_names_are_kept_and_tables_have_them(surveyed, named, tmp_path):
+    store = open_store(surveyed([named], layers=["output"], k=3).store.folder)
+    assert [sample.class_name for sample in store.samples()][:2] == ["circles", "grey squares"]
+    files = {file.name: file for file in write_tables(analyse(read_values(store)), tmp_path / "t")}
+    rows = csv.DictReader(files["classes.csv"].read_text().splitlines())
+    assert [row["name"] for row in rows] == ["circles", "grey squares", "tench", "class 0"]
+
+
+def test_a_run_begun_without_names_has_the_same_tasks(surveyed, named):
+    store = surveyed([named], layers=["output"], k=3).store
+    samples = store.samples()
+    nameless = [dataclasses.replace(sample, class_name=None) for sample in samples]
+    assert make_tasks(store.identity, samples) != make_tasks(store.identity, nameless)
+    ids = [[task.id for task in make_tasks(store.identity, one)] for one in (samples, nameless)]
+    assert ids[0] == ids[1]
+    store.layout.manifest.unlink()
+    store.write_manifest(nameless)
+    again = surveyed([named], layers=["output"], k=3)
+    assert (again.computed, again.skipped) == (0, 4)
+
+
+def test_photos_of_the_demo_are_of_named_classes():
+    photos = demo_photos()
+    assert {photo.record["class"] for photo in photos} >= {"bull mastiff", "folding chair"}
+    assert all(photo.record["wnid"].startswith("n") for photo in photos)

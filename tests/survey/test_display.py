@@ -1,0 +1,74 @@
+"""What a run shows of its progress: what is under way, how long it takes, and each failure once."""
+
+import re
+import time
+
+import pytest
+from support.shards import encoded, sample_members, write_tar
+from support.terminal import WIDTHS, terminal
+
+from jvpsvd.survey import Row, RunProgress, show_progress
+from jvpsvd.survey.progress.display import Rate
+
+KEY, LAYER = "n02084071_a_photo_of_a_rather_long_name", "encoder.layers.11.mlp.dense_4h_to_h"
+PHOTO = RunProgress(KEY, LAYER, photos_done=1, photos=4, share_of_photo=0.5)
+FAILED = [Row("s.tar", KEY, 0, None, d, "bad-photo", "cut short", k=5) for d in (LAYER, "output")]
+
+
+def plain(text):
+    """Text of a terminal, as a line; rich breaks what is longer than the terminal."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    return text.replace("\r", "").replace("\n", "")
+
+
+@pytest.mark.parametrize("width", [*WIDTHS, 40])
+def test_the_bar_says_what_is_under_way_and_cuts_no_name(monkeypatch, width):
+    monkeypatch.setenv("TERM", "xterm")
+    with terminal(width, monkeypatch, "stderr") as made, show_progress() as show:
+        for progress in (
+            RunProgress(photos=4, recording=8.3),
+            RunProgress(KEY, LAYER, photos=4),
+            RunProgress(KEY, photos_done=1, photos=4, rows=FAILED),
+            PHOTO,
+        ):
+            show(progress)
+            time.sleep(0.3)  # it is drawn four times a second
+    text = plain(made.text)
+    assert "recording the network (once, about 8 s)" in text
+    assert f"{KEY} at {LAYER}" in text
+    assert "photo 2/4" in text
+    assert "1 failures" in text
+    assert text.count("bad-photo") == 1
+    assert f"s.tar {KEY} at {LAYER} and 1 more depths: bad-photo: cut short" in text
+    assert "…" not in text
+
+
+def clock(*times):
+    ticks = iter(times)
+    return lambda: next(ticks)
+
+
+def test_time_left_is_told_from_the_second_photo_on_and_without_the_recording():
+    """The recording took 100 s, the first photo 10 s, half of the second one 5 s."""
+    rate = Rate(clock(100.0, 100.0, 100.0, 110.0, 110.0, 115.0))
+    assert rate.left(RunProgress(photos=4, recording=99.0)) == ""
+    rate.count(RunProgress("a", "output", photos=4))
+    assert rate.left(RunProgress("a", "output", photos=4)) == ""
+    rate.count(RunProgress("a", photos_done=1, photos=4, rows=FAILED))
+    assert rate.left(RunProgress("a", photos_done=1, photos=4)) == "0:00:30 left"
+    half = RunProgress("b", "output", photos_done=1, photos=4, share_of_photo=0.5)
+    assert rate.left(half) == "0:00:25 left"
+
+
+def test_a_broken_photo_counts_once_whatever_the_depths(surveyed, tmp_path):
+    members = [*sample_members("good", 0, 0), ("bad.jpg", encoded(1)[:99])]
+    outcome = surveyed([write_tar(tmp_path / "s.tar", members)], layers=["0", "2", "output"])
+    assert (outcome.computed, outcome.failed, outcome.failures) == (1, 1, 3)
+    assert "1 computed, 1 failed" in repr(outcome)
+
+
+def test_texts_are_called_texts(capsys):
+    with show_progress() as show:
+        row = Row("s.tar", "a", 0, None, "output", "ok", "", s=[1.0], residuals=[0.0], k=1)
+        show(RunProgress("a", photos_done=1, photos=2, rows=[row], one="text"))
+    assert capsys.readouterr().err.startswith("text 1/2 a: 1 of 1 depths")
