@@ -20,9 +20,6 @@
 #SBATCH --output=jvpsvd-%A_%a.log
 set -euo pipefail
 
-# As many threads as the job has cores: more of them wait for each other.
-export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
-
-# --memory: the default is half of the machine, not of the job (16G above).
+# jvpsvd takes as many threads as the task has cores, and plans for half of the job's memory.
 # exec: the signal is for jvpsvd, not for this shell.
-exec jvpsvd run --memory "${MEMORY:-10GiB}" "$@" --share "$SLURM_ARRAY_TASK_ID/${SHARES:-$SLURM_ARRAY_TASK_COUNT}"
+exec jvpsvd run "$@" --share "$SLURM_ARRAY_TASK_ID/${SHARES:-$SLURM_ARRAY_TASK_COUNT}"

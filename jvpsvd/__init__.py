@@ -10,8 +10,9 @@ Names and modules are imported when they are first used, so that the command lin
 torch is there.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from jvpsvd.imports import import_at_first_use
 
 if TYPE_CHECKING:
     from jvpsvd import (  # noqa: F401
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     )
     from jvpsvd.studies import load, ntk, singular_values, spectra
     from jvpsvd.svd import SVDResult, spectral_density, svds
+else:
+    import_at_first_use(__name__)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "JacobianOperator",
@@ -64,42 +67,3 @@ __all__ = [
     "stack",
     "svds",
 ]
-
-_ROOMS = (
-    "data",
-    "errors",
-    "geometry",
-    "networks",
-    "operators",
-    "plot",
-    "report",
-    "studies",
-    "survey",
-    "svd",
-)
-_ROOM_OF = {
-    "SVDResult": "svd",
-    "depths": "networks",
-    "layer_map": "networks",
-    "load": "studies",
-    "ntk": "studies",
-    "singular_values": "studies",
-    "spectra": "studies",
-    "spectral_density": "svd",
-    "svds": "svd",
-}
-
-
-if not TYPE_CHECKING:  # a type checker would take every name for one of these
-
-    def __getattr__(name: str) -> Any:
-        if name in _ROOMS:
-            return importlib.import_module(f"jvpsvd.{name}")
-        if name not in __all__:
-            raise AttributeError(f"module 'jvpsvd' has no attribute '{name}'")
-        value = getattr(importlib.import_module(f"jvpsvd.{_ROOM_OF.get(name, 'operators')}"), name)
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*__all__, *_ROOMS})

@@ -5,26 +5,35 @@ Numbers are Python's own or NumPy's scalars, never bools.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _SHORT = 60
+
+
+def _is_tensor(value: object) -> TypeGuard[Tensor]:
+    """Whether a value is a tensor; torch is not imported to learn that it is none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def shown(value: object) -> str:
     """Describe a value in one short line, for a message.
 
+    >>> import torch
     >>> shown("resnet18"), shown(torch.ones(2, 3)), shown([1] * 100)
     ("'resnet18'", 'a tensor of shape (2, 3)', 'a list')
     """
-    if isinstance(value, Tensor):
+    if _is_tensor(value):
         return "a nested tensor" if value.is_nested else f"a tensor of shape {tuple(value.shape)}"
     text = repr(value)
     named = isinstance(value, np.ndarray) or len(text) > _SHORT or "\n" in text or " at 0x" in text
@@ -113,12 +122,28 @@ def threshold_number(name: str, value: Any, plural: str = "") -> float:
     Traceback (most recent call last):
     jvpsvd.errors.ArgumentError: threshold=-1.0 must be a finite number of at least 0
     """
-    if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
+    if (_is_tensor(value) or isinstance(value, np.ndarray)) and value.ndim == 0:
         value = value.item()
     real = isinstance(value, Real) and not isinstance(value, bool)
     if not (real and 0 <= value < float("inf")):
         several = f"; {plural} takes several" if plural and not real else ""
         raise ArgumentError(f"{name}={shown(value)} must be a finite number of at least 0{several}")
+    return float(value)
+
+
+def positive_number(name: str, value: Any) -> float:
+    """Return `value` as a float, if it is positive and finite.
+
+    Raises:
+        ArgumentError: If it is not.
+
+    >>> positive_number("step", -1)
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: step=-1 must be a positive number
+    """
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not (real and 0 < value < float("inf")):
+        raise ArgumentError(f"{name}={value!r} must be a positive number")
     return float(value)
 
 
@@ -151,7 +176,7 @@ def listed_names(name: str, value: object) -> list[str]:
     Raises:
         ArgumentError: If it is something else.
     """
-    if isinstance(value, Tensor | np.ndarray) or not isinstance(value, Iterable):
+    if _is_tensor(value) or isinstance(value, np.ndarray) or not isinstance(value, Iterable):
         raise ArgumentError(f"{name} is {shown(value)}; give a list of names")
     listed = list(value)
     for each in listed:
@@ -166,16 +191,17 @@ def dense_tensor(name: str, value: object) -> Tensor:
     Raises:
         ArgumentError: If it is another object, nested, sparse, or quantized.
 
+    >>> import torch
     >>> dense_tensor("V", torch.eye(2).to_sparse())
     Traceback (most recent call last):
     jvpsvd.errors.ArgumentError: V is a tensor in torch.sparse_coo; give a dense one, ...
     """
-    if not isinstance(value, Tensor):
+    if not _is_tensor(value):
         how = "torch.from_numpy(…) of it" if isinstance(value, np.ndarray) else "a tensor"
         raise ArgumentError(f"{name} is {shown(value)}; give {how}")
     if value.is_nested:
         raise ArgumentError(f"{name} is a nested tensor; give one tensor of one shape")
-    if value.layout != torch.strided:
+    if str(value.layout) != "torch.strided":
         raise ArgumentError(
             f"{name} is a tensor in {value.layout}; give a dense one, as .to_dense() returns"
         )

@@ -9,22 +9,19 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy
-import torch
 
-from jvpsvd import __version__, survey
+from jvpsvd import networks, survey
 from jvpsvd.commands.numbers import integer, number
+from jvpsvd.commands.option_values import positive_number
+from jvpsvd.commands.startup import prepare_process
+from jvpsvd.commands.versions import describe_versions
 from jvpsvd.errors import ArgumentError, JvpsvdError
-from jvpsvd.geometry.dimension import positive_number
-from jvpsvd.networks import load_model
-from jvpsvd.operators import keep_freed_memory
 
 _FAILURES, _MISTAKE, _INTERRUPTED = 1, 2, 130
 _MODEL, _K = survey.Spec.model, 500
@@ -52,10 +49,11 @@ _random_weights = click.option(
 _memory = click.option(
     "--memory",
     metavar="SIZE",
-    help="Budget of one solve, as 8GiB. [default: half the GPU's, or the machine's]",
+    help="Budget of one solve, as 8GiB. [default: half the GPU's, the job's or the machine's]",
 )
 _threshold = click.option(
     "--threshold",
+    callback=positive_number,
     type=number,
     default=1.0,
     show_default=True,
@@ -65,13 +63,9 @@ _threshold = click.option(
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
-@click.version_option(
-    __version__,
-    message=f"jvpsvd %(version)s (torch {torch.__version__}, numpy {numpy.__version__}, "
-    f"CUDA {torch.version.cuda or 'none'}, Python {platform.python_version()})",
-)
+@click.option("--version", is_flag=True, help="Show the version and exit.")
 @click.pass_context
-def cli(context: click.Context) -> None:
+def cli(context: click.Context, *, version: bool) -> None:
     """Certified top singular triplets of network Jacobians, over labelled photos.
 
     \b
@@ -87,6 +81,9 @@ def cli(context: click.Context) -> None:
     Names complete with TAB after  eval "$(_JVPSVD_COMPLETE=bash_source jvpsvd)"
     (zsh_source and fish_source likewise).
     """  # noqa: D301 -- \b keeps click from reflowing the list
+    if version:
+        click.echo(describe_versions())
+        context.exit()
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -173,7 +170,7 @@ def cli(context: click.Context) -> None:
     metavar="I/N",
     default="0/1",
     show_default=True,
-    help="Do part I of N, counted from 0 (job arrays).",
+    help="Do part I of N, counted from 0 (job arrays); outside of one, with 1/N of the cores.",
 )
 @click.option(
     "--engine",
@@ -216,17 +213,17 @@ def run(
         from jvpsvd.commands.verify import show_status
 
         return 0 if show_status(survey.open_store(Path(status))) else _MISTAKE
-    threshold = positive_number("--threshold", threshold)
     if compare is not None:
         survey.open_store(Path(compare))  # a name that is wrong is told before the work
-    keep_freed_memory()
+    part = survey.parse_share(share)
+    prepare_process(shares=part[1])
     for name in ("layers", "classes"):
         text = options[name]
         if text is not None:
             options[name] = [part.strip() for part in text.split(",") if part.strip()]
     options["vectors"] = survey.parse_vectors(options["vectors"])
     photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
-    spec = survey.Spec(share=survey.parse_share(share), photos=photos, **options)
+    spec = survey.Spec(share=part, photos=photos, **options)
     from jvpsvd.commands.run import show_run
 
     try:
@@ -263,7 +260,7 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
     RUN/report/index.html is one file that opens in a browser and asks the network for nothing. The
     run may be unfinished.
     """
-    threshold = positive_number("--threshold", threshold)
+    prepare_process()
     from jvpsvd.commands.run import show_report
 
     show_report(survey.open_store(Path(folder)), threshold, shards)
@@ -314,6 +311,7 @@ def layers(
 
     The network is recorded once, as a run does, and its products are timed on this machine.
     """
+    prepare_process()
     from jvpsvd.commands.layers import foretell_layers, list_layers
 
     if device is not None:
@@ -321,8 +319,7 @@ def layers(
         return 0
     if tokens is not None:
         raise ArgumentError("--tokens is of a forecast for a device; add --device")
-    keep_freed_memory()
-    loaded = load_model(model, weights, since=since, random_weights=random_weights)
+    loaded = networks.load_model(model, weights, since=since, random_weights=random_weights)
     list_layers(loaded, k, tol, memory, functions=functions, every=every, as_json=as_json)
     return 0
 
@@ -337,9 +334,9 @@ def compare(first: str, second: str, threshold: float) -> int:
     Trained against untrained, two networks, or two precisions. The same photos are compared one by
     one, by their keys.
     """
+    prepare_process()
     from jvpsvd.commands.compare import show_comparison
 
-    threshold = positive_number("--threshold", threshold)
     show_comparison(Path(first), Path(second), threshold)
     return 0
 
@@ -351,6 +348,7 @@ def verify(folder: str) -> int:
 
     It reads rows, vectors, the manifest and run.json, and compares them with their checksums.
     """
+    prepare_process()
     from jvpsvd.commands.verify import verify_run
 
     return 0 if verify_run(survey.open_store(Path(folder))) else _FAILURES

@@ -1,6 +1,9 @@
 import os
 import sys
 
+if "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ:
+    # Before torch is imported, here and by the processes that tests start: see `wait_passively`.
+    os.environ["OMP_WAIT_POLICY"] = "passive"
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Processes side by side, each with as many threads as there are cores, wait for each other.
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -9,10 +9,12 @@ import pytest
 import jvpsvd
 
 PACKAGE = Path(jvpsvd.__file__).parent
-# A room imports only from rooms before it; the first three stand below all of them.
+# A room imports only from rooms before it; those before operators stand below all of them.
 ROOMS = [
     "errors",
+    "imports",
     "arguments",
+    "machine",
     "text_table",
     "plot",
     "operators",
@@ -66,7 +68,7 @@ def test_rooms_import_only_from_rooms_above(module):
     own = ROOMS.index(room(module))
     for name in imports(modules()[module]):
         if name in ("jvpsvd", "jvpsvd.__version__"):
-            assert room(module) == "cli"
+            assert room(module) in ("cli", "commands")
             continue
         assert ROOMS.index(room(name)) <= own, f"{module} imports {name}"
 

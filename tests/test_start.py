@@ -11,6 +11,8 @@ import jvpsvd
 LOADING = """
 import signal, sys, time
 
+sys.argv = ["jvpsvd", *sys.argv[1:]]
+
 class Slow:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
@@ -24,10 +26,14 @@ main()
 """
 
 
+@pytest.mark.parametrize("command", ["run", "layers", "report nowhere", "verify nowhere"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_while_libraries_load_is_one_line(number):
+def test_an_interruption_while_libraries_load_is_one_line(number, command):
     process = subprocess.Popen(
-        [sys.executable, "-c", LOADING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOADING, *command.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout.readline() == "loading\n"
     process.send_signal(number)
@@ -48,6 +54,7 @@ ROOMS = [
     "geometry",
     "networks",
     "operators",
+    "plot",
     "report",
     "studies",
     "survey",

@@ -336,6 +336,7 @@ COMMANDS: dict[str, Command] = {
             "small_timings",
             "pairs of functions that do the same thing, timed in turns; not stored",
         ),
+        Command("waiting", "a run beside busy processes, by how threads wait; shares of a run"),
         Command("reach", "published architectures: do they work, how, and how exactly"),
         Command("figures", "draw figures of stored results", "publish"),
         Command("readme", "write the performance section of a README", "publish"),

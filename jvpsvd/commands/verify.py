@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
+from jvpsvd import survey
 from jvpsvd.commands.printing import as_typed, say
-from jvpsvd.survey import Store, status, verify
 
 
-def verify_run(store: Store) -> bool:
+def verify_run(store: survey.Store) -> bool:
     """Print what is missing or wrong, a line each, and the counts; whether nothing is."""
-    found = verify(store)
+    found = survey.verify(store)
     for problem in found.problems:
         click.echo(problem)  # names and paths, to be copied
     say(
@@ -27,9 +27,9 @@ def verify_run(store: Store) -> bool:
     return not found.problems
 
 
-def show_status(store: Store) -> bool:
+def show_status(store: survey.Store) -> bool:
     """Print how far a run is, and how to go on; whether its manifest can be read."""
-    found = status(store)
+    found = survey.status(store)
     for line in found.lines():
         say(line)
     for line in found.resume_lines():

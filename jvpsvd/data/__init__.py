@@ -3,6 +3,7 @@
 >>> import tempfile
 >>> from pathlib import Path
 >>> from PIL import Image
+>>> from jvpsvd.data import find_shards, pack, photos_by_class, read_photos, walk
 >>> root = Path(tempfile.mkdtemp())
 >>> for name in ("cat", "dog"):
 ...     (root / "photos" / name).mkdir(parents=True)
@@ -16,19 +17,27 @@ True
 [True, True]
 """
 
-from jvpsvd.data.demo import demo_photos, demo_shards
-from jvpsvd.data.inputs import decode_input, inputs_as_written, suffixes_of, write_inputs
-from jvpsvd.data.locations import (
-    UNREADABLE,
-    RemoteShard,
-    Shard,
-    find_shards,
-    fingerprint,
-    fingerprints,
-)
-from jvpsvd.data.pack import Folder, LeftOut, Photo, list_folder, pack, photos_by_class
-from jvpsvd.data.photos import PHOTO_SUFFIXES, decode_photo
-from jvpsvd.data.shards import Sample, read_photos, walk
+from typing import TYPE_CHECKING
+
+from jvpsvd.imports import import_at_first_use
+
+if TYPE_CHECKING:
+    from jvpsvd.data.demo import demo_photos, demo_shards
+    from jvpsvd.data.inputs import decode_input, inputs_as_written, suffixes_of, write_inputs
+    from jvpsvd.data.locations import (
+        UNREADABLE,
+        RemoteShard,
+        Shard,
+        find_shards,
+        fingerprint,
+        fingerprints,
+    )
+    from jvpsvd.data.pack import Folder, LeftOut, Photo, list_folder, pack, photos_by_class
+    from jvpsvd.data.photos import decode_photo
+    from jvpsvd.data.shards import Sample, read_photos, walk
+    from jvpsvd.data.suffixes import PHOTO_SUFFIXES
+else:
+    import_at_first_use(__name__)
 
 __all__ = [
     "PHOTO_SUFFIXES",

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
 from jvpsvd.data.pack import Photo, write_shard
 from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.errors import ShardError
+from jvpsvd.imports import package_folder
 
 
 def demo_photos() -> list[Photo]:
     """Return the 20 photos, labelled by their ILSVRC class index; foolbox itself is not imported.
 
     Raises:
-        ShardError: If the package is not installed.
+        MissingPackageError: If the package is not installed.
     """
-    package = importlib.util.find_spec("foolbox")
-    if package is None or not package.submodule_search_locations:
-        raise ShardError("the demo's photos need the package foolbox; install jvpsvd[demo]")
     found = []
-    for file in Path(package.submodule_search_locations[0], "data").glob("imagenet_*.jpg"):
+    folder = package_folder("the demo of photos", "demo", "foolbox")
+    for file in (folder / "data").glob("imagenet_*.jpg"):
         match = re.fullmatch(r"imagenet_(\d+)_(\d+)", file.stem)
         if match is not None:
             wnid = ilsvrc_hierarchy().classes[int(match[2])]
@@ -34,7 +32,8 @@ def demo_shards(run: Path) -> list[Path]:
     """Return the photos as a shard in `run`/shards, packed at the first call.
 
     Raises:
-        ShardError: If the package is not installed, or `run` is a run over other shards or no run.
+        MissingPackageError: If the package is not installed.
+        ShardError: If `run` is a run over other shards or no run.
     """
     shard = run / "shards" / "foolbox-000000.tar"
     if not shard.is_file():

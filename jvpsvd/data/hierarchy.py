@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from jvpsvd.data.synsets import Synsets
 from jvpsvd.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DistanceKind = Literal["path", "wu-palmer"]
 
@@ -81,6 +81,8 @@ class Hierarchy(Synsets):
         Raises:
             ArgumentError: If a wnid is unknown, two have no common ancestor, or on another kind.
         """
+        import torch
+
         if kind not in ("path", "wu-palmer"):
             raise ArgumentError(f"kind={kind!r} must be 'path' or 'wu-palmer'")
         above = [self.ancestors(wnid) for wnid in wnids]

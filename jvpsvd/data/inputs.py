@@ -16,7 +16,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from jvpsvd.data.photos import PHOTO_SUFFIXES, decode_photo
+from jvpsvd.data.photos import decode_photo
+from jvpsvd.data.suffixes import PHOTO_SUFFIXES
 from jvpsvd.errors import ArgumentError, InputError
 from jvpsvd.networks import Inputs, Model
 

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from braceexpand import braceexpand
-
 from jvpsvd.errors import ShardError
+from jvpsvd.imports import require
 
 UNREADABLE = "unreadable"
 """Fingerprint of a shard that is missing or cannot be read."""
@@ -149,6 +148,9 @@ def find_shards(pattern: str) -> list[Shard]:
     """
     if not pattern.strip():
         raise ShardError("shards '': nothing is named; give a folder, a .tar file or a pattern")
+    require("finding shards", "survey", "braceexpand")
+    from braceexpand import braceexpand
+
     try:
         parts = sorted(set(braceexpand(pattern)))
     except ValueError as error:  # its UnbalancedBracesError
@@ -265,7 +267,8 @@ def _remote(part: str) -> list[Shard]:
 
 
 def _file_system(url: str) -> tuple[Any, str]:
-    import fsspec  # imported here because it takes a second
+    require("a shard behind a URL", "survey", "fsspec")
+    import fsspec
 
     match = _URL.match(url)
     protocol = match[1] if match else "file"
@@ -277,7 +280,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         files, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        remedy = "; install jvpsvd[remote]" if protocol in ("http", "https") else ""
+        remedy = "; pip install 'jvpsvd[remote]'" if protocol in ("http", "https") else ""
         raise ShardError(f"shards '{url}' need another package: {error}{remedy}") from error
     except Exception as error:  # raised by the protocol's library
         first = (str(error).strip() or type(error).__name__).splitlines()[0]

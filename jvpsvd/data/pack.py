@@ -12,11 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-import webdataset
-
 from jvpsvd.data.locations import refuse_unfinished, unfinished
-from jvpsvd.data.photos import PHOTO_SUFFIXES
+from jvpsvd.data.suffixes import PHOTO_SUFFIXES
 from jvpsvd.errors import ArgumentError, ShardError
+from jvpsvd.imports import require
 
 
 @dataclass(frozen=True)
@@ -270,6 +269,9 @@ def write_shard(shard: Path, photos: Iterable[Photo]) -> Path:
 
 
 def _write(file: BinaryIO, photos: Iterable[Photo]) -> None:
+    require("packing photos", "survey", "webdataset")
+    import webdataset
+
     with webdataset.TarWriter(
         file, encoder=False, user="", group="", mode=0o644, mtime=0, format="PAX_FORMAT"
     ) as writer:

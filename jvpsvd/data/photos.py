@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, features
 from torch import Tensor
 
 from jvpsvd.errors import PhotoError
+from jvpsvd.imports import require
 from jvpsvd.networks import PhotoInput
 
-PHOTO_SUFFIXES = (
-    *("jpg", "jpeg", "png", "webp", "bmp", "ppm", "tif", "tiff", "gif", "jpe", "jfif", "avif"),
-)
-"""File endings that count as photos, in shards and in folders."""
+require("jvpsvd.data", "survey", "PIL")
+from PIL import Image, ImageOps, features  # noqa: E402
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 _FILTERS = {

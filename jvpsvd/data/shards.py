@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from jvpsvd.data.locations import Shard, opened
-from jvpsvd.data.photos import PHOTO_SUFFIXES
+from jvpsvd.data.suffixes import PHOTO_SUFFIXES
 from jvpsvd.data.tar_members import compression, read_members
 from jvpsvd.errors import ShardError
 

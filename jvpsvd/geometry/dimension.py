@@ -17,14 +17,13 @@ is exact if it is below k. A gap beyond k is not found.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import proper_fraction, whole_number
+from jvpsvd.arguments import positive_number, proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.results import Array, Spectra, all_results, values_of
 from jvpsvd.svd.result import SVDResult
@@ -255,22 +254,6 @@ def real_tensor(name: str, values: Any) -> Tensor:
         value = float(tensor[~finite][0])
         raise ArgumentError(f"{name}{where} is {value}; give finite numbers only")
     return tensor
-
-
-def positive_number(name: str, value: Any) -> float:
-    """Return `value` as a float, if it is positive and finite.
-
-    Raises:
-        ArgumentError: If it is not.
-
-    >>> positive_number("step", -1)
-    Traceback (most recent call last):
-    jvpsvd.errors.ArgumentError: step=-1 must be a positive number
-    """
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    if not (real and 0 < value < float("inf")):
-        raise ArgumentError(f"{name}={value!r} must be a positive number")
-    return float(value)
 
 
 def _values(s: Spectra) -> Tensor:

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, vmap
 
-from jvpsvd.arguments import whole_number
+from jvpsvd.arguments import positive_number, whole_number
 from jvpsvd.errors import ArgumentError, NonFiniteError
-from jvpsvd.geometry.dimension import positive_number, real_tensor
+from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.directions import Function, check_point, named_outputs
 from jvpsvd.geometry.results import Array, Vectors, right_vectors
 from jvpsvd.operators import (

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import whole_number
+from jvpsvd.arguments import positive_number, whole_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.geometry.dimension import positive_number, real_tensor
+from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Array, Vectors, right_vectors
 from jvpsvd.svd.kernels.dense import dense_svd
 

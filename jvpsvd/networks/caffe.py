@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from jvpsvd.errors import ModelError
+from jvpsvd.imports import require
 
 _BYTES_PER_VALUE = 16
 """A weight and its gradient as doubles: Caffe writes no more for one parameter."""
@@ -217,12 +218,9 @@ def _messages() -> tuple[Any, Any]:
 
 
 def _parsed(message: int, data: bytes, path: Path) -> Any:
+    require(f"reading {path}", "caffe", "google.protobuf")
     try:
         return _messages()[message].FromString(data)
-    except ImportError as error:
-        raise ModelError(
-            f"{path} needs the package protobuf to be read; install jvpsvd[caffe]"
-        ) from error
     except Exception as error:  # DecodeError, and whatever else parsers raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _damaged(path, first[:200]) from error

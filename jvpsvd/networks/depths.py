@@ -11,7 +11,6 @@ import difflib
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from jvpsvd.arguments import listed_names, shown
 from jvpsvd.errors import ModelError
 from jvpsvd.networks.chosen_arguments import Arguments
 from jvpsvd.networks.cut_bypass import InputPaths
+from jvpsvd.networks.depth import Depth
 from jvpsvd.networks.failures import called_at, evaluated_like, scripted_part
 from jvpsvd.networks.forward_pass import See, each_tensor, run_to
 from jvpsvd.networks.layer_map import LayerMap
@@ -35,25 +35,6 @@ from jvpsvd.operators import (
 )
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Depth:
-    """A depth at which a network can be cut."""
-
-    name: str
-    """Module name, with @call where the module is called more than once, or module and function."""
-    kind: str
-    """Class of the module, or "function"."""
-    shape: tuple[int, ...]
-    """Shape of its output at the example input."""
-    part: bool = False
-    """Whether it is one of the tensors in a tuple, dict or dataclass that was returned."""
-
-    @property
-    def numel(self) -> int:
-        """Number of units: the rows of the Jacobian to this depth."""
-        return int(torch.Size(self.shape).numel())
 
 
 def depths(model: nn.Module, x: Any, *, functions: bool = True) -> list[Depth]:

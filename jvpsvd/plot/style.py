@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from jvpsvd.imports import require
+
 SETTINGS: dict[str, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -69,6 +71,7 @@ def interpolate(stops: Sequence[str], share: float) -> str:
 
 def heat_colours() -> Any:
     """Return the map of colours of figures for matplotlib: the one that the page interpolates."""
+    require("a figure", "plot", "matplotlib")
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("heat", CIVIDIS)

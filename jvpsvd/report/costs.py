@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jvpsvd.machine import in_words
 from jvpsvd.survey import DepthCost, Foretold
-from jvpsvd.svd.memory import in_words
 from jvpsvd.text_table import Column, TextTable, brief_seconds
 
 

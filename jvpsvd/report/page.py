@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jvpsvd.errors import ArgumentError
+from jvpsvd.imports import require
 from jvpsvd.plot import style
 from jvpsvd.report import words
 from jvpsvd.report.agreement import agreement_rows, agreement_titles
@@ -65,7 +65,7 @@ def make_page(analysis: Analysis, browser: Browser, files: Sequence[str] = ()) -
         files: Names of files beside the page.
 
     Raises:
-        ArgumentError: If jinja2 is not installed.
+        MissingPackageError: If jinja2 is not installed.
 
     Example: see `jvpsvd.report.write_report`, which makes all of these.
     """
@@ -152,10 +152,8 @@ def _colours(depths: int) -> str:
 
 
 def _environment() -> Any:
-    try:
-        jinja2 = importlib.import_module("jinja2")
-    except ImportError as error:
-        raise ArgumentError("the page needs jinja2; install jvpsvd[report]") from error
+    require("the page", "report", "jinja2")
+    jinja2 = importlib.import_module("jinja2")
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_ASSETS), autoescape=True, undefined=jinja2.StrictUndefined
     )

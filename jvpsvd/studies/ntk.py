@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from jvpsvd.arguments import shown, whole_number
 from jvpsvd.errors import ArgumentError
+from jvpsvd.machine import parse_memory
 from jvpsvd.operators import (
     JacobianOperator,
     LinearOperator,
@@ -31,7 +32,7 @@ from jvpsvd.studies.assembled_kernel import (
 )
 from jvpsvd.studies.inputs import each_input, told_how_read
 from jvpsvd.svd import svds
-from jvpsvd.svd.memory import parse_memory, physical_memory
+from jvpsvd.svd.memory import memory_of
 from jvpsvd.svd.request import choose_seed
 from jvpsvd.text_table import fitted_lines
 
@@ -133,7 +134,7 @@ def ntk(
         )
     rows = len(inputs) * value.numel()
     k = rows if isinstance(k, str) and k == "all" else whole_number("k", k, 1, rows)
-    budget = physical_memory(device) // 2 if memory is None else parse_memory(memory)
+    budget = memory_of(device) // 2 if memory is None else parse_memory(memory)
     parameters = sum(one.numel() for one in theta.values())
     per_input = value.numel() * parameters * value.element_size()
     block = None if block is None else whole_number("block", block, 1)

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
 from jvpsvd.arguments import listed_names, shown, threshold_number, whole_number
 from jvpsvd.errors import ArgumentError, JvpsvdError
+from jvpsvd.imports import is_installed
 from jvpsvd.networks import OUTPUT, Arguments, Derivatives, choose_batch, layer_map
 from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOperator
 from jvpsvd.studies.inputs import count_inputs, each_input, told_how_read
@@ -229,7 +229,9 @@ def _device_of(model: nn.Module) -> torch.device:
 
 
 def _shown(inputs: Iterator[Any], total: int | None, progress: bool) -> Iterator[Any]:
-    """Yield the inputs, with a bar on stderr."""
-    if not progress:
+    """Yield the inputs, with a bar on stderr where rich is there to draw it."""
+    if not progress or not is_installed("rich"):
         return inputs
+    from rich.progress import track
+
     return iter(track(inputs, description="spectra", total=total, console=bar_console()))

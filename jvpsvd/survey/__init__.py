@@ -25,33 +25,45 @@
 ()
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jvpsvd.survey.progress.display import (
-    ReportProgress,
-    RunProgress,
-    ignore_progress,
-    show_progress,
-)
-from jvpsvd.survey.progress.interruption import Interruption, interruptible
-from jvpsvd.survey.progress.status import Status, status
+from jvpsvd.imports import import_at_first_use, require
 from jvpsvd.survey.renamed import find_renamed
-from jvpsvd.survey.spec.costs import DepthCost, Forecast, depth_costs, forecast
-from jvpsvd.survey.spec.depth_choice import choose_depths
-from jvpsvd.survey.spec.devices import Device, device_named
-from jvpsvd.survey.spec.foretold import Foretold, foretell
-from jvpsvd.survey.spec.identity import Identity
-from jvpsvd.survey.spec.plan import identify
-from jvpsvd.survey.spec.selection import PhotoSelection
-from jvpsvd.survey.spec.spec import ENGINES, Spec
-from jvpsvd.survey.spec.words import parse_share, parse_vectors
-from jvpsvd.survey.store.class_distances import ClassComparison, ClassDistances
-from jvpsvd.survey.store.compaction import compact
-from jvpsvd.survey.store.results import Counts, Results, Spectra, open_run
-from jvpsvd.survey.store.rows import SCHEMA, Row
-from jvpsvd.survey.store.store import Store, open_store
-from jvpsvd.survey.store.verify import Verification, verify
-from jvpsvd.survey.work.run import Outcome, run
+
+require(
+    "jvpsvd.survey",
+    "survey",
+    *("pyarrow", "filelock", "rich", "PIL", "webdataset", "fsspec", "braceexpand"),
+)
+
+if TYPE_CHECKING:
+    from jvpsvd.survey.progress.display import (
+        ReportProgress,
+        RunProgress,
+        ignore_progress,
+        show_progress,
+    )
+    from jvpsvd.survey.progress.interruption import Interruption, interruptible
+    from jvpsvd.survey.progress.status import Status, status
+    from jvpsvd.survey.spec.costs import DepthCost, Forecast, depth_costs, forecast
+    from jvpsvd.survey.spec.depth_choice import choose_depths
+    from jvpsvd.survey.spec.devices import Device, device_named
+    from jvpsvd.survey.spec.foretold import Foretold, foretell
+    from jvpsvd.survey.spec.identity import Identity
+    from jvpsvd.survey.spec.plan import identify
+    from jvpsvd.survey.spec.selection import PhotoSelection
+    from jvpsvd.survey.spec.spec import ENGINES, Spec
+    from jvpsvd.survey.spec.words import parse_share, parse_vectors
+    from jvpsvd.survey.store.class_distances import ClassComparison, ClassDistances
+    from jvpsvd.survey.store.compaction import compact
+    from jvpsvd.survey.store.results import Counts, Results, Spectra, open_run
+    from jvpsvd.survey.store.results import open_run as open  # survey.open(RUN) is how it reads
+    from jvpsvd.survey.store.rows import SCHEMA, Row
+    from jvpsvd.survey.store.store import Store, open_store
+    from jvpsvd.survey.store.verify import Verification, verify
+    from jvpsvd.survey.work.run import Outcome, run
+else:
+    import_at_first_use(__name__)
 
 _RENAMED = {
     "Look": "RunProgress",
@@ -65,8 +77,6 @@ _RENAMED = {
 def __getattr__(name: str) -> Any:
     return find_renamed(__name__, name, _RENAMED)
 
-
-open = open_run  # `survey.open(RUN)` is how it reads
 
 __all__ = [
     "ENGINES",

@@ -1,8 +1,8 @@
 """Top-k singular triplets of linear operators, computed from matrix-vector products alone."""
 
+from jvpsvd.machine import parse_memory
 from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.estimate import Curve, Estimate
-from jvpsvd.svd.memory import parse_memory
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.request import ProblemSize, Request, check_request

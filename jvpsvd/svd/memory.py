@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass
 
 import torch
 
-from jvpsvd.errors import ArgumentError
+from jvpsvd.machine import granted_memory
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 # Bytes of a step and of measured residuals, counted generously: tests/svd/test_memory_ceiling.py
 # solves under a hard limit of memory. A step holds so many blocks in addition to the bases (the
 # product, copies of it, and its orthonormalised form), each wider by the probe columns.
@@ -113,39 +110,12 @@ def _usual(k: int, block_size: int) -> int:
     return 2 * (k + _BLOCKS_RESERVED * block_size)
 
 
-def parse_memory(memory: int | str) -> int:
-    """Return a number of bytes, from itself or from text with a binary unit.
+def memory_of(device: torch.device | None = None) -> int:
+    """Return the bytes of memory of a GPU, or those of this machine that this process may use.
 
-    >>> parse_memory("4GiB"), parse_memory("512 MB"), parse_memory(1000)
-    (4294967296, 536870912, 1000)
-    """
-    if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
-        return memory
-    number = r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmgt]?)(?:i?b)?\s*"
-    match = re.fullmatch(number, str(memory).lower())
-    if match is None or float(match[1]) <= 0 or isinstance(memory, int):
-        raise ArgumentError(f"memory={memory!r} is not a size; write bytes or text like '4GiB'")
-    return max(1, int(float(match[1]) * _UNITS[match[2]]))
-
-
-def in_words(size: int) -> str:
-    """Return a size as text, with a unit that leaves digits before the point.
-
-    >>> in_words(3 << 29), in_words(5000)
-    ('1.5 GiB', '4.9 KiB')
-    """
-    for exponent, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if size >= 1 << exponent:
-            return f"{size / (1 << exponent):.1f} {unit}"
-    return f"{size} bytes"
-
-
-def physical_memory(device: torch.device | None = None) -> int:
-    """Return the bytes of memory of a GPU, or of this machine.
-
-    >>> physical_memory(torch.device("cpu")) == physical_memory()
+    >>> memory_of(torch.device("cpu")) == memory_of()
     True
     """
     if device is not None and device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return granted_memory()

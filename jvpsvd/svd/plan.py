@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.machine import in_words
 from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
 from jvpsvd.svd.krylov.restarts import least_size
-from jvpsvd.svd.memory import Footprint, in_words, physical_memory, reserved_columns, without_growth
+from jvpsvd.svd.memory import Footprint, memory_of, reserved_columns, without_growth
 from jvpsvd.svd.methods.adaptive_rank import AdaptiveRank
 from jvpsvd.svd.methods.exact import Exact
 from jvpsvd.svd.methods.golub_kahan import GolubKahan
@@ -316,7 +317,7 @@ class _Budget:
     def __init__(self, size: ProblemSize, request: Request) -> None:
         self._size, self._request = size, request
         memory = request.memory
-        self.bytes = physical_memory(size.device) // 2 if memory is None else memory
+        self.bytes = memory_of(size.device) // 2 if memory is None else memory
 
     def refuse(self, method: str, needed: int) -> None:
         """Raise ArgumentError if a method needs more memory than the budget."""
@@ -326,7 +327,9 @@ class _Budget:
             if self._request.memory is None:
                 device = self._size.device
                 on_gpu = device is not None and device.type == "cuda"
-                allowed = f"half of this {'GPU' if on_gpu else 'machine'}'s memory"
+                allowed = "half of " + (
+                    "this GPU's memory" if on_gpu else "the memory of this job or machine"
+                )
             what, remedy = f"k={self._request.k}", "lower k or raise memory"
             if self._request.smallest is not None:
                 what = f'which="smallest", for which all {self._request.k} values are computed,'

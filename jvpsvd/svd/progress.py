@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jvpsvd.imports import require
 from jvpsvd.operators import Products
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def bar_console() -> Console:
     In a notebook, rich would ask for ipywidgets. A bar of one line goes without: it is written over
     itself, as on a terminal.
     """
+    require("a progress bar", "survey", "rich")
     from rich.console import Console
 
     if Console().is_jupyter:
@@ -81,6 +83,7 @@ def bar_console() -> Console:
 
 @contextmanager
 def _bar(counted: str) -> Iterator[Show]:
+    require("progress=True", "survey", "rich")
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 

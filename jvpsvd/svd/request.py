@@ -13,8 +13,8 @@ from torch import Tensor
 
 from jvpsvd.arguments import one_of, proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
+from jvpsvd.machine import parse_memory
 from jvpsvd.operators import LinearOperator
-from jvpsvd.svd.memory import parse_memory
 from jvpsvd.svd.other_names import refuse_other_words
 
 MethodName = Literal["auto", "golub-kahan", "randomized", "exact"]
@@ -69,7 +69,7 @@ class Request:
     block_size: int | None = None
     """Vectors per step; None: the plan chooses."""
     memory: int | None = None
-    """Bytes for bases and result; None: half of the GPU's, or of the machine's."""
+    """Bytes for bases and result; None: half of the GPU's, or of the job's or machine's."""
     seed: int = 0
     """Seed of all random numbers."""
     vectors: bool = True

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError, DataError
+from jvpsvd.machine import sync
 
 _KIND, _CHECKSUM = "jvpsvd", "checksum"
 _INSIDE = "/"  # separates the names of a tensor and of the value that holds it
@@ -125,15 +126,6 @@ def read_kind(path: str | os.PathLike[str]) -> str | None:
             return (file.metadata() or {}).get(_KIND)
     except (SafetensorError, OSError, ValueError, RuntimeError):
         return None
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -181,7 +181,10 @@ def test_protocols_that_are_not_opened(url):
 
 @pytest.mark.parametrize(
     ("url", "remedy"),
-    [("https://example.org/*.tar", "needs x; install jvpsvd[remote]"), ("s3://a/*.tar", "needs x")],
+    [
+        ("https://example.org/*.tar", "needs x; pip install 'jvpsvd[remote]'"),
+        ("s3://a/*.tar", "needs x"),
+    ],
 )
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, url, remedy):
     def url_to_fs(url):

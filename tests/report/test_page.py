@@ -361,8 +361,8 @@ main(["report", {run!r}])
 @pytest.mark.parametrize(
     ("missing", "said", "written"),
     [
-        (["jinja2"], "the page needs jinja2; install jvpsvd[report]", "heat-map.png"),
-        (["matplotlib"], "figures need matplotlib; install jvpsvd[plot]", "index.html"),
+        (["jinja2"], "the page needs jinja2; pip install 'jvpsvd[report]'", "heat-map.png"),
+        (["matplotlib"], "a figure needs matplotlib; pip install 'jvpsvd[plot]'", "index.html"),
     ],
 )  # fmt: skip
 def test_without_a_library_the_rest_is_written(missing, said, written, tmp_path):

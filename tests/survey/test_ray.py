@@ -1,5 +1,6 @@
 """Workers of a real Ray cluster on this machine, some of which are killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.errors import EngineError
+from jvpsvd.machine import granted_cores
 from jvpsvd.survey import PhotoSelection, Spec, open_run, run, verify
 from jvpsvd.survey.progress.journal import events, journals
 
@@ -64,6 +66,25 @@ class Choosy(torch.nn.Sequential):
 def choosy():
     return Choosy(*net()[0]).eval(), SIZE
 """
+NOTING = """
+import json
+import os
+from pathlib import Path
+
+import torch
+from tiny import SIZE, net
+
+
+class Noting(torch.nn.Sequential):
+    def forward(self, x):
+        file = Path(os.environ["NOTES"], f"{os.getpid()}.json")
+        file.write_text(json.dumps([os.environ.get("OMP_WAIT_POLICY"), torch.get_num_threads()]))
+        return super().forward(x)
+
+
+def noting():
+    return Noting(*net()[0]).eval(), SIZE
+"""
 COUNT = 16
 
 
@@ -110,6 +131,24 @@ def test_two_workers_compute_what_one_process_does(wanted, local, tmp_path):
     outcome = run(Spec(**wanted, engine="ray", workers=2, out=tmp_path / "run"))
     assert (outcome.computed, outcome.failures) == (COUNT, 0)
     assert_whole(outcome.results, local)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", [None, "active"])
+def test_waiting_threads_of_a_worker_sleep_unless_the_user_chose(
+    wanted, tiny, tmp_path, monkeypatch, chosen
+):
+    (tiny / "noting.py").write_text(NOTING)
+    monkeypatch.setenv("NOTES", str(tiny))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if chosen:
+        monkeypatch.setenv("OMP_WAIT_POLICY", chosen)
+    wanted["model"] = "noting:noting"
+    assert run(Spec(**wanted, engine="ray", workers=1, out=tmp_path / "run")).failures == 0
+    notes = {int(file.stem): json.loads(file.read_text()) for file in tiny.glob("*.json")}
+    del notes[os.getpid()]  # the driver, which looks at the network first
+    assert list(notes.values()) == [[chosen or "passive", granted_cores()]]
 
 
 @pytest.mark.slow

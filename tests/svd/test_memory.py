@@ -5,7 +5,7 @@ import torch
 
 from jvpsvd import MatrixOperator
 from jvpsvd.svd.kernels.columns import GrowingColumns
-from jvpsvd.svd.memory import Footprint, in_words, physical_memory
+from jvpsvd.svd.memory import Footprint, memory_of
 
 SIZE = Footprint(long=1000, short=100, k=10, itemsize=4, batch=1, vectors=True)
 
@@ -51,23 +51,5 @@ def test_the_exact_method_holds_the_matrix():
     assert wide.exact() > 3 * 1000 * 100 * 8
 
 
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 bytes"),
-        (1023, "1023 bytes"),
-        (1024, "1.0 KiB"),
-        (1536, "1.5 KiB"),
-        (5 << 20, "5.0 MiB"),
-        ((1 << 30) - 1, "1024.0 MiB"),
-        (1 << 30, "1.0 GiB"),
-        (3 << 40, "3.0 TiB"),
-        (5000 << 40, "5000.0 TiB"),
-    ],
-)
-def test_sizes_in_words(size, text):
-    assert in_words(size) == text
-
-
 def test_this_machine_has_memory():
-    assert physical_memory() > 1 << 28
+    assert memory_of() > 1 << 28

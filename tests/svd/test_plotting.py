@@ -89,4 +89,4 @@ def test_without_matplotlib_one_line_says_what_to_install():
     )
     code = code.replace("import torch, jvpsvd", "import torch, jvpsvd, jvpsvd.errors")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "plot() needs matplotlib; install jvpsvd[plot]\n"
+    assert done.stdout == "plot() needs matplotlib; pip install 'jvpsvd[plot]'\n"

@@ -14,8 +14,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from jvpsvd.survey.progress.display import ReportProgress, RunProgress
+if TYPE_CHECKING:
+    from jvpsvd.survey.progress.display import ReportProgress, RunProgress
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from jvpsvd.data import UNREADABLE
 from jvpsvd.errors import ArgumentError, ModelError
 from jvpsvd.networks import PhotoInput
-from jvpsvd.survey.spec.probe import changed_network
+from jvpsvd.survey.spec.changed_network import changed_network
 from jvpsvd.survey.spec.selection import PhotoSelection
 
 NUMERICS = 1

@@ -17,12 +17,7 @@ from torch import Tensor
 
 from jvpsvd.networks import Model, layer_maps, to_device
 from jvpsvd.operators import full_precision
-
-VALUES, GRADIENT = 1e-3, 5e-2
-"""Relative changes that count as another network: above rounding on any machine. Rounding moves
-values a little; a gradient jumps where it decides on which side of a kink a unit lies."""
-
-_PRODUCTS = 4
+from jvpsvd.survey.spec.changed_network import PRODUCTS
 
 
 def probe_network(model: Model, layers: Sequence[str]) -> tuple[float, ...]:
@@ -60,29 +55,10 @@ def probe_network(model: Model, layers: Sequence[str]) -> tuple[float, ...]:
     return tuple(found) if all(map(math.isfinite, found)) else ()
 
 
-def changed_network(before: Sequence[float], now: Sequence[float]) -> str:
-    """Return in words how two probes differ; empty if only by rounding.
-
-    >>> changed_network([2.0, 0, 0, 1, 0] * 2, [2.0, 0, 0, 1.6, 0] + [2.0, 0, 0, 1, 0])
-    'its values at a test input by 3e-01'
-    """
-    if len(before) != len(now):
-        return "it can be evaluated at a test input only now, or no longer"
-    one, two = (np.array(probe).reshape(-1, _PRODUCTS + 1) for probe in (before, now))
-    scale = np.maximum(one[:, :1], two[:, :1])
-    change = np.divide(np.abs(one - two), scale, out=np.zeros_like(one), where=scale > 0)
-    of_values, of_gradient = change[:-1].max(initial=0.0), change[-1:].max(initial=0.0)
-    if of_values > VALUES:
-        return f"its values at a test input by {of_values:.0e}"
-    if of_gradient > GRADIENT:
-        return f"its derivatives at a test input by {of_gradient:.0e}"
-    return ""
-
-
 def _numbers(y: Tensor, generator: np.random.Generator) -> list[float]:
     """Return the norm, and products with vectors of random signs, which are about as large."""
     flat = y.detach().double().cpu().reshape(-1).numpy()
-    signs = generator.choice([-1.0, 1.0], (_PRODUCTS, flat.size))
+    signs = generator.choice([-1.0, 1.0], (PRODUCTS, flat.size))
     return [float(np.linalg.norm(flat)), *(signs @ flat).tolist()]
 
 

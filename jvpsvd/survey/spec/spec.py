@@ -6,14 +6,16 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.networks import Model
+from jvpsvd.machine import parse_memory
 from jvpsvd.survey.spec.selection import PhotoSelection
-from jvpsvd.svd import parse_memory
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from jvpsvd.networks import Model
 
 ENGINES = ("local", "ray")
 
@@ -93,8 +95,8 @@ class Spec:
     device: str = "auto"
     """Device of the products: auto, cpu, cuda, cuda:1, …"""
     memory: int | str | None = None
-    """Budget of one solve, as "8GiB"; None: half of the GPU's; without one, half of the machine's,
-    divided among workers."""
+    """Budget of one solve, as "8GiB"; None: half of the GPU's; without one, half of what the
+    job or machine has, divided among workers."""
     share: tuple[int, int] = (0, 1)
     """(i, n): do part i of n, counted from 0, and leave the rest to others."""
     engine: str = "local"

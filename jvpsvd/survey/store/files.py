@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from jvpsvd.errors import RunError
-from jvpsvd.svd.storage import sync
+from jvpsvd.machine import sync
 
 ASIDE = ".part"
 """Ending of a file that is still being written, or was when its process died."""

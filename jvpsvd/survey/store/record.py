@@ -12,11 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy
-import pyarrow
-import scipy
-import torch
-
 from jvpsvd.errors import JvpsvdError, RunError
 from jvpsvd.networks import Depth
 from jvpsvd.survey.spec.identity import Identity
@@ -97,8 +92,5 @@ def _versions() -> dict[str, str]:
     return {
         "jvpsvd": version("jvpsvd"),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "scipy": scipy.__version__,
-        "pyarrow": pyarrow.__version__,
+        **{name: version(name) for name in ("torch", "numpy", "scipy", "pyarrow")},
     }

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from jvpsvd.arguments import positive_number
 from jvpsvd.errors import ArgumentError, RunError
-from jvpsvd.geometry.dimension import positive_number
 from jvpsvd.survey.store.class_distances import (
     ClassComparison,
     DepthSpectra,

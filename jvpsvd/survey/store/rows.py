@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -12,7 +13,9 @@ from jvpsvd.data import Sample
 from jvpsvd.survey.store.checksums import CHECKSUM, checksum_rows
 from jvpsvd.survey.store.columns import nullable_columns, schema_of
 from jvpsvd.survey.store.whole_spectrum import spectrum_columns
-from jvpsvd.svd import SVDResult
+
+if TYPE_CHECKING:
+    from jvpsvd.svd import SVDResult
 
 PASSING = ("refused", "out-of-memory", "error", "undelivered")
 """Failures that another try may mend: more memory, another device, a disk that is back."""

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,9 @@ from jvpsvd.survey.store.positions import Positions
 from jvpsvd.survey.store.record import RECORD, read_record, write_record
 from jvpsvd.survey.store.rows import PASSING, SCHEMA, Row, from_table, to_table
 from jvpsvd.survey.store.vectors import are_whole, write_vectors
-from jvpsvd.svd import SVDResult
+
+if TYPE_CHECKING:
+    from jvpsvd.svd import SVDResult
 
 
 @dataclass(frozen=True, repr=False)

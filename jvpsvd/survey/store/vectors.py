@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import safetensors.torch
-import torch
 from safetensors import SafetensorError, safe_open
 
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.store.checksums import checksum_bytes
 from jvpsvd.survey.store.files import is_regular, unreadable, write_whole
 from jvpsvd.survey.store.rows import Row
-from jvpsvd.survey.store.small_vectors import small_copies
-from jvpsvd.svd import SVDResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from jvpsvd.svd import SVDResult
 
 
 def write_vectors(file: Path, row: Row, result: SVDResult, identity: Identity) -> str | None:
@@ -21,6 +23,10 @@ def write_vectors(file: Path, row: Row, result: SVDResult, identity: Identity) -
 
     They are U, s and Vh, or what `small_copies` keeps of them.
     """
+    import safetensors.torch  # which imports torch; `are_whole` does without
+
+    from jvpsvd.survey.store.small_vectors import small_copies
+
     if result.U is None or result.Vh is None:
         return None
     tensors = {
@@ -36,12 +42,14 @@ def write_vectors(file: Path, row: Row, result: SVDResult, identity: Identity) -
     return checksum_bytes(data)
 
 
-def read_vectors(file: Path) -> tuple[dict[str, torch.Tensor], str]:
+def read_vectors(file: Path) -> tuple[dict[str, Tensor], str]:
     """Return the tensors of a file and its checksum.
 
     Raises:
         RunError: If the file cannot be read.
     """
+    import safetensors.torch
+
     try:
         data = file.read_bytes()
         return safetensors.torch.load(data), checksum_bytes(data)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jvpsvd.svd.estimate import Estimate
-from jvpsvd.svd.spectrum import Spectrum
+if TYPE_CHECKING:
+    from jvpsvd.svd.estimate import Estimate
+    from jvpsvd.svd.spectrum import Spectrum
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -100,6 +101,8 @@ def mean_estimate(numbers: Array) -> Estimate:
     >>> print(mean_estimate(np.array([[9.0, 11.0], [8.5, 10.5], [9.5, 11.5], [0.3, 0.4]])))
     10.00 ± 0.25 (9.50 to 10.50)
     """
+    from jvpsvd.svd.estimate import Estimate  # torch is imported with it
+
     value, low, high = numbers[:3].mean(axis=1)
     error = np.sqrt(np.square(numbers[3]).sum()) / numbers.shape[1]
     return Estimate(float(value), float(low), float(high), float(error))

@@ -9,6 +9,7 @@ too, it is a row that says so.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
 import socket
@@ -22,6 +23,14 @@ from typing import Any
 import torch
 
 from jvpsvd.errors import EngineError
+from jvpsvd.imports import require
+from jvpsvd.machine import (
+    granted_cores,
+    granted_memory,
+    parse_memory,
+    threads_of_a_worker,
+    waiting_policy,
+)
 from jvpsvd.networks import Model
 from jvpsvd.survey.progress.journal import note
 from jvpsvd.survey.spec.identity import Identity
@@ -31,8 +40,6 @@ from jvpsvd.survey.spec.tasks import Task
 from jvpsvd.survey.store.rows import failure
 from jvpsvd.survey.work.feed import TaskPhotos, prefetch, read_tasks
 from jvpsvd.survey.work.photo_solver import PhotoSolver, SolvedTask
-from jvpsvd.svd import parse_memory
-from jvpsvd.svd.memory import physical_memory
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +86,13 @@ def solve_on_ray(tasks: Sequence[Task], plan: RunPlan, spec: Spec) -> Iterator[S
         plan: The run.
         spec: Address of a running cluster (None: one is started on this machine and ended with the
             run); number of workers (None: one per GPU, or without GPUs one per CPU); memory of one
-            solve (None: half of a worker's GPU; without one, half of this machine's, divided by the
-            workers); device ("auto" gives every worker a GPU where there are GPUs, "cpu" none).
+            solve (None: half of a worker's GPU; without one, half of this machine's or job's,
+            divided by the workers); device ("auto" gives every worker a GPU where there are GPUs,
+            "cpu" none).
 
     Raises:
-        EngineError: If Ray is not installed, there is no cluster, or workers do not start.
+        MissingPackageError: If Ray is not installed.
+        EngineError: If there is no cluster, or workers do not start.
     """
     ray = _ray()
     started_here = _connect(ray, spec.address, spec.workers)
@@ -97,14 +106,16 @@ def solve_on_ray(tasks: Sequence[Task], plan: RunPlan, spec: Spec) -> Iterator[S
         count = spec.workers or int(resources.get("GPU" if on_gpu else "CPU", 1)) or 1
         budget = None if spec.memory is None else parse_memory(spec.memory)
         if budget is None and not on_gpu:
-            budget = physical_memory() // (2 * count)
+            budget = granted_memory() // (2 * count)
         per_worker = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
-        kind = ray.remote(max_restarts=0, max_task_retries=0, **per_worker)(Worker)
+        environment = {"env_vars": waiting_policy(os.environ)}
+        kind = ray.remote(
+            max_restarts=0, max_task_retries=0, runtime_env=environment, **per_worker
+        )(Worker)
         sent = ray.put(plan.model), ray.put(plan.identity)
         device = "cuda" if on_gpu else "cpu"
-        pool = _Pool(
-            ray, lambda: kind.remote(*sent, device, budget, threads=1), count, plan.identity
-        )
+        threads = threads_of_a_worker(count) if started_here else 1
+        pool = _Pool(ray, lambda: kind.remote(*sent, device, budget, threads), count, plan.identity)
         yield from pool.solve(prefetch(read_tasks(tasks, plan.shards), _TASKS_AHEAD))
     finally:
         if started_here:
@@ -214,13 +225,10 @@ class _Pool:
 
 
 def _ray() -> Any:
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError as error:
-        raise EngineError(
-            "engine 'ray' needs the package ray; install jvpsvd[ray], or use --engine local"
-        ) from error
+    require("engine 'ray'", "ray", "ray")
+    import ray
+    import ray.exceptions
+
     return ray
 
 
@@ -233,7 +241,8 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     try:
         if address is None:
-            ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
+            cores = workers or granted_cores()
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:

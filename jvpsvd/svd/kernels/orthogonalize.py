@@ -18,6 +18,7 @@ from torch import Tensor
 from jvpsvd.operators import columns
 from jvpsvd.svd.kernels.dense import add_lower_gram, dense_svd
 from jvpsvd.svd.kernels.row_blocked import gram, project, subtract_projection
+from jvpsvd.svd.kernels.zeros import with_zeros
 
 # When a block needs no further pass. Two passes are the rule; the largest number is a guess.
 _MAX_PASSES = 5
@@ -91,7 +92,7 @@ def orthogonalize_block(
     coefficients = along.double().cpu()
     Q, R, rank = _factor(subtract_projection(W, part, along), floor)
     if full and first > 0:
-        coefficients = torch.nn.functional.pad(coefficients, (0, 0, first, 0))
+        coefficients = with_zeros(coefficients, above=first)
         part = basis
     for _ in range(_MAX_PASSES):
         if not rank.any():

@@ -21,6 +21,7 @@ from jvpsvd.svd.kernels.columns import GrowingColumns
 from jvpsvd.svd.kernels.norms import column_norms
 from jvpsvd.svd.kernels.orthogonalize import orthogonalize_block, random_columns
 from jvpsvd.svd.kernels.random_numbers import seeded_generator
+from jvpsvd.svd.kernels.zeros import with_zeros
 from jvpsvd.svd.krylov.left_basis import LeftBasis
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import Direction, check_scale, largest_product_norm
@@ -167,7 +168,7 @@ class Factorization:
             new, defect = self.left.append(self._multiply(self.F, "forward"), self.scale)
             self.defect = torch.cat([self.defect, defect], dim=-1)
             columns = torch.cat([new.coefficients, new.R], dim=-2)
-            above = torch.nn.functional.pad(self.B, (0, 0, 0, width))
+            above = with_zeros(self.B, below=width)
             self.B = torch.cat([above, columns], dim=-1)
             self._V.append(self.F)
             Z = self._multiply(new.Q, "reverse")
@@ -181,7 +182,7 @@ class Factorization:
             )
             self.refills += int((following.Q.shape[-1] - following.rank).sum())
             self.F = following.Q
-            self.R = torch.nn.functional.pad(following.R, (size, 0))
+            self.R = with_zeros(following.R, left=size)
         self.steps += 1
         self.expanded += width
 
@@ -196,7 +197,7 @@ class Factorization:
             with self._monitor.phase("orthogonalisation"):
                 probe = random_columns(self.V, width, self._generator, block=self.F)
             self.F = torch.cat([self.F.mT, probe.mT], dim=-2).mT
-            self.R = torch.nn.functional.pad(self.R, (0, 0, 0, width))
+            self.R = with_zeros(self.R, below=width)
         return max(width, 0)
 
     def restart(self, ritz: Ritz) -> None:

@@ -20,6 +20,7 @@ from jvpsvd.svd.kernels.orthogonalize import (
     linear_combination,
     orthogonalize_block,
 )
+from jvpsvd.svd.kernels.zeros import with_zeros
 from jvpsvd.svd.krylov.retry import RetryWith
 
 
@@ -87,8 +88,7 @@ class LeftBasis:
         inverse = self._next_inverse(new)
         loss = floor * torch.linalg.vector_norm(inverse, dim=-2).amax(-1)
         if bool((loss <= self._max_loss).all()):
-            above = (0, 0, size - self.coupling, 0)
-            coefficients = torch.nn.functional.pad(new.coefficients, above)
+            coefficients = with_zeros(new.coefficients, above=size - self.coupling)
             new = OrthogonalBlock(new.Q, coefficients, new.R, new.rank)
             self.loss = max(self.loss, float(loss.max()))
         elif self._columns is None:
@@ -152,4 +152,4 @@ def _reset_inverse(size: int, width: int, scale: Tensor) -> Tensor:
     """
     norm = scale[..., None, None]
     eye = torch.eye(width, dtype=torch.float64) / torch.where(norm > 0, norm, 1.0)
-    return torch.nn.functional.pad(eye, (0, 0, size, 0))
+    return with_zeros(eye, above=size)

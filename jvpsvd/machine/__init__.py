@@ -1,0 +1,34 @@
+"""What this process may use of its machine: cores and memory, and how its threads wait.
+
+Nothing here imports torch, so that the command line can decide before torch is there.
+"""
+
+from jvpsvd.machine.cgroups import CgroupLimits, read_cgroup_limits
+from jvpsvd.machine.cores import affine_cores, granted_cores
+from jvpsvd.machine.disk import sync
+from jvpsvd.machine.memory import granted_memory, physical_memory
+from jvpsvd.machine.sizes import in_words, parse_memory
+from jvpsvd.machine.threads import (
+    limit_threads,
+    threads_of_a_share,
+    threads_of_a_worker,
+    wait_passively,
+    waiting_policy,
+)
+
+__all__ = [
+    "CgroupLimits",
+    "affine_cores",
+    "granted_cores",
+    "granted_memory",
+    "in_words",
+    "limit_threads",
+    "parse_memory",
+    "physical_memory",
+    "read_cgroup_limits",
+    "sync",
+    "threads_of_a_share",
+    "threads_of_a_worker",
+    "wait_passively",
+    "waiting_policy",
+]
