@@ -169,6 +169,8 @@ def shapes_of_hf(spec: str, tokens: int, since: str | None = None) -> Model:
 
     Raises:
         ModelError: If it cannot be made, or takes no texts.
+
+    Example: ``shapes_of_hf("hf:gpt2", tokens=1024).module``.
     """
     module, embedding = hf_on_meta(spec.removeprefix("hf:"))
     with torch.device("meta"):

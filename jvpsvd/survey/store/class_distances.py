@@ -36,7 +36,10 @@ _NEAREST_PERMUTATIONS = 99  # each costs as much as a thousand of the others
 
 @dataclass(frozen=True)
 class ClassDistances:
-    """Classes at one depth."""
+    """Classes at one depth.
+
+    Example: ``survey.open("run").classes().depths[-1].test``.
+    """
 
     layer: str
     distances: Tensor
