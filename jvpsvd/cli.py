@@ -224,16 +224,14 @@ def run(
     options["vectors"] = survey.parse_vectors(options["vectors"])
     photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
     spec = survey.Spec(share=part, photos=photos, **options)
-    from jvpsvd.commands.run import show_run
+    from jvpsvd.commands.run import show_comparison_of_run, show_run
 
     try:
         with survey.show_progress() as show:
             outcome = survey.run(spec, interruption.checked(show))
         show_run(outcome, spec, threshold)
         if compare is not None:
-            from jvpsvd.commands.compare import show_comparison
-
-            show_comparison(Path(compare), Path(spec.out), threshold)
+            show_comparison_of_run(compare, spec, threshold)
     except KeyboardInterrupt:
         interruption.end()
         _complain("interrupted; the same command continues")
@@ -312,9 +310,11 @@ def layers(
     The network is recorded once, as a run does, and its products are timed on this machine.
     """
     prepare_process()
-    from jvpsvd.commands.layers import foretell_layers, list_layers
+    from jvpsvd.commands.layers import foretell_layers, list_layers, refuse_unused
 
     if device is not None:
+        refuse_unused({"weights": weights, "random-weights": random_weights, "memory": memory,
+                       "functions": functions, "json": as_json})  # fmt: skip
         foretell_layers(model, device, tokens, k, tol, since=since, every=every)
         return 0
     if tokens is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 
 import click
 
 from jvpsvd.commands.printing import say, show
+from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import Model, load_model, shapes_of_hf
 from jvpsvd.report import costs_table, foretold_table
 from jvpsvd.survey import Forecast, device_named, forecast, foretell
@@ -66,7 +68,11 @@ def foretell_layers(
 ) -> None:
     """Print what a network would hold and take on a device that is not at hand."""
     found_device = device_named(device)
-    if spec.startswith("hf:") and tokens is not None:
+    if tokens is not None and (tokens < 1 or not spec.startswith("hf:")):
+        raise ArgumentError(
+            f"--tokens {tokens} must be at least 1, and --model an hf: language model"
+        )
+    if tokens is not None:
         model = shapes_of_hf(spec, tokens, since)
     else:
         own = ":" in spec and spec.partition(":")[0] not in _PUBLISHED
@@ -78,6 +84,17 @@ def foretell_layers(
     show(foretold_table(found, spec, subtitle))
     if found.left_out:
         say(f"--all lists the {found.left_out} depths within blocks as well")
+
+
+def refuse_unused(options: Mapping[str, object]) -> None:
+    """Refuse options that say nothing of a device that is not at hand.
+
+    Raises:
+        ArgumentError: Naming the first that was given.
+    """
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise ArgumentError(f"--device foretells from shapes alone; leave out --{name}")
 
 
 def _further(found: Forecast) -> list[str]:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from jvpsvd.commands.compare import show_comparison
 from jvpsvd.commands.printing import as_typed, say, say_paths, show
 from jvpsvd.data import Shard, find_shards
-from jvpsvd.errors import RunError
+from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.report import RunValues, read_values, summaries_of, table, write_report
 from jvpsvd.survey import Outcome, Spec, Store
 
@@ -32,6 +33,14 @@ def show_run(outcome: Outcome, spec: Spec, threshold: float) -> None:
         click.echo(f"page: {as_typed('jvpsvd', 'report', store.folder)}")
     click.echo(f"check: {as_typed('jvpsvd', 'verify', store.folder)}")
     say("continue: the same command; it computes nothing twice")
+
+
+def show_comparison_of_run(other: str, spec: Spec, threshold: float) -> None:
+    """Print how a run that has ended differs from another, or why that cannot be said."""
+    try:
+        show_comparison(Path(other), Path(spec.out), threshold)
+    except ArgumentError as error:  # the run itself has ended well
+        click.echo(f"jvpsvd: {error}", err=True)
 
 
 def show_report(store: Store, threshold: float, shards: str | None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jvpsvd.errors import MissingPackageError
@@ -26,6 +28,28 @@ def require(what: str, extra: str, *packages: str) -> None:
     for package in packages:
         if not is_installed(package):
             raise MissingPackageError(f"{what} needs {package}; pip install 'jvpsvd[{extra}]'")
+
+
+@contextmanager
+def importing(what: str, extra: str, *packages: str) -> Iterator[None]:
+    """Import packages in the body, which are installed, and work.
+
+    Raises:
+        MissingPackageError: If one is not, or does not.
+
+    >>> with importing("a test", "test", "pytest"):
+    ...     raise ImportError("built for another NumPy")
+    Traceback (most recent call last):
+    jvpsvd.errors.MissingPackageError: a test cannot import pytest (built for another NumPy); ...
+    """
+    require(what, extra, *packages)
+    try:
+        yield
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{what} cannot import {', '.join(packages)} ({' '.join(str(error).split())}); "
+            f"pip install --force-reinstall 'jvpsvd[{extra}]'"
+        ) from error
 
 
 def is_installed(package: str) -> bool:

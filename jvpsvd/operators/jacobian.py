@@ -81,7 +81,8 @@ class JacobianOperator(LinearMapOperator):
             says where products explain only a part of how fn moves.
         recompute: Keep a few values of the point, where a network is narrow, and compute the other
             activations again with each block of products, a part of the network at a time. Blocks
-            take one evaluation of fn more, however wide they are. For one point.
+            take one evaluation of fn more, however wide they are. For one point. Where that saves
+            less than a fifth, all activations are kept, with a line in the log at level INFO.
         group: A torch.distributed group on every rank of which this same operator is made; the
             columns of a block are divided among them.
         tf32: Leave TF32 and the like as the process has them; otherwise products are computed in

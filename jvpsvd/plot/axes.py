@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.imports import require
+from jvpsvd.imports import importing, require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,10 +21,10 @@ def load_matplotlib() -> tuple[Any, Any]:
     Raises:
         MissingPackageError: If it is not installed.
     """
-    require("a figure", "plot", "matplotlib")
-    import matplotlib as mpl
-    import matplotlib.colors
-    from matplotlib.figure import Figure
+    with importing("a figure", "plot", "matplotlib"):
+        import matplotlib as mpl
+        import matplotlib.colors
+        from matplotlib.figure import Figure
 
     return mpl, Figure
 
@@ -36,15 +36,27 @@ def axes_or_new(ax: Axes | None, width: float = 5.6, height: float = 3.6) -> Axe
         MissingPackageError: If matplotlib is not installed.
         ArgumentError: If `ax` is no axes of it.
     """
-    require("plot()", "plot", "matplotlib")
-    import matplotlib.pyplot as plt
-    from matplotlib.axes import Axes as AxesType
+    with importing("plot()", "plot", "matplotlib"):
+        import matplotlib.pyplot as plt
+        from matplotlib.axes import Axes as AxesType
 
     if ax is None:
         return plt.subplots(figsize=(width, height), layout="constrained")[1]
     if not isinstance(ax, AxesType):
         raise ArgumentError(f"ax is a {type(ax).__name__}; give axes, as plt.subplots() returns")
     return ax
+
+
+def numbers_of(given: Any) -> Array:
+    """Return numbers as float64, those of a tensor wherever it is.
+
+    >>> import torch
+    >>> numbers_of(torch.ones(2, requires_grad=True))
+    array([1., 1.])
+    """
+    if hasattr(given, "detach"):  # of torch, which figures of arrays do without
+        given = given.detach().cpu()
+    return np.asarray(given, dtype=np.float64)
 
 
 def label_axes(ax: Axes) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.plot import style
-from jvpsvd.plot.axes import Array, axes_or_new, load_matplotlib, whole_ticks
+from jvpsvd.plot.axes import Array, axes_or_new, load_matplotlib, numbers_of, whole_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,12 +28,14 @@ def depth_by_index(means: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     Example: ``jvpsvd.plot.depth_by_index({"layer3": s3, "output": s})``.
     """
     mpl, _ = load_matplotlib()
-    rows = {
-        name: np.asarray(getattr(one, "s", one), dtype=np.float64) for name, one in means.items()
-    }
-    wrong = [name for name, row in rows.items() if row.ndim != 1]
+    rows = {name: numbers_of(getattr(one, "s", one)) for name, one in means.items()}
+    wrong = [
+        n for n, row in rows.items() if row.ndim != 1 or not (np.isfinite(row) & (row >= 0)).all()
+    ]
     if wrong:
-        raise ArgumentError(f"means[{wrong[0]!r}] has shape {rows[wrong[0]].shape}; give (k,)")
+        raise ArgumentError(
+            f"means[{wrong[0]!r}] has shape {rows[wrong[0]].shape}; give (k,) singular values"
+        )
     k = max((len(row) for row in rows.values()), default=0)
     table: Array = np.full((len(rows), k), np.nan)
     for line, row in zip(table, rows.values(), strict=True):

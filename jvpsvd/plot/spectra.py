@@ -9,7 +9,7 @@ import numpy as np
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.plot import style
-from jvpsvd.plot.axes import Array, axes_or_new, label_axes
+from jvpsvd.plot.axes import Array, axes_or_new, label_axes, numbers_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def spectra(s: Any, ax: Axes | None = None, **line: Any) -> Axes:
 
 
 def _rows(name: Any, given: Any) -> Array:
-    values = np.asarray(getattr(given, "s", given), dtype=np.float64)
+    values = numbers_of(getattr(given, "s", given))
     rows = values[None] if values.ndim == 1 else values
     if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all() or (rows < 0).any():
         which = "s" if name is None else f"s[{name!r}]"

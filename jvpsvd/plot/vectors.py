@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.plot.axes import Array, load_matplotlib
+from jvpsvd.plot.axes import Array, load_matplotlib, numbers_of
 
 _CLIPPED = 0.5  # per cent of the entries that may lie beyond the scale
 
@@ -30,7 +30,7 @@ def vectors(
     Example: ``jvpsvd.plot.vectors(result.Vh[:5], (3, 224, 224))``.
     """
     _, Figure = load_matplotlib()
-    values = np.asarray(rows, dtype=np.float64)
+    values = numbers_of(rows)
     image = tuple(values.shape[1:] if shape is None else shape)
     channels = image[0] if len(image) == 3 else 1
     if len(image) not in (2, 3) or channels not in (1, 3) or values[:1].size != np.prod(image):

@@ -10,14 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from jvpsvd.data import Sample
 from jvpsvd.errors import ArgumentError
 from jvpsvd.report.estimates import BOUNDED, Estimates, estimate, titles
-from jvpsvd.report.values import Array, DepthValues, RunValues
+from jvpsvd.report.values import Array, DepthValues, RunValues, mean_of_known
 from jvpsvd.svd.estimate import Estimate
 from jvpsvd.text_table import Column, TextTable, significant
 
-# What differs between two runs without being a difference of what they are of.
+# What may differ between two runs of the same, or has a line of its own.
 _NOT_TOLD = ("contents", "probe", "batch", "numerics")
+
+
+_Name = tuple[Any, ...]
+"""By what a photo is known in both runs; its key comes first."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,9 @@ def compare_runs(first: RunValues, second: RunValues, threshold: float = 1.0) ->
     """Return the differences of two runs at every depth that both have.
 
     Depths are paired by name, or in their order where no name is common and both have equally many.
-    Photos are paired by their keys, and only those are compared that both runs have; where no key
-    is common, the means over all are.
+    A photo of one run is that of the other which has the same key, size and label, in a shard of
+    the same name where keys repeat. Only those that both runs have are compared; where there are
+    none, the means over all are.
 
     Args:
         first: A run, such as that of a network with random weights.
@@ -68,18 +74,19 @@ def compare_runs(first: RunValues, second: RunValues, threshold: float = 1.0) ->
 
     Example: ``compare_runs(read_values(before), read_values(after))[0].difference``.
     """
-    pairs, keys = _pair_depths(first, second), _common_keys(first, second)
+    names = _common_names(first, second)
     return [
         found
-        for one, other in pairs
-        for found in _compare_depth((first, one), (second, other), keys, threshold)
+        for one, other in _pair_depths(first, second)
+        for found in _compare_depth((first, one), (second, other), names, threshold)
     ]
 
 
 def differing_fields(first: RunValues, second: RunValues) -> list[str]:
     """Return in what the two runs differ, a line for each option."""
     one, other = first.store.identity.fields(), second.store.identity.fields()
-    return [
+    changed = [] if one["contents"] == other["contents"] else ["bytes of the shards: they differ"]
+    return changed + [
         f"{name.replace('_', ' ')}: {_brief(one[name])} | {_brief(other[name])}"
         for name in one
         if name not in _NOT_TOLD and one[name] != other[name]
@@ -132,30 +139,43 @@ def _pair_depths(first: RunValues, second: RunValues) -> list[tuple[DepthValues,
     raise ArgumentError(f"no depth is in both runs: {one} in the first, {other} in the second")
 
 
-def _common_keys(first: RunValues, second: RunValues) -> set[str]:
-    """Return the keys that one photo of each run has."""
-    once = [
-        {key for key, count in Counter(s.key for s in run.samples).items() if key and count == 1}
-        for run in (first, second)
-    ]
-    return once[0] & once[1]
+def _common_names(first: RunValues, second: RunValues) -> tuple[dict[int, _Name], ...]:
+    """Return by which names photos that both runs have are known, by their indices in each run."""
+    for name_of in (_by_key, _by_shard):
+        names = [dict(enumerate(map(name_of, run.samples))) for run in (first, second)]
+        once = [{n for n, c in Counter(of.values()).items() if c == 1 and n[0]} for of in names]
+        common = once[0] & once[1]
+        if common:
+            return tuple({i: n for i, n in of.items() if n in common} for of in names)
+    return {}, {}
+
+
+def _by_key(sample: Sample) -> _Name:
+    return sample.key, sample.size, sample.label, sample.wnid
+
+
+def _by_shard(sample: Sample) -> _Name:
+    return sample.key, sample.shard, sample.size, sample.label, sample.wnid
 
 
 def _compare_depth(
     first: tuple[RunValues, DepthValues],
     second: tuple[RunValues, DepthValues],
-    keys: set[str],
+    names: Sequence[dict[int, _Name]],
     threshold: float,
 ) -> Iterator[Difference]:
     """Yield the differences at one depth, over the common photos, or over all without any."""
+    paired = bool(names[0])
     rows = [
-        {run.samples[photo].key: row for row, photo in enumerate(depth.photo)}
-        for run, depth in (first, second)
+        {of[photo]: row for row, photo in enumerate(depth.photo.tolist()) if photo in of}
+        for (_, depth), of in zip((first, second), names, strict=True)
     ]
-    common = sorted(keys & rows[0].keys() & rows[1].keys())
+    common = [name for name in rows[0] if name in rows[1]]
     taken = [
-        np.array([of[key] for key in common] if keys else list(of.values()), dtype=np.int64)
-        for of in rows
+        np.array([of[name] for name in common], dtype=np.int64)
+        if paired
+        else np.arange(len(depth.photo))
+        for of, (_, depth) in zip(rows, (first, second), strict=True)
     ]
     if not (len(taken[0]) and len(taken[1])):
         return
@@ -166,9 +186,13 @@ def _compare_depth(
     ]
     layers, photos = (first[1].layer, second[1].layer), (len(taken[0]), len(taken[1]))
     for quantity, one in numbers[0].items():
-        difference = _subtract(one, numbers[1][quantity], paired=bool(keys))
-        means = float(np.nanmean(one[0])), float(np.nanmean(numbers[1][quantity][0]))
-        yield Difference(layers, quantity, *means, difference, photos, bool(keys))
+        other = numbers[1][quantity]
+        if paired:
+            known = np.isfinite(one[0]) & np.isfinite(other[0])
+            one, other = one[:, known], other[:, known]
+        difference = _subtract(one, other, paired=paired)
+        means = mean_of_known(one[0]), mean_of_known(other[0])
+        yield Difference(layers, quantity, *means, difference, photos, paired)
 
 
 def _numbers(

@@ -28,14 +28,15 @@ def foretold_table(found: Foretold, title: str, subtitle: str) -> TextTable:
     for cost in found.depths:
         sizes = [str(cost.units), str(cost.k)]
         activations, needed = found.activations[cost.name], found.needed(cost)
-        cells = [in_words(activations), "over memory", in_words(needed), ""]
+        cells = [in_words(activations), "over memory", "", ""]
         if cost.bytes is not None:
             cells[1:] = [in_words(cost.bytes), in_words(needed), brief_seconds(cost.seconds or 0)]
         products = "" if cost.products is None else str(cost.products)
         rows.append([cost.name, *sizes, products, *cells])
     most = max((found.needed(cost) for cost in found.depths), default=found.weights)
     memory, device = in_words(found.device.memory), found.device.name
-    fits = "it fits" if most <= found.device.memory else "IT DOES NOT FIT"
+    planned = all(cost.bytes is not None for cost in found.depths)
+    fits = "it fits" if planned and most <= found.device.memory else "IT DOES NOT FIT"
     notes = (
         f"{device}: {memory}; the largest depth takes {in_words(most)}: {fits}",
         "seconds: of one solve at half of the published float32 rate; nothing was measured",

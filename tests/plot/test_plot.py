@@ -113,3 +113,20 @@ def test_shades_and_inks_stand_out_from_what_is_behind_them(on_dark, back):
         for colour in colours:
             low, high = sorted([luminance(colour), luminance(back)])
             assert (high + 0.05) / (low + 0.05) >= least, colour
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_tensors_are_drawn_as_they_are(requires_grad):
+    s = torch.tensor([3.0, 1.0]).requires_grad_(requires_grad)
+    (line,) = jvpsvd.plot.spectra(s).lines
+    assert line.get_ydata().tolist() == [3.0, 1.0]
+    jvpsvd.plot.depth_by_index({"output": s})
+    jvpsvd.plot.vectors(torch.rand(2, 12).requires_grad_(requires_grad), (3, 2, 2))
+
+
+@pytest.mark.parametrize("bad", [[np.nan, 1.0], [-1.0, 1.0], [np.inf, 1.0]])
+def test_what_are_no_singular_values_is_refused(bad):
+    with pytest.raises(ArgumentError, match="singular values"):
+        jvpsvd.plot.depth_by_index({"output": bad})
+    with pytest.raises(ArgumentError, match="singular values"):
+        jvpsvd.plot.spectra(bad)

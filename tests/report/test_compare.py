@@ -1,5 +1,6 @@
 """Two runs beside each other, photo by photo where they have the same."""
 
+import dataclasses
 import math
 import re
 
@@ -128,3 +129,46 @@ def test_other_depths_are_compared_in_their_order_or_refused(runs, shard):
     assert "0 | 2" in comparison_table(found, "two depths").fitted(None)
     with pytest.raises(ArgumentError, match="no depth is in both runs: 0, output in the first"):
         compare_runs(read["trained"], read["few"])
+
+
+def known_as(values, **names):
+    """The values of a run whose photos have other names."""
+    samples = tuple(
+        dataclasses.replace(sample, **{name: of[index] for name, of in names.items()})
+        for index, sample in enumerate(values.samples)
+    )
+    return dataclasses.replace(values, samples=samples)
+
+
+def test_photos_whose_keys_repeat_are_told_apart_by_their_shards(tmp_path, spectra):
+    one, other = (made(tmp_path / name, s) for name, s in zip("ab", spectra, strict=True))
+    names = {"key": ["0", "1", "2"] * 2, "shard": ["a.tar"] * 3 + ["b.tar"] * 3}
+    (first, *_) = compare_runs(known_as(one, **names), known_as(other, **names))
+    assert (first.paired, first.photos) == (True, (6, 6))
+    assert first.difference.value == pytest.approx((spectra[1] - spectra[0])[:, 0].mean())
+
+
+def test_photos_that_cannot_be_told_apart_all_count(tmp_path, spectra):
+    one, other = (made(tmp_path / name, s) for name, s in zip("ab", spectra, strict=True))
+    same = {"key": ["0"] * 6, "shard": ["a.tar"] * 6, "size": [1] * 6}
+    (first, *_) = compare_runs(known_as(one, **same), known_as(other, **same))
+    assert (first.paired, first.photos) == (False, (6, 6))
+    assert first.first == pytest.approx(spectra[0][:, 0].mean())
+
+
+@pytest.mark.parametrize("differing", [{"label": [7] * 6}, {"size": range(1, 7)}])
+def test_the_same_key_of_another_photo_is_no_pair(tmp_path, spectra, differing):
+    one, other = (made(tmp_path / name, s) for name, s in zip("ab", spectra, strict=True))
+    (first, *_) = compare_runs(one, known_as(other, **differing))
+    assert not first.paired
+
+
+def test_means_are_over_the_photos_that_are_compared(tmp_path, spectra):
+    one, other = spectra
+    without = other.copy()
+    without[0] = np.nan
+    before, after = made(tmp_path / "a", one), made(tmp_path / "b", other)
+    (depth,) = after.depths
+    after = dataclasses.replace(after, depths=(dataclasses.replace(depth, s=without),))
+    (first, *_) = compare_runs(before, after)
+    assert first.second - first.first == pytest.approx(first.difference.value)

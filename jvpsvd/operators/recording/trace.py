@@ -99,6 +99,8 @@ class Trace:
         """
         x = _copy_in_layout(x, (), self._example)
         first, self._first = self._first, None
+        if first is not None and not torch.equal(first.x, x):
+            first = None  # its values are freed before others are computed
         maps = self.recording.maps(self.recording.evaluate(x, all_entries=check, known=first))
         if check:
             with torch.no_grad():

@@ -42,6 +42,8 @@ def _options(spec: Spec) -> Iterator[tuple[str, ...]]:
 def _option(name: str, value: Any, default: Any) -> Iterator[tuple[str, ...]]:
     if value == default:
         return
+    if name == "vectors" and value is False:
+        value = 0
     option = "-k" if name == "k" else f"--{name.replace('_', '-')}"
     if value is True:
         yield (option,)

@@ -99,7 +99,7 @@ def forecast(
     check_request(ProblemSize((k, k), torch.float32), k, tol=tol, memory=memory)
     every, start = list_depths(model, functions=functions)
     depths = choose_blocks(every) if only_blocks else every
-    speed = _measured(model, depths) if timed else None
+    speed = _measured(model, depths) if timed and depths else None
     n = math.prod(start)
     costs: list[DepthCost] = []
     for depth in depths:

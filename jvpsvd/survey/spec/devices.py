@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.svd import parse_memory
+from jvpsvd.machine import parse_memory
 
 _GIB = 1 << 30
 # Of the peak, products of large matrices reach about so much: a guess.
@@ -45,9 +45,10 @@ KNOWN = (
     _of("RTX 3090", 23.5, 35.6, 936),
     _of("MI300X", 191, 163.4, 5300),
 )
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 _PATTERN = re.compile(
-    r"(?P<memory>[0-9.]+\s*[KMGT]i?B)?\s*(?:(?P<flops>[0-9.]+)\s*TFLOPS)?"
-    r"\s*(?:(?P<bandwidth>[0-9.]+)\s*GB/s)?",
+    rf"(?P<memory>{_NUMBER}\s*[KMGT]i?B)?\s*(?:(?P<flops>{_NUMBER})\s*TFLOPS)?"
+    rf"\s*(?:(?P<bandwidth>{_NUMBER})\s*GB/s)?",
     re.IGNORECASE,
 )
 
@@ -70,9 +71,12 @@ def device_named(text: str) -> Device:
             "its memory and float32 rate, as '80GiB 60TFLOPS'"
         )
     found = name or Device(text, 0, 0.0, float("inf"))
-    return Device(
+    device = Device(
         text,
         parse_memory(match["memory"]) if match["memory"] else found.memory,
         float(match["flops"]) * 1e12 if match["flops"] else found.flops,
         float(match["bandwidth"]) * 1e9 if match["bandwidth"] else found.bandwidth,
     )
+    if not (device.memory and device.flops and device.bandwidth):
+        raise ArgumentError(f"device {text!r} has a figure that is 0; give what the card has")
+    return device

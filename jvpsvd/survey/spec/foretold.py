@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor, nn
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import Inputs, Model, foretell_loads, to_device, weight_bytes
@@ -41,7 +43,7 @@ def foretell(
     """Return what a network would take on a device; nothing of it is computed or allocated.
 
     Args:
-        model: A network, which is moved to the meta device unless it is there.
+        model: A network; a copy of it is made on the meta device.
         device: Where it is to run.
         k: Triplets.
         tol: Tolerance to plan for.
@@ -102,9 +104,20 @@ def _seconds(
 
 
 def _on_meta(model: Model) -> Model:
-    """Return the model on the meta device, with an example there."""
+    """Return a copy of the model on the meta device, with an example there."""
     meta = torch.device("meta")
     example = to_device(model.example(), meta)
     suffix = model.inputs.suffix if model.inputs is not None else "npy"
     inputs = Inputs(suffix, example, lambda content: content)
-    return replace(model, module=model.module.to(meta), inputs=inputs)
+    # The copy takes no memory: what holds values is there without them already.
+    weights = (*model.module.parameters(), *model.module.buffers())
+    without_values = {id(each): _on_device(each, meta) for each in weights}
+    module = copy.deepcopy(model.module, without_values).to(meta)
+    return replace(model, module=module, inputs=inputs)
+
+
+def _on_device(weight: Tensor, device: torch.device) -> Tensor:
+    moved = weight.detach().to(device)
+    if isinstance(weight, nn.Parameter):
+        return nn.Parameter(moved, requires_grad=weight.requires_grad)
+    return moved

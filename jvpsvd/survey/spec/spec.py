@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,7 +156,8 @@ class Spec:
 
 def _brief(value: Any) -> str:
     """Return a value in a few words: a network by its class, many files by their number."""
-    if isinstance(value, nn.Module):
+    torch = sys.modules.get("torch")  # no network without it
+    if torch is not None and isinstance(value, torch.nn.Module):
         return f"<{type(value).__name__}>"
     if isinstance(value, PhotoSelection):
         given = {name: one for name, one in vars(value).items() if one is not None}

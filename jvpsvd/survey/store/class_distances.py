@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import whole_number
 from jvpsvd.data.wordnet import SUPERCLASSES, ilsvrc_hierarchy
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry import (
@@ -107,6 +108,8 @@ def compare_classes(
         ArgumentError: If fewer than three classes have a wnid of ILSVRC and values at every depth,
             or cannot be told apart.
     """
+    if at_most is not None:
+        whole_number("at_most", at_most, 3)
     hierarchy = ilsvrc_hierarchy()
     solved = [
         {wnid for wnid, top in zip(depth.wnids, depth.s[:, 0], strict=True) if wnid and top}
