@@ -279,7 +279,7 @@ def test_without_protobuf_the_extra_is_named(tmp_path):
     command = [sys.executable, "-c", WITHOUT_PROTOBUF, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
-    assert re.search(r"ModelError: .*needs the package protobuf.*jvpsvd\[caffe\]", last)
+    assert re.search(r"MissingPackageError: .*needs google.protobuf; .*jvpsvd\[caffe\]", last)
 
 
 def outcome(data, folder):

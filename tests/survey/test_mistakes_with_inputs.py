@@ -96,5 +96,6 @@ def test_a_spec_that_cannot_run_says_what_to_do(tmp_path, name):
 
 def test_outcome_and_results_print_themselves_in_one_line(tmp_path):
     outcome = run(tmp_path, inputs=[torch.ones(1, 3)], model=NET, layers=["1"])
-    assert repr(outcome).startswith("<Outcome: 1 computed, 0 were there, 0 rows failed, in ")
+    words = "<Outcome: 1 computed, 0 failed, 0 were there, 0 rows without values, in "
+    assert repr(outcome).startswith(words)
     assert repr(outcome.results) == "<Results of Sequential: 1>"
