@@ -192,7 +192,7 @@ def cli(context: click.Context, *, version: bool) -> None:
     "--out", metavar="RUN", default="jvpsvd-run", show_default=True, help="Folder of the run."
 )
 @_threshold
-@click.option("--compare", metavar="RUN", help="Print the differences to another run at the end.")
+@click.option("--compare", metavar="RUN", help="Tell how it differs from RUN, on its page too.")
 @click.option("--status", metavar="RUN", help="Only tell how far RUN is, and whether it lives.")
 @click.pass_obj
 def run(
@@ -224,14 +224,12 @@ def run(
     options["vectors"] = survey.parse_vectors(options["vectors"])
     photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
     spec = survey.Spec(share=part, photos=photos, **options)
-    from jvpsvd.commands.run import show_comparison_of_run, show_run
+    from jvpsvd.commands.run import show_run
 
     try:
         with survey.show_progress() as show:
             outcome = survey.run(spec, interruption.checked(show))
-        show_run(outcome, spec, threshold)
-        if compare is not None:
-            show_comparison_of_run(compare, spec, threshold)
+        show_run(outcome, spec, threshold, compare)
     except KeyboardInterrupt:
         interruption.end()
         _complain("interrupted; the same command continues")
@@ -251,8 +249,9 @@ def run(
     metavar="PATTERN|DIR|URL",
     help="Shards of the photos of RUN, to show some with their vectors. [default: RUN/shards]",
 )
+@click.option("--compare", metavar="RUN", help="Compare it with this run on the page.")
 @_threshold
-def report_run(folder: str, shards: str | None, threshold: float) -> int:
+def report_run(folder: str, shards: str | None, compare: str | None, threshold: float) -> int:
     """Print the table of a run, and write its page, figures and tables into RUN/report.
 
     RUN/report/index.html is one file that opens in a browser and asks the network for nothing. The
@@ -261,7 +260,7 @@ def report_run(folder: str, shards: str | None, threshold: float) -> int:
     prepare_process()
     from jvpsvd.commands.run import show_report
 
-    show_report(survey.open_store(Path(folder)), threshold, shards)
+    show_report(survey.open_store(Path(folder)), threshold, shards, compare)
     return 0
 
 

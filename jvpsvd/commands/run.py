@@ -11,11 +11,18 @@ from jvpsvd.commands.printing import as_typed, say, say_paths, show
 from jvpsvd.data import Shard, find_shards
 from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.report import RunValues, read_values, summaries_of, table, write_report
-from jvpsvd.survey import Outcome, Spec, Store
+from jvpsvd.survey import Outcome, Spec, Store, open_store
 
 
-def show_run(outcome: Outcome, spec: Spec, threshold: float) -> None:
-    """Print the table of a run that has ended, write its page, and say what to do next."""
+def show_run(outcome: Outcome, spec: Spec, threshold: float, other: str | None = None) -> None:
+    """Print the table of a run that has ended, write its page, and say what to do next.
+
+    Args:
+        outcome: What the run came to.
+        spec: What was asked for.
+        threshold: What a value must reach to be counted.
+        other: The folder of a run to compare it with.
+    """
     store, one = outcome.store, outcome.store.identity.sample_word
     values = read_values(store)
     if values.unreadable:
@@ -28,11 +35,13 @@ def show_run(outcome: Outcome, spec: Spec, threshold: float) -> None:
     )
     if spec.share == (0, 1):
         where = spec.shards if isinstance(spec.shards, str) else None
-        write_page(values, threshold, where, listed=False)
+        write_page(values, threshold, where, other, listed=False)
     else:
         click.echo(f"page: {as_typed('jvpsvd', 'report', store.folder)}")
     click.echo(f"check: {as_typed('jvpsvd', 'verify', store.folder)}")
     say("continue: the same command; it computes nothing twice")
+    if other is not None:
+        show_comparison_of_run(other, spec, threshold)
 
 
 def show_comparison_of_run(other: str, spec: Spec, threshold: float) -> None:
@@ -43,19 +52,24 @@ def show_comparison_of_run(other: str, spec: Spec, threshold: float) -> None:
         click.echo(f"jvpsvd: {error}", err=True)
 
 
-def show_report(store: Store, threshold: float, shards: str | None) -> None:
+def show_report(
+    store: Store, threshold: float, shards: str | None, other: str | None = None
+) -> None:
     """Print the table of a run, finished or not, and write its page, figures and tables."""
     values = read_values(store)
     show(table(store, summaries_of(values, threshold)))
-    write_page(values, threshold, shards, listed=True)
+    write_page(values, threshold, shards, other, listed=True)
 
 
-def write_page(values: RunValues, threshold: float, shards: str | None, *, listed: bool) -> None:
+def write_page(
+    values: RunValues, threshold: float, shards: str | None, other: str | None, *, listed: bool
+) -> None:
     """Write the report of a run, and say where it lies, a path a line."""
     own = values.store.folder / "shards"
     where = shards or (str(own) if any(own.glob("*.tar")) else None)
     photos: tuple[Shard, ...] = tuple(find_shards(where)) if where else ()
-    written = write_report(values, photos, threshold)
+    against = None if other is None else read_values(open_store(Path(other)))
+    written = write_report(values, photos, threshold, against)
     for line in written.missing:
         click.echo(f"not made: {line}", err=True)
     figures = [file for file in written.files if file.suffix == ".png"]

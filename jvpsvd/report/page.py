@@ -17,6 +17,7 @@ from jvpsvd.plot import style
 from jvpsvd.report import words
 from jvpsvd.report.agreement import agreement_rows, agreement_titles
 from jvpsvd.report.analysis import Analysis
+from jvpsvd.report.compared_page import ComparedRuns
 from jvpsvd.report.estimates import ESTIMATES, titles
 from jvpsvd.report.health import count_rows
 from jvpsvd.report.page_tables import (
@@ -53,7 +54,12 @@ _SHAPES = (
 )
 
 
-def make_page(analysis: Analysis, browser: Browser, files: Sequence[str] = ()) -> str:
+def make_page(
+    analysis: Analysis,
+    browser: Browser,
+    files: Sequence[str] = (),
+    compared: ComparedRuns | None = None,
+) -> str:
     """Return the page as HTML. Equal runs give equal pages.
 
     All text of the run is escaped, and a content security policy lets only the page's own scripts
@@ -63,6 +69,7 @@ def make_page(analysis: Analysis, browser: Browser, files: Sequence[str] = ()) -
         analysis: The run.
         browser: Thumbnails.
         files: Names of files beside the page.
+        compared: What it says of another run.
 
     Raises:
         MissingPackageError: If jinja2 is not installed.
@@ -127,6 +134,7 @@ def make_page(analysis: Analysis, browser: Browser, files: Sequence[str] = ()) -
             browser=browser,
             number=number,
             files=files,
+            compared=compared,
         )
     )
 

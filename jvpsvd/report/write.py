@@ -9,6 +9,7 @@ from pathlib import Path
 from jvpsvd.data import Shard
 from jvpsvd.errors import ArgumentError
 from jvpsvd.report.analysis import Analysis, analyse
+from jvpsvd.report.compared_page import compare_on_page
 from jvpsvd.report.figures import (
     draw_class_matrices,
     draw_class_tree,
@@ -38,7 +39,12 @@ class Report:
     """What could not be made and what to install for it, a line each."""
 
 
-def write_report(run: RunValues, shards: Sequence[Shard] = (), threshold: float = 1.0) -> Report:
+def write_report(
+    run: RunValues,
+    shards: Sequence[Shard] = (),
+    threshold: float = 1.0,
+    against: RunValues | None = None,
+) -> Report:
     """Write RUN/report: index.html, and spectra, heat map, dimensions, classes and tree as files.
 
     Without jinja2 there is no page, without matplotlib no PNG and SVG; the rest is written. Files
@@ -48,6 +54,7 @@ def write_report(run: RunValues, shards: Sequence[Shard] = (), threshold: float 
         run: The values of the run.
         shards: The files of its photos, for the thumbnails of a run with vectors.
         threshold: What a value must reach to be counted.
+        against: Another run that the page compares this one with: this one less the other.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -64,7 +71,11 @@ def write_report(run: RunValues, shards: Sequence[Shard] = (), threshold: float 
     files = sorted([*files, *figures], key=lambda file: file.name)
     page = folder / "index.html"
     try:
-        html = make_page(analysis, browser, [file.name for file in files])
+        compared = None if against is None else compare_on_page(against, run, threshold)
+    except ArgumentError as error:
+        compared, missing = None, [*missing, str(error)]
+    try:
+        html = make_page(analysis, browser, [file.name for file in files], compared)
     except ArgumentError as error:
         remove_stale(folder, files)
         return Report(None, tuple(files), (*missing, str(error)))

@@ -11,7 +11,13 @@ from support.terminal import WIDTHS, terminal
 from benchmarks.problems.synthetic_run import make_run, write_rows
 from jvpsvd.cli import main
 from jvpsvd.errors import ArgumentError
-from jvpsvd.report import compare_runs, comparison_table, differing_fields, read_values
+from jvpsvd.report import (
+    compare_runs,
+    comparison_table,
+    differing_fields,
+    read_values,
+    write_report,
+)
 from jvpsvd.survey import open_store
 from jvpsvd.text_table import cell_width
 
@@ -93,6 +99,7 @@ def test_the_command_compares_runs_and_run_does_at_its_end(runs, shard, capsys):
     options = ("--model", "tiny:other", "--shards", shard.name, "--layers", "0,output")
     run("doubled", *options, "--compare", "trained")
     at_the_end = capsys.readouterr().out
+    assert "Beside trained" in (runs / "doubled" / "report" / "index.html").read_text("utf-8")
     with pytest.raises(SystemExit):
         main(("compare", "trained", "doubled"))
     text = capsys.readouterr().out
@@ -172,3 +179,28 @@ def test_means_are_over_the_photos_that_are_compared(tmp_path, spectra):
     after = dataclasses.replace(after, depths=(dataclasses.replace(depth, s=without),))
     (first, *_) = compare_runs(before, after)
     assert first.second - first.first == pytest.approx(first.difference.value)
+
+
+def test_the_page_shows_the_comparison_that_was_asked_for(tmp_path, spectra):
+    pytest.importorskip("jinja2")
+    before, after = (made(tmp_path / name, s) for name, s in zip("ab", spectra, strict=True))
+    alone = write_report(after).page.read_text("utf-8")
+    assert "compared-table" not in alone
+    html = write_report(after, against=before).page.read_text("utf-8")
+    (section,) = re.findall(r'<section aria-labelledby="compared">.*?</section>', html, re.DOTALL)
+    table = comparison_table(compare_runs(before, after), "")
+    assert "Beside a" in section
+    for name, *cells in table.rows:
+        assert f">{name}</th>" in section
+        assert all(f">{cell}</td>" in section for cell in cells)
+    assert "Paired over the same photos" in section
+
+
+def test_a_run_that_cannot_be_compared_has_its_page_all_the_same(tmp_path, spectra):
+    one = made(tmp_path / "a", spectra[0], layers=1)
+    other = made(tmp_path / "b", spectra[1], layers=2)
+    renamed = [dataclasses.replace(d, layer=f"other.{i}") for i, d in enumerate(other.depths)]
+    other = dataclasses.replace(other, depths=tuple(renamed))
+    written = write_report(one, against=other)
+    assert any("no depth is in both runs" in line for line in written.missing)
+    assert written.page is None or "compared-table" not in written.page.read_text("utf-8")
