@@ -23,7 +23,7 @@ FREE = {"xarray", "cupy", "cupyx"}
 """Packages of no extra, or with a message of their own, in `try` statements."""
 
 
-ASKING = {"require": 2, "package_folder": 2, "is_installed": 0}
+ASKING = {"require": 2, "importing": 2, "package_folder": 2, "is_installed": 0}
 """Functions that ask for packages, with the position of the first name among their arguments."""
 
 
