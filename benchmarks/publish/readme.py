@@ -17,6 +17,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure.spread import Spread
 from benchmarks.publish.peers_tables import peers_section, peers_summary
@@ -153,7 +154,16 @@ def large_models_section(record: Record) -> str:
             )
             memory = (f"{row[each] / 2**20:.0f} MiB" for each in ("kept_bytes", "peak_bytes"))
             body.append([row["problem"], size, made, *memory, ", ".join(products)])
-    return "\n".join([origin(record, record.part), "", *table(head, body)])
+    solved = [_solved(row) for row in record.rows if "triplets" in row]
+    return "\n".join([origin(record, record.part), "", *table(head, body), "", *solved])
+
+
+def _solved(row: dict[str, Any]) -> str:
+    return (
+        f"{row['problem']}: {row['certified']} of {row['triplets']} triplets certified, "
+        f"{row['products']} products in {row['solve_seconds']:.0f} s; σ1 = {row['s'][0]:.4g}, "
+        f"σ{row['triplets']} = {row['s'][-1]:.4g}."
+    )
 
 
 def gpu_section(record: Record) -> str:
