@@ -15,8 +15,9 @@ from jvpsvd.operators.blocks import check_real
 from jvpsvd.operators.dense import check_dense_size
 from jvpsvd.operators.linear_operator import LinearOperator
 
-# A product of a sparse matrix with eight vectors took five times as long as with one (`python -m
-# benchmarks sparse`). So blocks are narrow, of which fewer are needed.
+# A product of a sparse matrix with eight vectors took five times as long as with one (1.4 million
+# entries), so that wide blocks save little. Narrow ones need fewer products (`python -m benchmarks
+# sparse` times whole solves).
 SPARSE_CHUNK = 8
 _LAYOUTS = (torch.strided, torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
 

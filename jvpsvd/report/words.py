@@ -36,7 +36,7 @@ _FOOLBOX = """@misc{foolbox,
 
 def noun_of(run: RunValues) -> str:
     """Return what the rows of a run are of: photos, texts or other inputs."""
-    return {None: "photos", "txt": "texts"}.get(run.store.identity.inputs, "inputs")
+    return f"{run.store.identity.sample_word}s"
 
 
 def lead(run: RunValues) -> str:

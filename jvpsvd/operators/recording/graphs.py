@@ -97,8 +97,8 @@ class ProductGraph:
         def multiply() -> Callable[[Tensor], Tensor]:
             fewer = None if reduced is None else reduced.inputs(saved, channels)
             if reduced is None or fewer is None:
-                return _over_directions(graph, saved)
-            return _over_directions(reduced.graph, fewer)
+                return over_directions(graph, saved)
+            return over_directions(reduced.graph, fewer)
 
         def product(block: Tensor) -> Tensor:
             check()
@@ -129,8 +129,8 @@ class ProductGraph:
             fewer = reduced.inputs(inactive, ChannelCache())
             if fewer is None:
                 return self
-            part = _over_directions(reduced.graph, fewer)(along[None])
-            whole = _over_directions(graph, inactive)(along[None])
+            part = over_directions(reduced.graph, fewer)(along[None])
+            whole = over_directions(graph, inactive)(along[None])
         except Exception as error:  # a layout that some operation cannot take
             logger.info("keeping inactive channels: %s", error)
             return self
@@ -165,12 +165,10 @@ class ProductGraph:
         return max((v.numel() for v in values if isinstance(v, Tensor)), default=0)
 
 
-def _over_directions(
-    graph: Callable[..., Tensor], inputs: Sequence[Any]
-) -> Callable[[Tensor], Tensor]:
+def over_directions(graph: Callable[..., Any], inputs: Sequence[Any]) -> Callable[..., Any]:
     """Return the graph of one direction as a map of a block of them."""
     # Not as arguments: torch would flatten the tree of these at every call.
-    return vmap(lambda direction: graph(direction, *inputs))
+    return vmap(lambda *vectors: graph(*vectors, *inputs))
 
 
 @dataclass(frozen=True)

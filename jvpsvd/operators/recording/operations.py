@@ -1,7 +1,7 @@
 """Record the operations that torch carries out for a function as a graph.
 
-`torch.fx.experimental.proxy_tensor.make_fx` does the same for more kinds of values. It takes ten
-times as long for each operation, and refuses every number that is read from a tensor. A language
+`torch.fx.experimental.proxy_tensor.make_fx` does the same for more kinds of values. It takes
+longer for each operation, and refuses every number that is read from a tensor. A language
 model asks whether its attention mask is all ones, a network reads its own scale: what no argument
 decides is the same at every point, so that the branch that is taken belongs to the function.
 """

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from torch import Tensor, fx
-from torch.func import vmap
 
 from jvpsvd.errors import TraceError
 from jvpsvd.operators.derivatives.linear_map import disable_grad, make_change_check
-from jvpsvd.operators.recording.graphs import ProductGraph
+from jvpsvd.operators.recording.graphs import ProductGraph, over_directions
 from jvpsvd.operators.recording.passes.inactive_channels import ChannelCache, ChannelGraph
 
 
@@ -74,7 +73,7 @@ class SegmentedProduct:
             values = part.values(*(kept[i] for i in part.checkpoints))
             fixed = (*values, *(kept[i] for i in part.held))
             vectors = [carried[name] for name in part.carried]
-            results = _over_directions(part.product, fixed)(*vectors)
+            results = over_directions(part.product, fixed)(*vectors)
             carried |= dict(zip(part.results, results, strict=True))
             later = {name for other in self.segments[index + 1 :] for name in other.carried}
             carried = {n: v for n, v in carried.items() if n in later or n == self.output}
@@ -167,9 +166,3 @@ def part_graph(owner: fx.GraphModule, part: Part, values: Sequence[fx.Node]) -> 
         copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(tuple(copies[node] for node in part.results))
     return fx.GraphModule(owner, graph)
-
-
-def _over_directions(
-    graph: Callable[..., tuple[Tensor, ...]], fixed: Sequence[Tensor]
-) -> Callable[..., tuple[Tensor, ...]]:
-    return vmap(lambda *vectors: graph(*vectors, *fixed))

@@ -12,7 +12,7 @@ from jvpsvd.errors import ArgumentError, JvpsvdError
 from jvpsvd.networks import Depth, Model
 from jvpsvd.survey.spec.depth_choice import choose_blocks, list_depths
 from jvpsvd.survey.spec.speed import Speed, measure_speed
-from jvpsvd.svd import ProblemSize, check_request, plan
+from jvpsvd.svd import Plan, ProblemSize, check_request, plan
 
 logger = logging.getLogger(__name__)
 
@@ -103,27 +103,48 @@ def forecast(
     n = math.prod(start)
     costs: list[DepthCost] = []
     for depth in depths:
-        count = min(k, depth.numel, n)
-        cost = DepthCost(depth.name, depth.kind, depth.numel, n, count)
-        try:
-            size = ProblemSize((depth.numel, n), torch.float32)
-            chosen = plan(size, check_request(size, count, tol=tol, memory=memory))
-        except ArgumentError as error:
-            costs.append(replace(cost, reason=str(error)))
-            continue
-        seconds = None if speed is None else speed.seconds(depth.name, size.shape, count, chosen)
-        costs.append(
-            replace(
-                cost,
-                method=chosen.method,
-                products=chosen.predicted_products,
-                bytes=chosen.predicted_bytes,
-                seconds=seconds,
-                reason=chosen.reason,
-            )
-        )
+        cost, chosen = plan_depth(depth, n, k, tol, memory)
+        if speed is not None and chosen is not None:
+            shape = depth.numel, n
+            cost = replace(cost, seconds=speed.seconds(depth.name, shape, cost.k, chosen))
+        costs.append(cost)
     recording = None if speed is None else speed.recording
     return Forecast(costs, len(every) - len(depths), recording)
+
+
+def plan_depth(
+    depth: Depth,
+    n: int,
+    k: int,
+    tol: float,
+    memory: int | str | None,
+    device: torch.device | None = None,
+) -> tuple[DepthCost, Plan | None]:
+    """Return what k triplets at a depth would take but for seconds, and the plan, if there is one.
+
+    Args:
+        depth: The depth.
+        n: Numbers of an input.
+        k: Triplets; fewer where there are no more.
+        tol: Tolerance.
+        memory: Budget of the solve.
+        device: Where it is to run; None: the CPU.
+    """
+    count = min(k, depth.numel, n)
+    cost = DepthCost(depth.name, depth.kind, depth.numel, n, count)
+    size = ProblemSize((depth.numel, n), torch.float32, device)
+    try:
+        chosen = plan(size, check_request(size, count, tol=tol, memory=memory))
+    except ArgumentError as error:
+        return replace(cost, reason=str(error)), None
+    planned = replace(
+        cost,
+        method=chosen.method,
+        products=chosen.predicted_products,
+        bytes=chosen.predicted_bytes,
+        reason=chosen.reason,
+    )
+    return planned, chosen
 
 
 def _measured(model: Model, depths: list[Depth]) -> Speed | None:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import Inputs, Model, foretell_loads, to_device, weight_bytes
 from jvpsvd.networks.foretell import Load
-from jvpsvd.survey.spec.costs import DepthCost
+from jvpsvd.survey.spec.costs import DepthCost, plan_depth
 from jvpsvd.survey.spec.depth_choice import choose_blocks, list_depths
 from jvpsvd.survey.spec.devices import EFFICIENCY, Device
-from jvpsvd.svd import Plan, ProblemSize, check_request, plan
+from jvpsvd.svd import Plan, ProblemSize, check_request
 from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
 
 
@@ -55,6 +55,7 @@ def foretell(
     """
     if k < 1:
         raise ArgumentError(f"k={k} must be at least 1")
+    check_request(ProblemSize((k, k), torch.float32), k, tol=tol)
     model = _on_meta(model)
     every, start = list_depths(model, functions=False)
     depths = choose_blocks(every) if only_blocks else every
@@ -63,27 +64,11 @@ def foretell(
     weights, n = weight_bytes(model.module), math.prod(start)
     costs = []
     for depth in depths:
-        count = min(k, depth.numel, n)
-        cost = DepthCost(depth.name, depth.kind, depth.numel, n, count)
-        size = ProblemSize((depth.numel, n), torch.float32, torch.device("cuda"))
-        request = check_request(size, count, tol=tol, memory=device.memory // 2)
-        try:
-            chosen = plan(size, request)
-        except ArgumentError as error:
-            costs.append(replace(cost, reason=str(error)))
-            continue
-        load = loads[depth.name]
-        seconds = _seconds(chosen, size.shape, count, load, weights, device)
-        costs.append(
-            replace(
-                cost,
-                method=chosen.method,
-                products=chosen.predicted_products,
-                bytes=chosen.predicted_bytes,
-                seconds=seconds,
-                reason=chosen.reason,
-            )
-        )
+        cost, chosen = plan_depth(depth, n, k, tol, device.memory // 2, torch.device("cuda"))
+        if chosen is not None:
+            load, shape = loads[depth.name], (depth.numel, n)
+            cost = replace(cost, seconds=_seconds(chosen, shape, cost.k, load, weights, device))
+        costs.append(cost)
     activations = {name: load.activations for name, load in loads.items()}
     return Foretold(device, weights, costs, activations, len(every) - len(depths))
 

@@ -98,7 +98,7 @@ def copy_uncompiled(module: fx.GraphModule) -> fx.GraphModule:
 def drop_dead_code(graph: fx.Graph) -> None:
     """Drop what nothing reads, unless it changes a tensor in place.
 
-    `Graph.eliminate_dead_code` checks the graph too, which takes ten times as long.
+    `Graph.eliminate_dead_code` checks the whole graph each time, too.
     """
     for node in reversed(graph.nodes):
         computed = node.op in ("call_function", "get_attr")
