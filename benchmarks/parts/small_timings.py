@@ -27,7 +27,7 @@ from jvpsvd.data.mnist import small_mnist
 from jvpsvd.networks import load_model
 from jvpsvd.operators import keep_freed_memory
 from jvpsvd.svd.kernels.dense import dense_svd, leading_svd
-from jvpsvd.svd.kernels.row_blocked import gram, project, subtract_projection
+from jvpsvd.svd.kernels.row_blocked import project, remainder_norms, subtract_projection
 
 VECTORS = 8
 """The width of a block."""
@@ -84,7 +84,8 @@ def _tall(sizes: Sizes) -> Iterator[Pair]:
     shapes = ((4096, 1100),) if sizes.quick else ((21952, 700), (75264, 760), (150528, 300))
     for rows, columns in shapes:
         basis, W = torch.randn(columns, rows).T, torch.randn(VECTORS, rows).T
-        C, wide = basis.T @ W, W.T.double().T
+        C = basis.T @ W
+        near, few = basis[:, : 2 * VECTORS], C[: 2 * VECTORS]
         for name, blas, ours in (
             ("basis' W", partial(torch.mm, basis.T, W), partial(project, basis, W)),
             (
@@ -92,7 +93,11 @@ def _tall(sizes: Sizes) -> Iterator[Pair]:
                 partial(torch.addmm, W.T, C.T, basis.T, alpha=-1),
                 partial(subtract_projection, W, basis, C),
             ),
-            ("W'W", partial(torch.mm, wide.T, wide), partial(gram, wide)),
+            (
+                "norms of W - B C",
+                lambda near=near, few=few, W=W: torch.linalg.vector_norm(W - near @ few, dim=0),
+                partial(remainder_norms, W, [(near, few)]),
+            ),
         ):
             yield Pair(f"{rows} x {columns}  {name}", ("BLAS", blas), ("blocks of rows", ours))
 

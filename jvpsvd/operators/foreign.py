@@ -19,7 +19,6 @@ from torch import Tensor
 from jvpsvd.errors import AdjointError, ArgumentError, JvpsvdError
 from jvpsvd.operators.blocks import by, check_real
 from jvpsvd.operators.linear_operator import LinearOperator
-from jvpsvd.operators.matrix import SPARSE_CHUNK
 
 logger = logging.getLogger(__name__)
 
@@ -29,36 +28,6 @@ Block = Callable[[Array], Any]
 
 # Products within a float64 operator may be float32 ones.
 _COARSE = math.sqrt(np.finfo(np.float32).eps)
-
-
-class SparseOperator(LinearOperator):
-    """A SciPy sparse matrix or array.
-
-    >>> import scipy.sparse
-    >>> SparseOperator(scipy.sparse.eye_array(3, format="csr")) @ torch.ones(3).double()
-    tensor([1., 1., 1.], dtype=torch.float64)
-    """
-
-    def __init__(self, matrix: Any) -> None:
-        super().__init__(*_shape_and_dtype(matrix))
-        self._matrix = matrix
-
-    @property
-    def chunk(self) -> int:
-        """The width from which on a product costs no less per vector."""
-        return SPARSE_CHUNK
-
-    def _matmat(self, V: Tensor) -> Tensor:
-        return self._product(lambda block: self._matrix @ block, V, self.shape[0])
-
-    def _rmatmat(self, U: Tensor) -> Tensor:
-        return self._product(lambda block: self._matrix.T @ block, U, self.shape[1])
-
-    def _product(self, product: Block, block: Tensor, rows: int) -> Tensor:
-        image = _call(self._matrix, "its product", product, block.numpy())
-        return _tensor(
-            _check_product(self._matrix, "its product", image, (rows, block.shape[1]))
-        ).to(self.dtype)
 
 
 class ForeignOperator(LinearOperator):
@@ -84,7 +53,7 @@ class ForeignOperator(LinearOperator):
     """
 
     def __init__(self, foreign: Any) -> None:
-        super().__init__(*_shape_and_dtype(foreign))
+        super().__init__(*shape_and_dtype(foreign))
         m, n = self.shape
         self._product = _CheckedProduct(foreign, "matvec", "matmat", (m, n), self.dtype)
         self._transposed_product = _CheckedProduct(
@@ -184,7 +153,15 @@ class _CheckedProduct:
             )
 
 
-def _shape_and_dtype(foreign: Any) -> tuple[tuple[int, ...], torch.dtype]:
+def shape_and_dtype(foreign: Any) -> tuple[tuple[int, ...], torch.dtype]:
+    """Return the two sizes of a matrix of another library, and its dtype as one of torch.
+
+    Raises:
+        ArgumentError: If it has others.
+
+    >>> shape_and_dtype(np.ones((3, 2)))
+    ((3, 2), torch.float64)
+    """
     name = type(foreign).__name__
     try:
         sizes = tuple(int(size) for size in foreign.shape)

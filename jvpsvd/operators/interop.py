@@ -14,9 +14,10 @@ from torch import Tensor
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.arrays import is_array
-from jvpsvd.operators.foreign import ForeignOperator, SparseOperator
+from jvpsvd.operators.foreign import ForeignOperator
 from jvpsvd.operators.linear_operator import LinearOperator
 from jvpsvd.operators.matrix import MatrixOperator
+from jvpsvd.operators.sparse import from_scipy
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
@@ -169,7 +170,7 @@ def aslinearoperator(A: Any) -> LinearOperator:
     if named and (hasattr(A, "matmat") or hasattr(A, "matvec")):
         return ForeignOperator(A)
     if named and hasattr(A, "tocsr"):
-        return SparseOperator(A)
+        return MatrixOperator(from_scipy(A))
     if is_array(A):
         return MatrixOperator(A)
     raise ArgumentError(

@@ -14,6 +14,7 @@ from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import check_real
 from jvpsvd.operators.dense import check_dense_size
 from jvpsvd.operators.linear_operator import LinearOperator
+from jvpsvd.operators.sparse import both_by_rows
 
 # A product of a sparse matrix with eight vectors took five times as long as with one (1.4 million
 # entries), so that wide blocks save little. Narrow ones need fewer products (`python -m benchmarks
@@ -26,9 +27,10 @@ class MatrixOperator(LinearOperator):
     """An m × n tensor A (dense or sparse), or a dense batch (B, m, n), as a `LinearOperator`.
 
     Args:
-        matrix: Tensor of a real floating dtype with two dimensions, or, if it is dense, three; not
-            copied, unless torch cannot multiply its layout (BSR, BSC, hybrid COO). Or an array, of
-            NumPy or with ``__dlpack__`` or ``__array__``.
+        matrix: Tensor of a real floating dtype with two dimensions, or, if it is dense, three. Or
+            an array, of NumPy or with ``__dlpack__`` or ``__array__``. A dense one is not copied; a
+            sparse one is copied by rows, for A and for A', so that later changes of it have no
+            effect.
 
     Raises:
         ArgumentError: If `matrix` has another number of dimensions, is a sparse batch, or lacks
@@ -67,18 +69,20 @@ class MatrixOperator(LinearOperator):
             )
         super().__init__(tuple(matrix.shape), matrix.dtype, matrix.device)
         self.matrix = _multipliable(matrix.detach())
+        self._transposed = None
+        if self.matrix.layout != torch.strided:
+            self.matrix, self._transposed = both_by_rows(self.matrix)
 
     @property
     def chunk(self) -> int | None:
         """The width from which on a product costs no less per vector, of a sparse matrix."""
-        return None if self.matrix.layout == torch.strided else SPARSE_CHUNK
+        return None if self._transposed is None else SPARSE_CHUNK
 
     def _matmat(self, V: Tensor) -> Tensor:
         return self.matrix @ V
 
     def _rmatmat(self, U: Tensor) -> Tensor:
-        # .mT of a compressed sparse layout cannot be multiplied, and .t() is for two dimensions.
-        return (self.matrix.mT if self.batch else self.matrix.t()) @ U
+        return (self.matrix.mT if self._transposed is None else self._transposed) @ U
 
     def to_dense(self) -> Tensor:
         """Return a dense copy of the matrix.

@@ -29,6 +29,9 @@ _PER_TRIPLET, _BLOCKS, _PER_DECADE = 1.7, 12, 0.05
 # decide, provided that the shorter side has so many rows that timing is worth it. Timings are
 # noisy: they overrule the numbers only if they differ by the last factor. All three are guesses.
 _UNDECIDED, _WORTH_MEASURING, _CLEARLY = 2.0, 256, 1.25
+# A matrix in memory is decomposed as a whole if m n min(m, n) is at most this number: that took 5
+# to 25 ms where the steps of a Krylov method took 35 to 80 (`python -m benchmarks sparse --quick`).
+_SMALL_WORK = 1 << 26
 # Width of blocks, as pairs (largest k, width). Where a wide product costs about as much per vector
 # as a narrow one, narrow blocks are chosen for small k, because they need fewer products (132 with
 # blocks of 2, 228 with blocks of 8 at k = 20). With larger k there is more dense work per block,
@@ -155,14 +158,17 @@ def _choose(
             exact_is_cheaper = seconds[0] <= seconds[1] if clear else exact_is_cheaper
             against += f", {seconds[0]:.1f} s against {seconds[1]:.1f} s"
     auto = request.method == "auto"
-    exact = request.method == "exact" or (auto and affordable and exact_is_cheaper)
+    small = size.in_memory and size.batch is None and m * n * short <= _SMALL_WORK
+    exact = request.method == "exact" or (auto and affordable and (small or exact_is_cheaper))
     if not auto:
         reason = "asked for"
+    elif exact and small:
+        reason = "the matrix is small"
     elif exact:
         reason = f"{short} products of the shorter side against about {against}"
     else:
         reason = f"about {against} products against {short}"
-    return _Choice(exact, reason, seconds, undecided and auto)
+    return _Choice(exact, reason, seconds, undecided and auto and not small)
 
 
 def _plan_exact(request: Request, footprint: Footprint, budget: _Budget, choice: _Choice) -> Plan:

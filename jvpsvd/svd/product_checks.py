@@ -34,8 +34,9 @@ def largest_product_norm(
     Raises:
         NonFiniteError: If W holds NaN or infinity.
     """
-    largest = rough_column_norms(W).amax(-1)
-    if not torch.isfinite(largest).all() and not torch.isfinite(W).all():
+    largest = rough_column_norms(W).amax(-1).cpu()
+    finite = all(math.isfinite(each) for each in largest.reshape(-1).tolist())
+    if not finite and not torch.isfinite(W).all():
         if isinstance(A, TransposedOperator):
             A, direction = A.T, "reverse" if direction == "forward" else "forward"
         size = " x ".join(map(str, A.shape[-2:]))
@@ -48,7 +49,7 @@ def largest_product_norm(
             f"a {direction} product of the {size} holds NaN or infinity ({where}); check the "
             "function at this point"
         )
-    return largest.cpu()
+    return largest
 
 
 def check_scale(norm: Tensor, W: Tensor) -> None:
@@ -71,16 +72,15 @@ def check_scale(norm: Tensor, W: Tensor) -> None:
     kind, wide = torch.finfo(W.dtype), torch.finfo(torch.float64)
     low = max(kind.tiny, math.sqrt(wide.tiny)) / kind.eps
     high = math.sqrt(wide.max) * wide.eps
-    outside = (norm < low) | (norm > high)
-    if bool(outside.any()):
-        largest = W.abs().amax(dim=(-2, -1)).cpu()
-        found = largest[outside & (largest > 0)]
-        if len(found):
-            raise ArgumentError(
-                f"products of about {float(found[0]):.0e} are outside what residuals can be "
-                f"measured for in {W.dtype}; multiply the operator by a number that brings it "
-                "nearer 1"
-            )
+    if all(low <= each <= high for each in norm.reshape(-1).tolist()):
+        return
+    largest = W.abs().amax(dim=(-2, -1)).cpu()
+    found = largest[((norm < low) | (norm > high)) & (largest > 0)]
+    if len(found):
+        raise ArgumentError(
+            f"products of about {float(found[0]):.0e} are outside what residuals can be measured "
+            f"for in {W.dtype}; multiply the operator by a number that brings it nearer 1"
+        )
 
 
 def check_values(s: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from jvpsvd.arguments import one_of, proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
-from jvpsvd.operators import LinearOperator
+from jvpsvd.operators import LinearOperator, MatrixOperator
 from jvpsvd.svd.other_names import refuse_other_words
 
 MethodName = Literal["auto", "golub-kahan", "randomized", "exact"]
@@ -47,13 +47,16 @@ class ProblemSize:
     """Number of matrices in the batch; None: a single operator."""
     chunk: int | None = None
     """Vectors beyond which a wider product costs no less per vector; None if unknown."""
+    in_memory: bool = False
+    """Whether the entries are in memory, so that products of a small matrix cost nearly nothing."""
 
     @classmethod
     def of(cls, A: LinearOperator) -> ProblemSize:
         """Return the size of an operator."""
         m, n = A.shape[-2:]
         batch = A.batch[0] if A.batch else None
-        return cls((m, n), A.dtype, A.device, batch, None if A.batch else A.chunk)
+        held = isinstance(A if isinstance(A, MatrixOperator) else A.T, MatrixOperator)
+        return cls((m, n), A.dtype, A.device, batch, None if A.batch else A.chunk, held)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ import scipy.sparse
 import torch
 from support.svd_problems import memory_for, planned
 
-from jvpsvd import svds
+from jvpsvd import aslinearoperator, svds
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd import parse_memory
 
@@ -120,6 +120,25 @@ def test_blocks_are_narrow_of_a_sparse_matrix(convert, widths):
         result = svds(convert(torch.diag(values)), k, method="golub-kahan")
         assert result.plan.block_size == width
         torch.testing.assert_close(result.s, values[:k], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "method"),
+    [
+        ((100, 200), "exact"),
+        ((200, 100), "exact"),
+        ((300, 700), "exact"),
+        ((100, 6000), "exact"),
+        ((100, 7000), "golub-kahan"),
+        ((500, 400), "golub-kahan"),
+    ],
+)
+def test_a_small_matrix_in_memory_is_decomposed_as_a_whole(shape, method):
+    matrix = scipy.sparse.random_array(shape, density=0.05, rng=0)
+    given = svds(matrix, 3), svds(aslinearoperator(matrix.T).T, 3)
+    assert [result.method for result in given] == [method, method]
+    assert planned(shape, 8, 3, chunk=8).method == "golub-kahan"
+    torch.testing.assert_close(given[0].s, given[1].s)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from jvpsvd.operators import columns
 from jvpsvd.svd.kernels.dense import add_lower_gram, dense_svd
-from jvpsvd.svd.kernels.row_blocked import gram, project, subtract_projection
+from jvpsvd.svd.kernels.row_blocked import project, subtract_projection
 from jvpsvd.svd.kernels.zeros import with_zeros
 
 # When a block needs no further pass. Two passes are the rule; the largest number is a guess.
@@ -31,10 +31,12 @@ _SMALL_COEFFICIENT = 0.1
 # `_factor` makes float32 columns orthonormal to rounding if the smallest singular value of W is at
 # least this share of the largest: its square is then right to 2e-16 / 1e-8 = 2e-8.
 _WELL_CONDITIONED = 1e-4
-# Columns that are orthonormalised at once, and rows that are converted to float64 at once. They
-# bound temporary tensors: guesses.
+# Columns that are orthonormalised at once, which bounds temporary tensors: a guess.
 _COLUMNS_AT_ONCE = 64
-_ROWS_AT_ONCE = 1 << 16
+# Rows that are converted to float64 at once, on a CPU so few that they stay in its caches: with 2¹⁶
+# rows the kernel zeroed the pages of temporary tensors each time, and a block of 16 columns took
+# three times as long. On a GPU the number of calls counts, and the larger number is a guess.
+_ROWS_AT_ONCE, _ROWS_ON_GPU = 1 << 13, 1 << 16
 # `orthonormality` adds at most so many products in the dtype of the basis, and the rest in float64:
 # a guess.
 _ROWS_SUMMED = 1 << 13
@@ -109,8 +111,9 @@ def orthogonalize_block(
         rank = left
         if settled:
             break
-    Q, R, rank = Q[..., :width], R[..., :width, :], rank.clamp_max(width)
-    if full and bool((rank < width).any()):
+    if width < W.shape[-1]:
+        Q, R, rank = Q[..., :width], R[..., :width, :], rank.clamp_max(width)
+    if full and int(rank.min()) < width:
         Q = _refill(basis, Q, rank, generator)
     return OrthogonalBlock(columns(Q), coefficients, R, rank)
 
@@ -206,8 +209,8 @@ def orthonormality(basis: Tensor) -> Tensor:
         return basis.new_zeros(())
     defect = -torch.eye(size, dtype=torch.float64, device=basis.device)
     defect = defect.expand(*basis.shape[:-2], size, size).clone()
-    for part in _parts(basis, _ROWS_SUMMED):
-        add_lower_gram(defect, basis[..., part, :])
+    for start in range(0, basis.shape[-2], _ROWS_SUMMED):
+        add_lower_gram(defect, basis[..., start : start + _ROWS_SUMMED, :])
     return defect.tril_().abs_().amax(dim=(-2, -1)).to(basis.dtype)
 
 
@@ -226,7 +229,7 @@ def _factor(W: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         Q, R = torch.linalg.qr(W)
         X, s, Yh = dense_svd(R)
         kept = s > _as_column(floor, s)
-        Q = (Q @ X) * kept[..., None, :]
+        Q = linear_combination(Q, X * kept[..., None, :])
         return Q, ((s * kept)[..., None] * Yh).cpu(), kept.sum(-1).cpu()
     squares, Y = torch.linalg.eigh(_gram64(W))
     width = min(W.shape[-2:])
@@ -246,11 +249,13 @@ def _gram64(W: Tensor) -> Tensor:
     b = W.shape[-1]
     total = torch.zeros(*W.shape[:-2], b, b, dtype=torch.float64, device=W.device)
     for part in _parts(W):
-        total += gram(W[..., part, :].mT.double().mT)
+        rows = W[..., part, :].mT.double()
+        total += rows @ rows.mT
     return total
 
 
-def _parts(W: Tensor, rows: int = _ROWS_AT_ONCE) -> list[slice]:
+def _parts(W: Tensor) -> list[slice]:
+    rows = _ROWS_ON_GPU if W.is_cuda else _ROWS_AT_ONCE
     return [slice(i, i + rows) for i in range(0, W.shape[-2], rows)]
 
 
@@ -263,11 +268,14 @@ def _stays_orthonormal(R: Tensor, coefficients: Tensor, dtype: torch.dtype) -> b
 
     Its norms and inner products change by the squares of the coefficients.
     """
+    removed = float(torch.linalg.vector_norm(coefficients, dim=(-2, -1)).max())
+    if removed**2 >= torch.finfo(dtype).eps / 4:
+        return False
+    if dtype == torch.float64:
+        return True
     norms = torch.linalg.vector_norm(R, dim=-1)
     least = torch.where(norms > 0, norms, math.inf).amin(-1)
-    well = dtype == torch.float64 or bool((least > _WELL_CONDITIONED * norms.amax(-1)).all())
-    removed = float(torch.linalg.vector_norm(coefficients, dim=(-2, -1)).max())
-    return well and removed**2 < torch.finfo(dtype).eps / 4
+    return bool((least > _WELL_CONDITIONED * norms.amax(-1)).all())
 
 
 def _largest(matrix: Tensor) -> float:

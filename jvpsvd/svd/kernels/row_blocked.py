@@ -6,15 +6,19 @@ took 0.5 to 0.7 of the time on two cores (`python -m benchmarks small_timings ta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from jvpsvd.svd.kernels.norms import rough_column_norms
 
 # Rows of a block. A basis with fewer entries than the second number, or a product with more vectors
 # than the third, gains nothing (measured in float32 and in float64). `python -m benchmarks
 # small_timings tall` times both sides.
 _ROWS, _MIN_ENTRIES, _MAX_VECTORS = 1 << 11, 1 << 22, 24
-# A Gram matrix gains up to this many columns, at any length (the same script).
-_MAX_GRAM_COLUMNS = 8
+# Rows of which `remainder_norms` holds temporary tensors: they stay in the processor's caches.
+_REMAINDER_ROWS = 1 << 14
 # Batched products are written to a temporary tensor. This many row blocks are computed before it is
 # copied: a guess.
 _BLOCKS_AT_ONCE = 64
@@ -31,26 +35,9 @@ def project(basis: Tensor, W: Tensor) -> Tensor:
         return basis.mT @ W
     parts, vectors = _split(basis, count), _split(W, count)
     rows = count * parts.shape[-1]
-    found = torch.bmm(vectors, parts.mT).sum(0)
-    if rows < basis.shape[0]:
-        found = torch.addmm(found, W[rows:].mT, basis[rows:])
-    return found.mT
-
-
-def gram(W: Tensor) -> Tensor:
-    """Return W' W, (b, b), for W (N, b), or for each of a batch.
-
-    >>> gram(torch.tensor([[1.0], [2.0]]))
-    tensor([[5.]])
-    """
-    few = W.ndim == 2 and W.shape[1] <= _MAX_GRAM_COLUMNS and W.device.type == "cpu"
-    count = W.shape[0] // _ROWS if few and W.stride(0) == 1 else 0
-    if not count:
-        return W.mT @ W
-    parts = _split(W, count)
-    rows = count * parts.shape[-1]
-    found = torch.bmm(parts, parts.mT).sum(0)
-    return torch.addmm(found, W[rows:].mT, W[rows:]) if rows < W.shape[0] else found
+    # In the other order, vectors' basis, MKL took half as long again for eight vectors.
+    found = torch.bmm(parts, vectors.mT).sum(0)
+    return torch.addmm(found, basis[rows:].mT, W[rows:]) if rows < basis.shape[0] else found
 
 
 def subtract_projection(W: Tensor, basis: Tensor, C: Tensor) -> Tensor:
@@ -76,6 +63,29 @@ def subtract_projection(W: Tensor, basis: Tensor, C: Tensor) -> Tensor:
     if rows < W.shape[0]:
         torch.addmm(W[rows:].mT, C.mT, basis[rows:].mT, alpha=-1, out=rest[:, rows:])
     return rest.mT
+
+
+def remainder_norms(W: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return rough norms of the columns of W − Σ basis · C, float64, for pairs (basis, C).
+
+    The remainder is never in memory as a whole.
+
+    >>> W = torch.tensor([[1.0], [2.0]])
+    >>> remainder_norms(W, [(torch.eye(2)[:, :1], torch.tensor([[1.0]]))])
+    tensor([2.], dtype=torch.float64)
+    """
+    product = torch.addmm if W.ndim == 2 else torch.baddbmm
+    turned = [(basis.mT, C.mT.to(W)) for basis, C in terms]
+    norms = []
+    rows = W.shape[-2] if W.is_cuda else _REMAINDER_ROWS
+    for start in range(0, W.shape[-2], rows):
+        part = slice(start, start + rows)
+        rest = W.mT[..., part]
+        for basis, C in turned:
+            rest = product(rest, C, basis[..., part], alpha=-1)
+        norms.append(rough_column_norms(rest.mT))
+    whole: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    return whole
 
 
 def count_row_blocks(basis: Tensor, W: Tensor) -> int:

@@ -14,12 +14,8 @@ from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.kernels.columns import GrowingColumns
-from jvpsvd.svd.kernels.norms import rough_column_norms
-from jvpsvd.svd.kernels.orthogonalize import (
-    OrthogonalBlock,
-    linear_combination,
-    orthogonalize_block,
-)
+from jvpsvd.svd.kernels.orthogonalize import OrthogonalBlock, orthogonalize_block
+from jvpsvd.svd.kernels.row_blocked import remainder_norms
 from jvpsvd.svd.kernels.zeros import with_zeros
 from jvpsvd.svd.krylov.retry import RetryWith
 
@@ -82,9 +78,7 @@ class LeftBasis:
         size, width = self._inverse.shape[-2], W.shape[-1]
         window = self._current[..., self._current.shape[-1] - self.coupling :]
         new = orthogonalize_block(window, W, floor=floor, generator=self._generator, full=False)
-        rest = W - linear_combination(new.Q, new.R)
-        defect = rough_column_norms(rest.sub_(linear_combination(window, new.coefficients))).cpu()
-        del rest  # it takes as much memory as a block, and a full pass makes another
+        defect = remainder_norms(W, [(new.Q, new.R), (window, new.coefficients)]).cpu()
         inverse = self._next_inverse(new)
         loss = floor * torch.linalg.vector_norm(inverse, dim=-2).amax(-1)
         if bool((loss <= self._max_loss).all()):

@@ -1,7 +1,12 @@
 import pytest
 import torch
 
-from jvpsvd.svd.kernels.row_blocked import count_row_blocks, gram, project, subtract_projection
+from jvpsvd.svd.kernels.row_blocked import (
+    count_row_blocks,
+    project,
+    remainder_norms,
+    subtract_projection,
+)
 
 ENTRIES = 1 << 22  # smaller bases go to BLAS
 SHAPES = [(9000, 500, 8), (135000, 32, 3), (4096, 1024, 1), (4097, 1100, 24), (6143, 700, 5)]
@@ -29,15 +34,28 @@ def test_products_by_blocks_of_rows_are_those_of_the_whole(length, size, width, 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("length", [1, 2047, 2048, 4097, 9000])
-@pytest.mark.parametrize("width", [1, 8, 9])
-def test_squares_are_those_of_the_whole(length, width, dtype):
-    W = block(length, width, 1, dtype, spare=2)
-    expected = W.double().T @ W.double()
-    for layout in (W, W.contiguous(), W.expand(2, -1, -1)):
-        found = gram(layout)
-        assert (found.dtype, found.shape[-2:]) == (dtype, (width, width))
-        assert (found - expected).abs().max() < 32 * torch.finfo(dtype).eps * length
+@pytest.mark.parametrize("length", [40, 2047, 1 << 14, (1 << 14) + 1, 50000])
+@pytest.mark.parametrize("width", [1, 8])
+def test_norms_of_a_remainder_are_those_of_the_whole(length, width, dtype):
+    W, basis = block(length, width, 1, dtype, spare=2), block(length, 5, 2, dtype)
+    other = block(length, width, 3, dtype)
+    C, R = basis.double().T @ W.double(), torch.eye(width, dtype=torch.float64)
+    exact = W.double() - basis.double() @ C.to(dtype).double() - other.double()
+    found = remainder_norms(W, [(basis, C), (other, R)])
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, exact.norm(dim=0), rtol=2e-3, atol=0)
+    several = remainder_norms(
+        torch.stack([W, 2 * W]), [(basis.expand(2, -1, -1), torch.stack([C, 2 * C]))]
+    )
+    torch.testing.assert_close(several[1], 2 * several[0], rtol=1e-4, atol=0)
+
+
+def test_the_norm_of_what_is_only_rounding_is_small():
+    W = block(40000, 6, 1, torch.float32)
+    Q, R = torch.linalg.qr(W.double())
+    norms = remainder_norms(W, [(Q.float(), R)])
+    assert bool((norms < 4e-7 * R.norm()).all())
+    assert bool((norms > 0).all())
 
 
 def test_what_lies_row_by_row_goes_to_blas():
