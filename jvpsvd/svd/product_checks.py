@@ -34,7 +34,7 @@ def largest_product_norm(
     Raises:
         NonFiniteError: If W holds NaN or infinity.
     """
-    largest = rough_column_norms(W).amax(-1)
+    largest = rough_column_norms(W).amax(-1).cpu()  # the only time that a GPU is waited for
     if not torch.isfinite(largest).all() and not torch.isfinite(W).all():
         if isinstance(A, TransposedOperator):
             A, direction = A.T, "reverse" if direction == "forward" else "forward"
@@ -48,7 +48,7 @@ def largest_product_norm(
             f"a {direction} product of the {size} holds NaN or infinity ({where}); check the "
             "function at this point"
         )
-    return largest.cpu()
+    return largest
 
 
 def check_scale(norm: Tensor, W: Tensor) -> None:

@@ -17,6 +17,7 @@ from jvpsvd.svd.kernels.columns import GrowingColumns
 from jvpsvd.svd.kernels.norms import rough_column_norms
 from jvpsvd.svd.kernels.orthogonalize import (
     OrthogonalBlock,
+    cpu_later,
     linear_combination,
     orthogonalize_block,
 )
@@ -72,7 +73,8 @@ class LeftBasis:
             scale: Largest norm of a product so far, for each matrix.
 
         Returns:
-            The new block, and the norms of the columns of W − U · coefficients − Q R.
+            The new block, and the norms of the columns of W − U · coefficients − Q R, which are
+            there after the next wait for a GPU.
 
         Raises:
             RetryWith: If W must be orthogonalised against all of U, and U was not kept.
@@ -83,7 +85,9 @@ class LeftBasis:
         window = self._current[..., self._current.shape[-1] - self.coupling :]
         new = orthogonalize_block(window, W, floor=floor, generator=self._generator, full=False)
         rest = W - linear_combination(new.Q, new.R)
-        defect = rough_column_norms(rest.sub_(linear_combination(window, new.coefficients))).cpu()
+        defect = cpu_later(
+            rough_column_norms(rest.sub_(linear_combination(window, new.coefficients)))
+        )
         del rest  # it takes as much memory as a block, and a full pass makes another
         inverse = self._next_inverse(new)
         loss = floor * torch.linalg.vector_norm(inverse, dim=-2).amax(-1)
