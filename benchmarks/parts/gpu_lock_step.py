@@ -116,6 +116,9 @@ def time_photos(
     photos: Photos, setting: Setting, count: int, width: int | None = None
 ) -> dict[str, Any]:
     """Return the row of photos that are solved together, values alone; seconds are of one."""
+    if setting.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     J = photos.operator(count)
     with full_precision():
         found = [_solve(J, setting, width) for _ in range(ROUNDS + 1)]  # the first is not counted
