@@ -141,7 +141,8 @@ def cli(context: click.Context, *, version: bool) -> None:
     "--batch",
     type=integer,
     metavar="N",
-    help="Photos solved together. [default: 1, more where Jacobians are small]",
+    help="Photos solved together. [default: 1, more where Jacobians are small or a GPU holds "
+    "several]",
 )
 @click.option(
     "--vectors",

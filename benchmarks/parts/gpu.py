@@ -1,11 +1,13 @@
 """Is everything right on one CUDA card, and how fast is it? It takes ten minutes.
 
-    python -m benchmarks gpu [--minutes 10] [-k 500] [--json FILE]
+    python -m benchmarks gpu [--minutes 10] [-k 500] [--quick] [--json FILE]
 
 Checks come first, against float64 on the CPU and known values; if one fails, nothing is timed.
-Then problems are timed, the most important first, as long as there is time; solvers take turns,
-each after a small solve that is not timed. All products are in the precision of their dtype, while
-torch itself would use TF32 in convolutions. Without a card, one line says so and nothing runs.
+Then photos are solved together in growing numbers (`gpu_lock_step`), and problems are timed, the
+most important first, as long as there is time; solvers take turns, each after a small solve that is
+not timed. All products are in the precision of their dtype, while
+torch itself would use TF32 in convolutions. Without a card, one line says so and nothing runs; with
+--quick everything runs in small sizes, on the CPU if need be, which tries the script.
 FILE holds every row as soon as it is measured, and may come from another machine: `python -m
 benchmarks --store FILE` puts it among the results.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,15 +28,17 @@ from benchmarks.measure.peaks import copy_gbs, gemm_gflops
 from benchmarks.measure.solve_run import SolveRun, finite_or_none, run_solver, warm_up
 from benchmarks.measure.spread import Spread
 from benchmarks.measure.timing import time_least
+from benchmarks.parts import gpu_lock_step
 from benchmarks.problems import networks
 from benchmarks.problems.problem import JacobianProblem, OperatorProblem, Problem
 from benchmarks.problems.references import Kind, Reference
 from benchmarks.problems.spectra import SPECTRA, choose_shape, spectral
 from benchmarks.solvers import OURS, SOLVERS, Target
 from benchmarks.solvers.environment import why_absent
-from jvpsvd import JacobianOperator, svds
+from jvpsvd import JacobianOperator, MatrixOperator, svds
+from jvpsvd.machine import granted_memory
 from jvpsvd.operators import full_precision
-from jvpsvd.survey import Spec, run
+from jvpsvd.survey import PhotoSelection, Spec, run
 
 _CHECK_K, _TOL, _WIDE_TOL = 10, 1e-4, 1e-9
 _CHUNKS = (16, 32, 64, 128, 256, 512)
@@ -49,7 +53,17 @@ _DENSE = "torch-svd"
 _ALONE = (OURS, "jvpsvd-golub-kahan")
 _EVERYONE = (*_ALONE, "cupyx", "scipy-arpack", _DENSE, "torch-svd-lowrank-7")
 _WIDTHS, _WIDTHS_AT = (8, 16, 32, 64), "_blocks.9"
+_PHOTOS = 16
+"""Photos of the survey: as many are solved together."""
+_SHARE_TOGETHER = 0.4
+"""Of the time, that photos solved together take at most."""
 _DEPTHS = ("_blocks.2", "_blocks.5", "_blocks.9", "_blocks.12", "_blocks.15", "output")
+
+
+@dataclass(frozen=True)
+class _Scale:
+    device: str
+    quick: bool
 
 
 @dataclass(frozen=True)
@@ -65,33 +79,42 @@ class TimedProblem:
     """The true values, where they are known."""
 
 
-def measure(minutes: float, k: int) -> Iterator[dict[str, Any]]:
+def measure(minutes: float, k: int, quick: bool = False) -> Iterator[dict[str, Any]]:
     """Yield the rows, each as soon as it is there."""
-    if not torch.cuda.is_available():
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and not quick:
         print("no CUDA device: the GPU part is skipped")
         return
-    deadline = time.perf_counter() + 60 * minutes
+    began = time.perf_counter()
+    deadline = began + 60 * minutes
     right = True
-    for row in run_checks():
+    for row in run_checks(device):
         right = right and row["right"]
         yield row
     if not right:
         print("a check failed: nothing is timed")
         return
     with full_precision():  # TF32 would be the peak of another product
-        peak = gemm_gflops(8192, device="cuda")
-    peaks = {"kind": "peaks", "gemm_gflops": peak, "copy_gbs": copy_gbs(1024, device="cuda")}
+        peak = gemm_gflops(512 if quick else 8192, device=device)
+    copied = copy_gbs(16 if quick else 1024, device=device)
+    peaks = {"kind": "peaks", "gemm_gflops": peak, "copy_gbs": copied}
     print("peaks: {gemm_gflops:.0f} GFLOP/s, {copy_gbs:.0f} GB/s".format(**peaks))
     yield peaks
-    yield from time_problems(k, deadline)
+    setting = replace(gpu_lock_step.TINY if quick else gpu_lock_step.Setting(k=k), device=device)
+    yield from _guarded("together", gpu_lock_step.measure(
+        setting, began + 60 * _SHARE_TOGETHER * minutes
+    ))  # fmt: skip
+    yield from time_problems(k, deadline, _Scale(device, quick))
 
 
-def run_checks() -> Iterator[dict[str, Any]]:
+def run_checks(device: str) -> Iterator[dict[str, Any]]:
     """Compare products, values and triplets on the card with the CPU's in float64."""
+    spectra = ("1/i", "repeated", "flat")
     for name, find_error in (
-        ("products of a perceptron", _products_error),
-        ("values of a perceptron", _values_error),
-        *((f"values, {s}", lambda s=s: _spectrum_error(s)) for s in ("1/i", "repeated", "flat")),
+        ("products of a perceptron", lambda: _products_error(device)),
+        ("values of a perceptron", lambda: _values_error(device)),
+        ("values of a batch", lambda: _batch_error(device)),
+        *((f"values, {s}", lambda s=s: _spectrum_error(s, device)) for s in spectra),
     ):
         try:
             error: float | None = find_error()
@@ -103,39 +126,54 @@ def run_checks() -> Iterator[dict[str, Any]]:
         yield {"kind": "check", "name": name, "right": right, "error": error, "note": note}
 
 
-def time_problems(k: int, deadline: float) -> Iterator[dict[str, Any]]:
+def time_problems(k: int, deadline: float, scale: _Scale) -> Iterator[dict[str, Any]]:
     """Time solvers in two rounds, and a survey, as long as there is time."""
-    for timed in _timed_problems():
+    for timed in _timed_problems(scale):
         if deadline - time.perf_counter() < 3 * _LEAST_SECONDS:
             print(f"{timed.name}: skipped, no time is left")
             continue
-        try:
-            if timed.name == "survey":
-                yield from time_survey(k)
-            elif timed.name == "widths":
-                yield from time_widths(k)
-            else:
-                yield from _time_problem(timed, timed.make(), k, deadline)
-        except networks.UnavailableError as error:
-            print(f"{timed.name}: skipped, {error}")
-        except Exception as error:  # the card is lent for minutes: the other problems go on
-            print(f"{timed.name}: FAILED, {type(error).__name__}: {error}", flush=True)
-            note = f"{type(error).__name__}: {error}"[:200]
-            yield {"kind": "failure", "problem": timed.name, "note": note}
+        if timed.name == "survey":
+            rows = time_survey(k, scale)
+        elif timed.name == "widths":
+            rows = time_widths(k, scale)
+        else:
+            rows = _time_problem(timed, k, deadline, scale)
+        yield from _guarded(timed.name, rows)
+
+
+def _guarded(name: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one problem; where it fails, a row that says so."""
+    try:
+        yield from rows
+    except networks.UnavailableError as error:
+        print(f"{name}: skipped, {error}")
+    except Exception as error:  # the card is lent for minutes: the other problems go on
+        print(f"{name}: FAILED, {type(error).__name__}: {error}", flush=True)
+        note = f"{type(error).__name__}: {error}"[:200]
+        yield {"kind": "failure", "problem": name, "note": note}
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def time_survey(k: int) -> Iterator[dict[str, Any]]:
+def time_survey(k: int, scale: _Scale) -> Iterator[dict[str, Any]]:
     """Time `jvpsvd run` on the demo's photos, k triplets at six depths; a row of each depth."""
+    depths, photos = (_DEPTHS[-2:], 2) if scale.quick else (_DEPTHS, _PHOTOS)
     with tempfile.TemporaryDirectory() as folder:
         spec = Spec(
-            out=folder, k=k, tol=_TOL, layers=_DEPTHS, limit=6, choice="first", device="cuda"
+            out=folder,
+            k=k,
+            tol=_TOL,
+            layers=depths,
+            photos=PhotoSelection(limit=photos, choice="first"),
+            vectors=False,
+            device=scale.device,
         )
         began = time.perf_counter()
         outcome = run(spec, report=False)
         seconds = time.perf_counter() - began
         stored = list(outcome.store.rows())
-    for depth in _DEPTHS:
+        together = outcome.store.identity.batch
+    for depth in depths:
         rows = [row for row in stored if row.layer == depth and row.status == "ok"]
         if not rows:
             print(f"survey {depth}: no row is ok")
@@ -152,16 +190,17 @@ def time_survey(k: int) -> Iterator[dict[str, Any]]:
             "products": rows[0].products_forward + rows[0].products_reverse,
             "converged_photos": met,
             "photos": len(rows),
+            "together": together,
             "whole_run": seconds,
         }
 
 
-def time_widths(k: int) -> Iterator[dict[str, Any]]:
+def time_widths(k: int, scale: _Scale) -> Iterator[dict[str, Any]]:
     """Time our solver with blocks of several widths; `svds` takes 32 for so many triplets."""
-    J = networks.lite0(_WIDTHS_AT, "cuda").operator()
+    J = networks.lite0(_WIDTHS_AT, scale.device).operator()
     with full_precision():
         svds(J, _CHECK_K, tol=1e-2, on_unconverged="ignore")
-        for width in _WIDTHS:
+        for width in _WIDTHS[:1] if scale.quick else _WIDTHS:
             found = [
                 svds(J, k, tol=_TOL, method="golub-kahan", block_size=width) for _ in range(_ROUNDS)
             ]
@@ -178,18 +217,20 @@ def time_widths(k: int) -> Iterator[dict[str, Any]]:
 
 
 def _time_problem(
-    timed: TimedProblem, problem: Problem, k: int, deadline: float
+    timed: TimedProblem, k: int, deadline: float, scale: _Scale
 ) -> Iterator[dict[str, Any]]:
+    problem = timed.make()
     count = min(k, timed.max_k, min(problem.shape[-2:]) - 1)
     single = isinstance(problem, JacobianProblem) and len(problem.shape) == 2
-    floor = _floor(problem, count) if single else None
+    floor = _floor(problem, count, scale) if single else None
     left = deadline - time.perf_counter()
-    truth = _find_reference(timed, problem, count, min(_MOST_SECONDS, left / 3))
+    budget = 1.0 if scale.quick else min(_MOST_SECONDS, left / 3)
+    truth = _find_reference(timed, problem, count, budget)
     found: dict[str, list[dict[str, Any]]] = {}
     for solver in timed.solvers:
         if _takes_part(solver, problem, found):
             with full_precision():
-                warm_up(SOLVERS[solver], "cuda")
+                warm_up(SOLVERS[solver], scale.device)
     for _ in range(_ROUNDS):
         for solver in timed.solvers:
             left = deadline - time.perf_counter()
@@ -236,8 +277,10 @@ def _solve_to_residual(
 def _solve(
     solver: str, problem: Problem, k: int, tol: float, budget: float, truth: Reference | None
 ) -> tuple[dict[str, Any], Reference | None]:
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    on_card = problem.operator().device.type == "cuda"
+    if on_card:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     with full_precision():
         solve_run = run_solver(SOLVERS[solver], Target(problem), k, tol, budget)
     row: dict[str, Any] = {
@@ -246,7 +289,7 @@ def _solve(
         "product_seconds": solve_run.product_seconds,
         "setup_seconds": solve_run.setup_seconds,
         "products": solve_run.forward + solve_run.reverse,
-        "peak_bytes": torch.cuda.max_memory_allocated(),
+        "peak_bytes": torch.cuda.max_memory_allocated() if on_card else 0,
         "note": solve_run.note[:120],
     }
     own = _reference_of(solve_run, "self") if solver == OURS else None
@@ -266,7 +309,7 @@ def _takes_part(solver: str, problem: Problem, found: dict[str, list[dict[str, A
     if solver == _DENSE and min(problem.shape[-2:]) > _WHOLE_SIDE:
         return False
     m, n = problem.shape[-2:]
-    free = torch.cuda.mem_get_info()[0]
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else granted_memory()
     if SOLVERS[solver].materialises and _COPIES * problem.dtype.itemsize * m * n > free:
         return False
     before = found.get(solver)
@@ -296,58 +339,80 @@ def _reference_of(solve_run: SolveRun, kind: Kind) -> Reference | None:
     return Reference(values[0] if len(values) == 1 else values, kind)
 
 
-def _timed_problems() -> Iterator[TimedProblem]:
+def _timed_problems(scale: _Scale) -> Iterator[TimedProblem]:
+    device = scale.device
+
     def lite0(depth: str) -> TimedProblem:
-        return TimedProblem(f"lite0/{depth}", lambda: networks.lite0(depth, "cuda"))
+        return TimedProblem(f"lite0/{depth}", lambda: networks.lite0(depth, device))
 
     def harmonic(n: int) -> TimedProblem:
         def make() -> Problem:
-            return OperatorProblem(lambda: spectral("1/i", n, device="cuda"))
+            return OperatorProblem(lambda: spectral("1/i", n, device=device))
 
         def values(k: int) -> Tensor:
             return SPECTRA["1/i"].values(k, min(choose_shape(n)))
 
         return TimedProblem(f"1/i/n={n:.0e}".replace("e+0", "e"), make, values=values)
 
+    if scale.quick:
+        yield from (replace(one, solvers=_ALONE[:1]) for one in (lite0("output"), harmonic(10**3)))
+        yield TimedProblem("widths", lambda: networks.lite0(_WIDTHS_AT))
+        yield TimedProblem("survey", lambda: networks.lite0("output"))
+        return
     yield from (lite0("_blocks.9"), lite0("output"))
     yield TimedProblem("widths", lambda: networks.lite0(_WIDTHS_AT))
     yield TimedProblem("survey", lambda: networks.lite0("output"))
     yield from (lite0("_blocks.15"), harmonic(10**6))
-    yield TimedProblem("alexnet-random/features.12", lambda: networks.alexnet_random("cuda"))
-    yield TimedProblem("digits/1000", lambda: networks.digits(1000, "cuda"), 100, _ALONE[:1])
+    yield TimedProblem("alexnet-random/features.12", lambda: networks.alexnet_random(device))
+    yield TimedProblem("digits/1000", lambda: networks.digits(1000, device), 100, _ALONE[:1])
     yield lite0("_blocks.2")
     yield harmonic(10**7)
 
 
-def _floor(problem: JacobianProblem, k: int) -> float:
+def _floor(problem: JacobianProblem, k: int, scale: _Scale) -> float:
     best = [float("inf")] * 2
-    for chunk in _CHUNKS:
+    vectors, device = 8 if scale.quick else _VECTORS, scale.device
+    for chunk in _CHUNKS[:1] if scale.quick else _CHUNKS:
         J = JacobianOperator(problem.function, problem.point, chunk=chunk)
-        V, U = (torch.randn(_VECTORS, size, device="cuda").T for size in reversed(J.shape))
+        V, U = (torch.randn(vectors, size, device=device).T for size in reversed(J.shape))
         for side, work in enumerate((lambda J=J, V=V: J.matmat(V), lambda J=J, U=U: J.rmatmat(U))):
-            best[side] = min(best[side], time_least(work, 1, "cuda") / _VECTORS)
+            best[side] = min(best[side], time_least(work, 1, device) / vectors)
     return k * sum(best)
 
 
-def _products_error() -> float:
-    here, there = networks.perceptron(), networks.perceptron("cuda")
+def _products_error(device: str) -> float:
+    here, there = networks.perceptron(), networks.perceptron(device)
     dense = here.double().dense()
     J = there.operator()
     V = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
     U = torch.randn(120, 8, generator=torch.Generator().manual_seed(1))
-    forward = (J.matmat(V.cuda()).cpu().double() - dense @ V.double()).norm() / (dense.norm())
-    reverse = (J.rmatmat(U.cuda()).cpu().double() - dense.T @ U.double()).norm() / (dense.norm())
+    images, preimages = J.matmat(V.to(device)).cpu(), J.rmatmat(U.to(device)).cpu()
+    forward = (images.double() - dense @ V.double()).norm() / dense.norm()
+    reverse = (preimages.double() - dense.T @ U.double()).norm() / dense.norm()
     return float(torch.maximum(forward, reverse))
 
 
-def _values_error() -> float:
+def _values_error(device: str) -> float:
     truth = torch.linalg.svdvals(networks.perceptron().double().dense())[:_CHECK_K]
-    J = networks.perceptron("cuda").operator()
+    J = networks.perceptron(device).operator()
     found = [svds(J, _CHECK_K, tol=1e-5, method=m).s for m in ("exact", "golub-kahan")]
     return max(float((s.double().cpu() - truth).abs().max() / truth[0]) for s in found)
 
 
-def _spectrum_error(name: str) -> float:
+def _batch_error(device: str) -> float:
+    """Return the error of values of matrices that end at different times, in two parts."""
+    spectra = [torch.linspace(2, 1, 400), 1 / torch.arange(1, 401), torch.logspace(0, -9, 400)]
+    turned = [torch.linalg.qr(torch.randn(600, 400, generator=torch.Generator().manual_seed(i)))[0]
+              for i in range(3)]  # fmt: skip
+    batch = torch.stack([Q * s for Q, s in zip(turned, spectra, strict=True)])
+    truth = torch.linalg.svdvals(batch.double())[:, :_CHECK_K]
+    A = MatrixOperator(batch.to(device))
+    found = svds(A, _CHECK_K, tol=1e-5, method="golub-kahan", memory=3 << 20)
+    error = (found.s.cpu().double() - truth).abs().amax(-1) / truth[:, 0]
+    return float(error.max())
+
+
+def _spectrum_error(name: str, device: str) -> float:
     truth = SPECTRA[name].values(_CHECK_K, min(choose_shape(10**4)))
-    result = svds(spectral(name, 10**4, device="cuda"), _CHECK_K, tol=1e-5)
+    result = svds(spectral(name, 10**4, device=device), _CHECK_K, tol=1e-5)
     return float((result.s.double().cpu() - truth).abs().max() / truth[0])

@@ -171,9 +171,9 @@ def _large_models(options: Options) -> Measured:
 def _gpu(options: Options) -> Measured:
     from benchmarks.parts import gpu
 
-    minutes = options.minutes or (2.0 if options.quick else 10.0)
-    k = options.k or 500
-    return {"minutes": minutes, "k": k}, gpu.measure(minutes, k)
+    minutes = options.minutes or (15.0 if options.quick else 10.0)
+    k = options.k or (5 if options.quick else 500)
+    return {"minutes": minutes, "k": k}, gpu.measure(minutes, k, options.quick)
 
 
 def _problem_names() -> tuple[str, ...]:
@@ -269,6 +269,15 @@ PARTS: dict[str, Part] = {
             "survey",
             "what a survey adds to its solves",
             Script("survey", quick_arguments=("--only", "overhead")),
+        ),
+        _from_script(
+            "many_cores",
+            "photos per hour of one process, of shares and of Ray's workers, and a model of them",
+            Script(
+                "many_cores",
+                quick_arguments=("-k", "5", "--photos", "3", "--layers", "output"),
+                takes=("-k", "--rounds"),
+            ),
         ),
         _from_script(
             "batches",

@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.solvers.environment import ROOT
 
-_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
+OPENMP_CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
 _LAYERS = "_blocks.15,output"
 
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 def run_once(options: argparse.Namespace, policy: dict[str, str]) -> float:
     """Return the wall seconds of one run, all its shares included."""
-    environment = {name: value for name, value in os.environ.items() if name not in _WAITING}
+    environment = {name: value for name, value in os.environ.items() if name not in OPENMP_CHOICES}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "jvpsvd", "run", "--layers", _LAYERS]
         command += ["--limit", str(options.photos), "-k", str(options.k)]

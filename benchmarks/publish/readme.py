@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure.spread import Spread
+from benchmarks.publish.lock_step_tables import together_lines
 from benchmarks.publish.peers_tables import peers_section, peers_summary
 from benchmarks.publish.record import Record, RecordError, read_records
 from benchmarks.publish.tables import MARKS, of_another_commit, origin, table
@@ -207,11 +208,13 @@ def gpu_section(record: Record) -> str:
             "the float32 one, and their times are no claim."
         )
     lines = [origin(record, "gpu"), "", caption, "", *table(head, body)]
-    if widths:
+    lines += together_lines(record.rows)
+    for problem in dict.fromkeys(row["problem"] for row in widths):
+        same = [row for row in widths if row["problem"] == problem]
         seconds = ", ".join(
-            f"{row['seconds']['median']:.2g} s with {row['block_size']}" for row in widths
+            f"{row['seconds']['median']:.2g} s with {row['block_size']}" for row in same
         )
-        name, k = widths[0]["problem"].removeprefix("widths/"), widths[0]["k"]
+        name, k = problem.removeprefix("widths/"), same[0]["k"]
         lines += ["", f"Blocks of several widths, `{name}`, k = {k}: {seconds} vectors."]
     if surveyed:
         one = surveyed[0]
@@ -257,6 +260,7 @@ WRITERS: dict[str, Callable[[Record], str]] = {
         (
             *("allocator", "products", "solver", "survey", "batches", "together"),
             *("projected", "tall", "repeated_points", "tangent_kernel", "sparse", "page"),
+            "many_cores",
             "forecast",
         ),
         script_section,

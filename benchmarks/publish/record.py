@@ -38,7 +38,10 @@ A file holds one record, or a list of them (`python -m benchmarks --json FILE`).
   gpu      rows by kind: "check" (name, right, error), "peaks", "time" (problem, solver, outcome,
            seconds, product_seconds, peak_bytes of torch's allocator, …; tf32 where products were
            in TF32), "width" (widths/problem: ours with one block_size), "survey" (survey/depth
-           of one run: seconds a photo), "failure" (problem, note)
+           of one run: seconds a photo, photos that were solved together), "together" (photos in
+           one batch: seconds, phases and products of a photo, checks of the batch), "step" (one
+           step: seconds, kernels, waiting, waits, launches), "decompositions" (of projected
+           problems: seconds each, on_device and on_threads), "failure" (problem, note)
   others   report (what the script returns) and printed (the lines that it prints)
 
 Each row has the commit and the time (created) of its own run: a run that is narrowed to some

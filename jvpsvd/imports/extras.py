@@ -45,9 +45,10 @@ def importing(what: str, extra: str, *packages: str) -> Iterator[None]:
     require(what, extra, *packages)
     try:
         yield
-    except ImportError as error:
+    except Exception as error:  # half an installation raises whatever it comes to
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise MissingPackageError(
-            f"{what} cannot import {', '.join(packages)} ({' '.join(str(error).split())}); "
+            f"{what} cannot import {', '.join(packages)} ({reason}); "
             f"pip install --force-reinstall 'jvpsvd[{extra}]'"
         ) from error
 

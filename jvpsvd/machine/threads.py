@@ -15,6 +15,7 @@ from jvpsvd.machine.cores import affine_cores, granted_cores
 
 _POLICIES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # OpenMP's, GNU's and Intel's
 _THREADS = "OMP_NUM_THREADS"
+_OURS = "JVPSVD_OMP_NUM_THREADS"  # what `limit_threads` has set, not the user
 
 
 def waiting_policy(environment: Mapping[str, str]) -> dict[str, str]:
@@ -55,29 +56,30 @@ def limit_threads(
     """
     seen = affine_cores() if affine is None else affine
     granted = granted_cores(environment, root, seen)
-    if granted < seen:
-        environment.setdefault(_THREADS, str(granted))
+    if granted < seen and _THREADS not in environment:
+        environment[_THREADS] = environment[_OURS] = str(granted)
 
 
 def threads_of_a_share(
-    shares: int, environment: Mapping[str, str] = os.environ, seen: int | None = None
+    shares: int, environment: Mapping[str, str] = os.environ, granted: int | None = None
 ) -> int | None:
     """Return the threads of one of several processes of a run; None to leave them as they are.
 
-    Shares of a run often work on one machine, and then each has its part of the cores. Where the
-    user, a batch system or a container has set a limit, that is the part already.
+    Shares of a run often work on one machine or in one container, and then each has its part of the
+    cores. Where the user or a batch system has set a limit, that is the part already.
 
     Args:
         shares: How many processes share the run.
-        environment: Holds OMP_NUM_THREADS if there is a limit: see `limit_threads`.
-        seen: The cores that this process may run on; None: `affine_cores()`.
+        environment: Holds OMP_NUM_THREADS if there is a limit; one of `limit_threads` is of all.
+        granted: The cores of all of them; None: `granted_cores()`.
 
-    >>> threads_of_a_share(2, {}, seen=8), threads_of_a_share(2, {"OMP_NUM_THREADS": "8"}, seen=8)
+    >>> threads_of_a_share(2, {}, granted=8), threads_of_a_share(2, {_THREADS: "8"}, granted=8)
     (4, None)
     """
-    if shares == 1 or _THREADS in environment or "SLURM_JOB_ID" in environment:
+    chosen = environment.get(_THREADS) != environment.get(_OURS)
+    if shares == 1 or chosen or "SLURM_JOB_ID" in environment:
         return None
-    return max(1, (affine_cores() if seen is None else seen) // shares)
+    return max(1, (granted_cores(environment) if granted is None else granted) // shares)
 
 
 def threads_of_a_worker(

@@ -27,9 +27,12 @@ from jvpsvd.operators.function.failures import failures_named
 from jvpsvd.operators.function.pytrees import Structure
 from jvpsvd.operators.linear_operator import LinearOperator
 
-# Blocks of a batch always fill a chunk: the largest tensor on the way should stay below this size.
+# Blocks of a batch always fill a chunk: the largest tensor on the way should stay below this size
+# on a CPU.
 _WIDEST_ELEMENTS = 1 << 19
 _BATCH_RANGE = (8, 512)
+# On a GPU a vector takes about so many tensors of the largest size on its way: a guess.
+_TENSORS_HELD = 4
 
 
 class LinearMapOperator(LinearOperator):
@@ -236,10 +239,12 @@ def _starting_chunks(linear_map: LinearMap | BatchedMap, numbers: int) -> Chunks
     if isinstance(linear_map, LinearMap):
         own = (starting_chunk(numbers, None, device) for _ in range(2))
         return linear_map.chunks or Chunks(*own)
-    if linear_map.widest is None:
-        fits = starting_chunk(numbers, None, device).size
+    widest = linear_map.widest
+    if widest is None or device.type == "cuda":  # a card is busy only with many vectors at once
+        held = None if widest is None else _TENSORS_HELD * widest * linear_map.point.itemsize
+        fits = starting_chunk(numbers, held, device).size
     else:
-        fits = _WIDEST_ELEMENTS // linear_map.widest
+        fits = _WIDEST_ELEMENTS // widest
     low, high = _BATCH_RANGE
     chunk = Chunk(min(high, max(low, fits)), fixed=True)
     return Chunks(chunk, chunk)

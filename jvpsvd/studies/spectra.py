@@ -40,7 +40,8 @@ def spectra(
 ) -> NetworkSpectra:
     """Return the k largest singular values of the Jacobian to each depth, for every input.
 
-    The network is recorded once and replayed at every input; small Jacobians are solved together.
+    The network is recorded once and replayed at every input; small Jacobians are solved together,
+    and on a GPU large ones too.
     It is the library twin of a survey, and gives the same values to the tolerance.
 
     Args:
@@ -55,7 +56,7 @@ def spectra(
             dicts or token ids; then each input is recorded anew.
         tol: Tolerance of each solve.
         threshold: All min(m, n) values from here on are counted, by each solve's `spectrum`.
-        batch: Inputs that are solved together; None: many where Jacobians are small.
+        batch: Inputs that are solved together; None: many where Jacobians are small, or on a GPU.
         seed: Seed of each solve; None: another one each time.
         memory: Bytes of each solve, as `svds` takes them.
         progress: Whether to show a bar on stderr.
@@ -92,8 +93,14 @@ def spectra(
         )
         return _depth_spectra(name, J, result, threshold)
 
+    def choose(first: Tensor, rows: int) -> int:
+        if batch is not None:
+            return batch
+        values = min(first.numel(), rows) if count is None else count
+        return choose_batch(first.numel(), rows, values, device=first.device, memory=memory)
+
     if since is None:
-        parts = _through_recording(model, inputs, names, batch, solve)
+        parts = _through_recording(model, inputs, names, choose, solve)
     else:
         parts = _since(model, inputs, names, since, solve)
     groups = list(zip(*parts, strict=True))
@@ -107,7 +114,11 @@ _Solve = Callable[[str, LinearOperator], DepthSpectra]
 
 
 def _through_recording(
-    model: nn.Module, inputs: Iterator[Any], names: list[str], batch: int | None, solve: _Solve
+    model: nn.Module,
+    inputs: Iterator[Any],
+    names: list[str],
+    choose: Callable[[Tensor, int], int],
+    solve: _Solve,
 ) -> Iterator[list[DepthSpectra]]:
     """Yield the spectra of one group of inputs after another, at every depth."""
     first = next(inputs, None)
@@ -122,8 +133,7 @@ def _through_recording(
     with told_how_read(first):
         derivatives = Derivatives(model, first, names)
         values = derivatives.values(first)
-    if batch is None:
-        batch = choose_batch(first.numel(), max(value.numel() for value in values))
+    batch = choose(first, max(value.numel() for value in values))
     group: list[Tensor] = []
     for index, x in enumerate(itertools.chain([first], inputs)):
         _check_kind(x, first, index)

@@ -38,8 +38,8 @@ class Footprint:
     @property
     def result(self) -> int:
         """The triplets; the vectors of the short side are computed in any case."""
-        kept = self.long + self.short if self.vectors else self.short
-        return self.batch * kept * self.k * self.itemsize
+        one = result_bytes(self.long, self.short, self.k, self.itemsize, self.vectors)
+        return self.batch * one
 
     @property
     def column(self) -> int:
@@ -74,6 +74,11 @@ class Footprint:
         """The result, and the blocks of a step that is as wide as the whole subspace."""
         both = self.batch * (self.long + self.short) * self.itemsize
         return self.result + _BLOCKS_OF_A_STEP * both * width
+
+
+def result_bytes(long: int, short: int, k: int, itemsize: int, vectors: bool) -> int:
+    """Return the bytes of the triplets of one matrix."""
+    return (long + short if vectors else short) * k * itemsize
 
 
 def bytes_of_a_step(block_size: int, both: int) -> int:

@@ -43,6 +43,21 @@ class Monitor:
         """Every report so far."""
         self.seconds: dict[Phase, float] = dict.fromkeys(get_args(Phase), 0.0)
         """Wall time of each phase; a phase within another one counts for itself alone."""
+        self._before, self._whole = 0, 0
+
+    def begin_part(self, before: int, whole: int) -> None:
+        """Take what is reported from now on as that of a part of the solve.
+
+        Args:
+            before: Number of triplets of the parts before it.
+            whole: Number of triplets of all parts.
+
+        >>> monitor = Monitor()
+        >>> monitor.begin_part(10, 40)
+        >>> monitor.report(5, 10, share=0.5), monitor.history[0].converged, monitor.history[0].share
+        (True, 15, 0.375)
+        """
+        self._before, self._whole = before, whole
 
     def report(
         self,
@@ -54,6 +69,10 @@ class Monitor:
         seconds_left: float | None = None,
     ) -> bool:
         """Show progress (see `Progress`), and return whether the solver is to go on."""
+        if self._whole:
+            share = (self._before + share * wanted) / self._whole
+            converged, wanted = self._before + converged, self._whole
+            seconds_left = None  # of this part, not of those that follow
         products = self._count_products()
         now = Progress(converged, wanted, worst, share, products, seconds_left)
         self.history.append(now)

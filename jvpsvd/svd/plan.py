@@ -43,6 +43,9 @@ _WIDE_BLOCKS = ((128, 8), (1 << 62, 16))
 # On a GPU a step costs nearly the same at any width, and the product is a small part of it (`python
 # -m benchmarks gpu` times several widths).
 _GPU_BLOCKS = ((32, 8), (128, 16), (1 << 62, 32))
+# So many matrices of a batch keep a GPU busy by themselves, and narrower blocks need fewer
+# products: a guess (the same script times widths of a batch).
+_BUSY_BATCH = 4
 # A chunk of at most this many vectors counts as one whose wide products save nothing: a guess.
 _NARROW_CHUNK = 16
 # Whether they do is measured for k up to the first number, where narrow blocks need far fewer
@@ -282,6 +285,7 @@ def _block_size(
     chunk = size.chunk
     narrow = not wide_products_save or (chunk is not None and chunk <= _NARROW_CHUNK)
     on_gpu = size.device is not None and size.device.type == "cuda"
+    on_gpu = on_gpu and (size.batch or 1) < _BUSY_BATCH
     sizes = _NARROW_BLOCKS if narrow else _GPU_BLOCKS if on_gpu else _WIDE_BLOCKS
     width = next(width for largest_k, width in sizes if request.k <= largest_k)
     if chunk is not None:

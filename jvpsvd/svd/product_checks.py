@@ -34,7 +34,7 @@ def largest_product_norm(
     Raises:
         NonFiniteError: If W holds NaN or infinity.
     """
-    largest = rough_column_norms(W).amax(-1).cpu()
+    largest = rough_column_norms(W).amax(-1).cpu()  # the only time that a GPU is waited for
     finite = all(math.isfinite(each) for each in largest.reshape(-1).tolist())
     if not finite and not torch.isfinite(W).all():
         if isinstance(A, TransposedOperator):

@@ -22,6 +22,7 @@ from jvpsvd.svd.certificate import (
     with_fresh_residuals,
 )
 from jvpsvd.svd.cost import measured_cost, widening_pays
+from jvpsvd.svd.lock_step import plan_batch
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.other_names import refuse_other_names
 from jvpsvd.svd.plan import Plan, plan
@@ -58,7 +59,8 @@ def svds(
 
     Args:
         A: A `LinearOperator`, or anything `aslinearoperator` takes; a batch of B matrices is solved
-            in lock step, and every tensor of the result has a leading dimension.
+            in lock step, as many at a time as the memory holds, and every tensor of the result has
+            a leading dimension.
         k: How many triplets, from 1 to min(m, n); "all" of them; None: min(500, m, n).
         which: "largest", or "smallest": the k last of all min(m, n) values, still descending. They
             take the exact method, min(m, n) products and memory for all triplets; `residuals` and
@@ -169,13 +171,24 @@ def _vectors_of_shorter_side(start: SVDResult | Tensor | None, size: ProblemSize
 
 def _planned(A: LinearOperator, size: ProblemSize, request: Request) -> Plan:
     """Return the plan. Time products of the operator where that could change it."""
-    chosen = plan(size, request)
+    chosen = plan_batch(size, request) if _is_divisible(A) else plan(size, request)
     if chosen.undecided == "method":
         width = chosen.block_size if A.chunk is None else A.chunk
         return plan(size, request, cost=measured_cost(A, width))
     if chosen.undecided == "width" and not widening_pays(A):
         return plan(size, request, wide_products_save=False)
     return chosen
+
+
+def _is_divisible(A: LinearOperator) -> bool:
+    """Tell whether A is a batch of several matrices that can be solved in parts."""
+    if not A.batch or A.batch[0] < 2:
+        return False
+    try:
+        A.select([0])
+    except ArgumentError:
+        return False
+    return True
 
 
 def _certified(

@@ -80,6 +80,22 @@ ROWS = {
             }
             for width in (8, 32)
         ),
+        *(
+            {
+                **{"kind": "together", "problem": f"together/p/{photos}", "k": 5, "tol": 1e-4},
+                **{"photos": photos, "block_size": 16, "seconds": SPREAD, "products": 30},
+                **{"phases": {"products": 0.25, "checks": 0.5}, "checks": 7},
+            }
+            for photos in (1, 4)
+        ),
+        {
+            **{"kind": "step", "problem": "steps/p/4", "photos": 4, "block_size": 16},
+            **{"seconds": 0.01, "kernels": 0.008, "waiting": 0.001, "waits": 6.0, "launches": 90.0},
+        },
+        {
+            **{"kind": "decompositions", "problem": "decompositions/600/4", "rows": 600},
+            **{"photos": 4, "on_device": 0.05, "on_threads": 0.02},
+        },
     ],
     "allocator": [{"report": {}, "printed": ["JVP  before 2 ms", "JVP  after  1 ms"]}],
 }
@@ -157,6 +173,14 @@ def test_problems_that_a_card_had_no_time_for_are_kept_with_their_commit():
     assert "`p`, k = 5: 1.5 s with 8, 1.5 s with 32 vectors" in text
     after = merge(replace(kept, rows=[failed]), kept)
     assert [row["kind"] for row in after.rows if row.get("problem") == "p"] == ["time"]
+
+
+def test_photos_together_on_a_card_are_tables():
+    text = readme.gpu_section(record("gpu"))
+    assert "| 4 | 1.5 | 30 | 16 | 7 | 250 ms | 0 ms | 0 ms | 0 ms | 500 ms |" in text
+    assert "Photos solved together, `p`, k = 5, tol 0.0001" in text
+    assert "| 4 | 10.00 ms | 8.00 ms | 1.00 ms | 6 | 90 |" in text
+    assert "- 4 projected problems of 600 rows: 50.0 ms each on the card, 20.0 ms by" in text
 
 
 def test_records_of_another_machine_are_taken_over(tmp_path, monkeypatch, capsys):

@@ -93,7 +93,18 @@ def test_how_threads_wait_is_the_users_choice_first(name):
     ],
 )
 def test_shares_of_a_run_share_the_cores(shares, environment, threads):
-    assert threads_of_a_share(shares, environment, seen=8) == threads
+    assert threads_of_a_share(shares, environment, granted=8) == threads
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [({}, 4), ({"OMP_NUM_THREADS": "8"}, None), ({"OMP_NUM_THREADS": "16"}, None)],
+)
+def test_shares_in_a_container_share_its_cores(tmp_path, environment, threads):
+    root = machine(tmp_path, quota="800000 100000")
+    limit_threads(environment, root, affine=64)
+    granted = granted_cores(environment, root, affine=64)
+    assert threads_of_a_share(2, environment, granted) == threads
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,19 @@ def test_each_index_of_a_batch_is_its_own_jacobian(name):
         assert (found[i].cpu().double() - truth).abs().max() <= 2e-5 * truth.abs().max()
 
 
+def test_points_of_a_batch_go_through_the_card_many_at_a_time():
+    net, shape = network("convolutions")
+    net = net.eval().requires_grad_(False).to("cuda")
+    points = torch.randn(3, *shape, generator=torch.Generator().manual_seed(2)).cuda()
+    J = JacobianOperator(net, points, batch_dims=1)
+    assert J.chunk >= 64  # on a CPU as few as fit the cache
+    together = J.matmat(torch.eye(J.shape[-1], device="cuda"))
+    apart = JacobianOperator(net, points, batch_dims=1, chunk=1)
+    torch.testing.assert_close(
+        together, apart.matmat(torch.eye(J.shape[-1], device="cuda")), rtol=1e-4, atol=1e-5
+    )
+
+
 def test_a_parameter_jacobian_a_restriction_and_stacks():
     net, x = on_the_card("perceptron", torch.float64)
     truth = jacobian(net, x)

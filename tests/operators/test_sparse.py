@@ -102,7 +102,9 @@ def test_what_cannot_be_laid_out_by_rows_is_refused():
         def tocsr(self):
             raise ValueError("no rows here")
 
-    with pytest.raises(ArgumentError, match=r"Broken cannot be .* \(ValueError: no rows here\); give"):
+    with pytest.raises(
+        ArgumentError, match=r"Broken cannot be .* \(ValueError: no rows here\); give"
+    ):
         aslinearoperator(Broken())
 
 

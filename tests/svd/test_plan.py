@@ -6,6 +6,8 @@ from support.svd_problems import memory_for, planned
 from jvpsvd import aslinearoperator, svds
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd import parse_memory
+from jvpsvd.svd.plan import plan
+from jvpsvd.svd.request import ProblemSize, Request
 
 MIB = 1 << 20
 
@@ -83,6 +85,13 @@ def test_blocks_are_wider_on_a_gpu():
         for k in (32, 33, 128, 129)
     ]
     assert widths == [8, 16, 16, 32]
+
+
+@pytest.mark.parametrize(("batch", "width"), [(None, 32), (1, 32), (3, 32), (4, 16), (32, 16)])
+def test_many_matrices_keep_a_gpu_busy_with_narrower_blocks(batch, width):
+    size = ProblemSize((5000, 5000), torch.float32, torch.device("cuda"), batch)
+    request = Request(500, method="golub-kahan", memory=64 << 30)
+    assert plan(size, request).block_size == width
 
 
 @pytest.mark.parametrize(

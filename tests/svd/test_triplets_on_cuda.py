@@ -7,8 +7,12 @@ from torch import nn
 
 from jvpsvd import JacobianOperator, LinearOperator, MatrixOperator, svds
 from jvpsvd.errors import ArgumentError
+from jvpsvd.networks import choose_batch
 from jvpsvd.svd.kernels.dense import leading_svd
 from jvpsvd.svd.krylov import ritz
+from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.lock_step import InParts
+from jvpsvd.svd.memory import memory_of
 
 pytestmark = pytest.mark.gpu
 
@@ -101,6 +105,50 @@ def test_a_batch_is_solved_in_lock_step():
     for i, x in enumerate(points.double()):
         truth = torch.func.jacrev(wide)(x)
         assert_triplets(result.of(i), truth, torch.linalg.svdvals(truth)[:8], 1e-5)
+
+
+@pytest.mark.parametrize("memory", [None, "40MiB", "16MiB"])
+@pytest.mark.parametrize("vectors", [True, False])
+def test_large_matrices_in_lock_step_whole_and_in_parts(memory, vectors):
+    ends = (0, -1, -2, -4, -8, -1)
+    spectra = [torch.logspace(0, end, 400, dtype=torch.float64) for end in ends]
+    each = [with_values(s, 900, 400, seed=i) for i, s in enumerate(spectra)]
+    A = MatrixOperator(torch.stack(each).float().cuda())
+    options = {"tol": 1e-5, "method": "golub-kahan", "vectors": vectors, "memory": memory}
+    result = svds(A, 40, **options)
+    assert isinstance(result.plan.solver, InParts) == (memory == "16MiB")
+    assert bool(result.converged.all())
+    for i, (matrix, s) in enumerate(zip(each, spectra, strict=True)):
+        assert result.of(i).certificate.sound
+        if vectors:
+            assert_triplets(result.of(i), matrix, s[:40], 1e-5)
+        else:
+            assert (result.s[i].cpu().double() - s[:40]).abs().max() <= 1e-5
+
+
+def test_as_many_large_jacobians_are_solved_together_as_the_card_holds():
+    card = torch.device("cuda")
+    together = choose_batch(150_528, 15_680, 500, device=card)
+    assert together == choose_batch(150_528, 15_680, 500, device=card, memory=memory_of(card) // 2)
+    assert choose_batch(150_528, 15_680, 500, device=card, memory="1GiB") == 1
+    if memory_of(card) > 20 << 30:
+        assert together >= 4
+
+
+def test_a_step_waits_for_the_card_six_times():
+    from torch.profiler import ProfilerActivity, profile
+
+    matrix = with_values(1 / torch.arange(1, 801, dtype=torch.float64).sqrt(), 1000, 800)
+    A = MatrixOperator(torch.stack([matrix, 2 * matrix]).float().cuda())
+    bases = Factorization(A, block_size=16, seed=0, capacity=400, max_loss=1e-4)
+    bases.initialize()
+    bases.expand()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        for _ in range(5):
+            bases.expand()
+    waits = sum(e.count for e in profiled.key_averages() if e.key == "cudaStreamSynchronize")
+    assert waits <= 5 * 6 + 6  # what the profiler itself waits for
 
 
 def test_the_same_seed_gives_the_same_bits():

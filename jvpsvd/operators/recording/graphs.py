@@ -193,6 +193,28 @@ class AtPoint:
 
 
 @dataclass(frozen=True)
+class AtPoints:
+    """The same at many points together; what does not vary has no dimension for them."""
+
+    X: Tensor
+    constants: ConstantValues
+    values: tuple[Tensor, ...]
+    kept: tuple[Tensor, ...]
+    varies: tuple[bool, ...]
+    """Which of the kept values vary."""
+
+    def at(self, index: int) -> AtPoint:
+        """Return what there is at one of the points."""
+        kept = zip(self.kept, self.varies, strict=True)
+        return AtPoint(
+            self.X[index],
+            self.constants,
+            tuple(value[index] for value in self.values),
+            tuple(one[index] if varies else one for one, varies in kept),
+        )
+
+
+@dataclass(frozen=True)
 class Recording:
     """The primal graph of a function with several outputs, and two product graphs per output."""
 
@@ -277,6 +299,10 @@ class Recording:
 
         Whatever `torch.func.vmap` cannot do is raised, here or by the maps.
         """
+        return self.maps_at_many(self.evaluate_many(X))
+
+    def evaluate_many(self, X: Tensor) -> AtPoints:
+        """Return what the primal graph gives at all points together."""
         graph = self.primal.graph
         output: Any = graph.output_node().args[0]
         x, *_ = graph.find_nodes(op="placeholder")
@@ -288,12 +314,23 @@ class Recording:
             in_dims = (0, *(None for _ in constants.tensors))
             over_points = vmap(self.primal, in_dims, out_dims=dims)
             values, kept = over_points(X, *constants.tensors)
-        varies, check = [dim == 0 for dim in dims[1]], constants.weights.make_check()
+        return AtPoints(
+            X,
+            constants,
+            tuple(
+                value if dim == 0 else value.expand(len(X), *value.shape)
+                for value, dim in zip(values, dims[0], strict=True)
+            ),
+            tuple(kept),
+            tuple(dim == 0 for dim in dims[1]),
+        )
+
+    def maps_at_many(self, there: AtPoints) -> tuple[BatchedMap, ...]:
+        """Return the derivative of each output at points where the primal graph has run."""
+        X, kept, varies = there.X, there.kept, there.varies
+        check = there.constants.weights.make_check()
         maps = []
-        for index, (dim, one) in enumerate(zip(dims[0], self.outputs, strict=True)):
-            value = (
-                values[index] if dim == 0 else values[index].expand(len(X), *values[index].shape)
-            )
+        for index, (value, one) in enumerate(zip(there.values, self.outputs, strict=True)):
             jvp = one.jvp.at_many(kept, varies, torch.zeros_like(value[0]), check)
             vjp = one.vjp.at_many(kept, varies, torch.zeros_like(X[0]), check)
             widest = max(one.jvp.widest(), one.vjp.widest(), 1)

@@ -21,7 +21,7 @@ from jvpsvd.operators.recording.record import record
 from jvpsvd.operators.recording.verify_replay import (
     compare_values,
     refuse_hidden_output,
-    verify_points_together,
+    verify_recording_at_many,
 )
 
 logger = logging.getLogger(__name__)
@@ -152,9 +152,10 @@ class Trace:
         if self._points_together is False:
             return None
         try:
-            maps = self.recording.at_many(X)
+            there = self.recording.evaluate_many(X)
+            maps = self.recording.maps_at_many(there)
             if self._points_together is None:
-                verify_points_together(self.recording.at, X, maps)
+                verify_recording_at_many(self.recording, there, maps)
         except Exception as error:  # vmap raises what the operation at fault raises
             logger.warning("replaying the points one by one, not at once: %s", first_line(error))
             self._points_together = False

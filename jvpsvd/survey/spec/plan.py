@@ -90,7 +90,7 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
         tol=defaults.tol if spec.tol is None else spec.tol,
         seed=spec.seed,
         photos=spec.photos.completed(defaults.photos),
-        batch=_choose_batch(model, spec.batch, math.prod(start), rows),
+        batch=_choose_batch(model, spec, k, math.prod(start), rows),
         vectors=spec.vectors is True,
         small_vectors=_count_small_vectors(spec),
         density=spec.density,
@@ -159,14 +159,30 @@ def _taking_what_was_written(model: Model, shard: Shard, spec: Spec) -> Model:
     return replace(model, inputs=inputs, wrt=inputs.wrt)
 
 
-def _choose_batch(model: Model, wanted: int | None, columns: int, rows: int) -> int:
+def _choose_batch(model: Model, spec: Spec, k: int, columns: int, rows: int) -> int:
+    """Return how many photos are solved together, unless the spec says so.
+
+    Vectors of all depths are held until a task is stored; those of many large Jacobians would not
+    fit, so such runs have batches of small ones only.
+    """
     if model.inputs is None and model.since is None:
-        return wanted or choose_batch(columns, rows)
-    if wanted is not None and wanted > 1:
+        held = spec.vectors is True or _count_small_vectors(spec) > 0
+        device = None if held else _card(spec)
+        chosen = choose_batch(columns, rows, k, device=device, memory=spec.memory)
+        return spec.batch or chosen
+    if spec.batch is not None and spec.batch > 1:
         raise ArgumentError(
-            f"batch={wanted} is for photos, from the input; others are solved singly"
+            f"batch={spec.batch} is for photos, from the input; others are solved singly"
         )
     return 1
+
+
+def _card(spec: Spec) -> torch.device | None:
+    """Return the GPU that a run will take; None if it takes none, or there is none here."""
+    wanted = spec.device == "auto" or spec.device.startswith("cuda")
+    if not wanted or not torch.cuda.is_available():
+        return None
+    return torch.device("cuda" if spec.device == "auto" else spec.device)
 
 
 def _name_start(model: Model) -> str | None:

@@ -84,7 +84,8 @@ class Spec:
     photos: PhotoSelection = _ALL_PHOTOS
     """Which photos of the shards; all, unless said."""
     batch: int | None = None
-    """Photos solved together; None: 1 unless their Jacobians are small."""
+    """Photos solved together; None: 1 unless their Jacobians are small, or are solved on a GPU that
+    holds several; a run goes on with as many as it was begun with."""
     vectors: bool | int | None = None
     """True: all singular vectors are stored as well; a number N: small copies of the first N and of
     the last, see `jvpsvd.survey.Results.small_vectors`; None: none, and 4 in the demo."""
@@ -152,6 +153,16 @@ class Spec:
         if self.shards is not None or self.inputs is not None:
             return _DEFAULTS
         return _DEMO if self.model == _MODEL else replace(_DEMO, layers=None)
+
+    @property
+    def unsaid(self) -> tuple[str, ...]:
+        """Fields of an identity that the spec leaves open and that devices and versions differ in.
+
+        >>> Spec(batch=2).unsaid, Spec(vectors=False).unsaid
+        (('vectors', 'small_vectors'), ('batch',))
+        """
+        batch = ("batch",) if self.batch is None else ()
+        return batch if self.vectors is not None else (*batch, "vectors", "small_vectors")
 
 
 def _brief(value: Any) -> str:

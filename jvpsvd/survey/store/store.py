@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -203,8 +203,17 @@ class Store:
         return from_table(self.table())
 
 
-def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]) -> Store:
+def create_or_continue(
+    folder: Path, identity: Identity, depths: Sequence[Depth], unsaid: Collection[str] = ()
+) -> Store:
     """Return the store of a new run, or of the same run begun before.
+
+    Args:
+        folder: Where it is, or is to be.
+        identity: What the run is.
+        depths: The depths of `identity.layers`.
+        unsaid: Fields of the identity that the caller leaves open: a run goes on with those that it
+            was begun with, for defaults depend on the device and on the version.
 
     Raises:
         RunError: If the folder holds another run or something else, or cannot be made.
@@ -217,12 +226,13 @@ def create_or_continue(folder: Path, identity: Identity, depths: Sequence[Depth]
         write_record(folder, identity, depths)
     # Read back in any case: another share of the same run may have been faster.
     store = open_store(folder)
-    difference = store.identity.difference(identity)
+    begun = {name: getattr(store.identity, name) for name in unsaid}
+    difference = store.identity.difference(replace(identity, **begun))
     if difference:
         raise RunError(
             f"{folder} is a run with {difference}; give the same arguments or another --out"
         )
-    for name in ("spectra", "vectors") if identity.has_vector_files else ("spectra",):
+    for name in ("spectra", "vectors") if store.identity.has_vector_files else ("spectra",):
         make_folder(folder / name)
     rows = (*layout.task_files(), *layout.part_files())
     for file in (layout.manifest, *rows, *layout.vector_files()):

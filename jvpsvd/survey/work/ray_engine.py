@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from jvpsvd.errors import EngineError
-from jvpsvd.imports import require
+from jvpsvd.imports import importing
 from jvpsvd.machine import (
     granted_cores,
     granted_memory,
@@ -91,7 +91,7 @@ def solve_on_ray(tasks: Sequence[Task], plan: RunPlan, spec: Spec) -> Iterator[S
             "cpu" none).
 
     Raises:
-        MissingPackageError: If Ray is not installed.
+        MissingPackageError: If Ray is not installed, or cannot be imported.
         EngineError: If there is no cluster, or workers do not start.
     """
     ray = _ray()
@@ -225,10 +225,9 @@ class _Pool:
 
 
 def _ray() -> Any:
-    require("engine 'ray'", "ray", "ray")
-    import ray
-    import ray.exceptions
-
+    with importing("engine 'ray'", "ray", "ray"):
+        import ray
+        import ray.exceptions
     return ray
 
 

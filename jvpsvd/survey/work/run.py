@@ -98,7 +98,9 @@ def run(spec: Spec, report: ReportProgress | bool = True) -> Outcome:
 def _run(spec: Spec, report: ReportProgress) -> Outcome:
     plan = plan_run(spec)
     before = Layout(Path(spec.out)).first_files()
-    store = create_or_continue(Path(spec.out), plan.identity, plan.depths)
+    store = create_or_continue(Path(spec.out), plan.identity, plan.depths, spec.unsaid)
+    begun = {name: getattr(store.identity, name) for name in spec.unsaid}
+    plan = replace(plan, identity=replace(plan.identity, **begun))
     try:
         with journal(store.folder):
             note("called", command=command_of(spec), where=str(Path.cwd()))

@@ -91,7 +91,7 @@ def orthogonalize_block(
     first = 0 if window is None else taken - window
     part = basis[..., first:]
     along = project(part, W)
-    coefficients = along.double().cpu()
+    coefficients = cpu_later(along.double())  # `_factor` waits
     Q, R, rank = _factor(subtract_projection(W, part, along), floor)
     if full and first > 0:
         coefficients = with_zeros(coefficients, above=first)
@@ -100,14 +100,14 @@ def orthogonalize_block(
         if not rank.any():
             break
         along = project(part, Q)
+        Q = subtract_projection(Q, part, along)
         again = along.double().cpu()
         coefficients = coefficients + again @ R
-        Q = subtract_projection(Q, part, along)
         if _stays_orthonormal(R, again, W.dtype):
             break
         Q, change, left = _factor(Q, _KEPT_SHARE)
         R = change @ R
-        settled = torch.equal(left, rank) and _largest(along) < _SMALL_COEFFICIENT
+        settled = torch.equal(left, rank) and _largest(again) < _SMALL_COEFFICIENT
         rank = left
         if settled:
             break
@@ -126,8 +126,20 @@ def linear_combination(basis: Tensor, coefficients: Tensor) -> Tensor:
     >>> linear_combination(torch.eye(2), torch.tensor([[2.0], [1.0]]).double()).T
     tensor([[2., 1.]])
     """
-    C = coefficients.to(dtype=basis.dtype, device=basis.device)
+    C = coefficients.to(dtype=basis.dtype, device=basis.device, non_blocking=True)
     return (C.mT @ basis.mT).mT
+
+
+def cpu_later(matrix: Tensor) -> Tensor:
+    """Return a copy on the CPU that is not there before the next wait for a GPU.
+
+    A GPU stands still while it is waited for, so small results that are not read at once are
+    fetched without a wait.
+
+    >>> cpu_later(torch.eye(1))
+    tensor([[1.]])
+    """
+    return matrix.to("cpu", non_blocking=True)
 
 
 def _refill(basis: Tensor, Q: Tensor, rank: Tensor, generator: torch.Generator) -> Tensor:
@@ -220,6 +232,8 @@ def _factor(W: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Q (N, p), p = min(b, N), has r orthonormal columns, then zero columns; C (p, b) has r rows, then
     zero rows.
 
+    Small factors are computed on the CPU: a GPU is waited for once, and is slow at small matrices.
+
     In float32 the factors come from a float64 Gram matrix, which resolves singular values down to
     1e-8 of the largest, below float32 rounding. (LAPACK's float32 QR left norms 1e-4 away from 1
     for the long vectors of image networks, which have few large entries.) Dividing by a small
@@ -227,21 +241,21 @@ def _factor(W: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     if W.dtype == torch.float64:
         Q, R = torch.linalg.qr(W)
-        X, s, Yh = dense_svd(R)
+        X, s, Yh = dense_svd(R.cpu())
         kept = s > _as_column(floor, s)
         Q = linear_combination(Q, X * kept[..., None, :])
-        return Q, ((s * kept)[..., None] * Yh).cpu(), kept.sum(-1).cpu()
-    squares, Y = torch.linalg.eigh(_gram64(W))
+        return Q, (s * kept)[..., None] * Yh, kept.sum(-1)
+    squares, Y = torch.linalg.eigh(_gram64(W).cpu())
     width = min(W.shape[-2:])
     s = squares.flip(-1)[..., :width].clamp_min(0).sqrt()
     Y = Y.flip(-1)[..., :width]
     kept = s > _as_column(floor, s)
     Q = W.new_empty(*W.shape[:-2], width, W.shape[-2]).mT
     scaled = Y * torch.where(kept, 1 / s, 0.0)[..., None, :]
+    scaled = scaled.to(W.device, non_blocking=True)
     for part in _parts(W):
         Q[..., part, :] = (scaled.mT @ W[..., part, :].mT.double()).mT
-    C = (s * kept)[..., None] * Y.mT
-    return Q, C.cpu(), kept.sum(-1).cpu()
+    return Q, (s * kept)[..., None] * Y.mT, kept.sum(-1)
 
 
 def _gram64(W: Tensor) -> Tensor:

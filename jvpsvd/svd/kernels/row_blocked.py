@@ -75,7 +75,7 @@ def remainder_norms(W: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor
     tensor([2.], dtype=torch.float64)
     """
     product = torch.addmm if W.ndim == 2 else torch.baddbmm
-    turned = [(basis.mT, C.mT.to(W)) for basis, C in terms]
+    turned = [(basis.mT, C.mT.to(W, non_blocking=True)) for basis, C in terms]
     norms = []
     rows = W.shape[-2] if W.is_cuda else _REMAINDER_ROWS
     for start in range(0, W.shape[-2], rows):

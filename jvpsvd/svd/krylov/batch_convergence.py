@@ -16,6 +16,12 @@ from jvpsvd.svd.krylov.schedule import FAR, Check, convergence_rate, next_check
 # Residuals predicted by the recurrence do not contain rounding of the products, so their target
 # lies a little below tol.
 _SAFETY = 0.7
+# From so many columns on, a projected problem takes longer than a few steps of one matrix: the
+# matrices of a batch are then checked each at its own time. A guess.
+_COLUMNS_WORTH_WAITING = 256
+# On a GPU, whose products and dense work are fast and whose decompositions are not, at least so
+# many steps lie between two checks of a matrix: a guess.
+_STEPS_ON_GPU = 3
 
 
 @dataclass
@@ -26,6 +32,14 @@ class MatrixProgress:
     """Its index in the batch."""
     test: ConvergenceTest
     checks: list[Check] = field(default_factory=list)
+    next_check: int = 0
+    """Number of columns at which it is to be checked again."""
+    is_due: bool = True
+    """Whether it is checked now."""
+    converged: int = 0
+    """Triplets that met the target at its last check."""
+    worst: float = 0.0
+    """Worst residual at its last check, relative to s₁."""
 
 
 class BatchConvergence:
@@ -51,6 +65,18 @@ class BatchConvergence:
         return [i for i, one in enumerate(self.matrices) if one.test.state is State.DONE]
 
     @property
+    def due(self) -> list[int] | None:
+        """Positions of the matrices that are checked now; None: all."""
+        found = [i for i, one in enumerate(self.matrices) if one.is_due]
+        return None if len(found) == len(self.matrices) else found
+
+    def mark_due(self, bases: Factorization, *, everyone: bool) -> None:
+        """Find the matrices that are checked now: all, or those whose time has come."""
+        everyone = everyone or bases.size < _COLUMNS_WORTH_WAITING
+        for one in self.matrices:
+            one.is_due = everyone or one.next_check <= bases.expanded
+
+    @property
     def is_far(self) -> bool:
         """Whether every matrix is far from its target and has no probe columns yet."""
         return all(
@@ -69,9 +95,12 @@ class BatchConvergence:
             one.test = one.test.with_probe(step, 2 * self._probe_steps)
 
     def check(self, ritz: Ritz, bases: Factorization) -> list[Action]:
-        """Check every matrix by its Ritz triplets, and return the action for each."""
+        """Check every matrix that is due, and return the action for each; others go on."""
         actions = []
         for matrix, s, estimates in self._each(ritz):
+            if not matrix.is_due:
+                actions.append(Action.EXPAND)
+                continue
             clustered = self.guaranteed(s, estimates, bases) < self._k
             matrix.test, action = matrix.test.check(s, estimates, bases.steps, clustered)
             worst = float(estimates.max() / s[0].clamp_min(1e-300))
@@ -90,17 +119,20 @@ class BatchConvergence:
     def next_check(self, actions: list[Action], bases: Factorization) -> int:
         """Return the number of columns at which to check again."""
         step, width = bases.steps, bases.F.shape[-1]
-        return min(
-            next_check(
-                matrix.test,
-                action,
-                matrix.checks,
-                step=step,
-                width=width,
-                probe_steps=self._probe_steps,
-            )
-            for matrix, action in zip(self.matrices, actions, strict=True)
-        )
+        on_gpu = bases.V.is_cuda and bases.size >= _COLUMNS_WORTH_WAITING
+        soonest = bases.expanded + (_STEPS_ON_GPU * width if on_gpu else 0)
+        for matrix, action in zip(self.matrices, actions, strict=True):
+            if matrix.is_due:
+                columns = next_check(
+                    matrix.test,
+                    action,
+                    matrix.checks,
+                    step=step,
+                    width=width,
+                    probe_steps=self._probe_steps,
+                )
+                matrix.next_check = max(soonest, columns)
+        return min(matrix.next_check for matrix in self.matrices)
 
     def remove(self, positions: list[int]) -> None:
         """Remove these matrices, which have finished."""
@@ -114,12 +146,14 @@ class BatchConvergence:
         """Return converged triplets, worst residual, and columns to go (None if unknown)."""
         converged, worst, slowest = 0, 0.0, 0.0
         for matrix, s, estimates in self._each(ritz):
-            top = float(s[0])
-            converged += int((estimates <= self._target * top).sum())
-            now = float(estimates.max()) / top if top > 0 else 0.0
-            worst = max(worst, now)
+            if matrix.is_due:
+                top = float(s[0])
+                matrix.converged = int((estimates <= self._target * top).sum())
+                matrix.worst = float(estimates.max()) / top if top > 0 else 0.0
+            converged += matrix.converged
+            worst = max(worst, matrix.worst)
             rate = convergence_rate(matrix.checks)
-            logarithm = math.log(max(now / self._target, 1.0))
+            logarithm = math.log(max(matrix.worst / self._target, 1.0))
             slowest = max(slowest, logarithm / rate) if rate > 0 else math.inf
         return converged, worst, None if math.isinf(slowest) else slowest
 

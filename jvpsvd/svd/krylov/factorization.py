@@ -11,6 +11,7 @@ reorthogonalisation: Simon & Zha (2000); thick restart: Baglama & Reichel (2005)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,15 @@ class Ritz:
     def select(self, index: Tensor | int) -> Ritz:
         """Return the triplets of some matrices of a batch, or of one."""
         return Ritz(self.s[index], self.left[index], self.right[index], self.estimates[index])
+
+    def spread(self, matrices: Sequence[int], count: int) -> Ritz:
+        """Return the triplets of `count` matrices, of which these are known; the others are 0."""
+        parts = []
+        for part in (self.s, self.left, self.right, self.estimates):
+            whole = part.new_zeros(count, *part.shape[1:])
+            whole[list(matrices)] = part
+            parts.append(whole)
+        return Ritz(*parts)
 
 
 class Factorization:
@@ -166,12 +176,12 @@ class Factorization:
             # u.
             window = self.left.coupling + width
             new, defect = self.left.append(self._multiply(self.F, "forward"), self.scale)
-            self.defect = torch.cat([self.defect, defect], dim=-1)
             columns = torch.cat([new.coefficients, new.R], dim=-2)
             above = with_zeros(self.B, below=width)
             self.B = torch.cat([above, columns], dim=-1)
             self._V.append(self.F)
             Z = self._multiply(new.Q, "reverse")
+            self.defect = torch.cat([self.defect, defect], dim=-1)
             self._AtU.append(Z)
             following = orthogonalize_block(
                 self.V,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.kernels.columns import GrowingColumns
-from jvpsvd.svd.kernels.orthogonalize import OrthogonalBlock, orthogonalize_block
+from jvpsvd.svd.kernels.orthogonalize import OrthogonalBlock, cpu_later, orthogonalize_block
 from jvpsvd.svd.kernels.row_blocked import remainder_norms
 from jvpsvd.svd.kernels.zeros import with_zeros
 from jvpsvd.svd.krylov.retry import RetryWith
@@ -68,7 +68,8 @@ class LeftBasis:
             scale: Largest norm of a product so far, for each matrix.
 
         Returns:
-            The new block, and the norms of the columns of W − U · coefficients − Q R.
+            The new block, and the norms of the columns of W − U · coefficients − Q R, which are
+            there after the next wait for a GPU.
 
         Raises:
             RetryWith: If W must be orthogonalised against all of U, and U was not kept.
@@ -78,7 +79,7 @@ class LeftBasis:
         size, width = self._inverse.shape[-2], W.shape[-1]
         window = self._current[..., self._current.shape[-1] - self.coupling :]
         new = orthogonalize_block(window, W, floor=floor, generator=self._generator, full=False)
-        defect = remainder_norms(W, [(new.Q, new.R), (window, new.coefficients)]).cpu()
+        defect = cpu_later(remainder_norms(W, [(new.Q, new.R), (window, new.coefficients)]))
         inverse = self._next_inverse(new)
         loss = floor * torch.linalg.vector_norm(inverse, dim=-2).amax(-1)
         if bool((loss <= self._max_loss).all()):

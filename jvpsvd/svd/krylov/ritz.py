@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,11 +20,19 @@ _UNSEEN = 1e-2
 _ROWS_WORTH_MOVING, _PROJECTED_MATRICES = 256, 6
 
 
-def ritz_triplets(bases: Factorization, k: int) -> Ritz:
-    """Return the k leading approximate triplets, by the SVD of B in float64."""
+def ritz_triplets(bases: Factorization, k: int, only: Sequence[int] | None = None) -> Ritz:
+    """Return the k leading approximate triplets, by the SVD of B in float64.
+
+    Args:
+        bases: The factorisation.
+        k: Number of triplets.
+        only: The matrices of a batch that are to be solved; those of others are 0. None: all.
+    """
     loss = _UNSEEN * torch.finfo(bases.V.dtype).eps
-    left, s, right = leading_svd(bases.B, min(k, bases.size), loss, _device_of_projected(bases))
-    return Ritz(s, left, right.mT, torch.linalg.vector_norm(bases.R @ left, dim=-2))
+    B, R = (bases.B, bases.R) if only is None else (bases.B[only], bases.R[only])
+    left, s, right = leading_svd(B, min(k, bases.size), loss, _device_of_projected(bases))
+    found = Ritz(s, left, right.mT, torch.linalg.vector_norm(R @ left, dim=-2))
+    return found if only is None else found.spread(only, len(bases.B))
 
 
 def measured_triplets(

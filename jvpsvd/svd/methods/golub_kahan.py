@@ -175,16 +175,22 @@ class _Solve:
         self._test.start_with_probe(bases.steps)
 
     def _must_check(self) -> bool:
+        reached = self._bases.expanded >= self._next_check or self._ends()
+        return reached and not self._bases.exhausted
+
+    def _ends(self) -> bool:
+        """Tell whether the bases cannot be expanded further.
+
+        Bases without U cannot restart, so they are checked once more before the solve begins again.
+        """
         bases, restarts = self._bases, self._restarts
-        # Bases without U cannot restart, so they are checked once more before the solve begins
-        # again.
-        ends = not self._keep_left and restarts.is_full(bases)
-        reached = bases.expanded >= self._next_check or ends or restarts.is_exhausted(bases)
-        return reached and not bases.exhausted
+        full = not self._keep_left and restarts.is_full(bases)
+        return full or restarts.is_exhausted(bases)
 
     def _check(self) -> None:
-        """Check every matrix, remove finished ones, and add probe columns where needed."""
+        """Check the matrices that are due, remove finished ones, add probe columns where needed."""
         bases, test = self._bases, self._test
+        test.mark_due(bases, everyone=self._ends())
         ritz = self._solve_projected()
         stopped = self._monitor.stopped
         if not stopped and self._block_is_too_narrow(ritz):
@@ -207,6 +213,8 @@ class _Solve:
             self._recurrence.select(index)
             actions, ritz = [actions[i] for i in stay], ritz.select(index)
         if stopped:
+            if test.due is not None:
+                ritz = ritz_triplets(bases, self._request.k)
             self._measure(ritz, list(range(len(actions))), False, "none: stopped by the caller")
             return
         if self._may_compact and test.is_far:
@@ -221,6 +229,7 @@ class _Solve:
             given_up = f"given up after {restarts.restarts} restarts of {restarts.max_size} columns"
             evidence = "the bases span the whole space" if bases.exhausted else f"none: {given_up}"
             left = list(range(len(self._test.matrices)))
+            self._test.mark_due(bases, everyone=True)
             self._measure(self._solve_projected(), left, bases.exhausted, evidence)
         triplets, tol = self._finished.triplets(), self._request.tol
         lost, rounding = bases.left.loss, _ROUNDING * torch.finfo(bases.V.dtype).eps
@@ -233,7 +242,7 @@ class _Solve:
         """Return the leading Ritz triplets, and report how far they are."""
         bases, k = self._bases, self._request.k
         with self._monitor.phase("projected problem"):
-            ritz = ritz_triplets(bases, k)
+            ritz = ritz_triplets(bases, k, self._test.due)
             converged, worst, columns = self._test.progress(ritz)
         finished = self._finished.count
         wanted = k * (finished + len(self._test.matrices))
