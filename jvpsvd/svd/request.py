@@ -47,13 +47,16 @@ class ProblemSize:
     """Number of matrices in the batch; None: a single operator."""
     chunk: int | None = None
     """Vectors beyond which a wider product costs no less per vector; None if unknown."""
+    held: int = 0
+    """Bytes that the operator holds besides weights, as far as it is known."""
 
     @classmethod
     def of(cls, A: LinearOperator) -> ProblemSize:
         """Return the size of an operator."""
         m, n = A.shape[-2:]
         batch = A.batch[0] if A.batch else None
-        return cls((m, n), A.dtype, A.device, batch, None if A.batch else A.chunk)
+        chunk = None if A.batch else A.chunk
+        return cls((m, n), A.dtype, A.device, batch, chunk, A.held_bytes)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class Request:
     block_size: int | None = None
     """Vectors per step; None: the plan chooses."""
     memory: int | None = None
-    """Bytes for bases and result; None: half of the GPU's, or of the job's or machine's."""
+    """Bytes for what the operator holds, bases and result; None: half of the GPU's, or of the
+    job's or machine's, after what the operator holds."""
     seed: int = 0
     """Seed of all random numbers."""
     vectors: bool = True

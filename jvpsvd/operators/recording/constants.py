@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.func import functional_call
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.derivatives.linear_map import WEIGHTS_CHANGED, make_change_check
+from jvpsvd.operators.derivatives.linear_map import WEIGHTS_CHANGED, Held, make_change_check
 from jvpsvd.operators.function.fingerprint import fingerprint, is_dense, sample_fingerprint
 
 # Weights of fewer bytes are copied: to compare with copies is less work than fingerprints are.
@@ -43,9 +43,8 @@ class Constants:
         if latest is None or not latest.weights.are_unchanged(all_entries=all_entries):
             weights = HeldWeights(self._weights)
             with torch.no_grad():
-                latest = ConstantValues(
-                    tuple(functional_call(self._graph, weights.read, ())), weights
-                )
+                tensors = tuple(functional_call(self._graph, weights.read, ()))
+            latest = ConstantValues(tensors, weights, weights.held_with(tensors))
             self._latest = latest
         return latest
 
@@ -55,6 +54,8 @@ class ConstantValues(NamedTuple):
 
     tensors: tuple[Tensor, ...]
     weights: HeldWeights
+    held: Held
+    """What they take besides the weights."""
 
 
 class HeldWeights:
@@ -86,6 +87,14 @@ class HeldWeights:
             self._compared = time.monotonic()
         else:
             self.read = {name: weight.clone() for name, weight in self.read.items()}
+
+    def held_with(self, tensors: Iterable[Tensor]) -> Held:
+        """Return the bytes of copies and of what was computed from the weights, each once."""
+        read = (*self.read.values(), *tensors)
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in read}
+        for weight in self._weights.values():
+            storages.pop(weight.untyped_storage().data_ptr(), None)
+        return Held(sum(storage.nbytes() for storage in storages.values()))
 
     def are_unchanged(self, *, all_entries: bool = True) -> bool:
         """Return whether all weights are as they were.
