@@ -32,6 +32,7 @@ from jvpsvd.operators.recording.passes.channels_last import channels_last_pays
 from jvpsvd.operators.recording.passes.fx_tools import (
     merge_equal_nodes,
     remove_identities,
+    replace_copies,
     replace_fills,
 )
 from jvpsvd.operators.recording.passes.pipeline import simplify
@@ -116,6 +117,7 @@ def _record_joint(
         joint = record_operations(compute, example, *directions)
     reshape_strided_views(joint)
     remove_identities(joint)
+    replace_copies(joint)
     replace_fills(joint)
     merge_equal_nodes(joint)
     return joint, computed[0]
