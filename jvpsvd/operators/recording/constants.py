@@ -78,7 +78,7 @@ class HeldWeights:
     """
 
     def __init__(self, weights: Mapping[str, Tensor], private: Sequence[Tensor] = ()) -> None:
-        own = set(map(id, private))
+        own, self._private = set(map(id, private)), private
         self._weights = {n: weight for n, weight in weights.items() if id(weight) not in own}
         self.read = {name: weight.detach() for name, weight in weights.items()}
         """What to compute with."""
@@ -95,7 +95,7 @@ class HeldWeights:
 
     def held_with(self, tensors: Iterable[Tensor]) -> Held:
         """Return the bytes of copies and of what was computed from the weights, each once."""
-        read = (*self.read.values(), *tensors)
+        read = (*self.read.values(), *self._private, *tensors)
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in read}
         for weight in self._weights.values():
             storages.pop(weight.untyped_storage().data_ptr(), None)
