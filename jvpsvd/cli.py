@@ -49,7 +49,8 @@ _random_weights = click.option(
 _memory = click.option(
     "--memory",
     metavar="SIZE",
-    help="Budget of one solve, as 8GiB. [default: half the GPU's, the job's or the machine's]",
+    help="Budget of one solve with its activations, as 8GiB. [default: half of what these leave of "
+    "the GPU's, the job's or the machine's]",
 )
 _threshold = click.option(
     "--threshold",

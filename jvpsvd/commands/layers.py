@@ -10,6 +10,7 @@ import click
 
 from jvpsvd.commands.printing import say, show
 from jvpsvd.errors import ArgumentError
+from jvpsvd.machine import in_words
 from jvpsvd.networks import Model, load_model, shapes_of_hf
 from jvpsvd.report import costs_table, foretold_table
 from jvpsvd.survey import Forecast, device_named, forecast, foretell
@@ -103,6 +104,10 @@ def _further(found: Forecast) -> list[str]:
     if found.recording is not None:
         seconds = brief_seconds(found.recording)
         lines.append(f"recording: {seconds} s, once in a run, for all its depths")
+    most = max((cost.activations or 0 for cost in found.depths), default=0)
+    if most:
+        size = in_words(most)
+        lines.append(f"activations: up to {size} at one input, besides; --memory counts them")
     if found.left_out:
         lines.append(f"--all lists the {found.left_out} depths within blocks as well")
     return lines

@@ -1,4 +1,4 @@
-"""Members of shards that are no photos: texts, arrays and tensors, decoded and written.
+"""Members of shards that are no photos: texts, arrays, sounds and tensors, decoded and written.
 
 Nothing in them is executed: arrays with pickled objects are refused, and files of torch not read.
 """
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.data.photos import decode_photo
+from jvpsvd.data.sounds import decode_sound
 from jvpsvd.data.suffixes import PHOTO_SUFFIXES
 from jvpsvd.errors import ArgumentError, InputError
 from jvpsvd.networks import Inputs, Model
@@ -41,7 +42,7 @@ def decode_input(data: bytes, model: Model) -> Any:
     inputs = model.inputs
     if inputs is None:
         return decode_photo(data, model.photo_input)
-    content = _as_example(decode_member(data, inputs.suffix), inputs.example)
+    content = _as_example(decode_member(data, inputs.suffix, inputs.rate), inputs.example)
     try:
         return inputs.arguments(content)
     except Exception as error:  # the user's own code
@@ -50,8 +51,15 @@ def decode_input(data: bytes, model: Model) -> Any:
         ) from error
 
 
-def decode_member(data: bytes, suffix: str) -> str | Tensor | dict[str, Tensor]:
+def decode_member(
+    data: bytes, suffix: str, rate: int | None = None
+) -> str | Tensor | dict[str, Tensor]:
     """Return what the bytes of a member hold: a text, a tensor, or tensors by name.
+
+    Args:
+        data: The bytes.
+        suffix: The ending of its name.
+        rate: Samples per second that a sound must have; None for any.
 
     Raises:
         InputError: If they cannot be read.
@@ -64,8 +72,12 @@ def decode_member(data: bytes, suffix: str) -> str | Tensor | dict[str, Tensor]:
             return data.decode("utf-8-sig")
         if suffix == "safetensors":
             return safetensors.torch.load(data)
+        if suffix == "wav":
+            return decode_sound(data, rate)
         array = np.load(io.BytesIO(data), allow_pickle=False)
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+    except InputError:
+        raise
     except Exception as error:  # damaged bytes may raise anything
         if "pickle" in str(error):
             raise InputError(

@@ -8,8 +8,8 @@ from typing import Any
 
 from jvpsvd.errors import ModelError
 
-SUFFIXES = ("txt", "npy", "safetensors")
-"""Endings of members that can be inputs: a text, a tensor, and tensors by name."""
+SUFFIXES = ("txt", "npy", "wav", "safetensors")
+"""Endings of members that can be inputs: a text, a tensor, a sound, and tensors by name."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,10 @@ class Inputs:
     """
 
     suffix: str
-    """The ending of the members: "txt", "npy" or "safetensors"."""
+    """The ending of the members: "txt", "npy", "wav" or "safetensors"."""
     example: Any
-    """What such a member may hold: a text, a tensor, or a dict of tensors. Every other one is to
+    """What such a member may hold: a text, a tensor, a sound as a tensor (channels, samples), or a
+    dict of tensors. Every other one is to
     give arguments of the same shapes, so that texts are to be cut or padded to one length."""
     arguments: Callable[[Any], Any] = lambda content: content
     """Takes what a member holds to the input of the network: a tensor, a tuple or a dict."""
@@ -34,12 +35,15 @@ class Inputs:
     """The depth to differentiate from, such as that of embedded tokens; None: the input."""
     wrt: str | int | None = None
     """The argument to differentiate by, where the input has several and `since` is None."""
+    rate: int | None = None
+    """Samples per second of "wav" members; one of another rate is refused, never resampled."""
 
     def __post_init__(self) -> None:
         """Check the fields.
 
         Raises:
-            ModelError: On an unknown ending, or both `since` and `wrt`.
+            ModelError: On an unknown ending, both `since` and `wrt`, or a `rate` that is missing or
+                not of sounds.
         """
         if self.suffix not in SUFFIXES:
             raise ModelError(f"Inputs suffix={self.suffix!r}; use one of {', '.join(SUFFIXES)}")
@@ -47,3 +51,9 @@ class Inputs:
             raise ModelError("Inputs arguments must be a function of what a member holds")
         if self.since is not None and self.wrt is not None:
             raise ModelError("Inputs has since= and wrt=; give one of them")
+        if self.suffix != "wav" and self.rate is not None:
+            raise ModelError(f'Inputs rate= is of "wav" members, and these are {self.suffix!r}')
+        if self.suffix == "wav" and not (isinstance(self.rate, int) and self.rate > 0):
+            raise ModelError(
+                "Inputs of .wav need rate=, the samples per second that the network is made for"
+            )

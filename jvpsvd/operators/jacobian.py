@@ -23,9 +23,9 @@ from jvpsvd.operators.function.admission import (
     check_network,
     refuse_weights_without_values,
 )
+from jvpsvd.operators.function.conversion import check_dtype
 from jvpsvd.operators.function.parameters import (
     OfParameters,
-    check_dtype,
     choose_parameters,
 )
 from jvpsvd.operators.linear_map_operator import LinearMapOperator
@@ -64,8 +64,9 @@ class JacobianOperator(LinearMapOperator):
         args: Further arguments of fn, held fixed: token ids, a mask.
         kwargs: The same by name.
         batch_dims: How many dimensions of x count points: 0 or 1.
-        dtype: Convert x, and the parameters and buffers of the module fn, to this dtype first: a
-            bfloat16 network is then differentiated in float32. The module itself is not changed.
+        dtype: Convert x, and the parameters and buffers of the module fn that it reads, to this
+            dtype first: a bfloat16 network is then differentiated in float32. The module itself is
+            not changed.
         chunk: Vectors per call of automatic differentiation, over all points of a batch. When None,
             a few sizes are timed while they work, and the best is kept. It bounds memory, is halved
             where memory runs out, and is independent of the width of the blocks multiplied.

@@ -19,7 +19,7 @@ from jvpsvd.operators.derivatives.chunk_tuning import (
     runs_in_memory,
     starting_chunk,
 )
-from jvpsvd.operators.derivatives.linear_map import LinearMap
+from jvpsvd.operators.derivatives.linear_map import Held, LinearMap
 from jvpsvd.operators.environment.precision import choose_precision
 from jvpsvd.operators.environment.process_groups import multiply_over_ranks
 from jvpsvd.operators.function.evaluate import check_value
@@ -79,6 +79,9 @@ class LinearMapOperator(LinearOperator):
         The lesser of both products, before either was tuned; less only where memory ran out.
         """
         return min(self._chunks.jvp.planned, self._chunks.vjp.planned)
+
+    def _held(self) -> frozenset[Held]:
+        return frozenset(self._map.held)
 
     def as_input(self, block: Tensor) -> Any:
         r"""Return (n,) as something like x, or (n, b) as one with a dimension b in front.

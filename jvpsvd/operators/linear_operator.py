@@ -15,6 +15,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import by, check_indices, columns
 from jvpsvd.operators.dense import frobenius_norm, write_down
+from jvpsvd.operators.derivatives.linear_map import Held
 from jvpsvd.operators.operands import (
     MissingSigns,
     real_divisor,
@@ -278,6 +279,9 @@ class TransposedOperator(LinearOperator):
         """The chunk of the operator that was transposed."""
         return self._transposed.chunk
 
+    def _held(self) -> frozenset[Held]:
+        return self._transposed._held()
+
     def _matmat(self, V: Tensor) -> Tensor:
         return self._transposed.rmatmat(V)
 
@@ -326,6 +330,9 @@ class ComposedOperator(LinearOperator):
     def chunk(self) -> int | None:
         """The smallest chunk of the parts that have one."""
         return min((part.chunk for part in self._parts if part.chunk is not None), default=None)
+
+    def _held(self) -> frozenset[Held]:
+        return frozenset[Held]().union(*(part._held() for part in self._parts))
 
     def _matmat(self, V: Tensor) -> Tensor:
         return self._matmat_of_parts(V, *self._parts)

@@ -25,6 +25,7 @@ from jvpsvd.operators.differentiate import (
     tell_difference,
 )
 from jvpsvd.operators.function.admission import check_function
+from jvpsvd.operators.function.conversion import convert_weights
 from jvpsvd.operators.function.evaluate import (
     close,
     evaluate_at,
@@ -36,7 +37,7 @@ from jvpsvd.operators.function.evaluate import (
 )
 from jvpsvd.operators.function.failures import failures_named, remedy_at
 from jvpsvd.operators.function.obstacles import evaluate_and_watch
-from jvpsvd.operators.function.parameters import OfParameters, convert_weights
+from jvpsvd.operators.function.parameters import OfParameters
 from jvpsvd.operators.function.pytrees import OfVector, Structure, same_structure
 from jvpsvd.operators.function.restoring import restored
 from jvpsvd.operators.function.state import FunctionState

@@ -13,6 +13,7 @@ from torch import Tensor
 from jvpsvd.arguments import dense_tensor, shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.blocks import by, check_image, check_real, check_shape, columns, device_of
+from jvpsvd.operators.derivatives.linear_map import Held
 
 
 class Products(NamedTuple):
@@ -95,6 +96,25 @@ class MatrixFree(ABC):
     def chunk(self) -> int | None:
         """Vectors from which on a wider block costs no less per vector; None if unknown."""
         return None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that it holds besides weights and matrices that were given to it.
+
+        Those are activations of the point, and values computed from weights. 0 where it is not
+        known: `derivatives="transforms"`, and operators of other libraries. What two parts of an
+        operator share counts once.
+
+        >>> from jvpsvd.operators import JacobianOperator
+        >>> J = JacobianOperator(torch.sin, torch.ones(1000), derivatives="trace")
+        >>> J.held_bytes, (J.T @ J).held_bytes
+        (12000, 12000)
+        """
+        return sum(each.bytes for each in self._held())
+
+    def _held(self) -> frozenset[Held]:
+        """Return what it holds, each piece of memory once."""
+        return frozenset()
 
     @property
     def products(self) -> Products:

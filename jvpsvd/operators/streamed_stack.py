@@ -15,7 +15,7 @@ from jvpsvd.arguments import dense_tensor, shown, whole_number
 from jvpsvd.errors import ArgumentError, TraceError
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import by
-from jvpsvd.operators.derivatives.linear_map import LinearMap
+from jvpsvd.operators.derivatives.linear_map import Held, LinearMap
 from jvpsvd.operators.differentiate import transformed
 from jvpsvd.operators.environment.precision import full_precision
 from jvpsvd.operators.function.admission import check_function
@@ -69,6 +69,7 @@ class StreamedStack(LinearOperator):
         if first.batch:
             raise ArgumentError(f"operator 0 is a batch of {first.batch[0]}; give single operators")
         self._at, self._count, self._rows = at, count, first.shape[0]
+        self._held_by_one = first._held()
         super().__init__((count * first.shape[0], first.shape[1]), first.dtype, first.device)
 
     @classmethod
@@ -160,6 +161,9 @@ class StreamedStack(LinearOperator):
 
         return StreamedStack(at, self._count)
 
+    def _held(self) -> frozenset[Held]:
+        return self._held_by_one
+
     def _matmat(self, V: Tensor) -> Tensor:
         out = V.new_empty(V.shape[1], self.shape[0])
         for index, rows in enumerate(torch.split(out, self._rows, dim=1)):
@@ -180,6 +184,9 @@ class _MeanGram(LinearOperator):
         n = stream.shape[1]
         super().__init__((n, n), stream.dtype, stream.device)
         self._stream = stream
+
+    def _held(self) -> frozenset[Held]:
+        return self._stream._held()
 
     def _matmat(self, V: Tensor) -> Tensor:
         total = V.new_zeros(V.shape[1], V.shape[0])

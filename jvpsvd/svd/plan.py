@@ -319,6 +319,8 @@ def _widest(width: int, footprint: Footprint, spare: int) -> int:
 class _Budget:
     """The bytes that a solve may take, with the error for a method that needs more.
 
+    What the operator holds is taken off: activations of the point, say.
+
     Args:
         size: Size of the operator.
         request: The checked request.
@@ -326,25 +328,28 @@ class _Budget:
 
     def __init__(self, size: ProblemSize, request: Request) -> None:
         self._size, self._request = size, request
-        memory = request.memory
-        self.bytes = memory_of(size.device) // 2 if memory is None else memory
+        memory, held = request.memory, size.held
+        left = memory_of(size.device) - held if memory is None else memory - held
+        self.bytes = max(0, left // 2 if memory is None else left)
 
     def refuse(self, method: str, needed: int) -> None:
         """Raise ArgumentError if a method needs more memory than the budget."""
         if needed > self.bytes:
             m, n = self._size.shape
-            allowed = "memory= allows"
-            if self._request.memory is None:
-                device = self._size.device
-                on_gpu = device is not None and device.type == "cuda"
-                allowed = "half of " + (
-                    "this GPU's memory" if on_gpu else "the memory of this job or machine"
-                )
             what, remedy = f"k={self._request.k}", "lower k or raise memory"
             if self._request.smallest is not None:
                 what = f'which="smallest", for which all {self._request.k} values are computed,'
                 remedy = "raise memory: products alone do not lead to the smallest values"
             raise ArgumentError(
                 f"{what} of a {m} x {n} operator needs {in_words(needed)} with method "
-                f"'{method}', more than {allowed} ({in_words(self.bytes)}); {remedy}"
+                f"'{method}', more than {self._allowed()} ({in_words(self.bytes)}); {remedy}"
             )
+
+    def _allowed(self) -> str:
+        held = f"the {in_words(self._size.held)} that the operator holds"
+        if self._request.memory is not None:
+            return f"memory= leaves beside {held}" if self._size.held else "memory= allows"
+        device = self._size.device
+        on_gpu = device is not None and device.type == "cuda"
+        whole = "this GPU's memory" if on_gpu else "the memory of this job or machine"
+        return f"half of what {held} leave of {whole}" if self._size.held else f"half of {whole}"

@@ -49,14 +49,17 @@ class ProblemSize:
     """Vectors beyond which a wider product costs no less per vector; None if unknown."""
     in_memory: bool = False
     """Whether the entries are in memory, so that products of a small matrix cost nearly nothing."""
+    held: int = 0
+    """Bytes that the operator holds besides weights, as far as it is known."""
 
     @classmethod
     def of(cls, A: LinearOperator) -> ProblemSize:
         """Return the size of an operator."""
         m, n = A.shape[-2:]
         batch = A.batch[0] if A.batch else None
-        held = isinstance(A if isinstance(A, MatrixOperator) else A.T, MatrixOperator)
-        return cls((m, n), A.dtype, A.device, batch, None if A.batch else A.chunk, held)
+        chunk = None if A.batch else A.chunk
+        in_memory = isinstance(A if isinstance(A, MatrixOperator) else A.T, MatrixOperator)
+        return cls((m, n), A.dtype, A.device, batch, chunk, in_memory, A.held_bytes)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class Request:
     block_size: int | None = None
     """Vectors per step; None: the plan chooses."""
     memory: int | None = None
-    """Bytes for bases and result; None: half of the GPU's, or of the job's or machine's."""
+    """Bytes for what the operator holds, bases and result; None: half of the GPU's, or of the
+    job's or machine's, after what the operator holds."""
     seed: int = 0
     """Seed of all random numbers."""
     vectors: bool = True

@@ -6,36 +6,106 @@ import time
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from benchmarks.parts.reach_child import describe
 from benchmarks.problems.architectures import ARCHITECTURES
-from jvpsvd import layer_map
+from jvpsvd import JacobianOperator, layer_map
 from jvpsvd.errors import ModelError
 from jvpsvd.networks import load_model
 
-RECORDED = [
-    "transformers:GPT2",
-    "transformers:Llama",
-    "transformers:Mixtral",
-    "transformers:Qwen2Moe",
+FAMILIES = {
+    "recurrent": ["torch:GRU", "torch:LSTM"],
+    "transformer of torch": ["torch:TransformerEncoder", "torch:Transformer"],
+    "decoder": ["GPT2", "GPTNeoX", "Llama", "Gemma3", "Falcon"],
+    "mixture of experts": ["Mixtral", "Qwen3Moe"],
+    "state space": ["Jamba"],
+    "encoder": ["Bert", "DebertaV2", "ModernBert", "FNet"],
+    "encoder and decoder": ["T5", "Bart"],
+    "sound": ["Wav2Vec2", "Whisper"],
+    "vision transformer": ["ViTModel", "Dinov2Model"],
+    "vision in levels": ["PoolFormerModel", "ConvNextModel"],
+    "diffusion": ["diffusers:DiTTransformer2DModel", "diffusers:FluxTransformer2DModel"],
+}
+OF_IMAGES = {
+    "torchvision:resnet18": {},
+    "torchvision:mobilenet_v3_small": {},
+    "torchvision:squeezenet1_1": {},
+    "timm:vit_tiny_patch16_224": {"img_size": 32, "depth": 2},
+    "timm:convnext_atto": {"depths": (1, 1, 2, 1)},
+    "timm:ghostnet_050": {},
+}
+# These compute in float32 inside, whatever their dtype: norms, rotary angles, steps of time.
+FLOAT32_INSIDE = [
+    *("Llama", "Gemma3", "Mixtral", "Qwen3Moe", "Jamba", "T5"),
+    "diffusers:FluxTransformer2DModel",
+]
+QUIET = [
     "transformers:Mamba",
-    "transformers:Bert",
-    "transformers:T5",
-    "transformers:Whisper",
-    "transformers:Wav2Vec2",
-    "transformers:ViTModel",
     "transformers:Swinv2Model",
-    "transformers:ConvNextModel",
-    "timm:convnext_atto",
-    "diffusers:UNet2DModel",
     "diffusers:UNet2DConditionModel",
-    "diffusers:DiTTransformer2DModel",
 ]
 
 
+def in_float64(tree):
+    return tree_map(lambda leaf: leaf.double() if is_floating(leaf) else leaf, tree)
+
+
+def is_floating(leaf):
+    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+
+
+def dense_jacobian(f, z):
+    """By torch.func, of the floating tensors of z."""
+    leaves, spec = tree_flatten(z)
+    floating = [i for i, leaf in enumerate(leaves) if is_floating(leaf)]
+
+    def of_floating(*values):
+        given = dict(zip(floating, values, strict=True))
+        return f(tree_unflatten([given.get(i, leaf) for i, leaf in enumerate(leaves)], spec))
+
+    points = [leaves[i] for i in floating]
+    with sdpa_kernel(SDPBackend.MATH):
+        parts = torch.func.jacrev(of_floating, tuple(range(len(points))), chunk_size=64)(*points)
+    blocks = zip(parts, points, strict=True)
+    return torch.cat([part.detach().reshape(-1, x.numel()) for part, x in blocks], dim=1)
+
+
+def assert_recorded_and_right(f, z, tolerance=1e-10):
+    J = JacobianOperator(f, z, derivatives="trace")
+    expected = dense_jacobian(f, z)
+    v = torch.randn(J.shape[1], 2, dtype=J.dtype)
+    assert (J.to_dense() - expected).norm() <= tolerance * expected.norm() > 0
+    assert (J @ v - expected @ v).norm() <= tolerance * (expected @ v).norm()
+
+
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", RECORDED)
-def test_a_family_is_recorded_and_right(name):
+@pytest.mark.parametrize("name", [name for names in FAMILIES.values() for name in names])
+def test_a_family_is_recorded_and_right_in_float64(name):
+    architecture = ARCHITECTURES[name if ":" in name else f"transformers:{name}"]
+    pytest.importorskip(architecture.package)
+    torch.manual_seed(0)
+    problem = architecture.make()
+    model, x = problem.model.double(), in_float64(problem.x)
+    f, z = layer_map(model, x, to=problem.to, since=problem.since)
+    assert_recorded_and_right(f, z, 1e-6 if name in FLOAT32_INSIDE else 1e-10)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_a_network_of_images_is_recorded_and_right_in_float64(name):
+    package, _, short = name.partition(":")
+    of_package = pytest.importorskip(package)
+    torch.manual_seed(0)
+    make = of_package.models.get_model if package == "torchvision" else of_package.create_model
+    model = make(short, num_classes=8, **OF_IMAGES[name]).double().eval()
+    assert_recorded_and_right(model, torch.randn(1, 3, 32, 32, dtype=torch.float64))
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", QUIET)
+def test_a_recording_says_nothing(name):
     pytest.importorskip(ARCHITECTURES[name].package)
     row = describe(name, times=False)
     assert row["outcome"] == "recorded", row["reason"]

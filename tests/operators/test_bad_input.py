@@ -42,7 +42,8 @@ def test_points_that_hold_no_real_tensor(x):
         (lambda x: x + 1j, "complex64"),
         (lambda x: x.double(), "float32 to torch.float64"),
         (lambda x: x.half(), "float32 to torch.float16"),
-        (lambda x: torch.ones(3, device="meta"), "cpu to meta"),
+        (lambda x: torch.ones(3, device="meta"), r"cpu to meta.*return y.to\(x.device\)"),
+        (lambda x: (x, torch.ones(3, device="meta")), r"cpu and meta; .*y.to\(x.device\)"),
     ],
     ids=[
         "tuple",
@@ -56,6 +57,7 @@ def test_points_that_hold_no_real_tensor(x):
         "wider",
         "narrower",
         "device",
+        "two devices",
     ],
 )
 def test_functions_whose_value_has_no_jacobian(fn, message):

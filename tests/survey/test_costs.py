@@ -123,3 +123,15 @@ def test_seconds_are_not_known_where_there_is_no_derivative(tiny, caplog):
 def test_blocks_are_numbered_modules_and_what_lies_outside_of_them(names, blocks):
     found = choose_blocks([Depth(name, "", (1,)) for name in names])
     assert [depth.name for depth in found] == blocks
+
+
+def test_a_budget_counts_the_activations_of_each_depth(tiny):
+    costs = depth_costs(load_model("tiny:net"), 20, timed=False)
+    held = [cost.activations for cost in costs]
+    assert 0 < held[0] < held[-1]
+    bases = costs[0].bytes
+    planned = depth_costs(load_model("tiny:net"), 20, memory=bases + held[0], timed=False)[0]
+    tight = depth_costs(load_model("tiny:net"), 20, memory=held[0], timed=False)[0]
+    assert planned.method == costs[0].method
+    assert tight.method is None
+    assert "that the operator holds" in tight.reason

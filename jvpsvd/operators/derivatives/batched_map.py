@@ -18,7 +18,7 @@ from torch.func import vmap
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.blocks import check_indices, select_in_layout
-from jvpsvd.operators.derivatives.linear_map import LinearMap, make_change_check
+from jvpsvd.operators.derivatives.linear_map import Held, LinearMap, make_change_check
 from jvpsvd.operators.function.evaluate import stack_values
 
 
@@ -65,6 +65,8 @@ class BatchedMap:
     nearby: Callable[[Tensor, bool], BatchedProduct] | None = None
     """The product J v, or J' u if the flag is set, at as many other points; None where it is not
     had for less than all of their derivative."""
+    held: tuple[Held, ...] = ()
+    """What is kept besides weights, as far as it is known."""
 
     def jvp(self, block: Tensor, chunk: int) -> Tensor:
         r"""Return J v for vectors (B, b, \\*x.shape), `chunk` vectors at a time.
@@ -93,6 +95,7 @@ class BatchedMap:
             widest=self.widest,
             at=self.at,
             nearby=self.nearby,
+            held=tuple(Held(each.bytes * len(index) // len(self.point)) for each in self.held),
         )
 
 
@@ -185,6 +188,7 @@ def stack_maps(maps: Sequence[LinearMap]) -> BatchedMap:
         jvp_product=_StackedProduct(tuple(m.jvp for m in maps)),
         vjp_product=_StackedProduct(tuple(m.vjp for m in maps)),
         at=None if at is None else lambda X: stack_maps([at(x.clone()) for x in X]),
+        held=tuple(dict.fromkeys(each for m in maps for each in m.held)),
     )
 
 

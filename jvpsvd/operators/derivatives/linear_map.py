@@ -23,6 +23,13 @@ class Cost:
     vjp_bytes: int
 
 
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Memory that products read; each one of these stands for memory of its own."""
+
+    bytes: int
+
+
 @dataclass(frozen=True)
 class LinearMap:
     r"""The derivative J of a function f at one point x, as two maps of blocks of vectors.
@@ -44,6 +51,8 @@ class LinearMap:
     nearby: Callable[[Tensor, Tensor, bool], Tensor | None] | None = None
     """Maps p points and a block of b vectors to J v, or with the flag J' u, at all of them at once:
     (p, b, …). None, or of none, where that is no less work than one after the other."""
+    held: tuple[Held, ...] = ()
+    """What is kept besides weights, as far as it is known."""
 
 
 def refuse_after_change(

@@ -255,7 +255,8 @@ def check_value(
         )
     if value.device != point.device:
         raise ArgumentError(
-            f"fn takes x on {point.device} to {value.device}; keep its output where x is"
+            f"fn takes x on {point.device} to {value.device}, as a network over several devices "
+            "may; let it return y.to(x.device)"
         )
     if not math.isfinite(largest(value)):
         module = find_module() if find_module else None

@@ -47,16 +47,26 @@ def called_modules(fn: object) -> tuple[nn.Module, ...]:
     >>> sorted(module.out_features for module in called_modules(lambda x: head(features(x))))
     [1, 2]
     """
-    found: dict[int, nn.Module] = {}
+    return tuple(each for each in reached_from(fn) if isinstance(each, nn.Module))
+
+
+def reached_from(fn: object) -> Iterator[object]:
+    """Yield a function, and what can be seen that it calls; nothing within a module.
+
+    >>> net = nn.Linear(2, 2)
+    >>> features = lambda x: net(x)
+    >>> net in reached_from(lambda x: features(x).relu())
+    True
+    """
     seen: set[int] = set()
     pending = [fn]
     while pending:
         each = pending.pop()
-        if id(each) in seen:
+        if each is None or id(each) in seen:
             continue
         seen.add(id(each))
+        yield each
         if isinstance(each, nn.Module):
-            found[id(each)] = each
             continue
         owner = getattr(each, "__self__", None)
         pending += [owner, getattr(each, "func", None), getattr(each, "__wrapped__", None)]
@@ -64,7 +74,6 @@ def called_modules(fn: object) -> tuple[nn.Module, ...]:
         if not isfunction(each) and not isinstance(each, type):
             attributes = getattr(each, "__dict__", {})
             pending += [value for value in attributes.values() if isinstance(value, nn.Module)]
-    return tuple(found.values())
 
 
 def held_by(fn: object) -> list[object]:

@@ -156,6 +156,12 @@ class OfVector:
                 )
         if not leaves:
             raise ArgumentError(f"the function returned an empty {type(value).__name__}")
+        devices = dict.fromkeys(str(leaf.device) for leaf in leaves)
+        if len(devices) > 1:
+            raise ArgumentError(
+                f"the function returned tensors on {' and '.join(devices)}; let it return each as "
+                "y.to(x.device)"
+            )
         self.target = Structure(spec, tuple(leaf.shape for leaf in leaves))
         return torch.cat([leaf.flatten() for leaf in leaves])
 

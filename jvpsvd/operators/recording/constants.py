@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.func import functional_call
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.derivatives.linear_map import WEIGHTS_CHANGED, make_change_check
+from jvpsvd.operators.derivatives.linear_map import WEIGHTS_CHANGED, Held, make_change_check
 from jvpsvd.operators.function.fingerprint import fingerprint, is_dense, sample_fingerprint
 
 # Weights of fewer bytes are copied: to compare with copies is less work than fingerprints are.
@@ -26,10 +26,14 @@ class Constants:
 
     They are computed again when the weights are no longer the same. Version counters would miss
     ``parameter.data.mul_(2)``, which leaves them as they are.
+
+    Args:
+        graph: Computes them.
+        private: Weights that nothing else can change, such as those that we converted ourselves.
     """
 
-    def __init__(self, graph: fx.GraphModule) -> None:
-        self._graph = graph
+    def __init__(self, graph: fx.GraphModule, private: Sequence[Tensor] = ()) -> None:
+        self._graph, self._private = graph, tuple(private)
         self._weights = dict((*graph.named_parameters(), *graph.named_buffers()))
         self._latest: ConstantValues | None = None
 
@@ -41,11 +45,10 @@ class Constants:
         """
         latest = self._latest
         if latest is None or not latest.weights.are_unchanged(all_entries=all_entries):
-            weights = HeldWeights(self._weights)
+            weights = HeldWeights(self._weights, self._private)
             with torch.no_grad():
-                latest = ConstantValues(
-                    tuple(functional_call(self._graph, weights.read, ())), weights
-                )
+                tensors = tuple(functional_call(self._graph, weights.read, ()))
+            latest = ConstantValues(tensors, weights, weights.held_with(tensors))
             self._latest = latest
         return latest
 
@@ -55,13 +58,15 @@ class ConstantValues(NamedTuple):
 
     tensors: tuple[Tensor, ...]
     weights: HeldWeights
+    held: Held
+    """What they take besides the weights."""
 
 
 class HeldWeights:
     """Weights as they are at one time, and whether they still are.
 
     Few weights are copied, and the copies are read. Many are read where they are; fingerprints of
-    them are kept.
+    them are kept. Private ones are read where they are, and never compared.
 
     >>> weight = torch.ones(3)
     >>> held = HeldWeights({"weight": weight})
@@ -72,20 +77,29 @@ class HeldWeights:
     (False, tensor([1., 1., 1.]))
     """
 
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        self._weights = weights
+    def __init__(self, weights: Mapping[str, Tensor], private: Sequence[Tensor] = ()) -> None:
+        own, self._private = set(map(id, private)), private
+        self._weights = {n: weight for n, weight in weights.items() if id(weight) not in own}
         self.read = {name: weight.detach() for name, weight in weights.items()}
         """What to compute with."""
-        size = sum(weight.nbytes for weight in weights.values())
-        self._in_place = size > COPIED_BYTES and all(map(is_dense, weights.values()))
+        size = sum(weight.nbytes for weight in self._weights.values())
+        self._in_place = size > COPIED_BYTES and all(map(is_dense, self._weights.values()))
         if self._in_place:
             began = time.monotonic()
-            self._fingerprints = {n: fingerprint(weight) for n, weight in self.read.items()}
+            self._fingerprints = {n: fingerprint(self.read[n]) for n in self._weights}
             self._samples = self._sample()
             self._seconds = time.monotonic() - began
             self._compared = time.monotonic()
         else:
-            self.read = {name: weight.clone() for name, weight in self.read.items()}
+            self.read |= {name: weight.detach().clone() for name, weight in self._weights.items()}
+
+    def held_with(self, tensors: Iterable[Tensor]) -> Held:
+        """Return the bytes of copies and of what was computed from the weights, each once."""
+        read = (*self.read.values(), *self._private, *tensors)
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in read}
+        for weight in self._weights.values():
+            storages.pop(weight.untyped_storage().data_ptr(), None)
+        return Held(sum(storage.nbytes() for storage in storages.values()))
 
     def are_unchanged(self, *, all_entries: bool = True) -> bool:
         """Return whether all weights are as they were.
@@ -131,7 +145,7 @@ class HeldWeights:
     def _sample(self) -> dict[torch.device, Tensor]:
         """Return the samples of the weights on each device, so that each is waited for once."""
         samples: dict[torch.device, list[Tensor]] = {}
-        for weight in self.read.values():
+        for weight in map(self.read.__getitem__, self._weights):
             samples.setdefault(weight.device, []).append(sample_fingerprint(weight))
         return {device: torch.cat(each) for device, each in samples.items()}
 

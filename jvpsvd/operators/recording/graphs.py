@@ -15,7 +15,13 @@ from torch.func import vmap
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, BatchedProduct, replay_at_points
 from jvpsvd.operators.derivatives.chunk_tuning import Chunks
 from jvpsvd.operators.derivatives.differences import direction
-from jvpsvd.operators.derivatives.linear_map import Cost, LinearMap, disable_grad, make_change_check
+from jvpsvd.operators.derivatives.linear_map import (
+    Cost,
+    Held,
+    LinearMap,
+    disable_grad,
+    make_change_check,
+)
 from jvpsvd.operators.function.evaluate import close
 from jvpsvd.operators.recording.constants import Constants, ConstantValues
 from jvpsvd.operators.recording.passes.channel_chains import channel_graph
@@ -252,6 +258,7 @@ class Recording:
     def maps(self, there: AtPoint) -> tuple[LinearMap, ...]:
         """Return the derivative of each output at a point where the primal graph has run."""
         check, channels = there.constants.weights.make_check(), ChannelCache()
+        held = (Held(self.bytes_of_point), there.constants.held)
 
         def elsewhere(index: int, z: Tensor) -> LinearMap:
             check()
@@ -267,6 +274,7 @@ class Recording:
                 chunks=output.chunks,
                 # The same function, of weights that have not changed.
                 at=partial(elsewhere, index),
+                held=held,
             )
             for index, (value, output) in enumerate(zip(there.values, self.outputs, strict=True))
         )
@@ -329,13 +337,14 @@ class Recording:
         """Return the derivative of each output at points where the primal graph has run."""
         X, kept, varies = there.X, there.kept, there.varies
         check = there.constants.weights.make_check()
+        held = (Held(len(X) * self.bytes_of_point), there.constants.held)
         maps = []
         for index, (value, one) in enumerate(zip(there.values, self.outputs, strict=True)):
             jvp = one.jvp.at_many(kept, varies, torch.zeros_like(value[0]), check)
             vjp = one.vjp.at_many(kept, varies, torch.zeros_like(X[0]), check)
             widest = max(one.jvp.widest(), one.vjp.widest(), 1)
             elsewhere = partial(self._at_many_of, index)
-            maps.append(BatchedMap(X, value, jvp, vjp, widest, elsewhere))
+            maps.append(BatchedMap(X, value, jvp, vjp, widest, elsewhere, held=held))
         return tuple(maps)
 
     def _at_many_of(self, index: int, X: Tensor) -> BatchedMap:

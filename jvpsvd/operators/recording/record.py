@@ -10,7 +10,7 @@ that one recording serves every point of the same shape.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.func import functionalize
 
 from jvpsvd.errors import AdjointError, DerivativeError, TraceError
 from jvpsvd.operators.derivatives.differences import direction
+from jvpsvd.operators.function.conversion import converted_weights
 from jvpsvd.operators.function.evaluate import check_output
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.recording.checkpoints import keep_checkpoints
@@ -31,6 +32,7 @@ from jvpsvd.operators.recording.passes.channels_last import channels_last_pays
 from jvpsvd.operators.recording.passes.fx_tools import (
     merge_equal_nodes,
     remove_identities,
+    replace_copies,
     replace_fills,
 )
 from jvpsvd.operators.recording.passes.pipeline import simplify
@@ -84,7 +86,8 @@ def record(
         verify = partial(
             verify_replay, outputs=outputs, example=example, products=products, check=check
         )
-        split_joint = partial(_split_and_tell, recompute=recompute)
+        private = converted_weights(outputs.fn)
+        split_joint = partial(_split_and_tell, recompute=recompute, private=private)
         if fold:
             return _simplify_verified(joint, example, split_joint, verify)
         recording = split_joint(joint)
@@ -114,6 +117,7 @@ def _record_joint(
         joint = record_operations(compute, example, *directions)
     reshape_strided_views(joint)
     remove_identities(joint)
+    replace_copies(joint)
     replace_fills(joint)
     merge_equal_nodes(joint)
     return joint, computed[0]
@@ -138,9 +142,13 @@ def _simplify_verified(
     return recording.reduce_channels(there), there
 
 
-def _split_and_tell(joint: fx.GraphModule, *, recompute: bool) -> Recording:
+def _split_and_tell(
+    joint: fx.GraphModule, *, recompute: bool, private: Sequence[Tensor]
+) -> Recording:
     """Return the recording, and say in the log what a point will hold before one does."""
-    recording = keep_checkpoints(split(joint)) if recompute else split(joint)
+    recording = split(joint, private)
+    if recompute:
+        recording = keep_checkpoints(recording)
     size = recording.bytes_of_point / 2**30
     if size >= TOLD_GIB:
         logger.info("each point of this recording will hold about %.1f GiB", size)

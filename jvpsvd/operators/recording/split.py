@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, fx
@@ -20,11 +21,12 @@ from jvpsvd.operators.recording.passes.fx_tools import (
 )
 
 
-def split(recorded: fx.GraphModule) -> Recording:
+def split(recorded: fx.GraphModule, private: Sequence[Tensor] = ()) -> Recording:
     r"""Split a graph (x, v, \\*us) ↦ (values, J v, J' u) by what depends on v and on each u.
 
     Args:
         recorded: Returns three tuples, with one entry per output of the function.
+        private: Weights that nothing but the function can change.
 
     Raises:
         TraceError: If an in-place operation reaches from one part into another.
@@ -60,7 +62,7 @@ def split(recorded: fx.GraphModule) -> Recording:
 
     jvp_graphs = [product_graph(v, image) for image in jvps]
     vjp_graphs = [product_graph(u, image) for u, image in zip(us, vjps, strict=True)]
-    constants, graph = _split_off_constants(recorded, primal, values, kept)
+    constants, graph = _split_off_constants(recorded, primal, values, kept, private)
     outputs = tuple(
         _describe_output(v.meta["val"], y.meta["val"], *graphs)
         for y, *graphs in zip(values, jvp_graphs, vjp_graphs, strict=True)
@@ -79,7 +81,11 @@ def _describe_output(x: Tensor, y: Tensor, jvp: ProductGraph, vjp: ProductGraph)
 
 
 def _split_off_constants(
-    recorded: fx.GraphModule, primal: list[fx.Node], values: Any, kept: list[fx.Node]
+    recorded: fx.GraphModule,
+    primal: list[fx.Node],
+    values: Any,
+    kept: list[fx.Node],
+    private: Sequence[Tensor],
 ) -> tuple[Constants, fx.GraphModule]:
     """Split the primal nodes into those that depend on weights alone, and the graph of x."""
     x = primal[0]
@@ -106,7 +112,7 @@ def _split_off_constants(
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(([copies[y] for y in values], [copies[node] for node in kept]))
     drop_dead_code(graph)
-    return Constants(fx.GraphModule(recorded, fixed)), fx.GraphModule(recorded, graph)
+    return Constants(fx.GraphModule(recorded, fixed), private), fx.GraphModule(recorded, graph)
 
 
 def _varying(graph: fx.Graph, x: fx.Node) -> set[fx.Node]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,12 +73,13 @@ class Trace:
         check_function(fn)
         dense_tensor("the example", example)
         self._outputs, self._check = Outputs(fn), check
-        self._example = example.detach().clone()
+        # Not the example itself, which may be all parameters of a network.
+        self._kind = _Kind(example.shape, example.stride(), example.dtype, example.device)
         self._points_together: bool | None = None  # not tried yet
         with restored(fn, example.device):
             found = record(
                 self._outputs,
-                self._example,
+                example.detach().clone(),
                 values,
                 fold=fold,
                 check=check,
@@ -97,7 +99,7 @@ class Trace:
             TraceError: If x has another shape, dtype or device, or fn took another path there.
             DerivativeError: If products vanish although fn moves in proportion to the step.
         """
-        x = _copy_in_layout(x, (), self._example)
+        x = self._kind.copied(x, ())
         first, self._first = self._first, None
         if first is not None and not torch.equal(first.x, x):
             first = None  # its values are freed before others are computed
@@ -132,7 +134,7 @@ class Trace:
         tensor([[[ 2.,  6.]],
                 [[ 0., 10.]]])
         """
-        X = _copy_in_layout(X, dense_tensor("the points", X).shape[:1], self._example)
+        X = self._kind.copied(X, dense_tensor("the points", X).shape[:1])
         self._first = None
         maps = self._replay_together(X)
         if maps is None:
@@ -171,20 +173,27 @@ class Trace:
                 refuse_hidden_output(self._outputs, index, x, value, torch.zeros_like(value))
 
 
-def _copy_in_layout(x: Tensor, batch: Sequence[int], example: Tensor) -> Tensor:
-    """Return x, or a batch of points, as a copy in the layout of the example.
+class _Kind(NamedTuple):
+    """The kind of points that a recording serves, and how they lie in memory."""
 
-    The recorded views rely on this layout, and a caller may go on to change x.
-    """
-    dense_tensor("the point", x)
-    kind = example.shape, example.dtype, example.device
-    if (x.shape, x.dtype, x.device) != ((*batch, *kind[0]), *kind[1:]):
-        raise TraceError(
-            f"recorded for {example.dtype} {tuple(example.shape)} on {example.device}, asked at "
-            f"{x.dtype} {tuple(x.shape[len(batch) :])} on {x.device}; record again for this kind "
-            "of point"
-        )
-    if 0 in batch:
-        raise TraceError("asked at no point at all; give at least one")
-    strides = (*(example.numel() for _ in batch), *example.stride())
-    return example.new_empty_strided((*batch, *example.shape), strides).copy_(x.detach())
+    shape: torch.Size
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def copied(self, x: Tensor, batch: Sequence[int]) -> Tensor:
+        """Return x, or a batch of points, as a copy in this layout.
+
+        The recorded views rely on it, and a caller may go on to change x.
+        """
+        dense_tensor("the point", x)
+        if (x.shape, x.dtype, x.device) != ((*batch, *self.shape), self.dtype, self.device):
+            raise TraceError(
+                f"recorded for {self.dtype} {tuple(self.shape)} on {self.device}, asked at "
+                f"{x.dtype} {tuple(x.shape[len(batch) :])} on {x.device}; record again for this "
+                "kind of point"
+            )
+        if 0 in batch:
+            raise TraceError("asked at no point at all; give at least one")
+        strides = (*(self.shape.numel() for _ in batch), *self.strides)
+        return x.new_empty_strided((*batch, *self.shape), strides).copy_(x.detach())

@@ -11,6 +11,7 @@ import torch
 from jvpsvd.errors import ArgumentError, JvpsvdError
 from jvpsvd.networks import Depth, Model
 from jvpsvd.survey.spec.depth_choice import choose_blocks, list_depths
+from jvpsvd.survey.spec.on_meta import activations_to
 from jvpsvd.survey.spec.speed import Speed, measure_speed
 from jvpsvd.svd import Plan, ProblemSize, check_request, plan
 
@@ -35,6 +36,8 @@ class DepthCost:
     """Forward and reverse together."""
     bytes: int | None = None
     """Peak memory of bases and result."""
+    activations: int | None = None
+    """Bytes that the derivatives at one input hold besides weights; None where not known."""
     seconds: float | None = None
     """Of one input, as products and dense work take here; None where they were not timed."""
     reason: str = ""
@@ -102,8 +105,11 @@ def forecast(
     speed = _measured(model, depths) if timed and depths else None
     n = math.prod(start)
     costs: list[DepthCost] = []
+    held = activations_to(model, [depth.name for depth in depths])
     for depth in depths:
-        cost, chosen = plan_depth(depth, n, k, tol, memory)
+        activations = held.get(depth.name)
+        cost, chosen = plan_depth(depth, n, k, tol, memory, held=activations or 0)
+        cost = replace(cost, activations=activations)
         if speed is not None and chosen is not None:
             shape = depth.numel, n
             cost = replace(cost, seconds=speed.seconds(depth.name, shape, cost.k, chosen))
@@ -119,6 +125,7 @@ def plan_depth(
     tol: float,
     memory: int | str | None,
     device: torch.device | None = None,
+    held: int = 0,
 ) -> tuple[DepthCost, Plan | None]:
     """Return what k triplets at a depth would take but for seconds, and the plan, if there is one.
 
@@ -129,10 +136,11 @@ def plan_depth(
         tol: Tolerance.
         memory: Budget of the solve.
         device: Where it is to run; None: the CPU.
+        held: Bytes that the derivatives hold besides weights.
     """
     count = min(k, depth.numel, n)
     cost = DepthCost(depth.name, depth.kind, depth.numel, n, count)
-    size = ProblemSize((depth.numel, n), torch.float32, device)
+    size = ProblemSize((depth.numel, n), torch.float32, device, held=held)
     try:
         chosen = plan(size, check_request(size, count, tol=tol, memory=memory))
     except ArgumentError as error:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
 
 from jvpsvd.errors import ArgumentError
-from jvpsvd.networks import Inputs, Model, foretell_loads, to_device, weight_bytes
+from jvpsvd.networks import Model, foretell_loads, weight_bytes
 from jvpsvd.networks.foretell import Load
 from jvpsvd.survey.spec.costs import DepthCost, plan_depth
 from jvpsvd.survey.spec.depth_choice import choose_blocks, list_depths
 from jvpsvd.survey.spec.devices import EFFICIENCY, Device
+from jvpsvd.survey.spec.on_meta import on_meta
 from jvpsvd.svd import Plan, ProblemSize, check_request
 from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
 
@@ -56,7 +55,7 @@ def foretell(
     if k < 1:
         raise ArgumentError(f"k={k} must be at least 1")
     check_request(ProblemSize((k, k), torch.float32), k, tol=tol)
-    model = _on_meta(model)
+    model = on_meta(model)
     every, start = list_depths(model, functions=False)
     depths = choose_blocks(every) if only_blocks else every
     names = [depth.name for depth in depths]
@@ -64,9 +63,11 @@ def foretell(
     weights, n = weight_bytes(model.module), math.prod(start)
     costs = []
     for depth in depths:
-        cost, chosen = plan_depth(depth, n, k, tol, device.memory // 2, torch.device("cuda"))
+        load = loads[depth.name]
+        budget = max(1, (device.memory - load.activations) // 2)  # as `svds` by default
+        cost, chosen = plan_depth(depth, n, k, tol, budget, torch.device("cuda"))
         if chosen is not None:
-            load, shape = loads[depth.name], (depth.numel, n)
+            shape = depth.numel, n
             cost = replace(cost, seconds=_seconds(chosen, shape, cost.k, load, weights, device))
         costs.append(cost)
     activations = {name: load.activations for name, load in loads.items()}
@@ -86,23 +87,3 @@ def _seconds(
     if chosen.method == "exact":
         return exact_seconds(cost, *shape, k, rate, rate)
     return golub_kahan_seconds(cost, *shape, k, chosen.predicted_products // 2, rate)
-
-
-def _on_meta(model: Model) -> Model:
-    """Return a copy of the model on the meta device, with an example there."""
-    meta = torch.device("meta")
-    example = to_device(model.example(), meta)
-    suffix = model.inputs.suffix if model.inputs is not None else "npy"
-    inputs = Inputs(suffix, example, lambda content: content)
-    # The copy takes no memory: what holds values is there without them already.
-    weights = (*model.module.parameters(), *model.module.buffers())
-    without_values = {id(each): _on_device(each, meta) for each in weights}
-    module = copy.deepcopy(model.module, without_values).to(meta)
-    return replace(model, module=module, inputs=inputs)
-
-
-def _on_device(weight: Tensor, device: torch.device) -> Tensor:
-    moved = weight.detach().to(device)
-    if isinstance(weight, nn.Parameter):
-        return nn.Parameter(moved, requires_grad=weight.requires_grad)
-    return moved

@@ -72,9 +72,10 @@ def test_attention_keeps_one_matrix_of_all_pairs():
     tokens, heads, width = 40, 2, 8
     torch.manual_seed(0)
     net = nn.TransformerEncoderLayer(width, heads, 8, dropout=0.0, batch_first=True).eval()
-    trace = Trace(net, torch.randn(1, tokens, width))
+    x = torch.randn(1, tokens, width)
+    trace = Trace(net, x)
     recording = trace.recording
-    _, kept = recording.primal(trace._example, *recording.constants.values().tensors)
+    _, kept = recording.primal(x, *recording.constants.values().tensors)
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
     pairs = heads * tokens**2 * 4
     assert sum(size >= pairs for size in storages.values()) == 1

@@ -210,6 +210,29 @@ def replace_fills(module: fx.GraphModule) -> None:
     drop_dead_code(module.graph)
 
 
+def replace_copies(module: fx.GraphModule) -> None:
+    """Make a tensor with the entries of another by `clone`: vmap has no rule for `copy`.
+
+    The forward mode of an LSTM makes four of them at each step.
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target is not _aten.copy.default:
+            continue
+        source, made = node.args[1], node.meta["val"]
+        given = source.meta["val"]
+        same = (given.dtype, given.device) == (made.dtype, made.device)
+        if not same or not made.is_contiguous():
+            continue
+        with graph.inserting_before(node):
+            if given.shape != made.shape:
+                source = graph.call_function(_aten.expand.default, (source, list(made.shape)))
+                source.meta["val"] = given.expand(made.shape)
+        node.target, node.args = _aten.clone.default, (source,)
+        node.kwargs = {"memory_format": torch.contiguous_format}
+    drop_dead_code(graph)
+
+
 def refuse_unsafe_mutation(graph: fx.Graph, primal: set[fx.Node]) -> None:
     """Check that no in-place operation reaches across the cut between primal and product graphs.
 
