@@ -44,6 +44,8 @@ class LinearMap:
     nearby: Callable[[Tensor, Tensor, bool], Tensor | None] | None = None
     """Maps p points and a block of b vectors to J v, or with the flag J' u, at all of them at once:
     (p, b, …). None, or of none, where that is no less work than one after the other."""
+    probed: Tensor | None = None
+    """J times `probe_block(point)`, where a check has computed it."""
 
 
 def refuse_after_change(

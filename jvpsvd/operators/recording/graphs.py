@@ -190,6 +190,8 @@ class AtPoint:
     constants: ConstantValues
     values: tuple[Tensor, ...]
     kept: tuple[Tensor, ...]
+    probed: tuple[Tensor, ...] | None = None
+    """J times `probe_block(x)` of each output, where a check has computed it."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,7 @@ class Recording:
                 chunks=output.chunks,
                 # The same function, of weights that have not changed.
                 at=partial(elsewhere, index),
+                probed=None if there.probed is None else there.probed[index],
             )
             for index, (value, output) in enumerate(zip(there.values, self.outputs, strict=True))
         )
