@@ -1,9 +1,10 @@
 """Products with the Jacobian of a softmax between matrix products, in blocks of its rows.
 
 Attention maps a direction to T = A B + …, of all pairs of tokens, then to P = S · (T − Σ S T) with
-the value S of its softmax, and then to P C or C P. Under vmap each of these would be a block of
-matrices of all pairs, and S would be copied for every direction. Here one direction after the other
-goes through, some rows of S at a time, which stay in the cache.
+the value S of its softmax, and then to P C or C P. A mask or the slope of a cap multiplies T or P.
+Under vmap each of these would be a block of matrices of all pairs, and S would be copied for every
+direction. Here one direction after the other goes through, some rows of S at a time, which stay in
+the cache.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ class Layout(NamedTuple):
     """What T is the sum of, two tensors each: "left" where A is a direction, "right" where B is."""
     results: tuple[str, ...]
     """What is returned, one tensor C each: "rows" for P C, "columns" for C P."""
+    before: bool = False
+    """Whether T is multiplied entry by entry by the first of the factors."""
+    after: bool = False
+    """Whether P is, by the next one."""
 
 
 def multiply_through_softmax(layout: Layout, value: Tensor, *factors: Tensor) -> list[Tensor]:
@@ -33,8 +38,9 @@ def multiply_through_softmax(layout: Layout, value: Tensor, *factors: Tensor) ->
     Args:
         layout: What the factors are.
         value: S, (heads, rows, columns); its rows add up to one.
-        factors: Those of T, (heads, rows, d) and (heads, d, columns) in turn, and then those that
-            P is multiplied by: (heads, columns, d) for rows, (heads, d, rows) for columns.
+        factors: Those of the entries of T and of P, (heads or 1, rows, columns), where the layout
+            has them; those of T, (heads, rows, d) and (heads, d, columns) in turn; and then those
+            that P is multiplied by: (heads, columns, d) for rows, (heads, d, rows) for columns.
 
     >>> S, A, B, C = torch.ones(1, 2, 2) / 2, torch.eye(2)[None], torch.eye(2)[None], torch.eye(2)
     >>> multiply_through_softmax(Layout(("left",), ("rows",)), S, A, B, C[None])
@@ -105,6 +111,11 @@ class _WideProduct(_WithoutGrad):
 
 def _of_one(layout: Layout, value: Tensor, factors: Sequence[Tensor]) -> list[Tensor]:
     """Return the products for one direction."""
+    before, after = None, None
+    if layout.before:
+        before, *factors = factors
+    if layout.after:
+        after, *factors = factors
     terms = len(layout.terms)
     lefts, rights, last = factors[: 2 * terms : 2], factors[1 : 2 * terms : 2], factors[2 * terms :]
     left, right = _side_by_side(lefts, -1), _side_by_side(rights, -2)
@@ -115,8 +126,12 @@ def _of_one(layout: Layout, value: Tensor, factors: Sequence[Tensor]) -> list[Te
     for start in range(0, rows, at_once):
         some = slice(start, start + at_once)
         share = value[:, some]
-        product = torch.bmm(left[:, some], right).mul_(share)
-        product = product.sub_(share * product.sum(-1, keepdim=True))
+        product = torch.bmm(left[:, some], right)
+        if before is not None:
+            product.mul_(before[:, some])
+        product.mul_(share).sub_(share * product.sum(-1, keepdim=True))
+        if after is not None:
+            product.mul_(after[:, some])
         for kind, factor, parts in zip(layout.results, last, found, strict=True):
             if kind == "rows":
                 parts.append(torch.bmm(product, factor))
