@@ -189,6 +189,24 @@ def test_no_matrix_of_all_pairs_is_made_for_a_direction(name):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 20])
+def test_columns_that_rows_do_not_attend_to_are_not_multiplied(rows, monkeypatch):
+    """What stands behind them would make NaN of zero."""
+    monkeypatch.setattr("jvpsvd.operators.recording.softmax_products.ENTRIES", rows * 2 * 5)
+    S = torch.rand(2, 7, 5).tril()
+    S[..., 3:] = 0
+    A, B, C, D = torch.rand(2, 7, 4), torch.rand(2, 4, 5), torch.rand(2, 5, 3), torch.rand(2, 3, 7)
+    layout = Layout(("left",), ("rows", "columns"))
+    expected = multiply_through_softmax(layout, S, A, B, C, D)
+    P = S * (A @ B - (S * (A @ B)).sum(-1, keepdim=True))
+    torch.testing.assert_close(expected, [P @ C, D @ P])
+    behind_B, behind_C = B.clone(), C.clone()
+    behind_B[..., 3:] = behind_C[:, 3:] = torch.nan
+    torch.testing.assert_close(
+        multiply_through_softmax(layout, S, A, behind_B, behind_C, D), expected
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 3, 20])
 def test_directions_may_be_none_or_several(rows, monkeypatch):
     monkeypatch.setattr("jvpsvd.operators.recording.softmax_products.ENTRIES", rows * 2 * 5)
     generator = torch.Generator().manual_seed(0)
