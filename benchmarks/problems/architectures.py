@@ -162,13 +162,13 @@ _TIMM = [
     _timm("regnety_002"),
     _timm("resnetv2_50", to="stages.1"),
     _timm("nf_resnet50", to="stages.1"),
-    _timm("mixer_s32_224", img_size=64, num_blocks=2),
-    _timm("resmlp_12_224", img_size=64, num_blocks=2),
+    _timm("mixer_s32_224", img_size=64, to="blocks.1"),
+    _timm("resmlp_12_224", img_size=64, to="blocks.1"),
     _timm("xcit_nano_12_p16_224", img_size=64, depth=2),
     _timm("cait_xxs24_224", img_size=64, depth=2),
     _timm("poolformer_s12", to="stages.1"),
     _timm("davit_tiny", embed_dims=(24, 24, 48, 48), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2)),
-    _timm("convmixer_768_32", dim=32, depth=2),
+    _timm("convmixer_768_32", to="blocks.1"),
     _timm("twins_svt_small", img_size=64, embed_dims=(16, 32, 32, 64), depths=(1, 1, 1, 1)),
 ]  # fmt: skip
 
@@ -216,10 +216,12 @@ _TORCHVISION = [
 ]
 
 
-def _diffusion(model: str, x: Callable[[], dict[str, Any]], to: str, **fields: Any) -> Architecture:
+def _diffusion(
+    model: str, x: Callable[[], dict[str, Any]], to: str, part: str = "", **fields: Any
+) -> Architecture:
     def make() -> Problem:
-        package = importlib.import_module("diffusers")
-        return Problem(getattr(package, model)(**fields).eval(), x(), to)
+        whole = getattr(importlib.import_module("diffusers"), model)(**fields)
+        return Problem(whole.get_submodule(part).eval(), x(), to)
 
     return Architecture(model, "diffusers", "diffusion", make)
 
@@ -284,7 +286,8 @@ _DIFFUSION = [
     _diffusion("VQModel", lambda: {"sample": torch.randn(1, 3, 16, 16)}, "encoder",
                down_block_types=("DownEncoderBlock2D",) * 2,
                up_block_types=("UpDecoderBlock2D",) * 2, **_BLOCKS),
-    _diffusion("AutoencoderTiny", lambda: {"sample": torch.randn(1, 3, 16, 16)}, "encoder",
+    # Between its encoder and its decoder are bytes, and floats in float32 whatever the dtype.
+    _diffusion("AutoencoderTiny", lambda: {"x": torch.randn(1, 3, 16, 16)}, "output", "encoder",
                encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
                num_encoder_blocks=(1, 2), num_decoder_blocks=(2, 1)),
 ]  # fmt: skip

@@ -259,7 +259,7 @@ def _evaluated(fn: Function, x: Tensor) -> _Measured:
         return torch.cat([output.flatten() for output in named_outputs(fn(z)).values()])
 
     of_vector = OfVector(run, None)
-    value = evaluate_at(fn, of_vector, x, 0)
+    value = evaluate_at(fn, of_vector, x, 0).value
     with torch.no_grad():
         deterministic = close(prepare(run)(x), value)
     if not deterministic:

@@ -18,6 +18,7 @@ from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.reverse_passes import by_reverse_passes
 from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.admission import check_function
+from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.function.pytrees import OfVector
@@ -45,13 +46,16 @@ def differentiate(
     fn: OfVector,
     point: Tensor,
     values: Tensor,
+    work: Work | None,
     batch_dims: int,
     derivatives: Derivatives,
     fold: bool,
     check: bool,
     recompute: bool = False,
 ) -> Differentiated:
-    """Return the derivative at the point, or at the points of a batch; `values` are fn there.
+    """Return the derivative at the point, or at the points of a batch.
+
+    `values` are fn there, and `work` is that of an evaluation, if known.
 
     Raises:
         ArgumentError: If fn cannot be differentiated.
@@ -60,11 +64,11 @@ def differentiate(
         TraceError: With derivatives="trace", if fn cannot be recorded.
     """
     if derivatives == "auto" and not batch_dims and not recompute:
-        small = recorded_on_demand(fn, point, fold=fold, check=check)
+        small = recorded_on_demand(fn, point, work, fold=fold, check=check)
         if small is not None:
             return Differentiated(small, small.at)
     if derivatives == "auto" and batch_dims:
-        together = batch_recorded_on_demand(fn, point, values, fold=fold, check=check)
+        together = batch_recorded_on_demand(fn, point, values, work, fold=fold, check=check)
         if together is not None:
             return Differentiated(*together)
     if derivatives != "transforms":
@@ -126,7 +130,8 @@ def _describe(
         return describe_difference(
             prepare(fn), x, lambda v: first.jvp(v[None], chunk=len(v))[0], _make_jvps(fn), value
         )
-    return describe_difference(prepare(fn), J.point, J.jvp, _make_jvps(fn), value)
+    image = None if J.probed is None else J.probed[1]
+    return describe_difference(prepare(fn), J.point, J.jvp, _make_jvps(fn), value, image)
 
 
 def _make_jvps(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.arguments import dense_tensor
-from jvpsvd.errors import ArgumentError, TraceError
+from jvpsvd.errors import ArgumentError, JvpsvdError, TraceError
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
@@ -36,7 +36,6 @@ from jvpsvd.operators.function.evaluate import (
     refuse_nondeterministic,
 )
 from jvpsvd.operators.function.failures import failures_named, remedy_at
-from jvpsvd.operators.function.obstacles import evaluate_and_watch
 from jvpsvd.operators.function.parameters import OfParameters
 from jvpsvd.operators.function.pytrees import OfVector, Structure, same_structure
 from jvpsvd.operators.function.restoring import restored
@@ -126,14 +125,16 @@ class Linearization:
         of_vector = OfVector(of_first, source)
         remedy = partial(_remedy, fn, of_vector, point, batch_dims)
         with restored(fn, point.device), failures_named("fn", remedy):
-            values = evaluate_at(fn, of_vector, point, batch_dims)
+            values, reads_numbers, work = evaluate_at(fn, of_vector, point, batch_dims)
             one, its_value = (point[0], values[0]) if batch_dims else (point, values)
-            again, reads_numbers = evaluate_and_watch(prepare(of_vector), one)
-            if not close(again, its_value):
-                refuse_nondeterministic(fn, of_vector, one)
-            J, elsewhere = differentiate(
-                of_vector, point, values, batch_dims, derivatives, fold, check, recompute
-            )
+            try:
+                J, elsewhere = differentiate(
+                    of_vector, point, values, work, batch_dims, derivatives, fold, check, recompute
+                )
+            except JvpsvdError:
+                if _gives_another_value(of_vector, one, its_value):
+                    refuse_nondeterministic(fn, of_vector, one)
+                raise
             pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
             if not all(close(*pair) for pair in pairs):
                 refuse_nondeterministic(fn, of_vector, one)
@@ -196,6 +197,11 @@ class _Taken(NamedTuple):
     source: Structure | None
     target: Structure | None
     kind: tuple[torch.Size, torch.dtype, torch.device]
+
+
+def _gives_another_value(fn: OfVector, x: Tensor, value: Tensor) -> bool:
+    with torch.no_grad():
+        return not close(prepare(fn)(x), value)
 
 
 def _check_point(x: Tensor, batch_dims: int) -> None:

@@ -92,7 +92,7 @@ def first_function(
     fn = OfVector(of_parameters, source)
     remedy = partial(remedy_at, lambda z: of_parameters.at_input(z, theta), first)
     with full_precision(), restored(model, point.device), failures_named("fn", remedy):
-        value = evaluate_at(of_parameters, fn, point, 0)
+        value = evaluate_at(of_parameters, fn, point, 0).value
         with torch.no_grad():
             again = _evaluated(evaluate, theta, x)
         if not close(value, again):

@@ -38,10 +38,11 @@ def _tell(rows: int, m: int, n: int) -> None:
 def is_block_diagonal(J: LinearMap) -> bool:
     """Return whether each row of f(x) changes with its own row of x, and with no other.
 
-    A row alone is moved first, which is one product. If no other row answers, 2 log₂ B products
-    show the rest: rows whose number has a certain bit are moved together, and then those without
-    it, so that each row stands still once while any other moves. Directions are generic and only
-    exact zeros count, so that what differs from a block-diagonal J is not taken for one.
+    The first row alone is moved first: one product, unless a check has computed it. If no other row
+    answers, 2 log₂ B products show the rest: rows whose number has a certain bit are moved
+    together, and then those without it, so that each row stands still once while any other moves.
+    Directions are generic and only exact zeros count, so that what differs from a block-diagonal J
+    is not taken for one.
 
     >>> from jvpsvd.operators import by_transforms
     >>> is_block_diagonal(by_transforms(lambda x: x.softmax(-1), torch.ones(5, 3)))
@@ -55,17 +56,22 @@ def is_block_diagonal(J: LinearMap) -> bool:
         return False
     first = torch.zeros(1, rows, dtype=torch.bool, device=x.device)
     first[0, 0] = True
-    if not _answers_alone(J, first):
+    images = _move(J, first) if J.probed is None else J.probed[:1]
+    if not _answers_alone(images, first):
         return False
     numbers = torch.arange(rows, device=x.device)
     bits = torch.stack([(numbers >> bit) & 1 for bit in range((rows - 1).bit_length())]).bool()
-    return _answers_alone(J, torch.cat([bits, ~bits]))
+    moved = torch.cat([bits, ~bits])
+    return _answers_alone(_move(J, moved), moved)
 
 
-def _answers_alone(J: LinearMap, moved: Tensor) -> bool:
-    """Return whether exactly those rows of the value change whose rows of the point are moved."""
+def _move(J: LinearMap, moved: Tensor) -> Tensor:
+    """Return the images of a direction in some rows of the point, for each set of rows."""
     x = J.point
-    mask = moved.reshape(*moved.shape, *(1 for _ in x.shape[1:]))
-    images = J.jvp(direction(x) * mask)
+    return J.jvp(direction(x) * moved.reshape(*moved.shape, *(1 for _ in x.shape[1:])))
+
+
+def _answers_alone(images: Tensor, moved: Tensor) -> bool:
+    """Return whether exactly those rows of the value change whose rows of the point are moved."""
     answers = (images != 0).reshape(*moved.shape, -1).any(-1)
     return torch.equal(answers, moved)

@@ -72,6 +72,23 @@ def direction(like: Tensor) -> Tensor:
     return angles.cos().to(like.device, like.dtype).reshape(like.shape)
 
 
+def probe_block(x: Tensor) -> Tensor:
+    """Return a block of two directions: `direction(x)` in the first row of x alone, and as it is.
+
+    What is no matrix has no rows, and twice the direction stands for the first one.
+
+    >>> probe_block(torch.zeros(2, 1))[:, :, 0]
+    tensor([[1.0000, 0.0000],
+            [1.0000, 0.7648]])
+    """
+    along = direction(x)
+    if x.ndim < 2:
+        return torch.stack([2 * along, along])
+    first = torch.zeros_like(along)
+    first[0] = along[0]
+    return torch.stack([first, along])
+
+
 def refuse_hidden(
     fn: Callable[[Tensor], Any],
     x: Tensor,
@@ -134,10 +151,11 @@ def describe_difference(
     products: Apply,
     at: Callable[[Tensor], Apply],
     value: Tensor | None = None,
+    image: Tensor | None = None,
 ) -> str | None:
     """Return how the products at x differ from differences of fn; None where they do not.
 
-    `value` is f(x), if known.
+    `value` is f(x), and `image` is J v for v = direction(x), if known.
 
     Raises:
         DerivativeError: If they do, and a part of fn runs under torch.inference_mode, which nobody
@@ -148,7 +166,7 @@ def describe_difference(
     >>> description.split(";")[0]
     'products explain only a part of how fn moves (50 % is missing)'
     """
-    found = find_unexplained(fn, x, products, at, value)
+    found = find_unexplained(fn, x, products, at, value, image=image)
     if found is None:
         return None
     seen = find_obstacles(fn, x)
@@ -208,24 +226,33 @@ def find_unexplained(
     at: Callable[[Tensor], Apply],
     value: Tensor | None = None,
     size: float | None = None,
+    image: Tensor | None = None,
 ) -> Unexplained | None:
     """Return the motion in proportion to the step that the products at x do not explain, if any.
 
-    It takes two evaluations and two products; where these differ, also products at two moved
-    points, and another evaluation if these vanish. None if the function cannot be evaluated nearby.
-    `value` is f(x), if known. `size` is the smaller step as a share of a typical entry of x; about
-    √eps by default.
+    It takes an evaluation, and a product unless `image` is known; where these differ, another one
+    and two products, then products at two moved points, and another evaluation if these vanish.
+    None if the function cannot be evaluated nearby. `value` is f(x), and `image` is J v for
+    v = direction(x), if known. `size` is the smaller step as a share of a typical entry of x;
+    about √eps by default.
     """
     with torch.no_grad():
         size = size or _smaller_step(x.dtype)
         along = _scale(x) * direction(x)
         larger, smaller = _rounded_step(x, _RATIO * size * along), _rounded_step(x, size * along)
         value = fn(x).detach() if value is None else value
-        at_larger, at_smaller = _moved(fn, x, larger, value), _moved(fn, x, smaller, value)
-        if at_larger is None or at_smaller is None:
+        at_larger = _moved(fn, x, larger, value)
+        if at_larger is None:
+            return None
+        least = _DIFFERING * _norm(at_larger)
+        # What rounding takes from a step is within the tolerance.
+        scaled = products(larger[None])[0] if image is None else _RATIO * size * _scale(x) * image
+        if _norm(at_larger - scaled) <= least:
+            return None
+        at_smaller = _moved(fn, x, smaller, value)
+        if at_smaller is None:
             return None
         larger_part, smaller_part = products(torch.stack([larger, smaller]))
-        least = _DIFFERING * _norm(at_larger)
         if not _is_slope(
             at_larger - larger_part, at_smaller - smaller_part, least, _rounding(value)
         ):

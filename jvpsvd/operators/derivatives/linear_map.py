@@ -53,6 +53,8 @@ class LinearMap:
     (p, b, …). None, or of none, where that is no less work than one after the other."""
     held: tuple[Held, ...] = ()
     """What is kept besides weights, as far as it is known."""
+    probed: Tensor | None = None
+    """J times `probe_block(point)`, where a check has computed it."""
 
 
 def refuse_after_change(

@@ -13,7 +13,7 @@ from torch.func import jvp, vjp, vmap
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import AdjointError, ArgumentError
 from jvpsvd.operators.derivatives.adjointness import check_adjoint
-from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
+from jvpsvd.operators.derivatives.differences import direction, probe_block, refuse_hidden
 from jvpsvd.operators.derivatives.linear_map import (
     LinearMap,
     disable_grad,
@@ -70,16 +70,17 @@ def _by_transforms(fn: Callable[[Tensor], Tensor], x: Tensor, check: bool) -> Li
         return product
 
     value = value.detach()
-    product, image = _make_jvp(fn, x, value, vjp_of_one, check)
+    product, probed = _make_jvp(fn, x, value, vjp_of_one, check)
     J = LinearMap(
         point=x,
         value=value,
         jvp=product,
         vjp=refuse_after_change(fn, x, value, vmap(vjp_of_one)),
         at=elsewhere,
+        probed=probed,
     )
     if check:
-        image = product(direction(x)[None])[0] if image is None else image
+        image = product(direction(x)[None])[0] if probed is None else probed[1]
         refuse_hidden(fn, x, value, image, lambda z: by_transforms(fn, z, check=False).jvp)
     return J
 
@@ -91,9 +92,9 @@ def _make_jvp(
     vjp_of_one: Callable[[Tensor], Tensor],
     check: bool,
 ) -> tuple[Callable[[Tensor], Tensor], Tensor | None]:
-    """Return the first way of taking J v that works on a block, and J v of `direction(x)`.
+    """Return the first way of taking J v that works on a block, and J times `probe_block(x)`.
 
-    The latter is None where it was not needed to find that out.
+    The latter is None where it was not needed to find that out, and without `check`.
     """
     out_dims: Any = (None, 0)  # the value does not depend on the direction
     jvps_of_block = vmap(partial(_value_and_jvp, fn, x), out_dims=out_dims)
@@ -106,17 +107,17 @@ def _make_jvp(
         return images
 
     reasons = []
-    v, u = direction(x), direction(value)
+    probes, u = probe_block(x), direction(value)
     try:
-        image = by_forward_mode(v[None])[0]
+        images = by_forward_mode(probes if check else probes[1:])
     except ArgumentError:
         raise
     except Exception as error:  # torch raises what the operation at fault raises
         reasons.append(str(error))
     else:
         if check:
-            check_adjoint(v, image, u, vjps_of_block(u[None])[0], fn, x)
-        return by_forward_mode, image
+            check_adjoint(probes[1], images[1], u, vjps_of_block(u[None])[0], fn, x)
+        return by_forward_mode, images if check else None
     try:
         vjp_of_vjp = vjp(vjp_of_one, torch.zeros_like(value))[1]
         by_two_passes = refuse_after_change(fn, x, value, vmap(lambda v: vjp_of_vjp(v)[0]))

@@ -27,19 +27,19 @@ class Work(NamedTuple):
     """Entries of the largest tensor that is made."""
 
 
-def count_work(fn: Callable[[Tensor], Tensor], x: Tensor) -> Work | None:
-    """Return the work of evaluating fn at x, or None where it cannot be counted.
+def count_work(fn: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, Work | None]:
+    """Return fn at x, and the work of that; None where the value is no tensor.
 
-    >>> count_work(lambda x: (x @ x[:, :2]).relu(), torch.ones(10, 10))
+    >>> count_work(lambda x: (x @ x[:, :2]).relu(), torch.ones(10, 10))[1]
     Work(calls=3, flops=20, rows=20, widest=20)
     """
     mode = _CountingMode()
-    try:
-        with torch.no_grad(), mode:
-            value = fn(x)
-    except Exception:  # a mode may be more than fn can bear
-        return None
-    return Work(max(mode.calls, 1), mode.flops, value.numel(), max(mode.widest, value.numel()))
+    with torch.no_grad(), mode:
+        value = fn(x)
+    if not isinstance(value, Tensor):
+        return value, None
+    rows = value.numel()
+    return value, Work(max(mode.calls, 1), mode.flops, rows, max(mode.widest, rows))
 
 
 _SAME_IN_A_RECORDING = frozenset(

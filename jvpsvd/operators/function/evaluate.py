@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from jvpsvd.operators.environment.attention import differentiable_attention
 from jvpsvd.operators.environment.compilation import eager_execution
 from jvpsvd.operators.environment.grouped_products import differentiable_grouped_products
 from jvpsvd.operators.environment.placement import tensors_of_users
+from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.failures import can_be_called, failures_named, takes_batch_of_one
 from jvpsvd.operators.function.find_module import (
     buffer_states,
@@ -24,6 +25,7 @@ from jvpsvd.operators.function.find_module import (
     find_nonfinite_module,
 )
 from jvpsvd.operators.function.modules import called_modules
+from jvpsvd.operators.function.obstacles import evaluate_and_watch
 from jvpsvd.operators.function.pytrees import OfVector, refuse_without_entries
 from jvpsvd.operators.function.restoring import restored, restored_attributes
 
@@ -156,14 +158,26 @@ def stack_values(values: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(values))
 
 
+class Evaluated(NamedTuple):
+    """The value of a function at a point, or at points, and what was seen of it at the first."""
+
+    value: Tensor
+    reads_numbers: bool
+    """Whether fn makes Python numbers or NumPy arrays of any tensor."""
+    work: Work | None
+    """The work of an evaluation; None where it cannot be counted."""
+
+
 def evaluate_at(
     fn: Callable[..., Any], of_vector: OfVector, point: Tensor, batch_dims: int
-) -> Tensor:
+) -> Evaluated:
     """Return fn at the point, or at the points, checked."""
     evaluate, before = prepare(of_vector), buffer_states(fn)
     # Settings of the process are switched once for all points.
     with torch.no_grad(), differentiable_attention(), eager_execution():
-        values = [check_output(evaluate(z)) for z in (point if batch_dims else [point])]
+        first, reads_numbers, work = evaluate_and_watch(evaluate, point[0] if batch_dims else point)
+        values = [check_output(first)]
+        values += [check_output(evaluate(z)) for z in (point[1:] if batch_dims else ())]
     for name, state in buffer_states(fn).items():
         if state != before.get(name):
             raise ArgumentError(
@@ -178,7 +192,7 @@ def evaluate_at(
         return find_nonfinite_module(fn, lambda: evaluate(bad))
 
     check_value(point, value, batch_dims, find_module)
-    return value
+    return Evaluated(value, reads_numbers, work)
 
 
 def fix_arguments(

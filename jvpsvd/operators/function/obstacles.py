@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from jvpsvd.operators.function.count import Work, count_work
 from jvpsvd.operators.function.custom_functions import running_custom_function
 from jvpsvd.operators.function.pytrees import floating_tensors
 
@@ -50,33 +51,43 @@ def find_obstacles(run: Callable[[Tensor], object], x: Tensor) -> list[str]:
     return sorted(mode.found)
 
 
-def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, bool]:
-    """Return f(x), and whether f makes Python numbers or NumPy arrays of any tensor.
+def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, bool, Work | None]:
+    """Return f(x), whether f makes Python numbers or NumPy arrays of any tensor, and its work.
+
+    The work is None where it cannot be counted: a mode may be more than f can bear.
 
     Args:
         run: The function; it is evaluated at a copy of x.
         x: The point.
 
     >>> scale = torch.tensor(2.0)
-    >>> evaluate_and_watch(lambda x: scale * x, torch.ones(2))
+    >>> evaluate_and_watch(lambda x: scale * x, torch.ones(2))[:2]
     (tensor([2., 2.]), False)
-    >>> evaluate_and_watch(lambda x: scale.item() * x, torch.ones(2))
+    >>> evaluate_and_watch(lambda x: scale.item() * x, torch.ones(2))[:2]
     (tensor([2., 2.]), True)
     """
     mode = _NumberMode()
+    work: Work | None = None
     with torch.no_grad():
         try:
             with mode:
-                value = run(x.detach().clone())
+                value, work = count_work(run, x.detach().clone())
         except Exception:  # it cannot be watched
             value = run(x)
-    return value, mode.found
+    return value, mode.found, work
 
 
 _NUMBERS = {
     *("numpy", "__array__", "__dlpack__", "data_ptr", "tolist", "item", "is_nonzero"),
     *("__float__", "__int__", "__bool__", "__index__", "__complex__", "__contains__"),
     *("equal", "allclose"),
+}
+
+
+_PROPERTIES: tuple[Any, ...] = (Tensor.requires_grad, Tensor.grad_fn, Tensor.is_leaf, Tensor.data)
+_OF_AUTOGRAD = {
+    *(each.__get__ for each in _PROPERTIES),
+    *(Tensor.requires_grad_, Tensor.register_hook, Tensor.retain_grad, Tensor.detach_),
 }
 
 
@@ -91,6 +102,27 @@ class _NumberMode(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         self.found = self.found or getattr(func, "__name__", "") in _NUMBERS
+        return func(*args, **(kwargs or {}))
+
+
+class AutogradMode(TorchFunctionMode):
+    """Looks for calls that depend on what autograd keeps of a tensor, or change that.
+
+    >>> mode = AutogradMode()
+    >>> with mode:
+    ...     _ = torch.ones(2).requires_grad
+    >>> mode.found
+    True
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.found = self.found or func in _OF_AUTOGRAD
         return func(*args, **(kwargs or {}))
 
 

@@ -196,6 +196,8 @@ class AtPoint:
     constants: ConstantValues
     values: tuple[Tensor, ...]
     kept: tuple[Tensor, ...]
+    probed: tuple[Tensor, ...] | None = None
+    """J times `probe_block(x)` of each output, where a check has computed it."""
 
 
 @dataclass(frozen=True)
@@ -275,6 +277,7 @@ class Recording:
                 # The same function, of weights that have not changed.
                 at=partial(elsewhere, index),
                 held=held,
+                probed=None if there.probed is None else there.probed[index],
             )
             for index, (value, output) in enumerate(zip(there.values, self.outputs, strict=True))
         )

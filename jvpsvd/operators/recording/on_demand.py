@@ -33,7 +33,7 @@ from jvpsvd.operators.derivatives.points_together import (
     multiply_together,
 )
 from jvpsvd.operators.derivatives.transforms import by_transforms
-from jvpsvd.operators.function.count import Work, count_work
+from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.evaluate import close, prepare
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.recording.trace import Trace
@@ -99,7 +99,15 @@ class RecordedOnDemand:
             self._spend(len(block))
             return (plain if ours is None else ours).vjp(block)
 
-        return LinearMap(plain.point, plain.value, jvp, vjp, at=self.at, nearby=self._nearby)
+        return LinearMap(
+            plain.point,
+            plain.value,
+            jvp,
+            vjp,
+            at=self.at,
+            nearby=self._nearby,
+            probed=plain.probed,
+        )
 
     def _nearby(self, X: Tensor, block: Tensor, transposed: bool) -> Tensor | None:
         """Return the products of a block at several points, None if `torch.func.vmap` fails."""
@@ -217,27 +225,35 @@ class _ProductOnDemand:
 
 
 def recorded_on_demand(
-    fn: Callable[[Tensor], Tensor], x: Tensor, *, fold: bool, check: bool
+    fn: Callable[[Tensor], Tensor], x: Tensor, work: Work | None, *, fold: bool, check: bool
 ) -> LinearMap | None:
     """Return the derivative of a small function at x without recording it, or not at once.
 
-    None of a function that is to be recorded at once: a large one, and one that torch.func takes
-    badly or not at all.
+    None of a function that is to be recorded at once: a large one, one whose work is not known, and
+    one that torch.func takes badly or not at all.
 
-    >>> J = recorded_on_demand(torch.sin, torch.zeros(2), fold=True, check=True)
+    >>> work = Work(calls=1, flops=2, rows=2, widest=2)
+    >>> J = recorded_on_demand(torch.sin, torch.zeros(2), work, fold=True, check=True)
     >>> J.jvp(torch.eye(2))
     tensor([[1., 0.],
             [0., 1.]])
     """
-    work = _work_of_small(fn, x, 1)
-    plain = None if work is None else _tried(lambda: by_transforms(fn, x, check=check))
-    if work is None or plain is None:
+    if work is None or not _is_small(work, x, 1):
+        return None
+    plain = _tried(lambda: by_transforms(fn, x, check=check))
+    if plain is None:
         return None
     return RecordedOnDemand(fn, x, work, fold, check).of(plain)
 
 
 def batch_recorded_on_demand(
-    fn: Callable[[Tensor], Tensor], X: Tensor, values: Tensor, *, fold: bool, check: bool
+    fn: Callable[[Tensor], Tensor],
+    X: Tensor,
+    values: Tensor,
+    work: Work | None,
+    *,
+    fold: bool,
+    check: bool,
 ) -> tuple[BatchedMap, Callable[[Tensor], BatchedMap]] | None:
     """Return the derivatives of a small function at the points of a batch, and those at others.
 
@@ -248,16 +264,16 @@ def batch_recorded_on_demand(
         fn: The function of one point.
         X: The points.
         values: fn at each of them.
+        work: Of fn at one of them, if known.
         fold: See `Trace`.
         check: See `Trace`.
 
-    >>> X = torch.zeros(3, 2)
-    >>> J, _ = batch_recorded_on_demand(torch.sin, X, X, fold=True, check=True)
+    >>> X, work = torch.zeros(3, 2), Work(calls=1, flops=2, rows=2, widest=2)
+    >>> J, _ = batch_recorded_on_demand(torch.sin, X, X, work, fold=True, check=True)
     >>> J.jvp(torch.ones(3, 1, 2), chunk=8).shape
     torch.Size([3, 1, 2])
     """
-    work = _work_of_small(fn, X[0], len(X))
-    if work is None:
+    if work is None or not _is_small(work, X[0], len(X)):
         return None
 
     def differentiate() -> BatchedMap:
@@ -273,13 +289,10 @@ def batch_recorded_on_demand(
     return demand.of_many(plain), demand.at_many
 
 
-def _work_of_small(fn: Callable[[Tensor], Tensor], x: Tensor, points: int) -> Work | None:
-    """Return the work of evaluating a function at x; None if it is to be recorded at once."""
-    work = count_work(prepare(fn), x)
-    if work is None:
-        return None
+def _is_small(work: Work, x: Tensor, points: int) -> bool:
+    """Return whether a function is not to be recorded at once."""
     vectors = points * min(work.rows, x.numel(), _USUAL_VECTORS)
-    return None if calls_of_product(work, vectors) >= CALLS_OF_RECORDING else work
+    return calls_of_product(work, vectors) < CALLS_OF_RECORDING
 
 
 def _tried(differentiate: Callable[[], Found]) -> Found | None:

@@ -23,6 +23,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 _aten = torch.ops.aten
 _SIZES = {_aten.size.default, _aten.stride.default, _aten.storage_offset.default}
+_BILINEAR = {_aten.mm.default, _aten.bmm.default}
 _OUR_OWN = {Tensor, nn.Parameter, nn.Buffer}
 
 
@@ -89,7 +90,13 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         if func is _aten.lift_fresh.default:  # of a constant, which no change in place must reach
             func = _aten.lift_fresh_copy.default
-        result = func(*args, **kwargs)
+        if func in _BILINEAR and any(map(_is_zero, inputs)):
+            # Forward mode of a layer multiplies by a change of its weights, which is zero.
+            result = _zeros_like_result(func, args)
+            func, inputs = _aten.zeros.default, (list(result.shape),)
+            options = {"dtype": result.dtype, "device": result.device}
+        else:
+            result = func(*args, **kwargs)
         node = self._graph.call_function(func, inputs, options)
         if not self._dependent.isdisjoint(node.all_input_nodes):
             self._dependent.add(node)
@@ -138,6 +145,22 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = self._graph.get_attr(name)
         self._name(value, node)
         return node
+
+
+def _is_zero(node: Any) -> bool:
+    """Return whether a node is one zero that is expanded, as torch makes what does not change."""
+    if not isinstance(node, fx.Node):
+        return False
+    if node.target in (_aten.expand.default, _aten.alias.default):
+        return _is_zero(node.args[0])
+    return node.target is _aten.zeros.default and node.args[0] == []
+
+
+def _zeros_like_result(func: OpOverload, args: Any) -> Tensor:
+    """Return zeros in place of a product."""
+    (device,) = {each.device for each in args}
+    of_kind = func(*(torch.empty_like(each, device="meta") for each in args))
+    return torch.zeros_like(of_kind, device=device)
 
 
 @cache

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
 from jvpsvd.operators.function.evaluate import prepare
+from jvpsvd.operators.function.obstacles import AutogradMode
 
 
 class Products(NamedTuple):
@@ -44,9 +45,32 @@ class Outputs:
 
     def compute_products(self, x: Tensor, v: Tensor, *us: Tensor) -> Products:
         """Return f(x), J v and J' u of every output."""
+        # With several outputs, a reverse pass of all would take zeros through the parts behind one.
+        together = self._compute_together(x, v, us) if len(us) == 1 else None
+        if together is not None:
+            return together
         values, jvps = jvp(self, (x,), (v,))[:2]
         vjps = [vjp(self.select(index), x)[1](u)[0] for index, u in enumerate(us)]
         return Products(values, jvps, tuple(vjps))
+
+    def _compute_together(self, x: Tensor, v: Tensor, us: tuple[Tensor, ...]) -> Products | None:
+        """Return the products, with one evaluation for both; None if fn asks what autograd does.
+
+        Forward mode is the inner one, so that fn would not see that a reverse pass follows.
+        """
+        mode = AutogradMode()
+
+        def evaluate(x: Tensor) -> tuple[Tensor, ...]:
+            with mode:
+                return self(x)
+
+        def evaluate_and_push(x: Tensor) -> tuple[Any, Any]:
+            values, jvps = jvp(evaluate, (x,), (v,))[:2]
+            return values, (values, jvps)
+
+        found: tuple[Any, ...] = vjp(evaluate_and_push, x, has_aux=True)
+        _, vjp_fn, (values, jvps) = found
+        return None if mode.found else Products(values, jvps, vjp_fn(us))
 
     def compute_vjps(self, index: int, x: Tensor, block: Tensor) -> Tensor:
         """Return J' u of one output, for several u in one call.

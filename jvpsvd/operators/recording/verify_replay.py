@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from jvpsvd.errors import TraceError
 from jvpsvd.operators.derivatives.adjointness import check_adjoint
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
-from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
+from jvpsvd.operators.derivatives.differences import direction, probe_block, refuse_hidden
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.evaluate import close
@@ -41,13 +42,16 @@ def verify_replay(
     """
     there = recording.evaluate(example.clone())
     maps = recording.maps(there)
-    v, *us = (direction(z) for z in (example, *(m.value for m in maps)))
+    probes, us = probe_block(example), [direction(m.value) for m in maps]
+    v = probes[1]
     values, jvps, vjps = products
     compare_values([m.value for m in maps], values)
+    probed = []
     for index, (m, u) in enumerate(zip(maps, us, strict=True)):
         least = _rounding_of(values[index])
-        images, coimages = m.jvp(_twice(v)), m.vjp(_twice(u))
-        same = close(images, _twice(jvps[index]), least) and (
+        images, coimages = m.jvp(probes), m.vjp(_twice(u))
+        probed.append(images)
+        same = close(images[1], jvps[index], least) and (
             close(coimages, _twice(vjps[index]), least)
             or close(coimages, outputs.compute_vjps(index, example, _twice(u)), least)
         )
@@ -57,9 +61,27 @@ def verify_replay(
                 'is random, keeps state, or shows a bug; use derivatives="transforms"'
             )
         if check:
-            check_adjoint(v, images[0], u, coimages[0], outputs.select(index), example)
+            check_adjoint(v, images[1], u, coimages[0], outputs.select(index), example)
             refuse_hidden_output(outputs, index, example, values[index], jvps[index])
-    return there
+        _refuse_mixed_block(probes, images, u, coimages[0], least)
+    return replace(there, probed=tuple(probed))
+
+
+def _refuse_mixed_block(
+    probes: Tensor, images: Tensor, u: Tensor, coimage: Tensor, least: float
+) -> None:
+    """Refuse a product that is right for the last direction of a block and not for the first.
+
+    The first has no product by torch.func to compare with; ⟨J v, u⟩ = ⟨v, J' u⟩ holds for it if it
+    does for the last.
+    """
+    images, probes = images.reshape(2, -1), probes.reshape(2, -1)
+    off = (images @ u.flatten() - probes @ coimage.flatten()).abs()
+    scale = torch.maximum(images.norm(dim=1) * u.norm(), probes.norm(dim=1) * coimage.norm())
+    tolerance = torch.finfo(u.dtype).eps ** 0.5 * scale.clamp(min=least * float(u.norm()))
+    first, last = (off > tolerance).tolist()
+    if first and not last:
+        raise TraceError("the recorded derivative mixes the directions of a block")
 
 
 def verify_recording_at_many(

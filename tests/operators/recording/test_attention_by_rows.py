@@ -55,6 +55,43 @@ class Attention(nn.Module):
         return self.out(y.transpose(0, 1).reshape(x.shape))
 
 
+class Masked(nn.Module):
+    """Attention of two texts at once, with a mask in any form."""
+
+    def __init__(self, scores, weights=lambda w: w):
+        super().__init__()
+        self.qkv, self.scores, self.weights = nn.Linear(WIDTH, 3 * WIDTH), scores, weights
+
+    def forward(self, x):
+        texts = torch.stack([x, x.flip(0)])
+        q, k, v = (
+            t.view(2, TOKENS, HEADS, -1).transpose(1, 2) for t in self.qkv(texts).chunk(3, -1)
+        )
+        return self.weights(self.scores(q @ k.transpose(-1, -2)).softmax(-1)) @ v
+
+
+ABOVE = torch.ones(TOKENS, TOKENS, dtype=torch.bool).triu(1)
+PADDING = torch.arange(TOKENS) > torch.tensor([[8], [5]])
+OF_EACH_TEXT = ABOVE | PADDING[:, None, None]
+# A row that is masked as a whole has equal weights, which depend on nothing.
+WHOLE_ROWS = OF_EACH_TEXT | (torch.arange(TOKENS) == 3)[:, None]
+MASKED = {
+    "filled": lambda: Masked(lambda s: s.masked_fill(ABOVE, -torch.inf)),
+    "padding filled": lambda: Masked(lambda s: s.masked_fill(PADDING[:, None, None], -torch.inf)),
+    "filled for each text": lambda: Masked(lambda s: s.masked_fill(OF_EACH_TEXT, -torch.inf)),
+    "whole rows": lambda: Masked(lambda s: s.masked_fill(WHOLE_ROWS, -1e30)),
+    "where": lambda: Masked(lambda s: torch.where(ABOVE, -1e30, s)),
+    "where not": lambda: Masked(lambda s: torch.where(~ABOVE, s / 2, torch.full_like(s, -1e30))),
+    "filled twice": lambda: Masked(
+        lambda s: s.masked_fill(ABOVE, -1.0).masked_fill(PADDING[:, None, None], -2.0)
+    ),
+    "weights masked": lambda: Masked(lambda s: s, lambda w: w.masked_fill(ABOVE, 0)),
+    "weights multiplied": lambda: Masked(lambda s: s, lambda w: w * ~OF_EACH_TEXT),
+    "capped and filled": lambda: Masked(lambda s: (2 * (s / 2).tanh()).masked_fill(ABOVE, -1e9)),
+    "cubed": lambda: Masked(lambda s: s**3),
+}
+
+
 def encoder():
     layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 8, dropout=0.0, batch_first=True)
     return nn.Sequential(nn.Unflatten(0, (1, TOKENS)), nn.TransformerEncoder(layer, 2))
@@ -80,6 +117,7 @@ NETS = {
     "by hand, a learned scale": lambda: Attention(lambda s: s * torch.full((1, 1), 0.3)),
     "by hand, another dtype": lambda: Attention(lambda s: s * 0.4, dtype=torch.float64),
     "by hand, capped": lambda: Attention(lambda s: 2 * torch.tanh(s / 2)),
+    **MASKED,
     "encoder": encoder,
     "cross": cross,
     "no values": by_keys_alone,
@@ -118,11 +156,28 @@ def test_many_points_go_together(dense, caplog):
     assert "one by one" not in caplog.text
 
 
+@pytest.mark.parametrize("name", MASKED)
+def test_many_points_with_a_mask_go_together(name, dense):
+    torch.manual_seed(0)
+    net = MASKED[name]().double().eval()
+    X = torch.randn(3, TOKENS, WIDTH, dtype=torch.float64)
+    J = JacobianOperator(net, X, batch_dims=1, derivatives="trace")
+    expected = torch.stack([dense(net, x) for x in X])
+    unit_vectors = torch.eye(TOKENS * WIDTH, dtype=X.dtype)
+    torch.testing.assert_close(J @ unit_vectors, expected)
+
+
 def calls(graph, target):
     return graph.graph.find_nodes(op="call_function", target=target)
 
 
-@pytest.mark.parametrize("name", ["fused", "fused, grouped keys", "by hand", "by hand, divided"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("fused", "fused, grouped keys", "by hand", "by hand, divided"),
+        *("by hand, filled", "by hand, capped", "by hand, a learned scale", *MASKED),
+    ],
+)
 def test_no_matrix_of_all_pairs_is_made_for_a_direction(name):
     torch.manual_seed(0)
     recording = Trace(NETS[name]().eval(), torch.randn(TOKENS, WIDTH)).recording
@@ -130,7 +185,25 @@ def test_no_matrix_of_all_pairs_is_made_for_a_direction(name):
         assert len(calls(product.graph, multiply_through_softmax)) == 1
         assert len(calls(product.graph, multiply_wide)) == 1
         assert not calls(product.graph, torch.ops.aten._softmax_backward_data.default)
-        assert product.widest() < HEADS * TOKENS**2
+        assert product.widest() < (2 if name in MASKED else 1) * HEADS * TOKENS**2
+
+
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_columns_that_rows_do_not_attend_to_are_not_multiplied(rows, monkeypatch):
+    """What stands behind them would make NaN of zero."""
+    monkeypatch.setattr("jvpsvd.operators.recording.softmax_products.ENTRIES", rows * 2 * 5)
+    S = torch.rand(2, 7, 5).tril()
+    S[..., 3:] = 0
+    A, B, C, D = torch.rand(2, 7, 4), torch.rand(2, 4, 5), torch.rand(2, 5, 3), torch.rand(2, 3, 7)
+    layout = Layout(("left",), ("rows", "columns"))
+    expected = multiply_through_softmax(layout, S, A, B, C, D)
+    P = S * (A @ B - (S * (A @ B)).sum(-1, keepdim=True))
+    torch.testing.assert_close(expected, [P @ C, D @ P])
+    behind_B, behind_C = B.clone(), C.clone()
+    behind_B[..., 3:] = behind_C[:, 3:] = torch.nan
+    torch.testing.assert_close(
+        multiply_through_softmax(layout, S, A, behind_B, behind_C, D), expected
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 3, 20])
