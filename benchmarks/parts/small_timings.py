@@ -22,10 +22,11 @@ from torch.func import functional_call, jacrev, vmap
 from benchmarks.measure.timing import Pair, compare, compare_across
 from benchmarks.parts import repeated_points
 from benchmarks.problems.sparse_matrices import MATRICES
-from jvpsvd import JacobianOperator, aslinearoperator, ntk, svds
+from jvpsvd import JacobianOperator, MatrixOperator, aslinearoperator, ntk, svds
 from jvpsvd.data.mnist import small_mnist
 from jvpsvd.networks import load_model
 from jvpsvd.operators import keep_freed_memory
+from jvpsvd.operators.sparse import from_scipy
 from jvpsvd.svd.kernels.dense import dense_svd, leading_svd
 from jvpsvd.svd.kernels.row_blocked import project, remainder_norms, subtract_projection
 
@@ -262,7 +263,17 @@ _SPARSE_TOL = 1e-6
 
 
 def _sparse(sizes: Sizes) -> Iterator[Pair]:
-    """ARPACK on A A' or A' A, which SciPy takes for sparse matrices, and ours, to one residual."""
+    """ARPACK on A A' or A' A, which SciPy takes for sparse matrices, and ours, to one residual.
+
+    Before them, a product with A' by torch's transpose of a CSR tensor, and by its own rows.
+    """
+    A = MatrixOperator(from_scipy(MATRICES["uniform"](20 if sizes.quick else 1)))
+    U = torch.randn(4, A.shape[0], dtype=A.dtype).T
+    yield Pair(
+        "A'U, uniform {} x {}".format(*A.shape),
+        ("torch's transpose", lambda: A.matrix.t() @ U),
+        ("by rows", partial(A.rmatmat, U)),
+    )
     for name, build in MATRICES.items():
         matrix = build(20 if sizes.quick else 1)
         for k in (sizes.k,) if sizes.k else (3,) if sizes.quick else (6, 50):

@@ -1,7 +1,8 @@
 """Sparse matrices by rows, for A and for A'.
 
-Torch multiplies a compressed matrix fast along its rows alone: with the transpose of a CSR tensor a
-product took 60 times as long. So A' is laid out by rows as well, once.
+Torch multiplies a compressed matrix fast along its rows alone: a product with the transpose of a
+CSR tensor takes many times as long (`python -m benchmarks sparse`). So A' is laid out by rows as
+well, once.
 """
 
 from __future__ import annotations
