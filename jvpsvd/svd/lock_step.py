@@ -16,10 +16,10 @@ from torch import Tensor
 from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.machine import in_words
 from jvpsvd.operators import LinearOperator
-from jvpsvd.svd.memory import memory_of, result_bytes
+from jvpsvd.svd.memory import result_bytes
 from jvpsvd.svd.methods.golub_kahan import GolubKahan
 from jvpsvd.svd.monitor import Monitor
-from jvpsvd.svd.plan import Plan, plan
+from jvpsvd.svd.plan import Plan, bytes_for_solve, plan
 from jvpsvd.svd.request import ProblemSize, Request
 from jvpsvd.svd.solver import Solver
 from jvpsvd.svd.triplets import Triplets
@@ -74,6 +74,7 @@ def matrices_together(size: ProblemSize, request: Request) -> int:
     """
     count = size.batch or 1
     _refuse_triplets(count, size, request)
+    plan(replace(size, batch=1), request)  # refuses one that has no room even alone
     alone = _plan_of(1, size, request)
     for parts in range(1, count):
         together = -(-count // parts)
@@ -119,7 +120,7 @@ def _columns(chosen: Plan, request: Request) -> int:
 
 def _refuse_triplets(count: int, size: ProblemSize, request: Request) -> None:
     """Raise ArgumentError if the triplets of a batch alone do not fit into the memory."""
-    needed, memory = count * _result(size, request), _memory(size, request)
+    needed, memory = count * _result(size, request), bytes_for_solve(size, request)
     if needed > memory:
         m, n = size.shape
         raise ArgumentError(
@@ -128,17 +129,13 @@ def _refuse_triplets(count: int, size: ProblemSize, request: Request) -> None:
         )
 
 
-def _memory(size: ProblemSize, request: Request) -> int:
-    return memory_of(size.device) // 2 if request.memory is None else request.memory
-
-
 def _plan_of(together: int, size: ProblemSize, request: Request) -> Plan:
     """Return the plan of a part of a batch, beside the triplets of all others."""
     others = (size.batch or 1) - together
     if not others:
         return plan(size, request)
-    left = _memory(size, request) - others * _result(size, request)
-    return plan(replace(size, batch=together), replace(request, memory=left))
+    left = bytes_for_solve(size, request) - others * _result(size, request)
+    return plan(replace(size, batch=together, held=0), replace(request, memory=left))
 
 
 def _result(size: ProblemSize, request: Request) -> int:

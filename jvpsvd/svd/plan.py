@@ -316,6 +316,19 @@ def _widest(width: int, footprint: Footprint, spare: int) -> int:
     return width
 
 
+def bytes_for_solve(size: ProblemSize, request: Request) -> int:
+    """Return the bytes for bases and result: what the operator holds is taken off.
+
+    >>> import torch
+    >>> size = ProblemSize((3, 2), torch.float32, held=1000)
+    >>> bytes_for_solve(size, Request(1, memory=5000)), bytes_for_solve(size, Request(1, memory=1))
+    (4000, 0)
+    """
+    if request.memory is None:
+        return max(0, memory_of(size.device) - size.held) // 2
+    return max(0, request.memory - size.held)
+
+
 class _Budget:
     """The bytes that a solve may take, with the error for a method that needs more.
 
@@ -328,9 +341,7 @@ class _Budget:
 
     def __init__(self, size: ProblemSize, request: Request) -> None:
         self._size, self._request = size, request
-        memory, held = request.memory, size.held
-        left = memory_of(size.device) - held if memory is None else memory - held
-        self.bytes = max(0, left // 2 if memory is None else left)
+        self.bytes = bytes_for_solve(size, request)
 
     def refuse(self, method: str, needed: int) -> None:
         """Raise ArgumentError if a method needs more memory than the budget."""

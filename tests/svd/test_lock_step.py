@@ -14,6 +14,7 @@ from jvpsvd.svd.kernels.dense import leading_svd
 from jvpsvd.svd.krylov import ritz
 from jvpsvd.svd.lock_step import InParts, matrices_together, plan_batch
 from jvpsvd.svd.memory import Footprint
+from jvpsvd.svd.memory import memory_of as memory_of_device
 from jvpsvd.svd.plan import plan
 from jvpsvd.svd.request import ProblemSize, Request
 
@@ -219,3 +220,13 @@ def test_a_part_has_the_bases_of_one_alone(k):
             assert chosen.predicted_bytes <= gib << 30
             assert 1 <= together <= 32
             assert isinstance(chosen.solver, InParts) == (together < 32)
+
+
+@pytest.mark.parametrize("free", [3 << 30, 2 << 30, 1 << 30])
+def test_what_the_operator_holds_is_taken_off_once(free):
+    size, k = ProblemSize((15680, 150528), torch.float32, batch=32), 20
+    expected = matrices_together(size, Request(k, memory=free))
+    held = dataclasses.replace(size, held=5 << 30)
+    assert matrices_together(held, Request(k, memory=free + held.held)) == expected
+    rest = dataclasses.replace(size, held=memory_of_device(None) - 2 * free)
+    assert matrices_together(rest, Request(k)) == expected
