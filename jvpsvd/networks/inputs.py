@@ -27,8 +27,7 @@ class Inputs:
     """The ending of the members: "txt", "npy", "wav" or "safetensors"."""
     example: Any
     """What such a member may hold: a text, a tensor, a sound as a tensor (channels, samples), or a
-    dict of tensors. Every other one is to
-    give arguments of the same shapes, so that texts are to be cut or padded to one length."""
+    dict of tensors. Every other one gives arguments of the same shapes: texts are cut or padded."""
     arguments: Callable[[Any], Any] = lambda content: content
     """Takes what a member holds to the input of the network: a tensor, a tuple or a dict."""
     since: str | None = None

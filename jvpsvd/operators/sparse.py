@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
@@ -34,6 +33,8 @@ def both_by_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
     (True, tensor([[1., 0.],
             [2., 0.]]))
     """
+    from scipy.sparse import csr_array  # it takes a while to load
+
     with _without_notice():
         rows = matrix.to_sparse_csr()
         m, n = rows.shape
@@ -62,6 +63,8 @@ def from_scipy(matrix: Any) -> Tensor:
     tensor([[1., 0.],
             [0., 1.]], dtype=torch.float64)
     """
+    from scipy.sparse import csr_array
+
     shape, dtype = shape_and_dtype(matrix)
     kind = type(matrix).__name__
     try:
@@ -89,19 +92,15 @@ def _rows_of(pointers: Tensor, indices: Tensor, values: Tensor, shape: tuple[int
     """
     largest = max(*shape, len(values))
     kind = torch.int32 if largest <= torch.iinfo(torch.int32).max else torch.int64
-    try:
-        return torch.sparse_csr_tensor(
-            pointers.to(kind, copy=True),
-            indices.to(kind, copy=True),
-            values,
-            shape,
-            check_invariants=True,  # torch reads what wrong indices point at
-        )
+    try:  # torch would read what wrong indices point at
+        torch.sparse_csr_tensor(pointers, indices, values, shape, check_invariants=True)
     except RuntimeError as error:
         raise ArgumentError(
             f"the sparse matrix has indices that are none of its shape, or not in order "
             f"({first_line(error)}); build it anew from its entries, as by torch.sparse_coo_tensor"
         ) from error
+    pointers, indices = (part.to(kind, copy=True) for part in (pointers, indices))
+    return torch.sparse_csr_tensor(pointers, indices, values, shape, check_invariants=False)
 
 
 @contextmanager

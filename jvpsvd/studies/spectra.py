@@ -41,8 +41,8 @@ def spectra(
     """Return the k largest singular values of the Jacobian to each depth, for every input.
 
     The network is recorded once and replayed at every input; small Jacobians are solved together,
-    and on a GPU large ones too.
-    It is the library twin of a survey, and gives the same values to the tolerance.
+    and on a GPU large ones too. It is the library twin of a survey, and gives the same values to
+    the tolerance.
 
     Args:
         model: The network, in evaluation mode.

@@ -84,7 +84,7 @@ def test_later_changes_of_a_tensor_have_no_effect():
         np.testing.assert_array_equal(found, dense)
 
 
-@pytest.mark.parametrize("indices", [[0, 3], [1, 0], [-1, 0]])
+@pytest.mark.parametrize("indices", [[0, 3], [1, 0], [-1, 0], [0, 1 << 32]])
 @pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
 def test_a_tensor_with_wrong_indices_is_refused(indices):
     pointers, values = torch.tensor([0, 2]), torch.ones(2)

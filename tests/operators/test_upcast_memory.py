@@ -8,6 +8,7 @@ from torch import nn
 from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped
 
 from jvpsvd import JacobianOperator, layer_map
+from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.function.fingerprint import is_dense
 
 WIDTH, BLOCKS = 256, 5
@@ -151,3 +152,35 @@ def test_an_autograd_function_reads_converted_weights(eye):
     expected = torch.diag(torch.tensor([1.0, 2.0, 3.0]).double())
     assert torch.equal(J @ eye(3, torch.float64), expected)
     assert torch.equal(J.T @ eye(3, torch.float64), expected)
+
+
+def mixed():
+    """The weights of the first layer are float32 already."""
+    return nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64).bfloat16())
+
+
+@EVERY_WAY
+@pytest.mark.parametrize("layers", [slice(0, 2), slice(0, 3)], ids=["float32", "mixed"])
+def test_a_change_of_weights_of_the_dtype_already_is_noticed(layers, derivatives):
+    torch.manual_seed(0)
+    net, x = mixed()[layers].requires_grad_(False), torch.randn(64)
+    J = JacobianOperator(net, x, dtype=torch.float32, derivatives=derivatives)
+    before = J @ torch.eye(64)
+    net[0].weight.data.mul_(2)
+    try:
+        after = J @ torch.eye(64)
+    except ArgumentError as error:
+        assert "changed" in str(error)  # noqa: PT017
+    else:
+        torch.testing.assert_close(after, before)
+
+
+def test_what_is_held_does_not_count_weights_of_the_dtype_already():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3000, 3000), nn.Tanh(), nn.Linear(3000, 3000))
+    net, x = net.requires_grad_(False), torch.randn(3000)
+    plain, same = (
+        JacobianOperator(net, x, dtype=dtype, derivatives="trace").held_bytes
+        for dtype in (None, torch.float32)
+    )
+    assert plain == same < 1 << 20

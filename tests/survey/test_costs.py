@@ -8,6 +8,7 @@ from jvpsvd.networks import Depth, Inputs, Model, load_model, passed_seconds
 from jvpsvd.report import costs_table
 from jvpsvd.survey import depth_costs, forecast
 from jvpsvd.survey.spec.depth_choice import choose_blocks
+from jvpsvd.survey.spec.on_meta import activations_to
 
 
 def test_costs_name_the_method_of_every_depth(tiny):
@@ -135,3 +136,10 @@ def test_a_budget_counts_the_activations_of_each_depth(tiny):
     assert planned.method == costs[0].method
     assert tight.method is None
     assert "that the operator holds" in tight.reason
+
+
+def test_what_a_network_of_sounds_will_hold_is_known_from_shapes():
+    net = nn.Sequential(nn.Conv1d(1, 4, 400, 160), nn.Tanh()).eval()
+    sounds = Inputs("wav", torch.zeros(1, 16000), lambda sound: sound[None], rate=16000)
+    held = activations_to(Model.of(net, sounds), ["1"])
+    assert held["1"] > 4 * 4 * 98  # at least the values of the last layer

@@ -95,7 +95,10 @@ class BatchedMap:
             widest=self.widest,
             at=self.at,
             nearby=self.nearby,
-            held=tuple(Held(each.bytes * len(index) // len(self.point)) for each in self.held),
+            held=tuple(
+                each if each.shared else Held(each.bytes * len(index) // len(self.point))
+                for each in self.held
+            ),
         )
 
 

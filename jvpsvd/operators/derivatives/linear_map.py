@@ -28,6 +28,8 @@ class Held:
     """Memory that products read; each one of these stands for memory of its own."""
 
     bytes: int
+    shared: bool = False
+    """Whether all points of a batch share it, as values that were computed from weights."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from jvpsvd.operators.function.modules import called_module, reached_from
 _DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 # Attributes that have the entries of a weight; others, such as its shape, do not read it.
 _ENTRIES = {"data", "T", "mT", "H", "mH", "real", "grad"}
-_KIND = {
+_ATTRIBUTES_ONLY = {
     *(Tensor.size, Tensor.stride, Tensor.dim, Tensor.numel, Tensor.nelement, Tensor.__len__),
     *(Tensor.is_floating_point, torch.is_floating_point, Tensor.is_complex, torch.is_complex),
     *(Tensor.is_inference, torch.is_inference, Tensor.is_contiguous, Tensor.get_device),
@@ -104,10 +104,11 @@ class Converted:
         self._caller, self._dtype = _Caller(fn, network), dtype
         self.weights: dict[str, Tensor] = {}
         """Those that have been read, in the dtype, by name."""
-        self._unread: dict[int, tuple[Tensor, list[str]]] = {}
+        self._originals: dict[int, tuple[Tensor, list[str]]] = {}
         for name, own in named_tensors(network):
-            if own.is_floating_point() and name not in given:
-                self._unread.setdefault(id(own), (own, []))[1].append(name)
+            # One of this dtype already is the user's own, and is read as such.
+            if own.is_floating_point() and own.dtype != dtype and name not in given:
+                self._originals.setdefault(id(own), (own, []))[1].append(name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return the function's value."""
@@ -117,12 +118,12 @@ class Converted:
         """Return the function's value with further weights replaced by these."""
         weights = {f"network.{name}": weight for name, weight in {**self.weights, **given}.items()}
         # torch sees what an autograd function saves only where the weight itself is replaced.
-        with _ReadConverted(self) if self._unread else nullcontext():
+        with _ReadConverted(self) if self._originals else nullcontext():
             return functional_call(self._caller, weights, args, kwargs, tie_weights=False)
 
     def read(self, value: Tensor) -> Tensor:
         """Return a tensor that is read, converted if it is a weight."""
-        found = self._unread.get(id(value))
+        found = self._originals.get(id(value))
         if found is None:
             return value
         own, names = found
@@ -134,9 +135,9 @@ class Converted:
                 self.weights |= dict.fromkeys(names, weight)
         return weight
 
-    def kind(self, value: Tensor) -> torch.dtype | None:
+    def dtype_of(self, value: Tensor) -> torch.dtype | None:
         """Return the dtype that a weight is read in; None of what is none of them."""
-        return self._dtype if id(value) in self._unread else None
+        return self._dtype if id(value) in self._originals else None
 
 
 def converted_weights(fn: object) -> list[Tensor]:
@@ -167,14 +168,14 @@ class _ReadConverted(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func == _DTYPE:
-            return self._converted.kind(args[0]) or func(*args, **(kwargs or {}))
-        if func in _KIND or _is_getter_of_kind(func):
+            return self._converted.dtype_of(args[0]) or func(*args, **(kwargs or {}))
+        if func in _ATTRIBUTES_ONLY or _reads_attribute(func):
             return func(*args, **(kwargs or {}))
         args, kwargs = tree_map_only(Tensor, self._converted.read, (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
-def _is_getter_of_kind(func: Callable[..., Any]) -> bool:
+def _reads_attribute(func: Callable[..., Any]) -> bool:
     attribute = getattr(func, "__self__", None)
     is_getter = getattr(func, "__name__", "") == "__get__"
     return is_getter and getattr(attribute, "__name__", "") not in _ENTRIES

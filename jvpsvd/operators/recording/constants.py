@@ -99,7 +99,7 @@ class HeldWeights:
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in read}
         for weight in self._weights.values():
             storages.pop(weight.untyped_storage().data_ptr(), None)
-        return Held(sum(storage.nbytes() for storage in storages.values()))
+        return Held(sum(storage.nbytes() for storage in storages.values()), shared=True)
 
     def are_unchanged(self, *, all_entries: bool = True) -> bool:
         """Return whether all weights are as they were.

@@ -20,8 +20,8 @@ def on_meta(model: Model) -> Model:
     """Return a copy of the model on the meta device, with an example there."""
     meta = torch.device("meta")
     example = to_device(model.example(), meta)
-    suffix = model.inputs.suffix if model.inputs is not None else "npy"
-    inputs = Inputs(suffix, example, lambda content: content)
+    inputs = Inputs("npy", torch.zeros(1)) if model.inputs is None else model.inputs
+    inputs = replace(inputs, example=example, arguments=lambda content: content)
     # The copy takes no memory: what holds values is there without them already.
     weights = (*model.module.parameters(), *model.module.buffers())
     without_values = {id(each): _on_device(each, meta) for each in weights}

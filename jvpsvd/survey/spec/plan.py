@@ -166,10 +166,11 @@ def _choose_batch(model: Model, spec: Spec, k: int, columns: int, rows: int) -> 
     fit, so such runs have batches of small ones only.
     """
     if model.inputs is None and model.since is None:
+        if spec.batch is not None:
+            return spec.batch
         held = spec.vectors is True or _count_small_vectors(spec) > 0
-        device = None if held else _card(spec)
-        chosen = choose_batch(columns, rows, k, device=device, memory=spec.memory)
-        return spec.batch or chosen
+        device = None if held or spec.engine == "ray" else _card(spec)
+        return choose_batch(columns, rows, k, device=device, memory=spec.memory)
     if spec.batch is not None and spec.batch > 1:
         raise ArgumentError(
             f"batch={spec.batch} is for photos, from the input; others are solved singly"

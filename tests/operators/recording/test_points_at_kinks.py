@@ -50,6 +50,27 @@ def test_points_at_kinks_are_taken_together(activation, caplog):
         assert not (apart & ~kinks).any()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda there: replace(there, values=tuple(2 * v for v in there.values)), "differs from"),
+        (
+            lambda there: replace(
+                there, kept=tuple(1.05 * k if k.is_floating_point() else ~k for k in there.kept)
+            ),
+            "comes out differently",
+        ),
+    ],
+    ids=["values doubled", "5 % off"],
+)
+def test_a_batch_that_is_wrong_is_refused(change, message):
+    net, X = at_kinks(6, nn.ReLU())
+    recording = Trace(net, X[0]).recording
+    wrong = change(recording.evaluate_many(X))
+    with pytest.raises(TraceError, match=message):
+        verify_recording_at_many(recording, wrong, recording.maps_at_many(wrong))
+
+
 def test_what_differs_in_many_entries_is_refused():
     net, X = at_kinks(6, nn.ReLU())
     recording = Trace(net, X[0]).recording
