@@ -26,10 +26,18 @@ class OnCardOperator(MatrixOperator):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_step_waits_six_times_whatever_the_batch(count, dtype):
     each = [with_values(line(2, 1, 120), 150, 120, seed=i) for i in range(count or 1)]
-    A = OnCardOperator((torch.stack(each) if count else each[0]).to(dtype))
-    bases = Factorization(A, block_size=8, seed=0, capacity=120, max_loss=1e-5)
+    matrix = (torch.stack(each) if count else each[0]).to(dtype)
+    bases, plain = (
+        Factorization(A, block_size=8, seed=0, capacity=120, max_loss=1e-5)
+        for A in (OnCardOperator(matrix), MatrixOperator(matrix))
+    )
     bases.initialize()
+    plain.initialize()
     for _ in range(8):
         OnCard.waits.clear()
         bases.expand()
+        plain.expand()
         assert 0 < len(OnCard.waits) <= WAITS, OnCard.waits
+        # What is not waited for is not read before it is there, either.
+        for name in ("B", "R", "defect", "scale"):
+            assert torch.equal(getattr(bases, name), getattr(plain, name)), name
