@@ -22,7 +22,7 @@ def test_thresholds_are_scaled_and_restored(factor):
 
 def test_a_threshold_that_decides_changes_what_is_counted():
     (safety,) = find_thresholds(["_SAFETY"])
-    seeds = range(300_000, 300_020)
+    seeds = range(300_000, 300_060)
     today = count(seeds)
     with safety.scaled(1e-3):
         strict = count(seeds)
