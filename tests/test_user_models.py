@@ -33,7 +33,7 @@ class Remembering(nn.Module):
 
 
 class Failing(nn.Module):
-    """Fails at its n-th call, counted outside of the module, with the given exception."""
+    """Fails from its n-th call on, counted outside of the module, with the given exception."""
 
     def __init__(self, error=None, at=0):
         super().__init__()
@@ -42,7 +42,7 @@ class Failing(nn.Module):
 
     def forward(self, x):
         self.counter[0].calls += 1
-        if self.error is not None and self.counter[0].calls == self.at:
+        if self.error is not None and self.counter[0].calls >= self.at:
             raise self.error("as the user's code may")
         return x
 
