@@ -8,6 +8,7 @@ decides is the same at every point, so that the branch that is taken belongs to 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -27,7 +28,13 @@ _BILINEAR = {_aten.mm.default, _aten.bmm.default}
 _OUR_OWN = {Tensor, nn.Parameter, nn.Buffer}
 
 
-def record_operations(fn: Callable[..., Any], *args: Tensor) -> fx.GraphModule:
+class TooLargeError(BaseException):
+    """Results take more bytes than they may; no handler in fn is to take it for an error of fn."""
+
+
+def record_operations(
+    fn: Callable[..., Any], *args: Tensor, most_bytes: float = math.inf
+) -> fx.GraphModule:
     """Return the operations of fn at `args` as a graph that takes these, and what else it reads.
 
     Tensors that fn reads and no operation made are attributes of the graph module. Each node has
@@ -37,9 +44,11 @@ def record_operations(fn: Callable[..., Any], *args: Tensor) -> fx.GraphModule:
     Args:
         fn: Returns tensors in any nesting of tuples.
         args: The arguments.
+        most_bytes: Largest number of bytes of all results, views among them.
 
     Raises:
         RuntimeError: If fn reads a number that depends on an argument.
+        TooLargeError: If results take more.
 
     >>> mask = torch.ones(2)
     >>> graph = record_operations(lambda x: 2 * x if (mask > 0).all() else x, torch.ones(2))
@@ -49,7 +58,7 @@ def record_operations(fn: Callable[..., Any], *args: Tensor) -> fx.GraphModule:
     Traceback (most recent call last):
     RuntimeError: aten._local_scalar_dense.default reads a number that depends on the argument
     """
-    tape = _Tape(args)
+    tape = _Tape(args, most_bytes)
     with _cast_anew(), tape:
         results = fn(*args)
     return tape.finish(results)
@@ -58,7 +67,7 @@ def record_operations(fn: Callable[..., Any], *args: Tensor) -> fx.GraphModule:
 class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The mode under which operations are carried out and recorded."""
 
-    def __init__(self, args: tuple[Tensor, ...]) -> None:
+    def __init__(self, args: tuple[Tensor, ...], most_bytes: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._module = fx.GraphModule(nn.Module(), fx.Graph())
         self._graph = self._module.graph
@@ -67,6 +76,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._nodes = WeakTensorKeyDictionary()
         self._dependent: set[fx.Node] = set()
         self._constants = 0
+        self._bytes_left = most_bytes
         for index, argument in enumerate(args):
             node = self._graph.placeholder(f"argument_{index}")
             self._dependent.add(node)
@@ -92,11 +102,15 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             func = _aten.lift_fresh_copy.default
         if func in _BILINEAR and any(map(_is_zero, inputs)):
             # Forward mode of a layer multiplies by a change of its weights, which is zero.
-            result = _zeros_like_result(func, args)
+            result: Any = _zeros_like_result(func, args)
             func, inputs = _aten.zeros.default, (list(result.shape),)
             options = {"dtype": result.dtype, "device": result.device}
         else:
             result = func(*args, **kwargs)
+        parts = result if isinstance(result, tuple | list) else (result,)
+        self._bytes_left -= sum(part.nbytes for part in parts if isinstance(part, Tensor))
+        if self._bytes_left < 0:
+            raise TooLargeError
         node = self._graph.call_function(func, inputs, options)
         if not self._dependent.isdisjoint(node.all_input_nodes):
             self._dependent.add(node)

@@ -44,20 +44,20 @@ class Outputs:
         return lambda x: self(x)[index]
 
     def compute_products(self, x: Tensor, v: Tensor, *us: Tensor) -> Products:
-        """Return f(x), J v and J' u of every output."""
-        # With several outputs, a reverse pass of all would take zeros through the parts behind one.
-        together = self._compute_together(x, v, us) if len(us) == 1 else None
-        if together is not None:
-            return together
+        """Return f(x), J v and J' u of every output, from an evaluation for each product."""
         values, jvps = jvp(self, (x,), (v,))[:2]
         vjps = [vjp(self.select(index), x)[1](u)[0] for index, u in enumerate(us)]
         return Products(values, jvps, tuple(vjps))
 
-    def _compute_together(self, x: Tensor, v: Tensor, us: tuple[Tensor, ...]) -> Products | None:
-        """Return the products, with one evaluation for both; None if fn asks what autograd does.
+    def compute_products_together(self, x: Tensor, v: Tensor, *us: Tensor) -> Products:
+        """Return the same from one evaluation, where there is one output.
 
-        Forward mode is the inner one, so that fn would not see that a reverse pass follows.
+        Forward mode is the inner one, so that fn would not see that a reverse pass follows. If fn
+        asks what autograd does, each product has an evaluation. All that both products need is in
+        memory together: about three times what the reverse pass alone needs.
         """
+        if len(us) > 1:  # a reverse pass of all would take zeros through the parts behind one
+            return self.compute_products(x, v, *us)
         mode = AutogradMode()
 
         def evaluate(x: Tensor) -> tuple[Tensor, ...]:
@@ -70,7 +70,9 @@ class Outputs:
 
         found: tuple[Any, ...] = vjp(evaluate_and_push, x, has_aux=True)
         _, vjp_fn, (values, jvps) = found
-        return None if mode.found else Products(values, jvps, vjp_fn(us))
+        if mode.found:
+            return self.compute_products(x, v, *us)
+        return Products(values, jvps, vjp_fn(us))
 
     def compute_vjps(self, index: int, x: Tensor, block: Tensor) -> Tensor:
         """Return J' u of one output, for several u in one call.
