@@ -100,3 +100,22 @@ def test_a_weight_that_is_zero_now_is_multiplied_by(scale, dense):
     torch.testing.assert_close(
         J.jvp(torch.eye(6, dtype=x.dtype).reshape(6, 2, 3)).reshape(6, 6).T, dense(fn, x)
     )
+
+
+def waves(x):
+    for _ in range(24):
+        x = x.sin()
+    return x
+
+
+@pytest.mark.parametrize(("entries", "count"), [(10, 3), (1 << 22, 5)])
+def test_products_of_a_large_recording_are_taken_one_after_the_other(entries, count, evaluations):
+    """Both together would hold the memory of both: that evaluation is broken off."""
+    x = torch.linspace(-1, 1, entries)
+    J = JacobianOperator(counted(waves, evaluations), x, derivatives="trace")
+    assert len(evaluations) == count
+    v, slope = torch.ones(entries), torch.ones(entries)
+    for _ in range(24):
+        slope, x = slope * x.cos(), x.sin()
+    torch.testing.assert_close(J @ v, slope)
+    torch.testing.assert_close(J.T @ v, slope)
