@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -151,6 +152,8 @@ class Linearization:
             state = FunctionState([fn, self._args, self._kwargs], contents=contents)
             replayed = _Replayed(elsewhere, state)
         self._taken = _Taken(replayed, source, of_vector.target, kind)
+        if isinstance(J, LinearMap):
+            J = replace(J, probed=None)  # the checks that needed it have been made
         return Linearized(J, source, of_vector.target)
 
     def _replay(self, taken: _Taken, source: Structure | None, point: Tensor) -> Linearized | None:

@@ -190,3 +190,11 @@ def test_what_is_held_does_not_count_weights_of_the_dtype_already():
         for dtype in (None, torch.float32)
     )
     assert plain == same < 1 << 20
+
+
+@EVERY_WAY
+def test_no_product_of_a_check_is_kept(derivatives):
+    net, x = nn.Linear(4, 1 << 20).requires_grad_(False), torch.randn(4)
+    value, before = 4 << 20, kept()
+    J = JacobianOperator(net, x, derivatives=derivatives)
+    assert kept() - before <= J.held_bytes + 1.5 * value
