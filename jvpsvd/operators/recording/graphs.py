@@ -259,12 +259,13 @@ class Recording:
 
     def maps(self, there: AtPoint) -> tuple[LinearMap, ...]:
         """Return the derivative of each output at a point where the primal graph has run."""
-        check, channels = there.constants.weights.make_check(), ChannelCache()
+        constants = there.constants
+        check, channels = constants.weights.make_check(), ChannelCache()
         held = (Held(self.bytes_of_point), there.constants.held)
 
         def elsewhere(index: int, z: Tensor) -> LinearMap:
             check()
-            return self.maps(self._evaluate(z, there.constants))[index]
+            return self.maps(self._evaluate(z, constants))[index]
 
         return tuple(
             LinearMap(
