@@ -44,7 +44,7 @@ def record_operations(
     Args:
         fn: Returns tensors in any nesting of tuples.
         args: The arguments.
-        most_bytes: Largest number of bytes of all results, views among them.
+        most_bytes: Largest number of bytes of all results that are no views.
 
     Raises:
         RuntimeError: If fn reads a number that depends on an argument.
@@ -107,10 +107,11 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             options = {"dtype": result.dtype, "device": result.device}
         else:
             result = func(*args, **kwargs)
-        parts = result if isinstance(result, tuple | list) else (result,)
-        self._bytes_left -= sum(part.nbytes for part in parts if isinstance(part, Tensor))
-        if self._bytes_left < 0:
-            raise TooLargeError
+        if _makes_memory(func):
+            parts = result if isinstance(result, tuple | list) else (result,)
+            self._bytes_left -= sum(part.nbytes for part in parts if isinstance(part, Tensor))
+            if self._bytes_left < 0:
+                raise TooLargeError
         node = self._graph.call_function(func, inputs, options)
         if not self._dependent.isdisjoint(node.all_input_nodes):
             self._dependent.add(node)
@@ -175,6 +176,12 @@ def _zeros_like_result(func: OpOverload, args: Any) -> Tensor:
     (device,) = {each.device for each in args}
     of_kind = func(*(torch.empty_like(each, device="meta") for each in args))
     return torch.zeros_like(of_kind, device=device)
+
+
+@cache
+def _makes_memory(func: OpOverload) -> bool:
+    """Return whether results of an operation are neither views nor changed in place."""
+    return all(each.alias_info is None for each in func._schema.returns)
 
 
 @cache
