@@ -24,8 +24,8 @@ from jvpsvd.svd.request import ProblemSize, Request
 from jvpsvd.svd.solver import Solver
 from jvpsvd.svd.triplets import Triplets
 
-# Bases hold so many times the predicted columns, so that none of the matrices restarts them: at
-# `_blocks.2` of EfficientNet-Lite0 a photo takes 1.46 times as many (`python -m benchmarks gpu`).
+# Bases hold so many times the predicted columns, so that none of the matrices restarts them: flat
+# spectra take more than are predicted. A guess.
 _MARGIN = 1.5
 
 

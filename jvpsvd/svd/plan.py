@@ -29,8 +29,9 @@ _PER_TRIPLET, _BLOCKS, _PER_DECADE = 1.7, 12, 0.05
 # decide, provided that the shorter side has so many rows that timing is worth it. Timings are
 # noisy: they overrule the numbers only if they differ by the last factor. All three are guesses.
 _UNDECIDED, _WORTH_MEASURING, _CLEARLY = 2.0, 256, 1.25
-# A matrix in memory is decomposed as a whole if m n min(m, n) is at most this number: that took 5
-# to 25 ms where the steps of a Krylov method took 35 to 80 (`python -m benchmarks sparse --quick`).
+# A matrix in memory is decomposed as a whole if m n min(m, n) is at most this number: the steps of
+# a Krylov method take longer (`python -m benchmarks sparse --quick` has such matrices). The number
+# is a guess.
 _SMALL_WORK = 1 << 26
 # Width of blocks, as pairs (largest k, width). Where a wide product costs about as much per vector
 # as a narrow one, narrow blocks are chosen for small k, because they need fewer products (132 with

@@ -54,7 +54,7 @@ class Outputs:
 
         Forward mode is the inner one, so that fn would not see that a reverse pass follows. If fn
         asks what autograd does, each product has an evaluation. All that both products need is in
-        memory together: about three times what the reverse pass alone needs.
+        memory together.
         """
         if len(us) > 1:  # a reverse pass of all would take zeros through the parts behind one
             return self.compute_products(x, v, *us)

@@ -43,7 +43,8 @@ from jvpsvd.operators.recording.verify_replay import verify_replay
 logger = logging.getLogger(__name__)
 
 # Bytes of results up to which one evaluation serves both products. For nine blocks of GPT-2 and 512
-# tokens the memory of both together was three times that of one after the other.
+# tokens both together held more than twice the memory of one after the other (`python -m benchmarks
+# large_models`).
 _MOST_TOGETHER = 1 << 30
 # GiB that are worth a line in the log.
 TOLD_GIB = 0.1

@@ -33,9 +33,9 @@ _SMALL_COEFFICIENT = 0.1
 _WELL_CONDITIONED = 1e-4
 # Columns that are orthonormalised at once, which bounds temporary tensors: a guess.
 _COLUMNS_AT_ONCE = 64
-# Rows that are converted to float64 at once, on a CPU so few that they stay in its caches: with 2¹⁶
-# rows the kernel zeroed the pages of temporary tensors each time, and a block of 16 columns took
-# three times as long. On a GPU the number of calls counts, and the larger number is a guess.
+# Rows that are converted to float64 at once, on a CPU so few that they stay in its caches, and the
+# kernel need not zero the pages of temporary tensors each time. On a GPU the number of calls
+# counts. Both are guesses.
 _ROWS_AT_ONCE, _ROWS_ON_GPU = 1 << 13, 1 << 16
 # `orthonormality` adds at most so many products in the dtype of the basis, and the rest in float64:
 # a guess.

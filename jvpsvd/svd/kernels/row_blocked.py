@@ -35,7 +35,7 @@ def project(basis: Tensor, W: Tensor) -> Tensor:
         return basis.mT @ W
     parts, vectors = _split(basis, count), _split(W, count)
     rows = count * parts.shape[-1]
-    # In the other order, vectors' basis, MKL took half as long again for eight vectors.
+    # MKL is slower in the other order, vectors' basis.
     found = torch.bmm(parts, vectors.mT).sum(0)
     return torch.addmm(found, basis[rows:].mT, W[rows:]) if rows < basis.shape[0] else found
 
