@@ -123,7 +123,7 @@ def test_every_extra_that_a_message_names_exists():
         for call in ast.walk(ast.parse(file.read_text("utf-8"))):
             match call:
                 case ast.Call(
-                    func=ast.Name("require" | "package_folder"),
+                    func=ast.Name("require" | "importing" | "package_folder"),
                     args=[_, ast.Constant(str(extra)), *_],
                 ):
                     named.add(extra)
