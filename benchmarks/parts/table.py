@@ -280,6 +280,24 @@ PARTS: dict[str, Part] = {
             ),
         ),
         _from_script(
+            "waiting",
+            "a run beside busy processes, by how threads wait; shares of a run",
+            Script(
+                "waiting",
+                quick_arguments=("-k", "5", "--rounds", "1", "--spins", "5000"),
+                takes=("-k", "--rounds"),
+            ),
+        ),
+        _from_script(
+            "widths",
+            "solves by the width of their blocks, and what of them is not products",
+            Script(
+                "widths",
+                quick_arguments=("-k", "20", "--depths", "output", "--widths", "4,8"),
+                takes=("-k", "--rounds"),
+            ),
+        ),
+        _from_script(
             "batches",
             "all values of many small Jacobians beside svdvals",
             _small("batches", "-k"),
@@ -345,7 +363,6 @@ COMMANDS: dict[str, Command] = {
             "small_timings",
             "pairs of functions that do the same thing, timed in turns; not stored",
         ),
-        Command("waiting", "a run beside busy processes, by how threads wait; shares of a run"),
         Command("reach", "published architectures: do they work, how, and how exactly"),
         Command("figures", "draw figures of stored results", "publish"),
         Command("readme", "write the performance section of a README", "publish"),
