@@ -3,7 +3,7 @@
 You learn: how to take spectra of hundreds of sentences, and to test whether topics differ.
 
     python examples/language_topics.py WORDNET --quick    some minutes; 36 sentences, two layers
-    python examples/language_topics.py WORDNET            an hour and more; 240, all six layers
+    python examples/language_topics.py WORDNET            an hour; 240 sentences, all six layers
     python examples/language_topics.py WORDNET --per-topic 10 --layers layers.5
 
 WORDNET is a folder that holds data.noun of WordNet 3.0 (`apt-get download wordnet-base`, as
