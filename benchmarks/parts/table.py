@@ -280,6 +280,16 @@ PARTS: dict[str, Part] = {
             ),
         ),
         _from_script(
+            "first_result",
+            "what commands take to answer, and a run to its first row, by phases",
+            Script(
+                "first_result",
+                arguments=("--against", "fceda69"),
+                quick_arguments=("-k", "3", "--layers", "output", "--rounds", "1"),
+                takes=("-k", "--rounds"),
+            ),
+        ),
+        _from_script(
             "batches",
             "all values of many small Jacobians beside svdvals",
             _small("batches", "-k"),
