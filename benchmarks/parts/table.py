@@ -355,6 +355,9 @@ COMMANDS: dict[str, Command] = {
             "small_timings",
             "pairs of functions that do the same thing, timed in turns; not stored",
         ),
+        Command(
+            "gpu_graphs", "products as CUDA graphs beside those that are called; a part of gpu"
+        ),
         Command("waiting", "a run beside busy processes, by how threads wait; shares of a run"),
         Command("reach", "published architectures: do they work, how, and how exactly"),
         Command("figures", "draw figures of stored results", "publish"),
