@@ -29,8 +29,9 @@ Map = TypeVar("Map", LinearMap, BatchedMap)
 
 # Matrices of a batch that are together no larger than this: beyond, a batch gains nothing on a CPU.
 _BATCH_ENTRIES, _MAX_BATCH = 1 << 24, 32
-# EfficientNet-Lite0 takes 0.05 s for each module that holds no others.
-_SECONDS_PER_MODULE = 0.05
+# EfficientNet-Lite0 takes so long at five depths, for each module that holds no others, with what
+# torch loads for it (`python -m benchmarks first_result`).
+_SECONDS_PER_MODULE = 0.04
 
 
 def choose_batch(
@@ -77,7 +78,7 @@ def guess_recording_seconds(module: nn.Module) -> float:
     """Return about how long the recording of a network takes, by its number of modules.
 
     >>> guess_recording_seconds(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
-    0.1
+    0.08
     """
     leaves = sum(next(part.children(), None) is None for part in module.modules())
     return _SECONDS_PER_MODULE * leaves

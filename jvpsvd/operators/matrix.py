@@ -30,8 +30,8 @@ class MatrixOperator(LinearOperator):
     Args:
         matrix: Tensor of a real floating dtype with two dimensions, or, if it is dense, three. Or
             an array, of NumPy or with ``__dlpack__`` or ``__array__``. A dense one is not copied; a
-            sparse one is copied by rows, for A and for A', so that later changes of it have no
-            effect.
+            sparse one is copied by rows, for A and for A', which `held_bytes` counts, so that later
+            changes of it have no effect.
 
     Raises:
         ArgumentError: If `matrix` has another number of dimensions, is a sparse batch, or lacks

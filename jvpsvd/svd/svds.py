@@ -75,8 +75,8 @@ def svds(
             small and vectors are long. If it is given, bases grow as far as memory allows, whatever
             the timings.
         memory: Bytes, or text like "4GiB", for bases, result and what the operator holds (its
-            `held_bytes`: activations); None: half of what the operator leaves of the GPU's, or of
-            the job's or machine's, for bases and result.
+            `held_bytes`: activations, copies of sparse matrices); None: half of what the operator
+            leaves of the GPU's, or of the job's or machine's, for bases and result.
         seed: Seed of all random numbers, from 0 to 2⁶³ − 1. The same seed gives the same result on
             the same device, unless timings choose another method, block or chunk. Nothing is timed
             if `method`, `block_size` and the Jacobian's `chunk` are given. None: another one each
