@@ -19,7 +19,7 @@ import click
 from jvpsvd import networks, survey
 from jvpsvd.commands.numbers import integer, number
 from jvpsvd.commands.option_values import positive_number
-from jvpsvd.commands.startup import prepare_process
+from jvpsvd.commands.startup import ended_by_signals, prepare_process
 from jvpsvd.commands.versions import describe_versions
 from jvpsvd.errors import ArgumentError, JvpsvdError
 
@@ -226,11 +226,11 @@ def run(
     options["vectors"] = survey.parse_vectors(options["vectors"])
     photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
     spec = survey.Spec(share=part, photos=photos, **options)
-    from jvpsvd.commands.run import show_run
-
     try:
         with survey.show_progress() as show:
             outcome = survey.run(spec, interruption.checked(show))
+        with ended_by_signals():
+            from jvpsvd.commands.run import show_run  # not before there are rows
         show_run(outcome, spec, threshold, compare)
     except KeyboardInterrupt:
         interruption.end()
@@ -259,7 +259,7 @@ def report_run(folder: str, shards: str | None, compare: str | None, threshold: 
     RUN/report/index.html is one file that opens in a browser and asks the network for nothing. The
     run may be unfinished.
     """
-    prepare_process()
+    prepare_process("jvpsvd.commands.run")
     from jvpsvd.commands.run import show_report
 
     show_report(survey.open_store(Path(folder)), threshold, shards, compare)
@@ -310,7 +310,7 @@ def layers(
 
     The network is recorded once, as a run does, and its products are timed on this machine.
     """
-    prepare_process()
+    prepare_process("jvpsvd.commands.layers")
     from jvpsvd.commands.layers import foretell_layers, list_layers, refuse_unused
 
     if device is not None:
@@ -335,7 +335,7 @@ def compare(first: str, second: str, threshold: float) -> int:
     Trained against untrained, two networks, or two precisions. The same photos are compared one by
     one, by their keys.
     """
-    prepare_process()
+    prepare_process("jvpsvd.commands.compare")
     from jvpsvd.commands.compare import show_comparison
 
     show_comparison(Path(first), Path(second), threshold)
@@ -349,7 +349,7 @@ def verify(folder: str) -> int:
 
     It reads rows, vectors, the manifest and run.json, and compares them with their checksums.
     """
-    prepare_process()
+    prepare_process("jvpsvd.commands.verify")
     from jvpsvd.commands.verify import verify_run
 
     return 0 if verify_run(survey.open_store(Path(folder))) else _FAILURES

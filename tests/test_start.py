@@ -41,6 +41,16 @@ def test_an_interruption_while_libraries_load_is_one_line(number, command):
     assert (process.returncode, out, err) == (130, "", "jvpsvd: interrupted\n")
 
 
+def test_a_run_loads_no_more_than_its_rows_need():
+    code = (
+        "import sys, jvpsvd.survey.work.run; "
+        "late = ('scipy', 'pandas', 'matplotlib', 'jvpsvd.geometry', 'jvpsvd.report'); "
+        "print([name for name in late if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_importing_jvpsvd_waits_for_torch_until_a_name_is_used():
     code = "import sys, jvpsvd; print(jvpsvd.__version__, 'torch' in sys.modules, dir(jvpsvd))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,11 +3,12 @@
     python -m benchmarks gpu [--minutes 10] [-k 500] [--quick] [--json FILE]
 
 Checks come first, against float64 on the CPU and known values; if one fails, nothing is timed.
-Then photos are solved together in growing numbers (`gpu_lock_step`), and problems are timed, the
-most important first, as long as there is time; solvers take turns, each after a small solve that is
-not timed. All products are in the precision of their dtype, while
-torch itself would use TF32 in convolutions. Without a card, one line says so and nothing runs; with
---quick everything runs in small sizes, on the CPU if need be, which tries the script.
+Then photos are solved together in growing numbers (`gpu_lock_step`), products are captured as
+graphs (`gpu_graphs`), and problems are timed, the most important first, as long as there is time;
+solvers take turns, each after a small solve that is not timed. All products are in the precision of
+their dtype, while torch itself would use TF32 in convolutions. Without a card, one line says so and
+nothing runs; with --quick everything runs in small sizes, on the CPU if need be, which tries the
+script.
 FILE holds every row as soon as it is measured, and may come from another machine: `python -m
 benchmarks --store FILE` puts it among the results.
 """
@@ -28,7 +29,7 @@ from benchmarks.measure.peaks import copy_gbs, gemm_gflops
 from benchmarks.measure.solve_run import SolveRun, finite_or_none, run_solver, warm_up
 from benchmarks.measure.spread import Spread
 from benchmarks.measure.timing import time_least
-from benchmarks.parts import gpu_lock_step
+from benchmarks.parts import gpu_graphs, gpu_lock_step
 from benchmarks.parts.gpu_checks import run_checks
 from benchmarks.problems import networks
 from benchmarks.problems.problem import JacobianProblem, OperatorProblem, Problem
@@ -58,6 +59,8 @@ _PHOTOS = 16
 """Photos of the survey: as many are solved together."""
 _SHARE_TOGETHER = 0.4
 """Of the time, that photos solved together take at most."""
+_SHARE_GRAPHS = 0.1
+"""Of the time, that graphs of products take at most."""
 _DEPTHS = ("_blocks.2", "_blocks.5", "_blocks.9", "_blocks.12", "_blocks.15", "output")
 
 
@@ -105,6 +108,9 @@ def measure(minutes: float, k: int, quick: bool = False) -> Iterator[dict[str, A
     yield from _guarded("together", gpu_lock_step.measure(
         setting, began + 60 * _SHARE_TOGETHER * minutes
     ))  # fmt: skip
+    graphs = replace(gpu_graphs.TINY if quick else gpu_graphs.Setting(), device=device)
+    until = time.perf_counter() + 60 * _SHARE_GRAPHS * minutes
+    yield from _guarded("graphs", gpu_graphs.measure(graphs, until))
     yield from time_problems(k, deadline, _Scale(device, quick))
 
 

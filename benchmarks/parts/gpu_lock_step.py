@@ -22,7 +22,7 @@ from jvpsvd import JacobianOperator, LinearOperator, SVDResult, svds
 from jvpsvd.data import decode_photo, demo_photos
 from jvpsvd.errors import JvpsvdError
 from jvpsvd.networks import Derivatives, load_model
-from jvpsvd.operators import full_precision
+from jvpsvd.operators import BatchedMap, full_precision
 from jvpsvd.svd.kernels.dense import leading_svd
 from jvpsvd.svd.kernels.threads import over_matrices
 from jvpsvd.svd.krylov.factorization import Factorization
@@ -105,6 +105,13 @@ class Photos:
         if isinstance(found, JvpsvdError):
             raise found
         return JacobianOperator.from_linear_map(found)
+
+    def derivative(self, count: int) -> BatchedMap:
+        """Return the derivative at the first photos, replayed together, even if it is one."""
+        found = self._derivatives.at_many(self.points(count))[0]
+        if isinstance(found, JvpsvdError):
+            raise found
+        return found
 
     def points(self, count: int) -> Tensor:
         """Return so many photos, stacked."""

@@ -298,6 +298,16 @@ PARTS: dict[str, Part] = {
             ),
         ),
         _from_script(
+            "first_result",
+            "what commands take to answer, and a run to its first row, by phases",
+            Script(
+                "first_result",
+                arguments=("--against", "fceda69"),
+                quick_arguments=("-k", "3", "--layers", "output", "--rounds", "1"),
+                takes=("-k", "--rounds"),
+            ),
+        ),
+        _from_script(
             "batches",
             "all values of many small Jacobians beside svdvals",
             _small("batches", "-k"),
@@ -362,6 +372,9 @@ COMMANDS: dict[str, Command] = {
         Command(
             "small_timings",
             "pairs of functions that do the same thing, timed in turns; not stored",
+        ),
+        Command(
+            "gpu_graphs", "products as CUDA graphs beside those that are called; a part of gpu"
         ),
         Command("reach", "published architectures: do they work, how, and how exactly"),
         Command("figures", "draw figures of stored results", "publish"),

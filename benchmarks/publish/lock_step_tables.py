@@ -55,4 +55,18 @@ def together_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
             f"{1e3 * row['on_device']:.1f} ms each on the card, {1e3 * row['on_threads']:.1f} ms "
             "by threads of the CPU",
         ]
+    graphs = [row for row in rows if row["kind"] == "graph" and row["ratio"] is not None]
+    if graphs:
+        head = ["product", "photos", "vectors of each", "called", "as a CUDA graph", "ratio", ""]
+        body = [
+            [
+                row["problem"].rpartition("/")[2],
+                *(str(row[name]) for name in ("photos", "block_size")),
+                *(f"{1e3 * row[name]:.2f} ms" for name in ("seconds", "replay_seconds")),
+                f"{row['ratio']:.2f}",
+                "right" if row["right"] else "wrong",
+            ]
+            for row in graphs
+        ]
+        lines += ["", "Products of a block:", "", *table(head, body)]
     return lines

@@ -41,7 +41,8 @@ A file holds one record, or a list of them (`python -m benchmarks --json FILE`).
            of one run: seconds a photo, photos that were solved together), "together" (photos in
            one batch: seconds, phases and products of a photo, checks of the batch), "step" (one
            step: seconds, kernels, waiting, waits, launches), "decompositions" (of projected
-           problems: seconds each, on_device and on_threads), "failure" (problem, note)
+           problems: seconds each, on_device and on_threads), "graph" (a product: seconds as it is
+           called, replay_seconds as a CUDA graph, ratio, error), "failure" (problem, note)
   others   report (what the script returns) and printed (the lines that it prints)
 
 Each row has the commit and the time (created) of its own run: a run that is narrowed to some

@@ -84,6 +84,11 @@ class MeteredOperator(LinearOperator):
         work = lambda: _finished(self._inner.rmatmat(U))  # noqa: E731
         return self._meter.product("reverse", _vectors(U), work)
 
+    @property
+    def selection_bytes(self) -> int | None:
+        """That of the wrapped operator."""
+        return self._inner.selection_bytes
+
     def _select(self, index: Tensor) -> LinearOperator:
         return MeteredOperator(self._inner.select(index), self._meter)
 

@@ -18,7 +18,7 @@ _INTERRUPTED = 130
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM end the process with one line, as nothing else has begun yet.
+    """Have Ctrl-C and SIGTERM end the process with one line, while nothing is being written.
 
     An exception could be lost or changed on its way out of an import. What the shell ignores, as
     under nohup, stays ignored.
@@ -37,8 +37,8 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def prepare_process(*, shares: int = 1) -> None:
-    """Load torch and what a run needs, and set both up for this process alone.
+def prepare_process(*modules: str, shares: int = 1) -> None:
+    """Load torch, what a run needs and further modules, and set this process up for them.
 
     Freed memory is kept, and one of several processes of a run has its part of the cores. Both hold
     for the whole process, which is why a library does neither.
@@ -46,7 +46,7 @@ def prepare_process(*, shares: int = 1) -> None:
     >>> prepare_process()
     """
     with ended_by_signals():
-        for module in ("torch", "jvpsvd.survey.work.run", "jvpsvd.report.summary"):
+        for module in ("torch", "jvpsvd.survey.work.run", *modules):
             importlib.import_module(module)
     import torch
 

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import scipy.special
 import torch
 from torch import Tensor
 
@@ -181,7 +180,8 @@ def random_spread(shape: Sequence[int]) -> RandomSpread:
     pairs = (alpha * (alpha + 1)) ** 2
     second = pixels * (fourth + (pixels - 1) * pairs) / rising
     relative = max(second / mean**2 - 1, 0.0)
-    digamma = scipy.special.digamma
+    from scipy.special import digamma  # it takes a while to load
+
     return RandomSpread(
         participation=(1 + relative) / mean,
         participation_std=math.sqrt(relative) / mean,

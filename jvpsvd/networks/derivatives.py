@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from jvpsvd.errors import ArgumentError, DerivativeError, JvpsvdError, TraceError
-from jvpsvd.networks.depths import layer_maps
+from jvpsvd.networks.depths import LayerMaps, layer_maps
 from jvpsvd.operators import (
     BatchedMap,
     LinearMap,
@@ -29,8 +29,9 @@ Map = TypeVar("Map", LinearMap, BatchedMap)
 
 # Matrices of a batch that are together no larger than this: beyond, a batch gains nothing on a CPU.
 _BATCH_ENTRIES, _MAX_BATCH = 1 << 24, 32
-# EfficientNet-Lite0 takes 0.05 s for each module that holds no others.
-_SECONDS_PER_MODULE = 0.05
+# EfficientNet-Lite0 takes so long at five depths, for each module that holds no others, with what
+# torch loads for it (`python -m benchmarks first_result`).
+_SECONDS_PER_MODULE = 0.04
 
 
 def choose_batch(
@@ -77,7 +78,7 @@ def guess_recording_seconds(module: nn.Module) -> float:
     """Return about how long the recording of a network takes, by its number of modules.
 
     >>> guess_recording_seconds(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
-    0.1
+    0.08
     """
     leaves = sum(next(part.children(), None) is None for part in module.modules())
     return _SECONDS_PER_MODULE * leaves
@@ -88,6 +89,25 @@ class _Recorded(NamedTuple):
 
     depths: tuple[int, ...]
     trace: Trace | None
+
+
+class _EvaluatedOnce:
+    """Each of several depths at a point, at which all of them are evaluated when one is."""
+
+    def __init__(self, maps: LayerMaps) -> None:
+        self._maps = maps
+        self._values: list[tuple[Tensor, tuple[Tensor, ...]]] = []
+
+    def __call__(self, depth: int, z: Tensor) -> Tensor:
+        for point, values in self._values:
+            if torch.equal(point, z):
+                return values[depth]
+        try:
+            values = self._maps(z)
+        except Exception:  # behind this depth, it may be
+            return self._maps(z, [depth])[0]
+        self._values.append((z, values))
+        return values[depth]
 
 
 class Derivatives:
@@ -125,10 +145,10 @@ class Derivatives:
         """Return the derivative to each depth at an input of this name, or why there is none."""
         z = self._maps.start(x)
         with full_precision():
-            self._record(z)
+            here = self._record(z)
             found: list[LinearMap | JvpsvdError] = []
             for index in range(len(self._recordings)):
-                found += self._replay(index, z, name)
+                found += self._replay(index, z, name, check=not here)
         return self._without_hidden(found)
 
     def at_many(self, X: Tensor) -> tuple[BatchedMap | JvpsvdError, ...]:
@@ -146,31 +166,38 @@ class Derivatives:
         with torch.no_grad():
             return self._maps(self._maps.start(x))
 
-    def _record(self, z: Tensor) -> None:
-        """Record at the first point: one depth that cannot be recorded leaves the others alone."""
+    def _record(self, z: Tensor) -> bool:
+        """Record at the first point, and tell if this is it.
+
+        One depth that cannot be recorded leaves the others alone.
+        """
         if self._recordings:
-            return
+            return False
         depths = tuple(range(len(self._layers)))
         together = self._recorded(depths, z, quiet=len(depths) > 1)
         if together.trace is not None or len(depths) == 1:
             self._recordings = [together]
         else:
             self._recordings = [self._recorded((depth,), z) for depth in depths]
+        return True
 
     def _recorded(self, depths: tuple[int, ...], z: Tensor, *, quiet: bool = False) -> _Recorded:
         try:
-            return _Recorded(depths, Trace(partial(self._maps, only=depths), z))
+            fn = partial(self._maps, only=depths)
+            return _Recorded(depths, Trace(fn, z, of_one=lambda index: self._map_to(depths[index])))
         except (TraceError, DerivativeError) as error:
             layers = ", ".join(self._layers[depth] for depth in depths)
             log = logger.info if quiet else logger.warning
             log("%s: %s; it is differentiated by vmap(jvp) and vmap(vjp), slower", layers, error)
             return _Recorded(depths, None)
 
-    def _replay(self, index: int, z: Tensor, name: str) -> Sequence[LinearMap | JvpsvdError]:
+    def _replay(
+        self, index: int, z: Tensor, name: str, *, check: bool
+    ) -> Sequence[LinearMap | JvpsvdError]:
         depths, trace = self._recordings[index]
         if trace is not None:
             try:
-                return trace.at(z)
+                return trace.at(z, check=check)
             except (TraceError, DerivativeError) as error:
                 if not self._maps.holds_fixed:
                     logger.warning("%s: %s; using vmap(jvp) and vmap(vjp)", name, error)
@@ -202,12 +229,14 @@ class Derivatives:
     def _find_hidden(self, derivatives: Sequence[Map | JvpsvdError]) -> dict[int, DerivativeError]:
         """Return the depths at which products differ from those of the network itself."""
         hidden: dict[int, DerivativeError] = {}
+        together = _EvaluatedOnce(self._maps)
         for depth, J in enumerate(derivatives):
             if isinstance(J, JvpsvdError):
                 continue
             try:
                 with full_precision():
-                    tell_difference(self._map_to(depth), J, name=self._layers[depth])
+                    name, evaluate = self._layers[depth], partial(together, depth)
+                    tell_difference(self._map_to(depth), J, name=name, evaluate=evaluate)
             except DerivativeError as error:
                 hidden[depth] = error
         return hidden

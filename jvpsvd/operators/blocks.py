@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from jvpsvd.arguments import dense_tensor, shown
 from jvpsvd.errors import ArgumentError
+
+T = TypeVar("T")
 
 COMPLEX_FUNCTION = (
     "take its real and imaginary parts as real numbers: torch.view_as_complex of a real point, "
@@ -54,6 +56,32 @@ def select_in_layout(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
     order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
     part = tensor.permute(order).index_select(order.index(dim), index.to(tensor.device))
     return part.permute([order.index(each) for each in range(tensor.ndim)])
+
+
+class Selection:
+    """Chosen points of a batch: takes their part of each tensor, and copies none of them twice.
+
+    >>> chosen, X = Selection(torch.tensor([2, 0])), torch.arange(3.0)
+    >>> chosen(X), chosen(X) is chosen(X), chosen.of(["a", "b", "c"])
+    (tensor([2., 0.]), True, ('c', 'a'))
+    """
+
+    def __init__(self, index: Tensor) -> None:
+        self._index = index
+        self._taken: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """Return the part of a tensor whose first dimension is that of the points."""
+        if id(tensor) not in self._taken:  # an id is that of no other tensor while this one lives
+            self._taken[id(tensor)] = tensor, select_in_layout(tensor, 0, self._index)
+        return self._taken[id(tensor)][1]
+
+    def of(self, items: Sequence[T]) -> tuple[T, ...]:
+        """Return the chosen ones of a sequence with an item for each point."""
+        return tuple(items[i] for i in self._index.tolist())
 
 
 def by(shape: Sequence[int]) -> str:

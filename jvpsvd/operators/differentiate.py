@@ -95,6 +95,7 @@ def tell_difference(
     J: LinearMap | BatchedMap,
     value: Tensor | None = None,
     name: str = "",
+    evaluate: Callable[[Tensor], Any] | None = None,
 ) -> None:
     """Say in the log if products differ from differences of fn, at the first of several points.
 
@@ -103,6 +104,7 @@ def tell_difference(
         J: Its derivative.
         value: Its value at the point, or at the first of several, if known.
         name: The name of the function, for the log.
+        evaluate: Returns fn at a point, where that is less work than fn itself.
 
     Raises:
         DerivativeError: If they do, and a part of fn runs under torch.inference_mode.
@@ -116,22 +118,25 @@ def tell_difference(
             f"J is {shown(J)}; give the derivative of fn, as transformed(fn, x) returns"
         )
     with failures_named("fn", "give the function that J is the derivative of"):
-        message = _describe(fn, J, value)
+        message = _describe(fn, J, value, evaluate)
     if message is not None:
         logger.warning("%s%s", f"{name}: " if name else "", message)
 
 
 def _describe(
-    fn: Callable[[Tensor], Any], J: LinearMap | BatchedMap, value: Tensor | None
+    fn: Callable[[Tensor], Any],
+    J: LinearMap | BatchedMap,
+    value: Tensor | None,
+    evaluate: Callable[[Tensor], Any] | None,
 ) -> str | None:
+    of_point = None if evaluate is None else prepare(evaluate)
     if isinstance(J, BatchedMap):
         first = J.select(torch.tensor([0], device="cpu"))
         x = J.point[0]
-        return describe_difference(
-            prepare(fn), x, lambda v: first.jvp(v[None], chunk=len(v))[0], _make_jvps(fn), value
-        )
-    image = None if J.probed is None else J.probed[1]
-    return describe_difference(prepare(fn), J.point, J.jvp, _make_jvps(fn), value, image)
+        products, image = (lambda v: first.jvp(v[None], chunk=len(v))[0]), None
+    else:
+        x, products, image = J.point, J.jvp, None if J.probed is None else J.probed[1]
+    return describe_difference(prepare(fn), x, products, _make_jvps(fn), value, image, of_point)
 
 
 def _make_jvps(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:

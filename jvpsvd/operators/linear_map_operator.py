@@ -171,6 +171,13 @@ class LinearMapOperator(LinearOperator):
                 return _changes_at_points(self._map, points, V, images, transposed, chunk.size)
             return _changes_at_point(self._map, points, V, transposed)
 
+    @property
+    def selection_bytes(self) -> int | None:
+        """Bytes that `select` copies for each matrix; None where this is no batch."""
+        if not isinstance(self._map, BatchedMap):
+            return None
+        return sum(each.bytes for each in self._map.held if not each.shared) // len(self.point)
+
     def _select(self, index: Tensor) -> LinearOperator:
         if not isinstance(self._map, BatchedMap):
             raise TypeError("the map of a batch must be a BatchedMap")

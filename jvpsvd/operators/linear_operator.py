@@ -37,6 +37,16 @@ class Variants(MatrixFree):
         """Return this operator at a point moved by rounding; None where it depends on no point."""
         return None
 
+    @property
+    def selection_bytes(self) -> int | None:
+        """Bytes that `select` copies for each matrix; None where a batch cannot be divided.
+
+        >>> from jvpsvd.operators import MatrixOperator
+        >>> MatrixOperator(torch.ones(5, 3, 2)).selection_bytes
+        24
+        """
+        return None
+
     def _select(self, index: Tensor) -> LinearOperator:
         """Return the batch of the matrices at these indices, all of them valid."""
         raise ArgumentError(
@@ -297,6 +307,11 @@ class TransposedOperator(LinearOperator):
     ) -> Tensor | None:
         return self._transposed.changed_products(V, images, seeds, not transposed)
 
+    @property
+    def selection_bytes(self) -> int | None:
+        """Bytes that `select` copies for each matrix; None where a batch cannot be divided."""
+        return self._transposed.selection_bytes
+
     def _select(self, index: Tensor) -> LinearOperator:
         return TransposedOperator(self._transposed.select(index))
 
@@ -351,6 +366,13 @@ class ComposedOperator(LinearOperator):
             matmat=self._matmat_of_parts,
             rmatmat=self._rmatmat_of_parts,
         )
+
+    @property
+    def selection_bytes(self) -> int | None:
+        """Bytes that `select` copies for each matrix; None where a batch cannot be divided."""
+        of_parts = [part.selection_bytes for part in self._parts]
+        known = [each for each in of_parts if each is not None]
+        return sum(known) if len(known) == len(of_parts) else None
 
     def _select(self, index: Tensor) -> LinearOperator:
         return ComposedOperator(

@@ -13,8 +13,9 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import check_real
 from jvpsvd.operators.dense import check_dense_size
+from jvpsvd.operators.derivatives.linear_map import Held
 from jvpsvd.operators.linear_operator import LinearOperator
-from jvpsvd.operators.sparse import both_by_rows
+from jvpsvd.operators.sparse import both_by_rows, stored_bytes
 
 # A product of a sparse matrix with eight vectors took five times as long as with one (1.4 million
 # entries), so that wide blocks save little. Narrow ones need fewer products (`python -m benchmarks
@@ -29,8 +30,8 @@ class MatrixOperator(LinearOperator):
     Args:
         matrix: Tensor of a real floating dtype with two dimensions, or, if it is dense, three. Or
             an array, of NumPy or with ``__dlpack__`` or ``__array__``. A dense one is not copied; a
-            sparse one is copied by rows, for A and for A', so that later changes of it have no
-            effect.
+            sparse one is copied by rows, for A and for A', which `held_bytes` counts, so that later
+            changes of it have no effect.
 
     Raises:
         ArgumentError: If `matrix` has another number of dimensions, is a sparse batch, or lacks
@@ -69,14 +70,21 @@ class MatrixOperator(LinearOperator):
             )
         super().__init__(tuple(matrix.shape), matrix.dtype, matrix.device)
         self.matrix = _multipliable(matrix.detach())
-        self._transposed = None
+        self._transposed, self._copies = None, frozenset[Held]()
         if self.matrix.layout != torch.strided:
             self.matrix, self._transposed = both_by_rows(self.matrix)
+            copies = Held(stored_bytes(self.matrix) + stored_bytes(self._transposed))
+            self._copies = frozenset((copies,))
+        elif matrix.layout != torch.strided:
+            self._copies = frozenset((Held(self.matrix.nbytes),))
 
     @property
     def chunk(self) -> int | None:
         """The width from which on a product costs no less per vector, of a sparse matrix."""
         return None if self._transposed is None else SPARSE_CHUNK
+
+    def _held(self) -> frozenset[Held]:
+        return self._copies
 
     def _matmat(self, V: Tensor) -> Tensor:
         return self.matrix @ V
@@ -92,6 +100,11 @@ class MatrixOperator(LinearOperator):
         """
         check_dense_size(self)
         return self.matrix.to_dense().clone()
+
+    @property
+    def selection_bytes(self) -> int | None:
+        """Bytes that `select` copies for each matrix; None where this is no batch."""
+        return self.matrix[0].nbytes if self.batch else None
 
     def _select(self, index: Tensor) -> LinearOperator:
         return MatrixOperator(self.matrix[index])

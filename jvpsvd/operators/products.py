@@ -101,7 +101,8 @@ class MatrixFree(ABC):
     def held_bytes(self) -> int:
         """Bytes that it holds besides weights and matrices that were given to it.
 
-        Those are activations of the point, and values computed from weights. 0 where it is not
+        Those are activations of the point, values computed from weights, and copies of a sparse
+        matrix by rows. 0 where it is not
         known: `derivatives="transforms"`, and operators of other libraries. What two parts of an
         operator share counts once.
 

@@ -52,6 +52,15 @@ def both_by_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
         return forward, _rows_of(below, across, values[order], (n, m))
 
 
+def stored_bytes(rows: Tensor) -> int:
+    """Return the bytes of the entries and indices of a CSR tensor.
+
+    >>> stored_bytes(torch.eye(2, dtype=torch.float64).to_sparse_csr())
+    56
+    """
+    return sum(p.nbytes for p in (rows.crow_indices(), rows.col_indices(), rows.values()))
+
+
 def from_scipy(matrix: Any) -> Tensor:
     """Return a sparse matrix of SciPy as a CSR tensor.
 

@@ -99,7 +99,7 @@ def plan_batch(size: ProblemSize, request: Request) -> Plan:
     if together == count:
         return plan(size, request)
     chosen = _plan_of(together, size, request)
-    held = (count - together) * _result(size, request)
+    held = (count - together) * _result(size, request) + _copied(together, size)
     return replace(
         chosen,
         solver=InParts(chosen.solver, together),
@@ -130,12 +130,18 @@ def _refuse_triplets(count: int, size: ProblemSize, request: Request) -> None:
 
 
 def _plan_of(together: int, size: ProblemSize, request: Request) -> Plan:
-    """Return the plan of a part of a batch, beside the triplets of all others."""
+    """Return the plan of a part of a batch, beside its copy and the triplets of all others."""
     others = (size.batch or 1) - together
     if not others:
         return plan(size, request)
-    left = bytes_for_solve(size, request) - others * _result(size, request)
+    held = others * _result(size, request) + _copied(together, size)
+    left = max(0, bytes_for_solve(size, request) - held)
     return plan(replace(size, batch=together, held=0), replace(request, memory=left))
+
+
+def _copied(together: int, size: ProblemSize) -> int:
+    """Return the bytes of the part of an operator: it is a copy, beside the whole."""
+    return together * (size.selected or 0)
 
 
 def _result(size: ProblemSize, request: Request) -> int:

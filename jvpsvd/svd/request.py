@@ -51,6 +51,8 @@ class ProblemSize:
     """Whether the entries are in memory, so that products of a small matrix cost nearly nothing."""
     held: int = 0
     """Bytes that the operator holds besides weights, as far as it is known."""
+    selected: int | None = 0
+    """Bytes that a part of a batch copies for each matrix; None if it cannot be divided."""
 
     @classmethod
     def of(cls, A: LinearOperator) -> ProblemSize:
@@ -59,7 +61,8 @@ class ProblemSize:
         batch = A.batch[0] if A.batch else None
         chunk = None if A.batch else A.chunk
         in_memory = isinstance(A if isinstance(A, MatrixOperator) else A.T, MatrixOperator)
-        return cls((m, n), A.dtype, A.device, batch, chunk, in_memory, A.held_bytes)
+        of_memory = A.held_bytes, A.selection_bytes
+        return cls((m, n), A.dtype, A.device, batch, chunk, in_memory, *of_memory)
 
 
 @dataclass(frozen=True)

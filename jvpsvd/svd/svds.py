@@ -75,8 +75,8 @@ def svds(
             small and vectors are long. If it is given, bases grow as far as memory allows, whatever
             the timings.
         memory: Bytes, or text like "4GiB", for bases, result and what the operator holds (its
-            `held_bytes`: activations); None: half of what the operator leaves of the GPU's, or of
-            the job's or machine's, for bases and result.
+            `held_bytes`: activations, copies of sparse matrices); None: half of what the operator
+            leaves of the GPU's, or of the job's or machine's, for bases and result.
         seed: Seed of all random numbers, from 0 to 2⁶³ − 1. The same seed gives the same result on
             the same device, unless timings choose another method, block or chunk. Nothing is timed
             if `method`, `block_size` and the Jacobian's `chunk` are given. None: another one each
@@ -172,24 +172,14 @@ def _vectors_of_shorter_side(start: SVDResult | Tensor | None, size: ProblemSize
 
 def _planned(A: LinearOperator, size: ProblemSize, request: Request) -> Plan:
     """Return the plan. Time products of the operator where that could change it."""
-    chosen = plan_batch(size, request) if _is_divisible(A) else plan(size, request)
+    divided = size.selected is not None and (size.batch or 1) > 1
+    chosen = plan_batch(size, request) if divided else plan(size, request)
     if chosen.undecided == "method":
         width = chosen.block_size if A.chunk is None else A.chunk
         return plan(size, request, cost=measured_cost(A, width))
     if chosen.undecided == "width" and not widening_pays(A):
         return plan(size, request, wide_products_save=False)
     return chosen
-
-
-def _is_divisible(A: LinearOperator) -> bool:
-    """Tell whether A is a batch of several matrices that can be solved in parts."""
-    if not A.batch or A.batch[0] < 2:
-        return False
-    try:
-        A.select([0])
-    except ArgumentError:
-        return False
-    return True
 
 
 def _certified(

@@ -93,6 +93,11 @@ ROWS = {
             **{"seconds": 0.01, "kernels": 0.008, "waiting": 0.001, "waits": 6.0, "launches": 90.0},
         },
         {
+            **{"kind": "graph", "problem": "graphs/p/4x16/jvp", "photos": 4, "block_size": 16},
+            **{"seconds": 0.01, "replay_seconds": 0.004, "ratio": 2.5, "error": 1e-7},
+            "right": True,
+        },
+        {
             **{"kind": "decompositions", "problem": "decompositions/600/4", "rows": 600},
             **{"photos": 4, "on_device": 0.05, "on_threads": 0.02},
         },
@@ -180,6 +185,7 @@ def test_photos_together_on_a_card_are_tables():
     assert "| 4 | 1.5 | 30 | 16 | 7 | 250 ms | 0 ms | 0 ms | 0 ms | 500 ms |" in text
     assert "Photos solved together, `p`, k = 5, tol 0.0001" in text
     assert "| 4 | 10.00 ms | 8.00 ms | 1.00 ms | 6 | 90 |" in text
+    assert "| jvp | 4 | 16 | 10.00 ms | 4.00 ms | 2.50 | right |" in text
     assert "- 4 projected problems of 600 rows: 50.0 ms each on the card, 20.0 ms by" in text
 
 

@@ -37,6 +37,48 @@ def test_depths_before_it_are_recorded(caplog):
     assert "test_derivatives_of_several_depths.py, line" in warned[0]
 
 
+def test_all_depths_share_the_evaluations_of_a_recording():
+    """The values, J v, and points nearby are those of all depths; J'u goes no further than one."""
+    calls = {0: 0, 2: 0}
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double().eval()
+    for index in calls:
+        net[index].register_forward_hook(
+            lambda *_, index=index: calls.update({index: calls[index] + 1})
+        )
+    x = torch.randn(1, 3, dtype=torch.float64)
+    derivatives = Derivatives(net, x, ["0", "1", "output"])
+    calls.update(dict.fromkeys(calls, 0))  # listing the depths evaluates them, too
+    derivatives.at(x, "one")
+    assert calls == {0: 7, 2: 5}
+
+
+class Half(nn.Module):
+    """A layer whose products explain half of how it moves."""
+
+    def forward(self, x):
+        return x + x.detach()
+
+
+class OnlyHere(nn.Module):
+    """A layer that fails at every point but one."""
+
+    def __init__(self, x):
+        super().__init__()
+        self.total = float(x.sum())
+
+    def forward(self, x):
+        if bool((x.sum() - 2 * self.total).abs() > 1e-9):
+            raise ValueError("elsewhere")
+        return 2 * x
+
+
+def test_a_depth_that_fails_nearby_hides_no_other(caplog):
+    x = torch.ones(1, 3, dtype=torch.float64)
+    derivatives = Derivatives(nn.Sequential(Half(), OnlyHere(x)).eval(), x, ["0", "output"])
+    derivatives.at(x, "one")
+    assert "0: products explain only a part of how fn moves (50 % is missing)" in caplog.text
+
+
 class Words(nn.Module):
     """Takes token ids and a mask, which reaches every layer."""
 

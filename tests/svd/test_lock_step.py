@@ -20,6 +20,8 @@ from jvpsvd.svd.request import ProblemSize, Request
 
 M, N, K, TOL = 900, 400, 40, 1e-5
 SIZE = Footprint(M, N, K, 4, 6, True)
+COPY = M * N * 4
+"""Bytes of one matrix: a part is a copy, beside the whole."""
 
 
 def spectra():
@@ -45,7 +47,7 @@ def memory_of(together, columns, held=6):
     """Bytes with which a part of so many matrices has bases of so many columns."""
     part = dataclasses.replace(SIZE, batch=together)
     others = (held - together) * SIZE.result // 6
-    return part.workspace(2 * 8) + columns * part.column + others
+    return part.workspace(2 * 8) + columns * part.column + others + together * COPY
 
 
 def assert_own(result, batch):
@@ -121,9 +123,49 @@ def test_a_batch_that_does_not_fit_is_split(batch, together, parts):
     assert all(before <= after for before, after in pairwise(done))
 
 
+def test_the_copy_of_a_part_counts(batch):
+    memory = memory_of(3, 260)
+    size = ProblemSize.of(MatrixOperator(batch))
+    without = dataclasses.replace(size, selected=0)
+    request = Request(K, tol=TOL, method="golub-kahan", memory=memory)
+    assert matrices_together(size, request) == 3
+    shorter = dataclasses.replace(request, memory=memory - 3 * COPY)
+    assert matrices_together(without, shorter) == 3
+    assert matrices_together(size, shorter) < 3
+
+
+def test_a_batch_that_fits_is_not_selected_from(batch):
+    class Counting(MatrixOperator):
+        selected = 0
+
+        def _select(self, index):
+            type(self).selected += 1
+            return super()._select(index)
+
+    same = batch[:1].expand(3, -1, -1).contiguous()  # they end together
+    assert not isinstance(svds(Counting(same), K, method="exact").plan.solver, InParts)
+    assert Counting.selected == 0
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda A: A,
+        lambda A: A.T,
+        lambda A: 2 * A,
+        lambda A: A.T @ A,
+    ],
+)
+def test_what_a_selection_copies_is_known_of_compositions(batch, made):
+    A = made(MatrixOperator(batch))
+    parts = 2 if A.shape[-1] == A.shape[-2] else 1
+    assert A.selection_bytes == parts * COPY
+    assert made(MatrixOperator(batch[0])).selection_bytes is None
+
+
 def test_values_of_a_split_batch(batch):
     part = dataclasses.replace(SIZE, batch=2, vectors=False)
-    memory = part.workspace(2 * 8) + 260 * part.values_column + 4 * N * K * 4
+    memory = part.workspace(2 * 8) + 260 * part.values_column + 4 * N * K * 4 + 2 * COPY
     result = svds(batch, K, tol=TOL, method="golub-kahan", memory=memory, vectors=False)
     assert result.plan.solver.together == 2
     for i, s in enumerate(spectra()):
@@ -169,6 +211,8 @@ def test_a_matrix_that_is_not_finite_is_named_in_its_part(batch):
 
 def test_a_batch_that_cannot_be_divided_restarts_as_a_whole(batch):
     class Whole(MatrixOperator):
+        selection_bytes = None
+
         def _select(self, index):
             return LinearOperator._select(self, index)
 

@@ -1,11 +1,20 @@
 """memory= counts what the operator holds besides weights, and the refusal says so."""
 
 import pytest
+import scipy.sparse
 import torch
 from support.svd_problems import planned
 from torch import nn
 
-from jvpsvd import JacobianOperator, MatrixOperator, StreamedStack, restrict, stack, svds
+from jvpsvd import (
+    JacobianOperator,
+    MatrixOperator,
+    StreamedStack,
+    aslinearoperator,
+    restrict,
+    stack,
+    svds,
+)
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import Trace
 from jvpsvd.svd import ProblemSize, plan
@@ -92,6 +101,34 @@ def test_outputs_of_one_trace_share_what_they_hold():
 )
 def test_nothing_is_said_of_what_is_not_known(A):
     assert A.held_bytes == 0
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CS:UserWarning")
+def test_copies_of_a_sparse_matrix_by_rows_are_held():
+    one = torch.eye(1000, dtype=torch.float64)[:, :600]
+    entries, pointers = 600 * (8 + 4), (1001 + 601) * 4
+    for sparse in (one.to_sparse(), one.to_sparse_csr(), one.to_sparse_csc()):
+        A = MatrixOperator(sparse)
+        assert A.held_bytes == (A.T @ A).held_bytes == 2 * entries + pointers
+    of_scipy = aslinearoperator(scipy.sparse.csr_array(one.numpy()))
+    assert of_scipy.held_bytes == 2 * entries + pointers
+
+
+def test_a_hybrid_matrix_is_held_as_a_dense_copy():
+    hybrid = torch.sparse_coo_tensor(
+        torch.tensor([[0, 2]]), torch.ones(2, 5), (4, 5), check_invariants=True
+    )
+    assert MatrixOperator(hybrid).held_bytes == 4 * 5 * 4
+
+
+def test_both_products_of_a_selection_read_the_same_copies():
+    (J,) = Trace(torch.sin, torch.zeros(3)).at_many(torch.rand(4, 3))
+    part = J.select(torch.tensor([2, 0]))
+    addresses = [
+        {each.data_ptr() for each in product.inputs}
+        for product in (part.jvp_product, part.vjp_product)
+    ]
+    assert addresses[0] == addresses[1]
 
 
 @pytest.mark.parametrize("method", ["golub-kahan", "exact", "randomized"])

@@ -17,7 +17,7 @@ from torch.func import vmap
 
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.blocks import check_indices, select_in_layout
+from jvpsvd.operators.blocks import Selection, check_indices
 from jvpsvd.operators.derivatives.linear_map import Held, LinearMap, make_change_check
 from jvpsvd.operators.function.evaluate import stack_values
 
@@ -32,8 +32,8 @@ class BatchedProduct(Protocol):
     def __call__(self, block: Tensor, points: slice) -> Tensor:
         r"""Map the vectors (p, b, \\*in) of a run of p points to (p, b, \\*out)."""
 
-    def select(self, index: Tensor) -> BatchedProduct:
-        """Return this product at the points of these indices only."""
+    def select(self, chosen: Selection) -> BatchedProduct:
+        """Return this product at the chosen points only."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,17 @@ class BatchedMap:
 
     def select(self, index: Tensor) -> BatchedMap:
         """Return the derivatives at the points of these indices; nothing is evaluated again."""
-        index = check_indices(index, (len(self.point), 1, 1))
+        chosen = Selection(check_indices(index, (len(self.point), 1, 1)))
         return BatchedMap(
-            point=select_in_layout(self.point, 0, index),
-            value=select_in_layout(self.value, 0, index),
-            jvp_product=self.jvp_product.select(index),
-            vjp_product=self.vjp_product.select(index),
+            point=chosen(self.point),
+            value=chosen(self.value),
+            jvp_product=self.jvp_product.select(chosen),
+            vjp_product=self.vjp_product.select(chosen),
             widest=self.widest,
             at=self.at,
             nearby=self.nearby,
             held=tuple(
-                each if each.shared else Held(each.bytes * len(index) // len(self.point))
+                each if each.shared else Held(each.bytes * len(chosen) // len(self.point))
                 for each in self.held
             ),
         )
@@ -122,13 +122,13 @@ class _ReplayedProduct:
         images: Tensor = over_points(block, *inputs)
         return images
 
-    def select(self, index: Tensor) -> BatchedProduct:
+    def select(self, chosen: Selection) -> BatchedProduct:
         self.check()
         self.check_weights()
         inputs = zip(self.inputs, self.varies, strict=True)
         return replay_at_points(
             self.graph,
-            tuple(select_in_layout(t, 0, index) if v else t for t, v in inputs),
+            tuple(chosen(t) if v else t for t, v in inputs),
             self.varies,
             self.check_weights,
         )
@@ -145,8 +145,8 @@ class _StackedProduct:
         pairs = zip(self.products[points], block, strict=True)
         return torch.stack([product(part) for product, part in pairs])
 
-    def select(self, index: Tensor) -> BatchedProduct:
-        return _StackedProduct(tuple(self.products[i] for i in index.tolist()))
+    def select(self, chosen: Selection) -> BatchedProduct:
+        return _StackedProduct(chosen.of(self.products))
 
 
 def replay_at_points(

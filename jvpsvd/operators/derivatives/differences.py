@@ -152,10 +152,12 @@ def describe_difference(
     at: Callable[[Tensor], Apply],
     value: Tensor | None = None,
     image: Tensor | None = None,
+    evaluate: Callable[[Tensor], Any] | None = None,
 ) -> str | None:
     """Return how the products at x differ from differences of fn; None where they do not.
 
-    `value` is f(x), and `image` is J v for v = direction(x), if known.
+    `value` is f(x), and `image` is J v for v = direction(x), if known. `evaluate` returns f at a
+    point, where that is less work than fn.
 
     Raises:
         DerivativeError: If they do, and a part of fn runs under torch.inference_mode, which nobody
@@ -166,7 +168,7 @@ def describe_difference(
     >>> description.split(";")[0]
     'products explain only a part of how fn moves (50 % is missing)'
     """
-    found = find_unexplained(fn, x, products, at, value, image=image)
+    found = find_unexplained(evaluate or fn, x, products, at, value, image=image)
     if found is None:
         return None
     seen = find_obstacles(fn, x)

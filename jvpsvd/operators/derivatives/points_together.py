@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-from jvpsvd.operators.blocks import select_in_layout
+from jvpsvd.operators.blocks import Selection
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, BatchedProduct
 from jvpsvd.operators.derivatives.linear_map import refuse_another_value
 from jvpsvd.operators.function.evaluate import prepare
@@ -87,6 +87,6 @@ class _TransformedProduct:
             refuse_another_value(again, self.values[points])
         return images
 
-    def select(self, index: Tensor) -> BatchedProduct:
-        values = None if self.values is None else select_in_layout(self.values, 0, index)
-        return replace(self, values=values, X=select_in_layout(self.X, 0, index))
+    def select(self, chosen: Selection) -> BatchedProduct:
+        values = None if self.values is None else chosen(self.values)
+        return replace(self, values=values, X=chosen(self.X))

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+
+from jvpsvd.operators.environment.dispatch import DispatchMode
 
 
 class Work(NamedTuple):
@@ -47,7 +48,7 @@ _SAME_IN_A_RECORDING = frozenset(
 )
 
 
-class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _CountingMode(DispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls = self.flops = self.widest = 0

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import JvpsvdError, TraceError
+from jvpsvd.operators.blocks import Selection
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, BatchedProduct
 from jvpsvd.operators.derivatives.linear_map import LinearMap, refuse_another_value
 from jvpsvd.operators.derivatives.points_together import (
@@ -212,16 +213,16 @@ class _ProductOnDemand:
         self._spend(block.shape[0] * block.shape[1])
         return (self._plain if ours is None else ours)(block, points)
 
-    def select(self, index: Tensor) -> BatchedProduct:
+    def select(self, chosen: Selection) -> BatchedProduct:
         selected: list[BatchedProduct] = []
 
         def recorded() -> BatchedProduct | None:
             ours = self._recorded()
             if ours is not None and not selected:
-                selected.append(ours.select(index))
+                selected.append(ours.select(chosen))
             return selected[0] if selected else None
 
-        return _ProductOnDemand(self._plain.select(index), recorded, self._spend)
+        return _ProductOnDemand(self._plain.select(chosen), recorded, self._spend)
 
 
 def recorded_on_demand(

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from jvpsvd.operators.environment.dispatch import DispatchMode
 
 _aten = torch.ops.aten
 _SIZES = {_aten.size.default, _aten.stride.default, _aten.storage_offset.default}
@@ -64,7 +65,7 @@ def record_operations(
     return tape.finish(results)
 
 
-class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Tape(DispatchMode):
     """The mode under which operations are carried out and recorded."""
 
     def __init__(self, args: tuple[Tensor, ...], most_bytes: float) -> None:

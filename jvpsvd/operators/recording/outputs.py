@@ -23,16 +23,24 @@ class Products(NamedTuple):
 class Outputs:
     """The outputs of a function, and their derivatives by torch.func.
 
+    Args:
+        fn: Returns one output, or a tuple of several.
+        of_one: Returns the function of one of several outputs, where that is less work than all.
+
     >>> import torch
     >>> outputs = Outputs(lambda x: (x**2, x.sum(0, keepdim=True)))
     >>> outputs(torch.tensor([1.0, 3.0]))
     (tensor([1., 9.]), tensor([4.]))
     """
 
-    def __init__(self, fn: Callable[[Tensor], Tensor | tuple[Tensor, ...]]) -> None:
+    def __init__(
+        self,
+        fn: Callable[[Tensor], Tensor | tuple[Tensor, ...]],
+        of_one: Callable[[int], Callable[[Tensor], Tensor]] | None = None,
+    ) -> None:
         self.fn = fn
         """The function as the user gave it."""
-        self._evaluate = prepare(fn)
+        self._evaluate, self._of_one = prepare(fn), of_one
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return all outputs at x."""
@@ -41,7 +49,7 @@ class Outputs:
 
     def select(self, index: int) -> Callable[[Tensor], Tensor]:
         """Return one output as a function."""
-        return lambda x: self(x)[index]
+        return (lambda x: self(x)[index]) if self._of_one is None else prepare(self._of_one(index))
 
     def compute_products(self, x: Tensor, v: Tensor, *us: Tensor) -> Products:
         """Return f(x), J v and J' u of every output, from an evaluation for each product."""
@@ -49,15 +57,15 @@ class Outputs:
         vjps = [vjp(self.select(index), x)[1](u)[0] for index, u in enumerate(us)]
         return Products(values, jvps, tuple(vjps))
 
-    def compute_products_together(self, x: Tensor, v: Tensor, *us: Tensor) -> Products:
-        """Return the same from one evaluation, where there is one output.
+    def compute_products_together(self, x: Tensor, v: Tensor, u: Tensor) -> Products:
+        """Return the same of one output from one evaluation.
+
+        Of several, a reverse pass of all would take zeros through the parts behind one.
 
         Forward mode is the inner one, so that fn would not see that a reverse pass follows. If fn
         asks what autograd does, each product has an evaluation. All that both products need is in
         memory together.
         """
-        if len(us) > 1:  # a reverse pass of all would take zeros through the parts behind one
-            return self.compute_products(x, v, *us)
         mode = AutogradMode()
 
         def evaluate(x: Tensor) -> tuple[Tensor, ...]:
@@ -71,8 +79,8 @@ class Outputs:
         found: tuple[Any, ...] = vjp(evaluate_and_push, x, has_aux=True)
         _, vjp_fn, (values, jvps) = found
         if mode.found:
-            return self.compute_products(x, v, *us)
-        return Products(values, jvps, vjp_fn(us))
+            return self.compute_products(x, v, u)
+        return Products(values, jvps, vjp_fn((u,)))
 
     def compute_vjps(self, index: int, x: Tensor, block: Tensor) -> Tensor:
         """Return J' u of one output, for several u in one call.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -119,9 +120,11 @@ def _record_joint(
     # Without grad mode: it would keep a graph for every weight that requires grad, which
     # torch 2.14.1 never frees. Both derivatives are taken all the same.
     with torch.no_grad():
-        try:
-            joint = record_operations(together, example, *directions, most_bytes=_MOST_TOGETHER)
-        except TooLargeError:
+        joint = None
+        if len(values) == 1:
+            with suppress(TooLargeError):
+                joint = record_operations(together, example, *directions, most_bytes=_MOST_TOGETHER)
+        if joint is None:
             joint = record_operations(apart, example, *directions)
     reshape_strided_views(joint)
     remove_identities(joint)

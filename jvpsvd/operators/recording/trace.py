@@ -41,6 +41,7 @@ class Trace:
             convolutions, say); values change by rounding only.
         recompute: Keep checkpoints of a point only; other values are computed again with each
             block of products.
+        of_one: Returns the function of one of several outputs, where that is less work than all.
         check: Compare one JVP with one VJP of each output, and products that vanish with
             differences of fn; in `at` and `at_many` those of a constant.
 
@@ -69,10 +70,11 @@ class Trace:
         fold: bool = True,
         check: bool = True,
         recompute: bool = False,
+        of_one: Callable[[int], Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         check_function(fn)
         dense_tensor("the example", example)
-        self._outputs, self._check = Outputs(fn), check
+        self._outputs, self._check = Outputs(fn, of_one), check
         # Not the example itself, which may be all parameters of a network.
         self._kind = _Kind(example.shape, example.stride(), example.dtype, example.device)
         self._points_together: bool | None = None  # not tried yet

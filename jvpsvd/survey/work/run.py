@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,7 +29,6 @@ from jvpsvd.survey.store.changed_photos import refuse_changed_photos
 from jvpsvd.survey.store.compaction import FEW, compact
 from jvpsvd.survey.store.files import locked
 from jvpsvd.survey.store.layout import Layout
-from jvpsvd.survey.store.results import Results
 from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.store import Store, create_or_continue, discard
 from jvpsvd.survey.work.in_process import solve_in_process
@@ -36,6 +36,9 @@ from jvpsvd.survey.work.photo_solver import SolvedTask
 from jvpsvd.survey.work.ray_engine import solve_on_ray
 from jvpsvd.svd import Progress
 from jvpsvd.svd.request import out_of_reach
+
+if TYPE_CHECKING:
+    from jvpsvd.survey.store.results import Results
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,8 @@ class Outcome:
     @property
     def results(self) -> Results:
         """The rows of the whole run, as Arrow and NumPy."""
+        from jvpsvd.survey.store.results import Results  # no row needs it
+
         return Results(self.store)
 
 

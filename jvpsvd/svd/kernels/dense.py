@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import scipy.linalg
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,7 +85,9 @@ def leading_eigenpairs(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
     try:
         few = size >= max(_LEADING_ROWS, _LEADING_TIMES * k) and matrix.dtype == torch.float64
         if few and matrix.ndim == 2 and matrix.device.type == "cpu":
-            found = scipy.linalg.eigh(
+            from scipy.linalg import eigh  # it takes a while to load
+
+            found = eigh(
                 matrix.numpy(),
                 subset_by_index=(size - k, size - 1),
                 driver="evr",
@@ -95,7 +97,7 @@ def leading_eigenpairs(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
             values, vectors = (torch.from_numpy(part) for part in found)
         else:
             values, vectors = torch.linalg.eigh(matrix)
-    except (torch.linalg.LinAlgError, scipy.linalg.LinAlgError):  # type: ignore[attr-defined]
+    except (torch.linalg.LinAlgError, np.linalg.LinAlgError):  # type: ignore[attr-defined]
         return matrix.new_full((k,), torch.nan), matrix.new_full((size, k), torch.nan)
     return values[..., -k:].flip(-1), vectors[..., -k:].flip(-1)
 
@@ -118,7 +120,9 @@ def add_lower_gram(gram: Tensor, matrix: Tensor) -> None:
 
 def svd_by_qr_iteration(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the thin (U, s, Vh) of a finite matrix by QR iteration, which is slower and safer."""
-    U, s, Vh = scipy.linalg.svd(matrix.cpu().numpy(), full_matrices=False, lapack_driver="gesvd")
+    from scipy.linalg import svd
+
+    U, s, Vh = svd(matrix.cpu().numpy(), full_matrices=False, lapack_driver="gesvd")
     return (
         torch.from_numpy(U).to(matrix.device),
         torch.from_numpy(s).to(matrix.device),

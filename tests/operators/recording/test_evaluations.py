@@ -108,6 +108,15 @@ def waves(x):
     return x
 
 
+@pytest.mark.parametrize("entries", [10, 1 << 22])
+def test_several_outputs_are_recorded_once_however_large_they_are(entries, evaluations):
+    fn = counted(lambda x: (waves(x), x.cos()), evaluations)
+    x = torch.linspace(-1, 1, entries)
+    both = Trace(fn, x).at(x, check=False)
+    assert len(evaluations) == 4  # the values, J v of both, and J'u of each
+    torch.testing.assert_close(both[1].jvp(torch.ones(1, entries))[0], -x.sin())
+
+
 @pytest.mark.parametrize(("entries", "count"), [(10, 3), (1 << 22, 5)])
 def test_products_of_a_large_recording_are_taken_one_after_the_other(entries, count, evaluations):
     """Both together would hold the memory of both: that evaluation is broken off."""
