@@ -104,7 +104,8 @@ class BatchConvergence:
             clustered = self.guaranteed(s, estimates, bases) < self._k
             matrix.test, action = matrix.test.check(s, estimates, bases.steps, clustered)
             worst = float(estimates.max() / s[0].clamp_min(1e-300))
-            matrix.checks.append(Check(bases.expanded, worst))
+            unconverged = int((estimates > matrix.test.target * s[0]).sum())
+            matrix.checks.append(Check(bases.expanded, worst, unconverged))
             actions.append(action)
         return actions
 

@@ -10,8 +10,11 @@ from jvpsvd.svd.krylov.convergence import Action, ConvergenceTest, State
 # Far from the target, the next check comes after at most a sixth more columns, near it after at
 # most a 24th. Convergence becomes faster towards the end, and a check may take as long as a step.
 FAR, _COARSE, _FINE = 30.0, 6, 24
-# The next check comes after this share of the columns that the rate of convergence predicts, rather
-# too early than too late.
+# The next check comes after this share of the columns that the rates of convergence predict, rather
+# too early than too late. The triplets that have not converged fall by as many per column until few
+# are left, and predict the end from afar: at EfficientNet-Lite0's `_blocks.9`, k = 500, blocks of
+# 8, within 20 columns of 1245 from 744 columns on, where the worst residual predicts it only at the
+# end.
 _EARLY = 0.8
 
 
@@ -23,6 +26,8 @@ class Check:
     """Number of columns by which the bases had been expanded."""
     worst: float
     """Largest predicted residual, relative to s₁."""
+    unconverged: int = 0
+    """Number of triplets above the target."""
 
 
 def next_check(
@@ -57,7 +62,19 @@ def next_check(
     if rate > 0:
         logarithm = math.log(max(now.worst / test.target, 1.0))
         columns = min(columns, math.ceil(_EARLY * logarithm / rate))
+    per_column = _converging(checks)
+    if per_column > 0:
+        columns = min(columns, math.ceil(_EARLY * now.unconverged / per_column))
     return now.columns + max(width, columns)
+
+
+def _converging(checks: list[Check]) -> float:
+    """Return how many triplets converged per column, between the last two checks."""
+    if len(checks) < 2:
+        return 0.0
+    before, now = checks[-2:]
+    converged = before.unconverged - now.unconverged
+    return converged / (now.columns - before.columns) if now.columns > before.columns else 0.0
 
 
 def convergence_rate(checks: list[Check]) -> float:
