@@ -6,6 +6,7 @@
 At photo after photo, the Jacobians of EfficientNet-Lite0 up to a few depths are solved by
 Golub–Kahan:
 - random: as `svds` does by itself, with the width of blocks that it chooses;
+- half as wide: the same in blocks of half that width;
 - the previous photo: from its vectors of the same depth;
 - the depth before: from J2 V Ω, where V are the right vectors of the depth before at this photo
   and Ω mixes them into one block. These forward products count.
@@ -40,7 +41,7 @@ from jvpsvd.svd.krylov.factorization import Factorization
 from jvpsvd.svd.methods.golub_kahan import GolubKahan
 
 NETWORK = "efficientnet-lite0"
-WAYS = ("random", "the previous photo", "the depth before")
+WAYS = ("random", "half as wide", "the previous photo", "the depth before")
 PER_CLASS = 4
 # The residual that the recurrence has to predict, in units of tol, as `BatchConvergence` asks for.
 _SAFETY = 0.7
@@ -117,6 +118,10 @@ def measure(
                 result, products[name], seconds[name] = _solve(J, k, tol, start)
                 if name == "random":
                     found.append(result)
+                    half = max(1, result.plan.block_size // 2)
+                    _, products["half as wide"], seconds["half as wide"] = _solve(
+                        J, k, tol, None, half
+                    )
             if depth:
                 began = J.products
                 start = _image(J, found[depth - 1], result.plan.block_size)
@@ -143,10 +148,14 @@ def measure(
 
 
 def _solve(
-    J: LinearOperator, k: int, tol: float, start: SVDResult | Tensor | None
+    J: LinearOperator,
+    k: int,
+    tol: float,
+    start: SVDResult | Tensor | None,
+    block_size: int | None = None,
 ) -> tuple[SVDResult, int, float]:
     began = time.process_time()
-    result = svds(J, k, tol=tol, method="golub-kahan", start=start)
+    result = svds(J, k, tol=tol, method="golub-kahan", start=start, block_size=block_size)
     return result, result.products.total, time.process_time() - began
 
 
