@@ -308,6 +308,15 @@ PARTS: dict[str, Part] = {
             ),
         ),
         _from_script(
+            "starts",
+            "products beside those of blocks of one vector, from random and from given starts",
+            Script(
+                "starts",
+                quick_arguments=("--photos", "2", "-k", "5", "--layers", "_blocks.13,_blocks.15"),
+                takes=("-k",),
+            ),
+        ),
+        _from_script(
             "batches",
             "all values of many small Jacobians beside svdvals",
             _small("batches", "-k"),

@@ -260,7 +260,7 @@ WRITERS: dict[str, Callable[[Record], str]] = {
         (
             *("allocator", "products", "solver", "survey", "batches", "together"),
             *("projected", "tall", "repeated_points", "tangent_kernel", "sparse", "page"),
-            *("many_cores", "waiting", "widths", "first_result", "forecast"),
+            *("many_cores", "waiting", "widths", "first_result", "starts", "forecast"),
         ),
         script_section,
     ),

@@ -11,11 +11,13 @@ from torch import Tensor
 from jvpsvd.svd.krylov.convergence import Action, ConvergenceTest, State
 from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.krylov.multiplicity import guaranteed_count
-from jvpsvd.svd.krylov.schedule import FAR, Check, convergence_rate, next_check
+from jvpsvd.svd.krylov.schedule import Check, convergence_rate, next_check
 
 # Residuals predicted by the recurrence do not contain rounding of the products, so their target
 # lies a little below tol.
 _SAFETY = 0.7
+# Bases turn compact only while the worst residual is above this many times the target: a guess.
+_FAR = 30.0
 # From so many columns on, a projected problem takes longer than a few steps of one matrix: the
 # matrices of a batch are then checked each at its own time. A guess.
 _COLUMNS_WORTH_WAITING = 256
@@ -80,7 +82,7 @@ class BatchConvergence:
     def is_far(self) -> bool:
         """Whether every matrix is far from its target and has no probe columns yet."""
         return all(
-            one.test.state is State.SEEK and one.checks[-1].worst > FAR * one.test.target
+            one.test.state is State.SEEK and one.checks[-1].worst > _FAR * one.test.target
             for one in self.matrices
         )
 
@@ -104,7 +106,8 @@ class BatchConvergence:
             clustered = self.guaranteed(s, estimates, bases) < self._k
             matrix.test, action = matrix.test.check(s, estimates, bases.steps, clustered)
             worst = float(estimates.max() / s[0].clamp_min(1e-300))
-            matrix.checks.append(Check(bases.expanded, worst))
+            unconverged = int((estimates > matrix.test.target * s[0]).sum())
+            matrix.checks.append(Check(bases.expanded, worst, unconverged))
             actions.append(action)
         return actions
 
