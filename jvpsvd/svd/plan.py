@@ -37,8 +37,10 @@ _SMALL_WORK = 1 << 26
 # as a narrow one, narrow blocks are chosen for small k, because they need fewer products (132 with
 # blocks of 2, 228 with blocks of 8 at k = 20). With larger k there is more dense work per block,
 # and that is cheaper in wide blocks. `python -m benchmarks solver` counts and times blocks of 2 to
-# 16 for k to 128.
-_NARROW_BLOCKS = ((32, 2), (256, 4), (1 << 62, 8))
+# 16 for k to 128, `widths` those for larger k.
+_NARROW_BLOCKS = ((32, 2), (128, 4), (256, 8), (1 << 62, 16))
+# A block is no wider than this many chunks, as pairs (largest k, chunks).
+_CHUNKS = ((256, 1), (1 << 62, 2))
 # Otherwise a product costs nearly the same at any width.
 _WIDE_BLOCKS = ((128, 8), (1 << 62, 16))
 # On a GPU a step costs nearly the same at any width, and the product is a small part of it (`python
@@ -288,10 +290,15 @@ def _block_size(
     on_gpu = size.device is not None and size.device.type == "cuda"
     on_gpu = on_gpu and (size.batch or 1) < _BUSY_BATCH
     sizes = _NARROW_BLOCKS if narrow else _GPU_BLOCKS if on_gpu else _WIDE_BLOCKS
-    width = next(width for largest_k, width in sizes if request.k <= largest_k)
+    width = _of_k(request.k, sizes)
     if chunk is not None:
-        width = max(1, min(width, chunk))
+        width = max(1, min(width, _of_k(request.k, _CHUNKS) * chunk))
     return _narrowed(min(width, footprint.short), footprint, budget.bytes)
+
+
+def _of_k(k: int, pairs: tuple[tuple[int, int], ...]) -> int:
+    """Return the number for k, of pairs (largest k, number)."""
+    return next(number for largest_k, number in pairs if k <= largest_k)
 
 
 def _narrowed(width: int, footprint: Footprint, budget: int) -> int:

@@ -110,9 +110,16 @@ def test_a_solve_measures_only_where_undecided():
     assert svds(A, 5, tol=1e-2).plan.predicted_seconds is None
 
 
-@pytest.mark.parametrize(("chunk", "expected"), [(None, 16), (1, 1), (3, 3), (5, 4), (500, 16)])
-def test_the_chunk_bounds_the_block(chunk, expected):
-    chosen = planned((5000, 5000), 4, 200, method="golub-kahan", chunk=chunk)
+@pytest.mark.parametrize(
+    ("k", "chunk", "expected"),
+    [
+        *((20, 1, 1), (20, 8, 2), (100, 8, 4), (100, 3, 3)),
+        *((200, None, 16), (200, 1, 1), (200, 3, 3), (200, 9, 8), (200, 500, 16)),
+        *((500, 1, 2), (500, 4, 8), (500, 8, 16), (500, 500, 16)),
+    ],
+)
+def test_the_chunk_bounds_the_block_to_one_chunk_and_to_two_for_many_triplets(k, chunk, expected):
+    chosen = planned((5000, 5000), 4, k, method="golub-kahan", chunk=chunk)
     assert chosen.block_size == expected
 
 

@@ -97,16 +97,16 @@ def test_many_matrices_keep_a_gpu_busy_with_narrower_blocks(batch, width):
 @pytest.mark.parametrize(
     ("chunk", "expected"),
     [
-        (None, [8, 8, 8, 16, 16]),
-        (512, [8, 8, 8, 16, 16]),
-        (8, [2, 2, 4, 4, 8]),
-        (3, [2, 2, 3, 3, 3]),
+        (None, [8, 8, 8, 8, 16, 16]),
+        (512, [8, 8, 8, 8, 16, 16]),
+        (8, [2, 2, 4, 4, 8, 16]),
+        (3, [2, 2, 3, 3, 3, 6]),
     ],
 )
 def test_the_block_is_smaller_than_k_and_narrow_where_width_saves_nothing(chunk, expected):
     widths = [
         planned((5000, 5000), 4, k, method="golub-kahan", chunk=chunk).block_size
-        for k in (1, 32, 33, 256, 257)
+        for k in (1, 32, 33, 128, 256, 257)
     ]
     assert widths == expected
 
