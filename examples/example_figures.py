@@ -49,3 +49,4 @@ def save(figure, out, name):
     """Write NAME.png and NAME.svg, the same bytes for the same numbers."""
     figure.savefig(out / f"{name}.png", dpi=160, metadata={"Software": None})
     figure.savefig(out / f"{name}.svg", metadata={"Date": None})
+    print(f"figure: {out / name}.png and .svg")

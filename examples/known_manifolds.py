@@ -305,6 +305,7 @@ def draw(numbers, base):
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
         for suffix, options in ((".png", {"dpi": 160}), (".svg", {"metadata": {"Date": None}})):
             figure.savefig(base.with_suffix(suffix), **options)
+    print(f"figure: {base}.png and .svg")
 
 
 def main():

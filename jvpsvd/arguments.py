@@ -6,7 +6,7 @@ Numbers are Python's own or NumPy's scalars, never bools.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -183,6 +183,15 @@ def listed_names(name: str, value: object) -> list[str]:
         if not isinstance(each, str):
             raise ArgumentError(f"{name} holds {shown(each)}; give names, as strings")
     return listed
+
+
+def first_names(names: Sequence[str], most: int = 6) -> str:
+    """Return names in a row, and dots where there are more.
+
+    >>> first_names(["0", "output"]), first_names(["a", "b", "c"], most=2)
+    ('0, output', 'a, b, …')
+    """
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def dense_tensor(name: str, value: object) -> Tensor:

@@ -19,11 +19,13 @@ import click
 from jvpsvd import networks, survey
 from jvpsvd.commands.numbers import integer, number
 from jvpsvd.commands.option_values import positive_number
+from jvpsvd.commands.other_words import Commands
 from jvpsvd.commands.startup import ended_by_signals, prepare_process
 from jvpsvd.commands.versions import describe_versions
 from jvpsvd.errors import ArgumentError, JvpsvdError
 
 _FAILURES, _MISTAKE, _INTERRUPTED = 1, 2, 130
+_HELP = {"help_option_names": ["-h", "--help"]}
 _MODEL, _K = survey.Spec.model, 500
 _SELECTION = [field.name for field in dataclasses.fields(survey.PhotoSelection)]
 
@@ -63,7 +65,7 @@ _threshold = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.group(cls=Commands, context_settings=_HELP, invoke_without_command=True)
 @click.option("--version", is_flag=True, help="Show the version and exit.")
 @click.pass_context
 def cli(context: click.Context, *, version: bool) -> None:
@@ -74,6 +76,7 @@ def cli(context: click.Context, *, version: bool) -> None:
     jvpsvd layers --model SPEC     where a network can be cut, and what each depth would cost
     jvpsvd pack PHOTOS SHARDS      folders of photos, one per class, to shards
     jvpsvd run --shards SHARDS     the same for your photos
+    jvpsvd run --status RUN        how far a run is, and how to go on with it
     jvpsvd verify RUN              whether a run is whole
     jvpsvd report RUN              its table, and a page that opens in a browser
     jvpsvd compare RUN1 RUN2       how two runs differ, with standard errors
@@ -120,7 +123,7 @@ def cli(context: click.Context, *, version: bool) -> None:
 @click.option(
     "--tol",
     type=number,
-    help="Residual, over σ1, of a converged triplet. [default: 1e-5; 1e-4 without --shards]",
+    help="Residual, over σ1, of a triplet; 0: the least. [default: 1e-5; 1e-4 without --shards]",
 )
 @click.option(
     "--classes", metavar="CLASS,CLASS", help="Only these classes: names, indices or wnids."

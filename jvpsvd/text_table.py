@@ -193,6 +193,24 @@ def _padded(text: str, width: int, *, left: bool) -> str:
     return text + space if left else space + text
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "photo"), counted(0, "row"), counted(2, "singular triplet")
+    ('1 photo', '0 rows', '2 singular triplets')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def with_article(noun: str) -> str:
+    """Return a noun with its article.
+
+    >>> with_article("photo"), with_article("input")
+    ('a photo', 'an input')
+    """
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
 def significant(value: float, digits: int = 4) -> str:
     """Return a number in so many significant digits, without an exponent where it can be read so.
 

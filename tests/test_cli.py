@@ -55,6 +55,7 @@ def test_run_verify_report_and_run_again(jvpsvd, shard, tmp_path):
     assert first.returncode == 0, first.stderr
     assert "294 x 768" in first.stdout
     assert "4 photos computed, 0 finished before, 0 rows failed" in first.stdout
+    assert "continue" not in first.stdout
     assert "photo 4/4 photo3: 2 of 2 depths" in first.stderr
     assert (tmp_path / "out" / "report" / "spectra.png").exists()
     whole = jvpsvd("verify", "out")
@@ -82,9 +83,10 @@ def test_failures_end_with_exit_code_1(jvpsvd, tmp_path):
     write_tar(tmp_path / "s.tar", [*sample_members("good", 0, 0), ("bad.jpg", encoded(1)[:99])])
     done = jvpsvd(*RUN, "--shards", "s.tar")
     assert done.returncode == 1
-    assert "s.tar bad at 2 and 1 more depths: bad-photo: 99 bytes that" in done.stderr
+    assert "s.tar bad at '2' and 1 more depth: bad-photo: 99 bytes that" in done.stderr
     assert done.stderr.count("bad-photo") == 1
-    assert "1 photos computed, 1 failed, 0 finished before, 2 rows failed" in done.stdout
+    assert "1 photo computed, 1 failed, 0 finished before, 2 rows failed" in done.stdout
+    assert "continue: the same command tries again" in done.stdout
     assert jvpsvd("verify", "out").returncode == 0
 
 
@@ -141,7 +143,7 @@ def test_a_run_without_samples_leaves_its_folder_to_others(jvpsvd, shard, tmp_pa
     (tmp_path / "text.tar").write_text("hi")
     nothing = jvpsvd(*RUN, "--shards", "text.tar")
     assert nothing.returncode == 2
-    assert "no sample in 1 shards" in nothing.stderr
+    assert "no sample in 1 shard" in nothing.stderr
     assert not (tmp_path / "out").exists()
     assert jvpsvd(*RUN, "--shards", str(shard)).returncode == 0
 
@@ -167,7 +169,7 @@ def test_pack_then_run(jvpsvd, tmp_path):
         "────────────────────",
         "    0  cat         1",
         "    1  dog         1",
-        "2 photos of 2 classes in 1 shards",
+        "2 photos of 2 classes in 1 shard",
         "shards: shards",
     ]
     assert jvpsvd(*RUN, "--shards", "shards").returncode == 0
@@ -198,7 +200,7 @@ def test_what_pack_leaves_out_is_named(tmp_path, monkeypatch, capsys, name, code
         main(("pack", "photos", "shards"))
     printed = capsys.readouterr()
     assert stopped.value.code == code
-    assert printed.out.endswith("1 photos of 1 classes in 1 shards\nshards: shards\n")
+    assert printed.out.endswith("1 photo of 1 class in 1 shard\nshards: shards\n")
     assert re.fullmatch(rf"left out: 1 .* \(photos/{name}\)\n", printed.err)
 
 
@@ -286,3 +288,26 @@ def test_killed_run_continues(tiny, tmp_path):
         done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert "0 photos computed, 20 finished before, 0 rows failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "instead"),
+    [
+        ("status", "jvpsvd run --status RUN"),
+        ("plot", "jvpsvd report RUN"),
+        ("resume", "jvpsvd run"),
+        ("diff", "jvpsvd compare RUN1 RUN2"),
+    ],
+)
+def test_words_of_other_programs_have_a_hint(capsys, word, instead):
+    with pytest.raises(SystemExit) as stopped:
+        main((word, "RUN"))
+    error = capsys.readouterr().err
+    assert (stopped.value.code, error.count("\n")) == (2, 1)
+    assert f"No such command '{word}'; it is '{instead}" in error
+
+
+def test_the_help_names_the_status_of_a_run(capsys):
+    with pytest.raises(SystemExit):
+        main(("--help",))
+    assert "jvpsvd run --status RUN" in capsys.readouterr().out

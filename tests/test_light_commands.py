@@ -61,7 +61,7 @@ def test_status(tiny, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         main([*wanted, "--vectors", "--out", "run"])
     done = call(["run", "--status", "run"])
-    assert done.stdout.startswith("1 of 1 photos done")
+    assert done.stdout.startswith("1 of 1 photo done")
     assert done.stderr == "[]\n"
 
 

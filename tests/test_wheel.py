@@ -75,4 +75,4 @@ def test_the_core_alone_and_then_with_the_survey(wheel, installed):
         "venv/bin/python", "-m", "jvpsvd", "run", "--model", "mine:net",
         "--shards", "shards", "-k", "3", "--layers", "output", cwd=installed,
     )  # fmt: skip
-    assert "1 photos computed" in said
+    assert "1 photo computed" in said

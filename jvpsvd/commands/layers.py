@@ -17,9 +17,10 @@ from jvpsvd.survey import Forecast, device_named, forecast, foretell
 from jvpsvd.text_table import brief_seconds
 
 _PUBLISHED = ("torchvision", "timm", "hf")
-_SECONDS = (
-    "seconds: of one solve with products as fast as they are here; two to three times as many "
-    "where values lie close together, as they often do at early depths"
+_SECONDS = "seconds: of one solve with products as fast as they are here"
+_ITERATED = (
+    "; golub-kahan takes two to three times as many products where values lie close together, as "
+    "they often do at early depths"
 )
 
 
@@ -51,7 +52,8 @@ def list_layers(
     count = len(found.depths) + found.left_out
     of = f"{len(found.depths)} of {count}" if found.left_out else f"{count}"
     subtitle = f"{of} depths, planned for k = {k}, tol = {tol:g}"
-    notes = [_SECONDS] if found.recording is not None else []
+    iterated = any(cost.method == "golub-kahan" for cost in found.depths)
+    notes = [_SECONDS + _ITERATED * iterated] if found.recording is not None else []
     show(costs_table(found.depths, model.spec, subtitle, notes))
     for line in _further(found):
         say(line)

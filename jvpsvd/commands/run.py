@@ -12,6 +12,7 @@ from jvpsvd.data import Shard, find_shards
 from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.report import RunValues, read_values, summaries_of, table, write_report
 from jvpsvd.survey import Outcome, Spec, Store, open_store
+from jvpsvd.text_table import counted
 
 
 def show_run(outcome: Outcome, spec: Spec, threshold: float, other: str | None = None) -> None:
@@ -30,8 +31,8 @@ def show_run(outcome: Outcome, spec: Spec, threshold: float, other: str | None =
     show(table(store, summaries_of(values, threshold)))
     failed = f"{outcome.failed} failed, " if outcome.failed else ""
     say(
-        f"{outcome.computed} {one}s computed, {failed}{outcome.skipped} finished before, "
-        f"{outcome.failures} rows failed"
+        f"{counted(outcome.computed, one)} computed, {failed}{outcome.skipped} finished before, "
+        f"{counted(outcome.failures, 'row')} failed"
     )
     if spec.share == (0, 1):
         where = spec.shards if isinstance(spec.shards, str) else None
@@ -39,7 +40,8 @@ def show_run(outcome: Outcome, spec: Spec, threshold: float, other: str | None =
     else:
         click.echo(f"page: {as_typed('jvpsvd', 'report', store.folder)}")
     click.echo(f"check: {as_typed('jvpsvd', 'verify', store.folder)}")
-    say("continue: the same command; it computes nothing twice")
+    if outcome.failures:
+        say("continue: the same command tries again what failed for too little memory or the like")
     if other is not None:
         show_comparison_of_run(other, spec, threshold)
 

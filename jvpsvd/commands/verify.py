@@ -6,6 +6,7 @@ import click
 
 from jvpsvd import survey
 from jvpsvd.commands.printing import as_typed, say
+from jvpsvd.text_table import counted
 
 
 def verify_run(store: survey.Store) -> bool:
@@ -14,12 +15,13 @@ def verify_run(store: survey.Store) -> bool:
     for problem in found.problems:
         click.echo(problem)  # names and paths, to be copied
     say(
-        f"{found.values} rows with values ({found.unconverged} triplets above the tolerance), "
-        f"{found.failures} with a reason, {len(found.problems)} problems"
+        f"{counted(found.values, 'row')} with values "
+        f"({counted(found.unconverged, 'triplet')} above the tolerance), "
+        f"{found.failures} with a reason, {counted(len(found.problems), 'problem')}"
     )
     if found.unchecked:
         say(
-            f"{found.unchecked} rows have no checksum (their run was begun by an older jvpsvd): "
+            f"{counted(found.unchecked, 'row')} without a checksum (of an older jvpsvd's run): "
             "changed values are noticed only where they are impossible"
         )
     if found.problems:

@@ -163,7 +163,10 @@ def find_shards(pattern: str) -> list[Shard]:
     if not any(isinstance(shard, RemoteShard) or shard.is_file() for shard in found):
         if found:
             raise ShardError(f"no shard at {found[0]}; give a folder, a .tar file or a pattern")
-        raise ShardError(f"no .tar file matches {pattern}; 'jvpsvd pack' makes shards of photos")
+        raise ShardError(
+            f"no .tar file matches {pattern}; 'jvpsvd pack PHOTOS SHARDS' makes shards of photos, "
+            "'tar --sort=name -cf SHARDS/x.tar -C FOLDER .' of texts, arrays and sounds"
+        )
     names: set[str] = set()
     for shard in found:
         if shard.name in names:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from jvpsvd.arguments import listed_names, shown
+from jvpsvd.arguments import first_names, listed_names, shown
 from jvpsvd.errors import ModelError
 from jvpsvd.networks.chosen_arguments import Arguments
 from jvpsvd.networks.cut_bypass import InputPaths
@@ -321,7 +321,7 @@ def _locate(model: nn.Module, cuts: dict[str, Call], name: object, left_out: str
     if not isinstance(name, str):
         raise ModelError(
             f"a depth is named by a string, got {shown(name)}; there are "
-            f"{', '.join(map(repr, listed[:6]))}, …"
+            f"{first_names(list(map(repr, listed)))}"
         )
     if name in cuts:
         return cuts[name].place
@@ -331,12 +331,11 @@ def _locate(model: nn.Module, cuts: dict[str, Call], name: object, left_out: str
     parts = [cut for cut, call in cuts.items() if call.place.path and name in call.place.bases]
     if parts:
         raise ModelError(
-            f"'{name}' returns no tensor itself; name one that it holds: {', '.join(parts[:6])}"
-            f"{', …' if len(parts) > 6 else ''}"
+            f"'{name}' returns no tensor itself; name one that it holds: {first_names(parts)}"
         )
     similar = difflib.get_close_matches(name, cuts, n=3)
     if similar:
         hint = f"did you mean {' or '.join(similar)}?"
     else:
-        hint = left_out or scripted_part(model) or f"there are {', '.join(listed[:6])}, …"
+        hint = left_out or scripted_part(model) or f"there are {first_names(listed)}"
     raise ModelError(f"no depth '{name}' among the {len(listed)} of this model; {hint}")

@@ -182,6 +182,8 @@ def import_module(name: str, spec: str) -> Any:
         remedy = ""
         if isinstance(error, ModuleNotFoundError):
             remedy = f"; install {error.name}, or mend the name"
+            if name.endswith(".py"):
+                remedy = f"; leave .py out: {name.removesuffix('.py').replace('/', '.')}"
         raise ModelError(
             f"'{spec}' needs {name}, which does not import: {first_of(error)}{remedy}"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,22 @@ import numpy as np
 
 from jvpsvd.data import Sample
 from jvpsvd.errors import ArgumentError
-from jvpsvd.report.estimates import BOUNDED, Estimates, estimate, titles
+from jvpsvd.report.estimates import (
+    BOUNDED,
+    NOT_KNOWN,
+    Estimates,
+    estimate,
+    in_words,
+    titles,
+)
 from jvpsvd.report.values import Array, DepthValues, RunValues, mean_of_known
+from jvpsvd.survey.progress.journal import events, journals
+from jvpsvd.survey.store.whole_spectrum import mean_estimate
 from jvpsvd.svd.estimate import Estimate
 from jvpsvd.text_table import Column, TextTable, significant
 
 # What may differ between two runs of the same, or has a line of its own.
+_DIGITS, _RANDOM = 12, "--random-weights"
 _NOT_TOLD = ("contents", "probe", "batch", "numerics")
 
 
@@ -42,6 +53,8 @@ class Difference:
     """Photos of each run; the same ones where they are paired."""
     paired: bool
     """Whether the same photos are compared, one by one."""
+    means: tuple[Estimate, Estimate] = (NOT_KNOWN, NOT_KNOWN)
+    """`first` and `second` with bounds and standard errors of what was sampled."""
 
     @property
     def errors(self) -> float:
@@ -86,11 +99,17 @@ def differing_fields(first: RunValues, second: RunValues) -> list[str]:
     """Return in what the two runs differ, a line for each option."""
     one, other = first.store.identity.fields(), second.store.identity.fields()
     changed = [] if one["contents"] == other["contents"] else ["bytes of the shards: they differ"]
-    return changed + [
-        f"{name.replace('_', ' ')}: {_brief(one[name])} | {_brief(other[name])}"
-        for name in one
-        if name not in _NOT_TOLD and one[name] != other[name]
-    ]
+    for name in one:
+        if name in _NOT_TOLD or one[name] == other[name]:
+            continue
+        told = [_brief(each[name]) for each in (one, other)]
+        if name == "weights_sha256":
+            told = [
+                _weights_in_words(run, text)
+                for run, text in zip((first, second), told, strict=True)
+            ]
+        changed.append(f"{name.replace('_', ' ')}: {' | '.join(told)}")
+    return changed
 
 
 def comparison_table(found: Sequence[Difference], title: str, one: str = "photo") -> TextTable:
@@ -106,7 +125,8 @@ def comparison_table(found: Sequence[Difference], title: str, one: str = "photo"
         Column(
             "difference",
             f"difference: second less first, ± standard error of the mean over {one}s, and bounds "
-            "where values are known between bounds",
+            "where values are known between bounds, which do not cancel: not even of one run and "
+            "itself",
         ),
         Column("errors", "errors: the difference in standard errors", drop=4),
         Column(f"{one}s", drop=1),
@@ -115,8 +135,7 @@ def comparison_table(found: Sequence[Difference], title: str, one: str = "photo"
         [
             each.layers[0] if each.layers[0] == each.layers[1] else " | ".join(each.layers),
             each.quantity,
-            significant(each.first),
-            significant(each.second),
+            *map(_mean_in_words, each.means),
             _difference_in_words(each.difference),
             "—" if math.isnan(each.errors) else f"{each.errors:+.1f}",
             str(each.photos[0]) if each.paired else f"{each.photos[0]} | {each.photos[1]}",
@@ -191,22 +210,37 @@ def _compare_depth(
             known = np.isfinite(one[0]) & np.isfinite(other[0])
             one, other = one[:, known], other[:, known]
         difference = _subtract(one, other, paired=paired)
-        means = mean_of_known(one[0]), mean_of_known(other[0])
-        yield Difference(layers, quantity, *means, difference, photos, paired)
+        values = mean_of_known(one[0]), mean_of_known(other[0])
+        means = _mean_of_known(one), _mean_of_known(other)
+        yield Difference(layers, quantity, *values, difference, photos, paired, means)
 
 
 def _numbers(
     run: RunValues, depth: DepthValues, at: Array, k: int, threshold: float
 ) -> dict[str, Array]:
-    """Return (3, photos) value, low and high of each quantity."""
+    """Return (4, photos) value, low, high and standard error of each quantity."""
     estimates: Estimates = estimate(depth, run.store.identity.tol, threshold)
-    found = {"σ1": np.stack([depth.s[at, 0]] * 3)}
-    if k > 1:
-        found[f"σ{k}"] = np.stack([depth.s[at, k - 1]] * 3)
+    exact = {"σ1": depth.s[at, 0]} | ({f"σ{k}": depth.s[at, k - 1]} if k > 1 else {})
+    found = {name: np.stack([s, s, s, 0 * s]) for name, s in exact.items()}
     for name in BOUNDED:
-        low, high, _ = estimates.ranges[name][:, at]
-        found[titles(threshold)[name]] = np.stack([estimates.values[name][at], low, high])
+        ranges = estimates.ranges[name][:, at]
+        found[titles(threshold)[name]] = np.stack([estimates.values[name][at], *ranges])
     return found
+
+
+def _mean_of_known(numbers: Array) -> Estimate:
+    """Return the mean of (4, photos) numbers over the photos that have them."""
+    known = np.isfinite(numbers[0])
+    return mean_estimate(numbers[:, known]) if known.any() else NOT_KNOWN
+
+
+def _mean_in_words(found: Estimate) -> str:
+    """Return a mean as the table of a run has it: a range where no more is known.
+
+    >>> _mean_in_words(Estimate(8325.0, 928.0, 15680.0, 31.0))
+    '928 to 15680 (± 31)'
+    """
+    return in_words(found, at_least=math.isinf(found.high))
 
 
 def _subtract(one: Array, other: Array, *, paired: bool) -> Estimate:
@@ -264,6 +298,19 @@ def _difference_in_words(found: Estimate) -> str:
     return (
         text if found.low == found.high else f"{text} ({signed(found.low)} to {signed(found.high)})"
     )
+
+
+def _weights_in_words(run: RunValues, sha256: str) -> str:
+    """Return the first digits of a hash, and the seed where weights were drawn."""
+    typed = [
+        shlex.split(str(event["command"]))
+        for file in journals(run.store.folder)
+        for event in events(file)
+        if event.get("command")
+    ]
+    seeds = {words[words.index(_RANDOM) + 1] for words in typed if _RANDOM in words[:-1]}
+    drawn = f" (random weights, seed {seeds.pop()})" if len(seeds) == 1 else ""
+    return sha256[:_DIGITS] + drawn
 
 
 def _brief(value: Any) -> str:

@@ -17,9 +17,12 @@ from jvpsvd.report.estimates import ESTIMATES, Estimates, outer_range, titles
 from jvpsvd.report.summary import WIDE, DepthSummary, outer_bounds
 from jvpsvd.report.values import Array
 from jvpsvd.survey.store.files import make_folder, refuse_other_kinds
+from jvpsvd.text_table import counted
 
 
-def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) -> list[Path]:
+def draw_spectra(
+    summaries: Sequence[DepthSummary], title: str, folder: Path, one: str = "photo"
+) -> list[Path]:
     """Draw the mean spectrum of every depth with its standard deviation; return PNG and SVG.
 
     One line per depth, σ_i on a logarithmic axis against i, a band of one standard deviation over
@@ -53,7 +56,7 @@ def draw_spectra(summaries: Sequence[DepthSummary], title: str, folder: Path) ->
         axes.set_xlabel("index i of the singular value")
         axes.set_ylabel("singular value σᵢ of ∂h/∂x")
         photos = max(depth.photos for depth in drawn)
-        heading = f"{title}: mean of {photos} photos ± one standard deviation"
+        heading = f"{title}: mean of {counted(photos, one)} ± one standard deviation"
         below = sum(depth.below_residual for depth in drawn)
         if below:
             of = sum(depth.s.size for depth in drawn)
@@ -137,7 +140,7 @@ def draw_dimensions(
         axes.set_yscale("log")
         axes.set_xticks(range(len(layers)), layers, rotation=30, ha="right", fontsize=8)
         axes.set_ylabel("dimension")
-        axes.set_title(f"{title}: mean over photos ± one standard deviation", fontsize=9)
+        axes.set_title(f"{title}: mean ± one standard deviation", fontsize=9)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, handlelength=3)
         return save_figure(figure, folder, "dimensions")
 

@@ -7,7 +7,7 @@ import math
 from jvpsvd.report.estimates import in_words
 from jvpsvd.report.summary import DepthSummary
 from jvpsvd.survey import Store
-from jvpsvd.text_table import Column, TextTable, brief_seconds, significant
+from jvpsvd.text_table import Column, TextTable, brief_seconds, significant, with_article
 
 
 def table(store: Store, summaries: list[DepthSummary]) -> TextTable:
@@ -63,7 +63,12 @@ def table(store: Store, summaries: list[DepthSummary]) -> TextTable:
         f"products: 2k = {2 * k} is the least for k triplets of unknown vectors",
         drop=1,
     )
-    add("s", [brief_seconds(depth.seconds) for depth in summaries], f"s: seconds a {one}", drop=7)
+    add(
+        "s",
+        [brief_seconds(depth.seconds) for depth in summaries],
+        f"s: seconds {with_article(one)}",
+        drop=7,
+    )
     if any(depth.below_residual for depth in summaries):
         add(
             "σ < r",

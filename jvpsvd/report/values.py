@@ -14,6 +14,7 @@ from jvpsvd.survey import SCHEMA, Store
 from jvpsvd.survey.store.plausibility import read_counts, read_sum, values_and_residuals
 from jvpsvd.survey.store.run_data import FileRows, RunData
 from jvpsvd.survey.store.whole_spectrum import COUNT_COLUMNS
+from jvpsvd.text_table import counted
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _COLUMNS = [
@@ -57,7 +58,8 @@ class DepthValues:
 
     def __repr__(self) -> str:
         photos, k = self.s.shape
-        return f"<DepthValues at '{self.layer}': {photos} photos, {k} values each>"
+        rows, values = counted(photos, "row"), counted(k, "value")
+        return f"<DepthValues at '{self.layer}': {rows}, {values} each>"
 
     @property
     def size(self) -> int:
@@ -116,7 +118,8 @@ class RunValues:
     """What else does not belong to the run, a line each."""
 
     def __repr__(self) -> str:
-        return f"<RunValues of {self.store.folder}: {len(self.samples)} photos at {self.depths}>"
+        photos = counted(len(self.samples), self.store.identity.sample_word)
+        return f"<RunValues of {self.store.folder}: {photos} at {self.depths}>"
 
     @property
     def k(self) -> int:

@@ -15,6 +15,7 @@ from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.store.class_distances import ClassComparison
 from jvpsvd.survey.store.notes import read_notes
 from jvpsvd.survey.store.record import RECORD
+from jvpsvd.text_table import counted
 
 _DEMO = ("foolbox-000000.tar",)
 _PAPER = """@article{mototake_ikegami,
@@ -45,8 +46,9 @@ def lead(run: RunValues) -> str:
     fewer = "" if run.common_k == k else ", or all of one that has fewer"
     values = "The largest singular value" if k == 1 else f"The top {k} singular triplets"
     return (
-        f"{values} of the Jacobian at {len(run.depths)} depths for {len(run.samples)} "
-        f"{noun_of(run)}{fewer}, to a residual of {identity.tol:g} σ₁."
+        f"{values} of the Jacobian at {counted(len(run.depths), 'depth')} for "
+        f"{counted(len(run.samples), identity.sample_word)}{fewer}, "
+        f"to a residual of {identity.tol:g} σ₁."
     )
 
 
@@ -60,7 +62,7 @@ def finding(analysis: Analysis) -> str:
     return (
         f"At {values.layer}, a small change of the {noun} is stretched by at most σ₁ = "
         f"{values.s[:, 0].mean():.4g}; {count} of {values.size} directions reach "
-        f"σ ≥ {analysis.threshold:g}. Means over {len(values.photo)} {noun_of(analysis.run)}."
+        f"σ ≥ {analysis.threshold:g}. Means over {counted(len(values.photo), noun)}."
     )
 
 

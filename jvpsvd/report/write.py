@@ -92,8 +92,9 @@ def _draw(
     summaries, trees = summaries_of(analysis.run, analysis.threshold), analysis.trees
     layers = [depth.values.layer for depth in analysis.depths]
     estimates = [depth.estimates for depth in analysis.depths]
+    one = analysis.run.store.identity.sample_word
     drawings: list[Callable[[], list[Path]]] = [
-        lambda: draw_spectra(summaries, title, folder),
+        lambda: draw_spectra(summaries, title, folder, one),
         lambda: draw_heat_map(summaries, title, folder),
         lambda: draw_dimensions(layers, estimates, title, folder, analysis.threshold),
     ]

@@ -147,7 +147,7 @@ def check_request(
         _check_start(start, size)
     return Request(
         k=min(m, n) if smallest else count,
-        tol=_tolerance(tol, size.dtype),
+        tol=reached_tolerance(tol, size.dtype),
         method="exact" if smallest else method,
         block_size=None if block_size is None else whole_number("block_size", block_size, 1),
         memory=None if memory is None else parse_memory(memory),
@@ -202,7 +202,15 @@ def _count(k: Count, m: int, n: int) -> int:
     return whole_number("k", k, 1, min(m, n), f"min({m}, {n})")
 
 
-def _tolerance(tol: Any, dtype: torch.dtype) -> float:
+def reached_tolerance(tol: Any, dtype: torch.dtype) -> float:
+    """Return a tolerance; for 0 the one that nearly all solves of the dtype reach.
+
+    Raises:
+        ArgumentError: If it is not 0 and does not lie between 0 and 1.
+
+    >>> reached_tolerance(0, torch.float32) < 1e-6
+    True
+    """
     if not isinstance(tol, bool) and isinstance(tol, Real) and tol == 0:
         return _REACH[dtype][1] * torch.finfo(dtype).eps
     return proper_fraction("tol", tol)

@@ -11,7 +11,7 @@ from jvpsvd.operators import Products
 from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.html import card, spectrum_figure
 from jvpsvd.svd.request import Which
-from jvpsvd.text_table import fitted_lines
+from jvpsvd.text_table import counted, fitted_lines
 
 _LINES = 24  # spectra of a batch that a notebook shows
 
@@ -113,8 +113,11 @@ class Shown:
     def _heading(self, what: Literal["triplet", "value"]) -> str:
         *batch, m, n = self.shape
         operator = f"each of {batch[0]} operators, {m} x {n}" if batch else f"a {m} x {n} operator"
-        which = f"all {self.k}" if self.k == min(m, n) else f"{self.k} {self.which}"
-        return f"{which} singular {what}{'s' if self.k > 1 else ''} of {operator}"
+        if min(m, n) == 1:
+            return f"the only singular {what} of {operator}"
+        whole = self.k == min(m, n)
+        found = counted(self.k, f"singular {what}" if whole else f"{self.which} singular {what}")
+        return f"{'all ' if whole else ''}{found} of {operator}"
 
     def _in_words(self) -> dict[str, str]:
         """Return the numbers that are shown, by name."""

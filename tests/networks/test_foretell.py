@@ -10,11 +10,20 @@ from torch import nn
 
 from benchmarks.problems.language_models import language_model
 from jvpsvd.errors import ArgumentError
-from jvpsvd.networks import Inputs, Model, PhotoInput, foretell_loads, shapes_of_hf, weight_bytes
+from jvpsvd.networks import (
+    Inputs,
+    Model,
+    PhotoInput,
+    foretell_loads,
+    load_model,
+    shapes_of_hf,
+    weight_bytes,
+)
 from jvpsvd.operators import Trace
 from jvpsvd.survey import device_named, foretell
 
-RECORDS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("large_models-*.json"))
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+RECORDS = sorted(RESULTS.glob("large_models-*.json"))
 
 
 def images():
@@ -108,6 +117,30 @@ def test_a_network_that_no_machine_holds_is_told_to_not_fit():
     assert seconds == sorted(seconds)
     twice = foretell(big(), device_named("80GiB 134TFLOPS"), 5, only_blocks=False)
     assert twice.depths[-1].seconds < seconds[-1]
+
+
+def test_seconds_are_those_that_a_card_took():
+    """The survey of the H200 at six depths, to a factor of 1.5."""
+    pytest.importorskip("efficientnet_lite_pytorch")
+    record = json.loads((RESULTS / "gpu-nvidia-h200.json").read_text())
+    took = {
+        row["problem"].removeprefix("survey/"): row["seconds"]["median"]
+        for row in record["rows"]
+        if row["kind"] == "survey"
+    }
+    model = load_model("efficientnet-lite0", random_weights=0)
+    found = foretell(model, device_named("H200"), 500, 1e-4, only_blocks=False)
+    seconds = {cost.name: cost.seconds for cost in found.depths if cost.name in took}
+    assert len(took) == len(seconds) == 6
+    for name, one in seconds.items():
+        assert 1 / 1.5 <= one / took[name] <= 1.5, name
+
+
+def test_few_triplets_take_at_least_the_steps_of_a_card():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    model = load_model("efficientnet-lite0", random_weights=0)
+    found = foretell(model, device_named("H100"), 20, 1e-4)
+    assert all(cost.seconds > 0.05 for cost in found.depths)
 
 
 @pytest.mark.parametrize("text", ["", "TPU", "80GiB", "60TFLOPS", "H100 lots", "-1GiB 1TFLOPS"])

@@ -125,6 +125,8 @@ def test_factories_that_cannot_be_used(factories, name, message):
         (":factory", "unknown model ':factory'"),
         ("no_such_package_at_all:net", "does not import: ModuleNotFoundError"),
         (".relative:net", "is relative; write the full name"),
+        ("my_nets.py:net", "leave .py out: my_nets$"),
+        ("code/nets.py:net", "leave .py out: code.nets$"),
     ],
 )
 def test_specifications_that_name_nothing(spec, message, monkeypatch):

@@ -16,8 +16,10 @@ from jvpsvd.report import (
     comparison_table,
     differing_fields,
     read_values,
+    summarize,
     write_report,
 )
+from jvpsvd.report.estimates import in_words
 from jvpsvd.survey import open_store
 from jvpsvd.text_table import cell_width
 
@@ -204,3 +206,26 @@ def test_a_run_that_cannot_be_compared_has_its_page_all_the_same(tmp_path, spect
     written = write_report(one, against=other)
     assert any("no depth is in both runs" in line for line in written.missing)
     assert written.page is None or "compared-table" not in written.page.read_text("utf-8")
+
+
+def test_numbers_of_either_run_are_ranges_where_the_table_of_the_run_has_them(runs):
+    values = read_values(open_store(runs / "trained"))
+    found = compare_runs(values, values, 0.3)
+    rows = dict(zip([(d.layers[0], d.quantity) for d in found],
+                    comparison_table(found, "").rows, strict=True))  # fmt: skip
+    counts = {depth.layer: depth.count for depth in summarize(values.store, 0.3)}
+    assert not counts["0"].resolved
+    for layer, count in counts.items():
+        row = rows[layer, "count σ ≥ 0.3"]
+        assert row[2] == row[3] == in_words(count, at_least=False)
+    notes = " ".join(column.note for column in comparison_table(found, "").columns)
+    assert "do not cancel" in notes
+
+
+def test_weights_are_told_by_twelve_digits_and_the_seed_that_drew_them(runs, shard):
+    options = ("--model", "tiny:net", "--shards", shard.name, "--layers", "0,output")
+    run("drawn", *options, "--random-weights", "7")
+    read = [read_values(open_store(runs / name)) for name in ("trained", "drawn")]
+    (line,) = [each for each in differing_fields(*read) if each.startswith("weights")]
+    first, second = (one.store.identity.weights_sha256[:12] for one in read)
+    assert line == f"weights sha256: {first} | {second} (random weights, seed 7)"

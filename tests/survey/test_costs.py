@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from jvpsvd import JacobianOperator, layer_map, svds
+from jvpsvd.commands.layers import list_layers
 from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import Depth, Inputs, Model, load_model, passed_seconds
 from jvpsvd.report import costs_table
@@ -143,3 +144,12 @@ def test_what_a_network_of_sounds_will_hold_is_known_from_shapes():
     sounds = Inputs("wav", torch.zeros(1, 16000), lambda sound: sound[None], rate=16000)
     held = activations_to(Model.of(net, sounds), ["1"])
     assert held["1"] > 4 * 4 * 98  # at least the values of the last layer
+
+
+@pytest.mark.parametrize(("widths", "iterated"), [((12, 9), False), ((900, 900), True)])
+def test_values_that_lie_close_are_spoken_of_where_a_method_iterates(capsys, widths, iterated):
+    model = Model.of(nn.Linear(*widths).eval(), Inputs("npy", torch.zeros(1, widths[0])))
+    list_layers(model, 3, 1e-3, None, functions=False, every=False, as_json=False)
+    text = " ".join(capsys.readouterr().out.split())
+    assert ("golub-kahan" in text) is iterated
+    assert ("where values lie close together" in text) is iterated

@@ -333,7 +333,7 @@ def test_an_old_run_is_read_and_says_that_it_has_no_checksums(surveyed, shard, o
     with pytest.raises(SystemExit) as end:
         main(["verify", str(old.folder)])
     assert end.value.code == 0
-    assert "8 rows have no checksum" in capsys.readouterr().out
+    assert "8 rows without a checksum" in capsys.readouterr().out
     before = values(old)
     old.layout.task_files()[0].unlink()
     assert_mended(surveyed([shard]), before, computed=1)

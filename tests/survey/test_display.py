@@ -14,6 +14,8 @@ KEY, LAYER = "n02084071_a_photo_of_a_rather_long_name", "encoder.layers.11.mlp.d
 PHOTO = RunProgress(KEY, LAYER, photos_done=1, photos=4, share_of_photo=0.5)
 FAILED = [Row("s.tar", KEY, 0, None, d, "bad-photo", "cut short", k=5) for d in (LAYER, "output")]
 
+GOOD = [Row("s.tar", KEY, 0, None, LAYER, "ok", "", s=[1.0], residuals=[0.0], k=1)]
+
 
 def plain(text):
     """Text of a terminal, as a line; rich breaks what is longer than the terminal."""
@@ -37,9 +39,10 @@ def test_the_bar_says_what_is_under_way_and_cuts_no_name(monkeypatch, width):
     assert "recording the network (once, about 8 s)" in text
     assert f"{KEY} at {LAYER}" in text
     assert "photo 2/4" in text
-    assert "1 failures" in text
+    assert "1 failure" in text
+    assert "1 failures" not in text
     assert text.count("bad-photo") == 1
-    assert f"s.tar {KEY} at {LAYER} and 1 more depths: bad-photo: cut short" in text
+    assert f"s.tar {KEY} at '{LAYER}' and 1 more depth: bad-photo: cut short" in text
     assert "…" not in text
 
 
@@ -54,7 +57,7 @@ def test_time_left_is_told_from_the_second_photo_on_and_without_the_recording():
     assert rate.left(RunProgress(photos=4, recording=99.0)) == ""
     rate.count(RunProgress("a", "output", photos=4))
     assert rate.left(RunProgress("a", "output", photos=4)) == ""
-    rate.count(RunProgress("a", photos_done=1, photos=4, rows=FAILED))
+    rate.count(RunProgress("a", photos_done=1, photos=4, rows=GOOD))
     assert rate.left(RunProgress("a", photos_done=1, photos=4)) == "0:00:30 left"
     half = RunProgress("b", "output", photos_done=1, photos=4, share_of_photo=0.5)
     assert rate.left(half) == "0:00:25 left"
@@ -71,4 +74,11 @@ def test_texts_are_called_texts(capsys):
     with show_progress() as show:
         row = Row("s.tar", "a", 0, None, "output", "ok", "", s=[1.0], residuals=[0.0], k=1)
         show(RunProgress("a", photos_done=1, photos=2, rows=[row], one="text"))
-    assert capsys.readouterr().err.startswith("text 1/2 a: 1 of 1 depths")
+    assert capsys.readouterr().err.startswith("text 1/2 a: 1 of 1 depth, ")
+
+
+def test_photos_that_cannot_be_read_are_no_rate():
+    rate = Rate(clock(0.0, 1e-5, 1e-5, 10.0))
+    assert "/min" not in rate.count(RunProgress(KEY, photos_done=1, photos=4, rows=FAILED))
+    assert rate.left(RunProgress(KEY, photos_done=1, photos=4)) == ""
+    assert rate.count(RunProgress("b", photos_done=2, photos=4, rows=GOOD)).startswith("6 photos/m")

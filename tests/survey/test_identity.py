@@ -2,7 +2,9 @@ import dataclasses
 import json
 
 import pytest
+import torch
 
+from jvpsvd import svds
 from jvpsvd.errors import ArgumentError, ModelError
 from jvpsvd.networks import load_model
 from jvpsvd.survey import Identity, PhotoSelection, Spec, choose_depths, identify
@@ -53,7 +55,8 @@ def test_all_leaves_out_depths_with_fewer_than_k_values(model):
     [
         ({"layers": ["oputput"]}, ModelError, "did you mean output"),
         ({"k": 0}, ArgumentError, "k=0 must be at least 1"),
-        ({"tol": 0}, ArgumentError, "tol=0"),
+        ({"tol": -0.1}, ArgumentError, "tol=-0.1"),
+        ({"tol": 1}, ArgumentError, "tol=1"),
         ({"seed": -1}, ArgumentError, "seed -1"),
         ({"batch": 0}, ArgumentError, "batch 0"),
     ],
@@ -61,6 +64,11 @@ def test_all_leaves_out_depths_with_fewer_than_k_values(model):
 def test_what_cannot_be_done_is_refused_before_anything_runs(model, shard, wanted, error, message):
     with pytest.raises(error, match=message):
         identify(model, [shard], Spec(shards=[shard], **wanted))
+
+
+def test_a_tolerance_of_0_is_what_float32_reaches_as_in_a_solve(model, shard):
+    found, _ = identify(model, [shard], Spec(shards=[shard], tol=0, k=3, layers=["output"]))
+    assert found.tol == svds(torch.eye(4), 3, tol=0).tol
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Surveys of what is no photo: texts, arrays, tensors, and inputs of the user's own."""
 
+import dataclasses
 import io
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -162,6 +165,14 @@ def test_other_inputs_are_another_run(tmp_path):
         survey.run(spec(tmp_path, inputs=X + 1, **options), report=False)
 
 
+def test_inputs_of_a_start_that_failed_are_no_run(tmp_path):
+    X, options = torch.randn(3, 1, 3), {"model": nn.Tanh().eval(), "k": 2}
+    with pytest.raises(ModelError, match="no layer 'wrong'"):
+        survey.run(spec(tmp_path, inputs=X, layers=["wrong"], **options), report=False)
+    done = survey.run(spec(tmp_path, inputs=X + 1, layers=["output"], **options), report=False)
+    assert done.computed == 3
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -187,3 +198,27 @@ def test_photos_from_a_depth(tmp_path, shard):
     )
     assert outcome.failures == 0
     assert outcome.results.spectra("output").shape == (3, 8)
+
+
+@pytest.mark.parametrize("size", [224, 8])
+def test_what_reads_no_photo_has_no_preprocessing_in_its_record(tmp_path, size):
+    """Runs of older versions, which wrote that of the model, go on."""
+    model = Model.of(nn.Tanh().eval(), Inputs("safetensors", torch.zeros(1, 3)))
+    model = dataclasses.replace(model, photo_input=PhotoInput(size=size))
+    options = {"inputs": torch.randn(3, 1, 3), "model": model, "layers": ["output"], "k": 2}
+    survey.run(spec(tmp_path, **options), report=False)
+    file = tmp_path / "run" / "run.json"
+    assert json.loads(file.read_text())["identity"]["photo_input"] is None
+    assert survey.verify(survey.open_store(file.parent)).problems == ()
+    assert survey.run(spec(tmp_path, **options), report=False).skipped == 3
+
+    old = tmp_path / "old"
+    shutil.copytree(file.parent / "shards", old / "shards")
+    record = json.loads(file.read_text())
+    record["identity"]["photo_input"] = dataclasses.asdict(PhotoInput(size=size))
+    del record["checksum"]
+    (old / "run.json").write_text(json.dumps(record))
+    wanted = dataclasses.replace(spec(tmp_path, **options), out=old)
+    assert survey.run(wanted, report=False).computed == 3
+    assert survey.verify(survey.open_store(old)).problems == ()
+    assert survey.run(wanted, report=False).skipped == 3

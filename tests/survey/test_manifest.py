@@ -181,7 +181,7 @@ def test_no_sample_left_is_one_error(shards, choice):
         ShardError, match="no sample of the classes 8, n00000000 in 4 shards; there are 0"
     ):
         list_samples(identity(classes=("8", "n00000000"), choice=choice), shards)
-    with pytest.raises(ShardError, match=r"no sample in 1 shards: .*c\.tar"):
+    with pytest.raises(ShardError, match=r"no sample in 1 shard: .*c\.tar"):
         list_samples(identity(choice=choice), [shards[2]])
 
 

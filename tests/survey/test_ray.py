@@ -9,9 +9,10 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from support.shards import encoded, sample_members, write_tar
 
-from jvpsvd.errors import EngineError
+from jvpsvd.errors import EngineError, MissingPackageError
 from jvpsvd.machine import granted_cores
 from jvpsvd.survey import PhotoSelection, Spec, open_run, run, verify
 from jvpsvd.survey.progress.journal import events, journals
@@ -245,6 +246,19 @@ def test_no_cluster_is_one_error(wanted, tmp_path, address):
     spec = Spec(**wanted, engine="ray", address=address, out=tmp_path / "run")
     with pytest.raises(EngineError, match=rf"no Ray cluster at {address}"):
         run(spec)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_ray_lacks_is_told_before_a_folder_is_made(wanted, tmp_path, monkeypatch):
+    """A run that was begun would refuse the next one with other options."""
+    if not torch.cuda.is_available():
+        with pytest.raises(EngineError, match="no GPU"):
+            run(Spec(**wanted, engine="ray", device="cuda", out=tmp_path / "run"))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingPackageError, match="engine 'ray' needs ray"):
+        run(Spec(**wanted, engine="ray", out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    assert run(Spec(**{**wanted, "k": 2}, out=tmp_path / "run"), report=False).failures == 0
 
 
 @pytest.mark.slow

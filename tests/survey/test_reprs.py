@@ -29,6 +29,7 @@ def test_records_are_a_line(surveyed, shard):
     store = surveyed([shard], layers=["output"], k=3).store
     assert repr(store) == f"<Store {store.folder}: tiny:net at output>"
     values = read_values(store)
-    assert repr(values.depths[0]) == "<DepthValues at 'output': 4 photos, 3 values each>"
+    assert repr(values.depths[0]) == "<DepthValues at 'output': 4 rows, 3 values each>"
+    assert repr(values).startswith(f"<RunValues of {store.folder}: 4 photos at ")
     every = (load_model("tiny:net"), values, Spec(model=load_model("tiny:net")))
     assert all(len(repr(one)) < 200 and "\n" not in repr(one) for one in every)

@@ -144,7 +144,7 @@ def test_vectors_are_stored_and_are_those_of_the_jacobian(surveyed, shard):
 
 
 def test_shards_without_samples_are_refused(surveyed, tmp_path):
-    with pytest.raises(ShardError, match="no sample in 1 shards"):
+    with pytest.raises(ShardError, match="no sample in 1 shard"):
         surveyed([write_tar(tmp_path / "s.tar", [])])
 
 

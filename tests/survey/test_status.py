@@ -105,7 +105,7 @@ def test_failures_are_counted_and_their_reasons_named(surveyed, tmp_path):
     found = status(store)
     assert (found.photos, found.done) == (2, 2)
     assert (found.counts.values, found.counts.failures) == (2, 2)
-    assert (found.counts.failed, "1 failures" in found.lines()[0]) == (1, True)
+    assert (found.counts.failed, "1 failure," in found.lines()[0]) == (1, True)
     lines = [event for file in journals(store.folder) for event in events(file)]
     reasons = [reason for event in lines for reason in event.get("reasons", [])]
     assert len(reasons) == 1

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from jvpsvd.arguments import listed_names
+from jvpsvd.arguments import first_names, listed_names
 from jvpsvd.errors import ModelError
 from jvpsvd.operators.function.conversion import Converted, check_dtype, named_tensors
 
@@ -45,9 +45,7 @@ def choose_parameters(
         if name not in own:
             similar = difflib.get_close_matches(name, own, n=1)
             hint = (
-                f"did you mean '{similar[0]}'?"
-                if similar
-                else f"there are {', '.join([*own][:6])}, …"
+                f"did you mean '{similar[0]}'?" if similar else f"there are {first_names([*own])}"
             )
             raise ModelError(f"{type(model).__name__} has no parameter '{name}'; {hint}")
     chosen = [name for name in own if name in wanted]

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from jvpsvd.survey.store.rows import Row
 from jvpsvd.survey.store.run_counts import RunCounts
+from jvpsvd.text_table import counted
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,16 @@ class Rate:
         self.counts = RunCounts()
         self._clock = clock
         self._began: tuple[float, int] | None = None
+        self._failed = 0
 
     def count(self, progress: RunProgress) -> str:
         """Return the rate and the counts so far, in words."""
         if self._began is None and (progress.layer or progress.rows):
             self._began = self._clock(), progress.photos_done - bool(progress.rows)
         self.counts = self.counts.with_rows(progress.rows)
+        good = {(row.shard, row.key) for row in progress.rows if row.status == "ok"}
+        # A photo that cannot be read takes no time, and says nothing of the others.
+        self._failed += len({(row.shard, row.key) for row in progress.rows} - good)
         seconds, done = self._since(progress)
         one = progress.one
         rate = f"{60 * done / seconds:.3g} {one}s/min, " if done >= 1 and seconds > 0 else ""
@@ -99,7 +104,7 @@ class Rate:
         """Return the seconds since the first photo began, and how many were finished in them."""
         if self._began is None:
             return 0.0, 0.0
-        return self._clock() - self._began[0], progress.photos_done - self._began[1]
+        return self._clock() - self._began[0], progress.photos_done - self._began[1] - self._failed
 
 
 @contextmanager
@@ -158,8 +163,7 @@ class _Lines:
         good = sum(row.status == "ok" for row in progress.rows)
         text = (
             f"{progress.one} {progress.photos_done}/{progress.photos} {progress.key}: "
-            f"{good} of {len(progress.rows)} "
-            f"depths, {seconds:.1f} s; {counts}"
+            f"{good} of {counted(len(progress.rows), 'depth')}, {seconds:.1f} s; {counts}"
         )
         left = self._rate.left(progress)
         text += f"; {left}" if left else ""
@@ -189,7 +193,7 @@ def _failed_photos(rows: Sequence[Row]) -> list[str]:
 
     >>> rows = [Row("s.tar", "a", 0, None, d, "bad-photo", "cut", k=5) for d in ("one", "two")]
     >>> _failed_photos(rows)
-    ['s.tar a at one and 1 more depths: bad-photo: cut']
+    ["s.tar a at 'one' and 1 more depth: bad-photo: cut"]
     """
     failed: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -198,6 +202,6 @@ def _failed_photos(rows: Sequence[Row]) -> list[str]:
     lines = []
     for (shard, key), of_photo in failed.items():
         first, more = of_photo[0], len(of_photo) - 1
-        where = f"{first.layer} and {more} more depths" if more else first.layer
+        where = f"'{first.layer}'" + (f" and {counted(more, 'more depth')}" if more else "")
         lines.append(f"{shard} {key} at {where}: {first.status}: {first.message}")
     return lines

@@ -15,6 +15,7 @@ from jvpsvd.survey.spec.tasks import make_tasks
 from jvpsvd.survey.store.rows import from_table
 from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.store import Store
+from jvpsvd.text_table import counted
 
 # The rate is that of the last finished tasks of each process.
 _RECENT = 64
@@ -91,16 +92,17 @@ class Status:
             found = ["no manifest yet: shards are being listed, or the run never got that far"]
         else:
             share = 100 * self.done / self.photos
-            found = [
-                f"{self.done} of {self.photos} {self.one}s done ({share:.0f} %), {self.counts}"
-            ]
+            of = counted(self.photos, self.one)
+            found = [f"{self.done} of {of} done ({share:.0f} %), {self.counts}"]
         if self.per_second > 0 and self.seconds_left is not None:
             left = timedelta(seconds=round(self.seconds_left))
             found.append(f"{60 * self.per_second:.3g} {self.one}s/min, {left} left")
         now = datetime.now(UTC)
         for process in self.processes:
             ago = "" if process.last is None else f", last line {_ago(now - process.last)} ago"
-            found.append(f"{process.name}: {process.state}, {process.photos} {self.one}s{ago}")
+            found.append(
+                f"{process.name}: {process.state}, {counted(process.photos, self.one)}{ago}"
+            )
         return found
 
 

@@ -17,6 +17,13 @@ from jvpsvd.survey.spec.on_meta import on_meta
 from jvpsvd.svd import Plan, ProblemSize, check_request
 from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
 
+# What a solve takes on a card beyond its arithmetic, fitted to what `python -m benchmarks gpu`
+# stored of an H200 at EfficientNet-Lite0: launches and waits of a step, whose products are far from
+# the peak; the projected problems of Golub–Kahan, by the square of its columns (both from blocks of
+# 16 to 64 vectors, and the survey at six depths); and the decomposition after all products, by the
+# square of the shorter side (torch-svd at the logits, less its products).
+_STEP, _PER_COLUMN2, _PER_ROW2 = 8e-3, 0.22e-6, 0.37e-6
+
 
 @dataclass(frozen=True)
 class Foretold:
@@ -77,7 +84,7 @@ def foretell(
 def _seconds(
     chosen: Plan, shape: tuple[int, int], k: int, load: Load, weights: int, device: Device
 ) -> float:
-    """Return the time of a solve: products as fast as arithmetic or the weights' way allows.
+    """Return the time of a solve: its arithmetic, its steps and its small decompositions.
 
     A product of one vector is as much work as an inference; a block reads the weights once.
     """
@@ -85,5 +92,10 @@ def _seconds(
     one = max(load.flops / rate, weights / device.bandwidth / chosen.block_size)
     cost = ProductCost(one, one)
     if chosen.method == "exact":
-        return exact_seconds(cost, *shape, k, rate, rate)
-    return golub_kahan_seconds(cost, *shape, k, chosen.predicted_products // 2, rate)
+        arithmetic = exact_seconds(cost, *shape, k, rate, rate)
+        columns, per_square = chosen.predicted_products, _PER_ROW2
+    else:
+        columns, per_square = chosen.predicted_products // 2, _PER_COLUMN2
+        arithmetic = golub_kahan_seconds(cost, *shape, k, columns, rate)
+    steps = math.ceil(columns / chosen.block_size)
+    return arithmetic + _STEP * steps + per_square * columns**2

@@ -32,7 +32,7 @@ class Identity:
     weights_sha256: str
     """Hash of the weights."""
     photo_input: PhotoInput
-    """Preprocessing."""
+    """Preprocessing of photos; of other inputs the default, and null in run.json."""
     shards: tuple[str, ...]
     """File names of the shards, in order."""
     contents: tuple[str, ...]
@@ -93,7 +93,8 @@ class Identity:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types, without nesting the selection of photos."""
-        return {**self.fields(), "photo_input": dataclasses.asdict(self.photo_input)}
+        taken = dataclasses.asdict(self.photo_input) if self.inputs is None else None
+        return {**self.fields(), "photo_input": taken}
 
     @staticmethod
     def from_json(record: dict[str, Any]) -> Identity:
@@ -107,7 +108,10 @@ class Identity:
                 if type(value) not in _JSON_TYPES[name]:
                     raise TypeError(f"{name} is {value!r}")
             values = _with_tuples(record)
-            photo_input = PhotoInput(**_with_tuples(values.pop("photo_input")))
+            taken = values.pop("photo_input")
+            if taken is None and values["inputs"] is None:
+                raise ValueError("photo_input is null, and the inputs are photos")
+            photo_input = PhotoInput() if taken is None else PhotoInput(**_with_tuples(taken))
             photos = {name: values.pop(name) for name in _PHOTO_FIELDS & values.keys()}
             selection = PhotoSelection(**{"choice": "random", **photos})
             identity = Identity(**values, photo_input=photo_input, photos=selection)
@@ -139,6 +143,8 @@ class Identity:
                 change = changed_network(mine, theirs)
                 if change:
                     return f"another network of the same weights: {change}"
+            elif name == "photo_input" and self.inputs is not None:
+                continue  # older versions wrote one with which no photo was read
             elif mine != theirs:
                 return f"{name} = {_brief(mine)}, now {_brief(theirs)}"
         return ""
@@ -184,7 +190,7 @@ def _json_types(annotation: Any) -> tuple[type, ...]:
         return tuple(one for part in get_args(annotation) for one in _json_types(part))
     if kind in (tuple, Sequence):
         return (list, tuple)
-    return (dict,) if annotation is PhotoInput else (annotation,)
+    return (dict, type(None)) if annotation is PhotoInput else (annotation,)
 
 
 _PHOTO_FIELDS = {field.name for field in dataclasses.fields(PhotoSelection)}

@@ -10,6 +10,7 @@ from jvpsvd.data import RemoteShard, Sample, Shard, suffixes_of, walk
 from jvpsvd.errors import ShardError
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.selection import select_samples
+from jvpsvd.text_table import counted
 
 _REMOTE_AT_ONCE = 8
 _SHOWN = 12  # classes in a message
@@ -44,13 +45,13 @@ def list_samples(
     selected = select_samples(every(), identity.photos, identity.seed)
     if not any(sample.key for sample in selected):
         first = next((f": {s.message}" for s in selected), f", the first {shards[0]}")
-        classes = identity.photos.classes
+        classes, where = identity.photos.classes, counted(len(shards), "shard")
         wanted = "" if classes is None else f" of the classes {', '.join(classes)}"
         known = [one for one in there if one]
         if classes is not None and known:
             some = ", ".join(known[:_SHOWN]) + (", …" if len(known) > _SHOWN else "")
-            raise ShardError(f"no sample{wanted} in {len(shards)} shards; there are {some}")
-        raise ShardError(f"no sample{wanted} in {len(shards)} shards{first}; see jvpsvd pack")
+            raise ShardError(f"no sample{wanted} in {where}; there are {some}")
+        raise ShardError(f"no sample{wanted} in {where}{first}; see jvpsvd pack")
     return selected
 
 

@@ -26,11 +26,12 @@ from jvpsvd.data import (
     write_inputs,
 )
 from jvpsvd.errors import ArgumentError, RunError, ShardError
-from jvpsvd.networks import Depth, Model, choose_batch, load_model
+from jvpsvd.networks import Depth, Model, PhotoInput, choose_batch, load_model
 from jvpsvd.survey.spec.depth_choice import choose_depths_after
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.probe import probe_network
 from jvpsvd.survey.spec.spec import Spec
+from jvpsvd.svd.request import reached_tolerance
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,12 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
     identity = Identity(
         model=model.spec,
         weights_sha256=model.weights_sha256,
-        photo_input=model.photo_input,
+        photo_input=model.photo_input if model.inputs is None else PhotoInput(),
         shards=tuple(shard.name for shard in shards),
         contents=tuple(fingerprints(shards)),
         layers=names,
         k=k,
-        tol=defaults.tol if spec.tol is None else spec.tol,
+        tol=reached_tolerance(defaults.tol if spec.tol is None else spec.tol, torch.float32),
         seed=spec.seed,
         photos=spec.photos.completed(defaults.photos),
         batch=_choose_batch(model, spec, k, math.prod(start), rows),
@@ -142,7 +143,7 @@ def _written(inputs: Iterable[Any], out: Path) -> Path:
         fresh = Path(folder, shard.name)
         if not write_inputs(inputs, fresh):
             raise ArgumentError("inputs= holds none")
-        if not shard.exists():
+        if not (out / "run.json").exists():  # what a start that failed has left is no run
             fresh.replace(shard)
         elif fingerprint(fresh) != fingerprint(shard):
             raise RunError(f"{out} is a run begun with other inputs; give another out")

@@ -80,7 +80,7 @@ class Spec:
     k: int | None = None
     """Triplets per depth; None: 500, or 1 with `density`. A depth that has fewer gives all."""
     tol: float | None = None
-    """Residual, over σ₁, of a converged triplet; None: 1e-5."""
+    """Residual, over σ₁, of a converged triplet; None: 1e-5; 0: what float32 reaches."""
     photos: PhotoSelection = _ALL_PHOTOS
     """Which photos of the shards; all, unless said."""
     batch: int | None = None
@@ -132,8 +132,10 @@ class Spec:
             raise ArgumentError(f"vectors {self.vectors} must be at least 0")
         if not 0 <= self.seed < 1 << 63:
             raise ArgumentError(f"seed {self.seed} must lie between 0 and 2^63 - 1")
-        if self.tol is not None and not 0 < self.tol < 1:
-            raise ArgumentError(f"tol={self.tol} must lie between 0 and 1")
+        if self.tol is not None and not 0 <= self.tol < 1:
+            raise ArgumentError(
+                f"tol={self.tol} must lie between 0 and 1; 0 is what float32 reaches"
+            )
         if self.memory is not None:
             parse_memory(self.memory)
 

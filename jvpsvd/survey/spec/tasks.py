@@ -45,6 +45,7 @@ class Task:
 def make_tasks(identity: Identity, samples: Sequence[Sample]) -> list[Task]:
     """Return the tasks of a run, in the order of its manifest; none crosses a shard."""
     record = identity.to_json()
+    record["photo_input"] = dataclasses.asdict(identity.photo_input)
     numbers = {name: value for name, value in record.items() if name not in _NOT_NUMBERS}
     if not identity.density:  # runs of older versions have no such field
         del numbers["density"]

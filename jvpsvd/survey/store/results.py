@@ -25,6 +25,7 @@ from jvpsvd.survey.store.store import Store, open_store
 from jvpsvd.survey.store.vectors import read_vectors
 from jvpsvd.survey.store.whole_spectrum import COUNT_COLUMNS, counts_at, mean_estimate
 from jvpsvd.svd.estimate import Estimate
+from jvpsvd.text_table import counted
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -54,7 +55,8 @@ class Spectra:
     def __repr__(self) -> str:
         photos, k = self.s.shape
         m, n = self.shape
-        return f"<Spectra at '{self.layer}': {photos} photos, {k} values each, J is {m} x {n}>"
+        rows, values = counted(photos, "row"), counted(k, "value")
+        return f"<Spectra at '{self.layer}': {rows}, {values} each, J is {m} x {n}>"
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jvpsvd.survey.store.rows import Row
+from jvpsvd.text_table import counted
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,13 @@ class RunCounts:
 
     def __str__(self) -> str:
         energy = "" if self.mean_energy is None else f", energy {_in_percent(self.mean_energy)}"
-        missed = f", {self.unconverged} triplets missed the tolerance" if self.unconverged else ""
-        noise = (
-            f", {self.below_residual} values below their residual" if self.below_residual else ""
-        )
-        return (
-            f"{self.failed} failures{energy}, worst residual {self.worst_residual:.0e} σ1{missed}"
-            f"{noise}"
-        )
+        missed, noise = "", ""
+        if self.unconverged:
+            missed = f", {counted(self.unconverged, 'triplet')} missed the tolerance"
+        if self.below_residual:
+            noise = f", {counted(self.below_residual, 'value')} below the residual"
+        failures = counted(self.failed, "failure")
+        return f"{failures}{energy}, worst residual {self.worst_residual:.0e} σ1{missed}{noise}"
 
 
 def _in_percent(share: float) -> str:

@@ -224,6 +224,21 @@ class _Pool:
         return SolvedTask(task, rows, [None for _ in rows])
 
 
+def check_engine(spec: Spec) -> None:
+    """Raise what is known to be missing for Ray before anything is computed or written.
+
+    Raises:
+        MissingPackageError: If Ray is not installed, or cannot be imported.
+        EngineError: If there is no cluster at the address, or no GPU on this machine.
+    """
+    ray = _ray()
+    if spec.address is not None:
+        if _connect(ray, spec.address, spec.workers):
+            ray.shutdown()
+    elif spec.device.startswith("cuda") and not torch.cuda.is_available():
+        raise EngineError(f"device {spec.device}: this machine has no GPU; use --device auto")
+
+
 def _ray() -> Any:
     with importing("engine 'ray'", "ray", "ray"):
         import ray

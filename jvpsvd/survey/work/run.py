@@ -29,13 +29,15 @@ from jvpsvd.survey.store.changed_photos import refuse_changed_photos
 from jvpsvd.survey.store.compaction import FEW, compact
 from jvpsvd.survey.store.files import locked
 from jvpsvd.survey.store.layout import Layout
+from jvpsvd.survey.store.record import RECORD
 from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.store import Store, create_or_continue, discard
 from jvpsvd.survey.work.in_process import solve_in_process
 from jvpsvd.survey.work.photo_solver import SolvedTask
-from jvpsvd.survey.work.ray_engine import solve_on_ray
+from jvpsvd.survey.work.ray_engine import check_engine, solve_on_ray
 from jvpsvd.svd import Progress
 from jvpsvd.svd.request import out_of_reach
+from jvpsvd.text_table import counted
 
 if TYPE_CHECKING:
     from jvpsvd.survey.store.results import Results
@@ -64,7 +66,7 @@ class Outcome:
     def __repr__(self) -> str:
         return (
             f"<Outcome: {self.computed} computed, {self.failed} failed, {self.skipped} were there, "
-            f"{self.failures} rows without values, in {self.store.folder}>"
+            f"{counted(self.failures, 'row')} without values, in {self.store.folder}>"
         )
 
     @property
@@ -101,10 +103,13 @@ def run(spec: Spec, report: ReportProgress | bool = True) -> Outcome:
 
 
 def _run(spec: Spec, report: ReportProgress) -> Outcome:
+    if spec.engine == "ray" and not (Path(spec.out) / RECORD).exists():
+        check_engine(spec)  # a folder that is begun and not gone on with blocks other runs
     plan = plan_run(spec)
     before = Layout(Path(spec.out)).first_files()
     store = create_or_continue(Path(spec.out), plan.identity, plan.depths, spec.unsaid)
-    begun = {name: getattr(store.identity, name) for name in spec.unsaid}
+    # Names of tasks hash the preprocessing, even where no photo is read, as in older versions.
+    begun = {name: getattr(store.identity, name) for name in (*spec.unsaid, "photo_input")}
     plan = replace(plan, identity=replace(plan.identity, **begun))
     try:
         with journal(store.folder):
