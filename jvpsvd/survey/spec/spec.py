@@ -74,7 +74,7 @@ class Spec:
     wrt: str | None = None
     """The argument to differentiate by, where each of `inputs` has several."""
     random_weights: int | None = None
-    """A seed: random weights instead of the model's, for comparison."""
+    """A seed: random weights instead of the model's, for comparison, as `load_model` draws them."""
     layers: Sequence[str] | None = None
     """Depths; None: five modules spread over the network; ("all",): all modules with k values."""
     k: int | None = None
