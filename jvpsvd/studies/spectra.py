@@ -53,7 +53,7 @@ def spectra(
         layers: Names of `depths`.
         k: How many values, min(m, n) at a depth that has fewer; "all" of each depth.
         since: A depth to differentiate from, instead of the input. It is needed where inputs are
-            dicts or token ids; then each input is recorded anew.
+            dicts or token ids; then each input is recorded anew, and inputs may differ in shape.
         tol: Tolerance of each solve.
         threshold: All min(m, n) values from here on are counted, by each solve's `spectrum`.
         batch: Inputs that are solved together; None: many where Jacobians are small, or on a GPU.
@@ -62,7 +62,7 @@ def spectra(
         progress: Whether to show a bar on stderr.
 
     Raises:
-        ArgumentError: If there is no input, or inputs differ in shape.
+        ArgumentError: If there is no input, or inputs differ in shape and `since` is not given.
         ModelError, NonFiniteError, DerivativeError: As `JacobianOperator` does; the message names
             the input.
 
@@ -200,7 +200,7 @@ def _depth_spectra(
     vouched = torch.tensor([one.sound and one.complete for one in certificates])
     return DepthSpectra(
         layer=name,
-        shape=(J.shape[-2], J.shape[-1]),
+        shapes=torch.tensor(J.shape[-2:]).expand(count, 2),
         s=result.s.reshape(-1, k).cpu(),
         residuals=result.residuals.reshape(-1, k).cpu(),
         converged=converged,
