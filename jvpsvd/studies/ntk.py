@@ -85,7 +85,7 @@ def ntk(
     X: Any,
     k: int | Literal["all"] = 20,
     *,
-    names: Iterable[str] | None = None,
+    names: str | Iterable[str] | None = None,
     block: int | None = None,
     tol: float = 1e-5,
     seed: int | None = 0,
