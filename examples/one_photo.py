@@ -23,8 +23,8 @@ result = jvpsvd.svds(J, k=20, tol=1e-4)
 print(result)
 print(f"class {int(f(z).argmax())} (label {photo.label}); σ ≥ 1: at least {result.dimension()}")
 
-step = 0.01
+step = 1e-4  # larger ones cross kinks of the ReLUs, where the derivative jumps
 moved = f(z + step * result.Vh[0].reshape(z.shape)) - f(z)
 print(
-    f"|Δ logits| = {float(moved.norm()):.4f} along v1, σ1 · step = {float(result.s[0]) * step:.4f}"
+    f"|Δ logits| = {float(moved.norm()):.3g} along v1, σ1 · step = {float(result.s[0]) * step:.3g}"
 )

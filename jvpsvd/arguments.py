@@ -171,11 +171,16 @@ def check_further_arguments(args: object, kwargs: object) -> None:
 
 
 def listed_names(name: str, value: object) -> list[str]:
-    """Return an iterable of strings as a list.
+    """Return an iterable of strings as a list; a string is one name.
 
     Raises:
         ArgumentError: If it is something else.
+
+    >>> listed_names("layers", "output"), listed_names("layers", ("1", "output"))
+    (['output'], ['1', 'output'])
     """
+    if isinstance(value, str):
+        return [value]
     if _is_tensor(value) or isinstance(value, np.ndarray) or not isinstance(value, Iterable):
         raise ArgumentError(f"{name} is {shown(value)}; give a list of names")
     listed = list(value)

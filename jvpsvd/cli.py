@@ -46,7 +46,11 @@ _since = click.option(
     "--since", metavar="NAME", help="Depth to differentiate from. [default: input]"
 )
 _random_weights = click.option(
-    "--random-weights", type=integer, metavar="SEED", help="Random weights, for comparison."
+    "--random-weights",
+    type=integer,
+    metavar="SEED",
+    help="Random weights, for comparison: as the network's own initialisation draws them, batch "
+    "norms with the means and variances of photos of noise.",
 )
 _memory = click.option(
     "--memory",

@@ -67,8 +67,8 @@ class Arguments:
         embeddings = [n for n, m in model.named_modules() if isinstance(m, nn.Embedding)]
         example = f", as since='{embeddings[0]}'" if embeddings else ""
         raise ModelError(
-            "the input holds no floating tensor, and token ids have no derivative: name the depth "
-            f"after their embedding with since={example}"
+            "the input holds no floating tensor: give numbers, such as pixels, as x.float(); token "
+            f"ids have no derivative: name the depth after their embedding with since={example}"
         )
 
     @staticmethod

@@ -203,7 +203,11 @@ def _cut(
     source = _locate(model, cuts, since, left_out)
     order, names = list(cuts), {call.place: name for name, call in cuts.items()}
     for name, target in zip(to, targets, strict=True):
-        if order.index(since) >= order.index(name):
+        if target == source:
+            raise ModelError(
+                f"since='{since}' and to='{name}' are the same depth; go to a later one"
+            )
+        if order.index(since) > order.index(name):
             raise ModelError(f"since='{since}' is not computed before to='{name}'; exchange them")
         paths.refuse_bypass(source, target, names)
     return source, targets, paths.value(source)
@@ -275,7 +279,7 @@ class LayerMaps:
 def layer_maps(
     model: nn.Module,
     x: Any,
-    to: Sequence[str],
+    to: str | Sequence[str],
     since: str | None = None,
     wrt: str | int | None = None,
 ) -> LayerMaps:
@@ -295,7 +299,7 @@ def layer_maps(
     >>> [y.shape for y in layer_maps(model, torch.zeros(1, 3), ["0", "1"])(torch.zeros(1, 3))]
     [torch.Size([1, 4]), torch.Size([1, 4])]
     """
-    names = [to] if isinstance(to, str) else listed_names("to", to)
+    names = listed_names("to", to)
     source = None
     if since is None:
         cuts, left_out = _list_cuts_named(model, x, names)

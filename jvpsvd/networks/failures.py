@@ -14,6 +14,10 @@ from jvpsvd.errors import JvpsvdError, ModelError
 from jvpsvd.operators import failures_named, refuse_scripted, restored
 from jvpsvd.operators.function.failures import first_line, takes_batch_of_one
 
+_ALL_ARGUMENTS = (
+    "give all of its arguments in one dict, as {'input_ids': ids, 'attention_mask': mask}, or tuple"
+)
+
 
 @contextmanager
 def called_at(model: nn.Module, x: Any) -> Iterator[None]:
@@ -24,7 +28,8 @@ def called_at(model: nn.Module, x: Any) -> Iterator[None]:
             return "it takes a batch: give x[None]"
         return "give x as the model takes it: a tensor, or a tuple or dict of arguments"
 
-    with restored(model), failures_named(f"{type(model).__name__}, called at x,", remedy):
+    what = f"{type(model).__name__}, called at x,"
+    with restored(model), failures_named(what, remedy, _ALL_ARGUMENTS):
         yield
 
 

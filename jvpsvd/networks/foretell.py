@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from jvpsvd.arguments import listed_names
 from jvpsvd.networks.depths import places_of
 from jvpsvd.networks.forward_pass import forward, uses_functions, watched
 from jvpsvd.networks.place_names import Place
@@ -41,7 +42,7 @@ def weight_bytes(model: nn.Module) -> int:
 
 
 def foretell_loads(
-    model: nn.Module, x: Any, depths: Sequence[str], since: str | None = None
+    model: nn.Module, x: Any, depths: str | Sequence[str], since: str | None = None
 ) -> dict[str, Load]:
     """Return what an inference takes up to each depth; no value is computed on the meta device.
 
@@ -59,6 +60,7 @@ def foretell_loads(
     >>> foretell_loads(model, x, ["0", "1"])["1"]
     Load(activations=64, flops=64)
     """
+    depths = listed_names("depths", depths)
     places = places_of(model, x, [*([] if since is None else [since]), *depths])
     source = None if since is None else places[since]
     held = _Held(model)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jvpsvd.arguments import listed_names
 from jvpsvd.networks.depths import places_of
 from jvpsvd.networks.forward_pass import forward, uses_functions, watched
 from jvpsvd.networks.place_names import Place
@@ -17,7 +18,7 @@ _REPEATS = 3
 
 
 def passed_seconds(
-    model: nn.Module, x: Any, depths: Sequence[str], since: str | None = None
+    model: nn.Module, x: Any, depths: str | Sequence[str], since: str | None = None
 ) -> dict[str, float]:
     """Return for each depth the share of an inference that is over there; 1 at the last of them.
 
@@ -32,6 +33,7 @@ def passed_seconds(
     >>> 0 < shares["0"] <= shares["1"] == 1
     True
     """
+    depths = listed_names("depths", depths)
     names = [*([] if since is None else [since]), *depths]
     places = places_of(model, x, names)
     runs = [_seconds(model, x, places) for _ in range(_REPEATS)]

@@ -34,6 +34,7 @@ from jvpsvd.networks.published import (
     import_module,
     printable,
 )
+from jvpsvd.networks.random_weights import initialise_again, set_running_statistics
 from jvpsvd.operators import refuse_training_mode, refuse_weights_without_values
 
 # A zip of weights that was compressed by hand is smaller by a small factor at most.
@@ -127,8 +128,10 @@ def load_model(
             published weights; those of `caffenet`, `bvlc-alexnet` and `alexnet` are in no package,
             and have to be given.
         since: The depth to differentiate from, instead of that of the factory's `Inputs`.
-        random_weights: A seed: weights as the network is initialised, for comparison, instead of
-            any others; of a factory's modules by their `reset_parameters`.
+        random_weights: A seed: weights as the network's own initialisation draws them, for
+            comparison, instead of any others; of a factory's modules by their `reset_parameters`.
+            Where it takes photos, batch norms then get the means and variances of photos of noise:
+            initialised ones let the activations of a deep network vanish or explode.
 
     Raises:
         MissingPackageError: If it needs an extra that is not installed.
@@ -147,11 +150,13 @@ def load_model(
             torch.manual_seed(random_weights)
             module, taken = _resolve(spec, pretrained=False)
             if not _is_published(spec):
-                _initialise_again(module, spec)
+                initialise_again(module, spec)
     if weights is not None:
         load_weights(module, weights)
     refuse_training_mode(module)
     refuse_weights_without_values(module)
+    if random_weights is not None and isinstance(taken, PhotoInput):
+        set_running_statistics(module, taken, random_weights)
     if _is_published(spec):  # a factory may keep what it returned
         module.requires_grad_(False)
     return Model.of(module, taken, spec=spec, since=since)
@@ -194,23 +199,6 @@ def _resolve(spec: str, *, pretrained: bool) -> _Resolved:
     if prefix in _PUBLISHED:
         return _PUBLISHED[prefix](name, pretrained=pretrained)
     return _from_factory(spec, prefix, name)
-
-
-def _initialise_again(module: nn.Module, spec: str) -> None:
-    """Draw the weights of a module anew, as torch does.
-
-    Raises:
-        ModelError: If a part of it holds parameters and cannot draw them.
-    """
-    for name, part in module.named_modules():
-        reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
-        if reset is not None:
-            reset()
-        elif next(part.parameters(recurse=False), None) is not None:
-            raise ModelError(
-                f"'{name or 'model'}' ({type(part).__name__}) of {spec} has no reset_parameters, "
-                "so that its weights cannot be drawn anew; give it one, or let the factory do so"
-            )
 
 
 def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:

@@ -82,7 +82,7 @@ def differentiate(
             return Differentiated(trace.at(point, check=False)[0], lambda x: trace.at(x)[0])
         except TraceError as error:
             if derivatives == "trace":
-                raise
+                raise TraceError(f'{error}; use derivatives="transforms"') from error
             logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
     if batch_dims:
         maps = [transformed(fn, x, check=check) for x in point]

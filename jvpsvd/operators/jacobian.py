@@ -247,7 +247,7 @@ class JacobianOperator(LinearMapOperator):
         model: nn.Module,
         x: Any,
         *,
-        names: Iterable[str] | None = None,
+        names: str | Iterable[str] | None = None,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
         dtype: torch.dtype | None = None,

@@ -210,9 +210,15 @@ def _gives_another_value(fn: OfVector, x: Tensor, value: Tensor) -> bool:
 def _check_point(x: Tensor, batch_dims: int) -> None:
     dense_tensor("the point x", x)
     if not x.is_floating_point() or x.numel() == 0:
+        remedy = f"; {COMPLEX_FUNCTION}" if x.is_complex() else ""
+        if not x.is_complex() and not x.is_floating_point():
+            remedy = (
+                "; give numbers, such as pixels, as x.float(); of token ids, start at the depth "
+                "after their embedding: layer_map(…, since=…)"
+            )
         raise ArgumentError(
             "the point x must be a non-empty tensor of a real floating dtype, got "
-            f"{x.dtype} {tuple(x.shape)}{f'; {COMPLEX_FUNCTION}' if x.is_complex() else ''}"
+            f"{x.dtype} {tuple(x.shape)}{remedy}"
         )
     if x.ndim < batch_dims:
         raise ArgumentError("x has no dimension; batch_dims=1 takes points along its first one")

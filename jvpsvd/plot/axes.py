@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jvpsvd.errors import ArgumentError
+from jvpsvd.arguments import shown
+from jvpsvd.errors import ArgumentError, JvpsvdError
 from jvpsvd.imports import importing, require
 
 if TYPE_CHECKING:
@@ -47,16 +48,28 @@ def axes_or_new(ax: Axes | None, width: float = 5.6, height: float = 3.6) -> Axe
     return ax
 
 
-def numbers_of(given: Any) -> Array:
+def numbers_of(name: str, given: Any, instead: str) -> Array:
     """Return numbers as float64, those of a tensor wherever it is.
 
+    Args:
+        name: What the argument is called.
+        given: The numbers.
+        instead: What to give instead of what holds none.
+
+    Raises:
+        ArgumentError: If it holds no numbers.
+
     >>> import torch
-    >>> numbers_of(torch.ones(2, requires_grad=True))
+    >>> numbers_of("s", torch.ones(2, requires_grad=True), "result.s")
     array([1., 1.])
     """
     if hasattr(given, "detach"):  # of torch, which figures of arrays do without
         given = given.detach().cpu()
-    return np.asarray(given, dtype=np.float64)
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, JvpsvdError) as error:
+        what = shown(given)
+        raise ArgumentError(f"{name} is {what}; give a tensor or array, as {instead}") from error
 
 
 def label_axes(ax: Axes) -> None:

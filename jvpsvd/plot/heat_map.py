@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.plot import style
 from jvpsvd.plot.axes import Array, axes_or_new, load_matplotlib, numbers_of, whole_ticks
@@ -28,7 +29,14 @@ def depth_by_index(means: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     Example: ``jvpsvd.plot.depth_by_index({"layer3": s3, "output": s})``.
     """
     mpl, _ = load_matplotlib()
-    rows = {name: numbers_of(getattr(one, "s", one)) for name, one in means.items()}
+    if not isinstance(means, Mapping):
+        raise ArgumentError(
+            f"means is {shown(means)}; give (k,) values by name, as {{layer: S[layer].mean}}"
+        )
+    rows = {
+        name: numbers_of(f"means[{name!r}]", getattr(one, "s", one), "result.s")
+        for name, one in means.items()
+    }
     wrong = [
         n for n, row in rows.items() if row.ndim != 1 or not (np.isfinite(row) & (row >= 0)).all()
     ]

@@ -22,7 +22,8 @@ def spectra(s: Any, ax: Axes | None = None, **line: Any) -> Axes:
 
     Args:
         s: (k,) or (photos, k) values, or whatever has them as `s`, such as a result of `svds`; or
-            several of these by name.
+            several of these by name; or what `jvpsvd.spectra` returned. NaN stands for values that
+            an input has not.
         ax: Where to draw; None: on a new figure.
         line: What matplotlib's `plot` takes, for all lines.
 
@@ -31,12 +32,14 @@ def spectra(s: Any, ax: Axes | None = None, **line: Any) -> Axes:
 
     Example: ``jvpsvd.plot.spectra({"layer3": three, "output": out}).legend()``.
     """
+    if isinstance(depths := getattr(s, "depths", None), tuple):  # of jvpsvd.spectra
+        s = {depth.layer: depth.s for depth in depths}
     named = s if isinstance(s, Mapping) else {None: s}
     rows = {name: _rows(name, values) for name, values in named.items()}
     ax = axes_or_new(ax)
     for number, (name, values) in enumerate(rows.items()):
         index = np.arange(1, values.shape[1] + 1)
-        mean, deviation = values.mean(axis=0), values.std(axis=0)
+        mean, deviation = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
         shade = style.shades(len(rows))[number]
         options = {
             "color": shade,
@@ -58,10 +61,11 @@ def spectra(s: Any, ax: Axes | None = None, **line: Any) -> Axes:
 
 
 def _rows(name: Any, given: Any) -> Array:
-    values = numbers_of(getattr(given, "s", given))
+    which = "s" if name is None else f"s[{name!r}]"
+    values = numbers_of(which, getattr(given, "s", given), "result.s, or several by name")
     rows = values[None] if values.ndim == 1 else values
-    if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all() or (rows < 0).any():
-        which = "s" if name is None else f"s[{name!r}]"
+    no_spectra = rows.ndim != 2 or not rows.size or np.isinf(rows).any() or (rows < 0).any()
+    if no_spectra or np.isnan(rows).all(axis=0).any():
         raise ArgumentError(
             f"{which} has shape {values.shape}; give singular values, (k,) or (photos, k)"
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jvpsvd.arguments import listed_names
 from jvpsvd.errors import ArgumentError
 from jvpsvd.plot.axes import Array, load_matplotlib, numbers_of
 
@@ -14,7 +15,11 @@ _CLIPPED = 0.5  # per cent of the entries that may lie beyond the scale
 
 
 def vectors(
-    rows: Any, shape: Sequence[int] | None = None, *, titles: Sequence[str] = (), columns: int = 5
+    rows: Any,
+    shape: Sequence[int] | None = None,
+    *,
+    titles: str | Sequence[str] = (),
+    columns: int = 5,
 ) -> Any:
     """Draw vectors as images around grey, each with its own scale; return the figure.
 
@@ -30,7 +35,7 @@ def vectors(
     Example: ``jvpsvd.plot.vectors(result.Vh[:5], (3, 224, 224))``.
     """
     _, Figure = load_matplotlib()
-    values = numbers_of(rows)
+    values, titles = numbers_of("rows", rows, "result.Vh[:5]"), listed_names("titles", titles)
     image = tuple(values.shape[1:] if shape is None else shape)
     channels = image[0] if len(image) == 3 else 1
     if len(image) not in (2, 3) or channels not in (1, 3) or values[:1].size != np.prod(image):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 KIND = "NetworkSpectra 2"
 """Kind and version of a file of spectra."""
 _TENSORS = (
-    *("s", "residuals", "converged", "certified", "energy_share"),
+    *("shapes", "s", "residuals", "converged", "certified", "energy_share"),
     *("counts", "products", "seconds"),
 )
 _COUNTS = ("count", "count_low", "count_high", "count_error")  # in xarray
@@ -39,14 +39,15 @@ class DepthSpectra:
 
     layer: str
     """Name of the depth."""
-    shape: tuple[int, int]
-    """(m, n) of every Jacobian."""
+    shapes: Tensor
+    """(inputs, 2) m and n of each Jacobian."""
     s: Tensor
-    """(inputs, k) singular values, descending along rows."""
+    """(inputs, k) singular values, descending along rows; NaN after the last of a Jacobian that has
+    fewer than another."""
     residuals: Tensor
-    """(inputs, k) measured residuals, in the units of s."""
+    """(inputs, k) measured residuals, in the units of s; NaN where s is."""
     converged: Tensor
-    """(inputs, k) bool, as in `SVDResult`."""
+    """(inputs, k) bool, as in `SVDResult`; False where s is NaN."""
     certified: Tensor
     """(inputs,) bool: the certificate is sound and complete, and every triplet converged."""
     energy_share: Tensor
@@ -60,19 +61,26 @@ class DepthSpectra:
     """(inputs,) wall time, likewise."""
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n) of every Jacobian; the largest m and n where inputs differ in shape."""
+        m, n = self.shapes.amax(0).tolist()
+        return m, n
+
+    @property
     def k(self) -> int:
-        """Number of values of each input."""
+        """Number of values of each input; the largest where inputs differ in shape."""
         return self.s.shape[1]
 
     @property
     def mean(self) -> Tensor:
-        """(k,) means over the inputs."""
-        return self.s.double().mean(0)
+        """(k,) means over the inputs that have the value."""
+        return self.s.double().nanmean(0)
 
     @property
     def std(self) -> Tensor:
-        """(k,) standard deviations over the inputs; 0 for a single one."""
-        return self.s.double().std(0, correction=min(1, len(self.s) - 1))
+        """(k,) standard deviations over the inputs that have the value; 0 for a single one."""
+        squares = (self.s.double() - self.mean).square().nansum(0)
+        return (squares / (self.s.isfinite().sum(0) - 1).clamp_min(1)).sqrt()
 
     @property
     def dimension(self) -> Estimate:
@@ -228,8 +236,8 @@ def _cells(depth: DepthSpectra) -> list[str]:
     mean = depth.mean
     return [
         depth.layer,
-        f"{depth.shape[0]} x {depth.shape[1]}",
-        str(depth.k),
+        " x ".join(map(_range, depth.shapes.T)),
+        _range(depth.s.isfinite().sum(1)),
         significant(float(mean[0])),
         significant(float(mean[-1])),
         f"{100 * min(1.0, float(depth.energy_share.mean())):.0f} %",
@@ -238,19 +246,33 @@ def _cells(depth: DepthSpectra) -> list[str]:
     ]
 
 
+def _range(numbers: Tensor) -> str:
+    """Return the smallest and the largest of some whole numbers, or the one that all are."""
+    low, high = int(numbers.min()), int(numbers.max())
+    return f"{low}" if low == high else f"{low}-{high}"
+
+
 def _stacked(values: list[Tensor], k: int) -> np.ndarray[Any, Any]:
     """Return (inputs, depths, k), the missing values NaN."""
-    padded = [
-        torch.nn.functional.pad(v.double(), (0, k - v.shape[1]), value=np.nan) for v in values
-    ]
-    return torch.stack(padded, dim=1).numpy()
+    return torch.stack([_padded(v.double(), k) for v in values], dim=1).numpy()
+
+
+def _padded(values: Tensor, k: int) -> Tensor:
+    """Return (inputs, k) values, the missing ones NaN, or False."""
+    fill = np.nan if values.is_floating_point() else 0
+    return torch.nn.functional.pad(values, (0, k - values.shape[1]), value=fill)
 
 
 def join(parts: list[DepthSpectra]) -> DepthSpectra:
-    """Return the spectra of several groups of inputs at the same depth as one."""
-    first = parts[0]
-    tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS}
-    return DepthSpectra(first.layer, first.shape, **tensors)
+    """Return the spectra of several groups of inputs at the same depth as one.
+
+    Where Jacobians differ in shape, some may have fewer values; NaN fills the rest.
+    """
+    k = max(part.k for part in parts)
+    tensors = {name: [getattr(part, name) for part in parts] for name in _TENSORS}
+    for name in ("s", "residuals", "converged"):
+        tensors[name] = [_padded(each, k) for each in tensors[name]]
+    return DepthSpectra(parts[0].layer, **{name: torch.cat(of) for name, of in tensors.items()})
 
 
 def load_spectra(path: str | os.PathLike[str]) -> NetworkSpectra:
@@ -260,10 +282,11 @@ def load_spectra(path: str | os.PathLike[str]) -> NetworkSpectra:
         DataError: If there is no such file, it is damaged, or holds something else.
     """
     record = read_record(path, KIND, {})
+    for number, shape in enumerate(record["shapes"]):  # of every input, in files of earlier days
+        of_all = torch.tensor(shape).expand(len(record[f"{number}.s"]), 2)
+        record.setdefault(f"{number}.shapes", of_all)
     depths = tuple(
-        DepthSpectra(layer, shape, **{name: record[f"{number}.{name}"] for name in _TENSORS})
-        for number, (layer, shape) in enumerate(
-            zip(record["layers"], record["shapes"], strict=True)
-        )
+        DepthSpectra(layer, **{name: record[f"{number}.{name}"] for name in _TENSORS})
+        for number, layer in enumerate(record["layers"])
     )
     return NetworkSpectra(depths, record["model"], record["tol"], record["threshold"])

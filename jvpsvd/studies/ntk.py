@@ -72,10 +72,13 @@ class TangentKernel:
 
     def __str__(self) -> str:
         share = 100 * min(1.0, float(self.values.sum()) / self.trace) if self.trace else 100.0
+        first = float(self.values[0])
+        worst = float(self.residuals.max())
+        worst_in_words = f"{worst / first:.1e} of the first" if first else f"{worst:.1e}"
         return fitted_lines(
             f"{len(self.values)} eigenpairs of a tangent kernel of {self.vectors[..., 0].numel()} "
-            f"rows ({self.method}): {float(self.values[0]):.4g} to {float(self.values[-1]):.4g}, "
-            f"{share:.1f} % of the trace, worst residual {float(self.residuals.max()):.1e}, fresh "
+            f"rows ({self.method}): {first:.4g} to {float(self.values[-1]):.4g}, "
+            f"{share:.1f} % of the trace, worst residual {worst_in_words}, fresh "
             f"products agree to {self.check:.0e}"
         )
 
@@ -85,7 +88,7 @@ def ntk(
     X: Any,
     k: int | Literal["all"] = 20,
     *,
-    names: Iterable[str] | None = None,
+    names: str | Iterable[str] | None = None,
     block: int | None = None,
     tol: float = 1e-5,
     seed: int | None = 0,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from jvpsvd.arguments import listed_names, shown, threshold_number, whole_number
-from jvpsvd.errors import ArgumentError, JvpsvdError
+from jvpsvd.errors import ArgumentError, JvpsvdError, NonFiniteError
 from jvpsvd.imports import is_installed
 from jvpsvd.networks import OUTPUT, Arguments, Derivatives, choose_batch, layer_map
 from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOperator
@@ -53,7 +53,7 @@ def spectra(
         layers: Names of `depths`.
         k: How many values, min(m, n) at a depth that has fewer; "all" of each depth.
         since: A depth to differentiate from, instead of the input. It is needed where inputs are
-            dicts or token ids; then each input is recorded anew.
+            dicts or token ids; then each input is recorded anew, and inputs may differ in shape.
         tol: Tolerance of each solve.
         threshold: All min(m, n) values from here on are counted, by each solve's `spectrum`.
         batch: Inputs that are solved together; None: many where Jacobians are small, or on a GPU.
@@ -62,7 +62,7 @@ def spectra(
         progress: Whether to show a bar on stderr.
 
     Raises:
-        ArgumentError: If there is no input, or inputs differ in shape.
+        ArgumentError: If there is no input, or inputs differ in shape and `since` is not given.
         ModelError, NonFiniteError, DerivativeError: As `JacobianOperator` does; the message names
             the input.
 
@@ -73,7 +73,7 @@ def spectra(
     """
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"model is {shown(model)}; give a torch module, then its inputs X")
-    names = [layers] if isinstance(layers, str) else listed_names("layers", layers)
+    names = listed_names("layers", layers)
     if not names:
         raise ArgumentError("layers is empty; name one depth at least, as layers=['output']")
     threshold = threshold_number("threshold", threshold)
@@ -153,24 +153,27 @@ def _solve_group(
         try:
             together = derivatives.at_many(torch.stack(group))
             if together:
+                several = f"inputs {start} to {start + len(group) - 1}"
                 return [
-                    _solve_one(J, n, start, solve) for J, n in zip(together, names, strict=True)
+                    _solve_one(J, n, several, solve) for J, n in zip(together, names, strict=True)
                 ]
-        except JvpsvdError as error:  # of one of the inputs, which is named below
+        except NonFiniteError:  # of one of the inputs, which is named below
+            pass
+        except JvpsvdError as error:
             logger.warning("%s; these inputs are solved one by one", error)
     singles = [derivatives.at(x, f"input {start + i}") for i, x in enumerate(group)]
     return [
-        join([_solve_one(one, name, start + i, solve) for i, one in enumerate(of)])
+        join([_solve_one(one, name, f"input {start + i}", solve) for i, one in enumerate(of)])
         for name, of in zip(names, zip(*singles, strict=True), strict=True)
     ]
 
 
 def _solve_one(
-    J: LinearMap | BatchedMap | JvpsvdError, name: str, index: int, solve: _Solve
+    J: LinearMap | BatchedMap | JvpsvdError, name: str, which: str, solve: _Solve
 ) -> DepthSpectra:
     if isinstance(J, JvpsvdError):
         raise J
-    with _named(f"input {index}", name):
+    with _named(which, name):
         operator = JacobianOperator.from_linear_map(J)
         return solve(name, operator)
 
@@ -200,7 +203,7 @@ def _depth_spectra(
     vouched = torch.tensor([one.sound and one.complete for one in certificates])
     return DepthSpectra(
         layer=name,
-        shape=(J.shape[-2], J.shape[-1]),
+        shapes=torch.tensor(J.shape[-2:]).expand(count, 2),
         s=result.s.reshape(-1, k).cpu(),
         residuals=result.residuals.reshape(-1, k).cpu(),
         converged=converged,
@@ -225,12 +228,14 @@ def _check_kind(x: Any, first: Tensor, index: int) -> None:
 
 
 @contextmanager
-def _named(x: str, layer: str) -> Iterator[None]:
+def _named(which: str, layer: str) -> Iterator[None]:
     """Let errors say at which input and depth they were raised."""
     try:
         yield
     except JvpsvdError as error:
-        raise type(error)(f"{x} at {layer}: {error}") from error
+        infinite = isinstance(error, NonFiniteError)
+        advice = f"; drop {which}, or run a survey, which keeps the others" if infinite else ""
+        raise type(error)(f"{which} at {layer}: {error}{advice}") from error
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -17,6 +17,7 @@ from jvpsvd.svd.methods.golub_kahan import GolubKahan
 from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
 from jvpsvd.svd.request import ProblemSize, Request
 from jvpsvd.svd.solver import Solver
+from jvpsvd.text_table import brief_seconds
 
 Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact", "adaptive-rank"]
 
@@ -156,13 +157,14 @@ def _choose(
     short, k = min(m, n), request.k
     ratio = short / (2 * columns)
     undecided = affordable and short >= _WORTH_MEASURING and 1 / _UNDECIDED <= ratio <= _UNDECIDED
-    exact_is_cheaper, against, seconds = ratio <= 1, f"{2 * columns}", None
+    exact_is_cheaper, seconds = ratio <= 1, None
+    exact_time = iterated_time = ""
     if cost is not None:
         seconds = exact_seconds(cost, m, n, k), golub_kahan_seconds(cost, m, n, k, columns)
         if undecided:
             clear = max(seconds) > _CLEARLY * min(seconds)
             exact_is_cheaper = seconds[0] <= seconds[1] if clear else exact_is_cheaper
-            against += f", {seconds[0]:.1f} s against {seconds[1]:.1f} s"
+            exact_time, iterated_time = (f", {brief_seconds(each)} s" for each in seconds)
     auto = request.method == "auto"
     small = size.in_memory and size.batch is None and m * n * short <= _SMALL_WORK
     exact = request.method == "exact" or (auto and affordable and (small or exact_is_cheaper))
@@ -171,9 +173,10 @@ def _choose(
     elif exact and small:
         reason = "the matrix is small"
     elif exact:
-        reason = f"{short} products of the shorter side against about {against}"
+        rows, against = f"{short} products of the shorter side", f"about {2 * columns}"
+        reason = f"{rows}{exact_time} against {against}{iterated_time}"
     else:
-        reason = f"about {against} products against {short}"
+        reason = f"about {2 * columns} products{iterated_time} against {short}{exact_time}"
     return _Choice(exact, reason, seconds, undecided and auto and not small)
 
 

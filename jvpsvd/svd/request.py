@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import one_of, proper_fraction, whole_number
+from jvpsvd.arguments import one_of, proper_fraction, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
 from jvpsvd.operators import LinearOperator, MatrixOperator
@@ -217,8 +217,11 @@ def reached_tolerance(tol: Any, dtype: torch.dtype) -> float:
 
 
 def _check_search(size: ProblemSize, method: str, energy: float | None, tail: float | None) -> None:
-    if method != "randomized" or (energy is not None and tail is not None):
-        raise ArgumentError('give one of energy and tail, and method="randomized" with it')
+    if energy is not None and tail is not None:
+        raise ArgumentError("energy= and tail= both say how many triplets; give one of them")
+    if method != "randomized":
+        name = "tail" if energy is None else "energy"
+        raise ArgumentError(f'{name}= needs method="randomized", got method={shown(method)}')
     if size.batch is not None:
         raise ArgumentError(
             "the matrices of a batch have ranks of their own; search them one at a time"

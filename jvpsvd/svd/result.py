@@ -63,7 +63,8 @@ class SVDResult(Shown):
             displace it.
         products: Forward and reverse products taken, including those of the certificate; for a
             batch, in all.
-        method: The method that ran.
+        method: The method that ran: "golub-kahan" or "exact"; for method="randomized"
+            "block-krylov" or "subspace-iteration", and with energy= or tail= "adaptive-rank".
         seconds: Wall time.
         seconds_by_phase: Wall time of "products", "orthogonalisation", "projected problem",
             "vectors" and "checks" (those of the certificate). Planning, with the products that it

@@ -119,6 +119,12 @@ class Shown:
         found = counted(self.k, f"singular {what}" if whole else f"{self.which} singular {what}")
         return f"{'all ' if whole else ''}{found} of {operator}"
 
+    def _worst_residual(self) -> str:
+        """Return it over s1, as tol is; in the units of s where s1 is not known, or is 0."""
+        if self.which == "smallest" or not bool((self.s[..., :1] > 0).all()):
+            return f"{float(self.residuals.max()):.1e}"
+        return f"{float((self.residuals / self.s[..., :1]).max()):.1e} s1"
+
     def _in_words(self) -> dict[str, str]:
         """Return the numbers that are shown, by name."""
         total, below = self.s.numel(), int(self.below_residual.sum())
@@ -133,7 +139,7 @@ class Shown:
         return {
             "singular values": f"from {float(self.s.max()):.4g} to {float(self.s.min()):.4g}",
             "energy": one.energy_in_words(),
-            "worst residual": f"{float(self.residuals.max()):.1e}{noise if below else ''}",
+            "worst residual": f"{self._worst_residual()}{noise if below else ''}",
             "converged": f"{done} of {total} converged to {self.tol:.0e} s1, {missing}",
             "method": f"{self.method}: {self.products.forward} + {self.products.reverse} products "
             f"in {self.seconds:.1f} s",

@@ -33,6 +33,7 @@ from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.triplets import Triplets, with_fixed_signs
 
 OnUnconverged = Literal["warn", "raise", "ignore"]
+_RANDOMIZED = ("block-krylov", "subspace-iteration", "adaptive-rank")
 
 
 def svds(
@@ -69,8 +70,9 @@ def svds(
             reaches 1e-6, float64 1e-14; 0 is as SciPy means it, what the dtype reaches. If rounding
             rules a tolerance out, a `PrecisionWarning` says so before the work.
         method: "golub-kahan" (few products), "exact" (min(m, n) products, every value),
-            "randomized" (a fixed number of products: block Krylov, or subspace iteration where
-            memory is short), or "auto" (one of the first two).
+            "randomized" (a fixed number of products, whatever the tolerance: "block-krylov", or
+            "subspace-iteration" where memory is short; with energy= or tail= "adaptive-rank", which
+            adds random blocks until enough is found), or "auto" (one of the first two).
         block_size: Vectors per step; None: chosen by the plan, which times four products if k is
             small and vectors are long. If it is given, bases grow as far as memory allows, whatever
             the timings.
@@ -86,8 +88,8 @@ def svds(
         start: An earlier result with vectors, of the same or a similar operator, or (short, j)
             vectors of the shorter side, to start Golub–Kahan from. It saves products, never
             accuracy.
-        energy: With method="randomized": return as few triplets, at most k, as hold this share of
-            ‖A‖²_F, in (0, 1).
+        energy: With method="randomized": return about as few triplets, at most k, as hold this
+            share of ‖A‖²_F, in (0, 1): a few more, since their values are a little too small.
         tail: With method="randomized": return the values above tail · s[0], at most k.
         on_unconverged: What to do when some triplets miss the tolerance.
         progress: True for a bar on stderr, or a function that takes a `Progress`. If it returns
@@ -209,7 +211,14 @@ def _unconverged_in_words(result: SVDResult, stopped: bool) -> str:
     """Return what to say of triplets that missed the tolerance."""
     missed = int((~result.converged).sum())
     worst = float((result.residuals / result.s[..., :1]).max())
-    remedy = "progress= stopped the solve" if stopped else "raise tol or memory, or use float64"
+    remedy = "raise tol or memory, or use float64"
+    if stopped:
+        remedy = "progress= stopped the solve"
+    elif result.method in _RANDOMIZED:
+        remedy = (
+            'method="randomized" takes a fixed number of products and aims at no tolerance: '
+            f'method="auto" with k={result.k} does, and on_unconverged="ignore" says nothing'
+        )
     return (
         f"{missed} of {result.s.numel()} triplets missed tol={result.tol:g} (worst residual "
         f"{worst:.1e} s1; {result.certificate}); {remedy}"

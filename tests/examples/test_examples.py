@@ -175,4 +175,4 @@ def test_one_photo():
     text = run("one_photo")
     assert "certified: 20 of 20 converged" in text
     moved, promised = numbers(r"= ([\d.]+) along v1, σ1 · step = ([\d.]+)", text)[0]
-    assert moved == pytest.approx(promised, rel=0.2)
+    assert moved == pytest.approx(promised, rel=0.02)

@@ -288,7 +288,7 @@ def test_a_transformer_layer_keeps_its_depths():
         ("", None, "no depth ''"),
         ("0", "4", "since='4' is not computed before to='0'; exchange them"),
         ("1.0", "1", "since='1' is not computed before to='1.0'"),
-        ("4", "4", "since='4' is not computed before to='4'"),
+        ("4", "4", "since='4' and to='4' are the same depth; go to a later one"),
         ("0@1", None, "no depth '0@1'"),
     ],
 )
@@ -342,3 +342,12 @@ def test_a_module_name_may_hold_an_at_sign():
     assert [depth.name for depth in depths(net, torch.ones(1, 2))] == ["a@b", "output"]
     f, z = layer_map(net, torch.ones(1, 2), to="a@b")
     torch.testing.assert_close(f(z), net["a@b"](z))
+
+
+def test_a_mask_that_is_missing_belongs_into_the_dict():
+    class Masked(nn.Embedding):
+        def forward(self, input_ids, attention_mask):
+            return super().forward(input_ids) * attention_mask[..., None]
+
+    with pytest.raises(ModelError, match=r"give all of its arguments in one dict, as {'input_ids"):
+        layer_map(Masked(3, 2).eval(), {"input_ids": torch.tensor([[1, 2]])}, to="output")

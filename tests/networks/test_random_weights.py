@@ -7,23 +7,31 @@ from torch import nn
 from jvpsvd.errors import ModelError
 from jvpsvd.networks import load_model
 
+_STD = (0.229, 0.224, 0.225)
+
 
 @pytest.fixture
 def nets(tmp_path, monkeypatch):
     (tmp_path / "nets.py").write_text(
         "import torch\n"
         "from torch import nn\n"
+        "from jvpsvd.networks import PhotoInput\n"
         "class Scaled(nn.Module):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
         "        self.scale = nn.Parameter(torch.ones(1))\n"
         "def net(): return nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)).eval()\n"
         "def scaled(): return Scaled().eval()\n"
+        "def level(i, o): return nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU()\n"
+        "def deep():\n"
+        "    levels = [part for i in range(12) for part in level(8 if i else 3, 8)]\n"
+        "    return nn.Sequential(*levels).eval(), PhotoInput(size=8, scale=1.0)\n"
+        "def of_rows(): return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval()\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
-@pytest.mark.parametrize("spec", ["nets:net", "alexnet", "caffenet"])
+@pytest.mark.parametrize("spec", ["nets:net", "nets:deep", "alexnet", "caffenet"])
 def test_a_seed_decides_the_weights(nets, spec):
     state = torch.random.get_rng_state()
     hashes = [load_model(spec, random_weights=seed).weights_sha256 for seed in (0, 0, 1)]
@@ -37,6 +45,31 @@ def test_the_default_network_without_its_trained_weights():
     drawn = load_model("efficientnet-lite0", random_weights=0)
     assert trained.weights_sha256 != drawn.weights_sha256
     assert isinstance(drawn.module, nn.Module)
+    x = torch.randn(drawn.example().shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert 0.1 < drawn.module(x).std() < 10  # 4e-9 with means of 0 and variances of 1
+
+
+def test_batch_norms_have_the_statistics_of_photos_of_noise(nets):
+    model = load_model("nets:deep", random_weights=0)
+    norms = [part for part in model.module if isinstance(part, nn.BatchNorm2d)]
+    # Values from 0 to 255, centred at the mean of the photos, over std; then a convolution.
+    pixels = 255 * torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (model.photo_input.mean, _STD))
+    with torch.no_grad():
+        seen = model.module[0]((pixels - mean) / std)
+        last = model.module[:-1]((pixels - mean) / std)
+    assert torch.allclose(norms[0].running_var, seen.var((0, 2, 3)), rtol=0.2)
+    assert torch.allclose(last.var((0, 2, 3)), torch.ones(8), rtol=0.3)
+    for part in norms:
+        assert not part.training
+        assert part.momentum == 0.1
+        assert not part._forward_pre_hooks
+
+
+def test_photos_that_the_network_does_not_take(nets):
+    with pytest.raises(ModelError, match=r"photos of noise, at which Sequential fails: .*; let a"):
+        load_model("nets:of_rows", random_weights=0)
 
 
 def test_what_cannot_be_drawn_is_refused(nets, tmp_path):

@@ -14,6 +14,8 @@ from jvpsvd.errors import ArgumentError, NonFiniteError
         (torch.ones(3, dtype=torch.int64), "int64"),
         (torch.ones(3, dtype=torch.complex64), "complex64"),
         (torch.ones(3, dtype=torch.bool), "bool"),
+        (torch.ones(3, dtype=torch.uint8), r"uint8.*as x\.float\(\); of token ids, start at"),
+        (torch.ones(3, dtype=torch.long), r"int64.*as x\.float\(\); of token ids, start at"),
         (torch.ones(0), r"\(0,\)"),
         (torch.ones(2, 0, 3), r"\(2, 0, 3\)"),
     ],

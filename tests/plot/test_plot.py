@@ -41,6 +41,25 @@ def test_ticks_are_whole_indices():
     assert all(float(tick).is_integer() for tick in ax.get_xticks())
 
 
+def _solved():
+    return jvpsvd.svds(torch.eye(3), 2)
+
+
+def _of_network(lengths=(2, 3)):
+    net = torch.nn.Sequential(torch.nn.Embedding(5, 3), torch.nn.Linear(3, 2)).eval()
+    texts = [torch.arange(length) for length in lengths]
+    return jvpsvd.spectra(net, texts, ["1", "output"], since="0", k="all", progress=False)
+
+
+def test_what_spectra_returns_is_a_line_for_each_depth():
+    S = _of_network()
+    lines = jvpsvd.plot.spectra(S).lines
+    assert [line.get_label() for line in lines] == ["1", "output"]
+    for line, depth in zip(lines, S, strict=True):
+        assert depth.s.isnan().sum() == 2
+        np.testing.assert_allclose(line.get_ydata(), depth.mean)
+
+
 def test_results_are_drawn_as_they_come():
     result = jvpsvd.svds(torch.diag(torch.tensor([3.0, 2.0, 1.0])), "all")
     (line,) = jvpsvd.plot.spectra(result, color="red").lines
@@ -59,6 +78,7 @@ def test_vectors_are_images_around_grey():
     assert picture[0, 0].tolist() == [0.0, 0.5, 0.5]
     assert shown[0].get_title() == "v1"
     assert jvpsvd.plot.vectors(torch.randn(2, 5, 5)).axes[0].images
+    assert jvpsvd.plot.vectors(torch.randn(1, 5, 5), titles="v1").axes[0].get_title() == "v1"
 
 
 def test_depth_by_index_leaves_what_a_depth_has_not():
@@ -79,6 +99,11 @@ def test_depth_by_index_leaves_what_a_depth_has_not():
         (lambda: jvpsvd.plot.depth_by_index({"a": [0.0]}), "all singular values are 0"),
         (lambda: jvpsvd.plot.depth_by_index({"a": [[1.0]]}), r"give \(k,\)"),
         (lambda: jvpsvd.plot.spectra([1.0], ax=3), "ax is a int; give axes"),
+        (lambda: jvpsvd.plot.spectra({"a": "b"}), r"^s\['a'\] is 'b'; give a tensor or array"),
+        (lambda: jvpsvd.plot.vectors(_solved()), r"^rows is .*; give .*as result\.Vh\[:5\]$"),
+        (lambda: jvpsvd.plot.depth_by_index({"a": "b"}), r"^means\['a'\] is 'b'; give a tensor"),
+        (lambda: jvpsvd.plot.depth_by_index(_solved()), r"give \(k,\) values by name"),
+        (lambda: jvpsvd.plot.depth_by_index(_of_network()), r"as {layer: S\[layer\].mean}"),
     ],
 )
 def test_what_cannot_be_drawn_is_told_in_a_line(draw, said):

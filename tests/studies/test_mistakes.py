@@ -24,6 +24,10 @@ MISTAKES = {
         "token ids have no derivative: name the depth after their embedding with since=, as "
         "since='0'",
     ),
+    "images of integers": (
+        lambda: jvpsvd.spectra(network(), X.to(torch.uint8), progress=False),
+        r"give numbers, such as pixels, as x\.float\(\)",
+    ),
     "a mistyped depth": (
         lambda: jvpsvd.spectra(network(), X, layers=["9"], progress=False),
         "^(?!.*X was read)",
@@ -105,6 +109,16 @@ def test_an_input_that_is_not_finite_is_told_once(caplog):
         jvpsvd.spectra(network(), X * torch.nan, progress=False)
     assert "NaN" in str(raised.value)
     assert "cannot record" not in caplog.text
+
+
+@pytest.mark.parametrize("start", [0, 4])
+def test_the_input_that_is_not_finite_has_one_number(caplog, start):
+    points = torch.randn(start + 4, 3, 8, 8)
+    points[start + 3] = torch.nan
+    advice = rf"^input {start + 3} at output: .*; drop input {start + 3}, or run a survey, which"
+    with pytest.raises(NonFiniteError, match=advice):
+        jvpsvd.spectra(network(), points, k=2, batch=4, progress=False)
+    assert "input" not in caplog.text
 
 
 def test_a_folder_is_no_file(tmp_path):

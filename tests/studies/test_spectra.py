@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from jvpsvd import load, spectra
 from jvpsvd.errors import ArgumentError, DataError, ModelError, NonFiniteError
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
+from jvpsvd.studies.network_spectra import KIND
 from jvpsvd.survey import Spec, open, run
+from jvpsvd.svd.storage import read_record, write_record
 
 LAYERS = ["1", "2", "output"]
 INPUTS, K = 7, 6
@@ -341,3 +343,43 @@ def test_counts_come_back_from_a_file(tmp_path):
     loaded = load(tmp_path / "S.safetensors")
     assert torch.equal(loaded["output"].counts, S["output"].counts)
     assert loaded.threshold == 0.5
+
+
+@pytest.mark.parametrize("k", [2, 40, "all"])
+def test_texts_of_several_lengths(k, tmp_path):
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Tanh(), nn.Linear(4, 5)).eval()
+    texts = [torch.tensor(ids) for ids in ([1, 2], [3, 4, 5], [6, 7])]
+    found = spectra(net, texts, layers=["output"], since="0", k=k, progress=False)
+    depth = found["output"]
+    kept = 2 if k == 2 else 12
+    assert depth.s.shape == (3, kept)
+    assert depth.shapes.tolist() == [[10, 8], [15, 12], [10, 8]]
+    truth = []
+    for index, ids in enumerate(texts):
+        J = torch.func.jacrev(net[1:])(net[0](ids).detach()).reshape(5 * len(ids), -1)
+        s = torch.linalg.svdvals(J)[:kept]
+        truth.append(torch.nn.functional.pad(s, (0, kept - len(s)), value=torch.nan))
+        assert torch.allclose(depth[index], truth[-1], rtol=1e-4, equal_nan=True)
+    truth = torch.stack(truth).double()
+    assert torch.allclose(depth.mean, truth.nanmean(0), rtol=1e-4)
+    assert torch.allclose(depth.std[:8], truth[:, :8].std(0), rtol=1e-2, atol=1e-6)
+    assert depth.std[8:].tolist() == [0.0] * (kept - 8 if kept > 8 else 0)
+    assert torch.equal(depth.converged, depth.s.isfinite())
+    assert bool(depth.certified.all())
+    line = next(line for line in str(found).splitlines() if "output" in line)
+    assert "10-15 x 8-12" in line
+    assert ("8-12" in line.split("x 8-12")[1]) == (k != 2)
+    found.save(tmp_path / "S.safetensors")
+    again = load(tmp_path / "S.safetensors")["output"]
+    assert torch.equal(again.shapes, depth.shapes)
+    assert torch.allclose(again.s, depth.s, equal_nan=True)
+
+
+def test_a_file_of_earlier_days_has_one_shape_for_all_inputs(tmp_path):
+    found = spectra(network(), inputs(), LAYERS, k=K, progress=False)
+    found.save(tmp_path / "new.safetensors")
+    record = read_record(tmp_path / "new.safetensors", KIND, {})
+    for number in range(len(LAYERS)):
+        del record[f"{number}.shapes"]
+    write_record(tmp_path / "old.safetensors", KIND, record)
+    assert str(load(tmp_path / "old.safetensors")) == str(found)

@@ -76,6 +76,8 @@ def test_it_visits_parts_if_there_is_nothing_else(tiny):
 def test_any_depth_can_be_named_in_any_order(model):
     chosen = choose_depths(model, 5, ["output.logits", "relu", "conv"])
     assert names(chosen) == ["conv", "relu", "output.logits"]
+    assert names(choose_depths(model, 5, "conv")) == ["conv"]
+    assert choose_depths(model, 5, "all") == choose_depths(model, 5, ["all"])
     with pytest.raises(ModelError, match=r"no layer 'relu_1'.*did you mean relu"):
         choose_depths(model, 5, ["relu_1"])
     with pytest.raises(ModelError, match=r"no layer 'output'.*did you mean output\.logits"):

@@ -17,6 +17,7 @@ from jvpsvd.survey import PhotoSelection, Spec
         (Spec(k=7, tol=1e-3, vectors=True), "Spec(k=7, tol=0.001, vectors=True)"),
         (Spec(model=nn.Sequential(*[nn.Linear(2, 2)] * 99)), "Spec(model=<Sequential>)"),
         (Spec([Path("a")] * 99), "Spec(shards=<list of 99>)"),
+        (Spec(photos=PhotoSelection("7")), "Spec(photos=PhotoSelection(classes=('7',)))"),
         (Spec(photos=PhotoSelection(limit=3)), "Spec(photos=PhotoSelection(limit=3))"),
     ],
 )

@@ -1,6 +1,7 @@
 """Timings decide between methods where the numbers of products do not."""
 
 import dataclasses
+import re
 import time
 
 import pytest
@@ -74,7 +75,14 @@ def test_the_cost_flips_the_choice_both_ways(shape):
         one, other = other, one
     assert planned(shape, 4, 200, memory="8GiB", cost=one).method == "exact"
     assert planned(shape, 4, 200, memory="8GiB", cost=other).method == "golub-kahan"
-    assert "s against" in planned(shape, 4, 200, memory="8GiB", cost=one).reason
+    exact, iterated = (planned(shape, 4, 200, memory="8GiB", cost=c).reason for c in (one, other))
+    number = r"[0-9.]+ s"
+    rows = "1000 products of the shorter side"
+    assert re.fullmatch(rf"{rows}, {number} against about \d+, {number}", exact)
+    assert re.fullmatch(rf"about \d+ products, {number} against 1000, {number}", iterated)
+    for reason in (exact, iterated):  # that of the method that runs stands first, and is smaller
+        first, second = (float(time) for time in re.findall(r"([0-9.]+) s\b", reason))
+        assert first < second
 
 
 @pytest.mark.parametrize(("reverse", "method"), [(0.7, "exact"), (0.1, "golub-kahan")])

@@ -49,6 +49,17 @@ def test_print_says_what_was_found():
     assert lines[3].startswith("exact: 22 + 2 products in ")
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_the_worst_residual_is_over_s1_as_the_tolerance_is(scale):
+    matrix = scale * with_values(spectrum("harmonic", 200), 250, 200)
+    result = svds(matrix, 20, method="golub-kahan", tol=1e-3)
+    worst = float((result.residuals / result.s[0]).max())
+    assert f"worst residual {worst:.1e} s1" in str(result)
+    assert f"{worst:.1e} s1" in result._repr_html_()
+    smallest = svds(matrix, 2, which="smallest")
+    assert f"worst residual {float(smallest.residuals.max()):.1e}\n" in str(smallest)
+
+
 @pytest.mark.parametrize("name", RESULTS)
 def test_repr_is_one_short_line(name):
     text = repr(RESULTS[name])

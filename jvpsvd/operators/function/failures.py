@@ -53,10 +53,11 @@ _REMEDIES = (
         r"same device|meta tensor|on device|\bmeta\b|different device",
         "bring x and the weights to one device that holds values",
     ),
-    (
-        r"missing \d+ required|unexpected keyword|positional argument",
-        "pass what the function takes besides x through args= and kwargs=",
-    ),
+)
+_OTHER_ARGUMENTS = r"missing \d+ required|unexpected keyword|positional argument"
+_BESIDES = (
+    "pass what the function takes besides x through args= and kwargs= of JacobianOperator, or hold "
+    "it fixed: lambda x: fn(x, mask)"
 )
 
 
@@ -71,17 +72,24 @@ def first_line(error: BaseException, length: int = 200) -> str:
     return f"{type(error).__name__}: {shown}"
 
 
-def find_remedy(message: str) -> str | None:
+def find_remedy(message: str, arguments: str = _BESIDES) -> str | None:
     """Return what to do about a message of torch, or None.
+
+    Args:
+        message: What torch said.
+        arguments: What to do where arguments are missing, or there are too many.
 
     >>> find_remedy("Unable to call ExportedProgram directly")
     'pass program.module() instead of the program'
     """
-    return next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, message)), None)
+    remedies = (*_REMEDIES, (_OTHER_ARGUMENTS, arguments))
+    return next((remedy for pattern, remedy in remedies if re.search(pattern, message)), None)
 
 
 @contextmanager
-def failures_named(what: str, remedy: str | Callable[[], str]) -> Iterator[None]:
+def failures_named(
+    what: str, remedy: str | Callable[[], str], arguments: str = _BESIDES
+) -> Iterator[None]:
     """Turn every exception that is not ours into one of one line.
 
     Errors of memory pass, since no argument is wrong, and so do warnings that the user has made
@@ -90,6 +98,7 @@ def failures_named(what: str, remedy: str | Callable[[], str]) -> Iterator[None]
     Args:
         what: What failed, as the subject of the sentence.
         remedy: What to do, for an exception without a remedy of its own.
+        arguments: What to do where arguments are missing, or there are too many.
 
     Raises:
         ModelError: From what was raised.
@@ -104,7 +113,9 @@ def failures_named(what: str, remedy: str | Callable[[], str]) -> Iterator[None]
     except (JvpsvdError, MemoryError, torch.OutOfMemoryError, Warning):
         raise
     except Exception as error:
-        advice = find_remedy(str(error)) or (remedy if isinstance(remedy, str) else remedy())
+        advice = find_remedy(str(error), arguments) or (
+            remedy if isinstance(remedy, str) else remedy()
+        )
         raise ModelError(f"{what} raised {first_line(error)}; {advice}") from error
 
 

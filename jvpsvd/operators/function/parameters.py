@@ -18,7 +18,7 @@ Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any
 
 
 def choose_parameters(
-    model: nn.Module, names: Iterable[str] | None, dtype: torch.dtype | None
+    model: nn.Module, names: str | Iterable[str] | None, dtype: torch.dtype | None
 ) -> tuple[dict[str, Tensor], Evaluate]:
     """Return the parameters of these names, and the model as a function of them.
 
@@ -37,9 +37,7 @@ def choose_parameters(
         name: first[id(parameter)]
         for name, parameter in model.named_parameters(remove_duplicate=False)
     }
-    given = [names] if isinstance(names, str) else names
-    if given is not None:
-        given = listed_names("names", given)
+    given = None if names is None else listed_names("names", names)
     wanted = dict.fromkeys(own if given is None else (aliases.get(name, name) for name in given))
     for name in wanted:
         if name not in own:

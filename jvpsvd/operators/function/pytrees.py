@@ -211,8 +211,8 @@ def _instead(leaves: list[Any]) -> str:
     kind, leaf = type(leaves[0]).__name__, leaves[0]
     if isinstance(leaf, Tensor):
         return (
-            f", but {leaf.dtype}: token ids have no derivative; name a layer after their embedding "
-            "with layer_map(…, since=…)"
+            f", but {leaf.dtype}: give numbers, such as pixels, as x.float(); token ids have no "
+            "derivative: name a layer after their embedding with layer_map(…, since=…)"
         )
     if kind == "ndarray":
         return "; give torch.from_numpy(x)"

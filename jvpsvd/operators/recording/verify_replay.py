@@ -58,7 +58,7 @@ def verify_replay(
         if not same:
             raise TraceError(
                 f"the recorded derivative of output {index} is not the function's own; it "
-                'is random, keeps state, or shows a bug; use derivatives="transforms"'
+                "is random, keeps state, or shows a bug"
             )
         if check:
             check_adjoint(v, images[1], u, coimages[0], outputs.select(index), example)
@@ -171,8 +171,7 @@ def compare_values(
         if not close(ours, theirs):
             raise TraceError(
                 f"output {index} of the function differs from its recording at {where} "
-                "(control flow or constants that depend on the input); use "
-                'derivatives="transforms"'
+                "(control flow or constants that depend on the input)"
             )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from jvpsvd.arguments import listed_names
 from jvpsvd.data.inputs import as_written
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
 from jvpsvd.networks import Arguments, Depth, Model, depths
@@ -29,7 +30,7 @@ class DepthList(NamedTuple):
     """Shape of what it is differentiated by."""
 
 
-def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[Depth]:
+def choose_depths(model: Model, k: int, layers: str | Sequence[str] | None) -> list[Depth]:
     """Return the named depths in the order of the network.
 
     Unless they are named, depths are those of modules that return a tensor: there are few enough of
@@ -49,11 +50,12 @@ def choose_depths(model: Model, k: int, layers: Sequence[str] | None) -> list[De
     return choose_depths_after(model, k, layers).depths
 
 
-def choose_depths_after(model: Model, k: int, layers: Sequence[str] | None) -> DepthList:
+def choose_depths_after(model: Model, k: int, layers: str | Sequence[str] | None) -> DepthList:
     """Return the same, and the shape of what the network is differentiated by."""
     if k < 1:
         raise ArgumentError(f"k={k} must be at least 1")
-    if layers is None or list(layers) == ["all"]:
+    layers = None if layers is None else listed_names("layers", layers)
+    if layers is None or layers == ["all"]:
         found, start = list_depths(model, functions=False)
         modules = [depth for depth in found if not depth.part] or found
         choose = _spread if layers is None else _large_enough

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from jvpsvd.arguments import listed_names
 from jvpsvd.data import Sample
 from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.errors import ArgumentError
@@ -26,7 +27,7 @@ class PhotoSelection:
     True
     """
 
-    classes: Sequence[str] | None = None
+    classes: str | Sequence[str] | None = None
     """Only photos of these classes: indices, wnids, or names that are not digits alone."""
     per_class: int | None = None
     """At most so many photos of each class."""
@@ -42,8 +43,11 @@ class PhotoSelection:
                 raise ArgumentError(f"{name} {count} must be at least 1")
         if self.choice is not None and self.choice not in CHOICES:
             raise ArgumentError(f"choice={self.choice!r} is unknown; use {' or '.join(CHOICES)}")
-        if self.classes is not None and not self.classes:
+        if self.classes is None:
+            return
+        if not self.classes:
             raise ArgumentError("classes are empty; name class names, indices or wnids")
+        object.__setattr__(self, "classes", tuple(listed_names("classes", self.classes)))
 
     def completed(self, defaults: PhotoSelection) -> PhotoSelection:
         """Return the selection with limit and choice of the defaults, and each class named once."""

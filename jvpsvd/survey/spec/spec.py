@@ -74,9 +74,9 @@ class Spec:
     wrt: str | None = None
     """The argument to differentiate by, where each of `inputs` has several."""
     random_weights: int | None = None
-    """A seed: random weights instead of the model's, for comparison."""
-    layers: Sequence[str] | None = None
-    """Depths; None: five modules spread over the network; ("all",): all modules with k values."""
+    """A seed: random weights instead of the model's, for comparison, as `load_model` draws them."""
+    layers: str | Sequence[str] | None = None
+    """Depths; None: five modules spread over the network; "all": all modules with k values."""
     k: int | None = None
     """Triplets per depth; None: 500, or 1 with `density`. A depth that has fewer gives all."""
     tol: float | None = None

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from jvpsvd.arguments import positive_number
+from jvpsvd.arguments import positive_number, shown
 from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.survey.store.class_distances import (
     ClassComparison,
@@ -220,6 +220,7 @@ class Results:
         return self._read_vectors(shard, key, layer)
 
     def _read_vectors(self, shard: str, key: str, layer: str) -> dict[str, torch.Tensor]:
+        self._check_depth(layer)
         position = self._run.row_in_task(shard, key, layer)
         file = self._run.vector_file(shard, key, layer)
         if position is None or file is None or not is_regular(file):
@@ -233,10 +234,22 @@ class Results:
             )
         return vectors
 
+    def _check_depth(self, layer: object) -> None:
+        """Check that the run has a depth.
+
+        Raises:
+            ArgumentError: If it has none of this name.
+        """
+        if layer not in self.layers:
+            has = f"; it has {', '.join(self.layers)}"
+            if isinstance(layer, str):
+                raise ArgumentError(f"no depth '{layer}' in this run{has}")
+            named = f": '{layer}'" if str(layer) in self.layers else has
+            raise ArgumentError(f"a depth is named by a string, got {shown(layer)}{named}")
+
     def _solved(self, layer: str) -> tuple[pa.Table, Array, Array]:
         """Return the rows with values at a depth, and their values and residuals (photos, k)."""
-        if layer not in self.layers:
-            raise ArgumentError(f"no depth '{layer}' in this run; it has {', '.join(self.layers)}")
+        self._check_depth(layer)
         table = self.table()
         table = table.filter(
             pc.and_(pc.equal(table["layer"], layer), pc.equal(table["status"], "ok"))

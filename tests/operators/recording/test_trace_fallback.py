@@ -1,5 +1,6 @@
 """Functions that cannot be recorded are differentiated by transforms, or refused."""
 
+import contextlib
 import logging
 
 import pytest
@@ -66,6 +67,21 @@ def test_a_random_function_has_no_jacobian(derivatives):
         JacobianOperator(
             lambda x: nn.functional.dropout(x, 0.5), torch.ones(64), derivatives=derivatives
         )
+
+
+@pytest.mark.parametrize("fn", [lambda x: x * torch.rand(()), branch])
+def test_what_is_used_instead_is_not_advised_as_well(caplog, fn):
+    x = torch.linspace(0.5, 1.0, 300)
+    with contextlib.suppress(ArgumentError):
+        JacobianOperator(fn, x)
+    assert "use derivatives=" not in caplog.text
+    with pytest.raises((TraceError, ArgumentError)):
+        JacobianOperator(fn, x, derivatives="trace")
+
+
+def test_without_another_way_it_is_advised():
+    with pytest.raises(TraceError, match=r'; use derivatives="transforms"$'):
+        JacobianOperator(branch, torch.linspace(0.5, 1.0, 300), derivatives="trace")
 
 
 @pytest.mark.parametrize("derivatives", ["auto", "trace", "transforms"])

@@ -1,11 +1,21 @@
 """The rank is searched for: enough triplets, few more, and no wrong value."""
 
+import warnings
+
 import pytest
 import torch
-from support.svd_problems import SPECTRA, Diagonal, assert_truthful, repeat, spectrum, with_values
+from support.svd_problems import (
+    SPECTRA,
+    Diagonal,
+    assert_truthful,
+    line,
+    repeat,
+    spectrum,
+    with_values,
+)
 
 from jvpsvd import svds
-from jvpsvd.errors import ArgumentError
+from jvpsvd.errors import ArgumentError, ConvergenceWarning
 
 N = 300
 silent = {"method": "randomized", "tol": 1e-2, "on_unconverged": "ignore"}
@@ -72,8 +82,10 @@ def test_energy_outside_the_bases_is_estimated_well_enough(seed):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"energy": 0.9, "method": "golub-kahan"}, 'method="randomized"'),
-        ({"energy": 0.9, "tail": 0.1, "method": "randomized"}, "one of energy and tail"),
+        ({"energy": 0.9}, """^energy= needs method="randomized", got method='auto'$"""),
+        ({"tail": 0.9, "method": "exact"}, """^tail= needs method="randomized", got .*'exact'$"""),
+        ({"energy": 0.9, "tail": 0.1, "method": "randomized"}, "^energy= and tail= both say"),
+        ({"energy": 0.9, "tail": 0.1}, "^energy= and tail= both say"),
         ({"energy": 1.5, "method": "randomized"}, "energy=1.5 must be"),
         ({"tail": 0, "method": "randomized"}, "tail=0 must be"),
     ],
@@ -81,6 +93,19 @@ def test_energy_outside_the_bases_is_estimated_well_enough(seed):
 def test_what_cannot_be_meant_is_refused(options, message):
     with pytest.raises(ArgumentError, match=message):
         svds(torch.eye(20), 5, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"energy": 0.5}, {"tail": 0.1}])
+def test_the_warning_names_a_remedy_of_this_method(options):
+    matrix = with_values(line(3, 1, 400), 450, 400).float()
+    with pytest.warns(ConvergenceWarning, match="missed tol") as caught:
+        result = svds(matrix, 30, method="randomized", tol=1e-6, **options)
+    (said,) = (str(one.message) for one in caught)
+    assert "float64" not in said
+    assert f'aims at no tolerance: method="auto" with k={result.k} does' in said
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        svds(matrix, result.k, method="auto", tol=1e-6)
 
 
 def test_batches_are_refused():
