@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import logging
 from typing import Any
 
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from jvpsvd.errors import ModelError
 from jvpsvd.networks.photo_input import PhotoInput
 from jvpsvd.networks.published import first_of
+from jvpsvd.operators import full_precision, restored
+
+logger = logging.getLogger(__name__)
 
 # Photos whose mean and variance batch norms take: a guess. Where one position is left of each
 # photo, a variance of so many is right to a third.
@@ -38,44 +41,50 @@ def set_running_statistics(module: nn.Module, photo_input: PhotoInput, seed: int
     """Set the running means and variances of batch norms to those of photos of noise.
 
     Initialised ones are 0 and 1, with which the activations of a deep network vanish or explode.
-    Each batch norm takes those of what reaches it, after the ones before it have theirs.
+    Each batch norm takes those of what reaches it, after the ones before it have theirs. A network
+    that fails at such photos takes none, and stays as it is.
 
     Args:
         module: The network, in evaluation mode.
         photo_input: What it takes.
         seed: Seed of the noise: each value of a pixel is drawn uniformly from 0 to 255.
-
-    Raises:
-        ModelError: If the network cannot be evaluated at such photos.
     """
     norms = [part for part in module.modules() if _has_running_statistics(part)]
     if not norms:
         return
+    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def take_statistics(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = next(iter((*args, *kwargs.values())), None)
+        mean, variance = part.get_buffer("running_mean"), part.get_buffer("running_var")
+        if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != len(mean):
+            return  # it normalises something else
+        values = x.transpose(0, 1).flatten(1)  # (channels, photos and positions)
+        seen[part] = values.mean(1), values.var(1)
+        mean.copy_(seen[part][0])
+        variance.copy_(seen[part][1])
+
     first = next(module.parameters(), torch.empty(0))
-    with ExitStack() as stack, torch.no_grad():
+    with restored(module), torch.no_grad(), full_precision():
         for part in norms:
-            stack.callback(part.register_forward_pre_hook(_take_statistics).remove)
+            part.register_forward_pre_hook(take_statistics, with_kwargs=True)
         try:
             module(_noise(photo_input, seed).to(first))
         except Exception as error:  # the user's own code
-            raise ModelError(
-                "batch norms of random weights take their means and variances of photos of noise, "
-                f"at which {type(module).__name__} fails: {first_of(error)}; let a factory return "
-                "what it takes beside it, a PhotoInput or Inputs"
-            ) from error
+            logger.info("batch norms keep their initial statistics: %s", first_of(error))
+            return
+    with torch.no_grad():
+        for part, (mean, variance) in seen.items():
+            part.get_buffer("running_mean").copy_(mean)
+            part.get_buffer("running_var").copy_(variance)
 
 
 def _has_running_statistics(part: nn.Module) -> bool:
     """Return whether it normalises by stored statistics; torch, timm and torchvision name them."""
-    return isinstance(getattr(part, "running_mean", None), Tensor) and not isinstance(
-        part, nn.modules.instancenorm._InstanceNorm
+    kept = (getattr(part, name, None) for name in ("running_mean", "running_var"))
+    return all(isinstance(each, Tensor) and each.ndim == 1 for each in kept) and not isinstance(
+        part, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
     )
-
-
-def _take_statistics(part: nn.Module, inputs: tuple[Any, ...]) -> None:
-    x = inputs[0].transpose(0, 1).flatten(1)  # (channels, photos and positions)
-    part.get_buffer("running_mean").copy_(x.mean(1))
-    part.get_buffer("running_var").copy_(x.var(1))
 
 
 def _noise(photo_input: PhotoInput, seed: int) -> Tensor:

@@ -213,8 +213,8 @@ def _check_point(x: Tensor, batch_dims: int) -> None:
         remedy = f"; {COMPLEX_FUNCTION}" if x.is_complex() else ""
         if not x.is_complex() and not x.is_floating_point():
             remedy = (
-                "; give numbers, such as pixels, as x.float(); of token ids, start at the depth "
-                "after their embedding: layer_map(…, since=…)"
+                "; give numbers, such as pixels, as x.float(); where they are token ids, start at "
+                "the depth after their embedding: layer_map(…, since=…)"
             )
         raise ArgumentError(
             "the point x must be a non-empty tensor of a real floating dtype, got "

@@ -102,9 +102,8 @@ class MatrixFree(ABC):
         """Bytes that it holds besides weights and matrices that were given to it.
 
         Those are activations of the point, values computed from weights, and copies of a sparse
-        matrix by rows. 0 where it is not
-        known: `derivatives="transforms"`, and operators of other libraries. What two parts of an
-        operator share counts once.
+        matrix by rows. 0 where it is not known: `derivatives="transforms"`, and operators of other
+        libraries. What two parts of an operator share counts once.
 
         >>> from jvpsvd.operators import JacobianOperator
         >>> J = JacobianOperator(torch.sin, torch.ones(1000), derivatives="trace")

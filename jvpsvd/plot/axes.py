@@ -63,13 +63,17 @@ def numbers_of(name: str, given: Any, instead: str) -> Array:
     >>> numbers_of("s", torch.ones(2, requires_grad=True), "result.s")
     array([1., 1.])
     """
-    if hasattr(given, "detach"):  # of torch, which figures of arrays do without
-        given = given.detach().cpu()
     try:
+        if hasattr(given, "detach"):  # of torch, which figures of arrays do without
+            given = given.detach().cpu()
+        if np.iscomplexobj(given):
+            raise TypeError("complex numbers")
         return np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError, JvpsvdError) as error:
+    except (TypeError, ValueError, RuntimeError, JvpsvdError) as error:
         what = shown(given)
-        raise ArgumentError(f"{name} is {what}; give a tensor or array, as {instead}") from error
+        raise ArgumentError(
+            f"{name} is {what}; give a tensor or array of real numbers, as {instead}"
+        ) from error
 
 
 def label_axes(ax: Axes) -> None:

@@ -234,7 +234,7 @@ def _named(which: str, layer: str) -> Iterator[None]:
         yield
     except JvpsvdError as error:
         infinite = isinstance(error, NonFiniteError)
-        advice = f"; drop {which}, or run a survey, which keeps the others" if infinite else ""
+        advice = f"; if others are finite, drop {which}, or run a survey" if infinite else ""
         raise type(error)(f"{which} at {layer}: {error}{advice}") from error
 
 

@@ -75,7 +75,11 @@ def matrices_together(size: ProblemSize, request: Request) -> int:
     count = size.batch or 1
     _refuse_triplets(count, size, request)
     plan(replace(size, batch=1), request)  # refuses one that has no room even alone
-    alone = _plan_of(1, size, request)
+    try:
+        alone = _plan_of(1, size, request)
+    except ArgumentError:  # no room beside the copy of one
+        plan(size, request)
+        return count
     for parts in range(1, count):
         together = -(-count // parts)
         try:

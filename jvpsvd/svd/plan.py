@@ -293,13 +293,13 @@ def _block_size(
     on_gpu = size.device is not None and size.device.type == "cuda"
     on_gpu = on_gpu and (size.batch or 1) < _BUSY_BATCH
     sizes = _NARROW_BLOCKS if narrow else _GPU_BLOCKS if on_gpu else _WIDE_BLOCKS
-    width = _of_k(request.k, sizes)
+    width = _pick(request.k, sizes)
     if chunk is not None:
-        width = max(1, min(width, _of_k(request.k, _CHUNKS) * chunk))
+        width = max(1, min(width, _pick(request.k, _CHUNKS) * chunk))
     return _narrowed(min(width, footprint.short), footprint, budget.bytes)
 
 
-def _of_k(k: int, pairs: tuple[tuple[int, int], ...]) -> int:
+def _pick(k: int, pairs: tuple[tuple[int, int], ...]) -> int:
     """Return the number for k, of pairs (largest k, number)."""
     return next(number for largest_k, number in pairs if k <= largest_k)
 

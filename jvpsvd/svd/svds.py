@@ -86,8 +86,9 @@ def svds(
         vectors: Whether to return U and Vh. If not, the longer side's vectors are not even kept,
             where that is safe.
         start: An earlier result with vectors, of the same or a similar operator, or (short, j)
-            vectors of the shorter side, to start Golub–Kahan from. It saves products, never
-            accuracy.
+            vectors of the shorter side, to start Golub–Kahan from. It may save products of
+            the same operator, never accuracy; from the vectors of another photo, solves took more
+            (`python -m benchmarks starts`).
         energy: With method="randomized": return about as few triplets, at most k, as hold this
             share of ‖A‖²_F, in (0, 1): a few more, since their values are a little too small.
         tail: With method="randomized": return the values above tail · s[0], at most k.

@@ -27,6 +27,18 @@ def nets(tmp_path, monkeypatch):
         "    levels = [part for i in range(12) for part in level(8 if i else 3, 8)]\n"
         "    return nn.Sequential(*levels).eval(), PhotoInput(size=8, scale=1.0)\n"
         "def of_rows(): return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval()\n"
+        "class Odd(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)\n"
+        "        self.last = nn.Identity()\n"
+        "        self.last.register_buffer('running_mean', torch.zeros(2))\n"
+        "        self.register_buffer('calls', torch.zeros(()))\n"
+        "    def forward(self, x):\n"
+        "        self.calls += 1\n"
+        "        self.seen = self.bn(input=self.conv(x)) + torch.rand(1)\n"
+        "        return self.last(self.seen)\n"
+        "def odd(): return Odd().eval()\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -67,9 +79,21 @@ def test_batch_norms_have_the_statistics_of_photos_of_noise(nets):
         assert not part._forward_pre_hooks
 
 
-def test_photos_that_the_network_does_not_take(nets):
-    with pytest.raises(ModelError, match=r"photos of noise, at which Sequential fails: .*; let a"):
-        load_model("nets:of_rows", random_weights=0)
+def test_a_network_that_takes_no_photos_stays_as_it_is_initialised(nets):
+    norm = load_model("nets:of_rows", random_weights=0).module[1]
+    assert torch.equal(norm.running_mean, torch.zeros(4))
+    assert torch.equal(norm.running_var, torch.ones(4))
+
+
+def test_only_batch_norms_and_their_statistics_are_changed(nets):
+    state = torch.random.get_rng_state()
+    net = load_model("nets:odd", random_weights=0).module
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert net.calls == 0
+    assert not hasattr(net, "seen")
+    assert (net.bn.running_var != 1).all()
+    assert net.bn.num_batches_tracked == 0
+    assert torch.equal(net.last.running_mean, torch.zeros(2))
 
 
 def test_what_cannot_be_drawn_is_refused(nets, tmp_path):

@@ -100,6 +100,8 @@ def test_depth_by_index_leaves_what_a_depth_has_not():
         (lambda: jvpsvd.plot.depth_by_index({"a": [[1.0]]}), r"give \(k,\)"),
         (lambda: jvpsvd.plot.spectra([1.0], ax=3), "ax is a int; give axes"),
         (lambda: jvpsvd.plot.spectra({"a": "b"}), r"^s\['a'\] is 'b'; give a tensor or array"),
+        (lambda: jvpsvd.plot.spectra({"a": torch.ones(2, device="meta")}), "real numbers, as "),
+        (lambda: jvpsvd.plot.spectra({"a": torch.ones(2) * 1j}), "array of real numbers, as "),
         (lambda: jvpsvd.plot.vectors(_solved()), r"^rows is .*; give .*as result\.Vh\[:5\]$"),
         (lambda: jvpsvd.plot.depth_by_index({"a": "b"}), r"^means\['a'\] is 'b'; give a tensor"),
         (lambda: jvpsvd.plot.depth_by_index(_solved()), r"give \(k,\) values by name"),

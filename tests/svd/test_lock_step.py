@@ -274,3 +274,11 @@ def test_what_the_operator_holds_is_taken_off_once(free):
     assert matrices_together(held, Request(k, memory=free + held.held)) == expected
     rest = dataclasses.replace(size, held=memory_of_device(None) - 2 * free)
     assert matrices_together(rest, Request(k)) == expected
+
+
+def test_a_batch_that_fits_whole_only_is_solved_whole():
+    """A part is a copy beside the whole, for which there may be no room."""
+    A = torch.diag(0.5 ** torch.arange(1000)) * torch.tensor([1.0, 3.0])[:, None, None]
+    result = svds(A, 1, method="golub-kahan", memory="1MiB", tol=1e-2)
+    assert torch.allclose(result.s[:, 0], torch.tensor([1.0, 3.0]), rtol=1e-2)
+    assert not isinstance(result.plan.solver, InParts)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from jvpsvd.svd.krylov.convergence import Action, ConvergenceTest, State
 
-# Far from the target, the next check comes after at most a sixth more columns, near it after at
-# most a 24th. Convergence becomes faster towards the end, and a check may take as long as a step.
-_FAR, _COARSE, _FINE = 100.0, 6, 24
+# Where the worst residual is above the first number times the target (a guess), the next check comes
+# after at most a sixth more columns, nearer to it after at most a 24th. Convergence becomes faster
+# towards the end, and a check may take as long as a step.
+_COARSE_ABOVE, _COARSE, _FINE = 100.0, 6, 24
 # The next check comes after this share of the columns that the rates of convergence predict, rather
 # too early than too late. About as many triplets converge per column until few are left, and
 # predict the end from afar: at EfficientNet-Lite0's `_blocks.9`, one photo, k = 500, blocks of 8,
@@ -57,7 +58,7 @@ def next_check(
         # needed.
         had = max(probe_steps, step - test.probe_start)
         return now.columns + max(1, min(test.probe_end - step, had)) * width
-    columns = now.columns // (_COARSE if now.worst > _FAR * test.target else _FINE)
+    columns = now.columns // (_COARSE if now.worst > _COARSE_ABOVE * test.target else _FINE)
     rate = convergence_rate(checks)
     if rate > 0:
         logarithm = math.log(max(now.worst / test.target, 1.0))
