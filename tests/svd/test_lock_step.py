@@ -279,6 +279,7 @@ def test_what_the_operator_holds_is_taken_off_once(free):
 def test_a_batch_that_fits_whole_only_is_solved_whole():
     """A part is a copy beside the whole, for which there may be no room."""
     A = torch.diag(0.5 ** torch.arange(1000)) * torch.tensor([1.0, 3.0])[:, None, None]
-    result = svds(A, 1, method="golub-kahan", memory="1MiB", tol=1e-2)
+    options = {"method": "golub-kahan", "memory": "1MiB", "tol": 1e-2}
+    result = svds(A, 1, **options, on_unconverged="ignore")  # bases restart too soon to tell
     assert torch.allclose(result.s[:, 0], torch.tensor([1.0, 3.0]), rtol=1e-2)
     assert not isinstance(result.plan.solver, InParts)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from jvpsvd.svd.krylov.convergence import Action, ConvergenceTest, State
 
-# Where the worst residual is above the first number times the target (a guess), the next check comes
-# after at most a sixth more columns, nearer to it after at most a 24th. Convergence becomes faster
-# towards the end, and a check may take as long as a step.
+# Where the worst residual is above the first number (a guess) times the target, the next check
+# comes after at most a sixth more columns, nearer to it after at most a 24th. Convergence becomes
+# faster towards the end, and a check may take as long as a step.
 _COARSE_ABOVE, _COARSE, _FINE = 100.0, 6, 24
 # The next check comes after this share of the columns that the rates of convergence predict, rather
 # too early than too late. About as many triplets converge per column until few are left, and
