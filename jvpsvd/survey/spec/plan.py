@@ -31,6 +31,7 @@ from jvpsvd.survey.spec.depth_choice import choose_depths_after
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.probe import probe_network
 from jvpsvd.survey.spec.spec import Spec
+from jvpsvd.survey.store.record import RECORD, read_record
 from jvpsvd.svd.request import reached_tolerance
 
 
@@ -138,15 +139,19 @@ def _written(inputs: Iterable[Any], out: Path) -> Path:
         RunError: If the run was begun with others.
     """
     shard = out / "shards" / "inputs.tar"
+    begun = read_record(out).identity if os.path.lexists(out / RECORD) else None
+    other = RunError(f"{out} is a run begun with other inputs; give another out")
+    if begun is not None and begun.shards != (shard.name,):
+        raise other
     shard.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=shard.parent) as folder:
         fresh = Path(folder, shard.name)
         if not write_inputs(inputs, fresh):
             raise ArgumentError("inputs= holds none")
-        if not (out / "run.json").exists():  # what a start that failed has left is no run
+        if begun is not None and begun.contents != (fingerprint(fresh),):
+            raise other
+        if begun is None or not shard.exists():  # what a start that failed has left is no run
             fresh.replace(shard)
-        elif fingerprint(fresh) != fingerprint(shard):
-            raise RunError(f"{out} is a run begun with other inputs; give another out")
     return shard
 
 
