@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import re
 import shlex
@@ -323,7 +324,7 @@ def _random_seeds(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
         elif event.get("event") == "began" and isinstance(command, str):
             with contextlib.suppress(ValueError):  # a quotation that a damaged line has open
                 words = shlex.split(command)
-                given = zip(words, words[1:], strict=False)
+                given = itertools.pairwise(words)
                 yield from (seed for word, seed in given if word == _RANDOM and _is_seed(seed))
 
 
