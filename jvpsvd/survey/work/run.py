@@ -30,6 +30,7 @@ from jvpsvd.survey.store.compaction import FEW, compact
 from jvpsvd.survey.store.files import locked
 from jvpsvd.survey.store.layout import Layout
 from jvpsvd.survey.store.record import RECORD
+from jvpsvd.survey.store.rows import count_unread
 from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.store import Store, create_or_continue, discard
 from jvpsvd.survey.work.in_process import solve_in_process
@@ -243,6 +244,7 @@ def _note_finished(solved: SolvedTask) -> None:
         shard=task.shard,
         keys=[sample.key for sample in task.samples],
         samples=len(task.samples),
+        unread=count_unread(rows),
         values=counts.values,
         failures=counts.failures,
         unconverged=counts.unconverged,
