@@ -10,7 +10,6 @@ from support.terminal import WIDTHS, terminal
 
 from jvpsvd.survey import Row, RunProgress, show_progress
 from jvpsvd.survey.progress.display import Rate
-from jvpsvd.survey.store.rows import UNREAD
 
 KEY, LAYER = "n02084071_a_photo_of_a_rather_long_name", "encoder.layers.11.mlp.dense_4h_to_h"
 PHOTO = RunProgress(KEY, LAYER, photos_done=1, photos=4, share_of_photo=0.5)
@@ -79,7 +78,7 @@ def test_texts_are_called_texts(capsys):
     assert capsys.readouterr().err.startswith("text 1/2 a: 1 of 1 depth, ")
 
 
-@pytest.mark.parametrize("status", UNREAD)
+@pytest.mark.parametrize("status", ["bad-photo", "bad-shard", "duplicate-key", "undelivered"])
 def test_photos_that_cannot_be_read_are_no_rate(status):
     failed = [dataclasses.replace(row, status=status) for row in FAILED]
     rate = Rate(clock(0.0, 1e-5, 1e-5, 10.0))

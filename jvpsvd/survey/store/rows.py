@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 PASSING = ("refused", "out-of-memory", "error", "undelivered")
 """Failures that another try may mend: more memory, another device, a disk that is back."""
-UNREAD = ("bad-photo", "bad-input", "bad-label", "bad-shard", "missing-shard", "undelivered")
-"""Failures before any work on a sample: it says nothing of how long others take."""
+WORKED_ON = ("ok", "non-finite", "out-of-memory", "refused", "error")
+"""What comes of a sample that was read; all others fail before any work."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def count_unread(rows: Iterable[Row]) -> int:
     >>> count_unread(rows), count_unread([dataclasses.replace(rows[0], status="refused")])
     (1, 0)
     """
-    return len({(row.shard, row.key) for row in rows if row.status in UNREAD})
+    return len({(row.shard, row.key) for row in rows if row.status not in WORKED_ON})
 
 
 def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
