@@ -127,7 +127,7 @@ def test_factories_that_cannot_be_used(factories, name, message):
         (".relative:net", "is relative; write the full name"),
         ("my_nets.py:net", "leave .py out: my_nets$"),
         ("code/nets.py:net", "names a file; run in that folder, as nets:net$"),
-        ("/tmp/nets.py:net", "names a file; run in that folder, as nets:net$"),
+        ("/code/nets.py:net", "names a file; run in that folder, as nets:net$"),
         ("./nets.py:net", "names a file; run in that folder, as nets:net$"),
         ("../code/nets:net", "names a file; run in that folder, as nets:net$"),
     ],
