@@ -86,6 +86,12 @@ def test_failures_end_with_exit_code_1(jvpsvd, tmp_path):
     assert "s.tar bad at '2' and 1 more depth: bad-photo: 99 bytes that" in done.stderr
     assert done.stderr.count("bad-photo") == 1
     assert "1 photo computed, 1 failed, 0 finished before, 2 rows failed" in done.stdout
+    assert "continue:" not in done.stdout  # a photo that cannot be read is not tried again
+
+
+def test_failures_that_are_tried_again_say_so(jvpsvd, shard):
+    done = jvpsvd(*RUN, "--shards", str(shard), "--memory", "100")
+    assert done.returncode == 1
     assert "continue: the same command tries again" in done.stdout
     assert jvpsvd("verify", "out").returncode == 0
 

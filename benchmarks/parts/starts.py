@@ -123,11 +123,9 @@ def measure(
                         J, k, tol, None, half
                     )
             if depth:
-                began = J.products
-                start = _image(J, found[depth - 1], result.plan.block_size)
-                spent = J.products.since(began).total
-                _, solved, seconds["the depth before"] = _solve(J, k, tol, start)
-                products["the depth before"] = spent + solved
+                products["the depth before"], seconds["the depth before"] = _solve_after(
+                    J, found[depth - 1], result.plan.block_size, k, tol
+                )
             cold = found[depth]
             A = J.T if J.shape[0] < J.shape[1] else J
             row = {
@@ -157,6 +155,17 @@ def _solve(
     began = time.process_time()
     result = svds(J, k, tol=tol, method="golub-kahan", start=start, block_size=block_size)
     return result, result.products.total, time.process_time() - began
+
+
+def _solve_after(
+    J: LinearOperator, before: SVDResult, width: int, k: int, tol: float
+) -> tuple[int, float]:
+    """Return the products and seconds from J2 V Ω, those of this start among them."""
+    began, products = time.process_time(), J.products
+    start = _image(J, before, width)
+    spent = J.products.since(products).total
+    _, solved, _ = _solve(J, k, tol, start)
+    return spent + solved, time.process_time() - began
 
 
 def _image(J: LinearOperator, result: SVDResult, width: int) -> Tensor:

@@ -12,6 +12,7 @@ from jvpsvd.data import Shard, find_shards
 from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.report import RunValues, read_values, summaries_of, table, write_report
 from jvpsvd.survey import Outcome, Spec, Store, open_store
+from jvpsvd.survey.store.rows import PASSING
 from jvpsvd.text_table import counted
 
 
@@ -40,7 +41,7 @@ def show_run(outcome: Outcome, spec: Spec, threshold: float, other: str | None =
     else:
         click.echo(f"page: {as_typed('jvpsvd', 'report', store.folder)}")
     click.echo(f"check: {as_typed('jvpsvd', 'verify', store.folder)}")
-    if outcome.failures:
+    if any(row.status in PASSING for row in values.failures):
         say("continue: the same command tries again what failed for too little memory or the like")
     if other is not None:
         show_comparison_of_run(other, spec, threshold)

@@ -183,7 +183,7 @@ def import_module(name: str, spec: str) -> Any:
         if isinstance(error, ModuleNotFoundError):
             remedy = f"; install {error.name}, or mend the name"
             if name.endswith(".py"):
-                remedy = f"; leave .py out: {name.removesuffix('.py').replace('/', '.')}"
+                remedy = f"; leave .py out: {name.removesuffix('.py')}"
         raise ModelError(
             f"'{spec}' needs {name}, which does not import: {first_of(error)}{remedy}"
         ) from error

@@ -381,6 +381,9 @@ def _efficientnet_lite0(*, pretrained: bool) -> _Resolved:
 
 
 def _from_factory(spec: str, module_name: str, attribute: str) -> _Resolved:
+    if "/" in module_name:
+        name = f"{Path(module_name).stem}:{attribute}"
+        raise ModelError(f"'{spec}' names a file; run in that folder, as {name}")
     if module_name.startswith("."):
         raise ModelError(f"'{spec}' is relative; write the full name, package.module:factory")
     here = str(Path.cwd())

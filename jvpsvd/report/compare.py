@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,10 +30,9 @@ from jvpsvd.survey.store.whole_spectrum import mean_estimate
 from jvpsvd.svd.estimate import Estimate
 from jvpsvd.text_table import Column, TextTable, significant
 
-# What may differ between two runs of the same, or has a line of its own.
 _DIGITS, _RANDOM = 12, "--random-weights"
+# What may differ between two runs of the same, or has a line of its own.
 _NOT_TOLD = ("contents", "probe", "batch", "numerics")
-
 
 _Name = tuple[Any, ...]
 """By what a photo is known in both runs; its key comes first."""
@@ -302,15 +304,32 @@ def _difference_in_words(found: Estimate) -> str:
 
 def _weights_in_words(run: RunValues, sha256: str) -> str:
     """Return the first digits of a hash, and the seed where weights were drawn."""
-    typed = [
-        shlex.split(str(event["command"]))
-        for file in journals(run.store.folder)
-        for event in events(file)
-        if event.get("command")
-    ]
-    seeds = {words[words.index(_RANDOM) + 1] for words in typed if _RANDOM in words[:-1]}
-    drawn = f" (random weights, seed {seeds.pop()})" if len(seeds) == 1 else ""
-    return sha256[:_DIGITS] + drawn
+    files = journals(run.store.folder)
+    seeds = {seed for file in files for seed in _random_seeds(events(file))}
+    drawn = f", seed {seeds.pop()}" if len(seeds) == 1 else ""
+    return sha256[:_DIGITS] + (f" (random weights{drawn})" if drawn or seeds else "")
+
+
+def _random_seeds(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield the seed of random weights in each command of a journal whose work began.
+
+    >>> called = {"event": "called", "command": "jvpsvd run --random-weights 7 --out a"}
+    >>> list(_random_seeds([called])), list(_random_seeds([called, {"event": "began"}]))
+    ([], ['7'])
+    """
+    command = None
+    for event in lines:
+        if event.get("event") == "called":
+            command = event.get("command")
+        elif event.get("event") == "began" and isinstance(command, str):
+            with contextlib.suppress(ValueError):  # a quotation that a damaged line has open
+                words = shlex.split(command)
+                given = itertools.pairwise(words)
+                yield from (seed for word, seed in given if word == _RANDOM and _is_seed(seed))
+
+
+def _is_seed(text: str) -> bool:
+    return re.fullmatch("-?[0-9]{1,20}", text) is not None
 
 
 def _brief(value: Any) -> str:

@@ -37,10 +37,11 @@ def foretold_table(found: Foretold, title: str, subtitle: str) -> TextTable:
     memory, device = in_words(found.device.memory), found.device.name
     planned = all(cost.bytes is not None for cost in found.depths)
     fits = "it fits" if planned and most <= found.device.memory else "IT DOES NOT FIT"
+    timed = "" if found.timed else "; this network was not timed"
     notes = (
         f"{device}: {memory}; the largest depth takes {in_words(most)}: {fits}",
         "seconds: of one solve; its arithmetic at half of the published float32 rate, its steps as "
-        "they were timed on an H200 at EfficientNet-Lite0; this network was not timed",
+        f"they were timed on an H200 at EfficientNet-Lite0{timed}",
         "products: a GPU takes wider blocks than a CPU, and so needs more products",
     )
     return TextTable(title, columns, rows, subtitle, notes)

@@ -1,12 +1,14 @@
 """Products over those of blocks of one vector."""
 
+import time
+
 import pytest
 import torch
 from support.shards import sample_members, write_tar
 from support.svd_problems import Diagonal, line, spectrum
 
 from benchmarks.parts import starts
-from jvpsvd import svds
+from jvpsvd import LinearOperator, svds
 from jvpsvd.svd.krylov.factorization import Factorization
 from jvpsvd.svd.krylov.ritz import ritz_triplets
 
@@ -58,6 +60,33 @@ def test_the_image_of_right_vectors_is_in_the_shorter_side():
     result = svds(A, 3)
     assert starts._image(A, result, 2).shape == (5, 2)
     assert starts._image(A.T, svds(A.T, 3), 2).shape == (5, 2)
+
+
+class SlowAtFirst(LinearOperator):
+    """diag(d) beside zeros, whose first product takes most of all the time."""
+
+    def __init__(self, d):
+        super().__init__((len(d), 2 * len(d)), d.dtype)
+        self.d, self.took = d, 0.0
+
+    def _matmat(self, V):
+        began = time.process_time()
+        while not self.took and time.process_time() - began < 0.3:
+            pass
+        self.took = self.took or time.process_time() - began
+        return self.d[:, None] * V[: len(self.d)]
+
+    def _rmatmat(self, U):
+        return torch.cat([self.d[:, None] * U, torch.zeros_like(U)])
+
+
+def test_the_seconds_from_the_depth_before_are_those_of_its_image_as_well():
+    d = spectrum("geometric", 50)
+    before = svds(torch.cat([torch.diag(d), torch.zeros(50, 50)], dim=1), 3)
+    A = SlowAtFirst(d)
+    products, seconds = starts._solve_after(A, before, 2, 3, TOL)
+    assert seconds >= A.took >= 0.3
+    assert products == A.products.total
 
 
 def test_means_are_of_one_depth_and_way(capsys):

@@ -126,7 +126,10 @@ def test_factories_that_cannot_be_used(factories, name, message):
         ("no_such_package_at_all:net", "does not import: ModuleNotFoundError"),
         (".relative:net", "is relative; write the full name"),
         ("my_nets.py:net", "leave .py out: my_nets$"),
-        ("code/nets.py:net", "leave .py out: code.nets$"),
+        ("code/nets.py:net", "names a file; run in that folder, as nets:net$"),
+        ("/code/nets.py:net", "names a file; run in that folder, as nets:net$"),
+        ("./nets.py:net", "names a file; run in that folder, as nets:net$"),
+        ("../code/nets:net", "names a file; run in that folder, as nets:net$"),
     ],
 )
 def test_specifications_that_name_nothing(spec, message, monkeypatch):

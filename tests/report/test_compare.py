@@ -1,6 +1,7 @@
 """Two runs beside each other, photo by photo where they have the same."""
 
 import dataclasses
+import json
 import math
 import re
 
@@ -229,3 +230,42 @@ def test_weights_are_told_by_twelve_digits_and_the_seed_that_drew_them(runs, sha
     (line,) = [each for each in differing_fields(*read) if each.startswith("weights")]
     first, second = (one.store.identity.weights_sha256[:12] for one in read)
     assert line == f"weights sha256: {first} | {second} (random weights, seed 7)"
+
+
+CALLED = "jvpsvd run --random-weights {} --out a"
+JOURNALS = {
+    "a line without its end": ([{"command": "jvpsvd run --out 'a"}], ""),
+    "a command without its end": ([("called", "jvpsvd --random-weights 7 --out 'a"), "began"], ""),
+    "a command that is none": ([("called", 7), "began"], ""),
+    "a seed that is none": ([("called", CALLED.format("'\x1b[2J'")), "began"], ""),
+    "a call that was refused": ([("called", CALLED.format(7)), "stopped"], ""),
+    "one refused, then another": (
+        [("called", CALLED.format(7)), "stopped", ("called", "jvpsvd run --out a"), "began"],
+        "",
+    ),
+    "two seeds": (
+        [("called", CALLED.format(7)), "began", ("called", CALLED.format(8)), "began"],
+        " (random weights)",
+    ),
+    "a seed": ([("called", CALLED.format(7)), "began", "ended"], " (random weights, seed 7)"),
+}
+
+
+@pytest.mark.parametrize("name", JOURNALS)
+def test_weights_are_called_random_where_a_journal_of_a_run_that_began_says_so(
+    tmp_path, spectra, name
+):
+    lines, said = JOURNALS[name]
+    one, other = (made(tmp_path / folder, s) for folder, s in zip("ab", spectra, strict=True))
+    identity = dataclasses.replace(other.store.identity, weights_sha256="f" * 64)
+    other = dataclasses.replace(other, store=dataclasses.replace(other.store, identity=identity))
+    log = other.store.folder / "log"
+    log.mkdir()
+    with (log / "20260101-000000-host-1.jsonl").open("w", encoding="utf-8") as file:
+        for line in lines:
+            if isinstance(line, tuple):
+                line = {"event": line[0], "command": line[1]}
+            event = {"event": line} if isinstance(line, str) else line
+            file.write(json.dumps(event) + "\n")
+    (told,) = [each for each in differing_fields(one, other) if each.startswith("weights")]
+    assert told.endswith(f"| {'f' * 12}{said}")

@@ -1,5 +1,6 @@
 """What a run shows of its progress: what is under way, how long it takes, and each failure once."""
 
+import dataclasses
 import re
 import time
 
@@ -77,8 +78,20 @@ def test_texts_are_called_texts(capsys):
     assert capsys.readouterr().err.startswith("text 1/2 a: 1 of 1 depth, ")
 
 
-def test_photos_that_cannot_be_read_are_no_rate():
+@pytest.mark.parametrize("status", ["bad-photo", "bad-shard", "duplicate-key", "undelivered"])
+def test_photos_that_cannot_be_read_are_no_rate(status):
+    failed = [dataclasses.replace(row, status=status) for row in FAILED]
     rate = Rate(clock(0.0, 1e-5, 1e-5, 10.0))
-    assert "/min" not in rate.count(RunProgress(KEY, photos_done=1, photos=4, rows=FAILED))
+    assert "/min" not in rate.count(RunProgress(KEY, photos_done=1, photos=4, rows=failed))
     assert rate.left(RunProgress(KEY, photos_done=1, photos=4)) == ""
     assert rate.count(RunProgress("b", photos_done=2, photos=4, rows=GOOD)).startswith("6 photos/m")
+
+
+@pytest.mark.parametrize("status", ["out-of-memory", "non-finite", "refused", "error"])
+def test_photos_that_fail_after_work_are_of_the_rate(status):
+    failed = [dataclasses.replace(row, status=status) for row in FAILED]
+    rate = Rate(clock(0.0, 0.0, 10.0, 10.0))
+    rate.count(RunProgress(KEY, LAYER, photos=4))
+    done = RunProgress(KEY, photos_done=1, photos=4, rows=failed)
+    assert rate.count(done).startswith("6 photos/min")
+    assert rate.left(RunProgress(KEY, photos_done=1, photos=4)) == "0:00:30 left"

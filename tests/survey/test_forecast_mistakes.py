@@ -1,5 +1,7 @@
 """Forecasts of a device that is not at hand: mistakes are refused, and nothing is lost."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from jvpsvd import survey
 from jvpsvd.cli import main
 from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import Inputs, Model
+from jvpsvd.report import foretold_table
 from jvpsvd.survey.spec.command import command_of
 
 
@@ -82,8 +85,16 @@ def test_the_command_that_goes_on_keeps_no_vectors_where_none_are_kept(vectors):
 
 
 def test_a_device_that_holds_no_bases_does_not_fit():
-    from jvpsvd.report import foretold_table
-
     model = Model.of(network(), Inputs("npy", torch.zeros(1, 6)))
     small = survey.device_named("1KiB 5TFLOPS")
-    assert "IT DOES NOT FIT" in str(foretold_table(survey.foretell(model, small, 3), "net", ""))
+    table = str(foretold_table(survey.foretell(model, small, 3), "net", ""))
+    assert "IT DOES NOT FIT" in table
+
+
+@pytest.mark.parametrize(("name", "timed"), [("efficientnet-lite0", True), ("mine", False)])
+def test_a_network_that_was_timed_is_not_said_to_be_untimed(name, timed):
+    model = replace(Model.of(network(), Inputs("npy", torch.zeros(1, 6))), spec=name)
+    found = survey.foretell(model, survey.device_named("H200"), 3)
+    notes = " ".join(foretold_table(found, name, "").notes)
+    assert "timed on an H200 at EfficientNet-Lite0" in notes
+    assert ("this network was not timed" in notes) is not timed

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,6 +79,11 @@ def test_a_tolerance_of_0_is_what_float32_reaches_as_in_a_solve(model, shard):
         ({"per_class": -1}, "per-class -1"),
         ({"choice": "last"}, "choice='last' is unknown"),
         ({"classes": []}, "classes are empty"),
+        ({"classes": ""}, "classes are empty"),
+        ({"classes": np.array(["1", "2"])}, "classes is a ndarray; give a list of names"),
+        ({"classes": torch.tensor([1, 2])}, "classes is a tensor .*; give a list of names"),
+        ({"classes": 7}, "classes is 7; give a list of names"),
+        ({"classes": [7]}, "classes holds 7; give names, as strings"),
     ],
 )
 def test_selection_of_nothing_is_refused(wanted, message):

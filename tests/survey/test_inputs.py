@@ -165,6 +165,27 @@ def test_other_inputs_are_another_run(tmp_path):
         survey.run(spec(tmp_path, inputs=X + 1, **options), report=False)
 
 
+def test_inputs_that_were_removed_are_written_again_and_others_are_not(tmp_path):
+    options = {"model": nn.Tanh().eval(), "layers": ["output"], "k": 2}
+    X = torch.randn(3, 1, 3)
+    folder = survey.run(spec(tmp_path, inputs=X, **options), report=False).store.folder
+    (file,) = folder.glob("shards/*.tar")
+    file.unlink()
+    with pytest.raises(RunError, match="begun with other inputs; give another out"):
+        survey.run(spec(tmp_path, inputs=X + 1, **options), report=False)
+    assert not file.exists()
+    assert survey.run(spec(tmp_path, inputs=X, **options), report=False).skipped == 3
+    assert file.exists()
+
+
+def test_a_run_of_shards_takes_no_inputs_and_is_left_as_it_is(surveyed, shard):
+    folder = surveyed([shard]).store.folder
+    before = set(folder.rglob("*"))
+    with pytest.raises(RunError, match="begun with other inputs; give another out"):
+        survey.run(survey.Spec(inputs=[torch.ones(1, 3)], out=folder, k=2), report=False)
+    assert set(folder.rglob("*")) == before
+
+
 def test_inputs_of_a_start_that_failed_are_no_run(tmp_path):
     X, options = torch.randn(3, 1, 3), {"model": nn.Tanh().eval(), "k": 2}
     with pytest.raises(ModelError, match="no layer 'wrong'"):

@@ -5,6 +5,7 @@ import logging
 import re
 import signal
 import threading
+from datetime import datetime
 
 import pytest
 from support.command_line import MAIN, CommandLine, reached, stopped
@@ -110,6 +111,30 @@ def test_failures_are_counted_and_their_reasons_named(surveyed, tmp_path):
     reasons = [reason for event in lines for reason in event.get("reasons", [])]
     assert len(reasons) == 1
     assert reasons[0].startswith("bad-photo: 99 bytes")
+
+
+def per_second(store):
+    """Photos per second of the one process, and the seconds from its first line to its last."""
+    (file,) = journals(store.folder)
+    lines = events(file)
+    finished = [line for line in lines if line["event"] == "finished"]
+    first, last = (datetime.fromisoformat(line["time"]) for line in (lines[0], finished[-1]))
+    (process,) = status(store).processes
+    return process.per_second, (last - first).total_seconds()
+
+
+def test_photos_that_cannot_be_read_are_no_rate(surveyed, tmp_path):
+    bad = [(f"bad{i}.jpg", encoded(1)[:99]) for i in range(3)]
+    members = [*sample_members("good", 0, 0), *bad]
+    store = surveyed([write_tar(tmp_path / "s.tar", members)]).store
+    rate, seconds = per_second(store)
+    assert rate == pytest.approx(1 / seconds)
+    assert status(store).processes[0].photos == 4
+
+
+def test_photos_that_fail_after_work_are_of_the_rate(surveyed, shard):
+    rate, seconds = per_second(surveyed([shard], memory=100, layers=["output"]).store)
+    assert rate == pytest.approx(4 / seconds)
 
 
 def test_failures_that_may_be_mended_are_not_done(surveyed, shard):

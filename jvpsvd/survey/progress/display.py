@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from jvpsvd.survey.store.rows import Row
+from jvpsvd.survey.store.rows import Row, count_unread
 from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.text_table import counted
 
@@ -68,16 +68,14 @@ class Rate:
         self.counts = RunCounts()
         self._clock = clock
         self._began: tuple[float, int] | None = None
-        self._failed = 0
+        self._unread = 0
 
     def count(self, progress: RunProgress) -> str:
         """Return the rate and the counts so far, in words."""
         if self._began is None and (progress.layer or progress.rows):
             self._began = self._clock(), progress.photos_done - bool(progress.rows)
         self.counts = self.counts.with_rows(progress.rows)
-        good = {(row.shard, row.key) for row in progress.rows if row.status == "ok"}
-        # A photo that cannot be read takes no time, and says nothing of the others.
-        self._failed += len({(row.shard, row.key) for row in progress.rows} - good)
+        self._unread += count_unread(progress.rows)
         seconds, done = self._since(progress)
         one = progress.one
         rate = f"{60 * done / seconds:.3g} {one}s/min, " if done >= 1 and seconds > 0 else ""
@@ -104,7 +102,7 @@ class Rate:
         """Return the seconds since the first photo began, and how many were finished in them."""
         if self._began is None:
             return 0.0, 0.0
-        return self._clock() - self._began[0], progress.photos_done - self._began[1] - self._failed
+        return self._clock() - self._began[0], progress.photos_done - self._began[1] - self._unread
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def _process(file: Path) -> Process:
     last = lines[-1] if lines else {}
     ends = {"ended": "ended", "stopped": f"stopped ({last.get('reason', 'no reason')})"}
     state = "running" if lives(file) else ends.get(str(last.get("event")), "died")
-    photos = sum(_samples(event) for event in finished)
+    photos = sum(map(_count, finished))
     recent = finished[-_RECENT:]
     rate = 0.0
     if recent:
@@ -153,14 +153,15 @@ def _process(file: Path) -> Process:
         counted = recent if len(recent) == len(finished) else recent[1:]
         began, ended = _time(first), _time(recent[-1])
         if began is not None and ended is not None and ended > began:
-            rate = sum(map(_samples, counted)) / (ended - began).total_seconds()
+            worked = sum(max(0, _count(event) - _count(event, "unread")) for event in counted)
+            rate = worked / (ended - began).total_seconds()
     return Process(file.stem, state, photos, rate, _time(last))
 
 
-def _samples(event: dict[str, Any]) -> int:
-    """Return the samples of an event; 0 where a damaged line has no number of them."""
-    samples = event.get("samples")
-    return samples if type(samples) is int and 0 <= samples < _MAX_SAMPLES else 0
+def _count(event: dict[str, Any], name: str = "samples") -> int:
+    """Return a number of samples of an event; 0 where an old or damaged line has none."""
+    count = event.get(name)
+    return count if type(count) is int and 0 <= count < _MAX_SAMPLES else 0
 
 
 def _time(event: dict[str, Any]) -> datetime | None:

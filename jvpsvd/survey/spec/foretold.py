@@ -23,6 +23,7 @@ from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
 # 16 to 64 vectors, and the survey at six depths); and the decomposition after all products, by the
 # square of the shorter side (torch-svd at the logits, less its products).
 _STEP, _PER_COLUMN2, _PER_ROW2 = 8e-3, 0.22e-6, 0.37e-6
+_TIMED = "efficientnet-lite0"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Foretold:
     """Bytes that the derivatives to each depth hold at one point."""
     left_out: int
     """Depths within blocks, which are not among them."""
+    timed: bool
+    """Whether steps were timed at this network."""
 
     def needed(self, cost: DepthCost) -> int:
         """Return the bytes of weights, activations and bases of one depth."""
@@ -78,7 +81,9 @@ def foretell(
             cost = replace(cost, seconds=_seconds(chosen, shape, cost.k, load, weights, device))
         costs.append(cost)
     activations = {name: load.activations for name, load in loads.items()}
-    return Foretold(device, weights, costs, activations, len(every) - len(depths))
+    return Foretold(
+        device, weights, costs, activations, len(every) - len(depths), model.spec == _TIMED
+    )
 
 
 def _seconds(

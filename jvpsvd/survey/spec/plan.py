@@ -46,16 +46,21 @@ class RunPlan:
     """The device that this process takes products on."""
 
 
-def plan_run(spec: Spec) -> RunPlan:
+def plan_run(spec: Spec, begun: Identity | None = None) -> RunPlan:
     """Load the network, find the shards and check that everything can be done.
+
+    Args:
+        spec: What to compute.
+        begun: Where there are `inputs`, the run that its folder holds already.
 
     Raises:
         ArgumentError: On a value that cannot be used.
         ModelError: If the model, its weights or a layer cannot be found or loaded.
+        RunError: If the run was begun with other inputs.
         ShardError: If there are no shards.
     """
     device = "cpu" if spec.engine == "ray" else _find_device(spec.device)
-    model, shards = _load(spec), _find_shards(spec)
+    model, shards = _load(spec), _find_shards(spec, begun)
     if spec.inputs is not None:
         model = _taking_what_was_written(model, shards[0], spec)
     identity, depths = identify(model, shards, spec)
@@ -120,9 +125,9 @@ def _load(spec: Spec) -> Model:
     return model if spec.since is None else replace(model, since=spec.since, wrt=None)
 
 
-def _find_shards(spec: Spec) -> Sequence[Shard]:
+def _find_shards(spec: Spec, begun: Identity | None) -> Sequence[Shard]:
     if spec.inputs is not None:
-        return [_written(spec.inputs, Path(spec.out))]
+        return [_written(spec.inputs, Path(spec.out), begun)]
     if spec.shards is None:
         return demo_shards(Path(spec.out))
     if isinstance(spec.shards, str | os.PathLike):
@@ -130,7 +135,7 @@ def _find_shards(spec: Spec) -> Sequence[Shard]:
     return [Path(shard) for shard in spec.shards]
 
 
-def _written(inputs: Iterable[Any], out: Path) -> Path:
+def _written(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
     """Write inputs into the folder of a run, or find them there as they are.
 
     Raises:
@@ -138,15 +143,18 @@ def _written(inputs: Iterable[Any], out: Path) -> Path:
         RunError: If the run was begun with others.
     """
     shard = out / "shards" / "inputs.tar"
+    other = RunError(f"{out} is a run begun with other inputs; give another out")
+    if begun is not None and begun.shards != (shard.name,):
+        raise other
     shard.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=shard.parent) as folder:
         fresh = Path(folder, shard.name)
         if not write_inputs(inputs, fresh):
             raise ArgumentError("inputs= holds none")
-        if not (out / "run.json").exists():  # what a start that failed has left is no run
+        if begun is not None and begun.contents != (fingerprint(fresh),):
+            raise other
+        if begun is None or not shard.exists():  # what a start that failed has left is no run
             fresh.replace(shard)
-        elif fingerprint(fresh) != fingerprint(shard):
-            raise RunError(f"{out} is a run begun with other inputs; give another out")
     return shard
 
 

@@ -45,9 +45,10 @@ class PhotoSelection:
             raise ArgumentError(f"choice={self.choice!r} is unknown; use {' or '.join(CHOICES)}")
         if self.classes is None:
             return
-        if not self.classes:
+        classes = tuple(listed_names("classes", self.classes))
+        if not any(classes):
             raise ArgumentError("classes are empty; name class names, indices or wnids")
-        object.__setattr__(self, "classes", tuple(listed_names("classes", self.classes)))
+        object.__setattr__(self, "classes", classes)
 
     def completed(self, defaults: PhotoSelection) -> PhotoSelection:
         """Return the selection with limit and choice of the defaults, and each class named once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PASSING = ("refused", "out-of-memory", "error", "undelivered")
 """Failures that another try may mend: more memory, another device, a disk that is back."""
+WORKED_ON = ("ok", "non-finite", "out-of-memory", "refused", "error")
+"""What comes of a sample that was read; all others fail before any work."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,16 @@ cover it as soon as it is not."""
 
 MAY_BE_NULL = nullable_columns(Row)
 """Columns that need no value, as every one that is added later."""
+
+
+def count_unread(rows: Iterable[Row]) -> int:
+    """Return how many samples of some rows failed before any work.
+
+    >>> rows = [Row("s.tar", "a", 0, None, d, "bad-photo", "cut", k=5) for d in ("one", "two")]
+    >>> count_unread(rows), count_unread([dataclasses.replace(rows[0], status="refused")])
+    (1, 0)
+    """
+    return len({(row.shard, row.key) for row in rows if row.status not in WORKED_ON})
 
 
 def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,8 @@ from jvpsvd.survey.store.changed_photos import refuse_changed_photos
 from jvpsvd.survey.store.compaction import FEW, compact
 from jvpsvd.survey.store.files import locked
 from jvpsvd.survey.store.layout import Layout
-from jvpsvd.survey.store.record import RECORD
+from jvpsvd.survey.store.record import RECORD, read_record
+from jvpsvd.survey.store.rows import count_unread
 from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.store import Store, create_or_continue, discard
 from jvpsvd.survey.work.in_process import solve_in_process
@@ -103,11 +105,13 @@ def run(spec: Spec, report: ReportProgress | bool = True) -> Outcome:
 
 
 def _run(spec: Spec, report: ReportProgress) -> Outcome:
-    if spec.engine == "ray" and not (Path(spec.out) / RECORD).exists():
+    out = Path(spec.out)
+    if spec.engine == "ray" and not (out / RECORD).exists():
         check_engine(spec)  # a folder that is begun and not gone on with blocks other runs
-    plan = plan_run(spec)
-    before = Layout(Path(spec.out)).first_files()
-    store = create_or_continue(Path(spec.out), plan.identity, plan.depths, spec.unsaid)
+    goes_on = spec.inputs is not None and os.path.lexists(out / RECORD)
+    plan = plan_run(spec, read_record(out).identity if goes_on else None)
+    before = Layout(out).first_files()
+    store = create_or_continue(out, plan.identity, plan.depths, spec.unsaid)
     # Names of tasks hash the preprocessing, even where no photo is read, as in older versions.
     begun = {name: getattr(store.identity, name) for name in (*spec.unsaid, "photo_input")}
     plan = replace(plan, identity=replace(plan.identity, **begun))
@@ -243,6 +247,7 @@ def _note_finished(solved: SolvedTask) -> None:
         shard=task.shard,
         keys=[sample.key for sample in task.samples],
         samples=len(task.samples),
+        unread=count_unread(rows),
         values=counts.values,
         failures=counts.failures,
         unconverged=counts.unconverged,
