@@ -227,8 +227,7 @@ def run(
     part = survey.parse_share(share)
     prepare_process(shares=part[1])
     for name in ("layers", "classes"):
-        text = options[name]
-        if text is not None:
+        if (text := options[name]) is not None:
             options[name] = [part.strip() for part in text.split(",") if part.strip()]
     options["vectors"] = survey.parse_vectors(options["vectors"])
     photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
@@ -402,7 +401,9 @@ def _called(arguments: Sequence[str] | None, interruption: survey.Interruption) 
             arguments, prog_name="jvpsvd", standalone_mode=False, obj=interruption
         )
     except click.ClickException as error:
-        code = _complain(error.format_message() + _where_help(error))
+        context = getattr(error, "ctx", None)
+        where = "" if context is None else f" See '{context.command_path} --help'."
+        code = _complain(error.format_message() + where)
     except JvpsvdError as error:
         code = _complain(str(error))
     except OSError as error:
@@ -417,8 +418,3 @@ def _called(arguments: Sequence[str] | None, interruption: survey.Interruption) 
 def _complain(message: str) -> int:
     click.echo(f"jvpsvd: {' '.join(message.split())}", err=True)
     return _MISTAKE
-
-
-def _where_help(error: click.ClickException) -> str:
-    context = getattr(error, "ctx", None)
-    return f" See '{context.command_path} --help'." if context is not None else ""

@@ -158,7 +158,7 @@ def test_values_below_their_residual_are_counted_in_every_table(noisy):
     text = printed(table(noisy, [before, last]))
     assert "σ < r: values below their own residual" in text
     assert "σ < r" not in printed(table(noisy, [before]))
-    assert f"{below} values below their residual" in status(noisy).lines()[0]
+    assert f"{below} values below the residual" in status(noisy).lines()[0]
     files = {file.name: file for file in write_report(read_values(noisy)).files}
     for name, column in (("spectra.csv", "below_residual"), ("classes.csv", "below")):
         lines = csv.DictReader(files[name].read_text().splitlines())
