@@ -46,7 +46,7 @@ class PhotoSelection:
         if self.classes is None:
             return
         classes = tuple(listed_names("classes", self.classes))
-        if not any(classes):
+        if not classes or self.classes == "":
             raise ArgumentError("classes are empty; name class names, indices or wnids")
         object.__setattr__(self, "classes", classes)
 
