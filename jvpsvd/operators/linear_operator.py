@@ -48,7 +48,10 @@ class Variants(MatrixFree):
         return None
 
     def _select(self, index: Tensor) -> LinearOperator:
-        """Return the batch of the matrices at these indices, all of them valid."""
+        """Return the batch of the matrices at these indices, all of them valid.
+
+        What overrides it overrides `selection_bytes` too, without which no batch is divided.
+        """
         raise ArgumentError(
             f"the batch of a {type(self).__name__} cannot be divided; multiply it as a whole"
         )

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A mode that does not make torch load torch._dynamo, which takes as long as torch itself.
+    """A mode that by itself does not make torch load torch._dynamo.
 
     Torch loads it to keep `torch.compile` out of `__torch_dispatch__`. Functions are evaluated
     under `eager_execution` here, where nothing is compiled.

@@ -12,10 +12,8 @@ from jvpsvd.svd.krylov.convergence import Action, ConvergenceTest, State
 # faster towards the end, and a check may take as long as a step.
 _COARSE_ABOVE, _COARSE, _FINE = 100.0, 6, 24
 # The next check comes after this share of the columns that the rates of convergence predict, rather
-# too early than too late. About as many triplets converge per column until few are left, and
-# predict the end from afar: at EfficientNet-Lite0's `_blocks.9`, one photo, k = 500, blocks of 8,
-# which end at 1240 columns, checks 144 columns apart predicted 1276, 1283 and 1251 at 840,
-# 984 and 1128 columns. The worst residual falls slowly there, and then all at once.
+# too early than too late. Of many triplets about as many converge per column until few are left,
+# which predicts the end from afar; the worst residual falls slowly there, and then all at once.
 _EARLY = 0.8
 
 
