@@ -25,7 +25,7 @@ from benchmarks.problems.sparse_matrices import MATRICES
 from jvpsvd import JacobianOperator, MatrixOperator, aslinearoperator, ntk, svds
 from jvpsvd.data.mnist import small_mnist
 from jvpsvd.networks import load_model
-from jvpsvd.operators import keep_freed_memory
+from jvpsvd.operators import columns, keep_freed_memory
 from jvpsvd.operators.sparse import from_scipy
 from jvpsvd.svd.kernels.dense import dense_svd, leading_svd
 from jvpsvd.svd.kernels.row_blocked import project, remainder_norms, subtract_projection
@@ -82,9 +82,13 @@ def _switch_allocator() -> None:
 
 
 def _tall(sizes: Sizes) -> Iterator[Pair]:
-    shapes = ((4096, 1100),) if sizes.quick else ((21952, 700), (75264, 760), (150528, 300))
-    for rows, columns in shapes:
-        basis, W = torch.randn(columns, rows).T, torch.randn(VECTORS, rows).T
+    shapes = (
+        ((4096, 1100),)
+        if sizes.quick
+        else ((21952, 100), (21952, 700), (75264, 760), (150528, 300))
+    )
+    for rows, count in shapes:
+        basis, W = torch.randn(count, rows).T, torch.randn(VECTORS, rows).T
         C = basis.T @ W
         near, few = basis[:, : 2 * VECTORS], C[: 2 * VECTORS]
         for name, blas, ours in (
@@ -100,7 +104,14 @@ def _tall(sizes: Sizes) -> Iterator[Pair]:
                 partial(remainder_norms, W, [(near, few)]),
             ),
         ):
-            yield Pair(f"{rows} x {columns}  {name}", ("BLAS", blas), ("blocks of rows", ours))
+            yield Pair(f"{rows} x {count}  {name}", ("BLAS", blas), ("blocks of rows", ours))
+        for few in (2, 4):
+            part = W[:, :few]
+            yield Pair(
+                f"{rows} x {count}  basis' W, {few} vectors",
+                ("basis' W", partial(torch.mm, basis.T, part)),
+                ("W' basis", lambda basis=basis, part=part: (part.T @ basis).T),
+            )
 
 
 # --- the projected problem
@@ -265,7 +276,8 @@ _SPARSE_TOL = 1e-6
 def _sparse(sizes: Sizes) -> Iterator[Pair]:
     """ARPACK on A A' or A' A, which SciPy takes for sparse matrices, and ours, to one residual.
 
-    Before them, a product with A' by torch's transpose of a CSR tensor, and by its own rows.
+    Before them, a product with A' by torch's transpose of a CSR tensor, and by its own rows; and
+    products with few vectors by torch, and as we take them.
     """
     A = MatrixOperator(from_scipy(MATRICES["uniform"](20 if sizes.quick else 1)))
     U = torch.randn(4, A.shape[0], dtype=A.dtype).T
@@ -274,6 +286,13 @@ def _sparse(sizes: Sizes) -> Iterator[Pair]:
         ("torch's transpose", lambda: A.matrix.t() @ U),
         ("by rows", partial(A.rmatmat, U)),
     )
+    for count in (2, 3, 4):
+        V = torch.randn(count, A.shape[1], dtype=A.dtype).T
+        yield Pair(
+            "A V, uniform {} x {}, {} vectors".format(*A.shape, count),
+            ("by torch, laid out by columns", lambda V=V: columns(A.matrix @ V)),
+            ("ours", partial(A.matmat, V)),
+        )
     for name, build in MATRICES.items():
         matrix = build(20 if sizes.quick else 1)
         for k in (sizes.k,) if sizes.k else (3,) if sizes.quick else (6, 50):

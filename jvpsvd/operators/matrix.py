@@ -15,7 +15,7 @@ from jvpsvd.operators.blocks import check_real
 from jvpsvd.operators.dense import check_dense_size
 from jvpsvd.operators.derivatives.linear_map import Held
 from jvpsvd.operators.linear_operator import LinearOperator
-from jvpsvd.operators.sparse import both_by_rows, stored_bytes
+from jvpsvd.operators.sparse import both_by_rows, multiply, stored_bytes
 
 # A product of a sparse matrix with eight vectors took five times as long as with one (1.4 million
 # entries), so that wide blocks save little. Narrow ones need fewer products (`python -m benchmarks
@@ -87,10 +87,12 @@ class MatrixOperator(LinearOperator):
         return self._copies
 
     def _matmat(self, V: Tensor) -> Tensor:
-        return self.matrix @ V
+        return self.matrix @ V if self._transposed is None else multiply(self.matrix, V)
 
     def _rmatmat(self, U: Tensor) -> Tensor:
-        return (self.matrix.mT if self._transposed is None else self._transposed) @ U
+        if self._transposed is None:
+            return self.matrix.mT @ U
+        return multiply(self._transposed, U)
 
     def to_dense(self) -> Tensor:
         """Return a dense copy of the matrix.

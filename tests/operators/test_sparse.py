@@ -33,6 +33,21 @@ def test_both_products_of_every_format(format, dtype):
         np.testing.assert_allclose(found, matrix.toarray(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("shape", [(60, 90), (90, 60), (1, 7), (7, 1)])
+def test_blocks_of_every_width(shape, count, dtype):
+    matrix = torch.from_numpy(scattered(shape=shape).toarray()).to(dtype)
+    matrix[0, 0] = 1
+    A, generator = aslinearoperator(matrix.to_sparse_csr()), torch.Generator().manual_seed(0)
+    for product, dense in ((A.matmat, matrix), (A.rmatmat, matrix.T)):
+        by_columns = torch.randn(count, dense.shape[1], dtype=dtype, generator=generator).T
+        before = by_columns.clone()
+        for block in (by_columns, by_columns.contiguous()):
+            torch.testing.assert_close(product(block), dense @ block)
+            assert torch.equal(block, before)
+
+
 def unsorted():
     return sp.csr_array(([1.0, 2.0, 3.0], [2, 0, 1], [0, 2, 3]), shape=(2, 3))
 

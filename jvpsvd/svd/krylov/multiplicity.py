@@ -7,8 +7,9 @@ from torch import Tensor
 
 # Computed values of a repeated value differ by this much rounding, in units of eps · s₁.
 _ROUNDING = 10.0
-# Residual, relative to s₁, below which values that are not separated count as one repeated value.
-_SHARP = 1e-9
+# Residual, relative to s₁, below which values that are not separated count as one repeated value: a
+# guess. Different values so close together are rare, and to begin again for them costs little.
+_SHARP = 1e-7
 # A value repeated in more than this many blocks was found through random refills, not from the
 # starting block and rounding alone.
 _REFILLED = 4
@@ -44,7 +45,7 @@ def block_is_too_narrow(
     """Tell whether a repeated value fills the block, so that repetitions may be missing already.
 
     Such a value shows as a cluster, as in `guaranteed_count`, of values that are accurate to
-    rounding or to 1e-9 s₁. If many more than b values are equal, blocks have lost rank and were
+    rounding or to 1e-7 s₁. If many more than b values are equal, blocks have lost rank and were
     refilled at random, and no wider block is needed.
 
     >>> s, exact = torch.tensor([3.0, 1.0, 1.0, 1.0, 0.5]), torch.zeros(5)

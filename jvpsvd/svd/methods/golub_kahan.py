@@ -193,11 +193,12 @@ class _Solve:
         test.mark_due(bases, everyone=self._ends())
         ritz = self._solve_projected()
         stopped = self._monitor.stopped
-        if not stopped and self._block_is_too_narrow(ritz):
-            # To begin again costs less than a block of probe columns, which would need as many
-            # steps as the block has had.
+        may_widen = not stopped and self._may_begin_wider()
+        if may_widen and self._block_is_too_narrow(ritz):
             raise RetryWith(block_size=2 * self._solver.block_size)
         actions, done = test.check(ritz, bases), test.done
+        if may_widen and Action.ADD_PROBE_BLOCK in actions:
+            raise RetryWith(block_size=2 * self._solver.block_size)
         if done:
             stay = [i for i in range(len(actions)) if i not in done]
             evidence = "random columns, expanded before the end, raised no value"
@@ -252,19 +253,23 @@ class _Solve:
         self._monitor.report(done, wanted, share=done / wanted, worst=worst, seconds_left=left)
         return ritz
 
-    def _block_is_too_narrow(self, ritz: Ritz) -> bool:
-        """Tell whether a repeated value fills the block, and a block of twice the width fits.
+    def _may_begin_wider(self) -> bool:
+        """Tell whether the solve may begin again with blocks of twice the width.
 
-        After a restart or a block of probe columns the solve goes on, because beginning again would
-        waste that work. A batch always goes on, because its other matrices may not need it.
+        That takes about as many columns again. A block of probe columns takes at least twice as
+        many, since it needs as many steps as the starting block had, beside that block. After a
+        restart for want of memory the solve goes on, because beginning again would waste that work.
+        A batch always goes on, because its other matrices may not need it.
         """
-        A, k, solver = self._A, self._request.k, self._solver
-        if A.batch or not solver.may_widen(k, A.shape[-1]):
+        A, k = self._A, self._request.k
+        if A.batch or self._restarts.restarts or self._test.has_block_probe:
             return False
-        if self._restarts.restarts or self._test.has_block_probe:
-            return False
-        tol, width = self._request.tol, solver.block_size
-        return block_is_too_narrow(ritz.s, ritz.estimates, tol, width, A.dtype)
+        return self._solver.may_widen(k, A.shape[-1])
+
+    def _block_is_too_narrow(self, ritz: Ritz) -> bool:
+        """Tell whether a repeated value fills the block."""
+        tol, width = self._request.tol, self._solver.block_size
+        return block_is_too_narrow(ritz.s, ritz.estimates, tol, width, self._A.dtype)
 
     def _add_probe_columns(self, ritz: Ritz, actions: list[Action]) -> None:
         """Add probe columns to the next block if one of the matrices asks for them."""
@@ -272,12 +277,15 @@ class _Solve:
         block = Action.ADD_PROBE_BLOCK in actions
         if not block and Action.ADD_PROBE_COLUMNS not in actions:
             return
-        width = max(solver.block_size if block else 0, solver.probe_width)
-        self._recurrence.keep(bases)
-        # First, because the probe columns sample the complement of the bases as they are now.
-        self._restart_if_full(width)
-        self._sample.add(bases.add_probe_columns(width), first=bases.size)
-        self._restarts.allow_wider_block(bases)
+        width = solver.probe_width
+        if block:  # probe columns that are there already serve as a part of it
+            width = max(solver.block_size, width) - (bases.F.shape[-1] - solver.block_size)
+        if width > 0:
+            self._recurrence.keep(bases)
+            # First, because the probe columns sample the complement of the bases as they are now.
+            self._restart_if_full(width)
+            self._sample.add(bases.add_probe_columns(width), first=bases.size)
+            self._restarts.allow_wider_block(bases)
         self._test.add_probe(ritz, actions, bases.steps)
 
     def _restart_if_full(self, extra: int = 0) -> None:

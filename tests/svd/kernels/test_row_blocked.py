@@ -34,6 +34,19 @@ def test_products_by_blocks_of_rows_are_those_of_the_whole(length, size, width, 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(("length", "size"), [(1, 3), (3, 1), (7, 0), (4000, 60), (30000, 150)])
+def test_inner_products_with_a_few_vectors(length, size, width, dtype):
+    basis, W = block(length, size, 1, dtype, spare=1), block(length, width, 2, dtype)
+    expected = basis.double().T @ W.double()
+    both = [each.expand(2, -1, -1) for each in (basis, W, expected)]
+    for matrix, vectors, wanted in ((basis, W, expected), both):
+        found = project(matrix, vectors)
+        assert (found.shape, found.dtype) == (wanted.shape, dtype)
+        assert torch.allclose(found.double(), wanted, atol=4 * torch.finfo(dtype).eps * length)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("length", [40, 2047, 1 << 14, (1 << 14) + 1, 50000])
 @pytest.mark.parametrize("width", [1, 8])
 def test_norms_of_a_remainder_are_those_of_the_whole(length, width, dtype):
