@@ -17,8 +17,8 @@ from jvpsvd.svd.kernels.norms import rough_column_norms
 # than the third, gains nothing (measured in float32 and in float64). `python -m benchmarks
 # small_timings tall` times both sides.
 _ROWS, _MIN_ENTRIES, _MAX_VECTORS = 1 << 11, 1 << 22, 24
-# Rows of which `remainder_norms` holds temporary tensors: they stay in the processor's caches.
-_REMAINDER_ROWS = 1 << 14
+# Entries of the temporary tensors of `remainder_norms`: they stay in the processor's caches.
+_REMAINDER_ENTRIES = 1 << 18
 # With so few vectors (of a small basis, and of any), W' basis takes 0.4 to 0.8 of the time of
 # basis' W (`python -m benchmarks small_timings tall`).
 _FEW_OF_SMALL, _FEW = 4, 2
@@ -82,7 +82,7 @@ def remainder_norms(W: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor
     product = torch.addmm if W.ndim == 2 else torch.baddbmm
     turned = [(basis.mT, C.mT.to(W, non_blocking=True)) for basis, C in terms]
     norms = []
-    rows = W.shape[-2] if W.is_cuda else _REMAINDER_ROWS
+    rows = W.shape[-2] if W.is_cuda else max(1, _REMAINDER_ENTRIES // max(1, W.shape[-1]))
     for start in range(0, W.shape[-2], rows):
         part = slice(start, start + rows)
         rest = W.mT[..., part]
