@@ -34,7 +34,7 @@ _COUNTS = ("count", "count_low", "count_high", "count_error")  # in xarray
 class DepthSpectra:
     """The leading singular values of all inputs at one depth.
 
-    ``one[i]`` is that of input i, as (k,) values.
+    ``one[i]`` is that of input i, as (k,) values; ``one[:3]`` those of the first three inputs.
     """
 
     layer: str
@@ -92,7 +92,12 @@ class DepthSpectra:
     def __len__(self) -> int:
         return len(self.s)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.s)
+
+    def __getitem__(self, index: int | slice) -> Tensor:
+        if isinstance(index, slice):
+            return self.s[index]
         if not isinstance(index, int | np.integer) or not -len(self) <= index < len(self):
             raise ArgumentError(f"input {shown(index)} is none of the {len(self)} inputs")
         return self.s[int(index)]
@@ -125,7 +130,10 @@ class NetworkSpectra:
     def __len__(self) -> int:
         return len(self.depths)
 
-    def __getitem__(self, key: str | tuple[str, int]) -> Any:
+    def __contains__(self, depth: object) -> bool:
+        return any(depth == one.layer or depth is one for one in self.depths)
+
+    def __getitem__(self, key: str | tuple[str, int | slice]) -> Any:
         """Return a depth, or the values of one input there.
 
         Raises:

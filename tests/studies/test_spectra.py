@@ -383,3 +383,14 @@ def test_a_file_of_earlier_days_has_one_shape_for_all_inputs(tmp_path):
         del record[f"{number}.shapes"]
     write_record(tmp_path / "old.safetensors", KIND, record)
     assert str(load(tmp_path / "old.safetensors")) == str(found)
+
+
+def test_depths_and_inputs_are_found_walked_and_cut_as_in_a_list():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
+    S = spectra(model, torch.zeros(5, 3), layers=["1", "output"], k=2, progress=False)
+    assert "1" in S
+    assert S.depths[1] in S
+    assert "2" not in S
+    depth = S["1"]
+    assert len(list(depth)) == len(depth) == 5
+    assert torch.equal(S["1", 1:3], depth.s[1:3])
