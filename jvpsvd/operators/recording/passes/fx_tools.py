@@ -254,7 +254,8 @@ def refuse_unsafe_mutation(graph: fx.Graph, primal: set[fx.Node]) -> None:
         early = inside and any(r not in primal and order[r] < order[node] for r in readers)
         if crossed or early:
             raise TraceError(
-                f"the in-place operation {node.target} changes a tensor that a derivative needs"
+                f"the in-place operation {node.target} changes a tensor that a derivative needs; "
+                "to have it recorded, work on a copy, x.clone()"
             )
 
 
