@@ -50,7 +50,7 @@ _random_weights = click.option(
     type=integer,
     metavar="SEED",
     help="Random weights, for comparison: as the network's own initialisation draws them, batch "
-    "norms with the means and variances of photos of noise.",
+    "norms with the means and variances of inputs of noise.",
 )
 _memory = click.option(
     "--memory",

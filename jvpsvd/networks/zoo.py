@@ -130,7 +130,7 @@ def load_model(
         since: The depth to differentiate from, instead of that of the factory's `Inputs`.
         random_weights: A seed: weights as the network's own initialisation draws them, for
             comparison, instead of any others; of a factory's modules by their `reset_parameters`.
-            Where it takes photos, batch norms then get the means and variances of photos of noise:
+            Batch norms then get the means and variances of inputs of noise, unless it takes texts:
             initialised ones let the activations of a deep network vanish or explode.
 
     Raises:
@@ -155,7 +155,7 @@ def load_model(
         load_weights(module, weights)
     refuse_training_mode(module)
     refuse_weights_without_values(module)
-    if random_weights is not None and isinstance(taken, PhotoInput):
+    if random_weights is not None:
         set_running_statistics(module, taken, random_weights)
     if _is_published(spec):  # a factory may keep what it returned
         module.requires_grad_(False)
