@@ -30,7 +30,7 @@ from jvpsvd.studies.assembled_kernel import (
     first_function,
     solve_assembled,
 )
-from jvpsvd.studies.inputs import each_input, told_how_read
+from jvpsvd.studies.inputs import each_input, refuse_other_kind, told_how_read
 from jvpsvd.svd import svds
 from jvpsvd.svd.memory import memory_of
 from jvpsvd.svd.request import choose_seed
@@ -111,7 +111,7 @@ def ntk(
         memory: Bytes, or text like "4GiB", for Jacobians and bases; None: half of the memory.
 
     Raises:
-        ArgumentError: If X holds no input, or k is out of range.
+        ArgumentError: If X holds no input, inputs differ in shape, or k is out of range.
         ModelError: If the model is in training mode, or a parameter is unknown.
         NonFiniteError: If a derivative holds NaN or infinity.
 
@@ -127,6 +127,8 @@ def ntk(
     inputs = list(each_input(X, device))
     if not inputs:
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
+    for index, x in enumerate(inputs):
+        refuse_other_kind(x, inputs[0], index)
     with told_how_read(inputs[0]):
         first = first_function(model, evaluate, theta, inputs[0])
     value = first.value

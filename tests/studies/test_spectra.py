@@ -245,7 +245,9 @@ def test_unknown_depths_and_inputs_are_errors():
         (7, "no inputs"),
         ("photos", "no inputs"),
         (["photo.jpg"], "input 0"),
-        ([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)], "input 1 is torch.float32"),
+        ([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)], r"input 1 is float32 \(3, 9, 9\), .*pad"),
+        ([torch.zeros(3, 8, 8), np.zeros((3, 8, 8))], "input 1 is float64 .* in one dtype"),
+        (iter([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)]), r"input 1 is float32 \(3, 9, 9\)"),
         ({"a": torch.zeros(2), "b": torch.zeros(3)}, r"hold \[2, 3\] inputs"),
         (np.array(["photo"]), "dtype <U5, which torch lacks"),
         ([np.array(["photo"])], "input 0 has dtype <U5, which torch lacks"),
@@ -383,6 +385,22 @@ def test_a_file_of_earlier_days_has_one_shape_for_all_inputs(tmp_path):
         del record[f"{number}.shapes"]
     write_record(tmp_path / "old.safetensors", KIND, record)
     assert str(load(tmp_path / "old.safetensors")) == str(found)
+
+
+def test_a_list_of_mixed_inputs_is_refused_before_the_network_is_called():
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            Counting.calls += 1
+            return x.flatten(1)[:, :3]
+
+    X = [(torch.zeros(8), 0)] * 5 + [(torch.zeros(9), 1)]
+    with pytest.raises(ArgumentError, match=r"input 5 is float32 \(9,\), the first"):
+        spectra(Counting().eval(), X, k=2, batch=1, progress=False)
+    with pytest.raises(ArgumentError, match=r"input 2 is 'x\.jpg'; give tensors"):
+        spectra(Counting().eval(), [torch.zeros(8)] * 2 + ["x.jpg"], k=2, progress=False)
+    assert Counting.calls == 0
 
 
 def test_depths_and_inputs_are_found_walked_and_cut_as_in_a_list():

@@ -6,13 +6,14 @@ import math
 import os
 import tempfile
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from jvpsvd.data import (
     Shard,
@@ -139,7 +140,7 @@ def _written(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
     """Write inputs into the folder of a run, or find them there as they are.
 
     Raises:
-        ArgumentError: If there is none, or one cannot be written.
+        ArgumentError: If there is none, one cannot be written, or one has another shape.
         RunError: If the run was begun with others.
     """
     shard = out / "shards" / "inputs.tar"
@@ -149,13 +150,35 @@ def _written(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
     shard.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=shard.parent) as folder:
         fresh = Path(folder, shard.name)
-        if not write_inputs(inputs, fresh):
+        if not write_inputs(_in_one_shape(inputs) if begun is None else inputs, fresh):
             raise ArgumentError("inputs= holds none")
         if begun is not None and begun.contents != (fingerprint(fresh),):
             raise other
         if begun is None or not shard.exists():  # what a start that failed has left is no run
             fresh.replace(shard)
     return shard
+
+
+def _in_one_shape(inputs: Iterable[Any]) -> Iterator[Any]:
+    """Yield the inputs; refuse one whose tensors are not of the shapes of the first one's.
+
+    Raises:
+        ArgumentError: Naming the input.
+    """
+    first: dict[str, tuple[int, ...]] | None = None
+    for index, one in enumerate(inputs):
+        content = one[0] if isinstance(one, tuple) and one else one
+        named = content if isinstance(content, Mapping) else {"": content}
+        shapes = {n: tuple(part.shape) for n, part in named.items() if isinstance(part, Tensor)}
+        first = shapes if first is None else first
+        for name in shapes.keys() & first.keys():
+            if shapes[name] != first[name]:
+                part = f"'{name}' of input {index}" if name else f"input {index}"
+                raise ArgumentError(
+                    f"{part} is {shapes[name]}, that of the first {first[name]}; cut or pad all "
+                    "inputs to one shape"
+                )
+        yield one
 
 
 def _taking_what_was_written(model: Model, shard: Shard, spec: Spec) -> Model:
