@@ -202,7 +202,8 @@ class NetworkSpectra:
     def to_xarray(self) -> Any:
         """Return an `xarray.Dataset` of dimensions input, depth and index.
 
-        Where a depth has fewer values than another, NaN fills the rest.
+        Where a depth has fewer values than another, NaN fills the rest. The coordinates m and n are
+        those of each depth; of each input and depth where inputs differ in shape.
 
         Raises:
             ArgumentError: If xarray is not installed.
@@ -213,6 +214,10 @@ class NetworkSpectra:
             raise ArgumentError("to_xarray needs xarray; pip install xarray") from error
         k = max(depth.k for depth in self.depths)
         dims = ("input", "depth", "index")
+        shapes = torch.stack([one.shapes for one in self.depths], dim=1)  # (inputs, depths, 2)
+        alike = bool((shapes == shapes[:1]).all())
+        m, n = np.moveaxis((shapes[0] if alike else shapes).numpy(), -1, 0)
+        of_shapes = "depth" if alike else dims[:2]
         counts = np.stack([one.counts.numpy() for one in self.depths], axis=1)
         return xarray.Dataset(
             {
@@ -233,8 +238,8 @@ class NetworkSpectra:
             },
             coords={
                 "depth": list(self.layers),
-                "m": ("depth", [depth.shape[0] for depth in self.depths]),
-                "n": ("depth", [depth.shape[1] for depth in self.depths]),
+                "m": (of_shapes, m),
+                "n": (of_shapes, n),
             },
             attrs={"model": self.model, "tol": self.tol, "threshold": self.threshold},
         )

@@ -227,6 +227,21 @@ def test_xarray_has_the_dimensions_input_depth_index():
     assert bool(data.s.sel(depth="output")[:, -1].isnull().all())
 
 
+def test_xarray_has_the_shape_of_each_input_where_they_differ():
+    pytest.importorskip("xarray")
+    alike = spectra(network(), inputs(), LAYERS, k=K, progress=False)
+    data = alike.to_xarray()
+    assert data.m.dims == data.n.dims == ("depth",)
+    assert list(zip(data.m.values, data.n.values, strict=True)) == [one.shape for one in alike]
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Tanh(), nn.Linear(4, 5)).eval()
+    texts = [torch.tensor(ids) for ids in ([1, 2], [3, 4, 5], [6, 7])]
+    found = spectra(net, texts, layers=["1", "output"], since="0", k=2, progress=False)
+    data = found.to_xarray()
+    assert data.m.dims == ("input", "depth")
+    assert data.m.sel(depth="output").values.tolist() == [10, 15, 10]
+    assert data.n.sel(depth="1").values.tolist() == [8, 12, 8]
+
+
 def test_unknown_depths_and_inputs_are_errors():
     found = spectra(network(), inputs(), k=2, progress=False)
     with pytest.raises(ArgumentError, match="give one of 'output'"):
