@@ -193,13 +193,13 @@ def _padded(text: str, width: int, *, left: bool) -> str:
     return text + space if left else space + text
 
 
-def counted(number: int, noun: str) -> str:
+def count_noun(number: int, noun: str, plural: str = "") -> str:
     """Return a number with its noun.
 
-    >>> counted(1, "photo"), counted(0, "row"), counted(2, "singular triplet")
-    ('1 photo', '0 rows', '2 singular triplets')
+    >>> count_noun(1, "photo"), count_noun(0, "row"), count_noun(2, "class", "classes")
+    ('1 photo', '0 rows', '2 classes')
     """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def with_article(noun: str) -> str:

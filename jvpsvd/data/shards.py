@@ -23,6 +23,7 @@ from jvpsvd.data.locations import Shard, opened
 from jvpsvd.data.suffixes import PHOTO_SUFFIXES
 from jvpsvd.data.tar_members import compression, read_members
 from jvpsvd.errors import ShardError
+from jvpsvd.text_table import count_noun
 
 logger = logging.getLogger(__name__)
 
@@ -97,10 +98,13 @@ def _walked(shard: Shard, file: BinaryIO, suffixes: Sequence[str]) -> list[Sampl
     if cut and groups and not _is_whole(groups[-1], groups[:-1], length=file.seek(0, 2)):
         samples[-1] = _failed(samples[-1], "truncated", f"the shard is cut in this sample: {cut}")
     elif cut:
-        message = f"the shard is cut after {len(samples)} samples: {cut}; replace the file"
+        message = (
+            f"the shard is cut after {count_noun(len(samples), 'sample')}: {cut}; replace the file"
+        )
         samples.append(Sample(shard.name, "", -1, 0, None, None, "truncated", message))
     elif not samples:
-        message = f"the shard holds no sample, among {len(members)} members; see jvpsvd pack"
+        among = count_noun(len(members), "member")
+        message = f"the shard holds no sample, among {among}; see jvpsvd pack"
         samples.append(Sample(shard.name, "", -1, 0, None, None, "empty-shard", message))
     return _without_repeats(samples)
 
@@ -263,8 +267,8 @@ def _without_photo(group: _Group, suffixes: Sequence[str]) -> str:
     stem, _, ending = name.rpartition(".")
     better = f"{stem.replace('.', '_')[-50:]}.{ending}"
     return (
-        f"{count} {what}s have a dot before their ending, and a key ends at the first dot "
-        f"({_some([name])}); name them without, as {_escaped(better)}"
+        f"{count_noun(count, what)} with a dot before the ending, and a key ends at the first dot "
+        f"({_some([name])}); name files without, as {_escaped(better)}"
     )
 
 

@@ -12,7 +12,7 @@ from jvpsvd.text_table import (
     Column,
     TextTable,
     brief_seconds,
-    counted,
+    count_noun,
     significant,
     with_article,
 )
@@ -91,7 +91,7 @@ def _products_note(k: int, density: bool) -> str:
     if density:
         return (
             f"products: {DEFAULT_PROBES} random vectors take up to {DEFAULT_STEPS} steps of two "
-            f"each, {counted(k, 'triplet')} the rest"
+            f"each, {count_noun(k, 'triplet')} the rest"
         )
     return f"products: 2k = {2 * k} is the least for k triplets, or m or n if that is less"
 

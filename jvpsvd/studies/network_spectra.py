@@ -16,7 +16,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.plot.solved import plot_spectra
 from jvpsvd.svd.estimate import Estimate
 from jvpsvd.svd.storage import read_record, write_record
-from jvpsvd.text_table import Column, TextTable, significant
+from jvpsvd.text_table import Column, TextTable, count_noun, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,9 @@ class DepthSpectra:
         if isinstance(index, slice):
             return self.s[index]
         if not isinstance(index, int | np.integer) or not -len(self) <= index < len(self):
-            raise ArgumentError(f"input {shown(index)} is none of the {len(self)} inputs")
+            raise ArgumentError(
+                f"input {shown(index)} is none of the {count_noun(len(self), 'input')}"
+            )
         return self.s[int(index)]
 
 
@@ -159,11 +161,13 @@ class NetworkSpectra:
             Column("certified"),
         )
         rows = [_cells(depth) for depth in self.depths]
-        return str(TextTable(self.model, columns, rows, f"{len(self.depths[0])} inputs: means"))
+        return str(TextTable(self.model, columns, rows, f"{self._inputs()}: means"))
 
     def __repr__(self) -> str:
-        inputs = len(self.depths[0])
-        return f"<NetworkSpectra: {self.model}, {inputs} inputs at {', '.join(self.layers)}>"
+        return f"<NetworkSpectra: {self.model}, {self._inputs()} at {', '.join(self.layers)}>"
+
+    def _inputs(self) -> str:
+        return count_noun(len(self.depths[0]), "input")
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the mean spectrum of every depth, with a band of ± one standard deviation.

@@ -34,7 +34,7 @@ from jvpsvd.studies.inputs import each_input, refuse_other_kind, told_how_read
 from jvpsvd.svd import svds
 from jvpsvd.svd.memory import memory_of
 from jvpsvd.svd.request import choose_seed
-from jvpsvd.text_table import fitted_lines
+from jvpsvd.text_table import count_noun, fitted_lines
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +75,10 @@ class TangentKernel:
         first = float(self.values[0])
         worst = float(self.residuals.max())
         worst_in_words = f"{worst / first:.1e} of the first" if first else f"{worst:.1e}"
+        rows = count_noun(self.vectors[..., 0].numel(), "row")
         return fitted_lines(
-            f"{len(self.values)} eigenpairs of a tangent kernel of {self.vectors[..., 0].numel()} "
-            f"rows ({self.method}): {first:.4g} to {float(self.values[-1]):.4g}, "
+            f"{count_noun(len(self.values), 'eigenpair')} of a tangent kernel of {rows} "
+            f"({self.method}): {first:.4g} to {float(self.values[-1]):.4g}, "
             f"{share:.1f} % of the trace, worst residual {worst_in_words}, fresh "
             f"products agree to {self.check:.0e}"
         )

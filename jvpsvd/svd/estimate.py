@@ -158,3 +158,15 @@ class Curve:
         columns = (self.value, self.low, self.high, self.standard_error)
         value, low, high, error = (float(column[index]) for column in columns)
         return Estimate(value, low, high, error)
+
+
+def known_in_words(known: int, size: int) -> str:
+    """Return how many of all values are known.
+
+    >>> known_in_words(1, 3), known_in_words(0, 3), known_in_words(3, 3), known_in_words(1, 1)
+    ('1 of 3 values is known', '0 of 3 values are known', 'all 3 values are known',
+     'the only value is known')
+    """
+    if known == size:
+        return "the only value is known" if size == 1 else f"all {size} values are known"
+    return f"{known} of {size} values {'is' if known == 1 else 'are'} known"

@@ -17,7 +17,7 @@ from jvpsvd.svd.methods.golub_kahan import GolubKahan
 from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
 from jvpsvd.svd.request import ProblemSize, Request
 from jvpsvd.svd.solver import Solver
-from jvpsvd.text_table import brief_seconds
+from jvpsvd.text_table import brief_seconds, count_noun
 
 Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact", "adaptive-rank"]
 
@@ -173,7 +173,10 @@ def _choose(
     elif exact and small:
         reason = "the matrix is small"
     elif exact:
-        rows, against = f"{short} products of the shorter side", f"about {2 * columns}"
+        rows, against = (
+            f"{count_noun(short, 'product')} of the shorter side",
+            f"about {2 * columns}",
+        )
         reason = f"{rows}{exact_time} against {against}{iterated_time}"
     else:
         reason = f"about {2 * columns} products{iterated_time} against {short}{exact_time}"

@@ -9,6 +9,7 @@ import numpy as np
 from jvpsvd.arguments import shown
 from jvpsvd.errors import OperandError
 from jvpsvd.svd.request import Which
+from jvpsvd.text_table import count_noun
 
 _FIELDS = ("U", "s", "Vh", "residuals", "converged")
 
@@ -71,9 +72,9 @@ def refuse_length(k: int, batch: int | None) -> Never:
     Raises:
         OperandError: Always. `list` and `tuple` need a TypeError, to go on without a length.
     """
-    matrices = "" if batch is None else f" for each of {batch} matrices"
+    matrices = "" if batch is None else f" for each of {count_noun(batch, 'matrix', 'matrices')}"
     raise OperandError(
-        f"a result has no len(): take result.k, which is {k} triplets{matrices}; "
+        f"a result has no len(): take result.k, {count_noun(k, 'triplet')}{matrices}; "
         "U, s, Vh = result unpacks three tensors"
     )
 

@@ -31,6 +31,7 @@ from jvpsvd.svd.progress import Show, shown
 from jvpsvd.svd.request import ProblemSize, Request, check_request, out_of_reach
 from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.triplets import Triplets, with_fixed_signs
+from jvpsvd.text_table import count_noun
 
 OnUnconverged = Literal["warn", "raise", "ignore"]
 _RANDOMIZED = ("block-krylov", "subspace-iteration", "adaptive-rank")
@@ -211,6 +212,7 @@ def _certified(
 def _unconverged_in_words(result: SVDResult, stopped: bool) -> str:
     """Return what to say of triplets that missed the tolerance."""
     missed = int((~result.converged).sum())
+    total = count_noun(result.s.numel(), "triplet")
     worst = float((result.residuals / result.s[..., :1]).max())
     remedy = "raise tol or memory, or use float64"
     if stopped:
@@ -221,6 +223,6 @@ def _unconverged_in_words(result: SVDResult, stopped: bool) -> str:
             f'method="auto" with k={result.k} does, and on_unconverged="ignore" says nothing'
         )
     return (
-        f"{missed} of {result.s.numel()} triplets missed tol={result.tol:g} (worst residual "
+        f"{missed} of {total} missed tol={result.tol:g} (worst residual "
         f"{worst:.1e} s1; {result.certificate}); {remedy}"
     )

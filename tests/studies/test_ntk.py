@@ -135,6 +135,8 @@ def test_few_of_many_eigenpairs(dtype, rate):
 def test_it_prints_one_line():
     text = str(ntk(network(), inputs(), 3))
     assert "3 eigenpairs of a tangent kernel of 27 rows (assembled)" in text
+    one = str(ntk(nn.Linear(2, 1), torch.ones(1, 2), 1))
+    assert one.startswith("1 eigenpair of a tangent kernel of 1 row (assembled)")
     assert "\n" not in text
 
 

@@ -427,3 +427,11 @@ def test_depths_and_inputs_are_found_walked_and_cut_as_in_a_list():
     depth = S["1"]
     assert len(list(depth)) == len(depth) == 5
     assert torch.equal(S["1", 1:3], depth.s[1:3])
+
+
+def test_one_input_is_one():
+    S = spectra(nn.Linear(3, 2).eval(), torch.ones(1, 3), k=2, progress=False)
+    assert str(S).startswith("Linear, 1 input: means")
+    assert repr(S) == "<NetworkSpectra: Linear, 1 input at output>"
+    with pytest.raises(ArgumentError, match="none of the 1 input$"):
+        S["output", 1]

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from jvpsvd.survey.store.rows import Row, count_unread
 from jvpsvd.survey.store.run_counts import RunCounts
-from jvpsvd.text_table import counted
+from jvpsvd.text_table import count_noun
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class _Lines:
         good = sum(row.status == "ok" for row in progress.rows)
         text = (
             f"{progress.one} {progress.photos_done}/{progress.photos} {progress.key}: "
-            f"{good} of {counted(len(progress.rows), 'depth')}, {seconds:.1f} s; {counts}"
+            f"{good} of {count_noun(len(progress.rows), 'depth')}, {seconds:.1f} s; {counts}"
         )
         left = self._rate.left(progress)
         text += f"; {left}" if left else ""
@@ -200,6 +200,6 @@ def _failed_photos(rows: Sequence[Row]) -> list[str]:
     lines = []
     for (shard, key), of_photo in failed.items():
         first, more = of_photo[0], len(of_photo) - 1
-        where = f"'{first.layer}'" + (f" and {counted(more, 'more depth')}" if more else "")
+        where = f"'{first.layer}'" + (f" and {count_noun(more, 'more depth')}" if more else "")
         lines.append(f"{shard} {key} at {where}: {first.status}: {first.message}")
     return lines

@@ -25,7 +25,7 @@ from jvpsvd.survey.store.store import Store, open_store
 from jvpsvd.survey.store.vectors import read_vectors
 from jvpsvd.survey.store.whole_spectrum import COUNT_COLUMNS, counts_at, mean_estimate
 from jvpsvd.svd.estimate import Estimate
-from jvpsvd.text_table import counted
+from jvpsvd.text_table import count_noun
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -55,7 +55,7 @@ class Spectra:
     def __repr__(self) -> str:
         photos, k = self.s.shape
         m, n = self.shape
-        rows, values = counted(photos, "row"), counted(k, "value")
+        rows, values = count_noun(photos, "row"), count_noun(k, "value")
         return f"<Spectra at '{self.layer}': {rows}, {values} each, J is {m} x {n}>"
 
 
@@ -91,7 +91,7 @@ class Counts:
         mean = f", mean {self.mean()}" if photos else ""
         return (
             f"<Counts of σ ≥ {self.threshold:g} at '{self.layer}': "
-            f"{photos} photos, of {self.size} values each{mean}>"
+            f"{count_noun(photos, 'photo')}, of {count_noun(self.size, 'value')} each{mean}>"
         )
 
 

@@ -39,7 +39,7 @@ from jvpsvd.survey.work.photo_solver import SolvedTask
 from jvpsvd.survey.work.ray_engine import check_engine, solve_on_ray
 from jvpsvd.svd import Progress
 from jvpsvd.svd.request import out_of_reach
-from jvpsvd.text_table import counted
+from jvpsvd.text_table import count_noun
 
 if TYPE_CHECKING:
     from jvpsvd.survey.store.results import Results
@@ -68,7 +68,7 @@ class Outcome:
     def __repr__(self) -> str:
         return (
             f"<Outcome: {self.computed} computed, {self.failed} failed, {self.skipped} were there, "
-            f"{counted(self.failures, 'row')} without values, in {self.store.folder}>"
+            f"{count_noun(self.failures, 'row')} without values, in {self.store.folder}>"
         )
 
     @property
@@ -196,7 +196,7 @@ def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgre
             compact(store)
     if progress.photos_done != count:
         missing = count - progress.photos_done
-        raise RunError(f"{missing} samples of {store.folder} were not reached; run again")
+        raise RunError(f"not reached: {count_noun(missing, 'sample')} of {store.folder}; run again")
     compact(store)
     failures = _count_failures(store)
     note("ended", computed=count - skipped - failed, failed=failed, failures=failures)

@@ -68,7 +68,10 @@ class Exact:
                 U, V = _concatenate(left), _concatenate(right)
             else:
                 values, residuals, fro2, U, V = _solved(matrix, k, vectors)
-        evidence = f"all {A.shape[-1]} products of the shorter side were taken"
+        short = A.shape[-1]
+        evidence = f"all {short} products of the shorter side were taken"
+        if short == 1:
+            evidence = "the only product of the shorter side was taken"
         found = (Evidence(float(one), 0.0, True, evidence, k, 0.0) for one in fro2.reshape(-1))
         samples = (AllValues(one) for one in values.cpu().reshape(-1, A.shape[-1]))
         s = values[..., :k].to(A.dtype)

@@ -31,6 +31,7 @@ from jvpsvd.svd.memory import reserved_columns
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
+from jvpsvd.text_table import count_noun
 
 # If a solve gives up before the bases were expanded by k columns and this many blocks, no value is
 # guaranteed: at a coarse tolerance, small residuals do not show that no larger value is missing.
@@ -226,7 +227,8 @@ class _Solve:
         """Measure the remaining matrices, and return all triplets."""
         bases, restarts = self._bases, self._restarts
         if self._test.matrices:
-            given_up = f"given up after {restarts.restarts} restarts of {restarts.max_size} columns"
+            after = count_noun(restarts.restarts, "restart")
+            given_up = f"given up after {after} of {restarts.max_size} columns"
             evidence = "the bases span the whole space" if bases.exhausted else f"none: {given_up}"
             left = list(range(len(self._test.matrices)))
             self._test.mark_due(bases, everyone=True)
