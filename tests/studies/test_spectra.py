@@ -433,5 +433,5 @@ def test_one_input_is_one():
     S = spectra(nn.Linear(3, 2).eval(), torch.ones(1, 3), k=2, progress=False)
     assert str(S).startswith("Linear, 1 input: means")
     assert repr(S) == "<NetworkSpectra: Linear, 1 input at output>"
-    with pytest.raises(ArgumentError, match="none of the 1 input$"):
+    with pytest.raises(ArgumentError, match=r"none of the 1 input$"):
         S["output", 1]
