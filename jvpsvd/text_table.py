@@ -129,7 +129,7 @@ class TextTable:
         widths = self._widths()
         headings = [column.heading for column in self.columns]
         lines = [
-            _GAP.join(_padded(row[i], widths[i], left=self.columns[i].left) for i in shown).rstrip()
+            _GAP.join(_pad(row[i], widths[i], left=self.columns[i].left) for i in shown).rstrip()
             for row in (headings, *self.rows)
         ]
         rule = "─" * (sum(widths[i] + len(_GAP) for i in shown) - len(_GAP))
@@ -188,7 +188,7 @@ def _width(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _padded(text: str, width: int, *, left: bool) -> str:
+def _pad(text: str, width: int, *, left: bool) -> str:
     space = " " * (width - cell_width(text))
     return text + space if left else space + text
 

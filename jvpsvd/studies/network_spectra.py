@@ -225,8 +225,8 @@ class NetworkSpectra:
         counts = np.stack([one.counts.numpy() for one in self.depths], axis=1)
         return xarray.Dataset(
             {
-                "s": (dims, _stacked([depth.s for depth in self.depths], k)),
-                "residuals": (dims, _stacked([depth.residuals for depth in self.depths], k)),
+                "s": (dims, _stack([depth.s for depth in self.depths], k)),
+                "residuals": (dims, _stack([depth.residuals for depth in self.depths], k)),
                 "energy_share": (
                     dims[:2],
                     np.stack([one.energy_share.numpy() for one in self.depths], axis=1),
@@ -269,12 +269,12 @@ def _range(numbers: Tensor) -> str:
     return f"{low}" if low == high else f"{low}-{high}"
 
 
-def _stacked(values: list[Tensor], k: int) -> np.ndarray[Any, Any]:
+def _stack(values: list[Tensor], k: int) -> np.ndarray[Any, Any]:
     """Return (inputs, depths, k), the missing values NaN."""
-    return torch.stack([_padded(v.double(), k) for v in values], dim=1).numpy()
+    return torch.stack([_pad(v.double(), k) for v in values], dim=1).numpy()
 
 
-def _padded(values: Tensor, k: int) -> Tensor:
+def _pad(values: Tensor, k: int) -> Tensor:
     """Return (inputs, k) values, the missing ones NaN, or False."""
     fill = np.nan if values.is_floating_point() else 0
     return torch.nn.functional.pad(values, (0, k - values.shape[1]), value=fill)
@@ -288,7 +288,7 @@ def join(parts: list[DepthSpectra]) -> DepthSpectra:
     k = max(part.k for part in parts)
     tensors = {name: [getattr(part, name) for part in parts] for name in _TENSORS}
     for name in ("s", "residuals", "converged"):
-        tensors[name] = [_padded(each, k) for each in tensors[name]]
+        tensors[name] = [_pad(each, k) for each in tensors[name]]
     return DepthSpectra(parts[0].layer, **{name: torch.cat(of) for name, of in tensors.items()})
 
 

@@ -222,10 +222,10 @@ def _equal_groups(inputs: list[Any], size: int) -> list[Any]:
 def _groups(inputs: list[Any], size: int) -> list[Any]:
     """Return the inputs in groups of at most this size."""
     groups = [inputs[start : start + size] for start in range(0, len(inputs), size)]
-    return [_concatenated(group) for group in groups]
+    return [_concatenate(group) for group in groups]
 
 
-def _concatenated(group: list[Any]) -> Any:
+def _concatenate(group: list[Any]) -> Any:
     first = group[0]
     if isinstance(first, Mapping):
         return {

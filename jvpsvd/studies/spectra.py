@@ -89,7 +89,7 @@ def spectra(
     batch = None if batch is None else whole_number("batch", batch, 1)
     if since is None:
         refuse_mixed_list(X)
-    inputs = _shown(each_input(X, _device_of(model)), count_inputs(X), progress)
+    inputs = _show_bar(each_input(X, _device_of(model)), count_inputs(X), progress)
 
     def solve(name: str, J: LinearOperator) -> DepthSpectra:
         result = svds(
@@ -183,7 +183,7 @@ def _solve_one(
 ) -> DepthSpectra:
     if isinstance(J, JvpsvdError):
         raise J
-    with _named(which, name):
+    with _name_in_errors(which, name):
         operator = JacobianOperator.from_linear_map(J)
         return solve(name, operator)
 
@@ -195,7 +195,7 @@ def _since(
     for index, x in enumerate(inputs):
         found = []
         for name in names:
-            with _named(f"input {index}", name):
+            with _name_in_errors(f"input {index}", name):
                 operator = JacobianOperator(*layer_map(model, x, to=name, since=since))
                 found.append(solve(name, operator))
         yield found
@@ -229,7 +229,7 @@ def _depth_spectra(
 
 
 @contextmanager
-def _named(which: str, layer: str) -> Iterator[None]:
+def _name_in_errors(which: str, layer: str) -> Iterator[None]:
     """Let errors say at which input and depth they were raised."""
     try:
         yield
@@ -244,7 +244,7 @@ def _device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
-def _shown(inputs: Iterator[Any], total: int | None, progress: bool) -> Iterator[Any]:
+def _show_bar(inputs: Iterator[Any], total: int | None, progress: bool) -> Iterator[Any]:
     """Yield the inputs, with a bar on stderr where rich is there to draw it."""
     if not progress or not is_installed("rich"):
         return inputs

@@ -240,7 +240,7 @@ class SVDResult(Bounded):
         >>> result.right(J).shape, result.left(J).shape
         (torch.Size([3, 2, 3]), torch.Size([3, 3]))
         """
-        return self._shaped(J, "right")
+        return self._give_shape(J, "right")
 
     def left(self, J: LinearOperator) -> Any:
         """Return the left vectors as values of J: something like f(x) with a dimension k in front.
@@ -250,9 +250,9 @@ class SVDResult(Bounded):
         Raises:
             ArgumentError: If J is no such operator or of another shape, or there are no vectors.
         """
-        return self._shaped(J, "left")
+        return self._give_shape(J, "left")
 
-    def _shaped(self, J: LinearOperator, side: Literal["right", "left"]) -> Any:
+    def _give_shape(self, J: LinearOperator, side: Literal["right", "left"]) -> Any:
         transposed = isinstance(J, TransposedOperator)
         jacobian = J.T if isinstance(J, TransposedOperator) else J
         if not isinstance(jacobian, LinearMapOperator):

@@ -54,7 +54,7 @@ def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, A
         raise DataError(f"{path} is no regular file; choose another name")
     tensors = {name: value for name, value in record.items() if isinstance(value, Tensor)}
     texts = {
-        name: json.dumps(_encoded(value, name, tensors), ensure_ascii=False, allow_nan=False)
+        name: json.dumps(_encode(value, name, tensors), ensure_ascii=False, allow_nan=False)
         for name, value in record.items()
         if name not in tensors
     }
@@ -107,9 +107,7 @@ def read_record(
         raise DataError(f"{path} is damaged: its checksum is another one; solve again, or copy it")
     del texts[_KIND]
     try:
-        values = {
-            name: _decoded(json.loads(text), classes, tensors) for name, text in texts.items()
-        }
+        values = {name: _decode(json.loads(text), classes, tensors) for name, text in texts.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} is of another version of jvpsvd ({_first_line(error)}); read it with that one"
@@ -128,7 +126,7 @@ def read_kind(path: str | os.PathLike[str]) -> str | None:
         return None
 
 
-def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Return a value as JSON holds it; tensors inside of it are added to `tensors`."""
     if isinstance(value, Tensor):
         tensors[name] = value
@@ -136,7 +134,7 @@ def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
     def inside(fields: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            key: _encoded(each, f"{name}{_INSIDE}{key}", tensors) for key, each in fields.items()
+            key: _encode(each, f"{name}{_INSIDE}{key}", tensors) for key, each in fields.items()
         }
 
     if dataclasses.is_dataclass(value):
@@ -153,13 +151,13 @@ def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _decoded(value: Any, classes: Mapping[str, type], tensors: Mapping[str, Tensor]) -> Any:
+def _decode(value: Any, classes: Mapping[str, type], tensors: Mapping[str, Tensor]) -> Any:
     """Return what was encoded; every list is a tuple."""
     if isinstance(value, list):
-        return tuple(_decoded(each, classes, tensors) for each in value)
+        return tuple(_decode(each, classes, tensors) for each in value)
     if not isinstance(value, dict):
         return value
-    fields = {name: _decoded(each, classes, tensors) for name, each in value.items()}
+    fields = {name: _decode(each, classes, tensors) for name, each in value.items()}
     name = fields.pop("type", None)
     if name is None:
         return fields

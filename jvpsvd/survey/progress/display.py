@@ -137,7 +137,7 @@ def _bars(console: Console) -> Iterator[ReportProgress]:
                 f"{progress.photos}",
                 left=rate.left(progress),
             )
-            at.plain = _doing(progress)
+            at.plain = _describe_work(progress)
 
         yield report
 
@@ -154,7 +154,9 @@ class _Lines:
             return
         counts = self._rate.count(progress)
         if progress.recording is not None:
-            self._console.print(_doing(progress), markup=False, highlight=False, soft_wrap=True)
+            self._console.print(
+                _describe_work(progress), markup=False, highlight=False, soft_wrap=True
+            )
         if not progress.rows:
             return
         seconds = sum(row.seconds for row in progress.rows)
@@ -173,12 +175,12 @@ class _Lines:
         )
 
 
-def _doing(progress: RunProgress) -> str:
+def _describe_work(progress: RunProgress) -> str:
     """Return what is under way, in words.
 
-    >>> _doing(RunProgress("photo7", "_blocks.2"))
+    >>> _describe_work(RunProgress("photo7", "_blocks.2"))
     'photo7 at _blocks.2'
-    >>> _doing(RunProgress(recording=8.3))
+    >>> _describe_work(RunProgress(recording=8.3))
     'recording the network (once, about 8 s)'
     """
     if progress.recording is not None:

@@ -63,7 +63,7 @@ def plan_run(spec: Spec, begun: Identity | None = None) -> RunPlan:
     device = "cpu" if spec.engine == "ray" else _find_device(spec.device)
     model, shards = _load(spec), _find_shards(spec, begun)
     if spec.inputs is not None:
-        model = _taking_what_was_written(model, shards[0], spec)
+        model = _take_what_was_written(model, shards[0], spec)
     identity, depths = identify(model, shards, spec)
     return RunPlan(identity, tuple(depths), model, tuple(shards), device)
 
@@ -128,7 +128,7 @@ def _load(spec: Spec) -> Model:
 
 def _find_shards(spec: Spec, begun: Identity | None) -> Sequence[Shard]:
     if spec.inputs is not None:
-        return [_written(spec.inputs, Path(spec.out), begun)]
+        return [_write(spec.inputs, Path(spec.out), begun)]
     if spec.shards is None:
         return demo_shards(Path(spec.out))
     if isinstance(spec.shards, str | os.PathLike):
@@ -136,7 +136,7 @@ def _find_shards(spec: Spec, begun: Identity | None) -> Sequence[Shard]:
     return [Path(shard) for shard in spec.shards]
 
 
-def _written(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
+def _write(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
     """Write inputs into the folder of a run, or find them there as they are.
 
     Raises:
@@ -181,7 +181,7 @@ def _in_one_shape(inputs: Iterable[Any]) -> Iterator[Any]:
         yield one
 
 
-def _taking_what_was_written(model: Model, shard: Shard, spec: Spec) -> Model:
+def _take_what_was_written(model: Model, shard: Shard, spec: Spec) -> Model:
     """Return a model that takes the members that `write_inputs` wrote."""
     _, data = next(read_photos(shard, walk(shard, ["safetensors"])[:1]))
     if data is None:

@@ -124,7 +124,7 @@ class Results:
             ArgumentError: If the run has no such depth.
             RunError: If rows cannot be read, or do not belong to the run.
         """
-        table, s, residuals = self._solved(layer)
+        table, s, residuals = self._read_solved(layer)
         depth = next(depth for depth in self.store.depths if depth.name == layer)
         return Spectra(
             layer=layer,
@@ -147,7 +147,7 @@ class Results:
             RunError: If rows cannot be read, or do not belong to the run.
         """
         threshold = positive_number("threshold", threshold)
-        table, s, residuals = self._solved(layer)
+        table, s, residuals = self._read_solved(layer)
         stored, size = read_counts(table), self.store.sizes[layer]
         converged = table["converged"].to_numpy()
         value, low, high, error = counts_at(threshold, stored, s, residuals, converged, size)
@@ -247,7 +247,7 @@ class Results:
             named = f": '{layer}'" if str(layer) in self.layers else has
             raise ArgumentError(f"a depth is named by a string, got {shown(layer)}{named}")
 
-    def _solved(self, layer: str) -> tuple[pa.Table, Array, Array]:
+    def _read_solved(self, layer: str) -> tuple[pa.Table, Array, Array]:
         """Return the rows with values at a depth, and their values and residuals (photos, k)."""
         self._check_depth(layer)
         table = self.table()

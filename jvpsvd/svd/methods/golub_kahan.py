@@ -125,7 +125,7 @@ class _Solve:
         max_size = _checked_size(n, solver.max_size if keep_left else solver.values_size, k)
         start = request.start
         if max_size < n:  # full bases must hold k columns
-            solver, start = _narrowed(solver, max_size - k, start)
+            solver, start = _narrow(solver, max_size - k, start)
         self._A, self._solver, self._request, self._monitor = A, solver, request, monitor
         self._keep_left, self._start = keep_left, start
         self._may_compact = solver.may_compact and keep_left and not A.batch
@@ -331,7 +331,7 @@ def _checked_size(n: int, size: int | None, k: int) -> int:
     return max_size
 
 
-def _narrowed(
+def _narrow(
     solver: GolubKahan, spare: int, start: Tensor | None
 ) -> tuple[GolubKahan, Tensor | None]:
     """Return solver and start for steps no wider than `spare`. A start needs probe columns too."""
