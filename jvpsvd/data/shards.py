@@ -270,9 +270,12 @@ def _without_photo(group: _Group, suffixes: Sequence[str]) -> str:
     name = f"{group.key}.{dotted[0]}".rpartition("/")[2]
     stem, _, ending = name.rpartition(".")
     better = f"{stem.replace('.', '_')[-50:]}.{ending}"
+    dot, them = (
+        ("has a dot before its", "it") if count == 1 else ("have a dot before their", "them")
+    )
     return (
-        f"{count_noun(count, what)} with a dot before the ending, and a key ends at the first dot "
-        f"({_some([name])}); name files without, as {_escape(better)}"
+        f"{count_noun(count, what)} {dot} ending, and a key ends at the first dot "
+        f"({_some([name])}); name {them} without, as {_escape(better)}"
     )
 
 
