@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from jvpsvd.arguments import shown
+from jvpsvd.arguments import shown, whole_number
 from jvpsvd.errors import ModelError
 from jvpsvd.imports import require
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
@@ -37,6 +37,7 @@ from jvpsvd.networks.published import (
 from jvpsvd.networks.random_weights import initialise_again, set_running_statistics
 from jvpsvd.operators import refuse_training_mode, refuse_weights_without_values
 
+_LARGEST_SEED = (1 << 63) - 1
 # A zip of weights that was compressed by hand is smaller by a small factor at most.
 _UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 24, 8
 
@@ -134,12 +135,15 @@ def load_model(
             initialised ones let the activations of a deep network vanish or explode.
 
     Raises:
+        ArgumentError: If `random_weights` is no seed, a whole number from 0 to 2⁶³ − 1.
         MissingPackageError: If it needs an extra that is not installed.
         ModelError: If the model or its weights cannot be found, imported or loaded, or a factory
             returned a model in training mode.
     """
     if not isinstance(spec, str):
         raise ModelError(f"a model is named by a string, got {shown(spec)}")
+    if random_weights is not None:
+        random_weights = whole_number("random_weights", random_weights, 0, _LARGEST_SEED)
     if weights is not None and random_weights is not None:
         raise ModelError("give weights or random_weights, not both")
     pretrained = weights is None and random_weights is None

@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from jvpsvd.arguments import shown
-from jvpsvd.errors import ArgumentError, DataError
+from jvpsvd.arguments import check_path
+from jvpsvd.errors import DataError
 from jvpsvd.machine import sync
 
 _KIND, _CHECKSUM = "jvpsvd", "checksum"
@@ -45,8 +45,7 @@ def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, A
     Raises:
         DataError: If it cannot be written.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise ArgumentError(f"path={shown(path)} must be the name of a file")
+    check_path("path", path)
     target = Path(path).resolve()
     if not target.parent.is_dir():
         raise DataError(f"{path} cannot be written: no such folder; make it, or choose another")
@@ -85,8 +84,10 @@ def read_record(
         classes: The dataclasses and named tuples that the record may hold, by name.
 
     Raises:
+        ArgumentError: If the path is no name of a file.
         DataError: If there is no such file, it is damaged, or holds something else.
     """
+    check_path("path", path)
     if not Path(path).is_file():
         what = "a folder" if Path(path).is_dir() else "no such file"
         raise DataError(f"{path}: {what}; give the file that result.save(path) has written")
@@ -117,6 +118,7 @@ def read_record(
 
 def read_kind(path: str | os.PathLike[str]) -> str | None:
     """Return the kind of a record; None of a file that is none."""
+    check_path("path", path)
     if not Path(path).is_file():  # to open a pipe would wait for its other end
         return None
     try:

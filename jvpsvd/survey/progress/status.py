@@ -14,7 +14,7 @@ from jvpsvd.survey.progress.journal import events, journals, lives
 from jvpsvd.survey.spec.tasks import make_tasks
 from jvpsvd.survey.store.rows import from_table
 from jvpsvd.survey.store.run_counts import RunCounts
-from jvpsvd.survey.store.store import Store
+from jvpsvd.survey.store.store import Store, check_store
 from jvpsvd.text_table import count_noun
 
 # The rate is that of the last finished tasks of each process.
@@ -107,7 +107,12 @@ class Status:
 
 
 def status(store: Store) -> Status:
-    """Read how far a run is; nothing is written, and what cannot be read does not count."""
+    """Read how far a run is; nothing is written, and what cannot be read does not count.
+
+    Raises:
+        ArgumentError: If the store is none.
+    """
+    check_store(store)
     files = journals(store.folder)
     processes = tuple(_process(file) for file in files)
     how = _commands(files), store.identity.sample_word

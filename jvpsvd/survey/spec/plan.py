@@ -122,6 +122,8 @@ def _load(spec: Spec) -> Model:
         )
     if spec.random_weights is not None:
         raise ArgumentError("random_weights= is for models by name; initialise your module anew")
+    if spec.weights is not None:
+        raise ArgumentError("weights= is for models by name; load them into your module")
     model = spec.model if isinstance(spec.model, Model) else Model.of(spec.model)
     return model if spec.since is None else replace(model, since=spec.since, wrt=None)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from jvpsvd.arguments import positive_number, shown
+from jvpsvd.arguments import check_path, positive_number, shown
 from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.survey.store.class_distances import (
     ClassComparison,
@@ -269,4 +269,5 @@ def open_run(folder: str | Path) -> Results:
     Raises:
         RunError: If there is none.
     """
+    check_path("folder", folder, "the folder of a run")
     return Results(open_store(Path(folder)))

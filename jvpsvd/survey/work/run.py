@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from jvpsvd.arguments import shown
 from jvpsvd.data import UNREADABLE
-from jvpsvd.errors import RunError, ShardError
+from jvpsvd.errors import ArgumentError, RunError, ShardError
 from jvpsvd.networks import guess_recording_seconds
 from jvpsvd.survey.progress.display import (
     ReportProgress,
@@ -98,6 +99,10 @@ def run(spec: Spec, report: ReportProgress | bool = True) -> Outcome:
 
     An example is that of `jvpsvd.survey`.
     """
+    if not isinstance(spec, Spec):
+        raise ArgumentError(f"spec is {shown(spec)}; give a survey.Spec")
+    if not isinstance(report, bool) and not callable(report):
+        raise ArgumentError(f"report={shown(report)} must be True, False or a function")
     if report is True:
         with show_progress() as show:
             return _run(spec, show)
