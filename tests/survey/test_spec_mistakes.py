@@ -18,6 +18,7 @@ WRONG = {
     "k a fraction": ({"k": 1.5}, "k=1.5 must be a whole number"),
     "k a flag": ({"k": True}, "k=True must be a whole number"),
     "seed": ({"seed": "a"}, "seed='a' must be a whole number from 0 to"),
+    "no seed": ({"seed": None}, "seed=None must be a whole number from 0 to"),
     "seed a flag": ({"seed": False}, "seed=False must be a whole number"),
     "batch": ({"batch": "a"}, "batch='a' must be a whole number"),
     "workers": ({"workers": "a", "engine": "ray"}, "workers='a' must be a whole number"),

@@ -138,8 +138,9 @@ class Spec:
             raise ArgumentError(f"share {i}/{n} must be i/n with 0 <= i < n")
         if self.engine != "ray" and not (self.address is None and self.workers is None):
             raise ArgumentError("address and workers are of engine 'ray'; add --engine ray")
-        tol = 0.0 if self.tol is None else self.tol
-        if not isinstance(tol, Real) or isinstance(tol, bool) or not 0 <= tol < 1:
+        tol: Any = 0.0 if self.tol is None else self.tol
+        real = isinstance(tol, Real) and not isinstance(tol, bool)
+        if not (real and 0 <= tol < 1):
             raise ArgumentError(
                 f"tol={shown(self.tol)} must lie between 0 and 1; 0 is what float32 reaches"
             )
@@ -150,11 +151,11 @@ class Spec:
         """Check of what kind each field is."""
         for name, low in _NUMBERS.items():
             value = getattr(self, name)
-            if value is not None and not (name == "vectors" and isinstance(value, bool)):
-                # As Python's numbers, since JSON does not take NumPy's.
+            unsaid = value is None and name != "seed"
+            if not unsaid and not (name == "vectors" and isinstance(value, bool)):
                 high = _LARGEST_SEED if name == "seed" else None
                 whole = whole_number(name, value, low, high, "2^63 - 1")
-                object.__setattr__(self, name, whole)
+                object.__setattr__(self, name, whole)  # Python's: JSON takes no other
         check_flag("density", self.density)
         check_path("out", self.out, "a folder")
         for name, wanted in _TEXTS.items():
@@ -166,7 +167,9 @@ class Spec:
             file is None or isinstance(file, str | os.PathLike) for file in files
         ):
             raise ArgumentError(f"shards={shown(self.shards)} must be a folder, a pattern or files")
-        if self.inputs is not None and not hasattr(self.inputs, "__iter__"):
+        if self.inputs is not None and not any(
+            hasattr(self.inputs, name) for name in ("__iter__", "__getitem__")
+        ):
             raise ArgumentError(f"inputs={shown(self.inputs)} must be a list of inputs")
         if not isinstance(self.photos, PhotoSelection):
             raise ArgumentError(
