@@ -5,6 +5,7 @@ Numbers are Python's own or NumPy's scalars, never bools.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -155,6 +156,20 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool | np.bool_):
         raise ArgumentError(f"{name}={shown(value)} must be True or False")
+
+
+def check_path(name: str, value: object, what: str = "a file") -> None:
+    """Check that a value is the name of a file or folder.
+
+    Raises:
+        ArgumentError: If it is not.
+
+    >>> check_path("out", 3, "a folder")
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: out=3 must be the name of a folder
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ArgumentError(f"{name}={shown(value)} must be the name of {what}")
 
 
 def check_further_arguments(args: object, kwargs: object) -> None:

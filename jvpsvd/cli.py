@@ -50,7 +50,7 @@ _random_weights = click.option(
     type=integer,
     metavar="SEED",
     help="Random weights, for comparison: as the network's own initialisation draws them, batch "
-    "norms with the means and variances of photos of noise.",
+    "norms with the means and variances of inputs of noise.",
 )
 _memory = click.option(
     "--memory",
@@ -390,11 +390,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     code: object
     interruption = survey.Interruption()
     with interruption.installed():
-        code = _called(arguments, interruption)
+        code = _call(arguments, interruption)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _called(arguments: Sequence[str] | None, interruption: survey.Interruption) -> object:
+def _call(arguments: Sequence[str] | None, interruption: survey.Interruption) -> object:
     """Return the exit code of a call, and print a user's mistake as one line."""
     try:
         code: object = cli.main(

@@ -15,7 +15,7 @@ class ArgumentError(JvpsvdError, ValueError):
 
 
 class OperandError(ArgumentError, TypeError):
-    """Something that an operator cannot be added to, scaled by or multiplied with."""
+    """What an operator cannot be added to, scaled by or multiplied with, or a result indexed by."""
 
 
 class UnknownArgumentError(ArgumentError, TypeError):

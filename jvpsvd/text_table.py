@@ -129,7 +129,7 @@ class TextTable:
         widths = self._widths()
         headings = [column.heading for column in self.columns]
         lines = [
-            _GAP.join(_padded(row[i], widths[i], left=self.columns[i].left) for i in shown).rstrip()
+            _GAP.join(_pad(row[i], widths[i], left=self.columns[i].left) for i in shown).rstrip()
             for row in (headings, *self.rows)
         ]
         rule = "─" * (sum(widths[i] + len(_GAP) for i in shown) - len(_GAP))
@@ -188,18 +188,18 @@ def _width(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _padded(text: str, width: int, *, left: bool) -> str:
+def _pad(text: str, width: int, *, left: bool) -> str:
     space = " " * (width - cell_width(text))
     return text + space if left else space + text
 
 
-def counted(number: int, noun: str) -> str:
+def count_noun(number: int, noun: str, plural: str = "") -> str:
     """Return a number with its noun.
 
-    >>> counted(1, "photo"), counted(0, "row"), counted(2, "singular triplet")
-    ('1 photo', '0 rows', '2 singular triplets')
+    >>> count_noun(1, "photo"), count_noun(0, "row"), count_noun(2, "class", "classes")
+    ('1 photo', '0 rows', '2 classes')
     """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def with_article(noun: str) -> str:

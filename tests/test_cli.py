@@ -190,7 +190,7 @@ def test_a_class_without_photos_keeps_its_label_and_is_named(jvpsvd, tmp_path):
     assert packed.returncode == 0
     assert "    2  eel         1" in packed.stdout.splitlines()
     assert packed.stderr == (
-        "left out: 1 folders of a class without a photo, which keep their label (photos/dog)\n"
+        "left out: 1 folder of a class without a photo, which keeps its label (photos/dog)\n"
     )
 
 

@@ -14,7 +14,7 @@ from jvpsvd.machine import in_words
 from jvpsvd.networks import Model, load_model, shapes_of_hf
 from jvpsvd.report import costs_table, foretold_table
 from jvpsvd.survey import Forecast, device_named, forecast, foretell
-from jvpsvd.text_table import brief_seconds
+from jvpsvd.text_table import brief_seconds, count_noun
 
 _PUBLISHED = ("torchvision", "timm", "hf")
 _SECONDS = "seconds: of one solve with products as fast as they are here"
@@ -51,7 +51,7 @@ def list_layers(
         return
     count = len(found.depths) + found.left_out
     of = f"{len(found.depths)} of {count}" if found.left_out else f"{count}"
-    subtitle = f"{of} depths, planned for k = {k}, tol = {tol:g}"
+    subtitle = f"{of} depth{'' if count == 1 else 's'}, planned for k = {k}, tol = {tol:g}"
     iterated = any(cost.method == "golub-kahan" for cost in found.depths)
     notes = [_SECONDS + _ITERATED * iterated] if found.recording is not None else []
     show(costs_table(found.depths, model.spec, subtitle, notes))
@@ -81,12 +81,12 @@ def foretell_layers(
         own = ":" in spec and spec.partition(":")[0] not in _PUBLISHED
         model = load_model(spec, since=since, random_weights=None if own else 0)
     found = foretell(model, found_device, k, tol, only_blocks=not every)
-    text = "" if tokens is None else f"{tokens} tokens, "
+    text = "" if tokens is None else f"{count_noun(tokens, 'token')}, "
     start = "" if model.since is None else f", from {model.since}"
     subtitle = f"{text}k = {k}, tol = {tol:g}{start}"
     show(foretold_table(found, spec, subtitle))
     if found.left_out:
-        say(f"--all lists the {found.left_out} depths within blocks as well")
+        say(f"--all lists {count_noun(found.left_out, 'depth')} within blocks as well")
 
 
 def refuse_unused(options: Mapping[str, object]) -> None:
@@ -111,5 +111,5 @@ def _further(found: Forecast) -> list[str]:
         size = in_words(most)
         lines.append(f"activations: up to {size} at one input, besides; --memory counts them")
     if found.left_out:
-        lines.append(f"--all lists the {found.left_out} depths within blocks as well")
+        lines.append(f"--all lists {count_noun(found.left_out, 'depth')} within blocks as well")
     return lines

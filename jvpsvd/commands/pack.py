@@ -9,7 +9,7 @@ import click
 
 from jvpsvd.commands.printing import say, say_paths, show
 from jvpsvd.data import Folder, list_folder, pack
-from jvpsvd.text_table import Column, TextTable, counted
+from jvpsvd.text_table import Column, TextTable, count_noun
 
 
 def pack_folder(photos: Path, out: Path, per_shard: int) -> bool:
@@ -20,9 +20,9 @@ def pack_folder(photos: Path, out: Path, per_shard: int) -> bool:
     for one in found.left_out:
         click.echo(str(one), err=True)
     classes = len({photo.label for photo in found.photos})
-    in_classes = f"{classes} class{'' if classes == 1 else 'es'}"
     say(
-        f"{counted(len(found.photos), 'photo')} of {in_classes} in {counted(len(written), 'shard')}"
+        f"{count_noun(len(found.photos), 'photo')} of {count_noun(classes, 'class', 'classes')} "
+        f"in {count_noun(len(written), 'shard')}"
     )
     say_paths("shards", [out])
     return not any(one.may_be_photos for one in found.left_out)

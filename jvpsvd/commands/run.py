@@ -13,7 +13,7 @@ from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.report import RunValues, read_values, summaries_of, table, write_report
 from jvpsvd.survey import Outcome, Spec, Store, open_store
 from jvpsvd.survey.store.rows import PASSING
-from jvpsvd.text_table import counted
+from jvpsvd.text_table import count_noun
 
 
 def show_run(outcome: Outcome, spec: Spec, threshold: float, other: str | None = None) -> None:
@@ -32,8 +32,8 @@ def show_run(outcome: Outcome, spec: Spec, threshold: float, other: str | None =
     show(table(store, summaries_of(values, threshold)))
     failed = f"{outcome.failed} failed, " if outcome.failed else ""
     say(
-        f"{counted(outcome.computed, one)} computed, {failed}{outcome.skipped} finished before, "
-        f"{counted(outcome.failures, 'row')} failed"
+        f"{count_noun(outcome.computed, one)} computed, {failed}{outcome.skipped} finished before, "
+        f"{count_noun(outcome.failures, 'row')} failed"
     )
     if spec.share == (0, 1):
         where = spec.shards if isinstance(spec.shards, str) else None

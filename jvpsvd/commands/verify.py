@@ -6,7 +6,7 @@ import click
 
 from jvpsvd import survey
 from jvpsvd.commands.printing import as_typed, say
-from jvpsvd.text_table import counted
+from jvpsvd.text_table import count_noun
 
 
 def verify_run(store: survey.Store) -> bool:
@@ -15,13 +15,13 @@ def verify_run(store: survey.Store) -> bool:
     for problem in found.problems:
         click.echo(problem)  # names and paths, to be copied
     say(
-        f"{counted(found.values, 'row')} with values "
-        f"({counted(found.unconverged, 'triplet')} above the tolerance), "
-        f"{found.failures} with a reason, {counted(len(found.problems), 'problem')}"
+        f"{count_noun(found.values, 'row')} with values "
+        f"({count_noun(found.unconverged, 'triplet')} above the tolerance), "
+        f"{found.failures} with a reason, {count_noun(len(found.problems), 'problem')}"
     )
     if found.unchecked:
         say(
-            f"{counted(found.unchecked, 'row')} without a checksum (of an older jvpsvd's run): "
+            f"{count_noun(found.unchecked, 'row')} without a checksum (of an older jvpsvd's run): "
             "changed values are noticed only where they are impossible"
         )
     if found.problems:

@@ -49,7 +49,8 @@ class LeftOut:
     def __str__(self) -> str:
         shown = ", ".join(f"{str(file)[-200:]!r}"[1:-1] for file in self.files[:_NAMED])
         more = ", …" if len(self.files) > _NAMED else ""
-        return f"left out: {len(self.files)} {self.reason} ({shown}{more})"
+        reason = _ONE.get(self.reason, self.reason) if len(self.files) == 1 else self.reason
+        return f"left out: {len(self.files)} {reason} ({shown}{more})"
 
 
 _NAMED = 3
@@ -59,6 +60,18 @@ _NO_ENDING = "files without an ending; give them the ending of their format"
 _OTHER_IMAGES = f"images of another format than {', '.join(PHOTO_SUFFIXES)}"
 _ODD, _REST, _HIDDEN = "pipes, sockets or devices", "files of another kind", "hidden files"
 _EMPTY = "folders of a class without a photo, which keep their label"
+_ONE = {
+    _LINK: "link to a folder below a class",
+    _BROKEN: "link to what is not there",
+    _LOOSE: "photo outside of a folder of a class",
+    _NO_ENDING: "file without an ending; give it the ending of its format",
+    _OTHER_IMAGES: f"image of another format than {', '.join(PHOTO_SUFFIXES)}",
+    _ODD: "pipe, socket or device",
+    _REST: "file of another kind",
+    _HIDDEN: "hidden file",
+    _EMPTY: "folder of a class without a photo, which keeps its label",
+}
+"""The same reasons of a single file."""
 _NO_PHOTOS = (_REST, _HIDDEN, _EMPTY)
 _IMAGES = (
     *("heic", "heif", "hif", "jxl", "jp2", "j2k", "jpx", "jxr", "svg", "tga", "psd", "ico", "pgm"),

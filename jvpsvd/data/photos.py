@@ -50,7 +50,7 @@ def decode_photo(data: bytes, photo_input: PhotoInput) -> Tensor:
     >>> x.shape, round(float(x[0, 0, 0, 0] * 0.229), 4)
     (torch.Size([1, 3, 8, 8]), 1.0)
     """
-    square = _decoded_square(data, photo_input)
+    square = _decode_square(data, photo_input)
     values = np.asarray(square, dtype=np.float32)
     if photo_input.channels == "BGR":
         values = values[:, :, ::-1]
@@ -59,7 +59,7 @@ def decode_photo(data: bytes, photo_input: PhotoInput) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1))[None])
 
 
-def _decoded_square(data: bytes, photo_input: PhotoInput) -> Image.Image:
+def _decode_square(data: bytes, photo_input: PhotoInput) -> Image.Image:
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd EXIF blocks and of sizes up to its limit. Above the limit it

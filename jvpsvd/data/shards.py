@@ -23,6 +23,7 @@ from jvpsvd.data.locations import Shard, opened
 from jvpsvd.data.suffixes import PHOTO_SUFFIXES
 from jvpsvd.data.tar_members import compression, read_members
 from jvpsvd.errors import ShardError
+from jvpsvd.text_table import count_noun
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +77,12 @@ def walk(shard: Shard, suffixes: Sequence[str] = PHOTO_SUFFIXES) -> list[Sample]
     """
     try:
         with opened(shard) as file:
-            return _walked(shard, file, suffixes)
+            return _walk(shard, file, suffixes)
     except OSError as error:
         raise ShardError(f"{shard} cannot be read: {error.strerror or error}") from error
 
 
-def _walked(shard: Shard, file: BinaryIO, suffixes: Sequence[str]) -> list[Sample]:
+def _walk(shard: Shard, file: BinaryIO, suffixes: Sequence[str]) -> list[Sample]:
     try:
         members, cut = read_members(file)
     except tarfile.TarError as error:
@@ -95,12 +96,17 @@ def _walked(shard: Shard, file: BinaryIO, suffixes: Sequence[str]) -> list[Sampl
     groups = _groups(shard.name, members)
     samples = [_sample(shard.name, group, file, suffixes) for group in groups]
     if cut and groups and not _is_whole(groups[-1], groups[:-1], length=file.seek(0, 2)):
-        samples[-1] = _failed(samples[-1], "truncated", f"the shard is cut in this sample: {cut}")
+        samples[-1] = _mark_failed(
+            samples[-1], "truncated", f"the shard is cut in this sample: {cut}"
+        )
     elif cut:
-        message = f"the shard is cut after {len(samples)} samples: {cut}; replace the file"
+        message = (
+            f"the shard is cut after {count_noun(len(samples), 'sample')}: {cut}; replace the file"
+        )
         samples.append(Sample(shard.name, "", -1, 0, None, None, "truncated", message))
     elif not samples:
-        message = f"the shard holds no sample, among {len(members)} members; see jvpsvd pack"
+        among = count_noun(len(members), "member")
+        message = f"the shard holds no sample, among {among}; see jvpsvd pack"
         samples.append(Sample(shard.name, "", -1, 0, None, None, "empty-shard", message))
     return _without_repeats(samples)
 
@@ -188,10 +194,10 @@ def _key(name: str) -> tuple[str, str]:
     stem, dot, suffix = name[last:].partition(".")
     if not stem or not dot:
         return "", ""
-    return _escaped(name[:last] + stem), suffix
+    return _escape(name[:last] + stem), suffix
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return "".join(
         c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in text
     )
@@ -199,7 +205,7 @@ def _escaped(text: str) -> str:
 
 def _some(names: Sequence[str]) -> str:
     """Return a few names, for a message."""
-    shown = [_escaped(name[:60]) for name in names[:_NAMES_IN_A_MESSAGE]]
+    shown = [_escape(name[:60]) for name in names[:_NAMES_IN_A_MESSAGE]]
     return ", ".join(shown) + (", …" if len(names) > _NAMES_IN_A_MESSAGE else "")
 
 
@@ -221,17 +227,19 @@ def _sample(shard: str, group: _Group, file: BinaryIO, suffixes: Sequence[str]) 
     photos = [member for s in suffixes for member in members.get(s, [])]
     sample = Sample(shard, group.key, -1, 0, None, None)
     if not photos:
-        return _failed(sample, "no-photo", _without_photo(group, suffixes))
+        return _mark_failed(sample, "no-photo", _without_photo(group, suffixes))
     if not photos[0].isreg():
-        return _failed(sample, "no-photo", _no_file(photos[0]))
+        return _mark_failed(sample, "no-photo", _no_file(photos[0]))
     sample = replace(sample, offset=photos[0].offset_data, size=photos[0].size)
     if photos[0].issparse() or photos[0].size > _PHOTO_BYTES:
-        return _failed(sample, "too-large", f"a photo of {photos[0].size} bytes, or a sparse file")
+        return _mark_failed(
+            sample, "too-large", f"a photo of {photos[0].size} bytes, or a sparse file"
+        )
     extended = photos[0].pax_headers or sample.offset > photos[0].offset + tarfile.BLOCKSIZE
     if extended and not _is_header_of(sample, file):  # extended headers may override its size
-        return _failed(sample, "no-photo", "two headers give the photo two sizes")
+        return _mark_failed(sample, "no-photo", "two headers give the photo two sizes")
     if any(len(same) > 1 for same in members.values()) or len(photos) > 1:
-        return _failed(sample, "duplicate-key", "several members of one kind share this key")
+        return _mark_failed(sample, "duplicate-key", "several members of one kind share this key")
     try:
         label = members.get("cls")
         if label:
@@ -245,7 +253,7 @@ def _sample(shard: str, group: _Group, file: BinaryIO, suffixes: Sequence[str]) 
             sample = replace(sample, wnid=_wnid(found), class_name=_class_name(found))
     # UnicodeDecodeError and JSONDecodeError are ValueErrors.
     except (ValueError, RecursionError) as error:
-        return _failed(sample, "bad-label", f"label cannot be read: {error}")
+        return _mark_failed(sample, "bad-label", f"label cannot be read: {error}")
     return sample
 
 
@@ -262,9 +270,12 @@ def _without_photo(group: _Group, suffixes: Sequence[str]) -> str:
     name = f"{group.key}.{dotted[0]}".rpartition("/")[2]
     stem, _, ending = name.rpartition(".")
     better = f"{stem.replace('.', '_')[-50:]}.{ending}"
+    dot, them = (
+        ("has a dot before its", "it") if count == 1 else ("have a dot before their", "them")
+    )
     return (
-        f"{count} {what}s have a dot before their ending, and a key ends at the first dot "
-        f"({_some([name])}); name them without, as {_escaped(better)}"
+        f"{count_noun(count, what)} {dot} ending, and a key ends at the first dot "
+        f"({_some([name])}); name {them} without, as {_escape(better)}"
     )
 
 
@@ -303,7 +314,7 @@ def _wnid(record: Any) -> str | None:
 def _class_name(record: Any) -> str | None:
     """Return the name of a class, in printable characters."""
     name = record.get("class") if isinstance(record, dict) else None
-    return _escaped(name[:_NAME_LENGTH].strip()) or None if isinstance(name, str) else None
+    return _escape(name[:_NAME_LENGTH].strip()) or None if isinstance(name, str) else None
 
 
 def _without_repeats(samples: Sequence[Sample]) -> list[Sample]:
@@ -312,10 +323,10 @@ def _without_repeats(samples: Sequence[Sample]) -> list[Sample]:
     kept: dict[str, Sample] = {}
     for sample in samples:
         if counts[sample.key] > 1:
-            sample = _failed(sample, "duplicate-key", "this key comes back later in the shard")
+            sample = _mark_failed(sample, "duplicate-key", "this key comes back later in the shard")
         kept.setdefault(sample.key, sample)
     return list(kept.values())
 
 
-def _failed(sample: Sample, problem: str, message: str) -> Sample:
+def _mark_failed(sample: Sample, problem: str, message: str) -> Sample:
     return replace(sample, problem=problem, message=message)

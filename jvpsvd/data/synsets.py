@@ -67,7 +67,7 @@ class Synsets:
         Raises:
             ArgumentError: If the wnid is unknown.
         """
-        return self.lemmas[self._checked(wnid)][0]
+        return self.lemmas[self._check(wnid)][0]
 
     def min_depth(self, wnid: str) -> int:
         """Return the number of edges on the shortest path up to a root.
@@ -75,7 +75,7 @@ class Synsets:
         Raises:
             ArgumentError: If the wnid is unknown.
         """
-        return self._depths[self._checked(wnid)][0]
+        return self._depths[self._check(wnid)][0]
 
     def max_depth(self, wnid: str) -> int:
         """Return the number of edges on the longest path up to a root.
@@ -83,7 +83,7 @@ class Synsets:
         Raises:
             ArgumentError: If the wnid is unknown.
         """
-        return self._depths[self._checked(wnid)][1]
+        return self._depths[self._check(wnid)][1]
 
     def ancestors(self, wnid: str) -> dict[str, int]:
         """Return a synset and its ancestors, with the fewest edges up to each, nearest first.
@@ -91,7 +91,7 @@ class Synsets:
         Raises:
             ArgumentError: If the wnid is unknown.
         """
-        found = {self._checked(wnid): 0}
+        found = {self._check(wnid): 0}
         for here in (reached := [wnid]):
             for parent in self.parents[here]:
                 if parent not in found:
@@ -113,7 +113,7 @@ class Synsets:
             raise DataError(f"{error.args[1][0]} is above itself") from None
         return depths
 
-    def _checked(self, wnid: str) -> str:
+    def _check(self, wnid: str) -> str:
         if wnid not in self.parents:
             raise ArgumentError(
                 f"{wnid!r} is no synset among these {len(self)}; give a wnid such as "

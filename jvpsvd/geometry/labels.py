@@ -11,6 +11,7 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.results import Array
+from jvpsvd.text_table import count_noun
 
 Labels = Sequence[Any] | Array
 """One label for each photo or point, of any hashable type."""
@@ -33,7 +34,9 @@ def numbered(labels: Labels, count: int, what: str = "photo") -> tuple[Tensor, t
     """
     listed = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
     if len(listed) != count:
-        raise ArgumentError(f"{len(listed)} labels for {count} {what}s; give one for each")
+        raise ArgumentError(
+            f"{count_noun(len(listed), 'label')} for {count_noun(count, what)}; give one for each"
+        )
     # Tensors hash by identity, so equal ones would become different classes.
     listed = [one.tolist() if isinstance(one, Tensor | np.ndarray) else one for one in listed]
     try:

@@ -147,7 +147,7 @@ def perturbation_response(
     signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)).to(x) * 2 - 1
     eps = torch.finfo(x.dtype).eps
     with full_precision():
-        f = _measured(fn, x)
+        f = _measure(fn, x)
         jvp = _jvp(f, jacobian)
         D, K, T = len(f.names), len(unit), len(far)
         change, linear, nonlinear = torch.zeros(3, D, K, T, dtype=torch.float64)
@@ -245,13 +245,13 @@ class _Measured:
         return best.cpu()
 
 
-def _measured(fn: Function, x: Tensor) -> _Measured:
+def _measure(fn: Function, x: Tensor) -> _Measured:
     check_function(fn)
     with restored(fn, x.device), failures_named("fn", "call fn(x) by itself first"):
-        return _evaluated(fn, x)
+        return _evaluate(fn, x)
 
 
-def _evaluated(fn: Function, x: Tensor) -> _Measured:
+def _evaluate(fn: Function, x: Tensor) -> _Measured:
     with torch.no_grad():
         outputs = named_outputs(prepare(fn)(x))
 

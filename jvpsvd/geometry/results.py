@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import whole_number
+from jvpsvd.arguments import shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd.result import SVDResult
 
@@ -31,7 +31,7 @@ def singular_space(result: SVDResult, d: int, side: Side = "right") -> Tensor:
     Check `result.converged[:d]` too.
 
     Raises:
-        ArgumentError: If the result has no vectors, or fewer than d.
+        ArgumentError: If it is no result, has no vectors, or fewer than d.
 
     >>> from jvpsvd.svd import svds
     >>> singular_space(svds(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2), 1).abs()
@@ -39,6 +39,8 @@ def singular_space(result: SVDResult, d: int, side: Side = "right") -> Tensor:
             [1.],
             [0.]])
     """
+    if not isinstance(result, SVDResult):
+        raise ArgumentError(f"result is {shown(result)}; give what svds returns")
     d = whole_number("d", d, 1, result.k, "the triplets there are")
     if side not in ("left", "right"):
         raise ArgumentError(f"side={side!r} must be 'left' or 'right'")

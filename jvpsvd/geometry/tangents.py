@@ -131,7 +131,7 @@ def energy_shares(tangents: Vectors, basis: Vectors) -> Tensor:
     Q = orthonormal_basis(basis)
     unit = _unit(tangents)
     if len(unit) != len(Q):
-        raise ArgumentError(f"tangents have {len(unit)} entries and the basis {len(Q)}; match them")
+        raise ArgumentError(f"tangents have length {len(unit)} and the basis {len(Q)}; match them")
     return ((Q.mT @ unit.to(Q.device)) ** 2).cumsum(dim=0).clamp_max(1.0)
 
 

@@ -99,11 +99,11 @@ def transport(
     given = first if frame is None else orthonormal_basis(frame, "frame").to(first.device)
     if len(given) != len(first):
         raise ArgumentError(f"the frame lives in R^{len(given)}, the spaces in R^{len(first)}")
-    start, kept = _carried(given, first, method, 0)
+    start, kept = _carry(given, first, method, 0)
     current = start
     kept_cosines, own_cosines = [kept], [_own_cosines(start, start)]
     for i, basis in enumerate(path, start=1):
-        current, kept = _carried(current, basis, method, i)
+        current, kept = _carry(current, basis, method, i)
         kept_cosines.append(kept)
         own_cosines.append(_own_cosines(start, current))
     return Transport(
@@ -176,7 +176,7 @@ def _along(spaces: Spaces) -> Iterator[Tensor]:
         yield basis.to(first.device)
 
 
-def _carried(frame: Tensor, basis: Tensor, method: Method, index: int) -> tuple[Tensor, Tensor]:
+def _carry(frame: Tensor, basis: Tensor, method: Method, index: int) -> tuple[Tensor, Tensor]:
     """Return the frame carried into the span of the basis, and the cosines between both spans."""
     if frame.shape[1] > basis.shape[1]:
         raise ArgumentError(

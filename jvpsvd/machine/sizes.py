@@ -15,6 +15,8 @@ def parse_memory(memory: int | str) -> int:
     >>> parse_memory("4GiB"), parse_memory("512 MB"), parse_memory(1000)
     (4294967296, 536870912, 1000)
     """
+    if isinstance(memory, float):  # no number of bytes; 3.5 may be meant in GiB
+        raise ArgumentError(f"memory={memory!r} is not a size; write bytes or text like '4GiB'")
     if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
     number = r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmgt]?)(?:i?b)?\s*"

@@ -150,7 +150,7 @@ def _slopes(
     h = first = machine.up(v)
     seen = v
     for _ in range(steps):
-        seen = _down(machine, _sampled(h, generator), labels)
+        seen = _down(machine, _sample(h, generator), labels)
         h = machine.up(seen)
     count = len(v)
     slopes = [
@@ -171,5 +171,5 @@ def _down(machine: BoltzmannMachine, h: Tensor, labels: int) -> Tensor:
     )
 
 
-def _sampled(p: Tensor, generator: torch.Generator) -> Tensor:
+def _sample(p: Tensor, generator: torch.Generator) -> Tensor:
     return (torch.rand(p.shape, generator=generator) < p).to(p.dtype)

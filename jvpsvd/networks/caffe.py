@@ -68,13 +68,13 @@ def load_caffemodel(module: nn.Module, file: str | os.PathLike[str]) -> None:
     for name in parameters:
         if name not in layers:
             raise ModelError(
-                f"{path} has no weights of layer '{name}', but of {_listed(layers)}; give the file "
-                "of this very network"
+                f"{path} has no weights of layer '{name}', but of {_list_values(layers)}; give the "
+                "file of this very network"
             )
     for name, blobs in layers.items():
         if name not in parameters:
             raise ModelError(
-                f"{path} has weights of a layer {_shown(name)}, which {type(module).__name__} has "
+                f"{path} has weights of a layer {_show(name)}, which {type(module).__name__} has "
                 "not; give the file of this very network"
             )
         _check(blobs, parameters[name], name, path)
@@ -217,7 +217,7 @@ def _messages() -> tuple[Any, Any]:
     return net, shape
 
 
-def _parsed(message: int, data: bytes, path: Path) -> Any:
+def _parse(message: int, data: bytes, path: Path) -> Any:
     require(f"reading {path}", "caffe", "google.protobuf")
     try:
         return _messages()[message].FromString(data)
@@ -228,13 +228,13 @@ def _parsed(message: int, data: bytes, path: Path) -> Any:
 
 def _layers(data: bytes, path: Path) -> dict[str, list[Any]]:
     """Return the blobs of every layer that has some."""
-    net = _parsed(0, data, path)
+    net = _parse(0, data, path)
     found: dict[str, list[Any]] = {}
     for layer in (*net.layers, *net.layer):
         if layer.blobs:
             name = layer.name.decode(errors="backslashreplace")
             if name in found:
-                raise ModelError(f"{path} has two layers of the name {_shown(name)}; give another")
+                raise ModelError(f"{path} has two layers of the name {_show(name)}; give another")
             found[name] = list(layer.blobs)
     return found
 
@@ -251,8 +251,8 @@ def _check(blobs: list[Any], parameters: tuple[Tensor, ...], name: str, path: Pa
         claimed, expected = _shape(blob, path), tuple(parameter.shape)
         if _without_ones(claimed) != _without_ones(expected):
             raise ModelError(
-                f"{where} a blob of shape {_listed(claimed)}, where {expected} is expected; give "
-                "the file of this very network"
+                f"{where} a blob of shape {_list_values(claimed)}, where {expected} is expected; "
+                "give the file of this very network"
             )
         held = len(blob.data) or len(blob.double_data)
         if held != math.prod(expected):
@@ -268,7 +268,7 @@ def _shape(blob: Any, path: Path) -> tuple[int, ...]:
         return blob.num, blob.channels, blob.height, blob.width
     if len(blob.shape) > 256:
         raise _damaged(path, "a shape of hundreds of axes")
-    return tuple(_parsed(1, blob.shape, path).dim)
+    return tuple(_parse(1, blob.shape, path).dim)
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -284,12 +284,12 @@ def _values(blob: Any) -> Tensor:
     return torch.from_numpy(np.fromiter(values, kind, count=len(values)))
 
 
-def _listed(values: Any) -> str:
+def _list_values(values: Any) -> str:
     """Return a few of the values, for a message."""
-    shown = [_shown(value) if isinstance(value, str) else str(value) for value in values]
+    shown = [_show(value) if isinstance(value, str) else str(value) for value in values]
     more = ", …" if len(shown) > 8 else ""
     return f"({', '.join(shown[:8])}{more})" if shown else "none"
 
 
-def _shown(name: str) -> str:
+def _show(name: str) -> str:
     return f"{name[:40]!a}"

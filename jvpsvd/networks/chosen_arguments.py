@@ -36,7 +36,7 @@ class Arguments:
         """The other arguments."""
         if wrt is None:
             return
-        every = self._x if isinstance(self._x, dict) else dict(enumerate(self._listed(x)))
+        every = self._x if isinstance(self._x, dict) else dict(enumerate(self._require_tuple(x)))
         names = [wrt] if isinstance(wrt, str | int) else list(wrt)
         for name in names:
             if name not in every:
@@ -72,7 +72,7 @@ class Arguments:
         )
 
     @staticmethod
-    def _listed(x: Any) -> tuple[Any, ...]:
+    def _require_tuple(x: Any) -> tuple[Any, ...]:
         if not isinstance(x, tuple):
             raise ModelError(
                 "wrt= chooses among several arguments, and the input is a "

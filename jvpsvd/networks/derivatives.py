@@ -174,14 +174,14 @@ class Derivatives:
         if self._recordings:
             return False
         depths = tuple(range(len(self._layers)))
-        together = self._recorded(depths, z, quiet=len(depths) > 1)
+        together = self._record_to(depths, z, quiet=len(depths) > 1)
         if together.trace is not None or len(depths) == 1:
             self._recordings = [together]
         else:
-            self._recordings = [self._recorded((depth,), z) for depth in depths]
+            self._recordings = [self._record_to((depth,), z) for depth in depths]
         return True
 
-    def _recorded(self, depths: tuple[int, ...], z: Tensor, *, quiet: bool = False) -> _Recorded:
+    def _record_to(self, depths: tuple[int, ...], z: Tensor, *, quiet: bool = False) -> _Recorded:
         try:
             fn = partial(self._maps, only=depths)
             return _Recorded(depths, Trace(fn, z, of_one=lambda index: self._map_to(depths[index])))
@@ -202,7 +202,7 @@ class Derivatives:
                 if not self._maps.holds_fixed:
                     logger.warning("%s: %s; using vmap(jvp) and vmap(vjp)", name, error)
                 else:  # something fixed, such as a mask, is another one here
-                    again = self._recorded(depths, z)
+                    again = self._record_to(depths, z)
                     if again.trace is not None:
                         self._recordings[index] = again
                         return again.trace.at(z, check=False)

@@ -80,7 +80,7 @@ def foretell_loads(
             loads[place] = Load(held.bytes + _FLOAT * value.numel(), flops)
         return None
 
-    given = _differentiable(x) if source is None else x
+    given = _require_grad(x) if source is None else x
     for leaf in tree_leaves(given):
         if isinstance(leaf, Tensor) and leaf.requires_grad:
             held.count(leaf)
@@ -120,7 +120,7 @@ class _Held:
         return tensor
 
 
-def _differentiable(x: Any) -> Any:
+def _require_grad(x: Any) -> Any:
     """Return an input whose floating tensors require a gradient."""
 
     def one(value: Any) -> Any:

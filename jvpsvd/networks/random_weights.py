@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jvpsvd.errors import ModelError
+from jvpsvd.networks.forward_pass import call, each_tensor
+from jvpsvd.networks.inputs import Inputs
 from jvpsvd.networks.photo_input import PhotoInput
 from jvpsvd.networks.published import first_of
 from jvpsvd.operators import full_precision, restored
 
 logger = logging.getLogger(__name__)
 
-# Photos whose mean and variance batch norms take: a guess. Where one position is left of each
-# photo, a variance of so many is right to a third.
-_PHOTOS = 16
+# Inputs whose mean and variance batch norms take: a guess. Where one position is left of each, a
+# variance of so many is right to a third.
+_INPUTS = 16
 
 
 def initialise_again(module: nn.Module, spec: str) -> None:
@@ -37,17 +40,18 @@ def initialise_again(module: nn.Module, spec: str) -> None:
             )
 
 
-def set_running_statistics(module: nn.Module, photo_input: PhotoInput, seed: int) -> None:
-    """Set the running means and variances of batch norms to those of photos of noise.
+def set_running_statistics(module: nn.Module, taken: PhotoInput | Inputs, seed: int) -> None:
+    """Set the running means and variances of batch norms to those of inputs of noise.
 
     Initialised ones are 0 and 1, with which the activations of a deep network vanish or explode.
     Each batch norm takes those of what reaches it, after the ones before it have theirs. A network
-    that fails at such photos takes none, and stays as it is.
+    that takes texts or whole numbers, or fails at noise, stays as it is, with a line in the log.
 
     Args:
         module: The network, in evaluation mode.
-        photo_input: What it takes.
-        seed: Seed of the noise: each value of a pixel is drawn uniformly from 0 to 255.
+        taken: What it takes.
+        seed: Seed of the noise. Each value of a pixel is drawn uniformly from 0 to 255; arrays,
+            sounds and tensors are standard normal, of the shapes of the example.
     """
     norms = [part for part in module.modules() if _has_running_statistics(part)]
     if not norms:
@@ -59,7 +63,9 @@ def set_running_statistics(module: nn.Module, photo_input: PhotoInput, seed: int
         mean, variance = part.get_buffer("running_mean"), part.get_buffer("running_var")
         if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != len(mean):
             return  # it normalises something else
-        values = x.transpose(0, 1).flatten(1)  # (channels, photos and positions)
+        values = x.transpose(0, 1).flatten(1)  # (channels, inputs and positions)
+        if values.shape[1] < 2:
+            return  # of one number there is no variance
         seen[part] = values.mean(1), values.var(1)
         mean.copy_(seen[part][0])
         variance.copy_(seen[part][1])
@@ -69,9 +75,15 @@ def set_running_statistics(module: nn.Module, photo_input: PhotoInput, seed: int
         for part in norms:
             part.register_forward_pre_hook(take_statistics, with_kwargs=True)
         try:
-            module(_noise(photo_input, seed).to(first))
+            noise = _noise(taken, seed)
+            call(module, each_tensor(noise, lambda part: _like(part, first)))
         except Exception as error:  # the user's own code
-            logger.info("batch norms keep their initial statistics: %s", first_of(error))
+            reason = str(error) if isinstance(error, ModelError) else first_of(error)
+            logger.warning(
+                "batch norms keep means of 0 and variances of 1, with which activations may vanish "
+                "or explode: %s",
+                reason,
+            )
             return
     with torch.no_grad():
         for part, (mean, variance) in seen.items():
@@ -87,9 +99,56 @@ def _has_running_statistics(part: nn.Module) -> bool:
     )
 
 
-def _noise(photo_input: PhotoInput, seed: int) -> Tensor:
+def _like(part: Tensor, weight: Tensor) -> Tensor:
+    return part.to(weight) if part.is_floating_point() else part.to(weight.device)
+
+
+def _noise(taken: PhotoInput | Inputs, seed: int) -> Any:
+    """Return several inputs of noise as one, as the network takes them.
+
+    Raises:
+        ModelError: If there is no noise of such inputs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(taken, PhotoInput):
+        return _photos(taken, generator)
+    named = taken.example if isinstance(taken.example, Mapping) else {"": taken.example}
+    if not any(isinstance(part, Tensor) and part.is_floating_point() for part in named.values()):
+        raise ModelError(f".{taken.suffix} inputs hold no floating numbers to draw noise for")
+    drawn = []
+    for _ in range(_INPUTS):
+        each = {name: _normal(part, generator) for name, part in named.items()}
+        content = each if isinstance(taken.example, Mapping) else each[""]
+        drawn.append(taken.arguments(content))
+    return _in_one_batch(drawn)
+
+
+def _photos(photo_input: PhotoInput, generator: torch.Generator) -> Tensor:
     """Return photos of uniform noise, as the network takes photos."""
-    shape = _PHOTOS, *photo_input.shape[1:]
-    pixels = 255 * torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    pixels = 255 * torch.rand(_INPUTS, *photo_input.shape[1:], generator=generator)
     mean, std = torch.tensor(photo_input.mean), torch.tensor(photo_input.std)
     return (pixels / photo_input.scale - mean[:, None, None]) / std[:, None, None]
+
+
+def _normal(part: Any, generator: torch.Generator) -> Any:
+    """Return standard normal numbers in place of floating ones."""
+    if not isinstance(part, Tensor) or not part.is_floating_point():
+        return part
+    return torch.randn(part.shape, generator=generator).to(part.dtype)
+
+
+def _in_one_batch(inputs: Sequence[Any]) -> Any:
+    """Return inputs that are batches of one as a batch; of others the first."""
+    first = inputs[0]
+    if isinstance(first, Mapping):
+        parts = _in_one_batch([tuple(each.values()) for each in inputs])
+        return dict(zip(first, parts, strict=True))
+    if not isinstance(first, tuple):
+        return _in_one_batch([(each,) for each in inputs])[0]
+    tensors = [part for part in first if isinstance(part, Tensor)]
+    if not all(part.shape[:1] == (1,) for part in tensors):
+        return first
+    return tuple(
+        torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
+        for parts in zip(*inputs, strict=True)
+    )

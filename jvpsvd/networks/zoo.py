@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from jvpsvd.arguments import shown
+from jvpsvd.arguments import shown, whole_number
 from jvpsvd.errors import ModelError
 from jvpsvd.imports import require
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
@@ -37,6 +37,7 @@ from jvpsvd.networks.published import (
 from jvpsvd.networks.random_weights import initialise_again, set_running_statistics
 from jvpsvd.operators import refuse_training_mode, refuse_weights_without_values
 
+_LARGEST_SEED = (1 << 63) - 1
 # A zip of weights that was compressed by hand is smaller by a small factor at most.
 _UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 24, 8
 
@@ -130,16 +131,19 @@ def load_model(
         since: The depth to differentiate from, instead of that of the factory's `Inputs`.
         random_weights: A seed: weights as the network's own initialisation draws them, for
             comparison, instead of any others; of a factory's modules by their `reset_parameters`.
-            Where it takes photos, batch norms then get the means and variances of photos of noise:
+            Batch norms then get the means and variances of inputs of noise, unless it takes texts:
             initialised ones let the activations of a deep network vanish or explode.
 
     Raises:
+        ArgumentError: If `random_weights` is no seed, a whole number from 0 to 2⁶³ − 1.
         MissingPackageError: If it needs an extra that is not installed.
         ModelError: If the model or its weights cannot be found, imported or loaded, or a factory
             returned a model in training mode.
     """
     if not isinstance(spec, str):
         raise ModelError(f"a model is named by a string, got {shown(spec)}")
+    if random_weights is not None:
+        random_weights = whole_number("random_weights", random_weights, 0, _LARGEST_SEED)
     if weights is not None and random_weights is not None:
         raise ModelError("give weights or random_weights, not both")
     pretrained = weights is None and random_weights is None
@@ -155,7 +159,7 @@ def load_model(
         load_weights(module, weights)
     refuse_training_mode(module)
     refuse_weights_without_values(module)
-    if random_weights is not None and isinstance(taken, PhotoInput):
+    if random_weights is not None:
         set_running_statistics(module, taken, random_weights)
     if _is_published(spec):  # a factory may keep what it returned
         module.requires_grad_(False)

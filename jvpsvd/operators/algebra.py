@@ -15,6 +15,7 @@ from jvpsvd.arguments import one_of, shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.blocks import by
 from jvpsvd.operators.linear_operator import ComposedOperator, LinearOperator
+from jvpsvd.text_table import count_noun
 
 Index = Sequence[int] | Tensor | slice | range | None
 
@@ -152,9 +153,10 @@ def _check_indices(name: str, index: Any, length: int) -> Tensor | None:
         raise refusal
     if indices.dtype == torch.bool:
         if indices.numel() != length:
+            entries = count_noun(indices.numel(), "entry", "entries")
             raise ArgumentError(
-                f"{name}: a mask of shape {tuple(indices.shape)} has {indices.numel()} entries, "
-                f"the operator {length} {name}"
+                f"{name}: a mask of shape {tuple(indices.shape)} has {entries}, the operator "
+                f"{length} {name}"
             )
         indices = indices.flatten().nonzero().flatten()
     real = indices.is_floating_point() or indices.is_complex()

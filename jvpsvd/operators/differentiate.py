@@ -162,10 +162,10 @@ def transformed(fn: Callable[[Tensor], Tensor], x: Tensor, *, check: bool = True
     check_function(fn)
     dense_tensor("the point x", x)
     with restored(fn, x.device), failures_named("fn", partial(remedy_at, fn, x)):
-        return _transformed(fn, x, check)
+        return _transform(fn, x, check)
 
 
-def _transformed(fn: Callable[[Tensor], Tensor], x: Tensor, check: bool) -> LinearMap:
+def _transform(fn: Callable[[Tensor], Tensor], x: Tensor, check: bool) -> LinearMap:
     try:
         return by_transforms(fn, x, check=check)
     except (ArgumentError, RuntimeError) as error:

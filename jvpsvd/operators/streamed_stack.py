@@ -65,7 +65,7 @@ class StreamedStack(LinearOperator):
         whole_number("count", count, 1)
         if not callable(at):
             raise ArgumentError(f"at is {shown(at)}; give a function from an index to an operator")
-        first = _made(at, 0)
+        first = _make(at, 0)
         if first.batch:
             raise ArgumentError(f"operator 0 is a batch of {first.batch[0]}; give single operators")
         self._at, self._count, self._rows = at, count, first.shape[0]
@@ -138,7 +138,7 @@ class StreamedStack(LinearOperator):
         """
         if not isinstance(index, int | np.integer) or not 0 <= index < self._count:
             raise ArgumentError(f"there are operators 0 to {self._count - 1}, not {shown(index)}")
-        A = _made(self._at, int(index))
+        A = _make(self._at, int(index))
         expected = (self._rows, self.shape[1])
         if (A.shape, A.dtype, A.device) != (expected, self.dtype, self.device):
             raise ArgumentError(
@@ -204,7 +204,7 @@ class _MeanGram(LinearOperator):
         return None if stream is None else _MeanGram(stream)
 
 
-def _made(at: Callable[[int], LinearOperator], index: int) -> LinearOperator:
+def _make(at: Callable[[int], LinearOperator], index: int) -> LinearOperator:
     with failures_named(f"at({index})", "give a function from an index to an operator"):
         made: object = at(index)
     if not isinstance(made, LinearOperator):

@@ -17,7 +17,7 @@ from jvpsvd.report.estimates import ESTIMATES, Estimates, outer_range, titles
 from jvpsvd.report.summary import WIDE, DepthSummary, outer_bounds
 from jvpsvd.report.values import Array
 from jvpsvd.survey.store.files import make_folder, refuse_other_kinds
-from jvpsvd.text_table import counted
+from jvpsvd.text_table import count_noun
 
 
 def draw_spectra(
@@ -56,7 +56,7 @@ def draw_spectra(
         axes.set_xlabel("index i of the singular value")
         axes.set_ylabel("singular value σᵢ of ∂h/∂x")
         photos = max(depth.photos for depth in drawn)
-        heading = f"{title}: mean of {counted(photos, one)} ± one standard deviation"
+        heading = f"{title}: mean of {count_noun(photos, one)} ± one standard deviation"
         below = sum(depth.below_residual for depth in drawn)
         if below:
             of = sum(depth.s.size for depth in drawn)

@@ -69,23 +69,23 @@ def make_payload(analysis: Analysis) -> Payload:
         "heat": style.CIVIDIS,
         "depths": [_describe(depth) for depth in depths],
         "full": full.tolist(),
-        "mean": [pack(_padded(_mean(depth), k)[full - 1]) for depth in depths],
-        "deviation": [pack(_padded(_deviation(depth), k)[full - 1]) for depth in depths],
-        "energy": [pack(_padded(one.decay.energy, k)[full - 1]) for one in analysis.depths],
+        "mean": [pack(_pad(_mean(depth), k)[full - 1]) for depth in depths],
+        "deviation": [pack(_pad(_deviation(depth), k)[full - 1]) for depth in depths],
+        "energy": [pack(_pad(one.decay.energy, k)[full - 1]) for one in analysis.depths],
         "classes": [classes.names[number] for number in shown],
         "curve": curve.tolist(),
         "classPhotos": [one.photos[listed].tolist() for one in means],
-        "classMean": [pack(_padded(one.mean[listed], k)[:, curve - 1]) for one in means],
-        "classDeviation": [pack(_padded(one.deviation[listed], k)[:, curve - 1]) for one in means],
+        "classMean": [pack(_pad(one.mean[listed], k)[:, curve - 1]) for one in means],
+        "classDeviation": [pack(_pad(one.deviation[listed], k)[:, curve - 1]) for one in means],
         "columns": list(COLUMNS),
         "cells": [
             pack(np.stack([one.numbers[name][listed] for name in COLUMNS], axis=1)) for one in means
         ],
         "line": line.tolist(),
         "photos": [[run.samples[p].key, position.get(classes.of[p], -1)] for p in drawn],
-        "lines": [pack(_lines(_padded(depth.s, k), depth, drawn, line)) for depth in depths],
+        "lines": [pack(_lines(_pad(depth.s, k), depth, drawn, line)) for depth in depths],
         "residuals": [
-            pack(_lines(_padded(depth.residuals, k), depth, drawn, line)) for depth in depths
+            pack(_lines(_pad(depth.residuals, k), depth, drawn, line)) for depth in depths
         ],
         "estimates": [[name, title] for name, title in titles(analysis.threshold).items()],
         "dimensions": [
@@ -145,7 +145,7 @@ def _describe(depth: DepthValues) -> dict[str, Any]:
     }
 
 
-def _padded(values: Array, k: int) -> Array:
+def _pad(values: Array, k: int) -> Array:
     """Return values with NaN for the indices up to k that a depth has not."""
     missing = [(0, 0)] * (values.ndim - 1) + [(0, k - values.shape[-1])]
     padded: Array = np.pad(values, missing, constant_values=np.nan)

@@ -36,7 +36,7 @@ def remove_stale(folder: Path, written: Sequence[Path]) -> list[Path]:
     """
     hashes = {file.name: _hash(file) for file in written}
     removed: list[Path] = []
-    for name, digest in _noted(folder / RECORD).items():
+    for name, digest in _read_hashes(folder / RECORD).items():
         file = folder / name
         if name in hashes or file.is_symlink() or not file.is_file() or _hash(file) != digest:
             continue
@@ -46,7 +46,7 @@ def remove_stale(folder: Path, written: Sequence[Path]) -> list[Path]:
     return removed
 
 
-def _noted(record: Path) -> dict[str, str]:
+def _read_hashes(record: Path) -> dict[str, str]:
     """Return hashes by name, of names that stay within the folder."""
     return {
         name: digest

@@ -7,7 +7,15 @@ import math
 from jvpsvd.report.estimates import in_words
 from jvpsvd.report.summary import DepthSummary
 from jvpsvd.survey import Store
-from jvpsvd.text_table import Column, TextTable, brief_seconds, significant, with_article
+from jvpsvd.svd.spectral_density import DEFAULT_PROBES, DEFAULT_STEPS
+from jvpsvd.text_table import (
+    Column,
+    TextTable,
+    brief_seconds,
+    count_noun,
+    significant,
+    with_article,
+)
 
 
 def table(store: Store, summaries: list[DepthSummary]) -> TextTable:
@@ -60,7 +68,7 @@ def table(store: Store, summaries: list[DepthSummary]) -> TextTable:
     add(
         "products",
         [f"{depth.products:.0f}" for depth in summaries],
-        f"products: 2k = {2 * k} is the least for k triplets of unknown vectors",
+        _products_note(k, identity.density),
         drop=1,
     )
     add(
@@ -76,6 +84,16 @@ def table(store: Store, summaries: list[DepthSummary]) -> TextTable:
             "σ < r: values below their own residual, of which only σ + r is known as a bound",
         )
     return TextTable(identity.model, columns, rows, f"k = {k}: means over {one}s")
+
+
+def _products_note(k: int, density: bool) -> str:
+    """Return what products are to be compared with."""
+    if density:
+        return (
+            f"products: {DEFAULT_PROBES} random vectors take up to {DEFAULT_STEPS} steps of two "
+            f"each, {count_noun(k, 'triplet')} the rest"
+        )
+    return f"products: 2k = {2 * k} is the least for k triplets, or m or n if that is less"
 
 
 def _count_photos(depth: DepthSummary) -> str:

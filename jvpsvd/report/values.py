@@ -14,7 +14,7 @@ from jvpsvd.survey import SCHEMA, Store
 from jvpsvd.survey.store.plausibility import read_counts, read_sum, values_and_residuals
 from jvpsvd.survey.store.run_data import FileRows, RunData
 from jvpsvd.survey.store.whole_spectrum import COUNT_COLUMNS
-from jvpsvd.text_table import counted
+from jvpsvd.text_table import count_noun
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _COLUMNS = [
@@ -58,7 +58,7 @@ class DepthValues:
 
     def __repr__(self) -> str:
         photos, k = self.s.shape
-        rows, values = counted(photos, "row"), counted(k, "value")
+        rows, values = count_noun(photos, "row"), count_noun(k, "value")
         return f"<DepthValues at '{self.layer}': {rows}, {values} each>"
 
     @property
@@ -118,7 +118,7 @@ class RunValues:
     """What else does not belong to the run, a line each."""
 
     def __repr__(self) -> str:
-        photos = counted(len(self.samples), self.store.identity.sample_word)
+        photos = count_noun(len(self.samples), self.store.identity.sample_word)
         return f"<RunValues of {self.store.folder}: {photos} at {self.depths}>"
 
     @property
@@ -228,12 +228,15 @@ class _Reader:
     def finish(self) -> RunValues:
         """Return the values of all rows that were added."""
         layers = self._run.store.identity.layers
+        rows = count_noun(self._unexpected, "row")
+        belong = "belongs" if self._unexpected == 1 else "belong"
+        twice, are = count_noun(self._twice, "row"), "is" if self._twice == 1 else "are"
         for count, what in (
-            (self._unexpected, "belong to no sample of the manifest"),
-            (self._twice, "are there twice"),
+            (self._unexpected, f"{rows} {belong} to no sample of the manifest"),
+            (self._twice, f"{twice} {are} there twice"),
         ):
             if count:
-                self._problems.append(f"{count} rows {what}; see 'jvpsvd verify'")
+                self._problems.append(f"{what}; see 'jvpsvd verify'")
         depths = tuple(self._depth_values(index) for index in range(len(layers)))
         return RunValues(
             store=self._run.store,

@@ -87,7 +87,7 @@ def draw_vectors(
                 float(s[index - 1]),
                 float(residuals[index - 1]),
                 bool(residuals[index - 1] <= identity.tol * s[0]),
-                "" if left is None else _moved(left[row], identity),
+                "" if left is None else _name_moved(left[row], identity),
             )
             for row, (index, picture) in enumerate(zip(here, pictures, strict=True))
         ),
@@ -118,7 +118,7 @@ def _read(
         return pictures.transpose(0, 3, 1, 2) * math.sqrt(Vh.shape[1]), left
 
 
-def _moved(left: Array, identity: Identity) -> str:
+def _name_moved(left: Array, identity: Identity) -> str:
     """Return the units that a left vector moves most, by name if they are ILSVRC's classes."""
     names = ilsvrc_hierarchy()
     are_classes = identity.model == Spec.model and len(left) == len(names.classes)

@@ -15,7 +15,7 @@ from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.store.class_distances import ClassComparison
 from jvpsvd.survey.store.notes import read_notes
 from jvpsvd.survey.store.record import RECORD
-from jvpsvd.text_table import counted
+from jvpsvd.text_table import count_noun
 
 _DEMO = ("foolbox-000000.tar",)
 _PAPER = """@article{mototake_ikegami,
@@ -46,8 +46,8 @@ def lead(run: RunValues) -> str:
     fewer = "" if run.common_k == k else ", or all of one that has fewer"
     values = "The largest singular value" if k == 1 else f"The top {k} singular triplets"
     return (
-        f"{values} of the Jacobian at {counted(len(run.depths), 'depth')} for "
-        f"{counted(len(run.samples), identity.sample_word)}{fewer}, "
+        f"{values} of the Jacobian at {count_noun(len(run.depths), 'depth')} for "
+        f"{count_noun(len(run.samples), identity.sample_word)}{fewer}, "
         f"to a residual of {identity.tol:g} σ₁."
     )
 
@@ -62,7 +62,7 @@ def finding(analysis: Analysis) -> str:
     return (
         f"At {values.layer}, a small change of the {noun} is stretched by at most σ₁ = "
         f"{values.s[:, 0].mean():.4g}; {count} of {values.size} directions reach "
-        f"σ ≥ {analysis.threshold:g}. Means over {counted(len(values.photo), noun)}."
+        f"σ ≥ {analysis.threshold:g}. Means over {count_noun(len(values.photo), noun)}."
     )
 
 
@@ -79,17 +79,22 @@ def trust(run: RunValues) -> str:
 
 def summarize_health(health: Health) -> str:
     """Return the counts of a run in a sentence."""
-    parts = [f"{health.certified} of {health.rows} rows are certified in full"]
+    are = "is" if health.certified == 1 else "are"
+    parts = [f"{health.certified} of {count_noun(health.rows, 'row')} {are} certified in full"]
     if health.short:
-        missed = f"{health.unconverged} of {health.triplets} triplets not certified"
-        parts.append(f"{health.short} have values with {missed}")
+        missed = f"{health.unconverged} of {count_noun(health.triplets, 'triplet')} not certified"
+        have = "has" if health.short == 1 else "have"
+        parts.append(f"{health.short} {have} values with {missed}")
     if health.failed:
         parts.append(f"{health.failed} failed, for the reasons below")
-    parts.append(f"{health.missing} are missing" if health.missing else "none is missing")
+    missing = f"{health.missing} {'is' if health.missing == 1 else 'are'} missing"
+    parts.append(missing if health.missing else "none is missing")
     if health.below_residual:
+        values = count_noun(health.triplets, "value")
+        own = "is below its" if health.below_residual == 1 else "are below their"
         parts.append(
-            f"{health.below_residual} of {health.triplets} values are below their own residual, "
-            "which is all that is known of their size"
+            f"{health.below_residual} of {values} {own} own residual, which is all that is known "
+            "of their size"
         )
     return "; ".join(parts) + "."
 
@@ -177,7 +182,7 @@ def describe_run(run: RunValues) -> list[tuple[str, str]]:
         if value is not None
     ]
     if photos.classes is not None:
-        chosen.append(f"{len(photos.classes)} classes by name")
+        chosen.append(f"{count_noun(len(photos.classes), 'class', 'classes')} by name")
     listed = ", ".join(identity.shards[:5]) + (", …" if len(identity.shards) > 5 else "")
     kept = "not stored"
     if identity.small_vectors:

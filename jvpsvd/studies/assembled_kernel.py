@@ -94,7 +94,7 @@ def first_function(
     with full_precision(), restored(model, point.device), failures_named("fn", remedy):
         value = evaluate_at(of_parameters, fn, point, 0).value
         with torch.no_grad():
-            again = _evaluated(evaluate, theta, x)
+            again = _evaluate(evaluate, theta, x)
         if not close(value, again):
             refuse_nondeterministic(of_parameters, fn, point)
     return FirstFunction(fn, point, value)
@@ -123,7 +123,7 @@ class Problem:
 
     def value(self, theta: dict[str, Tensor], x: Any) -> Tensor:
         """Return the model's value at inputs x."""
-        return _evaluated(self.evaluate, theta, x)
+        return _evaluate(self.evaluate, theta, x)
 
 
 def solve_assembled(
@@ -250,7 +250,7 @@ def _kernel_product(problem: Problem, J: Tensor | None, w: Tensor) -> Tensor:
     return torch.cat([part.flatten() for part in products]).double().cpu()
 
 
-def _evaluated(evaluate: Evaluate, theta: dict[str, Tensor], x: Any) -> Tensor:
+def _evaluate(evaluate: Evaluate, theta: dict[str, Tensor], x: Any) -> Tensor:
     value = evaluate(theta, (), x) if isinstance(x, Mapping) else evaluate(theta, (x,), {})
     if not isinstance(value, Tensor):
         raise ArgumentError(f"the model returns a {type(value).__name__}; ntk needs a tensor")

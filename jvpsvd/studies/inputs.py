@@ -78,6 +78,56 @@ def each_input(X: Any, device: torch.device) -> Iterator[Any]:
             yield _with_batch_dimension(_without_label(item), device, index)
 
 
+def refuse_mixed_list(X: Any) -> None:
+    """Check that the inputs in a list are of one shape and dtype, before anything is computed.
+
+    Those of a dataset or an iterable are known only as they are read; see `refuse_other_kind`.
+
+    Raises:
+        ArgumentError: Naming the first that is of another kind, or no input.
+    """
+    if not isinstance(X, list | tuple):
+        return
+    first = None
+    for index, item in enumerate(X):
+        one = _without_label(item)
+        _refuse_no_input(one, index)
+        kind = _kind(one, 0)
+        first = first or kind
+        if kind != first:
+            raise _other_kind(index, kind, first)
+
+
+def refuse_other_kind(x: Any, first: Any, index: int) -> None:
+    """Check that an input, a batch of one as `each_input` yields it, is of the kind of the first.
+
+    Raises:
+        ArgumentError: If it is not.
+
+    >>> refuse_other_kind(torch.zeros(1, 4), torch.zeros(1, 3), 7)
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: input 7 is float32 (4,), the first float32 (3,); cut or pad ...
+    """
+    kind, wanted = _kind(x, 1), _kind(first, 1)
+    if kind != wanted:
+        raise _other_kind(index, kind, wanted)
+
+
+def _other_kind(index: int, kind: str, first: str) -> ArgumentError:
+    return ArgumentError(
+        f"input {index} is {kind}, the first {first}; cut or pad inputs to one shape, in one dtype"
+    )
+
+
+def _kind(x: Any, batch_dims: int) -> str:
+    """Return shape and dtype of an input in words, or those of all its tensors."""
+    if isinstance(x, Mapping):
+        return "a dict of " + ", ".join(f"{n}: {_kind(part, batch_dims)}" for n, part in x.items())
+    if not isinstance(x, Tensor) and not is_array(x):
+        return shown(x)
+    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape[batch_dims:])}"
+
+
 def _items(X: Any) -> Iterable[Any]:
     if isinstance(X, Iterable) and not isinstance(X, str | bytes):
         return X
@@ -130,9 +180,13 @@ def _with_batch_dimension(item: Any, device: torch.device, index: int) -> Any:
             name: value[None].to(device, copy=True) if isinstance(value, Tensor) else value
             for name, value in item.items()
         }
-    if not isinstance(item, Tensor):
+    _refuse_no_input(item, index)
+    return item[None].to(device, copy=True)
+
+
+def _refuse_no_input(item: Any, index: int) -> None:
+    if not isinstance(item, Tensor | Mapping) and not is_array(item):
         raise ArgumentError(
             f"input {index} is {shown(item)}; give tensors or arrays (torchvision's ToTensor turns "
             "a PIL image into one)"
         )
-    return item[None].to(device, copy=True)

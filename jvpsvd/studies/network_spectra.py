@@ -16,7 +16,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.plot.solved import plot_spectra
 from jvpsvd.svd.estimate import Estimate
 from jvpsvd.svd.storage import read_record, write_record
-from jvpsvd.text_table import Column, TextTable, significant
+from jvpsvd.text_table import Column, TextTable, count_noun, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ _COUNTS = ("count", "count_low", "count_high", "count_error")  # in xarray
 class DepthSpectra:
     """The leading singular values of all inputs at one depth.
 
-    ``one[i]`` is that of input i, as (k,) values.
+    ``one[i]`` is that of input i, as (k,) values; ``one[:3]`` those of the first three inputs.
     """
 
     layer: str
@@ -92,9 +92,16 @@ class DepthSpectra:
     def __len__(self) -> int:
         return len(self.s)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.s)
+
+    def __getitem__(self, index: int | slice) -> Tensor:
+        if isinstance(index, slice):
+            return self.s[index]
         if not isinstance(index, int | np.integer) or not -len(self) <= index < len(self):
-            raise ArgumentError(f"input {shown(index)} is none of the {len(self)} inputs")
+            raise ArgumentError(
+                f"input {shown(index)} is none of the {count_noun(len(self), 'input')}"
+            )
         return self.s[int(index)]
 
 
@@ -125,7 +132,10 @@ class NetworkSpectra:
     def __len__(self) -> int:
         return len(self.depths)
 
-    def __getitem__(self, key: str | tuple[str, int]) -> Any:
+    def __contains__(self, depth: object) -> bool:
+        return any(depth == one.layer or depth is one for one in self.depths)
+
+    def __getitem__(self, key: str | tuple[str, int | slice]) -> Any:
         """Return a depth, or the values of one input there.
 
         Raises:
@@ -151,11 +161,13 @@ class NetworkSpectra:
             Column("certified"),
         )
         rows = [_cells(depth) for depth in self.depths]
-        return str(TextTable(self.model, columns, rows, f"{len(self.depths[0])} inputs: means"))
+        return str(TextTable(self.model, columns, rows, f"{self._inputs()}: means"))
 
     def __repr__(self) -> str:
-        inputs = len(self.depths[0])
-        return f"<NetworkSpectra: {self.model}, {inputs} inputs at {', '.join(self.layers)}>"
+        return f"<NetworkSpectra: {self.model}, {self._inputs()} at {', '.join(self.layers)}>"
+
+    def _inputs(self) -> str:
+        return count_noun(len(self.depths[0]), "input")
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the mean spectrum of every depth, with a band of ± one standard deviation.
@@ -194,7 +206,8 @@ class NetworkSpectra:
     def to_xarray(self) -> Any:
         """Return an `xarray.Dataset` of dimensions input, depth and index.
 
-        Where a depth has fewer values than another, NaN fills the rest.
+        Where a depth has fewer values than another, NaN fills the rest. The coordinates m and n are
+        those of each depth; of each input and depth where inputs differ in shape.
 
         Raises:
             ArgumentError: If xarray is not installed.
@@ -205,11 +218,15 @@ class NetworkSpectra:
             raise ArgumentError("to_xarray needs xarray; pip install xarray") from error
         k = max(depth.k for depth in self.depths)
         dims = ("input", "depth", "index")
+        shapes = torch.stack([one.shapes for one in self.depths], dim=1)  # (inputs, depths, 2)
+        alike = bool((shapes == shapes[:1]).all())
+        m, n = np.moveaxis((shapes[0] if alike else shapes).numpy(), -1, 0)
+        of_shapes = "depth" if alike else dims[:2]
         counts = np.stack([one.counts.numpy() for one in self.depths], axis=1)
         return xarray.Dataset(
             {
-                "s": (dims, _stacked([depth.s for depth in self.depths], k)),
-                "residuals": (dims, _stacked([depth.residuals for depth in self.depths], k)),
+                "s": (dims, _stack([depth.s for depth in self.depths], k)),
+                "residuals": (dims, _stack([depth.residuals for depth in self.depths], k)),
                 "energy_share": (
                     dims[:2],
                     np.stack([one.energy_share.numpy() for one in self.depths], axis=1),
@@ -225,8 +242,8 @@ class NetworkSpectra:
             },
             coords={
                 "depth": list(self.layers),
-                "m": ("depth", [depth.shape[0] for depth in self.depths]),
-                "n": ("depth", [depth.shape[1] for depth in self.depths]),
+                "m": (of_shapes, m),
+                "n": (of_shapes, n),
             },
             attrs={"model": self.model, "tol": self.tol, "threshold": self.threshold},
         )
@@ -252,12 +269,12 @@ def _range(numbers: Tensor) -> str:
     return f"{low}" if low == high else f"{low}-{high}"
 
 
-def _stacked(values: list[Tensor], k: int) -> np.ndarray[Any, Any]:
+def _stack(values: list[Tensor], k: int) -> np.ndarray[Any, Any]:
     """Return (inputs, depths, k), the missing values NaN."""
-    return torch.stack([_padded(v.double(), k) for v in values], dim=1).numpy()
+    return torch.stack([_pad(v.double(), k) for v in values], dim=1).numpy()
 
 
-def _padded(values: Tensor, k: int) -> Tensor:
+def _pad(values: Tensor, k: int) -> Tensor:
     """Return (inputs, k) values, the missing ones NaN, or False."""
     fill = np.nan if values.is_floating_point() else 0
     return torch.nn.functional.pad(values, (0, k - values.shape[1]), value=fill)
@@ -271,7 +288,7 @@ def join(parts: list[DepthSpectra]) -> DepthSpectra:
     k = max(part.k for part in parts)
     tensors = {name: [getattr(part, name) for part in parts] for name in _TENSORS}
     for name in ("s", "residuals", "converged"):
-        tensors[name] = [_padded(each, k) for each in tensors[name]]
+        tensors[name] = [_pad(each, k) for each in tensors[name]]
     return DepthSpectra(parts[0].layer, **{name: torch.cat(of) for name, of in tensors.items()})
 
 

@@ -30,11 +30,11 @@ from jvpsvd.studies.assembled_kernel import (
     first_function,
     solve_assembled,
 )
-from jvpsvd.studies.inputs import each_input, told_how_read
+from jvpsvd.studies.inputs import each_input, refuse_other_kind, told_how_read
 from jvpsvd.svd import svds
 from jvpsvd.svd.memory import memory_of
 from jvpsvd.svd.request import choose_seed
-from jvpsvd.text_table import fitted_lines
+from jvpsvd.text_table import count_noun, fitted_lines
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +75,10 @@ class TangentKernel:
         first = float(self.values[0])
         worst = float(self.residuals.max())
         worst_in_words = f"{worst / first:.1e} of the first" if first else f"{worst:.1e}"
+        rows = count_noun(self.vectors[..., 0].numel(), "row")
         return fitted_lines(
-            f"{len(self.values)} eigenpairs of a tangent kernel of {self.vectors[..., 0].numel()} "
-            f"rows ({self.method}): {first:.4g} to {float(self.values[-1]):.4g}, "
+            f"{count_noun(len(self.values), 'eigenpair')} of a tangent kernel of {rows} "
+            f"({self.method}): {first:.4g} to {float(self.values[-1]):.4g}, "
             f"{share:.1f} % of the trace, worst residual {worst_in_words}, fresh "
             f"products agree to {self.check:.0e}"
         )
@@ -111,7 +112,7 @@ def ntk(
         memory: Bytes, or text like "4GiB", for Jacobians and bases; None: half of the memory.
 
     Raises:
-        ArgumentError: If X holds no input, or k is out of range.
+        ArgumentError: If X holds no input, inputs differ in shape, or k is out of range.
         ModelError: If the model is in training mode, or a parameter is unknown.
         NonFiniteError: If a derivative holds NaN or infinity.
 
@@ -127,6 +128,8 @@ def ntk(
     inputs = list(each_input(X, device))
     if not inputs:
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
+    for index, x in enumerate(inputs):
+        refuse_other_kind(x, inputs[0], index)
     with told_how_read(inputs[0]):
         first = first_function(model, evaluate, theta, inputs[0])
     value = first.value
@@ -219,10 +222,10 @@ def _equal_groups(inputs: list[Any], size: int) -> list[Any]:
 def _groups(inputs: list[Any], size: int) -> list[Any]:
     """Return the inputs in groups of at most this size."""
     groups = [inputs[start : start + size] for start in range(0, len(inputs), size)]
-    return [_concatenated(group) for group in groups]
+    return [_concatenate(group) for group in groups]
 
 
-def _concatenated(group: list[Any]) -> Any:
+def _concatenate(group: list[Any]) -> Any:
     first = group[0]
     if isinstance(first, Mapping):
         return {

@@ -16,7 +16,13 @@ from jvpsvd.errors import ArgumentError, JvpsvdError, NonFiniteError
 from jvpsvd.imports import is_installed
 from jvpsvd.networks import OUTPUT, Arguments, Derivatives, choose_batch, layer_map
 from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOperator
-from jvpsvd.studies.inputs import count_inputs, each_input, told_how_read
+from jvpsvd.studies.inputs import (
+    count_inputs,
+    each_input,
+    refuse_mixed_list,
+    refuse_other_kind,
+    told_how_read,
+)
 from jvpsvd.studies.network_spectra import DepthSpectra, NetworkSpectra, join
 from jvpsvd.svd import SVDResult, svds
 from jvpsvd.svd.progress import bar_console
@@ -54,6 +60,8 @@ def spectra(
         k: How many values, min(m, n) at a depth that has fewer; "all" of each depth.
         since: A depth to differentiate from, instead of the input. It is needed where inputs are
             dicts or token ids; then each input is recorded anew, and inputs may differ in shape.
+            Without it they may not: a list is refused before the work, a dataset or an iterable
+            when such an input is read.
         tol: Tolerance of each solve.
         threshold: All min(m, n) values from here on are counted, by each solve's `spectrum`.
         batch: Inputs that are solved together; None: many where Jacobians are small, or on a GPU.
@@ -79,7 +87,9 @@ def spectra(
     threshold = threshold_number("threshold", threshold)
     count = None if isinstance(k, str) and k == "all" else whole_number("k", k, 1)
     batch = None if batch is None else whole_number("batch", batch, 1)
-    inputs = _shown(each_input(X, _device_of(model)), count_inputs(X), progress)
+    if since is None:
+        refuse_mixed_list(X)
+    inputs = _show_bar(each_input(X, _device_of(model)), count_inputs(X), progress)
 
     def solve(name: str, J: LinearOperator) -> DepthSpectra:
         result = svds(
@@ -136,7 +146,7 @@ def _through_recording(
     batch = choose(first, max(value.numel() for value in values))
     group: list[Tensor] = []
     for index, x in enumerate(itertools.chain([first], inputs)):
-        _check_kind(x, first, index)
+        refuse_other_kind(x, first, index)
         group.append(x)
         if len(group) == batch:
             yield _solve_group(derivatives, group, names, index + 1 - batch, solve)
@@ -173,7 +183,7 @@ def _solve_one(
 ) -> DepthSpectra:
     if isinstance(J, JvpsvdError):
         raise J
-    with _named(which, name):
+    with _name_in_errors(which, name):
         operator = JacobianOperator.from_linear_map(J)
         return solve(name, operator)
 
@@ -185,7 +195,7 @@ def _since(
     for index, x in enumerate(inputs):
         found = []
         for name in names:
-            with _named(f"input {index}", name):
+            with _name_in_errors(f"input {index}", name):
                 operator = JacobianOperator(*layer_map(model, x, to=name, since=since))
                 found.append(solve(name, operator))
         yield found
@@ -218,17 +228,8 @@ def _depth_spectra(
     )
 
 
-def _check_kind(x: Any, first: Tensor, index: int) -> None:
-    if not isinstance(x, Tensor) or (x.shape, x.dtype) != (first.shape, first.dtype):
-        kind = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else shown(x)
-        raise ArgumentError(
-            f"input {index} is {kind}, the first {first.dtype} {tuple(first.shape)}; give inputs "
-            "of one kind"
-        )
-
-
 @contextmanager
-def _named(which: str, layer: str) -> Iterator[None]:
+def _name_in_errors(which: str, layer: str) -> Iterator[None]:
     """Let errors say at which input and depth they were raised."""
     try:
         yield
@@ -243,7 +244,7 @@ def _device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
-def _shown(inputs: Iterator[Any], total: int | None, progress: bool) -> Iterator[Any]:
+def _show_bar(inputs: Iterator[Any], total: int | None, progress: bool) -> Iterator[Any]:
     """Yield the inputs, with a bar on stderr where rich is there to draw it."""
     if not progress or not is_installed("rich"):
         return inputs

@@ -69,15 +69,16 @@ class BoundedValues:
         """
         if len(self.s) < self.shorter:
             raise ArgumentError(
-                f'log_volume needs all {self.shorter} values, there are {len(self.s)}; give k="all"'
-                ", or take result.s.log().sum() for these"
+                f"log_volume needs all {self.shorter} values, and here are {len(self.s)}; give "
+                'k="all", or take result.s.log().sum() for these'
             )
         if not self.sound:
             return Estimate(math.nan, -math.inf, math.inf, basis=_UNSOUND)
         high = float(self.high.log().sum())
         below = int((self.low == 0).sum())
         if below:
-            words = f"{below} of {self.shorter} values lie below their error and may be 0"
+            lie = "lies below its" if below == 1 else "lie below their"
+            words = f"{below} of {self.shorter} values {lie} error and may be 0"
             return Estimate(high, -math.inf, high, basis=words)
         low = float(self.low.log().sum())
         return Estimate(float(self.s.log().sum()), low, high, basis=self._all)
@@ -102,4 +103,6 @@ class BoundedValues:
 
     @property
     def _all(self) -> str:
+        if self.shorter == 1:
+            return "the only value and its residual"
         return f"all {self.shorter} values and their residuals"

@@ -175,15 +175,39 @@ def last_triplets(
     triplets: Triplets, certificates: tuple[Certificate, ...], count: int
 ) -> tuple[Triplets, tuple[Certificate, ...]]:
     """Return the last of all triplets, with certificates that say what share these hold."""
-    part = slice(triplets.s.shape[-1] - count, None)
+    start = triplets.s.shape[-1] - count
+    part = slice(start, None)
     U, V = (None if one is None else one[..., part].clone() for one in (triplets.U, triplets.V))
     s, residuals = triplets.s[..., part].clone(), triplets.residuals[..., part].clone()
+    restricted = restrict_certificates(certificates, s, start)
+    return replace(triplets, s=s, residuals=residuals, U=U, V=V), restricted
+
+
+def restrict_certificates(
+    certificates: tuple[Certificate, ...], s: Tensor, start: int
+) -> tuple[Certificate, ...]:
+    """Return what certificates of all triplets say about some that follow each other.
+
+    How many are guaranteed and what share they hold are those of the part. Everything else was
+    measured with all triplets together and stays: it bounds the part's (`orthonormality`,
+    `defined_to`, `epsilon`), or cannot be had for a part without products
+    (`combination_residual`, and so `sound`).
+
+    Args:
+        certificates: One for each matrix.
+        s: (k,) values of the part, or (B, k).
+        start: Index of the first of them among all.
+    """
+    k = s.shape[-1]
     held = (s.double() ** 2).sum(-1).reshape(-1).tolist()
-    changed = tuple(
-        replace(one, energy_share=energy / one.fro2 if one.fro2 else 1.0, guaranteed=count)
+    return tuple(
+        replace(
+            one,
+            energy_share=energy / one.fro2 if one.fro2 else 1.0,
+            guaranteed=min(max(one.guaranteed - start, 0), k),
+        )
         for one, energy in zip(certificates, held, strict=True)
     )
-    return replace(triplets, s=s, residuals=residuals, U=U, V=V), changed
 
 
 def with_fresh_residuals(

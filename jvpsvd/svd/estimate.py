@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
-from jvpsvd.arguments import proper_fraction
+from jvpsvd.arguments import proper_fraction, shown
+from jvpsvd.errors import ArgumentError
 from jvpsvd.text_table import significant
 
 Array = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -138,8 +140,33 @@ class Curve:
     def __len__(self) -> int:
         return len(self.grid)
 
+    def __iter__(self) -> Iterator[Estimate]:
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index: int) -> Estimate:
-        """Return the estimate at one point of the grid."""
+        """Return the estimate at one point of the grid.
+
+        Raises:
+            ArgumentError: If there is no such point.
+        """
+        whole = isinstance(index, int | np.integer)
+        if not whole or not -len(self) <= index < len(self):
+            raise ArgumentError(
+                f"point {shown(index)} is none of the {len(self)} of the curve; give one index, or "
+                "slice its arrays, as curve.value[:10]"
+            )
         columns = (self.value, self.low, self.high, self.standard_error)
         value, low, high, error = (float(column[index]) for column in columns)
         return Estimate(value, low, high, error)
+
+
+def known_in_words(known: int, size: int) -> str:
+    """Return how many of all values are known.
+
+    >>> known_in_words(1, 3), known_in_words(0, 3), known_in_words(3, 3), known_in_words(1, 1)
+    ('1 of 3 values is known', '0 of 3 values are known', 'all 3 values are known',
+     'the only value is known')
+    """
+    if known == size:
+        return "the only value is known" if size == 1 else f"all {size} values are known"
+    return f"{known} of {size} values {'is' if known == 1 else 'are'} known"

@@ -59,7 +59,7 @@ class InParts:
                 )
             except NonFiniteError as error:
                 raise NonFiniteError(f"of matrices {first} to {last}, {error}") from error
-        return _joined(found)
+        return _join_parts(found)
 
 
 def matrices_together(size: ProblemSize, request: Request) -> int:
@@ -103,7 +103,7 @@ def plan_batch(size: ProblemSize, request: Request) -> Plan:
     if together == count:
         return plan(size, request)
     chosen = _plan_of(together, size, request)
-    held = (count - together) * _result(size, request) + _copied(together, size)
+    held = (count - together) * _result(size, request) + _count_copied_bytes(together, size)
     return replace(
         chosen,
         solver=InParts(chosen.solver, together),
@@ -138,12 +138,12 @@ def _plan_of(together: int, size: ProblemSize, request: Request) -> Plan:
     others = (size.batch or 1) - together
     if not others:
         return plan(size, request)
-    held = others * _result(size, request) + _copied(together, size)
+    held = others * _result(size, request) + _count_copied_bytes(together, size)
     left = max(0, bytes_for_solve(size, request) - held)
     return plan(replace(size, batch=together, held=0), replace(request, memory=left))
 
 
-def _copied(together: int, size: ProblemSize) -> int:
+def _count_copied_bytes(together: int, size: ProblemSize) -> int:
     """Return the bytes of the part of an operator: it is a copy, beside the whole."""
     return together * (size.selected or 0)
 
@@ -153,7 +153,7 @@ def _result(size: ProblemSize, request: Request) -> int:
     return result_bytes(max(m, n), min(m, n), request.k, size.dtype.itemsize, request.vectors)
 
 
-def _joined(parts: Sequence[Triplets]) -> Triplets:
+def _join_parts(parts: Sequence[Triplets]) -> Triplets:
     def join(sides: Sequence[Tensor | None]) -> Tensor | None:
         # Transposed, so that columns stay contiguous.
         kept = [side.mT for side in sides if side is not None]

@@ -17,7 +17,7 @@ from jvpsvd.svd.methods.golub_kahan import GolubKahan
 from jvpsvd.svd.methods.randomized import BlockKrylov, SubspaceIteration
 from jvpsvd.svd.request import ProblemSize, Request
 from jvpsvd.svd.solver import Solver
-from jvpsvd.text_table import brief_seconds
+from jvpsvd.text_table import brief_seconds, count_noun
 
 Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact", "adaptive-rank"]
 
@@ -173,7 +173,10 @@ def _choose(
     elif exact and small:
         reason = "the matrix is small"
     elif exact:
-        rows, against = f"{short} products of the shorter side", f"about {2 * columns}"
+        rows, against = (
+            f"{count_noun(short, 'product')} of the shorter side",
+            f"about {2 * columns}",
+        )
         reason = f"{rows}{exact_time} against {against}{iterated_time}"
     else:
         reason = f"about {2 * columns} products{iterated_time} against {short}{exact_time}"
@@ -293,18 +296,18 @@ def _block_size(
     on_gpu = size.device is not None and size.device.type == "cuda"
     on_gpu = on_gpu and (size.batch or 1) < _BUSY_BATCH
     sizes = _NARROW_BLOCKS if narrow else _GPU_BLOCKS if on_gpu else _WIDE_BLOCKS
-    width = _pick(request.k, sizes)
+    width = _look_up(request.k, sizes)
     if chunk is not None:
-        width = max(1, min(width, _pick(request.k, _CHUNKS) * chunk))
-    return _narrowed(min(width, footprint.short), footprint, budget.bytes)
+        width = max(1, min(width, _look_up(request.k, _CHUNKS) * chunk))
+    return _narrow(min(width, footprint.short), footprint, budget.bytes)
 
 
-def _pick(k: int, pairs: tuple[tuple[int, int], ...]) -> int:
+def _look_up(k: int, pairs: tuple[tuple[int, int], ...]) -> int:
     """Return the number for k, of pairs (largest k, number)."""
     return next(number for largest_k, number in pairs if k <= largest_k)
 
 
-def _narrowed(width: int, footprint: Footprint, budget: int) -> int:
+def _narrow(width: int, footprint: Footprint, budget: int) -> int:
     """Return the width, halved until bases fit that can show that no value is missing."""
     column = footprint.column if footprint.vectors else footprint.values_column
 

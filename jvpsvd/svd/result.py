@@ -13,23 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import proper_fraction, shown
+from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError, DataError
 from jvpsvd.operators import LinearOperator, Products
 from jvpsvd.operators.blocks import by, device_of
 from jvpsvd.operators.linear_map_operator import LinearMapOperator
 from jvpsvd.operators.linear_operator import TransposedOperator
 from jvpsvd.plot.solved import plot_spectra
-from jvpsvd.svd.bounds import BoundedValues
-from jvpsvd.svd.certificate import Certificate
-from jvpsvd.svd.estimate import Estimate
+from jvpsvd.svd.bounded import Bounded
+from jvpsvd.svd.certificate import Certificate, restrict_certificates
 from jvpsvd.svd.krylov.quadrature import NoSample, SpectralSample
 from jvpsvd.svd.monitor import Phase
 from jvpsvd.svd.plan import Plan
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.request import Which
 from jvpsvd.svd.result_fields import CLASSES, same
-from jvpsvd.svd.showing import Shown
+from jvpsvd.svd.slicing import refuse_length, refuse_membership, triplets_meant
 from jvpsvd.svd.spectrum import Spectrum, whole_spectrum
 from jvpsvd.svd.storage import read_record, write_record
 
@@ -48,11 +47,12 @@ class SVDArrays(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SVDResult(Shown):
+class SVDResult(Bounded):
     """The k leading singular triplets J ≈ U diag(s) Vh, with residuals and certificate.
 
     ``U, s, Vh = result`` unpacks it as `torch.linalg.svd` does. For a batch every tensor has a
-    leading dimension, and `result.of(i)` is the result of matrix i.
+    leading dimension, and `result.of(i)` is the result of matrix i. ``result[:10]`` holds the first
+    ten triplets. ``for u, s, v in zip(U.mT, s, Vh)`` walks through triplets.
 
     Attributes:
         U: (m, k) left vectors; None with vectors=False.
@@ -113,6 +113,49 @@ class SVDResult(Shown):
     def __iter__(self) -> Iterator[Any]:
         """Yield U, s and Vh; with vectors=False the first and the last are None."""
         return iter((self.U, self.s, self.Vh))
+
+    def __len__(self) -> int:
+        refuse_length(self.k, None if self.s.ndim == 1 else self.s.shape[0])
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __contains__(self, value: object) -> bool:
+        refuse_membership()
+
+    def __getitem__(self, key: Any) -> SVDResult:
+        """Return the leading triplets, as `result[:10]`; for a batch, as `result[..., :10]`.
+
+        Of the smallest values, and of all, the last ones can be had too: `result[-10:]`. Tensors
+        share the memory of this result. Values, residuals, `guaranteed` and `energy_share` are
+        those of the part. All else is that of the solve, which nothing divides among triplets:
+        products, seconds, history and plan, and what the certificate measured with all triplets
+        together (`sound`, `complete`, `orthonormality`, `defined_to`, `epsilon`).
+
+        Raises:
+            OperandError: If these are other triplets, or it could mean something else; the message
+                says what to write.
+
+        >>> import jvpsvd
+        >>> result = jvpsvd.svds(torch.diag(torch.tensor([5.0, 3.0, 1.0])))
+        >>> result[:2].s, result[-1:].s
+        (tensor([5., 3.]), tensor([1.]))
+        >>> result[0]
+        Traceback (most recent call last):
+        jvpsvd.errors.OperandError: result[0] could mean a triplet or one of U, s and Vh; ...
+        """
+        part, which = triplets_meant(key, self.k, self.shape, self.which)
+        s = self.s[..., part]
+        return dataclasses.replace(
+            self,
+            U=None if self.U is None else self.U[..., part],
+            s=s,
+            Vh=None if self.Vh is None else self.Vh[..., part, :],
+            residuals=self.residuals[..., part],
+            converged=self.converged[..., part],
+            certificates=restrict_certificates(self.certificates, s, part.start),
+            which=which,
+        )
 
     def __eq__(self, other: object) -> bool:
         """Whether all fields are the same, tensors bit for bit."""
@@ -197,7 +240,7 @@ class SVDResult(Shown):
         >>> result.right(J).shape, result.left(J).shape
         (torch.Size([3, 2, 3]), torch.Size([3, 3]))
         """
-        return self._shaped(J, "right")
+        return self._give_shape(J, "right")
 
     def left(self, J: LinearOperator) -> Any:
         """Return the left vectors as values of J: something like f(x) with a dimension k in front.
@@ -207,9 +250,9 @@ class SVDResult(Shown):
         Raises:
             ArgumentError: If J is no such operator or of another shape, or there are no vectors.
         """
-        return self._shaped(J, "left")
+        return self._give_shape(J, "left")
 
-    def _shaped(self, J: LinearOperator, side: Literal["right", "left"]) -> Any:
+    def _give_shape(self, J: LinearOperator, side: Literal["right", "left"]) -> Any:
         transposed = isinstance(J, TransposedOperator)
         jacobian = J.T if isinstance(J, TransposedOperator) else J
         if not isinstance(jacobian, LinearMapOperator):
@@ -271,66 +314,6 @@ class SVDResult(Shown):
             sample, self.s[known], self.residuals[known], min(self.shape), self.s.dtype
         )
 
-    def condition_number(self) -> Estimate:
-        """Return σ₁ over the smallest singular value, with bounds.
-
-        It is known only from below if k < min(m, n), or if the smallest value lies below its error.
-
-        Raises:
-            ArgumentError: If this is a batch, or σ₁ is not among the values.
-
-        >>> import jvpsvd
-        >>> A = torch.diag(torch.tensor([4.0, 2.0, 1.0]))
-        >>> print(jvpsvd.svds(A, "all").condition_number())
-        4: all 3 values and their residuals
-        >>> print(jvpsvd.svds(A, 1).condition_number())
-        at least 1: 2 smaller values are unknown; k="all" finds them
-        """
-        return self._bounded("condition number").condition_number()
-
-    def log_volume(self) -> Estimate:
-        """Return Σ log σ over all min(m, n) values, log √det(J'J) or log √det(JJ'), with bounds.
-
-        Raises:
-            ArgumentError: If this is a batch, or not all values were computed.
-
-        >>> import jvpsvd
-        >>> print(jvpsvd.svds(torch.diag(torch.tensor([4.0, 0.5])), "all").log_volume())
-        0.693147: all 2 values and their residuals
-        """
-        return self._bounded("volume").log_volume()
-
-    def rank(self, tol: float | None = None) -> Estimate:
-        """Return how many singular values exceed tol · σ₁, with bounds.
-
-        Args:
-            tol: Relative to σ₁; None: max(m, n) times the spacing of numbers of the dtype at 1, as
-                `torch.linalg.matrix_rank` takes it.
-
-        Raises:
-            ArgumentError: If this is a batch, σ₁ is not among the values, or tol does not lie
-                between 0 and 1.
-
-        >>> import jvpsvd
-        >>> print(jvpsvd.svds(torch.diag(torch.tensor([4.0, 2.0, 0.0])), "all").rank())
-        2: values above 1.43e-06, by residuals
-        """
-        least = torch.finfo(self.s.dtype).eps * max(self.shape[-2:])
-        relative = least if tol is None else proper_fraction("tol", tol)
-        values = self._bounded("rank")
-        return values.rank(relative * float(values.s[0]))
-
-    def _bounded(self, what: str) -> BoundedValues:
-        if self.s.ndim > 1:
-            raise ArgumentError(f"a batch has a {what} for each matrix; take result.of(i)")
-        shorter = min(self.shape)
-        if self.which == "smallest" and self.k < shorter:
-            raise ArgumentError(f'the {what} needs σ1, which is not here; solve with k="all"')
-        s, residuals, upper = (
-            one.double().cpu() for one in (self.s, self.residuals, self.upper_bounds())
-        )
-        return BoundedValues(s, residuals, upper, shorter, self.certificate.sound)
-
     def _record(self) -> dict[str, Any]:
         """Return all fields by name; vectors that are None are left out."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -376,21 +359,6 @@ class SVDResult(Shown):
         if not isinstance(threshold, int | float | np.integer | np.floating):
             raise ArgumentError(f"threshold={shown(threshold)} must be a number")
         return int((self.s >= threshold).sum())
-
-    def upper_bounds(self) -> Tensor:
-        """Return (k,) √(s² + ε²) ≥ the true values, with the ε of the certificate.
-
-        ε is estimated from below, by probe and Krylov columns, so the bounds are as good as that
-        estimate. They are infinite where ε is unknown. The values less their residuals bound the
-        true ones from below.
-        """
-        epsilon = torch.tensor(
-            [c.epsilon if c.epsilon == c.epsilon else torch.inf for c in self.certificates],
-            dtype=self.s.dtype,
-            device=self.s.device,
-        )
-        squares = self.s**2 + epsilon.reshape(*self.s.shape[:-1], 1) ** 2
-        return squares.sqrt()
 
 
 def load(path: str | os.PathLike[str]) -> SVDResult:

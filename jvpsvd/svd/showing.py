@@ -11,7 +11,7 @@ from jvpsvd.operators import Products
 from jvpsvd.svd.certificate import Certificate
 from jvpsvd.svd.html import card, spectrum_figure
 from jvpsvd.svd.request import Which
-from jvpsvd.text_table import counted, fitted_lines
+from jvpsvd.text_table import count_noun, fitted_lines
 
 _LINES = 24  # spectra of a batch that a notebook shows
 
@@ -116,7 +116,7 @@ class Shown:
         if min(m, n) == 1:
             return f"the only singular {what} of {operator}"
         whole = self.k == min(m, n)
-        found = counted(self.k, f"singular {what}" if whole else f"{self.which} singular {what}")
+        found = count_noun(self.k, f"singular {what}" if whole else f"{self.which} singular {what}")
         return f"{'all ' if whole else ''}{found} of {operator}"
 
     def _worst_residual(self) -> str:
@@ -129,7 +129,8 @@ class Shown:
         """Return the numbers that are shown, by name."""
         total, below = self.s.numel(), int(self.below_residual.sum())
         done, one = int(self.converged.sum()), self.certificate
-        noise = f"; {below} of {total} values lie below theirs (noise)"
+        lie = "lies below its own" if below == 1 else "lie below theirs"
+        noise = f"; {below} of {total} values {lie} (noise)"
         missing = "none missing"
         if not one.sound:
             missing = "NOT SOUND, see result.certificate"

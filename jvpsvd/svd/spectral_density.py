@@ -177,7 +177,7 @@ class _Recurrence:
         n = A.shape[-1]
         v = torch.randn(*A.batch, probes, n, generator=generator, dtype=A.dtype).to(A.device)
         self._A, self._probes = A, probes
-        self._v, _ = _normalized(v.mT)
+        self._v, _ = _normalize(v.mT)
         self._u: Tensor | None = None
         self._diagonal: list[Tensor] = []
         self._above: list[Tensor] = []
@@ -188,9 +188,9 @@ class _Recurrence:
         W = self._multiply(self._v, "forward")
         if self._u is not None:
             W = W - self._u * _as_row(self._above[-1], W)
-        self._u, alpha = _normalized(W)
+        self._u, alpha = _normalize(W)
         Z = self._multiply(self._u, "reverse") - self._v * _as_row(alpha, W)
-        self._v, beta = _normalized(Z)
+        self._v, beta = _normalize(Z)
         self._diagonal.append(alpha)
         self._above.append(beta)
 
@@ -221,7 +221,7 @@ class _Recurrence:
         return W
 
 
-def _normalized(block: Tensor) -> tuple[Tensor, Tensor]:
+def _normalize(block: Tensor) -> tuple[Tensor, Tensor]:
     """Return the columns divided by their norms, and these; columns of norm 0 stay."""
     norms = column_norms(block)
     return block / _as_row(torch.where(norms > 0, norms, 1.0), block), norms

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from jvpsvd.arguments import proper_fraction, shown, threshold_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.svd.estimate import Array, Curve, Estimate
+from jvpsvd.svd.estimate import Array, Curve, Estimate, known_in_words
 from jvpsvd.svd.krylov.quadrature import AllValues, NoSample, SpectralSample
 from jvpsvd.svd.sampled_values import SampledValues, known_and_sampled
+from jvpsvd.text_table import count_noun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +90,7 @@ class Spectrum:
         if threshold == 0:
             return Estimate(value, low, high, basis="no singular value is negative")
         if threshold >= self._exact_above:
-            basis = f"{len(self.values)} of {self.size} values are known, the last below it"
+            basis = f"{known_in_words(len(self.values), self.size)}, the last below it"
             return Estimate(value, low, high, basis=self.basis if self.rest is None else basis)
         if found.standard_error < _CERTAIN:  # nothing but rounding is left between whole numbers
             ends = (found.value, found.low, found.high)
@@ -378,21 +379,22 @@ def whole_spectrum(
         off = torch.full_like(values, eps * float(values[0]))
         values[: len(known)], off[: len(known)] = known, errors
         values = values.sort(descending=True).values
-        basis = f"all {size} values are known"
+        basis = known_in_words(size, size)
         return Spectrum(size, values, off, size, None, eps * float(values[0]), basis)
-    basis = f"{len(known)} of {size} values are known"
+    basis = known_in_words(len(known), size)
     if isinstance(sample, NoSample) or len(known) == size:
         if isinstance(sample, NoSample) and len(known) < size:
-            basis += f"; {size - len(known)} are unknown: {sample.reason}"
+            basis += f"; the rest is unknown: {sample.reason}"
         return Spectrum(size, known, errors, len(known), None, eps * top, basis)
     split = known_and_sampled(sample, known, errors, size, eps * top)
     known, errors, above, rest = split.known, split.errors, split.above, split.rest
     if rest is None:
-        basis = f"{len(known)} of {size} values are known; no random vector sampled the others"
+        basis = f"{known_in_words(len(known), size)}; no random vector sampled the others"
         return Spectrum(size, known, errors, len(known), None, eps * top, basis)
     rounding = eps * max(top, float(rest.rule.nodes.max()))
-    steps = f"{sample.steps} step{'s' if sample.steps > 1 else ''}"
-    basis = f"{above} values known, {rest.size} sampled by {rest.columns} random vectors in {steps}"
+    known_there, steps = count_noun(above, "value"), count_noun(sample.steps, "step")
+    vectors = count_noun(rest.columns, "random vector")
+    basis = f"{known_there} known, {rest.size} sampled by {vectors} in {steps}"
     return Spectrum(size, known, errors, above, rest, rounding, basis)
 
 

@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from jvpsvd.arguments import shown
-from jvpsvd.errors import ArgumentError, DataError
+from jvpsvd.arguments import check_path
+from jvpsvd.errors import DataError
 from jvpsvd.machine import sync
 
 _KIND, _CHECKSUM = "jvpsvd", "checksum"
@@ -45,8 +45,7 @@ def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, A
     Raises:
         DataError: If it cannot be written.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise ArgumentError(f"path={shown(path)} must be the name of a file")
+    check_path("path", path)
     target = Path(path).resolve()
     if not target.parent.is_dir():
         raise DataError(f"{path} cannot be written: no such folder; make it, or choose another")
@@ -54,7 +53,7 @@ def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, A
         raise DataError(f"{path} is no regular file; choose another name")
     tensors = {name: value for name, value in record.items() if isinstance(value, Tensor)}
     texts = {
-        name: json.dumps(_encoded(value, name, tensors), ensure_ascii=False, allow_nan=False)
+        name: json.dumps(_encode(value, name, tensors), ensure_ascii=False, allow_nan=False)
         for name, value in record.items()
         if name not in tensors
     }
@@ -85,8 +84,10 @@ def read_record(
         classes: The dataclasses and named tuples that the record may hold, by name.
 
     Raises:
+        ArgumentError: If the path is no name of a file.
         DataError: If there is no such file, it is damaged, or holds something else.
     """
+    check_path("path", path)
     if not Path(path).is_file():
         what = "a folder" if Path(path).is_dir() else "no such file"
         raise DataError(f"{path}: {what}; give the file that result.save(path) has written")
@@ -107,9 +108,7 @@ def read_record(
         raise DataError(f"{path} is damaged: its checksum is another one; solve again, or copy it")
     del texts[_KIND]
     try:
-        values = {
-            name: _decoded(json.loads(text), classes, tensors) for name, text in texts.items()
-        }
+        values = {name: _decode(json.loads(text), classes, tensors) for name, text in texts.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} is of another version of jvpsvd ({_first_line(error)}); read it with that one"
@@ -119,6 +118,7 @@ def read_record(
 
 def read_kind(path: str | os.PathLike[str]) -> str | None:
     """Return the kind of a record; None of a file that is none."""
+    check_path("path", path)
     if not Path(path).is_file():  # to open a pipe would wait for its other end
         return None
     try:
@@ -128,7 +128,7 @@ def read_kind(path: str | os.PathLike[str]) -> str | None:
         return None
 
 
-def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Return a value as JSON holds it; tensors inside of it are added to `tensors`."""
     if isinstance(value, Tensor):
         tensors[name] = value
@@ -136,7 +136,7 @@ def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
     def inside(fields: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            key: _encoded(each, f"{name}{_INSIDE}{key}", tensors) for key, each in fields.items()
+            key: _encode(each, f"{name}{_INSIDE}{key}", tensors) for key, each in fields.items()
         }
 
     if dataclasses.is_dataclass(value):
@@ -153,13 +153,13 @@ def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _decoded(value: Any, classes: Mapping[str, type], tensors: Mapping[str, Tensor]) -> Any:
+def _decode(value: Any, classes: Mapping[str, type], tensors: Mapping[str, Tensor]) -> Any:
     """Return what was encoded; every list is a tuple."""
     if isinstance(value, list):
-        return tuple(_decoded(each, classes, tensors) for each in value)
+        return tuple(_decode(each, classes, tensors) for each in value)
     if not isinstance(value, dict):
         return value
-    fields = {name: _decoded(each, classes, tensors) for name, each in value.items()}
+    fields = {name: _decode(each, classes, tensors) for name, each in value.items()}
     name = fields.pop("type", None)
     if name is None:
         return fields

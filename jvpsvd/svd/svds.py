@@ -31,6 +31,7 @@ from jvpsvd.svd.progress import Show, shown
 from jvpsvd.svd.request import ProblemSize, Request, check_request, out_of_reach
 from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.triplets import Triplets, with_fixed_signs
+from jvpsvd.text_table import count_noun
 
 OnUnconverged = Literal["warn", "raise", "ignore"]
 _RANDOMIZED = ("block-krylov", "subspace-iteration", "adaptive-rank")
@@ -124,12 +125,12 @@ def svds(
     began, before = time.perf_counter(), operator.products
     with torch.no_grad(), own_tensors(), shown(progress) as show:
         monitor = Monitor(show, lambda: operator.products.since(before))
-        chosen = _planned(operator, size, request)
+        chosen = _choose_plan(operator, size, request)
         wide = size.shape[0] < size.shape[1]
         oriented = operator.T if wide else operator  # solvers need m ≥ n
         triplets = chosen.solver.solve(oriented, request, monitor)
         with monitor.phase("checks"):
-            triplets, certificates, converged = _certified(oriented, triplets, request)
+            triplets, certificates, converged = _certify(oriented, triplets, request)
     triplets = with_fixed_signs(triplets.transposed() if wide else triplets)
     result = SVDResult(
         U=triplets.U if request.vectors else None,
@@ -173,7 +174,7 @@ def _vectors_of_shorter_side(start: SVDResult | Tensor | None, size: ProblemSize
     return side
 
 
-def _planned(A: LinearOperator, size: ProblemSize, request: Request) -> Plan:
+def _choose_plan(A: LinearOperator, size: ProblemSize, request: Request) -> Plan:
     """Return the plan. Time products of the operator where that could change it."""
     divided = size.selected is not None and (size.batch or 1) > 1
     chosen = plan_batch(size, request) if divided else plan(size, request)
@@ -185,7 +186,7 @@ def _planned(A: LinearOperator, size: ProblemSize, request: Request) -> Plan:
     return chosen
 
 
-def _certified(
+def _certify(
     A: LinearOperator, triplets: Triplets, request: Request
 ) -> tuple[Triplets, tuple[Certificate, ...], Tensor]:
     """Return triplets, their certificates, and which converged.
@@ -211,6 +212,7 @@ def _certified(
 def _unconverged_in_words(result: SVDResult, stopped: bool) -> str:
     """Return what to say of triplets that missed the tolerance."""
     missed = int((~result.converged).sum())
+    total = count_noun(result.s.numel(), "triplet")
     worst = float((result.residuals / result.s[..., :1]).max())
     remedy = "raise tol or memory, or use float64"
     if stopped:
@@ -221,6 +223,6 @@ def _unconverged_in_words(result: SVDResult, stopped: bool) -> str:
             f'method="auto" with k={result.k} does, and on_unconverged="ignore" says nothing'
         )
     return (
-        f"{missed} of {result.s.numel()} triplets missed tol={result.tol:g} (worst residual "
+        f"{missed} of {total} missed tol={result.tol:g} (worst residual "
         f"{worst:.1e} s1; {result.certificate}); {remedy}"
     )

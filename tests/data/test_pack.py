@@ -223,7 +223,7 @@ def test_every_file_is_packed_or_left_out_with_a_reason(tmp_path, photos):
 
 def test_photos_that_are_all_loose_are_named(tmp_path):
     (tmp_path / "a.jpg").touch()
-    with pytest.raises(ShardError, match=r"no photos in .*; left out: 1 photos outside .*a\.jpg"):
+    with pytest.raises(ShardError, match=r"no photos in .*; left out: 1 photo outside .*a\.jpg"):
         list_folder(tmp_path)
 
 

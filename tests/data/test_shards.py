@@ -159,7 +159,8 @@ def test_file_that_is_no_tar_is_one_error(tmp_path, data):
 def test_a_shard_without_samples_says_so(tmp_path, members):
     (sample,) = walk(write_tar(tmp_path / "s.tar", members))
     assert (sample.key, sample.problem) == ("", "empty-shard")
-    assert f"no sample, among {len(members)} members" in sample.message
+    among = "1 member" if len(members) == 1 else f"{len(members)} members"
+    assert f"no sample, among {among};" in sample.message
 
 
 @pytest.mark.parametrize("blocks", [20, 40, 64, 2048, 8192])
@@ -205,12 +206,12 @@ def test_a_record_without_a_wnid_costs_no_photo(tmp_path, record, wnid):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a.input.jpg"], "1 photos have a dot .*; name them without, as a_input.jpg"),
+        (["a.input.jpg"], "1 photo has a dot before its .*; name it without, as a_input.jpg"),
         (
             [f"ILSVRC2012.val.{i:05}.JPEG" for i in range(7)],
             "7 photos .*first dot .*; name them without, as ILSVRC2012_val_0000._?.jpeg",
         ),
-        (["a.target", "a.seg.png"], "1 photos .* as a_seg.png"),
+        (["a.target", "a.seg.png"], "1 photo .* as a_seg.png"),
         (["a.txt"], "no photo among txt"),
     ],
 )

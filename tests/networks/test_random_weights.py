@@ -15,7 +15,7 @@ def nets(tmp_path, monkeypatch):
     (tmp_path / "nets.py").write_text(
         "import torch\n"
         "from torch import nn\n"
-        "from jvpsvd.networks import PhotoInput\n"
+        "from jvpsvd.networks import Inputs, PhotoInput\n"
         "class Scaled(nn.Module):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
@@ -27,6 +27,22 @@ def nets(tmp_path, monkeypatch):
         "    levels = [part for i in range(12) for part in level(8 if i else 3, 8)]\n"
         "    return nn.Sequential(*levels).eval(), PhotoInput(size=8, scale=1.0)\n"
         "def of_rows(): return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval()\n"
+        "def of_arrays(): return of_rows(), Inputs('npy', torch.zeros(1, 3), lambda row: 5 * row)\n"
+        "def of_many(): return of_rows(), Inputs('npy', torch.zeros(40, 3))\n"
+        "def of_sounds():\n"
+        "    net = nn.Sequential(nn.Conv1d(1, 4, 5), nn.BatchNorm1d(4)).eval()\n"
+        "    return net, Inputs('wav', torch.zeros(1, 90), lambda x: (x[None],), rate=8000)\n"
+        "class Named(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.embed, self.bn = nn.Embedding(5, 4), nn.BatchNorm1d(4)\n"
+        "    def forward(self, ids, x, scale=1): return self.bn(self.embed(ids) + scale * x)\n"
+        "def of_dicts():\n"
+        "    example = {'ids': torch.tensor([3]), 'x': torch.zeros(1, 4)}\n"
+        "    return Named().eval(), Inputs('safetensors', example, lambda x: {**x, 'scale': 3})\n"
+        "def of_texts():\n"
+        "    tokens = lambda text: {'ids': torch.tensor([1]), 'x': torch.zeros(1, 4)}\n"
+        "    return Named().eval(), Inputs('txt', 'words', tokens, since='embed')\n"
         "class Odd(nn.Module):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
@@ -79,10 +95,46 @@ def test_batch_norms_have_the_statistics_of_photos_of_noise(nets):
         assert not part._forward_pre_hooks
 
 
-def test_a_network_that_takes_no_photos_stays_as_it_is_initialised(nets):
-    norm = load_model("nets:of_rows", random_weights=0).module[1]
+def test_batch_norms_have_the_statistics_of_arrays_of_noise(nets):
+    linear, norm = load_model("nets:of_arrays", random_weights=0).module
+    with torch.no_grad():
+        covariance = 25 * linear.weight @ linear.weight.T
+        assert torch.allclose(norm.running_var, covariance.diag(), rtol=1.5)
+        assert (norm.running_var / covariance.diag()).log().mean().abs() < 0.5
+        off = norm.running_mean - linear.bias
+        assert (off.abs() < 1.5 * covariance.diag().sqrt()).all()
+        assert off.abs().min() > 0
+
+
+@pytest.mark.parametrize("spec", ["of_many", "of_sounds", "of_dicts"])
+def test_all_that_holds_floating_numbers_is_drawn(nets, spec):
+    (norm,) = (
+        part
+        for part in load_model(f"nets:{spec}", random_weights=0).module.modules()
+        if isinstance(part, nn.BatchNorm1d)
+    )
+    assert (norm.running_mean != 0).all()
+    assert (norm.running_var != 1).all()
+    assert torch.isfinite(norm.running_var).all()
+    if spec == "of_dicts":  # 3 x, and x is standard normal
+        assert 3 < float(norm.running_var.mean()) < 27
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("of_rows", "mat1 and mat2 shapes"),  # it is taken for a network of photos
+        ("of_texts", "explode: .txt inputs hold no floating numbers"),
+    ],
+)
+def test_where_there_is_no_noise_batch_norms_stay_and_the_log_says_so(nets, caplog, spec, reason):
+    module = load_model(f"nets:{spec}", random_weights=0).module
+    (norm,) = (part for part in module.modules() if isinstance(part, nn.BatchNorm1d))
     assert torch.equal(norm.running_mean, torch.zeros(4))
     assert torch.equal(norm.running_var, torch.ones(4))
+    (record,) = caplog.records
+    assert "batch norms keep means of 0 and variances of 1" in record.getMessage()
+    assert reason in record.getMessage()
 
 
 def test_only_batch_norms_and_their_statistics_are_changed(nets):

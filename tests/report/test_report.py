@@ -41,7 +41,7 @@ def printed(made):
 
 def test_table_has_a_line_per_depth(store):
     text = printed(table(store, summarize(store)))
-    for word in ("294 x 768", "72 x 768", "0 (+4 failed)", "σ10", "2k = 20"):
+    for word in ("294 x 768", "72 x 768", "0 (+4 failed)", "σ10", "2k = 20", "or m or n if"):
         assert word in text
     assert "nan" not in text
 

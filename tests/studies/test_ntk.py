@@ -135,6 +135,8 @@ def test_few_of_many_eigenpairs(dtype, rate):
 def test_it_prints_one_line():
     text = str(ntk(network(), inputs(), 3))
     assert "3 eigenpairs of a tangent kernel of 27 rows (assembled)" in text
+    one = str(ntk(nn.Linear(2, 1), torch.ones(1, 2), 1))
+    assert one.startswith("1 eigenpair of a tangent kernel of 1 row (assembled)")
     assert "\n" not in text
 
 
@@ -143,6 +145,10 @@ def test_errors_are_ours():
         ntk(network(), inputs(), 28)
     with pytest.raises(ArgumentError, match="no input"):
         ntk(network(), inputs()[:0])
+    with pytest.raises(ArgumentError, match=r"input 1 is float32 \(1, 7, 7\), .* cut or pad"):
+        ntk(network(), [torch.zeros(1, 6, 6), torch.zeros(1, 7, 7)], 2)
+    with pytest.raises(ArgumentError, match="input 1 is a dict of b"):
+        ntk(network(), [{"input": torch.zeros(1, 6, 6)}, {"b": torch.zeros(1, 6, 6)}], 2)
     with pytest.raises(ModelError, match="no parameter"):
         ntk(network(), inputs(), names=["nowhere"])
     with pytest.raises(ModelError, match="training mode"):

@@ -227,6 +227,21 @@ def test_xarray_has_the_dimensions_input_depth_index():
     assert bool(data.s.sel(depth="output")[:, -1].isnull().all())
 
 
+def test_xarray_has_the_shape_of_each_input_where_they_differ():
+    pytest.importorskip("xarray")
+    alike = spectra(network(), inputs(), LAYERS, k=K, progress=False)
+    data = alike.to_xarray()
+    assert data.m.dims == data.n.dims == ("depth",)
+    assert list(zip(data.m.values, data.n.values, strict=True)) == [one.shape for one in alike]
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Tanh(), nn.Linear(4, 5)).eval()
+    texts = [torch.tensor(ids) for ids in ([1, 2], [3, 4, 5], [6, 7])]
+    found = spectra(net, texts, layers=["1", "output"], since="0", k=2, progress=False)
+    data = found.to_xarray()
+    assert data.m.dims == ("input", "depth")
+    assert data.m.sel(depth="output").values.tolist() == [10, 15, 10]
+    assert data.n.sel(depth="1").values.tolist() == [8, 12, 8]
+
+
 def test_unknown_depths_and_inputs_are_errors():
     found = spectra(network(), inputs(), k=2, progress=False)
     with pytest.raises(ArgumentError, match="give one of 'output'"):
@@ -245,7 +260,9 @@ def test_unknown_depths_and_inputs_are_errors():
         (7, "no inputs"),
         ("photos", "no inputs"),
         (["photo.jpg"], "input 0"),
-        ([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)], "input 1 is torch.float32"),
+        ([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)], r"input 1 is float32 \(3, 9, 9\), .*pad"),
+        ([torch.zeros(3, 8, 8), np.zeros((3, 8, 8))], "input 1 is float64 .* in one dtype"),
+        (iter([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)]), r"input 1 is float32 \(3, 9, 9\)"),
         ({"a": torch.zeros(2), "b": torch.zeros(3)}, r"hold \[2, 3\] inputs"),
         (np.array(["photo"]), "dtype <U5, which torch lacks"),
         ([np.array(["photo"])], "input 0 has dtype <U5, which torch lacks"),
@@ -383,3 +400,38 @@ def test_a_file_of_earlier_days_has_one_shape_for_all_inputs(tmp_path):
         del record[f"{number}.shapes"]
     write_record(tmp_path / "old.safetensors", KIND, record)
     assert str(load(tmp_path / "old.safetensors")) == str(found)
+
+
+def test_a_list_of_mixed_inputs_is_refused_before_the_network_is_called():
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            Counting.calls += 1
+            return x.flatten(1)[:, :3]
+
+    X = [(torch.zeros(8), 0)] * 5 + [(torch.zeros(9), 1)]
+    with pytest.raises(ArgumentError, match=r"input 5 is float32 \(9,\), the first"):
+        spectra(Counting().eval(), X, k=2, batch=1, progress=False)
+    with pytest.raises(ArgumentError, match=r"input 2 is 'x\.jpg'; give tensors"):
+        spectra(Counting().eval(), [torch.zeros(8)] * 2 + ["x.jpg"], k=2, progress=False)
+    assert Counting.calls == 0
+
+
+def test_depths_and_inputs_are_found_walked_and_cut_as_in_a_list():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
+    S = spectra(model, torch.zeros(5, 3), layers=["1", "output"], k=2, progress=False)
+    assert "1" in S
+    assert S.depths[1] in S
+    assert "2" not in S
+    depth = S["1"]
+    assert len(list(depth)) == len(depth) == 5
+    assert torch.equal(S["1", 1:3], depth.s[1:3])
+
+
+def test_one_input_is_one():
+    S = spectra(nn.Linear(3, 2).eval(), torch.ones(1, 3), k=2, progress=False)
+    assert str(S).startswith("Linear, 1 input: means")
+    assert repr(S) == "<NetworkSpectra: Linear, 1 input at output>"
+    with pytest.raises(ArgumentError, match=r"none of the 1 input$"):
+        S["output", 1]

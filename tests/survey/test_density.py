@@ -22,6 +22,10 @@ def test_counts_without_values_beyond_the_first(surveyed, shard, batch):
     headings = [column.heading for column in made.columns]
     assert [heading for heading in headings if heading.startswith("σ")] == ["σ1", "σ ≥ 1"]
     assert len(made.rows) == 2
+    (note,) = (column.note for column in made.columns if column.heading == "products")
+    assert note == (
+        "products: 16 random vectors take up to 40 steps of two each, 1 triplet the rest"
+    )
     for layer in ("2", "output"):
         threshold = float(np.median(dense.spectra(layer).s))
         mine, truth = counts(layer, threshold), dense.counts(layer, threshold)

@@ -55,11 +55,11 @@ def test_all_leaves_out_depths_with_fewer_than_k_values(model):
     ("wanted", "error", "message"),
     [
         ({"layers": ["oputput"]}, ModelError, "did you mean output"),
-        ({"k": 0}, ArgumentError, "k=0 must be at least 1"),
+        ({"k": 0}, ArgumentError, "k=0 must be a whole number at least 1"),
         ({"tol": -0.1}, ArgumentError, "tol=-0.1"),
         ({"tol": 1}, ArgumentError, "tol=1"),
-        ({"seed": -1}, ArgumentError, "seed -1"),
-        ({"batch": 0}, ArgumentError, "batch 0"),
+        ({"seed": -1}, ArgumentError, "seed=-1"),
+        ({"batch": 0}, ArgumentError, "batch=0"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_runs(model, shard, wanted, error, message):
@@ -75,8 +75,8 @@ def test_a_tolerance_of_0_is_what_float32_reaches_as_in_a_solve(model, shard):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"limit": 0}, "limit 0"),
-        ({"per_class": -1}, "per-class -1"),
+        ({"limit": 0}, "limit=0 must"),
+        ({"per_class": -1}, "per_class=-1 must"),
         ({"choice": "last"}, "choice='last' is unknown"),
         ({"classes": []}, "classes are empty"),
         ({"classes": ""}, "classes are empty"),

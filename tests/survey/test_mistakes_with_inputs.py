@@ -75,6 +75,14 @@ MISTAKES = {
     "a mistyped depth": ({"inputs": [torch.ones(1, 3)], "layers": ["9"]}, "it has 0, 1, output$"),
     "another dtype": ({"inputs": [torch.ones(1, 3).double()]}, "in the dtype of the weights"),
     "no batch": ({"inputs": [torch.ones(4)]}, "on the first of inputs="),
+    "another shape": (
+        {"inputs": [torch.ones(1, 3)] * 4 + [(torch.ones(1, 4), 2)]},
+        r"^input 4 is \(1, 4\), .* first \(1, 3\); cut or pad all inputs to one shape$",
+    ),
+    "another shape of an argument": (
+        {"inputs": [{"x": torch.ones(1, 3), "y": torch.ones(1, n)} for n in (2, 1)], "wrt": "x"},
+        r"^'y' of input 1 is \(1, 1\), ",
+    ),
     "arguments without a choice": (
         {"inputs": [{"x": torch.ones(1, 3), "y": torch.ones(1, 2)}], "model": Sum().eval()},
         "since= or wrt= of the Spec",

@@ -103,7 +103,8 @@ def test_values_below_their_residual_are_reported_as_such(method):
     assert not below[: 64 // 2].any()
     assert (truth <= result.s + 2 * result.residuals)[below].all()
     count = int(below.sum())
-    noise = f"{count} of 64 values lie below theirs (noise)"
+    lie = "lies below its own" if count == 1 else "lie below theirs"
+    noise = f"{count} of 64 values {lie} (noise)"
     for text in (str(result), result._repr_html_()):
         assert noise in text
     exact = svds(JacobianOperator(fn, x.double()), 64, method=method)

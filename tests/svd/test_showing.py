@@ -140,3 +140,16 @@ def test_help_explains_every_field(kind):
     text = pydoc.plain(pydoc.render_doc(kind))
     for field in dataclasses.fields(kind):
         assert f"|      {field.name}: " in text
+
+
+def test_nouns_and_verbs_agree_with_their_number():
+    one, two = svds(torch.ones(1, 4)), svds(torch.diag(torch.tensor([3.0, 1.0])))
+    assert one.certificate.evidence == "the only product of the shorter side was taken"
+    assert one.condition_number().basis == "the only value and its residual"
+    assert str(one.spectrum.count()).endswith("the only value is known")
+    assert two.certificate.evidence == "all 2 products of the shorter side were taken"
+    assert two.condition_number().basis == "all 2 values and their residuals"
+    tiny = torch.diag(torch.tensor([1.0, 1e-12])) @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
+    assert "1 of 2 values lies below its own (noise)" in str(svds(tiny, 2))
+    with pytest.warns(match=r"^1 of 1 triplet missed"):
+        svds(with_values(spectrum("line", 90), 90, 90), 1, tol=1e-13, method="randomized")

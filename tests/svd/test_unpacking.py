@@ -29,14 +29,6 @@ def test_without_vectors_it_is_still_three(shape, method):
     assert result.numpy().Vh is None
 
 
-def test_it_has_no_length_and_no_items_that_could_mean_two_things():
-    result = svds(torch.eye(3), 2)
-    with pytest.raises(TypeError):
-        len(result)
-    with pytest.raises(TypeError):
-        result[0]
-
-
 @pytest.mark.parametrize("batch", [(), (2,)])
 @pytest.mark.parametrize("vectors", [True, False])
 def test_shape_and_k(batch, vectors):

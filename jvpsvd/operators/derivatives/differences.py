@@ -208,7 +208,7 @@ def is_constant(fn: Callable[[Tensor], Any], x: Tensor, image: Tensor) -> bool:
         value = fn(x)
         if float(image) * min(_scale(x), 1.0) > torch.finfo(x.dtype).eps ** 0.5 * _norm(value):
             return False
-        moved = [_moved(fn, x, _step(x, h), value) for h in (_RATIO * size, size, _LARGE)]
+        moved = [_take_difference(fn, x, _step(x, h), value) for h in (_RATIO * size, size, _LARGE)]
     at_larger, at_smaller, large = moved
     if (
         at_larger is None
@@ -243,7 +243,7 @@ def find_unexplained(
         along = _scale(x) * direction(x)
         larger, smaller = _rounded_step(x, _RATIO * size * along), _rounded_step(x, size * along)
         value = fn(x).detach() if value is None else value
-        at_larger = _moved(fn, x, larger, value)
+        at_larger = _take_difference(fn, x, larger, value)
         if at_larger is None:
             return None
         least = _DIFFERING * _norm(at_larger)
@@ -251,7 +251,7 @@ def find_unexplained(
         scaled = products(larger[None])[0] if image is None else _RATIO * size * _scale(x) * image
         if _norm(at_larger - scaled) <= least:
             return None
-        at_smaller = _moved(fn, x, smaller, value)
+        at_smaller = _take_difference(fn, x, smaller, value)
         if at_smaller is None:
             return None
         larger_part, smaller_part = products(torch.stack([larger, smaller]))
@@ -297,13 +297,15 @@ def _has_steps(
     if least > size / 2:
         return False  # rounding hides what there is below
     factor = 2.0 ** math.floor(math.log2(size / least))
-    least_moved = _moved(fn, x, _step(x, size / factor), value)
+    least_moved = _take_difference(fn, x, _step(x, size / factor), value)
     if least_moved is None:
         return True
     return _norm(factor * least_moved - moved) > _STEPPED * _norm(moved)
 
 
-def _moved(fn: Callable[[Tensor], Any], x: Tensor, step: Tensor, value: Tensor) -> Tensor | None:
+def _take_difference(
+    fn: Callable[[Tensor], Any], x: Tensor, step: Tensor, value: Tensor
+) -> Tensor | None:
     """Return f(x + step) − f(x), or None where there is no such thing."""
     there = _try(lambda: fn(x + step))
     if there is None or there.shape != value.shape or not math.isfinite(largest(there)):

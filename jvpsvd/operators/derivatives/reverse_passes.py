@@ -39,7 +39,7 @@ def by_reverse_passes(
     fn = prepare(fn)
     point = x.detach().clone().requires_grad_()
     with torch.inference_mode(False), torch.enable_grad():
-        value = _evaluated(fn, point)
+        value = _evaluate(fn, point)
         u = torch.zeros_like(value, requires_grad=True)
         try:
             product = _reverse_pass(value, point, u)
@@ -78,7 +78,7 @@ def by_reverse_passes(
     return J
 
 
-def _evaluated(fn: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
+def _evaluate(fn: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
     """Return fn at a point that requires grad."""
     try:
         return check_output(fn(point))

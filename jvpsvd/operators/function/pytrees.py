@@ -152,7 +152,7 @@ class OfVector:
                 holds = "" if leaf is value else f" that holds a leaf {what}"
                 raise ArgumentError(
                     f"the function returned a {type(value).__name__}{holds}; "
-                    + (COMPLEX_FUNCTION if "complex" in str(what) else _choosing(value))
+                    + (COMPLEX_FUNCTION if "complex" in str(what) else _describe_choice(value))
                 )
         if not leaves:
             raise ArgumentError(f"the function returned an empty {type(value).__name__}")
@@ -187,7 +187,7 @@ def refuse_without_entries(value: Tensor, what: str) -> None:
     raise ArgumentError(f"{what} {kind}; let it return a dense tensor, {dense}")
 
 
-def _choosing(value: Any) -> str:
+def _describe_choice(value: Any) -> str:
     """Return how to make a function return only the tensors of its value."""
     if isinstance(value, Mapping):
         names = [name for name, entry in value.items() if _is_floating(entry)]

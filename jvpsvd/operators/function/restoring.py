@@ -109,10 +109,10 @@ def _flags(module: nn.Module) -> dict[str, Any]:
 
 def _entries(module: nn.Module) -> list[tuple[Any, Any]]:
     # Most are empty.
-    return [(v, _copied(v) if v else ()) for v in vars(module).values() if type(v) in _CONTAINERS]
+    return [(v, _copy(v) if v else ()) for v in vars(module).values() if type(v) in _CONTAINERS]
 
 
-def _copied(container: Any) -> Any:
+def _copy(container: Any) -> Any:
     return dict(container) if isinstance(container, dict) else list(container)
 
 

@@ -77,7 +77,7 @@ def keep_checkpoints(recording: Recording) -> Recording:
         if isinstance(product, ProductGraph)
     ]
     held = {node for product in products for node in product.held(segment_of)}
-    again = [_recomputed(recording.primal, product, held, segment_of) for product in products]
+    again = [_recompute(recording.primal, product, held, segment_of) for product in products]
     order = dict.fromkeys(node for node in kept if node in held)
     order |= dict.fromkeys(node for parts in again for part in parts for node in part.checkpoints)
     (x, *_) = graph.find_nodes(op="placeholder")
@@ -89,7 +89,7 @@ def keep_checkpoints(recording: Recording) -> Recording:
         return recording
     index = {node: position for position, node in enumerate(order)}
     segmented = iter(
-        _segmented(product, parts, index) for product, parts in zip(products, again, strict=True)
+        _segment(product, parts, index) for product, parts in zip(products, again, strict=True)
     )
     outputs = tuple(
         replace(one, jvp=next(segmented), vjp=next(segmented)) for one in recording.outputs
@@ -138,7 +138,7 @@ def _split(
     return _Split(product, parts, primal_of)
 
 
-def _recomputed(
+def _recompute(
     primal: fx.GraphModule, split: _Split, held: set[fx.Node], segment_of: dict[fx.Node, int]
 ) -> list[_Recomputed]:
     found = []
@@ -179,7 +179,7 @@ def _values_again(
     return _Recomputed(fx.GraphModule(primal, graph), checkpoints, wanted)
 
 
-def _segmented(
+def _segment(
     split: _Split, again: Sequence[_Recomputed], index: dict[fx.Node, int]
 ) -> ProductGraph | SegmentedProduct:
     owner = split.product.graph

@@ -17,17 +17,26 @@ _REASONS = (
         "with torch.where",
     ),
     (
+        r"Cannot access data pointer|doesn't have storage",
+        "it leaves torch, for NumPy perhaps; to have it recorded, compute it with torch alone",
+    ),
+    (
+        r"(?P<name>aten::\S+) requires special handling",
+        "{name} takes no block of directions; to have it recorded, build tensors with torch.stack "
+        "or torch.cat instead of views and writing into them",
+    ),
+    (
         r"must override the setup_context",
         "it calls a torch.autograd.Function without setup_context, which torch.func cannot take; "
         "write forward(x) and setup_context(ctx, inputs, output)",
     ),
     (
         r"forward AD with (?P<name>\S+) that does not support it",
-        "{name} has no forward mode",
+        "{name} has no forward mode; to have it recorded, compute it with other operations",
     ),
     (
         r"does not currently support|forward AD formula|derivative for (?P<name>\S+) is not impl",
-        "an operation in it has no derivative of a derivative",
+        "an operation in it has no derivative of a derivative; to have it recorded, use others",
     ),
     (
         r"mutat|modified by an inplace operation",
@@ -44,7 +53,7 @@ def describe_failure(error: BaseException) -> str:
     """Return why recording failed, with the line of the user's code that was at work.
 
     >>> describe_failure(RuntimeError("forward AD with sort that does not support it"))
-    'sort has no forward mode'
+    'sort has no forward mode; to have it recorded, compute it with other operations'
     """
     text = " ".join(str(error).split())
     for pattern, words in _REASONS:

@@ -115,7 +115,7 @@ class RecordedOnDemand:
         if not self._points_together:
             return None
         vectors = block.expand(len(X), *block.shape)
-        found = _tried(lambda: multiply_together(prepare(self._fn), X, vectors, transposed))
+        found = _try(lambda: multiply_together(prepare(self._fn), X, vectors, transposed))
         if found is None:
             self._points_together = False
             return None
@@ -241,7 +241,7 @@ def recorded_on_demand(
     """
     if work is None or not _is_small(work, x, 1):
         return None
-    plain = _tried(lambda: by_transforms(fn, x, check=check))
+    plain = _try(lambda: by_transforms(fn, x, check=check))
     if plain is None:
         return None
     return RecordedOnDemand(fn, x, work, fold, check).of(plain)
@@ -282,7 +282,7 @@ def batch_recorded_on_demand(
         verify_points_together(lambda x: [by_transforms(fn, x, check=check)], X, [J])
         return J
 
-    plain = _tried(differentiate)
+    plain = _try(differentiate)
     pairs = () if plain is None else zip(plain.value, values, strict=True)
     if plain is None or not all(close(*pair) for pair in pairs):
         return None
@@ -296,7 +296,7 @@ def _is_small(work: Work, x: Tensor, points: int) -> bool:
     return calls_of_product(work, vectors) < CALLS_OF_RECORDING
 
 
-def _tried(differentiate: Callable[[], Found]) -> Found | None:
+def _try(differentiate: Callable[[], Found]) -> Found | None:
     """Return what is had by torch.func; None where that fails or is slow."""
     try:
         with warnings.catch_warnings(record=True) as caught:

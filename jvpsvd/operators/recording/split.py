@@ -89,7 +89,7 @@ def _split_off_constants(
 ) -> tuple[Constants, fx.GraphModule]:
     """Split the primal nodes into those that depend on weights alone, and the graph of x."""
     x = primal[0]
-    varying = _varying(recorded.graph, x)
+    varying = _find_varying(recorded.graph, x)
     wanted = {*values, *kept}
     constant = [
         node
@@ -115,7 +115,7 @@ def _split_off_constants(
     return Constants(fx.GraphModule(recorded, fixed), private), fx.GraphModule(recorded, graph)
 
 
-def _varying(graph: fx.Graph, x: fx.Node) -> set[fx.Node]:
+def _find_varying(graph: fx.Graph, x: fx.Node) -> set[fx.Node]:
     """Return what depends on x, and all that shares memory with what is changed by it."""
     varying, families = dependents(graph, x), mutated_families(graph)
     while True:

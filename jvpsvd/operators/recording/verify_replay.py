@@ -21,6 +21,12 @@ from jvpsvd.operators.recording.outputs import Outputs, Products
 # Largest share of entries of what a derivative needs that may differ, where rounding moves a unit
 # across its kink: a guess.
 _AT_KINKS = 0.01
+# What to do, in messages: at the point of the recording, and at another one.
+_TAKE_OUT = "take out what is random or keeps state; if nothing is, report a bug of jvpsvd"
+_CHOOSE = (
+    "it decides by values of its input, or keeps constants of it: choose with torch.where, or "
+    "record it there anew"
+)
 
 
 def verify_replay(
@@ -45,7 +51,7 @@ def verify_replay(
     probes, us = probe_block(example), [direction(m.value) for m in maps]
     v = probes[1]
     values, jvps, vjps = products
-    compare_values([m.value for m in maps], values)
+    compare_values([m.value for m in maps], values, advice=_TAKE_OUT)
     probed = []
     for index, (m, u) in enumerate(zip(maps, us, strict=True)):
         least = _rounding_of(values[index])
@@ -57,8 +63,7 @@ def verify_replay(
         )
         if not same:
             raise TraceError(
-                f"the recorded derivative of output {index} is not the function's own; it "
-                "is random, keeps state, or shows a bug"
+                f"the recorded derivative of output {index} is not the function's own; {_TAKE_OUT}"
             )
         if check:
             check_adjoint(v, images[1], u, coimages[0], outputs.select(index), example)
@@ -81,7 +86,10 @@ def _refuse_mixed_block(
     tolerance = torch.finfo(u.dtype).eps ** 0.5 * scale.clamp(min=least * float(u.norm()))
     first, last = (off > tolerance).tolist()
     if first and not last:
-        raise TraceError("the recorded derivative mixes the directions of a block")
+        raise TraceError(
+            "the recorded derivative mixes the directions of a block, a bug of jvpsvd or torch; "
+            "report it with the function"
+        )
 
 
 def verify_recording_at_many(
@@ -156,22 +164,30 @@ def _compare_products(
 
 
 def compare_values(
-    recorded: Sequence[Tensor], actual: Sequence[Tensor], where: str = "this point"
+    recorded: Sequence[Tensor],
+    actual: Sequence[Tensor],
+    where: str = "this point",
+    advice: str = _CHOOSE,
 ) -> None:
     """Check that a recording and the function itself have the same values.
+
+    Args:
+        recorded: The values of the recording.
+        actual: Those of the function.
+        where: The point, for the message.
+        advice: What to do if they differ, for the message.
 
     Raises:
         TraceError: If they have not.
 
     >>> compare_values([torch.ones(1)], [torch.zeros(1)])
     Traceback (most recent call last):
-    jvpsvd.errors.TraceError: output 0 of the function differs from its recording at this point ...
+    jvpsvd.errors.TraceError: output 0 of the function differs from its recording at this point; ...
     """
     for index, (ours, theirs) in enumerate(zip(recorded, actual, strict=True)):
         if not close(ours, theirs):
             raise TraceError(
-                f"output {index} of the function differs from its recording at {where} "
-                "(control flow or constants that depend on the input)"
+                f"output {index} of the function differs from its recording at {where}; {advice}"
             )
 
 

@@ -251,7 +251,7 @@
     const d = chosen.depth, of = chosen.class < 0 ? "all classes" : run.classes[chosen.class];
     if (d < 0) { at("told").textContent = chosen.class < 0 ? "" : `All depths, ${of}.`; return; }
     const { x, mean, photos } = curve(d), all = members(d).length, lines = linesAt(d).length;
-    let text = `${run.depths[d].name}, ${of}: ${photos} ${run.noun} with values, ${lines} drawn`;
+    let text = `${run.depths[d].name}, ${of}: ${photos} ${photos === 1 ? run.noun.slice(0, -1) : run.noun} with values, ${lines} drawn`;
     if (all > lines) text += ` (of ${all} that have lines)`;
     if (photos) text += `; mean σ1 ${number(mean[0])}, mean σ${x[mean.length - 1]} ${number(mean[mean.length - 1])}`;
     if (chosen.photo >= 0) {

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from jvpsvd.survey.store.rows import Row, count_unread
 from jvpsvd.survey.store.run_counts import RunCounts
-from jvpsvd.text_table import counted
+from jvpsvd.text_table import count_noun
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _bars(console: Console) -> Iterator[ReportProgress]:
                 f"{progress.photos}",
                 left=rate.left(progress),
             )
-            at.plain = _doing(progress)
+            at.plain = _describe_work(progress)
 
         yield report
 
@@ -154,14 +154,16 @@ class _Lines:
             return
         counts = self._rate.count(progress)
         if progress.recording is not None:
-            self._console.print(_doing(progress), markup=False, highlight=False, soft_wrap=True)
+            self._console.print(
+                _describe_work(progress), markup=False, highlight=False, soft_wrap=True
+            )
         if not progress.rows:
             return
         seconds = sum(row.seconds for row in progress.rows)
         good = sum(row.status == "ok" for row in progress.rows)
         text = (
             f"{progress.one} {progress.photos_done}/{progress.photos} {progress.key}: "
-            f"{good} of {counted(len(progress.rows), 'depth')}, {seconds:.1f} s; {counts}"
+            f"{good} of {count_noun(len(progress.rows), 'depth')}, {seconds:.1f} s; {counts}"
         )
         left = self._rate.left(progress)
         text += f"; {left}" if left else ""
@@ -173,12 +175,12 @@ class _Lines:
         )
 
 
-def _doing(progress: RunProgress) -> str:
+def _describe_work(progress: RunProgress) -> str:
     """Return what is under way, in words.
 
-    >>> _doing(RunProgress("photo7", "_blocks.2"))
+    >>> _describe_work(RunProgress("photo7", "_blocks.2"))
     'photo7 at _blocks.2'
-    >>> _doing(RunProgress(recording=8.3))
+    >>> _describe_work(RunProgress(recording=8.3))
     'recording the network (once, about 8 s)'
     """
     if progress.recording is not None:
@@ -200,6 +202,6 @@ def _failed_photos(rows: Sequence[Row]) -> list[str]:
     lines = []
     for (shard, key), of_photo in failed.items():
         first, more = of_photo[0], len(of_photo) - 1
-        where = f"'{first.layer}'" + (f" and {counted(more, 'more depth')}" if more else "")
+        where = f"'{first.layer}'" + (f" and {count_noun(more, 'more depth')}" if more else "")
         lines.append(f"{shard} {key} at {where}: {first.status}: {first.message}")
     return lines

@@ -14,8 +14,8 @@ from jvpsvd.survey.progress.journal import events, journals, lives
 from jvpsvd.survey.spec.tasks import make_tasks
 from jvpsvd.survey.store.rows import from_table
 from jvpsvd.survey.store.run_counts import RunCounts
-from jvpsvd.survey.store.store import Store
-from jvpsvd.text_table import counted
+from jvpsvd.survey.store.store import Store, check_store
+from jvpsvd.text_table import count_noun
 
 # The rate is that of the last finished tasks of each process.
 _RECENT = 64
@@ -92,7 +92,7 @@ class Status:
             found = ["no manifest yet: shards are being listed, or the run never got that far"]
         else:
             share = 100 * self.done / self.photos
-            of = counted(self.photos, self.one)
+            of = count_noun(self.photos, self.one)
             found = [f"{self.done} of {of} done ({share:.0f} %), {self.counts}"]
         if self.per_second > 0 and self.seconds_left is not None:
             left = timedelta(seconds=round(self.seconds_left))
@@ -101,13 +101,18 @@ class Status:
         for process in self.processes:
             ago = "" if process.last is None else f", last line {_ago(now - process.last)} ago"
             found.append(
-                f"{process.name}: {process.state}, {counted(process.photos, self.one)}{ago}"
+                f"{process.name}: {process.state}, {count_noun(process.photos, self.one)}{ago}"
             )
         return found
 
 
 def status(store: Store) -> Status:
-    """Read how far a run is; nothing is written, and what cannot be read does not count."""
+    """Read how far a run is; nothing is written, and what cannot be read does not count.
+
+    Raises:
+        ArgumentError: If the store is none.
+    """
+    check_store(store)
     files = journals(store.folder)
     processes = tuple(_process(file) for file in files)
     how = _commands(files), store.identity.sample_word

@@ -102,7 +102,7 @@ def forecast(
     check_request(ProblemSize((k, k), torch.float32), k, tol=tol, memory=memory)
     every, start = list_depths(model, functions=functions)
     depths = choose_blocks(every) if only_blocks else every
-    speed = _measured(model, depths) if timed and depths else None
+    speed = _measure(model, depths) if timed and depths else None
     n = math.prod(start)
     costs: list[DepthCost] = []
     held = activations_to(model, [depth.name for depth in depths])
@@ -155,7 +155,7 @@ def plan_depth(
     return planned, chosen
 
 
-def _measured(model: Model, depths: list[Depth]) -> Speed | None:
+def _measure(model: Model, depths: list[Depth]) -> Speed | None:
     """Return what products cost; None, with a line in the log, where there is no derivative."""
     try:
         return measure_speed(model, [depth.name for depth in depths])

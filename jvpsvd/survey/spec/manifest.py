@@ -10,7 +10,7 @@ from jvpsvd.data import RemoteShard, Sample, Shard, suffixes_of, walk
 from jvpsvd.errors import ShardError
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.selection import select_samples
-from jvpsvd.text_table import counted
+from jvpsvd.text_table import count_noun
 
 _REMOTE_AT_ONCE = 8
 _SHOWN = 12  # classes in a message
@@ -45,7 +45,7 @@ def list_samples(
     selected = select_samples(every(), identity.photos, identity.seed)
     if not any(sample.key for sample in selected):
         first = next((f": {s.message}" for s in selected), f", the first {shards[0]}")
-        classes, where = identity.photos.classes, counted(len(shards), "shard")
+        classes, where = identity.photos.classes, count_noun(len(shards), "shard")
         wanted = "" if classes is None else f" of the classes {', '.join(classes)}"
         known = [one for one in there if one]
         if classes is not None and known:

@@ -6,13 +6,14 @@ import math
 import os
 import tempfile
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from jvpsvd.data import (
     Shard,
@@ -62,7 +63,7 @@ def plan_run(spec: Spec, begun: Identity | None = None) -> RunPlan:
     device = "cpu" if spec.engine == "ray" else _find_device(spec.device)
     model, shards = _load(spec), _find_shards(spec, begun)
     if spec.inputs is not None:
-        model = _taking_what_was_written(model, shards[0], spec)
+        model = _take_what_was_written(model, shards[0], spec)
     identity, depths = identify(model, shards, spec)
     return RunPlan(identity, tuple(depths), model, tuple(shards), device)
 
@@ -121,13 +122,15 @@ def _load(spec: Spec) -> Model:
         )
     if spec.random_weights is not None:
         raise ArgumentError("random_weights= is for models by name; initialise your module anew")
+    if spec.weights is not None:
+        raise ArgumentError("weights= is for models by name; load them into your module")
     model = spec.model if isinstance(spec.model, Model) else Model.of(spec.model)
     return model if spec.since is None else replace(model, since=spec.since, wrt=None)
 
 
 def _find_shards(spec: Spec, begun: Identity | None) -> Sequence[Shard]:
     if spec.inputs is not None:
-        return [_written(spec.inputs, Path(spec.out), begun)]
+        return [_write(spec.inputs, Path(spec.out), begun)]
     if spec.shards is None:
         return demo_shards(Path(spec.out))
     if isinstance(spec.shards, str | os.PathLike):
@@ -135,11 +138,11 @@ def _find_shards(spec: Spec, begun: Identity | None) -> Sequence[Shard]:
     return [Path(shard) for shard in spec.shards]
 
 
-def _written(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
+def _write(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
     """Write inputs into the folder of a run, or find them there as they are.
 
     Raises:
-        ArgumentError: If there is none, or one cannot be written.
+        ArgumentError: If there is none, one cannot be written, or one has another shape.
         RunError: If the run was begun with others.
     """
     shard = out / "shards" / "inputs.tar"
@@ -149,7 +152,7 @@ def _written(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
     shard.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=shard.parent) as folder:
         fresh = Path(folder, shard.name)
-        if not write_inputs(inputs, fresh):
+        if not write_inputs(_in_one_shape(inputs) if begun is None else inputs, fresh):
             raise ArgumentError("inputs= holds none")
         if begun is not None and begun.contents != (fingerprint(fresh),):
             raise other
@@ -158,7 +161,29 @@ def _written(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
     return shard
 
 
-def _taking_what_was_written(model: Model, shard: Shard, spec: Spec) -> Model:
+def _in_one_shape(inputs: Iterable[Any]) -> Iterator[Any]:
+    """Yield the inputs; refuse one whose tensors are not of the shapes of the first one's.
+
+    Raises:
+        ArgumentError: Naming the input.
+    """
+    first: dict[str, tuple[int, ...]] | None = None
+    for index, one in enumerate(inputs):
+        content = one[0] if isinstance(one, tuple) and one else one
+        named = content if isinstance(content, Mapping) else {"": content}
+        shapes = {n: tuple(part.shape) for n, part in named.items() if isinstance(part, Tensor)}
+        first = shapes if first is None else first
+        for name in shapes.keys() & first.keys():
+            if shapes[name] != first[name]:
+                part = f"'{name}' of input {index}" if name else f"input {index}"
+                raise ArgumentError(
+                    f"{part} is {shapes[name]}, that of the first {first[name]}; cut or pad all "
+                    "inputs to one shape"
+                )
+        yield one
+
+
+def _take_what_was_written(model: Model, shard: Shard, spec: Spec) -> Model:
     """Return a model that takes the members that `write_inputs` wrote."""
     _, data = next(read_photos(shard, walk(shard, ["safetensors"])[:1]))
     if data is None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from jvpsvd.arguments import listed_names
+from jvpsvd.arguments import listed_names, whole_number
 from jvpsvd.data import Sample
 from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.errors import ArgumentError
@@ -38,9 +38,9 @@ class PhotoSelection:
     demo."""
 
     def __post_init__(self) -> None:
-        for name, count in (("limit", self.limit), ("per-class", self.per_class)):
-            if count is not None and count < 1:
-                raise ArgumentError(f"{name} {count} must be at least 1")
+        for name, count in (("limit", self.limit), ("per_class", self.per_class)):
+            if count is not None:  # of NumPy's too, which JSON does not take
+                object.__setattr__(self, name, whole_number(name, count, 1))
         if self.choice is not None and self.choice not in CHOICES:
             raise ArgumentError(f"choice={self.choice!r} is unknown; use {' or '.join(CHOICES)}")
         if self.classes is None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jvpsvd.arguments import check_flag, check_path, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
 from jvpsvd.survey.spec.selection import PhotoSelection
@@ -23,6 +26,16 @@ ENGINES = ("local", "ray")
 _MODEL = "efficientnet-lite0"
 _ALL_PHOTOS = PhotoSelection()
 _LONGEST = 80
+_LARGEST_SEED = (1 << 63) - 1
+_NUMBERS = {"workers": 1, "batch": 1, "k": 1, "vectors": 0, "seed": 0}
+"""Fields that are whole numbers, with the least they may be."""
+_TEXTS = {
+    "weights": "the name of a file",
+    "since": "the name of a depth",
+    "wrt": "the name of an argument",
+    "device": "a name, as cpu or cuda:1",
+    "address": "the address of a Ray cluster",
+}
 
 
 @dataclass(frozen=True)
@@ -112,32 +125,60 @@ class Spec:
         """Check what can be checked without looking at anything.
 
         Raises:
-            ArgumentError: On a number out of range, an unknown engine, a share that is no part, or
-                workers without Ray.
+            ArgumentError: On a field of the wrong kind, a number out of range, an unknown engine,
+                a share that is no part, or workers without Ray.
         """
+        self._check_kinds()
         if self.shards is not None and self.inputs is not None:
             raise ArgumentError("give shards= or inputs=, not both")
         if self.engine not in ENGINES:
             raise ArgumentError(f"engine '{self.engine}' is unknown; use {' or '.join(ENGINES)}")
-        if not 0 <= self.share[0] < self.share[1]:
-            raise ArgumentError(
-                f"share {self.share[0]}/{self.share[1]} must be i/n with 0 <= i < n"
-            )
+        i, n = self.share
+        if not 0 <= i < n:
+            raise ArgumentError(f"share {i}/{n} must be i/n with 0 <= i < n")
         if self.engine != "ray" and not (self.address is None and self.workers is None):
             raise ArgumentError("address and workers are of engine 'ray'; add --engine ray")
-        for name, count in (("workers", self.workers), ("batch", self.batch)):
-            if count is not None and count < 1:
-                raise ArgumentError(f"{name} {count} must be at least 1")
-        if self.vectors is not None and self.vectors < 0:
-            raise ArgumentError(f"vectors {self.vectors} must be at least 0")
-        if not 0 <= self.seed < 1 << 63:
-            raise ArgumentError(f"seed {self.seed} must lie between 0 and 2^63 - 1")
-        if self.tol is not None and not 0 <= self.tol < 1:
+        tol: Any = 0.0 if self.tol is None else self.tol
+        real = isinstance(tol, Real) and not isinstance(tol, bool)
+        if not (real and 0 <= tol < 1):
             raise ArgumentError(
-                f"tol={self.tol} must lie between 0 and 1; 0 is what float32 reaches"
+                f"tol={shown(self.tol)} must lie between 0 and 1; 0 is what float32 reaches"
             )
         if self.memory is not None:
             parse_memory(self.memory)
+
+    def _check_kinds(self) -> None:
+        """Check of what kind each field is."""
+        for name, low in _NUMBERS.items():
+            value = getattr(self, name)
+            unsaid = value is None and name != "seed"
+            if not unsaid and not (name == "vectors" and isinstance(value, bool)):
+                high = _LARGEST_SEED if name == "seed" else None
+                whole = whole_number(name, value, low, high, "2^63 - 1")
+                object.__setattr__(self, name, whole)  # Python's: JSON takes no other
+        check_flag("density", self.density)
+        check_path("out", self.out, "a folder")
+        for name, wanted in _TEXTS.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str | os.PathLike):
+                raise ArgumentError(f"{name}={shown(value)} must be {wanted}")
+        files = self.shards if isinstance(self.shards, list | tuple) else (self.shards,)
+        if not files or not all(
+            file is None or isinstance(file, str | os.PathLike) for file in files
+        ):
+            raise ArgumentError(f"shards={shown(self.shards)} must be a folder, a pattern or files")
+        if self.inputs is not None and not any(
+            hasattr(self.inputs, name) for name in ("__iter__", "__getitem__")
+        ):
+            raise ArgumentError(f"inputs={shown(self.inputs)} must be a list of inputs")
+        if not isinstance(self.photos, PhotoSelection):
+            raise ArgumentError(
+                f"photos={shown(self.photos)} must be a selection, as PhotoSelection(limit=4)"
+            )
+        share: Any = self.share
+        pair = isinstance(share, tuple | list) and len(share) == 2
+        if not pair or not all(type(each) is int for each in share):
+            raise ArgumentError(f"share={shown(share)} must be (i, n): part i of n, from 0 on")
 
     def __repr__(self) -> str:
         """Return what was asked for beyond the defaults."""

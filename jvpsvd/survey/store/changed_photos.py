@@ -59,7 +59,7 @@ def _compare(store: Store, shards: Sequence[Shard]) -> None:
             continue  # its photos are rows that say so
         for sample in listed[shard.name]:
             other = now.get(sample.key)
-            if other is None or _described(other) != _described(sample):
+            if other is None or _describe(other) != _describe(sample):
                 raise RunError(_describe_change(store, shard, sample))
         with_rows = [s for s in listed[shard.name] if (s.shard, s.key) in checksums]
         for sample, photo in read_photos(shard, with_rows):
@@ -79,7 +79,7 @@ def _checksums(store: Store) -> dict[tuple[str, str], str]:
     return found
 
 
-def _described(sample: Sample) -> tuple[object, ...]:
+def _describe(sample: Sample) -> tuple[object, ...]:
     return sample.offset, sample.size, sample.label, sample.wnid
 
 

@@ -15,7 +15,7 @@ from jvpsvd.survey.store.files import locked, read_table
 from jvpsvd.survey.store.parts import listed_in, write_part
 from jvpsvd.survey.store.pieces import read_piece, salvage
 from jvpsvd.survey.store.rows import MAY_BE_NULL, SCHEMA
-from jvpsvd.survey.store.store import Store, set_aside
+from jvpsvd.survey.store.store import Store, check_store, set_aside
 
 FEW = 512
 """Files of single tasks that are left alone."""
@@ -28,7 +28,11 @@ def compact(store: Store, *, few: int = FEW) -> int:
 
     Nothing is done where another process does it, for runs that store vectors, and for `few` files
     or less. Tasks that another run may mend stay as they are.
+
+    Raises:
+        ArgumentError: If the store is none.
     """
+    check_store(store)
     if store.identity.has_vector_files:
         return 0
     try:

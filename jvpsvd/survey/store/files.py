@@ -86,14 +86,14 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
         RunError: If a link, a pipe or a folder stands in its place.
     """
     refuse_other_kinds(file)
-    aside = _written_aside(file, write)
+    aside = _write_aside(file, write)
     aside.replace(file)
     sync(file.parent)
 
 
 def write_first(file: Path, write: Callable[[Path], object]) -> None:
     """Write a file unless another process has already written it."""
-    aside = _written_aside(file, write)
+    aside = _write_aside(file, write)
     with contextlib.suppress(FileExistsError):
         os.link(aside, file)
     aside.unlink()
@@ -189,7 +189,7 @@ def _kind(file: Path) -> str:
     return "folder" if stat.S_ISDIR(mode) else "pipe, socket or device"
 
 
-def _written_aside(file: Path, write: Callable[[Path], object]) -> Path:
+def _write_aside(file: Path, write: Callable[[Path], object]) -> Path:
     # A name of its own for every writer: shares of one run write side by side.
     # Hidden, because some readers of a folder take every file that is not.
     aside = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}{ASIDE}")

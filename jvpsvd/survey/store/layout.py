@@ -43,11 +43,11 @@ class Layout:
 
     def task_files(self) -> list[Path]:
         """Return the files of single tasks that are there."""
-        return _named(self.spectra, _TASK)
+        return _list_named(self.spectra, _TASK)
 
     def part_files(self) -> list[Path]:
         """Return the files of many tasks that are there."""
-        return _named(self.spectra, PART)
+        return _list_named(self.spectra, PART)
 
     def vector_file(self, task: str, index: int) -> Path:
         """Return the file of the vectors that belong to a row of a task."""
@@ -55,7 +55,7 @@ class Layout:
 
     def vector_files(self) -> list[Path]:
         """Return the files of vectors that are there."""
-        return _named(self.folder / "vectors", _VECTORS)
+        return _list_named(self.folder / "vectors", _VECTORS)
 
     def unexpected_files(self) -> list[Path]:
         """Return what lies among the rows and vectors and has no name that a run gives.
@@ -90,7 +90,7 @@ def list_folder(folder: Path) -> list[Path]:
         return []
 
 
-def _named(folder: Path, *patterns: re.Pattern[str]) -> list[Path]:
+def _list_named(folder: Path, *patterns: re.Pattern[str]) -> list[Path]:
     return [file for file in list_folder(folder) if _is_named(file, *patterns)]
 
 

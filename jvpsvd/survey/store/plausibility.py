@@ -69,12 +69,12 @@ def find_faults(
 
 def read_counts(table: pa.Table) -> Array:
     """Return counts (rows, 4, thresholds) of `COUNT_COLUMNS`; NaN where a row keeps none."""
-    return np.stack([_filled(table[name], len(THRESHOLDS)) for name in COUNT_COLUMNS], axis=1)
+    return np.stack([_fill(table[name], len(THRESHOLDS)) for name in COUNT_COLUMNS], axis=1)
 
 
 def read_sum(table: pa.Table, name: str) -> Array:
     """Return (rows, 4) value, low, high, standard error; NaN where a row keeps none."""
-    return _filled(table[name], 4)
+    return _fill(table[name], 4)
 
 
 def values_and_residuals(table: pa.Table, k: int, folder: Path) -> tuple[Array, Array]:
@@ -94,7 +94,7 @@ def as_matrix(lists: pa.ChunkedArray, k: int) -> Array:
     return np.concatenate([np.empty(0), *chunks]).reshape(-1, k)
 
 
-def _filled(lists: pa.ChunkedArray, length: int) -> Array:
+def _fill(lists: pa.ChunkedArray, length: int) -> Array:
     """Return a column of lists of `length` numbers as (rows, length); NaN for all others."""
     there = (pc.list_value_length(lists).fill_null(0).to_numpy() == length).astype(bool)
     found: Array = np.full((len(lists), length), np.nan)

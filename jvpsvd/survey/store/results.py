@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from jvpsvd.arguments import positive_number, shown
+from jvpsvd.arguments import check_path, positive_number, shown
 from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.survey.store.class_distances import (
     ClassComparison,
@@ -25,7 +25,7 @@ from jvpsvd.survey.store.store import Store, open_store
 from jvpsvd.survey.store.vectors import read_vectors
 from jvpsvd.survey.store.whole_spectrum import COUNT_COLUMNS, counts_at, mean_estimate
 from jvpsvd.svd.estimate import Estimate
-from jvpsvd.text_table import counted
+from jvpsvd.text_table import count_noun
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -55,7 +55,7 @@ class Spectra:
     def __repr__(self) -> str:
         photos, k = self.s.shape
         m, n = self.shape
-        rows, values = counted(photos, "row"), counted(k, "value")
+        rows, values = count_noun(photos, "row"), count_noun(k, "value")
         return f"<Spectra at '{self.layer}': {rows}, {values} each, J is {m} x {n}>"
 
 
@@ -91,7 +91,7 @@ class Counts:
         mean = f", mean {self.mean()}" if photos else ""
         return (
             f"<Counts of σ ≥ {self.threshold:g} at '{self.layer}': "
-            f"{photos} photos, of {self.size} values each{mean}>"
+            f"{count_noun(photos, 'photo')}, of {count_noun(self.size, 'value')} each{mean}>"
         )
 
 
@@ -124,7 +124,7 @@ class Results:
             ArgumentError: If the run has no such depth.
             RunError: If rows cannot be read, or do not belong to the run.
         """
-        table, s, residuals = self._solved(layer)
+        table, s, residuals = self._read_solved(layer)
         depth = next(depth for depth in self.store.depths if depth.name == layer)
         return Spectra(
             layer=layer,
@@ -147,7 +147,7 @@ class Results:
             RunError: If rows cannot be read, or do not belong to the run.
         """
         threshold = positive_number("threshold", threshold)
-        table, s, residuals = self._solved(layer)
+        table, s, residuals = self._read_solved(layer)
         stored, size = read_counts(table), self.store.sizes[layer]
         converged = table["converged"].to_numpy()
         value, low, high, error = counts_at(threshold, stored, s, residuals, converged, size)
@@ -247,7 +247,7 @@ class Results:
             named = f": '{layer}'" if str(layer) in self.layers else has
             raise ArgumentError(f"a depth is named by a string, got {shown(layer)}{named}")
 
-    def _solved(self, layer: str) -> tuple[pa.Table, Array, Array]:
+    def _read_solved(self, layer: str) -> tuple[pa.Table, Array, Array]:
         """Return the rows with values at a depth, and their values and residuals (photos, k)."""
         self._check_depth(layer)
         table = self.table()
@@ -269,4 +269,5 @@ def open_run(folder: str | Path) -> Results:
     Raises:
         RunError: If there is none.
     """
+    check_path("folder", folder, "the folder of a run")
     return Results(open_store(Path(folder)))

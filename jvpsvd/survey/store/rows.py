@@ -13,6 +13,7 @@ from jvpsvd.data import Sample
 from jvpsvd.survey.store.checksums import CHECKSUM, checksum_rows
 from jvpsvd.survey.store.columns import nullable_columns, schema_of
 from jvpsvd.survey.store.whole_spectrum import spectrum_columns
+from jvpsvd.text_table import count_noun
 
 if TYPE_CHECKING:
     from jvpsvd.svd import SVDResult
@@ -114,7 +115,8 @@ def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
     if not result.certificate.sound:
         return failure(sample, layer, k, "unsound", str(result.certificate))
     converged = int(result.converged.sum())
-    message = "" if converged == k else f"{k - converged} of {k} triplets missed the tolerance"
+    missed = f"{k - converged} of {count_noun(k, 'triplet')} missed the tolerance"
+    message = "" if converged == k else missed
     return dataclasses.replace(
         _without_values(sample, layer, k, "ok", message),
         s=result.s.tolist(),

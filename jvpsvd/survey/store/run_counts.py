@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jvpsvd.survey.store.rows import Row
-from jvpsvd.text_table import counted
+from jvpsvd.text_table import count_noun
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class RunCounts:
         energy = "" if self.mean_energy is None else f", energy {_in_percent(self.mean_energy)}"
         missed, noise = "", ""
         if self.unconverged:
-            missed = f", {counted(self.unconverged, 'triplet')} missed the tolerance"
+            missed = f", {count_noun(self.unconverged, 'triplet')} missed the tolerance"
         if self.below_residual:
-            noise = f", {counted(self.below_residual, 'value')} below the residual"
-        failures = counted(self.failed, "failure")
+            noise = f", {count_noun(self.below_residual, 'value')} below the residual"
+        failures = count_noun(self.failed, "failure")
         return f"{failures}{energy}, worst residual {self.worst_residual:.0e} σ1{missed}{noise}"
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from jvpsvd.arguments import shown
 from jvpsvd.data import Sample
-from jvpsvd.errors import RunError
+from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.networks import Depth
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.store.files import (
@@ -240,6 +241,17 @@ def create_or_continue(
     for name in ("", "spectra", "vectors"):
         remove_abandoned(folder / name)
     return store
+
+
+def check_store(store: object) -> None:
+    """Check that a value is the store of a run.
+
+    Raises:
+        ArgumentError: If it is not.
+    """
+    if not isinstance(store, Store):
+        what = shown(store)
+        raise ArgumentError(f"store is {what}; give survey.open(folder).store of a run's folder")
 
 
 def open_store(folder: Path) -> Store:

@@ -15,7 +15,7 @@ from jvpsvd.survey.store.rows import Row, from_table
 from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.run_data import FileRows, RunData
 from jvpsvd.survey.store.small_vectors import expected_shapes
-from jvpsvd.survey.store.store import Store
+from jvpsvd.survey.store.store import Store, check_store
 from jvpsvd.survey.store.vectors import read_vectors
 
 _Name = tuple[str, str, str]
@@ -40,7 +40,12 @@ class Verification:
 
 
 def verify(store: Store) -> Verification:
-    """Read everything back, file by file, and compare it with its checksums and the manifest."""
+    """Read everything back, file by file, and compare it with its checksums and the manifest.
+
+    Raises:
+        ArgumentError: If the store is none.
+    """
+    check_store(store)
     try:
         run, problems = RunData(store, store.samples()), []
     except RunError as error:

@@ -128,7 +128,7 @@ class PhotoSolver:
             derivatives = self._derivatives.at(to_device(x, self._device), sample.key)
             self._refuse_another_shape(derivatives)
         except Exception as error:  # whatever a photo or the user's network raises
-            return [(depth, self._failed(sample, depth, error)) for depth in depths]
+            return [(depth, self._make_failure(sample, depth, error)) for depth in depths]
         found: list[tuple[int, _Cell]] = []
         for depth in depths:
             report(depth, None)
@@ -138,9 +138,9 @@ class PhotoSolver:
                     raise derivative
                 result = self._svds(derivative, depth, report)
             except Exception as error:
-                found.append((depth, self._failed(sample, depth, error)))
+                found.append((depth, self._make_failure(sample, depth, error)))
             else:
-                found.append((depth, self._solved(sample, depth, result, 1)))
+                found.append((depth, self._make_row(sample, depth, result, 1)))
         return found
 
     def _refuse_another_shape(self, derivatives: Sequence[LinearMap | JvpsvdError]) -> None:
@@ -175,7 +175,7 @@ class PhotoSolver:
                 continue
             for index, i in enumerate(points):
                 one = result.of(index)
-                found[i, depth] = self._solved(samples[i], depth, one, len(points))
+                found[i, depth] = self._make_row(samples[i], depth, one, len(points))
         return found
 
     def _svds(self, derivative: LinearMap | BatchedMap, depth: int, report: Report) -> SVDResult:
@@ -192,7 +192,7 @@ class PhotoSolver:
         )
         return with_density(result, J) if identity.density else result
 
-    def _solved(self, sample: Sample, depth: int, result: SVDResult, together: int) -> _Cell:
+    def _make_row(self, sample: Sample, depth: int, result: SVDResult, together: int) -> _Cell:
         """Return the row of a result; time and products of a batch are divided evenly."""
         row = row_of(sample, self._identity.layers[depth], result)
         row = replace(
@@ -203,7 +203,7 @@ class PhotoSolver:
         )
         return row, result if row.status == "ok" else None
 
-    def _failed(self, sample: Sample, depth: int, error: Exception) -> _Cell:
+    def _make_failure(self, sample: Sample, depth: int, error: Exception) -> _Cell:
         status, message = _reason(error, sample)
         identity = self._identity
         return failure(sample, identity.layers[depth], identity.k, status, message), None

@@ -157,8 +157,8 @@ class _Pool:
                 waited = time.monotonic()
             for ref in done:
                 if ref in self.starting:
-                    self._started(ref)
-                elif (solved := self._answered(ref)) is not None:
+                    self._note_start(ref)
+                elif (solved := self._take_answer(ref)) is not None:
                     yield solved
 
     def _next(self, fresh: Iterator[TaskPhotos]) -> _Work | None:
@@ -174,7 +174,7 @@ class _Pool:
         worker = self.start()
         self.starting[worker.ready.remote()] = worker
 
-    def _started(self, ref: Any) -> None:
+    def _note_start(self, ref: Any) -> None:
         worker = self.starting.pop(ref)
         try:
             self.ray.get(ref)
@@ -191,7 +191,7 @@ class _Pool:
             self.failed_starts = 0
             self.idle.append(worker)
 
-    def _answered(self, ref: Any) -> SolvedTask | None:
+    def _take_answer(self, ref: Any) -> SolvedTask | None:
         """Return what a worker answered; None if it died and its task is to be given out again."""
         worker, work = self.busy.pop(ref)
         task = work.job[0]
@@ -199,13 +199,13 @@ class _Pool:
             solved: SolvedTask = self.ray.get(ref)
         except self.ray.exceptions.RayTaskError as error:
             self.idle.append(worker)
-            return self._failed(task, "error", _brief(error))
+            return self._make_failure(task, "error", _brief(error))
         except self.ray.exceptions.RayError as error:
-            return self._died(worker, work, _brief(error))
+            return self._replace_worker(worker, work, _brief(error))
         self.idle.append(worker)
         return solved
 
-    def _died(self, worker: Any, work: _Work, reason: str) -> SolvedTask | None:
+    def _replace_worker(self, worker: Any, work: _Work, reason: str) -> SolvedTask | None:
         task = work.job[0]
         work.deaths += 1
         note("worker died", task=task.id, deaths=work.deaths, reason=reason)
@@ -213,12 +213,12 @@ class _Pool:
         self._start_one()
         if work.deaths > DEATHS:
             message = f"its worker died {work.deaths} times, the last time alone: {reason}"
-            return self._failed(task, "worker-died", message)
+            return self._make_failure(task, "worker-died", message)
         logger.warning("a worker died at %s %s; going on", task.shard, task.samples[0].key)
         (self.alone if work.deaths == DEATHS else self.again).append(work)
         return None
 
-    def _failed(self, task: Task, status: str, message: str) -> SolvedTask:
+    def _make_failure(self, task: Task, status: str, message: str) -> SolvedTask:
         layers, k = self.identity.layers, self.identity.k
         rows = [failure(s, layer, k, status, message) for s in task.samples for layer in layers]
         return SolvedTask(task, rows, [None for _ in rows])

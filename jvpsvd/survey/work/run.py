@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from jvpsvd.arguments import shown
 from jvpsvd.data import UNREADABLE
-from jvpsvd.errors import RunError, ShardError
+from jvpsvd.errors import ArgumentError, RunError, ShardError
 from jvpsvd.networks import guess_recording_seconds
 from jvpsvd.survey.progress.display import (
     ReportProgress,
@@ -39,7 +40,7 @@ from jvpsvd.survey.work.photo_solver import SolvedTask
 from jvpsvd.survey.work.ray_engine import check_engine, solve_on_ray
 from jvpsvd.svd import Progress
 from jvpsvd.svd.request import out_of_reach
-from jvpsvd.text_table import counted
+from jvpsvd.text_table import count_noun
 
 if TYPE_CHECKING:
     from jvpsvd.survey.store.results import Results
@@ -68,7 +69,7 @@ class Outcome:
     def __repr__(self) -> str:
         return (
             f"<Outcome: {self.computed} computed, {self.failed} failed, {self.skipped} were there, "
-            f"{counted(self.failures, 'row')} without values, in {self.store.folder}>"
+            f"{count_noun(self.failures, 'row')} without values, in {self.store.folder}>"
         )
 
     @property
@@ -98,6 +99,10 @@ def run(spec: Spec, report: ReportProgress | bool = True) -> Outcome:
 
     An example is that of `jvpsvd.survey`.
     """
+    if not isinstance(spec, Spec):
+        raise ArgumentError(f"spec is {shown(spec)}; give a survey.Spec")
+    if not isinstance(report, bool) and not callable(report):
+        raise ArgumentError(f"report={shown(report)} must be True, False or a function")
     if report is True:
         with show_progress() as show:
             return _run(spec, show)
@@ -196,7 +201,7 @@ def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgre
             compact(store)
     if progress.photos_done != count:
         missing = count - progress.photos_done
-        raise RunError(f"{missing} samples of {store.folder} were not reached; run again")
+        raise RunError(f"not reached: {count_noun(missing, 'sample')} of {store.folder}; run again")
     compact(store)
     failures = _count_failures(store)
     note("ended", computed=count - skipped - failed, failed=failed, failures=failures)

@@ -61,13 +61,13 @@ def next_check(
     if rate > 0:
         logarithm = math.log(max(now.worst / test.target, 1.0))
         columns = min(columns, math.ceil(_EARLY * logarithm / rate))
-    per_column = _converging(checks)
+    per_column = _measure_rate(checks)
     if per_column > 0:
         columns = min(columns, math.ceil(_EARLY * now.unconverged / per_column))
     return now.columns + max(width, columns)
 
 
-def _converging(checks: list[Check]) -> float:
+def _measure_rate(checks: list[Check]) -> float:
     """Return how many triplets converged per column, between the last two checks."""
     if len(checks) < 2:
         return 0.0

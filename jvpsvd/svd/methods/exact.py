@@ -59,7 +59,7 @@ class Exact:
         with monitor.phase("vectors"):
             if A.batch and matrix.device.type == "cpu":
                 parts = over_matrices(
-                    lambda part: _solved(matrix[part], k, vectors),
+                    lambda part: _solve(matrix[part], k, vectors),
                     len(matrix),
                     max(1, _ENTRIES_TOGETHER // matrix[0].numel()),
                 )
@@ -67,8 +67,11 @@ class Exact:
                 values, residuals, fro2 = torch.cat(each), torch.cat(norms), torch.cat(squares)
                 U, V = _concatenate(left), _concatenate(right)
             else:
-                values, residuals, fro2, U, V = _solved(matrix, k, vectors)
-        evidence = f"all {A.shape[-1]} products of the shorter side were taken"
+                values, residuals, fro2, U, V = _solve(matrix, k, vectors)
+        short = A.shape[-1]
+        evidence = f"all {short} products of the shorter side were taken"
+        if short == 1:
+            evidence = "the only product of the shorter side was taken"
         found = (Evidence(float(one), 0.0, True, evidence, k, 0.0) for one in fro2.reshape(-1))
         samples = (AllValues(one) for one in values.cpu().reshape(-1, A.shape[-1]))
         s = values[..., :k].to(A.dtype)
@@ -103,7 +106,7 @@ class Exact:
 _Solved = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 
 
-def _solved(matrix: Tensor, k: int, vectors: bool) -> _Solved:
+def _solve(matrix: Tensor, k: int, vectors: bool) -> _Solved:
     """Return (all s, residuals, ‖A‖²_F, U, V) of an (m, n) matrix, m ≥ n, or of a batch.
 
     Values and the norm are in float64.

@@ -31,6 +31,7 @@ from jvpsvd.svd.memory import reserved_columns
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
+from jvpsvd.text_table import count_noun
 
 # If a solve gives up before the bases were expanded by k columns and this many blocks, no value is
 # guaranteed: at a coarse tolerance, small residuals do not show that no larger value is missing.
@@ -124,7 +125,7 @@ class _Solve:
         max_size = _checked_size(n, solver.max_size if keep_left else solver.values_size, k)
         start = request.start
         if max_size < n:  # full bases must hold k columns
-            solver, start = _narrowed(solver, max_size - k, start)
+            solver, start = _narrow(solver, max_size - k, start)
         self._A, self._solver, self._request, self._monitor = A, solver, request, monitor
         self._keep_left, self._start = keep_left, start
         self._may_compact = solver.may_compact and keep_left and not A.batch
@@ -227,7 +228,8 @@ class _Solve:
         """Measure the remaining matrices, and return all triplets."""
         bases, restarts = self._bases, self._restarts
         if self._test.matrices:
-            given_up = f"given up after {restarts.restarts} restarts of {restarts.max_size} columns"
+            after = count_noun(restarts.restarts, "restart")
+            given_up = f"given up after {after} of {restarts.max_size} columns"
             evidence = "the bases span the whole space" if bases.exhausted else f"none: {given_up}"
             left = list(range(len(self._test.matrices)))
             self._test.mark_due(bases, everyone=True)
@@ -337,7 +339,7 @@ def _checked_size(n: int, size: int | None, k: int) -> int:
     return max_size
 
 
-def _narrowed(
+def _narrow(
     solver: GolubKahan, spare: int, start: Tensor | None
 ) -> tuple[GolubKahan, Tensor | None]:
     """Return solver and start for steps no wider than `spare`. A start needs probe columns too."""

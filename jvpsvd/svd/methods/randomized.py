@@ -29,6 +29,7 @@ from jvpsvd.svd.product_checks import Direction, check_scale, largest_product_no
 from jvpsvd.svd.progress import predict_seconds_left
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
+from jvpsvd.text_table import count_noun
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,8 @@ def _evidence(
         elif complete:
             evidence = f"all converged from a random block of {passes.width} columns, wider than k"
         else:
-            evidence = f"none: {missed[i]} triplets did not converge in {passes.taken} passes"
+            missing = count_noun(missed[i], "triplet")
+            taken = count_noun(passes.taken, "pass", "passes")
+            evidence = f"none: {missing} did not converge in {taken}"
         found.append(Evidence(fro2, error, complete, evidence, guaranteed, epsilon))
     return tuple(found)

@@ -44,7 +44,7 @@ def test_bases_end_at_max_size_and_say_so(max_size):
     triplets = solved_by(solver, Diagonal(line(1, 0, 400)), 30, 1e-8)
     (evidence,) = triplets.evidence
     assert not evidence.complete
-    assert evidence.evidence == f"none: given up after 1 restarts of {max_size} columns"
+    assert evidence.evidence == f"none: given up after 1 restart of {max_size} columns"
     assert triplets.residuals.max() > 1e-8
 
 

@@ -83,7 +83,7 @@ def test_what_did_not_converge_hides_what_may_be_missing_behind_it():
     triplets = solved_by(BlockKrylov(passes=1), Diagonal(line(1, 0, 500)), 20, 1e-5)
     (evidence,) = triplets.evidence
     assert not evidence.complete
-    assert evidence.evidence == "none: 20 triplets did not converge in 1 passes"
+    assert evidence.evidence == "none: 20 triplets did not converge in 1 pass"
     assert evidence.guaranteed == 0
 
 

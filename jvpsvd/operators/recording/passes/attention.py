@@ -119,7 +119,7 @@ def _before(node: Any, linear: set[fx.Node]) -> tuple[Any, _Path]:
     """Return what a direction is before it is multiplied by entries and viewed as other heads."""
     path = _Path()
     while isinstance(node, fx.Node) and len(node.users) == 1:
-        longer = _extended(path, node, linear)
+        longer = _extend(path, node, linear)
         if longer is None:
             break
         path, node = longer, _direction_of(node, linear)
@@ -129,7 +129,7 @@ def _before(node: Any, linear: set[fx.Node]) -> tuple[Any, _Path]:
 def _after(made: fx.Node, path: _Path, linear: set[fx.Node]) -> Iterator[_Result]:
     """Yield the products of what is made, with the path there; "other" for anything else."""
     for user in made.users:
-        longer = _extended(path, user, linear)
+        longer = _extend(path, user, linear)
         if longer is not None:
             yield from _after(user, longer, linear)
         elif user.target is _aten.bmm.default and user.args[0] is made:
@@ -140,7 +140,7 @@ def _after(made: fx.Node, path: _Path, linear: set[fx.Node]) -> Iterator[_Result
             yield _Result("other", user, None, path)
 
 
-def _extended(path: _Path, node: fx.Node, linear: set[fx.Node]) -> _Path | None:
+def _extend(path: _Path, node: fx.Node, linear: set[fx.Node]) -> _Path | None:
     """Return the path that a node goes on; None of a node that does something else."""
     scale = _scale_of(node)
     if scale is not None:

@@ -146,7 +146,7 @@ def _chain_from(maker: fx.Node, saved: set[fx.Node]) -> _Draft | None:
             chain.uses.append(next_one.use(making=True))
             chain.counts.append(next_one.count)
         elif not _note_factor(chain, here, user, dim - len(first.kernel), saved):
-            moved = _moved(user, dim)
+            moved = _follow_channels(user, dim)
             if moved is None:
                 return None
             dim = moved
@@ -180,7 +180,7 @@ def _note_factor(
     return True
 
 
-def _moved(node: fx.Node, dim: int) -> int | None:
+def _follow_channels(node: fx.Node, dim: int) -> int | None:
     """Return where channels are after an operation on each by itself; None after any other."""
     if node.target is _aten.permute.default:
         order = arguments(node)[1]

@@ -69,7 +69,7 @@ def _reverse_as_convolution(
         over = [n - ((r - 1) * step - 2 * p + full + 1) for n, r, step, p, full in reached]
     with graph.inserting_before(node):
         if plain:
-            weight, padding = _turned(graph, weight, weight_shape, groups), turned
+            weight, padding = _turn(graph, weight, weight_shape, groups), turned
         called = (u, weight, None, stride, padding, dilation, as_transposed, over, groups)
         convolution = graph.call_function(_aten.convolution.default, called)
     convolution.meta["val"] = placeholder_for(image)
@@ -79,7 +79,7 @@ def _reverse_as_convolution(
     erase(node, linear)
 
 
-def _turned(graph: fx.Graph, weight: fx.Node, shape: torch.Size, groups: int) -> fx.Node:
+def _turn(graph: fx.Graph, weight: fx.Node, shape: torch.Size, groups: int) -> fx.Node:
     """Return W, (out, in / groups, …), with the two exchanged in each group and the kernel turned.
 
     Shape (in, out / groups, …), contiguous.

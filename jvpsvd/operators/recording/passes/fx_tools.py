@@ -254,7 +254,8 @@ def refuse_unsafe_mutation(graph: fx.Graph, primal: set[fx.Node]) -> None:
         early = inside and any(r not in primal and order[r] < order[node] for r in readers)
         if crossed or early:
             raise TraceError(
-                f"the in-place operation {node.target} changes a tensor that a derivative needs"
+                f"the in-place operation {node.target} changes a tensor that a derivative needs; "
+                "to have it recorded, work on a copy, x.clone()"
             )
 
 
@@ -337,15 +338,15 @@ def _identity_key(module: fx.GraphModule, node: fx.Node, mutated: set[fx.Node]) 
         return None
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         return None
-    return node.target, _frozen(node.args), _frozen(node.kwargs)
+    return node.target, _freeze(node.args), _freeze(node.kwargs)
 
 
-def _frozen(value: Any) -> Any:
+def _freeze(value: Any) -> Any:
     """Return a hashable stand-in for arguments; 1, 1.0 and True stay apart."""
     if isinstance(value, dict):
-        return tuple((key, _frozen(item)) for key, item in value.items())
+        return tuple((key, _freeze(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return tuple(_frozen(item) for item in value)
+        return tuple(_freeze(item) for item in value)
     if isinstance(value, slice):
-        return ("slice", _frozen((value.start, value.stop, value.step)))
+        return ("slice", _freeze((value.start, value.stop, value.step)))
     return type(value), value

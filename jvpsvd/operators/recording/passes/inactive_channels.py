@@ -75,7 +75,7 @@ class Chain:
         inactive = torch.zeros(self.size, dtype=torch.bool, device="cpu")
         for use in self.factors:
             inactive |= cache.inactive(inputs[use.index], use.dim)
-        return _worth_keeping(inactive)
+        return _choose_kept(inactive)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class ChannelGraph:
         return tuple(found)
 
 
-def _worth_keeping(inactive: Tensor) -> tuple[int, ...] | None:
+def _choose_kept(inactive: Tensor) -> tuple[int, ...] | None:
     """Return the active channels and as many others as fill a multiple; None if too many."""
     size = len(inactive)
     count = max(_MULTIPLE, -(-(size - int(inactive.sum())) // _MULTIPLE) * _MULTIPLE)

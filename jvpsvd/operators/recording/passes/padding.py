@@ -74,7 +74,7 @@ def _pad_the_next(
             _, weight, bias, stride, padding, dilation, *rest = arguments(user)
             if len(padding) != len(added):
                 continue
-            padded = _padded(user, weight, _sum(padding, added), dilation, linear, grow)
+            padded = _pad(user, weight, _sum(padding, added), dilation, linear, grow)
             if padded is not None:
                 user.args = (source, padded[0], bias, stride, padded[1], dilation, *rest)
     if not node.users:
@@ -94,14 +94,14 @@ def _cut_the_previous(
     if len(padding) != len(cut) or (not transposed and any(step != 1 for step in stride)):
         return
     changed = [(-left, -right) for left, right in cut] if transposed else cut
-    padded = _padded(source, weight, _sum(padding, changed), dilation, linear, grow)
+    padded = _pad(source, weight, _sum(padding, changed), dilation, linear, grow)
     if padded is not None:
         source.args = (u, padded[0], bias, stride, padded[1], dilation, transposed, *rest)
         source.meta["val"] = node.meta["val"]
         replace(node, source, linear)
 
 
-def _padded(
+def _pad(
     node: fx.Node,
     weight: Any,
     sides: _Sides,

@@ -49,29 +49,29 @@ def _direction_of_softmax(node: fx.Node) -> tuple[fx.Node, fx.Node, int] | None:
     if not isinstance(value.meta.get("val"), Tensor):
         return None
     source, dim = value.args[:2]
-    direction, mean = _called(rest, _aten.sub.Tensor, 2)
+    direction, mean = _match_call(rest, _aten.sub.Tensor, 2)
     if isinstance(mean, fx.Node) and mean.target is _aten.where.self:
         # Zero in rows that are masked as a whole, where S is zero.
         _, zero, mean = mean.args
-        if _called(zero, _aten.scalar_tensor.default, 1) != (0.0,):
+        if _match_call(zero, _aten.scalar_tensor.default, 1) != (0.0,):
             return None
-    sums, whole = _called(mean, _aten.div.Tensor, 2)
-    scaled, *of_sums = _called(sums, _aten.sum.dim_IntList, 3)
-    exponentials, *of_whole = _called(whole, _aten.sum.dim_IntList, 3)
+    sums, whole = _match_call(mean, _aten.div.Tensor, 2)
+    scaled, *of_sums = _match_call(sums, _aten.sum.dim_IntList, 3)
+    exponentials, *of_whole = _match_call(whole, _aten.sum.dim_IntList, 3)
     if of_sums != [[dim], True] or of_whole != [[dim], True]:
         return None
-    if {*_called(scaled, _aten.mul.Tensor, 2)} != {exponentials, direction}:
+    if {*_match_call(scaled, _aten.mul.Tensor, 2)} != {exponentials, direction}:
         return None
-    (shifted,) = _called(exponentials, _aten.exp.default, 1)
-    shifted_source, largest = _called(shifted, _aten.sub.Tensor, 2)
-    if shifted_source is not source or _called(largest, _aten.amax.default, 3)[0] is not source:
+    (shifted,) = _match_call(exponentials, _aten.exp.default, 1)
+    shifted_source, largest = _match_call(shifted, _aten.sub.Tensor, 2)
+    if shifted_source is not source or _match_call(largest, _aten.amax.default, 3)[0] is not source:
         return None
     if not isinstance(direction, fx.Node) or not isinstance(dim, int):
         return None
     return direction, value, dim
 
 
-def _called(node: Any, target: object, count: int) -> tuple[Any, ...]:
+def _match_call(node: Any, target: object, count: int) -> tuple[Any, ...]:
     """Return the arguments of a call of an operation; as many times None of anything else."""
     if isinstance(node, fx.Node) and node.target is target and len(node.args) == count:
         return node.args
