@@ -7,6 +7,7 @@ from jvpsvd.machine.cgroups import CgroupLimits, read_cgroup_limits
 from jvpsvd.machine.cores import affine_cores, granted_cores
 from jvpsvd.machine.disk import sync
 from jvpsvd.machine.memory import granted_memory, physical_memory
+from jvpsvd.machine.processor import processor_maker
 from jvpsvd.machine.sizes import in_words, parse_memory
 from jvpsvd.machine.threads import (
     limit_threads,
@@ -25,6 +26,7 @@ __all__ = [
     "limit_threads",
     "parse_memory",
     "physical_memory",
+    "processor_maker",
     "read_cgroup_limits",
     "sync",
     "threads_of_a_share",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
+from jvpsvd.svd.kernels.zeros import convert_coefficients
 
 # Rows of the basis that are combined at once. It bounds temporary tensors: a guess.
 _LENGTH_AT_ONCE = 1 << 14
@@ -58,7 +59,7 @@ class GrowingColumns:
     def combine(self, coefficients: Tensor) -> None:
         """Replace the columns Q (N, s) by Q C (N, j), j ≤ s, in place and a few rows at a time."""
         fewer = coefficients.shape[-1]
-        C = coefficients.to(dtype=self._rows.dtype, device=self._rows.device)
+        C = convert_coefficients(coefficients, self._rows)
         for start in range(0, self._rows.shape[-1], _LENGTH_AT_ONCE):
             part = slice(start, start + _LENGTH_AT_ONCE)
             self._rows[..., :fewer, part] = C.mT @ self._rows[..., : self._used, part]

@@ -18,7 +18,7 @@ from torch import Tensor
 from jvpsvd.operators import columns
 from jvpsvd.svd.kernels.dense import add_lower_gram, dense_svd
 from jvpsvd.svd.kernels.row_blocked import project, subtract_projection
-from jvpsvd.svd.kernels.zeros import with_zeros
+from jvpsvd.svd.kernels.zeros import convert_coefficients, with_zeros
 
 # When a block needs no further pass. Two passes are the rule; the largest number is a guess.
 _MAX_PASSES = 5
@@ -126,8 +126,7 @@ def linear_combination(basis: Tensor, coefficients: Tensor) -> Tensor:
     >>> linear_combination(torch.eye(2), torch.tensor([[2.0], [1.0]]).double()).T
     tensor([[2., 1.]])
     """
-    C = coefficients.to(dtype=basis.dtype, device=basis.device, non_blocking=True)
-    return (C.mT @ basis.mT).mT
+    return (convert_coefficients(coefficients, basis).mT @ basis.mT).mT
 
 
 def cpu_later(matrix: Tensor) -> Tensor:

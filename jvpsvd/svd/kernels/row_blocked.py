@@ -1,7 +1,8 @@
 """Products of a long basis with a few vectors, computed by blocks of rows on the CPU.
 
-BLAS distributes such a product over threads by its few columns. A batch of products of row blocks
-took 0.5 to 0.7 of the time on two cores (`python -m benchmarks small_timings tall`).
+MKL distributes such a product over threads by its few columns on processors of AMD. A batch of
+products of row blocks took 0.5 to 0.7 of the time on two cores. On those of Intel it took 1.0 to
+1.3 times as long, so that there BLAS multiplies (`python -m benchmarks small_timings tall`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from jvpsvd.machine import processor_maker
 from jvpsvd.svd.kernels.norms import rough_column_norms
 
 # Rows of a block. A basis with fewer entries than the second number, or a product with more vectors
@@ -27,13 +29,18 @@ _FEW_OF_SMALL, _FEW = 4, 2
 _BLOCKS_AT_ONCE = 64
 
 
-def project(basis: Tensor, W: Tensor) -> Tensor:
+def project(basis: Tensor, W: Tensor, maker: str | None = None) -> Tensor:
     """Return basis' W, (s, b), for a basis (N, s) and W (N, b), or for each of a batch.
+
+    Args:
+        basis: The basis.
+        W: The vectors.
+        maker: Of the processor; None: of this one.
 
     >>> project(torch.ones(3, 1), torch.tensor([[1.0], [2.0], [3.0]]))
     tensor([[6.]])
     """
-    count = count_row_blocks(basis, W)
+    count = count_row_blocks(basis, W, maker)
     if not W.is_cuda and W.shape[-1] <= (_FEW if count else _FEW_OF_SMALL):
         return (W.mT @ basis).mT
     if not count:
@@ -45,14 +52,20 @@ def project(basis: Tensor, W: Tensor) -> Tensor:
     return torch.addmm(found, basis[rows:].mT, W[rows:]) if rows < basis.shape[0] else found
 
 
-def subtract_projection(W: Tensor, basis: Tensor, C: Tensor) -> Tensor:
+def subtract_projection(W: Tensor, basis: Tensor, C: Tensor, maker: str | None = None) -> Tensor:
     """Return W − basis · C, column-major, for C (s, b), or for each of a batch.
+
+    Args:
+        W: The vectors.
+        basis: The basis.
+        C: Coefficients.
+        maker: Of the processor; None: of this one.
 
     >>> W = torch.tensor([[1.0], [2.0]])
     >>> subtract_projection(W, torch.eye(2)[:, :1], torch.tensor([[1.0]])).T
     tensor([[0., 2.]])
     """
-    count = count_row_blocks(basis, W)
+    count = count_row_blocks(basis, W, maker)
     if not count:
         product = torch.addmm if W.ndim == 2 else torch.baddbmm
         plain: Tensor = product(W.mT, C.mT, basis.mT, alpha=-1)
@@ -93,8 +106,16 @@ def remainder_norms(W: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor
     return whole
 
 
-def count_row_blocks(basis: Tensor, W: Tensor) -> int:
-    """Return the number of row blocks to split into; 0 where plain BLAS is as fast."""
+def count_row_blocks(basis: Tensor, W: Tensor, maker: str | None = None) -> int:
+    """Return the number of row blocks to split into; 0 where plain BLAS is as fast.
+
+    Args:
+        basis: The basis (N, s).
+        W: The vectors (N, b).
+        maker: Of the processor; None: of this one.
+    """
+    if (maker or processor_maker()) == "GenuineIntel":
+        return 0
     m, s = basis.shape[-2:]
     small = m * s < _MIN_ENTRIES or W.shape[-1] > _MAX_VECTORS
     if small or basis.ndim > 2 or basis.device.type != "cpu":

@@ -10,6 +10,7 @@ from torch import Tensor
 from jvpsvd.svd.kernels.dense import leading_svd
 from jvpsvd.svd.kernels.norms import COLUMNS_AT_ONCE, column_norms
 from jvpsvd.svd.kernels.orthogonalize import linear_combination
+from jvpsvd.svd.kernels.zeros import convert_coefficients
 from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.memory import bytes_of_a_step
 
@@ -49,9 +50,10 @@ def measured_triplets(
         V, AtU, defect = V[matrix], AtU[matrix], defect[matrix]
         U = None if U is None else U[matrix]
     dtype, device = V.dtype, V.device
-    s, left = (part.to(dtype=dtype, device=device) for part in (ritz.s, ritz.left))
+    s = ritz.s.to(dtype=dtype, device=device)
+    left = convert_coefficients(ritz.left, V)
     v = linear_combination(V, ritz.right)
-    u = None if U is None else linear_combination(U, ritz.left)
+    u = None if U is None else linear_combination(U, left)
     residuals = torch.empty_like(s)
     rounding = defect[..., None, :] @ ritz.right.abs()
     for start in range(0, s.shape[-1], COLUMNS_AT_ONCE):

@@ -8,6 +8,7 @@ from jvpsvd.svd.kernels.row_blocked import (
     subtract_projection,
 )
 
+AMD, INTEL = "AuthenticAMD", "GenuineIntel"
 ENTRIES = 1 << 22  # smaller bases go to BLAS
 SHAPES = [(9000, 500, 8), (135000, 32, 3), (4096, 1024, 1), (4097, 1100, 24), (6143, 700, 5)]
 
@@ -19,12 +20,12 @@ def block(length, count, seed, dtype, spare=0):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("maker", [None, AMD, INTEL])
 @pytest.mark.parametrize(("length", "size", "width"), SHAPES)
-def test_products_by_blocks_of_rows_are_those_of_the_whole(length, size, width, dtype):
+def test_products_by_blocks_of_rows_are_those_of_the_whole(length, size, width, maker, dtype):
     basis, W = block(length, size, 1, dtype, spare=3), block(length, width, 2, dtype)
-    assert count_row_blocks(basis, W) == length // 2048
-    C = project(basis, W)
-    rest = subtract_projection(W, basis, C)
+    C = project(basis, W, maker)
+    rest = subtract_projection(W, basis, C, maker)
     expected = basis.double().T @ W.double()
     eps = torch.finfo(dtype).eps
     assert (C.shape, rest.shape, rest.stride()) == ((size, width), (length, width), (1, length))
@@ -73,36 +74,37 @@ def test_the_norm_of_what_is_only_rounding_is_small():
 
 def test_what_lies_row_by_row_goes_to_blas():
     basis, W = block(5000, 840, 1, torch.float64), block(5000, 3, 2, torch.float64)
-    assert count_row_blocks(basis, W) == 2
+    assert count_row_blocks(basis, W, AMD) == 2
     for given in ((basis.contiguous(), W), (basis, W.contiguous())):
-        assert count_row_blocks(*given) == 0
-        C = project(*given)
+        assert count_row_blocks(*given, AMD) == 0
+        C = project(*given, AMD)
         assert torch.allclose(C, basis.T @ W)
-        assert torch.allclose(subtract_projection(given[1], given[0], C), W - basis @ C)
+        assert torch.allclose(subtract_projection(given[1], given[0], C, AMD), W - basis @ C)
 
 
 @pytest.mark.parametrize("length", [1, 2047, 2048, 5000])
 def test_what_is_short_has_no_blocks_or_whole_ones(length):
     size = -(-ENTRIES // length)
     basis, W = block(length, size, 1, torch.float64), block(length, 2, 2, torch.float64)
-    assert count_row_blocks(basis, W) == length // 2048
-    C = project(basis, W)
+    assert count_row_blocks(basis, W, AMD) == length // 2048
+    C = project(basis, W, AMD)
     assert torch.allclose(C, basis.T @ W)
-    assert torch.allclose(subtract_projection(W, basis, C), W - basis @ C)
+    assert torch.allclose(subtract_projection(W, basis, C, AMD), W - basis @ C)
 
 
 def test_small_bases_wide_blocks_batches_and_other_devices_go_to_blas():
     large, eight = torch.empty(1 << 10, 1 << 12).T, torch.empty(8, 1 << 12).T
-    assert count_row_blocks(large, eight) == 2
-    assert count_row_blocks(large[:, 1:], eight) == 0
-    assert count_row_blocks(large, torch.empty(25, 1 << 12).T) == 0
-    assert count_row_blocks(large.expand(2, -1, -1), eight.expand(2, -1, -1)) == 0
-    assert count_row_blocks(large.to("meta"), eight.to("meta")) == 0
+    assert count_row_blocks(large, eight, AMD) == 2
+    assert count_row_blocks(large, eight, INTEL) == 0
+    assert count_row_blocks(large[:, 1:], eight, AMD) == 0
+    assert count_row_blocks(large, torch.empty(25, 1 << 12).T, AMD) == 0
+    assert count_row_blocks(large.expand(2, -1, -1), eight.expand(2, -1, -1), AMD) == 0
+    assert count_row_blocks(large.to("meta"), eight.to("meta"), AMD) == 0
 
 
 def test_nothing_that_was_given_changes():
     basis, W = block(5000, 840, 1, torch.float32), block(5000, 4, 2, torch.float32)
     before = basis.clone(), W.clone()
-    subtract_projection(W, basis, project(basis, W))
+    subtract_projection(W, basis, project(basis, W, AMD))
     assert torch.equal(basis, before[0])
     assert torch.equal(W, before[1])
