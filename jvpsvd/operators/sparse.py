@@ -21,11 +21,11 @@ from jvpsvd.operators.arrays import tensor_of
 from jvpsvd.operators.foreign import shape_and_dtype
 from jvpsvd.operators.function.failures import first_line
 
-# So many vectors are multiplied one by one: 0.3 to 0.8 of the time of a block on ten matrices; for
-# four of them 0.5 to 1.7 (`python -m benchmarks sparse`).
+# So many vectors are multiplied one by one, in 0.7 to 0.8 of the time of a block (`python -m
+# benchmarks sparse`). With four, some matrices gain and others lose.
 _ONE_BY_ONE = 3
-# The images of so many are laid out by columns here, in 0.3 to 0.5 of torch's time (measured in
-# float64; no less for 16).
+# The images of so many are laid out by columns here, in a half of the time that torch would take;
+# those of 16 would take longer.
 _NARROW = 4
 
 

@@ -21,7 +21,7 @@ from jvpsvd.svd.kernels.norms import rough_column_norms
 _ROWS, _MIN_ENTRIES, _MAX_VECTORS = 1 << 11, 1 << 22, 24
 # Entries of the temporary tensors of `remainder_norms`: they stay in the processor's caches.
 _REMAINDER_ENTRIES = 1 << 18
-# With so few vectors (of a small basis, and of any), W' basis takes 0.4 to 0.8 of the time of
+# With so few vectors (of a small basis, and of any), W' basis takes 0.5 to 0.75 of the time of
 # basis' W (`python -m benchmarks small_timings tall`).
 _FEW_OF_SMALL, _FEW = 4, 2
 # Batched products are written to a temporary tensor. This many row blocks are computed before it is
