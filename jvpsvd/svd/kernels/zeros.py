@@ -27,16 +27,17 @@ def with_zeros(matrix: Tensor, *, left: int = 0, above: int = 0, below: int = 0)
 def convert_coefficients(C: Tensor, basis: Tensor) -> Tensor:
     """Return coefficients (s, j) in the dtype and on the device of a basis, the tiniest ones as 0.
 
-    Singular vectors of a banded matrix have many entries near the smallest number of float32. Basis
-    · C takes two to seven times as long with them, since processors multiply subnormal numbers
-    slowly. Entries below tiny / eps = 1e-31 of the largest one are lost in rounding.
+    Singular vectors of a banded matrix have many entries near the smallest number of float32, and
+    processors multiply subnormal numbers slowly: basis · C takes two to seven times as long with
+    them. Entries below tiny / eps = 1e-31 of the largest one are lost in rounding. The range of
+    float64 is wide enough.
 
     >>> C = torch.tensor([[1.0, 1e-40]], dtype=torch.float64)
     >>> convert_coefficients(C, torch.empty(0))
     tensor([[1., 0.]])
     """
     limits = torch.finfo(basis.dtype)
-    if C.numel():
+    if C.numel() and basis.dtype != torch.float64:
         sizes = C.abs()
         least = limits.tiny / limits.eps * sizes.amax(dim=(-2, -1), keepdim=True)
         C = torch.where(sizes < least, 0.0, C)

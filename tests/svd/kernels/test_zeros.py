@@ -21,8 +21,8 @@ def graded(rows, count, dtype):
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_no_subnormal_number_is_left_and_nothing_that_counts_is_lost(dtype, scale):
+def test_no_subnormal_number_is_left_and_nothing_that_counts_is_lost(scale):
+    dtype = torch.float32
     C = scale * graded(60, 5, dtype)
     found = convert_coefficients(C, torch.empty(0, dtype=dtype))
     limits = torch.finfo(dtype)
@@ -44,6 +44,11 @@ def test_combinations_are_the_same(dtype):
     columns.append(basis)
     columns.combine(C)
     assert torch.allclose(columns.block, wanted, rtol=0, atol=1e-5)
+
+
+def test_float64_stays_as_it_is():
+    C = graded(60, 5, torch.float64)
+    assert torch.equal(convert_coefficients(C, torch.empty(0, dtype=torch.float64)), C)
 
 
 def test_all_zeros_and_none_stay():
