@@ -92,11 +92,11 @@ def _tall(sizes: Sizes) -> Iterator[Pair]:
         C = basis.T @ W
         near, few = basis[:, : 2 * VECTORS], C[: 2 * VECTORS]
         for name, blas, ours in (
-            ("basis' W", partial(torch.mm, basis.T, W), partial(project, basis, W)),
+            ("basis' W", partial(torch.mm, basis.T, W), partial(project, basis, W, "AuthenticAMD")),
             (
                 "W - basis C",
                 partial(torch.addmm, W.T, C.T, basis.T, alpha=-1),
-                partial(subtract_projection, W, basis, C),
+                partial(subtract_projection, W, basis, C, "AuthenticAMD"),
             ),
             (
                 "norms of W - B C",

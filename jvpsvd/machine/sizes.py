@@ -9,14 +9,16 @@ from jvpsvd.errors import ArgumentError
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-def parse_memory(memory: int | str) -> int:
+def parse_memory(memory: float | str) -> int:
     """Return a number of bytes, from itself or from text with a binary unit.
 
-    >>> parse_memory("4GiB"), parse_memory("512 MB"), parse_memory(1000)
+    >>> parse_memory("4GiB"), parse_memory("512 MB"), parse_memory(1e3)
     (4294967296, 536870912, 1000)
     """
-    if isinstance(memory, float):  # no number of bytes; 3.5 may be meant in GiB
-        raise ArgumentError(f"memory={memory!r} is not a size; write bytes or text like '4GiB'")
+    if isinstance(memory, float):
+        if not memory.is_integer():  # no number of bytes; 3.5 may be meant in GiB
+            raise ArgumentError(f"memory={memory!r} is not a size; write bytes or text like '4GiB'")
+        memory = int(memory)
     if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
     number = r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmgt]?)(?:i?b)?\s*"

@@ -65,7 +65,7 @@ def set_running_statistics(module: nn.Module, taken: PhotoInput | Inputs, seed: 
             return  # it normalises something else
         values = x.transpose(0, 1).flatten(1)  # (channels, inputs and positions)
         if values.shape[1] < 2:
-            return  # of one number there is no variance
+            return  # one number has no variance
         seen[part] = values.mean(1), values.var(1)
         mean.copy_(seen[part][0])
         variance.copy_(seen[part][1])
@@ -85,6 +85,13 @@ def set_running_statistics(module: nn.Module, taken: PhotoInput | Inputs, seed: 
                 reason,
             )
             return
+    if len(seen) < len(norms):
+        logger.warning(
+            "%s of %s batch norms keep means of 0 and variances of 1, with which activations may "
+            "vanish or explode: no inputs of noise reached them as a batch",
+            len(norms) - len(seen),
+            len(norms),
+        )
     with torch.no_grad():
         for part, (mean, variance) in seen.items():
             part.get_buffer("running_mean").copy_(mean)
@@ -138,17 +145,16 @@ def _normal(part: Any, generator: torch.Generator) -> Any:
 
 
 def _in_one_batch(inputs: Sequence[Any]) -> Any:
-    """Return inputs that are batches of one as a batch; of others the first."""
+    """Return inputs that are batches of one as a batch; of other parts the first."""
     first = inputs[0]
     if isinstance(first, Mapping):
         parts = _in_one_batch([tuple(each.values()) for each in inputs])
         return dict(zip(first, parts, strict=True))
     if not isinstance(first, tuple):
         return _in_one_batch([(each,) for each in inputs])[0]
-    tensors = [part for part in first if isinstance(part, Tensor)]
-    if not all(part.shape[:1] == (1,) for part in tensors):
-        return first
     return tuple(
-        torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
+        torch.cat(parts)
+        if isinstance(parts[0], Tensor) and parts[0].shape[:1] == (1,)
+        else parts[0]
         for parts in zip(*inputs, strict=True)
     )

@@ -22,10 +22,10 @@ from jvpsvd.operators.foreign import shape_and_dtype
 from jvpsvd.operators.function.failures import first_line
 
 # So many vectors are multiplied one by one, in 0.7 to 0.8 of the time of a block (`python -m
-# benchmarks sparse`). With four, some matrices gain and others lose.
+# benchmarks sparse` times one matrix).
 _ONE_BY_ONE = 3
-# The images of so many are laid out by columns here, in a half of the time that torch would take;
-# those of 16 would take longer.
+# The images of so many are laid out by columns here: torch takes longer for these, and less time
+# for many.
 _NARROW = 4
 
 

@@ -92,10 +92,8 @@ def refuse_mixed_list(X: Any) -> None:
     for index, item in enumerate(X):
         one = _without_label(item)
         _refuse_no_input(one, index)
-        kind = _kind(one, 0)
-        first = first or kind
-        if kind != first:
-            raise _other_kind(index, kind, first)
+        first = one if first is None else first
+        _refuse_other_kind(one, first, index, batch_dims=0)
 
 
 def refuse_other_kind(x: Any, first: Any, index: int) -> None:
@@ -108,24 +106,33 @@ def refuse_other_kind(x: Any, first: Any, index: int) -> None:
     Traceback (most recent call last):
     jvpsvd.errors.ArgumentError: input 7 is float32 (4,), the first float32 (3,); cut or pad ...
     """
-    kind, wanted = _kind(x, 1), _kind(first, 1)
+    _refuse_other_kind(x, first, index, batch_dims=1)
+
+
+def _refuse_other_kind(x: Any, first: Any, index: int, batch_dims: int) -> None:
+    kind, wanted = _list_kinds(x, batch_dims), _list_kinds(first, batch_dims)
     if kind != wanted:
-        raise _other_kind(index, kind, wanted)
+        raise ArgumentError(
+            f"input {index} is {_describe(kind)}, the first {_describe(wanted)}; cut or pad inputs "
+            "to one shape, in one dtype"
+        )
 
 
-def _other_kind(index: int, kind: str, first: str) -> ArgumentError:
-    return ArgumentError(
-        f"input {index} is {kind}, the first {first}; cut or pad inputs to one shape, in one dtype"
-    )
+def _list_kinds(x: Any, batch_dims: int) -> dict[str | None, str]:
+    """Return dtype and shape of each tensor of an input in words; None is the name of its only one.
 
-
-def _kind(x: Any, batch_dims: int) -> str:
-    """Return shape and dtype of an input in words, or those of all its tensors."""
+    Other entries of a dict may differ between inputs.
+    """
     if isinstance(x, Mapping):
-        return "a dict of " + ", ".join(f"{n}: {_kind(part, batch_dims)}" for n, part in x.items())
-    if not isinstance(x, Tensor) and not is_array(x):
-        return shown(x)
-    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape[batch_dims:])}"
+        parts = {name: part for name, part in x.items() if isinstance(part, Tensor)}
+        return {name: _list_kinds(part, batch_dims)[None] for name, part in parts.items()}
+    return {None: f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape[batch_dims:])}"}
+
+
+def _describe(kinds: Mapping[str | None, str]) -> str:
+    if None in kinds:
+        return kinds[None]
+    return "a dict of " + ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
 
 
 def _items(X: Any) -> Iterable[Any]:

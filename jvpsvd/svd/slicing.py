@@ -103,9 +103,14 @@ def _refuse_other_keys(key: object, batch: bool) -> Never:
             f"result[{key}] could mean a triplet or one of U, s and Vh; take "
             f"{_parts(str(key), batch)}, or unpack U, s, Vh = result"
         )
+    if isinstance(key, tuple):
+        written = ", ".join("..." if part is Ellipsis else _text(part) for part in key)
+    else:
+        written = shown(key)
+    first = "..., :10" if batch else ":10"
     raise OperandError(
-        f"result[{shown(key)}] has no meaning: result[{'..., ' if batch else ''}:10] are the ten "
-        f"first triplets; for others take {_parts('i', batch)}"
+        f"result[{written}] has no meaning: result[{first}] are the ten first triplets; for others "
+        f"take {_parts('i', batch)}"
     )
 
 
@@ -116,7 +121,9 @@ def _parts(index: str, batch: bool) -> str:
     return f"result.s[{index}], result.U[:, {index}] and result.Vh[{index}]"
 
 
-def _text(part: slice) -> str:
-    """Return a slice as it was written."""
+def _text(part: object) -> str:
+    """Return a slice, or another index, as it was written."""
+    if not isinstance(part, slice):
+        return shown(part)
     ends = [part.start, part.stop] + ([] if part.step is None else [part.step])
     return ":".join("" if end is None else shown(end) for end in ends)

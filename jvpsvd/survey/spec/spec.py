@@ -162,10 +162,9 @@ class Spec:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str | os.PathLike):
                 raise ArgumentError(f"{name}={shown(value)} must be {wanted}")
-        files = self.shards if isinstance(self.shards, list | tuple) else (self.shards,)
-        if not files or not all(
-            file is None or isinstance(file, str | os.PathLike) for file in files
-        ):
+        files = self.shards if isinstance(self.shards, list | tuple) else [self.shards]
+        named = bool(files) and all(isinstance(file, str | os.PathLike) for file in files)
+        if self.shards is not None and not named:
             raise ArgumentError(f"shards={shown(self.shards)} must be a folder, a pattern or files")
         if self.inputs is not None and not any(
             hasattr(self.inputs, name) for name in ("__iter__", "__getitem__")
@@ -176,9 +175,10 @@ class Spec:
                 f"photos={shown(self.photos)} must be a selection, as PhotoSelection(limit=4)"
             )
         share: Any = self.share
-        pair = isinstance(share, tuple | list) and len(share) == 2
-        if not pair or not all(type(each) is int for each in share):
+        if not isinstance(share, tuple | list) or len(share) != 2:
             raise ArgumentError(f"share={shown(share)} must be (i, n): part i of n, from 0 on")
+        part = tuple(whole_number(f"share[{at}]", each, 0) for at, each in enumerate(share))
+        object.__setattr__(self, "share", part)
 
     def __repr__(self) -> str:
         """Return what was asked for beyond the defaults."""

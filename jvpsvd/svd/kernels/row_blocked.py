@@ -21,8 +21,8 @@ from jvpsvd.svd.kernels.norms import rough_column_norms
 _ROWS, _MIN_ENTRIES, _MAX_VECTORS = 1 << 11, 1 << 22, 24
 # Entries of the temporary tensors of `remainder_norms`: they stay in the processor's caches.
 _REMAINDER_ENTRIES = 1 << 18
-# With so few vectors (of a small basis, and of any), W' basis takes 0.5 to 0.75 of the time of
-# basis' W (`python -m benchmarks small_timings tall`).
+# With so few vectors, W' basis takes 0.5 to 0.75 of the time of basis' W: four where the basis has
+# fewer entries than above, two where it has more (`python -m benchmarks small_timings tall`).
 _FEW_OF_SMALL, _FEW = 4, 2
 # Batched products are written to a temporary tensor. This many row blocks are computed before it is
 # copied: a guess.
@@ -35,14 +35,15 @@ def project(basis: Tensor, W: Tensor, maker: str | None = None) -> Tensor:
     Args:
         basis: The basis.
         W: The vectors.
-        maker: Of the processor; None: of this one.
+        maker: The processor's maker; None takes this one's.
 
     >>> project(torch.ones(3, 1), torch.tensor([[1.0], [2.0], [3.0]]))
     tensor([[6.]])
     """
-    count = count_row_blocks(basis, W, maker)
-    if not W.is_cuda and W.shape[-1] <= (_FEW if count else _FEW_OF_SMALL):
+    small = basis.shape[-2] * basis.shape[-1] < _MIN_ENTRIES
+    if not W.is_cuda and W.shape[-1] <= (_FEW_OF_SMALL if small else _FEW):
         return (W.mT @ basis).mT
+    count = count_row_blocks(basis, W, maker)
     if not count:
         return basis.mT @ W
     parts, vectors = _split(basis, count), _split(W, count)
@@ -59,7 +60,7 @@ def subtract_projection(W: Tensor, basis: Tensor, C: Tensor, maker: str | None =
         W: The vectors.
         basis: The basis.
         C: Coefficients.
-        maker: Of the processor; None: of this one.
+        maker: The processor's maker; None takes this one's.
 
     >>> W = torch.tensor([[1.0], [2.0]])
     >>> subtract_projection(W, torch.eye(2)[:, :1], torch.tensor([[1.0]])).T
@@ -112,7 +113,7 @@ def count_row_blocks(basis: Tensor, W: Tensor, maker: str | None = None) -> int:
     Args:
         basis: The basis (N, s).
         W: The vectors (N, b).
-        maker: Of the processor; None: of this one.
+        maker: The processor's maker; None takes this one's.
     """
     if (maker or processor_maker()) == "GenuineIntel":
         return 0

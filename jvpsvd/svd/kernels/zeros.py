@@ -28,9 +28,9 @@ def convert_coefficients(C: Tensor, basis: Tensor) -> Tensor:
     """Return coefficients (s, j) in the dtype and on the device of a basis, the tiniest ones as 0.
 
     Singular vectors of a banded matrix have many entries near the smallest number of float32, and
-    processors multiply subnormal numbers slowly: basis · C takes two to seven times as long with
-    them. Entries below tiny / eps = 1e-31 of the largest one are lost in rounding. The range of
-    float64 is wide enough.
+    processors multiply subnormal numbers slowly. Entries below tiny / eps = 1e-31 of the largest
+    change a combination of unit vectors by less than its rounding. The range of float64 is wide
+    enough.
 
     >>> C = torch.tensor([[1.0, 1e-40]], dtype=torch.float64)
     >>> convert_coefficients(C, torch.empty(0))

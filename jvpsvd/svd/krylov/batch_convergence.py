@@ -119,6 +119,19 @@ class BatchConvergence:
             elif matrix.test.state is State.SEEK:
                 matrix.test = matrix.test.with_probe(step, self._probe_steps)
 
+    def may_find_more(self, ritz: Ritz, actions: list[Action], bases: Factorization) -> bool:
+        """Tell whether the next block, as wide as it is, could hold more copies than were found.
+
+        If a repeated value fills it, the probe columns in it are taken up by copies. That is asked
+        of the matrices that need a block of probe columns.
+        """
+        width, dtype = bases.F.shape[-1], bases.V.dtype
+        return all(
+            guaranteed_count(s, estimates, self._tol, width, dtype) == self._k
+            for (_, s, estimates), action in zip(self._each(ritz), actions, strict=True)
+            if action is Action.ADD_PROBE_BLOCK
+        )
+
     def next_check(self, actions: list[Action], bases: Factorization) -> int:
         """Return the number of columns at which to check again."""
         step, width = bases.steps, bases.F.shape[-1]

@@ -280,8 +280,11 @@ class _Solve:
         if not block and Action.ADD_PROBE_COLUMNS not in actions:
             return
         width = solver.probe_width
-        if block:  # probe columns that are there already serve as a part of it
-            width = max(solver.block_size, width) - (bases.F.shape[-1] - solver.block_size)
+        if block:
+            width = max(solver.block_size, width)
+            if self._test.may_find_more(ritz, actions, bases):
+                # Probe columns that are there already serve as a part of the block.
+                width -= bases.F.shape[-1] - solver.block_size
         if width > 0:
             self._recurrence.keep(bases)
             # First, because the probe columns sample the complement of the bases as they are now.

@@ -6,7 +6,10 @@ import pytest
 import torch
 from support.svd_problems import Diagonal
 
-from jvpsvd import svds
+from jvpsvd import MatrixOperator, svds
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
+from jvpsvd.svd.monitor import Monitor
+from jvpsvd.svd.request import Request
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -66,3 +69,31 @@ def test_in_a_batch_probe_columns_that_are_there_serve_as_the_block(dtype):
     _, wide = products(batch, 6, 4, tol=1e-5)
     assert (found.s.double() - truth[:6] * torch.tensor([[1], [2]])).abs().max() <= 2e-5 * truth[0]
     assert narrow <= 4 * wide  # and 5 times as many with probe columns of their own
+
+
+def seven_copies():
+    """Return values of which the first has more copies than a block of 2 and 4 probe columns."""
+    others = torch.linspace(4, 0.01, 592, dtype=torch.float64)
+    return torch.cat([torch.tensor([5.0] * 7 + [4.9], dtype=torch.float64), others])
+
+
+def start_of(seed):
+    return torch.randn(600, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_probe_columns_that_copies_fill_do_not_serve_as_the_block():
+    A = MatrixOperator(torch.diag(seven_copies()).expand(16, 600, 600))
+    start = torch.stack([start_of(seed) for seed in range(16)])
+    found = svds(A, 7, tol=1e-2, method="golub-kahan", block_size=2, start=start)
+    wrong = (found.s - 5).abs() > 1e-2 * 5
+    assert not (wrong & found.converged).any()
+    assert found.converged.all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nor_where_bases_restart(seed):
+    request = Request(7, tol=1e-2, start=start_of(seed))
+    solver = GolubKahan(block_size=2, max_size=44)
+    found = solver.solve(Diagonal(seven_copies()), request, Monitor())
+    complete = found.evidence[0].complete
+    assert not complete or ((found.s - 5).abs() <= 1e-2 * 5).all()
