@@ -15,6 +15,7 @@ from jvpsvd.networks.inputs import Inputs
 from jvpsvd.networks.photo_input import PhotoInput
 from jvpsvd.networks.published import first_of
 from jvpsvd.operators import full_precision, restored
+from jvpsvd.text_table import count_noun
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def set_running_statistics(module: nn.Module, taken: PhotoInput | Inputs, seed: 
     if not norms:
         return
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+    alone: set[nn.Module] = set()
 
     def take_statistics(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = next(iter((*args, *kwargs.values())), None)
@@ -64,8 +66,9 @@ def set_running_statistics(module: nn.Module, taken: PhotoInput | Inputs, seed: 
         if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != len(mean):
             return  # it normalises something else
         values = x.transpose(0, 1).flatten(1)  # (channels, inputs and positions)
-        if values.shape[1] < 2:
-            return  # one number has no variance
+        if values.shape[1] < 2:  # one number has no variance
+            alone.add(part)
+            return
         seen[part] = values.mean(1), values.var(1)
         mean.copy_(seen[part][0])
         variance.copy_(seen[part][1])
@@ -85,12 +88,11 @@ def set_running_statistics(module: nn.Module, taken: PhotoInput | Inputs, seed: 
                 reason,
             )
             return
-    if len(seen) < len(norms):
+    if alone:
         logger.warning(
-            "%s of %s batch norms keep means of 0 and variances of 1, with which activations may "
-            "vanish or explode: no inputs of noise reached them as a batch",
-            len(norms) - len(seen),
-            len(norms),
+            "means of 0 and variances of 1 stay in %s, with which activations may vanish or "
+            "explode: a single number of noise reached them",
+            count_noun(len(alone), "batch norm"),
         )
     with torch.no_grad():
         for part, (mean, variance) in seen.items():

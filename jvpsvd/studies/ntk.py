@@ -130,6 +130,7 @@ def ntk(
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
     for index, x in enumerate(inputs):
         refuse_other_kind(x, inputs[0], index)
+        _refuse_other_entries(x, index)
     with told_how_read(inputs[0]):
         first = first_function(model, evaluate, theta, inputs[0])
     value = first.value
@@ -217,6 +218,16 @@ def _equal_groups(inputs: list[Any], size: int) -> list[Any]:
     while len(inputs) % count:
         count += 1
     return _groups(inputs, len(inputs) // count)
+
+
+def _refuse_other_entries(x: Any, index: int) -> None:
+    """Refuse a dict with an entry that cannot be joined with those of other inputs."""
+    for name, part in x.items() if isinstance(x, Mapping) else ():
+        if not isinstance(part, Tensor):
+            raise ArgumentError(
+                f"'{name}' of input {index} is {shown(part)}; ntk joins tensors, so let the model "
+                "set it"
+            )
 
 
 def _groups(inputs: list[Any], size: int) -> list[Any]:

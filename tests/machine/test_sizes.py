@@ -1,6 +1,7 @@
 import pytest
 
-from jvpsvd.machine import in_words
+from jvpsvd.errors import ArgumentError
+from jvpsvd.machine import in_words, parse_memory
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,14 @@ from jvpsvd.machine import in_words
 )
 def test_sizes_in_words(size, text):
     assert in_words(size) == text
+
+
+@pytest.mark.parametrize("memory", [1e9, 1_000_000_000, "1000000000"])
+def test_whole_numbers_are_bytes(memory):
+    assert parse_memory(memory) == 1_000_000_000
+
+
+@pytest.mark.parametrize("memory", [3.5, float("nan"), float("inf"), 0.0, -1e9, True])
+def test_other_numbers_are_no_size(memory):
+    with pytest.raises(ArgumentError, match="is not a size; write bytes or text like '4GiB'"):
+        parse_memory(memory)

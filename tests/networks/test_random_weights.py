@@ -40,6 +40,14 @@ def nets(tmp_path, monkeypatch):
         "def of_dicts():\n"
         "    example = {'ids': torch.tensor([3]), 'x': torch.zeros(1, 4)}\n"
         "    return Named().eval(), Inputs('safetensors', example, lambda x: {**x, 'scale': 3})\n"
+        "def of_mixed():\n"
+        "    take = lambda x: {'ids': torch.tensor([1]), 'x': x, 'scale': torch.ones(4)}\n"
+        "    return Named().eval(), Inputs('npy', torch.zeros(1, 4), take)\n"
+        "class First(nn.Module):\n"
+        "    def forward(self, x): return x[:1]\n"
+        "def of_one():\n"
+        "    net = nn.Sequential(First(), nn.Linear(3, 4), nn.BatchNorm1d(4)).eval()\n"
+        "    return net, Inputs('npy', torch.zeros(1, 3))\n"
         "def of_texts():\n"
         "    tokens = lambda text: {'ids': torch.tensor([1]), 'x': torch.zeros(1, 4)}\n"
         "    return Named().eval(), Inputs('txt', 'words', tokens, since='embed')\n"
@@ -106,7 +114,7 @@ def test_batch_norms_have_the_statistics_of_arrays_of_noise(nets):
         assert off.abs().min() > 0
 
 
-@pytest.mark.parametrize("spec", ["of_many", "of_sounds", "of_dicts"])
+@pytest.mark.parametrize("spec", ["of_many", "of_sounds", "of_dicts", "of_mixed"])
 def test_all_that_holds_floating_numbers_is_drawn(nets, spec):
     (norm,) = (
         part
@@ -124,6 +132,7 @@ def test_all_that_holds_floating_numbers_is_drawn(nets, spec):
     ("spec", "reason"),
     [
         ("of_rows", "mat1 and mat2 shapes"),  # it is taken for a network of photos
+        ("of_one", "explode: a single number of noise reached"),
         ("of_texts", "explode: .txt inputs hold no floating numbers"),
     ],
 )
@@ -133,7 +142,7 @@ def test_where_there_is_no_noise_batch_norms_stay_and_the_log_says_so(nets, capl
     assert torch.equal(norm.running_mean, torch.zeros(4))
     assert torch.equal(norm.running_var, torch.ones(4))
     (record,) = caplog.records
-    assert "batch norms keep means of 0 and variances of 1" in record.getMessage()
+    assert "means of 0 and variances of 1" in record.getMessage()
     assert reason in record.getMessage()
 
 

@@ -155,6 +155,25 @@ def test_errors_are_ours():
         ntk(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), torch.zeros(2, 2))
 
 
+def test_dicts_may_name_their_entries_in_any_order():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+
+        def forward(self, x, mask, times=2):
+            return times * self.linear(x * mask)
+
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 3, generator=generator)
+    one, two = {"x": x, "mask": y}, {"mask": x, "x": y}
+    model = Masked().eval()
+    found = ntk(model, [one, two], 2)
+    assert torch.equal(found.values, ntk(model, [one, {name: two[name] for name in one}], 2).values)
+    with pytest.raises(ArgumentError, match="'times' of input 0 is 3; ntk joins tensors, so let"):
+        ntk(model, [{**one, "times": 3}, {**two, "times": 3}], 2)
+
+
 def test_the_model_is_as_it_was():
     net = network()
     before = [p.clone() for p in net.parameters()]

@@ -36,10 +36,14 @@ WRONG = {
     "address": ({"address": 3, "engine": "ray"}, "address=3 must be the address"),
     "shards": ({"shards": 3}, "shards=3 must be a folder, a pattern or files"),
     "a shard": ({"shards": [3]}, r"shards=\[3\] must be a folder, a pattern or files"),
+    "a shard that is none": ({"shards": ["x", None]}, "must be a folder, a pattern or files"),
     "no shard": ({"shards": []}, r"shards=\[\] must be a folder"),
     "inputs": ({"inputs": 3}, "inputs=3 must be a list of inputs"),
     "share a number": ({"share": 3}, r"share=3 must be \(i, n\): part i of n"),
-    "share of fractions": ({"share": (0.5, 1)}, r"share=\(0.5, 1\) must be \(i, n\)"),
+    "share of fractions": (
+        {"share": (0.5, 1)},
+        r"share\[0\]=0.5 must be a whole number",
+    ),
     "share of words": ({"share": "01"}, r"share='01' must be \(i, n\)"),
     "share beyond": ({"share": (3, 2)}, "share 3/2 must be i/n with 0 <= i < n"),
     "memory": ({"memory": 3.5}, "memory=3.5 is not a size"),
@@ -73,6 +77,11 @@ def test_whole_numbers_of_numpy_are_as_good(tmp_path):
         **dict.fromkeys(("k", "seed", "vectors", "batch"), one),
     )
     assert survey.run(spec, report=False).computed == 1
+
+
+@pytest.mark.parametrize("share", [[0, 1], (np.int64(0), np.int32(1))])
+def test_a_share_may_be_a_list_or_numbers_of_numpy(share):
+    assert Spec(share=share).share == (0, 1)
 
 
 def test_weights_beside_a_module_are_refused(tmp_path):

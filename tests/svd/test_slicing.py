@@ -116,7 +116,8 @@ REFUSED = {
     "step 0": (slice(None, None, 0), "has no meaning"),
     "None": (None, "has no meaning"),
     "True": (True, "has no meaning"),
-    "two": ((slice(3), slice(3)), "has no meaning"),
+    "two": ((slice(3), slice(3)), r"result\[:3, :3\] has no meaning"),
+    "dots": ((..., 0), r"result\[..., 0\] has no meaning: .* take result.s\[i\]"),
 }
 
 
