@@ -25,6 +25,8 @@ ENGINES = ("local", "ray")
 
 _MODEL = "efficientnet-lite0"
 _ALL_PHOTOS = PhotoSelection()
+_WHOLE = (0, 1)
+"""The share that is the whole run."""
 _LONGEST = 80
 _LARGEST_SEED = (1 << 63) - 1
 _NUMBERS = {"workers": 1, "batch": 1, "k": 1, "vectors": 0, "seed": 0}
@@ -112,7 +114,7 @@ class Spec:
     memory: int | str | None = None
     """Budget of one solve, as "8GiB"; None: half of the GPU's; without one, half of what the
     job or machine has, divided among workers."""
-    share: tuple[int, int] = (0, 1)
+    share: tuple[int, int] = _WHOLE
     """(i, n): do part i of n, counted from 0, and leave the rest to others."""
     engine: str = "local"
     """"local": in this process; "ray": by workers of a Ray cluster."""
@@ -178,7 +180,7 @@ class Spec:
         if not isinstance(share, tuple | list) or len(share) != 2:
             raise ArgumentError(f"share={shown(share)} must be (i, n): part i of n, from 0 on")
         part = tuple(whole_number(f"share[{at}]", each, 0) for at, each in enumerate(share))
-        object.__setattr__(self, "share", part)
+        object.__setattr__(self, "share", _WHOLE if part == _WHOLE else part)
 
     def __repr__(self) -> str:
         """Return what was asked for beyond the defaults."""
