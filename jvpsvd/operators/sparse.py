@@ -72,7 +72,7 @@ def multiply(rows: Tensor, block: Tensor) -> Tensor:
     if rows.is_cuda:
         return rows @ block
     if block.shape[-1] > _ONE_BY_ONE:
-        # In three dimensions torch copies without its transpose for square matrices.
+        # In two dimensions torch would copy by square tiles, which are mostly empty here.
         images = rows @ block[None].contiguous()[0]
         return images if block.shape[-1] > _NARROW else images.mT[None].contiguous()[0].mT
     images = block.new_empty(block.shape[-1], rows.shape[0])

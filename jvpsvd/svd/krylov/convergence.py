@@ -98,7 +98,7 @@ class ConvergenceTest:
             allowed = self.tolerance * top
             if worst > allowed or bool((s - self.values_before_probe > allowed).any()):
                 return ConvergenceTest(self.tolerance, self.target), Action.EXPAND
-            return self._wait(step)
+            return self._finish_or_wait(step)
         if worst > self.target * top:
             near = worst <= _NEAR * self.target * top and self.state is State.SEEK
             return self, Action.ADD_PROBE_COLUMNS if near else Action.EXPAND
@@ -108,9 +108,9 @@ class ConvergenceTest:
             return self, Action.ADD_PROBE_BLOCK
         if self.state is State.SEEK:
             return self, Action.ADD_PROBE_COLUMNS
-        return self._wait(step)
+        return self._finish_or_wait(step)
 
-    def _wait(self, step: int) -> tuple[ConvergenceTest, Action]:
+    def _finish_or_wait(self, step: int) -> tuple[ConvergenceTest, Action]:
         if step < self.probe_end:
             return self, Action.WAIT
         return replace(self, state=State.DONE), Action.FINISH

@@ -41,7 +41,7 @@ def test_pairs_in_blocks_of_two_cost_a_second_solve_at_most(k, dtype, tol):
     found, narrow = products(Diagonal(truth.to(dtype)), k, 2, tol=tol)
     _, wide = products(Diagonal(truth.to(dtype)), k, 4, tol=tol)
     assert (found.s.double() - truth[:k]).abs().max() <= tol * truth[0]
-    assert narrow <= 2.5 * wide  # it took five times as many with a block of probe columns
+    assert narrow <= 2.5 * wide  # a block of probe columns takes more
 
 
 @pytest.mark.parametrize("seed", range(3))
