@@ -1,14 +1,15 @@
 """Files of single tasks that become few, and processes that are killed while they do it."""
 
 import contextlib
-import subprocess
-import sys
+import random
 import threading
+import time
 from collections import Counter
 
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+from support.compactions import compact_for_ever, compact_once, read_task_files, restore, started
 from support.shards import sample_members, write_tar
 from torch import nn
 
@@ -269,94 +270,49 @@ def test_tasks_that_may_be_mended_stay_single_and_are_done_again(again):
     assert_whole(store)
 
 
-RESTORE = """
-import os, random, signal, sys, time
-from pathlib import Path
-from jvpsvd.survey import compact, open_store, verify
-
-store = open_store(Path(sys.argv[1]))
-spectra = store.folder / "spectra"
-backup = {file: file.read_bytes() for file in store.layout.task_files()}
-rows = store.rows()
+def wait_for_a_part(store, seconds):
+    began = time.monotonic()
+    while not store.layout.part_files() and time.monotonic() - began < seconds:
+        pass
 
 
-def restore():
-    "Put the files of single tasks back, then take the parts away: at no instant is a row gone."
-    for file, data in backup.items():
-        aside = file.with_name("restored.part")
-        aside.write_bytes(data)
-        aside.replace(file)
-    for part in store.layout.part_files():
-        part.unlink()
-
-"""
-
-KILLS = """
-dice = random.Random(1)
-seen = set()
-began = time.monotonic()
-compact(store, few=1)
-restore()
-longest = 3 * (time.monotonic() - began)
-for kill in range(150):
-    if kill >= int(sys.argv[2]) and len(seen) > 1:
-        break
-    if kill % 10 == 9 and len(seen) == 1:
-        longest *= 1.5  # a child that shares its core with others takes longer
-    child = os.fork()
-    if not child:
-        while True:
-            compact(store, few=1)
-            restore()
-    time.sleep(dice.uniform(0, longest))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    (spectra / "restored.part").unlink(missing_ok=True)  # of this script, not of a run
-    seen.add((len(store.layout.task_files()), len(store.layout.part_files())))
-    if store.rows() != rows or verify(store).problems:
-        sys.exit(f"{seen}, {verify(store).problems}, {sorted(spectra.iterdir())}")
-    compact(store, few=1)
-    if store.rows() != rows or store.layout.task_files():
-        sys.exit(f"not merged: {sorted(spectra.iterdir())}")
-    restore()
-print(seen)
-sys.exit(0 if len(seen) > 1 else f'killed in no other state than {seen}')
-"""
-
-READS = """
-messages = []
-for _ in range(60):
-    child = os.fork()
-    if not child:
-        compact(store, few=1)
-        os._exit(0)
-    while not os.waitpid(child, os.WNOHANG)[0]:
-        try:
-            found, problems = len(store.rows()), verify(store).problems
-        except Exception as error:
-            messages.append(str(error))
-        else:
-            messages += problems
-            messages += [] if found == len(rows) else [f"{found} of {len(rows)} rows"]
-    restore()
-sys.exit(os.linesep.join(messages) or 0)
-"""
-
-
-def driven(script, store, *arguments):
-    """Run a script over a store in a process of its own."""
-    command = [sys.executable, "-c", RESTORE + script, str(store.folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
-@pytest.mark.parametrize("least", ["6", pytest.param("26", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("least", [6, pytest.param(26, marks=pytest.mark.slow)])
 def test_compaction_killed_at_random_instants_leaves_every_row_once(again, store, least):
-    done = driven(KILLS, store, least)
-    assert done.returncode == 0, done.stderr
+    backup, rows, dice, states = read_task_files(store), store.rows(), random.Random(1), set()
+    began = time.monotonic()
+    compact(store, few=1)
+    restore(store, backup)
+    longest = 3 * (time.monotonic() - began)
+    kills = 0
+    while kills < least or (len(states) < 2 and kills < 150):
+        with started(compact_for_ever, store, backup):
+            if kills % 2:  # a part and files of single tasks are there together for an instant
+                wait_for_a_part(store, 10 * longest)
+            else:
+                time.sleep(dice.uniform(0, longest))
+        kills += 1
+        for file in store.folder.rglob("restored.part"):
+            file.unlink()  # of this test, not of a run
+        states.add((len(store.layout.task_files()), len(store.layout.part_files())))
+        assert store.rows() == rows
+        assert verify(store).problems == ()
+        compact(store, few=1)
+        assert store.rows() == rows
+        assert store.layout.task_files() == []
+        restore(store, backup)
+    assert len(states) > 1, f"killed in no other state than {states}"
     assert again().computed == 0
     assert_whole(store)
 
 
 def test_rows_can_be_read_while_another_process_compacts(store):
-    done = driven(READS, store)
-    assert done.returncode == 0, done.stderr[-2000:]
+    backup, rows, reads = read_task_files(store), store.rows(), 0
+    for _ in range(60):
+        with started(compact_once, store, backup) as child:
+            while child.is_alive():
+                assert len(store.rows()) == len(rows)
+                assert verify(store).problems == ()
+                reads += 1
+            assert child.exitcode == 0
+        restore(store, backup)
+    assert reads >= 60
