@@ -1,7 +1,9 @@
 """Random hostile problems by the tens of thousands: is any wrong value marked converged?
 
     python -m benchmarks random_hostile --first 0 --seconds 600 --file found.jsonl
+    python -m benchmarks random_hostile --draw copies --seconds 600 --file copies.jsonl
 
+`--draw copies` draws values that repeat, a few tolerances apart, instead of problems of all kinds.
 Problems are solved seed by seed and compared with LAPACK's values in float64. Each hundred of them
 fills one line of the file with what was found, and a call with the same file goes on where it
 ended. A table follows at the end. Its columns are
@@ -27,7 +29,7 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure.machine import find_commit
+from benchmarks.problems.random_copies import draw_copies
 from benchmarks.problems.random_problems import RandomProblem, draw_problem
 from benchmarks.publish.tables import table
 from jvpsvd import SVDResult, svds
@@ -45,6 +48,7 @@ _AT_ONCE = 100
 _ROUNDING = 30.0
 # Seconds of the processor for one solve; the largest take one or two.
 _LIMIT_SECONDS = 60
+_DRAW: dict[str, Callable[[int], RandomProblem]] = {"all": draw_problem, "copies": draw_copies}
 FAULTS = ("wrong", "not there", "vectors", "raw")
 COLUMNS = ("problems", "values", "converged", *FAULTS, "neighbour", "refused")
 
@@ -134,7 +138,9 @@ def _find_faults(matrix: Tensor, result: SVDResult) -> list[str]:
     return found
 
 
-def run(first: int, last: int | None, seconds: float, file: Path) -> list[dict[str, Any]]:
+def run(
+    draw: Callable[[int], RandomProblem], first: int, last: int | None, seconds: float, file: Path
+) -> list[dict[str, Any]]:
     """Solve problem after problem for so long, and return all lines of the file."""
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     seed = max((line["next"] for line in lines), default=first)
@@ -143,7 +149,7 @@ def run(first: int, last: int | None, seconds: float, file: Path) -> list[dict[s
         counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         faults = []
         for one in range(seed, seed + _AT_ONCE):
-            problem = draw_problem(one)
+            problem = draw(one)
             counted, found = solve(problem)
             counts[problem.method].update(counted)
             faults += [{"seed": one, "fault": fault, "about": problem.about} for fault in found]
@@ -181,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--draw", choices=list(_DRAW), default="all", help="what is drawn")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="of a new file")
     parser.add_argument("--last", type=int, metavar="SEED", help="stop before this one")
     parser.add_argument("--seconds", type=float, default=60.0)
@@ -188,7 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     signal.signal(signal.SIGPROF, _give_up)
-    lines = run(options.first, options.last, options.seconds, options.file)
+    draw = _DRAW[options.draw]
+    lines = run(draw, options.first, options.last, options.seconds, options.file)
     print("\n".join(format_table(lines)))
     kinds = {found["fault"].split(":")[0] for line in lines for found in line["faults"]}
     return int(bool(kinds & set(FAULTS)))

@@ -77,7 +77,7 @@ def draw_problem(seed: int) -> RandomProblem:
     if rng.random() < 0.5:
         options["block_size"] = int(rng.integers(1, p + 4)) if rng.random() < 0.5 else 1
     if rng.random() < 0.4:
-        options["memory"] = _little_memory(rng, (m, n), dtype, options, max(1, batch))
+        options["memory"] = little_memory(rng, (m, n), dtype, options, max(1, batch))
     start = str(rng.choice(_STARTS)) if method == "golub-kahan" else "none"
     if start != "none":
         options["start"] = _start(rng, start, matrix, k)
@@ -190,7 +190,7 @@ def _matrix(rng: np.random.Generator, name: str, m: int, n: int) -> np.ndarray[A
     return dense
 
 
-def _little_memory(
+def little_memory(
     rng: np.random.Generator,
     shape: tuple[int, int],
     dtype: torch.dtype,

@@ -118,13 +118,13 @@ class RestartPolicy:
         self._monitor = monitor
         self._mark = 0, *self._seconds()
 
-    def forgets_probes(self, bases: Factorization) -> bool:
-        """Tell whether the bases restart so soon that they drop what probe columns showed.
+    def forgets_probes(self, bases: Factorization, width: int) -> bool:
+        """Tell whether bases with blocks of this width drop what probe columns showed.
 
-        Bases as large as the shorter side have seen the whole space when they restart.
+        They do if they restart too soon. Bases as large as the shorter side have seen the whole
+        space when they restart.
         """
-        small = self.max_size < least_size(self._k, bases.block_size, bases.V.shape[-2])
-        return self.restarts > 0 and small
+        return self.restarts > 0 and self.max_size < least_size(self._k, width, bases.V.shape[-2])
 
     def is_full(self, bases: Factorization, extra: int = 0) -> bool:
         """Tell whether the next block and `extra` columns do not fit."""

@@ -203,7 +203,9 @@ class _Solve:
         if done:
             stay = [i for i in range(len(actions)) if i not in done]
             evidence = "random columns, expanded before the end, raised no value"
-            forgets = self._restarts.forgets_probes(bases)
+            # A few probe columns need no larger bases; a block of them does.
+            width = max(bases.block_size, bases.F.shape[-1] - self._solver.probe_width)
+            forgets = self._restarts.forgets_probes(bases, width)
             if forgets:
                 evidence = f"none: bases of {self._restarts.max_size} columns restart too soon"
             self._measure(ritz, done, not forgets, evidence)
@@ -325,7 +327,8 @@ class _Solve:
         if not complete:
             s, estimates = ritz.s.reshape(-1, k)[i], ritz.estimates.reshape(-1, k)[i]
             few = bases.expanded < k + _LEAST_BLOCKS * self._solver.block_size
-            none = few or self._restarts.forgets_probes(bases) or self._monitor.stopped
+            forgets = self._restarts.forgets_probes(bases, bases.block_size)
+            none = few or forgets or self._monitor.stopped
             guaranteed = 0 if none else self._test.guaranteed(s, estimates, bases)
         fro2, error, epsilon = self._sample.norms(bases, i)
         return Evidence(fro2, error, complete, evidence, guaranteed, epsilon)
