@@ -97,3 +97,42 @@ def test_nor_where_bases_restart(seed):
     found = solver.solve(Diagonal(seven_copies()), request, Monitor())
     complete = found.evidence[0].complete
     assert not complete or ((found.s - 5).abs() <= 1e-2 * 5).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("copies", "width", "k", "gap", "tol", "seeds"),
+    [
+        (4, 4, 7, 1.7, 1e-2, (12, 23, 36, 50, 67, 72, 82, 89, 95)),
+        (4, 4, 7, 3.0, 1e-2, (74,)),
+        (4, 4, 7, 1.7, 1e-3, (23, 67)),
+        (3, 3, 6, 1.7, 1e-2, (0, 14, 17, 54)),
+        (3, 4, 6, 1.7, 1e-2, (95,)),
+        (8, 8, 11, 1.7, 1e-2, (25, 39, 55, 111)),
+    ],
+)
+def test_the_last_copies_are_found_at_coarse_tolerances(copies, width, k, gap, tol, seeds, dtype):
+    """Steps that reach the tolerance for the other values were too few for the last copy."""
+    many = 12 if width == 8 else 9
+    copied = [6.0, *[5.0] * copies, *[5 - gap * tol * 6] * many]
+    floor = torch.linspace(4, 0.01, 200 - len(copied), dtype=torch.float64)
+    truth = torch.cat([torch.tensor(copied, dtype=torch.float64), floor])
+    A = Diagonal(truth.to(dtype))
+    for seed in seeds:
+        found = svds(A, k, tol=tol, method="golub-kahan", block_size=width, seed=seed)
+        assert found.converged.all()
+        assert ((found.s.double() - truth[:k]).abs() <= tol * 6).all(), seed
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_block_of_probe_columns_is_no_evidence_where_bases_restart_at_each_step(seed):
+    """Bases of 54 columns restart after every block of 20 then, and lose two of 14 copies."""
+    values = [1.0, *[0.52] * 8, *[0.51] * 14, *[0.5] * 9]
+    floor = torch.linspace(0.48, 0.01, 175 - len(values), dtype=torch.float64)
+    truth = torch.cat([torch.tensor(values, dtype=torch.float64), floor])
+    solver = GolubKahan(block_size=8, max_size=54)
+    found = solver.solve(Diagonal(truth), Request(26, tol=7e-3, seed=seed), Monitor())
+    evidence = found.evidence[0]
+    wrong = (found.s - truth[:26]).abs() > 7e-3
+    assert not wrong[: evidence.guaranteed].any()
+    assert evidence.guaranteed >= 9
