@@ -94,7 +94,7 @@ class BatchConvergence:
     @property
     def has_block_probe(self) -> bool:
         """Whether a block of probe columns was added."""
-        return any(one.test.state is State.BLOCK_PROBE for one in self.matrices)
+        return any(one.test.values_before_probe is not None for one in self.matrices)
 
     def start_with_probe(self, step: int) -> None:
         """Note probe columns beside a chosen start, which is no random sample."""

@@ -204,7 +204,7 @@ class _Solve:
             stay = [i for i in range(len(actions)) if i not in done]
             evidence = "random columns, expanded before the end, raised no value"
             # A few probe columns need no larger bases; a block of them does.
-            width = max(bases.block_size, bases.F.shape[-1] - self._solver.probe_width)
+            width = bases.F.shape[-1] if test.has_block_probe else bases.block_size
             forgets = self._restarts.forgets_probes(bases, width)
             if forgets:
                 evidence = f"none: bases of {self._restarts.max_size} columns restart too soon"

@@ -125,14 +125,20 @@ def test_the_last_copies_are_found_at_coarse_tolerances(copies, width, k, gap, t
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_block_of_probe_columns_is_no_evidence_where_bases_restart_at_each_step(seed):
-    """Bases of 54 columns restart after every block of 20 then, and lose two of 14 copies."""
-    values = [1.0, *[0.52] * 8, *[0.51] * 14, *[0.5] * 9]
-    floor = torch.linspace(0.48, 0.01, 175 - len(values), dtype=torch.float64)
+@pytest.mark.parametrize(
+    ("width", "k", "copies", "size"), [(8, 26, (8, 14), 54), (2, 10, (1, 7), 28)]
+)
+@pytest.mark.parametrize("high", [0.44, 0.42])
+def test_a_block_of_probe_columns_is_no_evidence_where_bases_restart_at_each_step(
+    high, width, k, copies, size, seed
+):
+    """The second value has more copies than a block and the first probe columns together."""
+    tol, (first, second) = 7e-3, copies
+    values = [1.0, *[0.51] * first, *[0.51 - 1.5 * tol] * second, *[0.51 - 3 * tol] * 9]
+    floor = torch.linspace(high, 0.01, 175 - len(values), dtype=torch.float64)
     truth = torch.cat([torch.tensor(values, dtype=torch.float64), floor])
-    solver = GolubKahan(block_size=8, max_size=54)
-    found = solver.solve(Diagonal(truth), Request(26, tol=7e-3, seed=seed), Monitor())
-    evidence = found.evidence[0]
-    wrong = (found.s - truth[:26]).abs() > 7e-3
-    assert not wrong[: evidence.guaranteed].any()
-    assert evidence.guaranteed >= 9
+    solver = GolubKahan(block_size=width, max_size=size)
+    found = solver.solve(Diagonal(truth), Request(k, tol=tol, seed=seed), Monitor())
+    guaranteed = found.evidence[0].guaranteed
+    assert ((found.s - truth[:k]).abs() <= tol)[:guaranteed].all()
+    assert guaranteed > first
