@@ -18,6 +18,8 @@ from jvpsvd.errors import ArgumentError
 if TYPE_CHECKING:
     from torch import Tensor
 
+LARGEST_SEED = (1 << 63) - 1
+"""The largest seed of torch's generators that is taken."""
 _SHORT = 60
 
 

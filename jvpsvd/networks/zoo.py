@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from jvpsvd.arguments import shown, whole_number
+from jvpsvd.arguments import LARGEST_SEED, shown, whole_number
 from jvpsvd.errors import ModelError
 from jvpsvd.imports import require
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
@@ -37,7 +37,6 @@ from jvpsvd.networks.published import (
 from jvpsvd.networks.random_weights import initialise_again, set_running_statistics
 from jvpsvd.operators import refuse_training_mode, refuse_weights_without_values
 
-_LARGEST_SEED = (1 << 63) - 1
 # A zip of weights that was compressed by hand is smaller by a small factor at most.
 _UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 24, 8
 
@@ -143,7 +142,7 @@ def load_model(
     if not isinstance(spec, str):
         raise ModelError(f"a model is named by a string, got {shown(spec)}")
     if random_weights is not None:
-        random_weights = whole_number("random_weights", random_weights, 0, _LARGEST_SEED)
+        random_weights = whole_number("random_weights", random_weights, 0, LARGEST_SEED)
     if weights is not None and random_weights is not None:
         raise ModelError("give weights or random_weights, not both")
     pretrained = weights is None and random_weights is None

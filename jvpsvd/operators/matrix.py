@@ -34,8 +34,9 @@ class MatrixOperator(LinearOperator):
             changes of it have no effect.
 
     Raises:
-        ArgumentError: If `matrix` has another number of dimensions, is a sparse batch, or lacks
-            entries (masked, nested, on meta).
+        ArgumentError: If `matrix` has another number of dimensions, is a sparse batch, lacks
+            entries (masked, nested, on meta), or is sparse in half precision, which torch does not
+            multiply.
 
     >>> import torch
     >>> A = MatrixOperator(torch.tensor([[1.0, 2.0], [0.0, 1.0], [0.0, 0.0]]))

@@ -27,13 +27,14 @@ _ONE_BY_ONE = 3
 # The images of so many are laid out by columns here: torch takes longer for these, and less time
 # for many.
 _NARROW = 4
+_DTYPES = (torch.float32, torch.float64)
 
 
 def both_by_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return copies of a sparse tensor and of its transpose in CSR.
 
     Raises:
-        ArgumentError: If its indices are not those of a matrix.
+        ArgumentError: If its indices are not those of a matrix, or torch has no products with it.
 
     >>> A, transposed = both_by_rows(torch.tensor([[1.0, 2.0], [0.0, 0.0]]).to_sparse())
     >>> A.layout == transposed.layout, transposed.to_dense()
@@ -42,6 +43,11 @@ def both_by_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """
     from scipy.sparse import csr_array  # it takes a while to load
 
+    if matrix.dtype not in _DTYPES:
+        raise ArgumentError(
+            f"torch has no products of sparse matrices in {matrix.dtype}; convert the matrix to "
+            "float32 or float64"
+        )
     with _without_notice():
         rows = matrix.to_sparse_csr()
         m, n = rows.shape

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import one_of, proper_fraction, shown, whole_number
+from jvpsvd.arguments import LARGEST_SEED, one_of, proper_fraction, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
 from jvpsvd.operators import LinearOperator, MatrixOperator
@@ -26,7 +26,6 @@ Count = int | np.integer[Any] | Literal["all"] | None
 Which = Literal["largest", "smallest"]
 
 _DEFAULT_COUNT = 500
-_LARGEST_SEED = (1 << 63) - 1
 # Pairs (a tolerance that hardly any solve meets, one that nearly all meet), in units of eps. With
 # tolerances of 0.5, 1, 2, 4 and 8 eps, 0, 6, 16, 63 and 77 of 77 float32 solves by Golub–Kahan
 # converged, and 0, 17, 51, 77 and 77 by the exact method. In float64 it was 0, 0, 0, 7 and 16 of
@@ -169,7 +168,7 @@ def choose_seed(seed: int | np.integer[Any] | None) -> int:
     >>> choose_seed(7), choose_seed(None) == choose_seed(None)
     (7, False)
     """
-    return secrets.randbits(63) if seed is None else whole_number("seed", seed, 0, _LARGEST_SEED)
+    return secrets.randbits(63) if seed is None else whole_number("seed", seed, 0, LARGEST_SEED)
 
 
 def out_of_reach(tol: float, dtype: torch.dtype) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import proper_fraction, whole_number
+from jvpsvd.arguments import LARGEST_SEED, proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError, ConvergenceWarning
 from jvpsvd.operators import LinearOperator, Products, aslinearoperator
 from jvpsvd.operators.environment.placement import own_tensors
@@ -31,7 +31,6 @@ _CONFIDENCE = 1.96  # standard errors of a 95 % interval
 # The error is looked at first after so many steps, then after so many times more, at so many
 # thresholds: guesses.
 _FIRST_CHECK, _CHECK_AFTER, _THRESHOLDS = 5, 1.3, 16
-_LARGEST_SEED = (1 << 63) - 1
 
 
 def spectral_density(
@@ -80,7 +79,7 @@ def spectral_density(
     short = min(A.shape[-2:])
     count = whole_number("probes", probes, 1)
     most = min(whole_number("steps", steps, 1), short)
-    seed = secrets.randbits(63) if seed is None else whole_number("seed", seed, 0, _LARGEST_SEED)
+    seed = secrets.randbits(63) if seed is None else whole_number("seed", seed, 0, LARGEST_SEED)
     if error is not None:
         error = proper_fraction("error", error)
         _check_reach(error, count, short)

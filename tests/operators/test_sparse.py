@@ -129,3 +129,11 @@ def test_the_largest_values_of_a_large_matrix(format):
     result = svds(matrix, 4, tol=1e-9)
     assert result.method == "golub-kahan"
     np.testing.assert_allclose(result.s, np.linalg.svd(matrix.toarray())[1][:4], rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
+def test_half_precision_is_refused(layout, dtype):
+    A = torch.from_numpy(scattered().todense()).to(dtype).to_sparse(layout=layout)
+    with pytest.raises(ArgumentError, match=f"no products of sparse matrices in {dtype}; convert"):
+        aslinearoperator(A)

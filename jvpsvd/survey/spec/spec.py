@@ -11,7 +11,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jvpsvd.arguments import check_flag, check_path, shown, whole_number
+from jvpsvd.arguments import LARGEST_SEED, check_flag, check_path, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
 from jvpsvd.survey.spec.selection import PhotoSelection
@@ -28,7 +28,6 @@ _ALL_PHOTOS = PhotoSelection()
 _WHOLE = (0, 1)
 """The share that is the whole run."""
 _LONGEST = 80
-_LARGEST_SEED = (1 << 63) - 1
 _NUMBERS = {"workers": 1, "batch": 1, "k": 1, "vectors": 0, "seed": 0}
 """Fields that are whole numbers, with the least they may be."""
 _TEXTS = {
@@ -155,7 +154,7 @@ class Spec:
             value = getattr(self, name)
             unsaid = value is None and name != "seed"
             if not unsaid and not (name == "vectors" and isinstance(value, bool)):
-                high = _LARGEST_SEED if name == "seed" else None
+                high = LARGEST_SEED if name == "seed" else None
                 whole = whole_number(name, value, low, high, "2^63 - 1")
                 object.__setattr__(self, name, whole)  # Python's: JSON takes no other
         check_flag("density", self.density)
