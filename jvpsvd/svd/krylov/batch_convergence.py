@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jvpsvd.svd.krylov.convergence import Action, ConvergenceTest, State
 from jvpsvd.svd.krylov.factorization import Factorization, Ritz
-from jvpsvd.svd.krylov.multiplicity import guaranteed_count
+from jvpsvd.svd.krylov.multiplicity import copies_may_lag, guaranteed_count
 from jvpsvd.svd.krylov.schedule import Check, convergence_rate, next_check
 
 # Residuals predicted by the recurrence do not contain rounding of the products, so their target
@@ -24,11 +24,6 @@ _COLUMNS_WORTH_WAITING = 256
 # On a GPU, whose products and dense work are fast and whose decompositions are not, at least so
 # many steps lie between two checks of a matrix: a guess.
 _STEPS_ON_GPU = 3
-# The copies of a repeated value converge one after the other, the last of them late where the
-# starting block has little of it. Of b copies so many may lag behind a coarse tolerance: without
-# this rule up to 13 of 100 solves with blocks of 4 missed the fourth copy, and one the third.
-# Spectra without copies need no product more.
-_MAY_LAG = 2
 
 
 @dataclass
@@ -108,11 +103,9 @@ class BatchConvergence:
             if not matrix.is_due:
                 actions.append(Action.EXPAND)
                 continue
-            clustered, lag = (
-                self._guaranteed(s, estimates, bases, copies) < self._k
-                for copies in (self._block_size, max(2, self._block_size - _MAY_LAG))
-            )
-            matrix.test, action = matrix.test.check(s, estimates, bases.steps, clustered, lag)
+            clustered = self.guaranteed(s, estimates, bases) < self._k
+            lags = copies_may_lag(s, estimates, self._tol, self._block_size, bases.V.dtype)
+            matrix.test, action = matrix.test.check(s, estimates, bases.steps, clustered, lags)
             worst = float(estimates.max() / s[0].clamp_min(1e-300))
             unconverged = int((estimates > matrix.test.target * s[0]).sum())
             matrix.checks.append(Check(bases.expanded, worst, unconverged))

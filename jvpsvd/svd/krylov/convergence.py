@@ -16,7 +16,7 @@ from torch import Tensor
 # Probe columns are added once the worst residual is at most this many times the target.
 _NEAR = 10.0
 # The values of a cluster are first computed to this residual, relative to s₁. That separates most
-# clusters, and needs fewer steps than a block of probe columns. It also brings up copies that lag.
+# clusters, and needs fewer steps than a block of probe columns.
 _SHARPENED = 1e-5
 
 
@@ -77,15 +77,14 @@ class ConvergenceTest:
         )
 
     def check(
-        self, s: Tensor, estimates: Tensor, step: int, clustered: bool, copies_may_lag: bool = False
+        self, s: Tensor, estimates: Tensor, step: int, clustered: bool, lags: bool = False
     ) -> tuple[ConvergenceTest, Action]:
         """Check values (k,) and predicted residuals (k,) after `step` steps.
 
         Blocks of b columns find a repeated value at most b times. So if b values cannot be
         separated and others follow (`clustered`), a block of b probe columns is added, and the test
         waits for as many steps as the starting block had. Otherwise a few columns and steps
-        suffice. Where nearly b values cannot be separated (`copies_may_lag`), the values are first
-        computed more accurately, which needs steps in which the last copies come up.
+        suffice. While copies of a value may lag behind others (`lags`), the solve goes on.
 
         >>> import torch
         >>> test, s = ConvergenceTest(1e-6, 1e-6), torch.tensor([2.0, 1.0])
@@ -103,10 +102,12 @@ class ConvergenceTest:
         if worst > self.target * top:
             near = worst <= _NEAR * self.target * top and self.state is State.SEEK
             return self, Action.ADD_PROBE_COLUMNS if near else Action.EXPAND
-        if (clustered or copies_may_lag) and self.target > _SHARPENED:
-            return replace(self, target=self.target / 10), Action.EXPAND
         if clustered:
+            if self.target > _SHARPENED:
+                return replace(self, target=self.target / 10), Action.EXPAND
             return self, Action.ADD_PROBE_BLOCK
+        if lags:
+            return self, Action.EXPAND
         if self.state is State.SEEK:
             return self, Action.ADD_PROBE_COLUMNS
         return self._finish_or_wait(step)

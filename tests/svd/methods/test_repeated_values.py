@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.svd_problems import Diagonal
 
+from benchmarks.problems.random_copies import draw_copies
 from jvpsvd import MatrixOperator, svds
 from jvpsvd.svd.methods.golub_kahan import GolubKahan
 from jvpsvd.svd.monitor import Monitor
@@ -122,6 +123,15 @@ def test_the_last_copies_are_found_at_coarse_tolerances(copies, width, k, gap, t
         found = svds(A, k, tol=tol, method="golub-kahan", block_size=width, seed=seed)
         assert found.converged.all()
         assert ((found.s.double() - truth[:k]).abs() <= tol * 6).all(), seed
+
+
+@pytest.mark.parametrize("seed", [82, 83, 103, 138, 213, 252, 290])
+def test_the_second_of_a_pair_is_found_in_blocks_of_two(seed):
+    problem = draw_copies(13084)
+    truth = torch.linalg.svdvals(problem.matrix)[:3]
+    found = svds(problem.given, **{**problem.options, "seed": seed})
+    assert found.converged.all()
+    assert ((found.s - truth).abs() <= found.tol * truth[0]).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
