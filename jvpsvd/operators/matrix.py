@@ -35,8 +35,7 @@ class MatrixOperator(LinearOperator):
 
     Raises:
         ArgumentError: If `matrix` has another number of dimensions, is a sparse batch, lacks
-            entries (masked, nested, on meta), or is sparse in half precision, which torch does not
-            multiply.
+            entries (masked, nested, on meta), or is sparse in half precision.
 
     >>> import torch
     >>> A = MatrixOperator(torch.tensor([[1.0, 2.0], [0.0, 1.0], [0.0, 0.0]]))

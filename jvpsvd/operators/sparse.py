@@ -34,7 +34,8 @@ def both_by_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return copies of a sparse tensor and of its transpose in CSR.
 
     Raises:
-        ArgumentError: If its indices are not those of a matrix, or torch has no products with it.
+        ArgumentError: If its indices are not those of a matrix, or its dtype is not float32 or
+            float64.
 
     >>> A, transposed = both_by_rows(torch.tensor([[1.0, 2.0], [0.0, 0.0]]).to_sparse())
     >>> A.layout == transposed.layout, transposed.to_dense()
@@ -45,8 +46,8 @@ def both_by_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
     if matrix.dtype not in _DTYPES:
         raise ArgumentError(
-            f"torch has no products of sparse matrices in {matrix.dtype}; convert the matrix to "
-            "float32 or float64"
+            f"sparse matrices are multiplied in float32 or float64, not in {matrix.dtype}; "
+            "convert the matrix first"
         )
     with _without_notice():
         rows = matrix.to_sparse_csr()

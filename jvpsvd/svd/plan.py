@@ -308,7 +308,7 @@ def _look_up(k: int, pairs: tuple[tuple[int, int], ...]) -> int:
 
 
 def _narrow(width: int, footprint: Footprint, budget: int) -> int:
-    """Return the width, halved until bases fit that can show that no value is missing."""
+    """Return the width, halved until bases fit that keep what a few probe columns show."""
     column = footprint.column if footprint.vectors else footprint.values_column
 
     def needed(width: int) -> int:

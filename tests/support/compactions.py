@@ -55,6 +55,7 @@ def started(action: Callable, store: Store, backup: Backup):
     ours, theirs = _forks.Pipe()
     child = _forks.Process(target=_act, args=(theirs, action, store.folder, backup))
     child.start()
+    theirs.close()  # of this process: without a child, recv ends
     try:
         ours.recv()
         yield child
@@ -63,7 +64,6 @@ def started(action: Callable, store: Store, backup: Backup):
         child.join()
         child.close()
         ours.close()
-        theirs.close()
 
 
 def _act(theirs, action, folder, backup):

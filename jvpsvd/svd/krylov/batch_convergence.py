@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jvpsvd.svd.krylov.convergence import Action, ConvergenceTest, State
 from jvpsvd.svd.krylov.factorization import Factorization, Ritz
-from jvpsvd.svd.krylov.multiplicity import copies_may_lag, guaranteed_count
+from jvpsvd.svd.krylov.multiplicity import count_without_lag, guaranteed_count
 from jvpsvd.svd.krylov.schedule import Check, convergence_rate, next_check
 
 # Residuals predicted by the recurrence do not contain rounding of the products, so their target
@@ -60,6 +60,8 @@ class BatchConvergence:
         self.matrices = [MatrixProgress(i, ConvergenceTest(target, target)) for i in range(count)]
         self._k, self._tol, self._target = k, tol, target
         self._block_size, self._probe_steps = block_size, probe_steps
+        self.has_block_probe = False
+        """Whether a block of probe columns was added, which stays in all later blocks."""
 
     @property
     def done(self) -> list[int]:
@@ -86,11 +88,6 @@ class BatchConvergence:
             for one in self.matrices
         )
 
-    @property
-    def has_block_probe(self) -> bool:
-        """Whether a block of probe columns was added."""
-        return any(one.test.values_before_probe is not None for one in self.matrices)
-
     def start_with_probe(self, step: int) -> None:
         """Note probe columns beside a chosen start, which is no random sample."""
         for one in self.matrices:
@@ -104,7 +101,7 @@ class BatchConvergence:
                 actions.append(Action.EXPAND)
                 continue
             clustered = self.guaranteed(s, estimates, bases) < self._k
-            lags = copies_may_lag(s, estimates, self._tol, self._block_size, bases.V.dtype)
+            lags = self._without_lag(s, estimates, bases) < self._k
             matrix.test, action = matrix.test.check(s, estimates, bases.steps, clustered, lags)
             worst = float(estimates.max() / s[0].clamp_min(1e-300))
             unconverged = int((estimates > matrix.test.target * s[0]).sum())
@@ -116,6 +113,7 @@ class BatchConvergence:
         """Note that probe columns were added, and set the steps to wait for them."""
         for (matrix, s, _), action in zip(self._each(ritz), actions, strict=True):
             if action is Action.ADD_PROBE_BLOCK:
+                self.has_block_probe = True
                 matrix.test = matrix.test.with_probe(step, max(self._probe_steps, step), s)
             elif matrix.test.state is State.SEEK:
                 matrix.test = matrix.test.with_probe(step, self._probe_steps)
@@ -173,6 +171,13 @@ class BatchConvergence:
             logarithm = math.log(max(matrix.worst / self._target, 1.0))
             slowest = max(slowest, logarithm / rate) if rate > 0 else math.inf
         return converged, worst, None if math.isinf(slowest) else slowest
+
+    def guaranteed_so_far(self, s: Tensor, estimates: Tensor, bases: Factorization) -> int:
+        """Count them where the solve ends before its test is passed: copies may lag as well."""
+        return min(self.guaranteed(s, estimates, bases), self._without_lag(s, estimates, bases))
+
+    def _without_lag(self, s: Tensor, estimates: Tensor, bases: Factorization) -> int:
+        return count_without_lag(s, estimates, self._tol, self._block_size, bases.V.dtype)
 
     def _guaranteed(self, s: Tensor, estimates: Tensor, bases: Factorization, copies: int) -> int:
         return guaranteed_count(s, estimates, self._tol, copies, bases.V.dtype)

@@ -32,7 +32,7 @@ class State(Enum):
 class Action(Enum):
     """What the solver does after a convergence check."""
 
-    EXPAND = "residuals are too large"
+    EXPAND = "residuals are too large, or copies of a value may lag behind"
     ADD_PROBE_COLUMNS = "a few probe columns"
     ADD_PROBE_BLOCK = "a block of probe columns"
     WAIT = "probe columns need more steps"
@@ -77,7 +77,7 @@ class ConvergenceTest:
         )
 
     def check(
-        self, s: Tensor, estimates: Tensor, step: int, clustered: bool, lags: bool = False
+        self, s: Tensor, estimates: Tensor, step: int, clustered: bool, lags: bool
     ) -> tuple[ConvergenceTest, Action]:
         """Check values (k,) and predicted residuals (k,) after `step` steps.
 
@@ -88,9 +88,9 @@ class ConvergenceTest:
 
         >>> import torch
         >>> test, s = ConvergenceTest(1e-6, 1e-6), torch.tensor([2.0, 1.0])
-        >>> test.check(s, torch.tensor([0.0, 1e-3]), 10, clustered=False)[1]
-        <Action.EXPAND: 'residuals are too large'>
-        >>> test.check(s, torch.tensor([0.0, 1e-6]), 10, clustered=False)[1]
+        >>> test.check(s, torch.tensor([0.0, 1e-3]), 10, clustered=False, lags=False)[1]
+        <Action.EXPAND: 'residuals are too large, or copies of a value may lag behind'>
+        >>> test.check(s, torch.tensor([0.0, 1e-6]), 10, clustered=False, lags=False)[1]
         <Action.ADD_PROBE_COLUMNS: 'a few probe columns'>
         """
         top, worst = float(s[0]), float(estimates.max())
@@ -106,10 +106,10 @@ class ConvergenceTest:
             if self.target > _SHARPENED:
                 return replace(self, target=self.target / 10), Action.EXPAND
             return self, Action.ADD_PROBE_BLOCK
-        if lags:
-            return self, Action.EXPAND
         if self.state is State.SEEK:
             return self, Action.ADD_PROBE_COLUMNS
+        if lags:
+            return self, Action.EXPAND
         return self._finish_or_wait(step)
 
     def _finish_or_wait(self, step: int) -> tuple[ConvergenceTest, Action]:

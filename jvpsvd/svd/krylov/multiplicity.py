@@ -17,10 +17,10 @@ _REFILLED = 4
 # starting block has little of it. Of b copies so many may lag behind a coarse tolerance: up to 13
 # of 100 solves with blocks of 4 missed the fourth copy, and one the third.
 _MAY_LAG = 2
-# Copies that were found show whether others follow once their own residuals are this small: in
-# units of the tolerance for a single value, relative to s₁ for several that are not separated.
-# Nothing was missed so in 150 solves each of 18 matrices made for it.
-_SHARP_ONE, _SHARP_SEVERAL = 0.1, 1e-5
+# No copy lags behind others whose residuals are as small as the first number, relative to s₁, or
+# behind a single value with a residual of this share of the tolerance. With these, no copy was
+# missed in 150 solves each of 17 matrices made for it.
+_LAG_RESIDUAL, _LAG_SHARE = 1e-5, 0.1
 
 
 def guaranteed_count(
@@ -68,26 +68,26 @@ def block_is_too_narrow(
     return int(((s - s[cluster]).abs() <= 3 * near).sum()) <= _REFILLED * block_size
 
 
-def copies_may_lag(
+def count_without_lag(
     s: Tensor, estimates: Tensor, tol: float, block_size: int, dtype: torch.dtype
-) -> bool:
-    """Tell whether copies of a value may come up if values that others follow are computed further.
+) -> int:
+    """Count the leading values that copies cannot displace by a tolerance while they lag behind.
 
-    That is asked where nearly b values are not separated, and others lie more than a tolerance
-    below them. Where tol is 1e-5 or less, residuals are small enough.
+    Copies may lag behind b − 2 values that are not separated (two in blocks of three, one in
+    narrower blocks), until the residuals of these are small. The first such values decide. If tol
+    is 1e-5 or less, nothing lags.
 
     >>> s = torch.tensor([3.0, 1.0, 1.0, 0.5])
-    >>> [copies_may_lag(s, r * torch.ones(4), 1e-2, 4, s.dtype) for r in (3e-3, 1e-6)]
-    [True, False]
+    >>> [count_without_lag(s, r * torch.ones(4), 1e-2, 4, s.dtype) for r in (3e-3, 1e-6)]
+    [3, 4]
     """
-    copies = max(1, min(2, block_size - 1), block_size - _MAY_LAG)
-    sharp = _SHARP_SEVERAL if copies > 1 else max(_SHARP_SEVERAL, _SHARP_ONE * tol)
-    if tol <= sharp or s.shape[0] < copies:
-        return False
-    followed = s - s[-1] > tol * s[0]
+    k, copies = s.shape[0], max(1, min(2, block_size - 1), block_size - _MAY_LAG)
+    small = _LAG_RESIDUAL if copies > 1 else max(_LAG_RESIDUAL, _LAG_SHARE * tol)
+    if tol <= small or k < copies:
+        return k
     worst = estimates.unfold(0, copies, 1).amax(dim=1)
-    lags = _clusters(s, estimates, copies, dtype) & followed[: len(worst)]
-    return bool((lags & (worst > sharp * s[0])).any())
+    lag = (_clusters(s, estimates, copies, dtype) & (worst > small * s[0])).nonzero()
+    return _count_down_to(s, int(lag[0]), tol) if len(lag) else k
 
 
 def _rounding(s: Tensor, dtype: torch.dtype) -> Tensor:

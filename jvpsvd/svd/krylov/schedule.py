@@ -57,6 +57,8 @@ def next_check(
         had = max(probe_steps, step - test.probe_start)
         return now.columns + max(1, min(test.probe_end - step, had)) * width
     columns = now.columns // (_COARSE if now.worst > _COARSE_ABOVE * test.target else _FINE)
+    if now.worst <= test.target:  # copies of a value may lag, and nothing predicts their end
+        return now.columns + max(width, columns)
     rate = convergence_rate(checks)
     if rate > 0:
         logarithm = math.log(max(now.worst / test.target, 1.0))

@@ -329,7 +329,7 @@ class _Solve:
             few = bases.expanded < k + _LEAST_BLOCKS * self._solver.block_size
             forgets = self._restarts.forgets_probes(bases, bases.block_size)
             none = few or forgets or self._monitor.stopped
-            guaranteed = 0 if none else self._test.guaranteed(s, estimates, bases)
+            guaranteed = 0 if none else self._test.guaranteed_so_far(s, estimates, bases)
         fro2, error, epsilon = self._sample.norms(bases, i)
         return Evidence(fro2, error, complete, evidence, guaranteed, epsilon)
 

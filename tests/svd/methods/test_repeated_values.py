@@ -134,6 +134,14 @@ def test_the_second_of_a_pair_is_found_in_blocks_of_two(seed):
     assert ((found.s - truth).abs() <= found.tol * truth[0]).all()
 
 
+def two_groups(copies, high, tol):
+    """Return values whose groups of copies lie 1.5 tolerances apart; others begin at `high`."""
+    first, second = copies
+    values = [1.0, *[0.51] * first, *[0.51 - 1.5 * tol] * second, *[0.51 - 3 * tol] * 9]
+    floor = torch.linspace(high, 0.01, 175 - len(values), dtype=torch.float64)
+    return torch.cat([torch.tensor(values, dtype=torch.float64), floor])
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     ("width", "k", "copies", "size"), [(8, 26, (8, 14), 54), (2, 10, (1, 7), 28)]
@@ -143,12 +151,25 @@ def test_a_block_of_probe_columns_is_no_evidence_where_bases_restart_at_each_ste
     high, width, k, copies, size, seed
 ):
     """The second value has more copies than a block and the first probe columns together."""
-    tol, (first, second) = 7e-3, copies
-    values = [1.0, *[0.51] * first, *[0.51 - 1.5 * tol] * second, *[0.51 - 3 * tol] * 9]
-    floor = torch.linspace(high, 0.01, 175 - len(values), dtype=torch.float64)
-    truth = torch.cat([torch.tensor(values, dtype=torch.float64), floor])
+    tol = 7e-3
+    truth = two_groups(copies, high, tol)
     solver = GolubKahan(block_size=width, max_size=size)
     found = solver.solve(Diagonal(truth), Request(k, tol=tol, seed=seed), Monitor())
     guaranteed = found.evidence[0].guaranteed
     assert ((found.s - truth[:k]).abs() <= tol)[:guaranteed].all()
-    assert guaranteed > first
+    assert guaranteed > copies[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("first", [0, 1])
+def test_nor_for_another_matrix_of_the_batch(first, seed):
+    tol = 7e-3
+    truth = torch.stack([two_groups((8, 14), 0.42, tol), two_groups((3, 3), 0.47, tol)])
+    if first:
+        truth = truth.flip(0)
+    solver = GolubKahan(block_size=8, max_size=54)
+    A = MatrixOperator(torch.diag_embed(truth))
+    found = solver.solve(A, Request(26, tol=tol, seed=seed), Monitor())
+    for evidence, s, true in zip(found.evidence, found.s, truth, strict=True):
+        assert not evidence.complete
+        assert ((s - true[:26]).abs() <= tol)[: evidence.guaranteed].all()
