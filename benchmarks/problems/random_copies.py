@@ -28,15 +28,15 @@ def draw_copies(seed: int) -> RandomProblem:
     drawn = [_draw_matrix(rng, n, tol, width) for _ in range(batch or 1)]
     matrices = [matrix for matrix, _ in drawn]
     matrix = torch.from_numpy(np.stack(matrices) if batch else matrices[0])
+    k = int(rng.integers(2, drawn[0][1] + 3))
     options: dict[str, Any] = {
-        "k": int(rng.integers(2, drawn[0][1] + 3)),
+        "k": k,
         "tol": tol,
         "method": "golub-kahan",
         "seed": int(rng.integers(0, 1 << 31)),
         "vectors": bool(rng.random() < 0.6),
         "block_size": width,
     }
-    k = options["k"]
     if rng.random() < 0.2:
         options["memory"] = little_memory(rng, (n, n), matrix.dtype, options, max(1, batch))
     start = "random" if rng.random() < 0.2 else "none"

@@ -157,6 +157,10 @@ class BatchConvergence:
         """Count the leading values of one matrix that no missing value can displace."""
         return self._guaranteed(s, estimates, bases, self._block_size)
 
+    def guaranteed_so_far(self, s: Tensor, estimates: Tensor, bases: Factorization) -> int:
+        """Count the same of a matrix whose test is not passed: there, copies may lag as well."""
+        return min(self.guaranteed(s, estimates, bases), self._without_lag(s, estimates, bases))
+
     def progress(self, ritz: Ritz) -> tuple[int, float, float | None]:
         """Return converged triplets, worst residual, and columns to go (None if unknown)."""
         converged, worst, slowest = 0, 0.0, 0.0
@@ -171,10 +175,6 @@ class BatchConvergence:
             logarithm = math.log(max(matrix.worst / self._target, 1.0))
             slowest = max(slowest, logarithm / rate) if rate > 0 else math.inf
         return converged, worst, None if math.isinf(slowest) else slowest
-
-    def guaranteed_so_far(self, s: Tensor, estimates: Tensor, bases: Factorization) -> int:
-        """Count them where the solve ends before its test is passed: copies may lag as well."""
-        return min(self.guaranteed(s, estimates, bases), self._without_lag(s, estimates, bases))
 
     def _without_lag(self, s: Tensor, estimates: Tensor, bases: Factorization) -> int:
         return count_without_lag(s, estimates, self._tol, self._block_size, bases.V.dtype)

@@ -14,12 +14,12 @@ _SHARP = 1e-7
 # starting block and rounding alone.
 _REFILLED = 4
 # The copies of a repeated value converge one after the other, the last of them late where the
-# starting block has little of it. Of b copies so many may lag behind a coarse tolerance: up to 13
-# of 100 solves with blocks of 4 missed the fourth copy, and one the third.
+# starting block has little of it. Of b copies so many may lag behind a coarse tolerance: solves
+# with blocks of 4 missed the fourth copy, and seldom the third.
 _MAY_LAG = 2
-# No copy lags behind others whose residuals are as small as the first number, relative to s₁, or
-# behind a single value with a residual of this share of the tolerance. With these, no copy was
-# missed in 150 solves each of 17 matrices made for it.
+# Copies are taken not to lag behind several values whose residuals are as small as the first
+# number, relative to s₁, nor behind a single one with a residual of this share of the tolerance.
+# Guesses: `tests/svd/methods/test_repeated_values.py` keeps solves that missed a copy without them.
 _LAG_RESIDUAL, _LAG_SHARE = 1e-5, 0.1
 
 
