@@ -71,7 +71,8 @@ def check_scale(norm: Tensor, W: Tensor) -> None:
     """
     kind, wide = torch.finfo(W.dtype), torch.finfo(torch.float64)
     low = max(kind.tiny, math.sqrt(wide.tiny)) / kind.eps
-    high = math.sqrt(wide.max) * wide.eps
+    # The partial sums of W − V (V'W) are at most twice as large as the norm of W.
+    high = min(kind.max / 4, math.sqrt(wide.max) * wide.eps)
     if all(low <= each <= high for each in norm.reshape(-1).tolist()):
         return
     largest = W.abs().amax(dim=(-2, -1)).cpu()
@@ -80,6 +81,43 @@ def check_scale(norm: Tensor, W: Tensor) -> None:
         raise ArgumentError(
             f"products of about {float(found[0]):.0e} are outside what residuals can be measured "
             f"for in {W.dtype}; multiply the operator by a number that brings it nearer 1"
+        )
+
+
+def check_zero(A: LinearOperator, top: Tensor, generator: torch.Generator) -> None:
+    """Refuse an operator whose products are 0 only because they are too small for the dtype.
+
+    Where the largest singular value was found to be 0, a random vector of large norm is multiplied:
+    if that product is not 0, the value is not either. The gradients of a deep network vanish so.
+
+    Args:
+        A: The operator.
+        top: The largest singular value found for each matrix.
+        generator: CPU generator of the random vector.
+
+    Raises:
+        ArgumentError: If a value of 0 is wrong.
+
+    >>> from jvpsvd import MatrixOperator
+    >>> A = MatrixOperator(torch.full((1, 2), 1e-45))
+    >>> check_zero(A, torch.tensor(0.0), torch.Generator().manual_seed(0))
+    Traceback (most recent call last):
+    ArgumentError: products with unit vectors are 0 ...
+    """
+    zero = top == 0
+    if not bool(zero.any()):
+        return
+    norm = math.sqrt(torch.finfo(A.dtype).max)
+    w = torch.randn(A.shape[-1], 1, generator=generator, dtype=torch.float64)
+    large = (w * (norm / torch.linalg.vector_norm(w))).to(dtype=A.dtype, device=A.device)
+    images = A.matmat(large).abs().amax(dim=(-2, -1))
+    # Products that overflow within show nothing.
+    if bool((zero.to(images.device) & torch.isfinite(images) & (images > 0)).any()):
+        wider = "" if A.dtype == torch.float64 else "use float64, or "
+        raise ArgumentError(
+            f"products with unit vectors are 0, but one with a vector of norm {norm:.0e} is not: "
+            f"singular values are below what {A.dtype} can hold; {wider}multiply the operator by a "
+            "number that brings it nearer 1"
         )
 
 

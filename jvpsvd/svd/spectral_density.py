@@ -21,7 +21,12 @@ from jvpsvd.svd.kernels.norms import column_norms
 from jvpsvd.svd.kernels.random_numbers import seeded_generator
 from jvpsvd.svd.krylov.quadrature import Recurrences
 from jvpsvd.svd.monitor import Monitor
-from jvpsvd.svd.product_checks import Direction, check_scale, largest_product_norm
+from jvpsvd.svd.product_checks import (
+    Direction,
+    check_scale,
+    check_zero,
+    largest_product_norm,
+)
 from jvpsvd.svd.progress import Show, shown
 from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.spectrum import NEAR_ROUNDING, Spectrum, whole_spectrum
@@ -63,7 +68,8 @@ def spectral_density(
             False, the recurrences stop there.
 
     Raises:
-        ArgumentError: On an argument out of range, or an error that so few probes cannot reach.
+        ArgumentError: On an argument out of range, or an error that so few probes cannot reach; if
+            products are too large or too small for their dtype.
         NonFiniteError: If a product holds NaN or infinity.
 
     >>> spectrum = spectral_density(torch.diag(torch.linspace(0, 2, 500)), probes=32)
@@ -96,6 +102,7 @@ def spectral_density(
                     break
             if not monitor.report(count * (step == most), count, share=step / most):
                 break
+        recurrence.check_zero()
     spectra = recurrence.spectra()
     if error is not None and not monitor.stopped:
         worst = max(mean_half_width(one) for one in spectra)
@@ -175,7 +182,7 @@ class _Recurrence:
         A = A.T if A.shape[-2] < A.shape[-1] else A
         n = A.shape[-1]
         v = torch.randn(*A.batch, probes, n, generator=generator, dtype=A.dtype).to(A.device)
-        self._A, self._probes = A, probes
+        self._A, self._probes, self._generator = A, probes, generator
         self._v, _ = _normalize(v.mT)
         self._u: Tensor | None = None
         self._diagonal: list[Tensor] = []
@@ -192,6 +199,10 @@ class _Recurrence:
         self._v, beta = _normalize(Z)
         self._diagonal.append(alpha)
         self._above.append(beta)
+
+    def check_zero(self) -> None:
+        """Refuse matrices whose products are 0 because they are too small for the dtype."""
+        check_zero(self._A, self._scale, self._generator)
 
     def samples(self) -> tuple[Recurrences, ...]:
         """Return the recurrences of each matrix, so far."""

@@ -22,11 +22,12 @@ from jvpsvd.svd.certificate import (
     with_fresh_residuals,
 )
 from jvpsvd.svd.cost import measured_cost, widening_pays
+from jvpsvd.svd.kernels.random_numbers import seeded_generator
 from jvpsvd.svd.lock_step import plan_batch
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.other_names import refuse_other_names
 from jvpsvd.svd.plan import Plan, plan
-from jvpsvd.svd.product_checks import check_values
+from jvpsvd.svd.product_checks import check_values, check_zero
 from jvpsvd.svd.progress import Show, shown
 from jvpsvd.svd.request import ProblemSize, Request, check_request, out_of_reach
 from jvpsvd.svd.result import SVDResult
@@ -101,7 +102,8 @@ def svds(
             what they are called here.
 
     Raises:
-        ArgumentError: On an argument out of range, or one of another name.
+        ArgumentError: On an argument out of range, or one of another name; if products are too
+            large or too small for their dtype.
         NonFiniteError: If a product holds NaN or infinity.
         ConvergenceError: With on_unconverged="raise", if a triplet missed the tolerance.
 
@@ -198,6 +200,7 @@ def _certify(
         ArgumentError: If the dtype cannot hold a value.
     """
     check_values(triplets.s)
+    check_zero(A, triplets.s[..., 0], seeded_generator(request.seed))
     certificates = certify(A, triplets, request.seed)
     measured = with_fresh_residuals(A, triplets, certificates, request.tol)
     if measured is not triplets:

@@ -16,7 +16,7 @@ from jvpsvd.svd.kernels.orthogonalize import orthonormal_images
 from jvpsvd.svd.kernels.threads import over_matrices
 from jvpsvd.svd.krylov.quadrature import AllValues
 from jvpsvd.svd.monitor import Monitor
-from jvpsvd.svd.product_checks import check_scale, largest_product_norm
+from jvpsvd.svd.product_checks import check_scale, check_values, largest_product_norm
 from jvpsvd.svd.progress import predict_seconds_left
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
@@ -53,6 +53,7 @@ class Exact:
 
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
+            ArgumentError: If a singular value exceeds what the dtype can hold.
         """
         k, vectors = request.k, request.vectors
         matrix = self._assemble(A, k, monitor)
@@ -124,6 +125,7 @@ def _solve(matrix: Tensor, k: int, vectors: bool) -> _Solved:
     else:
         gram, values, wide = _by_gram(matrix, k)
         s = values[..., :k].to(matrix.dtype)
+        check_values(s)  # infinite images have no basis
         V = columns(wide.to(matrix.dtype))
         if not vectors:
             return values, one_sided_residuals(gram, s, wide), fro2, None, V
