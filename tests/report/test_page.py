@@ -317,7 +317,7 @@ def test_a_large_run_makes_a_small_page(tmp_path):
     page = write_report(values).page
     assert page.stat().st_size < 20_000_000
     seen = Seen(page.read_text(encoding="utf-8"))
-    assert "625 of 10000 photos have lines" in seen.text
+    assert "625 of 10000 have lines" in seen.text
     assert "60 of 100 classes" in seen.text
 
 

@@ -73,7 +73,7 @@ def test_run_is_running_then_stopped_then_died(line, capsys):
 def test_run_killed_before_the_manifest_says_so(line, capsys):
     line.out.mkdir()
     process = line.start()
-    assert reached(process, lambda: any(line.out.glob("log/*.jsonl")), look_every=0)
+    assert reached(process, lambda: event_names(line.out), look_every=0)
     stopped(process, signal.SIGKILL)
     for file in line.out.glob("manifest.parquet*"):
         file.unlink()
