@@ -57,8 +57,8 @@ class InParts:
                 found.append(
                     self.solver.solve(A.select(part), replace(request, start=start), monitor)
                 )
-            except NonFiniteError as error:
-                raise NonFiniteError(f"of matrices {first} to {last}, {error}") from error
+            except (ArgumentError, NonFiniteError) as error:
+                raise type(error)(f"of matrices {first} to {last}, {error}") from error
         return _join_parts(found)
 
 

@@ -40,11 +40,8 @@ def largest_product_norm(
         if isinstance(A, TransposedOperator):
             A, direction = A.T, "reverse" if direction == "forward" else "forward"
         size = " x ".join(map(str, A.shape[-2:]))
-        if A.batch:
-            bad = (~torch.isfinite(W)).flatten(1).any(1).nonzero().flatten().tolist()
-            size += f" {names[bad[0]] if names else f'operator {bad[0]} of {A.batch[0]}'}"
-        else:
-            size += " operator"
+        bad = (~torch.isfinite(W)).flatten(-2).any(-1)
+        size += f" {_name_first(bad, names)}" if A.batch else " operator"
         raise NonFiniteError(
             f"a {direction} product of the {size} holds NaN or infinity ({where}); check the "
             "function at this point"
@@ -52,7 +49,7 @@ def largest_product_norm(
     return largest
 
 
-def check_scale(norm: Tensor, W: Tensor) -> None:
+def check_scale(norm: Tensor, W: Tensor, names: Sequence[str] = ()) -> None:
     """Refuse an operator whose rounding errors, or their squares, would under- or overflow.
 
     Residuals would then be computed as 0, and everything would appear to be converged.
@@ -60,6 +57,7 @@ def check_scale(norm: Tensor, W: Tensor) -> None:
     Args:
         norm: Largest norm of a product so far, for each matrix.
         W: One of its products.
+        names: Names of the batch's matrices for the message; None: their indices.
 
     Raises:
         ArgumentError: If the norm is too small or too large, and not exactly 0.
@@ -76,11 +74,12 @@ def check_scale(norm: Tensor, W: Tensor) -> None:
     if all(low <= each <= high for each in norm.reshape(-1).tolist()):
         return
     largest = W.abs().amax(dim=(-2, -1)).cpu()
-    found = largest[((norm < low) | (norm > high)) & (largest > 0)]
-    if len(found):
+    bad = ((norm < low) | (norm > high)) & (largest > 0)
+    if bool(bad.any()):
         raise ArgumentError(
-            f"products of about {float(found[0]):.0e} are outside what residuals can be measured "
-            f"for in {W.dtype}; multiply the operator by a number that brings it nearer 1"
+            f"{_name_first(bad, names, after=': ')}products of about {float(largest[bad][0]):.0e} "
+            f"are outside what residuals can be measured for in {W.dtype}; multiply the operator "
+            "by a number that brings it nearer 1"
         )
 
 
@@ -112,12 +111,13 @@ def check_zero(A: LinearOperator, top: Tensor, generator: torch.Generator) -> No
     large = (w * (norm / torch.linalg.vector_norm(w))).to(dtype=A.dtype, device=A.device)
     images = A.matmat(large).abs().amax(dim=(-2, -1))
     # Products that overflow within show nothing.
-    if bool((zero.to(images.device) & torch.isfinite(images) & (images > 0)).any()):
+    bad = zero.to(images.device) & torch.isfinite(images) & (images > 0)
+    if bool(bad.any()):
         wider = "" if A.dtype == torch.float64 else "use float64, or "
         raise ArgumentError(
-            f"products with unit vectors are 0, but one with a vector of norm {norm:.0e} is not: "
-            f"singular values are below what {A.dtype} can hold; {wider}multiply the operator by a "
-            "number that brings it nearer 1"
+            f"{_name_first(bad, after=': ')}products with unit vectors are 0, but one with a "
+            f"vector of norm {norm:.0e} is not: singular values are below what {A.dtype} can hold; {wider}"
+            "multiply the operator by a number that brings it nearer 1"
         )
 
 
@@ -138,3 +138,11 @@ def check_values(s: Tensor) -> None:
             f"singular values exceed what {s.dtype} can hold; multiply the operator by a number "
             f"that brings it nearer 1{wider}"
         )
+
+
+def _name_first(bad: Tensor, names: Sequence[str] = (), after: str = "") -> str:
+    """Return the name of the first matrix of a batch that is bad; nothing for a single matrix."""
+    if not bad.ndim:
+        return ""
+    first = int(bad.nonzero()[0])
+    return (names[first] if names else f"operator {first} of {len(bad)}") + after

@@ -20,13 +20,13 @@ from jvpsvd.operators.blocks import by, device_of
 from jvpsvd.operators.linear_map_operator import LinearMapOperator
 from jvpsvd.operators.linear_operator import TransposedOperator
 from jvpsvd.plot.solved import plot_spectra
-from jvpsvd.svd.bounded import Bounded
 from jvpsvd.svd.certificate import Certificate, restrict_certificates
 from jvpsvd.svd.krylov.quadrature import NoSample, SpectralSample
 from jvpsvd.svd.monitor import Phase
 from jvpsvd.svd.plan import Plan
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.request import Which
+from jvpsvd.svd.result_bounds import Bounded
 from jvpsvd.svd.result_fields import CLASSES, same
 from jvpsvd.svd.slicing import refuse_length, refuse_membership, triplets_meant
 from jvpsvd.svd.spectrum import Spectrum, whole_spectrum

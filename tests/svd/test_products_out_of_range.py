@@ -58,8 +58,17 @@ def test_one_tiny_matrix_of_a_batch_is_refused_and_one_of_zeros_is_not(method):
     found = svds(batch, 2, method=method, on_unconverged="ignore")
     assert found.s[1:].eq(0).all()
     batch[2, 3, 4] = 1e-45
-    with pytest.raises(ArgumentError, match="nearer 1"):
+    with pytest.raises(ArgumentError, match="operator 2 of 3: products"):
         svds(batch, 2, method=method, on_unconverged="ignore")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scale", [1e-40, 1e38])
+def test_the_matrix_of_a_batch_whose_products_are_out_of_range_is_named(scale, method):
+    batch = with_values(line(1, 0.5, 12), 20, 12).float().repeat(3, 1, 1)
+    batch[1] *= scale
+    with pytest.raises(ArgumentError, match="operator 1 of 3: products of about"):
+        svds(batch, 2, method=method)
 
 
 def test_zeros_take_one_product_more():

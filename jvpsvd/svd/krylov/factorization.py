@@ -254,7 +254,7 @@ class Factorization:
             where = f"block of {block.shape[-1]} vectors after {done}"
             norm = largest_product_norm(A, W, direction, where, self._names)
             self.scale = torch.maximum(self.scale, norm)
-            check_scale(self.scale, W)
+            check_scale(self.scale, W, self._names)
         return W
 
 
