@@ -116,8 +116,8 @@ def check_zero(A: LinearOperator, top: Tensor, generator: torch.Generator) -> No
         wider = "" if A.dtype == torch.float64 else "use float64, or "
         raise ArgumentError(
             f"{_name_first(bad, after=': ')}products with unit vectors are 0, but one with a "
-            f"vector of norm {norm:.0e} is not: singular values are below what {A.dtype} can hold; {wider}"
-            "multiply the operator by a number that brings it nearer 1"
+            f"vector of norm {norm:.0e} is not: singular values are below what {A.dtype} can hold; "
+            f"{wider}multiply the operator by a number that brings it nearer 1"
         )
 
 
