@@ -15,8 +15,9 @@ _BLOCKS_OF_A_STEP, _PROBE_COLUMNS = 8, 4
 # Residuals are summed in float64, in parts of at most this many bytes or of a few columns.
 _MEASURING_COLUMNS, _MEASURING = 4, 1 << 27
 # Storage of the bases begins at twice the triplets plus twice this many blocks, which is more than
-# the 1.7 k columns and 12 blocks that `plan` predicts at tol 1e-4.
-_BLOCKS_RESERVED = 8
+# the 1.7 k columns and 12 blocks that `plan` predicts at tol 1e-4. Bases of narrow blocks, which
+# take longest to converge, begin as if blocks were of the second number of columns.
+_BLOCKS_RESERVED, _NARROW_RESERVED = 8, 4
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def without_growth(fits: int, k: int, block_size: int) -> int:
 
 def _usual(k: int, block_size: int) -> int:
     """Return a number of columns that suffices for most solves, so that they need not grow."""
-    return 2 * (k + _BLOCKS_RESERVED * block_size)
+    return 2 * (k + _BLOCKS_RESERVED * max(block_size, _NARROW_RESERVED))
 
 
 def memory_of(device: torch.device | None = None) -> int:

@@ -240,8 +240,11 @@ def _factor(W: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     if W.dtype == torch.float64:
         Q, R = torch.linalg.qr(W)
-        X, s, Yh = dense_svd(R.cpu())
+        R = R.cpu()
+        X, s, Yh = dense_svd(R)
         kept = s > _as_column(floor, s)
+        if bool(kept.all()):
+            return Q, R, kept.sum(-1)
         Q = linear_combination(Q, X * kept[..., None, :])
         return Q, (s * kept)[..., None] * Yh, kept.sum(-1)
     squares, Y = torch.linalg.eigh(_gram64(W).cpu())
