@@ -2,8 +2,10 @@
 
     python -m benchmarks random_hostile --first 0 --seconds 600 --file found.jsonl
     python -m benchmarks random_hostile --draw copies --seconds 600 --file copies.jsonl
+    python -m benchmarks random_hostile --draw scales --seconds 600 --file scales.jsonl
 
-`--draw copies` draws values that repeat, a few tolerances apart, instead of problems of all kinds.
+`--draw copies` draws values that repeat, a few tolerances apart, instead of problems of all kinds;
+`--draw scales` multiplies these by numbers from the smallest to the largest of their dtype.
 Problems are solved seed by seed and compared with LAPACK's values in float64. Each hundred of them
 fills one line of the file with what was found, and a call with the same file goes on where it
 ended. A table follows at the end. Its columns are
@@ -39,6 +41,7 @@ from torch import Tensor
 from benchmarks.measure.machine import find_commit
 from benchmarks.problems.random_copies import draw_copies
 from benchmarks.problems.random_problems import RandomProblem, draw_problem
+from benchmarks.problems.random_scales import draw_scales
 from benchmarks.publish.tables import table
 from jvpsvd import SVDResult, svds
 from jvpsvd.errors import JvpsvdError, JvpsvdWarning
@@ -48,7 +51,11 @@ _AT_ONCE = 100
 _ROUNDING = 30.0
 # Seconds of the processor for one solve; the largest take one or two.
 _LIMIT_SECONDS = 60
-_DRAW: dict[str, Callable[[int], RandomProblem]] = {"all": draw_problem, "copies": draw_copies}
+_DRAW: dict[str, Callable[[int], RandomProblem]] = {
+    "all": draw_problem,
+    "copies": draw_copies,
+    "scales": draw_scales,
+}
 FAULTS = ("wrong", "not there", "vectors", "raw")
 COLUMNS = ("problems", "values", "converged", *FAULTS, "neighbour", "refused")
 
