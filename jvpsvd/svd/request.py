@@ -234,12 +234,14 @@ def _check_start(start: Tensor, size: ProblemSize) -> None:
         )
     expected = (*(() if size.batch is None else (size.batch,)), min(size.shape))
     if start.ndim != len(expected) + 1 or start.shape[:-1] != expected or start.shape[-1] == 0:
+        sides = "result.U" if size.shape[0] <= size.shape[1] else "result.Vh.mT"
         raise ArgumentError(
-            f"start has vectors of shape {tuple(start.shape)}; give {expected} and one dimension "
-            "of columns, vectors of the shorter side"
+            f"start has shape {tuple(start.shape)}; give ({', '.join(map(str, expected))}, j), "
+            f"vectors of the shorter side as columns: {sides} of an earlier result, or start=result"
         )
-    if (start.dtype, start.device) != (size.dtype, size.device) or not torch.isfinite(start).all():
+    if (start.dtype, start.device) != (size.dtype, size.device):
         raise ArgumentError(
-            f"start is {start.dtype} on {start.device}; give finite vectors in {size.dtype} on "
-            f"{size.device}"
+            f"start is {start.dtype} on {start.device}; give it in {size.dtype} on {size.device}"
         )
+    if not torch.isfinite(start).all():
+        raise ArgumentError("start holds NaN or infinity; give finite vectors")
