@@ -346,7 +346,8 @@ class SVDResult(Bounded):
     def dimension(self, threshold: float = 1.0) -> int:
         """Return the number of singular values ≥ threshold (Mototake & Ikegami, section 6).
 
-        If it equals k, the true count may be larger.
+        Of the k values alone: if it equals k, the true count may be larger. `spectrum.count`
+        counts all min(m, n) values.
 
         Raises:
             ArgumentError: If this is a batch; take `result.of(i).dimension()`. If these are the

@@ -28,6 +28,7 @@ CLASSES: dict[str, type] = {
 def same(a: object, b: object) -> bool:
     """Whether two values of a field are the same, tensors bit for bit; NaN is the same as NaN.
 
+    >>> import torch
     >>> same((1.0, torch.ones(2)), (1.0, torch.ones(2))), same(1.0, 2.0)
     (True, False)
     >>> same(torch.tensor([1.0, torch.nan]), torch.tensor([1.0, torch.nan]))
