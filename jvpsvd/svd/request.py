@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import LARGEST_SEED, one_of, proper_fraction, shown, whole_number
+from jvpsvd.arguments import LARGEST_SEED, check_flag, one_of, proper_fraction, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
 from jvpsvd.operators import LinearOperator, MatrixOperator
@@ -144,6 +144,7 @@ def check_request(
         )
     if start is not None:
         _check_start(start, size)
+    check_flag("vectors", vectors)
     return Request(
         k=min(m, n) if smallest else count,
         tol=reached_tolerance(tol, size.dtype),
