@@ -148,7 +148,10 @@ def _process(file: Path) -> Process:
     lines = events(file)
     finished = [event for event in lines if event.get("event") == "finished"]
     last = lines[-1] if lines else {}
-    ends = {"ended": "ended", "stopped": f"stopped ({last.get('reason', 'no reason')})"}
+    reason = str(last.get("reason", "no reason"))
+    if reason.startswith(KeyboardInterrupt.__name__):
+        reason = "interrupted"
+    ends = {"ended": "ended", "stopped": f"stopped ({reason})"}
     state = "running" if lives(file) else ends.get(str(last.get("event")), "died")
     photos = sum(map(_count, finished))
     recent = finished[-_RECENT:]
