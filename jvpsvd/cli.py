@@ -43,7 +43,7 @@ _weights = click.option(
     help="State dict (.safetensors or torch), or .caffemodel; no pickles are run.",
 )
 _since = click.option(
-    "--since", metavar="NAME", help="Depth to differentiate from. [default: input]"
+    "--since", metavar="NAME", help="Depth to differentiate from. [default: the input]"
 )
 _random_weights = click.option(
     "--random-weights",

@@ -11,6 +11,7 @@ _INSTEAD = {
     **dict.fromkeys(("depths", "models"), "jvpsvd layers --model SPEC"),
     "diff": "jvpsvd compare RUN1 RUN2",
     "check": "jvpsvd verify RUN",
+    "help": "jvpsvd --help",
 }
 
 

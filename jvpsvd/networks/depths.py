@@ -338,7 +338,9 @@ def _locate(model: nn.Module, cuts: dict[str, Call], name: object, left_out: str
             f"'{name}' returns no tensor itself; name one that it holds: {first_names(parts)}"
         )
     similar = difflib.get_close_matches(name, cuts, n=3)
-    if similar:
+    if name == "input":
+        hint = "without since= it starts at the input"
+    elif similar:
         hint = f"did you mean {' or '.join(similar)}?"
     else:
         hint = left_out or scripted_part(model) or f"there are {first_names(listed)}"

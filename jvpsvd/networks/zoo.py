@@ -79,6 +79,9 @@ class Model:
             spec: A name for it; that of its class if none.
             since: The depth to differentiate from, instead of that of the inputs.
 
+        Raises:
+            ModelError: If a weight has no shape yet, or no values.
+
         >>> Model.of(nn.Linear(2, 2), Inputs("npy", torch.zeros(1, 2))).example()
         tensor([[0., 0.]])
         """
@@ -299,11 +302,15 @@ def _kind(value: Any) -> str:
 def weights_sha256(module: nn.Module) -> str:
     """Return a hash of all parameters and buffers, in the order of their names.
 
+    Raises:
+        ModelError: If the module is none, or a weight of it has no shape yet, or no values.
+
     >>> weights_sha256(nn.ReLU())[:8]
     'e3b0c442'
     """
     if not isinstance(module, nn.Module):
         raise ModelError(f"only a torch.nn.Module has weights, got {shown(module)}")
+    refuse_weights_without_values(module)
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if not isinstance(tensor, torch.Tensor):  # a module's own extra state

@@ -286,6 +286,8 @@ def _difference_in_words(found: Estimate) -> str:
     '+5 (unbounded)'
     >>> _difference_in_words(Estimate(5.0, 4.0, 6.5, 0.2))
     '+5 ± 0.2 (+4 to +6.5)'
+    >>> _difference_in_words(Estimate(-626.6, -626.62, -626.58, 5.2))  # all the same in print
+    '-626.6 ± 5.2'
     """
     if math.isnan(found.value):
         return "—"
@@ -297,9 +299,8 @@ def _difference_in_words(found: Estimate) -> str:
     text += "" if math.isnan(error) else f" ± {significant(error, 2)}"
     if math.isinf(found.low) or math.isinf(found.high):
         return f"{text} (unbounded)"
-    return (
-        text if found.low == found.high else f"{text} ({signed(found.low)} to {signed(found.high)})"
-    )
+    low, high = signed(found.low), signed(found.high)
+    return text if low == high else f"{text} ({low} to {high})"
 
 
 def _weights_in_words(run: RunValues, sha256: str) -> str:

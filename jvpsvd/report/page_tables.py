@@ -14,6 +14,7 @@ from jvpsvd.report.decay import SHARES
 from jvpsvd.report.estimates import BOUNDED, ESTIMATES, Estimates, in_words, titles
 from jvpsvd.report.health import DepthHealth, Health
 from jvpsvd.report.values import Array, DepthValues, RunValues, mean_of_known
+from jvpsvd.text_table import significant
 
 _WIDE = 0.2  # bounds of a class that differ by more than this share are shown in place of the mean
 _PERCENT, _POWER = ("energy",), ("residual", "defined")
@@ -173,7 +174,8 @@ def _moments_cell(values: Array) -> dict[str, Any]:
     known = values[np.isfinite(values)]
     if not len(known):
         return _cell(math.nan)
-    return {**_cell(float(known.mean())), "text": f"{known.mean():.3g} ± {known.std():.2g}"}
+    mean, spread = float(known.mean()), float(known.std())
+    return {**_cell(mean), "text": f"{significant(mean, 3)} ± {significant(spread, 2)}"}
 
 
 def _class_cell(means: ClassMeans, name: str, index: int) -> dict[str, Any]:

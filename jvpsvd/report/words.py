@@ -73,7 +73,9 @@ def trust(run: RunValues) -> str:
     known = np.concatenate(moved) if moved else np.zeros(0)
     said = f"Residuals are at most {worst:.0e} σ₁" if worst >= 0 else ""
     if len(known) and said:
-        said += f"; rounding of the {noun_of(run)[:-1]} alone moves J by up to {known.max():.0e} σ₁"
+        one, most = run.store.identity.sample_word, float(known.max())
+        moves = f"alone moves J by up to {most:.0e} σ₁" if most else "did not move J"
+        said += f"; rounding of the {one} {moves}"
     return f"{said}." if said else ""
 
 

@@ -28,9 +28,11 @@ def told_how_read(first: Any) -> Iterator[None]:
         if not isinstance(first, Tensor) or error.__cause__ is None:
             raise
         one = tuple(first.shape[1:])
+        batch = one[:1] == (1,) and len(one) > 1
+        other = "; items come without the dimension of the batch, as x[0]" if batch else ""
         raise ModelError(
             f"{error} (X was read as inputs of shape {one}, each given to the model as "
-            f"{tuple(first.shape)}; for a single input give X[None])"
+            f"{tuple(first.shape)}; for a single input give X[None]{other})"
         ) from error
 
 

@@ -15,6 +15,7 @@ from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.plot.solved import plot_spectra
 from jvpsvd.svd.estimate import Estimate
+from jvpsvd.svd.result_fields import same
 from jvpsvd.svd.storage import read_record, write_record
 from jvpsvd.text_table import Column, TextTable, count_noun, significant
 
@@ -30,7 +31,7 @@ _TENSORS = (
 _COUNTS = ("count", "count_low", "count_high", "count_error")  # in xarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class DepthSpectra:
     """The leading singular values of all inputs at one depth.
 
@@ -88,6 +89,19 @@ class DepthSpectra:
         value, low, high, error = self.counts.T
         mean, least, most = (float(column.mean()) for column in (value, low, high))
         return Estimate(mean, least, most, float(error.square().sum().sqrt()) / len(self))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are the same, tensors bit for bit."""
+        if not isinstance(other, DepthSpectra):
+            return NotImplemented
+        return all(same(value, getattr(other, name)) for name, value in vars(self).items())
+
+    def __repr__(self) -> str:
+        _, size, k, first, last, *_, certified = _cells(self)
+        return (
+            f"<DepthSpectra: {count_noun(len(self), 'input')} at {self.layer}, {size}, k={k}: "
+            f"mean s from {first} to {last}, {certified} certified>"
+        )
 
     def __len__(self) -> int:
         return len(self.s)

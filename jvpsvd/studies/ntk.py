@@ -34,6 +34,7 @@ from jvpsvd.studies.inputs import each_input, refuse_other_kind, told_how_read
 from jvpsvd.svd import svds
 from jvpsvd.svd.memory import memory_of
 from jvpsvd.svd.request import choose_seed
+from jvpsvd.svd.result_fields import same
 from jvpsvd.text_table import count_noun, fitted_lines
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ _BLOCK = 8
 _CHECKED, _LEAST_CHECKED = 4, 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TangentKernel:
     """The k leading eigenpairs of K = J J', with J = ∂f(X)/∂θ (Jacot, Gabriel & Hongler, 2018).
 
@@ -69,6 +70,19 @@ class TangentKernel:
     reverse pass through these together."""
     method: str
     """"assembled", or the method of `svds`."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are the same, tensors bit for bit."""
+        if not isinstance(other, TangentKernel):
+            return NotImplemented
+        return all(same(value, getattr(other, name)) for name, value in vars(self).items())
+
+    def __repr__(self) -> str:
+        inputs, *outputs, k = self.vectors.shape
+        return (
+            f"<TangentKernel of {count_noun(inputs, 'input')}, outputs {tuple(outputs)}, k={k}: "
+            f"values from {float(self.values[0]):.4g} to {float(self.values[-1]):.4g}>"
+        )
 
     def __str__(self) -> str:
         share = 100 * min(1.0, float(self.values.sum()) / self.trace) if self.trace else 100.0

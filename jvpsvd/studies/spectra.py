@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from jvpsvd.arguments import listed_names, shown, threshold_number, whole_number
 from jvpsvd.errors import ArgumentError, JvpsvdError, NonFiniteError
 from jvpsvd.imports import is_installed
+from jvpsvd.machine import parse_memory
 from jvpsvd.networks import OUTPUT, Arguments, Derivatives, choose_batch, layer_map
 from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOperator
 from jvpsvd.studies.inputs import (
@@ -26,6 +27,7 @@ from jvpsvd.studies.inputs import (
 from jvpsvd.studies.network_spectra import DepthSpectra, NetworkSpectra, join
 from jvpsvd.svd import SVDResult, svds
 from jvpsvd.svd.progress import bar_console
+from jvpsvd.svd.request import choose_seed, reached_tolerance
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ def spectra(
     if not names:
         raise ArgumentError("layers is empty; name one depth at least, as layers=['output']")
     threshold = threshold_number("threshold", threshold)
+    _check_solve(tol, seed, memory)
     count = None if isinstance(k, str) and k == "all" else whole_number("k", k, 1)
     batch = None if batch is None else whole_number("batch", batch, 1)
     if since is None:
@@ -118,6 +121,14 @@ def spectra(
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
     depths = tuple(join(list(of)) for of in groups)
     return NetworkSpectra(depths, type(model).__name__, tol, threshold)
+
+
+def _check_solve(tol: float, seed: int | None, memory: int | str | None) -> None:
+    """Refuse what no solve would take, before the network is recorded."""
+    reached_tolerance(tol, torch.float32)
+    choose_seed(seed)
+    if memory is not None:
+        parse_memory(memory)
 
 
 _Solve = Callable[[str, LinearOperator], DepthSpectra]

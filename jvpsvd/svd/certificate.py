@@ -96,7 +96,8 @@ class Certificate(Evidence):
             f"{'sound' if self.sound else 'NOT SOUND'}: orthonormal to {self.orthonormality:.0e}, "
             f"fresh products agree to {self.combination_residual:.0e}; "
             f"{self.energy_in_words()} of the energy; "
-            f"{'complete' if self.complete else 'not shown complete'}: {self.evidence}"
+            f"{'complete' if self.complete else 'not shown complete'}: "
+            f"{self.evidence.removeprefix('none: ')}"
             f"{'; ' if defined else ''}{defined}"
         )
 

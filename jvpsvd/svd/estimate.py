@@ -122,6 +122,17 @@ class Estimate:
         return f"{value}, between {low} and {high}"
 
 
+def confine(found: Estimate, least: float, most: float) -> Estimate:
+    """Return an estimate of a number that can be no less and no more than this.
+
+    >>> confine(Estimate(9e9, 0.4, 800.0), 1.0, 512.0)
+    Estimate(value=512.0, low=1.0, high=512.0, standard_error=0.0, basis='')
+    """
+    low, high = max(least, found.low), min(most, found.high)
+    value = min(max(low, found.value), high)
+    return Estimate(value, low, high, found.standard_error, found.basis)
+
+
 @dataclass(frozen=True, eq=False)
 class Curve:
     """A function known between bounds, at the points of a grid."""

@@ -18,8 +18,12 @@ _ENDS = (
 _REDUCED = "U is always (m, k) and Vh (k, n); leave it out"
 _PASSES = 'method="randomized" takes a fixed number of passes, the other methods go on until tol'
 _BASES = "block_size gives the vectors per step, memory bounds the bases"
+_CHOSEN = "the method chooses it; leave it out"
 _ANSWERS = {
     # SciPy
+    "lapack_driver": _CHOSEN,
+    "overwrite_a": "A is never written to; leave it out",
+    "check_finite": "products are always checked; leave it out",
     "solver": 'it is method here: "auto", "golub-kahan", "exact" or "randomized"',
     "return_singular_vectors": _VECTORS,
     "maxiter": _ENDS,
@@ -31,16 +35,24 @@ _ANSWERS = {
     # scikit-learn
     "n_components": "it is k here",
     "n_iter": _PASSES,
-    "n_oversamples": "the method chooses it; leave it out",
-    "power_iteration_normalizer": "the method chooses it; leave it out",
+    "n_oversamples": _CHOSEN,
+    "power_iteration_normalizer": _CHOSEN,
     "algorithm": 'it is method here: "auto", "golub-kahan", "exact" or "randomized"',
     "svd_flip": "the largest entry of each right vector is always positive; leave it out",
     "flip_sign": "the largest entry of each right vector is always positive; leave it out",
     "transpose": "the shorter side is always found; leave it out",
+    "svd_lapack_driver": _CHOSEN,
     # NumPy and torch
     "full_matrices": _REDUCED,
     "some": _REDUCED,
     "compute_uv": _VECTORS,
+    "driver": _CHOSEN,
+    "hermitian": "it makes no difference here; leave it out",
+    "out": "results are new tensors; leave it out",
+    # What others call a tolerance, and a bar
+    "tolerance": "it is tol here, relative to s[0]",
+    "eps": "it is tol here, relative to s[0]",
+    "verbose": "it is progress here: True for a bar on stderr",
     "q": "it is k here",
     "niter": _PASSES,
     "M": "subtract it from the operator: svds(A - M)",
@@ -74,7 +86,8 @@ def refuse_other_names(function: Callable[..., Any], names: Mapping[str, object]
             for each in inspect.signature(function).parameters.values()
             if each.kind is not each.VAR_KEYWORD
         ]
-        near = difflib.get_close_matches(name, known, n=1)
+        alike = [each for each in known if each.lower() == name.lower()]
+        near = alike or difflib.get_close_matches(name, known, n=1)
         answer = _ANSWERS.get(name) or (
             f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError, NonFiniteError
-from jvpsvd.operators import LinearOperator
+from jvpsvd.operators import LinearOperator, MatrixOperator
 from jvpsvd.operators.linear_operator import TransposedOperator
 from jvpsvd.svd.kernels.norms import rough_column_norms
 
@@ -42,9 +42,9 @@ def largest_product_norm(
         size = " x ".join(map(str, A.shape[-2:]))
         bad = (~torch.isfinite(W)).flatten(-2).any(-1)
         size += f" {_name_first(bad, names)}" if A.batch else " operator"
+        what = "its entries" if isinstance(A, MatrixOperator) else "the function at this point"
         raise NonFiniteError(
-            f"a {direction} product of the {size} holds NaN or infinity ({where}); check the "
-            "function at this point"
+            f"a {direction} product of the {size} holds NaN or infinity ({where}); check {what}"
         )
     return largest
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import LARGEST_SEED, one_of, proper_fraction, shown, whole_number
+from jvpsvd.arguments import LARGEST_SEED, check_flag, one_of, proper_fraction, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
 from jvpsvd.operators import LinearOperator, MatrixOperator
@@ -144,6 +144,7 @@ def check_request(
         )
     if start is not None:
         _check_start(start, size)
+    check_flag("vectors", vectors)
     return Request(
         k=min(m, n) if smallest else count,
         tol=reached_tolerance(tol, size.dtype),
@@ -234,12 +235,14 @@ def _check_start(start: Tensor, size: ProblemSize) -> None:
         )
     expected = (*(() if size.batch is None else (size.batch,)), min(size.shape))
     if start.ndim != len(expected) + 1 or start.shape[:-1] != expected or start.shape[-1] == 0:
+        sides = "result.U" if size.shape[0] <= size.shape[1] else "result.Vh.mT"
         raise ArgumentError(
-            f"start has vectors of shape {tuple(start.shape)}; give {expected} and one dimension "
-            "of columns, vectors of the shorter side"
+            f"start has shape {tuple(start.shape)}; give ({', '.join(map(str, expected))}, j), "
+            f"vectors of the shorter side as columns: {sides} of an earlier result, or start=result"
         )
-    if (start.dtype, start.device) != (size.dtype, size.device) or not torch.isfinite(start).all():
+    if (start.dtype, start.device) != (size.dtype, size.device):
         raise ArgumentError(
-            f"start is {start.dtype} on {start.device}; give finite vectors in {size.dtype} on "
-            f"{size.device}"
+            f"start is {start.dtype} on {start.device}; give it in {size.dtype} on {size.device}"
         )
+    if not torch.isfinite(start).all():
+        raise ArgumentError("start holds NaN or infinity; give finite vectors")

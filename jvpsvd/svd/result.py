@@ -196,6 +196,10 @@ class SVDResult(Bounded):
                     raise ArgumentError(f"dtype={target} is not real floating; give torch.float64")
                 moved = {k: v.to(target) if v.is_floating_point() else v for k, v in moved.items()}
             elif isinstance(target, str | torch.device):
+                if isinstance(target, str) and isinstance(
+                    getattr(torch, target, None), torch.dtype
+                ):
+                    raise ArgumentError(f"a dtype is no text; give torch.{target}")
                 device = device_of(target)
                 moved = {k: v.to(device) for k, v in moved.items()}
             else:
@@ -346,7 +350,8 @@ class SVDResult(Bounded):
     def dimension(self, threshold: float = 1.0) -> int:
         """Return the number of singular values ≥ threshold (Mototake & Ikegami, section 6).
 
-        If it equals k, the true count may be larger.
+        Of the k values alone: if it equals k, the true count may be larger. `spectrum.count`
+        counts all min(m, n) values.
 
         Raises:
             ArgumentError: If this is a batch; take `result.of(i).dimension()`. If these are the

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import proper_fraction, shown, threshold_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.svd.estimate import Array, Curve, Estimate, known_in_words
+from jvpsvd.svd.estimate import Array, Curve, Estimate, confine, known_in_words
 from jvpsvd.svd.krylov.quadrature import AllValues, NoSample, SpectralSample
 from jvpsvd.svd.sampled_values import SampledValues, known_and_sampled
 from jvpsvd.text_table import count_noun
@@ -183,7 +183,7 @@ class Spectrum:
         value = ratio * squares.value
         low, high = squares.low**2 / fourth.high, squares.high**2 / max(fourth.low, 1e-300)
         error = self._error(lambda s: 2 * ratio * (s / top) ** 2 - ratio**2 * (s / top) ** 4)
-        return self._estimate(Estimate(value, low, min(high, self.size), error))
+        return self._estimate(confine(Estimate(value, low, high, error), 1, self.size))
 
     def entropy(self) -> Estimate:
         """Return −Σ p log p with p = σ² / Σ σ², in nats."""
@@ -201,7 +201,7 @@ class Spectrum:
                 ((s / top) ** 2 * (1 + mean) - torch.xlogy((s / top) ** 2, (s / top) ** 2)) / total
             )
         )
-        return self._estimate(Estimate(value, low, min(high, math.log(self.size)), error))
+        return self._estimate(confine(Estimate(value, low, high, error), 0, math.log(self.size)))
 
     def effective_rank(self) -> Estimate:
         """Return the exponential of the entropy: d for d equal values and zeros.

@@ -9,7 +9,7 @@ from torch import nn
 
 from jvpsvd import JacobianOperator, depths
 from jvpsvd.errors import ModelError, NonFiniteError
-from jvpsvd.networks import PhotoInput, layer_maps, load_model, weights_sha256
+from jvpsvd.networks import Model, PhotoInput, layer_maps, load_model, weights_sha256
 from jvpsvd.operators import Trace
 
 FACTORIES = """
@@ -31,6 +31,10 @@ def not_finite():
     net = nn.Linear(3, 2)
     nn.init.constant_(net.weight, float("nan"))
     return net
+
+def lazy():
+    return nn.Sequential(nn.LazyLinear(2)).eval()
+
 
 def on_meta():
     with torch.device("meta"):
@@ -81,6 +85,13 @@ def test_a_factory_whose_weights_hold_no_values(factories):
         load_model(f"{factories}:on_meta")
 
 
+def test_weights_without_a_shape_or_values_have_no_hash():
+    with pytest.raises(ModelError, match=r"'0.weight' of Sequential has no shape before"):
+        Model.of(nn.Sequential(nn.LazyLinear(2)).eval())
+    with pytest.raises(ModelError, match=r"'weight' of Linear is on the meta device"):
+        weights_sha256(nn.Linear(2, 2, device="meta"))
+
+
 def test_a_factory_on_the_path(factories, tmp_path, monkeypatch):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -105,6 +116,10 @@ def test_a_factory_may_say_how_photos_become_inputs(factories):
         ("nets:three", "returned tuple; return a torch module, or a pair"),
         ("nets:wrong_pair", "returned tuple; return a torch module, or a pair"),
         ("nets:broken", "failed with ValueError: first line$"),
+        (
+            "nets:lazy",
+            "'0.weight' of Sequential has no shape before the first call",
+        ),
         ("nets:dropout", r"module '1' \(Dropout\) is in training mode; call model.eval\(\)"),
         ("will_not_import:net", "does not import: RuntimeError: on import"),
         ("nowhere:net", "needs my_models.nowhere, which does not import"),

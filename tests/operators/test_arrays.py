@@ -148,7 +148,11 @@ class Broken:
         (np.ones(4, dtype=np.longdouble), r"right side has dtype \S+, which torch lacks; convert"),
         (np.array(["a"] * 4), r"right side has dtype <U1, which torch lacks"),
         (np.ma.masked_equal(np.ones(4, dtype=np.float32), 1), r"right side has masked entries"),
-        (np.ones(3, dtype=np.float32), r"takes V of shape \(4, b\)"),
+        (np.ones(3, dtype=np.float32), r"takes V of shape \(4, b\), got \(3, 1\)$"),
+        (
+            np.ones((1, 2, 2), dtype=np.float32),
+            r"got \(1, 2, 2\); .* give V.flatten\(\)$",
+        ),
         (Half(np.ones(4, dtype=np.float32)), r"of bfloat16, and NumPy has it as float32"),
         (Broken(), r"torch cannot take \(RuntimeError: no way\); give a tensor or a NumPy array"),
     ],

@@ -3,10 +3,11 @@
 import dataclasses
 import shlex
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks.problems.synthetic_run import make_run
+from benchmarks.problems.synthetic_run import make_run, write_rows
 from jvpsvd.report import read_values, words, write_report
 from jvpsvd.report.analysis import analyse
 from jvpsvd.survey import PhotoSelection, Spec, run
@@ -54,6 +55,13 @@ def test_the_first_sentence_says_sigma_and_dimension(tmp_path):
         f"Residuals are at most {depth.values.relative.max():.0e} σ₁; rounding of the photo alone "
         "moves J by up to 1e-06 σ₁."
     )
+
+
+def test_where_rounding_moved_nothing_no_number_is_said(tmp_path):
+    store = make_run(tmp_path / "run", photos=2, depths=1, k=3)
+    layer, ones = store.identity.layers[0], np.ones((2, 3))
+    write_rows(store, layer, store.samples(), ones, 0 * ones, defined_to=[0.0, 0.0])
+    assert words.trust(read_values(store)).endswith("; rounding of the photo did not move J.")
 
 
 def test_inputs_that_are_no_photos_are_named_so(tmp_path):

@@ -54,7 +54,19 @@ MISTAKES = {
     "one image, ntk": (lambda: jvpsvd.ntk(network(), X[0]), r"give X\[None\]"),
     "a batch in each item": (
         lambda: jvpsvd.spectra(network(), [X[:1], X[1:]], progress=False),
-        r"inputs of shape \(1, 3, 8, 8\)",
+        r"inputs of shape \(1, 3, 8, 8\).*; items come without the dimension of the batch",
+    ),
+    "a tolerance over 1": (
+        lambda: jvpsvd.spectra(network(), X, tol=5, progress=False),
+        "^tol=5 must be a number that lies between 0 and 1$",
+    ),
+    "a seed in words": (
+        lambda: jvpsvd.spectra(network(), X, seed="1", progress=False),
+        "^seed='1' must be a whole number",
+    ),
+    "memory in words": (
+        lambda: jvpsvd.spectra(network(), X, memory="all", progress=False),
+        "^memory='all' is not a size",
     ),
     "another dtype": (
         lambda: jvpsvd.spectra(network(), X.double(), progress=False),

@@ -140,6 +140,14 @@ def test_it_prints_one_line():
     assert "\n" not in text
 
 
+def test_a_list_shows_it_in_short_and_equal_kernels_are_equal():
+    kernel = ntk(network(), inputs(), 3)
+    assert repr(kernel).startswith("<TangentKernel of 9 inputs, outputs (3,), k=3: values from ")
+    assert "\n" not in repr(kernel)
+    assert kernel == ntk(network(), inputs(), 3)
+    assert kernel != ntk(network(), 2 * inputs(), 3)
+
+
 def test_errors_are_ours():
     with pytest.raises(ArgumentError, match="k=28"):
         ntk(network(), inputs(), 28)

@@ -173,6 +173,10 @@ def test_means_table_and_representation():
     assert all(word in text for word in ("σ1", "72 x 192", "5 x 192", "7/7", *LAYERS))
     assert all(len(line) <= 100 for line in text.splitlines())
     assert "\n" not in repr(found)
+    assert repr(found[LAYERS[0]]).startswith(
+        f"<DepthSpectra: 7 inputs at {LAYERS[0]}, 72 x 192, k="
+    )
+    assert all("\n" not in repr(one) and str(one) == repr(one) for one in found)
     assert [one.layer for one in found] == LAYERS
     single = spectra(network(), inputs()[:1], k=2, progress=False)["output"]
     assert single.std.tolist() == [0.0, 0.0]
@@ -184,6 +188,8 @@ def test_saved_and_loaded_again(tmp_path):
     again = load(tmp_path / "spectra.safetensors")
     assert (again.layers, again.model, again.tol) == (found.layers, found.model, found.tol)
     assert str(again) == str(found)
+    assert again == found
+    assert again != spectra(network(), 2 * inputs(), LAYERS, k=K, progress=False)
     for one, other in zip(found, again, strict=True):
         assert one.shape == other.shape
         for name in ("s", "residuals", "converged", "certified", "energy_share", "products"):

@@ -95,3 +95,9 @@ def test_photos_that_fail_after_work_are_of_the_rate(status):
     done = RunProgress(KEY, photos_done=1, photos=4, rows=failed)
     assert rate.count(done).startswith("6 photos/min")
     assert rate.left(RunProgress(KEY, photos_done=1, photos=4)) == "0:00:30 left"
+
+
+def test_a_high_rate_has_no_exponent():
+    rate = Rate(clock(0.0, 0.0, 0.0372))
+    rate.count(RunProgress(KEY, LAYER, photos=4))
+    assert rate.count(RunProgress(KEY, photos_done=1, photos=4, rows=GOOD)).startswith("1613 ")

@@ -107,3 +107,10 @@ def test_outcome_and_results_print_themselves_in_one_line(tmp_path):
     words = "<Outcome: 1 computed, 0 failed, 0 were there, 0 rows without values, in "
     assert repr(outcome).startswith(words)
     assert repr(outcome.results) == "<Results of Sequential: 1>"
+
+
+def test_the_demo_has_photos_alone(tmp_path):
+    model = Model.of(nn.Linear(3, 2).eval(), Inputs("npy", torch.zeros(1, 3)))
+    with pytest.raises(JvpsvdError, match=r"^Linear takes \.npy, and without shards .*; give"):
+        run(tmp_path, model=model)
+    assert not (tmp_path / "run" / "run.json").exists()

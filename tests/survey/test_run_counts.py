@@ -11,3 +11,7 @@ from jvpsvd.survey.store.run_counts import RunCounts
 )
 def test_no_more_than_all_energy_is_said_to_be_held(energy, words):
     assert words in str(RunCounts(values=1, energy=energy, shares=1))
+
+
+def test_where_no_row_has_values_no_residual_is_said():
+    assert str(RunCounts(failures=5, failed=5)) == "5 failures"

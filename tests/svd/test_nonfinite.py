@@ -49,6 +49,13 @@ def test_the_block_is_named(method):
         svds(A, 50, method=method, tol=1e-12, block_size=16 if method == "golub-kahan" else None)
 
 
+def test_of_a_matrix_the_entries_are_to_be_looked_at():
+    matrix = torch.full((6, 5), float("nan"))
+    for operator in (matrix, matrix.to_sparse(), matrix.mT.numpy()):
+        with pytest.raises(NonFiniteError, match=r"NaN or infinity \(.*\); check its entries$"):
+            svds(operator, 2)
+
+
 def test_an_operator_given_transposed_is_named_as_it_was_made():
     A = Poisoned(with_values(line(1, 0, 20), 30, 20), "reverse", float("nan"), 0)
     for operator in (A, A.T):

@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.sparse.linalg
 import torch
 from support.svd_problems import spectrum, with_values
@@ -28,6 +29,10 @@ A = torch.eye(6, 9)
         ("n_iter", 5, 'method="randomized" takes a fixed number of passes'),
         ("compute_uv", False, "it is vectors here"),
         ("niter", 2, 'method="randomized" takes a fixed number of passes'),
+        ("driver", "gesvd", "the method chooses it"),
+        ("tolerance", 1e-3, "it is tol here"),
+        ("verbose", True, "it is progress here"),
+        ("K", 3, "did you mean k?"),
         ("vector", True, "did you mean vectors?"),
         ("blocksize", 3, "did you mean block_size?"),
         ("colour", 1, "it takes A, k, which, tol, method"),
@@ -48,8 +53,10 @@ def test_every_argument_of_scipy_is_ours_or_answered():
     assert theirs <= ours | set(_ANSWERS)
 
 
-def test_every_argument_of_torch_s_is_ours_or_answered():
-    theirs = set(inspect.signature(torch.svd_lowrank).parameters)
+def test_every_argument_of_other_svds_is_ours_or_answered():
+    functions = (torch.svd_lowrank, scipy.linalg.svd, np.linalg.svd)
+    theirs = {"driver", "out"}  # of torch.linalg.svd, which has no signature
+    theirs |= {name for each in functions for name in inspect.signature(each).parameters} - {"a"}
     assert theirs <= set(inspect.signature(svds).parameters) | set(_ANSWERS)
 
 

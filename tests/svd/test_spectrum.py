@@ -162,6 +162,9 @@ def test_a_given_start_is_no_sample():
     assert "between 5 and 200" in str(found)
     assert "the start was given" in str(found)
     assert spectrum.count(2.999).low == 1
+    for one, most in ((spectrum.participation_ratio(), 200), (spectrum.effective_rank(), 200)):
+        assert 1 <= one.low <= one.value <= one.high <= most + 1e-9
+    assert 0 <= spectrum.entropy().value <= np.log(200)
 
 
 @pytest.mark.parametrize("known", [1, 5, 60])

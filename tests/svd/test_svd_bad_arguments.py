@@ -64,6 +64,12 @@ def test_on_unconverged(choice):
         svds(A, 2, on_unconverged=choice)
 
 
+@pytest.mark.parametrize("vectors", ["no", "vh", 1, None])
+def test_vectors(vectors):
+    with pytest.raises(ArgumentError, match=r"^vectors=.* must be True or False$"):
+        svds(A, 2, vectors=vectors)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_narrow_dtypes(dtype):
     with pytest.raises(ArgumentError, match="float32 or float64"):

@@ -65,6 +65,11 @@ def test_a_device_and_a_dtype_go_together():
     assert moved.s.dtype == torch.float64
 
 
+def test_a_dtype_in_words_is_told_how_it_is_written():
+    with pytest.raises(ArgumentError, match=r"^a dtype is no text; give torch\.float64$"):
+        svds(torch.eye(3), 1).to("float64")
+
+
 @pytest.mark.parametrize("target", ["gpu!", torch.int64, torch.complex64, None, 1.5])
 def test_what_is_no_device_and_no_real_dtype(target):
     with pytest.raises(ArgumentError) as caught:

@@ -60,16 +60,11 @@ def check_network(model: object, *, replace_weights: bool = False) -> None:
     refuse_tensor_parallel(model)
     if replace_weights:
         refuse_scripted(model, "given other weights")
-    name = type(model).__name__
-    for weight, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if is_lazy(tensor):
-            raise ModelError(
-                f"'{weight}' of {name} has no shape before the first call; call the model once"
-            )
+    _refuse_weights_without_shape(model)
 
 
 def refuse_weights_without_values(model: nn.Module) -> None:
-    """Check that no weight is on the meta device: shapes can be had of it, derivatives cannot.
+    """Check that every weight has a shape, and none is on the meta device, without values.
 
     Raises:
         ModelError: Naming the first that is.
@@ -79,6 +74,7 @@ def refuse_weights_without_values(model: nn.Module) -> None:
     jvpsvd.errors.ModelError: 'weight' of Linear is on the meta device and holds no values; ...
     """
     _check_module(model)
+    _refuse_weights_without_shape(model)
     for weight, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
             raise ModelError(
@@ -101,6 +97,15 @@ def refuse_scripted(model: nn.Module, what: str) -> None:
             raise ModelError(
                 f"module '{name or 'model'}' is scripted, traced or frozen by torch.jit and cannot "
                 f"be {what}; pass the module that it was made from"
+            )
+
+
+def _refuse_weights_without_shape(model: nn.Module) -> None:
+    for weight, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise ModelError(
+                f"'{weight}' of {type(model).__name__} has no shape before the first call; call "
+                "the model once"
             )
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from jvpsvd.survey.store.rows import Row, count_unread
 from jvpsvd.survey.store.run_counts import RunCounts
-from jvpsvd.text_table import count_noun
+from jvpsvd.text_table import count_noun, significant
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,9 @@ class Rate:
         self._unread += count_unread(progress.rows)
         seconds, done = self._since(progress)
         one = progress.one
-        rate = f"{60 * done / seconds:.3g} {one}s/min, " if done >= 1 and seconds > 0 else ""
-        return f"{rate}{self.counts}"
+        if done < 1 or seconds <= 0:
+            return str(self.counts)
+        return f"{significant(60 * done / seconds, 3)} {one}s/min, {self.counts}"
 
     def left(self, progress: RunProgress) -> str:
         """Return how long the rest takes, in words; empty before a photo has been finished.

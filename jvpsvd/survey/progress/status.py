@@ -15,7 +15,7 @@ from jvpsvd.survey.spec.tasks import make_tasks
 from jvpsvd.survey.store.rows import from_table
 from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.store import Store, check_store
-from jvpsvd.text_table import count_noun
+from jvpsvd.text_table import count_noun, significant
 
 # The rate is that of the last finished tasks of each process.
 _RECENT = 64
@@ -96,7 +96,7 @@ class Status:
             found = [f"{self.done} of {of} done ({share:.0f} %), {self.counts}"]
         if self.per_second > 0 and self.seconds_left is not None:
             left = timedelta(seconds=round(self.seconds_left))
-            found.append(f"{60 * self.per_second:.3g} {self.one}s/min, {left} left")
+            found.append(f"{significant(60 * self.per_second, 3)} {self.one}s/min, {left} left")
         now = datetime.now(UTC)
         for process in self.processes:
             ago = "" if process.last is None else f", last line {_ago(now - process.last)} ago"
@@ -148,7 +148,10 @@ def _process(file: Path) -> Process:
     lines = events(file)
     finished = [event for event in lines if event.get("event") == "finished"]
     last = lines[-1] if lines else {}
-    ends = {"ended": "ended", "stopped": f"stopped ({last.get('reason', 'no reason')})"}
+    reason = str(last.get("reason", "no reason"))
+    if reason.startswith(KeyboardInterrupt.__name__):
+        reason = "interrupted"
+    ends = {"ended": "ended", "stopped": f"stopped ({reason})"}
     state = "running" if lives(file) else ends.get(str(last.get("event")), "died")
     photos = sum(map(_count, finished))
     recent = finished[-_RECENT:]

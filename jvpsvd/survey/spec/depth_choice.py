@@ -147,10 +147,10 @@ def _start_shape(model: Model, every: Sequence[Depth], example: Any) -> tuple[in
     if model.since is not None:
         found = next((depth for depth in every if depth.name == model.since), None)
         if found is None:
-            raise ModelError(
-                f"no layer '{model.since}' in {model.spec} to start from; "
-                f"{_near(model.since, model, every)}"
-            )
+            hint = _near(model.since, model, every)
+            if model.since == "input":
+                hint = "without since it starts at the input"
+            raise ModelError(f"no layer '{model.since}' in {model.spec} to start from; {hint}")
         return found.shape
     chosen = Arguments(example, model.wrt).chosen
     if isinstance(chosen, Tensor) and chosen.is_floating_point():

@@ -68,7 +68,7 @@ def device_named(text: str) -> Device:
     if match is None or (name is None and not (match["memory"] and match["flops"])):
         raise ArgumentError(
             f"device {text!r} is not known; write one of {', '.join(d.name for d in KNOWN)}, or "
-            "its memory and float32 rate, as '80GiB 60TFLOPS'"
+            "its memory and float32 rate, as '80GiB 60TFLOPS'; for this machine leave it out"
         )
     found = name or Device(text, 0, 0.0, float("inf"))
     device = Device(

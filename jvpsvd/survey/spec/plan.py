@@ -61,7 +61,8 @@ def plan_run(spec: Spec, begun: Identity | None = None) -> RunPlan:
         ShardError: If there are no shards.
     """
     device = "cpu" if spec.engine == "ray" else _find_device(spec.device)
-    model, shards = _load(spec), _find_shards(spec, begun)
+    model = _load(spec)
+    shards = _find_shards(spec, model, begun)
     if spec.inputs is not None:
         model = _take_what_was_written(model, shards[0], spec)
     identity, depths = identify(model, shards, spec)
@@ -128,10 +129,15 @@ def _load(spec: Spec) -> Model:
     return model if spec.since is None else replace(model, since=spec.since, wrt=None)
 
 
-def _find_shards(spec: Spec, begun: Identity | None) -> Sequence[Shard]:
+def _find_shards(spec: Spec, model: Model, begun: Identity | None) -> Sequence[Shard]:
     if spec.inputs is not None:
         return [_write(spec.inputs, Path(spec.out), begun)]
     if spec.shards is None:
+        if model.inputs is not None:
+            raise ArgumentError(
+                f"{model.spec} takes .{model.inputs.suffix}, and without shards there are only the "
+                "photos of the demo; give --shards, or inputs= in the library"
+            )
         return demo_shards(Path(spec.out))
     if isinstance(spec.shards, str | os.PathLike):
         return find_shards(os.fspath(spec.shards))

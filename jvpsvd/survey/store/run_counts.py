@@ -79,6 +79,8 @@ class RunCounts:
         if self.below_residual:
             noise = f", {count_noun(self.below_residual, 'value')} below the residual"
         failures = count_noun(self.failed, "failure")
+        if not self.values:
+            return failures
         return f"{failures}{energy}, worst residual {self.worst_residual:.0e} σ1{missed}{noise}"
 
 

@@ -98,6 +98,9 @@ class AdaptiveRank:
         good = ((residuals <= allowed) & (s >= outside - allowed)).long()
         whole = bases.exhausted
         searched = "none: the rank was searched for, residuals say how near each triplet is"
+        if rank is None or rank > k:
+            named = f"tail={self.tail:g}" if self.energy is None else f"energy={self.energy:g}"
+            searched = f"none: {named} needs more than these {count} triplets; raise k or memory"
         if monitor.stopped and not enough:
             searched = "none: the search was stopped, and the rank is not known"
             good = torch.zeros_like(good)

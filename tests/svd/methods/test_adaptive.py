@@ -72,6 +72,16 @@ def test_the_zero_operator_needs_one_triplet():
     assert svds(torch.zeros(30, 20), 5, energy=0.9, **silent).s.tolist() == [0]
 
 
+@pytest.mark.parametrize("wanted", [{"energy": 0.9}, {"tail": 0.1}])
+def test_what_k_triplets_do_not_reach_is_said(wanted):
+    result = svds(Diagonal(spectrum("line", N)), 7, **wanted, **silent)
+    ((name, share),) = wanted.items()
+    said = f"not shown complete: {name}={share:g} needs more than these 7 triplets; raise k"
+    assert said in str(result.certificate)
+    enough = svds(Diagonal(spectrum("line", N)), N, **wanted, **silent)
+    assert "needs more" not in str(enough.certificate)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_energy_outside_the_bases_is_estimated_well_enough(seed):
     truth = torch.cat([spectrum("geometric", 40) * 10, torch.full((2000,), 0.05).double()])
