@@ -295,6 +295,10 @@ def _shares(s: Spectra, fro2: float | Array | None) -> tuple[Tensor, Tensor]:
             )
         top = _values(s)[..., 0]
         whole = given / top / top
+        if whole.isinf().any():
+            raise ArgumentError(
+                "fro2 is far above the sum of s**2; give the squared Frobenius norm of the matrix"
+            )
         if (whole < _PLAUSIBLE * held).any():
             raise ArgumentError(
                 "fro2 is far below the sum of s**2; give the squared Frobenius norm of the matrix"

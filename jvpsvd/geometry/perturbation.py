@@ -40,6 +40,7 @@ from jvpsvd.operators import (
 )
 from jvpsvd.operators.function.evaluate import close, evaluate_at, prepare, refuse_nondeterministic
 from jvpsvd.operators.function.pytrees import OfVector
+from jvpsvd.scaling import row_norms
 
 Bound = float | Tensor | None
 Matrix = LinearOperator | Tensor
@@ -375,5 +376,4 @@ def _out_of(bounds: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
 
 
 def _norm(rows: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
-    return norm.cpu()
+    return row_norms(rows).cpu()

@@ -33,6 +33,7 @@ from jvpsvd.arguments import whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Array, Vectors, right_vectors
+from jvpsvd.scaling import power_of_two, scaled_back
 
 # Number of entries that are held in float64 at once.
 _ENTRIES_AT_ONCE = 1 << 21
@@ -228,7 +229,8 @@ def spread_trend(
 
     Raises:
         ArgumentError: If a photo has fewer than two values, or all its values are the same; if
-            first indices of bins do not rise, or there are more bins than values.
+            first indices of bins do not rise, or there are more bins than values; if float64
+            cannot hold an error.
 
     >>> trend = spread_trend([[1.0, 2.0, 4.0, 8.0], [3.0, 2.0, 4.0, 8.0]], bins=2)
     >>> trend.index.tolist(), trend.mean.tolist(), trend.error.tolist()
@@ -245,6 +247,8 @@ def spread_trend(
                 f"values[{i}], of shape {tuple(each.shape)}, has no trend; give the measure of two "
                 "or more vectors of one photo, not all the same"
             )
+    scale = max(power_of_two(each) for each in photos)  # so that squares stay in range
+    photos = [each / scale for each in photos]
     longest = max(len(each) for each in photos)
     edges = _edges(bins, longest)
     means = torch.full((len(photos), len(edges)), math.nan, dtype=torch.float64)
@@ -258,9 +262,9 @@ def spread_trend(
     correlations = torch.tensor([_rank_correlation(each) for each in photos], dtype=torch.float64)
     return SpreadTrend(
         index=torch.tensor([(start + stop + 1) / 2 for start, stop in edges]),
-        mean=mean,
+        mean=mean * scale,
         # 0 / 0 for a single photo.
-        error=(squares / (count - 1) / count).sqrt(),
+        error=scaled_back("errors", (squares / (count - 1) / count).sqrt(), scale),
         photos=count,
         correlations=correlations,
         correlation=float(correlations.mean()),
