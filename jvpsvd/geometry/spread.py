@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import whole_number
+from jvpsvd.arguments import dense_tensor, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Array, Vectors, right_vectors
@@ -238,6 +238,12 @@ def spread_trend(
     >>> [round(r, 6) for r in trend.correlations.tolist()], round(trend.correlation, 6)
     ([1.0, 0.8], 0.9)
     """
+    if not isinstance(values, Sequence | Tensor | np.ndarray) or isinstance(values, str):
+        raise ArgumentError(f"values is {shown(values)}; give one row for each photo")
+    if isinstance(values, Tensor | np.ndarray):
+        values = real_tensor("values", values)
+        if values.ndim != 2:
+            raise ArgumentError(f"values have shape {tuple(values.shape)}; give (photos, k)")
     photos = [real_tensor(f"values[{i}]", each).double().cpu() for i, each in enumerate(values)]
     if not photos:
         raise ArgumentError("values holds no photo; give one row for each")
@@ -276,7 +282,8 @@ def _images(vectors: Vectors, shape: Sequence[int]) -> tuple[Array, int, int, in
     """Return the vectors, not yet checked for zeros and NaN, and C, H, W."""
     image = _image_shape(shape)
     columns = right_vectors(vectors)
-    given = columns if isinstance(columns, Tensor) else np.asarray(columns)
+    is_tensor = isinstance(columns, Tensor)
+    given = dense_tensor("vectors", columns) if is_tensor else np.asarray(columns)
     if given.ndim not in (1, 2) or given.shape[0] != math.prod(image):
         raise ArgumentError(
             f"vectors have shape {tuple(given.shape)}; for images of shape {tuple(shape)} give one "
