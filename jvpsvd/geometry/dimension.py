@@ -330,6 +330,8 @@ def _index(wrong: Tensor) -> str:
 
 
 def _from_array(name: str, values: Any) -> Tensor:
+    if np.ma.is_masked(values):
+        raise ArgumentError(f"{name} has masked entries; fill them, or leave them out")
     try:
         # A copy, because torch refuses negative strides and warns of read-only memory.
         return torch.from_numpy(np.array(values, order="C"))

@@ -238,12 +238,10 @@ def spread_trend(
     >>> [round(r, 6) for r in trend.correlations.tolist()], round(trend.correlation, 6)
     ([1.0, 0.8], 0.9)
     """
-    if not isinstance(values, Sequence | Tensor | np.ndarray) or isinstance(values, str):
+    if not isinstance(values, Sequence | Tensor | np.ndarray):
         raise ArgumentError(f"values is {shown(values)}; give one row for each photo")
-    if isinstance(values, Tensor | np.ndarray):
-        values = real_tensor("values", values)
-        if values.ndim != 2:
-            raise ArgumentError(f"values have shape {tuple(values.shape)}; give (photos, k)")
+    if isinstance(values, Tensor | np.ndarray) and values.ndim == 0:
+        raise ArgumentError("values is one number; give one row for each photo")
     photos = [real_tensor(f"values[{i}]", each).double().cpu() for i, each in enumerate(values)]
     if not photos:
         raise ArgumentError("values holds no photo; give one row for each")

@@ -39,6 +39,12 @@ def test_tensors_without_usable_numbers(taker, matrix, said):
     assert "\n" not in str(caught.value)
 
 
+def test_masked_entries_are_not_numbers():
+    masked = np.ma.masked_array([3.0, 2.0, 1.0], mask=[True, False, False])
+    with pytest.raises(ArgumentError, match="masked entries"):
+        geometry.stable_rank(masked)
+
+
 @pytest.mark.parametrize("values", [None, 1.0, "abc", np.ones(3), torch.tensor(1.0)])
 def test_a_trend_of_no_rows(values):
     with pytest.raises(ArgumentError, match="values"):
