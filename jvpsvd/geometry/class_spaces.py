@@ -116,6 +116,8 @@ def average_space(
     each = zip(columns, scales, strict=True)
     F = torch.cat([part * (own / scale) for part, own in each], dim=1)
     Q, R = torch.linalg.qr(F / math.sqrt(len(columns)))
+    if not bool(R.isfinite().all()):
+        raise ArgumentError("vectors are too large; give singular vectors, of norm 1")
     turn, sigma, _ = dense_svd(R)
     rank = int((sigma > _ROUNDING * eps * sigma[0]).sum())
     d = whole_number("d", d, 1, rank, "the directions that the average has")

@@ -251,6 +251,7 @@ def spread_trend(
                 f"values[{i}], of shape {tuple(each.shape)}, has no trend; give the measure of two "
                 "or more vectors of one photo, not all the same"
             )
+    correlations = torch.tensor([_rank_correlation(each) for each in photos], dtype=torch.float64)
     scale = max(power_of_two(each) for each in photos)  # so that squares stay in range
     photos = [each / scale for each in photos]
     longest = max(len(each) for each in photos)
@@ -263,7 +264,6 @@ def spread_trend(
     count = (~means.isnan()).sum(0)
     mean = means.nanmean(0)
     squares = ((means - mean) ** 2).nansum(0)
-    correlations = torch.tensor([_rank_correlation(each) for each in photos], dtype=torch.float64)
     return SpreadTrend(
         index=torch.tensor([(start + stop + 1) / 2 for start, stop in edges]),
         mean=mean * scale,

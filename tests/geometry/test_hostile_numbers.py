@@ -58,6 +58,19 @@ def test_bounds_that_are_no_numbers():
 
 
 @pytest.mark.filterwarnings("error")
+def test_trends_of_photos_of_unlike_size():
+    found = geometry.spread_trend([[1e-320, 5e-324], [1e300, 1e308]])
+    assert found.correlations.tolist() == pytest.approx([-1.0, 1.0])
+
+
+def test_vectors_that_are_no_singular_vectors():
+    with pytest.raises(ArgumentError, match="of norm 1"):
+        geometry.average_space(
+            [torch.full((2, 2), 1.7e308, dtype=torch.float64)], [torch.tensor([3.0, 1.0])]
+        )
+
+
+@pytest.mark.filterwarnings("error")
 def test_bounds_with_gradients():
     x, up = torch.zeros(2), torch.tensor([1.0, 0.0])
     bound = torch.full((2,), 0.5, requires_grad=True)
