@@ -14,6 +14,7 @@ ROOMS = [
     "errors",
     "imports",
     "arguments",
+    "scaling",
     "machine",
     "text_table",
     "plot",

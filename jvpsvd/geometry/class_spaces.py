@@ -24,6 +24,7 @@ from jvpsvd.geometry.coordinates import (
 )
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Array, Spaces, right_vectors, spaces_of
+from jvpsvd.scaling import power_of_two, row_norms
 from jvpsvd.svd.kernels.dense import dense_svd
 from jvpsvd.svd.result import SVDResult
 
@@ -73,7 +74,7 @@ def average_space(
 
     Raises:
         ArgumentError: If shapes do not fit, a photo's values are all 0, or the average has fewer
-            than d directions.
+            than d directions; if float64 cannot hold the weights, which are squares.
 
     >>> first, second = torch.eye(3)[:, :2], torch.eye(3)[:, 1:]
     >>> s = torch.tensor([1.0, 2.0])
@@ -87,6 +88,7 @@ def average_space(
             f"{len(given)} bases and {len(spectra)} spectra were given; give both of each photo"
         )
     columns: list[Tensor] = []
+    scales: list[float] = []
     eps = 0.0
     for photo in range(len(given)):
         vectors = real_tensor(f"basis {photo}", right_vectors(given[photo]))
@@ -101,23 +103,37 @@ def average_space(
                 f"basis {photo} lives in R^{len(vectors)}, the first in R^{len(columns[0])}; "
                 "average photos at one layer"
             )
-        length = float(torch.linalg.vector_norm(values))
+        length = float(row_norms(values))
         if length == 0:
             raise ArgumentError(f"all singular values of photo {photo} are 0; leave it out")
         eps = max(eps, torch.finfo(vectors.dtype).eps)
-        scaled = vectors.double() * (values / length if unit_trace else values).to(vectors.device)
+        # Squares of factors that are scaled to about 1 stay in the range of float64.
+        scales.append(1.0 if unit_trace else power_of_two(values))
+        factor = values / (length if unit_trace else scales[-1])
+        scaled = vectors.double() * factor.to(vectors.device)
         columns.append(scaled.to(columns[0].device) if columns else scaled)
-    Q, R = torch.linalg.qr(torch.cat(columns, dim=1) / math.sqrt(len(columns)))
+    scale = max(scales)
+    each = zip(columns, scales, strict=True)
+    F = torch.cat([part * (own / scale) for part, own in each], dim=1)
+    Q, R = torch.linalg.qr(F / math.sqrt(len(columns)))
+    if not bool(R.isfinite().all()):
+        raise ArgumentError("vectors are too large; give singular vectors, of norm 1")
     turn, sigma, _ = dense_svd(R)
     rank = int((sigma > _ROUNDING * eps * sigma[0]).sum())
     d = whole_number("d", d, 1, rank, "the directions that the average has")
-    weights = sigma**2
-    follows = float(weights[d]) if d < rank else 0.0
+    shares = sigma**2
+    weights = shares[:d] * scale * scale
+    if not bool(((weights >= torch.finfo(weights.dtype).tiny) & weights.isfinite()).all()):
+        raise ArgumentError(
+            f"the squares of singular values of about {scale:.0e} are outside of float64; multiply "
+            "all values by one number that brings them nearer 1"
+        )
+    follows = float(shares[d]) if d < rank else 0.0
     return AverageSpace(
         basis=Q @ turn[:, :d],
-        weights=weights[:d],
-        share=float(weights[:d].sum() / weights.sum()),
-        gap=float(weights[d - 1]) / follows if follows else math.inf,
+        weights=weights,
+        share=float(shares[:d].sum() / shares.sum()),
+        gap=float(shares[d - 1]) / follows if follows else math.inf,
     )
 
 

@@ -24,6 +24,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.labels import Labels, numbered
 from jvpsvd.geometry.results import Spectra, values_of
+from jvpsvd.scaling import power_of_two, powers_of_two, scaled_back
 
 RowDistance = Literal["l2", "wasserstein"]
 
@@ -59,7 +60,8 @@ def log_spectra(s: Spectra, *, floor: float | None = None, shape: bool = False) 
         raise ArgumentError(
             f"s[{int(wrong.nonzero()[0])}] is no spectrum; give descending values, not all 0"
         )
-    logs = values.maximum(least * values[:, :1]).log()
+    top = values[:, :1]
+    logs = (values / top).clamp_min(least).log() + top.log()  # least * top may underflow
     return logs - logs.mean(1, keepdim=True) if shape else logs
 
 
@@ -88,7 +90,8 @@ def class_means(rows: Spectra, labels: Labels) -> ClassMeans:
         labels: One for each photo, of any kind that can be hashed.
 
     Raises:
-        ArgumentError: If rows are not (photos, k), or labels do not fit.
+        ArgumentError: If rows are not (photos, k), labels do not fit, or float64 cannot hold a
+            deviation.
 
     >>> found = class_means(torch.tensor([[1.0], [2.0], [3.0]]), ["cat", "dog", "cat"])
     >>> found.classes, found.means[:, 0].tolist(), found.counts.tolist()
@@ -97,11 +100,13 @@ def class_means(rows: Spectra, labels: Labels) -> ClassMeans:
     values = _rows(rows)
     index, classes = numbered(labels, len(values))
     counts = index.bincount()
-    sums = _sums(values, index, len(classes))
-    means = sums / counts[:, None]
+    scales = powers_of_two(values)  # so that sums and squares stay in the range of float64
+    values = values / scales
+    means = _sums(values, index, len(classes)) / counts[:, None]
     squares = _sums((values - means[index]) ** 2, index, len(classes))
     deviations = (squares / (counts[:, None] - 1)).sqrt()  # 0 / 0 of a single photo: NaN
-    return ClassMeans(classes, means, deviations, counts)
+    deviations = scaled_back("deviations within classes", deviations, scales)
+    return ClassMeans(classes, means * scales, deviations, counts)
 
 
 def row_distances(rows: Spectra, kind: RowDistance = "l2") -> Tensor:
@@ -117,15 +122,18 @@ def row_distances(rows: Spectra, kind: RowDistance = "l2") -> Tensor:
         kind: Which distance.
 
     Raises:
-        ArgumentError: If rows are not (C, k), or on another kind.
+        ArgumentError: If rows are not (C, k), or on another kind; if float64 cannot hold a
+            distance.
 
     >>> row_distances(torch.tensor([[3.0, 0.0], [0.0, 3.0], [4.0, 1.0]]), "wasserstein")
     tensor([[0., 0., 1.],
             [0., 0., 1.],
             [1., 1., 0.]], dtype=torch.float64)
     """
-    compared, distances = _rows_and_distance(_rows(rows), kind)
-    return distances(compared, compared)
+    values = _rows(rows)
+    scale = power_of_two(values)
+    compared, distances = _rows_and_distance(values / scale, kind)
+    return scaled_back("distances between rows", distances(compared, compared), scale)
 
 
 @dataclass(frozen=True)
@@ -175,7 +183,7 @@ def variance_ratio(
     (50, 0.96, True)
     """
     permutations = whole_number("permutations", permutations, 1)
-    values = _rows(rows)
+    values = _scaled_rows(rows)
     index, classes = numbered(labels, len(values))
     counts, photos = index.bincount()[:, None], len(values)
     if not 2 <= len(classes) < photos:
@@ -269,7 +277,7 @@ def nearest_class(
     (0.83, tensor([0.3333, 0.6667], dtype=torch.float64))
     """
     permutations = whole_number("permutations", permutations, 1)
-    values, distances = _rows_and_distance(_rows(rows), kind)
+    values, distances = _rows_and_distance(_scaled_rows(rows), kind)
     index, classes = numbered(labels, len(values))
     counts = index.bincount()
     if len(classes) < 2:
@@ -348,6 +356,12 @@ def _rows(rows: Spectra) -> Tensor:
             f"rows have shape {tuple(values.shape)}; give one for each, (photos, k)"
         )
     return values
+
+
+def _scaled_rows(rows: Spectra) -> Tensor:
+    """Return rows divided by one power of two, so that squares stay in the range of float64."""
+    values = _rows(rows)
+    return values / power_of_two(values)
 
 
 def _sums(values: Tensor, index: Tensor, classes: int) -> Tensor:

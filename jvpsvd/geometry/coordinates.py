@@ -22,6 +22,7 @@ from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.labels import numbered
 from jvpsvd.geometry.results import Array, Spaces, Vectors, spaces_of
 from jvpsvd.geometry.tangents import orthonormal_basis
+from jvpsvd.scaling import power_of_two
 from jvpsvd.svd.kernels.dense import dense_svd
 from jvpsvd.svd.kernels.orthogonalize import random_columns
 
@@ -232,6 +233,8 @@ def class_contrast(
         raise ArgumentError(f"alternative={alternative!r} must be 'greater', 'less' or 'two-sided'")
     permutations = whole_number("permutations", permutations, 1)
     values = _symmetric(matrix)
+    scale = power_of_two(values)  # so that sums stay in the range of float64
+    values = values / scale
     rows, cols = torch.triu_indices(len(values), len(values), 1)
     classes, _ = numbered(labels, len(values), "point")
     same = classes[rows] == classes[cols]
@@ -254,8 +257,8 @@ def class_contrast(
         here, there = (sign * x if sign else abs(x) for x in (observed - expected, drawn))
         extreme += there >= here - tie
     return ClassContrast(
-        within=observed / inside,
-        across=(total - observed) / outside,
+        within=observed / inside * scale,
+        across=(total - observed) / outside * scale,
         p_value=(1 + extreme) / (1 + permutations),
         alternative=alternative,
         permutations=permutations,
@@ -390,6 +393,7 @@ def _symmetric(matrix: Array) -> Tensor:
     values = real_tensor("matrix", matrix).double().cpu()
     if values.ndim != 2 or values.shape[0] != values.shape[1]:
         raise ArgumentError(f"matrix has shape {tuple(values.shape)}; give one (P, P) over points")
-    if float((values - values.mT).abs().max()) > 1e-6 * float(values.abs().max()):
+    relative = values / power_of_two(values)
+    if float((relative - relative.mT).abs().max()) > 1e-6 * float(relative.abs().max()):
         raise ArgumentError("matrix is not symmetric; give one value for each pair of points")
     return values

@@ -20,6 +20,7 @@ from jvpsvd.arguments import proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Array
+from jvpsvd.scaling import power_of_two
 
 CorrelationKind = Literal["spearman", "pearson"]
 Floats = npt.NDArray[np.float64]
@@ -273,25 +274,29 @@ def average_tree(distances: Array) -> AverageTree:
     """
     from scipy.cluster import hierarchy  # slow to import, and only a tree needs it
 
+    scale = power_of_two(real_tensor("distances", distances))
     matrix = _symmetric("distances", distances)
     pairs = matrix[np.triu_indices(len(matrix), 1)]
     if (pairs < 0).any():
         raise ArgumentError("some distances are negative; give 1 − similarity, say")
-    linkage = hierarchy.linkage(pairs, "average")
+    linkage = hierarchy.linkage(pairs, "average")  # of distances over the scale
     kept = hierarchy.cophenet(linkage)
     cophenetic = np.zeros_like(matrix)
     cophenetic[np.triu_indices(len(matrix), 1)] = kept
     whole = torch.from_numpy(cophenetic + cophenetic.T)
+    linkage[:, 2] *= scale
     return AverageTree(
         linkage=linkage,
         order=tuple(int(leaf) for leaf in hierarchy.leaves_list(linkage)),
-        cophenetic=whole,
+        cophenetic=whole * scale,
         correlation=matrix_correlation(whole, matrix, kind="pearson"),
     )
 
 
 def _symmetric(name: str, matrix: Array) -> Floats:
-    values: Floats = real_tensor(name, matrix).double().cpu().numpy()
+    """Return a matrix divided by a power of two, which no correlation depends on."""
+    given = real_tensor(name, matrix).double().cpu()
+    values: Floats = (given / power_of_two(given)).numpy()
     if values.ndim != 2 or values.shape[0] != values.shape[1] or len(values) < 3:
         raise ArgumentError(
             f"{name} has shape {values.shape}; give (C, C) of three or more classes"

@@ -23,13 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import positive_number, proper_fraction, whole_number
+from jvpsvd.arguments import dense_tensor, positive_number, proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.results import Array, Spectra, all_results, values_of
 from jvpsvd.svd.result import SVDResult
 
 # An estimated ‖J‖²_F must be at least this share of the energy of the given values.
 _PLAUSIBLE = 0.5
+# torch has few operations for narrower numbers.
+_LEAST_BITS = 16
 
 
 def count_above(s: Spectra, threshold: float = 1.0) -> Tensor:
@@ -237,13 +239,18 @@ def real_tensor(name: str, values: Any) -> Tensor:
     """Return an array or tensor as a finite real floating tensor; whole numbers become float64.
 
     Raises:
-        ArgumentError: If it is not made of real numbers, is empty, or holds NaN or infinity.
+        ArgumentError: If it is not made of real numbers, is sparse, is empty, or holds NaN or
+            infinity.
 
     >>> real_tensor("s", [2, 1])
     tensor([2., 1.], dtype=torch.float64)
     """
-    tensor = values.detach() if isinstance(values, Tensor) else _from_array(name, values)
-    if tensor.is_complex() or tensor.dtype == torch.bool:
+    is_tensor = isinstance(values, Tensor)
+    tensor = dense_tensor(name, values).detach() if is_tensor else _from_array(name, values)
+    if tensor.is_meta:
+        raise ArgumentError(f"{name} is on the meta device, which holds no numbers; load it first")
+    narrow = tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < _LEAST_BITS
+    if tensor.is_complex() or tensor.dtype == torch.bool or narrow:
         raise ArgumentError(f"{name} has dtype {tensor.dtype}; give real numbers")
     if tensor.numel() == 0:
         raise ArgumentError(f"{name} is empty, of shape {tuple(tensor.shape)}; give numbers")
@@ -295,6 +302,10 @@ def _shares(s: Spectra, fro2: float | Array | None) -> tuple[Tensor, Tensor]:
             )
         top = _values(s)[..., 0]
         whole = given / top / top
+        if whole.isinf().any():
+            raise ArgumentError(
+                "fro2 is far above the sum of s**2; give the squared Frobenius norm of the matrix"
+            )
         if (whole < _PLAUSIBLE * held).any():
             raise ArgumentError(
                 "fro2 is far below the sum of s**2; give the squared Frobenius norm of the matrix"
@@ -319,6 +330,8 @@ def _index(wrong: Tensor) -> str:
 
 
 def _from_array(name: str, values: Any) -> Tensor:
+    if np.ma.is_masked(values):
+        raise ArgumentError(f"{name} has masked entries; fill them, or leave them out")
     try:
         # A copy, because torch refuses negative strides and warns of read-only memory.
         return torch.from_numpy(np.array(values, order="C"))

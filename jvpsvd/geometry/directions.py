@@ -126,13 +126,25 @@ def adversarial_direction(
         loss = others.logsumexp(0) - logits[y]
         if not loss.requires_grad:
             raise ArgumentError("the logits do not depend on x; fn must be differentiable there")
-        gradient = torch.autograd.grad(loss, z, allow_unused=True)[0]
+        gradient = _gradient(loss, z)
     if gradient is None or not gradient.any():
         raise ArgumentError("the gradient of the loss at x is 0 and has no direction")
     wide = real_tensor("gradient", gradient).double().reshape(-1, 1)
     wide = wide.sign() if sign else wide / wide.abs().max()
     unit: Tensor = wide / torch.linalg.vector_norm(wide)
     return unit.to(x.dtype)
+
+
+def _gradient(loss: Tensor, z: Tensor) -> Tensor | None:
+    """Return the gradient times a number, by which one that vanishes keeps its digits."""
+    kind = torch.finfo(z.dtype)
+    found: Tensor | None = torch.autograd.grad(loss, z, allow_unused=True, retain_graph=True)[0]
+    largest = 0.0 if found is None else float(found.abs().max())
+    if found is None or not largest < kind.tiny / kind.eps:
+        return found
+    factor = min(1 / largest, kind.max**0.5) if largest else kind.max**0.5
+    larger: Tensor = torch.autograd.grad(loss, z, torch.full_like(loss, factor))[0]
+    return larger if larger.isfinite().all() else found
 
 
 def named_outputs(value: object) -> dict[str, Tensor]:

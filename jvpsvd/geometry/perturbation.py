@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, vmap
 
-from jvpsvd.arguments import positive_number, whole_number
+from jvpsvd.arguments import positive_number, shown, whole_number
 from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.directions import Function, check_point, named_outputs
@@ -40,6 +40,7 @@ from jvpsvd.operators import (
 )
 from jvpsvd.operators.function.evaluate import close, evaluate_at, prepare, refuse_nondeterministic
 from jvpsvd.operators.function.pytrees import OfVector
+from jvpsvd.scaling import row_norms
 
 Bound = float | Tensor | None
 Matrix = LinearOperator | Tensor
@@ -48,6 +49,8 @@ Matrix = LinearOperator | Tensor
 _ROUNDING = 4.0
 # A normalised photo may exceed its bounds by this many eps of the largest bound.
 _SLACK = 8.0
+# Distances that rounding to the dtype of x moves by more are outside of it.
+_DISTANCE_OFF = 0.01
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def perturbation_response(
     check_point(x)
     x = x.detach()
     unit = _unit_rows(directions, x)
-    far = _distances(distances)
+    far = _distances(distances, x.dtype)
     bounds = _bounds(lower, upper, clip, x)
     signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)).to(x) * 2 - 1
     eps = torch.finfo(x.dtype).eps
@@ -165,6 +168,8 @@ def perturbation_response(
                 outside[which, t] = _out_of(bounds, points)
             if clip and bounds is not None:
                 points = points.clamp(*bounds)
+            _refuse_infinite(points, "x + δ", which, far[t])
+            if clip and bounds is not None:
                 taken = points - x
                 moved[which, t] = _norm(taken.flatten(1))
                 images = jvp(taken)
@@ -176,6 +181,7 @@ def perturbation_response(
             change[:, which, t] = f.norms(difference)
             linear[:, which, t] = f.norms(images)
             nonlinear[:, which, t] = f.norms(difference - images)
+            _refuse_infinite((difference - images), "f(x + δ) − f(x) − Jδ", which, far[t])
             flipped[which, t] = f.largest(rows) != best
             if (first := which == 0).any():
                 rounded = points[first] * (1 + eps * signs)
@@ -280,14 +286,19 @@ def _values(f: _Measured, points: Tensor, which: Tensor, far: Tensor) -> Tensor:
             f"fn cannot be evaluated at {len(points)} points together ({reason}); give a smaller "
             "batch, batch=1 to do without vmap"
         ) from error
-    bad = (~rows.isfinite().all(-1)).nonzero().flatten()
+    _refuse_infinite(rows, "f", which, far)
+    return rows
+
+
+def _refuse_infinite(rows: Tensor, what: str, which: Tensor, far: Tensor) -> None:
+    """Refuse rows, one for each direction and distance, that are not finite."""
+    bad = (~rows.flatten(1).isfinite().all(-1)).nonzero().flatten()
     if len(bad):
         i = int(bad[0])
         raise NonFiniteError(
-            f"f holds NaN or infinity at distance {float(far[i]):g} along direction "
+            f"{what} holds NaN or infinity at distance {float(far[i]):g} along direction "
             f"{int(which[i])}; give shorter distances, or bounds and clip=True"
         )
-    return rows
 
 
 def _jvp(
@@ -334,12 +345,18 @@ def _unit_rows(directions: Vectors, x: Tensor) -> Tensor:
     return unit.to(x).reshape(-1, *x.shape)
 
 
-def _distances(distances: Array | Sequence[float]) -> Tensor:
+def _distances(distances: Array | Sequence[float], dtype: torch.dtype) -> Tensor:
     far = real_tensor("distances", distances).double().cpu()
     if far.ndim != 1 or (far <= 0).any() or (far.diff() <= 0).any():
         raise ArgumentError(
             f"distances of shape {tuple(far.shape)} must be positive numbers (T,) that ascend; "
             "turn a direction round to move the other way"
+        )
+    outside = far[(far.to(dtype).double() / far - 1).abs() > _DISTANCE_OFF]
+    if len(outside):
+        raise ArgumentError(
+            f"a distance of {float(outside[0]):.1e} is outside of {dtype}, that of x; give others, "
+            "or x in float64"
         )
     return far
 
@@ -351,7 +368,10 @@ def _bounds(lower: Bound, upper: Bound, clip: bool, x: Tensor) -> tuple[Tensor, 
         return None
     found = []
     for name, bound, none in (("lower", lower, -torch.inf), ("upper", upper, torch.inf)):
-        given = torch.as_tensor(none if bound is None else bound, dtype=x.dtype, device=x.device)
+        try:
+            given = torch.as_tensor(none if bound is None else bound).detach().to(x)
+        except (TypeError, ValueError, RuntimeError):
+            raise ArgumentError(f"{name} is {shown(bound)}; give a number or a tensor") from None
         try:
             found.append(given.broadcast_to(x.shape))
         except RuntimeError:
@@ -375,5 +395,4 @@ def _out_of(bounds: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
 
 
 def _norm(rows: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
-    return norm.cpu()
+    return row_norms(rows).cpu()

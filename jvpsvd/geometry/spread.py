@@ -29,10 +29,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import whole_number
+from jvpsvd.arguments import dense_tensor, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Array, Vectors, right_vectors
+from jvpsvd.scaling import power_of_two, scaled_back
 
 # Number of entries that are held in float64 at once.
 _ENTRIES_AT_ONCE = 1 << 21
@@ -228,7 +229,8 @@ def spread_trend(
 
     Raises:
         ArgumentError: If a photo has fewer than two values, or all its values are the same; if
-            first indices of bins do not rise, or there are more bins than values.
+            first indices of bins do not rise, or there are more bins than values; if float64
+            cannot hold an error.
 
     >>> trend = spread_trend([[1.0, 2.0, 4.0, 8.0], [3.0, 2.0, 4.0, 8.0]], bins=2)
     >>> trend.index.tolist(), trend.mean.tolist(), trend.error.tolist()
@@ -236,6 +238,10 @@ def spread_trend(
     >>> [round(r, 6) for r in trend.correlations.tolist()], round(trend.correlation, 6)
     ([1.0, 0.8], 0.9)
     """
+    if not isinstance(values, Sequence | Tensor | np.ndarray):
+        raise ArgumentError(f"values is {shown(values)}; give one row for each photo")
+    if isinstance(values, Tensor | np.ndarray) and values.ndim == 0:
+        raise ArgumentError("values is one number; give one row for each photo")
     photos = [real_tensor(f"values[{i}]", each).double().cpu() for i, each in enumerate(values)]
     if not photos:
         raise ArgumentError("values holds no photo; give one row for each")
@@ -245,6 +251,9 @@ def spread_trend(
                 f"values[{i}], of shape {tuple(each.shape)}, has no trend; give the measure of two "
                 "or more vectors of one photo, not all the same"
             )
+    correlations = torch.tensor([_rank_correlation(each) for each in photos], dtype=torch.float64)
+    scale = max(power_of_two(each) for each in photos)  # so that squares stay in range
+    photos = [each / scale for each in photos]
     longest = max(len(each) for each in photos)
     edges = _edges(bins, longest)
     means = torch.full((len(photos), len(edges)), math.nan, dtype=torch.float64)
@@ -255,12 +264,11 @@ def spread_trend(
     count = (~means.isnan()).sum(0)
     mean = means.nanmean(0)
     squares = ((means - mean) ** 2).nansum(0)
-    correlations = torch.tensor([_rank_correlation(each) for each in photos], dtype=torch.float64)
     return SpreadTrend(
         index=torch.tensor([(start + stop + 1) / 2 for start, stop in edges]),
-        mean=mean,
+        mean=mean * scale,
         # 0 / 0 for a single photo.
-        error=(squares / (count - 1) / count).sqrt(),
+        error=scaled_back("errors", (squares / (count - 1) / count).sqrt(), scale),
         photos=count,
         correlations=correlations,
         correlation=float(correlations.mean()),
@@ -272,7 +280,8 @@ def _images(vectors: Vectors, shape: Sequence[int]) -> tuple[Array, int, int, in
     """Return the vectors, not yet checked for zeros and NaN, and C, H, W."""
     image = _image_shape(shape)
     columns = right_vectors(vectors)
-    given = columns if isinstance(columns, Tensor) else np.asarray(columns)
+    is_tensor = isinstance(columns, Tensor)
+    given = dense_tensor("vectors", columns) if is_tensor else np.asarray(columns)
     if given.ndim not in (1, 2) or given.shape[0] != math.prod(image):
         raise ArgumentError(
             f"vectors have shape {tuple(given.shape)}; for images of shape {tuple(shape)} give one "

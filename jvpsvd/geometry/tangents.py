@@ -8,6 +8,7 @@ random direction, and with the share inside another basis, such as the PCA of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from jvpsvd.arguments import positive_number, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Array, Vectors, right_vectors
+from jvpsvd.scaling import power_of_two, row_norms
 from jvpsvd.svd.kernels.dense import dense_svd
 
 # If a Gram matrix deviates from I by less than this, one Cholesky step orthonormalises fully.
@@ -53,7 +55,8 @@ def orthonormal_basis(vectors: Vectors, name: str = "basis") -> Tensor:
     wide = given.double()
     # Columns are divided by their largest entry first, so that squares stay in the range of
     # float64.
-    wide = wide / wide.abs().amax(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
+    largest = wide.abs().amax(dim=0)
+    wide = wide / torch.where(largest > 0, largest, 1.0)
     wide = wide / torch.linalg.vector_norm(wide, dim=0).clamp_min(1.0)
     gram = wide.mT @ wide
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -98,6 +101,7 @@ def pca_basis(points: Array, d: int | None = None) -> Tensor:
     if given.ndim != 2:
         raise ArgumentError(f"points have shape {tuple(given.shape)}; give one row each, (P, n)")
     wide = given.double()
+    wide = wide / power_of_two(wide)  # so that sums and squares stay in the range of float64
     _, s, Vh = dense_svd(wide - wide.mean(dim=0))
     # Subtracting the mean from numbers this large leaves rounding of this size.
     noise = torch.finfo(given.dtype).eps * float(torch.linalg.matrix_norm(wide))
@@ -225,8 +229,8 @@ def family_tangent(
         step: h; None: eps^(1/3) of the values' dtype, times max(1, |τ|).
 
     Raises:
-        ArgumentError: If the step is not positive; if values are not finite, change shape or do
-            not move at all.
+        ArgumentError: If the step is not positive; if values are not finite, change shape, do not
+            move at all, or move by more than float64 can hold.
 
     >>> tangent = family_tangent(lambda a: torch.tensor([3 * a, 4 * a, 1.0]).double())
     >>> [round(x, 6) for x in tangent.direction.tolist()], round(tangent.speed, 6)
@@ -237,11 +241,18 @@ def family_tangent(
         step = torch.finfo(centre.dtype).eps ** (1 / 3) * max(1.0, abs(at))
     step = positive_number("step", step)
     fine, coarse = (_difference(family, at, h, centre.shape) for h in (step, 2 * step))
-    speed = float(torch.linalg.vector_norm(fine))
+    speed = float(row_norms(fine.flatten()))
     if speed == 0:
         raise ArgumentError(f"the family does not move at {at} with step {step}; widen the step")
-    error = float(torch.linalg.vector_norm(fine - coarse)) / speed
-    return FamilyTangent(fine / speed, speed, error)
+    change = float(row_norms((fine - coarse).flatten()))
+    if not math.isfinite(speed + change):
+        raise ArgumentError(
+            f"the family moves at {at} with step {step} by more than float64 can hold; widen the "
+            "step, or divide its values"
+        )
+    scale = power_of_two(fine)  # a speed below 1e-308 has too few digits to divide by
+    unit = fine / scale
+    return FamilyTangent(unit / torch.linalg.vector_norm(unit), speed, change / speed)
 
 
 def _difference(

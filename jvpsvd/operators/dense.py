@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from jvpsvd.errors import ArgumentError
+from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.operators.blocks import by
 from jvpsvd.operators.products import MatrixFree
+from jvpsvd.scaling import row_norms
 
 _MOST_ENTRIES, _MOST_PRODUCTS = 1 << 28, 1 << 16
 # Entries of a block of unit vectors and its image together.
@@ -53,11 +54,21 @@ def frobenius_norm(A: MatrixFree) -> Tensor:
             "are the most; svds(A, k).certificate estimates it: fro2, fro2_error"
         )
     norms = [
-        torch.linalg.vector_norm(images, dim=(-2, -1), dtype=torch.float64)
+        row_norms(images.flatten(-2))
         for _, images in _images(A, A.matmat if n <= m else A.rmatmat, min(m, n))
     ]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-    return norm.to(A.dtype)
+    wide = row_norms(torch.stack(norms, dim=-1))
+    norm = wide.to(A.dtype)
+    if not bool(norm.isfinite().all()):
+        if bool(torch.stack(norms).isfinite().all()):
+            raise ArgumentError(
+                f"the Frobenius norm exceeds what {A.dtype} can hold; divide the operator by 10"
+            )
+        raise NonFiniteError(
+            f"a product of the operator, {by(A.shape)}, holds NaN or infinity; check the function "
+            "at this point"
+        )
+    return norm
 
 
 def _images(

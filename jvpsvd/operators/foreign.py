@@ -19,6 +19,7 @@ from torch import Tensor
 from jvpsvd.errors import AdjointError, ArgumentError, JvpsvdError
 from jvpsvd.operators.blocks import by, check_real
 from jvpsvd.operators.linear_operator import LinearOperator
+from jvpsvd.scaling import row_norms
 
 logger = logging.getLogger(__name__)
 
@@ -244,7 +245,7 @@ def _refuse_another_transpose(
     v, image, u, preimage = wide
     with np.errstate(all="ignore"):
         by_matvec, by_rmatvec = (image * u).sum(0), (v * preimage).sum(0)
-        norms = [np.linalg.norm(array, axis=0) for array in wide]
+        norms = [row_norms(torch.from_numpy(array.T)).numpy() for array in wide]
         scale = np.maximum(norms[1] * norms[2], norms[0] * norms[3])
         apart = np.abs(by_matvec - by_rmatvec)
     coarse = max(_COARSE, torch.finfo(dtype).eps ** 0.5)

@@ -230,12 +230,12 @@ class LinearOperator(MissingSigns, Variants):
 
     def __mul__(self, scalar: Number) -> LinearOperator:
         """``c * A``, ``A * c``: the operator scaled by a number."""
-        factor = real_factor(scalar)
+        factor = real_factor(scalar, self.dtype)
         return _multiple(self, lambda image: factor * image)
 
     def __truediv__(self, scalar: Number) -> LinearOperator:
         """``A / c``: the operator divided by a number."""
-        divisor = real_divisor(scalar)
+        divisor = real_divisor(scalar, self.dtype)
         return _multiple(self, lambda image: image / divisor)
 
     __rmul__ = __mul__
@@ -265,7 +265,8 @@ class LinearOperator(MissingSigns, Variants):
         of a result's certificate.
 
         Raises:
-            ArgumentError: If min(m, n) is more than 2¹⁶.
+            ArgumentError: If min(m, n) is more than 2¹⁶, or the norm exceeds what the dtype holds.
+            NonFiniteError: If a product holds NaN or infinity.
 
         >>> from jvpsvd.operators import MatrixOperator
         >>> MatrixOperator(torch.tensor([[3.0, 0.0, 4.0]])).fro_norm()

@@ -6,6 +6,7 @@ import math
 from typing import NoReturn
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from jvpsvd.arguments import shown
@@ -60,14 +61,14 @@ def refuse_term(other: object) -> NoReturn:
     )
 
 
-def real_factor(scalar: object) -> float:
-    """Return what an operator is scaled by.
+def real_factor(scalar: object, dtype: torch.dtype) -> float:
+    """Return what an operator of this dtype is scaled by.
 
     Raises:
         OperandError: If it is no real number.
-        ArgumentError: If it is not finite.
+        ArgumentError: If it is not finite, or the dtype cannot hold it.
 
-    >>> real_factor(1j)
+    >>> real_factor(1j, torch.float32)
     Traceback (most recent call last):
     jvpsvd.errors.OperandError: an operator cannot be scaled by 1j; operators are real: scale by ...
     """
@@ -79,23 +80,30 @@ def real_factor(scalar: object) -> float:
         factor = math.inf
     if not math.isfinite(factor):
         raise ArgumentError(f"cannot scale an operator by {factor}; give a finite number")
+    kind = torch.finfo(dtype)
+    if factor and not kind.tiny <= abs(factor) <= kind.max:
+        wider = "" if dtype == torch.float64 else ", or use float64"
+        raise ArgumentError(
+            f"{factor:g} is outside of {dtype}, which holds {kind.tiny:.1e} to {kind.max:.1e}; "
+            f"scale by a number nearer 1{wider}"
+        )
     return factor
 
 
-def real_divisor(scalar: object) -> float:
-    """Return what an operator is divided by.
+def real_divisor(scalar: object, dtype: torch.dtype) -> float:
+    """Return what an operator of this dtype is divided by.
 
     Raises:
         OperandError: If it is no real number.
-        ArgumentError: If it is zero or not finite.
+        ArgumentError: If it is zero, not finite, or the dtype cannot hold it.
 
-    >>> real_divisor(0)
+    >>> real_divisor(0, torch.float32)
     Traceback (most recent call last):
     jvpsvd.errors.ArgumentError: cannot divide an operator by 0; give a number that is not zero
     """
     if not isinstance(scalar, int | float | np.floating | np.integer):
         raise OperandError(f"an operator cannot be divided by {shown(scalar)}; {_instead(scalar)}")
-    divisor = real_factor(scalar)
+    divisor = real_factor(scalar, dtype)
     if divisor == 0:
         raise ArgumentError("cannot divide an operator by 0; give a number that is not zero")
     return divisor

@@ -13,6 +13,9 @@ from jvpsvd.imports import importing, require
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_SAME = 1e-9  # matplotlib warns of limits that are the same after rounding
+_LEAST, _MOST = 1e-200, 1e200  # its logarithmic axes overflow beyond
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -66,6 +69,7 @@ def numbers_of(name: str, given: Any, instead: str) -> Array:
     try:
         if hasattr(given, "detach"):  # of torch, which figures of arrays do without
             given = given.detach().cpu()
+            given = given.double() if given.is_floating_point() else given
         if np.iscomplexobj(given):
             raise TypeError("complex numbers")
         return np.asarray(given, dtype=np.float64)
@@ -74,6 +78,29 @@ def numbers_of(name: str, given: Any, instead: str) -> Array:
         raise ArgumentError(
             f"{name} is {what}; give a tensor or array of real numbers, as {instead}"
         ) from error
+
+
+def values_of(name: str, given: Any, instead: str) -> Array:
+    """Return numbers as `numbers_of` does; those too small for a logarithmic axis are 0.
+
+    Raises:
+        ArgumentError: If it holds no numbers, or one that is too large.
+
+    >>> values_of("s", [1.0, 1e-300], "result.s")
+    array([1., 0.])
+    """
+    values = numbers_of(name, given, instead)
+    if (np.isfinite(values) & (values > _MOST)).any():
+        raise ArgumentError(f"{name} holds values above {_MOST:.0e}; draw them over the largest")
+    return np.where(np.abs(values) < _LEAST, 0.0, values)
+
+
+def scale_values(ax: Axes) -> None:
+    """Make the axis of values logarithmic, with room around values that are all the same."""
+    ax.set_yscale("log")
+    low, high = ax.dataLim.intervaly
+    if 0 < low <= high <= low * (1 + _SAME):
+        ax.set_ylim(low / 2, high * 2, auto=True)
 
 
 def label_axes(ax: Axes) -> None:

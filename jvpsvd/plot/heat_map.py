@@ -10,7 +10,7 @@ import numpy as np
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.plot import style
-from jvpsvd.plot.axes import Array, axes_or_new, load_matplotlib, numbers_of, whole_ticks
+from jvpsvd.plot.axes import Array, axes_or_new, load_matplotlib, values_of, whole_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ def depth_by_index(means: Mapping[str, Any], ax: Axes | None = None) -> Axes:
             f"means is {shown(means)}; give (k,) values by name, as {{layer: S[layer].mean}}"
         )
     rows = {
-        name: numbers_of(f"means[{name!r}]", getattr(one, "s", one), "result.s")
+        name: values_of(f"means[{name!r}]", getattr(one, "s", one), "result.s")
         for name, one in means.items()
     }
     wrong = [
@@ -50,7 +50,7 @@ def depth_by_index(means: Mapping[str, Any], ax: Axes | None = None) -> Axes:
         line[: len(row)] = row
     positive = table[table > 0]
     if not len(positive):
-        raise ArgumentError("all singular values are 0; there is nothing to draw")
+        raise ArgumentError("all singular values are 0, or below 1e-200; there is nothing to draw")
     ax = axes_or_new(ax, 7.4, 1.4 + 0.3 * len(rows))
     image = ax.imshow(
         np.maximum(table, positive.min()), aspect="auto", interpolation="nearest",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from jvpsvd.plot.axes import Array, axes_or_new, label_axes
+from jvpsvd.plot.axes import Array, axes_or_new, label_axes, scale_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def plot_spectra(
         if missed.any():
             ax.plot(index[missed], values[missed], "x", color=_MISSED, markersize=5, zorder=3)
     if floor > 0:
-        ax.set_yscale("log")
+        scale_values(ax)
     label_axes(ax)
     return ax
 
@@ -108,7 +108,7 @@ def plot_whole_spectrum(
             low, high = low.clip(1, size), high.clip(1, size)
             ax.fill_betweenx(counts.grid, low, high, color=color, alpha=alpha, linewidth=0)
         ax.plot(counts.value, counts.grid, color=color, linewidth=0.9, linestyle="--")
-    ax.set_yscale("log")
+    scale_values(ax)
     ax.set_xlim(0.5, size + 0.5)
     label_axes(ax)
     return ax

@@ -9,7 +9,7 @@ import numpy as np
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.plot import style
-from jvpsvd.plot.axes import Array, axes_or_new, label_axes, numbers_of
+from jvpsvd.plot.axes import Array, axes_or_new, label_axes, scale_values, values_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,14 +55,14 @@ def spectra(s: Any, ax: Axes | None = None, **line: Any) -> Axes:
                 index, lower, mean + deviation, color=drawn.get_color(), alpha=0.18, linewidth=0
             )
     if any((values > 0).any() for values in rows.values()):
-        ax.set_yscale("log")
+        scale_values(ax)
     label_axes(ax)
     return ax
 
 
 def _rows(name: Any, given: Any) -> Array:
     which = "s" if name is None else f"s[{name!r}]"
-    values = numbers_of(which, getattr(given, "s", given), "result.s, or several by name")
+    values = values_of(which, getattr(given, "s", given), "result.s, or several by name")
     rows = values[None] if values.ndim == 1 else values
     no_spectra = rows.ndim != 2 or not rows.size or np.isinf(rows).any() or (rows < 0).any()
     if no_spectra or np.isnan(rows).all(axis=0).any():

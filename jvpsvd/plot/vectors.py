@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jvpsvd.arguments import listed_names
+from jvpsvd.arguments import listed_names, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.plot.axes import Array, load_matplotlib, numbers_of
 
@@ -30,12 +30,16 @@ def vectors(
         columns: Images in a line.
 
     Raises:
-        ArgumentError: If matplotlib is missing, or rows are no images of this shape.
+        ArgumentError: If matplotlib is missing, or rows are no images of this shape, or not
+            finite.
 
     Example: ``jvpsvd.plot.vectors(result.Vh[:5], (3, 224, 224))``.
     """
     _, Figure = load_matplotlib()
     values, titles = numbers_of("rows", rows, "result.Vh[:5]"), listed_names("titles", titles)
+    columns = whole_number("columns", columns, 1)
+    if not np.isfinite(values).all():
+        raise ArgumentError("rows hold NaN or infinity; give finite numbers only")
     image = tuple(values.shape[1:] if shape is None else shape)
     channels = image[0] if len(image) == 3 else 1
     if len(image) not in (2, 3) or channels not in (1, 3) or values[:1].size != np.prod(image):

@@ -30,10 +30,14 @@ from jvpsvd.operators.function.evaluate import (
 from jvpsvd.operators.function.failures import remedy_at
 from jvpsvd.operators.function.parameters import OfParameters
 from jvpsvd.operators.function.pytrees import OfVector, Structure
+from jvpsvd.scaling import power_of_two
 from jvpsvd.svd.kernels.dense import add_lower_gram, leading_eigenpairs
+from jvpsvd.svd.product_checks import check_scale
 
 # From so many rows per pair on, eigenvectors are computed in float32 and refined. A guess.
 _ROWS_TO_REFINE = 3
+# Sums of squares of derivatives beyond this, or below its inverse, may not fit into float32.
+_FAR = 2.0**40
 
 Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
 
@@ -129,7 +133,12 @@ class Problem:
 def solve_assembled(
     problem: Problem, keep: bool, k: int, shape: tuple[int, ...], seed: int
 ) -> Assembled:
-    """Return the eigenpairs of the assembled kernel; `keep` says whether J fits into memory."""
+    """Return the eigenpairs of the assembled kernel; `keep` says whether J fits into memory.
+
+    Raises:
+        ArgumentError: If derivatives are too large or too small for their dtype.
+        NonFiniteError: If one is NaN or infinite, or LAPACK fails.
+    """
     J = _jacobian(problem, problem.blocks) if keep else None
     some = _jacobian(problem, problem.blocks[:1]) if J is None else J
     problem.first.check_rows(some[: problem.first.value.numel()])
@@ -137,6 +146,12 @@ def solve_assembled(
     if not bool(torch.isfinite(K).all()):
         raise NonFiniteError("the tangent kernel holds NaN or infinity; check model and inputs")
     own = next(iter(problem.theta.values())).dtype
+    norm = K.diagonal().max().sqrt()
+    check_scale(norm, norm.to(own).reshape(1, 1))
+    if norm == 0:
+        _refuse_vanished(problem)
+    scale = power_of_two(K)  # so that float32 holds it, and float64 the squares of residuals
+    K /= scale
     values, vectors = _eigenpairs(K, k, own)
     if not bool(torch.isfinite(values).all()):
         raise NonFiniteError("LAPACK finds no eigenvalues of the tangent kernel; try another k")
@@ -147,14 +162,14 @@ def solve_assembled(
     )
     part = torch.zeros(shape[0], problem.rows // shape[0], dtype=torch.float64)
     part[problem.checked] = w.reshape(part.shape)[problem.checked]
-    product = _kernel_product(problem, J, part[problem.checked])
+    product = _kernel_product(problem, J, part[problem.checked]) / scale
     check = torch.linalg.vector_norm(K @ part.flatten() - product)
     top = float(values[0])
     return Assembled(
-        values.clamp_min(0),
+        values.clamp_min(0) * scale,
         vectors.reshape(*shape, k),
-        residuals,
-        float(K.trace()),
+        residuals * scale,
+        float(K.trace()) * scale,
         float(check) / top if top > 0 else float(check),
     )
 
@@ -174,7 +189,7 @@ def _assemble(problem: Problem) -> Tensor:
         for earlier in problem.blocks[:i]:
             theirs = _jacobian(problem, [earlier])
             other = slice(start, start + len(theirs))
-            K[mine, other] = (J @ theirs.mT).double().cpu()
+            K[mine, other] = _product(J, theirs)
             K[other, mine] = K[mine, other].mT
             start = other.stop
         start = mine.stop
@@ -183,10 +198,38 @@ def _assemble(problem: Problem) -> Tensor:
 
 def _gram(J: Tensor) -> Tensor:
     """Return J J' in float64 on the CPU; half of it is computed."""
+    scale = power_of_two(J)
+    if 1 / _FAR < scale < _FAR:  # no copy
+        scale = 1.0
     lower = J.new_zeros(len(J), len(J))
-    add_lower_gram(lower, J.mT)
+    add_lower_gram(lower, (J if scale == 1 else J / scale).mT)
     K = lower.double().cpu().tril()
-    return K + K.tril(-1).mT
+    return (K + K.tril(-1).mT) * scale * scale
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Return L R' in float64 on the CPU."""
+    one, two = power_of_two(left), power_of_two(right)
+    return ((left / one) @ (right / two).mT).double().cpu() * one * two
+
+
+def _refuse_vanished(problem: Problem) -> None:
+    """Refuse derivatives that are 0 only because they are too small for their dtype.
+
+    Reverse passes of large cotangents show it, as `check_zero` does for operators.
+    """
+    for block in problem.blocks:
+        value, pull = vjp(lambda theta, x=block: problem.value(theta, x), problem.theta)[:2]
+        norm = torch.finfo(value.dtype).max ** 0.5
+        along = direction(value)
+        (pulled,) = pull(along * (norm / torch.linalg.vector_norm(along)))
+        # What overflows within shows nothing.
+        if any(bool((part.isfinite() & (part != 0)).any()) for part in pulled.values()):
+            wider = "" if value.dtype == torch.float64 else "use float64, or "
+            raise ArgumentError(
+                f"derivatives are 0, but products with vectors of norm {norm:.0e} are not: they "
+                f"are below what {value.dtype} can hold; {wider}multiply the output of the model"
+            )
 
 
 def _jacobian(problem: Problem, blocks: list[Any]) -> Tensor:
@@ -241,13 +284,16 @@ def _kernel_product(problem: Problem, J: Tensor | None, w: Tensor) -> Tensor:
         start += len(value)
         (pulled,) = pull(part)
         gradient = {name: gradient[name] + pulled[name] for name in gradient}
+    whole = torch.cat([part.flatten() for part in gradient.values()])
     if J is not None:
-        return (J @ torch.cat([part.flatten() for part in gradient.values()])).double().cpu()
+        return _product(J, whole[None])[:, 0]
+    scale = power_of_two(whole)
+    gradient = {name: part / scale for name, part in gradient.items()}
     products = [
         jvp(lambda theta, x=block: problem.value(theta, x), (problem.theta,), (gradient,))[1]
         for block in problem.blocks
     ]
-    return torch.cat([part.flatten() for part in products]).double().cpu()
+    return torch.cat([part.flatten() for part in products]).double().cpu() * scale
 
 
 def _evaluate(evaluate: Evaluate, theta: dict[str, Tensor], x: Any) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.scaling import row_norms
 from jvpsvd.svd.estimate import Estimate
 
 _UNSOUND = "the certificate is not sound, so nothing bounds it; see result.certificate"
@@ -99,7 +100,7 @@ class BoundedValues:
 
     @property
     def _error(self) -> float:
-        return float(torch.linalg.vector_norm(self.residuals))
+        return float(row_norms(self.residuals))
 
     @property
     def _all(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from torch import Tensor
 
 from jvpsvd.arguments import proper_fraction, shown
 from jvpsvd.errors import ArgumentError
@@ -110,7 +111,7 @@ class Estimate:
 
     def _bounds(self, value: str, low: str, high: str) -> str:
         if math.isinf(self.low) and math.isinf(self.high):
-            return "unknown"
+            return low if low == high else "unknown"
         if math.isinf(self.high):
             return f"at least {low}"
         if math.isinf(self.low):
@@ -181,3 +182,32 @@ def known_in_words(known: int, size: int) -> str:
     if known == size:
         return "the only value is known" if size == 1 else f"all {size} values are known"
     return f"{known} of {size} values {'is' if known == 1 else 'are'} known"
+
+
+def checked_grid(name: str, grid: Sequence[float] | Array | Tensor) -> Array:
+    """Return thresholds as an array, if they are finite, ascending and at least 0.
+
+    Raises:
+        ArgumentError: If they are not.
+
+    >>> checked_grid("thresholds", [0.5, 1])
+    array([0.5, 1. ])
+    """
+    try:
+        given = grid.numpy(force=True) if isinstance(grid, Tensor) else grid
+        points = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError):
+        points = np.array("no numbers")
+    if points.dtype.kind not in "iuf" or points.ndim != 1 or not len(points):
+        raise ArgumentError(f"{name}={shown(grid)} must be a list of numbers, as [0.5, 1.0] is")
+    points = points.astype(np.float64)
+    wrong = points[~np.isfinite(points) | (points < 0)]
+    if len(wrong):
+        raise ArgumentError(f"{name} holds {wrong[0]:g}; give finite numbers of at least 0")
+    falls = np.flatnonzero(np.diff(points) <= 0)
+    if len(falls):
+        first, second = points[falls[0] : falls[0] + 2]
+        raise ArgumentError(
+            f"{name} holds {second:g} after {first:g}; give numbers in ascending order, each once"
+        )
+    return points

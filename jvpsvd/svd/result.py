@@ -183,7 +183,8 @@ class SVDResult(Bounded):
         solve.
 
         Raises:
-            ArgumentError: If a target is no device of this machine and no real floating dtype.
+            ArgumentError: If a target is no device of this machine and no real floating dtype, or
+                a dtype that cannot hold the values.
 
         >>> import jvpsvd
         >>> jvpsvd.svds(torch.eye(2), 1).to(torch.float64).s
@@ -195,6 +196,12 @@ class SVDResult(Bounded):
                 if not target.is_floating_point:
                     raise ArgumentError(f"dtype={target} is not real floating; give torch.float64")
                 moved = {k: v.to(target) if v.is_floating_point() else v for k, v in moved.items()}
+                top = moved["s"][..., 0]
+                if not bool((top.isfinite() & ((top > 0) | (self.s[..., 0] == 0))).all()):
+                    raise ArgumentError(
+                        f"{target} cannot hold singular values of {float(self.s.max()):.1e}; keep "
+                        f"{self.s.dtype}"
+                    )
             elif isinstance(target, str | torch.device):
                 if isinstance(target, str) and isinstance(
                     getattr(torch, target, None), torch.dtype

@@ -76,8 +76,8 @@ class Bounded(Shown):
             dtype=self.s.dtype,
             device=self.s.device,
         )
-        squares = self.s**2 + epsilon.reshape(*self.s.shape[:-1], 1) ** 2
-        return squares.sqrt()
+        # Squares may leave the range of the dtype.
+        return torch.hypot(self.s, epsilon.reshape(*self.s.shape[:-1], 1))
 
     def _bounded(self, what: str) -> BoundedValues:
         if self.s.ndim > 1:

@@ -74,14 +74,15 @@ class SampledValues:
         a polynomial of degree less than twice the steps.
         """
         zero_nodes, zero_weights = self._zero_rule
-        gauss = float((self.rule.weights * f(self.rule.nodes)).sum()) / self.mass
-        terms = torch.where(zero_weights > 0, zero_weights * f(zero_nodes), 0.0)
-        return gauss, float(terms.sum() / zero_weights.sum())
+        gauss = _weighted_sum(self.rule.weights, f(self.rule.nodes)) / self.mass
+        return gauss, _weighted_sum(zero_weights, f(zero_nodes)) / float(zero_weights.sum())
 
     def standard_error_of_sum(self, f: Callable[[Tensor], Tensor]) -> float:
         """Return the standard error of Σ f(σ) over all `size` values."""
-        weights = self.rule.weights / self.mass
-        values = f(self.rule.nodes)
+        weights, nodes = self.rule.weights, self.rule.nodes
+        if self.steps == 1:  # one node, and so no variance; the rule with a node at 0 has more
+            nodes, weights = self._zero_rule
+        weights, values = weights / weights.sum(), f(nodes)
         centred = values - (weights * values).sum()
         if len(weights) == 1:
             # Each Ritz value stands for one value at least, however small its weight came out.
@@ -104,6 +105,11 @@ class SampledValues:
         block = self.rule.starts.shape[1]
         finite = (self.whole - block) / max(1, self.whole - 1) if block > 1 else 1.0
         return math.sqrt(2 / (self.size + 2) * max(0.0, variance) / effective * finite)
+
+
+def _weighted_sum(weights: Tensor, values: Tensor) -> float:
+    """Return the sum of weights times values, of which those without weight may be infinite."""
+    return float(torch.where(weights > 0, weights * values, 0.0).sum())
 
 
 def known_and_sampled(

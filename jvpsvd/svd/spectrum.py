@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import proper_fraction, shown, threshold_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.svd.estimate import Array, Curve, Estimate, confine, known_in_words
+from jvpsvd.svd.estimate import Array, Curve, Estimate, checked_grid, confine, known_in_words
 from jvpsvd.svd.krylov.quadrature import AllValues, NoSample, SpectralSample
 from jvpsvd.svd.sampled_values import SampledValues, known_and_sampled
 from jvpsvd.text_table import count_noun
@@ -104,7 +104,7 @@ class Spectrum:
         Raises:
             ArgumentError: If thresholds are not ascending finite numbers ≥ 0.
         """
-        return self._counts(_grid("thresholds", thresholds))
+        return self._counts(checked_grid("thresholds", thresholds))
 
     def _counts(self, grid: Array) -> Curve:
         found = np.array([self._known_count(float(t)) for t in grid], dtype=np.float64)
@@ -127,7 +127,7 @@ class Spectrum:
         Raises:
             ArgumentError: If the grid is not ascending finite numbers ≥ 0.
         """
-        counts, p = self._counts(_grid("grid", grid)), self.size
+        counts, p = self._counts(checked_grid("grid", grid)), self.size
         value, low, high = (1 - c / p for c in (counts.value, counts.high, counts.low))
         return Curve(counts.grid, value, low, high, counts.standard_error / p)
 
@@ -140,7 +140,7 @@ class Spectrum:
         Raises:
             ArgumentError: If the grid is not at least two ascending finite numbers ≥ 0.
         """
-        counts = self._counts(_grid("grid", grid))
+        counts = self._counts(checked_grid("grid", grid))
         if len(counts) < 2:
             raise ArgumentError("the grid of a density needs at least two points")
         width = np.diff(counts.grid)
@@ -159,7 +159,7 @@ class Spectrum:
         """Return (Σ σᵖ)^(1/p): the nuclear norm for p = 1, the Frobenius norm for p = 2.
 
         Raises:
-            ArgumentError: If p is not a positive finite number.
+            ArgumentError: If p is not a positive finite number, or float64 cannot hold the norm.
         """
         real = isinstance(p, int | float | np.integer | np.floating) and not isinstance(p, bool)
         if not real or not 0 < p < math.inf:
@@ -169,7 +169,9 @@ class Spectrum:
         top = self._top
         p = float(p)
         total = self._sum(lambda s: (s / top) ** p)
-        value, low, high = (top * x ** (1 / p) for x in (total.value, total.low, total.high))
+        value, low, high = (top * _root(x, p) for x in (total.value, total.low, total.high))
+        if math.isinf(value):
+            raise ArgumentError(f"the norm for p={p:g} exceeds what float64 can hold; raise p")
         slope = value / (p * total.value) if total.value > 0 else 0.0
         return self._estimate(Estimate(value, low, high, slope * total.standard_error))
 
@@ -209,6 +211,8 @@ class Spectrum:
         Source: with p ∝ σ, O. Roy and M. Vetterli, "The effective rank", EUSIPCO 2007.
         """
         found = self.entropy()
+        if math.isnan(found.value):
+            return Estimate(math.nan, 0, self.size, basis=found.basis)
         value, low, high = (math.exp(x) for x in (found.value, found.low, found.high))
         return self._estimate(Estimate(value, low, high, value * found.standard_error))
 
@@ -398,23 +402,9 @@ def whole_spectrum(
     return Spectrum(size, known, errors, above, rest, rounding, basis)
 
 
-def _grid(name: str, grid: Sequence[float] | Array | Tensor) -> Array:
-    """Return thresholds as an array, if they are finite, ascending and at least 0."""
+def _root(x: float, p: float) -> float:
+    """Return x^(1/p), infinite where float64 cannot hold it."""
     try:
-        given = grid.numpy(force=True) if isinstance(grid, Tensor) else grid
-        points = np.asarray(given)
-    except (TypeError, ValueError, RuntimeError):
-        points = np.array("no numbers")
-    if points.dtype.kind not in "iuf" or points.ndim != 1 or not len(points):
-        raise ArgumentError(f"{name}={shown(grid)} must be a list of numbers, as [0.5, 1.0] is")
-    points = points.astype(np.float64)
-    wrong = points[~np.isfinite(points) | (points < 0)]
-    if len(wrong):
-        raise ArgumentError(f"{name} holds {wrong[0]:g}; give finite numbers of at least 0")
-    falls = np.flatnonzero(np.diff(points) <= 0)
-    if len(falls):
-        first, second = points[falls[0] : falls[0] + 2]
-        raise ArgumentError(
-            f"{name} holds {second:g} after {first:g}; give numbers in ascending order, each once"
-        )
-    return points
+        return float(x ** (1 / p))
+    except OverflowError:
+        return math.inf

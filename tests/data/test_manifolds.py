@@ -299,3 +299,47 @@ def test_bad_arguments_are_one_line(make, words):
 def test_manifolds_are_compared_by_what_they_are():
     assert Torus(ambient=5) == Torus(ambient=5)
     assert all(a != b for a, b in itertools.combinations(KINDS.values(), 2))
+
+
+@pytest.mark.parametrize(
+    "manifold",
+    [
+        Sphere(dimension=2, ambient=4, radius=1e60),
+        Sphere(dimension=2, ambient=4, radius=1e-60),
+        Torus(radii=(1e60, 1e60), ambient=4),
+    ],
+)
+def test_points_that_the_dtype_cannot_hold_are_refused(manifold):
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(ArgumentError, match=r"torch\.float32 cannot hold .*dtype=torch\.float64"):
+        manifold.sample(3, generator)
+    assert manifold.sample(3, generator, dtype=torch.float64).points.isfinite().all()
+
+
+def test_noise_and_separation_that_the_dtype_cannot_hold_are_refused():
+    sphere, generator = Sphere(dimension=1, ambient=3), torch.Generator().manual_seed(0)
+    with pytest.raises(ArgumentError, match="cannot hold points"):
+        sphere.sample(3, generator, noise=1e60)
+    with pytest.raises(ArgumentError, match="cannot hold centres"):
+        sample_classes([sphere, sphere], 4, generator, separation=1e60)
+
+
+def test_parameters_without_a_point_are_refused():
+    sphere = Sphere(dimension=1, ambient=3)
+    for wrong in (torch.zeros(1, 2), torch.full((1, 2), torch.nan)):
+        with pytest.raises(ArgumentError, match="have no finite point"):
+            sphere.embed(wrong)
+    with pytest.raises(ArgumentError, match=r"parameters is .*give a tensor"):
+        sphere.embed([[1.0, 0.0]])
+
+
+def test_parameters_may_be_an_array():
+    sphere, parameters = Sphere(dimension=1, ambient=3), torch.tensor([[3.0, 4.0]])
+    for method in (sphere.embed, sphere.tangents):
+        assert torch.equal(method(parameters.numpy()), method(parameters))
+
+
+@pytest.mark.parametrize("width", [1e-200, 1e-9, 1e200])
+def test_strokes_of_no_use_are_refused(width):
+    with pytest.raises(ArgumentError, match="strokes are about 1 long"):
+        Glyph(angle=1.0, width=width)

@@ -157,3 +157,40 @@ def test_what_are_no_singular_values_is_refused(bad):
         jvpsvd.plot.depth_by_index({"output": bad})
     with pytest.raises(ArgumentError, match="singular values"):
         jvpsvd.plot.spectra(bad)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("low", [0.0, 5e-324, 1e-320, 1e-250])
+def test_numbers_that_no_axis_shows_are_left_out(low):
+    values = np.array([1.0, low])
+    assert np.isnan(jvpsvd.plot.spectra(values).lines[0].get_ydata()[1])
+    jvpsvd.plot.depth_by_index({"a": values, "b": values}).figure.canvas.draw()
+
+
+@pytest.mark.parametrize("large", [[1e308, 1e308], [1e308, 1e-308]])
+def test_numbers_too_large_for_an_axis_are_refused(large):
+    with pytest.raises(ArgumentError, match="draw them over the largest"):
+        jvpsvd.plot.spectra(np.array(large))
+    with pytest.raises(ArgumentError, match="draw them over the largest"):
+        jvpsvd.plot.depth_by_index({"a": np.array(large)})
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_differ_by_rounding_alone_are_drawn():
+    ax = jvpsvd.plot.spectra(np.array([1 + 4e-16, 1.0]))
+    ax.figure.canvas.draw()
+    low, high = ax.get_ylim()
+    assert low < 0.9 < 1.1 < high
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_images_of_numbers_that_are_not_finite_are_refused(wrong):
+    rows = np.ones((2, 4))
+    rows[1, 2] = wrong
+    with pytest.raises(ArgumentError, match="finite numbers"):
+        jvpsvd.plot.vectors(rows, (2, 2))
+
+
+def test_figures_of_bfloat16():
+    ax = jvpsvd.plot.spectra(torch.tensor([2.0, 1.0], dtype=torch.bfloat16))
+    assert ax.lines[0].get_ydata().tolist() == [2.0, 1.0]

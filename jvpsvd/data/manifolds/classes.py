@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from jvpsvd.arguments import whole_number
-from jvpsvd.data.manifolds.manifold import Manifold, Points, check_amount, random_frame
+from jvpsvd.data.manifolds.manifold import Manifold, Points, check_amount, random_frame, rounded
 from jvpsvd.errors import ArgumentError
 
 
@@ -52,5 +52,5 @@ def sample_classes(
         torch.cat([getattr(part, name) for part in parts])[order]
         for name in ("points", "clean", "parameters", "tangents")
     )
-    shift = (separation * directions[:, labels].T).to(dtype)
+    shift = rounded("centres", separation * directions[:, labels].T, dtype)
     return Points(points + shift, clean + shift, parameters, tangents, labels)

@@ -20,6 +20,7 @@ GLYPHS: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
     "L": (((-0.3, 0.6), (-0.3, -0.6), (0.4, -0.6)),),
 }
 """Strokes of the glyphs, polylines with x to the right and y upwards in the square [−1, 1]²."""
+_NARROWEST, _WIDEST = 1e-4, 1e4  # of strokes, which are dots a width apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,12 @@ class Glyph(Manifold):
         if self.shape not in GLYPHS:
             raise ArgumentError(f"shape={self.shape!r} is unknown; use one of {', '.join(GLYPHS)}")
         whole_number("size", self.size, 2)
+        check_amount("width", self.width)
+        if not _NARROWEST <= self.width <= _WIDEST:
+            raise ArgumentError(
+                f"width={self.width!r} must be from {_NARROWEST} to {_WIDEST:g}; strokes are about "
+                "1 long"
+            )
         for name, value in zip(("angle", "shift", "shift", "scale"), self._ranges(), strict=True):
             check_amount(name, value, zero=True)
         if self.angle > math.pi:

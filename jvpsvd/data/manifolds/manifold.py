@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import whole_number
+from jvpsvd.arguments import dense_tensor, whole_number
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.arrays import is_array, tensor_of
 
 # A tangent direction shorter than this, relative to the longest, counts as lost.
 _FLAT = 1e-8
@@ -88,9 +89,16 @@ class Manifold(abc.ABC):
         """Return the points Q φ(t), (N, n), of parameters (N, p), in float64.
 
         Raises:
-            ArgumentError: If parameters are of another shape.
+            ArgumentError: If parameters are of another shape, or have no finite point.
         """
-        return self._at_each(parameters, self._coordinates) @ self.frame().T
+        coordinates = self._at_each(parameters, self._coordinates)
+        lost = ~coordinates.isfinite().all(-1)
+        if lost.any():
+            raise ArgumentError(
+                f"parameters[{int(lost.nonzero()[0])}] have no finite point; leave them out, or "
+                "give smaller radii and ranges"
+            )
+        return coordinates @ self.frame().T
 
     def tangents(self, parameters: Tensor) -> Tensor:
         """Return orthonormal bases (N, n, d) of the range of Q ∂φ/∂t at parameters (N, p).
@@ -126,7 +134,7 @@ class Manifold(abc.ABC):
 
         Raises:
             ArgumentError: If count < 1, noise < 0, the generator is not on the CPU, or the dtype is
-                neither float32 nor float64.
+                neither float32 nor float64, or cannot hold the points.
 
         >>> from jvpsvd.data.manifolds import Torus
         >>> circle = Torus(radii=(2.0,), ambient=3)
@@ -145,15 +153,38 @@ class Manifold(abc.ABC):
         clean, tangents = self.embed(parameters), self.tangents(parameters)
         points = clean + noise * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
         labels = torch.zeros(count, dtype=torch.long)
-        points, clean = points.to(dtype), clean.to(dtype)
-        return Points(points, clean, parameters.to(dtype), tangents.to(dtype), labels)
+        points, clean = (
+            rounded(name, p, dtype) for name, p in (("points", points), ("clean points", clean))
+        )
+        parameters = rounded("parameters", parameters, dtype)
+        return Points(points, clean, parameters, tangents.to(dtype), labels)
 
     def _at_each(self, parameters: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         p = self.parameter_count
-        if parameters.ndim != 2 or parameters.shape[1] != p:
-            raise ArgumentError(f"parameters {tuple(parameters.shape)} must be of shape (N, {p})")
+        parameters = tensor_of("parameters", parameters) if is_array(parameters) else parameters
+        dense_tensor("parameters", parameters)
+        if parameters.ndim != 2 or parameters.shape[1] != p or parameters.is_complex():
+            raise ArgumentError(
+                f"parameters {tuple(parameters.shape)} must be real, of shape (N, {p})"
+            )
         values: Tensor = torch.func.vmap(function, chunk_size=_POINTS_AT_ONCE)(parameters.double())
         return values
+
+
+def rounded(name: str, numbers: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return float64 numbers in a dtype.
+
+    Raises:
+        ArgumentError: If they become infinite, or all of them 0.
+    """
+    found = numbers.to(dtype)
+    if not bool(found.isfinite().all()) or bool(found.any()) != bool(numbers.any()):
+        wider = "" if dtype == torch.float64 else ", or dtype=torch.float64"
+        raise ArgumentError(
+            f"{dtype} cannot hold {name} of about {float(numbers.abs().max()):.0e}; give radii, "
+            f"ranges, noise and separation nearer 1{wider}"
+        )
+    return found
 
 
 def random_frame(rows: int, columns: int, seed: int | None) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from jvpsvd.errors import AdjointError
 from jvpsvd.operators.derivatives.differences import is_constant
 from jvpsvd.operators.function.obstacles import find_obstacles
+from jvpsvd.scaling import row_norms
 
 # Products that differ by less than this share may do so by rounding, where f loses most digits.
 _ROUNDING_SHARE = 0.05
@@ -44,10 +45,13 @@ def check_adjoint(
     >>> check_adjoint(v, image=2 * v, u=v, coimage=2 * v)
     """
     by_jvp, by_vjp = (image * u).sum(), (v * coimage).sum()
-    scale = max(image.norm() * u.norm(), v.norm() * coimage.norm())
+    norms = [row_norms(block.flatten()) for block in (image, u, v, coimage)]
+    scale = torch.maximum(norms[0] * norms[1], norms[2] * norms[3])
+    # Smaller products have few digits, or none.
+    least = torch.finfo(u.dtype).tiny / torch.finfo(u.dtype).eps * norms[1]
     # NaN passes: a product that is not finite is an error of its own.
-    if (by_jvp - by_vjp).abs() > torch.finfo(u.dtype).eps ** 0.5 * scale:
-        if fn is not None and x is not None and is_constant(fn, x, scale / u.norm()):
+    if (by_jvp - by_vjp).abs() > torch.finfo(u.dtype).eps ** 0.5 * torch.maximum(scale, least):
+        if fn is not None and x is not None and is_constant(fn, x, scale / norms[1]):
             return  # a derivative that is rounding, such as that of a sum of softmax values
         # What stops both products, a detach, cannot make them differ.
         seen = [] if fn is None or x is None else find_obstacles(fn, x)

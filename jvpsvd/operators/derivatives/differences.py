@@ -29,6 +29,7 @@ from torch import Tensor
 from jvpsvd.errors import DerivativeError
 from jvpsvd.operators.function.evaluate import largest
 from jvpsvd.operators.function.obstacles import find_obstacles
+from jvpsvd.scaling import row_norms
 
 Apply = Callable[[Tensor], Tensor]
 """Takes vectors v, (b, *x.shape), to J v."""
@@ -347,4 +348,4 @@ def _rounding(value: Tensor) -> float:
 
 
 def _norm(block: Tensor) -> float:
-    return float(torch.linalg.vector_norm(block.detach(), dtype=torch.float64))
+    return float(row_norms(block.detach().flatten()))

@@ -17,6 +17,7 @@ from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.evaluate import close
 from jvpsvd.operators.recording.graphs import AtPoint, AtPoints, Recording
 from jvpsvd.operators.recording.outputs import Outputs, Products
+from jvpsvd.scaling import row_norms
 
 # Largest share of entries of what a derivative needs that may differ, where rounding moves a unit
 # across its kink: a guess.
@@ -82,8 +83,11 @@ def _refuse_mixed_block(
     """
     images, probes = images.reshape(2, -1), probes.reshape(2, -1)
     off = (images @ u.flatten() - probes @ coimage.flatten()).abs()
-    scale = torch.maximum(images.norm(dim=1) * u.norm(), probes.norm(dim=1) * coimage.norm())
-    tolerance = torch.finfo(u.dtype).eps ** 0.5 * scale.clamp(min=least * float(u.norm()))
+    norm_u, norm_coimage = (row_norms(block.flatten()) for block in (u, coimage))
+    scale = torch.maximum(row_norms(images) * norm_u, row_norms(probes) * norm_coimage)
+    kind = torch.finfo(u.dtype)
+    least = max(least, kind.tiny / kind.eps)  # smaller products have few digits, or none
+    tolerance = kind.eps**0.5 * scale.clamp(min=least * float(norm_u))
     first, last = (off > tolerance).tolist()
     if first and not last:
         raise TraceError(

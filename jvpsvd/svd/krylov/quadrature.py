@@ -28,8 +28,9 @@ QUADRATURE_ERROR = 1e-6
 _AT_ONCE = 8
 # A threshold is kept this far from a node, relative to it: the rules have limits there.
 _NEAR = 1e-7
-# Thresholds below this share of the largest node stand for it: their squares must not underflow.
-_LEAST = 1e-15
+# Thresholds below and above these multiples of the largest node stand for them: their squares, and
+# squares of these, must neither underflow nor overflow.
+_LEAST, _MOST = 1e-15, 1e15
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class GaussRule:
             below = torch.where(thresholds > 0, whole, 0.0)
             return below, below
         # Dimensions: blocks C, thresholds t, heights y, then rows and nodes.
-        x = (thresholds / scale).clamp_min(_LEAST) ** 2
+        x = (thresholds / scale).clamp(_LEAST, _MOST) ** 2
         x, nodes = x[:, None], (self.nodes / scale)[:, None] ** 2
         starts = self.starts[:, None]
         coupling = (self.couplings * self.nodes[:, None] / scale**2)[:, None]

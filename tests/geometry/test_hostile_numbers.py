@@ -1,0 +1,111 @@
+"""What geometry cannot work with is refused in one line, whatever holds it."""
+
+import numpy as np
+import pytest
+import torch
+
+from jvpsvd import geometry
+from jvpsvd.errors import ArgumentError, NonFiniteError
+
+TAKERS = [
+    geometry.orthonormal_basis,
+    geometry.pca_basis,
+    geometry.participation_ratio,
+    geometry.log_spectra,
+    geometry.row_distances,
+    geometry.average_tree,
+    geometry.spread_trend,
+    lambda matrix: geometry.principal_angles(torch.eye(3), matrix),
+    lambda matrix: geometry.spatial_spread(matrix, (3, 1, 1)),
+    lambda matrix: geometry.holonomy([matrix, matrix]),
+    lambda matrix: geometry.class_contrast(matrix, "aab"),
+    lambda matrix: geometry.average_space([matrix], [torch.ones(3)]),
+    lambda matrix: geometry.perturbation_response(torch.sin, torch.ones(3), matrix, [1.0]),
+]
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize(
+    ("matrix", "said"),
+    [
+        (torch.eye(3).to_sparse(), "give a dense one"),
+        (torch.empty(3, 3, device="meta"), "holds no numbers"),
+        (torch.eye(3).to(torch.float8_e4m3fn), "give real numbers"),
+    ],
+)
+def test_tensors_without_usable_numbers(taker, matrix, said):
+    with pytest.raises(ArgumentError, match=said) as caught:
+        taker(matrix)
+    assert "\n" not in str(caught.value)
+
+
+def test_masked_entries_are_not_numbers():
+    masked = np.ma.masked_array([3.0, 2.0, 1.0], mask=[True, False, False])
+    with pytest.raises(ArgumentError, match="masked entries"):
+        geometry.stable_rank(masked)
+
+
+@pytest.mark.parametrize("values", [None, 1.0, "abc", np.ones(3), torch.tensor(1.0)])
+def test_a_trend_of_no_rows(values):
+    with pytest.raises(ArgumentError, match="values"):
+        geometry.spread_trend(values)
+
+
+def test_bounds_that_are_no_numbers():
+    x, up = torch.zeros(2), torch.tensor([1.0, 0.0])
+    with pytest.raises(ArgumentError, match="lower is 'a'; give a number or a tensor"):
+        geometry.perturbation_response(torch.sin, x, up, [1.0], lower="a")
+
+
+@pytest.mark.filterwarnings("error")
+def test_trends_of_photos_of_unlike_size():
+    found = geometry.spread_trend([[1e-320, 5e-324], [1e300, 1e308]])
+    assert found.correlations.tolist() == pytest.approx([-1.0, 1.0])
+
+
+def test_vectors_that_are_no_singular_vectors():
+    with pytest.raises(ArgumentError, match="of norm 1"):
+        geometry.average_space(
+            [torch.full((2, 2), 1.7e308, dtype=torch.float64)], [torch.tensor([3.0, 1.0])]
+        )
+
+
+@pytest.mark.filterwarnings("error")
+def test_bounds_with_gradients():
+    x, up = torch.zeros(2), torch.tensor([1.0, 0.0])
+    bound = torch.full((2,), 0.5, requires_grad=True)
+    found = geometry.perturbation_response(torch.sin, x, up, [1.0], upper=bound, clip=True)
+    assert found.moved.item() == 0.5
+
+
+@pytest.mark.parametrize("distance", [1e-60, 1e60])
+def test_distances_outside_of_the_dtype(distance):
+    x, up = torch.zeros(2), torch.tensor([1.0, 0.0])
+    with pytest.raises(ArgumentError, match=r"is outside of torch\.float32"):
+        geometry.perturbation_response(torch.tanh, x, up, [distance])
+
+
+def test_points_and_predictions_that_overflow():
+    x, up = torch.full((2,), 2e38), torch.tensor([1.0, 0.0])
+    with pytest.raises(NonFiniteError, match=r"x \+ δ holds"):
+        geometry.perturbation_response(torch.tanh, x, up, [3e38])
+    with pytest.raises(NonFiniteError, match=r"Jδ holds"):
+        geometry.perturbation_response(lambda x: torch.tanh(1e20 * x), torch.zeros(2), up, [1e30])
+
+
+@pytest.mark.parametrize("c", [1e-42, 1e-44, 1e-56])
+def test_the_adversarial_direction_of_a_vanishing_network(c):
+    W = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    first, second = c**0.5, c**0.5
+    x = torch.ones(5) / 3
+
+    def network(x):
+        return second * (first * torch.tanh(W @ x))
+
+    found = geometry.adversarial_direction(network, x)
+    expected = geometry.adversarial_direction(
+        lambda x: torch.tanh(W.double() @ x) * c, x.double(), label=0
+    )
+    again = geometry.adversarial_direction(network, x, label=0)
+    assert (found.norm() - 1).abs() < 1e-6
+    assert torch.allclose(again.double(), expected, atol=1e-5)
