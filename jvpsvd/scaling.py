@@ -16,14 +16,16 @@ _LEAST, _MOST = 1e-140, 1e140
 def power_of_two(values: Tensor) -> float:
     """Return the largest power of two that is at most max |values|; 1 if all are 0.
 
-    What is divided by it keeps all its digits.
+    What is divided by it keeps all its digits. It is no subnormal number of the dtype, as a GPU
+    multiplies by its inverse.
 
     >>> power_of_two(torch.tensor([-5.0, 1.0])), power_of_two(torch.zeros(2))
     (4.0, 1.0)
     """
     low, high = values.detach().aminmax()  # without a copy of a large tensor
     mantissa, exponent = math.frexp(max(-float(low), float(high)))
-    return math.ldexp(1.0, exponent - 1) if mantissa else 1.0
+    least = torch.finfo(values.dtype).tiny if values.is_floating_point() else 0.0
+    return max(least, math.ldexp(1.0, exponent - 1)) if mantissa else 1.0
 
 
 def powers_of_two(columns: Tensor) -> Tensor:
@@ -45,7 +47,7 @@ def row_norms(rows: Tensor) -> Tensor:
     rows = rows.detach()
     norms: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
     extreme = ~((norms > _LEAST) & (norms < _MOST))
-    if bool(extreme.any()):
+    if rows.shape[-1] and bool(extreme.any()):
         some = rows[extreme].double()
         largest = some.abs().amax(-1, keepdim=True)
         largest = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)

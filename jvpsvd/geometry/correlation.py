@@ -274,7 +274,7 @@ def average_tree(distances: Array) -> AverageTree:
     """
     from scipy.cluster import hierarchy  # slow to import, and only a tree needs it
 
-    scale = power_of_two(real_tensor("distances", distances))
+    scale = power_of_two(real_tensor("distances", distances).double())
     matrix = _symmetric("distances", distances)
     pairs = matrix[np.triu_indices(len(matrix), 1)]
     if (pairs < 0).any():

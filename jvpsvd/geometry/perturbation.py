@@ -369,7 +369,9 @@ def _bounds(lower: Bound, upper: Bound, clip: bool, x: Tensor) -> tuple[Tensor, 
     found = []
     for name, bound, none in (("lower", lower, -torch.inf), ("upper", upper, torch.inf)):
         try:
-            given = torch.as_tensor(none if bound is None else bound).detach().to(x)
+            if not isinstance(bound, Tensor):  # a number of Python keeps the digits of x
+                bound = torch.as_tensor(none if bound is None else bound, dtype=x.dtype)
+            given = bound.detach().to(x)
         except (TypeError, ValueError, RuntimeError):
             raise ArgumentError(f"{name} is {shown(bound)}; give a number or a tensor") from None
         try:

@@ -239,7 +239,7 @@ def spread_trend(
     ([1.0, 0.8], 0.9)
     """
     if not isinstance(values, Sequence | Tensor | np.ndarray):
-        raise ArgumentError(f"values is {shown(values)}; give one row for each photo")
+        raise ArgumentError(f"values is {shown(values)}; give a list of one row for each photo")
     if isinstance(values, Tensor | np.ndarray) and values.ndim == 0:
         raise ArgumentError("values is one number; give one row for each photo")
     photos = [real_tensor(f"values[{i}]", each).double().cpu() for i, each in enumerate(values)]

@@ -338,10 +338,10 @@ def _locate(model: nn.Module, cuts: dict[str, Call], name: object, left_out: str
             f"'{name}' returns no tensor itself; name one that it holds: {first_names(parts)}"
         )
     similar = difflib.get_close_matches(name, cuts, n=3)
-    if name == "input":
-        hint = "without since= it starts at the input"
-    elif similar:
+    if similar:
         hint = f"did you mean {' or '.join(similar)}?"
+    elif name == "input":
+        hint = "a map starts at the input unless since= names another depth"
     else:
         hint = left_out or scripted_part(model) or f"there are {first_names(listed)}"
     raise ModelError(f"no depth '{name}' among the {len(listed)} of this model; {hint}")

@@ -209,8 +209,9 @@ def _check_block(A: MatrixFree, block: Tensor, rows: int, method: str, name: str
     dense_tensor(name, block)
     if tuple(block.shape[:-1]) not in ((rows,), (*A.batch, rows)):
         each = f"({A.batch[0]}, {rows}, b) or " if A.batch else ""
-        like_point = block.numel() == rows and block.shape[-1] != 1 and not A.batch
-        flat = f"; vectors are flat: give {name}.flatten()" if like_point else ""
+        like_point = block.ndim > 1 and block.numel() == rows and not A.batch
+        of = "A" if method == "matmat" else "A.T"
+        flat = f"; a vector is flat: {of} @ {name}.flatten()" if like_point else ""
         raise ArgumentError(
             f"{method} of an operator of shape {by(A.shape)} takes {name} of shape "
             f"{each}({rows}, b), got {tuple(block.shape)}{flat}"

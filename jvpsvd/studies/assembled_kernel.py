@@ -198,19 +198,23 @@ def _assemble(problem: Problem) -> Tensor:
 
 def _gram(J: Tensor) -> Tensor:
     """Return J J' in float64 on the CPU; half of it is computed."""
-    scale = power_of_two(J)
-    if 1 / _FAR < scale < _FAR:  # no copy
-        scale = 1.0
+    J, scale = _scaled(J)
     lower = J.new_zeros(len(J), len(J))
-    add_lower_gram(lower, (J if scale == 1 else J / scale).mT)
+    add_lower_gram(lower, J.mT)
     K = lower.double().cpu().tril()
     return (K + K.tril(-1).mT) * scale * scale
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
     """Return L R' in float64 on the CPU."""
-    one, two = power_of_two(left), power_of_two(right)
-    return ((left / one) @ (right / two).mT).double().cpu() * one * two
+    (L, one), (R, two) = _scaled(left), _scaled(right)
+    return (L @ R.mT).double().cpu() * one * two
+
+
+def _scaled(J: Tensor) -> tuple[Tensor, float]:
+    """Return J over a scale, and the scale; without a copy where sums of squares fit."""
+    scale = power_of_two(J)
+    return (J, 1.0) if 1 / _FAR < scale < _FAR else (J / scale, scale)
 
 
 def _refuse_vanished(problem: Problem) -> None:

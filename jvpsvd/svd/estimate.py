@@ -129,8 +129,7 @@ def confine(found: Estimate, least: float, most: float) -> Estimate:
     >>> confine(Estimate(9e9, 0.4, 800.0), 1.0, 512.0)
     Estimate(value=512.0, low=1.0, high=512.0, standard_error=0.0, basis='')
     """
-    low, high = max(least, found.low), min(most, found.high)
-    value = min(max(low, found.value), high)
+    value, low, high = (min(max(x, least), most) for x in (found.value, found.low, found.high))
     return Estimate(value, low, high, found.standard_error, found.basis)
 
 

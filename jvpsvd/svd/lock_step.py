@@ -46,6 +46,7 @@ class InParts:
 
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
+            ArgumentError: If products are too large or too small for their dtype.
         """
         count = A.batch[0]
         found: list[Triplets] = []

@@ -29,7 +29,7 @@ def largest_product_norm(
         W: A block that A returned.
         direction: Whether W is a forward or a reverse product.
         where: Which vectors were multiplied, in words.
-        names: Names of the batch's matrices for the message; None: their indices.
+        names: Names of the batch's matrices for the message; none: their indices.
 
     Raises:
         NonFiniteError: If W holds NaN or infinity.
@@ -57,7 +57,7 @@ def check_scale(norm: Tensor, W: Tensor, names: Sequence[str] = ()) -> None:
     Args:
         norm: Largest norm of a product so far, for each matrix.
         W: One of its products.
-        names: Names of the batch's matrices for the message; None: their indices.
+        names: Names of the batch's matrices for the message; none: their indices.
 
     Raises:
         ArgumentError: If the norm is too small or too large, and not exactly 0.

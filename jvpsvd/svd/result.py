@@ -196,10 +196,11 @@ class SVDResult(Bounded):
                 if not target.is_floating_point:
                     raise ArgumentError(f"dtype={target} is not real floating; give torch.float64")
                 moved = {k: v.to(target) if v.is_floating_point() else v for k, v in moved.items()}
-                top = moved["s"][..., 0]
-                if not bool((top.isfinite() & ((top > 0) | (self.s[..., 0] == 0))).all()):
+                top, was = moved["s"][..., 0].reshape(-1).cpu(), self.s[..., 0].reshape(-1).cpu()
+                lost = was[~(top.isfinite() & ((top > 0) | (was == 0)))]
+                if len(lost):
                     raise ArgumentError(
-                        f"{target} cannot hold singular values of {float(self.s.max()):.1e}; keep "
+                        f"{target} cannot hold singular values of {float(lost[0]):.1e}; keep "
                         f"{self.s.dtype}"
                     )
             elif isinstance(target, str | torch.device):

@@ -57,6 +57,15 @@ def test_bounds_that_are_no_numbers():
         geometry.perturbation_response(torch.sin, x, up, [1.0], lower="a")
 
 
+def test_bounds_that_are_numbers_keep_the_digits_of_x():
+    x = torch.tensor([0.7, 0.3], dtype=torch.float64)
+    for upper in (0.7, [0.7, 0.7]):
+        found = geometry.perturbation_response(
+            lambda z: z**2, x, torch.eye(2).double(), [0.1], lower=0.3, upper=upper, clip=True
+        )
+        assert found.distances.tolist() == [0.1]
+
+
 @pytest.mark.filterwarnings("error")
 def test_trends_of_photos_of_unlike_size():
     found = geometry.spread_trend([[1e-320, 5e-324], [1e300, 1e308]])

@@ -290,7 +290,7 @@ def test_a_transformer_layer_keeps_its_depths():
         ("1.0", "1", "since='1' is not computed before to='1.0'"),
         ("4", "4", "since='4' and to='4' are the same depth; go to a later one"),
         ("0@1", None, "no depth '0@1'"),
-        ("4", "input", "no depth 'input'.*; without since= it starts at the input$"),
+        ("4", "input", "no depth 'input'.*; a map starts at the input unless since="),
     ],
 )
 def test_names_that_cannot_be_cut_at(to, since, message):

@@ -151,7 +151,7 @@ class Broken:
         (np.ones(3, dtype=np.float32), r"takes V of shape \(4, b\), got \(3, 1\)$"),
         (
             np.ones((1, 2, 2), dtype=np.float32),
-            r"got \(1, 2, 2\); .* give V.flatten\(\)$",
+            r"got \(1, 2, 2\); a vector is flat: A @ V.flatten\(\)$",
         ),
         (Half(np.ones(4, dtype=np.float32)), r"of bfloat16, and NumPy has it as float32"),
         (Broken(), r"torch cannot take \(RuntimeError: no way\); give a tensor or a NumPy array"),
@@ -162,6 +162,13 @@ def test_an_array_that_does_not_fit_is_refused_in_one_line(array, message):
     with pytest.raises(ArgumentError, match=message) as caught:
         A @ array
     assert "\n" not in str(caught.value)
+
+
+def test_a_number_or_a_vector_is_no_block():
+    with pytest.raises(ArgumentError, match=r"got \(\)$"):
+        MatrixOperator(torch.ones(3, 1)).matmat(torch.tensor(3.0))
+    with pytest.raises(ArgumentError, match=r"got \(4,\)$"):
+        MatrixOperator(torch.ones(3, 4)).matmat(torch.ones(4))
 
 
 @pytest.mark.parametrize(

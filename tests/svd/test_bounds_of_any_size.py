@@ -70,3 +70,23 @@ def test_one_step_of_one_vector_is_not_certain():
         spectrum = spectral_density(torch.diag(true), probes=1, steps=1, seed=seed)
         low, high = spectrum.schatten(0.5).interval(0.9999)
         assert low <= float((true**0.5).sum() ** 2) <= high
+
+
+def test_the_value_that_a_dtype_cannot_hold_is_named():
+    batch = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)
+    batch[1] *= 1e-60
+    with pytest.raises(ArgumentError, match=r"cannot hold singular values of 1\.0e-60"):
+        svds(batch, 1).to(torch.float32)
+
+
+@pytest.mark.parametrize("nonzero", [1, 2, 50])
+@pytest.mark.parametrize("seed", range(4))
+def test_dimensions_and_their_bounds_are_possible_numbers(nonzero, seed):
+    values = torch.cat([torch.ones(nonzero), torch.zeros(200 - nonzero)])
+    spectrum = spectral_density(torch.diag(values), probes=2, seed=seed)
+    for found in (spectrum.participation_ratio(), spectrum.effective_rank()):
+        assert 1 <= found.low <= found.value * (1 + 1e-12) <= found.high * (1 + 2e-12)
+        assert found.high <= 200
+    entropy = spectrum.entropy()
+    assert 0 <= entropy.low <= entropy.value + 1e-12 <= entropy.high + 2e-12
+    assert entropy.high <= math.log(200)
