@@ -196,13 +196,7 @@ class SVDResult(Bounded):
                 if not target.is_floating_point:
                     raise ArgumentError(f"dtype={target} is not real floating; give torch.float64")
                 moved = {k: v.to(target) if v.is_floating_point() else v for k, v in moved.items()}
-                top, was = moved["s"][..., 0].reshape(-1).cpu(), self.s[..., 0].reshape(-1).cpu()
-                lost = was[~(top.isfinite() & ((top > 0) | (was == 0)))]
-                if len(lost):
-                    raise ArgumentError(
-                        f"{target} cannot hold singular values of {float(lost[0]):.1e}; keep "
-                        f"{self.s.dtype}"
-                    )
+                _refuse_lost(self.s[..., 0].reshape(-1), target)
             elif isinstance(target, str | torch.device):
                 if isinstance(target, str) and isinstance(
                     getattr(torch, target, None), torch.dtype
@@ -387,3 +381,15 @@ def load(path: str | os.PathLike[str]) -> SVDResult:
         raise DataError(
             f"{path} is of another version of jvpsvd ({error}); read it with that one"
         ) from error
+
+
+def _refuse_lost(s: Tensor, dtype: torch.dtype) -> None:
+    """Refuse a dtype in which values would be infinite, or 0 where they are not."""
+    if s.is_meta:  # no numbers
+        return
+    there = s.to(dtype)
+    lost = s[~(there.isfinite() & ((there > 0) | (s == 0)))]
+    if len(lost):
+        raise ArgumentError(
+            f"{dtype} cannot hold singular values of {float(lost[0]):.1e}; keep {s.dtype}"
+        )
