@@ -81,7 +81,8 @@ def test_run_killed_at_random_instants_holds_every_row_once(line, undisturbed):
     assert (said.returncode, said.stdout.split()[0]) == (0, "80")
 
 
-@pytest.mark.parametrize("again", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [0, 1])
 def test_run_with_vectors_killed_while_it_writes_has_them_all(line, undisturbed, again):
     dice = random.Random(7)
     assert kill_when(line, "out/vectors/*.part", "--vectors") == -signal.SIGKILL
