@@ -62,6 +62,7 @@ class BatchConvergence:
         self._block_size, self._probe_steps = block_size, probe_steps
         self.has_block_probe = False
         """Whether a block of probe columns was added, which stays in all later blocks."""
+        self._complete_values: Tensor | None = None
 
     @property
     def done(self) -> list[int]:
@@ -100,7 +101,7 @@ class BatchConvergence:
             if not matrix.is_due:
                 actions.append(Action.EXPAND)
                 continue
-            clustered = self.guaranteed(s, estimates, bases) < self._k
+            clustered = self.guaranteed(s, estimates, bases) < self._k and not self._is_complete(s)
             lags = self._without_lag(s, estimates, bases) < self._k
             matrix.test, action = matrix.test.check(s, estimates, bases.steps, clustered, lags)
             worst = float(estimates.max() / s[0].clamp_min(1e-300))
@@ -117,6 +118,13 @@ class BatchConvergence:
                 matrix.test = matrix.test.with_probe(step, max(self._probe_steps, step), s)
             elif matrix.test.state is State.SEEK:
                 matrix.test = matrix.test.with_probe(step, self._probe_steps)
+
+    def exclude_copies(self, s: Tensor) -> None:
+        """Note that no copy of these values of a single matrix is missing, however close they are.
+
+        That holds as long as none rises.
+        """
+        self._complete_values = s
 
     def may_find_more(self, ritz: Ritz, actions: list[Action], bases: Factorization) -> bool:
         """Tell whether the next block, as wide as it is, could hold more copies than were found.
@@ -175,6 +183,10 @@ class BatchConvergence:
             logarithm = math.log(max(matrix.worst / self._target, 1.0))
             slowest = max(slowest, logarithm / rate) if rate > 0 else math.inf
         return converged, worst, None if math.isinf(slowest) else slowest
+
+    def _is_complete(self, s: Tensor) -> bool:
+        before = self._complete_values
+        return before is not None and bool((s - before <= self._tol * s[0]).all())
 
     def _without_lag(self, s: Tensor, estimates: Tensor, bases: Factorization) -> int:
         return count_without_lag(s, estimates, self._tol, self._block_size, bases.V.dtype)

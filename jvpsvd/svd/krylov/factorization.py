@@ -210,6 +210,11 @@ class Factorization:
             self.R = with_zeros(self.R, below=width)
         return max(width, 0)
 
+    def random_column(self, V: Tensor) -> Tensor:
+        """Return a random unit vector (n, 1), uniformly distributed in the complement of V."""
+        with self._monitor.phase("orthogonalisation"):
+            return random_columns(V, 1, self._generator)
+
     def restart(self, ritz: Ritz) -> None:
         """Replace V and U by these leading approximate singular vectors, without a product.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -60,12 +62,45 @@ def block_is_too_narrow(
     >>> [block_is_too_narrow(s, exact, 1e-5, b, torch.float64) for b in (1, 2, 3, 4)]
     [True, True, True, False]
     """
-    near = torch.maximum(_rounding(s, dtype), _SHARP * s[0])
-    sharp = torch.where(estimates <= near, estimates, -torch.inf)
+    sharp = torch.where(is_sharp(s, estimates, dtype), estimates, -torch.inf)
     cluster = _first_cluster(s, sharp, block_size, dtype)
     if cluster is None or _count_down_to(s, cluster, tol) == s.shape[0]:
         return False
-    return int(((s - s[cluster]).abs() <= 3 * near).sum()) <= _REFILLED * block_size
+    near = 3 * torch.maximum(_rounding(s, dtype), _SHARP * s[0])
+    return int(((s - s[cluster]).abs() <= near).sum()) <= _REFILLED * block_size
+
+
+def is_sharp(s: Tensor, estimates: Tensor, dtype: torch.dtype) -> Tensor:
+    """Tell which values are accurate to rounding or to 1e-7 s₁.
+
+    >>> is_sharp(torch.tensor([3.0, 1.0]), torch.tensor([0.0, 1e-5]), torch.float64)
+    tensor([ True, False])
+    """
+    return estimates <= torch.maximum(_rounding(s, dtype), _SHARP * s[0])
+
+
+def least_bound_on_copies(
+    s: Tensor, estimates: Tensor, tol: float, block_size: int, dtype: torch.dtype
+) -> float:
+    """Return a bound that missing copies are above, if they could displace others by a tolerance.
+
+    Of the clusters of `guaranteed_count` whose missing copies would do so, the last decides. The
+    bound holds for A without the triplets: where (u, s, v) are exact triplets of A + E, and that is
+    so with ‖E‖ ≤ ρ for residuals whose squares add up to ρ², a value of A has moved there by 2ρ at
+    most.
+
+    >>> s, exact = torch.tensor([3.0, 2.0, 2.0, 1.0, 1.0, 0.5]).double(), torch.zeros(6)
+    >>> round(least_bound_on_copies(s, exact, 1e-5, 2, torch.float64), 6)
+    1.0
+    """
+    last = block_size - 1
+    displacing = s[: len(s) - last] > s[-1] + tol * s[0]
+    clusters = (_clusters(s, estimates, block_size, dtype) & displacing).nonzero()
+    if not len(clusters):
+        return math.inf
+    lowest = int(clusters[-1]) + last
+    moved = 2 * torch.linalg.vector_norm(estimates.clamp_min(0)) + _rounding(s, dtype)
+    return float(torch.maximum(s[lowest] - estimates[lowest], s[-1] + tol * s[0]) - moved)
 
 
 def count_without_lag(

@@ -19,6 +19,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.krylov.batch_convergence import BatchConvergence
 from jvpsvd.svd.krylov.convergence import Action
+from jvpsvd.svd.krylov.copies import has_more_copies
 from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.krylov.finished import FinishedTriplets
 from jvpsvd.svd.krylov.frobenius import ProbeSample
@@ -145,6 +146,7 @@ class _Solve:
         self._sample = ProbeSample(count)
         self._recurrence = KeptRecurrence(random=start is None)
         self._finished = FinishedTriplets(A, k)
+        self._has_searched = False
         self._next_check = k
         self._began = time.perf_counter()
 
@@ -198,8 +200,12 @@ class _Solve:
         if may_widen and self._block_is_too_narrow(ritz):
             raise RetryWith(block_size=2 * self._solver.block_size)
         actions, done = test.check(ritz, bases), test.done
-        if may_widen and Action.ADD_PROBE_BLOCK in actions:
-            raise RetryWith(block_size=2 * self._solver.block_size)
+        if Action.ADD_PROBE_BLOCK in actions and not stopped and not self._A.batch:
+            if self._has_all_copies(ritz):
+                test.exclude_copies(ritz.s)
+                actions, done = test.check(ritz, bases), test.done
+            elif may_widen:
+                raise RetryWith(block_size=2 * self._solver.block_size)
         if done:
             stay = [i for i in range(len(actions)) if i not in done]
             evidence = "random columns, expanded before the end, raised no value"
@@ -271,9 +277,19 @@ class _Solve:
         return self._solver.may_widen(k, A.shape[-1])
 
     def _block_is_too_narrow(self, ritz: Ritz) -> bool:
-        """Tell whether a repeated value fills the block."""
-        tol, width = self._request.tol, self._solver.block_size
-        return block_is_too_narrow(ritz.s, ritz.estimates, tol, width, self._A.dtype)
+        """Tell whether a repeated value fills the block, and a short search finds copies of it."""
+        width, tol = self._solver.block_size, self._request.tol
+        if self._has_searched:
+            return False
+        if not block_is_too_narrow(ritz.s, ritz.estimates, tol, width, self._A.dtype):
+            return False
+        self._has_searched = True
+        return bool(has_more_copies(self._bases, ritz, tol, early=True, monitor=self._monitor))
+
+    def _has_all_copies(self, ritz: Ritz) -> bool:
+        """Tell whether a search shows that no copy of a repeated value is missing."""
+        tol, self._has_searched = self._request.tol, True
+        return has_more_copies(self._bases, ritz, tol, monitor=self._monitor) is False
 
     def _add_probe_columns(self, ritz: Ritz, actions: list[Action]) -> None:
         """Add probe columns to the next block if one of the matrices asks for them."""
