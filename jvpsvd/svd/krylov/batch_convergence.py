@@ -82,6 +82,11 @@ class BatchConvergence:
             one.is_due = everyone or one.next_check <= bases.expanded
 
     @property
+    def has_all_copies(self) -> bool:
+        """Whether `exclude_copies` was called."""
+        return self._complete_values is not None
+
+    @property
     def is_far(self) -> bool:
         """Whether every matrix is far from its target and has no probe columns yet."""
         return all(

@@ -34,9 +34,9 @@ from jvpsvd.svd.product_checks import largest_product_norm
 
 # Largest probability with which a value that is there stays unseen.
 _CHANCE = 1e-6
-# log pᵢ grows evenly, so the search is given up if half of its steps bring it less than this share
-# of the way: a guess.
-_HALFWAY = 0.35
+# A Ritz value that comes near the bound makes pᵢ fall, and where rounding hides which of the two is
+# larger, pᵢ would rise again. So a fall to this share is taken for a value at the bound: a guess.
+_FALLEN = 1e-3
 # A vector that keeps less than this share of its norm is projected once more: "twice is enough"
 # (Parlett, The Symmetric Eigenvalue Problem, §6.9).
 _KEPT_SHARE = 0.5
@@ -49,11 +49,13 @@ def has_value_above(
     start: Tensor,
     *,
     steps: int,
+    halfway: float = 0.0,
     monitor: Monitor | None = None,
 ) -> bool | None:
     """Tell whether A (I − V V') has a singular value ≥ `bound`; None if the steps do not show it.
 
-    A value that is there is denied with a probability of 1e-6 at most.
+    A value that is there is denied with a probability of 1e-6 at most. Values that rounding cannot
+    tell from the bound count as reaching it.
 
     Args:
         bound: τ.
@@ -61,6 +63,8 @@ def has_value_above(
         V: (n, j) orthonormal columns.
         start: (n, 1) random unit vector, uniformly distributed in the complement of V.
         steps: Largest number of steps.
+        halfway: The answer is None if half of the steps bring log pᵢ, which grows evenly where
+            nothing is there, less than this share of the way.
         monitor: Measures the seconds of products and of orthogonalisation.
 
     Raises:
@@ -75,16 +79,17 @@ def has_value_above(
     """
     dimensions = V.shape[-2] - V.shape[-1]
     target = math.sqrt(2 * dimensions / math.pi) / _CHANCE
-    x, y, last = 1.0, 0.0, 0.0
+    x, y, last, largest = 1.0, 0.0, 0.0, 1.0
     norms = islice(_recurrence(A, V, start, monitor or Monitor()), steps)
     for step, (alpha, beta) in enumerate(norms, 1):
         y = (bound * x - last * y) / alpha
         x, last = (bound * y - alpha * x) / beta, beta
-        if min(x, y) <= 0:  # a Ritz value reaches the bound
+        largest = max(largest, x)
+        if min(x, y) <= 0 or x < _FALLEN * largest:  # a Ritz value reaches the bound
             return True
         if x >= target:
             return False
-        if 2 * step >= steps and math.log(x) < _HALFWAY * math.log(target):
+        if 2 * step >= steps and math.log(x) < halfway * math.log(target):
             return None
     return None
 

@@ -12,7 +12,10 @@ from jvpsvd.svd.monitor import Monitor
 
 # An early search takes this part of the steps so far, or this number: copies that are there show
 # sooner than they can be excluded. Guesses.
-_EARLY_PART, _EARLY_STEPS = 3, 12
+_EARLY_PART, _EARLY_STEPS = 6, 12
+# Other searches are given up if half of their steps bring them less than this share of the way: a
+# guess.
+_HALFWAY = 0.35
 
 
 def has_more_copies(
@@ -40,21 +43,23 @@ def has_more_copies(
     >>> from jvpsvd.svd.krylov.ritz import ritz_triplets
     >>> def search(copies):
     ...     values = torch.cat([torch.ones(copies), torch.linspace(0.5, 0, 98)]).double()
-    ...     bases = Factorization(MatrixOperator(values.diag()), block_size=2, seed=0, capacity=60)
+    ...     bases = Factorization(MatrixOperator(values.diag()), block_size=2, seed=0, capacity=24)
     ...     bases.initialize()
-    ...     while bases.size < 60:
+    ...     while bases.size < 24:
     ...         bases.expand()
-    ...     return has_more_copies(bases, ritz_triplets(bases, 3), 1e-4)
+    ...     return has_more_copies(bases, ritz_triplets(bases, 4), 1e-4)
     >>> search(copies=2), search(copies=3)
     (False, True)
     """
     dtype, width = bases.V.dtype, bases.block_size
-    estimates, right, steps = ritz.estimates, ritz.right, bases.steps
+    estimates, right, steps, halfway = ritz.estimates, ritz.right, bases.steps, _HALFWAY
     if early:
         accurate = is_sharp(ritz.s, estimates, dtype)
         estimates, right = torch.where(accurate, estimates, -torch.inf), right[:, accurate]
-        steps = max(_EARLY_STEPS, steps // _EARLY_PART)
+        steps, halfway = max(_EARLY_STEPS, steps // _EARLY_PART), 0.0
     bound = least_bound_on_copies(ritz.s, estimates, tol, width, dtype)
     V = linear_combination(bases.V, right)
     start = bases.random_column(V)
-    return has_value_above(bound, bases.operator, V, start, steps=steps, monitor=monitor)
+    return has_value_above(
+        bound, bases.operator, V, start, steps=steps, halfway=halfway, monitor=monitor
+    )

@@ -2,7 +2,8 @@
 
 The solver expands a `Factorization` until the recurrence predicts that the k leading triplets are
 accurate. Before the end it adds probe columns, which show whether a value is missing. Then it
-measures residuals. Where a repeated value fills a block, it begins again with a wider block.
+measures residuals. Where a repeated value fills a block, it searches for further copies, and begins
+again with a wider block if there are some.
 Finished matrices leave the batch.
 """
 
@@ -51,8 +52,8 @@ class GolubKahan:
 
     Args:
         block_size: Width of a block. Narrow blocks need fewer products; each product costs less in
-            wide ones. Where a repeated value fills a block, the solver begins again with twice the
-            width.
+            wide ones. Where copies of a repeated value are missing, the solver begins again with
+            twice the width.
         widest_block: Largest width of such a block; None: as wide as the bases allow.
         max_size: Number of columns that fit into memory, at which the bases restart; None: the
             shorter side, at which the factorisation is exact.
@@ -209,6 +210,8 @@ class _Solve:
         if done:
             stay = [i for i in range(len(actions)) if i not in done]
             evidence = "random columns, expanded before the end, raised no value"
+            if test.has_all_copies:
+                evidence += ", and one beside the triplets showed no further copy of a value"
             # A few probe columns need no larger bases; a block of them does.
             width = bases.F.shape[-1] if test.has_block_probe else bases.block_size
             forgets = self._restarts.forgets_probes(bases, width)

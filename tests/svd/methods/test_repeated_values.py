@@ -1,4 +1,4 @@
-"""Values that are repeated as often as a block has columns are found by a second, wider solve."""
+"""Values that are repeated as often as a block has columns, or more often, are all found."""
 
 import math
 
@@ -37,12 +37,12 @@ def products(A, k, width, **options):
     ("dtype", "tol"), [(torch.float32, 1e-4), (torch.float64, 1e-4), (torch.float64, 1e-7)]
 )
 @pytest.mark.parametrize("k", [6, 20])
-def test_pairs_in_blocks_of_two_cost_a_second_solve_at_most(k, dtype, tol):
+def test_pairs_in_blocks_of_two_cost_a_search_and_no_second_solve(k, dtype, tol):
     truth = laplacian_values(40)
     found, narrow = products(Diagonal(truth.to(dtype)), k, 2, tol=tol)
     _, wide = products(Diagonal(truth.to(dtype)), k, 4, tol=tol)
     assert (found.s.double() - truth[:k]).abs().max() <= tol * truth[0]
-    assert narrow <= 2.5 * wide  # a block of probe columns takes more
+    assert narrow <= 1.4 * wide  # a second solve takes at least as many again
 
 
 @pytest.mark.parametrize("seed", range(3))

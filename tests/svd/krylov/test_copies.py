@@ -1,0 +1,71 @@
+"""Copies of a value beyond the width of a block are found, or excluded, beside the triplets."""
+
+import pytest
+import torch
+from support.svd_problems import Diagonal
+
+from jvpsvd.svd.krylov.copies import has_more_copies
+from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.multiplicity import least_bound_on_copies
+from jvpsvd.svd.krylov.ritz import ritz_triplets
+
+DTYPES = (torch.float32, torch.float64)
+
+
+def bases_of(values, width, size, seed=0):
+    bases = Factorization(Diagonal(values), block_size=width, seed=seed, capacity=size)
+    bases.initialize()
+    while bases.size < size:
+        bases.expand()
+    return bases
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_copies_beyond_the_width_are_found(width, more, dtype):
+    values = torch.cat([2 * torch.ones(width + more), torch.linspace(0.9, 0, 500)])
+    bases = bases_of(values.to(dtype), width, 12 * width)
+    ritz = ritz_triplets(bases, width + more + 1)
+    found = int((ritz.s > 1.99).sum())  # rounding may have brought up more than the width
+    assert has_more_copies(bases, ritz, 1e-4) is (found < width + more)
+    assert found < width + more or not more or dtype == torch.float32
+
+
+def test_early_those_beside_accurate_triplets_are_found():
+    values = torch.cat([torch.tensor([3.0] * 3), torch.linspace(1, 0, 3000)]).double()
+    bases = bases_of(values, 2, 26)
+    ritz = ritz_triplets(bases, 20)
+    assert (ritz.estimates[:2] < 1e-7).all()
+    assert (ritz.estimates[4:] > 1e-3).any()
+    assert has_more_copies(bases, ritz, 1e-4, early=True) is True
+
+
+VALUES = torch.tensor([4.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.0]).double()
+
+
+@pytest.mark.parametrize(
+    ("k", "width", "bound"),
+    [
+        (7, 2, 2.0),  # copies of 1 would displace nothing
+        (6, 2, 2.0),
+        (5, 2, 3.0),
+        (7, 1, 2.0),
+        (2, 1, 4.0),
+        (7, 3, float("inf")),  # no value fills the block
+    ],
+)
+def test_the_least_value_whose_copies_displace_others_is_the_bound(k, width, bound):
+    s = VALUES[:k]
+    found = least_bound_on_copies(s, torch.zeros(k), 1e-6, width, torch.float64)
+    assert found == pytest.approx(bound, abs=1e-12)
+
+
+def test_residuals_lower_the_bound():
+    """A value of A (I - V V') is off by twice the norm of all residuals, a copy by its own."""
+    residuals = torch.full((7,), 1e-3)
+    found = least_bound_on_copies(VALUES, residuals, 1e-6, 2, torch.float64)
+    assert found == pytest.approx(2 - 1e-3 - 2e-3 * 7**0.5, abs=1e-6)
+    residuals = torch.full((7,), 0.3)
+    found = least_bound_on_copies(VALUES, residuals, 0.45, 2, torch.float64)
+    assert found == pytest.approx(2.8 - 0.6 * 7**0.5, abs=1e-6)  # a tolerance above the last value
