@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from jvpsvd.svd.kernels.orthogonalize import linear_combination
 from jvpsvd.svd.krylov.complement import has_value_above
@@ -10,33 +11,26 @@ from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.krylov.multiplicity import is_sharp, least_bound_on_copies
 from jvpsvd.svd.monitor import Monitor
 
-# An early search takes this part of the steps so far, or this number: copies that are there show
+# A short search takes this part of the steps so far, or this number: copies that are there show
 # sooner than they can be excluded. Guesses.
-_EARLY_PART, _EARLY_STEPS = 6, 12
-# Other searches are given up if half of their steps bring them less than this share of the way: a
-# guess.
+_SHORT_PART, _SHORT_STEPS = 6, 12
+# A long one is given up if half of its steps bring it less than this share of the way: a guess.
 _HALFWAY = 0.35
 
 
 def has_more_copies(
-    bases: Factorization,
-    ritz: Ritz,
-    tol: float,
-    *,
-    early: bool = False,
-    monitor: Monitor | None = None,
+    bases: Factorization, ritz: Ritz, tol: float, monitor: Monitor | None = None
 ) -> bool | None:
-    """Tell whether copies of repeated values are missing that could displace others by a tolerance.
+    """Tell whether copies of values that fill a block are missing, and could displace others.
 
-    None means that the search could not tell. It expands one random vector in the complement of the
-    triplets, by as many steps as the bases took at most, so it costs less than wider blocks do.
+    They could if they lie a tolerance above the last value. None means that the search could not
+    tell. It expands one random vector in the complement of the triplets, by as many steps as the
+    bases took at most, so it costs less than wider blocks do.
 
     Args:
         bases: The factorisation of a single operator.
-        ritz: Its leading triplets.
+        ritz: Its leading triplets, accurate to the tolerance.
         tol: Tolerance, relative to s₁.
-        early: Whether to search beside those triplets alone that are accurate already, and not long
-            enough to exclude copies.
         monitor: Measures the seconds of products and of orthogonalisation.
 
     >>> from jvpsvd.operators import MatrixOperator
@@ -51,13 +45,44 @@ def has_more_copies(
     >>> search(copies=2), search(copies=3)
     (False, True)
     """
-    dtype, width = bases.V.dtype, bases.block_size
-    estimates, right, steps, halfway = ritz.estimates, ritz.right, bases.steps, _HALFWAY
-    if early:
-        accurate = is_sharp(ritz.s, estimates, dtype)
-        estimates, right = torch.where(accurate, estimates, -torch.inf), right[:, accurate]
-        steps, halfway = max(_EARLY_STEPS, steps // _EARLY_PART), 0.0
-    bound = least_bound_on_copies(ritz.s, estimates, tol, width, dtype)
+    bound = least_bound_on_copies(ritz.s, ritz.estimates, tol, bases.block_size, bases.V.dtype)
+    return _search(bases, ritz.right, bound, bases.steps, _HALFWAY, monitor)
+
+
+def has_copies_of_accurate_ones(
+    bases: Factorization, ritz: Ritz, tol: float, monitor: Monitor | None = None
+) -> bool:
+    """Tell whether a short search shows copies of values that are accurate long before the end.
+
+    The arguments are those of `has_more_copies`, but other triplets may be far from the tolerance.
+    """
+    dtype = bases.V.dtype
+    accurate = is_sharp(ritz.s, ritz.estimates, dtype)
+    estimates = torch.where(accurate, ritz.estimates, -torch.inf)
+    bound = least_bound_on_copies(ritz.s, estimates, tol, bases.block_size, dtype)
+    steps = max(_SHORT_STEPS, bases.steps // _SHORT_PART)
+    return bool(_search(bases, ritz.right[:, accurate], bound, steps, 0.0, monitor))
+
+
+def has_copies_that_lag(
+    bases: Factorization, ritz: Ritz, tol: float, monitor: Monitor | None = None
+) -> bool:
+    """Tell whether a search shows any value that would displace others.
+
+    The arguments are those of `has_more_copies`.
+    """
+    bound = least_bound_on_copies(ritz.s, ritz.estimates, tol, 1, bases.V.dtype)
+    return bool(_search(bases, ritz.right, bound, bases.steps, 0.0, monitor))
+
+
+def _search(
+    bases: Factorization,
+    right: Tensor,
+    bound: float,
+    steps: int,
+    halfway: float,
+    monitor: Monitor | None,
+) -> bool | None:
     V = linear_combination(bases.V, right)
     start = bases.random_column(V)
     return has_value_above(

@@ -23,6 +23,8 @@ _MAY_LAG = 2
 # number, relative to s₁, nor behind a single one with a residual of this share of the tolerance.
 # Guesses: `tests/svd/methods/test_repeated_values.py` keeps solves that missed a copy without them.
 _LAG_RESIDUAL, _LAG_SHARE = 1e-5, 0.1
+# As many values as a block has columns crowd if they lie within this many tolerances: a guess.
+_CROWDED = 3.0
 
 
 def guaranteed_count(
@@ -68,6 +70,24 @@ def block_is_too_narrow(
         return False
     near = 3 * torch.maximum(_rounding(s, dtype), _SHARP * s[0])
     return int(((s - s[cluster]).abs() <= near).sum()) <= _REFILLED * block_size
+
+
+def values_crowd(s: Tensor, tol: float, block_size: int) -> bool:
+    """Tell whether b values, two at least, that others follow lie within three tolerances.
+
+    Where residuals tell them apart, a copy of one of them may still lag behind, unless tol is 1e-5
+    or less.
+
+    >>> s = torch.tensor([1.0, 0.6548, 0.6544, 0.6])
+    >>> [values_crowd(s, tol, 2) for tol in (1e-4, 2e-4)], values_crowd(s, 2e-4, 3)
+    ([False, True], False)
+    """
+    if tol <= _LAG_RESIDUAL:
+        return False
+    last = max(1, block_size - 1)
+    first = s[: max(0, len(s) - last)]
+    near = first - s[last:] <= _CROWDED * tol * s[0]
+    return bool((near & (first > s[-1] + tol * s[0])).any())
 
 
 def is_sharp(s: Tensor, estimates: Tensor, dtype: torch.dtype) -> Tensor:

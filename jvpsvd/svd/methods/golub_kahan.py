@@ -20,12 +20,16 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.krylov.batch_convergence import BatchConvergence
 from jvpsvd.svd.krylov.convergence import Action
-from jvpsvd.svd.krylov.copies import has_more_copies
+from jvpsvd.svd.krylov.copies import (
+    has_copies_of_accurate_ones,
+    has_copies_that_lag,
+    has_more_copies,
+)
 from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.krylov.finished import FinishedTriplets
 from jvpsvd.svd.krylov.frobenius import ProbeSample
 from jvpsvd.svd.krylov.kept_recurrence import KeptRecurrence
-from jvpsvd.svd.krylov.multiplicity import block_is_too_narrow
+from jvpsvd.svd.krylov.multiplicity import block_is_too_narrow, values_crowd
 from jvpsvd.svd.krylov.restarts import RestartPolicy, least_size
 from jvpsvd.svd.krylov.retry import RetryWith
 from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
@@ -207,6 +211,8 @@ class _Solve:
                 actions, done = test.check(ritz, bases), test.done
             elif may_widen:
                 raise RetryWith(block_size=2 * self._solver.block_size)
+        if done and may_widen and self._copies_lag(ritz):
+            raise RetryWith(block_size=2 * self._solver.block_size)
         if done:
             stay = [i for i in range(len(actions)) if i not in done]
             evidence = "random columns, expanded before the end, raised no value"
@@ -287,12 +293,19 @@ class _Solve:
         if not block_is_too_narrow(ritz.s, ritz.estimates, tol, width, self._A.dtype):
             return False
         self._has_searched = True
-        return bool(has_more_copies(self._bases, ritz, tol, early=True, monitor=self._monitor))
+        return has_copies_of_accurate_ones(self._bases, ritz, tol, self._monitor)
 
     def _has_all_copies(self, ritz: Ritz) -> bool:
         """Tell whether a search shows that no copy of a repeated value is missing."""
         tol, self._has_searched = self._request.tol, True
-        return has_more_copies(self._bases, ritz, tol, monitor=self._monitor) is False
+        return has_more_copies(self._bases, ritz, tol, self._monitor) is False
+
+    def _copies_lag(self, ritz: Ritz) -> bool:
+        """Tell whether values crowd at a coarse tolerance, and a search shows another one."""
+        tol, width = self._request.tol, self._solver.block_size
+        if self._test.has_all_copies or not values_crowd(ritz.s, tol, width):
+            return False
+        return has_copies_that_lag(self._bases, ritz, tol, self._monitor)
 
     def _add_probe_columns(self, ritz: Ritz, actions: list[Action]) -> None:
         """Add probe columns to the next block if one of the matrices asks for them."""

@@ -4,9 +4,9 @@ import pytest
 import torch
 from support.svd_problems import Diagonal
 
-from jvpsvd.svd.krylov.copies import has_more_copies
+from jvpsvd.svd.krylov.copies import has_copies_of_accurate_ones, has_more_copies
 from jvpsvd.svd.krylov.factorization import Factorization
-from jvpsvd.svd.krylov.multiplicity import least_bound_on_copies
+from jvpsvd.svd.krylov.multiplicity import least_bound_on_copies, values_crowd
 from jvpsvd.svd.krylov.ritz import ritz_triplets
 
 DTYPES = (torch.float32, torch.float64)
@@ -38,7 +38,7 @@ def test_early_those_beside_accurate_triplets_are_found():
     ritz = ritz_triplets(bases, 20)
     assert (ritz.estimates[:2] < 1e-7).all()
     assert (ritz.estimates[4:] > 1e-3).any()
-    assert has_more_copies(bases, ritz, 1e-4, early=True) is True
+    assert has_copies_of_accurate_ones(bases, ritz, 1e-4)
 
 
 VALUES = torch.tensor([4.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.0]).double()
@@ -69,3 +69,20 @@ def test_residuals_lower_the_bound():
     residuals = torch.full((7,), 0.3)
     found = least_bound_on_copies(VALUES, residuals, 0.45, 2, torch.float64)
     assert found == pytest.approx(2.8 - 0.6 * 7**0.5, abs=1e-6)  # a tolerance above the last value
+
+
+@pytest.mark.parametrize(
+    ("values", "tol", "width", "crowd"),
+    [
+        ([3.0, 2.0, 1.9995, 1.0], 1e-4, 2, False),
+        ([3.0, 2.0, 1.9995, 1.0], 1e-3, 2, True),
+        ([3.0, 2.0, 1.9995, 1.0], 1e-3, 1, True),  # as in blocks of two
+        ([3.0, 2.0, 1.9995, 1.0], 1e-3, 3, False),
+        ([3.0, 2.0, 2.0], 1e-3, 2, False),  # nothing follows
+        ([3.0, 2.0, 2.0, 1.0], 1e-5, 2, False),  # a fine tolerance
+        ([3.0], 1e-3, 4, False),
+        ([0.0, 0.0, 0.0, 0.0], 1e-3, 2, False),
+    ],
+)
+def test_values_crowd_within_a_few_tolerances(values, tol, width, crowd):
+    assert values_crowd(torch.tensor(values), tol, width) is crowd

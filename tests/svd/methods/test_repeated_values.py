@@ -62,6 +62,26 @@ def test_bases_that_have_become_compact_begin_again_too():
     assert found.products.forward <= 4 * wide
 
 
+def test_the_certificate_tells_of_the_search():
+    pairs = svds(Diagonal(laplacian_values(40)), 6, method="golub-kahan", block_size=2)
+    assert pairs.certificate.complete
+    assert "no further copy" in pairs.certificate.evidence
+    single = svds(Diagonal(repeated(1)), 6, method="golub-kahan", block_size=2)
+    assert "copy" not in single.certificate.evidence
+
+
+@pytest.mark.parametrize("times", [2, 3, 5])
+def test_bases_without_room_for_wider_blocks_are_searched_as_well(times):
+    truth = repeated(times)
+    request = Request(6, tol=1e-6)
+    solver = GolubKahan(block_size=2, widest_block=2, max_size=30)
+    found = solver.solve(Diagonal(truth), request, Monitor())
+    evidence = found.evidence[0]
+    assert evidence.complete
+    assert "no further copy" in evidence.evidence
+    assert ((found.s - truth[:6]).abs() <= 1e-6).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_in_a_batch_probe_columns_that_are_there_serve_as_the_block(dtype):
     truth = laplacian_values(30)
@@ -129,6 +149,15 @@ def test_the_last_copies_are_found_at_coarse_tolerances(copies, width, k, gap, t
 def test_the_second_of_a_pair_is_found_in_blocks_of_two(seed):
     problem = draw_copies(13084)
     truth = torch.linalg.svdvals(problem.matrix)[:3]
+    found = svds(problem.given, **{**problem.options, "seed": seed})
+    assert found.converged.all()
+    assert ((found.s - truth).abs() <= found.tol * truth[0]).all()
+
+
+@pytest.mark.parametrize("seed", [52, 186, 208, 306, 314, 321, 345])
+def test_a_copy_that_others_crowd_around_is_searched_for(seed):
+    problem = draw_copies(702851)  # 0.6548, a pair of 0.6544 and one of 0.6535; tol 3.8e-4
+    truth = torch.linalg.svdvals(problem.matrix)[:5]
     found = svds(problem.given, **{**problem.options, "seed": seed})
     assert found.converged.all()
     assert ((found.s - truth).abs() <= found.tol * truth[0]).all()
