@@ -74,7 +74,7 @@ def test_residuals_lower_the_bound():
 @pytest.mark.parametrize(
     ("values", "tol", "width", "crowd"),
     [
-        ([3.0, 2.0, 1.9995, 1.0], 1e-4, 2, False),
+        ([3.0, 2.0, 1.9995, 1.0], 2e-5, 2, False),
         ([3.0, 2.0, 1.9995, 1.0], 1e-3, 2, True),
         ([3.0, 2.0, 1.9995, 1.0], 1e-3, 1, True),  # as in blocks of two
         ([3.0, 2.0, 1.9995, 1.0], 1e-3, 3, False),
