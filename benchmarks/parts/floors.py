@@ -39,6 +39,8 @@ NAMES = (
 QUICK_NAMES = ("perceptron", "repeated/n=1e3")
 CHUNKS = (4, 8, 16, 32)
 _VECTORS = 32
+# No further round of a problem begins after so many seconds: 1/i takes minutes for each.
+_ENOUGH = 120.0
 
 
 def measure(names: tuple[str, ...], k: int, rounds: int, *, small: bool) -> list[dict[str, Any]]:
@@ -70,7 +72,8 @@ def measure_problem(named: NamedProblem, problem: Problem, k: int, rounds: int) 
     solves, jvps, vjps = [], [], []
     forward, reverse = find_fastest(problem)
     m, n = named.shape
-    for _ in range(rounds):
+    first = time.perf_counter()
+    while len(solves) < rounds and (not solves or time.perf_counter() - first < _ENOUGH):
         began = time.perf_counter()
         operator = MeteredOperator(J, Meter())
         result = svds(operator, k, tol=named.tol, on_unconverged="ignore")
@@ -90,6 +93,7 @@ def measure_problem(named: NamedProblem, problem: Problem, k: int, rounds: int) 
         "block": result.plan.block_size,
         "wall": wall,
         "wall_range": [solves[0][0], solves[-1][0]],
+        "rounds": len(solves),
         "floor": jvp + vjp,
         "jvp_ms": 1e3 * jvp / k,
         "vjp_ms": 1e3 * vjp / k,
