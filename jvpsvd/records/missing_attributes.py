@@ -27,7 +27,9 @@ class AnswersOtherNames:
     def _answer(self, name: str) -> str:
         if name in self._other_names:
             return f"; {self._other_names[name]}"
+        if name.startswith("_"):  # asked for by Python, and by packages that look what there is
+            return ""
         known = [each for each in dir(self) if not each.startswith("_")]
         alike = [each for each in known if each.lower() == name.lower()]
         near = alike or difflib.get_close_matches(name, known, n=1)
-        return f"; did you mean {near[0]}?" if near and not name.startswith("_") else ""
+        return f"; did you mean {near[0]}?" if near else ""

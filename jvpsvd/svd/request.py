@@ -235,10 +235,10 @@ def _refuse_unused(
 ) -> None:
     """Refuse arguments that the method asked for has no use for; "auto" may choose another one."""
     asked = 'which="smallest"' if smallest else f'method="{method}"'
+    other = "" if smallest else ', or ask for method="golub-kahan"'
     if start is not None and (smallest or method in ("exact", "randomized")):
         raise ArgumentError(
-            f"start= is of no use to {asked}, which begins anew; leave it out, or ask for "
-            'method="golub-kahan"'
+            f"start= is of no use to {asked}, which begins anew; leave it out{other}"
         )
     if block_size is not None and method == "randomized":
         raise ArgumentError(
