@@ -23,7 +23,7 @@ LARGEST_SEED = (1 << 63) - 1
 _SHORT = 60
 
 
-def _is_tensor(value: object) -> TypeGuard[Tensor]:
+def is_tensor(value: object) -> TypeGuard[Tensor]:
     """Whether a value is a tensor; torch is not imported to learn that it is none."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
@@ -36,7 +36,7 @@ def shown(value: object) -> str:
     >>> shown("resnet18"), shown(torch.ones(2, 3)), shown([1] * 100)
     ("'resnet18'", 'a tensor of shape (2, 3)', 'a list')
     """
-    if _is_tensor(value):
+    if is_tensor(value):
         return "a nested tensor" if value.is_nested else f"a tensor of shape {tuple(value.shape)}"
     text = repr(value)
     named = isinstance(value, np.ndarray) or len(text) > _SHORT or "\n" in text or " at 0x" in text
@@ -125,13 +125,43 @@ def threshold_number(name: str, value: Any, plural: str = "") -> float:
     Traceback (most recent call last):
     jvpsvd.errors.ArgumentError: threshold=-1.0 must be a finite number of at least 0
     """
-    if (_is_tensor(value) or isinstance(value, np.ndarray)) and value.ndim == 0:
+    if (is_tensor(value) or isinstance(value, np.ndarray)) and value.ndim == 0:
         value = value.item()
     real = isinstance(value, Real) and not isinstance(value, bool)
     if not (real and 0 <= value < float("inf")):
         several = f"; {plural} takes several" if plural and not real else ""
         raise ArgumentError(f"{name}={shown(value)} must be a finite number of at least 0{several}")
     return float(value)
+
+
+def ascending_numbers(
+    name: str, values: Sequence[float] | np.ndarray[Any, Any] | Tensor
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return numbers as an array, if they are finite, ascending and at least 0.
+
+    Raises:
+        ArgumentError: If they are not.
+
+    >>> ascending_numbers("thresholds", [0.5, 1])
+    array([0.5, 1. ])
+    """
+    try:
+        points = np.asarray(values.numpy(force=True) if is_tensor(values) else values)
+    except (TypeError, ValueError, RuntimeError):
+        points = np.array("no numbers")
+    if points.dtype.kind not in "iuf" or points.ndim != 1 or not len(points):
+        raise ArgumentError(f"{name}={shown(values)} must be a list of numbers, as [0.5, 1.0] is")
+    points = points.astype(np.float64)
+    wrong = points[~np.isfinite(points) | (points < 0)]
+    if len(wrong):
+        raise ArgumentError(f"{name} holds {wrong[0]:g}; give finite numbers of at least 0")
+    falls = np.flatnonzero(np.diff(points) <= 0)
+    if len(falls):
+        first, second = points[falls[0] : falls[0] + 2]
+        raise ArgumentError(
+            f"{name} holds {second:g} after {first:g}; give numbers in ascending order, each once"
+        )
+    return points
 
 
 def positive_number(name: str, value: Any) -> float:
@@ -198,7 +228,7 @@ def listed_names(name: str, value: object) -> list[str]:
     """
     if isinstance(value, str):
         return [value]
-    if _is_tensor(value) or isinstance(value, np.ndarray) or not isinstance(value, Iterable):
+    if is_tensor(value) or isinstance(value, np.ndarray) or not isinstance(value, Iterable):
         raise ArgumentError(f"{name} is {shown(value)}; give a list of names")
     listed = list(value)
     for each in listed:
@@ -227,7 +257,7 @@ def dense_tensor(name: str, value: object) -> Tensor:
     Traceback (most recent call last):
     jvpsvd.errors.ArgumentError: V is a tensor in torch.sparse_coo; give a dense one, ...
     """
-    if not _is_tensor(value):
+    if not is_tensor(value):
         how = "torch.from_numpy(…) of it" if isinstance(value, np.ndarray) else "a tensor"
         raise ArgumentError(f"{name} is {shown(value)}; give {how}")
     if value.is_nested:

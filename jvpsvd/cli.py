@@ -18,55 +18,24 @@ import click
 
 from jvpsvd import networks, survey
 from jvpsvd.commands.numbers import integer, number
-from jvpsvd.commands.option_values import positive_number
+from jvpsvd.commands.option_values import names
 from jvpsvd.commands.other_words import Commands
+from jvpsvd.commands.shared_options import (
+    memory_option,
+    model_option,
+    random_weights_option,
+    since_option,
+    threshold_option,
+    weights_option,
+)
 from jvpsvd.commands.startup import ended_by_signals, prepare_process
 from jvpsvd.commands.versions import describe_versions
 from jvpsvd.errors import ArgumentError, JvpsvdError
 
 _FAILURES, _MISTAKE, _INTERRUPTED = 1, 2, 130
 _HELP = {"help_option_names": ["-h", "--help"]}
-_MODEL, _K = survey.Spec.model, 500
+_K = 500
 _SELECTION = [field.name for field in dataclasses.fields(survey.PhotoSelection)]
-
-_model = click.option(
-    "--model",
-    default=_MODEL,
-    show_default=True,
-    metavar="SPEC",
-    help="Built-in name, torchvision:NAME, timm:NAME, hf:NAME or hf:FOLDER, or "
-    "package.module:factory (your own).",
-)
-_weights = click.option(
-    "--weights",
-    metavar="FILE",
-    help="State dict (.safetensors or torch), or .caffemodel; no pickles are run.",
-)
-_since = click.option(
-    "--since", metavar="NAME", help="Depth to differentiate from. [default: the input]"
-)
-_random_weights = click.option(
-    "--random-weights",
-    type=integer,
-    metavar="SEED",
-    help="Random weights, for comparison: as the network's own initialisation draws them, batch "
-    "norms with the means and variances of inputs of noise.",
-)
-_memory = click.option(
-    "--memory",
-    metavar="SIZE",
-    help="Budget of one solve with its activations, as 8GiB. [default: half of what these leave of "
-    "the GPU's, the job's or the machine's]",
-)
-_threshold = click.option(
-    "--threshold",
-    callback=positive_number,
-    type=number,
-    default=1.0,
-    show_default=True,
-    metavar="T",
-    help="Count singular values ≥ T in the table, of each whole spectrum.",
-)
 
 
 @click.group(cls=Commands, context_settings=_HELP, invoke_without_command=True)
@@ -103,10 +72,10 @@ def cli(context: click.Context, *, version: bool) -> None:
     jvpsvd run --shards 's3://bucket/train-{0000..0146}.tar' --per-class 10 --engine ray --out RUN
     jvpsvd run --status RUN"""
 )
-@_model
-@_weights
-@_random_weights
-@_since
+@model_option
+@weights_option
+@random_weights_option
+@since_option
 @click.option(
     "--shards",
     metavar="PATTERN|DIR|URL",
@@ -115,6 +84,7 @@ def cli(context: click.Context, *, version: bool) -> None:
 )
 @click.option(
     "--layers",
+    callback=names,
     metavar="NAME,NAME|all",
     help="Depths; all: every module with k units or more. [default: five modules spread over the "
     "network]",
@@ -130,7 +100,10 @@ def cli(context: click.Context, *, version: bool) -> None:
     help="Residual, over σ1, of a triplet; 0: the least. [default: 1e-5; 1e-4 without --shards]",
 )
 @click.option(
-    "--classes", metavar="CLASS,CLASS", help="Only these classes: names, indices or wnids."
+    "--classes",
+    callback=names,
+    metavar="CLASS,CLASS",
+    help="Only these classes: names, indices or wnids.",
 )
 @click.option("--per-class", type=integer, metavar="N", help="At most N photos of each class.")
 @click.option(
@@ -166,7 +139,7 @@ def cli(context: click.Context, *, version: bool) -> None:
     help="Count all values by random vectors, in little memory; k is 1 unless -k is given.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
-@_memory
+@memory_option
 @click.option(
     "--seed",
     type=integer,
@@ -200,7 +173,7 @@ def cli(context: click.Context, *, version: bool) -> None:
 @click.option(
     "--out", metavar="RUN", default="jvpsvd-run", show_default=True, help="Folder of the run."
 )
-@_threshold
+@threshold_option
 @click.option("--compare", metavar="RUN", help="Tell how it differs from RUN, on its page too.")
 @click.option("--status", metavar="RUN", help="Only tell how far RUN is, and whether it lives.")
 @click.pass_obj
@@ -226,9 +199,6 @@ def run(
         survey.open_store(Path(compare))  # a name that is wrong is told before the work
     part = survey.parse_share(share)
     prepare_process(shares=part[1])
-    for name in ("layers", "classes"):
-        if (text := options[name]) is not None:
-            options[name] = [part.strip() for part in text.split(",") if part.strip()]
     options["vectors"] = survey.parse_vectors(options["vectors"])
     photos = survey.PhotoSelection(**{name: options.pop(name) for name in _SELECTION})
     spec = survey.Spec(share=part, photos=photos, **options)
@@ -258,7 +228,7 @@ def run(
     help="Shards of the photos of RUN, to show some with their vectors. [default: RUN/shards]",
 )
 @click.option("--compare", metavar="RUN", help="Compare it with this run on the page.")
-@_threshold
+@threshold_option
 def report_run(folder: str, shards: str | None, compare: str | None, threshold: float) -> int:
     """Print the table of a run, and write its page, figures and tables into RUN/report.
 
@@ -278,17 +248,17 @@ def report_run(folder: str, shards: str | None, compare: str | None, threshold: 
     jvpsvd layers --model caffenet --weights bvlc_reference_caffenet.caffemodel
     jvpsvd layers --model mycode.nets:build --functions --json"""
 )
-@_model
-@_weights
-@_random_weights
-@_since
+@model_option
+@weights_option
+@random_weights_option
+@since_option
 @click.option(
     "-k", type=integer, default=_K, show_default=True, help="Triplets to plan for, per depth."
 )
 @click.option(
     "--tol", type=number, default=1e-5, show_default=True, help="Residual, over σ1, to plan for."
 )
-@_memory
+@memory_option
 @click.option(
     "--device",
     metavar="DEVICE",
@@ -334,7 +304,7 @@ def layers(
 @cli.command(epilog="jvpsvd compare untrained trained")
 @click.argument("first", metavar="RUN1")
 @click.argument("second", metavar="RUN2")
-@_threshold
+@threshold_option
 def compare(first: str, second: str, threshold: float) -> int:
     """Print how RUN2 differs from RUN1 at each depth, with standard errors.
 

@@ -22,6 +22,10 @@ class UnknownArgumentError(ArgumentError, TypeError):
     """An argument of a name that a function has not; the message says what it is called here."""
 
 
+class UnknownAttributeError(JvpsvdError, AttributeError):
+    """An attribute that an object has not; the message says what it is called here."""
+
+
 class MissingPackageError(ArgumentError, ImportError):
     """Something that needs a package of an extra that is not installed; the message names both."""
 

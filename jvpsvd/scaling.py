@@ -1,4 +1,8 @@
-"""Scales and norms of numbers whose squares and sums may leave the range of float64."""
+"""Scales and norms of numbers whose squares and sums may leave the range of float64.
+
+For what users give and ask for, in any room. A solve refuses such numbers, and takes the faster
+norms of `svd/kernels/norms.py`, which bound their temporary memory.
+"""
 
 from __future__ import annotations
 

@@ -303,6 +303,7 @@ def test_killed_run_continues(tiny, tmp_path):
         ("plot", "jvpsvd report RUN"),
         ("resume", "jvpsvd run"),
         ("diff", "jvpsvd compare RUN1 RUN2"),
+        ("help", "jvpsvd --help"),
     ],
 )
 def test_words_of_other_programs_have_a_hint(capsys, word, instead):
@@ -311,6 +312,39 @@ def test_words_of_other_programs_have_a_hint(capsys, word, instead):
     error = capsys.readouterr().err
     assert (stopped.value.code, error.count("\n")) == (2, 1)
     assert f"No such command '{word}'; it is '{instead}" in error
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (
+            "run --layers 2 output",
+            "--layers takes names with commas between them: --layers 2,output.",
+        ),
+        ("run --layers=2, 3, output -k 5", "between them: --layers 2,3,output."),
+        ("run --classes cat dog fox --seed 1", "between them: --classes cat,dog,fox."),
+        (
+            "run --layers 2 --layers output",
+            "--layers was given twice; join the names: --layers A,B.",
+        ),
+        (
+            "run --shards a.tar b.tar --density",
+            "--shards takes one word, and 'b.tar' is another; put",
+        ),
+        ("report RUN --shards a.tar b.tar", "--shards takes one word, and 'b.tar' is another; put"),
+        ("layers --device H100 80GiB", "--device takes one word, and '80GiB' is another; put a"),
+        ("run --density photos", "Got unexpected extra argument (photos)."),
+        ("run photos --layers 2", "Got unexpected extra argument (photos)."),
+        ("compare RUN1 RUN2 RUN3", "Got unexpected extra argument (RUN3)."),
+    ],
+)
+def test_a_word_too_many_is_told_how_several_are_written(capsys, typed, said):
+    with pytest.raises(SystemExit) as stopped:
+        main(typed.split())
+    error = capsys.readouterr().err
+    assert (stopped.value.code, error.count("\n")) == (2, 1)
+    assert said in error
+    assert f"See 'jvpsvd {typed.split()[0]} --help'" in error
 
 
 def test_the_help_names_the_status_of_a_run(capsys):

@@ -14,6 +14,7 @@ ROOMS = [
     "errors",
     "imports",
     "arguments",
+    "records",
     "scaling",
     "machine",
     "text_table",

@@ -75,7 +75,9 @@ def draw_problem(seed: int) -> RandomProblem:
     if method in ("energy", "tail"):
         options[method] = float(rng.choice([rng.uniform(0.01, 0.9999), 10 ** rng.uniform(-9, -1)]))
     if rng.random() < 0.5:
-        options["block_size"] = int(rng.integers(1, p + 4)) if rng.random() < 0.5 else 1
+        width = int(rng.integers(1, p + 4)) if rng.random() < 0.5 else 1
+        if options["method"] != "randomized":  # its blocks follow from k
+            options["block_size"] = width
     if rng.random() < 0.4:
         options["memory"] = little_memory(rng, (m, n), dtype, options, max(1, batch))
     start = str(rng.choice(_STARTS)) if method == "golub-kahan" else "none"

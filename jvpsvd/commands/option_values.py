@@ -14,3 +14,8 @@ def positive_number(context: click.Context, option: click.Parameter, value: floa
     from jvpsvd import arguments  # which needs NumPy
 
     return arguments.positive_number(f"--{option.name}", value)
+
+
+def names(context: click.Context, option: click.Parameter, value: str | None) -> list[str] | None:
+    """Return the names that an option was given, with commas between them; None as it is."""
+    return None if value is None else [part.strip() for part in value.split(",") if part.strip()]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from jvpsvd.errors import DataError
 from jvpsvd.imports import package_folder
+from jvpsvd.records import ComparedByFields
 
 Split = Literal["train", "test"]
 
@@ -69,8 +70,8 @@ MNIST = IdxFiles(
 """The files of MNIST."""
 
 
-@dataclass(frozen=True)
-class Digits:
+@dataclass(frozen=True, eq=False)
+class Digits(ComparedByFields):
     """Handwritten digits with their labels."""
 
     images: Tensor

@@ -24,6 +24,7 @@ from jvpsvd.geometry.coordinates import (
 )
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Array, Spaces, right_vectors, spaces_of
+from jvpsvd.records import ComparedByFields
 from jvpsvd.scaling import power_of_two, row_norms
 from jvpsvd.svd.kernels.dense import dense_svd
 from jvpsvd.svd.result import SVDResult
@@ -34,8 +35,8 @@ SpaceDistance = Literal["chordal", "geodesic"]
 _ROUNDING = 10.0
 
 
-@dataclass(frozen=True)
-class AverageSpace:
+@dataclass(frozen=True, eq=False)
+class AverageSpace(ComparedByFields):
     """The d main directions of an average of Grams."""
 
     basis: Tensor

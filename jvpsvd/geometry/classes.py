@@ -24,6 +24,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.labels import Labels, numbered
 from jvpsvd.geometry.results import Spectra, values_of
+from jvpsvd.records import ComparedByFields
 from jvpsvd.scaling import power_of_two, powers_of_two, scaled_back
 
 RowDistance = Literal["l2", "wasserstein"]
@@ -65,8 +66,8 @@ def log_spectra(s: Spectra, *, floor: float | None = None, shape: bool = False) 
     return logs - logs.mean(1, keepdim=True) if shape else logs
 
 
-@dataclass(frozen=True)
-class ClassMeans:
+@dataclass(frozen=True, eq=False)
+class ClassMeans(ComparedByFields):
     """Mean row of each class, with deviations and counts."""
 
     classes: tuple[Any, ...]
@@ -136,8 +137,8 @@ def row_distances(rows: Spectra, kind: RowDistance = "l2") -> Tensor:
     return scaled_back("distances between rows", distances(compared, compared), scale)
 
 
-@dataclass(frozen=True)
-class VarianceRatio:
+@dataclass(frozen=True, eq=False)
+class VarianceRatio(ComparedByFields):
     """Variance between classes compared with variance within, and with permuted labels."""
 
     f: float
@@ -220,8 +221,8 @@ def variance_ratio(
     )
 
 
-@dataclass(frozen=True)
-class NearestClass:
+@dataclass(frozen=True, eq=False)
+class NearestClass(ComparedByFields):
     """How often a photo is nearest to the mean of its own class, computed without the photo."""
 
     precision: float

@@ -22,6 +22,7 @@ from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.labels import numbered
 from jvpsvd.geometry.results import Array, Spaces, Vectors, spaces_of
 from jvpsvd.geometry.tangents import orthonormal_basis
+from jvpsvd.records import ComparedByFields
 from jvpsvd.scaling import power_of_two
 from jvpsvd.svd.kernels.dense import dense_svd
 from jvpsvd.svd.kernels.orthogonalize import random_columns
@@ -265,8 +266,8 @@ def class_contrast(
     )
 
 
-@dataclass(frozen=True)
-class SpaceComparison:
+@dataclass(frozen=True, eq=False)
+class SpaceComparison(ComparedByFields):
     """How closely spaces at P points agree, compared with random spaces of the same dimensions."""
 
     overlaps: Tensor

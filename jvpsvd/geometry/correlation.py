@@ -20,6 +20,7 @@ from jvpsvd.arguments import proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Array
+from jvpsvd.records import ComparedByFields
 from jvpsvd.scaling import power_of_two
 
 CorrelationKind = Literal["spearman", "pearson"]
@@ -236,8 +237,8 @@ def bootstrap_interval(
     return Interval(found, float(low), float(high), confidence, len(used))
 
 
-@dataclass(frozen=True)
-class AverageTree:
+@dataclass(frozen=True, eq=False)
+class AverageTree(ComparedByFields):
     """Average-linkage tree (UPGMA) of classes."""
 
     linkage: Floats

@@ -26,6 +26,7 @@ from torch import Tensor
 from jvpsvd.arguments import dense_tensor, positive_number, proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.results import Array, Spectra, all_results, values_of
+from jvpsvd.records import ComparedByFields
 from jvpsvd.svd.result import SVDResult
 
 # An estimated ‖J‖²_F must be at least this share of the energy of the given values.
@@ -56,8 +57,8 @@ def count_above(s: Spectra, threshold: float = 1.0) -> Tensor:
     return (_values(s) >= positive_number("threshold", threshold)).sum(-1)
 
 
-@dataclass(frozen=True)
-class Gap:
+@dataclass(frozen=True, eq=False)
+class Gap(ComparedByFields):
     """The largest gap of each spectrum."""
 
     dimension: Tensor
@@ -173,8 +174,8 @@ def stable_rank(s: Spectra, *, fro2: float | Array | None = None) -> Tensor:
     return 1 / p[..., 0]
 
 
-@dataclass(frozen=True)
-class Dimensions:
+@dataclass(frozen=True, eq=False)
+class Dimensions(ComparedByFields):
     """All estimates for each spectrum: () tensors for one, (photos,) for several."""
 
     count: Tensor

@@ -40,6 +40,7 @@ from jvpsvd.operators import (
 )
 from jvpsvd.operators.function.evaluate import close, evaluate_at, prepare, refuse_nondeterministic
 from jvpsvd.operators.function.pytrees import OfVector
+from jvpsvd.records import ComparedByFields
 from jvpsvd.scaling import row_norms
 
 Bound = float | Tensor | None
@@ -53,8 +54,8 @@ _SLACK = 8.0
 _DISTANCE_OFF = 0.01
 
 
-@dataclass(frozen=True)
-class Response:
+@dataclass(frozen=True, eq=False)
+class Response(ComparedByFields):
     """Changes of D outputs along K directions at T distances; float64, on the CPU."""
 
     depths: tuple[str, ...]

@@ -33,14 +33,15 @@ from jvpsvd.arguments import dense_tensor, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Array, Vectors, right_vectors
+from jvpsvd.records import ComparedByFields
 from jvpsvd.scaling import power_of_two, scaled_back
 
 # Number of entries that are held in float64 at once.
 _ENTRIES_AT_ONCE = 1 << 21
 
 
-@dataclass(frozen=True)
-class Spread:
+@dataclass(frozen=True, eq=False)
+class Spread(ComparedByFields):
     """Measures of one vector, as () tensors, or of k vectors, as (k,); float64."""
 
     participation: Tensor
@@ -191,8 +192,8 @@ def random_spread(shape: Sequence[int]) -> RandomSpread:
     )
 
 
-@dataclass(frozen=True)
-class SpreadTrend:
+@dataclass(frozen=True, eq=False)
+class SpreadTrend(ComparedByFields):
     """A measure of spread as a function of the singular value's index, over photos."""
 
     index: Tensor

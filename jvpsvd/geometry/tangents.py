@@ -19,6 +19,7 @@ from jvpsvd.arguments import positive_number, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Array, Vectors, right_vectors
+from jvpsvd.records import ComparedByFields
 from jvpsvd.scaling import power_of_two, row_norms
 from jvpsvd.svd.kernels.dense import dense_svd
 
@@ -157,8 +158,8 @@ def random_shares(n: int, k: int) -> tuple[Tensor, Tensor]:
     return d / n, (2 * d * (n - d) / (n + 2)).sqrt() / n
 
 
-@dataclass(frozen=True)
-class Alignment:
+@dataclass(frozen=True, eq=False)
+class Alignment(ComparedByFields):
     """Shares of tangents inside a basis, with those of chance and of another basis."""
 
     shares: Tensor
@@ -199,8 +200,8 @@ def tangent_alignment(
     )
 
 
-@dataclass(frozen=True)
-class FamilyTangent:
+@dataclass(frozen=True, eq=False)
+class FamilyTangent(ComparedByFields):
     """The tangent of a one-parameter family at a point, by central differences."""
 
     direction: Tensor

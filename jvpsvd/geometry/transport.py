@@ -30,6 +30,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.coordinates import mean_overlap
 from jvpsvd.geometry.results import Spaces, Vectors, spaces_of
 from jvpsvd.geometry.tangents import gram_schmidt, orthonormal_basis
+from jvpsvd.records import ComparedByFields
 from jvpsvd.svd.kernels.dense import dense_svd
 
 Method = Literal["polar", "project"]
@@ -38,8 +39,8 @@ Method = Literal["polar", "project"]
 _LOST = 1e-6
 
 
-@dataclass(frozen=True)
-class Transport:
+@dataclass(frozen=True, eq=False)
+class Transport(ComparedByFields):
     """A frame of f orthonormal vectors, carried along P points of a path."""
 
     end: Tensor
@@ -55,8 +56,8 @@ class Transport:
     frame."""
 
 
-@dataclass(frozen=True)
-class Holonomy:
+@dataclass(frozen=True, eq=False)
+class Holonomy(ComparedByFields):
     """What a loop does to the frame at its start."""
 
     matrix: Tensor

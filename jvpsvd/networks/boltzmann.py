@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.records import ComparedByFields
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class ContrastiveDivergence:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class BoltzmannMachine:
+@dataclass(frozen=True, eq=False)
+class BoltzmannMachine(ComparedByFields):
     """A restricted Boltzmann machine: p(h = 1 | v) = f(v W + c), p(v = 1 | h) = f(h W' + b)."""
 
     weight: Tensor

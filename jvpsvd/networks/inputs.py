@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from jvpsvd.errors import ModelError
+from jvpsvd.records import ComparedByFields
 
 SUFFIXES = ("txt", "npy", "wav", "safetensors")
 """Endings of members that can be inputs: a text, a tensor, a sound, and tensors by name."""
 
 
-@dataclass(frozen=True)
-class Inputs:
+@dataclass(frozen=True, eq=False)
+class Inputs(ComparedByFields):
     """How members become arguments of a network, and from where it is differentiated.
 
     A factory returns it beside its network, as (module, inputs).

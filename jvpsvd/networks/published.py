@@ -52,7 +52,7 @@ def from_timm(name: str, *, pretrained: bool) -> tuple[nn.Module, PhotoInput]:
     """Return a network of timm, and its photos."""
     timm = import_module("timm", f"timm:{name}")
     try:
-        with _hub():
+        with _offline_if_unreachable():
             module = timm.create_model(name, pretrained=pretrained).eval()
         recipe = timm.data.resolve_model_data_config(module)
     except Exception as error:  # unknown names, and downloads that fail in any way
@@ -72,14 +72,10 @@ def from_hf(name: str, *, pretrained: bool) -> tuple[nn.Module, PhotoInput | Inp
 
     Texts are cut or padded to `TOKENS` tokens.
     """
-    path = Path(name).expanduser()
-    local = name.startswith((".", "~", "/")) or name.count("/") > 1
-    if local and not (path / "config.json").is_file():
-        raise ModelError(f"no model at {path}: a folder of transformers holds config.json")
-    where = str(path) if path.is_dir() else name
+    where = _find_hf(name)
     transformers = import_module("transformers", f"hf:{name}")
     try:
-        with _hub():
+        with _offline_if_unreachable():
             config = transformers.AutoConfig.from_pretrained(where)
             named = getattr(transformers, (config.architectures or [""])[0], None)
             if pretrained:
@@ -94,13 +90,25 @@ def from_hf(name: str, *, pretrained: bool) -> tuple[nn.Module, PhotoInput | Inp
     return module.eval().float(), taken
 
 
+def _find_hf(name: str) -> str:
+    """Return the folder of a model of transformers, or its name on the hub.
+
+    Raises:
+        ModelError: If a folder is named that holds none.
+    """
+    path = Path(name).expanduser()
+    local = name.startswith((".", "~", "/")) or name.count("/") > 1
+    if local and not (path / "config.json").is_file():
+        raise ModelError(f"no model at {path}: a folder of transformers holds config.json")
+    return str(path) if path.is_dir() else name
+
+
 def hf_on_meta(name: str) -> tuple[nn.Module, str]:
     """Return a language model of transformers without weights, and the name of its embedding."""
-    path = Path(name).expanduser()
-    where = str(path) if path.is_dir() else name
+    where = _find_hf(name)
     transformers = import_module("transformers", f"hf:{name}")
     try:
-        with _hub():
+        with _offline_if_unreachable():
             config = transformers.AutoConfig.from_pretrained(where)
         named = getattr(transformers, (config.architectures or [""])[0], None)
         with torch.device("meta"):
@@ -144,7 +152,7 @@ def _side(size: Any) -> int:
 
 
 @contextmanager
-def _hub() -> Iterator[None]:
+def _offline_if_unreachable() -> Iterator[None]:
     """Let the hub's client look into its cache only where the hub cannot be reached.
 
     It would try for a minute.

@@ -17,6 +17,7 @@ from jvpsvd.operators.blocks import by, check_indices, columns
 from jvpsvd.operators.dense import frobenius_norm, write_down
 from jvpsvd.operators.derivatives.linear_map import Held
 from jvpsvd.operators.operands import (
+    OPERATOR_NAMES,
     MissingSigns,
     real_divisor,
     real_factor,
@@ -24,6 +25,7 @@ from jvpsvd.operators.operands import (
     refuse_term,
 )
 from jvpsvd.operators.products import MatrixFree
+from jvpsvd.records import AnswersOtherNames
 
 Number = float | np.floating[Any] | np.integer[Any]
 
@@ -146,7 +148,7 @@ class Variants(MatrixFree):
         return f"<{type(self).__name__} {by(self.shape)}, {self.dtype}, {self.device}>"
 
 
-class LinearOperator(MissingSigns, Variants):
+class LinearOperator(AnswersOtherNames, MissingSigns, Variants):
     """A real m × n matrix A known by its products A V and A' U, or a batch of B such matrices.
 
     Subclasses implement `_matmat` and `_rmatmat` on checked blocks with contiguous columns; those
@@ -163,6 +165,7 @@ class LinearOperator(MissingSigns, Variants):
     """
 
     __array_ufunc__ = None  # array @ A and array * A are errors, not arrays of operators
+    _other_names = OPERATOR_NAMES
 
     @property
     def T(self) -> LinearOperator:

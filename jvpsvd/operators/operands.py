@@ -1,4 +1,4 @@
-"""Refuse signs that operators do not have, and operands that they do not take."""
+"""Refuse signs and names that operators do not have, and operands that they do not take."""
 
 from __future__ import annotations
 
@@ -11,6 +11,22 @@ from torch import Tensor
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError, OperandError
+
+_SOLVE = "write jvpsvd.svds(A, k)"
+_MOVE = "make the operator anew, from a matrix, or a function and its point, there"
+OPERATOR_NAMES = {
+    **dict.fromkeys(("dot", "mm", "mv", "matmul", "jvp", "forward"), "write A @ V"),
+    **dict.fromkeys(("vjp", "rdot", "backward"), "write A.T @ U"),
+    **dict.fromkeys(("adjoint", "transpose", "t"), "it is A.T here"),
+    **dict.fromkeys(("toarray", "todense", "dense", "numpy", "A"), "it is to_dense() here"),
+    **dict.fromkeys(("norm", "frobenius"), "write fro_norm(), or jvpsvd.svds(A, 1).s for σ1"),
+    **dict.fromkeys(("svd", "svds", "svdvals", "singular_values", "U", "s", "S", "Vh"), _SOLVE),
+    "rank": 'write jvpsvd.svds(A, "all").rank()',
+    **dict.fromkeys(("cond", "condition_number"), 'write jvpsvd.svds(A, "all").condition_number()'),
+    **dict.fromkeys(("ndim", "size", "numel"), "its shape is (m, n), or (B, m, n) of a batch"),
+    **dict.fromkeys(("to", "cpu", "cuda", "double", "float"), _MOVE),
+}
+"""What to write in place of names that matrices of other packages have."""
 
 
 class MissingSigns:

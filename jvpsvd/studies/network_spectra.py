@@ -14,8 +14,8 @@ from torch import Tensor
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.plot.solved import plot_spectra
+from jvpsvd.records import AnswersOtherNames, ComparedByFields
 from jvpsvd.svd.estimate import Estimate
-from jvpsvd.svd.result_fields import same
 from jvpsvd.svd.storage import read_record, write_record
 from jvpsvd.text_table import Column, TextTable, count_noun, significant
 
@@ -32,7 +32,7 @@ _COUNTS = ("count", "count_low", "count_high", "count_error")  # in xarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DepthSpectra:
+class DepthSpectra(ComparedByFields, AnswersOtherNames):
     """The leading singular values of all inputs at one depth.
 
     ``one[i]`` is that of input i, as (k,) values; ``one[:3]`` those of the first three inputs.
@@ -60,6 +60,8 @@ class DepthSpectra:
     """(inputs,) products taken; those of a batch are divided evenly."""
     seconds: Tensor
     """(inputs,) wall time, likewise."""
+
+    _other_names = dict.fromkeys(("S", "values", "singular_values"), "it is s here")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -90,12 +92,6 @@ class DepthSpectra:
         mean, least, most = (float(column.mean()) for column in (value, low, high))
         return Estimate(mean, least, most, float(error.square().sum().sqrt()) / len(self))
 
-    def __eq__(self, other: object) -> bool:
-        """Whether all fields are the same, tensors bit for bit."""
-        if not isinstance(other, DepthSpectra):
-            return NotImplemented
-        return all(same(value, getattr(other, name)) for name, value in vars(self).items())
-
     def __repr__(self) -> str:
         _, size, k, first, last, *_, certified = _cells(self)
         return (
@@ -120,7 +116,7 @@ class DepthSpectra:
 
 
 @dataclass(frozen=True)
-class NetworkSpectra:
+class NetworkSpectra(AnswersOtherNames):
     """Leading singular values of a network's Jacobians, for many inputs at several depths.
 
     ``S["layer1"]`` is one depth, ``S["layer1", 3]`` the values of input 3 there; ``for depth in S``
@@ -134,6 +130,11 @@ class NetworkSpectra:
     """Tolerance of every solve."""
     threshold: float = 1.0
     """What `DepthSpectra.counts` counts from."""
+
+    _other_names = dict.fromkeys(
+        ("s", "S", "values", "singular_values", "shape", "shapes", "residuals", "mean", "std"),
+        'each depth has one: write S["output"].s, for example',
+    )
 
     @property
     def layers(self) -> tuple[str, ...]:

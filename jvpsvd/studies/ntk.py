@@ -24,6 +24,7 @@ from jvpsvd.operators import (
 from jvpsvd.operators.differentiate import Derivatives
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.parameters import choose_parameters
+from jvpsvd.records import AnswersOtherNames, ComparedByFields
 from jvpsvd.studies.assembled_kernel import (
     Problem,
     as_arguments,
@@ -34,7 +35,6 @@ from jvpsvd.studies.inputs import each_input, refuse_other_kind, told_how_read
 from jvpsvd.svd import svds
 from jvpsvd.svd.memory import memory_of
 from jvpsvd.svd.request import choose_seed
-from jvpsvd.svd.result_fields import same
 from jvpsvd.text_table import count_noun, fitted_lines
 
 logger = logging.getLogger(__name__)
@@ -47,10 +47,15 @@ _LEAST_ROWS, _ROWS_PER_PAIR = 2048, 8
 _BLOCK = 8
 # Fresh products check one of so many inputs, and so many at least. Guesses.
 _CHECKED, _LEAST_CHECKED = 4, 8
+_OTHER_NAMES = {
+    **dict.fromkeys(("eigenvalues", "L", "w"), "it is values here"),
+    **dict.fromkeys(("eigenvectors", "Q", "V", "U"), "it is vectors here"),
+    **dict.fromkeys(("s", "S", "singular_values"), "it is values.sqrt() here"),
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TangentKernel:
+class TangentKernel(ComparedByFields, AnswersOtherNames):
     """The k leading eigenpairs of K = J J', with J = ∂f(X)/∂θ (Jacot, Gabriel & Hongler, 2018).
 
     Rows and columns of K are the outputs of all inputs: K[(i, a), (j, b)] = ∇f_a(x_i) · ∇f_b(x_j).
@@ -71,11 +76,7 @@ class TangentKernel:
     method: str
     """"assembled", or the method of `svds`."""
 
-    def __eq__(self, other: object) -> bool:
-        """Whether all fields are the same, tensors bit for bit."""
-        if not isinstance(other, TangentKernel):
-            return NotImplemented
-        return all(same(value, getattr(other, name)) for name, value in vars(self).items())
+    _other_names = _OTHER_NAMES
 
     def __repr__(self) -> str:
         inputs, *outputs, k = self.vectors.shape

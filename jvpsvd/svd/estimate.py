@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from torch import Tensor
 
 from jvpsvd.arguments import proper_fraction, shown
 from jvpsvd.errors import ArgumentError
+from jvpsvd.records import ComparedByFields
 from jvpsvd.text_table import significant
 
 Array = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -123,18 +123,8 @@ class Estimate:
         return f"{value}, between {low} and {high}"
 
 
-def confine(found: Estimate, least: float, most: float) -> Estimate:
-    """Return an estimate of a number that can be no less and no more than this.
-
-    >>> confine(Estimate(9e9, 0.4, 800.0), 1.0, 512.0)
-    Estimate(value=512.0, low=1.0, high=512.0, standard_error=0.0, basis='')
-    """
-    value, low, high = (min(max(x, least), most) for x in (found.value, found.low, found.high))
-    return Estimate(value, low, high, found.standard_error, found.basis)
-
-
 @dataclass(frozen=True, eq=False)
-class Curve:
+class Curve(ComparedByFields):
     """A function known between bounds, at the points of a grid."""
 
     grid: Array
@@ -181,32 +171,3 @@ def known_in_words(known: int, size: int) -> str:
     if known == size:
         return "the only value is known" if size == 1 else f"all {size} values are known"
     return f"{known} of {size} values {'is' if known == 1 else 'are'} known"
-
-
-def checked_grid(name: str, grid: Sequence[float] | Array | Tensor) -> Array:
-    """Return thresholds as an array, if they are finite, ascending and at least 0.
-
-    Raises:
-        ArgumentError: If they are not.
-
-    >>> checked_grid("thresholds", [0.5, 1])
-    array([0.5, 1. ])
-    """
-    try:
-        given = grid.numpy(force=True) if isinstance(grid, Tensor) else grid
-        points = np.asarray(given)
-    except (TypeError, ValueError, RuntimeError):
-        points = np.array("no numbers")
-    if points.dtype.kind not in "iuf" or points.ndim != 1 or not len(points):
-        raise ArgumentError(f"{name}={shown(grid)} must be a list of numbers, as [0.5, 1.0] is")
-    points = points.astype(np.float64)
-    wrong = points[~np.isfinite(points) | (points < 0)]
-    if len(wrong):
-        raise ArgumentError(f"{name} holds {wrong[0]:g}; give finite numbers of at least 0")
-    falls = np.flatnonzero(np.diff(points) <= 0)
-    if len(falls):
-        first, second = points[falls[0] : falls[0] + 2]
-        raise ArgumentError(
-            f"{name} holds {second:g} after {first:g}; give numbers in ascending order, each once"
-        )
-    return points

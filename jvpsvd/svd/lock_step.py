@@ -7,6 +7,7 @@ and again. So a part has as many matrices as get the bases that one alone would 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -59,8 +60,27 @@ class InParts:
                     self.solver.solve(A.select(part), replace(request, start=start), monitor)
                 )
             except (ArgumentError, NonFiniteError) as error:
-                raise type(error)(f"of matrices {first} to {last}, {error}") from error
+                raise type(error)(_in_the_batch(str(error), part, count)) from error
         return _join_parts(found)
+
+
+def _in_the_batch(message: str, part: Tensor, count: int) -> str:
+    """Return an error of a part, with the index of its matrix in the whole batch.
+
+    >>> _in_the_batch("operator 1 of 2: products of about 1e-200 …", torch.tensor([4, 5]), 6)
+    'operator 5 of 6: products of about 1e-200 …'
+    """
+    first, last = int(part[0]), int(part[-1])
+    said, found = re.subn(
+        rf"operator (\d+) of {len(part)}\b",
+        lambda match: f"operator {first + int(match[1])} of {count}",
+        message,
+    )
+    if found:
+        return said
+    if first == last:
+        return f"operator {first} of {count}: {message}"
+    return f"of operators {first} to {last}, {message}"
 
 
 def matrices_together(size: ProblemSize, request: Request) -> int:
@@ -88,8 +108,8 @@ def matrices_together(size: ProblemSize, request: Request) -> int:
         except ArgumentError:
             continue
         predicted = int(_MARGIN * chosen.predicted_products / 2)
-        wanted = min(size.shape[0], size.shape[1], _columns(alone, request), predicted)
-        if chosen.method == alone.method and _columns(chosen, request) >= wanted:
+        wanted = min(size.shape[0], size.shape[1], _count_columns(alone, request), predicted)
+        if chosen.method == alone.method and _count_columns(chosen, request) >= wanted:
             return together
     return 1
 
@@ -104,7 +124,8 @@ def plan_batch(size: ProblemSize, request: Request) -> Plan:
     if together == count:
         return plan(size, request)
     chosen = _plan_of(together, size, request)
-    held = (count - together) * _result(size, request) + _count_copied_bytes(together, size)
+    held = (count - together) * _count_result_bytes(size, request)
+    held += _count_copied_bytes(together, size)
     return replace(
         chosen,
         solver=InParts(chosen.solver, together),
@@ -114,7 +135,7 @@ def plan_batch(size: ProblemSize, request: Request) -> Plan:
     )
 
 
-def _columns(chosen: Plan, request: Request) -> int:
+def _count_columns(chosen: Plan, request: Request) -> int:
     """Return how many columns the bases of a plan hold; 0 if U would have no room in them."""
     solver = chosen.solver
     if request.vectors or not isinstance(solver, GolubKahan) or solver.values_size is None:
@@ -125,7 +146,7 @@ def _columns(chosen: Plan, request: Request) -> int:
 
 def _refuse_triplets(count: int, size: ProblemSize, request: Request) -> None:
     """Raise ArgumentError if the triplets of a batch alone do not fit into the memory."""
-    needed, memory = count * _result(size, request), bytes_for_solve(size, request)
+    needed, memory = count * _count_result_bytes(size, request), bytes_for_solve(size, request)
     if needed > memory:
         m, n = size.shape
         raise ArgumentError(
@@ -139,7 +160,7 @@ def _plan_of(together: int, size: ProblemSize, request: Request) -> Plan:
     others = (size.batch or 1) - together
     if not others:
         return plan(size, request)
-    held = others * _result(size, request) + _count_copied_bytes(together, size)
+    held = others * _count_result_bytes(size, request) + _count_copied_bytes(together, size)
     left = max(0, bytes_for_solve(size, request) - held)
     return plan(replace(size, batch=together, held=0), replace(request, memory=left))
 
@@ -149,7 +170,7 @@ def _count_copied_bytes(together: int, size: ProblemSize) -> int:
     return together * (size.selected or 0)
 
 
-def _result(size: ProblemSize, request: Request) -> int:
+def _count_result_bytes(size: ProblemSize, request: Request) -> int:
     m, n = size.shape
     return result_bytes(max(m, n), min(m, n), request.k, size.dtype.itemsize, request.vectors)
 

@@ -1,4 +1,4 @@
-"""What the arguments of SciPy's, scikit-learn's, NumPy's and torch's SVDs are called here."""
+"""What names of SciPy's, scikit-learn's, NumPy's and torch's SVDs are called here."""
 
 from __future__ import annotations
 
@@ -63,6 +63,23 @@ _ANSWERS = {
     "device": "the solve runs where A lies; move A there",
     "dtype": "the solve runs in the dtype of A; convert A first",
 }
+RESULT_NAMES = {
+    **dict.fromkeys(
+        ("S", "sigma", "sigmas", "values", "singular_values", "singular_values_"), "it is s here"
+    ),
+    "left_vectors": "it is U here; result.left(J) has them in the shape of f(x)",
+    "right_vectors": "they are the rows of Vh; result.right(J) has them in the shape of x",
+    **dict.fromkeys(("V", "v"), "it is Vh.mT here"),
+    **dict.fromkeys(("VT", "Vt", "vt", "VH", "components_"), "it is Vh here"),
+    **dict.fromkeys(("error", "errors", "resid"), "it is residuals here"),
+    **dict.fromkeys(("cond", "condition"), "it is condition_number() here"),
+    "energy": "it is certificate.energy_share here",
+    **dict.fromkeys(("dtype", "device"), "its tensors have one, as s does; to(…) changes it"),
+    **dict.fromkeys(("cpu", "cuda"), 'write to("cpu") or to("cuda")'),
+    **dict.fromkeys(("double", "float"), "write to(torch.float64) or to(torch.float32)"),
+    **dict.fromkeys(("detach", "backward", "grad"), "it has no graph; jvpsvd.singular_values has"),
+}
+"""What attributes of other packages' results are called in an `SVDResult`."""
 _WHICH = {
     "LM": "largest", "LA": "largest", "L": "largest",
     "SM": "smallest", "SA": "smallest", "S": "smallest",

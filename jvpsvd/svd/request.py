@@ -15,6 +15,7 @@ from jvpsvd.arguments import LARGEST_SEED, check_flag, one_of, proper_fraction, 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
 from jvpsvd.operators import LinearOperator, MatrixOperator
+from jvpsvd.records import ComparedByFields
 from jvpsvd.svd.other_names import refuse_other_words
 
 MethodName = Literal["auto", "golub-kahan", "randomized", "exact"]
@@ -64,8 +65,8 @@ class ProblemSize:
         return cls((m, n), A.dtype, A.device, batch, chunk, in_memory, *of_memory)
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, eq=False)
+class Request(ComparedByFields):
     """What a caller asks for. `check_request` checks the arguments and makes one."""
 
     k: int
@@ -144,6 +145,7 @@ def check_request(
         )
     if start is not None:
         _check_start(start, size)
+    _refuse_unused(method, smallest, start, block_size)
     check_flag("vectors", vectors)
     return Request(
         k=min(m, n) if smallest else count,
@@ -225,6 +227,22 @@ def _check_search(size: ProblemSize, method: str, energy: float | None, tail: fl
     if size.batch is not None:
         raise ArgumentError(
             "the matrices of a batch have ranks of their own; search them one at a time"
+        )
+
+
+def _refuse_unused(
+    method: str, smallest: bool, start: Tensor | None, block_size: int | np.integer[Any] | None
+) -> None:
+    """Refuse arguments that the method asked for has no use for; "auto" may choose another one."""
+    asked = 'which="smallest"' if smallest else f'method="{method}"'
+    other = "" if smallest else ', or ask for method="golub-kahan"'
+    if start is not None and (smallest or method in ("exact", "randomized")):
+        raise ArgumentError(
+            f"start= is of no use to {asked}, which begins anew; leave it out{other}"
+        )
+    if block_size is not None and method == "randomized":
+        raise ArgumentError(
+            f"block_size= is of no use to {asked}, whose blocks follow from k; leave it out"
         )
 
 

@@ -20,17 +20,20 @@ from jvpsvd.operators.blocks import by, device_of
 from jvpsvd.operators.linear_map_operator import LinearMapOperator
 from jvpsvd.operators.linear_operator import TransposedOperator
 from jvpsvd.plot.solved import plot_spectra
+from jvpsvd.records import AnswersOtherNames, ComparedByFields
 from jvpsvd.svd.certificate import Certificate, restrict_certificates
 from jvpsvd.svd.krylov.quadrature import NoSample, SpectralSample
 from jvpsvd.svd.monitor import Phase
+from jvpsvd.svd.other_names import RESULT_NAMES
 from jvpsvd.svd.plan import Plan
 from jvpsvd.svd.progress import Progress
 from jvpsvd.svd.request import Which
 from jvpsvd.svd.result_bounds import Bounded
-from jvpsvd.svd.result_fields import CLASSES, same
+from jvpsvd.svd.result_fields import CLASSES
 from jvpsvd.svd.slicing import refuse_length, refuse_membership, triplets_meant
-from jvpsvd.svd.spectrum import Spectrum, whole_spectrum
+from jvpsvd.svd.spectrum import Spectrum
 from jvpsvd.svd.storage import read_record, write_record
+from jvpsvd.svd.whole_spectrum import whole_spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +50,7 @@ class SVDArrays(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SVDResult(Bounded):
+class SVDResult(ComparedByFields, AnswersOtherNames, Bounded):
     """The k leading singular triplets J ≈ U diag(s) Vh, with residuals and certificate.
 
     ``U, s, Vh = result`` unpacks it as `torch.linalg.svd` does. For a batch every tensor has a
@@ -110,6 +113,8 @@ class SVDResult(Bounded):
     which: Which = "largest"
     samples: tuple[SpectralSample, ...] = ()
 
+    _other_names = RESULT_NAMES
+
     def __iter__(self) -> Iterator[Any]:
         """Yield U, s and Vh; with vectors=False the first and the last are None."""
         return iter((self.U, self.s, self.Vh))
@@ -155,15 +160,6 @@ class SVDResult(Bounded):
             converged=self.converged[..., part],
             certificates=restrict_certificates(self.certificates, s, part.start),
             which=which,
-        )
-
-    def __eq__(self, other: object) -> bool:
-        """Whether all fields are the same, tensors bit for bit."""
-        if not isinstance(other, SVDResult):
-            return NotImplemented
-        ours, theirs = self._record(), other._record()
-        return ours.keys() == theirs.keys() and all(
-            same(value, theirs[name]) for name, value in ours.items()
         )
 
     def numpy(self) -> SVDArrays:

@@ -1,8 +1,6 @@
-"""What the fields of a result hold, for its file and for comparisons."""
+"""What the fields of a result hold, for its file."""
 
 from __future__ import annotations
-
-from torch import Tensor
 
 from jvpsvd.operators import Products
 from jvpsvd.svd.certificate import Certificate
@@ -23,24 +21,3 @@ CLASSES: dict[str, type] = {
     )
 }
 """Classes of the objects in a result, by name."""
-
-
-def same(a: object, b: object) -> bool:
-    """Whether two values of a field are the same, tensors bit for bit; NaN is the same as NaN.
-
-    >>> import torch
-    >>> same((1.0, torch.ones(2)), (1.0, torch.ones(2))), same(1.0, 2.0)
-    (True, False)
-    >>> same(torch.tensor([1.0, torch.nan]), torch.tensor([1.0, torch.nan]))
-    True
-    """
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        if (a.dtype, a.device, a.shape) != (b.dtype, b.device, b.shape):
-            return False
-        # Only NaN differs from itself.
-        return bool(((a == b) | ((a != a) & (b != b))).all())
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, AllValues | Recurrences) and type(a) is type(b):
-        return all(same(value, getattr(b, name)) for name, value in vars(a).items())
-    return repr(a) == repr(b)

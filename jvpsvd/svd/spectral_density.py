@@ -29,7 +29,8 @@ from jvpsvd.svd.product_checks import (
 )
 from jvpsvd.svd.progress import Show, shown
 from jvpsvd.svd.result import SVDResult
-from jvpsvd.svd.spectrum import NEAR_ROUNDING, Spectrum, whole_spectrum
+from jvpsvd.svd.spectrum import NEAR_ROUNDING, Spectrum
+from jvpsvd.svd.whole_spectrum import whole_spectrum
 
 DEFAULT_PROBES, DEFAULT_STEPS = 16, 40
 _CONFIDENCE = 1.96  # standard errors of a 95 % interval

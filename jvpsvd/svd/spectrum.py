@@ -11,21 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import proper_fraction, shown, threshold_number
+from jvpsvd.arguments import ascending_numbers, proper_fraction, shown, threshold_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.svd.estimate import Array, Curve, Estimate, checked_grid, confine, known_in_words
-from jvpsvd.svd.krylov.quadrature import AllValues, NoSample, SpectralSample
-from jvpsvd.svd.sampled_values import SampledValues, known_and_sampled
-from jvpsvd.text_table import count_noun
+from jvpsvd.records import ComparedByFields
+from jvpsvd.svd.estimate import Array, Curve, Estimate, known_in_words
+from jvpsvd.svd.sampled_values import SampledValues
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _Function = Callable[[Tensor], Tensor]
 
-# Ritz values are off by this many eps of the dtype, times σ₁: a guess. A threshold near it is
-# moved by it on both sides.
-_ROUNDING, NEAR_ROUNDING = 8.0, 1000.0
+# A threshold below this many times the error by rounding is moved by it on both sides.
+NEAR_ROUNDING = 1000.0
 # Counts whose standard error is below this are whole numbers up to rounding.
 _CERTAIN = 0.05
 # Unknown values lie between 0 and the last known one; f is looked at there at so many points.
@@ -35,7 +33,7 @@ _QUANTILE = 1e-3
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Spectrum:
+class Spectrum(ComparedByFields):
     """All p = min(m, n) singular values: the leading ones, and a random sample of the rest.
 
     Every number is an `Estimate`. Its `low` and `high` bound what the sample leaves open between
@@ -104,7 +102,7 @@ class Spectrum:
         Raises:
             ArgumentError: If thresholds are not ascending finite numbers ≥ 0.
         """
-        return self._counts(checked_grid("thresholds", thresholds))
+        return self._counts(ascending_numbers("thresholds", thresholds))
 
     def _counts(self, grid: Array) -> Curve:
         found = np.array([self._known_count(float(t)) for t in grid], dtype=np.float64)
@@ -127,7 +125,7 @@ class Spectrum:
         Raises:
             ArgumentError: If the grid is not ascending finite numbers ≥ 0.
         """
-        counts, p = self._counts(checked_grid("grid", grid)), self.size
+        counts, p = self._counts(ascending_numbers("grid", grid)), self.size
         value, low, high = (1 - c / p for c in (counts.value, counts.high, counts.low))
         return Curve(counts.grid, value, low, high, counts.standard_error / p)
 
@@ -140,7 +138,7 @@ class Spectrum:
         Raises:
             ArgumentError: If the grid is not at least two ascending finite numbers ≥ 0.
         """
-        counts = self._counts(checked_grid("grid", grid))
+        counts = self._counts(ascending_numbers("grid", grid))
         if len(counts) < 2:
             raise ArgumentError("the grid of a density needs at least two points")
         width = np.diff(counts.grid)
@@ -185,7 +183,7 @@ class Spectrum:
         value = ratio * squares.value
         low, high = squares.low**2 / fourth.high, squares.high**2 / max(fourth.low, 1e-300)
         error = self._error(lambda s: 2 * ratio * (s / top) ** 2 - ratio**2 * (s / top) ** 4)
-        return self._estimate(confine(Estimate(value, low, high, error), 1, self.size))
+        return self._estimate(_confine(Estimate(value, low, high, error), 1, self.size))
 
     def entropy(self) -> Estimate:
         """Return −Σ p log p with p = σ² / Σ σ², in nats."""
@@ -203,7 +201,7 @@ class Spectrum:
                 ((s / top) ** 2 * (1 + mean) - torch.xlogy((s / top) ** 2, (s / top) ** 2)) / total
             )
         )
-        return self._estimate(confine(Estimate(value, low, high, error), 0, math.log(self.size)))
+        return self._estimate(_confine(Estimate(value, low, high, error), 0, math.log(self.size)))
 
     def effective_rank(self) -> Estimate:
         """Return the exponential of the entropy: d for d equal values and zeros.
@@ -363,43 +361,14 @@ class Spectrum:
         return Estimate(found.value, found.low, found.high, found.standard_error, self.basis)
 
 
-def whole_spectrum(
-    sample: SpectralSample, known: Tensor, errors: Tensor, size: int, dtype: torch.dtype
-) -> Spectrum:
-    """Return the spectrum from what a solve left.
+def _confine(found: Estimate, least: float, most: float) -> Estimate:
+    """Return an estimate of a number that can be no less and no more than this.
 
-    Args:
-        sample: All values, or the recurrence of a random start.
-        known: (j,) leading values, none missing among them.
-        errors: (j,) their residuals.
-        size: Number of all values.
-        dtype: Precision of the products.
+    >>> _confine(Estimate(9e9, 0.4, 800.0), 1.0, 512.0)
+    Estimate(value=512.0, low=1.0, high=512.0, standard_error=0.0, basis='')
     """
-    known, errors = known.double().cpu(), errors.double().cpu()
-    top = float(known[0]) if len(known) else 0.0
-    eps = _ROUNDING * torch.finfo(dtype).eps
-    if isinstance(sample, AllValues):
-        values = sample.values.double().cpu().clone()
-        off = torch.full_like(values, eps * float(values[0]))
-        values[: len(known)], off[: len(known)] = known, errors
-        values = values.sort(descending=True).values
-        basis = known_in_words(size, size)
-        return Spectrum(size, values, off, size, None, eps * float(values[0]), basis)
-    basis = known_in_words(len(known), size)
-    if isinstance(sample, NoSample) or len(known) == size:
-        if isinstance(sample, NoSample) and len(known) < size:
-            basis += f"; the rest is unknown: {sample.reason}"
-        return Spectrum(size, known, errors, len(known), None, eps * top, basis)
-    split = known_and_sampled(sample, known, errors, size, eps * top)
-    known, errors, above, rest = split.known, split.errors, split.above, split.rest
-    if rest is None:
-        basis = f"{known_in_words(len(known), size)}; no random vector sampled the others"
-        return Spectrum(size, known, errors, len(known), None, eps * top, basis)
-    rounding = eps * max(top, float(rest.rule.nodes.max()))
-    known_there, steps = count_noun(above, "value"), count_noun(sample.steps, "step")
-    vectors = count_noun(rest.columns, "random vector")
-    basis = f"{known_there} known, {rest.size} sampled by {vectors} in {steps}"
-    return Spectrum(size, known, errors, above, rest, rounding, basis)
+    value, low, high = (min(max(x, least), most) for x in (found.value, found.low, found.high))
+    return Estimate(value, low, high, found.standard_error, found.basis)
 
 
 def _root(x: float, p: float) -> float:

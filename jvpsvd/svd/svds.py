@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import time
 import warnings
-from typing import Any, Literal, Never
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Literal, Never, ParamSpec
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from jvpsvd.arguments import one_of
-from jvpsvd.errors import ArgumentError, ConvergenceError, ConvergenceWarning, PrecisionWarning
+from jvpsvd.errors import (
+    ArgumentError,
+    ConvergenceError,
+    ConvergenceWarning,
+    PrecisionWarning,
+    UnknownArgumentError,
+)
 from jvpsvd.operators import LinearOperator, aslinearoperator
 from jvpsvd.operators.environment.placement import own_tensors
 from jvpsvd.svd.certificate import (
@@ -36,8 +44,24 @@ from jvpsvd.text_table import count_noun
 
 OnUnconverged = Literal["warn", "raise", "ignore"]
 _RANDOMIZED = ("block-krylov", "subspace-iteration", "adaptive-rank")
+_Arguments = ParamSpec("_Arguments")
 
 
+def _of_one_operator(function: Callable[_Arguments, SVDResult]) -> Callable[_Arguments, SVDResult]:
+    """Answer svds(model, x, k=3), of which Python says only that k has two values."""
+
+    @wraps(function)
+    def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> SVDResult:
+        if len(args) + ("k" in kwargs) > 2:
+            raise UnknownArgumentError(
+                "svds takes one operator and k; write svds(JacobianOperator(model, x), k)"
+            )
+        return function(*args, **kwargs)
+
+    return call
+
+
+@_of_one_operator
 def svds(
     A: Any,
     k: int | np.integer[Any] | Literal["all"] | None = None,
@@ -75,9 +99,10 @@ def svds(
             "randomized" (a fixed number of products, whatever the tolerance: "block-krylov", or
             "subspace-iteration" where memory is short; with energy= or tail= "adaptive-rank", which
             adds random blocks until enough is found), or "auto" (one of the first two).
-        block_size: Vectors per step; None: chosen by the plan, which times four products if k is
-            small and vectors are long. If it is given, bases grow as far as memory allows, whatever
-            the timings.
+        block_size: Vectors per step, of the exact method per product; None: chosen by the plan,
+            which times four products if k is small and vectors are long. If it is given, bases of
+            Golub–Kahan grow as far as memory allows, whatever the timings. Refused with
+            method="randomized", whose blocks follow from k.
         memory: Bytes, or text like "4GiB", for bases, result and what the operator holds (its
             `held_bytes`: activations, copies of sparse matrices); None: half of what the operator
             leaves of the GPU's, or of the job's or machine's, for bases and result.
@@ -90,7 +115,8 @@ def svds(
         start: An earlier result with vectors, of the same or a similar operator, or (short, j)
             vectors of the shorter side, to start Golub–Kahan from. It may save products of
             the same operator, never accuracy; from the vectors of another photo, solves took more
-            (`python -m benchmarks starts`).
+            (`python -m benchmarks starts`). Methods that cannot use it refuse it; with
+            method="auto" it does not change the choice, and the exact method leaves it unused.
         energy: With method="randomized": return about as few triplets, at most k, as hold this
             share of ‖A‖²_F, in (0, 1): a few more, since their values are a little too small.
         tail: With method="randomized": return the values above tail · s[0], at most k.
@@ -123,7 +149,7 @@ def svds(
     )
     warned = out_of_reach(request.tol, operator.dtype)
     if warned and on_unconverged != "ignore":
-        warnings.warn(warned, PrecisionWarning, stacklevel=2)
+        warnings.warn(warned, PrecisionWarning, stacklevel=3)
     began, before = time.perf_counter(), operator.products
     with torch.no_grad(), own_tensors(), shown(progress) as show:
         monitor = Monitor(show, lambda: operator.products.since(before))
@@ -157,7 +183,7 @@ def svds(
         missed = _unconverged_in_words(result, monitor.stopped)
         if on_unconverged == "raise":
             raise ConvergenceError(missed)
-        warnings.warn(missed, ConvergenceWarning, stacklevel=2)
+        warnings.warn(missed, ConvergenceWarning, stacklevel=3)
     return result
 
 

@@ -13,7 +13,7 @@ from benchmarks.parts.reach_child import describe
 from benchmarks.problems.architectures import ARCHITECTURES
 from jvpsvd import JacobianOperator, layer_map
 from jvpsvd.errors import ModelError
-from jvpsvd.networks import load_model
+from jvpsvd.networks import load_model, shapes_of_hf
 
 FAMILIES = {
     "recurrent": ["torch:GRU", "torch:LSTM"],
@@ -159,8 +159,9 @@ def test_a_local_folder_of_transformers_takes_texts(gpt2_folder):
 
 @pytest.mark.parametrize("name", ["./none", "/none/there", "~/none", "a/b/c"])
 def test_a_folder_that_is_not_there(name):
-    with pytest.raises(ModelError, match=r"no model at .*: a folder of transformers holds config"):
-        load_model(f"hf:{name}")
+    for load in (load_model, lambda spec: shapes_of_hf(spec, tokens=5)):
+        with pytest.raises(ModelError, match=r"no model at .*: a folder of transformers holds con"):
+            load(f"hf:{name}")
 
 
 @pytest.mark.parametrize(("package", "name"), [("timm", "resnet18"), ("transformers", "gpt2")])

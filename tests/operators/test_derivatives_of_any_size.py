@@ -64,6 +64,14 @@ def test_frobenius_norms(c):
     assert float(A.fro_norm()) / c == pytest.approx(5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_frobenius_norms_of_the_smallest_numbers(dtype):
+    least = torch.nextafter(torch.zeros((), dtype=dtype), torch.ones((), dtype=dtype))
+    norm = MatrixOperator(least.expand(2, 2).clone()).fro_norm()
+    assert norm.dtype == dtype
+    assert float(norm) == 2 * float(least)
+
+
 def test_frobenius_norms_that_do_not_fit():
     A = MatrixOperator(torch.full((4, 4), 2e38))
     with pytest.raises(ArgumentError, match="exceeds what"):

@@ -81,6 +81,12 @@ def test_vectors_are_images_around_grey():
     assert jvpsvd.plot.vectors(torch.randn(1, 5, 5), titles="v1").axes[0].get_title() == "v1"
 
 
+@pytest.mark.parametrize("columns", [0, -1, 2.5, True])
+def test_images_in_a_line_are_a_whole_number(columns):
+    with pytest.raises(ArgumentError, match=r"^columns=.* must be a whole number at least 1$"):
+        jvpsvd.plot.vectors(torch.randn(2, 5, 5), columns=columns)
+
+
 def test_depth_by_index_leaves_what_a_depth_has_not():
     ax = jvpsvd.plot.depth_by_index({"a": [4.0, 2.0, 1.0], "b": [3.0]})
     table = ax.images[0].get_array()

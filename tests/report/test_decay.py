@@ -7,7 +7,9 @@ import pytest
 
 from benchmarks.problems.synthetic_run import make_run, write_rows
 from jvpsvd.report import read_values, write_report
+from jvpsvd.report.analysis import analyse
 from jvpsvd.report.decay import fit_decay
+from jvpsvd.report.page_tables import decay_rows
 
 K = 30
 INDEX = np.arange(1, K + 1)
@@ -57,6 +59,14 @@ def test_equal_values_do_not_fall(tmp_path):
     found = fitted(tmp_path, np.full((1, 8), 2.0))
     assert found.power[0] == pytest.approx(0.0, abs=1e-12)
     assert np.isinf(found.length[0])
+
+
+def test_lengths_of_slow_decay_are_told_without_exponents(tmp_path):
+    store = make_run(tmp_path / "run", photos=2, depths=1, k=K)
+    s = np.stack([5.0 * np.exp(-INDEX / length) for length in (1234.0, 2345.0)])
+    write_rows(store, "output", store.samples(), s, np.zeros_like(s))
+    (row,) = decay_rows(analyse(read_values(store)))
+    assert row["cells"][2]["text"] == "1789 ± 555"
 
 
 def test_the_file_has_a_row_for_each_photo(tmp_path):

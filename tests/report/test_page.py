@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from support.shards import sample_members, write_tar
 
 from benchmarks.problems.synthetic_run import make_run, page_of, task_of, write_rows
@@ -124,6 +125,16 @@ def test_failures_are_counted_and_say_why(store):
     assert " ".join(message.split()) in seen.text
     failures = (store.folder / "report" / "failures.csv").read_text()
     assert failures.count("\ngood-0000.tar,photo") == 4
+
+
+def test_failures_of_inputs_that_are_no_photos_are_counted_as_inputs(tmp_path):
+    inputs = list(torch.randn(3, 1, 20))
+    inputs[1] = inputs[1] * torch.nan
+    model = torch.nn.Sequential(torch.nn.Linear(20, 8), torch.nn.Tanh())
+    seen = Seen(page_of(run(Spec(inputs=inputs, model=model, k=4, out=tmp_path / "run")).store))
+    heading = ["reason", "rows", "inputs", "the first one says"]
+    assert heading in seen.tables[None]
+    assert seen.tables[None][seen.tables[None].index(heading) + 1][:3] == ["non-finite", "3", "1"]
 
 
 def test_missing_rows_are_named(store):

@@ -1,32 +1,17 @@
 """Spectra in one call: every kind of inputs, against dense Jacobians and against a survey."""
 
-from collections import OrderedDict
-
 import numpy as np
 import pytest
 import torch
 from support.shards import sample_members, write_tar
+from support.spectra_problems import INPUTS, LAYERS, K, inputs, network
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from jvpsvd import load, spectra
-from jvpsvd.errors import ArgumentError, DataError, ModelError, NonFiniteError
+from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
-from jvpsvd.studies.network_spectra import KIND
 from jvpsvd.survey import Spec, open, run
-from jvpsvd.svd.storage import read_record, write_record
-
-LAYERS = ["1", "2", "output"]
-INPUTS, K = 7, 6
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(72, 5)).eval()
-
-
-def inputs():
-    return torch.randn(INPUTS, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 def truth(net, x, layer):
@@ -164,140 +149,6 @@ def test_inputs_of_several_arguments_are_differentiated_from_a_depth(batched, ar
         spectra(net, X, k=3, progress=False)
 
 
-def test_means_table_and_representation():
-    found = spectra(network(), inputs(), LAYERS, k=K, progress=False)
-    depth = found["1"]
-    assert torch.allclose(depth.mean, depth.s.double().mean(0))
-    assert torch.allclose(depth.std, depth.s.double().std(0))
-    text = str(found)
-    assert all(word in text for word in ("σ1", "72 x 192", "5 x 192", "7/7", *LAYERS))
-    assert all(len(line) <= 100 for line in text.splitlines())
-    assert "\n" not in repr(found)
-    assert repr(found[LAYERS[0]]).startswith(
-        f"<DepthSpectra: 7 inputs at {LAYERS[0]}, 72 x 192, k="
-    )
-    assert all("\n" not in repr(one) and str(one) == repr(one) for one in found)
-    assert [one.layer for one in found] == LAYERS
-    single = spectra(network(), inputs()[:1], k=2, progress=False)["output"]
-    assert single.std.tolist() == [0.0, 0.0]
-
-
-def test_saved_and_loaded_again(tmp_path):
-    found = spectra(network(), inputs(), LAYERS, k=K, progress=False)
-    found.save(tmp_path / "spectra.safetensors")
-    again = load(tmp_path / "spectra.safetensors")
-    assert (again.layers, again.model, again.tol) == (found.layers, found.model, found.tol)
-    assert str(again) == str(found)
-    assert again == found
-    assert again != spectra(network(), 2 * inputs(), LAYERS, k=K, progress=False)
-    for one, other in zip(found, again, strict=True):
-        assert one.shape == other.shape
-        for name in ("s", "residuals", "converged", "certified", "energy_share", "products"):
-            assert torch.equal(getattr(one, name), getattr(other, name))
-    assert [file.name for file in tmp_path.iterdir()] == ["spectra.safetensors"]
-
-
-@pytest.mark.parametrize("damage", ["cut", "other", "missing"])
-def test_what_is_no_file_of_spectra_is_an_error_of_one_line(damage, tmp_path):
-    file = tmp_path / "spectra.safetensors"
-    spectra(network(), inputs()[:1], k=2, progress=False).save(file)
-    if damage == "cut":
-        file.write_bytes(file.read_bytes()[:-5])
-    elif damage == "other":
-        file.write_bytes(b"something else")
-    else:
-        file.unlink()
-    with pytest.raises(DataError) as error:
-        load(file)
-    assert "\n" not in str(error.value)
-    with pytest.raises(DataError):
-        spectra(network(), inputs()[:1], k=2, progress=False).save(tmp_path / "no" / "folder")
-
-
-def test_plot_draws_every_depth(tmp_path):
-    pytest.importorskip("matplotlib").use("Agg")
-    axes = spectra(network(), inputs(), LAYERS, k=K, progress=False).plot()
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == LAYERS
-    axes.figure.savefig(tmp_path / "plot.png")
-    import matplotlib.pyplot as plt
-
-    plt.close(axes.figure)
-
-
-def test_xarray_has_the_dimensions_input_depth_index():
-    pytest.importorskip("xarray")
-    found = spectra(network(), inputs(), LAYERS, k=K, progress=False)
-    data = found.to_xarray()
-    assert dict(data.sizes) == {"input": INPUTS, "depth": 3, "index": K}
-    assert data.s.sel(depth="1").values == pytest.approx(found["1"].s.numpy())
-    assert bool(data.s.sel(depth="output")[:, -1].isnull().all())
-
-
-def test_xarray_has_the_shape_of_each_input_where_they_differ():
-    pytest.importorskip("xarray")
-    alike = spectra(network(), inputs(), LAYERS, k=K, progress=False)
-    data = alike.to_xarray()
-    assert data.m.dims == data.n.dims == ("depth",)
-    assert list(zip(data.m.values, data.n.values, strict=True)) == [one.shape for one in alike]
-    net = nn.Sequential(nn.Embedding(9, 4), nn.Tanh(), nn.Linear(4, 5)).eval()
-    texts = [torch.tensor(ids) for ids in ([1, 2], [3, 4, 5], [6, 7])]
-    found = spectra(net, texts, layers=["1", "output"], since="0", k=2, progress=False)
-    data = found.to_xarray()
-    assert data.m.dims == ("input", "depth")
-    assert data.m.sel(depth="output").values.tolist() == [10, 15, 10]
-    assert data.n.sel(depth="1").values.tolist() == [8, 12, 8]
-
-
-def test_unknown_depths_and_inputs_are_errors():
-    found = spectra(network(), inputs(), k=2, progress=False)
-    with pytest.raises(ArgumentError, match="give one of 'output'"):
-        found["3"]
-    with pytest.raises(ArgumentError, match="none of the 7"):
-        found["output", 7]
-    with pytest.raises(ModelError, match="no depth 'nowhere'"):
-        spectra(network(), inputs(), ["nowhere"], progress=False)
-
-
-@pytest.mark.parametrize(
-    ("X", "match"),
-    [
-        (torch.zeros(0, 3, 8, 8), "no input"),
-        ([], "no input"),
-        (7, "no inputs"),
-        ("photos", "no inputs"),
-        (["photo.jpg"], "input 0"),
-        ([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)], r"input 1 is float32 \(3, 9, 9\), .*pad"),
-        ([torch.zeros(3, 8, 8), np.zeros((3, 8, 8))], "input 1 is float64 .* in one dtype"),
-        (iter([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)]), r"input 1 is float32 \(3, 9, 9\)"),
-        ({"a": torch.zeros(2), "b": torch.zeros(3)}, r"hold \[2, 3\] inputs"),
-        (np.array(["photo"]), "dtype <U5, which torch lacks"),
-        ([np.array(["photo"])], "input 0 has dtype <U5, which torch lacks"),
-        ({"a": np.array(["photo"])}, r"X\['a'\] has dtype <U5, which torch lacks"),
-        (np.float32(2), "no inputs"),
-        (np.zeros(()), "a batch is a tensor"),
-    ],
-)
-def test_inputs_that_cannot_be_used_are_named(X, match):
-    with pytest.raises(ArgumentError, match=match) as error:
-        spectra(network(), X, progress=False)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("batch", [1, 4])
-def test_an_input_without_a_finite_value_is_named(batch):
-    X = inputs()
-    X[5] = torch.nan
-    with pytest.raises(NonFiniteError, match="input 5"):
-        spectra(network(), X, LAYERS, k=2, batch=batch, progress=False)
-
-
-def test_a_bar_on_stderr(capsys):
-    spectra(network(), inputs(), k=2)
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "spectra" in shown.err
-
-
 def test_inputs_on_another_path_than_the_first_are_solved_one_by_one():
     class Branching(nn.Linear):
         def forward(self, x):
@@ -318,12 +169,6 @@ def test_all_values(batch):
         for index, x in enumerate(X):
             s = truth(net, x, layer)
             assert (found[layer, index].double() - s).abs().max() <= 1e-5 * s[0]
-
-
-@pytest.mark.parametrize("k", ["every", 0, 1.5, None])
-def test_k_is_a_number_or_all(k):
-    with pytest.raises(ArgumentError, match="k="):
-        spectra(network(), inputs(), k=k, progress=False)
 
 
 def test_without_a_seed():
@@ -348,24 +193,6 @@ def test_all_values_above_the_threshold_are_counted():
         assert bool((truth > 4).all())
         assert abs(depth.dimension.value - float(truth.double().mean())) <= 5
     assert "σ ≥ 0.3" in str(S)
-
-
-def test_no_cell_of_the_table_is_cut():
-    name = "a_module_with_a_long_name_of_its_own_" * 4
-    model = nn.Sequential(OrderedDict([(name, nn.Linear(40, 30)), ("b", nn.Linear(30, 8))])).eval()
-    S = spectra(model, torch.randn(3, 40), layers=[name, "b"], k=4, progress=False)
-    lines = str(S).split("\n")
-    assert "…" not in str(S)
-    assert any(name in line and "30 x 40" in line and "3/3" in line for line in lines)
-
-
-def test_counts_come_back_from_a_file(tmp_path):
-    model = nn.Linear(6, 5)
-    S = spectra(model, torch.randn(3, 6), k=2, threshold=0.5, progress=False)
-    S.save(tmp_path / "S.safetensors")
-    loaded = load(tmp_path / "S.safetensors")
-    assert torch.equal(loaded["output"].counts, S["output"].counts)
-    assert loaded.threshold == 0.5
 
 
 @pytest.mark.parametrize("k", [2, 40, "all"])
@@ -396,48 +223,3 @@ def test_texts_of_several_lengths(k, tmp_path):
     again = load(tmp_path / "S.safetensors")["output"]
     assert torch.equal(again.shapes, depth.shapes)
     assert torch.allclose(again.s, depth.s, equal_nan=True)
-
-
-def test_a_file_of_earlier_days_has_one_shape_for_all_inputs(tmp_path):
-    found = spectra(network(), inputs(), LAYERS, k=K, progress=False)
-    found.save(tmp_path / "new.safetensors")
-    record = read_record(tmp_path / "new.safetensors", KIND, {})
-    for number in range(len(LAYERS)):
-        del record[f"{number}.shapes"]
-    write_record(tmp_path / "old.safetensors", KIND, record)
-    assert str(load(tmp_path / "old.safetensors")) == str(found)
-
-
-def test_a_list_of_mixed_inputs_is_refused_before_the_network_is_called():
-    class Counting(nn.Module):
-        calls = 0
-
-        def forward(self, x):
-            Counting.calls += 1
-            return x.flatten(1)[:, :3]
-
-    X = [(torch.zeros(8), 0)] * 5 + [(torch.zeros(9), 1)]
-    with pytest.raises(ArgumentError, match=r"input 5 is float32 \(9,\), the first"):
-        spectra(Counting().eval(), X, k=2, batch=1, progress=False)
-    with pytest.raises(ArgumentError, match=r"input 2 is 'x\.jpg'; give tensors"):
-        spectra(Counting().eval(), [torch.zeros(8)] * 2 + ["x.jpg"], k=2, progress=False)
-    assert Counting.calls == 0
-
-
-def test_depths_and_inputs_are_found_walked_and_cut_as_in_a_list():
-    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
-    S = spectra(model, torch.zeros(5, 3), layers=["1", "output"], k=2, progress=False)
-    assert "1" in S
-    assert S.depths[1] in S
-    assert "2" not in S
-    depth = S["1"]
-    assert len(list(depth)) == len(depth) == 5
-    assert torch.equal(S["1", 1:3], depth.s[1:3])
-
-
-def test_one_input_is_one():
-    S = spectra(nn.Linear(3, 2).eval(), torch.ones(1, 3), k=2, progress=False)
-    assert str(S).startswith("Linear, 1 input: means")
-    assert repr(S) == "<NetworkSpectra: Linear, 1 input at output>"
-    with pytest.raises(ArgumentError, match=r"none of the 1 input$"):
-        S["output", 1]

@@ -35,6 +35,16 @@ def test_devices_without_a_figure_are_refused(text):
         survey.device_named(text)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_this_machine_is_no_device_to_name(capsys, device):
+    with pytest.raises(SystemExit) as stopped:
+        main(("layers", "--device", device))
+    error = capsys.readouterr().err
+    assert (stopped.value.code, error.count("\n")) == (2, 1)
+    assert f"device '{device}' is not known" in error
+    assert "as '80GiB 60TFLOPS'; for this machine leave it out" in error
+
+
 def test_a_forecast_leaves_the_network_as_it_was():
     net = network()
     before = {name: value.clone() for name, value in net.state_dict().items()}

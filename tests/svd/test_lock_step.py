@@ -15,6 +15,8 @@ from jvpsvd.svd.krylov import ritz
 from jvpsvd.svd.lock_step import InParts, matrices_together, plan_batch
 from jvpsvd.svd.memory import Footprint
 from jvpsvd.svd.memory import memory_of as memory_of_device
+from jvpsvd.svd.methods.exact import Exact
+from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.plan import plan
 from jvpsvd.svd.request import ProblemSize, Request
 
@@ -48,6 +50,13 @@ def memory_of(together, columns, held=6):
     part = dataclasses.replace(SIZE, batch=together)
     others = (held - together) * SIZE.result // 6
     return part.workspace(2 * 8) + columns * part.column + others + together * COPY
+
+
+ALONE = dataclasses.replace(SIZE, batch=1)
+PARTS_OF_TWO = {
+    "golub-kahan": memory_of(2, 260),
+    "exact": 2 * ALONE.exact() + 4 * ALONE.result + (1 << 16),
+}
 
 
 def assert_own(result, batch):
@@ -193,20 +202,36 @@ def test_a_start_is_split_with_its_matrices(batch):
 
 
 def test_the_exact_method_in_parts(batch):
-    alone = dataclasses.replace(SIZE, batch=1)
-    memory = 2 * alone.exact() + 4 * alone.result + (1 << 16)
-    result = svds(batch, K, method="exact", memory=memory)
+    result = svds(batch, K, method="exact", memory=PARTS_OF_TWO["exact"])
     assert 1 <= result.plan.solver.together <= 2
     whole = svds(batch, K, method="exact")
     torch.testing.assert_close(result.s, whole.s, atol=1e-5, rtol=1e-5)
     assert_own(result, batch)
 
 
-def test_a_matrix_that_is_not_finite_is_named_in_its_part(batch):
+@pytest.mark.parametrize("method", PARTS_OF_TWO)
+def test_a_matrix_of_a_part_is_named_by_its_index_in_the_batch(batch, method):
+    memory = PARTS_OF_TWO[method]
     bad = batch.clone()
     bad[3, 4, 5] = float("inf")
-    with pytest.raises(NonFiniteError, match=r"of matrices 2 to 3, .* operator 1 of 2"):
-        svds(bad, K, tol=TOL, method="golub-kahan", memory=memory_of(2, 260))
+    with pytest.raises(NonFiniteError, match=r"^a \w+ product of the \d+ x \d+ operator 3 of 6 "):
+        svds(bad, K, tol=TOL, method=method, memory=memory)
+    bad = batch.clone()
+    bad[5] *= 1e-36
+    with pytest.raises(ArgumentError, match=r"^operator 5 of 6: products of about "):
+        svds(bad, K, tol=TOL, method=method, memory=memory)
+
+
+@pytest.mark.parametrize(
+    ("together", "said"),
+    [(1, r"^operator 5 of 6: singular"), (2, r"^of operators 4 to 5, singular")],
+)
+def test_a_part_is_named_where_no_single_matrix_is(batch, together, said):
+    bad = batch.clone()
+    bad[5] = 1e36
+    solver = InParts(Exact(), together)
+    with pytest.raises(ArgumentError, match=f"{said} values exceed what torch.float32 can hold"):
+        solver.solve(MatrixOperator(bad), Request(K), Monitor())
 
 
 def test_a_batch_that_cannot_be_divided_restarts_as_a_whole(batch):

@@ -10,10 +10,17 @@ import torch
 from support.svd_problems import spectrum, with_values
 
 from jvpsvd import svds
-from jvpsvd.errors import ArgumentError, UnknownArgumentError
+from jvpsvd.errors import (
+    ArgumentError,
+    ConvergenceWarning,
+    JvpsvdWarning,
+    PrecisionWarning,
+    UnknownArgumentError,
+)
 from jvpsvd.svd.other_names import _ANSWERS
 
 A = torch.eye(6, 9)
+NET, X = torch.nn.Linear(3, 2), torch.ones(3)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +52,32 @@ def test_a_name_of_another_library_is_answered(name, value, ours):
     said = str(caught.value)
     assert said.startswith(f"svds has no argument {name}; {ours}")
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: svds(NET, X, k=3),
+        lambda: svds(NET, X, 3),
+        lambda: svds(NET, X, 3, tol=1e-3),
+        lambda: svds(A, 3, "largest"),
+    ],
+)
+def test_a_model_and_its_point_are_no_operator(call):
+    for kind in (UnknownArgumentError, TypeError):
+        with pytest.raises(kind) as caught:
+            call()
+    assert str(caught.value) == (
+        "svds takes one operator and k; write svds(JacobianOperator(model, x), k)"
+    )
+
+
+def test_warnings_name_the_line_that_called():
+    matrix = torch.diag(torch.linspace(1, 0, 300))
+    with pytest.warns(JvpsvdWarning) as caught:
+        svds(matrix, 3, tol=1e-8, method="randomized")
+    assert [each.category for each in caught] == [PrecisionWarning, ConvergenceWarning]
+    assert {each.filename for each in caught} == {__file__}
 
 
 def test_every_argument_of_scipy_is_ours_or_answered():

@@ -64,6 +64,30 @@ def test_on_unconverged(choice):
         svds(A, 2, on_unconverged=choice)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"method": "exact"}, 'method="exact"'),
+        ({"method": "randomized"}, 'method="randomized"'),
+        ({"method": "randomized", "energy": 0.5}, 'method="randomized"'),
+        ({"which": "smallest"}, 'which="smallest"'),
+        ({"which": "smallest", "method": "exact"}, 'which="smallest"'),
+    ],
+)
+def test_a_start_that_the_method_does_not_use(options, said):
+    other = "" if "which" in said else ', or ask for method="golub-kahan"'
+    message = f"^start= is of no use to {said}, which begins anew; leave it out{other}$"
+    with pytest.raises(ArgumentError, match=message):
+        svds(A, 2, start=torch.ones(6, 1), **options)
+    assert svds(A, 2, start=torch.ones(6, 1)).method == "exact"  # the plan's choice, as documented
+
+
+@pytest.mark.parametrize("options", [{}, {"energy": 0.5}, {"tail": 0.5}])
+def test_a_block_size_that_the_method_does_not_use(options):
+    with pytest.raises(ArgumentError, match=r'^block_size= is of no use to method="randomized", '):
+        svds(A, 2, method="randomized", block_size=3, **options)
+
+
 @pytest.mark.parametrize("vectors", ["no", "vh", 1, None])
 def test_vectors(vectors):
     with pytest.raises(ArgumentError, match=r"^vectors=.* must be True or False$"):

@@ -18,14 +18,15 @@ from torch import Tensor
 from jvpsvd.arguments import dense_tensor, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.arrays import is_array, tensor_of
+from jvpsvd.records import ComparedByFields
 
 # A tangent direction shorter than this, relative to the longest, counts as lost.
 _FLAT = 1e-8
 _POINTS_AT_ONCE = 256
 
 
-@dataclass(frozen=True)
-class Points:
+@dataclass(frozen=True, eq=False)
+class Points(ComparedByFields):
     """N points of d-dimensional manifolds in R^n, with their parameters, tangents and labels."""
 
     points: Tensor

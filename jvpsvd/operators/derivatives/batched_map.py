@@ -36,7 +36,7 @@ class BatchedProduct(Protocol):
         """Return this product at the chosen points only."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchedMap:
     r"""The derivatives of a function f at B points, as two maps of blocks of vectors.
 

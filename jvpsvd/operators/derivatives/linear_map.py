@@ -32,7 +32,7 @@ class Held:
     """Whether all points of a batch share it, as values that were computed from weights."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LinearMap:
     r"""The derivative J of a function f at one point x, as two maps of blocks of vectors.
 

@@ -62,12 +62,12 @@ def restored(fn: object, device: torch.device | None = None) -> Iterator[None]:
     """
     networks = called_modules(fn)
     devices = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices), restored_attributes(networks), _values(networks):
+    with torch.random.fork_rng(devices), restored_attributes(networks), _restored_buffers(networks):
         yield
 
 
 @contextmanager
-def _values(networks: Sequence[nn.Module]) -> Iterator[None]:
+def _restored_buffers(networks: Sequence[nn.Module]) -> Iterator[None]:
     buffers = {id(b): b for module in _modules(networks) for b in module.buffers(recurse=False)}
     plain = [b for b in buffers.values() if b.layout == torch.strided and not b.is_quantized]
     with torch.no_grad():

@@ -266,7 +266,7 @@ def _choose_cuts(
     """Return before which operations to cut, so that checkpoints and one segment take least."""
     crossing = _crossing_bytes(computed, families)
     owners = {owner_of(node) for node in kept}
-    saved = [_bytes(node) if node in owners else 0 for node in computed]
+    saved = [_count_bytes(node) if node in owners else 0 for node in computed]
     before = [0, *accumulate(saved)]  # before[p]: what operations up to p leave for products
     total = before[-1]
     best: tuple[float, list[int]] = (total, [])
@@ -306,8 +306,8 @@ def _crossing_bytes(computed: Sequence[fx.Node], families: Iterable[set[fx.Node]
                 last[source] = max(last[source], position[node])
     change = [0.0] * (len(computed) + 2)
     for node, end in last.items():
-        change[position[node] + 1] += _bytes(node)
-        change[end + 1] -= _bytes(node)
+        change[position[node] + 1] += _count_bytes(node)
+        change[end + 1] -= _count_bytes(node)
     crossing = [*accumulate(change)][: len(computed) + 1]
     spans = [
         (position[node], last[node])
@@ -322,7 +322,7 @@ def _crossing_bytes(computed: Sequence[fx.Node], families: Iterable[set[fx.Node]
     return crossing
 
 
-def _bytes(node: fx.Node) -> int:
+def _count_bytes(node: fx.Node) -> int:
     """Return the bytes that a node has to itself."""
     value = node.meta.get("val")
     return value.nbytes if owner_of(node) is node and isinstance(value, Tensor) else 0

@@ -28,6 +28,7 @@ from jvpsvd.geometry import (
     nearest_class,
     row_distances,
 )
+from jvpsvd.records import ComparedByFields
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _Found = TypeVar("_Found")
@@ -35,8 +36,8 @@ _PERMUTATIONS, _RESAMPLES, _SHUFFLES = 999, 999, 20
 _NEAREST_PERMUTATIONS = 99  # each costs as much as a thousand of the others
 
 
-@dataclass(frozen=True)
-class ClassDistances:
+@dataclass(frozen=True, eq=False)
+class ClassDistances(ComparedByFields):
     """Classes at one depth.
 
     Example: ``survey.open("run").classes().depths[-1].test``.
@@ -55,8 +56,8 @@ class ClassDistances:
     """How often a photo is nearest to its own class; None where a class has one photo."""
 
 
-@dataclass(frozen=True, repr=False)
-class ClassComparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class ClassComparison(ComparedByFields):
     """The classes of a run that have a wnid of ILSVRC and values at every depth."""
 
     wnids: tuple[str, ...]

@@ -13,6 +13,7 @@ import torch
 
 from jvpsvd.arguments import check_path, positive_number, shown
 from jvpsvd.errors import ArgumentError, RunError
+from jvpsvd.records import ComparedByFields
 from jvpsvd.survey.store.class_distances import (
     ClassComparison,
     DepthSpectra,
@@ -30,8 +31,8 @@ from jvpsvd.text_table import count_noun
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
-@dataclass(frozen=True, repr=False)
-class Spectra:
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectra(ComparedByFields):
     """The values of all photos at one depth, photo by photo in the order of the manifest."""
 
     layer: str
@@ -59,8 +60,8 @@ class Spectra:
         return f"<Spectra at '{self.layer}': {rows}, {values} each, J is {m} x {n}>"
 
 
-@dataclass(frozen=True, repr=False)
-class Counts:
+@dataclass(frozen=True, eq=False, repr=False)
+class Counts(ComparedByFields):
     """Numbers of singular values ≥ a threshold, photo by photo in the order of the manifest."""
 
     layer: str

@@ -1,4 +1,8 @@
-"""Norms of the columns of long blocks, summed so that rounding stays small."""
+"""Norms of the columns of long blocks, summed so that rounding stays small.
+
+They are within a solve, whose numbers `check_scale` keeps in range; `jvpsvd/scaling.py` has norms
+of numbers of any size.
+"""
 
 from __future__ import annotations
 

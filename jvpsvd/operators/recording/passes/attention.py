@@ -57,7 +57,7 @@ def multiply_attention_by_rows(module: fx.GraphModule, linear: set[fx.Node]) -> 
             _rewrite(module.graph, node, through, linear)
     for node in linear_calls(module, linear, _aten.bmm.default):
         matrix, directions = node.args
-        large = _pairs(shape_of(matrix)) >= max(PAIRS, _pairs(shape_of(directions)))
+        large = _count_pairs(shape_of(matrix)) >= max(PAIRS, _count_pairs(shape_of(directions)))
         if large and matrix not in linear:
             node.target = multiply_wide
     drop_unread(module, linear)
@@ -98,7 +98,7 @@ def _find(node: fx.Node, linear: set[fx.Node]) -> _Through | None:
     shape = shape_of(value)
     if value in linear or shape is None or dtype != node.args[1].meta["val"].dtype:  # type: ignore[union-attr]
         return None
-    if dim not in (-1, len(shape) - 1) or _pairs(shape) < PAIRS:
+    if dim not in (-1, len(shape) - 1) or _count_pairs(shape) < PAIRS:
         return None
     source, path = _before(direction, linear)
     before = [_before(each, linear) for each in (source.args if _is_sum(source) else (source,))]
@@ -283,5 +283,5 @@ def _is_view_of_heads(node: fx.Node) -> bool:
     return before is not None and after is not None and before[-2:] == after[-2:]
 
 
-def _pairs(shape: torch.Size | None) -> int:
+def _count_pairs(shape: torch.Size | None) -> int:
     return 0 if shape is None else shape.numel()
