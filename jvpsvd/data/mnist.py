@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import generator_of
 from jvpsvd.errors import DataError
 from jvpsvd.imports import package_folder
 
@@ -98,7 +99,7 @@ class Digits:
         """
         classes = sorted(set(self.labels.tolist()))
         each, left = divmod(held_out, len(classes))
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(seed)
         order = torch.randperm(len(self), generator=generator)
         out = []
         for label in classes:

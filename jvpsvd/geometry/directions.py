@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import whole_number
+from jvpsvd.arguments import generator_of, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.coordinates import random_space
 from jvpsvd.geometry.dimension import real_tensor
@@ -72,7 +72,7 @@ def normal_directions(basis: Vectors, count: int, *, seed: int = 0) -> Tensor:
     if k >= n:
         raise ArgumentError(f"the basis spans all of R^{n}; give k < n vectors, so that any remain")
     count = whole_number("count", count, 1, n - k, "n - k")
-    return random_columns(V, count, torch.Generator().manual_seed(seed))
+    return random_columns(V, count, generator_of(seed))
 
 
 def random_directions(n: int, count: int, *, seed: int = 0) -> Tensor:

@@ -207,7 +207,9 @@ def _since(
         found = []
         for name in names:
             with _name_in_errors(f"input {index}", name):
-                operator = JacobianOperator(*layer_map(model, x, to=name, since=since))
+                with told_how_read(x):
+                    f, z = layer_map(model, x, to=name, since=since)
+                operator = JacobianOperator(f, z)
                 found.append(solve(name, operator))
         yield found
 

@@ -125,8 +125,9 @@ def check_request(
     m, n = size.shape
     if size.dtype not in _REACH:
         raise ArgumentError(
-            f"svds works in float32 or float64, the operator is {size.dtype}; convert the matrix, "
-            "or the function and its point, first"
+            f"svds works in float32 or float64, the operator is {size.dtype}; convert the matrix "
+            "first, or differentiate the network in float32: JacobianOperator(f, x, "
+            "dtype=torch.float32)"
         )
     if method not in METHODS:
         raise ArgumentError(

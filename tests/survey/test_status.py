@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 import signal
 import threading
 from datetime import datetime
@@ -183,6 +184,26 @@ def test_status_says_how_to_go_on_as_one_would_type_it(tiny, shard, tmp_path, mo
     assert typed([*command[:-1], "--out", str(out)]) == 0
     capsys.readouterr()
     assert not any(line.startswith("continue") for line in shown(capsys, out))
+
+
+def test_a_run_that_was_copied_is_continued_where_it_lies(
+    tiny, shard, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    command = ["run", "--shards", shard.name, "--model", "tiny:net", "-k", "5", "--batch", "1"]
+    assert typed([*command, "--share", "0/2", "--out", "run"]) == 0
+    capsys.readouterr()
+    shutil.copytree("run", "copy")
+    assert shown(capsys, "copy")[-2:] == [
+        f"continue: jvpsvd {' '.join(command)} --share 0/2 --out {tmp_path / 'copy'}",
+        f"in: {tmp_path}",
+    ]
+    assert shown(capsys, "run")[-2].endswith("--out run")
+    for journal_file in (tmp_path / "copy" / "log").glob("*.jsonl"):
+        text = journal_file.read_text().replace(f'"{tmp_path}"', '"/nowhere/at/all"')
+        journal_file.write_text(text)
+    last = shown(capsys, "copy")[-1]
+    assert last == "in place of /nowhere/at/all, which is not here"
 
 
 def test_a_run_of_the_library_is_continued_by_the_library(surveyed, shard):

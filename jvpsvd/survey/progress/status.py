@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -82,7 +83,10 @@ class Status:
         shown, more = self.commands[:_COMMANDS], len(self.commands) - _COMMANDS
         lines = [f"continue: {command}" for command, _ in shown]
         lines += [f"and {more} more, in RUN/log"] if more > 0 else []
-        return lines + [f"in: {where}" for where in dict.fromkeys(w for _, w in shown)]
+        for where in dict.fromkeys(where for _, where in shown):
+            there = Path(where).is_dir()
+            lines.append(f"in: {where}" if there else f"in place of {where}, which is not here")
+        return lines
 
     def lines(self) -> list[str]:
         """Return the status in words."""
@@ -115,7 +119,7 @@ def status(store: Store) -> Status:
     check_store(store)
     files = journals(store.folder)
     processes = tuple(_process(file) for file in files)
-    how = _commands(files), store.identity.sample_word
+    how = _commands(files, store.folder), store.identity.sample_word
     try:
         samples = store.samples()
     except RunError as error:
@@ -131,8 +135,8 @@ def status(store: Store) -> Status:
     return Status(len(samples), photos, counts, processes, "", *how)
 
 
-def _commands(files: Sequence[Path]) -> tuple[tuple[str, str], ...]:
-    """Return what was typed for the processes that have not done their share, each once."""
+def _commands(files: Sequence[Path], folder: Path) -> tuple[tuple[str, str], ...]:
+    """Return what to type for the processes that have not done their share, each once."""
     found: dict[tuple[str, str], bool] = {}
     for file in files:
         lines = events(file)
@@ -140,8 +144,27 @@ def _commands(files: Sequence[Path]) -> tuple[tuple[str, str], ...]:
         for event in lines:
             command, where = event.get("command"), event.get("where")
             if isinstance(command, str) and isinstance(where, str):
-                found[command, where] = ended or lives(file)
+                found[_for_folder(command, where, folder), where] = ended or lives(file)
     return tuple(one for one, over in found.items() if not over) or tuple(found)[-1:]
+
+
+def _for_folder(command: str, where: str, folder: Path) -> str:
+    """Return a command that was typed somewhere, with a run's present folder as --out.
+
+    A run that was copied or moved would be continued at its former place.
+
+    >>> _for_folder("jvpsvd run -k 5 --out run", "/data", Path("/copies/run 1"))
+    "jvpsvd run -k 5 --out '/copies/run 1'"
+    """
+    try:
+        words = shlex.split(command)
+        place = words.index("--out") + 1
+        moved = Path(where, words[place]).resolve() != folder.resolve()
+    except (ValueError, IndexError, OSError):  # of a journal that was changed
+        return command
+    if moved:
+        words[place] = str(folder.resolve())
+    return shlex.join(words) if moved else command
 
 
 def _process(file: Path) -> Process:

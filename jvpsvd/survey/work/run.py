@@ -161,7 +161,14 @@ def _refuse_missing_shards(store: Store, plan: RunPlan) -> None:
 def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgress) -> Outcome:
     """Solve and store the tasks of the share that are not finished."""
     identity = plan.identity
-    mine = share_of(make_tasks(identity, store.samples()), spec.share)
+    every = make_tasks(identity, store.samples())
+    mine = share_of(every, spec.share)
+    if not mine:
+        logger.warning(
+            "share %d/%d has nothing to do: as many as %d %ss are solved together, which makes %s; "
+            "take as many shares, or --batch 1 in another folder",
+            *spec.share, identity.batch, identity.sample_word, count_noun(len(every), "part"),
+        )  # fmt: skip
     finished = store.finished({task.id: len(task.samples) * len(identity.layers) for task in mine})
     pending = [task for task in mine if task.id not in finished]
     count, skipped = _count_photos(mine), _count_photos(mine) - _count_photos(pending)
