@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
@@ -14,7 +15,7 @@ from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.cli import main
 from jvpsvd.survey import open_store, status
-from jvpsvd.survey.progress.journal import events, journal, journals, note
+from jvpsvd.survey.progress.journal import events, journal, journals, note, others_at_work
 
 
 def event_names(folder):
@@ -334,3 +335,24 @@ def test_a_disk_too_full_for_the_journal_is_not_a_traceback(line):
     code, printed = line.complete(main=limit + MAIN)
     assert "Traceback" not in printed
     assert code in (0, 2)
+
+
+def test_another_process_at_the_same_share_is_seen(tmp_path):
+    with journal(tmp_path), ThreadPoolExecutor(1) as other:
+        assert other.submit(others_at_work, tmp_path, (0, 1)).result() == []
+        note("began", share=[0, 1])
+        (seen,) = other.submit(others_at_work, tmp_path, (0, 1)).result()
+        assert seen == journals(tmp_path)[0].stem
+        assert other.submit(others_at_work, tmp_path, (0, 2)).result() == []
+        assert others_at_work(tmp_path, (0, 1)) == []
+    assert others_at_work(tmp_path, (0, 1)) == []
+
+
+@pytest.mark.slow
+def test_two_runs_of_the_same_share_are_told(line):
+    process = line.start()
+    assert reached(process, lambda: line.finished() >= 1)
+    code, output = line.complete()
+    process.communicate()
+    assert code == 0
+    assert "works on the same share of out: both compute every photo of it" in output

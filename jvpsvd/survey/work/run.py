@@ -21,7 +21,7 @@ from jvpsvd.survey.progress.display import (
     ignore_progress,
     show_progress,
 )
-from jvpsvd.survey.progress.journal import journal, note
+from jvpsvd.survey.progress.journal import journal, note, others_at_work
 from jvpsvd.survey.spec.command import command_of
 from jvpsvd.survey.spec.manifest import list_samples
 from jvpsvd.survey.spec.plan import RunPlan, plan_run
@@ -182,6 +182,12 @@ def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgre
         layers=list(identity.layers),
         k=identity.k,
     )
+    for other in others_at_work(store.folder, spec.share) if pending else ():
+        logger.warning(
+            "%s works on the same share of %s: both compute every %s of it; stop one of them, or "
+            "divide the run by --share 0/2 and 1/2",
+            other, store.folder, identity.sample_word,
+        )  # fmt: skip
     warning = out_of_reach(identity.tol, getattr(torch, identity.dtype)) if pending else None
     if warning:
         logger.warning("%s", warning)
