@@ -178,10 +178,14 @@ def test_status_says_how_to_go_on_as_one_would_type_it(tiny, shard, tmp_path, mo
     assert typed([*command, "1/3", "--out", str(out), "--limit", "9"]) == 2  # another run
     capsys.readouterr()
     lines = shown(capsys, out)
-    assert lines[-2:] == [
-        f"continue: jvpsvd {' '.join(command)} 0/3 --out '{out}'",
+    assert lines[-3:] == [
+        f"continue: jvpsvd {' '.join(command)} 1/3 --out '{out}'",
+        f"continue: jvpsvd {' '.join(command)} 2/3 --out '{out}'",
         f"in: {tmp_path}",
     ]
+    assert typed([*command, "1/3", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert shown(capsys, out)[-2] == lines[-2]
     assert typed([*command[:-1], "--out", str(out)]) == 0
     capsys.readouterr()
     assert not any(line.startswith("continue") for line in shown(capsys, out))
@@ -196,10 +200,10 @@ def test_a_run_that_was_copied_is_continued_where_it_lies(
     capsys.readouterr()
     shutil.copytree("run", "copy")
     assert shown(capsys, "copy")[-2:] == [
-        f"continue: jvpsvd {' '.join(command)} --share 0/2 --out {tmp_path / 'copy'}",
+        f"continue: jvpsvd {' '.join(command)} --share 1/2 --out {tmp_path / 'copy'}",
         f"in: {tmp_path}",
     ]
-    assert shown(capsys, "run")[-2].endswith("--out run")
+    assert shown(capsys, "run")[-2].endswith("--share 1/2 --out run")
     for journal_file in (tmp_path / "copy" / "log").glob("*.jsonl"):
         text = journal_file.read_text().replace(f'"{tmp_path}"', '"/nowhere/at/all"')
         journal_file.write_text(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from typing import Any
 
 from jvpsvd.errors import RunError
 from jvpsvd.survey.progress.journal import events, journals, lives
+from jvpsvd.survey.spec.command import command_for_folder, commands_of_other_shares
 from jvpsvd.survey.spec.tasks import make_tasks
 from jvpsvd.survey.store.rows import from_table
 from jvpsvd.survey.store.run_counts import RunCounts
@@ -144,27 +144,13 @@ def _commands(files: Sequence[Path], folder: Path) -> tuple[tuple[str, str], ...
         for event in lines:
             command, where = event.get("command"), event.get("where")
             if isinstance(command, str) and isinstance(where, str):
-                found[_for_folder(command, where, folder), where] = ended or lives(file)
-    return tuple(one for one, over in found.items() if not over) or tuple(found)[-1:]
-
-
-def _for_folder(command: str, where: str, folder: Path) -> str:
-    """Return a command that was typed somewhere, with a run's present folder as --out.
-
-    A run that was copied or moved would be continued at its former place.
-
-    >>> _for_folder("jvpsvd run -k 5 --out run", "/data", Path("/copies/run 1"))
-    "jvpsvd run -k 5 --out '/copies/run 1'"
-    """
-    try:
-        words = shlex.split(command)
-        place = words.index("--out") + 1
-        moved = Path(where, words[place]).resolve() != folder.resolve()
-    except (ValueError, IndexError, OSError):  # of a journal that was changed
-        return command
-    if moved:
-        words[place] = str(folder.resolve())
-    return shlex.join(words) if moved else command
+                found[command_for_folder(command, where, folder), where] = ended or lives(file)
+    stopped = tuple(one for one, over in found.items() if not over)
+    if stopped or not found:
+        return stopped
+    command, where = tuple(found)[-1]
+    others = commands_of_other_shares(command, [each for each, _ in found])
+    return tuple((each, where) for each in others)
 
 
 def _process(file: Path) -> Process:
