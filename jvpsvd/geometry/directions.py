@@ -8,6 +8,7 @@ typical tangent direction.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Vectors, right_vectors
 from jvpsvd.operators import check_function, failures_named, full_precision, restored
 from jvpsvd.operators.function.evaluate import check_output, prepare
+from jvpsvd.operators.function.failures import remedy_at
 from jvpsvd.svd.kernels.orthogonalize import orthonormality, random_columns
 
 Function = Callable[[Tensor], Any]
@@ -114,7 +116,7 @@ def adversarial_direction(
     """
     check_point(x)
     check_function(fn)
-    named = failures_named("fn", "call fn(x) by itself first")
+    named = failures_named("fn", partial(remedy_at, fn, x))
     with restored(fn, x.device), named, full_precision(), torch.enable_grad():
         z = x.detach().clone().requires_grad_()
         logits = list(named_outputs(prepare(fn)(z)).values())[-1].flatten().double()

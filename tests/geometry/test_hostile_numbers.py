@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from jvpsvd import geometry, svds
-from jvpsvd.errors import ArgumentError, NonFiniteError
+from jvpsvd.errors import ArgumentError, ModelError, NonFiniteError
 
+NET = torch.nn.Sequential(
+    torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 3)
+).eval()
 TAKERS = [
     geometry.orthonormal_basis,
     geometry.pca_basis,
@@ -166,3 +169,26 @@ def test_what_holds_no_spaces(spaces):
 def test_labels_that_are_none(labels):
     with pytest.raises(ArgumentError, match=r"; give a list, one for each photo$"):
         geometry.class_means(torch.ones(2, 3), labels)
+
+
+IMAGE = torch.rand(3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (lambda: geometry.tangent_alignment(IMAGE, torch.eye(48)[:, :2]), r"t\.flatten\(\)"),
+        (lambda: geometry.pca_basis(torch.rand(5, 3, 4, 4)), r"X\.flatten\(1\)"),
+        (
+            lambda: geometry.perturbation_response(NET, IMAGE, torch.eye(48)[:, :2], [0.1]),
+            r"fn takes a batch: give x\[None\]",
+        ),
+        (
+            lambda: geometry.adversarial_direction(NET, IMAGE),
+            r"fn takes a batch: give x\[None\]",
+        ),
+    ],
+)
+def test_images_where_vectors_or_batches_are_wanted(mistake, said):
+    with pytest.raises((ArgumentError, ModelError), match=said):
+        mistake()

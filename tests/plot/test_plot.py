@@ -201,3 +201,11 @@ def test_networks_side_by_side_are_drawn_a_depth_at_a_time():
     with pytest.raises(ArgumentError, match=r"^s\['a'\] holds 2 depths; give one, as S\['1'\]$"):
         jvpsvd.plot.spectra({"a": S, "b": S})
     assert len(jvpsvd.plot.spectra({"a": S["output"], "b": S["output"]}).lines) == 2
+
+
+def test_vectors_in_the_shape_of_a_batch_of_one_are_images():
+    J = jvpsvd.JacobianOperator(torch.nn.Conv2d(3, 2, 3).eval(), torch.randn(1, 3, 5, 5))
+    right = jvpsvd.svds(J, 2).right(J)
+    assert right.shape == (2, 1, 3, 5, 5)
+    assert len(jvpsvd.plot.vectors(right).axes) == 2
+    assert len(jvpsvd.plot.vectors(right, (1, 3, 5, 5)).axes) == 2
