@@ -16,7 +16,7 @@ import numpy as np
 from jvpsvd.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 LARGEST_SEED = (1 << 63) - 1
 """The largest seed of torch's generators that is taken."""
@@ -92,6 +92,21 @@ def whole_number(
         bounds = f"at least {low}" if high is None else f"from {low} to {upper}"
         raise ArgumentError(f"{name}={shown(value)} must be a whole number {bounds}")
     return int(value)
+
+
+def generator_of(seed: Any) -> Generator:
+    """Return torch's generator of a seed, a whole number from 0 to 2⁶³ − 1.
+
+    Raises:
+        ArgumentError: If it is none.
+
+    >>> generator_of(None)
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: seed=None must be a whole number from 0 to ...
+    """
+    import torch  # which is not loaded to check a number
+
+    return torch.Generator().manual_seed(whole_number("seed", seed, 0, LARGEST_SEED))
 
 
 def proper_fraction(name: str, value: Any) -> float:

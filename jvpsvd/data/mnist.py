@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import generator_of
 from jvpsvd.errors import DataError
 from jvpsvd.imports import package_folder
 from jvpsvd.records import ComparedByFields
@@ -99,7 +100,7 @@ class Digits(ComparedByFields):
         """
         classes = sorted(set(self.labels.tolist()))
         each, left = divmod(held_out, len(classes))
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(seed)
         order = torch.randperm(len(self), generator=generator)
         out = []
         for label in classes:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import proper_fraction, whole_number
+from jvpsvd.arguments import generator_of, proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.labels import Labels, numbered
@@ -204,7 +204,7 @@ def variance_ratio(
 
     found = between(torch.arange(photos))
     share = min(1.0, float(found.sum() / total.sum()))
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     least = float(found.sum()) * (1 - _TIE)
     extreme = sum(
         float(between(torch.randperm(photos, generator=generator)).sum()) >= least
@@ -287,7 +287,7 @@ def nearest_class(
         raise ArgumentError(
             f"class {classes[int(counts.argmin())]!r} has one photo; leaving it out leaves nothing"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     confusion = _confusion(values, index, distances, generator)
     precision = float(confusion.trace()) / len(values)
     drawn = []

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import whole_number
+from jvpsvd.arguments import generator_of, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.labels import numbered
@@ -44,7 +44,7 @@ def random_space(n: int, d: int, seed: int = 0) -> Tensor:
     """
     n = whole_number("n", n, 1)
     d = whole_number("d", d, 1, n, "n")
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     return random_columns(torch.empty(n, 0, dtype=torch.float64), d, generator)
 
 
@@ -250,7 +250,7 @@ def class_contrast(
     expected = total * inside / (inside + outside)
     tie = _TIE * inside * float(upper.abs().max())
     sign = {"greater": 1.0, "less": -1.0, "two-sided": 0.0}[alternative]
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     extreme = 0
     for _ in range(permutations):
         order = torch.randperm(len(values), generator=generator)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import proper_fraction, whole_number
+from jvpsvd.arguments import generator_of, proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Array
@@ -130,7 +130,7 @@ def mantel(
     # Ranks belong to pairs, so permuting classes moves ranks but does not change them.
     moved = np.zeros((count, count))
     moved[rows, cols] = moved[cols, rows] = given[0]
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     drawn = np.empty(permutations)
     for i in range(permutations):
         order = torch.randperm(count, generator=generator).numpy()
@@ -217,7 +217,7 @@ def bootstrap_interval(
     ]
     count = len(matrices[0])
     rows, cols = np.triu_indices(count, 1)
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     drawn = np.full(resamples, math.nan)
     for i in range(resamples):
         chosen = torch.randint(count, (count,), generator=generator).numpy()

@@ -23,11 +23,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import dense_tensor, positive_number, proper_fraction, whole_number
+from jvpsvd.arguments import (
+    dense_tensor,
+    positive_number,
+    proper_fraction,
+    shown,
+    whole_number,
+)
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.results import Array, Spectra, all_results, values_of
 from jvpsvd.records import ComparedByFields
 from jvpsvd.svd.result import SVDResult
+from jvpsvd.text_table import count_noun
 
 # An estimated ‖J‖²_F must be at least this share of the energy of the given values.
 _PLAUSIBLE = 0.5
@@ -333,9 +340,16 @@ def _index(wrong: Tensor) -> str:
 def _from_array(name: str, values: Any) -> Tensor:
     if np.ma.is_masked(values):
         raise ArgumentError(f"{name} has masked entries; fill them, or leave them out")
+    if all_results(values):
+        raise ArgumentError(f"{name} is {count_noun(len(values), 'result')}; give one of them")
     try:
         # A copy, because torch refuses negative strides and warns of read-only memory.
-        return torch.from_numpy(np.array(values, order="C"))
+        array = np.array(values, order="C")
+        if array.dtype == object:  # torch would list its dtypes
+            raise ArgumentError(f"{name} is {shown(values)}; give numbers, as a tensor or an array")
+        return torch.from_numpy(array)
+    except ArgumentError:
+        raise
     # torch raises RuntimeError for a list of tensors with gradients.
     except (TypeError, ValueError, RuntimeError) as error:
         raise ArgumentError(f"{name} is no array of real numbers: {error}") from None

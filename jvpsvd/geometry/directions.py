@@ -8,18 +8,20 @@ typical tangent direction.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import whole_number
+from jvpsvd.arguments import generator_of, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.coordinates import random_space
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.results import Vectors, right_vectors
 from jvpsvd.operators import check_function, failures_named, full_precision, restored
 from jvpsvd.operators.function.evaluate import check_output, prepare
+from jvpsvd.operators.function.failures import remedy_at
 from jvpsvd.svd.kernels.orthogonalize import orthonormality, random_columns
 
 Function = Callable[[Tensor], Any]
@@ -72,7 +74,7 @@ def normal_directions(basis: Vectors, count: int, *, seed: int = 0) -> Tensor:
     if k >= n:
         raise ArgumentError(f"the basis spans all of R^{n}; give k < n vectors, so that any remain")
     count = whole_number("count", count, 1, n - k, "n - k")
-    return random_columns(V, count, torch.Generator().manual_seed(seed))
+    return random_columns(V, count, generator_of(seed))
 
 
 def random_directions(n: int, count: int, *, seed: int = 0) -> Tensor:
@@ -114,7 +116,7 @@ def adversarial_direction(
     """
     check_point(x)
     check_function(fn)
-    named = failures_named("fn", "call fn(x) by itself first")
+    named = failures_named("fn", partial(remedy_at, fn, x))
     with restored(fn, x.device), named, full_precision(), torch.enable_grad():
         z = x.detach().clone().requires_grad_()
         logits = list(named_outputs(prepare(fn)(z)).values())[-1].flatten().double()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.results import Array
 from jvpsvd.text_table import count_noun
@@ -32,7 +33,10 @@ def numbered(labels: Labels, count: int, what: str = "photo") -> tuple[Tensor, t
     >>> index.tolist(), classes
     ([0, 1, 0], ('cat', 'dog'))
     """
+    if not isinstance(labels, Iterable):
+        raise ArgumentError(f"labels is {shown(labels)}; give a list, one for each {what}")
     listed = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
+    listed = listed if isinstance(listed, list) else [listed]  # of an array of no dimension
     if len(listed) != count:
         raise ArgumentError(
             f"{count_noun(len(listed), 'label')} for {count_noun(count, what)}; give one for each"

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, vmap
@@ -39,6 +40,7 @@ from jvpsvd.operators import (
     transformed,
 )
 from jvpsvd.operators.function.evaluate import close, evaluate_at, prepare, refuse_nondeterministic
+from jvpsvd.operators.function.failures import remedy_at
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.records import ComparedByFields
 from jvpsvd.scaling import row_norms
@@ -254,7 +256,7 @@ class _Measured:
 
 def _measure(fn: Function, x: Tensor) -> _Measured:
     check_function(fn)
-    with restored(fn, x.device), failures_named("fn", "call fn(x) by itself first"):
+    with restored(fn, x.device), failures_named("fn", partial(remedy_at, fn, x)):
         return _evaluate(fn, x)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -72,8 +73,10 @@ def spaces_of(spaces: Spaces) -> Sequence[Vectors] | Tensor:
         if spaces.s.ndim == 1:
             raise ArgumentError("one result is one space; give a list of results, or a batch's")
         return singular_space(spaces, spaces.k)
-    if isinstance(spaces, Tensor) and spaces.ndim != 3:
+    if isinstance(spaces, Tensor | np.ndarray) and spaces.ndim != 3:
         raise ArgumentError(f"spaces have shape {tuple(spaces.shape)}; give P bases, (P, n, d)")
+    if not isinstance(spaces, Sequence | Tensor | np.ndarray):
+        raise ArgumentError(f"spaces is {shown(spaces)}; give a list of results or bases (n, d)")
     if len(spaces) == 0:
         raise ArgumentError("no spaces were given; give a result or a basis (n, d) of each point")
     return spaces
@@ -96,6 +99,9 @@ def values_of(s: Spectra) -> Array | Sequence[Any]:
         if s.which == "smallest" and s.k < min(s.shape[-2:]):
             raise ArgumentError('the largest values are not here; solve with which="largest"')
         return s.s
+    if isinstance(depths := getattr(s, "depths", None), tuple):  # of jvpsvd.spectra
+        first = depths[0].layer
+        raise ArgumentError(f"these are spectra of {len(depths)} depths; give one, as S[{first!r}]")
     if isinstance(s, Tensor) or not all_results(s):
         return s
     rows = [torch.as_tensor(values_of(one)) for one in s]

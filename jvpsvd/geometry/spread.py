@@ -283,6 +283,8 @@ def _images(vectors: Vectors, shape: Sequence[int]) -> tuple[Array, int, int, in
     columns = right_vectors(vectors)
     is_tensor = isinstance(columns, Tensor)
     given = dense_tensor("vectors", columns) if is_tensor else np.asarray(columns)
+    if not is_tensor and given.dtype == object:
+        given = real_tensor("vectors", columns)
     if given.ndim not in (1, 2) or given.shape[0] != math.prod(image):
         raise ArgumentError(
             f"vectors have shape {tuple(given.shape)}; for images of shape {tuple(shape)} give one "

@@ -100,7 +100,9 @@ def pca_basis(points: Array, d: int | None = None) -> Tensor:
     """
     given = real_tensor("points", points)
     if given.ndim != 2:
-        raise ArgumentError(f"points have shape {tuple(given.shape)}; give one row each, (P, n)")
+        raise ArgumentError(
+            f"points have shape {tuple(given.shape)}; give one row each, (P, n), as X.flatten(1)"
+        )
     wide = given.double()
     wide = wide / power_of_two(wide)  # so that sums and squares stay in the range of float64
     _, s, Vh = dense_svd(wide - wide.mean(dim=0))
@@ -278,7 +280,8 @@ def _unit(tangents: Vectors) -> Tensor:
     wide = real_tensor("tangents", right_vectors(tangents)).double()
     if wide.ndim not in (1, 2):
         raise ArgumentError(
-            f"tangents have shape {tuple(wide.shape)}; give one (n,) or several as columns (n, T)"
+            f"tangents have shape {tuple(wide.shape)}; give one (n,), as t.flatten() of an image, "
+            "or several as columns (n, T)"
         )
     largest = wide.abs().amax(dim=0)
     if (largest == 0).any():

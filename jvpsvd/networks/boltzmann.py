@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from jvpsvd.arguments import generator_of
 from jvpsvd.errors import ArgumentError
 from jvpsvd.records import ComparedByFields
 
@@ -112,7 +113,7 @@ def train_machine(
         raise ArgumentError(f"cannot train {hidden} hidden units on data {tuple(data.shape)}")
     if not bool(((data >= 0) & (data <= 1)).all()):
         raise ArgumentError("data must lie between 0 and 1: they are probabilities of units")
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = generator_of(config.seed)
     visible = data.shape[1]
     W = 0.01 * torch.randn(visible, hidden, generator=generator)
     mean = data.mean(0).clamp(0.01, 0.99)

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jvpsvd.arguments import generator_of
 from jvpsvd.errors import ArgumentError, ModelError
 from jvpsvd.networks.boltzmann import (
     BoltzmannMachine,
@@ -202,7 +203,7 @@ def fine_tune(
     tuned = _copy(network)
     for parameter in tuned.parameters():
         parameter.requires_grad_(True)
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = generator_of(config.seed)
     steps = config.epochs * -(-len(images) // config.batch)
     optimiser = torch.optim.AdamW(
         tuned.parameters(), lr=config.rate, weight_decay=config.weight_decay

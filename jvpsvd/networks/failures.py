@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import JvpsvdError, ModelError
-from jvpsvd.operators import failures_named, refuse_scripted, restored
+from jvpsvd.operators import failures_named, refuse_scripted, restored, uncompiled
 from jvpsvd.operators.function.failures import first_line, takes_batch_of_one
 
 _ALL_ARGUMENTS = (
@@ -28,7 +28,7 @@ def called_at(model: nn.Module, x: Any) -> Iterator[None]:
             return "it takes a batch: give x[None]"
         return "give x as the model takes it: a tensor, or a tuple or dict of arguments"
 
-    what = f"{type(model).__name__}, called at x,"
+    what = f"{type(uncompiled(model)).__name__}, called at x,"
     with restored(model), failures_named(what, remedy, _ALL_ARGUMENTS):
         yield
 

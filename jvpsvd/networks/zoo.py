@@ -35,7 +35,7 @@ from jvpsvd.networks.published import (
     printable,
 )
 from jvpsvd.networks.random_weights import initialise_again, set_running_statistics
-from jvpsvd.operators import refuse_training_mode, refuse_weights_without_values
+from jvpsvd.operators import refuse_training_mode, refuse_weights_without_values, uncompiled
 
 # A zip of weights that was compressed by hand is smaller by a small factor at most.
 _UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 24, 8
@@ -88,7 +88,7 @@ class Model:
         taken = inputs if isinstance(inputs, Inputs) else None
         start = taken.since if since is None and taken is not None else since
         return Model(
-            spec=spec or type(module).__name__,
+            spec=spec or type(uncompiled(module)).__name__,
             module=module,
             photo_input=inputs if isinstance(inputs, PhotoInput) else PhotoInput(),
             weights_sha256=weights_sha256(module),

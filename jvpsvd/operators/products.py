@@ -69,7 +69,16 @@ class MatrixFree(ABC):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(m, n): rows and columns of the matrix; (B, m, n) for a batch."""
+        """(m, n): rows and columns of the matrix; (B, m, n) for a batch.
+
+        Raises:
+            ArgumentError: If the operator was not initialised.
+        """
+        if "_shape" not in self.__dict__:
+            raise ArgumentError(
+                f"{type(self).__name__} has no shape; its __init__ is to call "
+                "super().__init__(shape, dtype, device)"
+            )
         return self._shape
 
     @property
@@ -80,7 +89,7 @@ class MatrixFree(ABC):
         >>> MatrixOperator(torch.ones(5, 3, 2)).batch, MatrixOperator(torch.ones(3, 2)).batch
         ((5,), ())
         """
-        return self._shape[:-2]
+        return self.shape[:-2]
 
     @property
     def dtype(self) -> torch.dtype:

@@ -62,6 +62,10 @@ def spectra(s: Any, ax: Axes | None = None, **line: Any) -> Axes:
 
 def _rows(name: Any, given: Any) -> Array:
     which = "s" if name is None else f"s[{name!r}]"
+    if isinstance(depths := getattr(given, "depths", None), tuple):
+        raise ArgumentError(
+            f"{which} holds {len(depths)} depths; give one, as S[{depths[0].layer!r}]"
+        )
     values = values_of(which, getattr(given, "s", given), "result.s, or several by name")
     rows = values[None] if values.ndim == 1 else values
     no_spectra = rows.ndim != 2 or not rows.size or np.isinf(rows).any() or (rows < 0).any()

@@ -24,7 +24,8 @@ def vectors(
     """Draw vectors as images around grey, each with its own scale; return the figure.
 
     Args:
-        rows: (N, n) vectors, such as the first rows of Vh, or images (N, C, H, W).
+        rows: (N, n) vectors, such as the first rows of Vh, or images (N, C, H, W), which may have
+            the dimension of a batch of one, as `result.right(J)` has.
         shape: Of the image of a row, (H, W) or (C, H, W) with one channel or three.
         titles: What stands above each.
         columns: Images in a line.
@@ -41,6 +42,8 @@ def vectors(
     if not np.isfinite(values).all():
         raise ArgumentError("rows hold NaN or infinity; give finite numbers only")
     image = tuple(values.shape[1:] if shape is None else shape)
+    while len(image) > 3 and image[0] == 1:  # the dimension of the batch
+        image = image[1:]
     channels = image[0] if len(image) == 3 else 1
     if len(image) not in (2, 3) or channels not in (1, 3) or values[:1].size != np.prod(image):
         raise ArgumentError(f"rows have shape {values.shape}; give shape=(C, H, W) of an image")

@@ -25,14 +25,20 @@ def told_how_read(first: Any) -> Iterator[None]:
     try:
         yield
     except ModelError as error:
-        if not isinstance(first, Tensor) or error.__cause__ is None:
+        if error.__cause__ is None:
             raise
-        one = tuple(first.shape[1:])
-        batch = one[:1] == (1,) and len(one) > 1
+        named = first if isinstance(first, Mapping) else {"": first}
+        shapes = {name: tuple(x.shape) for name, x in named.items() if isinstance(x, Tensor)}
+        batch = all(shape[1:2] == (1,) and len(shape) > 2 for shape in shapes.values())
         other = "; items come without the dimension of the batch, as x[0]" if batch else ""
+        single = "for a single input give X[None]"
+        read, given = f"inputs of shape {shapes.get('', ())[1:]}", f"{shapes.get('', ())}"
+        if isinstance(first, Mapping):
+            other = other.replace("x[0]", "{name: value[0] for name, value in x.items()}")
+            single = "the dimension of the batch is added"
+            read, given = _describe(_list_kinds(first, 1)), _describe(_list_kinds(first, 0))
         raise ModelError(
-            f"{error} (X was read as inputs of shape {one}, each given to the model as "
-            f"{tuple(first.shape)}; for a single input give X[None]{other})"
+            f"{error} (X was read as {read}, each given to the model as {given}; {single}{other})"
         ) from error
 
 
@@ -94,6 +100,8 @@ def refuse_mixed_list(X: Any) -> None:
     for index, item in enumerate(X):
         one = _without_label(item)
         _refuse_no_input(one, index)
+        if isinstance(one, Mapping) or (isinstance(one, Tensor) and not one.is_floating_point()):
+            return  # these need since=, as they are told when the first is read
         first = one if first is None else first
         _refuse_other_kind(one, first, index, batch_dims=0)
 

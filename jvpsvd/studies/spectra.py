@@ -16,7 +16,7 @@ from jvpsvd.errors import ArgumentError, JvpsvdError, NonFiniteError
 from jvpsvd.imports import is_installed
 from jvpsvd.machine import parse_memory
 from jvpsvd.networks import OUTPUT, Arguments, Derivatives, choose_batch, layer_map
-from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOperator
+from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOperator, uncompiled
 from jvpsvd.studies.inputs import (
     count_inputs,
     each_input,
@@ -120,7 +120,7 @@ def spectra(
     if not groups:
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
     depths = tuple(join(list(of)) for of in groups)
-    return NetworkSpectra(depths, type(model).__name__, tol, threshold)
+    return NetworkSpectra(depths, type(uncompiled(model)).__name__, tol, threshold)
 
 
 def _check_solve(tol: float, seed: int | None, memory: int | str | None) -> None:
@@ -207,7 +207,9 @@ def _since(
         found = []
         for name in names:
             with _name_in_errors(f"input {index}", name):
-                operator = JacobianOperator(*layer_map(model, x, to=name, since=since))
+                with told_how_read(x):
+                    f, z = layer_map(model, x, to=name, since=since)
+                operator = JacobianOperator(f, z)
                 found.append(solve(name, operator))
         yield found
 

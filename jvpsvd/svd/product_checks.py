@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import ArgumentError, NonFiniteError
-from jvpsvd.operators import LinearOperator, MatrixOperator
+from jvpsvd.operators import JacobianOperator, LinearOperator, MatrixOperator
 from jvpsvd.operators.linear_operator import TransposedOperator
 from jvpsvd.svd.kernels.norms import rough_column_norms
 
@@ -42,11 +42,18 @@ def largest_product_norm(
         size = " x ".join(map(str, A.shape[-2:]))
         bad = (~torch.isfinite(W)).flatten(-2).any(-1)
         size += f" {_name_first(bad, names)}" if A.batch else " operator"
-        what = "its entries" if isinstance(A, MatrixOperator) else "the function at this point"
         raise NonFiniteError(
-            f"a {direction} product of the {size} holds NaN or infinity ({where}); check {what}"
+            f"a {direction} product of the {size} holds NaN or infinity ({where}); check "
+            f"{_what_to_check(A)}"
         )
     return largest
+
+
+def _what_to_check(A: LinearOperator) -> str:
+    """Return what may hold NaN, or numbers that overflow."""
+    if isinstance(A, MatrixOperator):
+        return "its entries"
+    return "the function at this point" if isinstance(A, JacobianOperator) else "what it is made of"
 
 
 def check_scale(norm: Tensor, W: Tensor, names: Sequence[str] = ()) -> None:

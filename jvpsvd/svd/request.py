@@ -127,7 +127,8 @@ def check_request(
     if size.dtype not in _REACH:
         raise ArgumentError(
             f"svds works in float32 or float64, the operator is {size.dtype}; convert the matrix, "
-            "or the function and its point, first"
+            "or the network and its inputs, by .float() first, or differentiate in float32: "
+            "JacobianOperator(f, x, dtype=torch.float32)"
         )
     if method not in METHODS:
         raise ArgumentError(

@@ -81,7 +81,9 @@ def spectral_density(
     A = aslinearoperator(J)
     if A.dtype not in (torch.float32, torch.float64):
         raise ArgumentError(
-            f"spectral_density works in float32 or float64, the operator is {A.dtype}; convert it"
+            f"spectral_density works in float32 or float64, the operator is {A.dtype}; convert the "
+            "matrix by .float() first, or differentiate in float32: JacobianOperator(f, x, "
+            "dtype=torch.float32)"
         )
     short = min(A.shape[-2:])
     count = whole_number("probes", probes, 1)

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from jvpsvd import geometry
-from jvpsvd.errors import ArgumentError, NonFiniteError
+from jvpsvd import geometry, svds
+from jvpsvd.errors import ArgumentError, ModelError, NonFiniteError
 
+NET = torch.nn.Sequential(
+    torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 3)
+).eval()
 TAKERS = [
     geometry.orthonormal_basis,
     geometry.pca_basis,
@@ -118,3 +121,74 @@ def test_the_adversarial_direction_of_a_vanishing_network(c):
     again = geometry.adversarial_direction(network, x, label=0)
     assert (found.norm() - 1).abs() < 1e-6
     assert torch.allclose(again.double(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize("nothing", [None, object(), {"s": 1}])
+def test_what_holds_no_numbers(taker, nothing):
+    with pytest.raises(ArgumentError, match=r"give (numbers|a list)") as caught:
+        taker(nothing)
+    assert "only supported types" not in str(caught.value)
+
+
+def test_results_where_one_is_wanted():
+    results = [svds(torch.eye(3), 2)] * 3
+    with pytest.raises(ArgumentError, match=r"^the first basis is 3 results; give one of them$"):
+        geometry.principal_angles(results, torch.eye(3))
+
+
+DRAWERS = [
+    lambda seed: geometry.random_space(4, 2, seed),
+    lambda seed: geometry.random_directions(4, 2, seed=seed),
+    lambda seed: geometry.tangent_directions(torch.eye(4)[:, :2], 1, seed=seed),
+    lambda seed: geometry.normal_directions(torch.eye(4)[:, :2], 1, seed=seed),
+    lambda seed: geometry.class_contrast(torch.eye(4), "aabb", seed=seed),
+    lambda seed: geometry.compare_spaces([torch.eye(4)[:, :2]] * 4, "aabb", seed=seed),
+    lambda seed: geometry.variance_ratio(torch.arange(8.0).reshape(4, 2), "aabb", seed=seed),
+    lambda seed: geometry.nearest_class(torch.arange(8.0).reshape(4, 2), "aabb", seed=seed),
+    lambda seed: geometry.mantel(DISTANCES, DISTANCES**2, seed=seed),
+    lambda seed: geometry.bootstrap_interval(DISTANCES, DISTANCES**2, seed=seed),
+]
+DISTANCES = (torch.arange(5.0)[:, None] - torch.arange(5.0)).abs()
+
+
+@pytest.mark.parametrize("drawer", DRAWERS)
+@pytest.mark.parametrize("seed", [None, "1", 1.5, -1, 1 << 63])
+def test_seeds(drawer, seed):
+    with pytest.raises(ArgumentError, match=r"^seed=.* must be a whole number from 0 to"):
+        drawer(seed)
+
+
+@pytest.mark.parametrize("spaces", [None, 3, torch.eye(3).numpy()])
+def test_what_holds_no_spaces(spaces):
+    with pytest.raises(ArgumentError, match=r"^spaces .*; give "):
+        geometry.pairwise_overlaps(spaces)
+
+
+@pytest.mark.parametrize("labels", [None, 3])
+def test_labels_that_are_none(labels):
+    with pytest.raises(ArgumentError, match=r"; give a list, one for each photo$"):
+        geometry.class_means(torch.ones(2, 3), labels)
+
+
+IMAGE = torch.rand(3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (lambda: geometry.tangent_alignment(IMAGE, torch.eye(48)[:, :2]), r"t\.flatten\(\)"),
+        (lambda: geometry.pca_basis(torch.rand(5, 3, 4, 4)), r"X\.flatten\(1\)"),
+        (
+            lambda: geometry.perturbation_response(NET, IMAGE, torch.eye(48)[:, :2], [0.1]),
+            r"fn takes a batch: give x\[None\]",
+        ),
+        (
+            lambda: geometry.adversarial_direction(NET, IMAGE),
+            r"fn takes a batch: give x\[None\]",
+        ),
+    ],
+)
+def test_images_where_vectors_or_batches_are_wanted(mistake, said):
+    with pytest.raises((ArgumentError, ModelError), match=said):
+        mistake()

@@ -263,3 +263,25 @@ def test_a_product_that_fails_later_is_one_line(matrix):
 
     with pytest.raises(ArgumentError, match=r"raised RuntimeError .* the cluster is gone"):
         svds(operator(matrix, matvec=failing), 3)
+
+
+@pytest.mark.parametrize("scale", [1e-45, 1e-41])
+def test_an_operator_whose_products_lose_all_digits_is_not_called_wrong(matrix, scale):
+    tiny = (matrix * scale).astype(np.float32)
+    with pytest.raises(ArgumentError, match=r"float32; .*multiply the operator by a number"):
+        svds(operator(tiny), 3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_operator_whose_products_overflow_is_not_called_inconsistent(caplog):
+    numbers = np.random.default_rng(0).standard_normal((700, 600))
+    large = (1e37 * numbers).astype(np.float32)  # some entries of products overflow, some do not
+    with pytest.raises(ArgumentError, match="multiply the operator by a number that brings it"):
+        svds(operator(large), 3)
+    assert "differs from" not in caplog.text
+
+
+def test_numbers_that_are_not_finite_are_looked_for_where_they_can_be(matrix):
+    matrix[0, 0] = np.nan
+    with pytest.raises(NonFiniteError, match=r"check what it is made of$"):
+        svds(operator(matrix), 3)

@@ -14,8 +14,9 @@ from jvpsvd import (
     layer_map,
     restrict,
     stack,
+    svds,
 )
-from jvpsvd.errors import JvpsvdError
+from jvpsvd.errors import ArgumentError, JvpsvdError
 from jvpsvd.networks import PhotoInput, layer_maps, load_model, load_weights, weights_sha256
 from jvpsvd.operators import (
     Trace,
@@ -246,3 +247,20 @@ def test_each_error_is_one_line_of_ours(name):
             others[kind] = f"{type(error).__name__}: {error}"
     assert others == {}
     assert raised > 0
+
+
+def test_an_operator_of_ones_own_that_was_not_initialised():
+    class Bare(LinearOperator):
+        def __init__(self):
+            pass
+
+        def _matmat(self, V):
+            return V
+
+        def _rmatmat(self, U):
+            return U
+
+    message = r"^Bare has no shape; its __init__ is to call super\(\)\.__init__\(shape, dtype"
+    for use in (lambda: svds(Bare(), 1), lambda: Bare() @ torch.ones(3), lambda: repr(Bare())):
+        with pytest.raises(ArgumentError, match=message):
+            use()

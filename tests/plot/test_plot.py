@@ -200,3 +200,18 @@ def test_images_of_numbers_that_are_not_finite_are_refused(wrong):
 def test_figures_of_bfloat16():
     ax = jvpsvd.plot.spectra(torch.tensor([2.0, 1.0], dtype=torch.bfloat16))
     assert ax.lines[0].get_ydata().tolist() == [2.0, 1.0]
+
+
+def test_networks_side_by_side_are_drawn_a_depth_at_a_time():
+    S = _of_network()
+    with pytest.raises(ArgumentError, match=r"^s\['a'\] holds 2 depths; give one, as S\['1'\]$"):
+        jvpsvd.plot.spectra({"a": S, "b": S})
+    assert len(jvpsvd.plot.spectra({"a": S["output"], "b": S["output"]}).lines) == 2
+
+
+def test_vectors_in_the_shape_of_a_batch_of_one_are_images():
+    J = jvpsvd.JacobianOperator(torch.nn.Conv2d(3, 2, 3).eval(), torch.randn(1, 3, 5, 5))
+    right = jvpsvd.svds(J, 2).right(J)
+    assert right.shape == (2, 1, 3, 5, 5)
+    assert len(jvpsvd.plot.vectors(right).axes) == 2
+    assert len(jvpsvd.plot.vectors(right, (1, 3, 5, 5)).axes) == 2

@@ -129,6 +129,17 @@ def test_the_comparison_fits_the_terminal(runs, capsys, monkeypatch, width):
     assert table.count("output") == 5
 
 
+def test_runs_without_values_are_not_a_table(runs, capsys):
+    for file in (runs / "doubled" / "spectra").iterdir():
+        file.unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(("compare", "trained", "doubled"))
+    printed = capsys.readouterr()
+    assert (end.value.code, printed.out) == (2, "")
+    assert "no values at the same depth yet; 'jvpsvd run --status RUN' tells" in printed.err
+
+
 def test_other_depths_are_compared_in_their_order_or_refused(runs, shard):
     shards = ("--shards", shard.name)
     run("elsewhere", "--model", "tiny:net", *shards, "--layers", "2,5")

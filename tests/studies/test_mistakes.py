@@ -16,6 +16,18 @@ def network():
 
 X = torch.zeros(2, 3, 8, 8)
 
+IDS = torch.zeros(2, 4, dtype=torch.long)
+
+
+class Language(nn.Sequential):
+    """A network that takes one sentence or more, by name."""
+
+    def forward(self, ids):
+        sentences, length = ids.shape
+        return super().forward(ids).reshape(sentences, length, 2)
+
+
+LANGUAGE = Language(nn.Embedding(9, 3), nn.Linear(3, 2)).eval()
 WORDS = nn.Sequential(nn.Embedding(9, 3), nn.Flatten(), nn.Linear(12, 2)).eval()
 
 MISTAKES = {
@@ -52,6 +64,33 @@ MISTAKES = {
         r"for a single input give X\[None\]",
     ),
     "one image, ntk": (lambda: jvpsvd.ntk(network(), X[0]), r"give X\[None\]"),
+    "a batch in each dict, as tokenizers give it": (
+        lambda: jvpsvd.spectra(LANGUAGE, [{"ids": IDS[:1]}] * 2, since="0", progress=False),
+        r"X was read as a dict of ids: int64 \(1, 4\), .*; items come without the dimension of the "
+        r"batch, as \{name: value\[0\]",
+    ),
+    "a batch in each dict, of a kernel": (
+        lambda: jvpsvd.ntk(LANGUAGE, [{"ids": IDS[:1]}] * 2, k=1),
+        "items come without the dimension of the batch",
+    ),
+    "texts of two lengths, from the input": (
+        lambda: jvpsvd.spectra(LANGUAGE, [{"ids": IDS[0]}, {"ids": IDS[0, :3]}], progress=False),
+        "^inputs are dicts; name the depth to differentiate from with since=",
+    ),
+    "token ids of two lengths, from the input": (
+        lambda: jvpsvd.spectra(WORDS, [IDS[0], IDS[0, :3]], progress=False),
+        "token ids have no derivative",
+    ),
+    "half precision": (
+        lambda: jvpsvd.svds(torch.eye(3).bfloat16(), 1),
+        r"JacobianOperator\(f, x, dtype=torch\.float32\)$",
+    ),
+    "the spectra of all depths, for a dimension": (
+        lambda: jvpsvd.geometry.dimensions(
+            jvpsvd.spectra(network(), X, layers=["1", "output"], k=2, progress=False)
+        ),
+        r"^these are spectra of 2 depths; give one, as S\['1'\]$",
+    ),
     "a batch in each item": (
         lambda: jvpsvd.spectra(network(), [X[:1], X[1:]], progress=False),
         r"inputs of shape \(1, 3, 8, 8\).*; items come without the dimension of the batch",

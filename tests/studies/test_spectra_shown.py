@@ -8,7 +8,8 @@ from support.spectra_problems import INPUTS, LAYERS, K, inputs, network
 from torch import nn
 
 from jvpsvd import spectra
-from jvpsvd.errors import ArgumentError
+from jvpsvd.errors import ArgumentError, ModelError
+from jvpsvd.networks import Model
 
 
 def test_means_table_and_representation():
@@ -96,3 +97,13 @@ def test_one_input_is_one():
     assert repr(S) == "<NetworkSpectra: Linear, 1 input at output>"
     with pytest.raises(ArgumentError, match=r"none of the 1 input$"):
         S["output", 1]
+
+
+def test_a_compiled_network_has_its_own_name():
+    compiled = torch.compile(network(), backend="eager")
+    S = spectra(compiled, inputs()[:2], k=2, progress=False)
+    plain = spectra(network(), inputs()[:2], k=2, progress=False)
+    assert (S.model, Model.of(compiled).spec) == ("Sequential", "Sequential")
+    assert torch.equal(S["output"].s, plain["output"].s)
+    with pytest.raises(ModelError, match="Sequential, called at x,"):
+        spectra(compiled, torch.zeros(2, 3), progress=False)

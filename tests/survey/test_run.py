@@ -125,6 +125,13 @@ def test_shares_are_disjoint_and_together_everything(surveyed, shard):
         surveyed([shard], share=(2, 2))
 
 
+def test_a_share_that_has_nothing_to_do_says_why(surveyed, shard, caplog):
+    assert surveyed([shard], share=(1, 2), batch=8).computed == 0
+    (said,) = caplog.messages
+    assert said.startswith("share 1/2 has nothing to do: as many as 8 photos are solved together")
+    assert "--batch 1" in said
+
+
 @pytest.mark.parametrize(("wanted", "keys"), [({"limit": 3}, "012"), ({"per_class": 1}, "01")])
 def test_choice_of_samples(surveyed, shard, wanted, keys):
     outcome = surveyed([shard], **wanted)

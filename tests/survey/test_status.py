@@ -3,8 +3,10 @@
 import json
 import logging
 import re
+import shutil
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
@@ -13,7 +15,7 @@ from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.cli import main
 from jvpsvd.survey import open_store, status
-from jvpsvd.survey.progress.journal import events, journal, journals, note
+from jvpsvd.survey.progress.journal import events, journal, journals, note, others_at_work
 
 
 def event_names(folder):
@@ -176,13 +178,37 @@ def test_status_says_how_to_go_on_as_one_would_type_it(tiny, shard, tmp_path, mo
     assert typed([*command, "1/3", "--out", str(out), "--limit", "9"]) == 2  # another run
     capsys.readouterr()
     lines = shown(capsys, out)
-    assert lines[-2:] == [
-        f"continue: jvpsvd {' '.join(command)} 0/3 --out '{out}'",
+    assert lines[-3:] == [
+        f"continue: jvpsvd {' '.join(command)} 1/3 --out '{out}'",
+        f"continue: jvpsvd {' '.join(command)} 2/3 --out '{out}'",
         f"in: {tmp_path}",
     ]
+    assert typed([*command, "1/3", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert shown(capsys, out)[-2] == lines[-2]
     assert typed([*command[:-1], "--out", str(out)]) == 0
     capsys.readouterr()
     assert not any(line.startswith("continue") for line in shown(capsys, out))
+
+
+def test_a_run_that_was_copied_is_continued_where_it_lies(
+    tiny, shard, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    command = ["run", "--shards", shard.name, "--model", "tiny:net", "-k", "5", "--batch", "1"]
+    assert typed([*command, "--share", "0/2", "--out", "run"]) == 0
+    capsys.readouterr()
+    shutil.copytree("run", "copy")
+    assert shown(capsys, "copy")[-2:] == [
+        f"continue: jvpsvd {' '.join(command)} --share 1/2 --out {tmp_path / 'copy'}",
+        f"in: {tmp_path}",
+    ]
+    assert shown(capsys, "run")[-2].endswith("--share 1/2 --out run")
+    for journal_file in (tmp_path / "copy" / "log").glob("*.jsonl"):
+        text = journal_file.read_text().replace(f'"{tmp_path}"', '"/nowhere/at/all"')
+        journal_file.write_text(text)
+    last = shown(capsys, "copy")[-1]
+    assert last == "in place of /nowhere/at/all, which is not here"
 
 
 def test_a_run_of_the_library_is_continued_by_the_library(surveyed, shard):
@@ -313,3 +339,24 @@ def test_a_disk_too_full_for_the_journal_is_not_a_traceback(line):
     code, printed = line.complete(main=limit + MAIN)
     assert "Traceback" not in printed
     assert code in (0, 2)
+
+
+def test_another_process_at_the_same_share_is_seen(tmp_path):
+    with journal(tmp_path), ThreadPoolExecutor(1) as other:
+        assert other.submit(others_at_work, tmp_path, (0, 1)).result() == []
+        note("began", share=[0, 1])
+        (seen,) = other.submit(others_at_work, tmp_path, (0, 1)).result()
+        assert seen == journals(tmp_path)[0].stem
+        assert other.submit(others_at_work, tmp_path, (0, 2)).result() == []
+        assert others_at_work(tmp_path, (0, 1)) == []
+    assert others_at_work(tmp_path, (0, 1)) == []
+
+
+@pytest.mark.slow
+def test_two_runs_of_the_same_share_are_told(line):
+    process = line.start()
+    assert reached(process, lambda: line.finished() >= 1)
+    code, output = line.complete()
+    process.communicate()
+    assert code == 0
+    assert "works on the same share of out: both compute every photo of it" in output

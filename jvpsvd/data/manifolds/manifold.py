@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from jvpsvd.arguments import dense_tensor, whole_number
+from jvpsvd.arguments import dense_tensor, generator_of, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.records import ComparedByFields
@@ -192,7 +192,7 @@ def random_frame(rows: int, columns: int, seed: int | None) -> Tensor:
     """Return (rows, columns) uniformly distributed orthonormal columns; unit vectors if None."""
     if seed is None:
         return torch.eye(rows, columns, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     gaussian = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
     Q, R = torch.linalg.qr(gaussian)
     # These signs make Q independent of LAPACK's choice of signs.

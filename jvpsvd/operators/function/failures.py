@@ -57,7 +57,7 @@ _REMEDIES = (
 _OTHER_ARGUMENTS = r"missing \d+ required|unexpected keyword|positional argument"
 _BESIDES = (
     "pass what the function takes besides x through args= and kwargs= of JacobianOperator, or hold "
-    "it fixed: lambda x: fn(x, mask)"
+    "it fixed: lambda x: fn(x, mask); layer_map(model, x, to='output') takes a dict or tuple of all"
 )
 
 

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,6 +112,17 @@ def lives(file: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def others_at_work(folder: Path, share: Sequence[int]) -> list[str]:
+    """Return the names of the journals of other processes that work on a share of a run now."""
+    return [
+        file.stem
+        for file in journals(folder)
+        if file != _WRITES.get()
+        and lives(file)
+        and any(e.get("event") == "began" and e.get("share") == list(share) for e in events(file))
+    ]
 
 
 def events(file: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from jvpsvd.errors import RunError
 from jvpsvd.survey.progress.journal import events, journals, lives
+from jvpsvd.survey.spec.command import command_for_folder, commands_of_other_shares
 from jvpsvd.survey.spec.tasks import make_tasks
 from jvpsvd.survey.store.rows import from_table
 from jvpsvd.survey.store.run_counts import RunCounts
@@ -82,7 +83,10 @@ class Status:
         shown, more = self.commands[:_COMMANDS], len(self.commands) - _COMMANDS
         lines = [f"continue: {command}" for command, _ in shown]
         lines += [f"and {more} more, in RUN/log"] if more > 0 else []
-        return lines + [f"in: {where}" for where in dict.fromkeys(w for _, w in shown)]
+        for where in dict.fromkeys(where for _, where in shown):
+            there = Path(where).is_dir()
+            lines.append(f"in: {where}" if there else f"in place of {where}, which is not here")
+        return lines
 
     def lines(self) -> list[str]:
         """Return the status in words."""
@@ -115,7 +119,7 @@ def status(store: Store) -> Status:
     check_store(store)
     files = journals(store.folder)
     processes = tuple(_process(file) for file in files)
-    how = _commands(files), store.identity.sample_word
+    how = _commands(files, store.folder), store.identity.sample_word
     try:
         samples = store.samples()
     except RunError as error:
@@ -131,8 +135,8 @@ def status(store: Store) -> Status:
     return Status(len(samples), photos, counts, processes, "", *how)
 
 
-def _commands(files: Sequence[Path]) -> tuple[tuple[str, str], ...]:
-    """Return what was typed for the processes that have not done their share, each once."""
+def _commands(files: Sequence[Path], folder: Path) -> tuple[tuple[str, str], ...]:
+    """Return what to type for the processes that have not done their share, each once."""
     found: dict[tuple[str, str], bool] = {}
     for file in files:
         lines = events(file)
@@ -140,8 +144,13 @@ def _commands(files: Sequence[Path]) -> tuple[tuple[str, str], ...]:
         for event in lines:
             command, where = event.get("command"), event.get("where")
             if isinstance(command, str) and isinstance(where, str):
-                found[command, where] = ended or lives(file)
-    return tuple(one for one, over in found.items() if not over) or tuple(found)[-1:]
+                found[command_for_folder(command, where, folder), where] = ended or lives(file)
+    stopped = tuple(one for one, over in found.items() if not over)
+    if stopped or not found:
+        return stopped
+    command, where = tuple(found)[-1]
+    others = commands_of_other_shares(command, [each for each, _ in found])
+    return tuple((each, where) for each in others)
 
 
 def _process(file: Path) -> Process:

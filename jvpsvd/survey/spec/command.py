@@ -11,6 +11,9 @@ from typing import Any
 
 from jvpsvd.survey.spec.selection import PhotoSelection
 from jvpsvd.survey.spec.spec import Spec
+from jvpsvd.survey.spec.words import parse_share
+
+_MOST_SHARES = 1 << 16
 
 
 def command_of(spec: Spec) -> str | None:
@@ -25,6 +28,49 @@ def command_of(spec: Spec) -> str | None:
         return None
     options = [word for pair in _options(spec) for word in pair]
     return shlex.join(["jvpsvd", "run", *options, "--out", str(Path(spec.out))])
+
+
+def command_for_folder(command: str, where: str, folder: Path) -> str:
+    """Return a command that was typed somewhere, with a run's present folder as --out.
+
+    A run that was copied or moved would be continued at its former place.
+
+    >>> command_for_folder("jvpsvd run -k 5 --out run", "/data", Path("/copies/run 1"))
+    "jvpsvd run -k 5 --out '/copies/run 1'"
+    """
+    try:
+        words = shlex.split(command)
+        place = words.index("--out") + 1
+        moved = Path(where, words[place]).resolve() != folder.resolve()
+    except (ValueError, IndexError, OSError):  # of a journal that was changed
+        return command
+    if moved:
+        words[place] = str(folder.resolve())
+    return shlex.join(words) if moved else command
+
+
+def commands_of_other_shares(command: str, typed: Sequence[str]) -> list[str]:
+    """Return the command of a share for those shares that are not among the commands typed.
+
+    Where none is left, or it is of no share, that is the command without a share.
+
+    >>> commands_of_other_shares("run --share 0/3", ["run --share 0/3", "run --share 2/3"])
+    ['run --share 1/3']
+    >>> commands_of_other_shares("run --share 0/1", ["run --share 0/1"])
+    ['run']
+    """
+    try:
+        words = shlex.split(command)
+        place = words.index("--share")
+        _, count = parse_share(words[place + 1])
+    except (ValueError, IndexError):
+        return [command]
+    before, after = words[:place], words[place + 2 :]
+    others = (
+        shlex.join([*before, "--share", f"{index}/{count}", *after])
+        for index in range(min(count, _MOST_SHARES))
+    )
+    return [each for each in others if each not in typed] or [shlex.join([*before, *after])]
 
 
 def _options(spec: Spec) -> Iterator[tuple[str, ...]]:

@@ -7,6 +7,7 @@ neither followed nor replaced.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -196,8 +197,11 @@ def _write_aside(file: Path, write: Callable[[Path], object]) -> Path:
     try:
         write(aside)
         sync(aside)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             aside.unlink()  # a full disk must not stay full of halves
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            said = f"{os.strerror(error.errno)}; free some, then give the same command again"
+            raise OSError(error.errno, said, str(file)) from error
         raise
     return aside

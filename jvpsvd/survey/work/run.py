@@ -21,7 +21,7 @@ from jvpsvd.survey.progress.display import (
     ignore_progress,
     show_progress,
 )
-from jvpsvd.survey.progress.journal import journal, note
+from jvpsvd.survey.progress.journal import journal, note, others_at_work
 from jvpsvd.survey.spec.command import command_of
 from jvpsvd.survey.spec.manifest import list_samples
 from jvpsvd.survey.spec.plan import RunPlan, plan_run
@@ -161,7 +161,14 @@ def _refuse_missing_shards(store: Store, plan: RunPlan) -> None:
 def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgress) -> Outcome:
     """Solve and store the tasks of the share that are not finished."""
     identity = plan.identity
-    mine = share_of(make_tasks(identity, store.samples()), spec.share)
+    every = make_tasks(identity, store.samples())
+    mine = share_of(every, spec.share)
+    if not mine:
+        logger.warning(
+            "share %d/%d has nothing to do: as many as %d %ss are solved together, which makes %s; "
+            "take as many shares, or --batch 1 in another folder",
+            *spec.share, identity.batch, identity.sample_word, count_noun(len(every), "part"),
+        )  # fmt: skip
     finished = store.finished({task.id: len(task.samples) * len(identity.layers) for task in mine})
     pending = [task for task in mine if task.id not in finished]
     count, skipped = _count_photos(mine), _count_photos(mine) - _count_photos(pending)
@@ -175,6 +182,12 @@ def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgre
         layers=list(identity.layers),
         k=identity.k,
     )
+    for other in others_at_work(store.folder, spec.share) if pending else ():
+        logger.warning(
+            "%s works on the same share of %s: both compute every %s of it; stop one of them, or "
+            "divide the run by --share 0/2 and 1/2",
+            other, store.folder, identity.sample_word,
+        )  # fmt: skip
     warning = out_of_reach(identity.tol, getattr(torch, identity.dtype)) if pending else None
     if warning:
         logger.warning("%s", warning)
