@@ -62,7 +62,7 @@ class BatchConvergence:
         self._block_size, self._probe_steps = block_size, probe_steps
         self.has_block_probe = False
         """Whether a block of probe columns was added, which stays in all later blocks."""
-        self._complete_values: Tensor | None = None
+        self._searched_values: Tensor | None = None
 
     @property
     def done(self) -> list[int]:
@@ -80,11 +80,6 @@ class BatchConvergence:
         everyone = everyone or bases.size < _COLUMNS_WORTH_WAITING
         for one in self.matrices:
             one.is_due = everyone or one.next_check <= bases.expanded
-
-    @property
-    def has_all_copies(self) -> bool:
-        """Whether `exclude_copies` was called."""
-        return self._complete_values is not None
 
     @property
     def is_far(self) -> bool:
@@ -106,7 +101,8 @@ class BatchConvergence:
             if not matrix.is_due:
                 actions.append(Action.EXPAND)
                 continue
-            clustered = self.guaranteed(s, estimates, bases) < self._k and not self._is_complete(s)
+            clustered = self.guaranteed(s, estimates, bases) < self._k
+            clustered = clustered and not self.copies_are_excluded(s)
             lags = self._without_lag(s, estimates, bases) < self._k
             matrix.test, action = matrix.test.check(s, estimates, bases.steps, clustered, lags)
             worst = float(estimates.max() / s[0].clamp_min(1e-300))
@@ -125,11 +121,17 @@ class BatchConvergence:
                 matrix.test = matrix.test.with_probe(step, self._probe_steps)
 
     def exclude_copies(self, s: Tensor) -> None:
-        """Note that no copy of these values of a single matrix is missing, however close they are.
+        """Note that no copy of these values of a single matrix is missing, which was just checked.
 
-        That holds as long as none rises.
+        The check is to be made again.
         """
-        self._complete_values = s
+        self._searched_values = s
+        self.matrices[0].checks.pop()
+
+    def copies_are_excluded(self, s: Tensor) -> bool:
+        """Tell whether `exclude_copies` was called, and none has risen by a tolerance since."""
+        before = self._searched_values
+        return before is not None and bool((s - before <= self._tol * s[0]).all())
 
     def may_find_more(self, ritz: Ritz, actions: list[Action], bases: Factorization) -> bool:
         """Tell whether the next block, as wide as it is, could hold more copies than were found.
@@ -188,10 +190,6 @@ class BatchConvergence:
             logarithm = math.log(max(matrix.worst / self._target, 1.0))
             slowest = max(slowest, logarithm / rate) if rate > 0 else math.inf
         return converged, worst, None if math.isinf(slowest) else slowest
-
-    def _is_complete(self, s: Tensor) -> bool:
-        before = self._complete_values
-        return before is not None and bool((s - before <= self._tol * s[0]).all())
 
     def _without_lag(self, s: Tensor, estimates: Tensor, bases: Factorization) -> int:
         return count_without_lag(s, estimates, self._tol, self._block_size, bases.V.dtype)

@@ -5,16 +5,16 @@ reorthogonalisation but that against V:
 
     αᵢ uᵢ = Ã vᵢ − βᵢ₋₁ uᵢ₋₁,    βᵢ vᵢ₊₁ = Ã' uᵢ − αᵢ vᵢ.
 
-Let (u, σ, v) be a singular triplet of Ã. The shares xᵢ = v'vᵢ and yᵢ = u'uᵢ obey the same
-recurrence,
+Let (u, σ, v) be a singular triplet of Ã. Its shares of the vectors, xᵢ = v'vᵢ and yᵢ = u'uᵢ, obey
+the same recurrence,
 
     αᵢ yᵢ = σ xᵢ − βᵢ₋₁ yᵢ₋₁,    βᵢ xᵢ₊₁ = σ yᵢ − αᵢ xᵢ.
 
-So xᵢ = pᵢ(σ) x₁, with pᵢ known from α and β, and |x₁| ≤ 1 / pᵢ(σ) because |xᵢ| ≤ 1. Where p₁ to pᵢ
-are positive, they are so for all larger σ, and grow with σ. In d dimensions, a random unit vector
-has a share of at most t in a given direction with probability t √(2d/π) at most. So once pᵢ(τ) is
-large, a value σ ≥ τ is unlikely to be there. None of this needs orthogonal vectors, so the last two
-are all that is kept.
+So xᵢ = pᵢ(σ) x₁ and yᵢ = qᵢ(σ) x₁, with pᵢ and qᵢ known from α and β, and |x₁| ≤ 1 / pᵢ(σ) because
+|xᵢ| ≤ 1. Where all of them are positive, they are so for all larger σ, and grow with σ. In d
+dimensions, a random unit vector has a share of at most t in a given direction with probability
+t √(2d/π) at most. So if some σ ≥ τ were there, pᵢ(τ) would hardly ever become large. None of this
+needs orthogonal vectors, so the last two are all that is kept.
 
 Source: Hochstenbach, Probabilistic upper bounds for the matrix two-norm (2013), for V empty.
 """
@@ -51,13 +51,13 @@ def has_value_above(
     start: Tensor,
     *,
     steps: int,
-    halfway: float = 0.0,
+    halfway: float | None = None,
     monitor: Monitor | None = None,
 ) -> bool | None:
     """Tell whether A (I − V V') has a singular value ≥ `bound`; None if the steps do not show it.
 
-    A value that is there is denied with a probability of 1e-6 at most. Values that rounding cannot
-    tell from the bound count as reaching it.
+    A value that is there is denied with a probability of 1e-6 at most. One that lies just below the
+    bound may be taken for one above.
 
     Args:
         bound: τ.
@@ -66,7 +66,8 @@ def has_value_above(
         start: (n, 1) random unit vector, uniformly distributed in the complement of V.
         steps: Largest number of steps.
         halfway: The answer is None if half of the steps bring log pᵢ, which grows evenly where
-            nothing is there, less than this share of the way.
+            nothing is there, less than this share of the way. None: take all steps, since pᵢ falls
+            just before a value shows.
         monitor: Measures the seconds of products and of orthogonalisation.
 
     Raises:
@@ -91,7 +92,8 @@ def has_value_above(
             return True
         if x >= target:
             return False
-        if 2 * step >= steps and math.log(x) < halfway * math.log(target):
+        slow = halfway is not None and math.log(x) < halfway * math.log(target)
+        if slow and 2 * step >= steps:
             return None
     return None
 
@@ -101,7 +103,8 @@ def _recurrence(
 ) -> Iterator[tuple[float, float]]:
     """Yield α₁, β₁, α₂, β₂ and so on in pairs.
 
-    None is below rounding. A vector of such a norm becomes shorter than 1, which does no harm.
+    No number is taken to be below rounding. A vector whose norm is becomes shorter than 1, which
+    does no harm.
     """
     kind = torch.finfo(start.dtype)
     v, u, beta, least = start, start.new_zeros(A.shape[-2], 1), 0.0, kind.tiny

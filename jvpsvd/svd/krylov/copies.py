@@ -18,14 +18,14 @@ _SHORT_PART, _SHORT_STEPS = 6, 12
 _HALFWAY = 0.35
 
 
-def has_more_copies(
+def excludes_copies(
     bases: Factorization, ritz: Ritz, tol: float, monitor: Monitor | None = None
-) -> bool | None:
-    """Tell whether copies of values that fill a block are missing, and could displace others.
+) -> bool:
+    """Tell whether a search excludes that copies of values which fill a block are missing.
 
-    They could if they lie a tolerance above the last value. None means that the search could not
-    tell. It expands one random vector in the complement of the triplets, by as many steps as the
-    bases took at most, so it costs less than wider blocks do.
+    It is for copies that could displace others by a tolerance: at least so far above the last
+    value. If the answer is no, there are some, or the search could not tell. It takes as many steps
+    as the bases took at most, each with one vector, so it costs less than wider blocks do.
 
     Args:
         bases: The factorisation of a single operator.
@@ -41,38 +41,44 @@ def has_more_copies(
     ...     bases.initialize()
     ...     while bases.size < 24:
     ...         bases.expand()
-    ...     return has_more_copies(bases, ritz_triplets(bases, 4), 1e-4)
+    ...     return excludes_copies(bases, ritz_triplets(bases, 4), 1e-4)
     >>> search(copies=2), search(copies=3)
-    (False, True)
+    (True, False)
     """
     bound = least_bound_on_copies(ritz.s, ritz.estimates, tol, bases.block_size, bases.V.dtype)
-    return _search(bases, ritz.right, bound, bases.steps, _HALFWAY, monitor)
+    return _search(bases, ritz.right, bound, bases.steps, _HALFWAY, monitor) is False
 
 
-def has_copies_of_accurate_ones(
+def shows_value_beside_sharp_ones(
     bases: Factorization, ritz: Ritz, tol: float, monitor: Monitor | None = None
 ) -> bool:
-    """Tell whether a short search shows copies of values that are accurate long before the end.
+    """Tell whether a short search shows a value beside the triplets that are accurate already.
 
-    The arguments are those of `has_more_copies`, but other triplets may be far from the tolerance.
+    It is above the least of these which fills a block, and so probably a copy of it: other triplets
+    may still be far from the tolerance. The arguments are those of `excludes_copies`. If the answer
+    is no, the search could not tell, or there is nothing.
     """
     dtype = bases.V.dtype
-    accurate = is_sharp(ritz.s, ritz.estimates, dtype)
-    estimates = torch.where(accurate, ritz.estimates, -torch.inf)
+    sharp = is_sharp(ritz.s, ritz.estimates, dtype)
+    estimates = torch.where(sharp, ritz.estimates, -torch.inf)
     bound = least_bound_on_copies(ritz.s, estimates, tol, bases.block_size, dtype)
     steps = max(_SHORT_STEPS, bases.steps // _SHORT_PART)
-    return bool(_search(bases, ritz.right[:, accurate], bound, steps, 0.0, monitor))
+    return _search(bases, ritz.right[:, sharp], bound, steps, None, monitor) is True
 
 
-def has_copies_that_lag(
+def shows_displacing_value(
     bases: Factorization, ritz: Ritz, tol: float, monitor: Monitor | None = None
 ) -> bool:
-    """Tell whether a search shows any value that would displace others.
+    """Tell whether a search shows a value that would displace found ones by a tolerance.
 
-    The arguments are those of `has_more_copies`.
+    The arguments are those of `excludes_copies`. If the answer is no, the search could not tell, or
+    there is nothing; residuals may be too large to tell.
     """
     bound = least_bound_on_copies(ritz.s, ritz.estimates, tol, 1, bases.V.dtype)
-    return bool(_search(bases, ritz.right, bound, bases.steps, 0.0, monitor))
+    if bound <= float(ritz.s[-1]):
+        return False
+    steps = max(_SHORT_STEPS, bases.steps // 2)
+    return _search(bases, ritz.right, bound, steps, None, monitor) is True
 
 
 def _search(
@@ -80,7 +86,7 @@ def _search(
     right: Tensor,
     bound: float,
     steps: int,
-    halfway: float,
+    halfway: float | None,
     monitor: Monitor | None,
 ) -> bool | None:
     V = linear_combination(bases.V, right)

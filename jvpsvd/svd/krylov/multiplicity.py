@@ -24,7 +24,7 @@ _MAY_LAG = 2
 # Guesses: `tests/svd/methods/test_repeated_values.py` keeps solves that missed a copy without them.
 _LAG_RESIDUAL, _LAG_SHARE = 1e-5, 0.1
 # As many values as a block has columns crowd if they lie within this many tolerances: a guess.
-_CROWDED = 3.0
+_CROWDED = 1.5
 
 
 def guaranteed_count(
@@ -73,21 +73,22 @@ def block_is_too_narrow(
 
 
 def values_crowd(s: Tensor, tol: float, block_size: int) -> bool:
-    """Tell whether b values, two at least, that others follow lie within three tolerances.
+    """Tell whether b values, two at least, lie within 1.5 tolerances, and a larger gap follows.
 
-    Where residuals tell them apart, a copy of one of them may still lag behind, unless tol is 1e-5
-    or less.
+    A copy of one of them may still lag behind, unless tol is 1e-5 or less, although residuals tell
+    them apart. It displaces the values below the gap by more than a tolerance. The gaps of most
+    spectra decrease, so that none follows.
 
     >>> s = torch.tensor([1.0, 0.6548, 0.6544, 0.6])
-    >>> [values_crowd(s, tol, 2) for tol in (1e-4, 2e-4)], values_crowd(s, 2e-4, 3)
-    ([False, True], False)
+    >>> [values_crowd(s, tol, 2) for tol in (1e-4, 4e-4, 0.1)], values_crowd(s, 4e-4, 3)
+    ([False, True, False], False)
     """
-    if tol <= _LAG_RESIDUAL:
-        return False
     last = max(1, block_size - 1)
-    first = s[: max(0, len(s) - last)]
-    near = first - s[last:] <= _CROWDED * tol * s[0]
-    return bool((near & (first > s[-1] + tol * s[0])).any())
+    if tol <= _LAG_RESIDUAL or len(s) <= last + 1:
+        return False
+    near = (s[:-last] - s[last:] <= _CROWDED * tol * s[0]).nonzero()
+    gaps = (s[:-1] - s[1:] > tol * s[0]).nonzero()
+    return bool(len(near) and len(gaps)) and int(near[0]) + last <= int(gaps[-1])
 
 
 def is_sharp(s: Tensor, estimates: Tensor, dtype: torch.dtype) -> Tensor:
@@ -105,15 +106,17 @@ def least_bound_on_copies(
     """Return a bound that missing copies are above, if they could displace others by a tolerance.
 
     Of the clusters of `guaranteed_count` whose missing copies would do so, the last decides. The
-    bound holds for A without the triplets: where (u, s, v) are exact triplets of A + E, and that is
-    so with ‖E‖ ≤ ρ for residuals whose squares add up to ρ², a value of A has moved there by 2ρ at
-    most.
+    bound holds for A (I − V V'): the triplets are exact for an A + E with ‖E‖ ≤ ρ, where ρ² is the
+    sum of their squared residuals, so a value of A has moved there by 2ρ at most. It is infinite if
+    there is no such cluster, and may lie below the last value if residuals are large.
 
     >>> s, exact = torch.tensor([3.0, 2.0, 2.0, 1.0, 1.0, 0.5]).double(), torch.zeros(6)
     >>> round(least_bound_on_copies(s, exact, 1e-5, 2, torch.float64), 6)
     1.0
     """
     last = block_size - 1
+    if len(s) < block_size:
+        return math.inf
     displacing = s[: len(s) - last] > s[-1] + tol * s[0]
     clusters = (_clusters(s, estimates, block_size, dtype) & displacing).nonzero()
     if not len(clusters):

@@ -21,9 +21,9 @@ from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.krylov.batch_convergence import BatchConvergence
 from jvpsvd.svd.krylov.convergence import Action
 from jvpsvd.svd.krylov.copies import (
-    has_copies_of_accurate_ones,
-    has_copies_that_lag,
-    has_more_copies,
+    excludes_copies,
+    shows_displacing_value,
+    shows_value_beside_sharp_ones,
 )
 from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.krylov.finished import FinishedTriplets
@@ -202,21 +202,13 @@ class _Solve:
         ritz = self._solve_projected()
         stopped = self._monitor.stopped
         may_widen = not stopped and self._may_begin_wider()
-        if may_widen and self._block_is_too_narrow(ritz):
+        if may_widen and self._shows_copies_early(ritz):
             raise RetryWith(block_size=2 * self._solver.block_size)
-        actions, done = test.check(ritz, bases), test.done
-        if Action.ADD_PROBE_BLOCK in actions and not stopped and not self._A.batch:
-            if self._has_all_copies(ritz):
-                test.exclude_copies(ritz.s)
-                actions, done = test.check(ritz, bases), test.done
-            elif may_widen:
-                raise RetryWith(block_size=2 * self._solver.block_size)
-        if done and may_widen and self._copies_lag(ritz):
-            raise RetryWith(block_size=2 * self._solver.block_size)
+        actions, done = self._test_convergence(ritz, may_widen), test.done
         if done:
             stay = [i for i in range(len(actions)) if i not in done]
             evidence = "random columns, expanded before the end, raised no value"
-            if test.has_all_copies:
+            if test.copies_are_excluded(ritz.s):
                 evidence += ", and one beside the triplets showed no further copy of a value"
             # A few probe columns need no larger bases; a block of them does.
             width = bases.F.shape[-1] if test.has_block_probe else bases.block_size
@@ -285,27 +277,37 @@ class _Solve:
             return False
         return self._solver.may_widen(k, A.shape[-1])
 
-    def _block_is_too_narrow(self, ritz: Ritz) -> bool:
-        """Tell whether a repeated value fills the block, and a short search finds copies of it."""
-        width, tol = self._solver.block_size, self._request.tol
-        if self._has_searched:
+    def _shows_copies_early(self, ritz: Ritz) -> bool:
+        """Search once, as soon as a repeated value fills the block, for copies beyond it."""
+        tol, width = self._request.tol, self._solver.block_size
+        if self._has_searched or self._test.copies_are_excluded(ritz.s):
             return False
         if not block_is_too_narrow(ritz.s, ritz.estimates, tol, width, self._A.dtype):
             return False
         self._has_searched = True
-        return has_copies_of_accurate_ones(self._bases, ritz, tol, self._monitor)
+        return shows_value_beside_sharp_ones(self._bases, ritz, tol, self._monitor)
 
-    def _has_all_copies(self, ritz: Ritz) -> bool:
-        """Tell whether a search shows that no copy of a repeated value is missing."""
-        tol, self._has_searched = self._request.tol, True
-        return has_more_copies(self._bases, ritz, tol, self._monitor) is False
+    def _test_convergence(self, ritz: Ritz, may_widen: bool) -> list[Action]:
+        """Return the action for each matrix; search for copies of a single one that may miss some.
 
-    def _copies_lag(self, ritz: Ritz) -> bool:
-        """Tell whether values crowd at a coarse tolerance, and a search shows another one."""
-        tol, width = self._request.tol, self._solver.block_size
-        if self._test.has_all_copies or not values_crowd(ritz.s, tol, width):
-            return False
-        return has_copies_that_lag(self._bases, ritz, tol, self._monitor)
+        Raises:
+            RetryWith: If the solve must begin again with wider blocks.
+        """
+        bases, test, tol, wider = self._bases, self._test, self._request.tol, False
+        actions = test.check(ritz, bases)
+        if self._A.batch or self._monitor.stopped:
+            return actions
+        if Action.ADD_PROBE_BLOCK in actions:
+            if excludes_copies(bases, ritz, tol, self._monitor):
+                test.exclude_copies(ritz.s)
+                actions = test.check(ritz, bases)
+            else:
+                wider = may_widen
+        elif test.done and may_widen and values_crowd(ritz.s, tol, self._solver.block_size):
+            wider = shows_displacing_value(bases, ritz, tol, self._monitor)
+        if wider:
+            raise RetryWith(block_size=2 * self._solver.block_size)
+        return actions
 
     def _add_probe_columns(self, ritz: Ritz, actions: list[Action]) -> None:
         """Add probe columns to the next block if one of the matrices asks for them."""

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.svd_problems import Diagonal
 
+from jvpsvd import MatrixOperator
 from jvpsvd.errors import NonFiniteError
 from jvpsvd.svd.krylov.complement import has_value_above
 
@@ -21,6 +22,10 @@ def random_start(seed, size, found=0):
     start = torch.randn(size, generator=torch.Generator().manual_seed(seed)).double()
     start[:found] = 0
     return unit(start)
+
+
+def random_square(size):
+    return torch.randn(size, size, generator=torch.Generator().manual_seed(9)).double()
 
 
 def first_unit_vectors(count, size, dtype=torch.float64):
@@ -75,6 +80,30 @@ def test_it_gives_up_where_the_bound_is_too_near():
     assert has_value_above(2.0 + 1e-9, A, V, start, steps=60, halfway=0.35) is None
     assert A.products.forward < 60  # half of the steps show it
     assert A.products.forward == A.products.reverse
+
+
+def test_it_does_not_give_up_where_a_value_is_about_to_show():
+    """A Ritz value near the bound makes the numbers fall, at half of the steps in many cases."""
+    values = torch.cat([torch.tensor([1.0]), torch.linspace(0.985, 0.3, 299)]).double()
+    A, V = Diagonal(values), torch.zeros(300, 0, dtype=torch.float64)
+    starts = [random_start(seed, 300) for seed in range(60)]
+    shown = [has_value_above(0.999, A, V, start, steps=20) for start in starts]
+    assert shown.count(True) >= 55
+    assert shown.count(False) == 0
+
+
+def test_v_is_projected_out_twice_where_products_lie_in_it():
+    """A product that is mostly within V keeps rounding of V after one projection."""
+    values = torch.cat([torch.tensor([1e7]), torch.linspace(2, 0, 199)]).double()
+    Q = torch.linalg.qr(random_square(200)).Q
+    A = MatrixOperator((Q * values) @ Q.T)
+    start = torch.randn(200, 1, generator=torch.Generator().manual_seed(4)).double()
+    V = Q[:, :1] + 1e-9 * start  # off by more than rounding, as computed vectors are
+    V /= torch.linalg.vector_norm(V)
+    start -= V @ (V.T @ start)
+    start /= torch.linalg.vector_norm(start)
+    assert has_value_above(2.2, A, V, start, steps=150) is False
+    assert has_value_above(1.9, A, V, start, steps=150) is True
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -163,6 +163,31 @@ def test_a_copy_that_others_crowd_around_is_searched_for(seed):
     assert ((found.s - truth).abs() <= found.tol * truth[0]).all()
 
 
+def crowded(copies, others, tail):
+    """Return 0.83 repeated, other values near it, eight equal ones a gap below, and the rest."""
+    leading = torch.tensor([*[0.83] * copies, *others, *[tail] * 8], dtype=torch.float64)
+    return torch.cat([leading, torch.linspace(0.54, 0, 80, dtype=torch.float64)])
+
+
+@pytest.mark.parametrize(
+    ("truth", "k", "tol", "seeds"),
+    [
+        (
+            crowded(2, [0.829474], 0.826517),
+            3,
+            1.908e-3,
+            (41, 67, 82, 110, 115, 119, 137, 158, 164, 183),
+        ),
+        (crowded(2, [0.829407] * 2, 0.817395), 4, 1.0593e-2, (89, 160, 218, 275, 420, 424)),
+    ],
+)
+def test_pairs_that_others_crowd_around_are_found(truth, k, tol, seeds):
+    for seed in seeds:
+        found = svds(Diagonal(truth), k, tol=tol, method="golub-kahan", block_size=2, seed=seed)
+        assert found.converged.all()
+        assert ((found.s - truth[:k]).abs() <= tol * truth[0]).all(), seed
+
+
 def two_groups(copies, high, tol):
     """Return values whose groups of copies lie 1.5 tolerances apart; others begin at `high`."""
     first, second = copies
