@@ -284,8 +284,15 @@ print("error", float((AV[..., -8:] - few @ V[..., -8:]).abs().max() / AV.abs().m
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits address space as Linux does")
-@pytest.mark.parametrize("derivatives", ["trace", "transforms"])
-@pytest.mark.parametrize("batch_dims", [0, 1])
+@pytest.mark.parametrize(
+    ("batch_dims", "derivatives"),
+    [
+        (0, "trace"),
+        (1, "transforms"),
+        pytest.param(0, "transforms", marks=pytest.mark.slow),
+        pytest.param(1, "trace", marks=pytest.mark.slow),
+    ],
+)
 def test_a_process_that_runs_out_of_memory_goes_on_with_less(batch_dims, derivatives):
     script = STARVED.format(
         derivatives=derivatives, batch_dims=batch_dims, batch="2, " if batch_dims else ""

@@ -18,7 +18,7 @@ J @ torch.ones(15, 3, dtype=torch.{dtype}), J.T @ torch.ones(20, 3, dtype=torch.
 """
 
 
-@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("tf32", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("kind", "dtype", "way"),
     [
