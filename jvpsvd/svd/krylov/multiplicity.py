@@ -23,8 +23,8 @@ _MAY_LAG = 2
 # number, relative to s₁, nor behind a single one with a residual of this share of the tolerance.
 # Guesses: `tests/svd/methods/test_repeated_values.py` keeps solves that missed a copy without them.
 _LAG_RESIDUAL, _LAG_SHARE = 1e-5, 0.1
-# As many values as a block has columns crowd if they lie within this many tolerances: a guess.
-_CROWDED = 1.5
+# As many values as a block has columns lie close if they are within this many tolerances: a guess.
+_CLOSE = 1.5
 
 
 def guaranteed_count(
@@ -72,21 +72,21 @@ def block_is_too_narrow(
     return int(((s - s[cluster]).abs() <= near).sum()) <= _REFILLED * block_size
 
 
-def values_crowd(s: Tensor, tol: float, block_size: int) -> bool:
-    """Tell whether b values, two at least, lie within 1.5 tolerances, and a larger gap follows.
+def values_lie_close(s: Tensor, tol: float, block_size: int) -> bool:
+    """Tell whether b values, two at least, lie within 1.5 tolerances, and a gap above one follows.
 
     A copy of one of them may still lag behind, unless tol is 1e-5 or less, although residuals tell
     them apart. It displaces the values below the gap by more than a tolerance. The gaps of most
     spectra decrease, so that none follows.
 
     >>> s = torch.tensor([1.0, 0.6548, 0.6544, 0.6])
-    >>> [values_crowd(s, tol, 2) for tol in (1e-4, 4e-4, 0.1)], values_crowd(s, 4e-4, 3)
+    >>> [values_lie_close(s, tol, 2) for tol in (1e-4, 4e-4, 0.1)], values_lie_close(s, 4e-4, 3)
     ([False, True, False], False)
     """
     last = max(1, block_size - 1)
     if tol <= _LAG_RESIDUAL or len(s) <= last + 1:
         return False
-    near = (s[:-last] - s[last:] <= _CROWDED * tol * s[0]).nonzero()
+    near = (s[:-last] - s[last:] <= _CLOSE * tol * s[0]).nonzero()
     gaps = (s[:-1] - s[1:] > tol * s[0]).nonzero()
     return bool(len(near) and len(gaps)) and int(near[0]) + last <= int(gaps[-1])
 

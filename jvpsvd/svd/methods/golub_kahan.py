@@ -29,7 +29,7 @@ from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.krylov.finished import FinishedTriplets
 from jvpsvd.svd.krylov.frobenius import ProbeSample
 from jvpsvd.svd.krylov.kept_recurrence import KeptRecurrence
-from jvpsvd.svd.krylov.multiplicity import block_is_too_narrow, values_crowd
+from jvpsvd.svd.krylov.multiplicity import block_is_too_narrow, values_lie_close
 from jvpsvd.svd.krylov.restarts import RestartPolicy, least_size
 from jvpsvd.svd.krylov.retry import RetryWith
 from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
@@ -303,7 +303,7 @@ class _Solve:
                 actions = test.check(ritz, bases)
             else:
                 wider = may_widen
-        elif test.done and may_widen and values_crowd(ritz.s, tol, self._solver.block_size):
+        elif test.done and may_widen and values_lie_close(ritz.s, tol, self._solver.block_size):
             wider = shows_displacing_value(bases, ritz, tol, self._monitor)
         if wider:
             raise RetryWith(block_size=2 * self._solver.block_size)

@@ -11,7 +11,7 @@ from jvpsvd.svd.krylov.copies import (
     shows_value_beside_sharp_ones,
 )
 from jvpsvd.svd.krylov.factorization import Factorization
-from jvpsvd.svd.krylov.multiplicity import least_bound_on_copies, values_crowd
+from jvpsvd.svd.krylov.multiplicity import least_bound_on_copies, values_lie_close
 from jvpsvd.svd.krylov.ritz import ritz_triplets
 
 DTYPES = (torch.float32, torch.float64)
@@ -112,7 +112,7 @@ def test_residuals_lower_the_bound():
 
 
 @pytest.mark.parametrize(
-    ("values", "tol", "width", "crowd"),
+    ("values", "tol", "width", "close"),
     [
         ([3.0, 2.0, 1.9995, 1.0], 1e-4, 2, False),
         ([3.0, 2.0, 1.9995, 1.0], 1e-3, 2, True),
@@ -128,5 +128,5 @@ def test_residuals_lower_the_bound():
         ([1 - i / 300 for i in range(20)], 1e-2, 2, False),
     ],
 )
-def test_values_crowd_within_a_few_tolerances(values, tol, width, crowd):
-    assert values_crowd(torch.tensor(values), tol, width) is crowd
+def test_values_lie_close_where_a_gap_of_a_tolerance_follows(values, tol, width, close):
+    assert values_lie_close(torch.tensor(values), tol, width) is close

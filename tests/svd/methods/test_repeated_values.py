@@ -155,7 +155,7 @@ def test_the_second_of_a_pair_is_found_in_blocks_of_two(seed):
 
 
 @pytest.mark.parametrize("seed", [52, 186, 208, 306, 314, 321, 345])
-def test_a_copy_that_others_crowd_around_is_searched_for(seed):
+def test_a_copy_of_values_that_lie_close_is_searched_for(seed):
     problem = draw_copies(702851)  # 0.6548, a pair of 0.6544 and one of 0.6535; tol 3.8e-4
     truth = torch.linalg.svdvals(problem.matrix)[:5]
     found = svds(problem.given, **{**problem.options, "seed": seed})
@@ -163,7 +163,7 @@ def test_a_copy_that_others_crowd_around_is_searched_for(seed):
     assert ((found.s - truth).abs() <= found.tol * truth[0]).all()
 
 
-def crowded(copies, others, tail):
+def close_values(copies, others, tail):
     """Return 0.83 repeated, other values near it, eight equal ones a gap below, and the rest."""
     leading = torch.tensor([*[0.83] * copies, *others, *[tail] * 8], dtype=torch.float64)
     return torch.cat([leading, torch.linspace(0.54, 0, 80, dtype=torch.float64)])
@@ -173,15 +173,15 @@ def crowded(copies, others, tail):
     ("truth", "k", "tol", "seeds"),
     [
         (
-            crowded(2, [0.829474], 0.826517),
+            close_values(2, [0.829474], 0.826517),
             3,
             1.908e-3,
             (41, 67, 82, 110, 115, 119, 137, 158, 164, 183),
         ),
-        (crowded(2, [0.829407] * 2, 0.817395), 4, 1.0593e-2, (89, 160, 218, 275, 420, 424)),
+        (close_values(2, [0.829407] * 2, 0.817395), 4, 1.0593e-2, (89, 160, 218, 275, 420, 424)),
     ],
 )
-def test_pairs_that_others_crowd_around_are_found(truth, k, tol, seeds):
+def test_pairs_with_others_close_to_them_are_found(truth, k, tol, seeds):
     for seed in seeds:
         found = svds(Diagonal(truth), k, tol=tol, method="golub-kahan", block_size=2, seed=seed)
         assert found.converged.all()
