@@ -5,6 +5,7 @@ Numbers are Python's own or NumPy's scalars, never bools.
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,17 @@ def is_tensor(value: object) -> TypeGuard[Tensor]:
     """Whether a value is a tensor; torch is not imported to learn that it is none."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def nearest_name(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name that was probably meant, or None.
+
+    >>> nearest_name("TOL", ["k", "tol"]), nearest_name("colour", ["k", "tol"])
+    ('tol', None)
+    """
+    alike = [each for each in known if each.lower() == name.lower()]
+    near = alike or difflib.get_close_matches(name, known, n=1)
+    return near[0] if near else None
 
 
 def shown(value: object) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from jvpsvd.arguments import nearest_name
 from jvpsvd.errors import UnknownAttributeError
 
 
@@ -30,6 +30,5 @@ class AnswersOtherNames:
         if name.startswith("_"):  # asked for by Python, and by packages that look what there is
             return ""
         known = [each for each in dir(self) if not each.startswith("_")]
-        alike = [each for each in known if each.lower() == name.lower()]
-        near = alike or difflib.get_close_matches(name, known, n=1)
-        return f"; did you mean {near[0]}?" if near else ""
+        near = nearest_name(name, known)
+        return f"; did you mean {near}?" if near else ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jvpsvd.arguments import nearest_name
 from jvpsvd.errors import ArgumentError, UnknownArgumentError
 
 _SEED = "it is seed here, a whole number, or None for another one each time"
@@ -103,10 +103,9 @@ def refuse_other_names(function: Callable[..., Any], names: Mapping[str, object]
             for each in inspect.signature(function).parameters.values()
             if each.kind is not each.VAR_KEYWORD
         ]
-        alike = [each for each in known if each.lower() == name.lower()]
-        near = alike or difflib.get_close_matches(name, known, n=1)
+        near = nearest_name(name, known)
         answer = _ANSWERS.get(name) or (
-            f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
+            f"did you mean {near}?" if near else f"it takes {', '.join(known)}"
         )
         raise UnknownArgumentError(f"{function.__name__} has no argument {name}; {answer}")
 
