@@ -34,9 +34,11 @@ PHASES = {
     ("jvpsvd.networks.derivatives", "Derivatives.at"): "recording",
     ("jvpsvd.survey.work.photo_solver", "svds"): "solves",
     ("jvpsvd.survey.store.store", "Store.commit"): "storing the row",
+    ("jvpsvd.survey.store.store", "Store.commit_first"): "storing the row",
 }
-"""By (module, name in it) what its calls are counted as; these names are in every tree."""
-FIRST_SOLVE, FIRST_ROW = "svds", "Store.commit"
+"""By (module, name in it) what its calls are counted as. These names are in every tree, but for
+`commit_first`: older ones store no row before all depths of its photo are done."""
+FIRST_SOLVE, FIRST_ROWS = "svds", ("Store.commit", "Store.commit_first")
 _OWN_LINE = "torch._dynamo"
 
 
@@ -140,7 +142,7 @@ def _counted(
             found = function(*args, **kwargs)
         if name == FIRST_SOLVE:
             clock.mark("first solve ends")
-        if name == FIRST_ROW:
+        if name in FIRST_ROWS:
             clock.mark("first row")
             end()
         return found

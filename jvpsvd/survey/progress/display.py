@@ -41,6 +41,8 @@ class RunProgress:
     """About how many seconds the recording of the network takes, which is under way."""
     one: str = "photo"
     """What one sample is called."""
+    stored: Row | None = None
+    """The last row of the photo at work that is stored already; None before there is one."""
 
 
 ReportProgress = Callable[[RunProgress], None]
@@ -51,14 +53,18 @@ def ignore_progress(progress: RunProgress) -> None:
 
 
 @contextmanager
-def show_progress() -> Iterator[ReportProgress]:
-    """Yield a function that draws a bar with photo, rate and time left, or prints plain lines."""
+def show_progress(clock: Callable[[], float] = time.monotonic) -> Iterator[ReportProgress]:
+    """Yield a function that draws a bar with photo, rate and time left, or prints plain lines.
+
+    Args:
+        clock: Returns seconds.
+    """
     console = Console(stderr=True)
     if console.is_terminal:
-        with _bars(console) as report:
+        with _bars(console, Rate(clock)) as report:
             yield report
     else:
-        yield _Lines(console)
+        yield _Lines(console, clock)
 
 
 class Rate:
@@ -107,7 +113,7 @@ class Rate:
 
 
 @contextmanager
-def _bars(console: Console) -> Iterator[ReportProgress]:
+def _bars(console: Console, rate: Rate) -> Iterator[ReportProgress]:
     bar = Progress(
         TextColumn("{task.fields[doing]}"),
         BarColumn(bar_width=16),
@@ -116,7 +122,7 @@ def _bars(console: Console) -> Iterator[ReportProgress]:
         console=console,
     )
     # Lines of their own, which are broken where they are too long: no name is cut.
-    rate, at, below = Rate(), Text("", overflow="fold"), Text("", overflow="fold")
+    at, below = Text("", overflow="fold"), Text("", overflow="fold")
     task = bar.add_task("survey", total=None, doing="starting", left="")
     with Live(Group(bar, at, below), console=console):
 
@@ -143,37 +149,46 @@ def _bars(console: Console) -> Iterator[ReportProgress]:
         yield report
 
 
-class _Lines:
-    """A line for every finished task."""
+# Seconds without a line after which one is printed for a depth of the photo at work.
+_QUIET_SECONDS = 10.0
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._rate = Rate()
+
+class _Lines:
+    """A line for every finished task, and for depths of one that takes long."""
+
+    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
+        self._console, self._clock = console, clock
+        self._rate = Rate(clock)
+        self._printed = clock()
+        self._stored: Row | None = None
 
     def __call__(self, progress: RunProgress) -> None:
         if progress.all_shards:
             return
         counts = self._rate.count(progress)
         if progress.recording is not None:
-            self._console.print(
-                _describe_work(progress), markup=False, highlight=False, soft_wrap=True
-            )
-        if not progress.rows:
-            return
+            self._print(_describe_work(progress))
+        elif progress.rows:
+            self._print(self._describe_photo(progress, counts), *_failed_photos(progress.rows))
+        elif progress.stored is not self._stored:
+            self._stored = progress.stored
+            if self._stored and self._clock() - self._printed >= _QUIET_SECONDS:
+                row, number = self._stored, progress.photos_done + 1
+                place = f"{progress.one} {number}/{progress.photos} {row.key} at {row.layer}"
+                self._print(f"{place}: {_describe_row(row)}")
+
+    def _describe_photo(self, progress: RunProgress, counts: str) -> str:
         seconds = sum(row.seconds for row in progress.rows)
         good = sum(row.status == "ok" for row in progress.rows)
-        text = (
+        left = self._rate.left(progress)
+        return (
             f"{progress.one} {progress.photos_done}/{progress.photos} {progress.key}: "
             f"{good} of {count_noun(len(progress.rows), 'depth')}, {seconds:.1f} s; {counts}"
-        )
-        left = self._rate.left(progress)
-        text += f"; {left}" if left else ""
-        self._console.print(
-            "\n".join([text, *_failed_photos(progress.rows)]),
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        ) + (f"; {left}" if left else "")
+
+    def _print(self, *lines: str) -> None:
+        self._console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+        self._printed = self._clock()
 
 
 def _describe_work(progress: RunProgress) -> str:
@@ -186,7 +201,22 @@ def _describe_work(progress: RunProgress) -> str:
     """
     if progress.recording is not None:
         return f"recording the network (once, about {progress.recording:.0f} s)"
-    return f"{progress.key} at {progress.layer}" if progress.layer else progress.key
+    place = f"{progress.key} at {progress.layer}" if progress.layer else progress.key
+    stored = progress.stored
+    if stored is None:
+        return place
+    return f"{place}; {stored.layer} is stored: {_describe_row(stored)}"
+
+
+def _describe_row(row: Row) -> str:
+    """Return what a stored row comes to, in words.
+
+    >>> _describe_row(Row("s", "a", 0, None, "output", "ok", "", converged=5, k=5, seconds=3.42))
+    '5 of 5 values certified, 3.4 s'
+    """
+    if row.status != "ok":
+        return row.status
+    return f"{row.converged} of {count_noun(row.k, 'value')} certified, {row.seconds:.1f} s"
 
 
 def _failed_photos(rows: Sequence[Row]) -> list[str]:

@@ -1,6 +1,6 @@
 """What a run has stored: its samples and rows. A file that exists is whole.
 
-A task whose rows exist is finished.
+A task whose rows exist is finished; one with the rows of its first depths is at work.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from jvpsvd.data import Sample
 from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.networks import Depth
 from jvpsvd.survey.spec.identity import Identity
+from jvpsvd.survey.spec.tasks import Task
 from jvpsvd.survey.store.files import (
     make_folder,
     refuse_other_kinds,
@@ -119,14 +120,33 @@ class Store:
         if piece.problem or piece.changed:
             return False
         status = piece.table["status"].to_pylist()
-        return count in (None, len(status)) and not any(
-            kind in PASSING
-            or (
-                self.identity.has_vector_files
-                and kind == "ok"
-                and not are_whole(self.layout.vector_file(file.stem, index))
-            )
-            for index, kind in enumerate(status)
+        # A task at work has fewer rows than depths.
+        whole = len(status) == count or (count is None and not len(status) % len(self.depths))
+        return whole and all(
+            self._needs_no_work(file.stem, index, kind) for index, kind in enumerate(status)
+        )
+
+    def first_rows(self, task: Task) -> list[Row]:
+        """Return the rows of the first depths of a task that need no further work.
+
+        Empty for a task of several samples: those are solved together, depth by depth.
+        """
+        if len(task.samples) > 1 or not os.path.lexists(self.layout.task_file(task.id)):
+            return []
+        piece, sample = self.read_task(self.layout.task_file(task.id)), task.samples[0]
+        rows = from_table(piece.table)[: min(piece.changed, default=None)]
+        for index, row in enumerate(rows):
+            name = (sample.shard, sample.key, self.depths[index].name)
+            known = (row.shard, row.key, row.layer) == name
+            if not (known and self._needs_no_work(task.id, index, row.status)):
+                return rows[:index]
+        return rows
+
+    def _needs_no_work(self, task: str, index: int, status: str) -> bool:
+        """Whether a row of a task is a value with its vectors, or a failure that is final."""
+        needs_vectors = self.identity.has_vector_files and status == "ok"
+        return status not in PASSING and (
+            not needs_vectors or are_whole(self.layout.vector_file(task, index))
         )
 
     def commit(
@@ -137,13 +157,35 @@ class Store:
         Raises:
             RunError: If a link, a pipe or a folder stands in the place of a file.
         """
-        rows = list(rows)
+        stored = self._with_vectors(task, rows, results)
+        write_table(self.layout.task_file(task), to_table(stored, task))
+
+    def commit_first(
+        self, task: str, rows: Sequence[Row], results: Sequence[SVDResult | None]
+    ) -> list[Row]:
+        """Store the rows of the first depths of a task at work; return them as they are stored.
+
+        A file that holds as many rows stays as it is: another process may have finished the task.
+
+        Raises:
+            RunError: If a link, a pipe or a folder stands in the place of a file.
+        """
+        stored, file = self._with_vectors(task, rows, results), self.layout.task_file(task)
+        if len(read_piece(file, checksums_required=False).table) < len(stored):
+            write_table(file, to_table(stored, task))
+        return stored
+
+    def _with_vectors(
+        self, task: str, rows: Sequence[Row], results: Sequence[SVDResult | None]
+    ) -> list[Row]:
+        """Write the vectors of results; return their rows with the checksums of these files."""
+        stored = list(rows)
         for index, result in enumerate(results):
             if result is not None:
                 file = self.layout.vector_file(task, index)
-                checksum = write_vectors(file, rows[index], result, self.identity)
-                rows[index] = replace(rows[index], vectors_checksum=checksum)
-        write_table(self.layout.task_file(task), to_table(rows, task))
+                checksum = write_vectors(file, stored[index], result, self.identity)
+                stored[index] = replace(stored[index], vectors_checksum=checksum)
+        return stored
 
     def scan(self) -> Iterator[Piece]:
         """Yield what every file of rows holds, and what is wrong with it; each task comes once."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,13 @@ logger = logging.getLogger(__name__)
 Report = Callable[[int, Progress | None], None]
 """Called with the index of the depth at work and how far its solve is."""
 
+Keep = Callable[["SolvedTask"], Sequence[Row]]
+"""Called with the rows of the first depths of a sample; returns them as they are stored."""
+
+# Seconds of work after which the depths that are done are kept, so that an end of the process costs
+# no more than one depth. Keeping takes some hundredths of a second: a guess.
+_KEPT_SECONDS = 1.0
+
 _Cell = tuple[Row, SVDResult | None]
 """The row of a sample at a depth, with the result if it has values."""
 
@@ -45,13 +53,13 @@ class DecodedTask:
 
 @dataclass(frozen=True)
 class SolvedTask:
-    """A task with its rows."""
+    """A task with its rows, or with those of its first depths while it is at work."""
 
     task: Task
     rows: list[Row]
     """A row for each sample and depth, sample by sample."""
     results: list[SVDResult | None]
-    """The results behind the rows; None for rows without values."""
+    """The results behind the rows; None for rows without values, and for those stored before."""
 
 
 class PhotoSolver:
@@ -92,34 +100,52 @@ class PhotoSolver:
         )
 
     def solve(
-        self, decoded: DecodedTask, report: Report = lambda depth, progress: None
+        self,
+        decoded: DecodedTask,
+        report: Report = lambda depth, progress: None,
+        keep: Keep = lambda solved: solved.rows,
+        begun: Sequence[Row] = (),
     ) -> SolvedTask:
         """Return the rows of a task.
 
         Samples are solved together where there are several, and one by one where that fails. What
         is wrong with one of them becomes rows that say so; nothing is raised for it. What `report`
-        raises ends the task.
+        or `keep` raises ends the task.
+
+        Args:
+            decoded: The task.
+            report: Is told what is at work.
+            keep: Is given the rows of depths that are done, where a task of one sample takes long.
+            begun: Rows of the first depths, of a call before. Those of another photo do not count.
         """
         task, depths = decoded.task, range(len(self._identity.layers))
         report = _passing_errors(report)
         found: dict[tuple[int, int], _Cell] = {}
+        if {row.photo_checksum for row in begun} <= {decoded.checksums[0]}:
+            found = {(0, depth): (row, None) for depth, row in enumerate(begun)}
+        kept = time.monotonic()
         points = {i: x for i, x in enumerate(decoded.inputs) if isinstance(x, Tensor)}
         try:
             if len(points) > 1:
                 found = self._solve_together(task.samples, points, report)
             for i, (sample, x) in enumerate(zip(task.samples, decoded.inputs, strict=True)):
                 left = [depth for depth in depths if (i, depth) not in found]
-                if left:
-                    found |= {(i, d): cell for d, cell in self._solve_one(sample, x, left, report)}
+                for depth, cell in self._solve_one(sample, x, left, report):
+                    found[i, depth] = cell
+                    long = time.monotonic() - kept >= _KEPT_SECONDS
+                    if long and len(task.samples) == 1 and depth != depths[-1]:
+                        rows = keep(_solved(decoded, found))
+                        found = {(0, d): (row, None) for d, row in enumerate(rows)}
+                        kept = time.monotonic()
         except _ReportError as stop:
             raise stop.error from None
-        cells = [(i, *found[i, depth]) for i in range(len(task.samples)) for depth in depths]
-        rows = [replace(row, photo_checksum=decoded.checksums[i]) for i, row, _ in cells]
-        return SolvedTask(task, rows, [result for _, _, result in cells])
+        return _solved(decoded, found)
 
     def _solve_one(
         self, sample: Sample, x: Any, depths: Sequence[int], report: Report
-    ) -> list[tuple[int, _Cell]]:
+    ) -> Iterator[tuple[int, _Cell]]:
+        if not depths:
+            return
         try:
             if isinstance(x, Exception):
                 raise x
@@ -128,8 +154,9 @@ class PhotoSolver:
             derivatives = self._derivatives.at(to_device(x, self._device), sample.key)
             self._refuse_another_shape(derivatives)
         except Exception as error:  # whatever a photo or the user's network raises
-            return [(depth, self._make_failure(sample, depth, error)) for depth in depths]
-        found: list[tuple[int, _Cell]] = []
+            for depth in depths:
+                yield depth, self._make_failure(sample, depth, error)
+            return
         for depth in depths:
             report(depth, None)
             derivative = derivatives[depth]
@@ -138,10 +165,9 @@ class PhotoSolver:
                     raise derivative
                 result = self._svds(derivative, depth, report)
             except Exception as error:
-                found.append((depth, self._make_failure(sample, depth, error)))
+                yield depth, self._make_failure(sample, depth, error)
             else:
-                found.append((depth, self._make_row(sample, depth, result, 1)))
-        return found
+                yield depth, self._make_row(sample, depth, result, 1)
 
     def _refuse_another_shape(self, derivatives: Sequence[LinearMap | JvpsvdError]) -> None:
         """Check that an input is of the shape of all others, as rows of a depth are compared."""
@@ -217,6 +243,13 @@ class PhotoSolver:
             return decode_input(photo, self._model)
         except (InputError, MemoryError) as error:
             return error
+
+
+def _solved(decoded: DecodedTask, found: Mapping[tuple[int, int], _Cell]) -> SolvedTask:
+    """Return the rows that were found, sample by sample and depth by depth."""
+    checksums, cells = decoded.checksums, sorted(found.items(), key=lambda item: item[0])
+    rows = [replace(row, photo_checksum=checksums[i]) for (i, _), (row, _) in cells]
+    return SolvedTask(decoded.task, rows, [result for _, (_, result) in cells])
 
 
 class _ReportError(BaseException):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ from jvpsvd.survey.store.compaction import FEW, compact
 from jvpsvd.survey.store.files import locked
 from jvpsvd.survey.store.layout import Layout
 from jvpsvd.survey.store.record import RECORD, read_record
-from jvpsvd.survey.store.rows import count_unread
+from jvpsvd.survey.store.rows import Row, count_unread
 from jvpsvd.survey.store.run_counts import RunCounts
 from jvpsvd.survey.store.store import Store, create_or_continue, discard
 from jvpsvd.survey.work.in_process import solve_in_process
@@ -203,10 +203,25 @@ def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgre
         key, layer = task.samples[0].key, identity.layers[depth]
         report(replace(progress, key=key, layer=layer, share_of_photo=part))
 
+    def keep(solved: SolvedTask) -> Sequence[Row]:
+        nonlocal progress
+        rows = store.commit_first(solved.task.id, solved.rows, solved.results)
+        last = rows[-1]
+        note("stored", task=solved.task.id, key=last.key, layer=last.layer, seconds=last.seconds)
+        progress = replace(progress, stored=last)
+        return rows
+
+    def solve() -> Iterator[SolvedTask]:
+        if spec.engine == "ray":
+            return solve_on_ray(pending, plan, spec)
+        begun = store.first_rows
+        return solve_in_process(pending, plan, spec.memory, report_depth, keep, begun)
+
     # Bound to no name: what stops the run also closes the iterator, and ends its thread.
-    for number, solved in enumerate(_choose_engine(spec, plan, pending, report_depth), start=1):
+    for number, solved in enumerate(solve() if pending else (), start=1):
         store.commit(solved.task.id, solved.rows, solved.results)
-        progress = replace(progress, photos_done=progress.photos_done + len(solved.task.samples))
+        done = progress.photos_done + len(solved.task.samples)
+        progress = replace(progress, photos_done=done, stored=None)
         _note_finished(solved)
         failed += _count_failed(solved)
         report(replace(progress, key=solved.task.samples[-1].key, rows=solved.rows))
@@ -219,20 +234,6 @@ def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgre
     failures = _count_failures(store)
     note("ended", computed=count - skipped - failed, failed=failed, failures=failures)
     return Outcome(store, count - skipped - failed, skipped, failures, failed)
-
-
-def _choose_engine(
-    spec: Spec,
-    plan: RunPlan,
-    pending: Sequence[Task],
-    report: Callable[[Task, int, Progress | None], None],
-) -> Iterator[SolvedTask]:
-    """Return what yields the tasks, solved."""
-    if not pending:
-        return iter(())
-    if spec.engine == "ray":
-        return solve_on_ray(pending, plan, spec)
-    return solve_in_process(pending, plan, spec.memory, report)
 
 
 def _count_failed(solved: SolvedTask) -> int:

@@ -1,0 +1,173 @@
+"""Depths of a photo that takes long are stored as they are done, and not computed again."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from jvpsvd.errors import RunError
+from jvpsvd.survey import RunProgress, compact, open_store, show_progress, status, verify
+from jvpsvd.survey.store.rows import to_table
+
+LAYERS = ["0", "2", "output"]
+
+
+class StoppedError(Exception):
+    """What the report of a run raises to end it."""
+
+
+class Slow:
+    """A report that makes each depth take some seconds, and ends the run at one of them."""
+
+    def __init__(self, until, seconds):
+        self.until, self.seconds, self.solved, self.stored = until, seconds, [], []
+
+    def __call__(self, progress):
+        if progress.stored is not None and progress.stored not in self.stored:
+            self.stored.append(progress.stored)
+        if progress.layer and progress.layer not in self.solved:
+            if progress.layer == self.until:
+                raise StoppedError
+            self.solved.append(progress.layer)
+            time.sleep(self.seconds)
+
+
+@pytest.fixture
+def long_photo(surveyed, shard):
+    """A function that runs one photo at three depths; it returns the report."""
+
+    def run(until=None, seconds=0.0, **wanted):
+        report = Slow(until, seconds)
+        surveyed([shard], layers=LAYERS, limit=1, report=report, **wanted)
+        return report
+
+    return run
+
+
+@pytest.fixture
+def at_work(long_photo, tmp_path):
+    """A function that begins such a run and ends it at the last depth; it returns the store."""
+
+    def begin(**wanted):
+        with pytest.raises(StoppedError):
+            long_photo("output", 1.1, **wanted)
+        return open_store(tmp_path / "run")
+
+    return begin
+
+
+def rewrite(store, **changed):
+    """Write the last row of the only task again, changed, with the checksum that belongs to it."""
+    (file,) = store.layout.task_files()
+    *rows, last = store.rows()
+    pq.write_table(to_table([*rows, dataclasses.replace(last, **changed)], file.stem), file)
+
+
+@pytest.mark.parametrize("kept", [{}, {"vectors": True}, {"vectors": 2}], ids=str)
+def test_depths_that_are_done_are_stored_and_not_computed_again(
+    at_work, long_photo, surveyed, shard, kept
+):
+    store = at_work(**kept)
+    before = store.rows()
+    assert [(row.layer, row.status) for row in before] == [("0", "ok"), ("2", "ok")]
+    assert (status(store).done, status(store).counts.values) == (0, 2)
+    assert [line.split()[0] for line in verify(store).problems] == ["missing:"]
+    report = long_photo(**kept)
+    assert (report.solved, report.stored) == (["output"], [])
+    assert store.rows()[:2] == before
+    assert verify(store).problems == ()
+    assert status(store).done == 1
+    whole = surveyed([shard], "whole", layers=LAYERS, limit=1, **kept).store.rows()
+    for one, two in zip(store.rows(), whole, strict=True):
+        np.testing.assert_allclose(one.s, two.s, atol=2e-6 * two.s[0])
+        assert (one.vectors_checksum is None) == (not kept)
+
+
+def test_what_is_stored_is_reported(long_photo, tmp_path):
+    report = long_photo(seconds=1.1)
+    assert report.solved == LAYERS
+    rows = open_store(tmp_path / "run").rows()
+    assert [(row.layer, row.s) for row in report.stored] == [(r.layer, r.s) for r in rows[:2]]
+
+
+def test_a_photo_at_work_is_not_merged(at_work, long_photo):
+    store = at_work()
+    assert compact(store, few=0) == 0
+    assert len(store.rows()) == 2
+    assert long_photo().solved == ["output"]
+
+
+@pytest.mark.parametrize("reason", ["refused", "out-of-memory", "error", "undelivered"])
+def test_what_another_try_may_mend_is_tried_again(at_work, long_photo, reason):
+    store = at_work()
+    rewrite(store, status=reason, message="once")
+    assert long_photo().solved == ["2", "output"]
+    assert verify(store).problems == ()
+
+
+def test_a_failure_that_is_final_stays(at_work, long_photo):
+    store = at_work()
+    rewrite(store, status="non-finite", message="a NaN")
+    assert long_photo().solved == ["output"]
+    assert [row.status for row in store.rows()] == ["ok", "non-finite", "ok"]
+
+
+def test_rows_of_other_photo_bytes_are_computed_again(at_work, long_photo):
+    store = at_work()
+    rewrite(store, photo_checksum="0" * 16)
+    assert long_photo().solved == LAYERS
+    assert verify(store).problems == ()
+
+
+def test_rows_of_another_depth_are_computed_again(at_work, long_photo):
+    store = at_work()
+    rewrite(store, layer="output")
+    assert long_photo().solved == ["2", "output"]
+
+
+def test_rows_from_the_first_that_was_changed_on_are_computed_again(at_work, long_photo):
+    store = at_work()
+    (file,) = store.layout.task_files()
+    table = pq.read_table(file)
+    index = table.schema.get_field_index("seconds")
+    pq.write_table(table.set_column(index, table.schema.field(index), [[1.0, 1.0]]), file)
+    with pytest.raises(RunError, match="not what was written"):
+        store.rows()
+    assert long_photo().solved == LAYERS
+    assert verify(store).problems == ()
+
+
+def test_rows_whose_vectors_are_gone_are_computed_again(at_work, long_photo):
+    store = at_work(vectors=True)
+    store.layout.vector_files()[1].unlink()
+    assert long_photo(vectors=True).solved == ["2", "output"]
+    assert verify(store).problems == ()
+
+
+def test_a_slower_process_takes_no_row_away(at_work, long_photo):
+    """Both compute the same share; the one that was stopped wakes when the other has finished."""
+    store = at_work()
+    (file,) = store.layout.task_files()
+    first = store.rows()
+    long_photo()
+    whole = store.rows()
+    assert store.commit_first(file.stem, first, [None, None]) == first
+    assert store.rows() == whole
+
+
+def test_a_line_for_a_depth_where_none_was_printed_for_long(at_work, capsys):
+    (_, row), seconds = at_work().rows(), [0.0]
+    row = dataclasses.replace(row, seconds=3.42)
+    with show_progress(lambda: seconds[0]) as show:
+        for now, stored in ((9.0, None), (9.5, row), (12.0, row)):
+            seconds[0] = now
+            show(RunProgress(row.key, "output", photos=4, stored=stored))
+        assert capsys.readouterr().err == ""  # the row came when it was not yet long
+        seconds[0] = 13.0
+        later = dataclasses.replace(row, layer="5")
+        for _ in range(2):
+            show(RunProgress(row.key, "output", photos=4, stored=later))
+    line = f"photo 1/4 {row.key} at 5: 10 of 10 values certified, 3.4 s\n"
+    assert capsys.readouterr().err == line
