@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from jvpsvd.operators import Products
 from jvpsvd.svd.progress import Progress, Show
+
+# Seconds between reports that are shown again.
+_SHOWN_SECONDS = 0.2
 
 Phase = Literal["products", "orthogonalisation", "projected problem", "vectors", "checks"]
 
@@ -44,6 +49,7 @@ class Monitor:
         self.seconds: dict[Phase, float] = dict.fromkeys(get_args(Phase), 0.0)
         """Wall time of each phase; a phase within another one counts for itself alone."""
         self._before, self._whole = 0, 0
+        self._shown = -math.inf
 
     def begin_part(self, before: int, whole: int) -> None:
         """Take what is reported from now on as that of a part of the solve.
@@ -76,7 +82,21 @@ class Monitor:
         products = self._count_products()
         now = Progress(converged, wanted, worst, share, products, seconds_left)
         self.history.append(now)
+        return self._ask(now)
+
+    def go_on(self) -> bool:
+        """Return whether the solver is to go on where no triplets are found meanwhile.
+
+        A few times a second the last report is shown again, with the products taken since.
+        """
+        if self.history and time.perf_counter() - self._shown >= _SHOWN_SECONDS:
+            self._ask(replace(self.history[-1], products=self._count_products(), seconds_left=None))
+        return not self.stopped
+
+    def _ask(self, now: Progress) -> bool:
+        """Show progress, and return whether the caller has not asked to stop."""
         answer = None if self._show is None else self._show(now)
+        self._shown = time.perf_counter()
         self.stopped |= isinstance(answer, bool | np.bool_) and not answer
         return not self.stopped
 

@@ -1,5 +1,7 @@
 """A caller may stop a solve: what was found is measured, and nothing more is claimed."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,38 @@ def test_a_start_that_lacks_the_leading_vector_makes_nothing_look_right(checks, 
     )
     assert_truthful(result, values, (1000, 1000))
     assert not result.converged.any()
+
+
+class SlowAlone(Diagonal):
+    """Products with one vector, which only a search takes here, last 30 ms."""
+
+    alone = 0
+
+    def _matmat(self, V):
+        if V.shape[-1] == 1:
+            self.alone += 1
+            time.sleep(0.03)
+        return super()._matmat(V)
+
+
+def test_a_search_for_copies_reports_and_can_be_stopped():
+    """Pairs fill blocks of two, so that a search for third copies follows, 79 steps long."""
+    angles = torch.arange(1, 41, dtype=torch.float64) * torch.pi / 41
+    pairs = (4 - 2 * torch.cos(angles)[:, None] - 2 * torch.cos(angles)).flatten().sort().values
+    A = SlowAlone(pairs.flip(0))
+    products = []
+
+    def stop(progress):
+        products.append(progress.products.total)
+        return not A.alone
+
+    options = {"method": "golub-kahan", "block_size": 2, "on_unconverged": "ignore"}
+    result = svds(A, 6, tol=1e-4, progress=stop, **options)
+    assert 1 < A.alone <= 20
+    assert products == sorted(set(products))
+    assert result.certificate.evidence == STOPPED
+    assert not result.converged.any()
+    assert_truthful(result, A.d, A.shape)
 
 
 @pytest.mark.parametrize("tol", [0.2, 0.1])

@@ -68,7 +68,8 @@ def has_value_above(
         halfway: The answer is None if half of the steps bring log pᵢ, which grows evenly where
             nothing is there, less than this share of the way. None: take all steps, since pᵢ falls
             just before a value shows.
-        monitor: Measures the seconds of products and of orthogonalisation.
+        monitor: Measures the seconds of products and of orthogonalisation, and shows progress. The
+            answer is None if the caller stops the solve.
 
     Raises:
         NonFiniteError: If a product holds NaN or infinity.
@@ -83,7 +84,8 @@ def has_value_above(
     dimensions = V.shape[-2] - V.shape[-1]
     target = math.sqrt(2 * dimensions / math.pi) / _CHANCE
     x, y, last, largest = 1.0, 0.0, 0.0, 1.0
-    norms = islice(_recurrence(A, V, start, monitor or Monitor()), steps)
+    monitor = monitor or Monitor()
+    norms = islice(_recurrence(A, V, start, monitor), steps)
     for step, (alpha, beta) in enumerate(norms, 1):
         y = (bound * x - last * y) / alpha
         x, last = (bound * y - alpha * x) / beta, beta
@@ -93,7 +95,7 @@ def has_value_above(
         if x >= target:
             return False
         slow = halfway is not None and math.log(x) < halfway * math.log(target)
-        if slow and 2 * step >= steps:
+        if (slow and 2 * step >= steps) or not monitor.go_on():
             return None
     return None
 

@@ -200,11 +200,12 @@ class _Solve:
         bases, test = self._bases, self._test
         test.mark_due(bases, everyone=self._ends())
         ritz = self._solve_projected()
-        stopped = self._monitor.stopped
-        may_widen = not stopped and self._may_begin_wider()
+        may_widen = not self._monitor.stopped and self._may_begin_wider()
         if may_widen and self._shows_copies_early(ritz):
             raise RetryWith(block_size=2 * self._solver.block_size)
-        actions, done = self._test_convergence(ritz, may_widen), test.done
+        actions = self._test_convergence(ritz, may_widen)
+        cut_short = may_widen and self._monitor.stopped  # a search, which may have shown something
+        done = [] if cut_short else test.done
         if done:
             stay = [i for i in range(len(actions)) if i not in done]
             evidence = "random columns, expanded before the end, raised no value"
@@ -223,7 +224,7 @@ class _Solve:
             self._sample.select(index)
             self._recurrence.select(index)
             actions, ritz = [actions[i] for i in stay], ritz.select(index)
-        if stopped:
+        if self._monitor.stopped:
             if test.due is not None:
                 ritz = ritz_triplets(bases, self._request.k)
             self._measure(ritz, list(range(len(actions))), False, "none: stopped by the caller")
@@ -305,7 +306,7 @@ class _Solve:
                 wider = may_widen
         elif test.done and may_widen and values_lie_close(ritz.s, tol, self._solver.block_size):
             wider = shows_displacing_value(bases, ritz, tol, self._monitor)
-        if wider:
+        if wider and not self._monitor.stopped:
             raise RetryWith(block_size=2 * self._solver.block_size)
         return actions
 
