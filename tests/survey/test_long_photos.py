@@ -8,8 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from jvpsvd.errors import RunError
-from jvpsvd.survey import RunProgress, compact, open_store, show_progress, status, verify
+from jvpsvd.survey import RunProgress, Spec, compact, open_store, show_progress, status, verify
+from jvpsvd.survey.spec.manifest import list_samples
+from jvpsvd.survey.spec.plan import plan_run
+from jvpsvd.survey.spec.tasks import make_tasks
 from jvpsvd.survey.store.rows import to_table
+from jvpsvd.survey.work.feed import read_tasks
+from jvpsvd.survey.work.photo_solver import PhotoSolver
 
 LAYERS = ["0", "2", "output"]
 
@@ -19,7 +24,7 @@ class StoppedError(Exception):
 
 
 class Slow:
-    """A report that makes each depth take some seconds, and ends the run at one of them."""
+    """A report that makes depths take some seconds, but the first, and ends the run at one."""
 
     def __init__(self, until, seconds):
         self.until, self.seconds, self.solved, self.stored = until, seconds, [], []
@@ -30,8 +35,9 @@ class Slow:
         if progress.layer and progress.layer not in self.solved:
             if progress.layer == self.until:
                 raise StoppedError
+            if self.solved:
+                time.sleep(self.seconds)
             self.solved.append(progress.layer)
-            time.sleep(self.seconds)
 
 
 @pytest.fixture
@@ -88,8 +94,8 @@ def test_depths_that_are_done_are_stored_and_not_computed_again(
 def test_what_is_stored_is_reported(long_photo, tmp_path):
     report = long_photo(seconds=1.1)
     assert report.solved == LAYERS
-    rows = open_store(tmp_path / "run").rows()
-    assert [(row.layer, row.s) for row in report.stored] == [(r.layer, r.s) for r in rows[:2]]
+    row = open_store(tmp_path / "run").rows()[1]
+    assert [(stored.layer, stored.s) for stored in report.stored] == [("2", row.s)]
 
 
 def test_a_photo_at_work_is_not_merged(at_work, long_photo):
@@ -155,6 +161,18 @@ def test_a_slower_process_takes_no_row_away(at_work, long_photo):
     whole = store.rows()
     assert store.commit_first(file.stem, first, [None, None]) == first
     assert store.rows() == whole
+
+
+def test_without_a_store_all_results_are_returned_at_the_end(tiny, shard):
+    """As a worker of Ray returns them."""
+    spec = Spec(shards=[shard], model="tiny:net", layers=LAYERS, k=5, vectors=True, batch=1)
+    plan = plan_run(spec)
+    tasks = make_tasks(plan.identity, list_samples(plan.identity, plan.shards))
+    task, photos = next(read_tasks(tasks[:1], plan.shards))
+    solver = PhotoSolver(plan.model, plan.identity)
+    solved = solver.solve(solver.decode(task, photos), lambda depth, progress: time.sleep(0.4))
+    assert [row.layer for row in solved.rows] == LAYERS
+    assert all(result is not None and result.U is not None for result in solved.results)
 
 
 def test_a_line_for_a_depth_where_none_was_printed_for_long(at_work, capsys):

@@ -103,7 +103,7 @@ class PhotoSolver:
         self,
         decoded: DecodedTask,
         report: Report = lambda depth, progress: None,
-        keep: Keep = lambda solved: solved.rows,
+        keep: Keep | None = None,
         begun: Sequence[Row] = (),
     ) -> SolvedTask:
         """Return the rows of a task.
@@ -116,6 +116,7 @@ class PhotoSolver:
             decoded: The task.
             report: Is told what is at work.
             keep: Is given the rows of depths that are done, where a task of one sample takes long.
+                None: all rows are returned at the end, with all results.
             begun: Rows of the first depths, of a call before. Those of another photo do not count.
         """
         task, depths = decoded.task, range(len(self._identity.layers))
@@ -132,8 +133,9 @@ class PhotoSolver:
                 left = [depth for depth in depths if (i, depth) not in found]
                 for depth, cell in self._solve_one(sample, x, left, report):
                     found[i, depth] = cell
-                    long = time.monotonic() - kept >= _KEPT_SECONDS
-                    if long and len(task.samples) == 1 and depth != depths[-1]:
+                    if keep is None or len(task.samples) > 1 or depth == depths[-1]:
+                        continue
+                    if time.monotonic() - kept >= _KEPT_SECONDS:
                         rows = keep(_solved(decoded, found))
                         found = {(0, d): (row, None) for d, row in enumerate(rows)}
                         kept = time.monotonic()
