@@ -78,13 +78,14 @@ def test_depths_that_are_done_are_stored_and_not_computed_again(
     store = at_work(**kept)
     before = store.rows()
     assert [(row.layer, row.status) for row in before] == [("0", "ok"), ("2", "ok")]
-    assert (status(store).done, status(store).counts.values) == (0, 2)
+    assert (status(store).done, status(store).begun) == (0, 2)
+    assert "2 depths of photos at work stored" in status(store).lines()
     assert [line.split()[0] for line in verify(store).problems] == ["missing:"]
     report = long_photo(**kept)
     assert (report.solved, report.stored) == (["output"], [])
     assert store.rows()[:2] == before
     assert verify(store).problems == ()
-    assert status(store).done == 1
+    assert (status(store).done, status(store).begun) == (1, 0)
     whole = surveyed([shard], "whole", layers=LAYERS, limit=1, **kept).store.rows()
     for one, two in zip(store.rows(), whole, strict=True):
         np.testing.assert_allclose(one.s, two.s, atol=2e-6 * two.s[0])
