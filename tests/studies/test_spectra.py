@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.shards import sample_members, write_tar
 from support.spectra_problems import INPUTS, LAYERS, K, inputs, network
+from support.thinned import thinned
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -63,8 +64,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("batch", [None, 1, 3])
-@pytest.mark.parametrize("kind", KINDS)
+@thinned("kind, batch", list(KINDS), [None, 1, 3], keep=3)
 def test_every_kind_of_inputs_gives_the_values_of_dense_jacobians(kind, batch):
     net, X = network(), inputs()
     found = spectra(net, KINDS[kind](), LAYERS, k=K, batch=batch, progress=False)
