@@ -125,7 +125,10 @@ NETS = {
 }
 
 
-@thinned("name, dtype", list(NETS), [torch.float64, torch.float32], keep=2)
+@thinned(
+    "name, dtype", list(NETS), [torch.float64, torch.float32],
+    keep=2, always=lambda name, dtype: dtype == torch.float64 and name in ("cross", "no values"),
+)  # fmt: skip
 def test_products_are_those_of_autograd(name, dtype, dense):
     torch.manual_seed(0)
     net = NETS[name]()
