@@ -95,7 +95,7 @@ class _Recorded(NamedTuple):
 class _EvaluatedOnce:
     """Each of several depths at a point, at which all of them are evaluated when one is."""
 
-    def __init__(self, maps: Callable[..., Any]) -> None:
+    def __init__(self, maps: Callable[..., tuple[Tensor, ...]]) -> None:
         self._maps = maps
         self._values: list[tuple[Tensor, tuple[Tensor, ...]]] = []
 
@@ -140,7 +140,7 @@ class Derivatives:
     ) -> None:
         self._layers = tuple(layers)
         self._maps, self._dtype = layer_maps(module, example, layers, since, wrt), dtype
-        self._run = convert_weights(self._maps, dtype)
+        self._run: Callable[..., tuple[Tensor, ...]] = convert_weights(self._maps, dtype)
         self._recordings: list[_Recorded] = []
         """Made at the first point: of all depths together, or of each where that fails."""
         self._hidden: dict[int, DerivativeError] | None = None
