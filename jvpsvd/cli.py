@@ -377,7 +377,12 @@ def _call(arguments: Sequence[str] | None, interruption: survey.Interruption) ->
     except JvpsvdError as error:
         code = _complain(str(error))
     except OSError as error:
-        code = _complain(f"{error.filename or 'writing failed'}: {error.strerror or error}")
+        reason = error.strerror or str(error)
+        code = _complain(
+            f"{error.filename}: {reason}"
+            if error.filename  # files without a name are what it prints to
+            else f"the output cannot be written: {reason}; send it to another place, or make room"
+        )
     except (KeyboardInterrupt, click.Abort):
         interruption.end()
         _complain("interrupted")

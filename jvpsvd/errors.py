@@ -74,6 +74,10 @@ class DataError(JvpsvdError, RuntimeError):
     """A data file that is missing, damaged, or another one than expected."""
 
 
+class DiskError(DataError, OSError):
+    """A file that cannot be written: no space, no permission, or something else in its place."""
+
+
 class RunError(JvpsvdError, RuntimeError):
     """A run folder that is missing, incomplete or belongs to another specification."""
 

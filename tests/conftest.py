@@ -1,5 +1,9 @@
+import gc
+import hashlib
 import os
+import shutil
 import sys
+from pathlib import Path
 
 if "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ:
     # Before torch is imported, here and by the processes that tests start: see `wait_passively`.
@@ -31,6 +35,54 @@ def shard(tmp_path):
     """A shard of four good samples of two classes."""
     members = [m for i in range(4) for m in sample_members(f"photo{i}", i, i % 2)]
     return write_tar(tmp_path / "good-0000.tar", members)
+
+
+@pytest.fixture
+def surveyed(tiny, tmp_path):
+    """A function that runs the tiny net over shards, photo by photo, and returns the outcome."""
+    from jvpsvd.survey import PhotoSelection, Spec, run
+
+    def survey(shards, out="run", model="tiny:net", report=False, **wanted):
+        defaults = {"k": 10, "layers": ["2", "output"], "batch": 1, "choice": "first"}
+        options = {**defaults, **wanted}
+        names = ("classes", "per_class", "limit", "choice")
+        photos = PhotoSelection(**{name: options.pop(name) for name in names if name in options})
+        spec = Spec(shards=shards, model=model, out=tmp_path / out, photos=photos, **options)
+        return run(spec, report)
+
+    return survey
+
+
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory):
+    """A folder of runs that have ended, to be copied."""
+    return tmp_path_factory.mktemp("finished")
+
+
+@pytest.fixture
+def finished(surveyed, shard, tmp_path, finished_runs):
+    """A function that returns the store of a run over `shard`, as `surveyed` runs it.
+
+    Of each kind one is computed in a session: what a test harms is a copy.
+    """
+    from jvpsvd.survey import open_store
+
+    def find(**wanted):
+        kept = finished_runs / hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()
+        if not kept.exists():
+            shutil.copytree(surveyed([shard], "computed", **wanted).store.folder, kept)
+        return open_store(Path(shutil.copytree(kept, tmp_path / "run")))
+
+    return find
+
+
+@pytest.fixture
+def only_new_objects():
+    """Python collects and lists what the test makes alone: all the rest would take a second."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,5 @@
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -34,6 +35,7 @@ ROOMS += ["__main__"]
 SURVEY = ["spec", "store", "progress", "work"]
 
 
+@functools.cache
 def modules():
     return {
         ".".join(("jvpsvd", *file.relative_to(PACKAGE).with_suffix("").parts)): file

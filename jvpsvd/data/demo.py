@@ -9,6 +9,7 @@ from jvpsvd.data.pack import Photo, write_shard
 from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.errors import ShardError
 from jvpsvd.imports import package_folder
+from jvpsvd.machine import writing
 
 
 def demo_photos() -> list[Photo]:
@@ -33,6 +34,7 @@ def demo_shards(run: Path) -> list[Path]:
 
     Raises:
         MissingPackageError: If the package is not installed.
+        DiskError: If they cannot be written.
         ShardError: If `run` is a run over other shards or no run.
     """
     shard = run / "shards" / "foolbox-000000.tar"
@@ -42,6 +44,7 @@ def demo_shards(run: Path) -> list[Path]:
             raise ShardError(f"{run} is a run over other shards; name them, or another --out")
         if run.exists() and any(run.iterdir()):
             raise ShardError(f"{run} exists and is not a run; choose another --out")
-        shard.parent.mkdir(parents=True, exist_ok=True)
+        with writing(shard):
+            shard.parent.mkdir(parents=True, exist_ok=True)
         write_shard(shard, photos)
     return [shard]

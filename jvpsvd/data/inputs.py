@@ -20,6 +20,7 @@ from jvpsvd.data.photos import decode_photo
 from jvpsvd.data.sounds import decode_sound
 from jvpsvd.data.suffixes import PHOTO_SUFFIXES
 from jvpsvd.errors import ArgumentError, InputError
+from jvpsvd.machine import writing
 from jvpsvd.networks import Inputs, Model
 
 
@@ -120,6 +121,7 @@ def write_inputs(inputs: Iterable[Any], shard: Path) -> int:
 
     Raises:
         ArgumentError: If one is something else.
+        DiskError: If the file cannot be written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +129,9 @@ def write_inputs(inputs: Iterable[Any], shard: Path) -> int:
     2
     """
     count = 0
-    with tarfile.open(shard, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with writing(shard):
+        tar = tarfile.open(shard, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 -- closed below
+    with tar:  # what fails in the inputs themselves is not of the disk
         for count, one in enumerate(inputs, start=1):
             labelled = isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], int)
             content, label = one if labelled else (one, None)
@@ -142,9 +146,12 @@ def write_inputs(inputs: Iterable[Any], shard: Path) -> int:
                 )
             plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
             key = f"input{count - 1:06d}"
-            _add(tar, f"{key}.safetensors", safetensors.torch.save(plain))
-            if label is not None:
-                _add(tar, f"{key}.cls", str(label).encode())
+            with writing(shard):
+                _add(tar, f"{key}.safetensors", safetensors.torch.save(plain))
+                if label is not None:
+                    _add(tar, f"{key}.cls", str(label).encode())
+        with writing(shard):
+            tar.close()
     return count
 
 

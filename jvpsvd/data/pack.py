@@ -14,8 +14,9 @@ from typing import BinaryIO
 
 from jvpsvd.data.locations import refuse_unfinished, unfinished
 from jvpsvd.data.suffixes import PHOTO_SUFFIXES
-from jvpsvd.errors import ArgumentError, ShardError
+from jvpsvd.errors import ArgumentError, DiskError, ShardError
 from jvpsvd.imports import require
+from jvpsvd.machine import writing
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,7 @@ def pack(
         ArgumentError: If `per_shard` < 1.
         ShardError: If `out` lies in `source`, or photos lie in `out`; if `out` already holds shards
             of this stem, is a file, or is being packed into; or if a photo cannot be read.
+        DiskError: If a shard cannot be written.
     """
     if per_shard < 1:
         raise ArgumentError(f"{per_shard} photos per shard; write at least 1")
@@ -221,15 +223,17 @@ def pack(
         )
     if out.exists() and not out.is_dir():
         raise ShardError(f"{out} is a file; choose a folder for the shards")
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     refuse_unfinished(out)
     if any(out.glob(f"{stem}-*.tar")):
         raise ShardError(f"{out} already holds shards {stem}-*.tar; choose another folder")
     aside = out / unfinished(stem)
     try:
-        aside.mkdir()
-    except FileExistsError:  # created in the meantime
-        refuse_unfinished(out)
+        with writing(aside):
+            aside.mkdir()
+    except DiskError:
+        refuse_unfinished(out)  # created in the meantime
         raise
     try:
         written = [
@@ -240,7 +244,8 @@ def pack(
         try:
             for shard in written:
                 moved.append(out / shard.name)
-                shard.replace(moved[-1])
+                with writing(moved[-1]):
+                    shard.replace(moved[-1])
         except BaseException:
             for shard in moved:
                 shard.unlink(missing_ok=True)
@@ -268,14 +273,20 @@ def _batches(photos: Iterable[Photo], size: int) -> Iterator[tuple[Photo, ...]]:
 
 
 def write_shard(shard: Path, photos: Iterable[Photo]) -> Path:
-    """Write photos to one shard, then give it its name; equal photos give equal bytes."""
+    """Write photos to one shard, then give it its name; equal photos give equal bytes.
+
+    Raises:
+        DiskError: If it cannot be written.
+        ShardError: If a photo cannot be read.
+    """
     aside = shard.with_name(f"{shard.name}.{os.getpid()}.part")
     try:
-        with aside.open("wb") as file:
-            _write(file, photos)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(shard)
+        with writing(shard):
+            with aside.open("wb") as file:
+                _write(file, photos)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(shard)
     finally:
         aside.unlink(missing_ok=True)
     return shard

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from jvpsvd.data.hierarchy import Hierarchy
 from jvpsvd.errors import DataError
+from jvpsvd.machine import writing
 
 SUPERCLASSES = (
     "n02084071",  # dog
@@ -131,14 +132,19 @@ def read_hierarchy(file: str | Path) -> Hierarchy:
 
 
 def write_hierarchy(hierarchy: Hierarchy, file: str | Path, notice: str = "") -> None:
-    """Write a hierarchy as tab-separated text, one synset a line, after a notice in comments."""
+    """Write a hierarchy as tab-separated text, one synset a line, after a notice in comments.
+
+    Raises:
+        DiskError: If the file cannot be written.
+    """
     index = {wnid: str(i) for i, wnid in enumerate(hierarchy.classes)}
     lines = [f"# {line}" for line in notice.splitlines()]
     lines.append("\t".join(_COLUMNS))
     for wnid, above in hierarchy.parents.items():
         words = "|".join(hierarchy.lemmas[wnid])
         lines.append("\t".join((wnid, index.get(wnid, ""), " ".join(above), words)))
-    Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    with writing(file):
+        Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 def _noun(line: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:

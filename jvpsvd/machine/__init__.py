@@ -5,7 +5,7 @@ Nothing here imports torch, so that the command line can decide before torch is 
 
 from jvpsvd.machine.cgroups import CgroupLimits, read_cgroup_limits
 from jvpsvd.machine.cores import affine_cores, granted_cores
-from jvpsvd.machine.disk import sync
+from jvpsvd.machine.disk import sync, writing
 from jvpsvd.machine.memory import granted_memory, physical_memory
 from jvpsvd.machine.processor import processor_maker
 from jvpsvd.machine.sizes import in_words, parse_memory
@@ -33,4 +33,5 @@ __all__ = [
     "threads_of_a_worker",
     "wait_passively",
     "waiting_policy",
+    "writing",
 ]

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from jvpsvd.arguments import generator_of
 from jvpsvd.errors import ArgumentError, ModelError
+from jvpsvd.machine import writing
 from jvpsvd.networks.boltzmann import (
     BoltzmannMachine,
     ContrastiveDivergence,
@@ -238,14 +239,19 @@ def error_rate(predicted: Tensor, labels: Tensor) -> float:
 
 
 def save_network(network: nn.Sequential, file: Path) -> None:
-    """Write a network of linear and logistic layers as safetensors that `load_network` reads."""
+    """Write a network of linear and logistic layers as safetensors that `load_network` reads.
+
+    Raises:
+        DiskError: If the file cannot be written.
+    """
     linear = [layer for layer in network if isinstance(layer, nn.Linear)]
     gains = [layer.gain for layer in network if isinstance(layer, Logistic)]
     tensors = {}
     for index, layer in enumerate(linear):
         tensors[f"{index}.weight"] = layer.weight.detach().contiguous()
         tensors[f"{index}.bias"] = layer.bias.detach().contiguous()
-    save_file(tensors, file, metadata={"gains": json.dumps(gains)})
+    with writing(file):
+        save_file(tensors, file, metadata={"gains": json.dumps(gains)})
 
 
 def load_network(file: Path) -> nn.Sequential:

@@ -163,7 +163,7 @@ def layer_map(
 
     def from_depth(z: Tensor) -> Tensor:
         with evaluated_like(value, z, f"'{since}'"):
-            given = each_tensor(x, lambda leaf: _in_dtype_of(leaf, z, value))
+            given = each_tensor(x, lambda leaf: _in_dtype_of(leaf, z, value.dtype))
             return run_to(model, given, [target], substitute=(source, z))[0]
 
     return LayerMap(from_depth, model, to, since, x), value
@@ -213,9 +213,9 @@ def _cut(
     return source, targets, paths.value(source)
 
 
-def _in_dtype_of(leaf: Tensor, z: Tensor, value: Tensor) -> Tensor:
+def _in_dtype_of(leaf: Tensor, z: Tensor, before: torch.dtype) -> Tensor:
     """Return a fixed argument in the dtype that the weights were converted to, as z was."""
-    return leaf.to(z.dtype) if leaf.dtype == value.dtype else leaf
+    return leaf.to(z.dtype) if leaf.dtype == before else leaf
 
 
 class LayerMaps:
@@ -260,9 +260,11 @@ class LayerMaps:
                     f"the input is a {type(z).__name__}; choose the argument to differentiate by "
                     "with wrt=, or name a depth to start from with since="
                 )
-            return z
-        with torch.no_grad(), called_at(self.__wrapped__, x):
-            return run_to(self.__wrapped__, x, [self._source])[0]
+        else:
+            with torch.no_grad(), called_at(self.__wrapped__, x):
+                z = run_to(self.__wrapped__, x, [self._source])[0]
+        self._dtype = z.dtype
+        return z
 
     def __call__(self, z: Tensor, only: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         """Return the values of the depths at a value of the input, or of the depth started from.
@@ -273,7 +275,8 @@ class LayerMaps:
         if self._source is None:
             with evaluated_like(self._arguments.chosen, z, "the input"):
                 return tuple(run_to(self.__wrapped__, self._arguments.with_chosen(z), targets))
-        return tuple(run_to(self.__wrapped__, self._x, targets, (self._source, z)))
+        given = each_tensor(self._x, lambda leaf: _in_dtype_of(leaf, z, self._dtype))
+        return tuple(run_to(self.__wrapped__, given, targets, (self._source, z)))
 
 
 def layer_maps(

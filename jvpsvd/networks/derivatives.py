@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from jvpsvd.errors import ArgumentError, DerivativeError, JvpsvdError, TraceError
-from jvpsvd.networks.depths import LayerMaps, layer_maps
+from jvpsvd.networks.depths import layer_maps
 from jvpsvd.operators import (
     BatchedMap,
     LinearMap,
@@ -20,6 +20,7 @@ from jvpsvd.operators import (
     tell_difference,
     transformed,
 )
+from jvpsvd.operators.function.conversion import convert_weights
 from jvpsvd.svd.lock_step import matrices_together
 from jvpsvd.svd.request import ProblemSize, check_request
 
@@ -94,7 +95,7 @@ class _Recorded(NamedTuple):
 class _EvaluatedOnce:
     """Each of several depths at a point, at which all of them are evaluated when one is."""
 
-    def __init__(self, maps: LayerMaps) -> None:
+    def __init__(self, maps: Callable[..., tuple[Tensor, ...]]) -> None:
         self._maps = maps
         self._values: list[tuple[Tensor, tuple[Tensor, ...]]] = []
 
@@ -119,6 +120,8 @@ class Derivatives:
         layers: The depths.
         since: The depth to start from; None: the input.
         wrt: The argument to start from, where the input has several.
+        dtype: What points and weights are converted to; None to leave them. Inputs are given in the
+            dtype of the network.
 
     >>> derivatives = Derivatives(nn.Linear(3, 2), torch.zeros(1, 3), ["output"])
     >>> (J,) = derivatives.at(torch.ones(1, 3), "first input")
@@ -133,9 +136,11 @@ class Derivatives:
         layers: Sequence[str],
         since: str | None = None,
         wrt: str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self._layers = tuple(layers)
-        self._maps = layer_maps(module, example, layers, since, wrt)
+        self._maps, self._dtype = layer_maps(module, example, layers, since, wrt), dtype
+        self._run: Callable[..., tuple[Tensor, ...]] = convert_weights(self._maps, dtype)
         self._recordings: list[_Recorded] = []
         """Made at the first point: of all depths together, or of each where that fails."""
         self._hidden: dict[int, DerivativeError] | None = None
@@ -144,6 +149,7 @@ class Derivatives:
     def at(self, x: Any, name: str) -> tuple[LinearMap | JvpsvdError, ...]:
         """Return the derivative to each depth at an input of this name, or why there is none."""
         z = self._maps.start(x)
+        z = z.to(self._dtype or z.dtype)
         with full_precision():
             here = self._record(z)
             found: list[LinearMap | JvpsvdError] = []
@@ -154,6 +160,7 @@ class Derivatives:
     def at_many(self, X: Tensor) -> tuple[BatchedMap | JvpsvdError, ...]:
         """Return the derivative to each depth at a batch; nothing if one cannot be recorded."""
         found: list[BatchedMap] = []
+        X = X.to(self._dtype or X.dtype)
         with full_precision():
             self._record(X[0])
             if all(one.trace is not None for one in self._recordings):
@@ -183,7 +190,7 @@ class Derivatives:
 
     def _record_to(self, depths: tuple[int, ...], z: Tensor, *, quiet: bool = False) -> _Recorded:
         try:
-            fn = partial(self._maps, only=depths)
+            fn = partial(self._run, only=depths)
             return _Recorded(depths, Trace(fn, z, of_one=lambda index: self._map_to(depths[index])))
         except (TraceError, DerivativeError) as error:
             layers = ", ".join(self._layers[depth] for depth in depths)
@@ -215,7 +222,7 @@ class Derivatives:
             return error
 
     def _map_to(self, depth: int) -> Callable[[Tensor], Tensor]:
-        return lambda z: self._maps(z, [depth])[0]
+        return lambda z: self._run(z, [depth])[0]
 
     def _without_hidden(
         self, derivatives: Sequence[Map | JvpsvdError]
@@ -229,7 +236,7 @@ class Derivatives:
     def _find_hidden(self, derivatives: Sequence[Map | JvpsvdError]) -> dict[int, DerivativeError]:
         """Return the depths at which products differ from those of the network itself."""
         hidden: dict[int, DerivativeError] = {}
-        together = _EvaluatedOnce(self._maps)
+        together = _EvaluatedOnce(self._run)
         for depth, J in enumerate(derivatives):
             if isinstance(J, JvpsvdError):
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from jvpsvd.plot import style
 from jvpsvd.plot.axes import load_matplotlib, whole_ticks
 from jvpsvd.report.class_trees import ClassTrees
 from jvpsvd.report.estimates import ESTIMATES, Estimates, outer_range, titles
+from jvpsvd.report.files import write_data
 from jvpsvd.report.summary import WIDE, DepthSummary, outer_bounds
 from jvpsvd.report.values import Array
-from jvpsvd.survey.store.files import make_folder, refuse_other_kinds
+from jvpsvd.survey.store.files import make_folder
 from jvpsvd.text_table import count_noun
 
 
@@ -259,11 +261,13 @@ def _with_values(summaries: Sequence[DepthSummary]) -> list[DepthSummary]:
 def save_figure(figure: Any, folder: Path, name: str) -> list[Path]:
     """Write a figure as NAME.png and NAME.svg; equal numbers give equal files."""
     make_folder(folder)
-    files = [folder / f"{name}.png", folder / f"{name}.svg"]
-    for file in files:
-        refuse_other_kinds(file)
-    figure.savefig(files[0], dpi=160)
-    figure.savefig(files[1], metadata={"Date": None})
+    settings: dict[str, dict[str, Any]] = {"png": {"dpi": 160}, "svg": {"metadata": {"Date": None}}}
+    files = [folder / f"{name}.{form}" for form in settings]
+    for file, (form, options) in zip(files, settings.items(), strict=True):
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=form, **options)
+        figure.set_layout_engine("none")  # laid out once: that takes as long as to draw
+        write_data(file, drawn.getvalue())
     return files
 
 

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from jvpsvd.machine import writing
 from jvpsvd.survey.store.notes import read_notes, write_notes
 
 RECORD = ".written.json"
@@ -30,7 +31,7 @@ def remove_stale(folder: Path, written: Sequence[Path]) -> list[Path]:
         What was removed.
 
     Raises:
-        OSError: If the folder cannot be written.
+        DiskError: If the folder cannot be written.
 
     Example: ``remove_stale(Path("run/report"), [Path("run/report/index.html")])``.
     """
@@ -40,9 +41,11 @@ def remove_stale(folder: Path, written: Sequence[Path]) -> list[Path]:
         file = folder / name
         if name in hashes or file.is_symlink() or not file.is_file() or _hash(file) != digest:
             continue
-        file.unlink()
+        with writing(file):
+            file.unlink()
         removed.append(file)
-    write_notes(folder / RECORD, hashes, indent=2)
+    with writing(folder / RECORD):
+        write_notes(folder / RECORD, hashes, indent=2)
     return removed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from jvpsvd.report.agreement import (
 from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.classes import COLUMNS, RANGE_COLUMNS
 from jvpsvd.report.estimates import BOUNDED, ESTIMATES
+from jvpsvd.report.files import write_data
 from jvpsvd.report.summary import mean_counts
-from jvpsvd.survey.store.files import make_folder, refuse_other_kinds
+from jvpsvd.survey.store.files import make_folder
 
 # A spreadsheet takes text that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -32,7 +34,7 @@ def write_tables(analysis: Analysis, folder: Path) -> list[Path]:
     Text that a spreadsheet would run as a formula has an apostrophe before it.
 
     Raises:
-        OSError: If the folder cannot be written.
+        DiskError: If one cannot be written.
 
     Example: ``write_tables(analyse(run), Path("run/report"))``.
     """
@@ -139,11 +141,11 @@ def _write_classes(analysis: Analysis, folder: Path) -> list[Path]:
 
 
 def _write(file: Path, heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    refuse_other_kinds(file)
-    with file.open("w", encoding="utf-8", errors="replace", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(heading)
-        writer.writerows([_format(value) for value in row] for row in rows)
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(heading)
+    writer.writerows([_format(value) for value in row] for row in rows)
+    write_data(file, out.getvalue().encode("utf-8", errors="replace"))
 
 
 def _format(value: Any) -> Any:

@@ -17,6 +17,7 @@ from jvpsvd.report.figures import (
     draw_heat_map,
     draw_spectra,
 )
+from jvpsvd.report.files import write_data
 from jvpsvd.report.page import make_page
 from jvpsvd.report.stale import remove_stale
 from jvpsvd.report.summary import summaries_of
@@ -24,7 +25,7 @@ from jvpsvd.report.tables import write_tables
 from jvpsvd.report.thumbnails import Browser, browse
 from jvpsvd.report.values import RunValues
 from jvpsvd.report.vector_figure import draw_vectors
-from jvpsvd.survey.store.files import make_folder, write_whole
+from jvpsvd.survey.store.files import make_folder
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def write_report(
         against: Another run that the page compares this one with: this one less the other.
 
     Raises:
-        OSError: If the folder cannot be written.
+        DiskError: If a file cannot be written; those of an earlier report stay as they are.
         RunError: If a link, a pipe or a folder stands in the place of a file.
 
     Example: ``write_report(read_values(survey.open_store(Path("run")))).page``.
@@ -79,8 +80,7 @@ def write_report(
     except ArgumentError as error:
         remove_stale(folder, files)
         return Report(None, tuple(files), (*missing, str(error)))
-    data = html.encode("utf-8", errors="replace")
-    write_whole(page, lambda aside: aside.write_bytes(data))
+    write_data(page, html.encode("utf-8", errors="replace"))
     remove_stale(folder, [*files, page])
     return Report(page, tuple(files), tuple(missing))
 

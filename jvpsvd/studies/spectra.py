@@ -15,10 +15,12 @@ from jvpsvd.arguments import listed_names, shown, threshold_number, whole_number
 from jvpsvd.errors import ArgumentError, JvpsvdError, NonFiniteError
 from jvpsvd.imports import is_installed
 from jvpsvd.machine import parse_memory
-from jvpsvd.networks import OUTPUT, Arguments, Derivatives, choose_batch, layer_map
+from jvpsvd.networks import OUTPUT, Arguments, Derivatives, choose_batch
 from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOperator, uncompiled
+from jvpsvd.operators.function.conversion import check_dtype
 from jvpsvd.studies.inputs import (
     count_inputs,
+    describe_kind,
     each_input,
     refuse_mixed_list,
     refuse_other_kind,
@@ -30,6 +32,9 @@ from jvpsvd.svd.progress import bar_console
 from jvpsvd.svd.request import choose_seed, reached_tolerance
 
 logger = logging.getLogger(__name__)
+
+# Shapes of inputs whose recordings are kept, each with what the network computes at one: a guess.
+_MAX_RECORDED = 16
 
 
 def spectra(
@@ -44,6 +49,7 @@ def spectra(
     batch: int | None = None,
     seed: int | None = 0,
     memory: int | str | None = None,
+    dtype: torch.dtype | None = None,
     progress: bool = True,
 ) -> NetworkSpectra:
     """Return the k largest singular values of the Jacobian to each depth, for every input.
@@ -61,14 +67,17 @@ def spectra(
         layers: Names of `depths`.
         k: How many values, min(m, n) at a depth that has fewer; "all" of each depth.
         since: A depth to differentiate from, instead of the input. It is needed where inputs are
-            dicts or token ids; then each input is recorded anew, and inputs may differ in shape.
-            Without it they may not: a list is refused before the work, a dataset or an iterable
-            when such an input is read.
+            dicts or token ids; then inputs may differ in shape, and the network is recorded once
+            for each shape (and anew where a mask, say, is another one). Without it they may not: a
+            list is refused before the work, a dataset or an iterable when such an input is read.
         tol: Tolerance of each solve.
         threshold: All min(m, n) values from here on are counted, by each solve's `spectrum`.
         batch: Inputs that are solved together; None: many where Jacobians are small, or on a GPU.
         seed: Seed of each solve; None: another one each time.
         memory: Bytes of each solve, as `svds` takes them.
+        dtype: Differentiate and solve in this dtype, as `JacobianOperator` does: float64 for values
+            below the rounding of float32, float32 for a network in half precision. The model and X
+            stay as they are, and are given in one dtype. None: in that one.
         progress: Whether to show a bar on stderr.
 
     Raises:
@@ -86,6 +95,7 @@ def spectra(
     names = listed_names("layers", layers)
     if not names:
         raise ArgumentError("layers is empty; name one depth at least, as layers=['output']")
+    check_dtype(dtype)
     threshold = threshold_number("threshold", threshold)
     _check_solve(tol, seed, memory)
     count = None if isinstance(k, str) and k == "all" else whole_number("k", k, 1)
@@ -113,9 +123,9 @@ def spectra(
         return choose_batch(first.numel(), rows, values, device=first.device, memory=memory)
 
     if since is None:
-        parts = _through_recording(model, inputs, names, choose, solve)
+        parts = _through_recording(model, inputs, names, dtype, choose, solve)
     else:
-        parts = _since(model, inputs, names, since, solve)
+        parts = _since(model, inputs, names, since, dtype, solve)
     groups = list(zip(*parts, strict=True))
     if not groups:
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
@@ -138,6 +148,7 @@ def _through_recording(
     model: nn.Module,
     inputs: Iterator[Any],
     names: list[str],
+    dtype: torch.dtype | None,
     choose: Callable[[Tensor, int], int],
     solve: _Solve,
 ) -> Iterator[list[DepthSpectra]]:
@@ -152,7 +163,7 @@ def _through_recording(
         )
     Arguments(first, None).refuse_without_floating(model)
     with told_how_read(first):
-        derivatives = Derivatives(model, first, names)
+        derivatives = Derivatives(model, first, names, dtype=dtype)
         values = derivatives.values(first)
     batch = choose(first, max(value.numel() for value in values))
     group: list[Tensor] = []
@@ -200,18 +211,25 @@ def _solve_one(
 
 
 def _since(
-    model: nn.Module, inputs: Iterator[Any], names: list[str], since: str, solve: _Solve
+    model: nn.Module,
+    inputs: Iterator[Any],
+    names: list[str],
+    since: str,
+    dtype: torch.dtype | None,
+    solve: _Solve,
 ) -> Iterator[list[DepthSpectra]]:
     """Yield the spectra of one input after another, from a depth on."""
+    recorded: dict[str, Derivatives] = {}
     for index, x in enumerate(inputs):
-        found = []
-        for name in names:
-            with _name_in_errors(f"input {index}", name):
+        which, kind = f"input {index}", describe_kind(x)
+        with _name_in_errors(which, ", ".join(names)):
+            if kind not in recorded:
+                if len(recorded) == _MAX_RECORDED:
+                    del recorded[next(iter(recorded))]
                 with told_how_read(x):
-                    f, z = layer_map(model, x, to=name, since=since)
-                operator = JacobianOperator(f, z)
-                found.append(solve(name, operator))
-        yield found
+                    recorded[kind] = Derivatives(model, x, names, since, dtype=dtype)
+            found = recorded[kind].at(x, which)
+        yield [_solve_one(J, name, which, solve) for J, name in zip(found, names, strict=True)]
 
 
 def _depth_spectra(

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import check_path
 from jvpsvd.errors import DataError
-from jvpsvd.machine import sync
+from jvpsvd.machine import sync, writing
 
 _KIND, _CHECKSUM = "jvpsvd", "checksum"
 _INSIDE = "/"  # separates the names of a tensor and of the value that holds it
@@ -43,7 +43,7 @@ def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, A
         record: Values by name.
 
     Raises:
-        DataError: If it cannot be written.
+        DataError: If it cannot be written; a `DiskError` where the disk is the reason.
     """
     check_path("path", path)
     target = Path(path).resolve()
@@ -61,15 +61,14 @@ def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, A
     texts[_KIND] = kind
     aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        save_file(tensors, aside, metadata=texts | {_CHECKSUM: _checksum(texts, tensors)})
-        sync(aside)
-        aside.replace(target)
-        sync(target.parent)
-    except BaseException as error:
+        with writing(path):
+            save_file(tensors, aside, metadata=texts | {_CHECKSUM: _checksum(texts, tensors)})
+            sync(aside)
+            aside.replace(target)
+            sync(target.parent)
+    except BaseException:
         with contextlib.suppress(OSError):
             aside.unlink()
-        if isinstance(error, OSError | SafetensorError):
-            raise DataError(f"{path} cannot be written: {_first_line(error)}") from error
         raise
 
 

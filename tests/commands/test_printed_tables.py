@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.shards import encoded, sample_members, write_tar
 from support.terminal import WIDTHS, terminal
+from support.thinned import thinned
 from support.tiny_models import TINY
 from torch import nn
 
@@ -92,8 +93,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("command", COMMANDS)
+@thinned("command, width", list(COMMANDS), WIDTHS, keep=2)
 def test_what_a_command_prints_fits(finished, in_a_pipe, monkeypatch, command, width):
     arguments = COMMANDS[command]
     text = on_terminal(width, monkeypatch, arguments)

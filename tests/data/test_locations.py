@@ -5,6 +5,7 @@ import http.server
 import itertools
 import re
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -131,11 +132,14 @@ def test_busy_server_is_not_a_missing_shard(served):
     assert isinstance(error.value.__cause__, FileNotFoundError)
 
 
-def test_server_that_is_not_there_is_an_error_of_the_shard():
+def test_server_that_is_not_there_is_an_error_of_the_shard(monkeypatch):
     pytest.importorskip("aiohttp", reason="http needs the remote extra")
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
     (shard,) = find_shards("http://127.0.0.1:9/part-0.tar")
     with pytest.raises(ShardError, match=r"part-0.tar cannot be read"):
         walk(shard)
+    assert len(pauses) > 1
     assert list(read_photos(shard, [])) == []
 
 

@@ -17,6 +17,7 @@ from support.batch_problems import (
     problem,
     transformer,
 )
+from support.thinned import thinned
 from torch import nn
 
 from jvpsvd import JacobianOperator
@@ -34,9 +35,11 @@ def test_a_batch_is_its_points(build, dtype):
         torch.testing.assert_close(J.value[index], single.value)
 
 
-@pytest.mark.parametrize("build", [mlp, convnet, cannot_be_batched_twice])
-@pytest.mark.parametrize("derivatives", ["trace", "transforms"])
-@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 100])
+WAYS = ("trace", "transforms")
+SMALL = (mlp, convnet, cannot_be_batched_twice)
+
+
+@thinned("chunk, derivatives, build", [1, 2, 3, 7, 100], WAYS, SMALL, keep=2)
 def test_every_chunk_gives_the_same_products(chunk, derivatives, build):
     check(*problem(build, torch.float64, count=5, chunk=chunk, derivatives=derivatives))
 

@@ -11,9 +11,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 from jvpsvd import JacobianOperator, StreamedStack, layer_map
 from jvpsvd.operators import Trace
 
+pytestmark = pytest.mark.usefixtures("only_new_objects")
+
 
 def live_tensors():
-    """How many tensors Python knows of, and the bytes that they hold together."""
+    """How many tensors were made in this test and live, and the bytes that they hold together."""
     gc.collect()
     tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
     storages = {}

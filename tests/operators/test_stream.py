@@ -61,7 +61,7 @@ def test_top_triplets_of_a_class_and_of_its_mean_gram(dense):
     torch.testing.assert_close((stacked.Vh @ gram.Vh.T).abs().diag(), torch.ones(3).double())
 
 
-def test_only_one_operator_exists_at_a_time():
+def test_only_one_operator_exists_at_a_time(only_new_objects):
     alive, counts = weakref.WeakSet(), []
 
     def at(index):

@@ -56,7 +56,7 @@ PRODUCTS = [multiply, multiply_transposed, multiply_gram]
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_none_is_alive_when_the_next_is_made(product):
+def test_none_is_alive_when_the_next_is_made(product, only_new_objects):
     a, alive, found = matrices(4, 2, 3), weakref.WeakSet(), []
 
     def at(index):

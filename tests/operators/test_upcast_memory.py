@@ -14,6 +14,7 @@ from jvpsvd.operators.function.fingerprint import is_dense
 
 WIDTH, BLOCKS = 256, 5
 EVERY_WAY = pytest.mark.parametrize("derivatives", ["trace", "transforms"])
+pytestmark = pytest.mark.usefixtures("only_new_objects")
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def point():
 
 
 def kept():
-    """Bytes of all dense tensors that Python code can reach."""
+    """Bytes of all dense tensors of this test that Python code can reach."""
     gc.collect()
     tensors = [each for each in gc.get_objects() if type(each) in (torch.Tensor, nn.Parameter)]
     storages = {}

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -88,13 +89,21 @@ def run(out, *more):
     assert stop.value.code == 0
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A folder of runs that have ended, to be copied."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def runs(tiny, shard, tmp_path, monkeypatch):
+def runs(tiny, shard, tmp_path, monkeypatch, kept):
     """A network and one whose first layer is twice as large."""
     monkeypatch.chdir(tmp_path)
-    shards = ("--shards", shard.name, "--layers", "0,output")
-    run("trained", "--model", "tiny:net", *shards)
-    run("doubled", "--model", "tiny:other", *shards)
+    for name, model in (("trained", "tiny:net"), ("doubled", "tiny:other")):
+        if not (kept / name).exists():
+            run(name, "--model", model, "--shards", shard.name, "--layers", "0,output")
+            (tmp_path / name).rename(kept / name)
+        shutil.copytree(kept / name, name)
     return tmp_path
 
 

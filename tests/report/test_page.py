@@ -69,10 +69,8 @@ def numbers(packed):
 
 
 @pytest.fixture
-def store(tiny, shard, tmp_path):
-    layers = ["0", "3", "output"]
-    spec = Spec(shards=[shard], model="tiny:poisoned", k=10, layers=layers, out=tmp_path / "run")
-    return run(spec).store
+def store(finished):
+    return finished(model="tiny:poisoned", layers=["0", "3", "output"])
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,8 @@ from jvpsvd.survey.store.whole_spectrum import THRESHOLDS, mean_estimate, spectr
 
 
 @pytest.fixture
-def store(tiny, shard, tmp_path):
-    layers = ["0", "3", "output"]
-    spec = Spec(shards=[shard], model="tiny:poisoned", k=10, layers=layers, out=tmp_path / "run")
-    return run(spec).store
+def store(finished):
+    return finished(model="tiny:poisoned", layers=["0", "3", "output"])
 
 
 def test_summaries_are_means_over_the_rows(store):

@@ -1,10 +1,13 @@
 """Spectra in one call: every kind of inputs, against dense Jacobians and against a survey."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from support.shards import sample_members, write_tar
 from support.spectra_problems import INPUTS, LAYERS, K, inputs, network
+from support.thinned import thinned
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -61,8 +64,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("batch", [None, 1, 3])
-@pytest.mark.parametrize("kind", KINDS)
+@thinned("kind, batch", list(KINDS), [None, 1, 3], keep=3)
 def test_every_kind_of_inputs_gives_the_values_of_dense_jacobians(kind, batch):
     net, X = network(), inputs()
     found = spectra(net, KINDS[kind](), LAYERS, k=K, batch=batch, progress=False)
@@ -223,3 +225,105 @@ def test_texts_of_several_lengths(k, tmp_path):
     again = load(tmp_path / "S.safetensors")["output"]
     assert torch.equal(again.shapes, depth.shapes)
     assert torch.allclose(again.s, depth.s, equal_nan=True)
+
+
+class Masked(nn.Module):
+    """A network of token ids and weights of them, which tells how often it was called."""
+
+    def __init__(self, called):
+        super().__init__()
+        torch.manual_seed(3)
+        self.embedding = nn.Embedding(11, 4)
+        self.head = nn.Linear(4, 3)
+        self._called = called
+
+    def forward(self, tokens, weights):
+        self._called.append(tuple(tokens.shape))
+        return self.head((torch.tanh(self.embedding(tokens)) * weights[..., None]).sum(1))
+
+
+def texts_and_truth(net, lengths, weights_of):
+    """Inputs of these lengths, and the singular values of each from the embedding on."""
+    dice = torch.Generator().manual_seed(0)
+    texts, truth = [], []
+    wide = copy.deepcopy(net).double()
+    for index, length in enumerate(lengths):
+        tokens = torch.randint(11, (length,), generator=dice)
+        weights = weights_of(index, length)
+        texts.append({"tokens": tokens, "weights": weights})
+
+        def f(z, weights=weights):
+            return wide.head((torch.tanh(z) * weights.double()[:, None]).sum(0))
+
+        J = torch.func.jacrev(f)(wide.embedding(tokens).detach()).flatten(1)
+        truth.append(torch.linalg.svdvals(J))
+    return texts, torch.stack(truth)
+
+
+def test_texts_of_one_length_share_a_recording():
+    called = []
+    net = Masked(called).eval()
+    texts, truth = texts_and_truth(net, [5, 4, 5, 5, 4, 5, 5], lambda i, n: torch.ones(n))
+    called.clear()
+    spectra(net, texts[:2], since="embedding", k=3, progress=False)
+    of_two = len(called)
+    found = spectra(net, texts, since="embedding", k=3, progress=False)["output"].s
+    assert torch.allclose(found.double(), truth, rtol=1e-4)
+    further = (len(called) - 2 * of_two) / (len(texts) - 2)
+    assert further <= of_two / 6  # an evaluation or two of each: no recording
+
+
+def test_texts_of_one_length_with_other_masks_have_their_own_derivatives():
+    net = Masked([]).eval()
+    texts, truth = texts_and_truth(net, [5, 5, 5], lambda i, n: (torch.arange(n) != i).float())
+    found = spectra(net, texts, since="embedding", k=3, progress=False)["output"].s
+    assert torch.allclose(found.double(), truth, rtol=1e-4)
+
+
+def test_more_lengths_than_recordings_are_kept():
+    net = Masked([]).eval()
+    lengths = [*range(2, 21), 2, 20]
+    texts, truth = texts_and_truth(net, lengths, lambda i, n: torch.ones(n))
+    found = spectra(net, texts, since="embedding", k=3, progress=False)["output"].s
+    assert torch.allclose(found.double(), truth, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_float64_spectra_of_a_float32_network(batch):
+    net, X = network(), inputs()
+    before = weights_sha256(net)
+    found = spectra(
+        net, X, LAYERS, k=5, batch=batch, tol=1e-12, dtype=torch.float64, progress=False
+    )
+    wide = copy.deepcopy(net).double()
+    for layer in LAYERS:
+        assert found[layer].s.dtype == torch.float64
+        for index, x in enumerate(X.double()):
+            s = truth(wide, x, layer)[:5]
+            assert (found[layer, index] - s).abs().max() <= 1e-12 * s[0]
+    assert weights_sha256(net) == before
+
+
+def test_float64_spectra_of_texts_from_a_depth():
+    net = Masked([]).eval()
+    texts, truth = texts_and_truth(net, [5, 4, 5], lambda i, n: torch.rand(n))
+    found = spectra(
+        net, texts, since="embedding", k=3, tol=1e-12, dtype=torch.float64, progress=False
+    )
+    assert torch.allclose(found["output"].s, truth, rtol=1e-11)
+
+
+def test_float32_spectra_of_a_network_in_half_precision():
+    net, X = network().bfloat16(), inputs().bfloat16()
+    found = spectra(net, X, LAYERS, k=5, dtype=torch.float32, progress=False)
+    wide = copy.deepcopy(net).float()
+    for layer in LAYERS:
+        for index, x in enumerate(X.float()):
+            s = truth(wide, x, layer)[:5]
+            assert (found[layer, index] - s).abs().max() <= 1e-5 * s[0]
+    assert net[0].weight.dtype == torch.bfloat16
+
+
+def test_a_dtype_that_is_none_is_refused():
+    with pytest.raises(ArgumentError, match="dtype='float64' is not real floating point"):
+        spectra(network(), inputs(), dtype="float64", progress=False)

@@ -1,11 +1,10 @@
 """The command line as a process of its own, to be stopped from outside."""
 
-import os
 import subprocess
-import sys
 import time
 from collections import Counter
 
+from support.forks import Forked
 from support.shards import sample_members, write_tar
 
 from jvpsvd.survey import open_store, verify
@@ -29,11 +28,7 @@ class CommandLine:
 
     def start(self, *extra, main=MAIN, command=RUN):
         """Start it, and come back at once."""
-        return subprocess.Popen(
-            [sys.executable, "-c", main, *command, *self.choice, *extra],
-            cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        return Forked(main, *command, *self.choice, *extra, folder=self.folder)
 
     def complete(self, *extra, main=MAIN):
         """Run it to its end; return the exit code and what it wrote to stderr."""

@@ -1,21 +1,16 @@
-"""Processes of their own that compact a store, to be killed or watched.
+"""Processes of their own that compact a store, to be killed or watched."""
 
-The server of forks never runs Arrow's threads: a fork of a process that has run them can hang.
-"""
-
-import multiprocessing
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from support.forks import FORKS
+
 from jvpsvd.survey import compact, open_store
 from jvpsvd.survey.store.store import Store
 
 Backup = dict[Path, bytes]
-
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["jvpsvd.survey", "pyarrow.dataset", "pyarrow.parquet"])
 
 
 def read_task_files(store: Store) -> Backup:
@@ -52,8 +47,8 @@ def compact_for_ever(store: Store, backup: Backup, begin: Callable[[], None]) ->
 @contextmanager
 def started(action: Callable, store: Store, backup: Backup):
     """A process that has begun with an action; it is gone afterwards."""
-    ours, theirs = _forks.Pipe()
-    child = _forks.Process(target=_act, args=(theirs, action, store.folder, backup))
+    ours, theirs = FORKS.Pipe()
+    child = FORKS.Process(target=_act, args=(theirs, action, store.folder, backup))
     child.start()
     theirs.close()  # of this process: without a child, recv ends
     try:

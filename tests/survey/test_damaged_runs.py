@@ -21,8 +21,8 @@ from jvpsvd.survey.store.parts import write_part
 
 
 @pytest.fixture
-def store(surveyed, shard):
-    return surveyed([shard]).store
+def store(finished):
+    return finished()
 
 
 @pytest.fixture(autouse=True)
@@ -225,9 +225,9 @@ def test_files_exchanged_between_tasks_and_runs_are_named(surveyed, shard, store
 
 
 @pytest.mark.parametrize("kind", ["rows", "part", "vectors"])
-def test_flipped_bits_change_nothing_without_being_named(surveyed, shard, kind):
+def test_flipped_bits_change_nothing_without_being_named(finished, kind):
     """Decoded rows are compared, so that a bit which means nothing is no damage."""
-    store = surveyed([shard], vectors=kind == "vectors", limit=2).store
+    store = finished(vectors=kind == "vectors", limit=2)
     if kind == "part":
         compact(store, few=0)
     folder = store.folder / ("vectors" if kind == "vectors" else "spectra")
@@ -261,8 +261,8 @@ def test_flipped_bits_change_nothing_without_being_named(surveyed, shard, kind):
 
 @pytest.mark.parametrize("change", [lambda t: -t, lambda t: t.flip(0), lambda t: t * 2])
 @pytest.mark.parametrize("name", ["U", "Vh"])
-def test_changed_vectors_are_named_and_not_returned(surveyed, shard, name, change):
-    store = surveyed([shard], vectors=True, limit=1).store
+def test_changed_vectors_are_named_and_not_returned(surveyed, finished, shard, name, change):
+    store = finished(vectors=True, limit=1)
     file = min((store.folder / "vectors").iterdir())
     tensors = load_file(file)
     save_file({**tensors, name: change(tensors[name]).contiguous()}, file)
@@ -397,9 +397,11 @@ PATTERNS = ["manifest.parquet", "manifest.lock", "spectra/*.parquet", "vectors/*
 
 @pytest.mark.parametrize("kind", ["link", "loop", "pipe", "folder"])
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_links_pipes_and_folders_are_not_followed(surveyed, shard, tmp_path, pattern, kind):
+def test_links_pipes_and_folders_are_not_followed(
+    surveyed, finished, shard, tmp_path, pattern, kind
+):
     wanted = {"vectors": True, "limit": 1, "layers": ["output"]}
-    store = surveyed([shard], **wanted).store
+    store = finished(**wanted)
     path = next(store.folder.glob(pattern), store.folder / pattern)
     mine = tmp_path / "mine"
     mine.write_bytes(b"mine")

@@ -154,7 +154,8 @@ FULL = ((600, "."), (2000, "run.json"), (4000, "manifest.parquet"), (9000, "log"
 
 
 @pytest.mark.parametrize("limits", [FULL[2:3], pytest.param(FULL, marks=pytest.mark.slow)], ids=len)
-def test_full_disk_is_one_line_and_the_same_command_continues(line, limits):
+def test_full_disk_is_one_line_and_the_same_command_continues(tiny, tmp_path, limits):
+    line = CommandLine(tmp_path, photos=8)
     for limit, whole in limits:
         code, output = line.complete("--vectors", main=LIMITED % (limit, limit))
         assert (code, len(others(output))) == (2, 1), output

@@ -93,8 +93,8 @@ def test_run_without_vectors_says_so(surveyed, mixed):
         results.vectors("t.tar", "a", "2")
 
 
-def test_unknown_layer_is_one_error_that_names_the_known(surveyed, shard):
-    results = surveyed([shard]).results
+def test_unknown_layer_is_one_error_that_names_the_known(finished):
+    results = survey.open(finished().folder)
     assert results.layers == ("2", "output")
     for layer in ("8", "", "3"):
         with pytest.raises(ArgumentError, match=r"no depth '.?' in this run; it has 2, output"):
@@ -102,8 +102,8 @@ def test_unknown_layer_is_one_error_that_names_the_known(surveyed, shard):
 
 
 @pytest.mark.parametrize("method", ["spectra", "counts", "vectors", "small_vectors"])
-def test_a_depth_is_named_by_a_string(surveyed, shard, method):
-    results = surveyed([shard], vectors=method == "vectors" or 2).results
+def test_a_depth_is_named_by_a_string(finished, method):
+    results = survey.open(finished(vectors=method == "vectors" or 2).folder)
     photo = ("t.tar", "a") if "vectors" in method else ()
     for layer, said in ((2, ": '2'"), (8, "; it has 2, output")):
         with pytest.raises(
@@ -136,8 +136,8 @@ def test_run_without_any_values_gives_empty_arrays(surveyed, shard):
     assert results.spectra("2").s.shape == (4, 10)
 
 
-def test_run_without_rows_gives_an_empty_table(surveyed, shard):
-    results = surveyed([shard]).results
+def test_run_without_rows_gives_an_empty_table(finished):
+    results = survey.open(finished().folder)
     for file in results.store.layout.task_files():
         file.unlink()
     assert results.table().equals(pa.table(SCHEMA.empty_table()))
@@ -150,17 +150,17 @@ def test_folder_that_is_no_run_is_one_error(tmp_path):
             survey.open(folder)
 
 
-def test_file_that_cannot_be_read_is_named(surveyed, shard):
-    results = surveyed([shard]).results
+def test_file_that_cannot_be_read_is_named(finished):
+    results = survey.open(finished().folder)
     file = results.store.layout.task_files()[1]
     file.write_bytes(b"damaged")
     with pytest.raises(RunError, match=file.name):
         results.table()
 
 
-def test_damage_outside_the_status_is_mended_by_the_same_run(surveyed, shard):
+def test_damage_outside_the_status_is_mended_by_the_same_run(surveyed, finished, shard):
     """What the error promises ("the same run again mends it") holds for damaged pages too."""
-    results = surveyed([shard]).results
+    results = survey.open(finished().folder)
     values = [row.s for row in results.store.rows()]
     file = results.store.layout.task_files()[1]
     data = bytearray(file.read_bytes())

@@ -1,12 +1,11 @@
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors import safe_open
+from support.forks import Forked
 from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.data import decode_photo
@@ -72,14 +71,14 @@ def test_depth_with_nan_fails_alone(surveyed, shard):
     assert {(row.layer, row.status) for row in rows} == {("2", "ok"), ("output", "non-finite")}
 
 
-def test_second_run_continues_and_recomputes_nothing(surveyed, shard):
-    first = surveyed([shard])
-    files = {f: f.stat().st_mtime_ns for f in (first.store.folder / "spectra").iterdir()}
+def test_second_run_continues_and_recomputes_nothing(surveyed, finished, shard):
+    spectra = finished().folder / "spectra"
+    files = {f: f.stat().st_mtime_ns for f in spectra.iterdir()}
     lost = min(files)
     lost.unlink()
     second = surveyed([shard])
     assert (second.computed, second.skipped) == (1, 3)
-    after = {f: f.stat().st_mtime_ns for f in (first.store.folder / "spectra").iterdir()}
+    after = {f: f.stat().st_mtime_ns for f in spectra.iterdir()}
     assert after.keys() == files.keys()
     assert all(after[f] == files[f] for f in files if f != lost)
 
@@ -102,8 +101,8 @@ def test_interrupted_run_continues_to_equal_values(surveyed, shard):
 @pytest.mark.parametrize(
     "change", [{"k": 11}, {"tol": 1e-3}, {"layers": ["2"]}, {"model": "tiny:other"}, {"limit": 2}]
 )
-def test_another_spec_is_refused(surveyed, shard, change):
-    surveyed([shard])
+def test_another_spec_is_refused(surveyed, finished, shard, change):
+    finished()
     with pytest.raises(RunError, match=r"is a run with .*, now "):
         surveyed([shard], **change)
 
@@ -165,8 +164,8 @@ def test_progress_sees_every_photo_and_depth(surveyed, shard):
     assert all(0 <= progress.share_of_photo <= 1 for progress in reported)
 
 
-def test_other_photos_under_the_same_names_are_refused(surveyed, shard, tmp_path):
-    surveyed([shard])
+def test_other_photos_under_the_same_names_are_refused(surveyed, finished, shard, tmp_path):
+    finished()
     (tmp_path / "other").mkdir()
     members = [m for i in range(4) for m in sample_members(f"photo{i}", 9 + i, i % 2)]
     with pytest.raises(RunError, match=r"other bytes in good-0000.tar"):
@@ -174,8 +173,8 @@ def test_other_photos_under_the_same_names_are_refused(surveyed, shard, tmp_path
 
 
 @pytest.mark.parametrize("harm", ["truncate", "empty", "delete", "folder", "manifest"])
-def test_harm_to_the_folder_is_mended_by_the_same_run(surveyed, shard, harm):
-    store = surveyed([shard]).store
+def test_harm_to_the_folder_is_mended_by_the_same_run(surveyed, finished, shard, harm):
+    store = finished()
     values = [row.s for row in store.rows()]
     file = min((store.folder / "spectra").iterdir())
     if harm == "truncate":
@@ -195,8 +194,8 @@ def test_harm_to_the_folder_is_mended_by_the_same_run(surveyed, shard, harm):
     np.testing.assert_allclose([row.s for row in store.rows()], values, rtol=1e-5)
 
 
-def test_lost_vectors_are_missed_and_made_again(surveyed, shard):
-    store = surveyed([shard], vectors=True, limit=2).store
+def test_lost_vectors_are_missed_and_made_again(surveyed, finished, shard):
+    store = finished(vectors=True, limit=2)
     min((store.folder / "vectors").iterdir()).unlink()
     (problem,) = verify(store).problems
     assert problem.startswith("no vectors: good-0000.tar photo")
@@ -219,11 +218,10 @@ def test_shares_started_together_end_as_one_run(tiny, tmp_path):
         "import sys; from jvpsvd.cli import main; main(['run', '--model', 'tiny:net', '-k', '5', "
         "'--layers', 'output', '--shards', 's.tar', '--out', 'out', '--share', sys.argv[1]])"
     )
-    started = [
-        subprocess.Popen([sys.executable, "-c", code, f"{i}/3"], cwd=tmp_path, stdout=-3, stderr=-3)
-        for i in range(3)
-    ]
-    assert [process.wait() for process in started] == [0, 0, 0]
+    started = [Forked(code, f"{i}/3", folder=tmp_path) for i in range(3)]
+    for process in started:
+        said = process.communicate(timeout=100)
+        assert process.returncode == 0, said
     store = open_store(tmp_path / "out")
     assert verify(store).problems == ()
     assert len(store.rows()) == 8

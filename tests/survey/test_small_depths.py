@@ -2,22 +2,21 @@
 
 import base64
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from jvpsvd import report, survey
+from jvpsvd.cli import main
 from jvpsvd.networks import load_model
 from jvpsvd.report.analysis import analyse
 from jvpsvd.report.payload import make_payload
 
 
 @pytest.fixture
-def run(surveyed, shard):
+def run(finished):
     """Depths of 72 and 30 units, k = 40."""
-    return surveyed([shard], k=40, layers=["5", "output"], vectors=True).store
+    return finished(k=40, layers=["5", "output"], vectors=True)
 
 
 def test_rows_hold_all_the_values_there_are(run):
@@ -47,8 +46,8 @@ def test_the_table_says_how_many_were_taken(run):
     assert {len(row) for row in made.rows} == {len(heading)}
 
 
-def test_the_table_of_equal_depths_is_as_it_was(surveyed, shard):
-    store = surveyed([shard], k=10).store
+def test_the_table_of_equal_depths_is_as_it_was(finished):
+    store = finished()
     text = report.table(store, report.summarize(store)).fitted(None)
     assert "σ10" in text
     assert "σk" not in text
@@ -84,11 +83,11 @@ def test_a_k_that_no_depth_has_takes_what_there_is(tiny, layers):
     assert chosen[-1].name == "output"
 
 
-def test_the_command_line_takes_what_a_small_depth_has(tiny, shard, tmp_path):
-    command = [
-        sys.executable, "-m", "jvpsvd", "run", "--model", "tiny:net", "--shards", str(shard),
-        "--layers", "output", "-k", "50", "--limit", "1", "--out", str(tmp_path / "run"),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "σ30" in done.stdout
+def test_the_command_line_takes_what_a_small_depth_has(tiny, shard, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([
+            "run", "--model", "tiny:net", "--shards", str(shard), "--layers", "output", "-k", "50",
+            "--limit", "1", "--out", str(tmp_path / "run"),
+        ])  # fmt: skip
+    assert ended.value.code == 0
+    assert "σ30" in capsys.readouterr().out

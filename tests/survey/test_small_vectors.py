@@ -103,7 +103,7 @@ def test_the_command_line_says_which(tiny, shard, tmp_path, words, exact, small)
     with pytest.raises(SystemExit) as ended:
         main(
             ["run", "--shards", str(shard), "--model", "tiny:net", "--layers", "output", "-k", "3",
-             *words, "--out", str(out)]
+             *words, "--share", "0/2", "--out", str(out)]
         )  # fmt: skip
     assert ended.value.code == 0
     identity = survey.open(out).store.identity

@@ -218,8 +218,8 @@ def test_a_run_of_the_library_is_continued_by_the_library(surveyed, shard):
     ]
 
 
-def test_status_writes_nothing(surveyed, shard, capsys):
-    folder = surveyed([shard]).store.folder
+def test_status_writes_nothing(finished, capsys):
+    folder = finished().folder
     before = snapshot(folder)
     shown(capsys, folder)
     assert snapshot(folder) == before
@@ -236,14 +236,14 @@ def test_missing_run_is_exit_2_and_one_line(tmp_path, capsys, content):
     assert re.fullmatch(r"jvpsvd: .*run.*\n", printed.err)
 
 
-def test_damaged_rows_do_not_hide_the_status(surveyed, shard):
-    store = surveyed([shard]).store
+def test_damaged_rows_do_not_hide_the_status(finished):
+    store = finished()
     store.layout.task_files()[0].write_bytes(b"damaged")
     assert (status(store).done, status(store).counts.values) == (3, 6)
 
 
-def test_a_damaged_manifest_is_reported(surveyed, shard, capsys):
-    store = surveyed([shard]).store
+def test_a_damaged_manifest_is_reported(finished, capsys):
+    store = finished()
     manifest = store.folder / "manifest.parquet"
     manifest.write_bytes(manifest.read_bytes()[:-100])
     with pytest.raises(SystemExit) as stop:
@@ -252,8 +252,8 @@ def test_a_damaged_manifest_is_reported(surveyed, shard, capsys):
     assert "manifest.parquet" in capsys.readouterr().out
 
 
-def test_half_a_line_is_tolerated(surveyed, shard):
-    store = surveyed([shard]).store
+def test_half_a_line_is_tolerated(finished):
+    store = finished()
     (file,) = journals(store.folder)
     text = file.read_text()
     file.write_text(text[: text.rindex('"failures"')])
@@ -263,15 +263,13 @@ def test_half_a_line_is_tolerated(surveyed, shard):
     assert status(store).processes[0].state == "died"
 
 
-def test_every_line_is_json_with_time_level_and_event(surveyed, shard):
-    (file,) = journals(surveyed([shard]).store.folder)
+def test_every_line_is_json_with_time_level_and_event(finished):
+    (file,) = journals(finished().folder)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert all(line.keys() >= {"time", "level", "event"} for line in lines)
-    finished = [line for line in lines if line["event"] == "finished"]
-    assert sorted(key for line in finished for key in line["keys"]) == [
-        f"photo{i}" for i in range(4)
-    ]
-    assert all((line["values"], line["failures"]) == (2, 0) for line in finished)
+    solved = [line for line in lines if line["event"] == "finished"]
+    assert sorted(key for line in solved for key in line["keys"]) == [f"photo{i}" for i in range(4)]
+    assert all((line["values"], line["failures"]) == (2, 0) for line in solved)
 
 
 def test_warnings_of_the_package_are_in_the_journal(surveyed, shard, caplog):

@@ -14,8 +14,8 @@ CONTRACT = (
 )
 
 
-def test_rows_on_disk_have_the_columns_of_the_contract(surveyed, shard):
-    store = surveyed([shard]).store
+def test_rows_on_disk_have_the_columns_of_the_contract(finished):
+    store = finished()
     files = sorted((store.folder / "spectra").glob("*.parquet"))
     assert len(files) == 4
     for file in files:
@@ -30,8 +30,8 @@ def test_run_is_read_back_as_it_was(surveyed, shard):
     assert len(record["identity"]["weights_sha256"]) == 64
 
 
-def test_nothing_half_written_is_left_or_read(surveyed, shard):
-    store = surveyed([shard]).store
+def test_nothing_half_written_is_left_or_read(surveyed, finished, shard):
+    store = finished()
     left_over = store.folder / "spectra" / ".0123.parquet.77-0123abcd.part"
     left_over.write_bytes(b"half")
     fresh = store.folder / "spectra" / ".0123.parquet.77-abcd0123.part"

@@ -7,8 +7,8 @@ from jvpsvd.survey import verify
 
 
 @pytest.fixture
-def store(surveyed, shard):
-    return surveyed([shard]).store
+def store(finished):
+    return finished()
 
 
 def rewrite(store, change):
@@ -118,8 +118,8 @@ def _other_values(found):
         (_other_values, "vectors of other values"),
     ],
 )
-def test_vectors_are_read_back(surveyed, shard, harm, fault):
-    store = surveyed([shard], vectors=True, limit=2).store
+def test_vectors_are_read_back(finished, harm, fault):
+    store = finished(vectors=True, limit=2)
     assert verify(store).problems == ()
     file = min((store.folder / "vectors").iterdir())
     if harm is None:

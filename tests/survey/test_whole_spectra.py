@@ -43,8 +43,8 @@ def test_one_is_a_threshold_and_there_are_ten_per_decade():
     np.testing.assert_allclose(THRESHOLDS[10:] / THRESHOLDS[:-10], 10)
 
 
-def test_counts_and_spectra_print_themselves_short(surveyed, shard):
-    results = surveyed([shard]).results
+def test_counts_and_spectra_print_themselves_short(finished):
+    results = survey.open(finished().folder)
     counts, spectra = repr(results.counts("output", 1.0)), repr(results.spectra("output"))
     assert counts.startswith("<Counts of σ ≥ 1 at 'output': ")
     assert f"mean {results.counts('output', 1.0).mean()}" in counts
@@ -53,8 +53,8 @@ def test_counts_and_spectra_print_themselves_short(surveyed, shard):
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_rows_keep_the_whole_spectrum_in_less_than_four_kibibytes(surveyed, shard, batch):
-    store = surveyed([shard], batch=batch).store
+def test_rows_keep_the_whole_spectrum_in_less_than_four_kibibytes(finished, batch):
+    store = finished(batch=batch)
     for row in store.rows():
         assert row.size == {"2": 294, "output": 30}[row.layer]
         table = to_table([row], "task").select(["size", *COUNT_COLUMNS, *SUM_COLUMNS])
@@ -92,8 +92,8 @@ def test_all_values_give_exact_counts_between_thresholds():
     assert counts_at(1.1, *stored(result))[:, 0].tolist() == [2, 2, 2, 0]
 
 
-def test_a_run_tells_the_counts_of_every_photo(surveyed, shard):
-    results = surveyed([shard], k=10).results
+def test_a_run_tells_the_counts_of_every_photo(finished):
+    results = survey.open(finished().folder)
     for layer, size in (("2", 294), ("output", 30)):
         found = results.counts(layer, 0.5)
         assert (found.size, found.threshold, found.layer) == (size, 0.5, layer)
@@ -111,15 +111,15 @@ def test_a_run_tells_the_counts_of_every_photo(surveyed, shard):
 
 
 @pytest.mark.parametrize("threshold", [0, -1, float("nan"), "1", True])
-def test_a_threshold_is_a_positive_number(surveyed, shard, threshold):
-    results = surveyed([shard]).results
+def test_a_threshold_is_a_positive_number(finished, threshold):
+    results = survey.open(finished().folder)
     with pytest.raises(ArgumentError, match="threshold"):
         results.counts("output", threshold)
 
 
-def test_counts_of_a_depth_that_is_not_there_are_one_error(surveyed, shard):
+def test_counts_of_a_depth_that_is_not_there_are_one_error(finished):
     with pytest.raises(ArgumentError, match="no depth 'x'"):
-        surveyed([shard]).results.counts("x")
+        survey.open(finished().folder).counts("x")
 
 
 def without_whole_spectra(store):
@@ -133,8 +133,8 @@ def without_whole_spectra(store):
         pq.write_table(table.drop_columns(["size", *COUNT_COLUMNS, *SUM_COLUMNS]), file)
 
 
-def test_rows_of_older_versions_stay_readable_and_give_bounds(surveyed, shard):
-    store = surveyed([shard], k=10).store
+def test_rows_of_older_versions_stay_readable_and_give_bounds(surveyed, finished, shard):
+    store = finished()
     without_whole_spectra(store)
     assert survey.verify(store).problems == ()
     results = survey.open(store.folder)

@@ -3,9 +3,9 @@
 import itertools
 
 import numpy as np
-import pytest
 import torch
 from support.svd_problems import assert_truthful, planned, with_values
+from support.thinned import thinned
 
 from jvpsvd import svds
 from jvpsvd.errors import ArgumentError
@@ -45,10 +45,10 @@ def least_memory(shape, k, **options):
     return high
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize("vectors", [False, True])
-@pytest.mark.parametrize("block_size", [None, 1, 2, 5])
+FLAGS = (False, True)
+
+
+@thinned("block_size, vectors, warm, batch", [None, 1, 2, 5], FLAGS, FLAGS, [1, 2], keep=2)
 def test_from_the_least_memory_on(block_size, vectors, warm, batch):
     """The solve returns right values or refuses, and never returns a spurious value."""
     rng = np.random.default_rng(0)

@@ -170,7 +170,7 @@ def test_repeated_values_for_which_a_wider_block_begins_again(vectors):
 
 def test_the_exact_method():
     found = solve_under_ceiling(
-        long=200_000, k=20, decades=6, memory="1GiB", method="exact", tol=1e-4
+        long=80_000, k=20, decades=6, memory="0.5GiB", method="exact", tol=1e-4
     )
     assert found["converged"] == 20
     assert_kept(found)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from support.thinned import thinned
 
 from jvpsvd import aslinearoperator, svds
 from jvpsvd.errors import ArgumentError
@@ -70,15 +71,14 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("how", OPTIONS)
-@pytest.mark.parametrize("kind", spectra())
+@thinned("kind, how, dtype", list(spectra()), list(OPTIONS), [torch.float32, torch.float64], keep=2)
 def test_intervals_hold_the_truth(kind, how, dtype):
     values = spectra()[kind].to(dtype)
     options = {"method": "golub-kahan", "k": 20, "seed": 3} | OPTIONS[how]
     result = svds(torch.diag(values), on_unconverged="ignore", **options)
+    every = estimates(result.spectrum)
     for name, truth in numbers(values.double()).items():
-        low, high = estimates(result.spectrum)[name].interval(0.9999)
+        low, high = every[name].interval(0.9999)
         assert low - 1e-5 * truth <= truth <= high + 1e-5 * truth, name
 
 
@@ -88,8 +88,9 @@ def test_standard_errors_are_those_of_other_starts(kind):
     off = {name: [] for name in ("participation", "entropy", "nuclear")}
     for seed in range(60):
         spectrum = svds(torch.diag(values), 5, method="golub-kahan", seed=seed, tol=1e-3).spectrum
+        every, exact = estimates(spectrum), numbers(values)
         for name in off:
-            found, truth = estimates(spectrum)[name], numbers(values)[name]
+            found, truth = every[name], exact[name]
             middle = np.clip(truth, found.low, found.high)  # what the bounds leave open
             off[name].append((truth - middle) / found.standard_error)
     for name, each in off.items():

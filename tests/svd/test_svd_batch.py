@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from support.svd_problems import SPECTRA, TOL, assert_truthful, line, repeat, spectrum, with_values
+from support.thinned import thinned
 from torch import nn
 
 from jvpsvd import JacobianOperator, MatrixOperator, svds
@@ -49,10 +50,7 @@ def same(one, two):
     return all(torch.equal(x, y) for x, y in zip(parts, others, strict=True))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("k", [1, 15, SHORT])
+@thinned("k, shape, method, dtype", [1, 15, SHORT], SHAPES, METHODS, DTYPES, keep=2)
 def test_every_matrix_gets_what_it_would_get_alone(k, shape, method, dtype):
     batch = all_spectra(shape, dtype)
     silent = {"on_unconverged": "ignore"} if method == "randomized" else {}

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 # Bytes of results up to which one evaluation serves both products. For nine blocks of GPT-2 and 512
 # tokens both together held more than twice the memory of one after the other (`python -m benchmarks
 # large_models`).
-_MOST_TOGETHER = 1 << 30
+MOST_TOGETHER = 1 << 30
 # GiB that are worth a line in the log.
 TOLD_GIB = 0.1
 
@@ -123,7 +123,7 @@ def _record_joint(
         joint = None
         if len(values) == 1:
             with suppress(TooLargeError):
-                joint = record_operations(together, example, *directions, most_bytes=_MOST_TOGETHER)
+                joint = record_operations(together, example, *directions, most_bytes=MOST_TOGETHER)
         if joint is None:
             joint = record_operations(apart, example, *directions)
     reshape_strided_views(joint)

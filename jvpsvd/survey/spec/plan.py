@@ -27,6 +27,7 @@ from jvpsvd.data import (
     write_inputs,
 )
 from jvpsvd.errors import ArgumentError, RunError, ShardError
+from jvpsvd.machine import writing
 from jvpsvd.networks import Depth, Model, PhotoInput, choose_batch, load_model
 from jvpsvd.survey.spec.depth_choice import choose_depths_after
 from jvpsvd.survey.spec.identity import Identity
@@ -155,7 +156,8 @@ def _write(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
     other = RunError(f"{out} is a run begun with other inputs; give another out")
     if begun is not None and begun.shards != (shard.name,):
         raise other
-    shard.parent.mkdir(parents=True, exist_ok=True)
+    with writing(shard):
+        shard.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=shard.parent) as folder:
         fresh = Path(folder, shard.name)
         if not write_inputs(_in_one_shape(inputs) if begun is None else inputs, fresh):

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from support.agreement import Fn, check_products
+from support.thinned import thinned
 from torch import nn
 from torch.nn.functional import conv2d, pad
 
@@ -156,8 +157,7 @@ PROBLEMS = {name: (build, (1, 3, 6, 6)) for name, build in NETS.items()} | OTHER
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", PROBLEMS)
+@thinned("name, dtype", list(PROBLEMS), [torch.float32, torch.float64], keep=2)
 def test_both_products_equal_the_dense_jacobian(name, dtype, dense):
     torch.manual_seed(0)
     build, shape = PROBLEMS[name]

@@ -104,7 +104,7 @@ def test_a_weight_is_one_constant():
     assert len(graph.graph.find_nodes(op="get_attr")) == 2
 
 
-def test_intermediate_values_are_freed():
+def test_intermediate_values_are_freed(only_new_objects):
     alive = []
 
     def fn(x):

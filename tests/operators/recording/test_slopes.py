@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support.agreement import Fn, check_products
+from support.thinned import thinned
 from torch import nn
 from torch.nn import functional
 
@@ -92,8 +93,7 @@ def problem(build, dtype=torch.float64):
     return build().eval().to(dtype), torch.randn(1, 3, 4, 4, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", NETS)
+@thinned("name, dtype", list(NETS), [torch.float32, torch.float64], keep=2)
 def test_both_products_equal_the_dense_jacobian(name, dtype, dense):
     net, x = problem(NETS[name])
     expected = dense(net, x)

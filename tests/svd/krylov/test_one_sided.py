@@ -15,6 +15,7 @@ from support.svd_problems import (
     spectrum,
     with_values,
 )
+from support.thinned import thinned
 
 from jvpsvd import MatrixOperator, svds
 from jvpsvd.svd.krylov.factorization import Factorization
@@ -189,9 +190,7 @@ def test_nothing_may_be_lost_without_the_left_basis():
         factorized(with_values(line(1, 0.5, 40), 50, 40), torch.float64, 0.0, keep_left=False)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(170, 130), (130, 170)])
-@pytest.mark.parametrize("name", SPECTRA)
+@thinned("name, shape, dtype", SPECTRA, [(170, 130), (130, 170)], DTYPES, keep=2)
 def test_values_alone_are_the_values_of_the_triplets(name, shape, dtype):
     matrix = with_values(spectrum(name, 130), *shape).to(dtype)
     truth = torch.linalg.svdvals(matrix.double())

@@ -12,6 +12,7 @@ from support.svd_problems import (
     solved_by,
     spectrum,
 )
+from support.thinned import thinned
 
 from jvpsvd import svds
 from jvpsvd.svd.krylov import restarts
@@ -49,9 +50,7 @@ def always(monkeypatch):
     monkeypatch.setattr(restarts, "restart_pays", lambda *args: True)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", SPECTRA)
-@pytest.mark.parametrize("k", [5, 40])
+@thinned("k, name, dtype", [5, 40], SPECTRA, DTYPES, keep=2)
 def test_answers_are_right_wherever_timings_say_that_restarting_pays(k, name, dtype, kept, always):
     truth = spectrum(name, 700)
     A = Diagonal(truth.to(dtype))

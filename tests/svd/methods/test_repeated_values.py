@@ -1,10 +1,11 @@
 """Values that are repeated as often as a block has columns, or more often, are all found."""
 
+import itertools
 import math
 
 import pytest
 import torch
-from support.svd_problems import Diagonal
+from support.svd_problems import Diagonal, memory_for
 
 from benchmarks.problems.random_copies import draw_copies
 from jvpsvd import MatrixOperator, svds
@@ -80,6 +81,44 @@ def test_bases_without_room_for_wider_blocks_are_searched_as_well(times):
     assert evidence.complete
     assert "no further copy" in evidence.evidence
     assert ((found.s - truth[:6]).abs() <= 1e-6).all()
+
+
+class Watched(Diagonal):
+    """diag(d), which notes how many vectors each product takes."""
+
+    def __init__(self, d):
+        super().__init__(d)
+        self.widths = []
+
+    def _matmat(self, V):
+        self.widths.append(V.shape[-1])
+        return super()._matmat(V)
+
+
+def searches(widths):
+    """Return the widest product before each search: that is many products of one vector."""
+    runs = [(width, len(list(same))) for width, same in itertools.groupby(widths)]
+    return [
+        max(width for width, _ in runs[:at])
+        for at, (width, length) in enumerate(runs)
+        if width == 1 and length > 5
+    ]
+
+
+@pytest.mark.parametrize("copies", [11, 14])
+def test_after_a_block_of_probe_columns_a_second_search_excludes_copies(copies):
+    """Blocks cannot be twice as wide here, and the first search shows a copy that they miss."""
+    truth = torch.cat([2 * torch.ones(copies), torch.linspace(1, 0, 600 - copies)]).double()
+    A, k = Watched(truth), copies + 2
+    memory = memory_for(100, (600, 600), k, 8, block_size=2)
+    found = svds(A, k, tol=1e-6, method="golub-kahan", block_size=2, memory=memory)
+    narrow, wide = searches(A.widths)
+    assert narrow == 2
+    assert wide > 4
+    assert found.converged.all()
+    assert found.certificate.complete
+    assert "no further copy" in found.certificate.evidence
+    assert (found.s - truth[:k]).abs().max() <= 1e-6
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
