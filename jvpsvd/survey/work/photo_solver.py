@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,8 +33,8 @@ Report = Callable[[int, Progress | None], None]
 Keep = Callable[["SolvedTask"], Sequence[Row]]
 """Called with the rows of the first depths of a sample; returns them as they are stored."""
 
-# Seconds of work after which the depths that are done are kept, so that an end of the process costs
-# no more than one depth. Keeping takes some hundredths of a second: a guess.
+# Seconds of solves after which the depths that are done are kept, so that an end of the process
+# costs no more than one depth. Keeping takes some hundredths of a second: a guess.
 _KEPT_SECONDS = 1.0
 
 _Cell = tuple[Row, SVDResult | None]
@@ -124,15 +124,16 @@ class PhotoSolver:
         found: dict[tuple[int, int], _Cell] = {}
         if {row.photo_checksum for row in begun} <= {decoded.checksums[0]}:
             found = {(0, depth): (row, None) for depth, row in enumerate(begun)}
-        kept = time.monotonic()
         points = {i: x for i, x in enumerate(decoded.inputs) if isinstance(x, Tensor)}
         try:
             if len(points) > 1:
                 found = self._solve_together(task.samples, points, report)
             for i, (sample, x) in enumerate(zip(task.samples, decoded.inputs, strict=True)):
                 left = [depth for depth in depths if (i, depth) not in found]
-                for depth, cell in self._solve_one(sample, x, left, report):
-                    found[i, depth] = cell
+                derivatives = self._differentiate(sample, x) if left else ()
+                kept = time.monotonic()
+                for depth in left:
+                    found[i, depth] = self._solve_one(sample, depth, derivatives[depth], report)
                     if keep is None or len(task.samples) > 1 or depth == depths[-1]:
                         continue
                     if time.monotonic() - kept >= _KEPT_SECONDS:
@@ -143,11 +144,8 @@ class PhotoSolver:
             raise stop.error from None
         return _solved(decoded, found)
 
-    def _solve_one(
-        self, sample: Sample, x: Any, depths: Sequence[int], report: Report
-    ) -> Iterator[tuple[int, _Cell]]:
-        if not depths:
-            return
+    def _differentiate(self, sample: Sample, x: Any) -> Sequence[LinearMap | Exception]:
+        """Return the derivative at each depth, or the error in its place."""
         try:
             if isinstance(x, Exception):
                 raise x
@@ -156,20 +154,20 @@ class PhotoSolver:
             derivatives = self._derivatives.at(to_device(x, self._device), sample.key)
             self._refuse_another_shape(derivatives)
         except Exception as error:  # whatever a photo or the user's network raises
-            for depth in depths:
-                yield depth, self._make_failure(sample, depth, error)
-            return
-        for depth in depths:
-            report(depth, None)
-            derivative = derivatives[depth]
-            try:
-                if isinstance(derivative, Exception):
-                    raise derivative
-                result = self._svds(derivative, depth, report)
-            except Exception as error:
-                yield depth, self._make_failure(sample, depth, error)
-            else:
-                yield depth, self._make_row(sample, depth, result, 1)
+            return [error] * len(self._identity.layers)
+        return derivatives
+
+    def _solve_one(
+        self, sample: Sample, depth: int, derivative: LinearMap | Exception, report: Report
+    ) -> _Cell:
+        if isinstance(derivative, Exception):
+            return self._make_failure(sample, depth, derivative)
+        report(depth, None)
+        try:
+            result = self._svds(derivative, depth, report)
+        except Exception as error:
+            return self._make_failure(sample, depth, error)
+        return self._make_row(sample, depth, result, 1)
 
     def _refuse_another_shape(self, derivatives: Sequence[LinearMap | JvpsvdError]) -> None:
         """Check that an input is of the shape of all others, as rows of a depth are compared."""
