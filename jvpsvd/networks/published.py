@@ -22,6 +22,12 @@ from jvpsvd.networks.photo_input import PhotoInput
 TOKENS = 32
 """Length to which texts are cut or padded for a model of transformers."""
 
+OWN_FUNCTION = (
+    "load it in a function of your own that returns the network and its Inputs or PhotoInput "
+    "(--model module:function)"
+)
+"""What to do where a network by name takes other arguments than photos or a text."""
+
 _SECONDS = 3.0
 
 
@@ -113,18 +119,24 @@ def hf_on_meta(name: str) -> tuple[nn.Module, str]:
         named = getattr(transformers, (config.architectures or [""])[0], None)
         with torch.device("meta"):
             module = named(config) if named else transformers.AutoModel.from_config(config)
-        embedding = module.get_input_embeddings()
+        texts = hasattr(config, "vocab_size")
+        embedding = module.get_input_embeddings() if texts else None
         names = [name for name, part in module.named_modules() if part is embedding]
     except Exception as error:  # absent names and files, and downloads that fail in any way
         raise ModelError(f"transformers cannot give '{name}': {first_of(error)}") from error
-    if not names or not hasattr(config, "vocab_size"):
+    if not names:
         raise ModelError(f"hf:{name} takes no tokens; leave --tokens out")
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"hf:{name} has an encoder and a decoder, and --tokens is of models that read one "
+            "text; leave --tokens out"
+        )
     return module.eval().float(), names[0]
 
 
 def _photos_or_texts(transformers: Any, where: str, config: Any) -> PhotoInput | Inputs:
     if hasattr(config, "vocab_size"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where)
+        tokenizer = _load(transformers.AutoTokenizer, "tokenizer", where)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         more = {"use_cache": False} if getattr(config, "use_cache", False) else {}
@@ -136,7 +148,7 @@ def _photos_or_texts(transformers: Any, where: str, config: Any) -> PhotoInput |
             return {**found, **more}
 
         return Inputs("txt", "an example of a text", arguments)
-    processor = transformers.AutoImageProcessor.from_pretrained(where)
+    processor = _load(transformers.AutoImageProcessor, "image processor", where)
     resized = _side(processor.size)
     crop = getattr(processor, "crop_size", None)
     return PhotoInput(
@@ -145,6 +157,20 @@ def _photos_or_texts(transformers: Any, where: str, config: Any) -> PhotoInput |
         mean=tuple(processor.image_mean),
         std=tuple(processor.image_std),
     )
+
+
+def _load(loader: Any, kind: str, where: str) -> Any:
+    """Return what makes inputs of texts or photos.
+
+    Raises:
+        ModelError: If it cannot be loaded.
+    """
+    try:
+        return loader.from_pretrained(where)
+    except Exception as error:  # absent files, and downloads that fail in any way
+        raise ModelError(
+            f"transformers finds no {kind} of hf:{where} ({first_of(error)}); {OWN_FUNCTION}"
+        ) from error
 
 
 def _side(size: Any) -> int:

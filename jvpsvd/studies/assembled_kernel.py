@@ -315,7 +315,10 @@ def _kernel_product(problem: Problem, J: Tensor | None, w: Tensor) -> Tensor:
 def _evaluate(evaluate: Evaluate, theta: dict[str, Tensor], x: Any) -> Tensor:
     value = evaluate(theta, (), x) if isinstance(x, Mapping) else evaluate(theta, (x,), {})
     if not isinstance(value, Tensor):
-        raise ArgumentError(f"the model returns a {type(value).__name__}; ntk needs a tensor")
+        raise ArgumentError(
+            f"the model returns {type(value).__name__}; ntk needs a tensor: give a module that "
+            "returns one of what it holds"
+        )
     return value
 
 

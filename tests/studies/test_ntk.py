@@ -248,7 +248,7 @@ def test_a_value_that_is_no_tensor_is_an_error():
         def forward(self, x):
             return {"y": super().forward(x)}
 
-    with pytest.raises(ArgumentError, match="returns a dict; ntk needs a tensor"):
+    with pytest.raises(ArgumentError, match="returns dict; ntk needs a tensor: give a module"):
         ntk(Named(3, 2).eval(), torch.randn(4, 3), k=2)
 
 
