@@ -6,7 +6,7 @@ import importlib
 import inspect
 import socket
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import nn
 
+from jvpsvd.arguments import nearest_name
 from jvpsvd.errors import ModelError
 from jvpsvd.networks.inputs import Inputs
 from jvpsvd.networks.photo_input import PhotoInput
@@ -42,7 +43,13 @@ def from_torchvision(name: str, *, pretrained: bool) -> tuple[nn.Module, PhotoIn
         module = models.get_model(name, **options).eval()
         recipe = models.get_model_weights(name).DEFAULT.transforms()
     except Exception as error:  # unknown names, and downloads that fail in any way
-        raise ModelError(f"torchvision cannot give '{name}': {first_of(error)}") from error
+        remedy = _find_remedy(name, models.list_models, pretrained)
+        raise ModelError(f"torchvision cannot give '{name}': {first_of(error)}{remedy}") from error
+    if not hasattr(recipe, "resize_size") or not isinstance(recipe.resize_size[0], int):
+        raise ModelError(
+            f"torchvision:{name} takes something else than one photo, by the recipe of its "
+            f"weights ({type(recipe).__name__}); {OWN_FUNCTION}"
+        )
     resized = recipe.resize_size[0]
     crop = getattr(recipe, "crop_size", recipe.resize_size)  # segmentation takes whole photos
     return module, PhotoInput(
@@ -54,6 +61,16 @@ def from_torchvision(name: str, *, pretrained: bool) -> tuple[nn.Module, PhotoIn
     )
 
 
+def _find_remedy(name: str, list_names: Callable[[], list[str]], pretrained: bool) -> str:
+    """Return what to do where a network by name cannot be had."""
+    known = list_names()
+    if name.partition(".")[0] not in known:  # timm's names may end with those of weights
+        meant = nearest_name(name, known)
+        return f"; did you mean {meant}?" if meant else ""
+    remedy = "; give weights that are here by --weights FILE, or draw them by --random-weights 0"
+    return remedy if pretrained else ""
+
+
 def from_timm(name: str, *, pretrained: bool) -> tuple[nn.Module, PhotoInput]:
     """Return a network of timm, and its photos."""
     timm = import_module("timm", f"timm:{name}")
@@ -62,7 +79,8 @@ def from_timm(name: str, *, pretrained: bool) -> tuple[nn.Module, PhotoInput]:
             module = timm.create_model(name, pretrained=pretrained).eval()
         recipe = timm.data.resolve_model_data_config(module)
     except Exception as error:  # unknown names, and downloads that fail in any way
-        raise ModelError(f"timm cannot give '{name}': {first_of(error)}") from error
+        remedy = _find_remedy(name, timm.list_models, pretrained)
+        raise ModelError(f"timm cannot give '{name}': {first_of(error)}{remedy}") from error
     size = recipe["input_size"][-1]
     return module, PhotoInput(
         size=size,

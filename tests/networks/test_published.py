@@ -235,6 +235,20 @@ def test_segmentation_downloads_no_backbone(monkeypatch):
     assert isinstance(model.module, torchvision.models.segmentation.DeepLabV3)
 
 
+@pytest.mark.parametrize("name", ["ssdlite320_mobilenet_v3_large", "raft_small"])
+def test_torchvision_networks_of_no_single_photo(name):
+    pytest.importorskip("torchvision")
+    with pytest.raises(ModelError, match=rf"something else than one photo.*{OWN_FUNCTION}"):
+        load_model(f"torchvision:{name}", random_weights=0)
+
+
+@pytest.mark.parametrize("package", ["timm", "torchvision"])
+def test_the_network_that_was_meant_is_named(package):
+    pytest.importorskip(package)
+    with pytest.raises(ModelError, match=r"; did you mean resnet18\?$"):
+        load_model(f"{package}:resent18", random_weights=0)
+
+
 def test_lines_of_other_packages_are_not_shown_as_ours(capfd):
     from jvpsvd.cli import main
 
