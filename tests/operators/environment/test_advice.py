@@ -8,6 +8,7 @@ import pytest
 RUN = """
 import warnings
 warnings.simplefilter("always")
+warnings.simplefilter("ignore", ResourceWarning)  # of torch 2.6, when it ends
 import torch
 from torch import nn
 from jvpsvd import JacobianOperator
