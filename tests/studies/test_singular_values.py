@@ -260,3 +260,15 @@ def test_gradients_of_networks_in_float32(name):
 def test_a_value_that_depends_on_weights_alone_has_zeros():
     weight = torch.ones(3, 3, requires_grad=True)
     assert singular_values(lambda x: weight @ torch.ones(3), torch.ones(3), k=2).tolist() == [0, 0]
+
+
+def test_a_batch_through_a_custom_function():
+    net = Custom().double().eval()
+    X = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    found = singular_values(net, X, k=2, batch_dims=1, tol=TOL)
+    truth = torch.stack([dense(net, x)[:2] for x in X])
+    assert torch.allclose(found, truth, rtol=1e-10)
+    asked = [X, net.map.weight]
+    theirs = torch.autograd.grad(truth.sum(), asked)
+    for one, other in zip(torch.autograd.grad(found.sum(), asked), theirs, strict=True):
+        assert torch.allclose(one, other, rtol=1e-8, atol=1e-10)
