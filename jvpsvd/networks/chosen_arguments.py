@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -55,17 +55,25 @@ class Arguments:
             return {**self._x, **given}
         return tuple(given.get(index, value) for index, value in enumerate(self._x))
 
-    def refuse_without_floating(self, model: nn.Module) -> None:
+    def has_floating(self) -> bool:
+        """Return whether there is a tensor to differentiate by."""
+        tensors = [leaf for leaf in tree_leaves(self.chosen) if isinstance(leaf, Tensor)]
+        return any(leaf.is_floating_point() for leaf in tensors)
+
+    def refuse_without_floating(self, model: nn.Module, called: Iterable[str] = ()) -> None:
         """Check that there is a tensor to differentiate by.
 
+        Args:
+            model: The network.
+            called: Names of its depths, in their order, where they are known.
+
         Raises:
-            ModelError: Naming the embeddings to start from, where there are such.
+            ModelError: Naming the embedding to start from, where there is one.
         """
-        tensors = [leaf for leaf in tree_leaves(self.chosen) if isinstance(leaf, Tensor)]
-        if any(leaf.is_floating_point() for leaf in tensors):
+        if self.has_floating():
             return
-        embeddings = [n for n, m in model.named_modules() if isinstance(m, nn.Embedding)]
-        example = f", as since='{embeddings[0]}'" if embeddings else ""
+        embedding = find_embedding(model, called)
+        example = f", as since='{embedding}'" if embedding else ""
         raise ModelError(
             "the input holds no floating tensor: give numbers, such as pixels, as x.float(); token "
             f"ids have no derivative: name the depth after their embedding with since={example}"
@@ -79,3 +87,17 @@ class Arguments:
                 f"{type(x).__name__}; leave it out, or give a tuple or a dict"
             )
         return x
+
+
+def find_embedding(model: nn.Module, called: Iterable[str] = ()) -> str | None:
+    """Return the name of the first embedding among some depths, or of the model's first one.
+
+    A model may hold an embedding that is never called, but whose weights others share.
+
+    >>> model = nn.ModuleDict({"shared": nn.Embedding(2, 2), "tokens": nn.Embedding(2, 2)})
+    >>> find_embedding(model), find_embedding(model, ["tokens@1", "output"])
+    ('shared', 'tokens@1')
+    """
+    embeddings = [n for n, m in model.named_modules() if isinstance(m, nn.Embedding)]
+    reached = (name for name in called if name.partition("@")[0] in embeddings)
+    return next(reached, embeddings[0] if embeddings else None)

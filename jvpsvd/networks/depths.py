@@ -176,7 +176,7 @@ def _map_from_input(
     cuts, left_out = _list_cuts_named(model, x, [to])
     model = uncompiled(model)
     target = _locate(model, cuts, to, left_out)
-    arguments.refuse_without_floating(model)
+    arguments.refuse_without_floating(model, cuts)
 
     def from_input(z: Any) -> Tensor:
         with evaluated_like(arguments.chosen, z, "the input"):

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import socket
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,19 @@ from urllib.parse import urlsplit
 import torch
 from torch import nn
 
+from jvpsvd.arguments import nearest_name
 from jvpsvd.errors import ModelError
 from jvpsvd.networks.inputs import Inputs
 from jvpsvd.networks.photo_input import PhotoInput
 
 TOKENS = 32
 """Length to which texts are cut or padded for a model of transformers."""
+
+OWN_FUNCTION = (
+    "load it in a function of your own that returns the network and its Inputs or PhotoInput "
+    "(--model module:function)"
+)
+"""What to do where a network by name takes other arguments than photos or a text."""
 
 _SECONDS = 3.0
 
@@ -36,7 +43,13 @@ def from_torchvision(name: str, *, pretrained: bool) -> tuple[nn.Module, PhotoIn
         module = models.get_model(name, **options).eval()
         recipe = models.get_model_weights(name).DEFAULT.transforms()
     except Exception as error:  # unknown names, and downloads that fail in any way
-        raise ModelError(f"torchvision cannot give '{name}': {first_of(error)}") from error
+        remedy = _find_remedy(name, models.list_models, pretrained)
+        raise ModelError(f"torchvision cannot give '{name}': {first_of(error)}{remedy}") from error
+    if not hasattr(recipe, "resize_size") or not isinstance(recipe.resize_size[0], int):
+        raise ModelError(
+            f"torchvision:{name} takes something else than one photo, by the recipe of its "
+            f"weights ({type(recipe).__name__}); {OWN_FUNCTION}"
+        )
     resized = recipe.resize_size[0]
     crop = getattr(recipe, "crop_size", recipe.resize_size)  # segmentation takes whole photos
     return module, PhotoInput(
@@ -48,6 +61,16 @@ def from_torchvision(name: str, *, pretrained: bool) -> tuple[nn.Module, PhotoIn
     )
 
 
+def _find_remedy(name: str, list_names: Callable[[], list[str]], pretrained: bool) -> str:
+    """Return what to do where a network by name cannot be had."""
+    known = list_names()
+    if name.partition(".")[0] not in known:  # timm's names may end with those of weights
+        meant = nearest_name(name, known)
+        return f"; did you mean {meant}?" if meant else ""
+    remedy = "; give weights that are here by --weights FILE, or draw them by --random-weights 0"
+    return remedy if pretrained else ""
+
+
 def from_timm(name: str, *, pretrained: bool) -> tuple[nn.Module, PhotoInput]:
     """Return a network of timm, and its photos."""
     timm = import_module("timm", f"timm:{name}")
@@ -56,7 +79,8 @@ def from_timm(name: str, *, pretrained: bool) -> tuple[nn.Module, PhotoInput]:
             module = timm.create_model(name, pretrained=pretrained).eval()
         recipe = timm.data.resolve_model_data_config(module)
     except Exception as error:  # unknown names, and downloads that fail in any way
-        raise ModelError(f"timm cannot give '{name}': {first_of(error)}") from error
+        remedy = _find_remedy(name, timm.list_models, pretrained)
+        raise ModelError(f"timm cannot give '{name}': {first_of(error)}{remedy}") from error
     size = recipe["input_size"][-1]
     return module, PhotoInput(
         size=size,
@@ -113,18 +137,24 @@ def hf_on_meta(name: str) -> tuple[nn.Module, str]:
         named = getattr(transformers, (config.architectures or [""])[0], None)
         with torch.device("meta"):
             module = named(config) if named else transformers.AutoModel.from_config(config)
-        embedding = module.get_input_embeddings()
+        texts = hasattr(config, "vocab_size")
+        embedding = module.get_input_embeddings() if texts else None
         names = [name for name, part in module.named_modules() if part is embedding]
     except Exception as error:  # absent names and files, and downloads that fail in any way
         raise ModelError(f"transformers cannot give '{name}': {first_of(error)}") from error
-    if not names or not hasattr(config, "vocab_size"):
+    if not names:
         raise ModelError(f"hf:{name} takes no tokens; leave --tokens out")
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"hf:{name} has an encoder and a decoder, and --tokens is of models that read one "
+            "text; leave --tokens out"
+        )
     return module.eval().float(), names[0]
 
 
 def _photos_or_texts(transformers: Any, where: str, config: Any) -> PhotoInput | Inputs:
     if hasattr(config, "vocab_size"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where)
+        tokenizer = _load(transformers.AutoTokenizer, "tokenizer", where)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         more = {"use_cache": False} if getattr(config, "use_cache", False) else {}
@@ -136,7 +166,7 @@ def _photos_or_texts(transformers: Any, where: str, config: Any) -> PhotoInput |
             return {**found, **more}
 
         return Inputs("txt", "an example of a text", arguments)
-    processor = transformers.AutoImageProcessor.from_pretrained(where)
+    processor = _load(transformers.AutoImageProcessor, "image processor", where)
     resized = _side(processor.size)
     crop = getattr(processor, "crop_size", None)
     return PhotoInput(
@@ -145,6 +175,20 @@ def _photos_or_texts(transformers: Any, where: str, config: Any) -> PhotoInput |
         mean=tuple(processor.image_mean),
         std=tuple(processor.image_std),
     )
+
+
+def _load(loader: Any, kind: str, where: str) -> Any:
+    """Return what makes inputs of texts or photos.
+
+    Raises:
+        ModelError: If it cannot be loaded.
+    """
+    try:
+        return loader.from_pretrained(where)
+    except Exception as error:  # absent files, and downloads that fail in any way
+        raise ModelError(
+            f"transformers finds no {kind} of hf:{where} ({first_of(error)}); {OWN_FUNCTION}"
+        ) from error
 
 
 def _side(size: Any) -> int:

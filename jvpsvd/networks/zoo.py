@@ -195,15 +195,15 @@ def shapes_of_hf(spec: str, tokens: int, since: str | None = None) -> Model:
 
 def _is_published(spec: str) -> bool:
     prefix, colon, _ = spec.partition(":")
-    return prefix in _PUBLISHED or not (colon and prefix)
+    return prefix in PUBLISHED or not (colon and prefix)
 
 
 def _resolve(spec: str, *, pretrained: bool) -> _Resolved:
     prefix, colon, name = spec.partition(":")
     if not colon or not prefix:
         return _built_in(spec, pretrained=pretrained)
-    if prefix in _PUBLISHED:
-        return _PUBLISHED[prefix](name, pretrained=pretrained)
+    if prefix in PUBLISHED:
+        return PUBLISHED[prefix](name, pretrained=pretrained)
     return _from_factory(spec, prefix, name)
 
 
@@ -324,11 +324,12 @@ def weights_sha256(module: nn.Module) -> str:
 
 _Resolved = tuple[nn.Module, PhotoInput | Inputs]
 
-_PUBLISHED: dict[str, Callable[..., _Resolved]] = {
+PUBLISHED: dict[str, Callable[..., _Resolved]] = {
     "torchvision": from_torchvision,
     "timm": from_timm,
     "hf": from_hf,
 }
+"""How networks by name are loaded, by the prefix of the name."""
 
 
 CAFFE_PHOTO_INPUT = PhotoInput(

@@ -223,7 +223,7 @@ def _refuse_vanished(problem: Problem) -> None:
     Reverse passes of large cotangents show it, as `check_zero` does for operators.
     """
     for block in problem.blocks:
-        value, pull = vjp(lambda theta, x=block: problem.value(theta, x), problem.theta)[:2]
+        value, pull = _vjp(problem, block)
         norm = torch.finfo(value.dtype).max ** 0.5
         along = direction(value)
         (pulled,) = pull(along * (norm / torch.linalg.vector_norm(along)))
@@ -234,6 +234,16 @@ def _refuse_vanished(problem: Problem) -> None:
                 f"derivatives are 0, but products with vectors of norm {norm:.0e} are not: they "
                 f"are below what {value.dtype} can hold; {wider}multiply the output of the model"
             )
+
+
+def _vjp(problem: Problem, x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """Return the value at inputs x, and u → J' u.
+
+    Gradients are on, since oneDNN's LSTM keeps what its derivative needs only then.
+    """
+    with torch.enable_grad():
+        value, pull = vjp(lambda theta: problem.value(theta, x), problem.theta)[:2]
+    return value.detach(), pull
 
 
 def _jacobian(problem: Problem, blocks: list[Any]) -> Tensor:
@@ -247,7 +257,9 @@ def _jacobian(problem: Problem, blocks: list[Any]) -> Tensor:
     count = sum(map(_length, blocks))
     start = 0
     for block in blocks:
-        parts = [part.flatten(2) for part in of_block(problem.theta, block).values()]
+        with torch.enable_grad():  # see `_vjp`
+            found = of_block(problem.theta, block)
+        parts = [part.detach().flatten(2) for part in found.values()]
         inputs, outputs = parts[0].shape[:2]
         if J is None:
             J = parts[0].new_empty(count, outputs, problem.parameters)
@@ -283,7 +295,7 @@ def _kernel_product(problem: Problem, J: Tensor | None, w: Tensor) -> Tensor:
     gradient = {name: torch.zeros_like(part) for name, part in problem.theta.items()}
     start = 0
     for group in problem.groups:
-        value, pull = vjp(lambda theta, x=group: problem.value(theta, x), problem.theta)[:2]
+        value, pull = _vjp(problem, group)
         part = w[start : start + len(value)].to(value).reshape(value.shape)
         start += len(value)
         (pulled,) = pull(part)
@@ -303,7 +315,10 @@ def _kernel_product(problem: Problem, J: Tensor | None, w: Tensor) -> Tensor:
 def _evaluate(evaluate: Evaluate, theta: dict[str, Tensor], x: Any) -> Tensor:
     value = evaluate(theta, (), x) if isinstance(x, Mapping) else evaluate(theta, (x,), {})
     if not isinstance(value, Tensor):
-        raise ArgumentError(f"the model returns a {type(value).__name__}; ntk needs a tensor")
+        raise ArgumentError(
+            f"the model returns {type(value).__name__}; ntk needs a tensor: give a module that "
+            "returns one of what it holds"
+        )
     return value
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.operators import JacobianOperator
 from jvpsvd.operators.arrays import is_array, tensor_of
-from jvpsvd.operators.function.evaluate import function_of_one
+from jvpsvd.operators.function.evaluate import function_of_one, prepare
 from jvpsvd.svd import SVDResult, svds
 
 logger = logging.getLogger(__name__)
@@ -70,16 +70,29 @@ def singular_values(
         return result.s
     with torch.enable_grad():
         point = x if x.requires_grad else x.detach().requires_grad_()
-        value = torch.vmap(function_of_one(fn, x[0]))(point) if batch_dims else fn(point)
-        if not value.requires_grad:  # a constant
-            return result.s
-        # (k, *value) and (k, *x); points of a batch do not depend on each other.
-        left = result.U.movedim(-1, 0).reshape(-1, *value.shape)
+        # (k, *x); points of a batch do not depend on each other.
+        rows = _vjps(fn, point, result.U.movedim(-1, 0), batch_dims)
         right = result.Vh.movedim(-2, 0).reshape(-1, *x.shape)
-        (rows,) = torch.autograd.grad(value, point, left, create_graph=True, is_grads_batched=True)
         products = (rows * right).flatten(1 + batch_dims).sum(-1).movedim(0, -1)
     # The solve has the better value, to second order; the product has the gradient.
     return result.s + (products - products.detach())
+
+
+def _vjps(fn: Callable[[Tensor], Tensor], point: Tensor, left: Tensor, batch_dims: int) -> Tensor:
+    """Return J' u (k, *point) for vectors u (k, …), with the graph that gradients go through."""
+    # Prepared, since fused kernels have no second derivative.
+    evaluate = prepare(function_of_one(fn, point[0]) if batch_dims else fn)
+    try:
+        value, pull = torch.func.vjp(torch.vmap(evaluate) if batch_dims else evaluate, point)[:2]
+        rows: Tensor = torch.vmap(lambda u: pull(u)[0])(left.reshape(-1, *value.shape))
+    except RuntimeError:  # what torch.func cannot take, such as custom functions of the older style
+        value = torch.stack([evaluate(x) for x in point]) if batch_dims else evaluate(point)
+        products = [
+            torch.autograd.grad(value, point, u, create_graph=True, materialize_grads=True)[0]
+            for u in left.reshape(-1, *value.shape)
+        ]
+        return torch.stack(products)
+    return rows
 
 
 def _tell_clusters(result: SVDResult) -> None:

@@ -229,6 +229,25 @@ def test_token_ids_alone_are_refused_with_the_depth_to_start_from(as_dict):
         layer_map(net, {"input": ids} if as_dict else ids, to="1")
 
 
+def test_the_depth_to_start_from_is_one_that_is_called():
+    """Encoder-decoders of transformers hold one embedding more, whose weights theirs share."""
+
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shared, self.tokens = nn.Embedding(5, 4), nn.Embedding(5, 4)
+            self.tokens.weight = self.shared.weight
+
+        def forward(self, ids):
+            return self.tokens(ids).tanh()
+
+    net, ids = Shared().eval(), torch.tensor([[1, 3]])
+    with pytest.raises(ModelError, match=r"as since='tokens'"):
+        layer_map(net, ids, to="output")
+    f, z = layer_map(net, ids, to="output", since="tokens")
+    assert f(z).shape == z.shape == (1, 2, 4)
+
+
 def test_from_a_depth_the_network_runs_once():
     class Counted(nn.Sequential):
         def forward(self, x):

@@ -14,6 +14,7 @@ from benchmarks.problems.architectures import ARCHITECTURES
 from jvpsvd import JacobianOperator, layer_map
 from jvpsvd.errors import ModelError
 from jvpsvd.networks import load_model, shapes_of_hf
+from jvpsvd.survey.spec.depth_choice import list_depths
 
 FAMILIES = {
     "recurrent": ["torch:GRU", "torch:LSTM"],
@@ -157,6 +158,54 @@ def test_a_local_folder_of_transformers_takes_texts(gpt2_folder):
     assert model.weights_sha256 not in hashes
 
 
+def small_t5(transformers):
+    config = transformers.T5Config(
+        vocab_size=6, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
+    return transformers.T5ForConditionalGeneration(config)
+
+
+def small_clip(transformers):
+    heads = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**heads, "vocab_size": 6, "bos_token_id": 1, "eos_token_id": 2}
+    vision = {**heads, "image_size": 32, "patch_size": 16}
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=4)
+    return transformers.CLIPModel(config)
+
+
+def small_sound(transformers):
+    config = transformers.Wav2Vec2Config(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+        conv_dim=(8, 8), conv_stride=(5, 4), conv_kernel=(10, 8), num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    return transformers.Wav2Vec2Model(config)
+
+
+OWN_FUNCTION = r"; load it in a function of your own that returns the network and its Inputs"
+
+
+def test_an_encoder_and_decoder_needs_a_function_of_ones_own(gpt2_folder):
+    transformers = pytest.importorskip("transformers")
+    small_t5(transformers).save_pretrained(gpt2_folder)  # beside the tokenizer that is there
+    model = load_model(f"hf:{gpt2_folder}")
+    with pytest.raises(ModelError, match=rf"fails on the arguments .*{OWN_FUNCTION}"):
+        list_depths(model, functions=False)
+    with pytest.raises(ModelError, match=r"an encoder and a decoder.*leave --tokens out"):
+        shapes_of_hf(f"hf:{gpt2_folder}", tokens=5)
+
+
+@pytest.mark.parametrize(("make", "kind"), [(small_clip, "image processor"), (small_sound, "")])
+def test_networks_of_neither_photos_nor_texts(make, kind, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    make(transformers).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=rf"finds no {kind}.*{OWN_FUNCTION}"):
+        load_model(f"hf:{tmp_path}")
+    if make is small_clip:
+        with pytest.raises(ModelError, match="takes no tokens; leave --tokens out"):
+            shapes_of_hf(f"hf:{tmp_path}", tokens=5)
+
+
 @pytest.mark.parametrize("name", ["./none", "/none/there", "~/none", "a/b/c"])
 def test_a_folder_that_is_not_there(name):
     for load in (load_model, lambda spec: shapes_of_hf(spec, tokens=5)):
@@ -184,6 +233,20 @@ def test_segmentation_downloads_no_backbone(monkeypatch):
     model = load_model("torchvision:deeplabv3_resnet50", random_weights=0)
     assert model.photo_input.size == 520
     assert isinstance(model.module, torchvision.models.segmentation.DeepLabV3)
+
+
+@pytest.mark.parametrize("name", ["ssdlite320_mobilenet_v3_large", "raft_small"])
+def test_torchvision_networks_of_no_single_photo(name):
+    pytest.importorskip("torchvision")
+    with pytest.raises(ModelError, match=rf"something else than one photo.*{OWN_FUNCTION}"):
+        load_model(f"torchvision:{name}", random_weights=0)
+
+
+@pytest.mark.parametrize("package", ["timm", "torchvision"])
+def test_the_network_that_was_meant_is_named(package):
+    pytest.importorskip(package)
+    with pytest.raises(ModelError, match=r"; did you mean resnet18\?$"):
+        load_model(f"{package}:resent18", random_weights=0)
 
 
 def test_lines_of_other_packages_are_not_shown_as_ours(capfd):

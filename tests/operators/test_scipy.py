@@ -39,6 +39,8 @@ def test_the_declared_dtype_is_the_true_one(case):
         assert product.dtype == S.dtype
 
 
+# Of columns only until SciPy 1.20.
+@pytest.mark.filterwarnings("ignore:Calling `r?matvec` on 'column vectors':FutureWarning")
 def test_every_product_and_the_adjoint(case):
     S, matrix, J = case
     rng = np.random.default_rng(0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from support.sparse import random_sparse
 
 from jvpsvd import aslinearoperator, svds
 from jvpsvd.errors import ArgumentError
@@ -16,7 +17,7 @@ FORMATS = ("csr", "csc", "coo", "dia", "bsr", "lil", "dok")
 def scattered(format="csr", dtype=np.float64, shape=(60, 90)):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sp.SparseEfficiencyWarning)  # of many diagonals
-        return sp.random_array(shape, density=0.1, rng=0, format=format, dtype=dtype)
+        return random_sparse(shape, 0.1, format, dtype)
 
 
 def products(A):

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-import scipy.sparse
 import scipy.sparse.linalg as sla
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.batch_problems import matrices
+from support.sparse import random_sparse
 from torch import nn
 
 from jvpsvd import (
@@ -94,7 +94,7 @@ def scipy_wrapped():
 
 
 def sparse():
-    matrix = scipy.sparse.random_array((6, 4), density=0.4, rng=np.random.default_rng(0))
+    matrix = random_sparse((6, 4), 0.4)
     return aslinearoperator(matrix.tocsr()), torch.from_numpy(matrix.toarray())
 
 

@@ -77,6 +77,29 @@ def test_one_row_of_jacobians_at_a_time_gives_the_same_kernel():
     assert torch.allclose(whole.values, again.values, rtol=1e-5)
 
 
+class LastState(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.network, self.head = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, OUTPUTS)
+
+    def forward(self, x):
+        return self.head(self.network(x)[0][:, -1])
+
+
+@pytest.mark.parametrize("names", [None, ["network.weight_ih_l0", "head.bias"]])
+def test_an_lstm_in_float32(names):
+    X = torch.randn(INPUTS, 3, 4, generator=torch.Generator().manual_seed(1))
+    kernel = ntk(LastState().eval(), X, 5, names=names)
+    assert kernel.method == "assembled"
+    net = LastState().eval().double()  # torch's vmap takes no LSTM in float64
+    theta = [p for name, p in net.named_parameters() if names is None or name in names]
+    values = torch.cat([net(x[None])[0] for x in X.double()])
+    rows = [torch.autograd.grad(value, theta, retain_graph=True) for value in values]
+    J = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+    check(kernel, J @ J.T, 5)
+
+
 def test_some_parameters_only():
     kernel = ntk(network(), inputs(), 4, names=["3.weight"])
     K = dense_kernel(network(), inputs(), ["3.weight"])
@@ -225,7 +248,7 @@ def test_a_value_that_is_no_tensor_is_an_error():
         def forward(self, x):
             return {"y": super().forward(x)}
 
-    with pytest.raises(ArgumentError, match="returns a dict; ntk needs a tensor"):
+    with pytest.raises(ArgumentError, match="returns dict; ntk needs a tensor: give a module"):
         ntk(Named(3, 2).eval(), torch.randn(4, 3), k=2)
 
 

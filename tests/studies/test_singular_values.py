@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jvpsvd import singular_values
 from jvpsvd.errors import ArgumentError, ModelError
@@ -163,3 +164,111 @@ def test_errors_are_ours():
         singular_values(nn.Linear(2, 2), torch.ones(2), k=5)
     with pytest.raises(ArgumentError, match="x"):
         singular_values(nn.Linear(2, 2), [1.0, 2.0])
+
+
+class Tokens(nn.Module):
+    """The positions of an image as tokens."""
+
+    def forward(self, x):
+        return x.flatten(2).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Attention by torch's fused kernel, which cannot be differentiated twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.project = nn.Linear(4, 12)
+
+    def forward(self, x):
+        query, key, value = self.project(x).reshape(1, 5, 3, 2, 2).permute(2, 0, 3, 1, 4)
+        attended = nn.functional.scaled_dot_product_attention(query, key, value)
+        return attended.transpose(1, 2).reshape(1, 5, 4)
+
+
+class Outputs(nn.Module):
+    """The sequence that a recurrent network returns, without its last state."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x)[0]
+
+
+class HalfAgain(torch.autograd.Function):
+    """A custom function of the older style, which torch.func cannot take."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 1.5 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 1.5 * gradient
+
+
+class Custom(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.map(HalfAgain.apply(x)).tanh()
+
+
+NETWORKS = {
+    "attention": (Attention, (1, 5, 4)),
+    "transformer": (
+        lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True),
+        (1, 5, 4),
+    ),
+    "LSTM": (lambda: Outputs(nn.LSTM(4, 3, batch_first=True)), (1, 5, 4)),
+    "group norm, then tokens": (
+        lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.GroupNorm(2, 4), Tokens()),
+        (1, 4, 3, 3),
+    ),
+    "ReLU in place": (lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 4)), (2, 6)),
+    "custom function": (Custom, (2, 6)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_of_networks_in_float32(name):
+    make, shape = NETWORKS[name]
+    torch.manual_seed(3)
+    net, x = make().eval(), torch.randn(shape)
+    found = singular_values(net, x, k=2, tol=1e-6)
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    gradients = partial(torch.autograd.grad, allow_unused=True, materialize_grads=True)
+    ours = gradients(found.sum(), weights)
+    with sdpa_kernel(SDPBackend.MATH):
+        exact = net.double()
+        J = torch.autograd.functional.jacobian(
+            lambda z: exact(z.clone()), x.double(), create_graph=True
+        )
+        truth = torch.linalg.svdvals(J.reshape(-1, x.numel()))[:2]
+        theirs = torch.autograd.grad(
+            truth.sum(), weights, allow_unused=True, materialize_grads=True
+        )
+    assert torch.allclose(found.double(), truth, rtol=1e-5)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one.double(), other, rtol=1e-3, atol=1e-4 * float(truth[0].detach()))
+
+
+def test_a_value_that_depends_on_weights_alone_has_zeros():
+    weight = torch.ones(3, 3, requires_grad=True)
+    assert singular_values(lambda x: weight @ torch.ones(3), torch.ones(3), k=2).tolist() == [0, 0]
+
+
+def test_a_batch_through_a_custom_function():
+    net = Custom().double().eval()
+    X = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    found = singular_values(net, X, k=2, batch_dims=1, tol=TOL)
+    truth = torch.stack([dense(net, x)[:2] for x in X])
+    assert torch.allclose(found, truth, rtol=1e-10)
+    asked = [X, net.map.weight]
+    theirs = torch.autograd.grad(truth.sum(), asked)
+    for one, other in zip(torch.autograd.grad(found.sum(), asked), theirs, strict=True):
+        assert torch.allclose(one, other, rtol=1e-8, atol=1e-10)

@@ -70,6 +70,18 @@ def test_an_argument_that_is_missing_is_named(tmp_path):
     assert all("only the example has ['y']" in row["message"] for row in failed)
 
 
+class Shared(nn.Module):
+    """Holds an embedding that is never called, as encoder-decoders of transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared, self.tokens = nn.Embedding(5, 4), nn.Embedding(5, 4)
+        self.tokens.weight = self.shared.weight
+
+    def forward(self, ids):
+        return self.tokens(ids).tanh()
+
+
 NET = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).eval()
 MISTAKES = {
     "a mistyped depth": ({"inputs": [torch.ones(1, 3)], "layers": ["9"]}, "it has 0, 1, output$"),
@@ -85,7 +97,11 @@ MISTAKES = {
     ),
     "arguments without a choice": (
         {"inputs": [{"x": torch.ones(1, 3), "y": torch.ones(1, 2)}], "model": Sum().eval()},
-        "since= or wrt= of the Spec",
+        "since= of the Spec or of its Inputs, or one of them by wrt=$",
+    ),
+    "token ids": (
+        {"inputs": [{"ids": torch.ones(1, 3, dtype=torch.long)}], "model": Shared().eval()},
+        r"takes token ids, which have no derivative.* --since, .*, as tokens$",
     ),
     "a depth before the start": (
         {"inputs": [torch.ones(1, 3)], "since": "0", "layers": ["0"]},

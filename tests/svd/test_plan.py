@@ -1,6 +1,7 @@
 import pytest
 import scipy.sparse
 import torch
+from support.sparse import random_sparse
 from support.svd_problems import memory_for, planned
 
 from jvpsvd import aslinearoperator, svds
@@ -143,7 +144,7 @@ def test_blocks_are_narrow_of_a_sparse_matrix(convert, widths):
     ],
 )
 def test_a_small_matrix_in_memory_is_decomposed_as_a_whole(shape, method):
-    matrix = scipy.sparse.random_array(shape, density=0.05, rng=0)
+    matrix = random_sparse(shape, 0.05)
     given = svds(matrix, 3), svds(aslinearoperator(matrix.T).T, 3)
     assert [result.method for result in given] == [method, method]
     assert planned(shape, 8, 3, chunk=8).method == "golub-kahan"

@@ -9,6 +9,20 @@ import torch
 CPU = torch.device("cpu")
 
 
+def default_device() -> torch.device:
+    """Return the device of tensors that name none.
+
+    torch 2.6 raises where it is asked after ``torch.set_default_device(None)``.
+
+    >>> default_device()
+    device(type='cpu')
+    """
+    try:
+        return torch.get_default_device()
+    except AttributeError:
+        return torch.empty(0).device
+
+
 def own_tensors() -> AbstractContextManager[object]:
     """Make own tensors that name no device on the CPU, whatever `torch.set_default_device` said.
 
@@ -16,7 +30,7 @@ def own_tensors() -> AbstractContextManager[object]:
     ...     torch.zeros(1)
     tensor([0.])
     """
-    return nullcontext() if torch.get_default_device() == CPU else CPU
+    return nullcontext() if default_device() == CPU else CPU
 
 
 def tensors_of_users(device: torch.device) -> AbstractContextManager[object]:

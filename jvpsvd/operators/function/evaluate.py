@@ -16,7 +16,7 @@ from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 from jvpsvd.operators.environment.attention import differentiable_attention
 from jvpsvd.operators.environment.compilation import eager_execution
 from jvpsvd.operators.environment.grouped_products import differentiable_grouped_products
-from jvpsvd.operators.environment.placement import tensors_of_users
+from jvpsvd.operators.environment.placement import default_device, tensors_of_users
 from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.failures import can_be_called, failures_named, takes_batch_of_one
 from jvpsvd.operators.function.find_module import (
@@ -42,7 +42,7 @@ def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     >>> prepare(score)(torch.ones(2))
     tensor([2., 2.])
     """
-    networks, device = called_modules(fn), torch.get_default_device()
+    networks, device = called_modules(fn), default_device()
 
     def evaluate(x: Tensor) -> Any:
         with (

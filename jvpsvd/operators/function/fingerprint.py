@@ -51,7 +51,27 @@ def sample_fingerprint(tensor: Tensor) -> Tensor:
 
 def is_dense(tensor: Tensor) -> bool:
     """Return whether a tensor has a fingerprint: whether its entries lie in memory as such."""
-    return tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
+    plain = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
+    return plain and not of_transform(tensor)
+
+
+def of_transform(tensor: Tensor) -> bool:
+    """Return whether a tensor is one of those that torch.func computes with, without memory.
+
+    A module may keep one after the transform: an LSTM keeps the weights of its last call.
+
+    >>> kept = []
+    >>> _ = torch.vmap(lambda x: kept.append(x) or x)(torch.ones(2))
+    >>> of_transform(kept[0]), of_transform(torch.ones(2))
+    (True, False)
+    """
+    if tensor.layout != torch.strided:
+        return False
+    try:
+        tensor.untyped_storage()
+    except NotImplementedError:
+        return True
+    return False
 
 
 def _words(tensor: Tensor, at_once: int) -> Iterator[Tensor]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
-from jvpsvd.operators.function.fingerprint import fingerprint, is_dense
+from jvpsvd.operators.function.fingerprint import fingerprint, is_dense, of_transform
 
 # Entries beyond which a list is not made: what holds so many is no function of a network.
 _MOST_ENTRIES = 200_000
@@ -151,7 +151,7 @@ def _of_tensor(parent: int, name: str, value: Tensor, content: bool) -> _Entry:
         value.requires_grad,
         (value.shape, value.stride(), value.data_ptr()) if plain else None,
     )
-    if content:
+    if content and not of_transform(value):
         return _Entry(
             parent, name, value, mark, fingerprint(value) if plain else value.detach().clone()
         )

@@ -14,6 +14,9 @@ from jvpsvd.arguments import listed_names
 from jvpsvd.data.inputs import as_written
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
 from jvpsvd.networks import Arguments, Depth, Model, depths
+from jvpsvd.networks.chosen_arguments import find_embedding
+from jvpsvd.networks.published import OWN_FUNCTION
+from jvpsvd.networks.zoo import PUBLISHED
 from jvpsvd.operators.function.failures import first_line
 
 _DEFAULT_DEPTHS = 5
@@ -152,13 +155,20 @@ def _start_shape(model: Model, every: Sequence[Depth], example: Any) -> tuple[in
                 hint = "without since it starts at the input"
             raise ModelError(f"no layer '{model.since}' in {model.spec} to start from; {hint}")
         return found.shape
-    chosen = Arguments(example, model.wrt).chosen
+    arguments = Arguments(example, model.wrt)
+    chosen = arguments.chosen
     if isinstance(chosen, Tensor) and chosen.is_floating_point():
         return tuple(chosen.shape)
+    where = "with --since, or by since= of the Spec or of its Inputs"
+    if not arguments.has_floating():
+        embedding = find_embedding(model.module, (depth.name for depth in every))
+        raise ModelError(
+            f"{model.spec} takes token ids, which have no derivative: name the depth after their "
+            f"embedding {where}{f', as {embedding}' if embedding else ''}"
+        )
     raise ModelError(
-        f"{model.spec} takes {'token ids' if isinstance(chosen, Tensor) else 'several arguments'}: "
-        "name the depth to differentiate from with --since, or by since= or wrt= of the Spec or of "
-        "its Inputs"
+        f"{model.spec} takes several arguments: name the depth to differentiate from {where}, or "
+        "one of them by wrt="
     )
 
 
@@ -174,6 +184,8 @@ def _remedy(model: Model) -> str:
             "give inputs as it takes them, with the dimension of the batch and in the dtype of the "
             "weights; a dict by the names of its arguments"
         )
+    if model.spec.partition(":")[0] in PUBLISHED:
+        return OWN_FUNCTION
     return "return the PhotoInput or Inputs that it takes beside the module"
 
 

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from jvpsvd import __version__
 from jvpsvd.errors import JvpsvdError, RunError
 from jvpsvd.networks import Depth
 from jvpsvd.survey.spec.identity import Identity
@@ -90,7 +91,7 @@ def _depth(record: dict[str, Any]) -> Depth:
 
 def _versions() -> dict[str, str]:
     return {
-        "jvpsvd": version("jvpsvd"),
+        "jvpsvd": __version__,
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "numpy", "scipy", "pyarrow")},
     }

@@ -10,6 +10,7 @@ RUN = """
 import os, sys, warnings
 warnings.simplefilter("always")
 warnings.filterwarnings("ignore", message=".*fork")
+warnings.simplefilter("ignore", ResourceWarning)  # of torch 2.6, when it ends
 import torch
 from torch import nn
 from jvpsvd import JacobianOperator

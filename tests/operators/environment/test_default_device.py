@@ -52,6 +52,14 @@ def test_values_are_those_without_it(name, method, request):
     assert str(result)
 
 
+def test_a_default_that_was_taken_back():
+    """torch 2.6 cannot say the device then."""
+    torch.set_default_device("cpu")
+    torch.set_default_device(None)
+    result = svds(JacobianOperator(NET, POINTS[0]), 2)
+    assert result.converged.all()
+
+
 @pytest.mark.parametrize("derivatives", ["trace", "transforms"])
 def test_a_function_makes_its_tensors_where_the_user_has_set(derivatives, request):
     request.getfixturevalue("_elsewhere")

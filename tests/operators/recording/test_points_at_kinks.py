@@ -31,11 +31,17 @@ def at_kinks(count, activation):
     return net.eval().requires_grad_(False), X
 
 
+def skip_without_flips(net, X):
+    """OpenBLAS, for one, may round products of one point and of many alike."""
+    flipped = (net[0](X[:, 0]) > 0) != torch.cat([net[0](x) > 0 for x in X])
+    if not flipped[:, ::EVERY].any():
+        pytest.skip("products of one point and of many round alike here")
+
+
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(), nn.LeakyReLU(0.2)])
 def test_points_at_kinks_are_taken_together(activation, caplog):
     net, X = at_kinks(6, activation)
-    flipped = (net[0](X[:, 0]) > 0) != torch.cat([net[0](x) > 0 for x in X])
-    assert flipped[:, ::EVERY].any(), "no unit is at its kink"
+    skip_without_flips(net, X)
     with caplog.at_level(logging.WARNING, logger="jvpsvd"):
         (J,) = Trace(net, X[0]).at_many(X)
     assert J.jvp_product.together
@@ -65,6 +71,7 @@ def test_points_at_kinks_are_taken_together(activation, caplog):
 )
 def test_a_batch_that_is_wrong_is_refused(change, message):
     net, X = at_kinks(6, nn.ReLU())
+    skip_without_flips(net, X)
     recording = Trace(net, X[0]).recording
     wrong = change(recording.evaluate_many(X))
     with pytest.raises(TraceError, match=message):

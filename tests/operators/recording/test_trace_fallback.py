@@ -1,13 +1,14 @@
 """Functions that cannot be recorded are differentiated by transforms, or refused."""
 
 import contextlib
+import copy
 import logging
 
 import pytest
 import torch
 from torch import nn
 
-from jvpsvd import JacobianOperator
+from jvpsvd import JacobianOperator, svds
 from jvpsvd.errors import ArgumentError, TraceError
 
 
@@ -127,6 +128,34 @@ def test_operation_without_forward_mode_takes_two_reverse_passes(dense):
     x = torch.randn(3, 4)
     J = JacobianOperator(lambda z: layer(z)[0], x, derivatives="transforms")
     torch.testing.assert_close(J @ torch.eye(12), dense(lambda z: layer(z)[0], x))
+
+
+@pytest.mark.parametrize("gradients", [True, False], ids=["gradients", "no gradients"])
+@pytest.mark.parametrize("derivatives", ["auto", "transforms"])
+def test_lstm_in_float32_is_solved(derivatives, gradients):
+    """Under torch.no_grad, as in a solve, oneDNN's LSTM drops what its derivative needs."""
+    torch.manual_seed(0)
+    layer = nn.LSTM(4, 3, batch_first=True).eval()
+    X = torch.randn(2, 5, 4)
+    with torch.set_grad_enabled(gradients):
+        J = JacobianOperator(lambda z: layer(z)[0], X[:1], derivatives=derivatives)
+        found = [svds(J, 4).s, svds(J.at(X[1:]), 4).s]
+    exact = copy.deepcopy(layer).double()
+    for s, x in zip(found, X.double(), strict=True):
+        rows = torch.autograd.functional.jacobian(lambda z: exact(z)[0], x[None])
+        truth = torch.linalg.svdvals(rows.reshape(15, 20))[:4]
+        torch.testing.assert_close(s.double(), truth, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.on_demand
+def test_a_tensor_that_a_transform_left_in_a_module_is_no_obstacle():
+    layer = nn.LSTM(4, 3).eval()  # keeps the weights of its last call
+    weights = {name: weight.detach() for name, weight in layer.named_parameters()}
+    x = torch.randn(5, 1, 4)
+    total = lambda w: torch.func.functional_call(layer, w, (x,))[0].sum()  # noqa: E731
+    torch.func.grad(total)(weights)
+    J = JacobianOperator(lambda z: layer(z)[0], x)
+    assert J.shape == J.at(x + 1).shape == (15, 20)
 
 
 def test_a_backward_that_cannot_be_differentiated_is_refused_not_taken_for_zero():
