@@ -1,9 +1,11 @@
 import json
 import os
+from importlib import metadata
 
 import pyarrow.parquet as pq
 import pytest
 
+import jvpsvd
 from jvpsvd.errors import RunError
 from jvpsvd.survey import SCHEMA, open_store
 
@@ -28,6 +30,20 @@ def test_run_is_read_back_as_it_was(surveyed, shard):
     record = json.loads((store.folder / "run.json").read_text())
     assert record["versions"]["torch"]
     assert len(record["identity"]["weights_sha256"]) == 64
+
+
+def test_a_source_that_is_not_installed_begins_runs(surveyed, shard, monkeypatch):
+    installed = metadata.distribution
+
+    def distribution(name):
+        if name == "jvpsvd":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(metadata, "distribution", distribution)
+    store = surveyed([shard], "uninstalled", limit=1).store
+    record = json.loads((store.folder / "run.json").read_text())
+    assert record["versions"]["jvpsvd"] == jvpsvd.__version__
 
 
 def test_nothing_half_written_is_left_or_read(surveyed, finished, shard):
