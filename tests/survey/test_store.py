@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from importlib import metadata
@@ -8,6 +9,7 @@ import pytest
 import jvpsvd
 from jvpsvd.errors import RunError
 from jvpsvd.survey import SCHEMA, open_store
+from jvpsvd.survey.store.files import write_whole
 
 CONTRACT = (
     "shard key label wnid layer status message s residuals converged k method products_forward "
@@ -77,6 +79,27 @@ def test_full_disk_keeps_what_was_finished(surveyed, shard, monkeypatch):
     outcome = surveyed([shard])
     assert 0 < outcome.skipped < 4
     assert len(outcome.store.rows()) == 8
+
+
+def test_a_disk_without_room_for_a_folder_says_so(surveyed, shard, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(RunError, match=r"cannot be made \(No space left on device\); free some"):
+        surveyed([shard])
+
+
+def test_a_limit_on_the_size_of_files_names_the_file_and_what_to_do(tmp_path):
+    file = tmp_path / "rows.parquet"
+
+    def write(aside):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    with pytest.raises(OSError, match=r"File too large; raise the limit .*ulimit -f") as raised:
+        write_whole(file, write)
+    assert raised.value.filename == str(file)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

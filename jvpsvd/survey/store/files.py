@@ -32,6 +32,14 @@ _ASIDE_NAME = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.part")
 _ABANDONED_SECONDS = 3600
 
 
+_AGAIN = "then give the same command again"
+_REMEDIES = {
+    errno.ENOSPC: f"free some, {_AGAIN}",
+    errno.EDQUOT: f"free some, {_AGAIN}",
+    errno.EFBIG: f"raise the limit on the size of files (ulimit -f), {_AGAIN}",
+}
+"""What to do where a disk takes no more, by the number of the error."""
+
 DAMAGE = (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError, pa.ArrowException)
 """What a Parquet file that was damaged makes its reader raise."""
 
@@ -62,9 +70,8 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "something else has its name" if os.path.lexists(folder) else error.strerror
-        raise RunError(
-            f"{folder} cannot be made ({reason}); move that away, or choose another --out"
-        ) from error
+        remedy = _REMEDIES.get(error.errno or 0, "move that away, or choose another --out")
+        raise RunError(f"{folder} cannot be made ({reason}); {remedy}") from error
 
 
 @contextlib.contextmanager
@@ -200,8 +207,8 @@ def _write_aside(file: Path, write: Callable[[Path], object]) -> Path:
     except BaseException as error:
         with contextlib.suppress(OSError):
             aside.unlink()  # a full disk must not stay full of halves
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            said = f"{os.strerror(error.errno)}; free some, then give the same command again"
+        if isinstance(error, OSError) and error.errno in _REMEDIES:
+            said = f"{os.strerror(error.errno)}; {_REMEDIES[error.errno]}"
             raise OSError(error.errno, said, str(file)) from error
         raise
     return aside
