@@ -242,9 +242,9 @@ class LayerMaps:
         self.start(x)
 
     @property
-    def holds_fixed(self) -> bool:
-        """Whether anything of an input is held fixed."""
-        return self._source is not None or self._wrt is not None
+    def fixed(self) -> Any:
+        """What of the present input is held fixed; None where nothing is."""
+        return self._arguments.fixed if self._source is None else self._x
 
     def start(self, x: Any) -> Tensor:
         """Go over to another input, and return its z.

@@ -1,4 +1,8 @@
-"""Derivatives of a network to several depths, recorded once and replayed at every input."""
+"""Derivatives of a network to several depths, recorded once and replayed at every input.
+
+What of an input is held fixed, such as a mask, is a constant of the recording. Each value of it has
+a recording of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from jvpsvd.errors import ArgumentError, DerivativeError, JvpsvdError, TraceError
 from jvpsvd.networks.depths import layer_maps
+from jvpsvd.networks.layer_map import is_same_input
 from jvpsvd.operators import (
     BatchedMap,
     LinearMap,
@@ -143,6 +149,8 @@ class Derivatives:
         self._run: Callable[..., tuple[Tensor, ...]] = convert_weights(self._maps, dtype)
         self._recordings: list[_Recorded] = []
         """Made at the first point: of all depths together, or of each where that fails."""
+        self._fixed: Any = None
+        """What the recordings hold fixed, such as masks: they serve no other."""
         self._hidden: dict[int, DerivativeError] | None = None
         """Depths whose derivative lacks a part at the first input; None before that."""
 
@@ -150,6 +158,9 @@ class Derivatives:
         """Return the derivative to each depth at an input of this name, or why there is none."""
         z = self._maps.start(x)
         z = z.to(self._dtype or z.dtype)
+        # A value may hide what a mask changes in the derivative, so values are not compared.
+        if not is_same_input(self._maps.fixed, self._fixed):
+            self._recordings = []
         with full_precision():
             here = self._record(z)
             found: list[LinearMap | JvpsvdError] = []
@@ -180,6 +191,7 @@ class Derivatives:
         """
         if self._recordings:
             return False
+        self._fixed = tree_map_only(Tensor, torch.clone, self._maps.fixed)
         depths = tuple(range(len(self._layers)))
         together = self._record_to(depths, z, quiet=len(depths) > 1)
         if together.trace is not None or len(depths) == 1:
@@ -206,13 +218,7 @@ class Derivatives:
             try:
                 return trace.at(z, check=check)
             except (TraceError, DerivativeError) as error:
-                if not self._maps.holds_fixed:
-                    logger.warning("%s: %s; using vmap(jvp) and vmap(vjp)", name, error)
-                else:  # something fixed, such as a mask, is another one here
-                    again = self._record_to(depths, z)
-                    if again.trace is not None:
-                        self._recordings[index] = again
-                        return again.trace.at(z, check=False)
+                logger.warning("%s: %s; using vmap(jvp) and vmap(vjp)", name, error)
         return [self._transform(depth, z) for depth in depths]
 
     def _transform(self, depth: int, z: Tensor) -> LinearMap | JvpsvdError:

@@ -46,7 +46,7 @@ class LayerMap:
             return False
         if (self._to, self._since) != (other._to, other._since):
             return False
-        return _same_input(self._fixed, other._fixed)
+        return is_same_input(self._fixed, other._fixed)
 
     def __hash__(self) -> int:
         return hash((id(self.__wrapped__), self._to, self._since))
@@ -56,7 +56,15 @@ class LayerMap:
         return f"<LayerMap from {start} to '{self._to}' of {type(self.__wrapped__).__name__}>"
 
 
-def _same_input(ours: Any, theirs: Any) -> bool:
+def is_same_input(ours: Any, theirs: Any) -> bool:
+    """Tell whether two inputs hold the same tensors, entry by entry, and the same objects.
+
+    >>> one = {"ids": torch.zeros(2), "steps": 7}
+    >>> is_same_input(one, {"ids": torch.zeros(2), "steps": 7})
+    True
+    >>> is_same_input(one, {"ids": torch.zeros(2), "steps": 8})
+    False
+    """
     (mine, spec), (others, other_spec) = tree_flatten(ours), tree_flatten(theirs)
     return spec == other_spec and all(map(_same_leaf, mine, others))
 

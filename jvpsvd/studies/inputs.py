@@ -119,15 +119,6 @@ def refuse_other_kind(x: Any, first: Any, index: int) -> None:
     _refuse_other_kind(x, first, index, batch_dims=1)
 
 
-def describe_kind(x: Any) -> str:
-    """Return dtype and shape of an input, a batch of one, in words.
-
-    >>> describe_kind({"ids": torch.zeros(1, 4)})
-    'a dict of ids: float32 (4,)'
-    """
-    return _describe(_list_kinds(x, 1))
-
-
 def _refuse_other_kind(x: Any, first: Any, index: int, batch_dims: int) -> None:
     kind, wanted = _list_kinds(x, batch_dims), _list_kinds(first, batch_dims)
     if kind != wanted:

@@ -20,7 +20,6 @@ from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOper
 from jvpsvd.operators.function.conversion import check_dtype
 from jvpsvd.studies.inputs import (
     count_inputs,
-    describe_kind,
     each_input,
     refuse_mixed_list,
     refuse_other_kind,
@@ -32,9 +31,6 @@ from jvpsvd.svd.progress import bar_console
 from jvpsvd.svd.request import choose_seed, reached_tolerance
 
 logger = logging.getLogger(__name__)
-
-# Shapes of inputs whose recordings are kept, each with what the network computes at one: a guess.
-_MAX_RECORDED = 16
 
 
 def spectra(
@@ -67,8 +63,8 @@ def spectra(
         layers: Names of `depths`.
         k: How many values, min(m, n) at a depth that has fewer; "all" of each depth.
         since: A depth to differentiate from, instead of the input. It is needed where inputs are
-            dicts or token ids; then inputs may differ in shape, and the network is recorded once
-            for each shape (and anew where a mask, say, is another one). Without it they may not: a
+            dicts or token ids; then each input is recorded anew, since masks and other arguments
+            are constants of a recording, and inputs may differ in shape. Without it they may not: a
             list is refused before the work, a dataset or an iterable when such an input is read.
         tol: Tolerance of each solve.
         threshold: All min(m, n) values from here on are counted, by each solve's `spectrum`.
@@ -203,9 +199,9 @@ def _solve_group(
 def _solve_one(
     J: LinearMap | BatchedMap | JvpsvdError, name: str, which: str, solve: _Solve
 ) -> DepthSpectra:
-    if isinstance(J, JvpsvdError):
-        raise J
     with _name_in_errors(which, name):
+        if isinstance(J, JvpsvdError):
+            raise J
         operator = JacobianOperator.from_linear_map(J)
         return solve(name, operator)
 
@@ -219,16 +215,10 @@ def _since(
     solve: _Solve,
 ) -> Iterator[list[DepthSpectra]]:
     """Yield the spectra of one input after another, from a depth on."""
-    recorded: dict[str, Derivatives] = {}
     for index, x in enumerate(inputs):
-        which, kind = f"input {index}", describe_kind(x)
-        with _name_in_errors(which, ", ".join(names)):
-            if kind not in recorded:
-                if len(recorded) == _MAX_RECORDED:
-                    del recorded[next(iter(recorded))]
-                with told_how_read(x):
-                    recorded[kind] = Derivatives(model, x, names, since, dtype=dtype)
-            found = recorded[kind].at(x, which)
+        which = f"input {index}"
+        with _name_in_errors(which, ", ".join(names)), told_how_read(x):
+            found = Derivatives(model, x, names, since, dtype=dtype).at(x, which)
         yield [_solve_one(J, name, which, solve) for J, name in zip(found, names, strict=True)]
 
 

@@ -113,6 +113,35 @@ def test_from_a_depth_at_inputs_of_other_ids_and_masks(masked):
             torch.testing.assert_close(images, expected.detach().reshape(-1, 20))
 
 
+class Scaled(nn.Module):
+    """Its first output is so large that values hardly show the step, which the derivative does."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 5)
+        with torch.no_grad():
+            self.last.bias[0] = 1e5
+
+    def forward(self, sample, step):
+        return self.last(torch.tanh(self.first(sample)) * step)
+
+
+@pytest.mark.parametrize("start", [{"since": "first"}, {"wrt": "sample"}], ids=str)
+@pytest.mark.parametrize("step", [torch.tensor, float])
+def test_what_is_held_fixed_is_that_of_the_input(start, step):
+    torch.manual_seed(0)
+    net, sample = Scaled().eval(), torch.randn(1, 6)
+    points = [{"sample": sample, "step": step(value)} for value in (1.0, 1.0001, 2.0, 1.0)]
+    derivatives = Derivatives(net, points[0], ["output"], **start)
+    for x in points:
+        maps = layer_maps(net, x, ["output"], **start)
+        z = maps.start(x)
+        (J,) = derivatives.at(x, "one")
+        expected = torch.func.jacrev(lambda z, maps=maps: maps(z)[0])(z).detach().reshape(-1, 6)
+        images = J.jvp(torch.eye(6).reshape(6, *z.shape)).flatten(1).mT
+        torch.testing.assert_close(images, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_depth_that_is_gone_around_is_refused():
     with pytest.raises(ModelError, match="since='mix' is not computed before to='embedding'"):
         layer_maps(

@@ -260,30 +260,13 @@ def texts_and_truth(net, lengths, weights_of):
     return texts, torch.stack(truth)
 
 
-def test_texts_of_one_length_share_a_recording():
-    called = []
-    net = Masked(called).eval()
-    texts, truth = texts_and_truth(net, [5, 4, 5, 5, 4, 5, 5], lambda i, n: torch.ones(n))
-    called.clear()
-    spectra(net, texts[:2], since="embedding", k=3, progress=False)
-    of_two = len(called)
-    found = spectra(net, texts, since="embedding", k=3, progress=False)["output"].s
-    assert torch.allclose(found.double(), truth, rtol=1e-4)
-    further = (len(called) - 2 * of_two) / (len(texts) - 2)
-    assert further <= of_two / 6  # an evaluation or two of each: no recording
-
-
-def test_texts_of_one_length_with_other_masks_have_their_own_derivatives():
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_texts_of_one_length_with_other_masks_have_their_own_derivatives(offset):
+    """Beside an output of 1e4, values hardly tell one mask from another."""
     net = Masked([]).eval()
+    with torch.no_grad():
+        net.head.bias[0] = offset
     texts, truth = texts_and_truth(net, [5, 5, 5], lambda i, n: (torch.arange(n) != i).float())
-    found = spectra(net, texts, since="embedding", k=3, progress=False)["output"].s
-    assert torch.allclose(found.double(), truth, rtol=1e-4)
-
-
-def test_more_lengths_than_recordings_are_kept():
-    net = Masked([]).eval()
-    lengths = [*range(2, 21), 2, 20]
-    texts, truth = texts_and_truth(net, lengths, lambda i, n: torch.ones(n))
     found = spectra(net, texts, since="embedding", k=3, progress=False)["output"].s
     assert torch.allclose(found.double(), truth, rtol=1e-4)
 
