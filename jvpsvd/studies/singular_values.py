@@ -87,6 +87,8 @@ def _vjps(fn: Callable[[Tensor], Tensor], point: Tensor, left: Tensor, batch_dim
         rows: Tensor = torch.vmap(lambda u: pull(u)[0])(left.reshape(-1, *value.shape))
     except RuntimeError:  # what torch.func cannot take, such as custom functions of the older style
         value = torch.stack([evaluate(x) for x in point]) if batch_dims else evaluate(point)
+        if not value.requires_grad:  # a constant
+            return point.new_zeros(len(left), *point.shape)
         products = [
             torch.autograd.grad(value, point, u, create_graph=True, materialize_grads=True)[0]
             for u in left.reshape(-1, *value.shape)

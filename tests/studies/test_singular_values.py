@@ -272,3 +272,9 @@ def test_a_batch_through_a_custom_function():
     theirs = torch.autograd.grad(truth.sum(), asked)
     for one, other in zip(torch.autograd.grad(found.sum(), asked), theirs, strict=True):
         assert torch.allclose(one, other, rtol=1e-8, atol=1e-10)
+
+
+def test_a_constant_through_a_custom_function_of_the_older_style_has_values_zero():
+    weights = torch.randn(3)
+    s = singular_values(lambda x: HalfAgain.apply(weights), torch.randn(4), k=2)
+    assert s.tolist() == [0.0, 0.0]

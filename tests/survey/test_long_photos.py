@@ -12,7 +12,7 @@ from jvpsvd.survey import RunProgress, Spec, compact, open_store, show_progress,
 from jvpsvd.survey.spec.manifest import list_samples
 from jvpsvd.survey.spec.plan import plan_run
 from jvpsvd.survey.spec.tasks import make_tasks
-from jvpsvd.survey.store.rows import to_table
+from jvpsvd.survey.store.rows import from_table, to_table
 from jvpsvd.survey.work.feed import read_tasks
 from jvpsvd.survey.work.photo_solver import PhotoSolver
 
@@ -35,7 +35,7 @@ class Slow:
         if progress.layer and progress.layer not in self.solved:
             if progress.layer == self.until:
                 raise StoppedError
-            if self.solved:
+            if progress.layer != LAYERS[0]:
                 time.sleep(self.seconds)
             self.solved.append(progress.layer)
 
@@ -79,7 +79,7 @@ def test_depths_that_are_done_are_stored_and_not_computed_again(
     before = store.rows()
     assert [(row.layer, row.status) for row in before] == [("0", "ok"), ("2", "ok")]
     assert (status(store).done, status(store).begun) == (0, 2)
-    assert "2 depths of photos at work stored" in status(store).lines()
+    assert "stored of unfinished photos: 2 depths" in status(store).lines()
     assert [line.split()[0] for line in verify(store).problems] == ["missing:"]
     report = long_photo(**kept)
     assert (report.solved, report.stored) == (["output"], [])
@@ -99,11 +99,13 @@ def test_what_is_stored_is_reported(long_photo, tmp_path):
     assert [(stored.layer, stored.s) for stored in report.stored] == [("2", row.s)]
 
 
-def test_a_photo_at_work_is_not_merged(at_work, long_photo):
-    store = at_work()
-    assert compact(store, few=0) == 0
-    assert len(store.rows()) == 2
-    assert long_photo().solved == ["output"]
+def test_photos_at_work_are_not_merged(surveyed, shard):
+    store = surveyed([shard], layers=LAYERS).store
+    for file in store.layout.task_files()[:2]:
+        pq.write_table(to_table(from_table(pq.read_table(file))[:2], file.stem), file)
+    assert compact(store, few=0) == 2
+    assert len(store.layout.task_files()) == 2
+    assert len(store.rows()) == 10
 
 
 @pytest.mark.parametrize("reason", ["refused", "out-of-memory", "error", "undelivered"])
@@ -153,15 +155,73 @@ def test_rows_whose_vectors_are_gone_are_computed_again(at_work, long_photo):
     assert verify(store).problems == ()
 
 
-def test_a_slower_process_takes_no_row_away(at_work, long_photo):
-    """Both compute the same share; the one that was stopped wakes when the other has finished."""
+def only_task(store):
+    return make_tasks(store.identity, store.samples())[0]
+
+
+def solved_elsewhere(store, shard, **wanted):
+    """Rows and results of the only task, as another process has them, which rounds otherwise."""
+    spec = Spec(shards=[shard], model="tiny:net", layers=LAYERS, batch=1, **wanted)
+    plan = plan_run(spec)
+    task, photos = next(read_tasks([only_task(store)], plan.shards))
+    solver = PhotoSolver(plan.model, store.identity)
+    solved = solver.solve(solver.decode(task, photos))
+    results = [dataclasses.replace(result, U=result.U * (1 + 1e-7)) for result in solved.results]
+    return solved.rows, results
+
+
+def test_a_slower_process_takes_no_row_away_and_takes_over_those_that_are_there(
+    at_work, long_photo, surveyed, shard
+):
+    """Both compute the same share; the other may be stopped at any depth."""
+    store = at_work(vectors=True)
+    before = store.rows()
+    rows, results = solved_elsewhere(store, shard, k=10, vectors=True)
+    for count in (1, 2):
+        assert store.commit_first(only_task(store), rows[:count], results[:count]) == before[:count]
+    assert store.rows() == before
+    long_photo(vectors=True)
+    whole = store.rows()
+    assert store.commit_first(only_task(store), rows[:2], results[:2]) == whole[:2]
+    assert store.rows() == whole
+    assert verify(store).problems == ()
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+def test_a_retry_is_stored_depth_by_depth_too(long_photo, surveyed, shard, vectors):
+    """What stopped the first try may stop the second; rows behind it are not lost meanwhile."""
+    store = surveyed([shard], layers=LAYERS, limit=1, vectors=vectors).store
+    first, second, third = store.rows()
+    (file,) = store.layout.task_files()
+    failed = dataclasses.replace(second, status="out-of-memory", message="once", s=[])
+    pq.write_table(to_table([first, failed, third], file.stem), file)
+    with pytest.raises(StoppedError):
+        long_photo("output", 1.1, vectors=vectors)
+    assert [row.status for row in store.rows()] == ["ok"] * 3
+    assert store.rows()[2] == third
+    assert long_photo(vectors=vectors).solved == []
+    assert verify(store).problems == ()
+
+
+def test_depths_stay_while_the_shard_is_away(at_work, long_photo, shard):
+    store = at_work()
+    before = store.rows()
+    away = shard.rename(shard.with_name("away"))
+    long_photo()
+    assert [row.status for row in store.rows()] == ["ok", "ok", "undelivered"]
+    assert store.rows()[:2] == before
+    away.rename(shard)
+    assert long_photo().solved == ["output"]
+    assert store.rows()[:2] == before
+
+
+def test_more_rows_than_depths_are_no_error_of_python(at_work, long_photo):
     store = at_work()
     (file,) = store.layout.task_files()
-    first = store.rows()
-    long_photo()
-    whole = store.rows()
-    assert store.commit_first(file.stem, first, [None, None]) == first
-    assert store.rows() == whole
+    pq.write_table(to_table([*store.rows(), *store.rows()], file.stem), file)
+    assert status(store).begun == 2
+    assert long_photo().solved == ["output"]
+    assert verify(store).problems == ()
 
 
 def test_without_a_store_all_results_are_returned_at_the_end(tiny, shard):

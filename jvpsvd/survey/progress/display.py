@@ -205,7 +205,7 @@ def _describe_work(progress: RunProgress) -> str:
     stored = progress.stored
     if stored is None:
         return place
-    return f"{place}; {stored.layer} is stored: {_describe_row(stored)}"
+    return f"{place}; depth {stored.layer} is stored: {_describe_row(stored)}"
 
 
 def _describe_row(row: Row) -> str:

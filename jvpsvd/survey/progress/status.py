@@ -59,7 +59,7 @@ class Status:
     one: str = "photo"
     """What one sample is called."""
     begun: int = 0
-    """Rows of the first depths of photos that are at work, or were; they are not computed again."""
+    """Rows of the first depths of unfinished photos, which are not computed again."""
 
     @property
     def per_second(self) -> float:
@@ -101,7 +101,7 @@ class Status:
             of = count_noun(self.photos, self.one)
             found = [f"{self.done} of {of} done ({share:.0f} %), {self.counts}"]
         if self.begun:
-            found.append(f"{count_noun(self.begun, 'depth')} of {self.one}s at work stored")
+            found.append(f"stored of unfinished {self.one}s: {count_noun(self.begun, 'depth')}")
         if self.per_second > 0 and self.seconds_left is not None:
             left = timedelta(seconds=round(self.seconds_left))
             found.append(f"{significant(60 * self.per_second, 3)} {self.one}s/min, {left} left")
@@ -136,7 +136,8 @@ def status(store: Store) -> Status:
     for piece in store.scan():
         counts = counts.with_rows(from_table(piece.unchanged))
     photos = sum(len(task.samples) for task in every if task.id in done)
-    begun = sum(len(store.first_rows(task)) for task in every if task.id not in done)
+    stored = {file.stem for file in store.layout.task_files()} - done
+    begun = sum(len(store.first_rows(task)) for task in every if task.id in stored)
     return Status(len(samples), photos, counts, processes, "", *how, begun)
 
 

@@ -1,7 +1,7 @@
 """Names of the files in the folder of a run.
 
 `run.json` says what the run is, `manifest.parquet` which samples it visits. `spectra/ID.parquet`
-holds the rows of one finished task, `spectra/part-*.parquet` those of many (see `compaction`), and
+holds the rows of one task, `spectra/part-*.parquet` those of many (see `compaction`), and
 `vectors/ID-INDEX.safetensors` the vectors of a row. Files of other names in these folders are
 neither read nor changed.
 """

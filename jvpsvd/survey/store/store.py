@@ -1,6 +1,6 @@
 """What a run has stored: its samples and rows. A file that exists is whole.
 
-A task whose rows exist is finished; one with the rows of its first depths is at work.
+A task with a row at every depth is finished; one with the rows of its first depths is at work.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,15 +132,21 @@ class Store:
 
         Empty for a task of several samples: those are solved together, depth by depth.
         """
-        if len(task.samples) > 1 or not os.path.lexists(self.layout.task_file(task.id)):
+        rows = enumerate(self._rows_in_place(task))
+        good = takewhile(lambda one: self._needs_no_work(task.id, one[0], one[1].status), rows)
+        return [row for _, row in good]
+
+    def _rows_in_place(self, task: Task) -> list[Row]:
+        """Return the rows of a task with one sample, up to one that was changed or misplaced."""
+        file, sample = self.layout.task_file(task.id), task.samples[0]
+        if len(task.samples) > 1 or not os.path.lexists(file):
             return []
-        piece, sample = self.read_task(self.layout.task_file(task.id)), task.samples[0]
-        rows = from_table(piece.table)[: min(piece.changed, default=None)]
-        for index, row in enumerate(rows):
-            name = (sample.shard, sample.key, self.depths[index].name)
-            known = (row.shard, row.key, row.layer) == name
-            if not (known and self._needs_no_work(task.id, index, row.status)):
-                return rows[:index]
+        piece, rows = self.read_task(file), []
+        unchanged = from_table(piece.table)[: min(piece.changed, default=None)]
+        for row, depth in zip(unchanged, self.depths, strict=False):  # there may be too many rows
+            if (row.shard, row.key, row.layer) != (sample.shard, sample.key, depth.name):
+                break
+            rows.append(row)
         return rows
 
     def _needs_no_work(self, task: str, index: int, status: str) -> bool:
@@ -161,18 +168,25 @@ class Store:
         write_table(self.layout.task_file(task), to_table(stored, task))
 
     def commit_first(
-        self, task: str, rows: Sequence[Row], results: Sequence[SVDResult | None]
+        self, task: Task, rows: Sequence[Row], results: Sequence[SVDResult | None]
     ) -> list[Row]:
         """Store the rows of the first depths of a task at work; return them as they are stored.
 
-        A file that holds as many rows stays as it is: another process may have finished the task.
+        Rows of the same photo that are there and need no work stay, with their vectors, so that
+        each file of vectors is that of its row: another process may have written them.
 
         Raises:
             RunError: If a link, a pipe or a folder stands in the place of a file.
         """
-        stored, file = self._with_vectors(task, rows, results), self.layout.task_file(task)
-        if len(read_piece(file, checksums_required=False).table) < len(stored):
-            write_table(file, to_table(stored, task))
+        there, good = self._rows_in_place(task), self.first_rows(task)
+        if {row.photo_checksum for row in there} != {rows[0].photo_checksum}:
+            there, good = [], []
+        if len(good) >= len(rows):
+            return good[: len(rows)]
+        news = [None] * len(good) + list(results[len(good) :])
+        stored = self._with_vectors(task.id, [*good, *rows[len(good) :]], news)
+        table = to_table([*stored, *there[len(stored) :]], task.id)
+        write_table(self.layout.task_file(task.id), table)
         return stored
 
     def _with_vectors(

@@ -122,7 +122,8 @@ class PhotoSolver:
         task, depths = decoded.task, range(len(self._identity.layers))
         report = _passing_errors(report)
         found: dict[tuple[int, int], _Cell] = {}
-        if {row.photo_checksum for row in begun} <= {decoded.checksums[0]}:
+        photo = decoded.checksums[0]  # None where it is not delivered now
+        if photo is None or {row.photo_checksum for row in begun} == {photo}:
             found = {(0, depth): (row, None) for depth, row in enumerate(begun)}
         points = {i: x for i, x in enumerate(decoded.inputs) if isinstance(x, Tensor)}
         try:
@@ -248,7 +249,10 @@ class PhotoSolver:
 def _solved(decoded: DecodedTask, found: Mapping[tuple[int, int], _Cell]) -> SolvedTask:
     """Return the rows that were found, sample by sample and depth by depth."""
     checksums, cells = decoded.checksums, sorted(found.items(), key=lambda item: item[0])
-    rows = [replace(row, photo_checksum=checksums[i]) for (i, _), (row, _) in cells]
+    rows = [
+        row if row.photo_checksum else replace(row, photo_checksum=checksums[i])
+        for (i, _), (row, _) in cells
+    ]
     return SolvedTask(decoded.task, rows, [result for _, (_, result) in cells])
 
 

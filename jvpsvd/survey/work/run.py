@@ -205,7 +205,7 @@ def _solve_pending(spec: Spec, plan: RunPlan, store: Store, report: ReportProgre
 
     def keep(solved: SolvedTask) -> Sequence[Row]:
         nonlocal progress
-        rows = store.commit_first(solved.task.id, solved.rows, solved.results)
+        rows = store.commit_first(solved.task, solved.rows, solved.results)
         last = rows[-1]
         note("stored", task=solved.task.id, key=last.key, layer=last.layer, seconds=last.seconds)
         progress = replace(progress, stored=last)
