@@ -183,8 +183,9 @@ class Store:
             there, good = [], []
         if len(good) >= len(rows):
             return good[: len(rows)]
-        news = [None] * len(good) + list(results[len(good) :])
-        stored = self._with_vectors(task.id, [*good, *rows[len(good) :]], news)
+        first = len(good)
+        fresh = [*[None] * first, *results[first:]]
+        stored = self._with_vectors(task.id, [*good, *rows[first:]], fresh)
         table = to_table([*stored, *there[len(stored) :]], task.id)
         write_table(self.layout.task_file(task.id), table)
         return stored
