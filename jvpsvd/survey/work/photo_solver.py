@@ -31,10 +31,10 @@ Report = Callable[[int, Progress | None], None]
 """Called with the index of the depth at work and how far its solve is."""
 
 Keep = Callable[["SolvedTask"], Sequence[Row]]
-"""Called with the rows of the first depths of a sample; returns them as they are stored."""
+"""Stores the rows of the first depths of a sample; returns them with checksums of their vectors."""
 
 # Seconds of solves after which the depths that are done are kept, so that an end of the process
-# costs no more than one depth. Keeping takes some hundredths of a second: a guess.
+# costs little more than one depth. Keeping takes some hundredths of a second: a guess.
 _KEPT_SECONDS = 1.0
 
 _Cell = tuple[Row, SVDResult | None]
