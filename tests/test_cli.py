@@ -117,7 +117,7 @@ MISTAKES = [
     ((*RUN, "--shards", "good-0000.tar", "--share", "0/" + "9" * 5000), "is not I/N"),
     ((*RUN, "--shards", "good-0000.tar", "--memory", "9" * 400), "is not a size"),
     ((*RUN, "--shards", "good-0000.tar", "--out", "code"), "exists and is not a run"),
-    ((*RUN, "--shards", "good-0000.tar", "--out", "good-0000.tar/x"), "x cannot be made (Not a"),
+    ((*RUN, "--shards", "good-0000.tar", "--out", "good-0000.tar/x"), "x cannot be written: Not a"),
     (("run", "-k", "many"), "'many' is not a valid integer"),
     (("run", "-k", "1_0"), "'1_0' is not a valid integer"),
     (("run", "--seed", "١"), "'١' is not a valid integer"),

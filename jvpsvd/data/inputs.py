@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from jvpsvd.data.photos import decode_photo
 from jvpsvd.data.sounds import decode_sound
 from jvpsvd.data.suffixes import PHOTO_SUFFIXES
 from jvpsvd.errors import ArgumentError, InputError
-from jvpsvd.machine import writing
+from jvpsvd.machine import writing, written_aside
 from jvpsvd.networks import Inputs, Model
 
 
@@ -129,30 +129,35 @@ def write_inputs(inputs: Iterable[Any], shard: Path) -> int:
     2
     """
     count = 0
-    with writing(shard):
-        tar = tarfile.open(shard, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 -- closed below
-    with tar:  # what fails in the inputs themselves is not of the disk
-        for count, one in enumerate(inputs, start=1):
-            labelled = isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], int)
-            content, label = one if labelled else (one, None)
-            tensors = {"": content} if isinstance(content, Tensor) else content
-            if not isinstance(tensors, Mapping) or not all(
-                isinstance(name, str) and isinstance(value, Tensor)
-                for name, value in tensors.items()
-            ):
-                raise ArgumentError(
-                    f"input {count - 1} is a {type(content).__name__}; give tensors, dicts of "
-                    "tensors, or pairs of one of these and a class index"
-                )
-            plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-            key = f"input{count - 1:06d}"
-            with writing(shard):
-                _add(tar, f"{key}.safetensors", safetensors.torch.save(plain))
-                if label is not None:
-                    _add(tar, f"{key}.cls", str(label).encode())
+    with written_aside(shard) as aside:
         with writing(shard):
-            tar.close()
+            tar = tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        with tar:  # what fails in the inputs themselves is not of the disk
+            for count, (tensors, label) in enumerate(_contents(inputs), start=1):
+                key = f"input{count - 1:06d}"
+                with writing(shard):
+                    _add(tar, f"{key}.safetensors", safetensors.torch.save(tensors))
+                    if label is not None:
+                        _add(tar, f"{key}.cls", str(label).encode())
+            with writing(shard):
+                tar.close()
     return count
+
+
+def _contents(inputs: Iterable[Any]) -> Iterator[tuple[dict[str, Tensor], int | None]]:
+    """Yield tensors by name and the class of each input; "" names the tensor that is one."""
+    for index, one in enumerate(inputs):
+        labelled = isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], int)
+        content, label = one if labelled else (one, None)
+        tensors = {"": content} if isinstance(content, Tensor) else content
+        if not isinstance(tensors, Mapping) or not all(
+            isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
+        ):
+            raise ArgumentError(
+                f"input {index} is a {type(content).__name__}; give tensors, dicts of tensors, or "
+                "pairs of one of these and a class index"
+            )
+        yield {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, label
 
 
 def as_written(content: Mapping[str, Tensor]) -> Any:

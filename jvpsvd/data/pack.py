@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from jvpsvd.data.locations import refuse_unfinished, unfinished
 from jvpsvd.data.suffixes import PHOTO_SUFFIXES
 from jvpsvd.errors import ArgumentError, DiskError, ShardError
 from jvpsvd.imports import require
-from jvpsvd.machine import writing
+from jvpsvd.machine import writing, written_aside
 
 
 @dataclass(frozen=True)
@@ -279,16 +278,8 @@ def write_shard(shard: Path, photos: Iterable[Photo]) -> Path:
         DiskError: If it cannot be written.
         ShardError: If a photo cannot be read.
     """
-    aside = shard.with_name(f"{shard.name}.{os.getpid()}.part")
-    try:
-        with writing(shard):
-            with aside.open("wb") as file:
-                _write(file, photos)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(shard)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(shard) as aside, writing(shard), aside.open("wb") as file:
+        _write(file, photos)
     return shard
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jvpsvd.data.hierarchy import Hierarchy
 from jvpsvd.errors import DataError
-from jvpsvd.machine import writing
+from jvpsvd.machine import writing, written_aside
 
 SUPERCLASSES = (
     "n02084071",  # dog
@@ -143,8 +143,8 @@ def write_hierarchy(hierarchy: Hierarchy, file: str | Path, notice: str = "") ->
     for wnid, above in hierarchy.parents.items():
         words = "|".join(hierarchy.lemmas[wnid])
         lines.append("\t".join((wnid, index.get(wnid, ""), " ".join(above), words)))
-    with writing(file):
-        Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    with written_aside(file) as aside, writing(file):
+        aside.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 def _noun(line: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:

@@ -5,7 +5,7 @@ Nothing here imports torch, so that the command line can decide before torch is 
 
 from jvpsvd.machine.cgroups import CgroupLimits, read_cgroup_limits
 from jvpsvd.machine.cores import affine_cores, granted_cores
-from jvpsvd.machine.disk import sync, writing
+from jvpsvd.machine.disk import ASIDE, is_aside, sync, writing, written_aside
 from jvpsvd.machine.memory import granted_memory, physical_memory
 from jvpsvd.machine.processor import processor_maker
 from jvpsvd.machine.sizes import in_words, parse_memory
@@ -18,11 +18,13 @@ from jvpsvd.machine.threads import (
 )
 
 __all__ = [
+    "ASIDE",
     "CgroupLimits",
     "affine_cores",
     "granted_cores",
     "granted_memory",
     "in_words",
+    "is_aside",
     "limit_threads",
     "parse_memory",
     "physical_memory",
@@ -34,4 +36,5 @@ __all__ = [
     "wait_passively",
     "waiting_policy",
     "writing",
+    "written_aside",
 ]

@@ -1,4 +1,4 @@
-"""Writing to the disk: waiting for it, and what to say where it fails."""
+"""Writing to the disk: files that are whole or not there, and what to say where that fails."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jvpsvd.errors import DiskError
+
+ASIDE = ".part"
+"""Ending of a file that is still being written, or was when its process died."""
+_ASIDE_NAME = re.compile(rf"\..+\.[0-9]+-[0-9a-f]{{8}}\{ASIDE}")
 
 _FREE = "free some space there, then do the same again"
 _ALLOW = "make it writable, or choose another place"
@@ -64,6 +69,54 @@ name, or choose another
         reason = text if number is None else os.strerror(number)
         remedy = _REMEDIES.get(number, "see to that, then do the same again")
         raise DiskError(f"{file} cannot be written: {reason}; {remedy}") from error
+
+
+@contextlib.contextmanager
+def written_aside(
+    file: str | os.PathLike[str], place: Callable[[Path, Path], object] = os.replace
+) -> Iterator[Path]:
+    """Yield the name of a file to write, which becomes `file` once it is whole and on the disk.
+
+    So `file` is at every instant the one that was there or the new one. Where the block fails,
+    nothing is left. What is written in the block belongs under `writing(file)`.
+
+    Args:
+        file: The file to write.
+        place: Puts what was written, the first path, in the place of the second.
+
+    Raises:
+        DiskError: If it cannot be put there.
+
+    >>> import tempfile
+    >>> points = Path(tempfile.mkdtemp(), "points.csv")
+    >>> with written_aside(points) as aside, writing(points):
+    ...     aside.write_text("1, 2")
+    4
+    >>> [each.name for each in points.parent.iterdir()]
+    ['points.csv']
+    """
+    target = Path(file)
+    # Hidden, because some readers of a folder take every file that is not; and a name of its own
+    # for every writer, because processes write side by side.
+    aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{ASIDE}")
+    try:
+        yield aside
+        with writing(file):
+            sync(aside)
+            place(aside, target)
+            sync(target.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()  # a full disk must not stay full of halves
+
+
+def is_aside(name: str) -> bool:
+    """Tell whether `written_aside` gives such names.
+
+    >>> is_aside(".points.csv.17-0123abcd.part"), is_aside("points.csv")
+    (True, False)
+    """
+    return _ASIDE_NAME.fullmatch(name) is not None
 
 
 def _number_of(error: Exception) -> int | None:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from jvpsvd.arguments import generator_of
 from jvpsvd.errors import ArgumentError, ModelError
-from jvpsvd.machine import writing
+from jvpsvd.machine import writing, written_aside
 from jvpsvd.networks.boltzmann import (
     BoltzmannMachine,
     ContrastiveDivergence,
@@ -250,8 +250,8 @@ def save_network(network: nn.Sequential, file: Path) -> None:
     for index, layer in enumerate(linear):
         tensors[f"{index}.weight"] = layer.weight.detach().contiguous()
         tensors[f"{index}.bias"] = layer.bias.detach().contiguous()
-    with writing(file):
-        save_file(tensors, file, metadata={"gains": json.dumps(gains)})
+    with written_aside(file) as aside, writing(file):
+        save_file(tensors, aside, metadata={"gains": json.dumps(gains)})
 
 
 def load_network(file: Path) -> nn.Sequential:

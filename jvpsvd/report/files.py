@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jvpsvd.machine import writing
 from jvpsvd.survey.store.files import write_whole
 
 
@@ -15,5 +14,4 @@ def write_data(file: Path, data: bytes) -> None:
         DiskError: If it cannot be written.
         RunError: If a link, a pipe or a folder stands in its place.
     """
-    with writing(file):
-        write_whole(file, lambda aside: aside.write_bytes(data))
+    write_whole(file, lambda aside: aside.write_bytes(data))

@@ -7,13 +7,11 @@ covers all names, values and tensors.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import check_path
 from jvpsvd.errors import DataError
-from jvpsvd.machine import sync, writing
+from jvpsvd.machine import writing, written_aside
 
 _KIND, _CHECKSUM = "jvpsvd", "checksum"
 _INSIDE = "/"  # separates the names of a tensor and of the value that holds it
@@ -34,8 +32,7 @@ _INSIDE = "/"  # separates the names of a tensor and of the value that holds it
 def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, Any]) -> None:
     """Write a record of tensors, dataclasses, tuples, dicts and plain values to a file.
 
-    The file is written aside and renamed, so a file of that name stays as it is until the new one
-    is whole.
+    A file of that name stays as it is until the new one is whole.
 
     Args:
         path: The file. A regular file there is replaced, whatever it holds.
@@ -59,17 +56,8 @@ def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, A
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     texts[_KIND] = kind
-    aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        with writing(path):
-            save_file(tensors, aside, metadata=texts | {_CHECKSUM: _checksum(texts, tensors)})
-            sync(aside)
-            aside.replace(target)
-            sync(target.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
+    with written_aside(target) as aside, writing(path):
+        save_file(tensors, aside, metadata=texts | {_CHECKSUM: _checksum(texts, tensors)})
 
 
 def read_record(

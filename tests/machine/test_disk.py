@@ -42,6 +42,22 @@ def test_a_full_disk_is_told_with_the_file_and_what_to_do(tmp_path, write):
     assert re.fullmatch(line, str(caught.value))
 
 
+@pytest.mark.parametrize("name", sorted(set(WRITERS) - {"pack"}))
+def test_a_full_disk_leaves_the_file_that_was_there_and_no_half_of_another(tmp_path, name):
+    file = tmp_path / "out"
+    file.write_text("as it was")
+    with files_up_to(1500), pytest.raises(DiskError):
+        WRITERS[name](file)
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+    assert file.read_text() == "as it was"
+
+
+def test_a_full_disk_leaves_no_shard(tmp_path):
+    with files_up_to(1500), pytest.raises(DiskError):
+        packed(tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize("name", sorted(set(WRITERS) - {"save", "pack"}))
 def test_a_folder_that_is_not_there_is_named(tmp_path, name):
     file = tmp_path / "none" / "out"
@@ -85,3 +101,4 @@ def test_inputs_that_cannot_be_read_are_not_taken_for_a_full_disk(tmp_path):
 
     with pytest.raises(FileNotFoundError, match="photo"):
         write_inputs(read(), tmp_path / "inputs.tar")
+    assert list(tmp_path.iterdir()) == []

@@ -7,10 +7,7 @@ neither followed nor replaced.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import re
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -21,24 +18,11 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from jvpsvd.errors import RunError
-from jvpsvd.machine import sync
-
-ASIDE = ".part"
-"""Ending of a file that is still being written, or was when its process died."""
-
-_ASIDE_NAME = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.part")
+from jvpsvd.machine import is_aside, writing, written_aside
 
 # Nothing is written for as long as this: an older aside file belongs to a process that died.
 _ABANDONED_SECONDS = 3600
 
-
-_AGAIN = "then give the same command again"
-_REMEDIES = {
-    errno.ENOSPC: f"free some, {_AGAIN}",
-    errno.EDQUOT: f"free some, {_AGAIN}",
-    errno.EFBIG: f"raise the limit on the size of files (ulimit -f), {_AGAIN}",
-}
-"""What to do where a disk takes no more, by the number of the error."""
 
 DAMAGE = (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError, pa.ArrowException)
 """What a Parquet file that was damaged makes its reader raise."""
@@ -64,14 +48,10 @@ def make_folder(folder: Path) -> None:
     """Make a folder, if it is not there; a link to one counts.
 
     Raises:
-        RunError: If it cannot be made.
+        DiskError: If it cannot be made.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = "something else has its name" if os.path.lexists(folder) else error.strerror
-        remedy = _REMEDIES.get(error.errno or 0, "move that away, or choose another --out")
-        raise RunError(f"{folder} cannot be made ({reason}); {remedy}") from error
 
 
 @contextlib.contextmanager
@@ -91,21 +71,22 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     """Write a file, or replace it, so that at every instant it is the old one or the new one.
 
     Raises:
+        DiskError: If it cannot be written.
         RunError: If a link, a pipe or a folder stands in its place.
     """
     refuse_other_kinds(file)
-    aside = _write_aside(file, write)
-    aside.replace(file)
-    sync(file.parent)
+    with written_aside(file) as aside, writing(file):
+        write(aside)
 
 
 def write_first(file: Path, write: Callable[[Path], object]) -> None:
-    """Write a file unless another process has already written it."""
-    aside = _write_aside(file, write)
-    with contextlib.suppress(FileExistsError):
-        os.link(aside, file)
-    aside.unlink()
-    sync(file.parent)
+    """Write a file unless another process has already written it.
+
+    Raises:
+        DiskError: If it cannot be written.
+    """
+    with written_aside(file, _link_unless_there) as aside, writing(file):
+        write(aside)
 
 
 def write_table(file: Path, table: pa.Table) -> None:
@@ -160,13 +141,18 @@ def unreadable(file: Path, why: BaseException | str) -> RunError:
 def remove_abandoned(folder: Path) -> None:
     """Remove what processes of a run that died left aside in a folder of it, and nothing else."""
     try:
-        left_over = [file for file in folder.iterdir() if _ASIDE_NAME.fullmatch(file.name)]
+        left_over = [file for file in folder.iterdir() if is_aside(file.name)]
     except OSError:
         return
     for file in left_over:
         with contextlib.suppress(OSError):
             if is_regular(file) and time.time() - file.lstat().st_mtime > _ABANDONED_SECONDS:
                 file.unlink()
+
+
+def _link_unless_there(aside: Path, file: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.link(aside, file)
 
 
 def _of_type(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
@@ -195,20 +181,3 @@ def _kind(file: Path) -> str:
     if stat.S_ISLNK(mode):
         return "link"
     return "folder" if stat.S_ISDIR(mode) else "pipe, socket or device"
-
-
-def _write_aside(file: Path, write: Callable[[Path], object]) -> Path:
-    # A name of its own for every writer: shares of one run write side by side.
-    # Hidden, because some readers of a folder take every file that is not.
-    aside = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}{ASIDE}")
-    try:
-        write(aside)
-        sync(aside)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()  # a full disk must not stay full of halves
-        if isinstance(error, OSError) and error.errno in _REMEDIES:
-            said = f"{os.strerror(error.errno)}; {_REMEDIES[error.errno]}"
-            raise OSError(error.errno, said, str(file)) from error
-        raise
-    return aside

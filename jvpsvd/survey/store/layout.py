@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jvpsvd.survey.store.files import ASIDE
+from jvpsvd.machine import ASIDE
 from jvpsvd.survey.store.parts import PART
 from jvpsvd.survey.store.record import RECORD
 

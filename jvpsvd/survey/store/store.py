@@ -274,7 +274,8 @@ def create_or_continue(
             was begun with, for defaults depend on the device and on the version.
 
     Raises:
-        RunError: If the folder holds another run or something else, or cannot be made.
+        DiskError: If the folder cannot be made.
+        RunError: If it holds another run or something else.
     """
     layout = Layout(folder)
     if not os.path.lexists(folder / RECORD):
