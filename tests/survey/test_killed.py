@@ -18,6 +18,20 @@ from jvpsvd.data import decode_photo
 from jvpsvd.networks import layer_map, load_model
 from jvpsvd.survey import open, open_store
 
+KILLED_WITHIN_A_PHOTO = """
+import os, signal, sys, time
+from pathlib import Path
+from jvpsvd import survey
+
+def report(progress):
+    if progress.layer == "output":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if progress.layer == "2":
+        time.sleep(1.1)
+
+spec = survey.Spec(model="tiny:net", shards=("s.tar",), out=Path("out"), k=5, layers=("2", "output"), batch=1)
+survey.run(spec, report=report)
+"""
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (%d, %d)); " + MAIN
 
 
@@ -79,6 +93,17 @@ def test_run_killed_at_random_instants_holds_every_row_once(line, undisturbed):
     check = [sys.executable, "-c", MAIN, "verify", "out"]
     said = subprocess.run(check, cwd=line.folder, capture_output=True, text=True, timeout=60)
     assert (said.returncode, said.stdout.split()[0]) == (0, "80")
+
+
+def test_run_killed_within_a_photo_computes_what_it_stored_not_again(tiny, tmp_path):
+    line = CommandLine(tmp_path, photos=2)
+    assert ended(line.start(main=KILLED_WITHIN_A_PHOTO))[0] == -signal.SIGKILL
+    (stored,) = open_store(line.out).rows()
+    assert stored.layer == "2"
+    code, output = line.complete()
+    assert code == 0, output
+    line.assert_whole()
+    assert stored in open_store(line.out).rows()
 
 
 @pytest.mark.slow
