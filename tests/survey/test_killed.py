@@ -19,7 +19,7 @@ from jvpsvd.networks import layer_map, load_model
 from jvpsvd.survey import open, open_store
 
 KILLED_WITHIN_A_PHOTO = """
-import os, signal, sys, time
+import os, signal, time
 from pathlib import Path
 from jvpsvd import survey
 
@@ -29,8 +29,8 @@ def report(progress):
     if progress.layer == "2":
         time.sleep(1.1)
 
-spec = survey.Spec(model="tiny:net", shards=("s.tar",), out=Path("out"), k=5, layers=("2", "output"), batch=1)
-survey.run(spec, report=report)
+asked = {"model": "tiny:net", "shards": [Path("s.tar")], "out": "out", "k": 5, "batch": 1}
+survey.run(survey.Spec(layers=("2", "output"), **asked), report=report)
 """
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (%d, %d)); " + MAIN
 
