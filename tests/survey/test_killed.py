@@ -23,10 +23,13 @@ import os, signal, time
 from pathlib import Path
 from jvpsvd import survey
 
+solved = []
+
 def report(progress):
     if progress.layer == "output":
         os.kill(os.getpid(), signal.SIGKILL)
-    if progress.layer == "2":
+    if progress.layer and not solved:
+        solved.append(progress.layer)
         time.sleep(1.1)
 
 asked = {"model": "tiny:net", "shards": [Path("s.tar")], "out": "out", "k": 5, "batch": 1}
