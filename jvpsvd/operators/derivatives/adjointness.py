@@ -62,5 +62,6 @@ def check_adjoint(
         raise AdjointError(
             f"forward and reverse derivative are not of one matrix: <J v, u> = {by_jvp:.6g}, "
             f"<v, J' u> = {by_vjp:.6g}; {remedy}check the backward and jvp of custom functions, "
-            "and hooks on gradients"
+            "and hooks on gradients; where there are none, report the network to torch: one of its "
+            "own derivatives is wrong"
         )
