@@ -1,7 +1,8 @@
 """Derivatives of a network to several depths, recorded once and replayed at every input.
 
-What of an input is held fixed, such as a mask, is a constant of the recording. Each value of it has
-a recording of its own.
+What of an input is held fixed, such as a mask, is a constant of the recording. Where the depths
+depend on it, each value of it has a recording of its own. Token ids, which only the depth that is
+started from is computed from, need no other one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from jvpsvd.errors import ArgumentError, DerivativeError, JvpsvdError, TraceError
 from jvpsvd.networks.depths import layer_maps
@@ -27,6 +28,9 @@ from jvpsvd.operators import (
     transformed,
 )
 from jvpsvd.operators.function.conversion import convert_weights
+from jvpsvd.operators.function.dependence import depends_on
+from jvpsvd.operators.function.evaluate import prepare
+from jvpsvd.operators.function.restoring import restored
 from jvpsvd.svd.lock_step import matrices_together
 from jvpsvd.svd.request import ProblemSize, check_request
 
@@ -150,7 +154,9 @@ class Derivatives:
         self._recordings: list[_Recorded] = []
         """Made at the first point: of all depths together, or of each where that fails."""
         self._fixed: Any = None
-        """What the recordings hold fixed, such as masks: they serve no other."""
+        """What the depths depend on of what is held fixed: the recordings serve no other."""
+        self._depends: list[bool] = []
+        """For each leaf of what is held fixed, whether the depths depend on it."""
         self._hidden: dict[int, DerivativeError] | None = None
         """Depths whose derivative lacks a part at the first input; None before that."""
 
@@ -159,7 +165,7 @@ class Derivatives:
         z = self._maps.start(x)
         z = z.to(self._dtype or z.dtype)
         # A value may hide what a mask changes in the derivative, so values are not compared.
-        if not is_same_input(self._maps.fixed, self._fixed):
+        if self._recordings and not is_same_input(self._depended_on(), self._fixed):
             self._recordings = []
         with full_precision():
             here = self._record(z)
@@ -191,7 +197,8 @@ class Derivatives:
         """
         if self._recordings:
             return False
-        self._fixed = tree_map_only(Tensor, torch.clone, self._maps.fixed)
+        self._depends = self._find_dependence(z)
+        self._fixed = tree_map_only(Tensor, torch.clone, self._depended_on())
         depths = tuple(range(len(self._layers)))
         together = self._record_to(depths, z, quiet=len(depths) > 1)
         if together.trace is not None or len(depths) == 1:
@@ -199,6 +206,21 @@ class Derivatives:
         else:
             self._recordings = [self._record_to((depth,), z) for depth in depths]
         return True
+
+    def _find_dependence(self, z: Tensor) -> list[bool]:
+        leaves = tree_flatten(self._maps.fixed)[0]
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        with restored(self._run, z.device):
+            found = iter(depends_on(lambda: prepare(self._run)(z), tensors))
+        return [next(found) if isinstance(leaf, Tensor) else True for leaf in leaves]
+
+    def _depended_on(self) -> Any:
+        """Return what the present input holds fixed, without what the depths do not depend on."""
+        leaves, structure = tree_flatten(self._maps.fixed)
+        if len(leaves) != len(self._depends):
+            return self._maps.fixed
+        pairs = zip(leaves, self._depends, strict=True)
+        return tree_unflatten([leaf if depends else None for leaf, depends in pairs], structure)
 
     def _record_to(self, depths: tuple[int, ...], z: Tensor, *, quiet: bool = False) -> _Recorded:
         try:

@@ -113,6 +113,63 @@ def test_from_a_depth_at_inputs_of_other_ids_and_masks(masked):
             torch.testing.assert_close(images, expected.detach().reshape(-1, 20))
 
 
+class Padded(Words):
+    """Finds the mask in the ids, in one of several ways."""
+
+    def __init__(self, find_mask):
+        super().__init__()
+        self.find_mask = find_mask
+
+    def forward(self, ids):
+        mask = self.find_mask(ids)
+        return self.head(self.mix((self.embedding(ids) * mask).mT).mT.tanh()) + 1e6
+
+
+MASKS = {
+    "compared": lambda ids: (ids != 0)[..., None],
+    "numbers": lambda ids: torch.tensor([[[float(i != 0)] for i in ids[0].tolist()]]),
+    "length": lambda ids: (torch.arange(5) < ids.count_nonzero())[:, None],
+    "selected": lambda ids: (torch.arange(5) < len(ids[ids != 0]))[:, None],
+    "written": lambda ids: torch.zeros(1, 5, 1).index_put_((ids[..., None] != 0,), torch.ones(())),
+}
+
+
+@pytest.mark.parametrize("find_mask", MASKS.values(), ids=MASKS)
+def test_ids_that_the_depths_depend_on_are_those_of_the_input(find_mask):
+    torch.manual_seed(0)
+    net, start = Padded(find_mask).double().eval(), {"since": "embedding"}
+    rows = [[1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [2, 1, 0, 0, 0], [1, 2, 3, 4, 0], [3, 3, 3, 3, 3]]
+    points = [torch.tensor([row]) for row in rows]
+    derivatives = Derivatives(net, points[0], ["output"], **start)
+    for x in points:
+        maps = layer_maps(net, x, ["output"], **start)
+        z = maps.start(x)
+        (J,) = derivatives.at(x, "one")
+        expected = torch.func.jacrev(lambda z, maps=maps: maps(z)[0])(z).detach().reshape(-1, 20)
+        images = J.jvp(torch.eye(20).double().reshape(20, *z.shape)).flatten(1).mT
+        torch.testing.assert_close(images, expected)
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_texts_share_a_recording_unless_the_depths_depend_on_their_ids(reads):
+    torch.manual_seed(0)
+    calls = []
+
+    def find_mask(ids):
+        calls.append(ids)
+        return ids[..., None] + 1 if reads else torch.ones(1, 5, 1)
+
+    net = Padded(find_mask)
+    points = [torch.tensor([row]) for row in ([1, 2, 3, 4, 5], [5, 4, 3, 2, 1])]
+    derivatives = Derivatives(net.eval(), points[0], ["mix", "output"], since="embedding")
+    taken = []
+    for x in points:
+        before = len(calls)
+        derivatives.at(x, "one")
+        taken.append(len(calls) - before)
+    assert (taken[1] <= 2) == (not reads)
+
+
 class Scaled(nn.Module):
     """Its first output is so large that values hardly show the step, which the derivative does."""
 

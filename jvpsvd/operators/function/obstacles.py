@@ -77,7 +77,7 @@ def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, bo
     return value, mode.found, work
 
 
-_NUMBERS = {
+LEAVING_TORCH = {
     *("numpy", "__array__", "__dlpack__", "data_ptr", "tolist", "item", "is_nonzero"),
     *("__float__", "__int__", "__bool__", "__index__", "__complex__", "__contains__"),
     *("equal", "allclose"),
@@ -101,7 +101,7 @@ class _NumberMode(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.found = self.found or getattr(func, "__name__", "") in _NUMBERS
+        self.found = self.found or getattr(func, "__name__", "") in LEAVING_TORCH
         return func(*args, **(kwargs or {}))
 
 
