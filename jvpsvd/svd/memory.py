@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -124,4 +125,10 @@ def memory_of(device: torch.device | None = None) -> int:
     """
     if device is not None and device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
+    return _granted_memory()
+
+
+@cache
+def _granted_memory() -> int:
+    """Return `granted_memory()`, asked once: it reads dozens of files, a tenth of a small solve."""
     return granted_memory()
