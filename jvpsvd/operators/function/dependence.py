@@ -2,7 +2,8 @@
 
 Each operation of torch passes on what its results were computed from. What leaves torch, as a
 Python number, a NumPy array or the size of a result, may decide anything: the value counts as
-computed from that, too. So a tensor that is not named cannot change the value, whatever it holds.
+computed from that, too. So a tensor that is not named cannot change the value, whatever it holds,
+unless a compiled extension reads it behind torch's back.
 """
 
 from __future__ import annotations
