@@ -165,6 +165,19 @@ def test_other_inputs_are_another_run(tmp_path):
         survey.run(spec(tmp_path, inputs=X + 1, **options), report=False)
 
 
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_one_other_input_among_large_ones_is_another_run(tmp_path, changed):
+    """All but the first mebibyte is compared, too."""
+    options = {"model": nn.AdaptiveAvgPool1d(2).eval(), "layers": ["output"], "k": 1}
+    X = torch.randn(3, 1, 200_000)
+    survey.run(spec(tmp_path, inputs=X, **options), report=False)
+    other = X.clone()
+    other[changed, 0, -1] += 1
+    with pytest.raises(RunError, match="begun with other inputs; give another out"):
+        survey.run(spec(tmp_path, inputs=other, **options), report=False)
+    assert survey.run(spec(tmp_path, inputs=X, **options), report=False).skipped == 3
+
+
 def test_inputs_that_were_removed_are_written_again_and_others_are_not(tmp_path):
     options = {"model": nn.Tanh().eval(), "layers": ["output"], "k": 2}
     X = torch.randn(3, 1, 3)
