@@ -27,6 +27,7 @@ from jvpsvd.data import (
     walk,
     write_inputs,
 )
+from jvpsvd.data.locations import refuse_equal_names
 from jvpsvd.errors import ArgumentError, RunError, ShardError
 from jvpsvd.machine import writing
 from jvpsvd.networks import Depth, Model, PhotoInput, choose_batch, load_model
@@ -143,7 +144,9 @@ def _find_shards(spec: Spec, model: Model, begun: Identity | None) -> Sequence[S
         return demo_shards(Path(spec.out))
     if isinstance(spec.shards, str | os.PathLike):
         return find_shards(os.fspath(spec.shards))
-    return [Path(shard) for shard in spec.shards]
+    files = [Path(shard) for shard in spec.shards]
+    refuse_equal_names(files)
+    return files
 
 
 def _write(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
