@@ -436,3 +436,20 @@ def test_a_part_that_a_later_point_of_a_batch_shows_is_told(caplog):
     X = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
     JacobianOperator(lambda x: x + x.relu().detach(), X, batch_dims=1)
     assert "at point 1 of the batch products explain only a part" in caplog.text
+
+
+def in_part_or_nothing(x):
+    """As `in_part`, where a number decides, so that it cannot be recorded."""
+    return in_part(x) if float(x.sum()) > 0 else x.sin()
+
+
+@pytest.mark.parametrize("fn", [in_part, in_part_or_nothing])
+def test_a_part_that_is_flat_at_the_first_point_of_a_stack_is_refused(fn):
+    X = torch.tensor([[-1.0, -2.0], [-2.0, -1.0], [1.0, 2.0]], dtype=torch.float64)
+    stack = StreamedStack.over(fn, X[:2])
+    expected = torch.cat([x.cos().diag() for x in X[:2]])
+    torch.testing.assert_close(stack @ torch.eye(2, dtype=torch.float64), expected)
+    stack = StreamedStack.over(fn, X)
+    for _ in range(2):
+        with pytest.raises(DerivativeError, match=r"torch\.inference_mode hides"):
+            stack @ torch.eye(2, dtype=torch.float64)
