@@ -253,6 +253,8 @@ class Derivatives:
         for depth, J in enumerate(derivatives):
             if isinstance(J, JvpsvdError) or depth in self._told:
                 continue
+            if not bool(J.value.isfinite().all()):
+                continue  # nothing can be compared there
             if depth in self._compared and not self._may_hide(depth, z):
                 continue
             try:
