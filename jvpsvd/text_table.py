@@ -225,6 +225,19 @@ def significant(value: float, digits: int = 4) -> str:
     return f"{value:.0f}" if whole >= digits else f"{float(f'{value:.{digits}g}'):.15g}"
 
 
+def at_most(value: float) -> str:
+    """Return a bound in one digit that is no smaller than the number.
+
+    >>> at_most(1.04e-6), at_most(9.6e-6), at_most(2e-7), at_most(0.0)
+    ('2e-06', '1e-05', '2e-07', '0e+00')
+    """
+    text = f"{value:.0e}"
+    if float(text) < value:
+        digit, exponent = text.split("e")
+        text = f"{int(digit) + 1}e{exponent}"
+    return f"{float(text):.0e}"
+
+
 def brief_seconds(seconds: float) -> str:
     """Return a time in seconds with the digits that mean something.
 

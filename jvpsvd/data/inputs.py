@@ -15,6 +15,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from jvpsvd.data.photos import decode_photo
 from jvpsvd.data.sounds import decode_sound
@@ -45,11 +46,26 @@ def decode_input(data: bytes, model: Model) -> Any:
         return decode_photo(data, model.photo_input)
     content = _as_example(decode_member(data, inputs.suffix, inputs.rate), inputs.example)
     try:
-        return inputs.arguments(content)
+        return copy_arguments(inputs.arguments(content))
     except Exception as error:  # the user's own code
         raise InputError(
             f"the arguments of this input cannot be made: {type(error).__name__}: {error}"
         ) from error
+
+
+def copy_arguments(given: Any) -> Any:
+    """Return the arguments of a network with copies of their tensors; a mapping becomes a dict.
+
+    A function may return the same tensors again, with the numbers of another input.
+
+    >>> buffer = torch.zeros(1)
+    >>> kept = copy_arguments({"ids": buffer, "use_cache": False})
+    >>> _ = buffer.fill_(7)
+    >>> kept
+    {'ids': tensor([0.]), 'use_cache': False}
+    """
+    named = dict(given) if isinstance(given, Mapping) else given
+    return tree_map_only(Tensor, torch.clone, named)
 
 
 def decode_member(

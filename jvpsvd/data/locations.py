@@ -167,16 +167,29 @@ def find_shards(pattern: str) -> list[Shard]:
             f"no .tar file matches {pattern}; 'jvpsvd pack PHOTOS SHARDS' makes shards of photos, "
             "'tar --sort=name -cf SHARDS/x.tar -C FOLDER .' of texts, arrays and sounds"
         )
+    refuse_equal_names(found)
+    for folder in {shard.parent for shard in found if isinstance(shard, Path)}:
+        refuse_unfinished(folder)
+    return found
+
+
+def refuse_equal_names(shards: Sequence[Shard]) -> None:
+    """Check that no two shards share a file name.
+
+    Raises:
+        ShardError: If two do.
+
+    >>> refuse_equal_names([Path("a/s.tar"), Path("b/s.tar")])
+    Traceback (most recent call last):
+    jvpsvd.errors.ShardError: two shards are named s.tar; rename one, rows are told apart by name
+    """
     names: set[str] = set()
-    for shard in found:
+    for shard in shards:
         if shard.name in names:
             raise ShardError(
                 f"two shards are named {shard.name}; rename one, rows are told apart by name"
             )
         names.add(shard.name)
-    for folder in {shard.parent for shard in found if isinstance(shard, Path)}:
-        refuse_unfinished(folder)
-    return found
 
 
 def unfinished(stem: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def numbered(labels: Labels, count: int, what: str = "photo") -> tuple[Tensor, t
         what: What a label belongs to, for messages.
 
     Raises:
-        ArgumentError: If the number of labels is not `count`, or one cannot be hashed.
+        ArgumentError: If the number of labels is not `count`, one is NaN or cannot be hashed.
 
     >>> index, classes = numbered(["cat", "dog", "cat"], 3)
     >>> index.tolist(), classes
@@ -43,6 +44,9 @@ def numbered(labels: Labels, count: int, what: str = "photo") -> tuple[Tensor, t
         )
     # Tensors hash by identity, so equal ones would become different classes.
     listed = [one.tolist() if isinstance(one, Tensor | np.ndarray) else one for one in listed]
+    for i, one in enumerate(listed):
+        if isinstance(one, float) and math.isnan(one):  # equal to none, not even to itself
+            raise ArgumentError(f"label {i} is NaN, which is no class; leave that {what} out")
     try:
         numbers = {label: i for i, label in enumerate(dict.fromkeys(listed))}
     except TypeError as error:

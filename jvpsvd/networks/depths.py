@@ -223,8 +223,8 @@ class LayerMaps:
 
     Args:
         model: The model.
-        targets: The depths to go to.
-        source: The depth to start from; None for the input.
+        targets: The name and the place of each depth to go to.
+        source: Those of the depth to start from; None for the input.
         wrt: As for `layer_map`.
         x: The input.
     """
@@ -232,13 +232,16 @@ class LayerMaps:
     def __init__(
         self,
         model: nn.Module,
-        targets: Sequence[Place],
-        source: Place | None,
+        targets: Sequence[tuple[str, Place]],
+        source: tuple[str, Place] | None,
         wrt: str | int | None,
         x: Any,
     ) -> None:
         self.__wrapped__ = model
-        self._targets, self._source, self._wrt = targets, source, wrt
+        self._names, self._targets = zip(*targets, strict=True)
+        self._since = None if source is None else source[0]
+        self._source = None if source is None else source[1]
+        self._wrt = wrt
         self.start(x)
 
     @property
@@ -265,6 +268,15 @@ class LayerMaps:
                 z = run_to(self.__wrapped__, x, [self._source])[0]
         self._dtype = z.dtype
         return z
+
+    def refuse_bypass(self) -> None:
+        """Check that the present input, too, reaches every depth through the one to start from.
+
+        Raises:
+            ModelError: If a path goes around it, as a mask may let one.
+        """
+        if self._since is not None:
+            _cut(self.__wrapped__, self._x, self._names, self._since)
 
     def __call__(self, z: Tensor, only: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         """Return the values of the depths at a value of the input, or of the depth started from.
@@ -308,8 +320,9 @@ def layer_maps(
         cuts, left_out = _list_cuts_named(model, x, names)
         targets = [_locate(uncompiled(model), cuts, name, left_out) for name in names]
     else:
-        source, targets, _ = _cut(model, x, names, since)
-    return LayerMaps(uncompiled(model), targets, source, wrt, x)
+        place, targets, _ = _cut(model, x, names, since)
+        source = since, place
+    return LayerMaps(uncompiled(model), list(zip(names, targets, strict=True)), source, wrt, x)
 
 
 def places_of(model: nn.Module, x: Any, names: Sequence[str]) -> dict[str, Place]:

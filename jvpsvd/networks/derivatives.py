@@ -30,6 +30,7 @@ from jvpsvd.operators import (
 from jvpsvd.operators.function.conversion import convert_weights
 from jvpsvd.operators.function.dependence import depends_on
 from jvpsvd.operators.function.evaluate import prepare
+from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.operators.function.restoring import restored
 from jvpsvd.svd.lock_step import matrices_together
 from jvpsvd.svd.request import ProblemSize, check_request
@@ -151,28 +152,37 @@ class Derivatives:
         self._layers = tuple(layers)
         self._maps, self._dtype = layer_maps(module, example, layers, since, wrt), dtype
         self._run: Callable[..., tuple[Tensor, ...]] = convert_weights(self._maps, dtype)
+        self._told: set[int] = set()
+        """Depths of which a line in the log says that products differ from the network itself."""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin with recordings for what the present input holds fixed."""
+        self._depends: list[bool] = []
+        """For each leaf of what is held fixed, whether the depths depend on it; [] before that."""
+        self._fixed = tree_map_only(Tensor, torch.clone, self._maps.fixed)
+        """What the depths depend on of what is held fixed: the recordings serve no other."""
         self._recordings: list[_Recorded] = []
         """Made at the first point: of all depths together, or of each where that fails."""
-        self._fixed: Any = None
-        """What the depths depend on of what is held fixed: the recordings serve no other."""
-        self._depends: list[bool] = []
-        """For each leaf of what is held fixed, whether the depths depend on it."""
-        self._hidden: dict[int, DerivativeError] | None = None
-        """Depths whose derivative lacks a part at the first input; None before that."""
+        self._compared: set[int] = set()
+        """Depths whose products were compared with differences of the network at an input."""
+        self._obstacles: bool | None = None
+        """Whether the network holds what may hide a part of its derivative; None: not known."""
 
     def at(self, x: Any, name: str) -> tuple[LinearMap | JvpsvdError, ...]:
         """Return the derivative to each depth at an input of this name, or why there is none."""
         z = self._maps.start(x)
         z = z.to(self._dtype or z.dtype)
         # A value may hide what a mask changes in the derivative, so values are not compared.
-        if self._recordings and not is_same_input(self._depended_on(), self._fixed):
-            self._recordings = []
+        if not is_same_input(self._depended_on(), self._fixed):
+            self._maps.refuse_bypass()
+            self._begin()
         with full_precision():
             here = self._record(z)
             found: list[LinearMap | JvpsvdError] = []
             for index in range(len(self._recordings)):
                 found += self._replay(index, z, name, check=not here)
-        return self._without_hidden(found)
+        return self._without_hidden(found, z)
 
     def at_many(self, X: Tensor) -> tuple[BatchedMap | JvpsvdError, ...]:
         """Return the derivative to each depth at a batch; nothing if one cannot be recorded."""
@@ -183,7 +193,7 @@ class Derivatives:
             if all(one.trace is not None for one in self._recordings):
                 for one in self._recordings:
                     found += one.trace.at_many(X) if one.trace is not None else ()
-        return self._without_hidden(found)
+        return self._without_hidden(found, X[0])
 
     def values(self, x: Any) -> tuple[Tensor, ...]:
         """Return the values of the depths at an input."""
@@ -253,25 +263,39 @@ class Derivatives:
         return lambda z: self._run(z, [depth])[0]
 
     def _without_hidden(
-        self, derivatives: Sequence[Map | JvpsvdError]
+        self, derivatives: Sequence[Map | JvpsvdError], z: Tensor
     ) -> tuple[Map | JvpsvdError, ...]:
-        """Put an error where a derivative lacks a part, as found out at the first input."""
-        if self._hidden is None and derivatives:
-            self._hidden = self._find_hidden(derivatives)
-        hidden = self._hidden or {}
-        return tuple(hidden.get(depth, J) for depth, J in enumerate(derivatives))
+        """Put an error where products are seen to differ from those of the network itself.
 
-    def _find_hidden(self, derivatives: Sequence[Map | JvpsvdError]) -> dict[int, DerivativeError]:
-        """Return the depths at which products differ from those of the network itself."""
+        What is hidden may lie flat at the first input, so that others are compared, too, where the
+        network holds something that may hide a part.
+        """
         hidden: dict[int, DerivativeError] = {}
         together = _EvaluatedOnce(self._run)
         for depth, J in enumerate(derivatives):
-            if isinstance(J, JvpsvdError):
+            if isinstance(J, JvpsvdError) or depth in self._told:
+                continue
+            if not bool(J.value.isfinite().all()):
+                continue  # nothing can be compared there
+            if depth in self._compared and not self._may_hide(depth, z):
                 continue
             try:
                 with full_precision():
                     name, evaluate = self._layers[depth], partial(together, depth)
-                    tell_difference(self._map_to(depth), J, name=name, evaluate=evaluate)
+                    if tell_difference(self._map_to(depth), J, name=name, evaluate=evaluate):
+                        self._told.add(depth)
             except DerivativeError as error:
                 hidden[depth] = error
-        return hidden
+            else:
+                self._compared.add(depth)
+        return tuple(hidden.get(depth, J) for depth, J in enumerate(derivatives))
+
+    def _may_hide(self, depth: int, z: Tensor) -> bool:
+        """Return whether the network holds what may hide a part of its derivative.
+
+        A recording runs the same operations at every point; what is not recorded may run others.
+        """
+        if self._obstacles is None:
+            self._obstacles = bool(find_obstacles(prepare(self._run), z))
+        recorded = (one.depths for one in self._recordings if one.trace is not None)
+        return self._obstacles or not any(depth in depths for depths in recorded)

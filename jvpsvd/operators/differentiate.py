@@ -21,6 +21,7 @@ from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
+from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
 from jvpsvd.operators.recording.on_demand import batch_recorded_on_demand, recorded_on_demand
@@ -96,8 +97,11 @@ def tell_difference(
     value: Tensor | None = None,
     name: str = "",
     evaluate: Callable[[Tensor], Any] | None = None,
-) -> None:
-    """Say in the log if products differ from differences of fn, at the first of several points.
+) -> bool:
+    """Say in the log if products differ from differences of fn, and return whether they do.
+
+    Of several points the first is taken, and all where fn holds what may hide a part of its
+    derivative: that part may lie flat at the first one.
 
     Args:
         fn: The function.
@@ -111,6 +115,7 @@ def tell_difference(
 
     >>> fn = lambda x: x + x.detach()
     >>> tell_difference(fn, transformed(fn, torch.ones(2)), name="fn")
+    True
     """
     check_function(fn)
     if not isinstance(J, LinearMap | BatchedMap):
@@ -121,6 +126,7 @@ def tell_difference(
         message = _describe(fn, J, value, evaluate)
     if message is not None:
         logger.warning("%s%s", f"{name}: " if name else "", message)
+    return message is not None
 
 
 def _describe(
@@ -129,14 +135,25 @@ def _describe(
     value: Tensor | None,
     evaluate: Callable[[Tensor], Any] | None,
 ) -> str | None:
-    of_point = None if evaluate is None else prepare(evaluate)
-    if isinstance(J, BatchedMap):
-        first = J.select(torch.tensor([0], device="cpu"))
-        x = J.point[0]
-        products, image = (lambda v: first.jvp(v[None], chunk=len(v))[0]), None
-    else:
-        x, products, image = J.point, J.jvp, None if J.probed is None else J.probed[1]
-    return describe_difference(prepare(fn), x, products, _make_jvps(fn), value, image, of_point)
+    of_point, prepared = None if evaluate is None else prepare(evaluate), prepare(fn)
+    jvps = _make_jvps(fn)
+    if isinstance(J, LinearMap):
+        image = None if J.probed is None else J.probed[1]
+        return describe_difference(prepared, J.point, J.jvp, jvps, value, image, of_point)
+    points = len(J.point) if len(J.point) > 1 and find_obstacles(prepared, J.point[0]) else 1
+    for index, x in enumerate(J.point[:points]):
+        products = _products_at(J, index)
+        own = value if index == 0 else None
+        found = describe_difference(prepared, x, products, jvps, own, evaluate=of_point)
+        if found is not None:
+            return found if index == 0 else f"at point {index} of the batch {found}"
+    return None
+
+
+def _products_at(J: BatchedMap, index: int) -> Callable[[Tensor], Tensor]:
+    """Return the JVPs at one of several points."""
+    one = J.select(torch.tensor([index], device="cpu"))
+    return lambda v: one.jvp(v[None], chunk=len(v))[0]
 
 
 def _make_jvps(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:

@@ -126,7 +126,7 @@ class Linearization:
         of_vector = OfVector(of_first, source)
         remedy = partial(_remedy, fn, of_vector, point, batch_dims)
         with restored(fn, point.device), failures_named("fn", remedy):
-            values, reads_numbers, work = evaluate_at(fn, of_vector, point, batch_dims)
+            values, reads_numbers, inference, work = evaluate_at(fn, of_vector, point, batch_dims)
             one, its_value = (point[0], values[0]) if batch_dims else (point, values)
             try:
                 J, elsewhere = differentiate(
@@ -150,7 +150,10 @@ class Linearization:
         replayed = None
         if elsewhere is not None:
             state = FunctionState([fn, self._args, self._kwargs], contents=contents)
-            replayed = _Replayed(elsewhere, state)
+            # A recording runs the same operations everywhere; what inference mode hides may be
+            # flat here, and not at another point.
+            again = check and inference is not False
+            replayed = _Replayed(elsewhere, state, of_vector if again else None)
         self._taken = _Taken(replayed, source, of_vector.target, kind)
         if isinstance(J, LinearMap):
             J = replace(J, probed=None)  # the checks that needed it have been made
@@ -167,7 +170,7 @@ class Linearization:
             )
         if taken.replayed is None or not same_structure(source, taken.source):
             return None
-        elsewhere, state = taken.replayed
+        elsewhere, state, compared = taken.replayed
         changed = state.change()
         if changed is not None:
             logger.info("%s is not what it was: taking the derivative anew", changed)
@@ -177,6 +180,8 @@ class Linearization:
             devices = [point.device] if point.is_cuda else []
             with torch.random.fork_rng(devices), failures_named("fn", "call fn(x) by itself"):
                 J = elsewhere(point)
+                if compared is not None:
+                    tell_difference(compared, J)
         except TraceError as error:
             logger.info("%s: taking the derivative anew", error)
             return None
@@ -190,6 +195,8 @@ class _Replayed(NamedTuple):
 
     elsewhere: Elsewhere
     state: FunctionState
+    compared: OfVector | None
+    """What the derivative is compared with at each point; None where one comparison will do."""
 
 
 class _Taken(NamedTuple):

@@ -16,11 +16,12 @@ from jvpsvd.errors import ArgumentError, TraceError
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import by
 from jvpsvd.operators.derivatives.linear_map import Held, LinearMap
-from jvpsvd.operators.differentiate import transformed
+from jvpsvd.operators.differentiate import tell_difference, transformed
 from jvpsvd.operators.environment.precision import full_precision
 from jvpsvd.operators.function.admission import check_function
-from jvpsvd.operators.function.evaluate import function_of_one
+from jvpsvd.operators.function.evaluate import function_of_one, prepare
 from jvpsvd.operators.function.failures import failures_named
+from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.linear_operator import LinearOperator
 from jvpsvd.operators.recording.trace import Trace
@@ -85,6 +86,7 @@ class StreamedStack(LinearOperator):
         Raises:
             ArgumentError: If there is no point, or fn(x) cannot be differentiated.
             NonFiniteError: If fn(x) holds NaN or infinity at a point that is multiplied.
+            DerivativeError: If a part of fn in inference mode lacks its derivative at such a point.
             TraceError: If fn takes another path at a point than it did when recorded.
 
         >>> J = StreamedStack.over(torch.square, torch.tensor([[1.0, 2.0], [0.0, 5.0]]))
@@ -104,15 +106,24 @@ class StreamedStack(LinearOperator):
         # Made as a check: a random function, or a module in training mode, is refused here.
         JacobianOperator(fn, first, derivatives="transforms")
         differentiate: Callable[[Tensor], LinearMap] = partial(transformed, fn)
+        may_hide = True  # without a recording, another point may run other operations
         try:
             trace = Trace(fn, first)
             differentiate = partial(_first, trace)
+            may_hide = _runs_inference(fn, first)
         except TraceError as error:
             logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
+        compared = {0}
 
         def at(index: int) -> LinearOperator:
             with full_precision():
-                J = differentiate(_as_tensor(points[index]))
+                x = _as_tensor(points[index])
+                J = differentiate(x)
+                # What inference mode hides may be flat at the first point.
+                if may_hide and index not in compared:
+                    if _runs_inference(fn, x):
+                        tell_difference(fn, J, name=f"point {index}")
+                    compared.add(index)
             return JacobianOperator.from_linear_map(J, chunk=chunk)
 
         return cls(at, len(points))
@@ -214,6 +225,10 @@ def _make(at: Callable[[int], LinearOperator], index: int) -> LinearOperator:
 
 def _as_tensor(point: Any) -> Tensor:
     return tensor_of("a point", point) if is_array(point) else point
+
+
+def _runs_inference(fn: Callable[[Tensor], Any], x: Tensor) -> bool:
+    return "torch.inference_mode" in find_obstacles(prepare(fn), x)
 
 
 def _first(trace: Trace, x: Tensor) -> LinearMap:

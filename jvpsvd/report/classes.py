@@ -14,6 +14,7 @@ from jvpsvd.report.estimates import BOUNDED, ESTIMATES, Estimates
 from jvpsvd.report.values import Array, DepthValues
 
 Key = tuple[int | None, str | None]
+_Class = tuple[int | None, str | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Classes:
     """The classes that the manifest names."""
 
     keys: tuple[Key, ...]
-    """Label and wnid of each; (None, None) for photos without a class, which come last."""
+    """Label and wnid of each, the same for classes of one label that shards name otherwise;
+    (None, None) for photos without a class, which come last."""
     names: tuple[str, ...]
     """Names to show; they differ from each other."""
     of: tuple[int, ...]
@@ -43,25 +45,40 @@ def find_classes(samples: Sequence[Sample]) -> Classes:
     >>> find_classes([Sample("s", "a", 0, 0, 0, None, class_name="circles")]).names
     ('circles',)
     """
-    every = {(sample.label, sample.wnid) for sample in samples}
-    keys = sorted(
-        every,
-        key=lambda key: (key == (None, None), key[0] is None, key[0] or 0, key[1] or ""),
-    )
-    written = {
-        (sample.label, sample.wnid): sample.class_name
-        for sample in reversed(samples)
-        if sample.class_name is not None
-    }
-    short = [_name(key, written.get(key)) for key in keys]
+    named = _names_of_keys(samples)
+
+    def class_of(sample: Sample) -> _Class:
+        key = sample.label, sample.wnid
+        names = named.get(key, {})
+        # Shards that were packed apart may count their classes from 0 each.
+        apart = sample.wnid is None and len(names) > 1
+        return *key, sample.class_name if apart else next(iter(names), None)
+
+    of = [class_of(sample) for sample in samples]
+    every = sorted(set(of), key=_order)
+    short = [_name((label, wnid), written) for label, wnid, written in every]
+    keys = [(label, wnid) for label, wnid, _ in every]
     names = [
         f"{name} ({_id(key)})" if short.count(name) > 1 else name
         for key, name in zip(keys, short, strict=True)
     ]
-    index = {key: number for number, key in enumerate(keys)}
-    return Classes(
-        tuple(keys), tuple(names), tuple(index[sample.label, sample.wnid] for sample in samples)
-    )
+    index = {one: number for number, one in enumerate(every)}
+    return Classes(tuple(keys), tuple(names), tuple(index[one] for one in of))
+
+
+def _names_of_keys(samples: Sequence[Sample]) -> dict[Key, dict[str, None]]:
+    """Return the names that shards give to the classes of each label and wnid, in their order."""
+    named: dict[Key, dict[str, None]] = {}
+    for sample in samples:
+        if sample.class_name is not None:
+            named.setdefault((sample.label, sample.wnid), {})[sample.class_name] = None
+    return named
+
+
+def _order(one: _Class) -> tuple[bool, bool, int, str, str]:
+    label, wnid, written = one
+    without_class = (label, wnid) == (None, None)
+    return without_class, label is None, label or 0, wnid or "", written or ""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from jvpsvd.report.estimates import (
 )
 from jvpsvd.report.values import Array, DepthValues, RunValues, mean_of_known
 from jvpsvd.survey.progress.journal import events, journals
+from jvpsvd.survey.spec.changed_network import changed_network
 from jvpsvd.survey.store.whole_spectrum import mean_estimate
 from jvpsvd.svd.estimate import Estimate
 from jvpsvd.text_table import Column, TextTable, significant
@@ -33,6 +34,8 @@ from jvpsvd.text_table import Column, TextTable, significant
 _DIGITS, _RANDOM = 12, "--random-weights"
 # What may differ between two runs of the same, or has a line of its own.
 _NOT_TOLD = ("contents", "probe", "batch", "numerics")
+# What a probe depends on, beside the network.
+_OF_PROBE = ("weights_sha256", "photo_input", "layers", "inputs", "start", "start_shape")
 
 _Name = tuple[Any, ...]
 """By what a photo is known in both runs; its key comes first."""
@@ -75,9 +78,9 @@ def compare_runs(first: RunValues, second: RunValues, threshold: float = 1.0) ->
     """Return the differences of two runs at every depth that both have.
 
     Depths are paired by name, or in their order where no name is common and both have equally many.
-    A photo of one run is that of the other which has the same key, size and label, in a shard of
-    the same name where keys repeat. Only those that both runs have are compared; where there are
-    none, the means over all are.
+    A photo of one run is that of the other which has the same key, size, label and bytes, in a
+    shard of the same name where keys repeat. Only those that both runs have are compared; where
+    there are none, the means over all are.
 
     Args:
         first: A run, such as that of a network with random weights.
@@ -111,7 +114,21 @@ def differing_fields(first: RunValues, second: RunValues) -> list[str]:
                 for run, text in zip((first, second), told, strict=True)
             ]
         changed.append(f"{name.replace('_', ' ')}: {' | '.join(told)}")
-    return changed
+    return changed + _describe_network(one, other)
+
+
+def _describe_network(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Return a line where two networks differ of which all else that is known is the same.
+
+    Code may be another one, and weights that were trained on after they were hashed.
+    """
+    probes = one["probe"], other["probe"]
+    # What is no photo is probed at an example, which may be the first input of the run.
+    alike = _OF_PROBE if one["inputs"] is None else (*_OF_PROBE, "contents")
+    if None in probes or any(one[name] != other[name] for name in alike):
+        return []
+    change = changed_network(*probes)
+    return [f"network: another one of the same weights sha256: {change}"] if change else []
 
 
 def comparison_table(found: Sequence[Difference], title: str, one: str = "photo") -> TextTable:
@@ -165,10 +182,21 @@ def _common_names(first: RunValues, second: RunValues) -> tuple[dict[int, _Name]
     for name_of in (_by_key, _by_shard):
         names = [dict(enumerate(map(name_of, run.samples))) for run in (first, second)]
         once = [{n for n, c in Counter(of.values()).items() if c == 1 and n[0]} for of in names]
-        common = once[0] & once[1]
+        common = once[0] & once[1] - _names_of_other_bytes(first, second, names)
         if common:
             return tuple({i: n for i, n in of.items() if n in common} for of in names)
     return {}, {}
+
+
+def _names_of_other_bytes(
+    first: RunValues, second: RunValues, names: Sequence[dict[int, _Name]]
+) -> set[_Name]:
+    """Return the names under which the two runs have other photos, as far as rows tell."""
+    one, other = (
+        {of[photo]: checksum for photo, checksum in run.checksums.items()}
+        for run, of in zip((first, second), names, strict=True)
+    )
+    return {name for name in one.keys() & other.keys() if one[name] != other[name]}
 
 
 def _by_key(sample: Sample) -> _Name:

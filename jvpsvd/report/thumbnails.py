@@ -14,6 +14,7 @@ from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.choice import choose_photos
 from jvpsvd.report.values import Array, RunValues
 from jvpsvd.report.vector_images import DepthImages, average, draw_vectors, png_uri
+from jvpsvd.survey.store.checksums import checksum_bytes
 from jvpsvd.survey.store.run_data import RunData
 from jvpsvd.survey.store.small_vectors import chosen_indices
 
@@ -31,7 +32,7 @@ class PhotoImages:
     class_name: str
     """Empty where no photo of the run has a class."""
     photo: str | None
-    """PNG data URI of the network's input; None where the shard is not at hand."""
+    """PNG data URI of the network's input; None where the shard is not at hand, or was changed."""
     depths: tuple[DepthImages, ...]
 
 
@@ -113,7 +114,9 @@ def _draw_photos(
         samples = [run.samples[p] for (shard, _), p in photo_of.items() if shard == name]
         samples = [sample for sample in samples if not sample.problem]
         for sample, data in read_photos(available[name], samples):
-            if data is not None:
+            stored = run.checksums.get(photo_of[sample.shard, sample.key])
+            # Shards are told apart by their first mebibyte, photos by all of their bytes.
+            if data is not None and stored in (None, checksum_bytes(data)):
                 try:
                     pixels = _draw_photo(data, identity.photo_input)
                 except PhotoError:
@@ -122,7 +125,7 @@ def _draw_photos(
     missing = len(chosen) - len(found)
     reason = (
         f"{missing} of {len(chosen)} photos are not shown beside their vectors: their shards were "
-        "not at hand. 'jvpsvd report RUN --shards SHARDS' shows them."
+        "not at hand, or hold other bytes. 'jvpsvd report RUN --shards SHARDS' shows them."
     )
     return found, reason if missing else ""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,8 @@ class RunValues:
     """Files that could not be read, and rows that were changed, a line each."""
     problems: tuple[str, ...]
     """What else does not belong to the run, a line each."""
+    checksums: Mapping[int, str] = field(default_factory=dict)
+    """Checksums of the photos, by their indices in the manifest, as far as rows have them."""
 
     def __repr__(self) -> str:
         photos = count_noun(len(self.samples), self.store.identity.sample_word)
@@ -185,6 +188,7 @@ class _Reader:
         self._found = np.zeros((len(run.samples), len(layers)), dtype=bool)
         self._solved: list[list[_Solved]] = [[] for _ in layers]
         self._failures: list[tuple[int, int, str, str]] = []
+        self._checksums: dict[int, str] = {}
         self._unreadable: list[str] = []
         self._problems: list[str] = []
         self._unexpected = self._twice = 0
@@ -198,13 +202,13 @@ class _Reader:
         self._unreadable += [f"changed: {line}" for line in piece.changes()]
         changed, messages = {*piece.changed}, piece.table["message"]
         solved: list[list[int]] = [[] for _ in self._solved]
-        rows = zip(
-            file.photos.tolist(), file.depths.tolist(), piece.table["status"].to_pylist(),
-            strict=True,
-        )  # fmt: skip
-        for index, (photo, depth, status) in enumerate(rows):
+        columns = (piece.table[name].to_pylist() for name in ("status", "photo_checksum"))
+        rows = zip(file.photos.tolist(), file.depths.tolist(), *columns, strict=True)
+        for index, (photo, depth, status, checksum) in enumerate(rows):
             if index in changed:
                 continue
+            if photo >= 0 and checksum is not None:
+                self._checksums[photo] = checksum
             if photo < 0 or depth < 0:
                 self._unexpected += 1
             elif self._found[photo, depth]:
@@ -249,6 +253,7 @@ class _Reader:
             missing=tuple((int(p), layers[d]) for p, d in np.argwhere(~self._found)),
             unreadable=tuple(self._unreadable),
             problems=tuple(self._problems),
+            checksums=self._checksums,
         )
 
     def _depth_values(self, index: int) -> DepthValues:

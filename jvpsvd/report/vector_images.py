@@ -76,6 +76,9 @@ def draw_vectors(
     if not np.isfinite(pictures).all():
         return None
     s, residuals = depth.s[at], depth.residuals[at]
+    # A triplet behind one that may be missing has not converged, however small its residual is.
+    small = residuals <= identity.tol * s[0]
+    converged = small & (np.cumsum(small) <= depth.converged[at])
     if depth.layer != identity.layers[-1]:
         left = None
     return DepthImages(
@@ -86,7 +89,7 @@ def draw_vectors(
                 png_uri(shade_vector(picture, identity.photo_input)),
                 float(s[index - 1]),
                 float(residuals[index - 1]),
-                bool(residuals[index - 1] <= identity.tol * s[0]),
+                bool(converged[index - 1]),
                 "" if left is None else _name_moved(left[row], identity),
             )
             for row, (index, picture) in enumerate(zip(here, pictures, strict=True))

@@ -15,7 +15,7 @@ from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.store.class_distances import ClassComparison
 from jvpsvd.survey.store.notes import read_notes
 from jvpsvd.survey.store.record import RECORD
-from jvpsvd.text_table import count_noun
+from jvpsvd.text_table import at_most, count_noun
 
 _DEMO = ("foolbox-000000.tar",)
 _PAPER = """@article{mototake_ikegami,
@@ -71,10 +71,10 @@ def trust(run: RunValues) -> str:
     worst = max((float(np.fmax.reduce(d.relative, initial=-1)) for d in run.depths), default=-1)
     moved = [d.defined_to[np.isfinite(d.defined_to)] for d in run.depths]
     known = np.concatenate(moved) if moved else np.zeros(0)
-    said = f"Residuals are at most {worst:.0e} σ₁" if worst >= 0 else ""
+    said = f"Residuals are at most {at_most(worst)} σ₁" if worst >= 0 else ""
     if len(known) and said:
         one, most = run.store.identity.sample_word, float(known.max())
-        moves = f"alone moves J by up to {most:.0e} σ₁" if most else "did not move J"
+        moves = f"alone moves J by up to {at_most(most)} σ₁" if most else "did not move J"
         said += f"; rounding of the {one} {moves}"
     return f"{said}." if said else ""
 

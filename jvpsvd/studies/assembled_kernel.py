@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -54,14 +54,16 @@ class Assembled(NamedTuple):
 
 @dataclass(frozen=True)
 class FirstFunction:
-    """The first input's value as a function of all parameters in one vector."""
+    """The value of one input, the first, as a function of all parameters in one vector."""
 
     fn: OfVector
     point: Tensor
     value: Tensor
+    runs_inference: bool | None
+    """Whether a part of the model runs in inference mode; None: not known."""
 
     def check_rows(self, rows: Tensor) -> None:
-        """Compare the first input's Jacobian (outputs, parameters) with differences.
+        """Compare the input's Jacobian (outputs, parameters) with differences.
 
         A derivative that torch does not see would make an entry of K 0 without a word.
 
@@ -96,12 +98,12 @@ def first_function(
     fn = OfVector(of_parameters, source)
     remedy = partial(remedy_at, lambda z: of_parameters.at_input(z, theta), first)
     with full_precision(), restored(model, point.device), failures_named("fn", remedy):
-        value = evaluate_at(of_parameters, fn, point, 0).value
+        value, _, runs_inference, _ = evaluate_at(of_parameters, fn, point, 0)
         with torch.no_grad():
             again = _evaluate(evaluate, theta, x)
         if not close(value, again):
             refuse_nondeterministic(of_parameters, fn, point)
-    return FirstFunction(fn, point, value)
+    return FirstFunction(fn, point, value, runs_inference)
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class Problem:
     """Indices of the inputs that fresh products check."""
     groups: list[Any]
     """These inputs, those of one pass at a time."""
+    others: Iterable[tuple[Any, FirstFunction]] = ()
+    """Further inputs whose Jacobians are compared with differences, each with its function."""
 
     @property
     def parameters(self) -> int:
@@ -142,6 +146,8 @@ def solve_assembled(
     J = _jacobian(problem, problem.blocks) if keep else None
     some = _jacobian(problem, problem.blocks[:1]) if J is None else J
     problem.first.check_rows(some[: problem.first.value.numel()])
+    for x, function in problem.others:
+        function.check_rows(_jacobian(problem, [x]))
     K = _assemble(problem) if J is None else _gram(J)
     if not bool(torch.isfinite(K).all()):
         raise NonFiniteError("the tangent kernel holds NaN or infinity; check model and inputs")

@@ -64,9 +64,9 @@ def each_input(X: Any, device: torch.device) -> Iterator[Any]:
 
     A tensor, a mapping of tensors and the batches of a DataLoader hold inputs along their first
     dimension. The items of a dataset, a list or another iterable are one input each, without that
-    dimension; they are copied, because an iterable may go on to change them. In a pair (input,
-    label) the input comes first. An array (NumPy's, or with ``__dlpack__`` or ``__array__``) is
-    taken as a tensor of its dtype.
+    dimension. These and batches are copied, because what yields them may go on to change them. In a
+    pair (input, label) the input comes first. An array (NumPy's, or with ``__dlpack__`` or
+    ``__array__``) is taken as a tensor of its dtype.
 
     Raises:
         ArgumentError: On anything else.
@@ -80,7 +80,7 @@ def each_input(X: Any, device: torch.device) -> Iterator[Any]:
         yield from _split(X, device)
     elif isinstance(X, DataLoader) and X.batch_size is not None:
         for batch in X:
-            yield from _split(_without_label(batch), device)
+            yield from _split(_without_label(batch), device, copy=True)
     else:
         for index, item in enumerate(_items(X)):
             yield _with_batch_dimension(_without_label(item), device, index)
@@ -170,7 +170,7 @@ def _without_label(item: Any) -> Any:
     return item[0] if isinstance(item, tuple | list) and item else item
 
 
-def _split(batch: Any, device: torch.device) -> Iterator[Any]:
+def _split(batch: Any, device: torch.device, *, copy: bool = False) -> Iterator[Any]:
     batch = _tensors(batch, "X")
     if isinstance(batch, Mapping):
         lengths = {len(value) for value in batch.values() if isinstance(value, Tensor)}
@@ -180,14 +180,16 @@ def _split(batch: Any, device: torch.device) -> Iterator[Any]:
             )
         for index in range(lengths.pop()):
             yield {
-                name: value[index : index + 1].to(device) if isinstance(value, Tensor) else value
+                name: value[index : index + 1].to(device, copy=copy)
+                if isinstance(value, Tensor)
+                else value
                 for name, value in batch.items()
             }
         return
     if not isinstance(batch, Tensor) or batch.ndim == 0:
         raise ArgumentError(f"a batch is {shown(batch)}; give a tensor or a dict of tensors")
     for index in range(len(batch)):
-        yield batch[index : index + 1].to(device)
+        yield batch[index : index + 1].to(device, copy=copy)
 
 
 def _with_batch_dimension(item: Any, device: torch.device, index: int) -> Any:

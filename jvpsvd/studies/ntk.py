@@ -177,6 +177,10 @@ def ntk(
             _groups(inputs, block or fits),
             checked,
             _groups([inputs[i] for i in checked.tolist()], together),
+            # What inference mode hides may be flat at the first input, and not at another.
+            ()
+            if first.runs_inference is False
+            else ((x, first_function(model, evaluate, theta, x)) for x in inputs[1:]),
         )
         keep = 2 * rows * parameters * value.element_size() <= budget // 2
         with full_precision(), torch.no_grad():

@@ -315,3 +315,11 @@ def test_nearest_needs_two_classes_of_two(labels, message):
 def test_permutations_are_counted_from_one(function):
     with pytest.raises(ArgumentError, match="permutations=0"):
         function(noise(4, 2, 0), "aabb", permutations=0)
+
+
+@pytest.mark.parametrize("labels", [[0.0, 1.0, math.nan], np.array([0.0, 1.0, np.nan])])
+def test_a_missing_label_of_pandas_is_refused(labels):
+    """NaN is equal to no other: each such photo would be a class of its own."""
+    for function in (class_means, variance_ratio, nearest_class):
+        with pytest.raises(ArgumentError, match="label 2 is NaN, which is no class; leave that"):
+            function(torch.ones(3, 2), labels)

@@ -1,10 +1,12 @@
 """Derivatives to several depths: one that cannot be recorded leaves the others alone."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 
-from jvpsvd.errors import ModelError
+from jvpsvd.errors import DerivativeError, ModelError
 from jvpsvd.networks import Derivatives, layer_maps
 
 
@@ -207,3 +209,84 @@ def test_a_depth_that_is_gone_around_is_refused():
             ["embedding"],
             since="mix",
         )
+
+
+class Hiding(nn.Module):
+    """A layer whose second term has no derivative that autograd sees, and is 0 up to x = 0."""
+
+    def __init__(self, hide):
+        super().__init__()
+        self.hide = hide
+
+    def forward(self, x, gate=None):
+        with self.hide():
+            hidden = x.relu() ** 2 if gate is None else x * gate
+        return x + (hidden.clone() if self.hide is torch.inference_mode else hidden.detach())
+
+
+@pytest.mark.parametrize("first", [-1.0, 0.0])
+@pytest.mark.parametrize("together", [False, True])
+def test_what_inference_mode_hides_is_refused_at_a_later_input(first, together):
+    net = nn.Sequential(Hiding(torch.inference_mode), nn.Linear(3, 2)).double().eval()
+    X = torch.full((3, 1, 3), first, dtype=torch.float64)
+    X[2] = torch.tensor([0.5, 1.0, 2.0])
+    derivatives = Derivatives(net, X[0], ["0", "output"])
+    if together:
+        found = [derivatives.at_many(X[:2]), derivatives.at_many(X[1:])]
+    else:
+        found = [derivatives.at(x, "one") for x in X[1:]]
+    flat, live = found
+    assert not any(isinstance(J, DerivativeError) for J in flat)
+    for J in live:
+        assert isinstance(J, DerivativeError)
+        assert "torch.inference_mode hides the derivative" in str(J)
+
+
+def test_the_first_batch_is_compared_at_each_of_its_points():
+    net = nn.Sequential(Hiding(torch.inference_mode)).double().eval()
+    X = torch.tensor([[[-1.0, -2.0]], [[-2.0, -1.0]], [[1.0, 2.0]]], dtype=torch.float64)
+    (J,) = Derivatives(net, X[0], ["output"]).at_many(X)
+    assert isinstance(J, DerivativeError)
+    assert not isinstance(Derivatives(net, X[0], ["output"]).at_many(X[:2])[0], DerivativeError)
+
+
+def test_what_a_later_mask_lets_inference_mode_hide_is_refused():
+    net = Hiding(torch.inference_mode).double().eval()
+    x = torch.tensor([[0.5, -1.0]], dtype=torch.float64)
+    points = [{"x": x, "gate": torch.full((1,), gate).double()} for gate in (0.0, 1.0)]
+    derivatives = Derivatives(net, points[0], ["output"], wrt="x")
+    off, on = (derivatives.at(point, "one")[0] for point in points)
+    assert not isinstance(off, DerivativeError)
+    assert isinstance(on, DerivativeError)
+
+
+def test_what_a_detach_hides_is_told_once_at_the_first_input_that_shows_it(caplog):
+    net = nn.Sequential(Hiding(nullcontext)).double().eval()
+    derivatives = Derivatives(net, torch.zeros(1, 3).double(), ["output"])
+    told = "output: products explain only a part of how fn moves"
+    for value, times in ((-1.0, 0), (1.0, 1), (2.0, 1)):
+        derivatives.at(torch.full((1, 3), value, dtype=torch.float64), "one")
+        assert caplog.text.count(told) == times
+
+
+class Around(nn.Module):
+    """The embedding goes around `mix` where the mask has a zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.mix, self.side = nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, ids, mask):
+        x = self.embedding(ids)
+        y = self.mix(x).tanh()
+        return y if mask.all() else y + self.side(x) * (1 - mask[..., None])
+
+
+def test_a_path_that_a_later_mask_opens_is_refused():
+    net, ids = Around().double().eval(), torch.tensor([[1, 2, 3]])
+    whole, masked = torch.ones(1, 3).double(), torch.tensor([[1.0, 0.0, 1.0]]).double()
+    derivatives = Derivatives(net, {"ids": ids, "mask": whole}, ["output"], since="mix")
+    for _ in range(2):
+        assert derivatives.at({"ids": ids, "mask": whole}, "one")[0].jvp is not None
+        with pytest.raises(ModelError, match="a path from the input to 'output' goes around it"):
+            derivatives.at({"ids": ids, "mask": masked}, "two")

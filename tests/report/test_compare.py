@@ -8,11 +8,15 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from support.terminal import WIDTHS, terminal
+from torch import nn
 
 from benchmarks.problems.synthetic_run import make_run, write_rows
+from jvpsvd import survey
 from jvpsvd.cli import main
 from jvpsvd.errors import ArgumentError
+from jvpsvd.networks import Model
 from jvpsvd.report import (
     compare_runs,
     comparison_table,
@@ -75,6 +79,35 @@ def test_a_smaller_k_is_compared_to_its_own_last_value(tmp_path, spectra):
     found = compare_runs(made(tmp_path / "a", one), made(tmp_path / "b", other[:, :2]))
     assert [each.quantity for each in found][:2] == ["σ1", "σ2"]
     assert found[1].difference.value == pytest.approx((other[:, 1] - one[:, 1]).mean())
+
+
+def of_inputs(folder, X, model):
+    spec = survey.Spec(inputs=X, model=model, layers=["output"], k=2, out=folder)
+    return read_values(survey.run(spec, report=False).store)
+
+
+def test_inputs_of_one_name_and_size_are_not_the_same(tmp_path):
+    """Arrays of one shape, whose keys are their numbers, are not told apart by key and size."""
+    net, X = nn.Tanh().eval(), torch.rand(4, 1, 3)
+    other = torch.cat([X[:2], X[2:] + 1])
+    runs = [of_inputs(tmp_path / name, each, net) for name, each in (("a", X), ("b", other))]
+    (found, *_) = compare_runs(*runs)
+    assert (found.paired, found.photos, found.difference.value) == (True, (2, 2), 0.0)
+    assert differing_fields(*runs) == ["bytes of the shards: they differ"]
+    third = of_inputs(tmp_path / "c", X + 2, net)
+    (found, *_) = compare_runs(runs[0], third)
+    assert (found.paired, found.photos) == (False, (4, 4))
+
+
+def test_a_network_that_was_trained_after_it_was_hashed_is_told(tmp_path):
+    net, X = nn.Sequential(nn.Linear(3, 3), nn.Tanh()).eval(), torch.rand(2, 1, 3)
+    model = Model.of(net)
+    runs = [of_inputs(tmp_path / "a", X, model)]
+    assert differing_fields(runs[0], of_inputs(tmp_path / "same", X, model)) == []
+    with torch.no_grad():
+        net[0].weight.mul_(2)
+    (line,) = differing_fields(runs[0], of_inputs(tmp_path / "b", X, model))
+    assert line.startswith("network: another one of the same weights sha256: its values at a test")
 
 
 def test_what_differs_in_the_options_is_told(tmp_path, spectra):

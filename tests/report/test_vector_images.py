@@ -1,12 +1,13 @@
 """Photos with their vectors: on the page, and as a figure."""
 
 import base64
+import dataclasses
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
-from support.shards import sample_members, write_tar
+from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.report import read_values, write_report
 from jvpsvd.report.analysis import analyse
@@ -59,6 +60,31 @@ def test_a_depth_of_fewer_values_shows_its_own_last_one(surveyed, shard):
     deep, output = found.photos[0].depths
     assert [image.index for image in deep.images] == [1, 2, 40]
     assert [image.index for image in output.images] == [1, 2, 30]
+
+
+def test_what_may_be_missing_before_a_vector_is_not_converged(surveyed, shard):
+    """Its row counts fewer than residuals are small."""
+    run = read_values(surveyed("run", k=6, vectors=5))
+    depths = [dataclasses.replace(one, converged=0 * one.converged + 2) for one in run.depths]
+    run = dataclasses.replace(run, depths=tuple(depths))
+    for photo in browse(analyse(run), [shard]).photos:
+        for depth in photo.depths:
+            assert [image.converged for image in depth.images] == [True] * 2 + [False] * 4
+
+
+def test_a_photo_that_was_changed_far_into_its_shard_is_not_shown(surveyed, shard):
+    members = [
+        *sample_members("near", 0, 0), ("filler.txt", bytes(1 << 20)), *sample_members("far", 1, 1)
+    ]  # fmt: skip
+    write_tar(shard, members)
+    run = read_values(surveyed("run", k=3, vectors=2))
+    assert [bool(one.photo) for one in browse(analyse(run), [shard]).photos] == [True, True]
+    data = bytearray(shard.read_bytes())
+    data[data.rindex(encoded(1)) + len(encoded(1)) - 20] ^= 1
+    shard.write_bytes(data)
+    found = browse(analyse(run), [shard])
+    assert [bool(one.photo) for one in found.photos] == [True, False]
+    assert found.without_photo.startswith("1 of 2 photos are not shown")
 
 
 def test_the_page_and_its_files_show_them(surveyed, shard):

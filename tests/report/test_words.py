@@ -12,6 +12,7 @@ from jvpsvd.report import read_values, words, write_report
 from jvpsvd.report.analysis import analyse
 from jvpsvd.survey import PhotoSelection, Spec, run
 from jvpsvd.survey.spec.tasks import make_tasks
+from jvpsvd.text_table import at_most
 
 
 @pytest.mark.parametrize(
@@ -52,8 +53,17 @@ def test_the_first_sentence_says_sigma_and_dimension(tmp_path):
     assert f"σ₁ = {depth.values.s[:, 0].mean():.4g}" in said
     assert f"of {depth.values.size} directions reach σ ≥ 1" in said
     assert words.trust(analysis.run) == (
-        f"Residuals are at most {depth.values.relative.max():.0e} σ₁; rounding of the photo alone "
-        "moves J by up to 1e-06 σ₁."
+        f"Residuals are at most {at_most(depth.values.relative.max())} σ₁; rounding of the photo "
+        "alone moves J by up to 1e-06 σ₁."
+    )
+
+
+def test_what_is_at_most_is_not_rounded_down(tmp_path):
+    store = make_run(tmp_path / "run", photos=2, depths=1, k=3)
+    layer, ones = store.identity.layers[0], np.ones((2, 3))
+    write_rows(store, layer, store.samples(), ones, 3.2e-6 * ones, defined_to=[1.4e-7, 1e-9])
+    assert words.trust(read_values(store)) == (
+        "Residuals are at most 4e-06 σ₁; rounding of the photo alone moves J by up to 2e-07 σ₁."
     )
 
 

@@ -259,3 +259,24 @@ def test_a_random_model_is_an_error():
 
     with pytest.raises(ArgumentError, match="different values at the same point"):
         ntk(Noisy(3, 2).eval(), torch.randn(4, 3), k=2)
+
+
+class HidesAtPositive(nn.Module):
+    """Inference mode hides a derivative by `scale`, which is 0 at an input of negative sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.scale = nn.Linear(3, 2), nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        with torch.inference_mode():
+            hidden = self.scale * self.scale * x.sum().relu()
+        return self.linear(x).tanh() + hidden.clone()
+
+
+def test_what_is_hidden_at_a_later_input_is_refused():
+    net, X = HidesAtPositive().double().eval(), torch.rand(3, 3, dtype=torch.float64)
+    assert ntk(net, -X, k=2).method == "assembled"
+    for first in range(3):
+        with pytest.raises(DerivativeError, match=r"torch\.inference_mode hides"):
+            ntk(net, torch.where(torch.arange(3)[:, None] == first, X, -X), k=2)

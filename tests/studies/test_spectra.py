@@ -11,7 +11,7 @@ from support.thinned import thinned
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from jvpsvd import load, spectra
+from jvpsvd import load, ntk, spectra
 from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
 from jvpsvd.survey import Spec, open, run
@@ -310,3 +310,26 @@ def test_float32_spectra_of_a_network_in_half_precision():
 def test_a_dtype_that_is_none_is_refused():
     with pytest.raises(ArgumentError, match="dtype='float64' is not real floating point"):
         spectra(network(), inputs(), dtype="float64", progress=False)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_loader_that_fills_one_buffer_again_and_again(named):
+    """Inputs are solved in groups that hold several batches of it."""
+    X, buffer = torch.randn(6, 3), torch.zeros(2, 3)
+
+    def collate(items):
+        batch = torch.stack(items, out=buffer[: len(items)])
+        return {"x": batch} if named else batch
+
+    class Net(nn.Linear):
+        def forward(self, x):
+            return super().forward(x * x).tanh()
+
+    net = Net(3, 2).eval()
+    loader = DataLoader(X, batch_size=2, collate_fn=collate)
+    if named:
+        kernels = [ntk(net, given, k=4).values for given in (loader, {"x": X})]
+        torch.testing.assert_close(*kernels)
+    else:
+        found, expected = (spectra(net, given, k=2, progress=False) for given in (loader, X))
+        torch.testing.assert_close(found["output"].s, expected["output"].s)

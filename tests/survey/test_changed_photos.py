@@ -167,3 +167,19 @@ def test_a_photo_changed_before_its_row_is_known_by_the_checksum_of_the_row(surv
     replace(large, encoded(2), new := other_photo(encoded(2)))
     rows = surveyed([large], layers=["output"]).store.rows()
     assert rows[-1].photo_checksum == checksum_bytes(new)
+
+
+def test_a_label_changed_before_the_first_row_is_refused(surveyed, large):
+    """The manifest, which is there already, holds the label of before."""
+
+    def stop(progress):
+        if progress.photos:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        surveyed([large], layers=["output"], report=stop)
+    data = large.read_bytes()
+    at = data.rindex(b"last.cls") + 512
+    large.write_bytes(data[:at] + b"7" + data[at + 1 :])
+    with pytest.raises(RunError, match=r"other bytes in .*large\.tar: last was changed since"):
+        surveyed([large], layers=["output"])

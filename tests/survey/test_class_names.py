@@ -7,10 +7,11 @@ import json
 import pytest
 from support.shards import encoded, write_tar
 
-from jvpsvd.data import demo_photos, walk
+from jvpsvd.data import Sample, demo_photos, walk
 from jvpsvd.errors import ShardError
 from jvpsvd.report import read_values
 from jvpsvd.report.analysis import analyse
+from jvpsvd.report.classes import find_classes
 from jvpsvd.report.tables import write_tables
 from jvpsvd.survey import open_store
 from jvpsvd.survey.spec.tasks import make_tasks
@@ -96,3 +97,37 @@ def test_photos_of_the_demo_are_of_named_classes():
     photos = demo_photos()
     assert {photo.record["class"] for photo in photos} >= {"bull mastiff", "folding chair"}
     assert all(photo.record["wnid"].startswith("n") for photo in photos)
+
+
+@pytest.fixture
+def apart(tmp_path):
+    """Shards that were packed from two folders: each counts its classes from 0."""
+    files = []
+    for shard, names in (("cats", ["persian", "siamese"]), ("dogs", ["beagle", "poodle"])):
+        every = [m for i, n in enumerate(names) for m in members(f"{shard}{i}", i, {"class": n})]
+        files.append(write_tar(tmp_path / f"{shard}.tar", every))
+    return files
+
+
+def test_classes_of_one_label_and_two_names_are_told_and_stay_apart(surveyed, apart, caplog):
+    store = surveyed(apart, layers=["output"]).store
+    assert "label 0 is persian in cats.tar and beagle in dogs.tar (and 1 label more)" in caplog.text
+    classes = find_classes(store.samples())
+    assert classes.names == ("beagle", "persian", "poodle", "siamese")
+    assert classes.of == (1, 3, 0, 2)
+    assert classes.keys == ((0, None), (0, None), (1, None), (1, None))
+    means = analyse(read_values(store)).depths[-1].classes
+    assert means.photos.tolist() == [1, 1, 1, 1]
+
+
+def test_one_class_with_a_name_here_and_none_there_is_one(surveyed, named, caplog):
+    samples = surveyed([named], layers=["output"]).store.samples()
+    assert "label" not in caplog.text
+    nameless = [dataclasses.replace(s, key=f"{s.key}b", class_name=None) for s in samples]
+    assert find_classes([*samples, *nameless]).names == find_classes(samples).names
+
+
+def test_a_wnid_with_two_names_is_one_class(caplog):
+    one = Sample("a.tar", "a", 0, 1, 0, "n01440764", class_name="tench")
+    other = dataclasses.replace(one, shard="b.tar", class_name="Tinca tinca")
+    assert find_classes([one, other]).names == ("tench",)

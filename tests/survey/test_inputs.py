@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from support.shards import write_tar
+from support.shards import sample_members, write_tar
 from torch import nn
 
 from jvpsvd import JacobianOperator, layer_map, survey
-from jvpsvd.errors import ArgumentError, ModelError, RunError
+from jvpsvd.errors import ArgumentError, ModelError, RunError, ShardError
 from jvpsvd.networks import Inputs, Model, PhotoInput
 
 TEXTS = ["a cat sat", "the dog ran away", "no", "a cat"]
@@ -156,6 +156,38 @@ def test_inputs_of_ones_own(tmp_path, kind):
     assert spectra.samples["label"].to_pylist() == labels
 
 
+def test_a_function_that_returns_one_buffer_for_all_inputs(tmp_path):
+    """Inputs are made in advance of their solves; each keeps its own numbers."""
+    buffer = torch.zeros(1, 4)
+    lengths = [1, 3, 5, 7, 9, 11, 13, 15]
+
+    def arguments(text):
+        return {"x": buffer.copy_(torch.tensor([1.0, 2.0, 3.0, len(text)]) / 10)}
+
+    class Net(nn.Linear):
+        def forward(self, x):
+            return super().forward(x * x).tanh()
+
+    net = Net(4, 3).eval()
+    model = Model.of(net, Inputs("txt", "aa", arguments, wrt="x"))
+    shard = text_shard(tmp_path / "t.tar", ["a" * length for length in lengths])
+    outcome = survey.run(spec(tmp_path, shards=[shard], model=model, k=3), report=False)
+    for s, length in zip(outcome.results.spectra("output").s, lengths, strict=True):
+        x = torch.tensor([[1.0, 2.0, 3.0, length]]) / 10
+        J = torch.func.jacrev(net)(x).detach().reshape(3, 4)
+        np.testing.assert_allclose(s, torch.linalg.svdvals(J), rtol=1e-4)
+
+
+def test_shards_of_one_name_are_refused(tmp_path):
+    shards = []
+    for index, name in enumerate(("one", "other")):
+        (tmp_path / name).mkdir()
+        shards.append(write_tar(tmp_path / name / "s.tar", sample_members("a", index, index)))
+    with pytest.raises(ShardError, match=r"two shards are named s\.tar; rename one"):
+        survey.run(spec(tmp_path, shards=shards, model=nn.Flatten(), k=2), report=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_inputs_are_another_run(tmp_path):
     options = {"model": nn.Tanh().eval(), "layers": ["output"], "k": 2}
     X = torch.randn(3, 1, 3)
@@ -163,6 +195,19 @@ def test_other_inputs_are_another_run(tmp_path):
     assert survey.run(spec(tmp_path, inputs=X.clone(), **options), report=False).skipped == 3
     with pytest.raises(RunError, match="begun with other inputs"):
         survey.run(spec(tmp_path, inputs=X + 1, **options), report=False)
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_one_other_input_among_large_ones_is_another_run(tmp_path, changed):
+    """All but the first mebibyte is compared, too."""
+    options = {"model": nn.AdaptiveAvgPool1d(2).eval(), "layers": ["output"], "k": 1}
+    X = torch.randn(3, 1, 200_000)
+    survey.run(spec(tmp_path, inputs=X, **options), report=False)
+    other = X.clone()
+    other[changed, 0, -1] += 1
+    with pytest.raises(RunError, match="begun with other inputs; give another out"):
+        survey.run(spec(tmp_path, inputs=other, **options), report=False)
+    assert survey.run(spec(tmp_path, inputs=X, **options), report=False).skipped == 3
 
 
 def test_inputs_that_were_removed_are_written_again_and_others_are_not(tmp_path):

@@ -164,6 +164,8 @@ class Evaluated(NamedTuple):
     value: Tensor
     reads_numbers: bool
     """Whether fn makes Python numbers or NumPy arrays of any tensor."""
+    runs_inference: bool | None
+    """Whether a part of fn runs in inference mode; None where it cannot be watched."""
     work: Work | None
     """The work of an evaluation; None where it cannot be counted."""
 
@@ -175,8 +177,8 @@ def evaluate_at(
     evaluate, before = prepare(of_vector), buffer_states(fn)
     # Settings of the process are switched once for all points.
     with torch.no_grad(), differentiable_attention(), eager_execution():
-        first, reads_numbers, work = evaluate_and_watch(evaluate, point[0] if batch_dims else point)
-        values = [check_output(first)]
+        seen = evaluate_and_watch(evaluate, point[0] if batch_dims else point)
+        values = [check_output(seen.value)]
         values += [check_output(evaluate(z)) for z in (point[1:] if batch_dims else ())]
     for name, state in buffer_states(fn).items():
         if state != before.get(name):
@@ -192,7 +194,7 @@ def evaluate_at(
         return find_nonfinite_module(fn, lambda: evaluate(bad))
 
     check_value(point, value, batch_dims, find_module)
-    return Evaluated(value, reads_numbers, work)
+    return Evaluated(value, *seen[1:])
 
 
 def fix_arguments(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,30 +51,45 @@ def find_obstacles(run: Callable[[Tensor], object], x: Tensor) -> list[str]:
     return sorted(mode.found)
 
 
-def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, bool, Work | None]:
-    """Return f(x), whether f makes Python numbers or NumPy arrays of any tensor, and its work.
+class Watched(NamedTuple):
+    """The value of a function, and what was seen of it: None where it cannot be watched.
 
-    The work is None where it cannot be counted: a mode may be more than f can bear.
+    A mode may be more than a function can bear.
+    """
+
+    value: Any
+    reads_numbers: bool
+    """Whether it makes Python numbers or NumPy arrays of any tensor."""
+    runs_inference: bool | None
+    """Whether a part of it runs in inference mode."""
+    work: Work | None
+    """The work of an evaluation."""
+
+
+def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> Watched:
+    """Return f(x), and what was seen of f meanwhile.
 
     Args:
         run: The function; it is evaluated at a copy of x.
         x: The point.
 
     >>> scale = torch.tensor(2.0)
-    >>> evaluate_and_watch(lambda x: scale * x, torch.ones(2))[:2]
-    (tensor([2., 2.]), False)
-    >>> evaluate_and_watch(lambda x: scale.item() * x, torch.ones(2))[:2]
-    (tensor([2., 2.]), True)
+    >>> evaluate_and_watch(lambda x: scale * x, torch.ones(2))[:3]
+    (tensor([2., 2.]), False, False)
+    >>> evaluate_and_watch(lambda x: scale.item() * x, torch.ones(2))[:3]
+    (tensor([2., 2.]), True, False)
     """
     mode = _NumberMode()
     work: Work | None = None
+    inference: bool | None = None
     with torch.no_grad():
         try:
             with mode:
                 value, work = count_work(run, x.detach().clone())
+            inference = mode.inference
         except Exception:  # it cannot be watched
             value = run(x)
-    return value, mode.found, work
+    return Watched(value, mode.found, inference, work)
 
 
 LEAVING_TORCH = {
@@ -92,16 +107,17 @@ _OF_AUTOGRAD = {
 
 
 class _NumberMode(TorchFunctionMode):
-    """Looks for calls that leave torch."""
+    """Looks for calls that leave torch, or are made in inference mode."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found = False
+        self.found = self.inference = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         self.found = self.found or getattr(func, "__name__", "") in LEAVING_TORCH
+        self.inference = self.inference or torch.is_inference_mode_enabled()
         return func(*args, **(kwargs or {}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,6 +12,8 @@ from jvpsvd.errors import ShardError
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.selection import select_samples
 from jvpsvd.text_table import count_noun
+
+logger = logging.getLogger(__name__)
 
 _REMOTE_AT_ONCE = 8
 _SHOWN = 12  # classes in a message
@@ -52,7 +55,33 @@ def list_samples(
             some = ", ".join(known[:_SHOWN]) + (", …" if len(known) > _SHOWN else "")
             raise ShardError(f"no sample{wanted} in {where}; there are {some}")
         raise ShardError(f"no sample{wanted} in {where}{first}; see jvpsvd pack")
+    _tell_shared_labels(selected)
     return selected
+
+
+def _tell_shared_labels(samples: Sequence[Sample]) -> None:
+    """Say in the log if one label stands for several classes, as in shards that were packed apart.
+
+    Rows have the label, by which photos of both would be taken for one class.
+    """
+    wnids: dict[int, dict[str, Sample]] = {}
+    names: dict[int, dict[str, Sample]] = {}
+    for sample in samples:
+        if sample.label is not None and sample.wnid is not None:
+            wnids.setdefault(sample.label, {}).setdefault(sample.wnid, sample)
+        elif sample.label is not None and sample.class_name is not None:
+            names.setdefault(sample.label, {}).setdefault(sample.class_name, sample)
+    # A class that has a wnid may be called by several names.
+    shared = {label: of for label, of in {**names, **wnids}.items() if len(of) > 1}
+    for label, of in list(shared.items())[:1]:
+        one, other = list(of.values())[:2]
+        more = f" (and {count_noun(len(shared) - 1, 'label')} more)" if len(shared) > 1 else ""
+        logger.warning(
+            "label %d is %s in %s and %s in %s%s: rows do not tell such classes apart by their "
+            "labels; pack the folders of all classes together",
+            label, one.wnid or one.class_name, one.shard, other.wnid or other.class_name,
+            other.shard, more,
+        )  # fmt: skip
 
 
 def _describe_class(sample: Sample) -> str:

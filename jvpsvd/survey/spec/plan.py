@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import math
 import os
 import tempfile
@@ -26,6 +27,7 @@ from jvpsvd.data import (
     walk,
     write_inputs,
 )
+from jvpsvd.data.locations import refuse_equal_names
 from jvpsvd.errors import ArgumentError, RunError, ShardError
 from jvpsvd.machine import writing
 from jvpsvd.networks import Depth, Model, PhotoInput, choose_batch, load_model
@@ -142,7 +144,9 @@ def _find_shards(spec: Spec, model: Model, begun: Identity | None) -> Sequence[S
         return demo_shards(Path(spec.out))
     if isinstance(spec.shards, str | os.PathLike):
         return find_shards(os.fspath(spec.shards))
-    return [Path(shard) for shard in spec.shards]
+    files = [Path(shard) for shard in spec.shards]
+    refuse_equal_names(files)
+    return files
 
 
 def _write(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
@@ -164,9 +168,20 @@ def _write(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
             raise ArgumentError("inputs= holds none")
         if begun is not None and begun.contents != (fingerprint(fresh),):
             raise other
+        # A fingerprint is of the first mebibyte; later inputs may be others.
+        if begun is not None and shard.exists() and not _are_same_bytes(shard, fresh):
+            raise other
         if begun is None or not shard.exists():  # what a start that failed has left is no run
             fresh.replace(shard)
     return shard
+
+
+def _are_same_bytes(shard: Path, fresh: Path) -> bool:
+    filecmp.clear_cache()  # which knows files by their size and time
+    try:
+        return filecmp.cmp(shard, fresh, shallow=False)
+    except OSError as error:
+        raise ShardError(f"{shard} cannot be read: {error.strerror or error}") from error
 
 
 def _in_one_shape(inputs: Iterable[Any]) -> Iterator[Any]:

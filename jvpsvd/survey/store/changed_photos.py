@@ -40,8 +40,9 @@ def refuse_changed_photos(store: Store, shards: Sequence[Shard]) -> None:
     }
     if not new:
         return
-    if store.layout.task_files() or store.layout.part_files():
-        _compare(store, [shard for shard in shards if shard.name in new])
+    # A manifest that was just written, of shards that no process saw before, is that of the shards.
+    has_rows = bool(store.layout.task_files() or store.layout.part_files())
+    _compare(store, [s for s in shards if s.name in new and (has_rows or s.name in seen)])
     noted = {name: [*seen.get(name, []), stamp] for name, stamp in new.items()}
     write_notes(store.folder / _SEEN, {**seen, **noted})
 

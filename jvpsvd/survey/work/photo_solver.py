@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_leaves_with_path
 
 from jvpsvd.data import Sample, decode_input
+from jvpsvd.data.inputs import copy_arguments
 from jvpsvd.errors import InputError, JvpsvdError, NonFiniteError, PhotoError, ShardError
 from jvpsvd.networks import Derivatives, Model, to_device
 from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap
@@ -84,7 +85,7 @@ class PhotoSolver:
         self._device = torch.device(device)
         self._memory = memory
         self._model = model
-        self._example = model.example()
+        self._example = copy_arguments(model.example())
         example = to_device(self._example, self._device)
         module = _on_device(model.module, self._device)
         layers = identity.layers

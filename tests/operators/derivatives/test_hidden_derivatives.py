@@ -399,3 +399,57 @@ def test_a_zero_jacobian_is_complete_and_zero(name):
     result = svds(JacobianOperator(fn.float() if isinstance(fn, nn.Module) else fn, x), 2)
     assert result.s.tolist() == [0.0, 0.0]
     assert result.converged.all()
+
+
+def in_part(x):
+    """Inference mode hides a part that is 0 up to x = 0."""
+    with torch.inference_mode():
+        hidden = x.relu() ** 2
+    return x.sin() + hidden.clone()
+
+
+@pytest.mark.parametrize(
+    ("derivatives", "recompute"),
+    [("auto", False), ("auto", True), ("trace", False), ("transforms", False)],
+)
+def test_a_part_that_is_flat_at_the_first_point_is_refused_at_another(derivatives, recompute):
+    x = torch.tensor([-1.0, -2.0], dtype=torch.float64)
+    J = JacobianOperator(in_part, x, derivatives=derivatives, recompute=recompute)
+    torch.testing.assert_close(J.at(2 * x).to_dense(), (2 * x).cos().diag())
+    for _ in range(2):
+        with pytest.raises(DerivativeError, match=r"torch\.inference_mode hides"):
+            J.at(-x)
+    torch.testing.assert_close(J.at(x).to_dense(), x.cos().diag())
+
+
+@pytest.mark.parametrize("derivatives", ["auto", "trace"])
+def test_a_part_that_is_flat_at_the_first_point_of_a_batch_is_refused(derivatives):
+    X = torch.tensor([[-1.0, -2.0], [-2.0, -1.0], [1.0, 2.0]], dtype=torch.float64)
+    J = JacobianOperator(in_part, X[:2], batch_dims=1, derivatives=derivatives)
+    with pytest.raises(DerivativeError, match=r"torch\.inference_mode hides"):
+        J.at(X)
+    with pytest.raises(DerivativeError, match=r"torch\.inference_mode hides"):
+        JacobianOperator(in_part, X, batch_dims=1, derivatives=derivatives)
+
+
+def test_a_part_that_a_later_point_of_a_batch_shows_is_told(caplog):
+    X = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    JacobianOperator(lambda x: x + x.relu().detach(), X, batch_dims=1)
+    assert "at point 1 of the batch products explain only a part" in caplog.text
+
+
+def in_part_or_nothing(x):
+    """As `in_part`, where a number decides, so that it cannot be recorded."""
+    return in_part(x) if float(x.sum()) > 0 else x.sin()
+
+
+@pytest.mark.parametrize("fn", [in_part, in_part_or_nothing])
+def test_a_part_that_is_flat_at_the_first_point_of_a_stack_is_refused(fn):
+    X = torch.tensor([[-1.0, -2.0], [-2.0, -1.0], [1.0, 2.0]], dtype=torch.float64)
+    stack = StreamedStack.over(fn, X[:2])
+    expected = torch.cat([x.cos().diag() for x in X[:2]])
+    torch.testing.assert_close(stack @ torch.eye(2, dtype=torch.float64), expected)
+    stack = StreamedStack.over(fn, X)
+    for _ in range(2):
+        with pytest.raises(DerivativeError, match=r"torch\.inference_mode hides"):
+            stack @ torch.eye(2, dtype=torch.float64)
