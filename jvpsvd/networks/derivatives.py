@@ -151,8 +151,8 @@ class Derivatives:
         """Made at the first point: of all depths together, or of each where that fails."""
         self._fixed: Any = None
         """What the recordings hold fixed, such as masks: they serve no other."""
-        self._hidden: dict[int, DerivativeError] | None = None
-        """Depths whose derivative lacks a part at the first input; None before that."""
+        self._hidden: dict[int, DerivativeError | None] = {}
+        """What the derivative to each depth lacks at the first input that has one, if anything."""
 
     def at(self, x: Any, name: str) -> tuple[LinearMap | JvpsvdError, ...]:
         """Return the derivative to each depth at an input of this name, or why there is none."""
@@ -166,6 +166,8 @@ class Derivatives:
             found: list[LinearMap | JvpsvdError] = []
             for index in range(len(self._recordings)):
                 found += self._replay(index, z, name, check=not here)
+            if not self._recordings:
+                found += (self._transform(depth, z) for depth in range(len(self._layers)))
         return self._without_hidden(found)
 
     def at_many(self, X: Tensor) -> tuple[BatchedMap | JvpsvdError, ...]:
@@ -187,9 +189,10 @@ class Derivatives:
     def _record(self, z: Tensor) -> bool:
         """Record at the first point, and tell if this is it.
 
-        One depth that cannot be recorded leaves the others alone.
+        One depth that cannot be recorded leaves the others alone. Nothing is recorded at a point
+        with NaN or infinity, where a recording cannot be verified.
         """
-        if self._recordings:
+        if self._recordings or not bool(z.isfinite().all()):
             return False
         self._fixed = tree_map_only(Tensor, torch.clone, self._maps.fixed)
         depths = tuple(range(len(self._layers)))
@@ -206,9 +209,18 @@ class Derivatives:
             return _Recorded(depths, Trace(fn, z, of_one=lambda index: self._map_to(depths[index])))
         except (TraceError, DerivativeError) as error:
             layers = ", ".join(self._layers[depth] for depth in depths)
-            log = logger.info if quiet else logger.warning
+            # NaN and infinity are told where they are refused, and are no fault of the recording.
+            log = logger.info if quiet or not self._is_finite(depths, z) else logger.warning
             log("%s: %s; it is differentiated by vmap(jvp) and vmap(vjp), slower", layers, error)
             return _Recorded(depths, None)
+
+    def _is_finite(self, depths: Sequence[int], z: Tensor) -> bool:
+        try:
+            with torch.no_grad():
+                values = self._run(z, depths)
+        except Exception:  # what it raises is told where derivatives are taken
+            return True
+        return all(bool(value.isfinite().all()) for value in values)
 
     def _replay(
         self, index: int, z: Tensor, name: str, *, check: bool
@@ -233,17 +245,26 @@ class Derivatives:
     def _without_hidden(
         self, derivatives: Sequence[Map | JvpsvdError]
     ) -> tuple[Map | JvpsvdError, ...]:
-        """Put an error where a derivative lacks a part, as found out at the first input."""
-        if self._hidden is None and derivatives:
-            self._hidden = self._find_hidden(derivatives)
-        hidden = self._hidden or {}
-        return tuple(hidden.get(depth, J) for depth, J in enumerate(derivatives))
+        """Put an error where a derivative lacks a part, as found out at its first input."""
+        new = [
+            depth
+            for depth, J in enumerate(derivatives)
+            if depth not in self._hidden
+            and not isinstance(J, JvpsvdError)
+            and bool(J.value.isfinite().all())
+        ]
+        if new:
+            self._hidden |= self._find_hidden(derivatives, new)
+        return tuple(self._hidden.get(depth) or J for depth, J in enumerate(derivatives))
 
-    def _find_hidden(self, derivatives: Sequence[Map | JvpsvdError]) -> dict[int, DerivativeError]:
-        """Return the depths at which products differ from those of the network itself."""
-        hidden: dict[int, DerivativeError] = {}
+    def _find_hidden(
+        self, derivatives: Sequence[Map | JvpsvdError], depths: Sequence[int]
+    ) -> dict[int, DerivativeError | None]:
+        """Return at which depths products differ from those of the network itself."""
+        hidden: dict[int, DerivativeError | None] = dict.fromkeys(depths)
         together = _EvaluatedOnce(self._run)
-        for depth, J in enumerate(derivatives):
+        for depth in depths:
+            J = derivatives[depth]
             if isinstance(J, JvpsvdError):
                 continue
             try:
