@@ -144,7 +144,7 @@ def _near(name: str, model: Model, every: Sequence[Depth]) -> str:
     names = [depth.name for depth in every]
     similar = difflib.get_close_matches(name, names, n=3)
     hint = f"did you mean {' or '.join(similar)}? " if similar else ""
-    if model.spec == type(model.module).__name__:  # no name that the command line could load
+    if _is_of_the_library(model):
         some = ", ".join(names[:_SHOWN])
         more = f" and {len(names) - _SHOWN} more (jvpsvd.depths)" if len(names) > _SHOWN else ""
         return f"{hint}it has {some}{more}"
@@ -195,7 +195,17 @@ def _remedy(model: Model) -> str:
         )
     if model.spec.partition(":")[0] in PUBLISHED:
         return OWN_FUNCTION
+    if _is_of_the_library(model):
+        return (
+            "say what it takes: jvpsvd.networks.Model.of(module, PhotoInput(size=32, resize=32)), "
+            "or Model.of(module, Inputs(…))"
+        )
     return "return the PhotoInput or Inputs that it takes beside the module"
+
+
+def _is_of_the_library(model: Model) -> bool:
+    """Return whether it was given as a module, with no name that the command line could load."""
+    return model.spec == type(model.module).__name__
 
 
 def _takes_own(model: Model) -> bool:

@@ -37,8 +37,11 @@ _REMEDIES = {
     errno.ENOSPC: f"free some, {_AGAIN}",
     errno.EDQUOT: f"free some, {_AGAIN}",
     errno.EFBIG: f"raise the limit on the size of files (ulimit -f), {_AGAIN}",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "make it writable, or choose another --out"
+    ),
 }
-"""What to do where a disk takes no more, by the number of the error."""
+"""What to do where a disk takes nothing, by the number of the error."""
 
 DAMAGE = (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError, pa.ArrowException)
 """What a Parquet file that was damaged makes its reader raise."""
