@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -267,5 +268,25 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def start() -> int:
+    """Run what the command line names; where the reader of a pipe goes, as head does, end quietly.
+
+    Returns:
+        The exit code: that of `main`, or 1 where the reader was gone.
+    """
+    try:
+        try:
+            return main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        try:
+            os.write(sys.stdout.fileno(), b"\n")
+        except BrokenPipeError:  # it was this pipe, and not that of a process started here
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        raise
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start())

@@ -72,6 +72,12 @@ class Arguments:
         """
         if self.has_floating():
             return
+        if self._wrt is not None:
+            raise ModelError(
+                f"wrt={shown(self._wrt)} holds no floating tensor, and integers have no "
+                "derivative: choose another argument, give numbers as x.float(), or name the depth "
+                "after the embedding of token ids with since= in place of wrt="
+            )
         embedding = find_embedding(model, called)
         example = f", as since='{embedding}'" if embedding else ""
         raise ModelError(

@@ -182,6 +182,8 @@ class Derivatives:
             found: list[LinearMap | JvpsvdError] = []
             for index in range(len(self._recordings)):
                 found += self._replay(index, z, name, check=not here)
+            if not self._recordings:
+                found += (self._transform(depth, z) for depth in range(len(self._layers)))
         return self._without_hidden(found, z)
 
     def at_many(self, X: Tensor) -> tuple[BatchedMap | JvpsvdError, ...]:
@@ -203,9 +205,10 @@ class Derivatives:
     def _record(self, z: Tensor) -> bool:
         """Record at the first point, and tell if this is it.
 
-        One depth that cannot be recorded leaves the others alone.
+        One depth that cannot be recorded leaves the others alone. Nothing is recorded at a point
+        with NaN or infinity, where a recording cannot be verified.
         """
-        if self._recordings:
+        if self._recordings or not bool(z.isfinite().all()):
             return False
         self._depends = self._find_dependence(z)
         self._fixed = tree_map_only(Tensor, torch.clone, self._depended_on())
@@ -238,9 +241,18 @@ class Derivatives:
             return _Recorded(depths, Trace(fn, z, of_one=lambda index: self._map_to(depths[index])))
         except (TraceError, DerivativeError) as error:
             layers = ", ".join(self._layers[depth] for depth in depths)
-            log = logger.info if quiet else logger.warning
+            # NaN and infinity are told where they are refused, and are no fault of the recording.
+            log = logger.info if quiet or not self._is_finite(depths, z) else logger.warning
             log("%s: %s; it is differentiated by vmap(jvp) and vmap(vjp), slower", layers, error)
             return _Recorded(depths, None)
+
+    def _is_finite(self, depths: Sequence[int], z: Tensor) -> bool:
+        try:
+            with torch.no_grad():
+                values = self._run(z, depths)
+        except Exception:  # what it raises is told where derivatives are taken
+            return True
+        return all(bool(value.isfinite().all()) for value in values)
 
     def _replay(
         self, index: int, z: Tensor, name: str, *, check: bool

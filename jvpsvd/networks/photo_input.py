@@ -12,9 +12,13 @@ from jvpsvd.errors import ModelError
 
 @dataclass(frozen=True)
 class PhotoInput:
-    """How a photo becomes the input of a network: (value − mean) / std on a square crop.
+    """How a photo becomes the input of a network: (value / scale − mean) / std on a square crop.
 
-    The shorter side is resized to `resize`, and the central `size` × `size` pixels are kept.
+    The shorter side is resized to `resize`, and the central `size` × `size` pixels are kept. A
+    network of 32 × 32 pixels from -1 to 1 takes this:
+
+    >>> PhotoInput(size=32, resize=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)).shape
+    (1, 3, 32, 32)
     """
 
     size: int = 224

@@ -80,7 +80,7 @@ class Model:
             since: The depth to differentiate from, instead of that of the inputs.
 
         Raises:
-            ModelError: If a weight has no shape yet, or no values.
+            ModelError: If it is no module, or a weight has no shape yet, or no values.
 
         >>> Model.of(nn.Linear(2, 2), Inputs("npy", torch.zeros(1, 2))).example()
         tensor([[0., 0.]])
@@ -309,7 +309,7 @@ def weights_sha256(module: nn.Module) -> str:
     'e3b0c442'
     """
     if not isinstance(module, nn.Module):
-        raise ModelError(f"only a torch.nn.Module has weights, got {shown(module)}")
+        raise ModelError(f"{shown(module)} is no torch.nn.Module; write Model.of(module, inputs)")
     refuse_weights_without_values(module)
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):

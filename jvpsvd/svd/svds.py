@@ -243,7 +243,8 @@ def _unconverged_in_words(result: SVDResult, stopped: bool) -> str:
     missed = int((~result.converged).sum())
     total = count_noun(result.s.numel(), "triplet")
     worst = float((result.residuals / result.s[..., :1]).max())
-    remedy = "raise tol or memory, or use float64"
+    wider = "" if result.s.dtype == torch.float64 else ", or use float64"
+    remedy = f"raise tol or memory{wider}"
     if stopped:
         remedy = "progress= stopped the solve"
     elif result.method in _RANDOMIZED:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -21,6 +23,15 @@ def test_the_help_of_the_suite_lists_every_name(capsys):
     assert door.main(["--help"]) == 0
     listed = capsys.readouterr().out
     assert all(f"\n  {name} " in listed for name in (*PARTS, *COMMANDS))
+
+
+def test_a_reader_that_goes_ends_it_without_a_traceback():
+    command = [sys.executable, "-m", "benchmarks", "--list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # as `| head` does once it has its lines
+        said = process.stderr.read()
+    assert said == b""
+    assert process.returncode == 1
 
 
 def test_options_that_a_script_has_too_reach_it(capsys):

@@ -162,14 +162,14 @@ def test_texts_share_a_recording_unless_the_depths_depend_on_their_ids(reads):
         return ids[..., None] + 1 if reads else torch.ones(1, 5, 1)
 
     net = Padded(find_mask)
-    points = [torch.tensor([row]) for row in ([1, 2, 3, 4, 5], [5, 4, 3, 2, 1])]
+    points = [torch.tensor([row]) for row in ([1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [1] * 5)]
     derivatives = Derivatives(net.eval(), points[0], ["mix", "output"], since="embedding")
     taken = []
     for x in points:
         before = len(calls)
         derivatives.at(x, "one")
         taken.append(len(calls) - before)
-    assert (taken[1] <= 2) == (not reads)
+    assert (taken[2] <= 2) == (not reads)
 
 
 class Scaled(nn.Module):
@@ -290,3 +290,40 @@ def test_a_path_that_a_later_mask_opens_is_refused():
         assert derivatives.at({"ids": ids, "mask": whole}, "one")[0].jvp is not None
         with pytest.raises(ModelError, match="a path from the input to 'output' goes around it"):
             derivatives.at({"ids": ids, "mask": masked}, "two")
+
+
+def warnings_in(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_an_input_of_nan_comes_first_and_the_next_one_is_recorded(caplog):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double().eval()
+    X = torch.randn(3, 1, 3, dtype=torch.float64)
+    derivatives = Derivatives(net, X[0], ["1", "output"])
+    assert all(J.value.isnan().all() for J in derivatives.at(X[0] * torch.nan, "broken"))
+    assert derivatives.at_many(X * torch.nan) == ()
+    # At a batch there are derivatives where the network is recorded, and else none.
+    assert [J.value.shape for J in derivatives.at_many(X)] == [(3, 1, 4), (3, 1, 2)]
+    assert warnings_in(caplog) == []
+
+
+def test_a_derivative_that_is_hidden_is_told_after_an_input_of_nan(caplog):
+    x = torch.ones(1, 3, dtype=torch.float64)
+    derivatives = Derivatives(nn.Sequential(Half()).eval(), x, ["output"])
+    derivatives.at(x * torch.nan, "broken")
+    assert warnings_in(caplog) == []
+    derivatives.at(x, "one")
+    (warning,) = warnings_in(caplog)
+    assert warning.startswith("output: products explain only a part of how fn moves")
+
+
+def test_a_value_of_nan_is_no_fault_of_the_recording(caplog):
+    class Root(nn.Module):
+        def forward(self, x):
+            return x.sqrt()
+
+    x = -torch.ones(1, 3, dtype=torch.float64)
+    (J,) = Derivatives(Root().eval(), x, ["output"]).at(x, "negative")
+    assert J.value.isnan().all()
+    assert warnings_in(caplog) == []

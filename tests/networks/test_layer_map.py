@@ -214,6 +214,11 @@ def test_arguments_are_chosen_by_name_or_index(wrt, columns, kind):
         ({"sample": torch.ones(1, 3)}, "noise", "wrt='noise' is no argument.*it has 'sample'"),
         ((torch.ones(1, 3), torch.tensor(7)), 2, "wrt=2 is no argument of the input; it has 0, 1"),
         (torch.ones(1, 3), "sample", "wrt= chooses among several arguments"),
+        (
+            {"sample": torch.ones(1, 3), "step": torch.tensor(7)},
+            "step",
+            "wrt='step' holds no floating tensor, and integers have no derivative: choose another",
+        ),
     ],
 )
 def test_arguments_that_are_not_there(given, wrt, message):

@@ -92,6 +92,13 @@ def test_weights_without_a_shape_or_values_have_no_hash():
         weights_sha256(nn.Linear(2, 2, device="meta"))
 
 
+def test_a_pair_in_the_place_of_a_module_is_told_what_to_write():
+    pair = (nn.Flatten().eval(), PhotoInput(size=8, resize=8))
+    with pytest.raises(ModelError, match=r"is no torch.nn.Module; write Model\.of\(module, inputs"):
+        Model.of(pair)
+    assert Model.of(*pair).photo_input.size == 8
+
+
 def test_a_factory_on_the_path(factories, tmp_path, monkeypatch):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -1,5 +1,6 @@
 """A survey visits modules by itself, and functions and parts of what modules return by name."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -78,10 +79,20 @@ def test_any_depth_can_be_named_in_any_order(model):
     assert names(chosen) == ["conv", "relu", "output.logits"]
     assert names(choose_depths(model, 5, "conv")) == ["conv"]
     assert choose_depths(model, 5, "all") == choose_depths(model, 5, ["all"])
-    with pytest.raises(ModelError, match=r"no layer 'relu_1'.*did you mean relu"):
+    with pytest.raises(ModelError, match=r"no layer 'relu_1'.*did you mean relu") as caught:
         choose_depths(model, 5, ["relu_1"])
+    assert "'jvpsvd layers --model functional:net --functions' lists them" in str(caught.value)
     with pytest.raises(ModelError, match=r"no layer 'output'.*did you mean output\.logits"):
         choose_depths(model, 5, ["output"])
+
+
+def test_it_starts_at_a_function_whatever_is_listed(model):
+    model = dataclasses.replace(model, since="relu")
+    assert names(choose_depths(model, 5, None)) == ["head"]
+    assert names(choose_depths(model, 5, ["head"])) == ["head"]
+    modules = ["head", "output.logits", "output.features"]
+    assert names(depth_costs(model, 5)) == modules
+    assert names(depth_costs(model, 5, functions=True)) == ["flatten", *modules]
 
 
 def test_rows_of_functions_and_parts_hold_the_true_spectra(surveyed, model, shard):

@@ -78,6 +78,16 @@ def test_texts_are_called_texts(capsys):
     assert capsys.readouterr().err.startswith("text 1/2 a: 1 of 1 depth, ")
 
 
+def test_photos_that_were_solved_together_are_counted_by_rows(capsys):
+    rows = [dataclasses.replace(GOOD[0], key=key, layer=d) for key in "ab" for d in ("1", "2", "3")]
+    with show_progress() as show:
+        show(RunProgress("b", photos_done=2, photos=4, rows=rows))
+        show(RunProgress("c", photos_done=3, photos=4, rows=rows[:3]))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("photo 2/4 b: 6 of 6 rows of 2 photos, ")
+    assert second.startswith("photo 3/4 c: 3 of 3 depths, ")
+
+
 @pytest.mark.parametrize("status", ["bad-photo", "bad-shard", "duplicate-key", "undelivered"])
 def test_photos_that_cannot_be_read_are_no_rate(status):
     failed = [dataclasses.replace(row, status=status) for row in FAILED]

@@ -266,6 +266,12 @@ def test_photos_from_a_depth(tmp_path, shard):
     assert outcome.results.spectra("output").shape == (3, 8)
 
 
+def test_a_module_that_takes_photos_of_another_size_is_told_how_to_say_so(tmp_path, shard):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval()
+    with pytest.raises(ModelError, match=r"say what it takes: .*Model\.of\(module, PhotoInput\("):
+        survey.run(spec(tmp_path, shards=[shard], model=net, layers=["output"]), report=False)
+
+
 @pytest.mark.parametrize("size", [224, 8])
 def test_what_reads_no_photo_has_no_preprocessing_in_its_record(tmp_path, size):
     """Runs of older versions, which wrote that of the model, go on."""

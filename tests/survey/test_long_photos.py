@@ -79,7 +79,7 @@ def test_depths_that_are_done_are_stored_and_not_computed_again(
     before = store.rows()
     assert [(row.layer, row.status) for row in before] == [("0", "ok"), ("2", "ok")]
     assert (status(store).done, status(store).begun) == (0, 2)
-    assert "stored of unfinished photos: 2 depths" in status(store).lines()
+    assert "unfinished photos: 2 depths stored" in status(store).lines()
     assert [line.split()[0] for line in verify(store).problems] == ["missing:"]
     report = long_photo(**kept)
     assert (report.solved, report.stored) == (["output"], [])

@@ -80,12 +80,20 @@ def test_full_disk_keeps_what_was_finished(surveyed, shard, monkeypatch):
     assert len(outcome.store.rows()) == 8
 
 
-def test_a_disk_without_room_for_a_folder_says_so(surveyed, shard, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "No space left on device; free some"),
+        (errno.EROFS, "Read-only file system; make it writable, or choose another place$"),
+        (errno.EACCES, "Permission denied; make it writable, or choose another place$"),
+    ],
+)
+def test_a_disk_that_takes_no_folder_says_why(surveyed, shard, monkeypatch, number, said):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "mkdir", full)
-    with pytest.raises(DiskError, match="cannot be written: No space left on device; free some"):
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(DiskError, match=f"cannot be written: {said}"):
         surveyed([shard])
 
 

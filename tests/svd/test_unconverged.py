@@ -65,6 +65,14 @@ def test_nothing_is_logged_of_a_tolerance_that_is_reached(name, dtype, tol):
         assert svds(matrix, 8, tol=tol, method=method).converged.all()
 
 
+def test_in_float64_it_is_not_told_to_use_float64():
+    with (
+        pytest.warns(PrecisionWarning, match="ask for 1e-14$"),
+        pytest.warns(ConvergenceWarning, match="raise tol or memory$"),
+    ):
+        svds(with_values(TRUTH, N, N), 3, tol=1e-30)
+
+
 def test_it_warns_by_default_with_the_count_and_the_remedy():
     with (
         pytest.warns(PrecisionWarning, match="below the rounding of float32"),

@@ -180,10 +180,13 @@ class _Lines:
     def _describe_photo(self, progress: RunProgress, counts: str) -> str:
         seconds = sum(row.seconds for row in progress.rows)
         good = sum(row.status == "ok" for row in progress.rows)
+        photos = len({(row.shard, row.key) for row in progress.rows})
+        rows, together = len(progress.rows), count_noun(photos, progress.one)
+        done = count_noun(rows, "depth") if photos == 1 else f"{rows} rows of {together}"
         left = self._rate.left(progress)
         return (
             f"{progress.one} {progress.photos_done}/{progress.photos} {progress.key}: "
-            f"{good} of {count_noun(len(progress.rows), 'depth')}, {seconds:.1f} s; {counts}"
+            f"{good} of {done}, {seconds:.1f} s; {counts}"
         ) + (f"; {left}" if left else "")
 
     def _print(self, *lines: str) -> None:

@@ -101,7 +101,7 @@ class Status:
             of = count_noun(self.photos, self.one)
             found = [f"{self.done} of {of} done ({share:.0f} %), {self.counts}"]
         if self.begun:
-            found.append(f"stored of unfinished {self.one}s: {count_noun(self.begun, 'depth')}")
+            found.append(f"unfinished {self.one}s: {count_noun(self.begun, 'depth')} stored")
         if self.per_second > 0 and self.seconds_left is not None:
             left = timedelta(seconds=round(self.seconds_left))
             found.append(f"{significant(60 * self.per_second, 3)} {self.one}s/min, {left} left")

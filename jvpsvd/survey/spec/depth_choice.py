@@ -118,8 +118,13 @@ def list_depths(model: Model, *, functions: bool) -> DepthList:
         ModelError: If the network cannot be evaluated at a photo.
     """
     example = model.example()
+    # What is differentiated may begin at a function, which is among the depths only if asked for.
+    after_function = False
     try:
         every = depths(model.module, example, functions=functions)
+        if not functions and model.since not in (None, *(depth.name for depth in every)):
+            after_function = True
+            every = depths(model.module, example)
     except JvpsvdError as error:
         if error.__cause__ is None:
             raise
@@ -129,6 +134,8 @@ def list_depths(model: Model, *, functions: bool) -> DepthList:
         ) from error
     shape, names = _start_shape(model, every, example), [depth.name for depth in every]
     later = every if model.since is None else every[names.index(model.since) + 1 :]
+    if after_function:
+        later = [depth for depth in later if depth.kind != "function"]
     return DepthList(later, shape)
 
 
@@ -137,12 +144,14 @@ def _near(name: str, model: Model, every: Sequence[Depth]) -> str:
     names = [depth.name for depth in every]
     similar = difflib.get_close_matches(name, names, n=3)
     hint = f"did you mean {' or '.join(similar)}? " if similar else ""
-    if model.spec == type(model.module).__name__:  # no name that the command line could load
+    if _is_of_the_library(model):
         some = ", ".join(names[:_SHOWN])
         more = f" and {len(names) - _SHOWN} more (jvpsvd.depths)" if len(names) > _SHOWN else ""
         return f"{hint}it has {some}{more}"
     since = "" if model.since in (None, name) else f" --since {model.since}"
-    return f"{hint}'jvpsvd layers --model {model.spec}{since}' lists them"
+    of_functions = {depth.name for depth in every if depth.kind == "function"}
+    functions = " --functions" if of_functions.intersection(similar) else ""
+    return f"{hint}'jvpsvd layers --model {model.spec}{since}{functions}' lists them"
 
 
 def _start_shape(model: Model, every: Sequence[Depth], example: Any) -> tuple[int, ...]:
@@ -186,7 +195,17 @@ def _remedy(model: Model) -> str:
         )
     if model.spec.partition(":")[0] in PUBLISHED:
         return OWN_FUNCTION
+    if _is_of_the_library(model):
+        return (
+            "say what it takes: jvpsvd.networks.Model.of(module, PhotoInput(size=32, resize=32)), "
+            "or Model.of(module, Inputs(…))"
+        )
     return "return the PhotoInput or Inputs that it takes beside the module"
+
+
+def _is_of_the_library(model: Model) -> bool:
+    """Return whether it was given as a module, with no name that the command line could load."""
+    return model.spec == type(model.module).__name__
 
 
 def _takes_own(model: Model) -> bool:
