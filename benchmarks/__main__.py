@@ -275,17 +275,13 @@ def start() -> int:
         The exit code: that of `main`, or 1 where the reader was gone.
     """
     try:
-        try:
-            return main()
-        finally:
-            sys.stdout.flush()
+        code = main()
+        sys.stdout.flush()
     except BrokenPipeError:
-        try:
-            os.write(sys.stdout.fileno(), b"\n")
-        except BrokenPipeError:  # it was this pipe, and not that of a process started here
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        raise
+        # What Python writes at its end has to go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
 
 
 if __name__ == "__main__":

@@ -77,6 +77,22 @@ def finished(surveyed, shard, tmp_path, finished_runs):
 
 
 @pytest.fixture
+def recordings(monkeypatch):
+    """What `Derivatives` records of networks, in a list that grows."""
+    from jvpsvd.operators import Trace
+
+    made = []
+
+    class Kept(Trace):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr("jvpsvd.networks.derivatives.Trace", Kept)
+    return made
+
+
+@pytest.fixture
 def only_new_objects():
     """Python collects and lists what the test makes alone: all the rest would take a second."""
     gc.collect()

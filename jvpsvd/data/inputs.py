@@ -5,11 +5,12 @@ Nothing in them is executed: arrays with pickled objects are refused, and files 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.torch
@@ -23,6 +24,8 @@ from jvpsvd.data.suffixes import PHOTO_SUFFIXES
 from jvpsvd.errors import ArgumentError, InputError
 from jvpsvd.machine import writing, written_aside
 from jvpsvd.networks import Inputs, Model
+
+_FORMAT = tarfile.USTAR_FORMAT
 
 
 def suffixes_of(inputs: str | None) -> tuple[str, ...]:
@@ -54,7 +57,7 @@ def decode_input(data: bytes, model: Model) -> Any:
 
 
 def copy_arguments(given: Any) -> Any:
-    """Return the arguments of a network with copies of their tensors; a mapping becomes a dict.
+    """Return the arguments of a network with copies of tensors and arrays; mappings become dicts.
 
     A function may return the same tensors again, with the numbers of another input.
 
@@ -65,7 +68,8 @@ def copy_arguments(given: Any) -> Any:
     {'ids': tensor([0.]), 'use_cache': False}
     """
     named = dict(given) if isinstance(given, Mapping) else given
-    return tree_map_only(Tensor, torch.clone, named)
+    named = tree_map_only(Tensor, torch.clone, named)
+    return tree_map_only(np.ndarray, np.copy, named)
 
 
 def decode_member(
@@ -147,8 +151,10 @@ def write_inputs(inputs: Iterable[Any], shard: Path) -> int:
     count = 0
     with written_aside(shard) as aside:
         with writing(shard):
-            tar = tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        with tar:  # what fails in the inputs themselves is not of the disk
+            file = aside.open("wb")
+        # What fails in the inputs themselves is not of the disk. A full disk fails once more where
+        # the file is closed.
+        with _closed_in_any_case(file), tarfile.open(fileobj=file, mode="w", format=_FORMAT) as tar:
             for count, (tensors, label) in enumerate(_contents(inputs), start=1):
                 key = f"input{count - 1:06d}"
                 with writing(shard):
@@ -157,7 +163,17 @@ def write_inputs(inputs: Iterable[Any], shard: Path) -> int:
                         _add(tar, f"{key}.cls", str(label).encode())
             with writing(shard):
                 tar.close()
+                file.close()
     return count
+
+
+@contextlib.contextmanager
+def _closed_in_any_case(file: BinaryIO) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def _contents(inputs: Iterable[Any]) -> Iterator[tuple[dict[str, Tensor], int | None]]:

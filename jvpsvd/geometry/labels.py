@@ -45,7 +45,9 @@ def numbered(labels: Labels, count: int, what: str = "photo") -> tuple[Tensor, t
     # Tensors hash by identity, so equal ones would become different classes.
     listed = [one.tolist() if isinstance(one, Tensor | np.ndarray) else one for one in listed]
     for i, one in enumerate(listed):
-        if isinstance(one, float) and math.isnan(one):  # equal to none, not even to itself
+        if isinstance(one, float | np.floating) and math.isnan(
+            one
+        ):  # equal to none, not even to itself
             raise ArgumentError(f"label {i} is NaN, which is no class; leave that {what} out")
     try:
         numbers = {label: i for i, label in enumerate(dict.fromkeys(listed))}

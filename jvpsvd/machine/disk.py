@@ -80,6 +80,8 @@ def written_aside(
     So `file` is at every instant the one that was there or the new one. Where the block fails,
     nothing is left. What is written in the block belongs under `writing(file)`.
 
+    A link is followed; where its target, or `file`, is no regular file, nothing is written.
+
     Args:
         file: The file to write.
         place: Puts what was written, the first path, in the place of the second.
@@ -95,7 +97,10 @@ def written_aside(
     >>> [each.name for each in points.parent.iterdir()]
     ['points.csv']
     """
-    target = Path(file)
+    with writing(file):
+        target = Path(file).resolve()
+        if target.exists() and not target.is_file():
+            raise DiskError(f"{file} is no regular file; choose another name")
     # Hidden, because some readers of a folder take every file that is not; and a name of its own
     # for every writer, because processes write side by side.
     aside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{ASIDE}")

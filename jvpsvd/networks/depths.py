@@ -245,6 +245,11 @@ class LayerMaps:
         self.start(x)
 
     @property
+    def input(self) -> Any:
+        """The present input."""
+        return self._x
+
+    @property
     def fixed(self) -> Any:
         """What of the present input is held fixed; None where nothing is."""
         return self._arguments.fixed if self._source is None else self._x
@@ -255,7 +260,7 @@ class LayerMaps:
         Raises:
             ModelError: If the model fails there, or z is not one tensor.
         """
-        self._x, self._arguments = x, Arguments(x, self._wrt)
+        self.hold_fixed(x)
         if self._source is None:
             z = self._arguments.chosen
             if not isinstance(z, Tensor):
@@ -268,6 +273,10 @@ class LayerMaps:
                 z = run_to(self.__wrapped__, x, [self._source])[0]
         self._dtype = z.dtype
         return z
+
+    def hold_fixed(self, x: Any) -> None:
+        """Hold fixed what another input does, for values at any z."""
+        self._x, self._arguments = x, Arguments(x, self._wrt)
 
     def refuse_bypass(self) -> None:
         """Check that the present input, too, reaches every depth through the one to start from.

@@ -1,8 +1,8 @@
 """Derivatives of a network to several depths, recorded once and replayed at every input.
 
-What of an input is held fixed, such as a mask, is a constant of the recording. Where the depths
-depend on it, each value of it has a recording of its own. Token ids, which only the depth that is
-started from is computed from, need no other one.
+What of an input is held fixed, such as a mask, is a constant of the recording. So each value of it
+has a recording of its own, unless the network itself gives the same with both, as it mostly does
+with other token ids behind their embedding.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.func import jvp, vjp
+from torch.utils._pytree import tree_map_only
 
 from jvpsvd.errors import ArgumentError, DerivativeError, JvpsvdError, TraceError
 from jvpsvd.networks.depths import layer_maps
@@ -24,11 +25,11 @@ from jvpsvd.operators import (
     LinearMap,
     Trace,
     full_precision,
-    tell_difference,
     transformed,
 )
+from jvpsvd.operators.derivatives.differences import direction
+from jvpsvd.operators.differentiate import find_difference
 from jvpsvd.operators.function.conversion import convert_weights
-from jvpsvd.operators.function.dependence import depends_on
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.operators.function.restoring import restored
@@ -158,10 +159,10 @@ class Derivatives:
 
     def _begin(self) -> None:
         """Begin with recordings for what the present input holds fixed."""
-        self._depends: list[bool] = []
-        """For each leaf of what is held fixed, whether the depths depend on it; [] before that."""
-        self._fixed = tree_map_only(Tensor, torch.clone, self._maps.fixed)
-        """What the depths depend on of what is held fixed: the recordings serve no other."""
+        self._input = tree_map_only(Tensor, torch.clone, self._maps.input)
+        """The input whose fixed part, such as its mask, the recordings hold."""
+        self._kind: tuple[Any, ...] | None = None
+        """Shape, dtype and device of the points that the recordings take."""
         self._recordings: list[_Recorded] = []
         """Made at the first point: of all depths together, or of each where that fails."""
         self._compared: set[int] = set()
@@ -173,8 +174,7 @@ class Derivatives:
         """Return the derivative to each depth at an input of this name, or why there is none."""
         z = self._maps.start(x)
         z = z.to(self._dtype or z.dtype)
-        # A value may hide what a mask changes in the derivative, so values are not compared.
-        if not is_same_input(self._depended_on(), self._fixed):
+        if not self._serves(x, z):
             self._maps.refuse_bypass()
             self._begin()
         with full_precision():
@@ -210,9 +210,7 @@ class Derivatives:
         """
         if self._recordings or not bool(z.isfinite().all()):
             return False
-        self._depends = self._find_dependence(z)
-        self._fixed = tree_map_only(Tensor, torch.clone, self._depended_on())
-        depths = tuple(range(len(self._layers)))
+        self._kind, depths = _kind_of(z), tuple(range(len(self._layers)))
         together = self._record_to(depths, z, quiet=len(depths) > 1)
         if together.trace is not None or len(depths) == 1:
             self._recordings = [together]
@@ -220,20 +218,38 @@ class Derivatives:
             self._recordings = [self._record_to((depth,), z) for depth in depths]
         return True
 
-    def _find_dependence(self, z: Tensor) -> list[bool]:
-        leaves = tree_flatten(self._maps.fixed)[0]
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        with restored(self._run, z.device):
-            found = iter(depends_on(lambda: prepare(self._run)(z), tensors))
-        return [next(found) if isinstance(leaf, Tensor) else True for leaf in leaves]
+    def _serves(self, x: Any, z: Tensor) -> bool:
+        """Tell whether the recordings are right for points like z and what x holds fixed.
 
-    def _depended_on(self) -> Any:
-        """Return what the present input holds fixed, without what the depths do not depend on."""
-        leaves, structure = tree_flatten(self._maps.fixed)
-        if len(leaves) != len(self._depends):
-            return self._maps.fixed
-        pairs = zip(leaves, self._depends, strict=True)
-        return tree_unflatten([leaf if depends else None for leaf, depends in pairs], structure)
+        They are if that is what they hold, or if values and products of the network at z are the
+        same with both, to the last bit: those of a recording differ by rounding, and values alone
+        may hide what a mask changes in the derivative.
+        """
+        if self._kind not in (None, _kind_of(z)):
+            return False
+        fixed = self._maps.fixed
+        self._maps.hold_fixed(self._input)
+        try:
+            if is_same_input(fixed, self._maps.fixed):
+                return True
+            if all(one.trace is None for one in self._recordings):
+                return False
+            with full_precision(), restored(self._run, z.device):
+                there = self._values_and_products(z)
+                self._maps.hold_fixed(x)
+                here = self._values_and_products(z)
+        except Exception:  # the network may not take z with what another input holds fixed
+            return False
+        finally:
+            self._maps.hold_fixed(x)
+        return len(here) == len(there) and all(map(torch.equal, here, there))
+
+    def _values_and_products(self, z: Tensor) -> tuple[Tensor, ...]:
+        """Return the values of all depths, a product J v of each, and the sum of products J' u."""
+        fn = prepare(self._run)
+        values, images = jvp(fn, (z,), (direction(z),))[:2]
+        pull = vjp(fn, z)[1]
+        return (*values, *images, *pull(tuple(map(direction, values))))
 
     def _record_to(self, depths: tuple[int, ...], z: Tensor, *, quiet: bool = False) -> _Recorded:
         try:
@@ -285,7 +301,7 @@ class Derivatives:
         hidden: dict[int, DerivativeError] = {}
         together = _EvaluatedOnce(self._run)
         for depth, J in enumerate(derivatives):
-            if isinstance(J, JvpsvdError) or depth in self._told:
+            if isinstance(J, JvpsvdError):
                 continue
             if not bool(J.value.isfinite().all()):
                 continue  # nothing can be compared there
@@ -293,9 +309,11 @@ class Derivatives:
                 continue
             try:
                 with full_precision():
-                    name, evaluate = self._layers[depth], partial(together, depth)
-                    if tell_difference(self._map_to(depth), J, name=name, evaluate=evaluate):
-                        self._told.add(depth)
+                    evaluate = partial(together, depth)
+                    message = find_difference(self._map_to(depth), J, evaluate=evaluate)
+                if message is not None and depth not in self._told:
+                    logger.warning("%s: %s", self._layers[depth], message)
+                    self._told.add(depth)
             except DerivativeError as error:
                 hidden[depth] = error
             else:
@@ -311,3 +329,7 @@ class Derivatives:
             self._obstacles = bool(find_obstacles(prepare(self._run), z))
         recorded = (one.depths for one in self._recordings if one.trace is not None)
         return self._obstacles or not any(depth in depths for depths in recorded)
+
+
+def _kind_of(z: Tensor) -> tuple[Any, ...]:
+    return z.shape, z.dtype, z.device

@@ -72,6 +72,8 @@ def is_same_input(ours: Any, theirs: Any) -> bool:
 def _same_leaf(ours: Any, theirs: Any) -> bool:
     if ours is theirs:
         return True
+    if type(ours) is type(theirs) and isinstance(ours, bool | int | float | str):
+        return bool(ours == theirs)
     if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
         return False
     same = (ours.dtype, ours.device) == (theirs.dtype, theirs.device)

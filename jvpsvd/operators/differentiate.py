@@ -117,16 +117,33 @@ def tell_difference(
     >>> tell_difference(fn, transformed(fn, torch.ones(2)), name="fn")
     True
     """
+    message = find_difference(fn, J, value, evaluate)
+    if message is not None:
+        logger.warning("%s%s", f"{name}: " if name else "", message)
+    return message is not None
+
+
+def find_difference(
+    fn: Callable[[Tensor], Any],
+    J: LinearMap | BatchedMap,
+    value: Tensor | None = None,
+    evaluate: Callable[[Tensor], Any] | None = None,
+) -> str | None:
+    """Return in words how products differ from differences of fn; None where they do not.
+
+    Args, and what is raised, are those of `tell_difference`.
+
+    >>> fn = lambda x: x + x.detach()
+    >>> find_difference(fn, transformed(fn, torch.ones(2))).split(";")[0]
+    'products explain only a part of how fn moves (50 % is missing)'
+    """
     check_function(fn)
     if not isinstance(J, LinearMap | BatchedMap):
         raise ArgumentError(
             f"J is {shown(J)}; give the derivative of fn, as transformed(fn, x) returns"
         )
     with failures_named("fn", "give the function that J is the derivative of"):
-        message = _describe(fn, J, value, evaluate)
-    if message is not None:
-        logger.warning("%s%s", f"{name}: " if name else "", message)
-    return message is not None
+        return _describe(fn, J, value, evaluate)
 
 
 def _describe(

@@ -38,6 +38,8 @@ from jvpsvd.svd.product_checks import check_scale
 _ROWS_TO_REFINE = 3
 # Sums of squares of derivatives beyond this, or below its inverse, may not fit into float32.
 _FAR = 2.0**40
+# What to do where the model takes more than one argument.
+_ALL_ARGUMENTS = "give each input as a dict of all arguments by name, {'x': x, 't': t}"
 
 Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
 
@@ -97,7 +99,8 @@ def first_function(
     source, point = Structure.of(theta, "the parameters")
     fn = OfVector(of_parameters, source)
     remedy = partial(remedy_at, lambda z: of_parameters.at_input(z, theta), first)
-    with full_precision(), restored(model, point.device), failures_named("fn", remedy):
+    one_line = failures_named("fn", remedy, _ALL_ARGUMENTS)
+    with full_precision(), restored(model, point.device), one_line:
         value, _, runs_inference, _ = evaluate_at(of_parameters, fn, point, 0)
         with torch.no_grad():
             again = _evaluate(evaluate, theta, x)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from jvpsvd.arguments import listed_names, shown, threshold_number, whole_number
 from jvpsvd.errors import ArgumentError, JvpsvdError, NonFiniteError
@@ -215,11 +216,23 @@ def _since(
     solve: _Solve,
 ) -> Iterator[list[DepthSpectra]]:
     """Yield the spectra of one input after another, from a depth on."""
+    derivatives: Derivatives | None = None
+    kind: Any = None
     for index, x in enumerate(inputs):
         which = f"input {index}"
         with _name_in_errors(which, ", ".join(names)), told_how_read(x):
-            found = Derivatives(model, x, names, since, dtype=dtype).at(x, which)
+            here = _kind_of(x)
+            if derivatives is None or here != kind:
+                derivatives = Derivatives(model, x, names, since, dtype=dtype)
+            kind, found = here, derivatives.at(x, which)
         yield [_solve_one(J, name, which, solve) for J, name in zip(found, names, strict=True)]
+
+
+def _kind_of(x: Any) -> tuple[Any, ...]:
+    """Return the structure of an input, and the shape, dtype and device of each of its tensors."""
+    leaves, structure = tree_flatten(x)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    return structure, *((one.shape, one.dtype, one.device) for one in tensors)
 
 
 def _depth_spectra(

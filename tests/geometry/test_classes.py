@@ -317,7 +317,9 @@ def test_permutations_are_counted_from_one(function):
         function(noise(4, 2, 0), "aabb", permutations=0)
 
 
-@pytest.mark.parametrize("labels", [[0.0, 1.0, math.nan], np.array([0.0, 1.0, np.nan])])
+@pytest.mark.parametrize(
+    "labels", [[0.0, 1.0, math.nan], np.array([0.0, 1.0, np.nan]), [0, 1, np.float32("nan")]]
+)
 def test_a_missing_label_of_pandas_is_refused(labels):
     """NaN is equal to no other: each such photo would be a class of its own."""
     for function in (class_means, variance_ratio, nearest_class):

@@ -52,6 +52,33 @@ def test_a_full_disk_leaves_the_file_that_was_there_and_no_half_of_another(tmp_p
     assert file.read_text() == "as it was"
 
 
+def test_many_small_inputs_fill_a_disk_as_one_large_one_does(tmp_path):
+    with files_up_to(20_000), pytest.raises(DiskError, match=r"x.tar cannot be written: File too"):
+        write_inputs((torch.zeros(1) for _ in range(100)), tmp_path / "x.tar")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(set(WRITERS) - {"pack"}))
+def test_a_link_stays_and_its_file_is_written(tmp_path, name):
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("as it was")
+    link.symlink_to("file")
+    WRITERS[name](link)
+    assert link.is_symlink()
+    assert file.stat().st_size > 500
+
+
+@pytest.mark.parametrize("name", sorted(set(WRITERS) - {"pack"}))
+def test_what_is_no_regular_file_stays(tmp_path, name):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for file in (pipe, tmp_path, Path("/dev/null")):
+        with pytest.raises(DataError, match=f"{file} is no regular file; choose another name"):
+            WRITERS[name](file)
+    assert pipe.is_fifo()
+    assert Path("/dev/null").is_char_device()
+
+
 def test_a_full_disk_leaves_no_shard(tmp_path):
     with files_up_to(1500), pytest.raises(DiskError):
         packed(tmp_path / "out")

@@ -128,6 +128,7 @@ class Padded(Words):
 
 
 MASKS = {
+    "entries": lambda ids: torch.tensor([[[i != 0] for i in ids[0]]]),
     "compared": lambda ids: (ids != 0)[..., None],
     "numbers": lambda ids: torch.tensor([[[float(i != 0)] for i in ids[0].tolist()]]),
     "length": lambda ids: (torch.arange(5) < ids.count_nonzero())[:, None],
@@ -152,24 +153,65 @@ def test_ids_that_the_depths_depend_on_are_those_of_the_input(find_mask):
         torch.testing.assert_close(images, expected)
 
 
-@pytest.mark.parametrize("reads", [False, True])
-def test_texts_share_a_recording_unless_the_depths_depend_on_their_ids(reads):
+class Gated(nn.Module):
+    """Its derivative takes a mask that its value does not depend on."""
+
+    def forward(self, x, mask):
+        gated = x * mask
+        return x.detach() + (gated - gated.detach()) + 1e6
+
+
+class Sized(nn.Module):
+    """Its value depends on whether there is a mask, and how long it is."""
+
+    def forward(self, x, mask):
+        return (x if mask is None else x * mask.shape[1]) + 1e6
+
+
+ONES = torch.ones(1, 4, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("net", "masks"),
+    [
+        (Gated(), [ONES, 0.5 * ONES, ONES]),
+        (Sized(), [ONES, ONES[:, :3], None, ONES]),
+        (Sized(), [None, ONES, None]),
+    ],
+    ids=["a derivative", "a shape", "nothing"],
+)
+def test_derivatives_that_values_do_not_show_are_those_of_the_input(net, masks):
+    x = torch.tensor([[1.0, -2.0, 3.0, 0.5]], dtype=torch.float64)
+    points = [{"x": x, "mask": mask} for mask in masks]
+    derivatives = Derivatives(net.eval(), points[0], ["output"], wrt="x")
+    for point in points:
+        (J,) = derivatives.at(point, "one")
+        mask = point["mask"]
+        entries = 1.0 if mask is None else mask.shape[1] * torch.ones(4)
+        expected = mask[0] if isinstance(net, Gated) else entries * torch.ones(4).double()
+        images = J.jvp(torch.eye(4, dtype=torch.float64).reshape(4, 1, 4)).flatten(1)
+        torch.testing.assert_close(images, torch.diag(expected.double()))
+
+
+def test_texts_of_another_length_are_recorded_anew(caplog):
     torch.manual_seed(0)
-    calls = []
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 3), nn.Tanh()).double().eval()
+    points = [torch.randint(9, (1, length)) for length in (5, 7, 7, 5)]
+    derivatives = Derivatives(net, points[0], ["output"], since="0")
+    for x in points:
+        assert derivatives.at(x, "one")[0].value.shape == (1, x.shape[1], 3)
+    assert warnings_in(caplog) == []
 
-    def find_mask(ids):
-        calls.append(ids)
-        return ids[..., None] + 1 if reads else torch.ones(1, 5, 1)
 
-    net = Padded(find_mask)
+@pytest.mark.parametrize("reads", [False, True])
+def test_texts_share_a_recording_unless_the_depths_depend_on_their_ids(reads, recordings):
+    torch.manual_seed(0)
+    net = Padded((lambda ids: ids[..., None] + 1) if reads else (lambda ids: torch.ones(1, 5, 1)))
     points = [torch.tensor([row]) for row in ([1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [1] * 5)]
     derivatives = Derivatives(net.eval(), points[0], ["mix", "output"], since="embedding")
-    taken = []
     for x in points:
-        before = len(calls)
         derivatives.at(x, "one")
-        taken.append(len(calls) - before)
-    assert (taken[2] <= 2) == (not reads)
+    assert len(recordings) == (3 if reads else 1)
 
 
 class Scaled(nn.Module):
@@ -267,6 +309,23 @@ def test_what_a_detach_hides_is_told_once_at_the_first_input_that_shows_it(caplo
     for value, times in ((-1.0, 0), (1.0, 1), (2.0, 1)):
         derivatives.at(torch.full((1, 3), value, dtype=torch.float64), "one")
         assert caplog.text.count(told) == times
+
+
+class HidingTwice(nn.Module):
+    """What a detach hides shows above 0, and what inference mode hides above 1."""
+
+    def forward(self, x):
+        with torch.inference_mode():
+            hidden = (x - 1).relu() ** 2
+        return x + x.relu().detach() + hidden.clone()
+
+
+def test_what_inference_mode_hides_is_refused_after_a_detach_was_told():
+    net = nn.Sequential(HidingTwice()).double().eval()
+    derivatives = Derivatives(net, torch.zeros(1, 3).double(), ["output"])
+    for value in (-1.0, 3.0):
+        (J,) = derivatives.at(torch.full((1, 3), value, dtype=torch.float64), "one")
+        assert isinstance(J, DerivativeError) == (value == 3.0)
 
 
 class Around(nn.Module):

@@ -1,12 +1,14 @@
 """Functions of `layer_map` are equal where they mean the same."""
 
 import copy
+import math
 
 import pytest
 import torch
 from torch import nn
 
 from jvpsvd import JacobianOperator, layer_map
+from jvpsvd.networks.layer_map import is_same_input
 
 
 @pytest.fixture
@@ -38,6 +40,16 @@ def test_other_depths_and_other_modules_differ(net):
     assert f != layer_map(net, X[0], to="1", since="0")[0]
     assert f != layer_map(copy.deepcopy(net), X[0], to="1")[0]
     assert f != net
+
+
+def test_numbers_that_are_held_fixed_are_compared_by_value():
+    for one in (1000, 0.5, "bilinear", True, None):
+        again = type(one)(one) if one is not None else None
+        assert is_same_input({"n": one}, {"n": again})
+    assert is_same_input({"n": int("1000")}, {"n": int("1000")})
+    assert not is_same_input({"n": 1}, {"n": True})
+    assert not is_same_input({"n": 1.0}, {"n": 1})
+    assert not is_same_input({"n": math.nan}, {"n": float("nan")})
 
 
 def test_it_says_what_it_is(net):

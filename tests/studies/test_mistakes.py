@@ -197,3 +197,12 @@ def test_all_pairs_of_a_tangent_kernel_and_arrays_as_points():
     assert len(kernel.values) == 8
     s = jvpsvd.singular_values(net, np.zeros(3, dtype=np.float32), k=2)
     torch.testing.assert_close(s, torch.linalg.svdvals(net.weight), rtol=1e-4, atol=1e-5)
+
+
+def test_a_tangent_kernel_of_two_arguments_takes_dicts():
+    torch.manual_seed(0)
+    net, x, t = nn.Bilinear(3, 1, 2), torch.randn(2, 3), torch.ones(2, 1)
+    with pytest.raises(ModelError, match="; give each input as a dict of all arguments by name"):
+        jvpsvd.ntk(net, x)
+    inputs = [{"input1": one[None], "input2": t[:1]} for one in x]
+    assert len(jvpsvd.ntk(net, inputs, k="all").values) == 4

@@ -156,17 +156,20 @@ def test_inputs_of_ones_own(tmp_path, kind):
     assert spectra.samples["label"].to_pylist() == labels
 
 
-def test_a_function_that_returns_one_buffer_for_all_inputs(tmp_path):
+@pytest.mark.parametrize("of_numpy", [False, True])
+def test_a_function_that_returns_one_buffer_for_all_inputs(tmp_path, of_numpy):
     """Inputs are made in advance of their solves; each keeps its own numbers."""
-    buffer = torch.zeros(1, 4)
+    buffer, scale = torch.zeros(1, 4), np.ones(1)
     lengths = [1, 3, 5, 7, 9, 11, 13, 15]
 
     def arguments(text):
-        return {"x": buffer.copy_(torch.tensor([1.0, 2.0, 3.0, len(text)]) / 10)}
+        scale[:] = len(text) if of_numpy else 1
+        x = torch.tensor([1.0, 2.0, 3.0, len(text)]) / 10
+        return {"x": x[None] if of_numpy else buffer.copy_(x), "scale": scale}
 
     class Net(nn.Linear):
-        def forward(self, x):
-            return super().forward(x * x).tanh()
+        def forward(self, x, scale):
+            return super().forward(x * x).tanh() * float(scale[0])
 
     net = Net(4, 3).eval()
     model = Model.of(net, Inputs("txt", "aa", arguments, wrt="x"))
@@ -174,7 +177,7 @@ def test_a_function_that_returns_one_buffer_for_all_inputs(tmp_path):
     outcome = survey.run(spec(tmp_path, shards=[shard], model=model, k=3), report=False)
     for s, length in zip(outcome.results.spectra("output").s, lengths, strict=True):
         x = torch.tensor([[1.0, 2.0, 3.0, length]]) / 10
-        J = torch.func.jacrev(net)(x).detach().reshape(3, 4)
+        J = torch.func.jacrev(net)(x, [length if of_numpy else 1]).detach().reshape(3, 4)
         np.testing.assert_allclose(s, torch.linalg.svdvals(J), rtol=1e-4)
 
 

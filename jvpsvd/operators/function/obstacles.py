@@ -92,7 +92,7 @@ def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> Watched:
     return Watched(value, mode.found, inference, work)
 
 
-LEAVING_TORCH = {
+_NUMBERS = {
     *("numpy", "__array__", "__dlpack__", "data_ptr", "tolist", "item", "is_nonzero"),
     *("__float__", "__int__", "__bool__", "__index__", "__complex__", "__contains__"),
     *("equal", "allclose"),
@@ -112,12 +112,13 @@ class _NumberMode(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.found = self.inference = False
+        self._outside = torch.is_inference_mode_enabled()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.found = self.found or getattr(func, "__name__", "") in LEAVING_TORCH
-        self.inference = self.inference or torch.is_inference_mode_enabled()
+        self.found = self.found or getattr(func, "__name__", "") in _NUMBERS
+        self.inference |= torch.is_inference_mode_enabled() and not self._outside
         return func(*args, **(kwargs or {}))
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from jvpsvd import JacobianOperator, StreamedStack, layer_map, svds
 from jvpsvd.errors import AdjointError, DerivativeError, ModelError
 from jvpsvd.operators import Trace, by_transforms, transformed
-from jvpsvd.operators.function.obstacles import find_obstacles
+from jvpsvd.operators.function.obstacles import evaluate_and_watch, find_obstacles
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Converting a tensor with requires_grad=True to a scalar",
@@ -377,6 +377,13 @@ def test_a_function_that_fails_next_to_its_point_passes():
 
     J = JacobianOperator(only_here, x, derivatives="transforms")
     assert not (J @ torch.eye(3)).any()
+
+
+def test_inference_mode_around_a_call_is_none_of_the_function():
+    inside = torch.inference_mode()(torch.sin)
+    assert evaluate_and_watch(inside, torch.ones(2)).runs_inference
+    with torch.inference_mode():
+        assert not evaluate_and_watch(torch.sin, torch.ones(2)).runs_inference
 
 
 def test_no_random_state_is_touched():
