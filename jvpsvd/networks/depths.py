@@ -238,7 +238,8 @@ class LayerMaps:
         x: Any,
     ) -> None:
         self.__wrapped__ = model
-        self._names, self._targets = zip(*targets, strict=True)
+        self._names = [name for name, _ in targets]
+        self._targets = [place for _, place in targets]
         self._since = None if source is None else source[0]
         self._source = None if source is None else source[1]
         self._wrt = wrt
