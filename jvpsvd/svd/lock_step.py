@@ -91,7 +91,7 @@ def matrices_together(size: ProblemSize, request: Request) -> int:
 
     >>> size = ProblemSize((15680, 150528), torch.float32, batch=32)
     >>> [matrices_together(size, Request(500, memory=gib << 30)) for gib in (70, 20, 12)]
-    [32, 7, 1]
+    [32, 8, 1]
     """
     count = size.batch or 1
     _refuse_triplets(count, size, request)

@@ -21,10 +21,11 @@ from jvpsvd.text_table import brief_seconds, count_noun
 
 Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact", "adaptive-rank"]
 
-# Predicted columns. At tol 1e-4, block Golub–Kahan needs about 1.7 columns per triplet (1.25 at the
-# logits of EfficientNet-Lite0, 1.73 in its middle, more where spectra are flat) plus 12 blocks.
-# `python -m benchmarks solver` measures both, for k from 1 on. The increase for each decade of tol
-# is a guess.
+# Predicted columns. At tol 1e-4, block Golub–Kahan needs about 1.7 columns per triplet (more where
+# spectra are flat) plus 12 blocks, c in all, of a long shorter side n; n (1 − e^(−c/n)) of a short
+# one. At EfficientNet-Lite0 (`python -m benchmarks floors`) that is 1008 for k = 500 at
+# `_blocks.15`, where 906 were needed, and 647 at the logits (n = 1000), where 650 were. `python -m
+# benchmarks solver` counts them for k from 1 on. The increase for each decade of tol is a guess.
 _PER_TRIPLET, _BLOCKS, _PER_DECADE = 1.7, 12, 0.05
 # Exact method or Golub–Kahan. If their numbers of products are within the first factor, timings
 # decide, provided that the shorter side has so many rows that timing is worth it. Timings are
@@ -146,7 +147,8 @@ def _predicted_columns(short: int, request: Request, width: int) -> int:
     """Return the columns that block Golub–Kahan is expected to need."""
     decades = math.log10(1e-4) - math.log10(request.tol)
     per_triplet = _PER_TRIPLET + _PER_DECADE * decades
-    return min(short, int(per_triplet * request.k) + _BLOCKS * width)
+    of_long = int(per_triplet * request.k) + _BLOCKS * width
+    return min(short, max(request.k, math.ceil(-short * math.expm1(-of_long / short))))
 
 
 def _choose(

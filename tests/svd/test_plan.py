@@ -169,6 +169,13 @@ def test_predicted_products_are_those_of_real_jacobians_within_a_factor_of_two(k
     assert 0.5 < predicted.predicted_products / products < 2
 
 
+@pytest.mark.parametrize(("k", "block", "products"), [(50, 4, 252), (500, 16, 1300)])
+def test_predicted_products_of_the_logits_are_those_that_it_takes(k, block, products):
+    """Of 1000 rows the last columns bring little that is new."""
+    predicted = planned((1000, 150528), 4, k, method="golub-kahan", block_size=block)
+    assert 0.9 < predicted.predicted_products / products < 1.1
+
+
 @pytest.mark.parametrize(("block_size", "expected"), [(None, 8), (5, 5), (999, 100)])
 def test_the_block_is_no_wider_than_the_shorter_side(block_size, expected):
     chosen = planned((100, 300), 4, 3, method="golub-kahan", block_size=block_size)
