@@ -377,12 +377,16 @@ def test_a_derivative_that_is_hidden_is_told_after_an_input_of_nan(caplog):
     assert warning.startswith("output: products explain only a part of how fn moves")
 
 
-def test_a_value_of_nan_is_no_fault_of_the_recording(caplog):
+def test_a_value_of_nan_is_no_fault_of_the_recording(caplog, recordings):
     class Root(nn.Module):
         def forward(self, x):
             return x.sqrt()
 
     x = -torch.ones(1, 3, dtype=torch.float64)
-    (J,) = Derivatives(Root().eval(), x, ["output"]).at(x, "negative")
+    derivatives = Derivatives(Root().eval(), x, ["output"])
+    (J,) = derivatives.at(x, "negative")
     assert J.value.isnan().all()
+    (J,) = derivatives.at(-4 * x, "positive")
+    torch.testing.assert_close(J.jvp(torch.ones_like(x)[None])[0], 0.25 * torch.ones_like(x))
+    assert len(recordings) == 1
     assert warnings_in(caplog) == []
