@@ -206,19 +206,16 @@ class Derivatives:
         """Record at the first point, and tell if this is it.
 
         One depth that cannot be recorded leaves the others alone. Nothing is recorded at a point
-        with NaN or infinity, where a recording cannot be verified; where values hold them and the
-        recording fails, the next point is tried.
+        with NaN or infinity, where a recording cannot be verified.
         """
         if self._recordings or not bool(z.isfinite().all()):
             return False
         self._kind, depths = _kind_of(z), tuple(range(len(self._layers)))
         together = self._record_to(depths, z, quiet=len(depths) > 1)
-        found = [together]
-        if together.trace is None and len(depths) > 1:
-            found = [self._record_to((depth,), z) for depth in depths]
-        if any(one.trace is None for one in found) and not self._is_finite(depths, z):
-            return False
-        self._recordings = found
+        if together.trace is not None or len(depths) == 1:
+            self._recordings = [together]
+        else:
+            self._recordings = [self._record_to((depth,), z) for depth in depths]
         return True
 
     def _serves(self, x: Any, z: Tensor) -> bool:
