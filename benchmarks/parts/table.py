@@ -382,6 +382,7 @@ COMMANDS: dict[str, Command] = {
             "small_timings",
             "pairs of functions that do the same thing, timed in turns; not stored",
         ),
+        Command("sparse_phases", "where sparse solves spend their time, ARPACK's and ours"),
         Command(
             "gpu_graphs", "products as CUDA graphs beside those that are called; a part of gpu"
         ),

@@ -1,9 +1,11 @@
 """Pairs take turns, or lie before and after a switch; ratios are those of rounds."""
 
+import re
+
 import pytest
 
 from benchmarks.measure.timing import Comparison, Pair, Side, compare, compare_across
-from benchmarks.parts import small_timings
+from benchmarks.parts import small_timings, sparse_phases
 
 
 def pairs(calls, *names):
@@ -64,3 +66,12 @@ def test_an_unknown_timing_is_refused(capsys):
     with pytest.raises(SystemExit):
         small_timings.main(["nothing"])
     assert "there are allocator, batches" in capsys.readouterr().err
+
+
+def test_phases_of_sparse_solves_add_up(capsys):
+    sparse_phases.main(["--quick", "-k", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" ms")[0].split()[-2] for line in lines] == ["ARPACK", "svds"] * 10
+    for line in lines:
+        wall, *parts = (int(number) for number in re.findall(r"([0-9]+)(?: ms|,|$)", line))
+        assert abs(wall - sum(parts)) <= len(parts)

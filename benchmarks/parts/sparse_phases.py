@@ -1,0 +1,94 @@
+"""Where the time of a sparse solve goes, in ARPACK and in `svds`, for the matrices of `sparse`.
+
+    python -m benchmarks sparse_phases [--quick] [-k 6] [--rounds 3]
+
+Both take turns. ARPACK has products and the rest, `svds` its phases; each line is that of the
+median solve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import LinearOperator
+from scipy.sparse.linalg import svds as scipy_svds
+
+from benchmarks.measure.phases import seconds_by_phase
+from benchmarks.problems.sparse_matrices import MATRICES
+from jvpsvd import svds
+
+_TOL = 1e-6
+_QUICK = 20
+"""How many times smaller matrices are with --quick."""
+
+Solved = tuple[float, int, dict[str, float]]
+"""Wall seconds, products of both directions, and the seconds of each phase."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks sparse_phases",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="small matrices, one round")
+    parser.add_argument("-k", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    quick, k, rounds = vars(parser.parse_args(arguments)).values()
+    for name, build in MATRICES.items():
+        matrix = build(_QUICK if quick else 1)
+        turns: dict[str, list[Solved]] = {"ARPACK": [], "svds": []}
+        for _ in range(1 if quick else rounds):
+            turns["ARPACK"].append(_by_arpack(matrix, k))
+            turns["svds"].append(_by_svds(matrix, k))
+        for solver, solves in turns.items():
+            print(f"{name:12} {solver:7} {_in_words(sorted(solves)[len(solves) // 2])}", flush=True)
+
+
+def _by_arpack(matrix: sp.csr_array, k: int) -> Solved:
+    counted = {"products": 0.0}
+    calls = [0]
+
+    def timed(multiply: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def product(v: Any) -> Any:
+            began = time.perf_counter()
+            image = multiply(v)
+            counted["products"] += time.perf_counter() - began
+            calls[0] += 1
+            return image
+
+        return product
+
+    transposed = matrix.T.tocsr()
+    A = LinearOperator(
+        matrix.shape,
+        matvec=timed(matrix.__matmul__),
+        rmatvec=timed(transposed.__matmul__),
+        dtype=np.float64,
+    )
+    began = time.perf_counter()
+    scipy_svds(A, k, tol=_TOL, rng=0)
+    wall = time.perf_counter() - began
+    return wall, calls[0], {**counted, "rest": wall - counted["products"]}
+
+
+def _by_svds(matrix: sp.csr_array, k: int) -> Solved:
+    began = time.perf_counter()
+    result = svds(matrix, k, tol=_TOL)
+    wall = time.perf_counter() - began
+    return wall, sum(result.products), seconds_by_phase(result, wall)
+
+
+def _in_words(solved: Solved) -> str:
+    wall, products, phases = solved
+    parts = ", ".join(f"{name} {1e3 * seconds:.0f}" for name, seconds in phases.items())
+    return f"{1e3 * wall:6.0f} ms, {products:4} products: {parts}"
+
+
+if __name__ == "__main__":
+    main()
