@@ -29,7 +29,8 @@ Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact", "
 _PER_TRIPLET, _BLOCKS, _PER_DECADE = 1.7, 12, 0.05
 # Exact method or Golub–Kahan. If their numbers of products are within the first factor, timings
 # decide, provided that the shorter side has so many rows that timing is worth it. Timings are
-# noisy: they overrule the numbers only if they differ by the last factor. All three are guesses.
+# noisy: they overrule the numbers only if they differ by the last factor. By it Golub–Kahan must
+# need fewer products, too, because the exact method finds all values. All three are guesses.
 _UNDECIDED, _WORTH_MEASURING, _CLEARLY = 2.0, 256, 1.25
 # A matrix in memory is decomposed as a whole if m n min(m, n) is at most this number: the steps of
 # a Krylov method take longer (`python -m benchmarks sparse --quick` has such matrices). The number
@@ -159,7 +160,7 @@ def _choose(
     short, k = min(m, n), request.k
     ratio = short / (2 * columns)
     undecided = affordable and short >= _WORTH_MEASURING and 1 / _UNDECIDED <= ratio <= _UNDECIDED
-    exact_is_cheaper, seconds = ratio <= 1, None
+    exact_is_cheaper, seconds = ratio <= _CLEARLY, None
     exact_time = iterated_time = ""
     if cost is not None:
         seconds = exact_seconds(cost, m, n, k), golub_kahan_seconds(cost, m, n, k, columns)
