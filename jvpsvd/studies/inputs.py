@@ -36,7 +36,7 @@ def told_how_read(first: Any) -> Iterator[None]:
         if isinstance(first, Mapping):
             other = other.replace("x[0]", "{name: value[0] for name, value in x.items()}")
             single = "the dimension of the batch is added"
-            read, given = _describe(_list_kinds(first, 1)), _describe(_list_kinds(first, 0))
+            read, given = _describe(list_kinds(first, 1)), _describe(list_kinds(first, 0))
         raise ModelError(
             f"{error} (X was read as {read}, each given to the model as {given}; {single}{other})"
         ) from error
@@ -120,7 +120,7 @@ def refuse_other_kind(x: Any, first: Any, index: int) -> None:
 
 
 def _refuse_other_kind(x: Any, first: Any, index: int, batch_dims: int) -> None:
-    kind, wanted = _list_kinds(x, batch_dims), _list_kinds(first, batch_dims)
+    kind, wanted = list_kinds(x, batch_dims), list_kinds(first, batch_dims)
     if kind != wanted:
         raise ArgumentError(
             f"input {index} is {_describe(kind)}, the first {_describe(wanted)}; cut or pad inputs "
@@ -128,14 +128,17 @@ def _refuse_other_kind(x: Any, first: Any, index: int, batch_dims: int) -> None:
         )
 
 
-def _list_kinds(x: Any, batch_dims: int) -> dict[str | None, str]:
+def list_kinds(x: Any, batch_dims: int) -> dict[str | None, str]:
     """Return dtype and shape of each tensor of an input in words; None is the name of its only one.
 
     Other entries of a dict may differ between inputs.
+
+    >>> list_kinds({"ids": torch.zeros(1, 5)}, batch_dims=0)
+    {'ids': 'float32 (1, 5)'}
     """
     if isinstance(x, Mapping):
         parts = {name: part for name, part in x.items() if isinstance(part, Tensor)}
-        return {name: _list_kinds(part, batch_dims)[None] for name, part in parts.items()}
+        return {name: list_kinds(part, batch_dims)[None] for name, part in parts.items()}
     return {None: f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape[batch_dims:])}"}
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
 
 from jvpsvd.arguments import listed_names, shown, threshold_number, whole_number
 from jvpsvd.errors import ArgumentError, JvpsvdError, NonFiniteError
@@ -22,6 +21,7 @@ from jvpsvd.operators.function.conversion import check_dtype
 from jvpsvd.studies.inputs import (
     count_inputs,
     each_input,
+    list_kinds,
     refuse_mixed_list,
     refuse_other_kind,
     told_how_read,
@@ -64,8 +64,8 @@ def spectra(
         layers: Names of `depths`.
         k: How many values, min(m, n) at a depth that has fewer; "all" of each depth.
         since: A depth to differentiate from, instead of the input. It is needed where inputs are
-            dicts or token ids; then each input is recorded anew, since masks and other arguments
-            are constants of a recording, and inputs may differ in shape. Without it they may not: a
+            dicts or token ids; then inputs may differ in shape, and the network is recorded anew
+            where shapes, or what is held fixed (a mask), ask for it. Without it they may not: a
             list is refused before the work, a dataset or an iterable when such an input is read.
         tol: Tolerance of each solve.
         threshold: All min(m, n) values from here on are counted, by each solve's `spectrum`.
@@ -217,22 +217,15 @@ def _since(
 ) -> Iterator[list[DepthSpectra]]:
     """Yield the spectra of one input after another, from a depth on."""
     derivatives: Derivatives | None = None
-    kind: Any = None
+    kind: dict[str | None, str] = {}
     for index, x in enumerate(inputs):
         which = f"input {index}"
         with _name_in_errors(which, ", ".join(names)), told_how_read(x):
-            here = _kind_of(x)
+            here = list_kinds(x, batch_dims=0)
             if derivatives is None or here != kind:
                 derivatives = Derivatives(model, x, names, since, dtype=dtype)
             kind, found = here, derivatives.at(x, which)
         yield [_solve_one(J, name, which, solve) for J, name in zip(found, names, strict=True)]
-
-
-def _kind_of(x: Any) -> tuple[Any, ...]:
-    """Return the structure of an input, and the shape, dtype and device of each of its tensors."""
-    leaves, structure = tree_flatten(x)
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    return structure, *((one.shape, one.dtype, one.device) for one in tensors)
 
 
 def _depth_spectra(

@@ -24,8 +24,9 @@ Method = Literal["golub-kahan", "block-krylov", "subspace-iteration", "exact", "
 # Predicted columns. At tol 1e-4, block Golub–Kahan needs about 1.7 columns per triplet (more where
 # spectra are flat) plus 12 blocks, c in all, of a long shorter side n; n (1 − e^(−c/n)) of a short
 # one. At EfficientNet-Lite0 (`python -m benchmarks floors`) that is 1008 for k = 500 at
-# `_blocks.15`, where 906 were needed, and 647 at the logits (n = 1000), where 650 were. `python -m
-# benchmarks solver` counts them for k from 1 on. The increase for each decade of tol is a guess.
+# `_blocks.15`, where 906 were needed, and 647 at the logits (n = 1000), where 667 were, 17 of them
+# to time products. `solver` counts columns for k from 1 on. The increase for each decade of tol is
+# a guess.
 _PER_TRIPLET, _BLOCKS, _PER_DECADE = 1.7, 12, 0.05
 # Exact method or Golub–Kahan. If their numbers of products are within the first factor, timings
 # decide, provided that the shorter side has so many rows that timing is worth it. Timings are
