@@ -298,6 +298,11 @@ PARTS: dict[str, Part] = {
             ),
         ),
         _from_script(
+            "choice",
+            "the method that svds chooses for matrices in memory, beside both and LAPACK",
+            Script("choice", quick_arguments=("--quick",), takes=("--rounds",)),
+        ),
+        _from_script(
             "first_result",
             "what commands take to answer, and a run to its first row, by phases",
             Script(

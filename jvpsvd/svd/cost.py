@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
+from jvpsvd.svd.request import ProblemSize
 
-# Floating-point operations per second of dense matrix products in float64 and float32. These are
-# cautious guesses: the operator's own products are timed, and the guesses matter only where the two
-# methods take nearly the same time.
-_RATE64, _RATE32 = 2e10, 6e10
+# What the work beside the products takes, fitted to solves of matrices in memory with 500 to 4000
+# rows on two cores (`python -m benchmarks choice` has such solves): floating-point operations per
+# second of products with the bases in float32 and of dense decompositions in float64; seconds of a
+# step's many small operations; and seconds of all projected problems together, which grow with the
+# square of the columns, since there are fewer of them the larger they are.
+_RATE32, _RATE64, _STEP, _PER_COLUMN2 = 6e10, 4e10, 2e-3, 0.7e-6
 # Each product is timed this often and the fastest call counts, so that a busy machine does not
 # change the choice of method: a guess.
 _CALLS = 2
@@ -30,10 +33,24 @@ _LARGEST_SHARE = 64
 
 @dataclass(frozen=True)
 class ProductCost:
-    """Seconds per vector of one operator in blocks of the solver's width."""
+    """Seconds per vector in blocks of the solver's width, of one operator or of a whole batch."""
 
     forward: float
     reverse: float
+
+
+@dataclass(frozen=True)
+class DenseCost:
+    """What a machine takes for the work of a solve beside its products."""
+
+    rate32: float = _RATE32
+    """Floating-point operations per second of products with the bases, in float32."""
+    rate64: float = _RATE64
+    """The same of dense decompositions, in float64."""
+    step: float = _STEP
+    """Seconds of a step beside its arithmetic."""
+    per_column2: float = _PER_COLUMN2
+    """Seconds of all projected problems, for each squared column, in float32."""
 
 
 def widening_pays(A: LinearOperator) -> bool:
@@ -80,21 +97,57 @@ def _seconds(
 
 
 def exact_seconds(
-    cost: ProductCost, m: int, n: int, k: int, rate64: float = _RATE64, rate32: float = _RATE32
+    cost: ProductCost, size: ProblemSize, k: int, dense: DenseCost = DenseCost()
 ) -> float:
-    """Return the predicted time of the exact method: products, Gram matrix and vectors.
+    """Return the predicted time of the exact method: products, decomposition and vectors.
 
-    Rates are floating-point operations per second of dense products.
+    In float32 the decomposition is that of a Gram matrix, in float64 a QR and an SVD.
+
+    >>> cost, size = ProductCost(1e-3, 2e-3), ProblemSize((3000, 1000), torch.float32)
+    >>> round(exact_seconds(cost, size, 100), 2)  # 1000 forward products and 0.2 s
+    1.21
     """
-    short, long = min(m, n), max(m, n)
+    m, n = size.shape
+    short, long, matrices = min(m, n), max(m, n), size.batch or 1
     products = short * (cost.forward if m >= n else cost.reverse)
-    return products + 2 * long * short**2 / rate64 + 6 * long * short * k / rate32
+    if size.dtype == torch.float64:
+        decomposition = 4 * long * short**2 + 12 * short**3
+    else:
+        decomposition = long * short**2 + 4 * short**3
+    vectors = 6 * long * short * k * _slower(size)
+    return products + matrices * (decomposition / dense.rate64 + vectors / dense.rate32)
 
 
 def golub_kahan_seconds(
-    cost: ProductCost, m: int, n: int, k: int, size: int, rate32: float = _RATE32
+    cost: ProductCost,
+    size: ProblemSize,
+    k: int,
+    columns: int,
+    width: int,
+    dense: DenseCost = DenseCost(),
 ) -> float:
-    """Return the predicted time of Golub–Kahan: products, orthogonalisation and vectors."""
-    short, long = min(m, n), max(m, n)
-    dense = 4 * short * size**2 + long * size**2 + 2 * (long + 2 * short) * size * k
-    return size * (cost.forward + cost.reverse) + dense / rate32
+    """Return the predicted time of Golub–Kahan: products, bases, projected problems and vectors.
+
+    Args:
+        cost: Of a product.
+        size: Size of the operator.
+        k: Number of triplets.
+        columns: By which the bases are expanded.
+        width: Columns of a block.
+        dense: What the machine takes for the rest.
+
+    >>> cost, size = ProductCost(1e-3, 2e-3), ProblemSize((3000, 1000), torch.float32)
+    >>> round(golub_kahan_seconds(cost, size, 100, 230, 8), 2)  # 0.69 s of products and 0.1 s
+    0.79
+    """
+    m, n = size.shape
+    short, long, matrices = min(m, n), max(m, n), size.batch or 1
+    bases = 4 * short * columns**2 + long * columns**2 + 2 * (long + 2 * short) * columns * k
+    each = bases / dense.rate32 + dense.per_column2 * columns**2
+    products = columns * (cost.forward + cost.reverse)
+    return products + dense.step * columns / width + matrices * _slower(size) * each
+
+
+def _slower(size: ProblemSize) -> float:
+    """Return how many times as long dense work takes as in float32."""
+    return size.dtype.itemsize / torch.float32.itemsize

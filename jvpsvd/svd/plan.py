@@ -123,7 +123,8 @@ def plan(
         return _plan_randomized(footprint, budget)
     width = _block_size(size, request, footprint, budget, wide_products_save)
     columns = _predicted_columns(footprint.short, request, width)
-    choice = _choose(size, request, columns, footprint.exact() <= budget.bytes, cost)
+    affordable = footprint.exact() <= budget.bytes
+    choice = _choose(size, request, (columns, width), affordable, cost)
     if choice.exact:
         return _plan_exact(request, footprint, budget, choice)
     planned = _plan_golub_kahan(request, footprint, budget, width, columns, choice)
@@ -154,17 +155,27 @@ def _predicted_columns(short: int, request: Request, width: int) -> int:
 
 
 def _choose(
-    size: ProblemSize, request: Request, columns: int, affordable: bool, cost: ProductCost | None
+    size: ProblemSize,
+    request: Request,
+    expansion: tuple[int, int],
+    affordable: bool,
+    cost: ProductCost | None,
 ) -> _Choice:
-    """Choose the method with fewer products, or the faster one if the two are close and timed."""
+    """Choose the method with fewer products, or the faster one if the two are close and timed.
+
+    `expansion` is the number of columns that Golub–Kahan needs, and the width of its blocks.
+    """
     m, n = size.shape
-    short, k = min(m, n), request.k
+    short, (columns, width) = min(m, n), expansion
     ratio = short / (2 * columns)
     undecided = affordable and short >= _WORTH_MEASURING and 1 / _UNDECIDED <= ratio <= _UNDECIDED
     exact_is_cheaper, seconds = ratio <= _CLEARLY, None
     exact_time = iterated_time = ""
     if cost is not None:
-        seconds = exact_seconds(cost, m, n, k), golub_kahan_seconds(cost, m, n, k, columns)
+        seconds = (
+            exact_seconds(cost, size, request.k),
+            golub_kahan_seconds(cost, size, request.k, columns, width),
+        )
         if undecided:
             clear = max(seconds) > _CLEARLY * min(seconds)
             exact_is_cheaper = seconds[0] <= seconds[1] if clear else exact_is_cheaper

@@ -10,7 +10,7 @@ from support.svd_problems import line, planned
 
 from jvpsvd import LinearOperator, MatrixOperator, svds
 from jvpsvd.errors import ArgumentError
-from jvpsvd.svd import parse_memory
+from jvpsvd.svd import ProblemSize, parse_memory
 from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds, measured_cost
 from jvpsvd.svd.memory import Footprint
 
@@ -103,11 +103,28 @@ def test_the_cost_changes_no_clear_choice():
 def test_predicted_seconds_are_those_of_the_method():
     cost = ProductCost(0.5, 0.25)
     exact, iterated = (undecided(method=m, cost=cost) for m in ("exact", "golub-kahan"))
-    assert exact.predicted_seconds == exact_seconds(cost, 4000, 1000, 200)
-    size = iterated.predicted_products // 2
-    assert iterated.predicted_seconds == golub_kahan_seconds(cost, 4000, 1000, 200, size)
+    size, columns = ProblemSize((4000, 1000), torch.float32), iterated.predicted_products // 2
+    assert exact.predicted_seconds == exact_seconds(cost, size, 200)
+    width = iterated.block_size
+    assert iterated.predicted_seconds == golub_kahan_seconds(cost, size, 200, columns, width)
     assert exact.predicted_seconds >= 500
-    assert iterated.predicted_seconds >= 0.75 * size
+    assert iterated.predicted_seconds >= 0.75 * columns
+
+
+@pytest.mark.parametrize("itemsize", [4, 8])
+@pytest.mark.parametrize(("k", "method"), [(100, "golub-kahan"), (300, "exact")])
+def test_steps_and_projected_problems_count_where_products_are_cheap(itemsize, k, method):
+    """Products with a matrix in memory take less time than the rest of a solve."""
+    cost = ProductCost(5e-5, 6e-5)
+    assert planned((1000, 1000), itemsize, k, memory="8GiB", cost=cost).method == method
+
+
+def test_dense_work_is_that_of_every_matrix_of_a_batch():
+    cost, k = ProductCost(0.0, 0.0), 100
+    one, many = (ProblemSize((3000, 1000), torch.float32, batch=b) for b in (None, 8))
+    assert exact_seconds(cost, many, k) == pytest.approx(8 * exact_seconds(cost, one, k))
+    together, alone = (golub_kahan_seconds(cost, size, k, 230, 8) for size in (many, one))
+    assert alone < together < 8 * alone  # they share their steps
 
 
 def test_a_solve_measures_only_where_undecided():

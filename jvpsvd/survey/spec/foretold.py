@@ -15,7 +15,7 @@ from jvpsvd.survey.spec.depth_choice import choose_blocks, list_depths
 from jvpsvd.survey.spec.devices import EFFICIENCY, Device
 from jvpsvd.survey.spec.on_meta import on_meta
 from jvpsvd.svd import Plan, ProblemSize, check_request
-from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
+from jvpsvd.svd.cost import DenseCost, ProductCost, exact_seconds, golub_kahan_seconds
 
 # What a solve takes on a card beyond its arithmetic, fitted to what `python -m benchmarks gpu`
 # stored of an H200 at EfficientNet-Lite0: launches and waits of a step, whose products are far from
@@ -95,12 +95,11 @@ def _seconds(
     """
     rate = EFFICIENCY * device.flops
     one = max(load.flops / rate, weights / device.bandwidth / chosen.block_size)
-    cost = ProductCost(one, one)
-    if chosen.method == "exact":
-        arithmetic = exact_seconds(cost, *shape, k, rate, rate)
-        columns, per_square = chosen.predicted_products, _PER_ROW2
-    else:
-        columns, per_square = chosen.predicted_products // 2, _PER_COLUMN2
-        arithmetic = golub_kahan_seconds(cost, *shape, k, columns, rate)
-    steps = math.ceil(columns / chosen.block_size)
-    return arithmetic + _STEP * steps + per_square * columns**2
+    cost, size = ProductCost(one, one), ProblemSize(shape, torch.float32)
+    dense = DenseCost(rate, rate, _STEP, _PER_COLUMN2)
+    if chosen.method != "exact":
+        columns = chosen.predicted_products // 2
+        return golub_kahan_seconds(cost, size, k, columns, chosen.block_size, dense)
+    rows = chosen.predicted_products
+    steps = math.ceil(rows / chosen.block_size)
+    return exact_seconds(cost, size, k, dense) + _STEP * steps + _PER_ROW2 * rows**2

@@ -13,8 +13,14 @@ from torch import Tensor
 from jvpsvd.errors import JvpsvdError
 from jvpsvd.networks import Derivatives, Model, passed_seconds
 from jvpsvd.operators import JacobianOperator
-from jvpsvd.svd import Plan
-from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds, measured_cost
+from jvpsvd.svd import Plan, ProblemSize
+from jvpsvd.svd.cost import (
+    DenseCost,
+    ProductCost,
+    exact_seconds,
+    golub_kahan_seconds,
+    measured_cost,
+)
 
 # Blocks of the solver are 8 or 16 wide.
 _WIDTH = 8
@@ -32,18 +38,18 @@ class Speed:
     """Of a vector, from the start to the last depth."""
     shares: Mapping[str, float]
     """How much of an inference, from the start to the last depth, is over at each depth."""
-    rate32: float
-    """Floating-point operations per second of orthogonalisation, in float32."""
-    rate64: float
-    """The same of dense products in float64."""
+    dense: DenseCost
+    """Of what a solve takes beside products, with rates of narrow blocks measured here."""
 
     def seconds(self, depth: str, shape: tuple[int, int], k: int, plan: Plan) -> float:
         """Return the time of a solve at a depth, as it is planned."""
         share = self.shares[depth]
         cost = ProductCost(share * self.product.forward, share * self.product.reverse)
+        size = ProblemSize(shape, torch.float32)
         if plan.method == "exact":
-            return exact_seconds(cost, *shape, k, self.rate64, self.rate32)
-        return golub_kahan_seconds(cost, *shape, k, plan.predicted_products // 2, self.rate32)
+            return exact_seconds(cost, size, k, self.dense)
+        columns = plan.predicted_products // 2
+        return golub_kahan_seconds(cost, size, k, columns, plan.block_size, self.dense)
 
 
 def measure_speed(model: Model, depths: Sequence[str]) -> Speed:
@@ -61,7 +67,8 @@ def measure_speed(model: Model, depths: Sequence[str]) -> Speed:
     if isinstance(J, JvpsvdError):
         raise J
     product = measured_cost(JacobianOperator.from_linear_map(J), _WIDTH)
-    return Speed(recording, product, shares, _rate(torch.float32), _rate(torch.float64))
+    dense = DenseCost(_rate(torch.float32), _rate(torch.float64))
+    return Speed(recording, product, shares, dense)
 
 
 def _not_black(model: Model) -> Any:
