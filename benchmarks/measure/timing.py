@@ -16,7 +16,7 @@ from benchmarks.measure.spread import Spread
 Work = Callable[[], object]
 # Seconds of rest before a timed call: threads of another library, which the other side of a pair
 # may have used, spin for some time after their last task.
-_REST = 0.2
+REST_SECONDS = 0.2
 
 
 def time_once(work: Work) -> float:
@@ -127,7 +127,7 @@ _Call = tuple[float, int]
 
 
 def _call(work: Work) -> _Call:
-    time.sleep(_REST)
+    time.sleep(REST_SECONDS)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     seconds = time_once(work)
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before

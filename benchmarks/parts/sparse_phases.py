@@ -2,7 +2,7 @@
 
     python -m benchmarks sparse_phases [--quick] [-k 6] [--rounds 3]
 
-Both take turns. ARPACK has products and the rest, `svds` its phases; each line is that of the
+Both take turns, each after a rest, since threads of SciPy's BLAS spin on. ARPACK has products and the rest, `svds` its phases; each line is that of the
 median solve.
 """
 
@@ -19,6 +19,7 @@ from scipy.sparse.linalg import LinearOperator
 from scipy.sparse.linalg import svds as scipy_svds
 
 from benchmarks.measure.phases import seconds_by_phase
+from benchmarks.measure.timing import REST_SECONDS
 from benchmarks.problems.sparse_matrices import MATRICES
 from jvpsvd import svds
 
@@ -40,14 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-k", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     quick, k, rounds = vars(parser.parse_args(arguments)).values()
-    for name, build in MATRICES.items():
+    for label, build in MATRICES.items():
         matrix = build(_QUICK if quick else 1)
         turns: dict[str, list[Solved]] = {"ARPACK": [], "svds": []}
         for _ in range(1 if quick else rounds):
-            turns["ARPACK"].append(_by_arpack(matrix, k))
-            turns["svds"].append(_by_svds(matrix, k))
+            for name, solve in (("ARPACK", _by_arpack), ("svds", _by_svds)):
+                time.sleep(REST_SECONDS)
+                turns[name].append(solve(matrix, k))
         for solver, solves in turns.items():
-            print(f"{name:12} {solver:7} {_in_words(sorted(solves)[len(solves) // 2])}", flush=True)
+            print(
+                f"{label:12} {solver:7} {_in_words(sorted(solves)[len(solves) // 2])}", flush=True
+            )
 
 
 def _by_arpack(matrix: sp.csr_array, k: int) -> Solved:
