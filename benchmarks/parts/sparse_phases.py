@@ -2,8 +2,8 @@
 
     python -m benchmarks sparse_phases [--quick] [-k 6] [--rounds 3]
 
-Both take turns, each after a rest, since threads of SciPy's BLAS spin on. ARPACK has products and the rest, `svds` its phases; each line is that of the
-median solve.
+Both take turns, each after a rest, since threads of SciPy's BLAS spin on. ARPACK has products and
+the rest, `svds` its phases; each line is that of the median solve.
 """
 
 from __future__ import annotations
