@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vjp
 from torch.utils._pytree import tree_map_only
 
-from jvpsvd.errors import ArgumentError, DerivativeError, JvpsvdError, TraceError
+from jvpsvd.errors import DerivativeError, JvpsvdError, TraceError
 from jvpsvd.networks.depths import layer_maps
 from jvpsvd.networks.layer_map import is_same_input
 from jvpsvd.operators import (
@@ -33,68 +33,10 @@ from jvpsvd.operators.function.conversion import convert_weights
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.operators.function.restoring import restored
-from jvpsvd.svd.lock_step import matrices_together
-from jvpsvd.svd.request import ProblemSize, check_request
 
 logger = logging.getLogger(__name__)
 
 Map = TypeVar("Map", LinearMap, BatchedMap)
-
-# Matrices of a batch that are together no larger than this: beyond, a batch gains nothing on a CPU.
-_BATCH_ENTRIES, _MAX_BATCH = 1 << 24, 32
-# EfficientNet-Lite0 takes so long at five depths, for each module that holds no others, with what
-# torch loads for it (`python -m benchmarks first_result`).
-_SECONDS_PER_MODULE = 0.04
-
-
-def choose_batch(
-    inputs: int,
-    outputs: int,
-    k: int = 500,
-    *,
-    device: torch.device | None = None,
-    memory: int | str | None = None,
-) -> int:
-    """Return how many Jacobians are solved together.
-
-    Small ones are on every device, since a single one is little work. On a GPU a single one of any
-    size is: there so many are solved together as get the bases that one alone would use.
-
-    Args:
-        inputs: Columns of a Jacobian.
-        outputs: Rows of the largest one.
-        k: Values of each; no vectors.
-        device: Where they are solved; None: the CPU.
-        memory: Bytes of one solve, as `svds` takes them.
-
-    >>> choose_batch(3072, 10), choose_batch(150_528, 1000)
-    (32, 1)
-    >>> card = torch.device("cuda")
-    >>> [choose_batch(150_528, 15_680, device=card, memory=f"{gib}GiB") for gib in (70, 8, 1)]
-    [32, 8, 1]
-    """
-    fits = _BATCH_ENTRIES // (inputs * outputs)
-    small = min(_MAX_BATCH, 1 << max(0, fits.bit_length() - 1))
-    if device is None or device.type != "cuda":
-        return small
-    size = ProblemSize((outputs, inputs), torch.float32, device, batch=_MAX_BATCH)
-    count = min(k, inputs, outputs)
-    try:
-        request = check_request(size, count, memory=memory, vectors=False)
-        together = matrices_together(size, request)
-    except ArgumentError:  # not even one fits, which its solve will say
-        return small
-    return max(small, 1 << (together.bit_length() - 1))
-
-
-def guess_recording_seconds(module: nn.Module) -> float:
-    """Return about how long the recording of a network takes, by its number of modules.
-
-    >>> guess_recording_seconds(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
-    0.08
-    """
-    leaves = sum(next(part.children(), None) is None for part in module.modules())
-    return _SECONDS_PER_MODULE * leaves
 
 
 class _Recorded(NamedTuple):
