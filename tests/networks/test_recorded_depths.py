@@ -50,6 +50,13 @@ def test_a_depth_that_cannot_be_recorded_is_told_once_for_all_texts(caplog):
     assert warning.startswith("output: cannot record the function: it decides by values")
 
 
+def test_the_line_that_cannot_be_recorded_is_named_with_converted_weights_too(caplog):
+    net, x = network().float(), torch.ones(1, 3)
+    Derivatives(net, x, ["output"], dtype=torch.float64).at(x, "one")
+    (warning,) = warnings_in(caplog)
+    assert "test_recorded_depths.py, line" in warning
+
+
 def test_all_depths_share_the_evaluations_of_a_recording():
     """The values, J v, and points nearby are those of all depths; J'u goes no further than one."""
     calls = {0: 0, 2: 0}
