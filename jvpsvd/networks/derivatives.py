@@ -51,11 +51,11 @@ class Derivatives:
         wrt: str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self._layers, self._dtype = listed_names("layers", layers), dtype
-        self._maps = layer_maps(module, example, self._layers, since, wrt)
+        names = listed_names("layers", layers)
+        self._maps, self._dtype = layer_maps(module, example, names, since, wrt), dtype
         self._run: ToDepths = convert_weights(self._maps, dtype)
-        self._recorded = RecordedDepths(self._run, self._layers)
-        self._hidden = HiddenParts(self._run, self._layers)
+        self._recorded = RecordedDepths(self._run, names)
+        self._hidden = HiddenParts(self._run, names)
         self._begin()
 
     def at(self, x: Any, name: str) -> tuple[LinearMap | JvpsvdError, ...]:
@@ -100,5 +100,6 @@ class Derivatives:
     def _begin(self) -> None:
         """Begin with nothing recorded or compared, for what the present input holds fixed."""
         self._input = tree_map_only(Tensor, torch.clone, self._maps.input)
+        """The input whose fixed part, such as its mask, the recordings hold."""
         self._recorded.forget()
         self._hidden.forget()
