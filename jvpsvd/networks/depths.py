@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from jvpsvd.networks.cut_bypass import InputPaths
 from jvpsvd.networks.depth import Depth
 from jvpsvd.networks.failures import called_at, evaluated_like, scripted_part
 from jvpsvd.networks.forward_pass import See, each_tensor, run_to
-from jvpsvd.networks.layer_map import LayerMap
+from jvpsvd.networks.layer_map import LayerMap, is_same_input
 from jvpsvd.networks.list_calls import Call, list_calls
 from jvpsvd.networks.place_names import Place, name_places
 from jvpsvd.operators import (
@@ -250,18 +251,13 @@ class LayerMaps:
         """The present input."""
         return self._x
 
-    @property
-    def fixed(self) -> Any:
-        """What of the present input is held fixed; None where nothing is."""
-        return self._arguments.fixed if self._source is None else self._x
-
     def start(self, x: Any) -> Tensor:
         """Go over to another input, and return its z.
 
         Raises:
             ModelError: If the model fails there, or z is not one tensor.
         """
-        self.hold_fixed(x)
+        self._go_over_to(x)
         if self._source is None:
             z = self._arguments.chosen
             if not isinstance(z, Tensor):
@@ -275,9 +271,25 @@ class LayerMaps:
         self._dtype = z.dtype
         return z
 
-    def hold_fixed(self, x: Any) -> None:
+    def holds_same(self, x: Any) -> bool:
+        """Tell whether another input holds the same fixed as the present one."""
+        if self._source is not None:
+            return is_same_input(self._x, x)
+        return is_same_input(self._arguments.fixed, Arguments(x, self._wrt).fixed)
+
+    @contextmanager
+    def holding(self, x: Any) -> Iterator[None]:
         """Hold fixed what another input does, for values at any z."""
-        self._x, self._arguments = x, Arguments(x, self._wrt)
+        present = self._x
+        self._go_over_to(x)
+        try:
+            yield
+        finally:
+            self._go_over_to(present)
+
+    def _go_over_to(self, x: Any) -> None:
+        own = dict(x) if isinstance(x, Mapping) else x
+        self._x, self._arguments = own, Arguments(x, self._wrt)
 
     def refuse_bypass(self) -> None:
         """Check that the present input, too, reaches every depth through the one to start from.
@@ -299,6 +311,21 @@ class LayerMaps:
                 return tuple(run_to(self.__wrapped__, self._arguments.with_chosen(z), targets))
         given = each_tensor(self._x, lambda leaf: _in_dtype_of(leaf, z, self._dtype))
         return tuple(run_to(self.__wrapped__, given, targets, (self._source, z)))
+
+
+ToDepths = Callable[..., tuple[Tensor, ...]]
+"""Takes z, and `only`, the indices of some depths, to their values, as `LayerMaps` does."""
+
+
+def to_one_depth(run: ToDepths, depth: int) -> Callable[[Tensor], Tensor]:
+    """Return the map to one of several depths.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> x = torch.zeros(1, 3)
+    >>> to_one_depth(layer_maps(model, x, ["0", "output"]), 1)(x).shape
+    torch.Size([1, 2])
+    """
+    return lambda z: run(z, [depth])[0]
 
 
 def layer_maps(

@@ -7,120 +7,21 @@ with other token ids behind their embedding.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import jvp, vjp
 from torch.utils._pytree import tree_map_only
 
-from jvpsvd.errors import ArgumentError, DerivativeError, JvpsvdError, TraceError
-from jvpsvd.networks.depths import layer_maps
-from jvpsvd.networks.layer_map import is_same_input
-from jvpsvd.operators import (
-    BatchedMap,
-    LinearMap,
-    Trace,
-    full_precision,
-    transformed,
-)
-from jvpsvd.operators.derivatives.differences import direction
-from jvpsvd.operators.differentiate import find_difference
+from jvpsvd.arguments import listed_names
+from jvpsvd.errors import JvpsvdError
+from jvpsvd.networks.depths import ToDepths, layer_maps
+from jvpsvd.networks.held_fixed import is_same_function
+from jvpsvd.networks.hidden_parts import HiddenParts
+from jvpsvd.networks.recorded_depths import RecordedDepths
+from jvpsvd.operators import BatchedMap, LinearMap, full_precision
 from jvpsvd.operators.function.conversion import convert_weights
-from jvpsvd.operators.function.evaluate import prepare
-from jvpsvd.operators.function.obstacles import find_obstacles
-from jvpsvd.operators.function.restoring import restored
-from jvpsvd.svd.lock_step import matrices_together
-from jvpsvd.svd.request import ProblemSize, check_request
-
-logger = logging.getLogger(__name__)
-
-Map = TypeVar("Map", LinearMap, BatchedMap)
-
-# Matrices of a batch that are together no larger than this: beyond, a batch gains nothing on a CPU.
-_BATCH_ENTRIES, _MAX_BATCH = 1 << 24, 32
-# EfficientNet-Lite0 takes so long at five depths, for each module that holds no others, with what
-# torch loads for it (`python -m benchmarks first_result`).
-_SECONDS_PER_MODULE = 0.04
-
-
-def choose_batch(
-    inputs: int,
-    outputs: int,
-    k: int = 500,
-    *,
-    device: torch.device | None = None,
-    memory: int | str | None = None,
-) -> int:
-    """Return how many Jacobians are solved together.
-
-    Small ones are on every device, since a single one is little work. On a GPU a single one of any
-    size is: there so many are solved together as get the bases that one alone would use.
-
-    Args:
-        inputs: Columns of a Jacobian.
-        outputs: Rows of the largest one.
-        k: Values of each; no vectors.
-        device: Where they are solved; None: the CPU.
-        memory: Bytes of one solve, as `svds` takes them.
-
-    >>> choose_batch(3072, 10), choose_batch(150_528, 1000)
-    (32, 1)
-    >>> card = torch.device("cuda")
-    >>> [choose_batch(150_528, 15_680, device=card, memory=f"{gib}GiB") for gib in (70, 8, 1)]
-    [32, 8, 1]
-    """
-    fits = _BATCH_ENTRIES // (inputs * outputs)
-    small = min(_MAX_BATCH, 1 << max(0, fits.bit_length() - 1))
-    if device is None or device.type != "cuda":
-        return small
-    size = ProblemSize((outputs, inputs), torch.float32, device, batch=_MAX_BATCH)
-    count = min(k, inputs, outputs)
-    try:
-        request = check_request(size, count, memory=memory, vectors=False)
-        together = matrices_together(size, request)
-    except ArgumentError:  # not even one fits, which its solve will say
-        return small
-    return max(small, 1 << (together.bit_length() - 1))
-
-
-def guess_recording_seconds(module: nn.Module) -> float:
-    """Return about how long the recording of a network takes, by its number of modules.
-
-    >>> guess_recording_seconds(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
-    0.08
-    """
-    leaves = sum(next(part.children(), None) is None for part in module.modules())
-    return _SECONDS_PER_MODULE * leaves
-
-
-class _Recorded(NamedTuple):
-    """The recording of some of the depths; None where they cannot be recorded."""
-
-    depths: tuple[int, ...]
-    trace: Trace | None
-
-
-class _EvaluatedOnce:
-    """Each of several depths at a point, at which all of them are evaluated when one is."""
-
-    def __init__(self, maps: Callable[..., tuple[Tensor, ...]]) -> None:
-        self._maps = maps
-        self._values: list[tuple[Tensor, tuple[Tensor, ...]]] = []
-
-    def __call__(self, depth: int, z: Tensor) -> Tensor:
-        for point, values in self._values:
-            if torch.equal(point, z):
-                return values[depth]
-        try:
-            values = self._maps(z)
-        except Exception:  # behind this depth, it may be
-            return self._maps(z, [depth])[0]
-        self._values.append((z, values))
-        return values[depth]
 
 
 class Derivatives:
@@ -150,186 +51,55 @@ class Derivatives:
         wrt: str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self._layers = tuple(layers)
-        self._maps, self._dtype = layer_maps(module, example, layers, since, wrt), dtype
-        self._run: Callable[..., tuple[Tensor, ...]] = convert_weights(self._maps, dtype)
-        self._told: set[int] = set()
-        """Depths of which a line in the log says that products differ from the network itself."""
+        names = listed_names("layers", layers)
+        self._maps, self._dtype = layer_maps(module, example, names, since, wrt), dtype
+        self._run: ToDepths = convert_weights(self._maps, dtype)
+        self._recorded = RecordedDepths(self._run, names)
+        self._hidden = HiddenParts(self._run, names)
         self._begin()
-
-    def _begin(self) -> None:
-        """Begin with recordings for what the present input holds fixed."""
-        self._input = tree_map_only(Tensor, torch.clone, self._maps.input)
-        """The input whose fixed part, such as its mask, the recordings hold."""
-        self._kind: tuple[Any, ...] | None = None
-        """Shape, dtype and device of the points that the recordings take."""
-        self._recordings: list[_Recorded] = []
-        """Made at the first point: of all depths together, or of each where that fails."""
-        self._compared: set[int] = set()
-        """Depths whose products were compared with differences of the network at an input."""
-        self._obstacles: bool | None = None
-        """Whether the network holds what may hide a part of its derivative; None: not known."""
 
     def at(self, x: Any, name: str) -> tuple[LinearMap | JvpsvdError, ...]:
         """Return the derivative to each depth at an input of this name, or why there is none."""
         z = self._maps.start(x)
         z = z.to(self._dtype or z.dtype)
-        if not self._serves(x, z):
-            self._maps.refuse_bypass()
-            self._begin()
         with full_precision():
-            here = self._record(z)
-            found: list[LinearMap | JvpsvdError] = []
-            for index in range(len(self._recordings)):
-                found += self._replay(index, z, name, check=not here)
-            if not self._recordings:
-                found += (self._transform(depth, z) for depth in range(len(self._layers)))
-        return self._without_hidden(found, z)
+            self._begin_anew_if_needed(z)
+            found = self._recorded.at(z, name)
+            return self._hidden.put_errors(found, z, self._recorded.indices)
 
     def at_many(self, X: Tensor) -> tuple[BatchedMap | JvpsvdError, ...]:
-        """Return the derivative to each depth at a batch; nothing if one cannot be recorded."""
-        found: list[BatchedMap] = []
+        """Return the derivative to each depth at a batch; nothing if one cannot be recorded.
+
+        Where inputs hold something fixed, it is that of the last one.
+        """
         X = X.to(self._dtype or X.dtype)
         with full_precision():
-            self._record(X[0])
-            if all(one.trace is not None for one in self._recordings):
-                for one in self._recordings:
-                    found += one.trace.at_many(X) if one.trace is not None else ()
-        return self._without_hidden(found, X[0])
+            self._begin_anew_if_needed(X[0])
+            found = self._recorded.at_many(X)
+            return self._hidden.put_errors(found, X[0], self._recorded.indices)
 
     def values(self, x: Any) -> tuple[Tensor, ...]:
         """Return the values of the depths at an input."""
         with torch.no_grad():
             return self._maps(self._maps.start(x))
 
-    def _record(self, z: Tensor) -> bool:
-        """Record at the first point, and tell if this is it.
+    def _begin_anew_if_needed(self, z: Tensor) -> None:
+        """Begin anew where recordings are not right for z and what the present input holds fixed.
 
-        One depth that cannot be recorded leaves the others alone. Nothing is recorded at a point
-        with NaN or infinity, where a recording cannot be verified.
+        Raises:
+            ModelError: If a path from that input goes around the depth to start from.
         """
-        if self._recordings or not bool(z.isfinite().all()):
-            return False
-        self._kind, depths = _kind_of(z), tuple(range(len(self._layers)))
-        together = self._record_to(depths, z, quiet=len(depths) > 1)
-        if together.trace is not None or len(depths) == 1:
-            self._recordings = [together]
-        else:
-            self._recordings = [self._record_to((depth,), z) for depth in depths]
-        return True
+        if self._recorded.takes(z):
+            if self._maps.holds_same(self._input):
+                return
+            if self._recorded.indices and is_same_function(self._maps, self._run, z, self._input):
+                return
+        self._maps.refuse_bypass()
+        self._begin()
 
-    def _serves(self, x: Any, z: Tensor) -> bool:
-        """Tell whether the recordings are right for points like z and what x holds fixed.
-
-        They are if that is what they hold, or if values and products of the network at z are the
-        same with both, to the last bit: those of a recording differ by rounding, and values alone
-        may hide what a mask changes in the derivative.
-        """
-        if self._kind not in (None, _kind_of(z)):
-            return False
-        fixed = self._maps.fixed
-        self._maps.hold_fixed(self._input)
-        try:
-            if is_same_input(fixed, self._maps.fixed):
-                return True
-            if all(one.trace is None for one in self._recordings):
-                return False
-            with full_precision(), restored(self._run, z.device):
-                there = self._values_and_products(z)
-                self._maps.hold_fixed(x)
-                here = self._values_and_products(z)
-        except Exception:  # the network may not take z with what another input holds fixed
-            return False
-        finally:
-            self._maps.hold_fixed(x)
-        return len(here) == len(there) and all(map(torch.equal, here, there))
-
-    def _values_and_products(self, z: Tensor) -> tuple[Tensor, ...]:
-        """Return the values of all depths, a product J v of each, and the sum of products J' u."""
-        fn = prepare(self._run)
-        values, images = jvp(fn, (z,), (direction(z),))[:2]
-        pull = vjp(fn, z)[1]
-        return (*values, *images, *pull(tuple(map(direction, values))))
-
-    def _record_to(self, depths: tuple[int, ...], z: Tensor, *, quiet: bool = False) -> _Recorded:
-        try:
-            fn = partial(self._run, only=depths)
-            return _Recorded(depths, Trace(fn, z, of_one=lambda index: self._map_to(depths[index])))
-        except (TraceError, DerivativeError) as error:
-            layers = ", ".join(self._layers[depth] for depth in depths)
-            # NaN and infinity are told where they are refused, and are no fault of the recording.
-            log = logger.info if quiet or not self._is_finite(depths, z) else logger.warning
-            log("%s: %s; it is differentiated by vmap(jvp) and vmap(vjp), slower", layers, error)
-            return _Recorded(depths, None)
-
-    def _is_finite(self, depths: Sequence[int], z: Tensor) -> bool:
-        try:
-            with torch.no_grad():
-                values = self._run(z, depths)
-        except Exception:  # what it raises is told where derivatives are taken
-            return True
-        return all(bool(value.isfinite().all()) for value in values)
-
-    def _replay(
-        self, index: int, z: Tensor, name: str, *, check: bool
-    ) -> Sequence[LinearMap | JvpsvdError]:
-        depths, trace = self._recordings[index]
-        if trace is not None:
-            try:
-                return trace.at(z, check=check)
-            except (TraceError, DerivativeError) as error:
-                logger.warning("%s: %s; using vmap(jvp) and vmap(vjp)", name, error)
-        return [self._transform(depth, z) for depth in depths]
-
-    def _transform(self, depth: int, z: Tensor) -> LinearMap | JvpsvdError:
-        try:
-            return transformed(self._map_to(depth), z)
-        except JvpsvdError as error:  # at this depth; others may be well
-            return error
-
-    def _map_to(self, depth: int) -> Callable[[Tensor], Tensor]:
-        return lambda z: self._run(z, [depth])[0]
-
-    def _without_hidden(
-        self, derivatives: Sequence[Map | JvpsvdError], z: Tensor
-    ) -> tuple[Map | JvpsvdError, ...]:
-        """Put an error where products are seen to differ from those of the network itself.
-
-        What is hidden may lie flat at the first input, so that others are compared, too, where the
-        network holds something that may hide a part.
-        """
-        hidden: dict[int, DerivativeError] = {}
-        together = _EvaluatedOnce(self._run)
-        for depth, J in enumerate(derivatives):
-            if isinstance(J, JvpsvdError):
-                continue
-            if not bool(J.value.isfinite().all()):
-                continue  # nothing can be compared there
-            if depth in self._compared and not self._may_hide(depth, z):
-                continue
-            try:
-                with full_precision():
-                    evaluate = partial(together, depth)
-                    message = find_difference(self._map_to(depth), J, evaluate=evaluate)
-                if message is not None and depth not in self._told:
-                    logger.warning("%s: %s", self._layers[depth], message)
-                    self._told.add(depth)
-            except DerivativeError as error:
-                hidden[depth] = error
-            else:
-                self._compared.add(depth)
-        return tuple(hidden.get(depth, J) for depth, J in enumerate(derivatives))
-
-    def _may_hide(self, depth: int, z: Tensor) -> bool:
-        """Return whether the network holds what may hide a part of its derivative.
-
-        A recording runs the same operations at every point; what is not recorded may run others.
-        """
-        if self._obstacles is None:
-            self._obstacles = bool(find_obstacles(prepare(self._run), z))
-        recorded = (one.depths for one in self._recordings if one.trace is not None)
-        return self._obstacles or not any(depth in depths for depths in recorded)
-
-
-def _kind_of(z: Tensor) -> tuple[Any, ...]:
-    return z.shape, z.dtype, z.device
+    def _begin(self) -> None:
+        """Begin with nothing recorded or compared, for what the present input holds fixed."""
+        self._input = tree_map_only(Tensor, torch.clone, self._maps.input)
+        """The input whose fixed part, such as its mask, the recordings hold."""
+        self._recorded.forget()
+        self._hidden.forget()

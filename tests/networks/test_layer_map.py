@@ -295,6 +295,11 @@ def test_several_depths_in_one_pass():
     assert values[2].min() < 0
 
 
+def test_several_depths_come_after_the_one_to_start_from():
+    with pytest.raises(ModelError, match="since='1' is not computed before to='0'"):
+        layer_maps(network(), point(), ["output", "0"], since="1")
+
+
 def test_a_transformer_layer_keeps_its_depths():
     torch.manual_seed(0)
     net = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval().double()

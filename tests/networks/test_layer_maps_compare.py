@@ -52,6 +52,12 @@ def test_numbers_that_are_held_fixed_are_compared_by_value():
     assert not is_same_input({"n": math.nan}, {"n": float("nan")})
 
 
+@pytest.mark.parametrize("mask", [torch.eye(3).to_sparse(), torch.ones(3, device="meta")])
+def test_tensors_that_torch_does_not_compare_count_as_other_ones(mask):
+    assert is_same_input({"mask": mask}, {"mask": mask})
+    assert not is_same_input({"mask": mask}, {"mask": mask.clone()})
+
+
 def test_it_says_what_it_is(net):
     f = layer_map(net, X[0], to="2", since="0")[0]
     assert repr(f) == "<LayerMap from '0' to '2' of Sequential>"

@@ -1,4 +1,4 @@
-"""A network that hides its derivative at a depth gets no values there, and a reason."""
+"""A network that hides its derivative at a depth, or has a wrong one, has no values there."""
 
 import logging
 import sys
@@ -32,12 +32,25 @@ def detach(fn):
     return lambda x: fn(x.detach())
 
 
+def reverse(fn):
+    def apply(x):
+        y = fn(x)
+        if y.requires_grad:
+            y.register_hook(lambda gradient: -gradient)
+        return y
+    return apply
+
+
 def inference():
     return Hiding(lambda fn: torch.inference_mode()(fn)).eval(), SIZE
 
 
 def through_numpy():
     return Hiding(numpy).eval(), SIZE
+
+
+def reversed_gradients():
+    return Hiding(reverse).eval(), SIZE
 
 
 def detached():
@@ -69,6 +82,7 @@ def networks(tiny, monkeypatch):
         ("through_numpy", r"hidden by NumPy"),
         ("detached", r"hidden by detach"),
         ("partly_inference", r"torch.inference_mode"),
+        ("reversed_gradients", r"not of one matrix"),
     ],
 )
 def test_the_depth_is_refused_and_others_are_not(surveyed, shard, model, cause, batch):

@@ -64,6 +64,8 @@ def describe_failure(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
+    while error.__cause__ is not None:  # which was raised where the user's code was at work
+        error = error.__cause__
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith(_NOT_THE_USERS):
             return f" ({frame.filename}, line {frame.lineno}, in {frame.name})"

@@ -1,0 +1,54 @@
+"""Whether a network is the same function with what one input holds fixed and with another's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp
+
+from jvpsvd.networks.depths import LayerMaps, ToDepths
+from jvpsvd.operators import restored
+from jvpsvd.operators.derivatives.differences import direction
+from jvpsvd.operators.function.evaluate import prepare
+
+
+def is_same_function(maps: LayerMaps, run: ToDepths, z: Tensor, other: Any) -> bool:
+    """Tell whether the depths are the same function near z with what another input holds fixed.
+
+    They are if their values and products there are the same, to the last bit: those of a recording
+    differ by rounding, and values alone may hide what a mask changes in the derivative.
+
+    Args:
+        maps: The map to the depths, at the present input.
+        run: The same, with weights in the dtype that they are converted to.
+        z: The point.
+        other: The other input.
+
+    >>> from torch import nn
+    >>> from jvpsvd.networks import layer_maps
+    >>> class Net(nn.Module):
+    ...     def forward(self, x, name, power):
+    ...         return x**power
+    >>> x = torch.ones(2)
+    >>> maps = layer_maps(Net().eval(), (x, "a", 2), "output", wrt=0)
+    >>> [is_same_function(maps, maps, x, other) for other in ((x, "b", 2), (x, "a", 3))]
+    [True, False]
+    """
+    try:
+        with restored(run, z.device):
+            ours = _values_and_products(run, z)
+            with maps.holding(other):
+                theirs = _values_and_products(run, z)
+    except Exception:  # the network may not take z with what another input holds fixed
+        return False
+    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
+
+
+def _values_and_products(run: ToDepths, z: Tensor) -> tuple[Tensor, ...]:
+    """Return the values of all depths, a product J v of each, and the sum of products J' u."""
+    fn = prepare(run)
+    values, images = jvp(fn, (z,), (direction(z),))[:2]
+    pull = vjp(fn, z)[1]
+    return (*values, *images, *pull(tuple(map(direction, values))))

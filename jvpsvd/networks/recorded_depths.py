@@ -1,0 +1,148 @@
+"""Derivatives to several depths, recorded at one point and replayed at others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jvpsvd.errors import AdjointError, DerivativeError, JvpsvdError, TraceError
+from jvpsvd.networks.depths import ToDepths, to_one_depth
+from jvpsvd.operators import BatchedMap, LinearMap, Trace, transformed
+
+logger = logging.getLogger(__name__)
+
+
+class RecordedDepths:
+    """Several depths of a network, recorded at the first point and replayed at all others.
+
+    They are recorded together, or each by itself where that fails: one that cannot be recorded
+    leaves the others alone. What an input holds fixed is a constant of the recordings.
+
+    Args:
+        run: The map to the depths.
+        layers: Their names, for the log.
+    """
+
+    def __init__(self, run: ToDepths, layers: Sequence[str]) -> None:
+        self._run, self._layers = run, layers
+        self._told: set[tuple[int, ...]] = set()
+        """Depths of which a line in the log says that they cannot be recorded."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Record anew at the next point."""
+        self._traces: dict[tuple[int, ...], Trace | None] = {}
+        """By the indices of the depths that are recorded together; None where they cannot be."""
+        self._kind: tuple[Any, ...] | None = None
+        """Shape, dtype and device of the points that the recordings take."""
+
+    @property
+    def indices(self) -> set[int]:
+        """Which of the depths are recorded."""
+        recorded = [depths for depths, trace in self._traces.items() if trace is not None]
+        return {depth for depths in recorded for depth in depths}
+
+    def takes(self, z: Tensor) -> bool:
+        """Tell whether z is of the kind of points recorded, if any is."""
+        return self._kind in (None, _kind_of(z))
+
+    def at(self, z: Tensor, name: str) -> list[LinearMap | JvpsvdError]:
+        """Return the derivative to each depth at a point of this name, or why there is none."""
+        is_first = self._record(z)
+        replayed: dict[int, LinearMap] = {}
+        for depths, trace in self._traces.items():
+            if trace is not None:
+                try:
+                    replayed.update(zip(depths, trace.at(z, check=not is_first), strict=True))
+                except (TraceError, DerivativeError) as error:
+                    logger.warning("%s: %s; using vmap(jvp) and vmap(vjp)", name, error)
+        return [
+            replayed[depth] if depth in replayed else _transform(self._run, depth, z)
+            for depth in range(len(self._layers))
+        ]
+
+    def at_many(self, Z: Tensor) -> list[BatchedMap]:
+        """Return the derivative to each depth at a batch; nothing if one is not recorded."""
+        self._record(Z[0])
+        traces = [trace for trace in self._traces.values() if trace is not None]
+        if len(traces) < len(self._traces):
+            return []
+        return [J for trace in traces for J in trace.at_many(Z)]
+
+    def _record(self, z: Tensor) -> bool:
+        """Record at the first point, and tell if this is it.
+
+        Nothing is recorded at a point with NaN or infinity, where a recording cannot be verified,
+        or where the network fails.
+        """
+        if self._traces or not bool(z.isfinite().all()):
+            return False
+        every = tuple(range(len(self._layers)))
+        try:
+            traces = {every: _record_to(self._run, every, z)}
+            if not isinstance(traces[every], Trace) and len(every) > 1:
+                traces = {(depth,): _record_to(self._run, (depth,), z) for depth in every}
+        except JvpsvdError:  # of the network, which is told where derivatives are taken
+            return False
+        self._kind = _kind_of(z)
+        for depths, trace in traces.items():
+            self._traces[depths] = trace if isinstance(trace, Trace) else None
+            self._tell(depths, trace, z)
+        return True
+
+    def _tell(self, depths: tuple[int, ...], trace: Trace | JvpsvdError, z: Tensor) -> None:
+        """Say in the log what is recorded, and once what cannot be.
+
+        A derivative that is refused at z, and NaN and infinity, are told where they are refused.
+        """
+        layers = ", ".join(self._layers[depth] for depth in depths)
+        if isinstance(trace, Trace):
+            logger.info("%s: recorded at %s %s", layers, z.dtype, tuple(z.shape))
+        elif (
+            isinstance(trace, TraceError)
+            and depths not in self._told
+            and _is_finite(self._run, depths, z)
+        ):
+            logger.warning(
+                "%s: %s; it is differentiated by vmap(jvp) and vmap(vjp), slower", layers, trace
+            )
+            self._told.add(depths)
+
+
+def _record_to(run: ToDepths, depths: tuple[int, ...], z: Tensor) -> Trace | JvpsvdError:
+    """Return the recording of some depths, or why there is none.
+
+    Raises:
+        JvpsvdError: If the network fails at z.
+    """
+    try:
+        return Trace(
+            partial(run, only=depths), z, of_one=lambda index: to_one_depth(run, depths[index])
+        )
+    except (AdjointError, DerivativeError, TraceError) as error:
+        return error
+
+
+def _is_finite(run: ToDepths, depths: Sequence[int], z: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            values = run(z, depths)
+    except Exception:  # what it raises is told where derivatives are taken
+        return True
+    return all(bool(value.isfinite().all()) for value in values)
+
+
+def _transform(run: ToDepths, depth: int, z: Tensor) -> LinearMap | JvpsvdError:
+    try:
+        return transformed(to_one_depth(run, depth), z)
+    except JvpsvdError as error:  # at this depth; others may be well
+        return error
+
+
+def _kind_of(z: Tensor) -> tuple[Any, ...]:
+    return z.shape, z.dtype, z.device
