@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from jvpsvd.errors import RunError
 from jvpsvd.machine import is_aside, writing, written_aside
@@ -59,12 +59,23 @@ def locked(file: Path, timeout: float = -1) -> Iterator[None]:
     """Hold the lock of a file.
 
     Raises:
+        DiskError: If the file cannot be written.
         RunError: If the file is no regular one.
         filelock.Timeout: If another process holds it for longer than `timeout` seconds.
     """
     refuse_other_kinds(file)
-    with FileLock(file, timeout=timeout):
+    lock = FileLock(file, timeout=timeout)
+    try:
+        lock.acquire()
+    except Timeout:  # an OSError too, but none of the disk
+        raise
+    except OSError as error:
+        with writing(file if file.exists() else file.parent):
+            raise error from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def write_whole(file: Path, write: Callable[[Path], object]) -> None:
