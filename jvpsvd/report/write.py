@@ -25,7 +25,7 @@ from jvpsvd.report.tables import write_tables
 from jvpsvd.report.thumbnails import Browser, browse
 from jvpsvd.report.values import RunValues
 from jvpsvd.report.vector_figure import draw_vectors
-from jvpsvd.survey.store.files import make_folder
+from jvpsvd.survey.store.files import make_folder, remove_abandoned
 from jvpsvd.survey.store.layout import list_folder
 
 
@@ -74,6 +74,7 @@ def write_report(
         _refuse_other_files(folder)
     title = run.store.identity.model
     make_folder(folder)
+    remove_abandoned(folder)
     analysis = analyse(run, threshold)
     files = write_tables(analysis, folder)
     browser = browse(analysis, shards)

@@ -297,7 +297,7 @@ def create_or_continue(
     rows = (*layout.task_files(), *layout.part_files())
     for file in (layout.manifest, *rows, *layout.vector_files()):
         refuse_other_kinds(file)
-    for name in ("", "spectra", "vectors"):
+    for name in ("", "spectra", "vectors", "shards", "report"):
         remove_abandoned(folder / name)
     return store
 
