@@ -219,7 +219,8 @@ def run(
     "report",
     epilog="""\b
     jvpsvd report RUN
-    jvpsvd report RUN --shards shards/""",
+    jvpsvd report RUN --shards shards/
+    jvpsvd report RUN --out report/""",
 )
 @click.argument("folder", metavar="RUN")
 @click.option(
@@ -228,8 +229,15 @@ def run(
     help="Shards of the photos of RUN, to show some with their vectors. [default: RUN/shards]",
 )
 @click.option("--compare", metavar="RUN", help="Compare it with this run on the page.")
+@click.option(
+    "--out",
+    metavar="REPORT",
+    help="Folder to write to, for a run that is read-only. [default: RUN/report]",
+)
 @threshold_option
-def report_run(folder: str, shards: str | None, compare: str | None, threshold: float) -> int:
+def report_run(
+    folder: str, shards: str | None, compare: str | None, out: str | None, threshold: float
+) -> int:
     """Print the table of a run, and write its page, figures and tables into RUN/report.
 
     RUN/report/index.html is one file that opens in a browser and asks the network for nothing. The
@@ -238,7 +246,7 @@ def report_run(folder: str, shards: str | None, compare: str | None, threshold: 
     prepare_process("jvpsvd.commands.run")
     from jvpsvd.commands.run import show_report
 
-    show_report(survey.open_store(Path(folder)), threshold, shards, compare)
+    show_report(survey.open_store(Path(folder)), threshold, shards, compare, out)
     return 0
 
 

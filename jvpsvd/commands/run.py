@@ -37,7 +37,7 @@ def show_run(outcome: Outcome, spec: Spec, threshold: float, other: str | None =
     )
     if spec.share == (0, 1):
         where = spec.shards if isinstance(spec.shards, str) else None
-        write_page(values, threshold, where, other, listed=False)
+        write_page(values, threshold, where, other, None, listed=False)
     else:
         click.echo(f"page: {as_typed('jvpsvd', 'report', store.folder)}")
     click.echo(f"check: {as_typed('jvpsvd', 'verify', store.folder)}")
@@ -56,23 +56,34 @@ def show_comparison_of_run(other: str, spec: Spec, threshold: float) -> None:
 
 
 def show_report(
-    store: Store, threshold: float, shards: str | None, other: str | None = None
+    store: Store,
+    threshold: float,
+    shards: str | None,
+    other: str | None = None,
+    folder: str | None = None,
 ) -> None:
     """Print the table of a run, finished or not, and write its page, figures and tables."""
     values = read_values(store)
     show(table(store, summaries_of(values, threshold)))
-    write_page(values, threshold, shards, other, listed=True)
+    write_page(values, threshold, shards, other, folder, listed=True)
 
 
 def write_page(
-    values: RunValues, threshold: float, shards: str | None, other: str | None, *, listed: bool
+    values: RunValues,
+    threshold: float,
+    shards: str | None,
+    other: str | None,
+    folder: str | None,
+    *,
+    listed: bool,
 ) -> None:
     """Write the report of a run, and say where it lies, a path a line."""
     own = values.store.folder / "shards"
     where = shards or (str(own) if any(own.glob("*.tar")) else None)
     photos: tuple[Shard, ...] = tuple(find_shards(where)) if where else ()
     against = None if other is None else read_values(open_store(Path(other)))
-    written = write_report(values, photos, threshold, against)
+    out = None if folder is None else Path(folder)
+    written = write_report(values, photos, threshold, against, out)
     for line in written.missing:
         click.echo(f"not made: {line}", err=True)
     figures = [file for file in written.files if file.suffix == ".png"]

@@ -30,9 +30,9 @@ from jvpsvd.arguments import positive_number, shown, whole_number
 from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.geometry.dimension import real_tensor
 from jvpsvd.geometry.directions import Function, check_point, named_outputs
+from jvpsvd.geometry.given_jacobians import Matrix, check_jacobian
 from jvpsvd.geometry.results import Array, Vectors, right_vectors
 from jvpsvd.operators import (
-    LinearOperator,
     check_function,
     failures_named,
     full_precision,
@@ -46,7 +46,6 @@ from jvpsvd.records import ComparedByFields
 from jvpsvd.scaling import row_norms
 
 Bound = float | Tensor | None
-Matrix = LinearOperator | Tensor
 
 # Differences below this many times the measured floor are rounding.
 _ROUNDING = 4.0
@@ -122,9 +121,9 @@ def perturbation_response(
         directions: One (n,), or K as columns (n, K), or a result, whose right vectors are taken.
             They must not be 0, and are normalised.
         distances: T ascending positive numbers.
-        jacobian: J at x, such as an existing `JacobianOperator`; for several depths a dict of them
-            by name. None: fn is differentiated in forward mode, or in reverse mode if it has no
-            forward mode.
+        jacobian: J of fn at x, such as an existing `JacobianOperator`, whose point and value are
+            compared with x and f(x); for several depths a dict of them by name. None: fn is
+            differentiated in forward mode, or in reverse mode if it has no forward mode.
         lower: Smallest allowed value of each entry, a number or a tensor that broadcasts to x.
         upper: Largest allowed value, likewise.
         clip: Keep x + δ within the bounds.
@@ -133,7 +132,8 @@ def perturbation_response(
 
     Raises:
         ArgumentError: If an argument has the wrong shape, is 0 or not finite; if fn is random, or
-            cannot be differentiated or evaluated together; if x itself is out of bounds.
+            cannot be differentiated or evaluated together; if x itself is out of bounds; if the
+            Jacobian is that of another point or function, as far as it knows its own.
         ModelError: If fn is a module in training mode.
         NonFiniteError: If f has NaN or infinity at x or at x + δ.
 
@@ -315,13 +315,8 @@ def _jvp(
         raise ArgumentError(
             f"jacobian is given for {sorted(given)}, fn has outputs {sorted(f.names)}; match them"
         )
-    for name, size in zip(f.names, f.sizes, strict=True):
-        J, fits = given[name], (size, f.point.numel())
-        if tuple(J.shape) != fits or J.dtype != f.point.dtype:
-            raise ArgumentError(
-                f"jacobian of {name} is {tuple(J.shape)} {J.dtype}; take it at x and at this "
-                f"depth, {fits} {f.point.dtype}"
-            )
+    for name, value in zip(f.names, torch.split(f.value, list(f.sizes)), strict=True):
+        check_jacobian(name, given[name], f.point, value)
 
     def jvp(displacements: Tensor) -> Tensor:
         block = displacements.flatten(1).mT

@@ -5,7 +5,7 @@ Nothing here imports torch, so that the command line can decide before torch is 
 
 from jvpsvd.machine.cgroups import CgroupLimits, read_cgroup_limits
 from jvpsvd.machine.cores import affine_cores, granted_cores
-from jvpsvd.machine.disk import ASIDE, is_aside, sync, writing, written_aside
+from jvpsvd.machine.disk import ASIDE, is_aside, sync, writer_may_live, writing, written_aside
 from jvpsvd.machine.memory import granted_memory, physical_memory
 from jvpsvd.machine.processor import processor_maker
 from jvpsvd.machine.sizes import in_words, parse_memory
@@ -35,6 +35,7 @@ __all__ = [
     "threads_of_a_worker",
     "wait_passively",
     "waiting_policy",
+    "writer_may_live",
     "writing",
     "written_aside",
 ]

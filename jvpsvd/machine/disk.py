@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from jvpsvd.errors import DiskError
 
 ASIDE = ".part"
 """Ending of a file that is still being written, or was when its process died."""
-_ASIDE_NAME = re.compile(rf"\..+\.[0-9]+-[0-9a-f]{{8}}\{ASIDE}")
+_ASIDE_NAME = re.compile(rf"\..+\.([0-9]+)-[0-9a-f]{{8}}\{ASIDE}")
 
 _FREE = "free some space there, then do the same again"
 _ALLOW = "make it writable, or choose another place"
@@ -122,6 +123,27 @@ def is_aside(name: str) -> bool:
     (True, False)
     """
     return _ASIDE_NAME.fullmatch(name) is not None
+
+
+def writer_may_live(name: str) -> bool:
+    """Tell whether another process of this machine has the number in a name of `written_aside`.
+
+    The writer may also be on another machine, or its number may have been given anew.
+
+    >>> writer_may_live(f".points.csv.{os.getppid()}-0123abcd.part"), writer_may_live("points.csv")
+    (True, False)
+    """
+    found = _ASIDE_NAME.fullmatch(name)
+    if found is None or sys.platform == "win32":  # where signal 0 ends a process
+        return False
+    number = int(found[1])
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return number != os.getpid()
 
 
 def _number_of(error: Exception) -> int | None:

@@ -19,13 +19,14 @@ from jvpsvd.report.figures import (
 )
 from jvpsvd.report.files import write_data
 from jvpsvd.report.page import make_page
-from jvpsvd.report.stale import remove_stale
+from jvpsvd.report.stale import RECORD, remove_stale
 from jvpsvd.report.summary import summaries_of
 from jvpsvd.report.tables import write_tables
 from jvpsvd.report.thumbnails import Browser, browse
 from jvpsvd.report.values import RunValues
 from jvpsvd.report.vector_figure import draw_vectors
-from jvpsvd.survey.store.files import make_folder
+from jvpsvd.survey.store.files import make_folder, remove_abandoned
+from jvpsvd.survey.store.layout import list_folder
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ def write_report(
     shards: Sequence[Shard] = (),
     threshold: float = 1.0,
     against: RunValues | None = None,
+    folder: Path | None = None,
 ) -> Report:
-    """Write RUN/report: index.html, and spectra, heat map, dimensions, classes and tree as files.
+    """Write a report: index.html, and spectra, heat map, dimensions, classes and tree as files.
 
     Without jinja2 there is no page, without matplotlib no PNG and SVG; the rest is written. Files
     of an earlier report that this one does not write are removed, unless somebody changed them.
@@ -56,15 +58,23 @@ def write_report(
         shards: The files of its photos, for the thumbnails of a run with vectors.
         threshold: What a value must reach to be counted.
         against: Another run that the page compares this one with: this one less the other.
+        folder: Where to write, such as for a run that is read-only; None: RUN/report. One that is
+            there must be empty, or hold an earlier report.
 
     Raises:
+        ArgumentError: If the folder holds other files.
         DiskError: If a file cannot be written; those of an earlier report stay as they are.
         RunError: If a link, a pipe or a folder stands in the place of a file.
 
     Example: ``write_report(read_values(survey.open_store(Path("run")))).page``.
     """
-    folder, title = run.store.folder / "report", run.store.identity.model
+    if folder is None:
+        folder = run.store.folder / "report"
+    else:
+        _refuse_other_files(folder)
+    title = run.store.identity.model
     make_folder(folder)
+    remove_abandoned(folder)
     analysis = analyse(run, threshold)
     files = write_tables(analysis, folder)
     browser = browse(analysis, shards)
@@ -83,6 +93,12 @@ def write_report(
     write_data(page, html.encode("utf-8", errors="replace"))
     remove_stale(folder, [*files, page])
     return Report(page, tuple(files), tuple(missing))
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """Raise for a folder whose files are of no report: one of them may be an index.html."""
+    if list_folder(folder) and not (folder / RECORD).is_file():
+        raise ArgumentError(f"{folder} holds files that are of no report; give another folder")
 
 
 def _draw(

@@ -1,6 +1,7 @@
 """A terminal of a given width, which stdout is while a test prints."""
 
 import os
+import re
 import sys
 import threading
 from contextlib import contextmanager
@@ -45,3 +46,26 @@ def terminal(width, monkeypatch, stream="stdout"):
     finally:
         setattr(sys, stream, before)
         made.close()
+
+
+def screen(text, width):
+    """Return the lines that a terminal of so many columns shows after this text."""
+    lines, row, column = [""], 0, 0
+    for sign in re.findall(r"\x1b\[([0-9;?]*)([A-Za-z])|([^\x1b])", text):
+        number, command, letter = sign
+        if command == "A":
+            row = max(0, row - int(number or 1))
+        elif command == "K":
+            lines[row] = ""
+        elif letter == "\r":
+            column = 0
+        elif letter == "\n":
+            row, column = row + 1, 0
+        elif letter:
+            if column == width:  # a full line is broken by the next letter
+                row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+            lines[row] = lines[row].ljust(column)[:column] + letter + lines[row][column + 1 :]
+            column += 1
+        lines += [""] * (row + 1 - len(lines))
+    return [line.rstrip() for line in lines]

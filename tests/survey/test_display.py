@@ -1,12 +1,16 @@
 """What a run shows of its progress: what is under way, how long it takes, and each failure once."""
 
+import contextlib
 import dataclasses
+import itertools
+import os
 import re
+import sys
 import time
 
 import pytest
 from support.shards import encoded, sample_members, write_tar
-from support.terminal import WIDTHS, terminal
+from support.terminal import WIDTHS, screen, terminal
 
 from jvpsvd.survey import Row, RunProgress, show_progress
 from jvpsvd.survey.progress.display import Rate
@@ -111,3 +115,29 @@ def test_a_high_rate_has_no_exponent():
     rate = Rate(clock(0.0, 0.0, 0.0372))
     rate.count(RunProgress(KEY, LAYER, photos=4))
     assert rate.count(RunProgress(KEY, photos_done=1, photos=4, rows=GOOD)).startswith("1613 ")
+
+
+def interrupted_at(width, monkeypatch):
+    """What a terminal shows of a run that ends by Ctrl-C, which it echoes where the cursor is."""
+    with terminal(width, monkeypatch, "stderr") as made:
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            show_progress(itertools.count().__next__) as show,
+        ):
+            show(RunProgress(KEY, photos_done=1, photos=4, rows=GOOD))
+            show(PHOTO)
+            time.sleep(0.3)  # it is drawn four times a second
+            os.write(made.slave, b"^C")
+            raise KeyboardInterrupt
+        sys.stderr.write("interrupted\n")
+    return screen(made.text, width)
+
+
+def test_ctrl_c_behind_a_full_line_leaves_no_line_twice(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    width = len(interrupted_at(200, monkeypatch)[2])
+    first, *places, counts, last, end = interrupted_at(width, monkeypatch)
+    assert first.startswith("photo 2/4 ")
+    assert "".join(places).replace(" ", "") == f"{KEY} at {LAYER}".replace(" ", "")
+    assert len(counts) == width
+    assert (last, end) == ("interrupted", "")

@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from importlib import metadata
 
 import pyarrow.parquet as pq
@@ -8,6 +10,7 @@ import pytest
 
 import jvpsvd
 from jvpsvd.errors import DiskError, RunError
+from jvpsvd.report import read_values, write_report
 from jvpsvd.survey import SCHEMA, open_store
 from jvpsvd.survey.store.files import write_whole
 
@@ -48,17 +51,45 @@ def test_a_source_that_is_not_installed_begins_runs(surveyed, shard, monkeypatch
     assert record["versions"]["jvpsvd"] == jvpsvd.__version__
 
 
-def test_nothing_half_written_is_left_or_read(surveyed, finished, shard):
+@pytest.fixture
+def ended():
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def write_old(file):
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"half")
+    os.utime(file, (0, 0))
+    return file
+
+
+@pytest.mark.parametrize("folder", [".", "spectra", "shards", "report"])
+def test_nothing_half_written_is_left_or_read(surveyed, finished, shard, ended, folder):
     store = finished()
-    left_over = store.folder / "spectra" / ".0123.parquet.77-0123abcd.part"
-    left_over.write_bytes(b"half")
-    fresh = store.folder / "spectra" / ".0123.parquet.77-abcd0123.part"
-    fresh.write_bytes(b"being written by another share")
-    os.utime(left_over, (0, 0))
+    of_run = store.folder / folder
+    left_over = write_old(of_run / f".0123.parquet.{ended}-0123abcd.part")
+    own = write_old(of_run / f".0123.parquet.{os.getpid()}-0123abcd.part")  # a number given anew
+    fresh = of_run / f".0123.parquet.{ended}-abcd0123.part"
+    fresh.write_bytes(b"being written on another machine")
+    suspended = write_old(of_run / f".0123.parquet.{os.getppid()}-0123abcd.part")
+    others = [write_old(of_run / name) for name in ("x.part", f".x.{ended}.part", ".x.csv")]
     assert len(store.rows()) == 8
     surveyed([shard])
     assert not left_over.exists()
-    assert fresh.exists()
+    assert not own.exists()
+    assert all(file.exists() for file in (fresh, suspended, *others))
+
+
+def test_a_report_removes_what_one_that_was_killed_left(finished, ended):
+    store = finished()
+    left_over = write_old(store.folder / "report" / f".index.html.{ended}-0123abcd.part")
+    of_rows = write_old(store.folder / "spectra" / f".0123.parquet.{ended}-0123abcd.part")
+    write_report(read_values(store))
+    assert not left_over.exists()
+    assert of_rows.exists()
 
 
 def test_full_disk_keeps_what_was_finished(surveyed, shard, monkeypatch):

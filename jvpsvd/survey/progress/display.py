@@ -124,7 +124,10 @@ def _bars(console: Console, rate: Rate) -> Iterator[ReportProgress]:
     # Lines of their own, which are broken where they are too long: no name is cut.
     at, below = Text("", overflow="fold"), Text("", overflow="fold")
     task = bar.add_task("survey", total=None, doing="starting", left="")
-    with Live(Group(bar, at, below), console=console):
+    lines = Group(bar, at, below)
+    # While it is drawn the cursor stands in an empty line. Behind a full one, the "^C" that a
+    # terminal echoes would break it, and the next drawing would begin a line too low.
+    with Live(Group(lines, Text("")), console=console) as live:
 
         def report(progress: RunProgress) -> None:
             if progress.all_shards:
@@ -146,7 +149,10 @@ def _bars(console: Console, rate: Rate) -> Iterator[ReportProgress]:
             )
             at.plain = _describe_work(progress)
 
-        yield report
+        try:
+            yield report
+        finally:
+            live.update(lines)
 
 
 # Seconds without a line after which one is printed for a depth of the photo at work.

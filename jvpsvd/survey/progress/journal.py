@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jvpsvd.machine import writing
 from jvpsvd.survey.store.files import is_regular, locked, make_folder, refuse_other_kinds
 
 # Events are for the files alone, so that this logger is nobody's child; warnings are for whoever
@@ -60,6 +61,9 @@ def journal(folder: Path) -> Iterator[None]:
     """Write what jvpsvd logs, warnings included, to a file of this process in `folder`/log.
 
     Runs in several threads of a process write to a file each.
+
+    Raises:
+        DiskError: If the files cannot be made.
     """
     log = folder / "log"
     make_folder(log)
@@ -68,7 +72,8 @@ def journal(folder: Path) -> Iterator[None]:
     package = logging.getLogger("jvpsvd")
     refuse_other_kinds(file)
     with locked(_lock_of(file)):
-        handler = _Lines(file)
+        with writing(file):
+            handler = _Lines(file)
         _EVENTS.addHandler(handler)
         package.addHandler(handler)
         mine = _WRITES.set(file)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from jvpsvd.machine import writing
 from jvpsvd.survey.store.files import locked, read_table
 from jvpsvd.survey.store.parts import listed_in, write_part
 from jvpsvd.survey.store.pieces import read_piece, salvage
@@ -31,6 +32,7 @@ def compact(store: Store, *, few: int = FEW) -> int:
 
     Raises:
         ArgumentError: If the store is none.
+        DiskError: If the folder of the run cannot be written.
     """
     check_store(store)
     if store.identity.has_vector_files:
@@ -80,5 +82,5 @@ def _merge(store: Store, few: int) -> int:
 
 
 def _remove(file: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    with writing(file), contextlib.suppress(FileNotFoundError):
         file.unlink()

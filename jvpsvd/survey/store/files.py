@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from jvpsvd.errors import RunError
-from jvpsvd.machine import is_aside, writing, written_aside
+from jvpsvd.machine import is_aside, writer_may_live, writing, written_aside
 
-# Nothing is written for as long as this: an older aside file belongs to a process that died.
+# Nothing is written for as long as this: an older aside file belongs to a process that died, or
+# that is suspended, as by Ctrl-Z.
 _ABANDONED_SECONDS = 3600
 
 
@@ -59,12 +60,23 @@ def locked(file: Path, timeout: float = -1) -> Iterator[None]:
     """Hold the lock of a file.
 
     Raises:
+        DiskError: If the file cannot be written.
         RunError: If the file is no regular one.
         filelock.Timeout: If another process holds it for longer than `timeout` seconds.
     """
     refuse_other_kinds(file)
-    with FileLock(file, timeout=timeout):
+    lock = FileLock(file, timeout=timeout)
+    try:
+        lock.acquire()
+    except Timeout:  # an OSError too, but none of the disk
+        raise
+    except OSError as error:
+        with writing(file if file.exists() else file.parent):
+            raise error from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def write_whole(file: Path, write: Callable[[Path], object]) -> None:
@@ -139,14 +151,15 @@ def unreadable(file: Path, why: BaseException | str) -> RunError:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what processes of a run that died left aside in a folder of it, and nothing else."""
+    """Remove what processes that died left aside in a folder an hour ago, and nothing else."""
     try:
         left_over = [file for file in folder.iterdir() if is_aside(file.name)]
     except OSError:
         return
     for file in left_over:
         with contextlib.suppress(OSError):
-            if is_regular(file) and time.time() - file.lstat().st_mtime > _ABANDONED_SECONDS:
+            old = time.time() - file.lstat().st_mtime > _ABANDONED_SECONDS
+            if old and is_regular(file) and not writer_may_live(file.name):
                 file.unlink()
 
 

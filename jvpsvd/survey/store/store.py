@@ -19,6 +19,7 @@ import pyarrow as pa
 from jvpsvd.arguments import shown
 from jvpsvd.data import Sample
 from jvpsvd.errors import ArgumentError, RunError
+from jvpsvd.machine import writing
 from jvpsvd.networks import Depth
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.tasks import Task
@@ -296,7 +297,7 @@ def create_or_continue(
     rows = (*layout.task_files(), *layout.part_files())
     for file in (layout.manifest, *rows, *layout.vector_files()):
         refuse_other_kinds(file)
-    for name in ("", "spectra", "vectors"):
+    for name in ("", "spectra", "vectors", "shards", "report"):
         remove_abandoned(folder / name)
     return store
 
@@ -340,6 +341,7 @@ def set_aside(file: Path) -> Path:
     for number in range(1000):
         aside = file.with_name(f".{file.stem}{f'-{number}' if number else ''}.damaged")
         if not os.path.lexists(aside):
-            file.rename(aside)
+            with writing(file):
+                file.rename(aside)
             return aside
     raise RunError(f"{file.parent} holds 1000 damaged files of {file.stem}; remove them")
