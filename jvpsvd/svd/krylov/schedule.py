@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from jvpsvd.svd.krylov.convergence import Action, ConvergenceTest, State
 
 # Where the worst residual is above the first number (a guess) times the target, the next check
-# comes after at most a sixth more columns, nearer to it after at most a 24th. Convergence becomes
-# faster towards the end, and a check may take as long as a step.
-_COARSE_ABOVE, _COARSE, _FINE = 100.0, 6, 24
+# comes after at most a sixth more columns, nearer to it after at most a 24th, or after the last
+# share (a guess) of the columns that the triplets to go need at their present rate. Convergence
+# becomes faster towards the end, and a check may take as long as a step, or several.
+_COARSE_ABOVE, _COARSE, _FINE, _MANY_TO_GO = 100.0, 6, 24, 0.4
 # The next check comes after this share of the columns that the rates of convergence predict, rather
 # too early than too late. Of many triplets about as many converge per column until few are left,
 # which predicts the end from afar; the worst residual falls slowly there, and then all at once.
@@ -56,16 +57,19 @@ def next_check(
         # needed.
         had = max(probe_steps, step - test.probe_start)
         return now.columns + max(1, min(test.probe_end - step, had)) * width
-    columns = now.columns // (_COARSE if now.worst > _COARSE_ABOVE * test.target else _FINE)
+    coarse, fine = now.columns // _COARSE, now.columns // _FINE
+    columns = coarse if now.worst > _COARSE_ABOVE * test.target else fine
     if now.worst <= test.target:  # copies of a value may lag, and nothing predicts their end
         return now.columns + max(width, columns)
+    per_column = _measure_rate(checks)
+    if per_column > 0:
+        to_go = now.unconverged / per_column
+        columns = max(columns, min(coarse, int(_MANY_TO_GO * to_go)))
+        columns = min(columns, math.ceil(_EARLY * to_go))
     rate = convergence_rate(checks)
     if rate > 0:
         logarithm = math.log(max(now.worst / test.target, 1.0))
         columns = min(columns, math.ceil(_EARLY * logarithm / rate))
-    per_column = _measure_rate(checks)
-    if per_column > 0:
-        columns = min(columns, math.ceil(_EARLY * now.unconverged / per_column))
     return now.columns + max(width, columns)
 
 

@@ -21,6 +21,13 @@ def test_near_it_after_a_24th():
     assert after((600, 1e-3, 90)) == 625
 
 
+def test_near_it_many_triplets_to_go_put_it_off():
+    """Twenty converged in 50 columns, so that the other eighty are expected after 200 more."""
+    assert after((550, 1e-3, 100), (600, 1e-3, 80)) == 680
+    assert after((550, 1e-3, 100), (600, 1e-3, 60)) == 630
+    assert after((550, 1e-3, 110), (600, 1e-3, 100)) == 700  # a sixth more at most
+
+
 def test_triplets_that_have_not_converged_predict_the_end():
     """Ten of them converged in 50 columns, so the last ten are expected after 50 more."""
     assert after((550, 0.9, 20), (600, 0.8, 10)) == 640
