@@ -55,6 +55,12 @@ def principal_angles(first: Vectors, second: Vectors, *, degrees: bool = False) 
     those of Q₂ − Q₁Q₁'Q₂. The cosine cannot resolve angles below √eps, so the sine is used below
     45°. The result is float64.
 
+    Args:
+        first: Columns (n, d₁), or a result, whose right vectors are taken; its U are directions at
+            the depth.
+        second: Likewise, (n, d₂).
+        degrees: Return degrees.
+
     Å. Björck, G. H. Golub, "Numerical methods for computing angles between linear subspaces",
     Math. Comp. 27 (1973).
 

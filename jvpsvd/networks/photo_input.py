@@ -14,7 +14,9 @@ from jvpsvd.errors import ModelError
 class PhotoInput:
     """How a photo becomes the input of a network: (value / scale − mean) / std on a square crop.
 
-    The shorter side is resized to `resize`, and the central `size` × `size` pixels are kept. A
+    The shorter side is resized to `resize`, and the central `size` × `size` pixels are kept, in one
+    step, without rounding in between. So pixels differ a little from those of torchvision's Resize
+    and CenterCrop, and spectra with them: `jvpsvd.data.decode_photo` gives the x of a survey. A
     network of 32 × 32 pixels from -1 to 1 takes this:
 
     >>> PhotoInput(size=32, resize=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)).shape

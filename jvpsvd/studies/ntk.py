@@ -119,7 +119,7 @@ def ntk(
         model: The network, in evaluation mode, whose value is a tensor.
         X: Inputs, as `spectra` takes them.
         k: How many eigenpairs, at most inputs times outputs; "all" of them.
-        names: Parameters to differentiate by; None: all.
+        names: Parameters to differentiate by; None: all, those that require no gradient included.
         block: Inputs of one pass. None: as many as the memory allows, at most 8 for each thread,
             where the kernel is assembled, and otherwise all.
         tol: Tolerance of `svds`.
