@@ -31,6 +31,7 @@ from jvpsvd.svd.estimate import Estimate, mean_estimate
 from jvpsvd.text_table import Column, TextTable, significant
 
 _DIGITS, _RANDOM = 12, "--random-weights"
+_NARROW = 0.1  # bounds nearer to each other than this share of the error are not told
 # What may differ between two runs of the same, or has a line of its own.
 _NOT_TOLD = ("contents", "probe", "batch", "numerics")
 # What a probe depends on, beside the network.
@@ -305,6 +306,8 @@ def _difference_in_words(found: Estimate) -> str:
     '+5 ± 0.2 (+4 to +6.5)'
     >>> _difference_in_words(Estimate(-626.6, -626.62, -626.58, 5.2))  # all the same in print
     '-626.6 ± 5.2'
+    >>> _difference_in_words(Estimate(-7.409, -7.41, -7.408, 4.9))  # nothing beside the error
+    '-7.409 ± 4.9'
     """
     if math.isnan(found.value):
         return "—"
@@ -317,7 +320,8 @@ def _difference_in_words(found: Estimate) -> str:
     if math.isinf(found.low) or math.isinf(found.high):
         return f"{text} (unbounded)"
     low, high = signed(found.low), signed(found.high)
-    return text if low == high else f"{text} ({low} to {high})"
+    narrow = low == high or found.high - found.low < _NARROW * error
+    return text if narrow else f"{text} ({low} to {high})"
 
 
 def _weights_in_words(run: RunValues, sha256: str) -> str:
