@@ -317,7 +317,8 @@ def compare(first: str, second: str, threshold: float) -> int:
     """Print how RUN2 differs from RUN1 at each depth, with standard errors.
 
     Trained against untrained, two networks, or two precisions. The same photos are compared one by
-    one, by their keys.
+    one, by their keys. An error is that of the mean over photos, and of the random vectors by which
+    each run counts: a run has the same for all photos, so that more photos do not narrow this part.
     """
     prepare_process("jvpsvd.commands.compare")
     from jvpsvd.commands.compare import show_comparison

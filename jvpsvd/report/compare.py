@@ -24,14 +24,14 @@ from jvpsvd.report.estimates import (
     in_words,
     titles,
 )
-from jvpsvd.report.values import Array, DepthValues, RunValues, mean_of_known
+from jvpsvd.report.values import Array, DepthValues, RunValues
 from jvpsvd.survey.progress.journal import events, journals
 from jvpsvd.survey.spec.changed_network import changed_network
-from jvpsvd.survey.store.whole_spectrum import mean_estimate
-from jvpsvd.svd.estimate import Estimate
+from jvpsvd.svd.estimate import Estimate, mean_estimate
 from jvpsvd.text_table import Column, TextTable, significant
 
 _DIGITS, _RANDOM = 12, "--random-weights"
+_NARROW = 0.1  # bounds nearer to each other than this share of the error are not told
 # What may differ between two runs of the same, or has a line of its own.
 _NOT_TOLD = ("contents", "probe", "batch", "numerics")
 # What a probe depends on, beside the network.
@@ -52,8 +52,8 @@ class Difference:
     """Mean over the photos that are compared."""
     second: float
     difference: Estimate
-    """Mean of the second minus the first: bounds from those of each value, and the standard error
-    of the mean over photos, which holds what was sampled as well; NaN with one photo."""
+    """Mean of the second minus the first: bounds from those of each value, and the standard error,
+    of the mean over photos and of what each run sampled; NaN with one photo."""
     photos: tuple[int, int]
     """Photos of each run; the same ones where they are paired."""
     paired: bool
@@ -143,9 +143,9 @@ def comparison_table(found: Sequence[Difference], title: str, one: str = "photo"
         Column("second", drop=3),
         Column(
             "difference",
-            f"difference: second less first, ± standard error of the mean over {one}s, and bounds "
-            "where values are known between bounds, which do not cancel: not even of one run and "
-            "itself",
+            f"difference: second less first, ± standard error of the mean over {one}s and of what "
+            "each run sampled, and bounds where values are known between bounds; bounds and "
+            "samples do not cancel: not even of one run and itself",
         ),
         Column("errors", "errors: the difference in standard errors", drop=4),
         Column(f"{one}s", drop=1),
@@ -236,32 +236,32 @@ def _compare_depth(
     layers, photos = (first[1].layer, second[1].layer), (len(taken[0]), len(taken[1]))
     for quantity, one in numbers[0].items():
         other = numbers[1][quantity]
+        known = [np.isfinite(each[0]) for each in (one, other)]
         if paired:
-            known = np.isfinite(one[0]) & np.isfinite(other[0])
-            one, other = one[:, known], other[:, known]
+            known = [known[0] & known[1]] * 2
+        one, other = one[:, known[0]], other[:, known[1]]
         difference = _subtract(one, other, paired=paired)
-        values = mean_of_known(one[0]), mean_of_known(other[0])
-        means = _mean_of_known(one), _mean_of_known(other)
+        before, after = (mean_estimate(n) if n.size else NOT_KNOWN for n in (one, other))
+        values, means = (before.value, after.value), (before, after)
         yield Difference(layers, quantity, *values, difference, photos, paired, means)
 
 
 def _numbers(
     run: RunValues, depth: DepthValues, at: Array, k: int, threshold: float
 ) -> dict[str, Array]:
-    """Return (4, photos) value, low, high and standard error of each quantity."""
+    """Return (4, photos) value, low, high and standard error of each quantity.
+
+    A single value lies within its residual.
+    """
     estimates: Estimates = estimate(depth, run.store.identity.tol, threshold)
-    exact = {"σ1": depth.s[at, 0]} | ({f"σ{k}": depth.s[at, k - 1]} if k > 1 else {})
-    found = {name: np.stack([s, s, s, 0 * s]) for name, s in exact.items()}
+    found = {}
+    for index in (1, k)[: min(k, 2)]:
+        s, off = depth.s[at, index - 1], depth.residuals[at, index - 1]
+        found[f"σ{index}"] = np.stack([s, s - off, s + off, 0 * s])
     for name in BOUNDED:
         ranges = estimates.ranges[name][:, at]
         found[titles(threshold)[name]] = np.stack([estimates.values[name][at], *ranges])
     return found
-
-
-def _mean_of_known(numbers: Array) -> Estimate:
-    """Return the mean of (4, photos) numbers over the photos that have them."""
-    known = np.isfinite(numbers[0])
-    return mean_estimate(numbers[:, known]) if known.any() else NOT_KNOWN
 
 
 def _mean_in_words(found: Estimate) -> str:
@@ -274,35 +274,25 @@ def _mean_in_words(found: Estimate) -> str:
 
 
 def _subtract(one: Array, other: Array, *, paired: bool) -> Estimate:
-    """Return the mean of the second less the first, with its bounds and standard error."""
-    if paired:
-        each = other[0] - one[0]
-        known = np.isfinite(each)
-        values, count = each[known], int(known.sum())
-        variance = float(values.var(ddof=1)) / count if count > 1 else math.nan
-        low, high = (other[1] - one[2])[known], (other[2] - one[1])[known]
-        if not count:
-            return Estimate(math.nan, math.nan, math.nan)
-        return Estimate(_mean(values), _mean(low), _mean(high), math.sqrt(variance))
-    parts = [part[:, np.isfinite(part[0])] for part in (one, other)]
-    if not all(part.shape[1] for part in parts):
-        return Estimate(math.nan, math.nan, math.nan)
-    counts = [part.shape[1] for part in parts]
-    variance = sum(
-        float(part[0].var(ddof=1)) / count if count > 1 else math.nan
-        for part, count in zip(parts, counts, strict=True)
+    """Return the mean of the second less the first, with its bounds and standard error.
+
+    A run has one random start for all photos, so what it sampled does not average out over them: it
+    is added to the scatter over photos. It cancels in part where both runs have the same start; the
+    error is then too large.
+    """
+    if not (one.shape[1] and other.shape[1]):
+        return NOT_KNOWN
+    scatter = sum(
+        float(values.var(ddof=1)) / len(values) if len(values) > 1 else math.nan
+        for values in ([other[0] - one[0]] if paired else [one[0], other[0]])
     )
-    before, after = (part.mean(axis=1) for part in parts)
+    before, after = mean_estimate(one), mean_estimate(other)
     return Estimate(
-        float(after[0] - before[0]),
-        float(after[1] - before[2]),
-        float(after[2] - before[1]),
-        math.sqrt(variance),
+        after.value - before.value,
+        after.low - before.high,
+        after.high - before.low,
+        math.hypot(math.sqrt(scatter), before.standard_error, after.standard_error),
     )
-
-
-def _mean(values: Array) -> float:
-    return float(values.mean())
 
 
 def _difference_in_words(found: Estimate) -> str:
@@ -316,6 +306,8 @@ def _difference_in_words(found: Estimate) -> str:
     '+5 ± 0.2 (+4 to +6.5)'
     >>> _difference_in_words(Estimate(-626.6, -626.62, -626.58, 5.2))  # all the same in print
     '-626.6 ± 5.2'
+    >>> _difference_in_words(Estimate(-7.409, -7.41, -7.408, 4.9))  # nothing beside the error
+    '-7.409 ± 4.9'
     """
     if math.isnan(found.value):
         return "—"
@@ -328,7 +320,8 @@ def _difference_in_words(found: Estimate) -> str:
     if math.isinf(found.low) or math.isinf(found.high):
         return f"{text} (unbounded)"
     low, high = signed(found.low), signed(found.high)
-    return text if low == high else f"{text} ({low} to {high})"
+    narrow = low == high or found.high - found.low < _NARROW * error
+    return text if narrow else f"{text} ({low} to {high})"
 
 
 def _weights_in_words(run: RunValues, sha256: str) -> str:

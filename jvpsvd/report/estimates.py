@@ -11,8 +11,8 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry import dimensions
 from jvpsvd.geometry.dimension import Dimensions
 from jvpsvd.report.values import Array, DepthValues
-from jvpsvd.survey.store.whole_spectrum import counts_at, mean_estimate
-from jvpsvd.svd.estimate import Estimate
+from jvpsvd.survey.store.whole_spectrum import counts_at
+from jvpsvd.svd.estimate import Estimate, mean_estimate
 from jvpsvd.text_table import significant
 
 ESTIMATES = ("count", "participation", "entropy", "gap")

@@ -11,8 +11,8 @@ from jvpsvd.errors import RunError
 from jvpsvd.report.estimates import NOT_KNOWN, count
 from jvpsvd.report.values import Array, DepthValues, RunValues, mean_of_known, read_values
 from jvpsvd.survey import Store
-from jvpsvd.survey.store.whole_spectrum import THRESHOLDS, mean_estimate
-from jvpsvd.svd.estimate import Curve, Estimate
+from jvpsvd.survey.store.whole_spectrum import THRESHOLDS
+from jvpsvd.svd.estimate import Curve, Estimate, average_inputs, mean_estimate
 
 WIDE = 4
 """From so many times k on, indices are drawn on a logarithmic axis."""
@@ -127,9 +127,7 @@ def mean_counts(depth: DepthValues, of: Array | None = None) -> Curve | None:
     counts = depth.counts[stored if of is None else stored & of]
     if not len(counts):
         return None
-    error = np.sqrt(np.square(counts[:, 3]).sum(axis=0)) / len(counts)
-    value, low, high = counts[:, :3].mean(axis=0)
-    return Curve(THRESHOLDS, value, low, high, error)
+    return Curve(THRESHOLDS, *average_inputs(counts.swapaxes(0, 1)))
 
 
 def outer_bounds(curve: Curve) -> tuple[Array, Array]:

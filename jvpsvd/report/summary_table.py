@@ -45,7 +45,8 @@ def table(store: Store, summaries: list[DepthSummary]) -> TextTable:
     add(
         f"σ ≥ {threshold:g}",
         [in_words(depth.count, at_least=depth.count_is_cut) for depth in summaries],
-        f"σ ≥ {threshold:g}: of all min(m, n) values, ± standard error (bounds apart from it)",
+        f"σ ≥ {threshold:g}: of all min(m, n) values, ± standard error of sampling, which all "
+        f"{one}s share (bounds apart from it)",
     )
     add("energy", [_percent(depth.energy) for depth in summaries], drop=5)
     add(

@@ -15,7 +15,7 @@ from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.plot.solved import plot_spectra
 from jvpsvd.records import AnswersOtherNames, ComparedByFields
-from jvpsvd.svd.estimate import Estimate
+from jvpsvd.svd.estimate import Estimate, mean_estimate
 from jvpsvd.svd.storage import read_record, write_record
 from jvpsvd.text_table import Column, TextTable, count_noun, significant
 
@@ -87,10 +87,12 @@ class DepthSpectra(ComparedByFields, AnswersOtherNames):
 
     @property
     def dimension(self) -> Estimate:
-        """Mean over the inputs of the number of values ≥ the threshold, with bounds and error."""
-        value, low, high, error = self.counts.T
-        mean, least, most = (float(column.mean()) for column in (value, low, high))
-        return Estimate(mean, least, most, float(error.square().sum().sqrt()) / len(self))
+        """Mean over these inputs of the number of values ≥ the threshold, with bounds and error.
+
+        Inputs share the random start of the solves, so that the standard error, of what was
+        sampled, does not shrink with more of them.
+        """
+        return mean_estimate(self.counts.T.numpy())
 
     def __repr__(self) -> str:
         _, size, k, first, last, *_, certified = _cells(self)

@@ -70,7 +70,8 @@ def spectra(
         tol: Tolerance of each solve.
         threshold: All min(m, n) values from here on are counted, by each solve's `spectrum`.
         batch: Inputs that are solved together; None: many where Jacobians are small, or on a GPU.
-        seed: Seed of each solve; None: another one each time.
+        seed: Seed of each solve. All inputs share this random start, so that the sampling error of
+            a mean of counts does not shrink with more inputs. None: another seed for each solve.
         memory: Bytes of each solve, as `svds` takes them.
         dtype: Differentiate and solve in this dtype, as `JacobianOperator` does: float64 for values
             below the rounding of float32, float32 for a network in half precision. The model and X

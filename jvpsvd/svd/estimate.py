@@ -15,6 +15,7 @@ from jvpsvd.records import ComparedByFields
 from jvpsvd.text_table import significant
 
 Array = np.ndarray[tuple[int], np.dtype[np.float64]]
+_Rows = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 # An estimate prints as a range alone where the range is wider than this share of the value and
 # than so many standard errors: a choice.
@@ -159,6 +160,27 @@ class Curve(ComparedByFields):
         columns = (self.value, self.low, self.high, self.standard_error)
         value, low, high, error = (float(column[index]) for column in columns)
         return Estimate(value, low, high, error)
+
+
+def average_inputs(numbers: _Rows) -> _Rows:
+    """Return the means (4, …) over inputs of (4, inputs, …) values, bounds and standard errors.
+
+    Inputs are solved from one random start, so what was sampled may be off in the same direction at
+    all of them: however many there are, the standard error of the mean is the mean of theirs. By
+    the triangle inequality it is no larger, whatever the correlation.
+    """
+    means: _Rows = np.ascontiguousarray(numbers).mean(axis=1)  # summed in one order, always
+    return means
+
+
+def mean_estimate(numbers: _Rows) -> Estimate:
+    """Return the mean over these inputs of (4, inputs) values, bounds and standard errors.
+
+    >>> print(mean_estimate(np.array([[9.0, 11.0], [8.5, 10.5], [9.5, 11.5], [0.3, 0.4]])))
+    10.00 ± 0.35 (9.50 to 10.50)
+    """
+    value, low, high, error = map(float, average_inputs(numbers))
+    return Estimate(value, low, high, error)
 
 
 def known_in_words(known: int, size: int) -> str:

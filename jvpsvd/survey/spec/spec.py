@@ -107,7 +107,7 @@ class Spec:
     """Estimate whole spectra by random vectors of their own (`spectral_density`), in little memory;
     k is then 1 unless it is given."""
     seed: int = 0
-    """Seed of the solver and of the selection of photos."""
+    """Seed of the solver, whose random start all photos share, and of the selection of photos."""
     device: str = "auto"
     """Device of the products: auto, cpu, cuda, cuda:1, …"""
     memory: int | str | None = None

@@ -24,8 +24,8 @@ from jvpsvd.survey.store.plausibility import read_counts, values_and_residuals
 from jvpsvd.survey.store.run_data import RunData
 from jvpsvd.survey.store.store import Store, open_store
 from jvpsvd.survey.store.vectors import read_vectors
-from jvpsvd.survey.store.whole_spectrum import COUNT_COLUMNS, counts_at, mean_estimate
-from jvpsvd.svd.estimate import Estimate
+from jvpsvd.survey.store.whole_spectrum import COUNT_COLUMNS, counts_at
+from jvpsvd.svd.estimate import Estimate, mean_estimate
 from jvpsvd.text_table import count_noun
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -83,7 +83,11 @@ class Counts(ComparedByFields):
     bounds are those of its k values."""
 
     def mean(self) -> Estimate:
-        """Return the mean over photos; photos are sampled independently of each other."""
+        """Return the mean over these photos.
+
+        They share the random start of the solves, so that its standard error, of what was sampled,
+        does not shrink with more of them.
+        """
         numbers = np.stack([self.value, self.low, self.high, self.standard_error])
         return mean_estimate(numbers)
 

@@ -95,18 +95,5 @@ def _between(threshold: float, counts: Array) -> Array:
     return np.stack([value, above[:, 1], below[:, 2], np.maximum(above[:, 3], below[:, 3])])
 
 
-def mean_estimate(numbers: Array) -> Estimate:
-    """Return the mean of (4, photos) values, bounds and independent standard errors.
-
-    >>> print(mean_estimate(np.array([[9.0, 11.0], [8.5, 10.5], [9.5, 11.5], [0.3, 0.4]])))
-    10.00 ± 0.25 (9.50 to 10.50)
-    """
-    from jvpsvd.svd.estimate import Estimate  # torch is imported with it
-
-    value, low, high = numbers[:3].mean(axis=1)
-    error = np.sqrt(np.square(numbers[3]).sum()) / numbers.shape[1]
-    return Estimate(float(value), float(low), float(high), float(error))
-
-
 def _four(found: Estimate) -> list[float]:
     return [found.value, found.low, found.high, found.standard_error]

@@ -1,0 +1,121 @@
+"""Means over the photos of a run, and differences of runs, of what random starts have sampled."""
+
+import csv
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from support.sampled import ABOVE_ONE, SIZE, root_mean_square, sampled_network
+
+from benchmarks.problems.synthetic_run import make_run
+from jvpsvd import survey
+from jvpsvd.report import compare_runs, read_values, summarize
+from jvpsvd.report.analysis import analyse
+from jvpsvd.report.classes import average_classes, find_classes
+from jvpsvd.report.estimates import BOUNDED, estimate, titles
+from jvpsvd.report.tables import write_tables
+
+PHOTOS, SEEDS = 9, 6
+
+
+@pytest.fixture(scope="module")
+def one_network(tmp_path_factory):
+    """Runs of one network with several seeds, and its participation ratio."""
+    net, participation = sampled_network()
+    X = torch.randn(PHOTOS, 1, SIZE, generator=torch.Generator().manual_seed(0))
+    folder = tmp_path_factory.mktemp("seeds")
+    runs = []
+    for seed in range(SEEDS):
+        out = folder / str(seed)
+        spec = survey.Spec(inputs=X, model=net, layers=["output"], k=3, seed=seed, out=out)
+        runs.append(read_values(survey.run(spec, report=False).store))
+    return runs, participation
+
+
+def test_more_photos_do_not_narrow_what_one_random_start_has_sampled(one_network):
+    runs, participation = one_network
+    off = {"count": [], "participation": []}
+    for run in runs:
+        found = estimate(run.depths[0], 1e-5)
+        for name, truth in (("count", ABOVE_ONE), ("participation", participation)):
+            mean = found.mean(name)
+            assert mean.standard_error == pytest.approx(found.ranges[name][2].mean())
+            assert mean.standard_error > 0
+            off[name].append((mean.value - truth) / mean.standard_error)
+        (summary,) = summarize(run.store)
+        assert summary.count == found.mean("count")
+        assert survey.open(run.store.folder).counts("output").mean() == summary.count
+        at = int(np.argmin(abs(summary.counts.grid - 1)))
+        assert summary.counts.standard_error[at] == pytest.approx(summary.count.standard_error)
+    for numbers in off.values():
+        assert 0.3 < root_mean_square(numbers) < 1.8
+
+
+def test_two_seeds_of_one_network_differ_by_few_errors(one_network):
+    runs, _ = one_network
+    for one, other in itertools.combinations(runs, 2):
+        for paired in (True, False):
+            first, second = (one, other) if paired else (one, renamed(other))
+            for found in compare_runs(first, second):
+                assert found.paired == paired
+                # NaN where bounds leave the sign open, as residuals do of single values.
+                assert math.isnan(found.errors) or abs(found.errors) < 4
+
+
+def renamed(run):
+    """The values of a run, of photos that no other run has."""
+    samples = tuple(dataclasses.replace(one, key=f"other {one.key}") for one in run.samples)
+    return dataclasses.replace(run, samples=samples)
+
+
+def test_what_both_runs_sampled_is_added_to_the_scatter_over_photos(tmp_path):
+    first = read_values(make_run(tmp_path / "a", depths=1, whole=True))
+    second = read_values(make_run(tmp_path / "b", depths=1, whole=True, classes=3))
+    one, other = (estimate(run.depths[0], 1e-5) for run in (first, second))
+    differences = {
+        paired: {each.quantity: each for each in compare_runs(first, run)}
+        for paired, run in ((True, known_as(second, first)), (False, renamed(second)))
+    }
+    for name in BOUNDED:
+        sampled = [of.ranges[name][2].mean() for of in (one, other)]
+        assert min(sampled) > 0
+        values = one.values[name], other.values[name]
+        scatter = {True: [values[1] - values[0]], False: values}
+        for paired, by_name in differences.items():
+            found = by_name[titles(1.0)[name]]
+            assert found.paired == paired
+            over_photos = [each.std(ddof=1) / math.sqrt(len(each)) for each in scatter[paired]]
+            expected = math.hypot(*sampled, *over_photos)
+            assert found.difference.standard_error == pytest.approx(expected)
+
+
+def known_as(run, other):
+    """The values of a run, of the photos of another one."""
+    return dataclasses.replace(run, samples=other.samples, checksums=other.checksums)
+
+
+def test_bounds_of_a_class_have_the_errors_of_its_photos(tmp_path):
+    run = read_values(make_run(tmp_path / "run", depths=1, whole=True))
+    (depth,), classes = run.depths, find_classes(run.samples)
+    found = estimate(depth, 1e-5)
+    numbers = average_classes(depth, classes, found).numbers
+    of = np.array(classes.of)[depth.photo]
+    for name in BOUNDED:
+        for number in range(len(classes)):
+            low, high, error = found.ranges[name][:, of == number].mean(axis=1)
+            assert error > 0
+            assert numbers[f"{name}_least"][number] == pytest.approx(low - 2 * error)
+            assert numbers[f"{name}_most"][number] == pytest.approx(high + 2 * error)
+
+
+def test_the_table_of_counts_has_the_errors_of_single_photos(tmp_path):
+    run = read_values(make_run(tmp_path / "run", depths=1, whole=True))
+    files = {file.name: file for file in write_tables(analyse(run), tmp_path / "tables")}
+    rows = list(csv.DictReader(files["counts.csv"].read_text().splitlines()))
+    errors = run.depths[0].counts[:, 3].mean(axis=0)
+    assert errors.max() > 0
+    told = [float(row["standard_error"]) for row in rows]
+    np.testing.assert_allclose(told, errors, rtol=1e-6)
