@@ -207,6 +207,21 @@ def test_images_of_one_channel_are_no_batches_of_one():
         JacobianOperator(net, torch.randn(4, 1, 6, 6), batch_dims=1)
 
 
+class OneText(nn.Module):
+    """Takes one text by its size, so that a batch of one passes as well."""
+
+    def forward(self, x):
+        return torch.stack([x, x.flip(0)]).view(2, 5, 4)
+
+
+def test_a_network_of_single_points_is_given_these_as_a_function():
+    net, X = OneText().eval(), torch.randn(3, 5, 4)
+    with pytest.raises(ArgumentError, match=r"or lambda x: fn\(x\) if a point without"):
+        JacobianOperator(net, X, batch_dims=1)
+    J = JacobianOperator(lambda x: net(x), X, batch_dims=1)
+    torch.testing.assert_close(J.value[1], net(X[1]))
+
+
 def test_a_transform_of_a_network_is_a_function_of_one_point():
     torch.manual_seed(0)
     net, X = nn.Sequential(nn.Linear(3, 2), nn.Tanh()).double().eval(), torch.randn(4, 3).double()

@@ -223,7 +223,7 @@ def _with_another(x: Tensor) -> Tensor:
 def _describe_shapes(value: Any, batch: Any) -> str:
     if not isinstance(value, Tensor) or not isinstance(batch, Tensor):
         return ""
-    if batch.shape == (1, *value.shape):
+    if batch.shape in (value.shape, (1, *value.shape)):
         return ""
     return f" (values of shape {tuple(value.shape)} and {tuple(batch.shape)})"
 
