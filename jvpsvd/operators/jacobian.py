@@ -53,15 +53,20 @@ class JacobianOperator(LinearMapOperator):
     so that J is block-diagonal, a line in the log says so once.
 
     With ``batch_dims=1`` it is the batch of the Jacobians at the points X[0], X[1], …: fn takes one
-    of them, is recorded once, if at all, and is replayed at all of them together. An fn that cannot
-    take X[0] but X[0][None], as a network of batches of images, is given batches of one, and the
-    first dimension of its value, of one, is dropped: X is (B, C, H, W) as the network itself takes
-    it.
+    of them, without the dimension of the batch, is recorded once, if at all, and is replayed at all
+    of them together. An fn that cannot take X[0] but X[0][None], as a network of batches of images,
+    is given batches of one, and the first dimension of its value, of one, is dropped: X is
+    (B, C, H, W) as the network itself takes it. A module that takes both and computes something
+    else of them, as convolutions with a softmax over dimension 1 do, is refused. (So is what wraps
+    one: a method of it, `functools.partial`, `layer_map`.) It is evaluated once more for that. A
+    plain function takes one point by contract, ``lambda x: model(x[None])[0]``.
 
     Args:
         fn: x → value, or a module. Its value must be finite and of the dtype of x.
         x: The point, of a real floating dtype; or B points along a first dimension.
-        args: Further arguments of fn, held fixed: token ids, a mask.
+        args: Further arguments of fn, held fixed: token ids, a mask. They are common to all points
+            of a batch. A mask for each is refused where fn is a module whose value at one point has
+            an entry for every mask; elsewhere it is broadcast.
         kwargs: The same by name.
         batch_dims: How many dimensions of x count points: 0 or 1.
         dtype: Convert x, and the parameters and buffers of the module fn that it reads, to this
@@ -91,7 +96,8 @@ class JacobianOperator(LinearMapOperator):
 
     Raises:
         ArgumentError: If x or fn(x) is not real floating, their dtypes or devices differ, or fn
-            gives two values for one point; the module that does is named where it can be seen.
+            gives two values for one point; the module that does is named where it can be seen. With
+            batch_dims=1, if a module computes something else of a point than of a batch of one.
         ModelError: If fn is a module in training mode (see `refuse_training_mode`), or is spread
             over ranks by tensor parallelism.
         NonFiniteError: If fn(x) holds NaN or infinity; names the points of a batch where it does,
@@ -265,9 +271,11 @@ class JacobianOperator(LinearMapOperator):
             args: Further arguments of the model.
             kwargs: The same by name.
             dtype: As for `JacobianOperator`; x is to be given in it.
-            options: The other keywords of `JacobianOperator`.
+            options: The other keywords of `JacobianOperator`, but for batch_dims=1: the parameters
+                are one point.
 
         Raises:
+            ArgumentError: On other keywords.
             ModelError: If a parameter is unknown, or the model is in training mode.
 
         >>> net = nn.Linear(2, 1, bias=False)
@@ -276,6 +284,8 @@ class JacobianOperator(LinearMapOperator):
         tensor([[1., 2.],
                 [3., 4.]])
         """
+        meaning = "must be 0: the parameters are one point; make one operator for each input"
+        one_of("batch_dims", options.get("batch_dims", 0), (0,), meaning)
         unknown = [name for name in options if name not in _OPTIONS]
         if unknown:
             raise ArgumentError(f"unknown keyword '{unknown[0]}'; there are {', '.join(_OPTIONS)}")

@@ -26,12 +26,12 @@ from jvpsvd.operators.differentiate import (
     tell_difference,
 )
 from jvpsvd.operators.function.admission import check_function
+from jvpsvd.operators.function.batch_of_one import function_of_one, refuse_other_function
 from jvpsvd.operators.function.conversion import convert_weights
 from jvpsvd.operators.function.evaluate import (
     close,
     evaluate_at,
     fix_arguments,
-    function_of_one,
     largest,
     prepare,
     refuse_nondeterministic,
@@ -127,6 +127,8 @@ class Linearization:
         remedy = partial(_remedy, fn, of_vector, point, batch_dims)
         with restored(fn, point.device), failures_named("fn", remedy):
             values, reads_numbers, inference, work = evaluate_at(fn, of_vector, point, batch_dims)
+            if batch_dims:
+                refuse_other_function(fn, of_vector, point, values)
             one, its_value = (point[0], values[0]) if batch_dims else (point, values)
             try:
                 J, elsewhere = differentiate(
@@ -154,7 +156,7 @@ class Linearization:
             # flat here, and not at another point.
             again = check and inference is not False
             replayed = _Replayed(elsewhere, state, of_vector if again else None)
-        self._taken = _Taken(replayed, source, of_vector.target, kind)
+        self._taken = _Taken(replayed, source, of_vector, kind, set())
         if isinstance(J, LinearMap):
             J = replace(J, probed=None)  # the checks that needed it have been made
         return Linearized(J, source, of_vector.target)
@@ -180,6 +182,9 @@ class Linearization:
             devices = [point.device] if point.is_cuda else []
             with torch.random.fork_rng(devices), failures_named("fn", "call fn(x) by itself"):
                 J = elsewhere(point)
+                if isinstance(J, BatchedMap) and len(point) not in taken.counts:
+                    refuse_other_function(self._fn, taken.of_vector, point, J.value)
+                    taken.counts.add(len(point))
                 if compared is not None:
                     tell_difference(compared, J)
         except TraceError as error:
@@ -187,7 +192,7 @@ class Linearization:
             return None
         if not math.isfinite(largest(J.value)):
             return None  # taking it anew names the module
-        return Linearized(J, source, taken.target)
+        return Linearized(J, source, taken.of_vector.target)
 
 
 class _Replayed(NamedTuple):
@@ -205,8 +210,10 @@ class _Taken(NamedTuple):
     replayed: _Replayed | None
     """None where a replay is no less work."""
     source: Structure | None
-    target: Structure | None
+    of_vector: OfVector
     kind: tuple[torch.Size, torch.dtype, torch.device]
+    counts: set[int]
+    """Of how many other points a value was compared with that of a batch of one."""
 
 
 def _gives_another_value(fn: OfVector, x: Tensor, value: Tensor) -> bool:

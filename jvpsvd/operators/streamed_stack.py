@@ -19,9 +19,12 @@ from jvpsvd.operators.derivatives.linear_map import Held, LinearMap
 from jvpsvd.operators.differentiate import tell_difference, transformed
 from jvpsvd.operators.environment.precision import full_precision
 from jvpsvd.operators.function.admission import check_function
-from jvpsvd.operators.function.evaluate import function_of_one, prepare
+from jvpsvd.operators.function.batch_of_one import function_of_one, refuse_other_function
+from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named
 from jvpsvd.operators.function.obstacles import find_obstacles
+from jvpsvd.operators.function.pytrees import OfVector
+from jvpsvd.operators.function.restoring import restored
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.linear_operator import LinearOperator
 from jvpsvd.operators.recording.trace import Trace
@@ -79,12 +82,14 @@ class StreamedStack(LinearOperator):
     ) -> StreamedStack:
         """Return the stacked Jacobians of fn at these points, all of one shape.
 
-        fn is recorded once (see `Trace`) and evaluated at a point whenever that is multiplied. One
-        that takes batches only is given batches of one, as with ``batch_dims=1`` of
-        `JacobianOperator`.
+        fn is recorded once (see `Trace`) and evaluated at a point whenever that is multiplied. It
+        takes one point, without the dimension of a batch. One that takes batches only is given
+        batches of one, and a module that computes something else of these is refused, both as with
+        ``batch_dims=1`` of `JacobianOperator`.
 
         Raises:
-            ArgumentError: If there is no point, or fn(x) cannot be differentiated.
+            ArgumentError: If there is no point, fn(x) cannot be differentiated, or fn is a module
+                that computes something else of x than of the batch x[None].
             NonFiniteError: If fn(x) holds NaN or infinity at a point that is multiplied.
             DerivativeError: If a part of fn in inference mode lacks its derivative at such a point.
             TraceError: If fn takes another path at a point than it did when recorded.
@@ -101,10 +106,15 @@ class StreamedStack(LinearOperator):
             raise ArgumentError("there is no point; give at least one")
         first = _as_tensor(points[0])
         check_function(fn)
+        of_user = fn
         if isinstance(first, Tensor):
-            fn = function_of_one(fn, first)
+            fn = OfVector(function_of_one(fn, first), None)
         # Made as a check: a random function, or a module in training mode, is refused here.
-        JacobianOperator(fn, first, derivatives="transforms")
+        J = JacobianOperator(fn, first, derivatives="transforms")
+        if isinstance(fn, OfVector):
+            every = points if isinstance(points, Tensor) else first[None]
+            with restored(of_user, first.device):
+                refuse_other_function(of_user, fn, every, J.value[None])
         differentiate: Callable[[Tensor], LinearMap] = partial(transformed, fn)
         may_hide = True  # without a recording, another point may run other operations
         try:

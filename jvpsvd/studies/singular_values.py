@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.operators import JacobianOperator
 from jvpsvd.operators.arrays import is_array, tensor_of
-from jvpsvd.operators.function.evaluate import function_of_one, prepare
+from jvpsvd.operators.function.batch_of_one import function_of_one
+from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.svd import SVDResult, svds
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,9 @@ def singular_values(
         fn: The function, made of operations that can be differentiated twice; of one point.
         x: The point, or B points along a first dimension.
         k: How many values.
-        batch_dims: 1 if x holds many points. A module that wants a batch is given batches of one,
-            as `JacobianOperator` does.
+        batch_dims: 1 if x holds many points. fn takes one, without the dimension of the batch. A
+            module that wants a batch is given batches of one, and one that computes something else
+            of these is refused, as by `JacobianOperator`.
         tol: Tolerance of the solve; gradients have an error of about tol · s₁ over the gap to the
             next value.
         seed: Seed of the solve; None: another one each time.

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.func import vjp
-from torch.utils._pytree import tree_map_only
 
 from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION
@@ -18,7 +17,6 @@ from jvpsvd.operators.environment.compilation import eager_execution
 from jvpsvd.operators.environment.grouped_products import differentiable_grouped_products
 from jvpsvd.operators.environment.placement import default_device, tensors_of_users
 from jvpsvd.operators.function.count import Work
-from jvpsvd.operators.function.failures import can_be_called, failures_named, takes_batch_of_one
 from jvpsvd.operators.function.find_module import (
     buffer_states,
     find_nondeterministic_module,
@@ -27,7 +25,7 @@ from jvpsvd.operators.function.find_module import (
 from jvpsvd.operators.function.modules import called_modules
 from jvpsvd.operators.function.obstacles import evaluate_and_watch
 from jvpsvd.operators.function.pytrees import OfVector, refuse_without_entries
-from jvpsvd.operators.function.restoring import restored, restored_attributes
+from jvpsvd.operators.function.restoring import restored_attributes
 
 
 def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
@@ -207,54 +205,6 @@ def fix_arguments(
     return lambda x: fn(x, *args, **named)
 
 
-def function_of_one(fn: Callable[[Tensor], Any], x: Tensor) -> Callable[[Tensor], Any]:
-    """Return fn, or, of one that takes batches and cannot take x, the function of one of a batch.
-
-    That is fn at x[None], without the first dimension of its value where that is one.
-
-    Args:
-        fn: The function.
-        x: A point.
-
-    Raises:
-        ModelError: If fn fails at x, and then no longer.
-
-    >>> norm = torch.nn.BatchNorm1d(3).eval()
-    >>> function_of_one(norm, torch.ones(3))(torch.ones(3)).shape
-    torch.Size([3])
-    >>> function_of_one(torch.sin, torch.ones(3)) is torch.sin
-    True
-    """
-    evaluate = prepare(fn)
-    with restored(fn, x.device), torch.no_grad():
-        try:
-            evaluate(x)
-        except Exception as error:  # whatever fn raises
-            failed = error
-        else:
-            return fn
-        if not takes_batch_of_one(evaluate, x):
-            return fn
-        if can_be_called(evaluate, x):
-            with failures_named("fn", "it does so at times only: make it deterministic"):
-                raise failed
-    return _OfOne(fn)
-
-
-class _OfOne:
-    """A function of batches as a function of one point."""
-
-    def __init__(self, fn: Callable[[Tensor], Any]) -> None:
-        self.__wrapped__ = fn  # for `called_modules`
-
-    def __call__(self, x: Tensor) -> Any:
-        return tree_map_only(Tensor, _without_batch, self.__wrapped__(x[None]))
-
-
-def _without_batch(value: Tensor) -> Tensor:
-    return value[0] if value.ndim and len(value) == 1 else value
-
-
 def check_value(
     point: Tensor, value: Tensor, dims: int, find_module: Callable[[], str | None] | None
 ) -> None:
@@ -285,7 +235,7 @@ def check_value(
 
 def _not_finite(values: Tensor) -> str:
     """Return in words at which points of a batch there is NaN or infinity."""
-    finite = torch.isfinite(values).flatten(1).all(1)
+    finite = torch.isfinite(values).reshape(len(values), -1).all(1)
     bad = (~finite).nonzero().flatten().tolist()
     named = ", ".join(map(str, bad[:8])) + (", …" if len(bad) > 8 else "")
     return f"point{'s' if len(bad) > 1 else ''} {named} of the batch"
