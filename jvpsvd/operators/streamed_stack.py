@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from jvpsvd.operators.environment.precision import full_precision
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.evaluate import function_of_one, prepare
 from jvpsvd.operators.function.failures import failures_named
+from jvpsvd.operators.function.narrowing import find_narrowing
 from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.linear_operator import LinearOperator
@@ -72,6 +74,7 @@ class StreamedStack(LinearOperator):
         self._at, self._count, self._rows = at, count, first.shape[0]
         self._held_by_one = first._held()
         super().__init__((count * first.shape[0], first.shape[1]), first.dtype, first.device)
+        self._precision = first.precision
 
     @classmethod
     def over(
@@ -106,6 +109,7 @@ class StreamedStack(LinearOperator):
         # Made as a check: a random function, or a module in training mode, is refused here.
         JacobianOperator(fn, first, derivatives="transforms")
         differentiate: Callable[[Tensor], LinearMap] = partial(transformed, fn)
+        narrowing = find_narrowing(prepare(fn), first)
         may_hide = True  # without a recording, another point may run other operations
         try:
             trace = Trace(fn, first)
@@ -124,6 +128,7 @@ class StreamedStack(LinearOperator):
                     if _runs_inference(fn, x):
                         tell_difference(fn, J, name=f"point {index}")
                     compared.add(index)
+            J = replace(J, narrowing=narrowing)
             return JacobianOperator.from_linear_map(J, chunk=chunk)
 
         return cls(at, len(points))
@@ -194,7 +199,7 @@ class _MeanGram(LinearOperator):
     def __init__(self, stream: StreamedStack) -> None:
         n = stream.shape[1]
         super().__init__((n, n), stream.dtype, stream.device)
-        self._stream = stream
+        self._stream, self._precision = stream, stream.precision
 
     def _held(self) -> frozenset[Held]:
         return self._stream._held()

@@ -37,6 +37,7 @@ from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.evaluate import close, prepare
 from jvpsvd.operators.function.failures import first_line
+from jvpsvd.operators.function.narrowing import rounding_of
 from jvpsvd.operators.recording.trace import Trace
 from jvpsvd.operators.recording.verify_replay import compare_values, verify_points_together
 
@@ -67,6 +68,7 @@ class RecordedOnDemand:
     ) -> None:
         self._fn, self._example, self._work = fn, example, work
         self._fold, self._check = fold, check
+        self._eps = rounding_of(prepare(fn), example)
         self._trace: Trace | None = None
         self._left = float(CALLS_OF_RECORDING)
         self._points_together = True  # until it fails
@@ -134,7 +136,7 @@ class RecordedOnDemand:
         for index, (x, value) in enumerate(zip(X, plain.value, strict=True)):
             with torch.no_grad():
                 own = prepare(self._fn)(x)
-            compare_values([value], [own], f"point {index} of the batch")
+            compare_values([value], [own], f"point {index} of the batch", eps=self._eps)
         return plain
 
     def of_many(self, plain: BatchedMap) -> BatchedMap:
@@ -277,14 +279,16 @@ def batch_recorded_on_demand(
     if work is None or not _is_small(work, X[0], len(X)):
         return None
 
+    eps = rounding_of(prepare(fn), X[0])
+
     def differentiate() -> BatchedMap:
         J = differentiate_together(fn, X, work.widest)
-        verify_points_together(lambda x: [by_transforms(fn, x, check=check)], X, [J])
+        verify_points_together(lambda x: [by_transforms(fn, x, check=check)], X, [J], eps)
         return J
 
     plain = _try(differentiate)
     pairs = () if plain is None else zip(plain.value, values, strict=True)
-    if plain is None or not all(close(*pair) for pair in pairs):
+    if plain is None or not all(close(ours, theirs, eps=eps) for ours, theirs in pairs):
         return None
     demand = RecordedOnDemand(fn, X[0], work, fold, check)
     return demand.of_many(plain), demand.at_many

@@ -59,6 +59,7 @@ def record(
     fold: bool,
     check: bool,
     recompute: bool = False,
+    eps: float | None = None,
 ) -> tuple[Recording, AtPoint]:
     """Return the recording of a function in the fastest form that gives what torch.func gives.
 
@@ -71,6 +72,7 @@ def record(
         fold: Whether to rewrite what was recorded into cheaper operations.
         check: Whether to test the products as `verify_replay` says.
         recompute: Whether to keep checkpoints only, and to compute other values of a point again.
+        eps: Of the lowest precision that the function computes in; None for that of the example.
 
     Raises:
         AdjointError: If JVPs and VJPs are not of one matrix.
@@ -89,7 +91,12 @@ def record(
         joint, products = _record_joint(outputs, example, values)
         products = products._replace(values=values)
         verify = partial(
-            verify_replay, outputs=outputs, example=example, products=products, check=check
+            verify_replay,
+            outputs=outputs,
+            example=example,
+            products=products,
+            check=check,
+            eps=eps or torch.finfo(example.dtype).eps,
         )
         private = converted_weights(outputs.fn)
         split_joint = partial(_split_and_tell, recompute=recompute, private=private)

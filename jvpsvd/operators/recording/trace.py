@@ -15,6 +15,7 @@ from jvpsvd.operators.derivatives.batched_map import BatchedMap, stack_maps
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.failures import first_line
+from jvpsvd.operators.function.narrowing import rounding_of
 from jvpsvd.operators.function.restoring import restored
 from jvpsvd.operators.recording.graphs import AtPoint
 from jvpsvd.operators.recording.outputs import Outputs
@@ -79,6 +80,7 @@ class Trace:
         self._kind = _Kind(example.shape, example.stride(), example.dtype, example.device)
         self._points_together: bool | None = None  # not tried yet
         with restored(fn, example.device):
+            self._eps = rounding_of(self._outputs, example)
             found = record(
                 self._outputs,
                 example.detach().clone(),
@@ -86,6 +88,7 @@ class Trace:
                 fold=fold,
                 check=check,
                 recompute=recompute,
+                eps=self._eps,
             )
         self.recording = found[0]
         """The graphs: one for the values, and two for the products of each output."""
@@ -108,7 +111,7 @@ class Trace:
         maps = self.recording.maps(self.recording.evaluate(x, all_entries=check, known=first))
         if check:
             with torch.no_grad():
-                compare_values([m.value for m in maps], self._outputs(x))
+                compare_values([m.value for m in maps], self._outputs(x), eps=self._eps)
             self._refuse_hidden(x, [m.value for m in maps])
         return maps
 
@@ -146,7 +149,7 @@ class Trace:
             for index, x in enumerate(X if check else ()):
                 own = self._outputs(x) if values is None else [of_one[index] for of_one in values]
                 replayed = [m.value[index] for m in maps]
-                compare_values(replayed, own, f"point {index} of the batch")
+                compare_values(replayed, own, f"point {index} of the batch", eps=self._eps)
         for index, x in enumerate(X if check else ()):
             self._refuse_hidden(x, [m.value[index] for m in maps])
         return maps
@@ -159,7 +162,7 @@ class Trace:
             there = self.recording.evaluate_many(X)
             maps = self.recording.maps_at_many(there)
             if self._points_together is None:
-                verify_recording_at_many(self.recording, there, maps)
+                verify_recording_at_many(self.recording, there, maps, self._eps)
         except Exception as error:  # vmap raises what the operation at fault raises
             logger.warning("replaying the points one by one, not at once: %s", first_line(error))
             self._points_together = False
