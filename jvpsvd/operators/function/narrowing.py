@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from jvpsvd.operators.environment.dispatch import DispatchMode
 from jvpsvd.operators.function.failures import NOT_THE_USERS
+from jvpsvd.scaling import row_norms
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +37,11 @@ class Ways:
 
     Args:
         x: The point.
+        measure: Whether to keep the largest norm of what depends on x.
     """
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, *, measure: bool = False) -> None:
+        self.largest, self._measure = 0.0, measure
         self._eps = torch.finfo(x.dtype).eps
         # By the address of a storage, which a weak reference keeps from being given again.
         self._reached: dict[int, tuple[StorageWeakRef, Narrowing | None]] = {}
@@ -56,6 +59,8 @@ class Ways:
             if each.is_floating_point() or each.is_complex():
                 eps = torch.finfo(each.dtype).eps
                 before = self._eps if least is None else torch.finfo(least.dtype).eps
+                if self._measure and each.numel():
+                    self.largest = max(self.largest, float(row_norms(each.detach().flatten())))
                 self._set(each, Narrowing(each.dtype, _place()) if eps > before else least)
 
     def to(self, value: Tensor) -> Narrowing | None:
@@ -99,6 +104,21 @@ def find_narrowings(run: Callable[[Tensor], Any], x: Tensor) -> list[Narrowing |
             value = run(point)
         return [ways.to(each) for each in tree_leaves(value) if isinstance(each, Tensor)]
     return []
+
+
+def largest_on_the_way(run: Callable[[Tensor], Any], x: Tensor) -> float:
+    """Return the largest norm of what depends on x and is computed on the way to a value.
+
+    Where such parts cancel in the value, it has errors of their rounding.
+
+    >>> largest_on_the_way(lambda x: (x - 5) + (5 - x), torch.ones(1))
+    4.0
+    """
+    point = x.detach().clone()
+    ways = Ways(point, measure=True)
+    with suppress(Exception), torch.no_grad(), _WatchingMode(ways):
+        run(point)
+    return ways.largest
 
 
 def find_narrowing(run: Callable[[Tensor], Any], x: Tensor) -> Narrowing | None:
