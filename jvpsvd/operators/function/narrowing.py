@@ -7,18 +7,21 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
+from jvpsvd.errors import TraceError
 from jvpsvd.operators.environment.dispatch import DispatchMode
 from jvpsvd.operators.function.failures import NOT_THE_USERS
 from jvpsvd.scaling import row_norms
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 
 class Narrowing(NamedTuple):
@@ -178,6 +181,39 @@ def rounding_of(run: Callable[[Tensor], Any], x: Tensor) -> float:
     """
     found = find_narrowing(run, x) if x.dtype == torch.float64 else None
     return coarser_eps(found, x.dtype)
+
+
+class Rounding:
+    """The eps by which tests judge a function; a lower precision is looked for when one fails.
+
+    Args:
+        run: The function.
+        dtype: The dtype of its points.
+
+    >>> rounding = Rounding(torch.sin, torch.float64)
+    >>> rounding.judge(lambda eps: eps < 1e-15, torch.ones(2).double())
+    True
+    """
+
+    def __init__(self, run: Callable[[Tensor], Any], dtype: torch.dtype) -> None:
+        self._run, self._own = run, eps_of(None, dtype)
+        self._found: float | None = None
+
+    def judge(self, test: Callable[[float], Found], x: Tensor) -> Found:
+        """Return what a test returns, which is given eps and may be made again with a larger one.
+
+        Raises:
+            TraceError: If the test does.
+        """
+        try:
+            return test(self._found or self._own)
+        except TraceError:
+            if self._found is not None:
+                raise
+            self._found = rounding_of(self._run, x)
+            if self._found == self._own:
+                raise
+        return test(self._found)
 
 
 class _WatchingMode(DispatchMode):

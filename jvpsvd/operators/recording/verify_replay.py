@@ -42,7 +42,7 @@ def verify_replay(
     products: Products,
     *,
     check: bool,
-    eps: float,
+    eps: float | None = None,
 ) -> AtPoint:
     """Return what a recording gives at the example, if that is what torch.func gives there.
 
@@ -52,13 +52,14 @@ def verify_replay(
         example: The point.
         products: Values, and products with `direction` of each, as torch.func computed them.
         check: Whether to compare one JVP with one VJP, and products that vanish with differences.
-        eps: Of the lowest precision that fn computes in.
+        eps: Of the lowest precision that fn computes in; None for that of the example.
 
     Raises:
         AdjointError: If JVPs and VJPs are not of one matrix.
         DerivativeError: If products vanish although fn moves in proportion to the step.
         TraceError: If it gives something else.
     """
+    eps = eps or torch.finfo(example.dtype).eps
     there = recording.evaluate(example.clone())
     maps = recording.maps(there)
     probes, us = probe_block(example), [direction(m.value) for m in maps]
@@ -121,7 +122,7 @@ def _mixes_block(
 
 
 def verify_recording_at_many(
-    recording: Recording, there: AtPoints, maps: Sequence[BatchedMap], eps: float
+    recording: Recording, there: AtPoints, maps: Sequence[BatchedMap], eps: float | None = None
 ) -> None:
     """Check that a recording gives the same at the first and the last point together and alone.
 
@@ -133,7 +134,7 @@ def verify_recording_at_many(
     Raises:
         TraceError: If they are not.
     """
-    at = recording.at
+    at, eps = recording.at, eps or torch.finfo(there.X.dtype).eps
 
     def of_same_slopes(index: int) -> Sequence[LinearMap]:
         own, same = recording.evaluate(there.X[index].clone()), there.at(index)
