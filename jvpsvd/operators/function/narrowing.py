@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
@@ -52,19 +52,18 @@ class Ways:
 
     def note(self, arguments: Any, output: Any) -> None:
         """Take note of an operation that has been computed."""
-        made = [each for each in tree_leaves(output) if isinstance(each, Tensor)]
-        taken = [self._get(each) for each in tree_leaves(arguments) if isinstance(each, Tensor)]
-        ways = [way[1] for way in taken if way is not None]
-        if not ways:
+        taken = [self._get(each) for each in _tensors(arguments)]
+        reached = [each for each in taken if each is not None]
+        if not reached:
             return
-        least = lowest(ways)
-        for each in made:
+        least = lowest([way for _, way in reached])
+        before = self._eps if least is None else torch.finfo(least.dtype).eps
+        for each in _tensors(output):
             if each.is_floating_point() or each.is_complex():
-                eps = torch.finfo(each.dtype).eps
-                before = self._eps if least is None else torch.finfo(least.dtype).eps
-                if self._measure and each.numel():
+                if self._measure and each.numel() and each.is_floating_point():
                     self.largest = max(self.largest, float(row_norms(each.detach().flatten())))
-                self._set(each, Narrowing(each.dtype, _place()) if eps > before else least)
+                lower = torch.finfo(each.dtype).eps > before
+                self._set(each, Narrowing(each.dtype, _place()) if lower else least)
 
     def to(self, value: Tensor) -> Narrowing | None:
         """Return the lowest precision on the way to a value; None if it is the point's."""
@@ -81,9 +80,11 @@ class Ways:
         with suppress(NotImplementedError, RuntimeError):
             storage = tensor.untyped_storage()
             known = self._reached.get(storage._cdata)
-            both = [way] if known is None else [way, known[1]]
-            reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-            self._reached[storage._cdata] = (reference, lowest(both))
+            if known is None:
+                reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self._reached[storage._cdata] = (reference, way)
+            elif way is not None:
+                self._reached[storage._cdata] = (known[0], lowest([way, known[1]]))
 
 
 def find_narrowings(run: Callable[[Tensor], Any], x: Tensor) -> list[Narrowing | None]:
@@ -227,6 +228,17 @@ class _WatchingMode(DispatchMode):
         output = func(*args, **(kwargs or {}))
         self._ways.note((args, kwargs), output)
         return output
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """Yield the tensors of an operation's arguments, or of what it returns."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, list | tuple):
+        for each in values:
+            yield from _tensors(each)
+    elif isinstance(values, dict):
+        yield from _tensors([*values.values()])
 
 
 def lowest(ways: list[Narrowing | None]) -> Narrowing | None:
