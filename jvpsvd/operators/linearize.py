@@ -37,7 +37,6 @@ from jvpsvd.operators.function.evaluate import (
     refuse_nondeterministic,
 )
 from jvpsvd.operators.function.failures import failures_named, remedy_at
-from jvpsvd.operators.function.narrowing import Narrowing, coarser_eps, tell_narrowing
 from jvpsvd.operators.function.parameters import OfParameters
 from jvpsvd.operators.function.pytrees import OfVector, Structure, same_structure
 from jvpsvd.operators.function.restoring import restored
@@ -127,21 +126,20 @@ class Linearization:
         of_vector = OfVector(of_first, source)
         remedy = partial(_remedy, fn, of_vector, point, batch_dims)
         with restored(fn, point.device), failures_named("fn", remedy):
-            seen = evaluate_at(fn, of_vector, point, batch_dims)
-            values, narrowing = seen.value, seen.narrowing
+            values, reads_numbers, inference, work = evaluate_at(fn, of_vector, point, batch_dims)
             if batch_dims:
                 refuse_other_function(fn, of_vector, point, values)
             one, its_value = (point[0], values[0]) if batch_dims else (point, values)
             try:
-                way = batch_dims, derivatives, fold, check, recompute
-                J, elsewhere = differentiate(of_vector, point, values, seen.work, *way)
+                J, elsewhere = differentiate(
+                    of_vector, point, values, work, batch_dims, derivatives, fold, check, recompute
+                )
             except JvpsvdError:
                 if _gives_another_value(of_vector, one, its_value):
                     refuse_nondeterministic(fn, of_vector, one)
                 raise
             pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
-            eps = coarser_eps(narrowing, point.dtype)
-            if not all(close(ours, theirs, eps=eps) for ours, theirs in pairs):
+            if not all(close(*pair) for pair in pairs):
                 refuse_nondeterministic(fn, of_vector, one)
             if check:
                 tell_difference(of_vector, J, its_value)
@@ -149,20 +147,19 @@ class Linearization:
                     tell_block_diagonal(J)
             # What was computed from weights, a copy in another dtype or a Python number, is in the
             # recording as it was, so that the weights themselves are compared.
-            contents = elsewhere is not None and (self._dtype is not None or seen.reads_numbers)
+            contents = elsewhere is not None and (self._dtype is not None or reads_numbers)
         kind = point.shape[batch_dims:], point.dtype, point.device
         replayed = None
         if elsewhere is not None:
             state = FunctionState([fn, self._args, self._kwargs], contents=contents)
             # A recording runs the same operations everywhere; what inference mode hides may be
             # flat here, and not at another point.
-            again = check and seen.runs_inference is not False
+            again = check and inference is not False
             replayed = _Replayed(elsewhere, state, of_vector if again else None)
-        self._taken = _Taken(replayed, source, of_vector, kind, narrowing, set())
-        tell_narrowing(narrowing, point.dtype)
+        self._taken = _Taken(replayed, source, of_vector, kind, set())
         if isinstance(J, LinearMap):
             J = replace(J, probed=None)  # the checks that needed it have been made
-        return Linearized(replace(J, narrowing=narrowing), source, of_vector.target)
+        return Linearized(J, source, of_vector.target)
 
     def _replay(self, taken: _Taken, source: Structure | None, point: Tensor) -> Linearized | None:
         """Return the derivative by what was recorded, or None where that does not serve."""
@@ -195,8 +192,7 @@ class Linearization:
             return None
         if not math.isfinite(largest(J.value)):
             return None  # taking it anew names the module
-        narrowed = replace(J, narrowing=taken.narrowing)
-        return Linearized(narrowed, source, taken.of_vector.target)
+        return Linearized(J, source, taken.of_vector.target)
 
 
 class _Replayed(NamedTuple):
@@ -216,7 +212,6 @@ class _Taken(NamedTuple):
     source: Structure | None
     of_vector: OfVector
     kind: tuple[torch.Size, torch.dtype, torch.device]
-    narrowing: Narrowing | None
     counts: set[int]
     """Of how many other points a value was compared with that of a batch of one."""
 

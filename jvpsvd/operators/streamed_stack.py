@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,7 +22,6 @@ from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.batch_of_one import function_of_one, refuse_other_function
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named
-from jvpsvd.operators.function.narrowing import find_narrowing
 from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
@@ -77,7 +75,6 @@ class StreamedStack(LinearOperator):
         self._at, self._count, self._rows = at, count, first.shape[0]
         self._held_by_one = first._held()
         super().__init__((count * first.shape[0], first.shape[1]), first.dtype, first.device)
-        self._precision = first.precision
 
     @classmethod
     def over(
@@ -119,7 +116,6 @@ class StreamedStack(LinearOperator):
             with restored(of_user, first.device):
                 refuse_other_function(of_user, fn, every, J.value[None])
         differentiate: Callable[[Tensor], LinearMap] = partial(transformed, fn)
-        narrowing = find_narrowing(prepare(fn), first)
         may_hide = True  # without a recording, another point may run other operations
         try:
             trace = Trace(fn, first)
@@ -138,7 +134,6 @@ class StreamedStack(LinearOperator):
                     if _runs_inference(fn, x):
                         tell_difference(fn, J, name=f"point {index}")
                     compared.add(index)
-            J = replace(J, narrowing=narrowing)
             return JacobianOperator.from_linear_map(J, chunk=chunk)
 
         return cls(at, len(points))
@@ -209,7 +204,7 @@ class _MeanGram(LinearOperator):
     def __init__(self, stream: StreamedStack) -> None:
         n = stream.shape[1]
         super().__init__((n, n), stream.dtype, stream.device)
-        self._stream, self._precision = stream, stream.precision
+        self._stream = stream
 
     def _held(self) -> frozenset[Held]:
         return self._stream._held()

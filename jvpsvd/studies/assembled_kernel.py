@@ -28,7 +28,6 @@ from jvpsvd.operators.function.evaluate import (
     refuse_nondeterministic,
 )
 from jvpsvd.operators.function.failures import remedy_at
-from jvpsvd.operators.function.narrowing import tell_narrowing
 from jvpsvd.operators.function.parameters import OfParameters
 from jvpsvd.operators.function.pytrees import OfVector, Structure
 from jvpsvd.scaling import power_of_two
@@ -102,8 +101,7 @@ def first_function(
     remedy = partial(remedy_at, lambda z: of_parameters.at_input(z, theta), first)
     one_line = failures_named("fn", remedy, _ALL_ARGUMENTS)
     with full_precision(), restored(model, point.device), one_line:
-        value, _, runs_inference, _, narrowing = evaluate_at(of_parameters, fn, point, 0)
-        tell_narrowing(narrowing, point.dtype)
+        value, _, runs_inference, _ = evaluate_at(of_parameters, fn, point, 0)
         with torch.no_grad():
             again = _evaluate(evaluate, theta, x)
         if not close(value, again):

@@ -93,10 +93,8 @@ def check_scale(norm: Tensor, W: Tensor, names: Sequence[str] = ()) -> None:
 def check_zero(A: LinearOperator, top: Tensor, generator: torch.Generator) -> None:
     """Refuse an operator whose products are 0 only because they are too small for the dtype.
 
-    Where the largest singular value was found to be 0, a random vector is multiplied, and a large
-    multiple of it: if that product is not 0, the value is not either. The gradients of a deep
-    network vanish so. Multiples by powers of 2 round alike, so that products that are not 0 by
-    rounding, as of a sum of probabilities, are told from these: the vector itself has them too.
+    Where the largest singular value was found to be 0, a random vector of large norm is multiplied:
+    if that product is not 0, the value is not either. The gradients of a deep network vanish so.
 
     Args:
         A: The operator.
@@ -115,15 +113,12 @@ def check_zero(A: LinearOperator, top: Tensor, generator: torch.Generator) -> No
     zero = top == 0
     if not bool(zero.any()):
         return
-    kind = torch.finfo(A.dtype)
-    norm = 2.0 ** (math.frexp(kind.max)[1] // 2)
+    norm = math.sqrt(torch.finfo(A.dtype).max)
     w = torch.randn(A.shape[-1], 1, generator=generator, dtype=torch.float64)
-    w = (w / torch.linalg.vector_norm(w)).to(dtype=A.dtype, device=A.device)
-    both = A.matmat(torch.cat([w, norm * w], dim=1)).abs().amax(dim=-2)
-    of_unit, images = both[..., 0], both[..., 1]
-    # Products that overflow within show nothing; small ones have few digits, or none.
-    lost = of_unit < kind.tiny / kind.eps
-    bad = zero.to(images.device) & torch.isfinite(images) & (images > 0) & lost
+    large = (w * (norm / torch.linalg.vector_norm(w))).to(dtype=A.dtype, device=A.device)
+    images = A.matmat(large).abs().amax(dim=(-2, -1))
+    # Products that overflow within show nothing.
+    bad = zero.to(images.device) & torch.isfinite(images) & (images > 0)
     if bool(bad.any()):
         wider = "" if A.dtype == torch.float64 else "use float64, or "
         raise ArgumentError(

@@ -11,7 +11,6 @@ from torch import Tensor
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.derivatives.chunk_tuning import Chunks
 from jvpsvd.operators.function.evaluate import close
-from jvpsvd.operators.function.narrowing import Narrowing
 
 WEIGHTS_CHANGED = "the weights have changed since this derivative was taken; take it again"
 
@@ -58,8 +57,6 @@ class LinearMap:
     """What is kept besides weights, as far as it is known."""
     probed: Tensor | None = None
     """J times `probe_block(point)`, where a check has computed it."""
-    narrowing: Narrowing | None = None
-    """The lowest precision that f computes in, where that is known to be lower than the point's."""
 
 
 def refuse_after_change(

@@ -124,7 +124,7 @@ def _make_jvp(
         vjp_of_vjp = vjp(vjp_of_one, torch.zeros_like(value))[1]
         by_two_passes = refuse_after_change(fn, x, value, vmap(lambda v: vjp_of_vjp(v)[0]))
         v = vjps_of_block(u[None])[0]  # J v = 0 only where J' u is
-        check_adjoint(v, by_two_passes(v[None])[0], u, v, fn, x)
+        check_adjoint(v, by_two_passes(v[None])[0], u, v)
     except AdjointError:
         reasons.append("its backward cannot be differentiated")
     except Exception as error:

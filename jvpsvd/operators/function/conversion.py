@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_map_only
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.environment.checkpointing import kept_activations
 from jvpsvd.operators.function.modules import called_module, reached_from
 
 _DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
@@ -118,9 +117,8 @@ class Converted:
     def call_with(self, given: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         """Return the function's value with further weights replaced by these."""
         weights = {f"network.{name}": weight for name, weight in {**self.weights, **given}.items()}
-        reading = _ReadConverted(self) if self._originals else nullcontext()
         # torch sees what an autograd function saves only where the weight itself is replaced.
-        with reading, kept_activations():
+        with _ReadConverted(self) if self._originals else nullcontext():
             return functional_call(self._caller, weights, args, kwargs, tie_weights=False)
 
     def read(self, value: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from torch.utils._pytree import tree_leaves
 
 from jvpsvd.operators.function.count import Work, count_work
 from jvpsvd.operators.function.custom_functions import running_custom_function
-from jvpsvd.operators.function.narrowing import Narrowing
 from jvpsvd.operators.function.pytrees import floating_tensors
 
 _CUTS: dict[str, str] = {
@@ -65,8 +64,6 @@ class Watched(NamedTuple):
     """Whether a part of it runs in inference mode."""
     work: Work | None
     """The work of an evaluation."""
-    narrowing: Narrowing | None
-    """Its lowest precision, if that is lower than the point's."""
 
 
 def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> Watched:
@@ -84,16 +81,15 @@ def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> Watched:
     """
     mode = _NumberMode()
     work: Work | None = None
-    narrowing: Narrowing | None = None
     inference: bool | None = None
     with torch.no_grad():
         try:
             with mode:
-                value, work, narrowing = count_work(run, x.detach().clone())
+                value, work = count_work(run, x.detach().clone())
             inference = mode.inference
         except Exception:  # it cannot be watched
             value = run(x)
-    return Watched(value, mode.found, inference, work, narrowing)
+    return Watched(value, mode.found, inference, work)
 
 
 _NUMBERS = {
