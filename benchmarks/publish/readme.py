@@ -261,6 +261,7 @@ WRITERS: dict[str, Callable[[Record], str]] = {
             *("allocator", "products", "solver", "survey", "batches", "together"),
             *("projected", "tall", "repeated_points", "tangent_kernel", "sparse", "page"),
             *("many_cores", "waiting", "widths", "first_result", "starts", "forecast"),
+            "choice",
         ),
         script_section,
     ),

@@ -18,6 +18,19 @@ RECORD = ".written.json"
 """The note beside the files of a report. Hidden: it is nothing to read."""
 
 
+def begin(folder: Path) -> None:
+    """Note that a folder is that of a report, before anything is written into it.
+
+    Raises:
+        DiskError: If the folder cannot be written.
+
+    Example: ``begin(Path("run/report"))``.
+    """
+    if not (folder / RECORD).exists():
+        with writing(folder / RECORD):
+            write_notes(folder / RECORD, {}, indent=2)
+
+
 def remove_stale(folder: Path, written: Sequence[Path]) -> list[Path]:
     """Remove what the report before wrote and this one did not; note what this one wrote.
 

@@ -19,7 +19,7 @@ from jvpsvd.report.figures import (
 )
 from jvpsvd.report.files import write_data
 from jvpsvd.report.page import make_page
-from jvpsvd.report.stale import RECORD, remove_stale
+from jvpsvd.report.stale import RECORD, begin, remove_stale
 from jvpsvd.report.summary import summaries_of
 from jvpsvd.report.tables import write_tables
 from jvpsvd.report.thumbnails import Browser, browse
@@ -74,6 +74,7 @@ def write_report(
         _refuse_other_files(folder)
     title = run.store.identity.model
     make_folder(folder)
+    begin(folder)
     remove_abandoned(folder)
     analysis = analyse(run, threshold)
     files = write_tables(analysis, folder)
@@ -97,7 +98,8 @@ def write_report(
 
 def _refuse_other_files(folder: Path) -> None:
     """Raise for a folder whose files are of no report: one of them may be an index.html."""
-    if list_folder(folder) and not (folder / RECORD).is_file():
+    seen = [file for file in list_folder(folder) if not file.name.startswith(".")]
+    if seen and not (folder / RECORD).is_file():
         raise ArgumentError(f"{folder} holds files that are of no report; give another folder")
 
 

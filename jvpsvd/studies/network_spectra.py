@@ -90,7 +90,8 @@ class DepthSpectra(ComparedByFields, AnswersOtherNames):
         """Mean over these inputs of the number of values ≥ the threshold, with bounds and error.
 
         Inputs share the random start of the solves, so that the standard error, of what was
-        sampled, does not shrink with more of them.
+        sampled, does not shrink with more of them. (It is too large where each had a start of its
+        own, with `seed=None`.)
         """
         return mean_estimate(self.counts.T.numpy())
 

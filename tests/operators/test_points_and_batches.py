@@ -308,3 +308,31 @@ def test_points_with_a_value_of_one_number_that_is_not_finite_are_named():
     X = torch.tensor([[1.0, 2.0], [-1.0, -2.0]])
     with pytest.raises(NonFiniteError, match="at point 1 of the batch"):
         JacobianOperator(lambda x: x.sum().log(), X, batch_dims=1)
+
+
+class PerPoint:
+    def __init__(self, func):
+        self.func = func
+
+    def __call__(self, x):
+        return self.func(x[None])[0]
+
+
+class WithMethod(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.eval()
+
+    def forward(self, X):
+        return self.net(X)
+
+    def one(self, x):
+        return self(x[None])[0]
+
+
+@pytest.mark.parametrize("wrapped", [PerPoint, lambda net: WithMethod(net).one])
+def test_what_takes_one_point_and_calls_a_network_is_a_function_of_its_own(wrapped):
+    net, X = made(OTHERS, "mean of tokens", torch.float64)
+    J = JacobianOperator(wrapped(net), X, batch_dims=1)
+    torch.testing.assert_close(J.to_dense(), jacobians_of_batches(net, X))

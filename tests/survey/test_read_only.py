@@ -100,6 +100,8 @@ def test_a_lock_that_cannot_be_made_names_the_folder(finished, monkeypatch):
 
 def test_a_report_may_lie_elsewhere_but_not_among_other_files(finished, tmp_path, capsys):
     store, folder = finished(), tmp_path / "some" / "report"
+    folder.mkdir(parents=True)
+    (folder / ".DS_Store").write_text("of a file browser")
     written = write_report(read_values(store), folder=folder)
     assert {file.parent for file in (*written.files, written.page)} == {folder}
     assert not (store.folder / "report").exists()

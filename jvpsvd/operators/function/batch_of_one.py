@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from inspect import isfunction
+from inspect import isfunction, ismethod
 from typing import Any
 
 import torch
@@ -129,24 +129,26 @@ def refuse_other_function(
 
 
 def _network_of(fn: object) -> nn.Module | None:
-    """Return the network that fn is, whose method it is, or that it wraps, if any.
+    """Return the network that fn is, or whose forward it calls as it stands, if any.
 
-    What a decorator or a transform makes of a network, such as `torch.func.jacrev`, is a function
-    of its own.
+    That is a network, its `forward`, a `functools.partial` or a `layer_map` of these. Any other
+    function or object that calls a network is a function of its own.
     """
-    seen: set[int] = set()
-    pending = [fn]
-    while pending:
-        each = pending.pop()
-        if isinstance(each, nn.Module):
-            return each
-        if each is None or isfunction(each) or id(each) in seen:
-            continue
-        seen.add(id(each))
-        if isinstance(each, partial) and each.func is functional_call:
-            pending += each.args[:1]
-        pending += [getattr(each, name, None) for name in ("__self__", "func", "__wrapped__")]
-    return None
+    if isinstance(fn, nn.Module):
+        return fn
+    if isinstance(fn, partial):
+        replaced = fn.func is functional_call and fn.args
+        return _network_of(fn.args[0] if replaced else fn.func)
+    if ismethod(fn):
+        runs = isinstance(fn.__self__, nn.Module) and fn.__name__ in ("forward", "__call__")
+        return fn.__self__ if runs else None
+    return None if isfunction(fn) else _network_of_wrapper(fn)
+
+
+def _network_of_wrapper(fn: object) -> nn.Module | None:
+    """Return the network of an object that names it as `__wrapped__`, as a `layer_map` does."""
+    wrapped = getattr(fn, "__wrapped__", None)
+    return None if wrapped is None else _network_of(wrapped)
 
 
 def _value_or_none(evaluate: Callable[[Tensor], Any], x: Tensor) -> Any:

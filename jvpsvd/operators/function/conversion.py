@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.environment.checkpointing import kept_activations
 from jvpsvd.operators.function.modules import called_module, reached_from
 
 _DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
@@ -117,8 +118,9 @@ class Converted:
     def call_with(self, given: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         """Return the function's value with further weights replaced by these."""
         weights = {f"network.{name}": weight for name, weight in {**self.weights, **given}.items()}
+        reading = _ReadConverted(self) if self._originals else nullcontext()
         # torch sees what an autograd function saves only where the weight itself is replaced.
-        with _ReadConverted(self) if self._originals else nullcontext():
+        with reading, kept_activations():
             return functional_call(self._caller, weights, args, kwargs, tie_weights=False)
 
     def read(self, value: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from jvpsvd.arguments import first_names, listed_names
 from jvpsvd.errors import ModelError
+from jvpsvd.operators.environment.checkpointing import kept_activations
 from jvpsvd.operators.function.conversion import Converted, check_dtype, named_tensors
 
 Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
@@ -61,7 +62,8 @@ def choose_parameters(
         given = {alias: value for name, value in values.items() for alias in names_of[name]}
         if others is not None:
             return others.call_with(given, *args, **kwargs)
-        return functional_call(model, given, args, dict(kwargs), tie_weights=False)
+        with kept_activations():
+            return functional_call(model, given, args, dict(kwargs), tie_weights=False)
 
     return theta, evaluate
 
