@@ -140,8 +140,7 @@ def _network_of(fn: object) -> nn.Module | None:
         replaced = fn.func is functional_call and fn.args
         return _network_of(fn.args[0] if replaced else fn.func)
     if ismethod(fn):
-        runs = isinstance(fn.__self__, nn.Module) and fn.__name__ in ("forward", "__call__")
-        return fn.__self__ if runs else None
+        return _network_of(fn.__self__) if fn.__name__ in ("forward", "__call__") else None
     return None if isfunction(fn) else _network_of_wrapper(fn)
 
 
