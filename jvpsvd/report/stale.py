@@ -18,13 +18,13 @@ RECORD = ".written.json"
 """The note beside the files of a report. Hidden: it is nothing to read."""
 
 
-def begin(folder: Path) -> None:
+def begin_report(folder: Path) -> None:
     """Note that a folder is that of a report, before anything is written into it.
 
     Raises:
         DiskError: If the folder cannot be written.
 
-    Example: ``begin(Path("run/report"))``.
+    Example: ``begin_report(Path("run/report"))``.
     """
     if not (folder / RECORD).exists():
         with writing(folder / RECORD):

@@ -19,7 +19,7 @@ from jvpsvd.report.figures import (
 )
 from jvpsvd.report.files import write_data
 from jvpsvd.report.page import make_page
-from jvpsvd.report.stale import RECORD, begin, remove_stale
+from jvpsvd.report.stale import RECORD, begin_report, remove_stale
 from jvpsvd.report.summary import summaries_of
 from jvpsvd.report.tables import write_tables
 from jvpsvd.report.thumbnails import Browser, browse
@@ -74,7 +74,7 @@ def write_report(
         _refuse_other_files(folder)
     title = run.store.identity.model
     make_folder(folder)
-    begin(folder)
+    begin_report(folder)
     remove_abandoned(folder)
     analysis = analyse(run, threshold)
     files = write_tables(analysis, folder)

@@ -141,13 +141,9 @@ def _network_of(fn: object) -> nn.Module | None:
         return _network_of(fn.args[0] if replaced else fn.func)
     if ismethod(fn):
         return _network_of(fn.__self__) if fn.__name__ in ("forward", "__call__") else None
-    return None if isfunction(fn) else _network_of_wrapper(fn)
-
-
-def _network_of_wrapper(fn: object) -> nn.Module | None:
-    """Return the network of an object that names it as `__wrapped__`, as a `layer_map` does."""
-    wrapped = getattr(fn, "__wrapped__", None)
-    return None if wrapped is None else _network_of(wrapped)
+    if fn is None or isfunction(fn):
+        return None
+    return _network_of(getattr(fn, "__wrapped__", None))  # of a `layer_map`
 
 
 def _value_or_none(evaluate: Callable[[Tensor], Any], x: Tensor) -> Any:
