@@ -300,6 +300,23 @@ def test_one_changed_row_of_a_part_costs_one_task(surveyed, shard, store):
     assert part.with_name(f".{part.stem}.damaged").exists()
 
 
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("name", ["wnid", "vectors_checksum", "s", "checksum"])
+def test_a_changed_name_of_a_column_is_named(surveyed, shard, store, name, merged):
+    """Of a column without values as well: whoever reads the file elsewhere would miss it."""
+    before = values(store)
+    if merged:
+        compact(store, few=0)
+    file = min((store.folder / "spectra").iterdir())
+    table = pq.ParquetFile(file).read()
+    new = [f"{other}x" if other == name else other for other in table.column_names]
+    renamed = table.rename_columns(new).replace_schema_metadata(table.schema.metadata)
+    pq.write_table(renamed, file)
+    assert "unreadable: " in verify(store).problems[0]
+    lost = merged and name not in ("wnid", "vectors_checksum")
+    assert_mended(surveyed([shard]), before, computed=4 if lost else 1 - merged)
+
+
 def test_two_parts_of_the_same_task_give_its_rows_once(store):
     files = store.layout.task_files()
     tables = [(file.stem, pq.ParquetFile(file).read()) for file in files]

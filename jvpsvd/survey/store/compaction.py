@@ -53,9 +53,9 @@ def _finish_killed(store: Store) -> None:
         if piece.problem or piece.changed:
             # Written before the damaged one gets another name: at no instant is a row gone.
             good = salvage(part, checksums_required=store.checksum is not None)
-            if good:
-                write_part(part.parent, good)
-            set_aside(part)
+            mended = write_part(part.parent, good) if good else None
+            if mended != part:  # the same where every row was found: the new one replaced it
+                set_aside(part)
             tasks = [task for task, _ in good]
         for task in tasks:
             _remove(store.layout.task_file(task))

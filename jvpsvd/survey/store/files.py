@@ -119,7 +119,11 @@ def read_table(file: Path, schema: pa.Schema, may_be_null: frozenset[str]) -> pa
         raise unreadable(file, "no such file")
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-            return conform(parquet.read(), schema, may_be_null)
+            table = parquet.read()
+        unknown = sorted({*table.column_names} - {*schema.names})
+        if unknown:
+            raise ValueError(f"column {unknown[0]!r} is none that jvpsvd writes")
+        return conform(table, schema, may_be_null)
     except DAMAGE as error:
         raise unreadable(file, error) from error
 
@@ -128,7 +132,7 @@ def conform(table: pa.Table, schema: pa.Schema, may_be_null: frozenset[str]) -> 
     """Return the columns of `schema` of a table whose values are valid, UTF-8 included.
 
     Raises:
-        ValueError, KeyError: If it has others, or nulls where none may be.
+        ValueError, KeyError: If one is not there, or holds nulls where none may be.
     """
     table.validate(full=True)
     columns = [
