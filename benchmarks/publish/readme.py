@@ -261,7 +261,7 @@ WRITERS: dict[str, Callable[[Record], str]] = {
             *("allocator", "products", "solver", "survey", "batches", "together"),
             *("projected", "tall", "repeated_points", "tangent_kernel", "sparse", "page"),
             *("many_cores", "waiting", "widths", "first_result", "starts", "forecast"),
-            "choice",
+            *("choice", "small_networks"),
         ),
         script_section,
     ),

@@ -144,7 +144,8 @@ def entropy_dimension(s: Spectra, *, fro2: float | Array | None = None) -> Tenso
     the whole spectrum's. If the rest has the energy r = 1 − Σ_k p, no value of it exceeds p_k, and
     exp(−Σ_k p log p − r log p_k) is a better lower bound.
 
-    Source: with p ∝ s, O. Roy and M. Vetterli, "The effective rank", EUSIPCO 2007.
+    The effective rank of O. Roy and M. Vetterli (EUSIPCO 2007), with p ∝ s, is another number, and
+    at least as large.
 
     Args:
         s: Descending values (k,) or (photos, k), or a result of `svds`.

@@ -243,7 +243,11 @@ def _close(ours: Array, theirs: Array, tolerance: float) -> bool:
 def _refuse_another_transpose(
     foreign: Any, V: Array, images: Array, U: Array, preimages: Array, dtype: torch.dtype
 ) -> None:
-    """Check <A v, u> = <v, A' u> for two pairs; NaN passes, an error of its own later."""
+    """Check <A v, u> = <v, A' u> for two pairs; NaN passes, an error of its own later.
+
+    U is taken in the other order: of a square matrix, <A v, v> would be that of its transpose.
+    """
+    U, preimages = U[:, ::-1], preimages[:, ::-1]
     wide = [array.astype(np.float64) for array in (V, images, U, preimages)]
     v, image, u, preimage = wide
     with np.errstate(all="ignore"):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jvpsvd.arguments import dense_tensor
+from jvpsvd.errors import DerivativeError
 from jvpsvd.operators import JacobianOperator
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.function.batch_of_one import function_of_one
@@ -37,6 +39,8 @@ def singular_values(
     held, ∂σ = u' (∂J) v (Stewart & Sun, Matrix Perturbation Theory, 1990, section IV.2), so the
     gradient costs one reverse pass through k vector–Jacobian products, which are taken together.
 
+    There are no second derivatives: whoever differentiates the gradient gets an error.
+
     Where two values coincide, only their sum is differentiable, and a line in the log says so. At
     a value of 0 there is no derivative.
 
@@ -56,6 +60,7 @@ def singular_values(
 
     Raises:
         ArgumentError, NonFiniteError, ModelError: As `JacobianOperator` and `svds` do.
+        DerivativeError: Where the gradient is differentiated.
 
     >>> W = torch.tensor([[3.0, 0.0], [0.0, 2.0]], requires_grad=True)
     >>> largest, second = singular_values(lambda x: W @ x, torch.ones(2), k=2)
@@ -77,7 +82,54 @@ def singular_values(
         right = result.Vh.movedim(-2, 0).reshape(-1, *x.shape)
         products = (rows * right).flatten(1 + batch_dims).sum(-1).movedim(0, -1)
     # The solve has the better value, to second order; the product has the gradient.
-    return result.s + (products - products.detach())
+    return result.s + _differentiable_once(products - products.detach())
+
+
+def _differentiable_once(values: Tensor) -> Tensor:
+    same: Tensor = _OnceDifferentiable.apply(values)  # type: ignore[no-untyped-call]
+    return same
+
+
+class _OnceDifferentiable(torch.autograd.Function):
+    """The identity, whose gradient cannot be differentiated: u and v are held in it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Recorded under create_graph alone.
+        same: Tensor = _Refused.apply(gradient, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return same
+
+
+class _Refused(torch.autograd.Function):
+    """A gradient, with an error where it is differentiated by what the values depend on."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient: Tensor, values: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, second: Tensor) -> tuple[Tensor, Tensor]:
+        raise DerivativeError(
+            "singular_values has first derivatives alone, since the gradient holds the singular "
+            "vectors; take its differences, or differentiate torch.linalg.svdvals of a whole "
+            "Jacobian twice"
+        )
 
 
 def _vjps(fn: Callable[[Tensor], Tensor], point: Tensor, left: Tensor, batch_dims: int) -> Tensor:

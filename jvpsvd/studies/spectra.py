@@ -90,7 +90,7 @@ def spectra(
     """
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"model is {shown(model)}; give a torch module, then its inputs X")
-    names = listed_names("layers", layers)
+    names = list(dict.fromkeys(listed_names("layers", layers)))
     if not names:
         raise ArgumentError("layers is empty; name one depth at least, as layers=['output']")
     check_dtype(dtype)

@@ -37,6 +37,10 @@ _UNDECIDED, _WORTH_MEASURING, _CLEARLY = 2.0, 256, 1.25
 # a Krylov method take longer (`python -m benchmarks sparse --quick` has such matrices). The number
 # is a guess.
 _SMALL_WORK = 1 << 26
+# A small network takes many vectors in a call, which costs about as much as one of a step. Its
+# Jacobian is computed as a whole if m n min(m, n) is at most the first number, and a chunk has at
+# least so many vectors (`python -m benchmarks small_networks`).
+_SMALL_JACOBIAN, _LARGE_CHUNK = 1 << 30, 256
 # Width of blocks, as pairs (largest k, width). Where a wide product costs about as much per vector
 # as a narrow one, narrow blocks are chosen for small k, because they need fewer products (132 with
 # blocks of 2, 228 with blocks of 8 at k = 20). With larger k there is more dense work per block,
@@ -59,8 +63,10 @@ _NARROW_CHUNK = 16
 # products, and for vectors of at least the second length, where products take most of the time: a
 # guess.
 _FEW, _LONG = 32, 1 << 18
-# Unit vectors per product of the exact method, where memory allows it: a guess.
-_EXACT_BLOCK = 64
+# Unit vectors per product of the exact method, where memory allows it: the first number, or as many
+# up to the second as give so many entries. Few wide products take half of the time of many at small
+# networks (the same script).
+_EXACT_BLOCK, _WIDEST_EXACT_BLOCK, _EXACT_ENTRIES = 64, 512, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -181,12 +187,12 @@ def _choose(
             exact_is_cheaper = seconds[0] <= seconds[1] if clear else exact_is_cheaper
             exact_time, iterated_time = (f", {brief_seconds(each)} s" for each in seconds)
     auto = request.method == "auto"
-    small = size.in_memory and size.batch is None and m * n * short <= _SMALL_WORK
+    small = size.batch is None and _is_small(size)
     exact = request.method == "exact" or (auto and affordable and (small or exact_is_cheaper))
     if not auto:
         reason = "asked for"
     elif exact and small:
-        reason = "the matrix is small"
+        reason = f"the {'matrix' if size.in_memory else 'Jacobian'} is small"
     elif exact:
         rows, against = (
             f"{count_noun(short, 'product')} of the shorter side",
@@ -198,12 +204,22 @@ def _choose(
     return _Choice(exact, reason, seconds, undecided and auto and not small)
 
 
+def _is_small(size: ProblemSize) -> bool:
+    """Return whether a step costs more than the arithmetic of many products."""
+    m, n = size.shape
+    work = m * n * min(m, n)
+    if size.in_memory:
+        return work <= _SMALL_WORK
+    return size.chunk is not None and size.chunk >= _LARGE_CHUNK and work <= _SMALL_JACOBIAN
+
+
 def _plan_exact(request: Request, footprint: Footprint, budget: _Budget, choice: _Choice) -> Plan:
     needed, short = footprint.exact(), footprint.short
     budget.refuse("exact", needed)
     block = 3 * footprint.batch * footprint.long * footprint.itemsize
     fits = max(1, (budget.bytes - needed) // block)
-    width = request.block_size or min(_EXACT_BLOCK, fits)
+    wide = min(_WIDEST_EXACT_BLOCK, _EXACT_ENTRIES // (footprint.batch * footprint.long))
+    width = request.block_size or min(max(_EXACT_BLOCK, wide), fits)
     return Plan(
         Exact(width),
         "exact",

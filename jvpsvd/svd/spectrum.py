@@ -206,7 +206,8 @@ class Spectrum(ComparedByFields):
     def effective_rank(self) -> Estimate:
         """Return the exponential of the entropy: d for d equal values and zeros.
 
-        Source: with p ∝ σ, O. Roy and M. Vetterli, "The effective rank", EUSIPCO 2007.
+        Shares are those of the energy, p ∝ σ². The effective rank of O. Roy and M. Vetterli
+        (EUSIPCO 2007), with p ∝ σ, is another number, and at least as large.
         """
         found = self.entropy()
         if math.isnan(found.value):

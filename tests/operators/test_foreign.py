@@ -297,3 +297,16 @@ def test_numbers_that_are_not_finite_are_looked_for_where_they_can_be(matrix):
     matrix[0, 0] = np.nan
     with pytest.raises(NonFiniteError, match=r"check what it is made of$"):
         svds(operator(matrix), 3)
+
+
+@pytest.mark.parametrize("n", [2, 5, 50])
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_square_matrix_in_place_of_its_transpose_is_refused(n, blocks):
+    D = np.random.default_rng(0).standard_normal((n, n))
+    products = {"matvec": lambda v: D @ v, "rmatvec": lambda v: D @ v}
+    if blocks:
+        products |= {"matmat": products["matvec"], "rmatmat": products["rmatvec"]}
+    with pytest.raises(AdjointError, match="not of one matrix"):
+        aslinearoperator(sla.LinearOperator(D.shape, dtype=float, **products))
+    D += D.T
+    aslinearoperator(sla.LinearOperator(D.shape, dtype=float, **products))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jvpsvd import singular_values
-from jvpsvd.errors import ArgumentError, ModelError
+from jvpsvd.errors import ArgumentError, DerivativeError, ModelError
 
 TOL = 1e-12
 
@@ -278,3 +278,38 @@ def test_a_constant_through_a_custom_function_of_the_older_style_has_values_zero
     weights = torch.randn(3)
     s = singular_values(lambda x: HalfAgain.apply(weights), torch.randn(4), k=2)
     assert s.tolist() == [0.0, 0.0]
+
+
+def _square_of_gradient(by):
+    def value(net, x):
+        found = singular_values(net, x, k=2, tol=TOL).sum()
+        asked = x if by == "x" else net[0].weight
+        return torch.autograd.grad(found, asked, create_graph=True)[0].square().sum()
+
+    return value
+
+
+@pytest.mark.parametrize("again", ["x", "weight"])
+@pytest.mark.parametrize("by", ["x", "weight"])
+def test_a_gradient_that_is_differentiated_is_refused(by, again):
+    """It holds the singular vectors, so that its own gradient would be wrong in silence."""
+    net = network()
+    x = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    value = _square_of_gradient(by)(net, x)
+    with pytest.raises(DerivativeError, match="first derivatives alone"):
+        torch.autograd.grad(value, x if again == "x" else net[0].weight)
+
+
+def test_a_hessian_is_refused_and_a_graph_of_the_gradient_is_no_harm():
+    net = network()
+    x = torch.randn(6, dtype=torch.float64)
+    with pytest.raises(DerivativeError, match="first derivatives alone"):
+        torch.autograd.functional.hessian(lambda z: singular_values(net, z, tol=TOL)[0], x)
+    x.requires_grad_()
+    plain, with_graph = (
+        torch.autograd.grad(singular_values(net, x, tol=TOL)[0], x, create_graph=graph)[0]
+        for graph in (False, True)
+    )
+    assert torch.equal(plain, with_graph.detach())
+    by_func = torch.func.grad(lambda z: singular_values(net, z, tol=TOL)[0])(x.detach())
+    torch.testing.assert_close(by_func.detach(), plain)

@@ -214,3 +214,37 @@ def test_a_block_may_widen_where_memory_is_left():
     assert wide.solver.widest_block == 8 * 2**8  # the last below the shorter side
     tight = planned((1_000_000, 2000), 4, 40, method="golub-kahan", memory="0.7GiB")
     assert tight.solver.widest_block < 64
+
+
+def _of_network(shape, chunk, k, **options):
+    return planned(shape, 4, k, chunk=chunk, memory="8GiB", **options)
+
+
+@pytest.mark.parametrize("k", [6, 20, 100])
+@pytest.mark.parametrize("shape", [(384, 384), (1024, 1024), (512, 3000), (3000, 512)])
+def test_small_jacobians_of_small_networks_are_taken_as_a_whole(shape, k):
+    chosen = _of_network(shape, 512, k)
+    assert (chosen.method, chosen.reason) == ("exact", "the Jacobian is small")
+    assert not chosen.undecided
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunk", "batch", "k"),
+    [
+        ((600, 600), 64, None, 20),  # a larger network, whose calls are no mere overhead
+        ((600, 600), None, None, 20),  # one vector after the other, as far as is known
+        ((600, 600), 512, 4, 20),
+        ((1000, 150528), 512, None, 100),
+        ((1100, 1100), 512, None, 6),
+    ],
+)
+def test_other_jacobians_are_left_to_the_numbers_of_products(shape, chunk, batch, k):
+    chosen = _of_network(shape, chunk, k, batch=batch)
+    assert "is small" not in chosen.reason
+
+
+@pytest.mark.parametrize(
+    ("shape", "width"), [((384, 384), 512), ((512, 4096), 256), ((1000, 150528), 64)]
+)
+def test_the_exact_method_takes_many_short_vectors_at_once(shape, width):
+    assert _of_network(shape, None, min(shape), method="exact").block_size == width

@@ -69,7 +69,16 @@ class Unexplained:
 
 def direction(like: Tensor) -> Tensor:
     """Return a direction without symmetry, the same at every call; no random state is touched."""
-    angles = torch.arange(like.numel(), dtype=torch.float64, device="cpu").mul_(0.7)
+    return _cosines(like, 0.7, 0.0)
+
+
+def output_direction(like: Tensor) -> Tensor:
+    """Return another one for outputs: of a square J and its transpose, ⟨J v, v⟩ is the same."""
+    return _cosines(like, 1.1, 0.4)
+
+
+def _cosines(like: Tensor, step: float, first: float) -> Tensor:
+    angles = torch.arange(like.numel(), dtype=torch.float64, device="cpu").mul_(step).add_(first)
     return angles.cos().to(like.device, like.dtype).reshape(like.shape)
 
 

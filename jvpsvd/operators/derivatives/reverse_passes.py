@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from jvpsvd.errors import DerivativeError
+from jvpsvd.errors import AdjointError, DerivativeError
 from jvpsvd.operators.derivatives.adjointness import check_adjoint
 from jvpsvd.operators.derivatives.differences import direction, refuse_hidden, refuse_inference
 from jvpsvd.operators.derivatives.linear_map import LinearMap, refuse_after_change
@@ -71,6 +71,12 @@ def by_reverse_passes(
     except RuntimeError as error:
         raise missing_derivative(str(error)) from error
     if check:
+        if bool(v.any()) and not bool(image.any()):
+            raise AdjointError(
+                "J v comes out as 0, and J' u does not: a backward inside cannot be differentiated "
+                "again, since it is once_differentiable or leaves torch; give custom functions a "
+                "jvp, or a backward of torch's own operations"
+            )
         check_adjoint(v, image, direction(J.value), v, fn, J.point)
         refuse_inference(fn, J.point, at)
         image = J.jvp(direction(J.point)[None])[0]

@@ -13,7 +13,12 @@ from torch.func import jvp, vjp, vmap
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import AdjointError, ArgumentError
 from jvpsvd.operators.derivatives.adjointness import check_adjoint
-from jvpsvd.operators.derivatives.differences import direction, probe_block, refuse_hidden
+from jvpsvd.operators.derivatives.differences import (
+    direction,
+    output_direction,
+    probe_block,
+    refuse_hidden,
+)
 from jvpsvd.operators.derivatives.linear_map import (
     LinearMap,
     disable_grad,
@@ -109,7 +114,7 @@ def _make_jvp(
         return images
 
     reasons = []
-    probes, u = probe_block(x), direction(value)
+    probes, u = probe_block(x), output_direction(value)
     try:
         images = by_forward_mode(probes if check else probes[1:])
     except ArgumentError:

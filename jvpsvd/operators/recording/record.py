@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from torch.func import functionalize
 
 from jvpsvd.errors import AdjointError, DerivativeError, TraceError
-from jvpsvd.operators.derivatives.differences import direction
+from jvpsvd.operators.derivatives.differences import direction, output_direction
 from jvpsvd.operators.function.conversion import converted_weights
 from jvpsvd.operators.function.evaluate import check_output
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
@@ -106,9 +106,9 @@ def record(
 def _record_joint(
     outputs: Outputs, example: Tensor, values: tuple[Tensor, ...]
 ) -> tuple[fx.GraphModule, Products]:
-    """Return the graph of f(x), J v and J' u, and what these are for `direction` of each."""
+    """Return the graph of f(x), J v and J' u, and what these are for one direction each."""
     # Directions come as rows of a block: contiguous, whatever the layout of x and f(x).
-    directions = [direction(z) for z in (example, *values)]
+    directions = [direction(example), *(output_direction(value) for value in values)]
     computed: list[Products] = []
 
     def compute(*args: Tensor, by: Callable[..., Products]) -> tuple[Any, ...]:

@@ -11,7 +11,12 @@ from torch import Tensor
 from jvpsvd.errors import TraceError
 from jvpsvd.operators.derivatives.adjointness import check_adjoint
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
-from jvpsvd.operators.derivatives.differences import direction, probe_block, refuse_hidden
+from jvpsvd.operators.derivatives.differences import (
+    direction,
+    output_direction,
+    probe_block,
+    refuse_hidden,
+)
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.evaluate import close
@@ -49,7 +54,7 @@ def verify_replay(
     """
     there = recording.evaluate(example.clone())
     maps = recording.maps(there)
-    probes, us = probe_block(example), [direction(m.value) for m in maps]
+    probes, us = probe_block(example), [output_direction(m.value) for m in maps]
     v = probes[1]
     values, jvps, vjps = products
     compare_values([m.value for m in maps], values, advice=_TAKE_OUT)
@@ -156,7 +161,7 @@ def _compare_products(
     maps: Sequence[BatchedMap],
 ) -> None:
     for index, both in enumerate(m.select(ends) for m in maps):
-        v, u = _twice(direction(X[0])), _twice(direction(both.value[0]))
+        v, u = _twice(direction(X[0])), _twice(output_direction(both.value[0]))
         jvps = both.jvp(v.expand(2, *v.shape), chunk=4)
         vjps = both.vjp(u.expand(2, *u.shape), chunk=4)
         for point, single in enumerate(singles):

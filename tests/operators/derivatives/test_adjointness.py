@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from jvpsvd import JacobianOperator, svds
-from jvpsvd.errors import AdjointError
+from jvpsvd.errors import AdjointError, ArgumentError
 
 WAYS = pytest.mark.parametrize("derivatives", ["auto", "trace", "transforms"])
 
@@ -99,3 +99,60 @@ def test_rounding_is_named_where_it_can_be(factor, dtype):
         JacobianOperator(fn, torch.linspace(1, 2, 4, dtype=dtype))
     named = "should this be rounding" in str(caught.value)
     assert named == (factor == 1.01 and dtype == torch.float32)
+
+
+class _Multiplied(torch.autograd.Function):
+    """x W' with a right jvp, and a backward that multiplies by W' in place of W, or by −W."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, W, wrong):
+        return x @ W.T
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, W, ctx.wrong = inputs
+        ctx.save_for_backward(W)
+        ctx.save_for_forward(W)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (W,) = ctx.saved_tensors
+        return grad @ {"": W, "transposed": W.T, "negative": -W}[ctx.wrong], None, None
+
+    @staticmethod
+    def jvp(ctx, tangent, *_):
+        (W,) = ctx.saved_tensors
+        return tangent @ W.T
+
+
+@pytest.mark.parametrize("n", [2, 3, 6, 40])
+@pytest.mark.parametrize("derivatives", ["auto", "transforms"])
+@pytest.mark.parametrize("wrong", ["transposed", "negative"])
+def test_the_transpose_in_place_of_a_square_matrix_is_seen(derivatives, wrong, n):
+    W, x = torch.randn(n, n, dtype=torch.float64), torch.randn(n, dtype=torch.float64)
+    W += torch.triu(W)  # not symmetric by chance
+    with pytest.raises(AdjointError):
+        JacobianOperator(lambda z: _Multiplied.apply(z, W, wrong), x, derivatives=derivatives)
+    JacobianOperator(lambda z: _Multiplied.apply(z, W, ""), x, derivatives=derivatives)
+
+
+@pytest.mark.parametrize("derivatives", ["auto", "transforms"])
+@pytest.mark.parametrize("leaves_torch", [False, True])
+def test_a_backward_that_cannot_be_differentiated_again_is_named(derivatives, leaves_torch):
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**2
+
+        @staticmethod
+        def backward(ctx, grad):
+            with torch.no_grad():
+                (x,) = ctx.saved_tensors
+                found = 2 * x * grad
+                return torch.from_numpy(found.numpy()) if leaves_torch else found.clone()
+
+    with pytest.raises((AdjointError, ArgumentError), match="cannot be differentiated"):
+        JacobianOperator(Square.apply, torch.ones(3), derivatives=derivatives)

@@ -1,0 +1,153 @@
+"""Jacobians of small networks: what `svds` chooses, beside both methods and the whole matrix.
+
+    python -m benchmarks small_networks [--quick] [--rounds 3]
+
+The operator and its triplets by method "auto", "golub-kahan" and "exact" take turns, and with them
+the whole matrix by `torch.func.jacrev` (or `jacfwd`, where the inputs are fewer) and its
+`torch.linalg.svd`, without a certificate. The first ratio is the time of "auto" over that of the
+faster method, the second that of the whole matrix over that of "auto".
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure.timing import REST_SECONDS, time_once
+from jvpsvd import JacobianOperator, SVDResult, svds
+
+_KS = (6, 20, 100)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks small_networks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="one network, one round")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args(arguments)
+    names = list(_NETWORKS)[:1] if options.quick else list(_NETWORKS)
+    rows = []
+    for name in names:
+        torch.manual_seed(0)
+        make, shape = _NETWORKS[name]
+        model, x = make().eval().requires_grad_(False), torch.randn(shape)
+        for k in _KS:
+            rows.append(
+                {"network": name, **_time(model, x, k, 1 if options.quick else options.rounds)}
+            )
+            print(_in_words(rows[-1]), flush=True)
+    return {"rows": rows}
+
+
+class _Residual(nn.Module):
+    """Six layers x + tanh(W x)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + torch.tanh(layer(x))
+        return x
+
+
+class _Recurrent(nn.Module):
+    """All states of an LSTM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = nn.LSTM(16, 16, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states: Tensor = self.cells(x)[0]
+        return states
+
+
+def _transformer() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True, norm_first=True)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+
+def _autoencoder() -> nn.Module:
+    widths = (784, 256, 64, 256, 784)
+    pairs = itertools.pairwise(widths)
+    layers = [part for pair in pairs for part in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
+def _convolutions(channels: int, width: int) -> nn.Module:
+    first = nn.Conv2d(channels, width, 5, padding=2)
+    second = nn.Conv2d(width, 4 * width, 5, padding=2)
+    return nn.Sequential(first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.AvgPool2d(3))
+
+
+_NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "residual, 256": (lambda: _Residual(256), (1, 256)),
+    "LSTM, 20 steps of 16": (_Recurrent, (1, 20, 16)),
+    "transformer, 12 tokens of 32": (_transformer, (1, 12, 32)),
+    "residual, 600": (lambda: _Residual(600), (1, 600)),
+    "autoencoder, 784": (_autoencoder, (1, 784)),
+    "convolutions, 28 x 28": (lambda: _convolutions(1, 16), (1, 1, 28, 28)),
+    "convolutions, 3 x 32 x 32": (lambda: _convolutions(3, 8), (1, 3, 32, 32)),
+    "transformer, 32 tokens of 32": (_transformer, (1, 32, 32)),
+    "residual, 1000": (lambda: _Residual(1000), (1, 1000)),
+}
+"""Networks with the shape of their input, from the smallest Jacobian to the largest."""
+
+
+def _time(model: nn.Module, x: Tensor, k: int, rounds: int) -> dict[str, Any]:
+    chosen: list[SVDResult] = []
+
+    def solve(method: str) -> Callable[[], object]:
+        return lambda: chosen.append(svds(JacobianOperator(model, x), k, method=method))
+
+    m, n = model(x).numel(), x.numel()
+    take = torch.func.jacrev if m <= n else torch.func.jacfwd
+    works: dict[str, Callable[[], object]] = {
+        "golub-kahan": solve("golub-kahan"),
+        "exact": solve("exact"),
+        "whole matrix": lambda: torch.linalg.svd(take(model)(x).reshape(m, n), full_matrices=False),
+        "auto": solve("auto"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for round_ in range(rounds + 1):
+        for name, work in works.items():
+            time.sleep(REST_SECONDS)
+            seconds = time_once(work)
+            if round_:
+                times[name].append(seconds)
+    median = {name: statistics.median(every) for name, every in times.items()}
+    values = torch.linalg.svdvals(take(model)(x).reshape(m, n))
+    return {
+        "shape": [m, n],
+        "k": k,
+        "chosen": chosen[-1].method,
+        "converged": int(chosen[-1].converged.sum()),
+        "difference": float((values[:k] - chosen[-1].s).abs().max() / values[0]),
+        "seconds": times,
+        "auto over the faster": median["auto"] / min(median["golub-kahan"], median["exact"]),
+        "whole matrix over auto": median["whole matrix"] / median["auto"],
+    }
+
+
+def _in_words(row: dict[str, Any]) -> str:
+    shape = " x ".join(map(str, row["shape"]))
+    times = ", ".join(
+        f"{name} {1e3 * statistics.median(every):.0f}" for name, every in row["seconds"].items()
+    )
+    return (
+        f"{row['network']:29} {shape:11} k={row['k']:<3} {times} ms: {row['chosen']}, "
+        f"{row['converged']} converged, values differ by {row['difference']:.0e}; ratios "
+        f"{row['auto over the faster']:.2f}, {row['whole matrix over auto']:.2f}"
+    )
