@@ -73,8 +73,9 @@ def spectra(
         batch: Inputs that are solved together; None: many where Jacobians are small, or on a GPU.
         seed: Seed of all solves. The first input is solved with it, and each of the others with one
             that is derived from it and from the input's index (`seeds` of a depth has them): what
-            random starts sample is independent, and averages out over inputs. None: another one
-            each time.
+            random starts sample is independent, and averages out over inputs. Two calls with one
+            seed share these starts; where their means are to be averaged, give each another seed.
+            None: another one each time.
         memory: Bytes of each solve, as `svds` takes them.
         dtype: Differentiate and solve in this dtype, as `JacobianOperator` does: float64 for values
             below the rounding of float32, float32 for a network in half precision. The model and X
