@@ -142,9 +142,12 @@ def _ranges(estimates: Estimates, of: Array, classes: int) -> dict[str, Array]:
         numbers, members = estimates.ranges[name][:, known], of[known]
         with np.errstate(invalid="ignore"):
             photos = np.bincount(members, minlength=classes)
-            low, high, error = (  # means, of errors too: `average_inputs` says why
-                np.bincount(members, weights=row, minlength=classes) / photos for row in numbers
+            low, high, error, squares = (
+                np.bincount(members, weights=row, minlength=classes) / photos
+                for row in (*numbers, np.square(numbers[2]))
             )
+            if estimates.own_starts:  # `average_inputs` says why
+                error = np.sqrt(squares / photos)
         found[f"{name}_least"], found[f"{name}_most"] = low - 2 * error, high + 2 * error
     return found
 

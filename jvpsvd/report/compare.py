@@ -25,6 +25,7 @@ from jvpsvd.report.estimates import (
     titles,
 )
 from jvpsvd.report.values import Array, DepthValues, RunValues
+from jvpsvd.report.words import describe_starts
 from jvpsvd.survey.progress.journal import events, journals
 from jvpsvd.survey.spec.changed_network import changed_network
 from jvpsvd.svd.estimate import Estimate, mean_estimate
@@ -102,17 +103,17 @@ def compare_runs(first: RunValues, second: RunValues, threshold: float = 1.0) ->
 
 def differing_fields(first: RunValues, second: RunValues) -> list[str]:
     """Return in what the two runs differ, a line for each option."""
-    one, other = first.store.identity.fields(), second.store.identity.fields()
+    runs = first, second
+    one, other = (run.store.identity.fields() for run in runs)
     changed = [] if one["contents"] == other["contents"] else ["bytes of the shards: they differ"]
     for name in one:
         if name in _NOT_TOLD or one[name] == other[name]:
             continue
         told = [_brief(each[name]) for each in (one, other)]
         if name == "weights_sha256":
-            told = [
-                _weights_in_words(run, text)
-                for run, text in zip((first, second), told, strict=True)
-            ]
+            told = [_weights_in_words(run, text) for run, text in zip(runs, told, strict=True)]
+        if name == "own_starts":
+            name, told = "random start", [describe_starts(run.store.identity) for run in runs]
         changed.append(f"{name.replace('_', ' ')}: {' | '.join(told)}")
     return changed + _describe_network(one, other)
 
@@ -144,8 +145,8 @@ def comparison_table(found: Sequence[Difference], title: str, one: str = "photo"
         Column(
             "difference",
             f"difference: second less first, ± standard error of the mean over {one}s and of what "
-            "each run sampled, and bounds where values are known between bounds; bounds and "
-            "samples do not cancel: not even of one run and itself",
+            "each run sampled, and bounds where values are known between bounds; bounds do not "
+            "cancel: not even of one run and itself",
         ),
         Column("errors", "errors: the difference in standard errors", drop=4),
         Column(f"{one}s", drop=1),
@@ -240,8 +241,12 @@ def _compare_depth(
         if paired:
             known = [known[0] & known[1]] * 2
         one, other = one[:, known[0]], other[:, known[1]]
-        difference = _subtract(one, other, paired=paired)
-        before, after = (mean_estimate(n) if n.size else NOT_KNOWN for n in (one, other))
+        own_starts = first[1].own_starts, second[1].own_starts
+        difference = _subtract((one, other), own_starts, paired=paired)
+        before, after = (
+            mean_estimate(numbers, own_starts=own) if numbers.size else NOT_KNOWN
+            for numbers, own in zip((one, other), own_starts, strict=True)
+        )
         values, means = (before.value, after.value), (before, after)
         yield Difference(layers, quantity, *values, difference, photos, paired, means)
 
@@ -273,25 +278,34 @@ def _mean_in_words(found: Estimate) -> str:
     return in_words(found, at_least=math.isinf(found.high))
 
 
-def _subtract(one: Array, other: Array, *, paired: bool) -> Estimate:
+def _subtract(
+    numbers: tuple[Array, Array], own_starts: tuple[bool, bool], *, paired: bool
+) -> Estimate:
     """Return the mean of the second less the first, with its bounds and standard error.
 
-    A run has one random start for all photos, so what it sampled does not average out over them: it
-    is added to the scatter over photos. It cancels in part where both runs have the same start; the
-    error is then too large.
+    Where each photo has a random start of its own, the scatter over photos holds what was sampled,
+    less what cancels between runs of one seed. Where a run has one start for all, of an older
+    version, this does not average out, and is added to the scatter.
     """
+    one, other = numbers
     if not (one.shape[1] and other.shape[1]):
         return NOT_KNOWN
     scatter = sum(
         float(values.var(ddof=1)) / len(values) if len(values) > 1 else math.nan
         for values in ([other[0] - one[0]] if paired else [one[0], other[0]])
     )
-    before, after = mean_estimate(one), mean_estimate(other)
+    before, after = (
+        mean_estimate(each, own_starts=own) for each, own in zip(numbers, own_starts, strict=True)
+    )
+    shared = [
+        0.0 if own else mean.standard_error
+        for mean, own in zip((before, after), own_starts, strict=True)
+    ]
     return Estimate(
         after.value - before.value,
         after.low - before.high,
         after.high - before.low,
-        math.hypot(math.sqrt(scatter), before.standard_error, after.standard_error),
+        math.hypot(math.sqrt(scatter), *shared),
     )
 
 

@@ -54,6 +54,8 @@ class Estimates:
 
     True as well where the energy is not known and k is below min(m, n).
     """
+    own_starts: bool = False
+    """Whether each photo was solved from a random start of its own."""
 
     def bounds(self, name: str) -> bool:
         """Whether the mean of an estimate only bounds the true one from below."""
@@ -66,7 +68,7 @@ class Estimates:
         if not known.any():
             return NOT_KNOWN
         others = self.ranges[name] if name in self.ranges else np.stack([value, value, 0 * value])
-        return mean_estimate(np.stack([value, *others])[:, known])
+        return mean_estimate(np.stack([value, *others])[:, known], own_starts=self.own_starts)
 
 
 def outer_range(found: Estimate) -> tuple[float, float]:
@@ -127,7 +129,7 @@ def estimate(depth: DepthValues, floor: float, threshold: float = 1.0) -> Estima
         high = np.where(bounded, np.inf, values[name])
         alone = np.stack([values[name], high, np.zeros(photos)])
         ranges[name] = np.where(stored & ~bounded, found_whole[1:], alone)
-    return Estimates(values, ranges, cut, bounded)
+    return Estimates(values, ranges, cut, bounded, depth.own_starts)
 
 
 def count(depth: DepthValues, threshold: float) -> tuple[Array, Array]:

@@ -107,7 +107,9 @@ def summaries_of(run: RunValues, threshold: float = 1.0) -> list[DepthSummary]:
             failed=failed[depth.layer],
             below_residual=int(depth.below_residual.sum()),
             threshold=threshold,
-            count=mean_estimate(counts) if len(depth.photo) else NOT_KNOWN,
+            count=mean_estimate(counts, own_starts=depth.own_starts)
+            if len(depth.photo)
+            else NOT_KNOWN,
             count_is_cut=bool(cut.any()),
             counts=mean_counts(depth),
         )
@@ -127,7 +129,8 @@ def mean_counts(depth: DepthValues, of: Array | None = None) -> Curve | None:
     counts = depth.counts[stored if of is None else stored & of]
     if not len(counts):
         return None
-    return Curve(THRESHOLDS, *average_inputs(counts.swapaxes(0, 1)))
+    means = average_inputs(counts.swapaxes(0, 1), own_starts=depth.own_starts)
+    return Curve(THRESHOLDS, *means)
 
 
 def outer_bounds(curve: Curve) -> tuple[Array, Array]:

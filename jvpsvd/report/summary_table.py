@@ -42,11 +42,12 @@ def table(store: Store, summaries: list[DepthSummary]) -> TextTable:
         last = "σk" if differ else f"σ{k}"
         add(last, [_mean_value(depth, -1) for depth in summaries], drop=8)
     threshold = summaries[0].threshold
+    shared = "" if identity.own_starts else f", which all {one}s share"
     add(
         f"σ ≥ {threshold:g}",
         [in_words(depth.count, at_least=depth.count_is_cut) for depth in summaries],
-        f"σ ≥ {threshold:g}: of all min(m, n) values, ± standard error of sampling, which all "
-        f"{one}s share (bounds apart from it)",
+        f"σ ≥ {threshold:g}: of all min(m, n) values, ± standard error of sampling{shared} "
+        "(bounds apart from it)",
     )
     add("energy", [_percent(depth.energy) for depth in summaries], drop=5)
     add(

@@ -56,6 +56,8 @@ class DepthValues:
     """(P, 4) of the whole spectrum: value, low, high, standard error; NaN likewise."""
     entropy: Array
     """(P, 4) of the whole spectrum, in nats; NaN likewise."""
+    own_starts: bool = False
+    """Whether each photo was solved from a random start of its own."""
 
     def __repr__(self) -> str:
         photos, k = self.s.shape
@@ -292,4 +294,5 @@ class _Reader:
             counts=read_counts(table)[good],
             participation=read_sum(table, "participation")[good],
             entropy=read_sum(table, "entropy")[good],
+            own_starts=store.identity.own_starts,
         )

@@ -198,12 +198,19 @@ def describe_run(run: RunValues) -> list[tuple[str, str]]:
         ("k", str(identity.k)),
         ("tolerance", f"{identity.tol:g} σ₁"),
         ("seed", str(identity.seed)),
+        ("random start", describe_starts(identity)),
         ("numbers", f"{identity.dtype}, numerics {identity.numerics}"),
         ("vectors", "stored" if identity.vectors else kept),
         ("begun", str(record.get("created", "unknown"))),
     ]
     versions = ", ".join(f"{name} {value}" for name, value in versions_of(run).items())
     return [*rows, ("versions", versions)] if versions else rows
+
+
+def describe_starts(identity: Identity) -> str:
+    """Return whether samples share the random start of their solves."""
+    one = identity.sample_word
+    return f"one for each {one}" if identity.own_starts else f"one for all {one}s"
 
 
 def _describe_input(identity: Identity) -> str:

@@ -26,7 +26,7 @@ KIND = "NetworkSpectra 2"
 """Kind and version of a file of spectra."""
 _TENSORS = (
     *("shapes", "s", "residuals", "converged", "certified", "energy_share"),
-    *("counts", "products", "seconds"),
+    *("counts", "products", "seconds", "seeds"),
 )
 _COUNTS = ("count", "count_low", "count_high", "count_error")  # in xarray
 
@@ -60,6 +60,9 @@ class DepthSpectra(ComparedByFields, AnswersOtherNames):
     """(inputs,) products taken; those of a batch are divided evenly."""
     seconds: Tensor
     """(inputs,) wall time, likewise."""
+    seeds: Tensor
+    """(inputs,) with which `svds` starts from the same random vectors; −1 where a file of an older
+    version does not tell the one seed of all."""
 
     _other_names = dict.fromkeys(("S", "values", "singular_values"), "it is s here")
 
@@ -89,11 +92,11 @@ class DepthSpectra(ComparedByFields, AnswersOtherNames):
     def dimension(self) -> Estimate:
         """Mean over these inputs of the number of values ≥ the threshold, with bounds and error.
 
-        Inputs share the random start of the solves, so that the standard error, of what was
-        sampled, does not shrink with more of them. (It is too large where each had a start of its
-        own, with `seed=None`.)
+        Each input has a random start of its own, so that the standard error, of what was sampled,
+        shrinks with more of them. Inputs of an older version's file share one, and it does not.
         """
-        return mean_estimate(self.counts.T.numpy())
+        own_starts = len({*self.seeds.tolist()}) == len(self)
+        return mean_estimate(self.counts.T.numpy(), own_starts=own_starts)
 
     def __repr__(self) -> str:
         _, size, k, first, last, *_, certified = _cells(self)
@@ -320,6 +323,7 @@ def load_spectra(path: str | os.PathLike[str]) -> NetworkSpectra:
     for number, shape in enumerate(record["shapes"]):  # of every input, in files of earlier days
         of_all = torch.tensor(shape).expand(len(record[f"{number}.s"]), 2)
         record.setdefault(f"{number}.shapes", of_all)
+        record.setdefault(f"{number}.seeds", torch.full((len(of_all),), -1))
     depths = tuple(
         DepthSpectra(layer, **{name: record[f"{number}.{name}"] for name in _TENSORS})
         for number, layer in enumerate(record["layers"])

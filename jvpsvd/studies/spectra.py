@@ -28,6 +28,7 @@ from jvpsvd.studies.inputs import (
 )
 from jvpsvd.studies.network_spectra import DepthSpectra, NetworkSpectra, join
 from jvpsvd.svd import SVDResult, svds
+from jvpsvd.svd.kernels.random_numbers import derive_seed
 from jvpsvd.svd.progress import bar_console
 from jvpsvd.svd.request import choose_seed, reached_tolerance
 
@@ -70,8 +71,11 @@ def spectra(
         tol: Tolerance of each solve.
         threshold: All min(m, n) values from here on are counted, by each solve's `spectrum`.
         batch: Inputs that are solved together; None: many where Jacobians are small, or on a GPU.
-        seed: Seed of each solve. All inputs share this random start, so that the sampling error of
-            a mean of counts does not shrink with more inputs. None: another seed for each solve.
+        seed: Seed of all solves. The first input is solved with it, and each of the others with one
+            that is derived from it and from the input's index (`seeds` of a depth has them): what
+            random starts sample is independent, and averages out over inputs. Two calls with one
+            seed share these starts; where their means are to be averaged, give each another seed.
+            None: another one each time.
         memory: Bytes of each solve, as `svds` takes them.
         dtype: Differentiate and solve in this dtype, as `JacobianOperator` does: float64 for values
             below the rounding of float32, float32 for a network in half precision. The model and X
@@ -95,24 +99,27 @@ def spectra(
         raise ArgumentError("layers is empty; name one depth at least, as layers=['output']")
     check_dtype(dtype)
     threshold = threshold_number("threshold", threshold)
-    _check_solve(tol, seed, memory)
+    _check_solve(tol, memory)
+    root = choose_seed(seed)
     count = None if isinstance(k, str) and k == "all" else whole_number("k", k, 1)
     batch = None if batch is None else whole_number("batch", batch, 1)
     if since is None:
         refuse_mixed_list(X)
     inputs = _show_bar(each_input(X, _device_of(model)), count_inputs(X), progress)
 
-    def solve(name: str, J: LinearOperator) -> DepthSpectra:
+    def solve(name: str, J: LinearOperator, first: int) -> DepthSpectra:
+        inputs = range(first, first + (J.batch[0] if J.batch else 1))
+        seeds = [_input_seed(root, index) for index in inputs]
         result = svds(
             J,
             "all" if count is None else min(count, *J.shape[-2:]),
             tol=tol,
-            seed=seed,
+            seed=seeds if J.batch else seeds[0],
             memory=memory,
             vectors=False,
             on_unconverged="ignore",
         )
-        return _depth_spectra(name, J, result, threshold)
+        return _depth_spectra(name, J, result, threshold, seeds)
 
     def choose(first: Tensor, rows: int) -> int:
         if batch is not None:
@@ -131,15 +138,20 @@ def spectra(
     return NetworkSpectra(depths, type(uncompiled(model)).__name__, tol, threshold)
 
 
-def _check_solve(tol: float, seed: int | None, memory: int | str | None) -> None:
+def _check_solve(tol: float, memory: int | str | None) -> None:
     """Refuse what no solve would take, before the network is recorded."""
     reached_tolerance(tol, torch.float32)
-    choose_seed(seed)
     if memory is not None:
         parse_memory(memory)
 
 
-_Solve = Callable[[str, LinearOperator], DepthSpectra]
+def _input_seed(root: int, index: int) -> int:
+    """Return the seed of an input. The first has that of the caller, so it is what svds gives."""
+    return derive_seed(root, index) if index else root
+
+
+_Solve = Callable[[str, LinearOperator, int], DepthSpectra]
+"""Solves a depth, given its name, the Jacobian and the index of the first of its inputs."""
 
 
 def _through_recording(
@@ -183,9 +195,9 @@ def _solve_group(
         try:
             together = derivatives.at_many(torch.stack(group))
             if together:
-                several = f"inputs {start} to {start + len(group) - 1}"
                 return [
-                    _solve_one(J, n, several, solve) for J, n in zip(together, names, strict=True)
+                    _solve_one(J, n, start, solve, len(group))
+                    for J, n in zip(together, names, strict=True)
                 ]
         except NonFiniteError:  # of one of the inputs, which is named below
             pass
@@ -193,19 +205,21 @@ def _solve_group(
             logger.warning("%s; these inputs are solved one by one", error)
     singles = [derivatives.at(x, f"input {start + i}") for i, x in enumerate(group)]
     return [
-        join([_solve_one(one, name, f"input {start + i}", solve) for i, one in enumerate(of)])
+        join([_solve_one(one, name, start + i, solve) for i, one in enumerate(of)])
         for name, of in zip(names, zip(*singles, strict=True), strict=True)
     ]
 
 
 def _solve_one(
-    J: LinearMap | BatchedMap | JvpsvdError, name: str, which: str, solve: _Solve
+    J: LinearMap | BatchedMap | JvpsvdError, name: str, first: int, solve: _Solve, count: int = 1
 ) -> DepthSpectra:
-    with _name_in_errors(which, name):
+    """Return the spectra of an input, or of `count` that follow each other."""
+    several = f"inputs {first} to {first + count - 1}"
+    with _name_in_errors(f"input {first}" if count == 1 else several, name):
         if isinstance(J, JvpsvdError):
             raise J
         operator = JacobianOperator.from_linear_map(J)
-        return solve(name, operator)
+        return solve(name, operator, first)
 
 
 def _since(
@@ -226,11 +240,11 @@ def _since(
             if derivatives is None or here != kind:
                 derivatives = Derivatives(model, x, names, since, dtype=dtype)
             kind, found = here, derivatives.at(x, which)
-        yield [_solve_one(J, name, which, solve) for J, name in zip(found, names, strict=True)]
+        yield [_solve_one(J, name, index, solve) for J, name in zip(found, names, strict=True)]
 
 
 def _depth_spectra(
-    name: str, J: LinearOperator, result: SVDResult, threshold: float
+    name: str, J: LinearOperator, result: SVDResult, threshold: float, seeds: list[int]
 ) -> DepthSpectra:
     k = result.s.shape[-1]
     certificates = result.certificates
@@ -253,6 +267,7 @@ def _depth_spectra(
         ),
         products=torch.full((count,), result.products.total // count),
         seconds=torch.full((count,), result.seconds / count),
+        seeds=torch.tensor(seeds),
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.kernels.norms import COLUMNS_AT_ONCE, column_norms, residual_norms
-from jvpsvd.svd.kernels.random_numbers import seeded_generator
+from jvpsvd.svd.kernels.random_numbers import Seeds, first_seed, seeded_generator
 from jvpsvd.svd.product_checks import largest_product_norm
 from jvpsvd.svd.rounding import change_by_rounding
 from jvpsvd.svd.triplets import Evidence, Triplets, worst_orthonormality
@@ -102,7 +102,7 @@ class Certificate(Evidence):
         )
 
 
-def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certificate, ...]:
+def certify(A: LinearOperator, triplets: Triplets, seed: Seeds) -> tuple[Certificate, ...]:
     """Test triplets of A by fresh products with random combinations of their vectors.
 
     A random ω gives A(Vω) − U S ω, whose expected squared norm is the mean squared residual. So two
@@ -118,8 +118,7 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
         return certify(A.T, triplets.transposed(), seed)
     U, V, s = triplets.U, triplets.V, triplets.s
     k = s.shape[-1]
-    generator = seeded_generator(seed + 1)
-    signs = torch.randint(0, 2, (k, _COMBINATIONS), generator=generator) * 2 - 1
+    signs = _draw_signs(k, seed)
     weights = (signs / math.sqrt(k)).to(dtype=A.dtype, device=A.device)
     scaled = s[..., None] * weights
     combinations = V @ weights
@@ -141,7 +140,7 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
     sides = math.sqrt(2) if U is not None else 2.0
     allowed = sides * torch.linalg.vector_norm(triplets.residuals.double(), dim=-1) + rounding
     held = (s.double() ** 2).sum(-1)
-    change = change_by_rounding(A, combinations, images, k, seed)
+    change = change_by_rounding(A, combinations, images, k, first_seed(seed))
     defined = torch.where(change == 0, change, change / s[..., 0].double().reshape(-1).cpu())
     figures = (worst_orthonormality(triplets), norms, allowed, held, defined)
     rows = zip(*(figure.reshape(-1).tolist() for figure in figures), strict=True)
@@ -158,6 +157,14 @@ def certify(A: LinearOperator, triplets: Triplets, seed: int) -> tuple[Certifica
             rows, triplets.evidence, strict=True
         )
     )
+
+
+def _draw_signs(k: int, seed: Seeds) -> Tensor:
+    """Return (k, combinations) random signs; (B, k, combinations) where matrices have seeds."""
+    if not isinstance(seed, int):
+        return torch.stack([_draw_signs(k, one) for one in seed])
+    generator = seeded_generator(seed + 1)
+    return torch.randint(0, 2, (k, _COMBINATIONS), generator=generator) * 2 - 1
 
 
 def converged_mask(triplets: Triplets, tol: float, certificates: tuple[Certificate, ...]) -> Tensor:

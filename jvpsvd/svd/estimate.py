@@ -162,24 +162,35 @@ class Curve(ComparedByFields):
         return Estimate(value, low, high, error)
 
 
-def average_inputs(numbers: _Rows) -> _Rows:
+def average_inputs(numbers: _Rows, *, own_starts: bool) -> _Rows:
     """Return the means (4, …) over inputs of (4, inputs, …) values, bounds and standard errors.
 
-    Inputs are solved from one random start, so what was sampled may be off in the same direction at
-    all of them: however many there are, the standard error of the mean is the mean of theirs. By
-    the triangle inequality it is no larger, whatever the correlation.
+    Errors e of N inputs, each solved from a random start of its own, are independent: that of the
+    mean is √(Σ e²) / N. Where all share one start, what it samples may be off in the same direction
+    at all of them: the error of the mean is the mean of theirs. By the triangle inequality it is no
+    larger, whatever the correlation.
+
+    Args:
+        numbers: Those of each input.
+        own_starts: Whether each input was solved from a start of its own.
     """
-    means: _Rows = np.ascontiguousarray(numbers).mean(axis=1)  # summed in one order, always
+    rows = np.ascontiguousarray(numbers)  # summed in one order, always
+    means: _Rows = rows.mean(axis=1)
+    if own_starts:
+        means[3] = np.sqrt(np.square(rows[3]).mean(axis=0) / rows.shape[1])
     return means
 
 
-def mean_estimate(numbers: _Rows) -> Estimate:
+def mean_estimate(numbers: _Rows, *, own_starts: bool) -> Estimate:
     """Return the mean over these inputs of (4, inputs) values, bounds and standard errors.
 
-    >>> print(mean_estimate(np.array([[9.0, 11.0], [8.5, 10.5], [9.5, 11.5], [0.3, 0.4]])))
+    >>> numbers = np.array([[9.0, 11.0], [8.5, 10.5], [9.5, 11.5], [0.3, 0.4]])
+    >>> print(mean_estimate(numbers, own_starts=True))
+    10.00 ± 0.25 (9.50 to 10.50)
+    >>> print(mean_estimate(numbers, own_starts=False))
     10.00 ± 0.35 (9.50 to 10.50)
     """
-    value, low, high, error = map(float, average_inputs(numbers))
+    value, low, high, error = map(float, average_inputs(numbers, own_starts=own_starts))
     return Estimate(value, low, high, error)
 
 

@@ -54,11 +54,11 @@ class InParts:
         for part in torch.arange(count).tensor_split(-(-count // self.together)):
             first, last = int(part[0]), int(part[-1])
             start = None if request.start is None else request.start[first : last + 1]
+            seed = request.seed if isinstance(request.seed, int) else request.seed[first : last + 1]
             monitor.begin_part(request.k * first, request.k * count)
             try:
-                found.append(
-                    self.solver.solve(A.select(part), replace(request, start=start), monitor)
-                )
+                of_part = replace(request, start=start, seed=seed)
+                found.append(self.solver.solve(A.select(part), of_part, monitor))
             except (ArgumentError, NonFiniteError) as error:
                 raise type(error)(_in_the_batch(str(error), part, count)) from error
         return _join_parts(found)

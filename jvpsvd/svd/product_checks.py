@@ -13,6 +13,7 @@ from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.operators import JacobianOperator, LinearOperator, MatrixOperator
 from jvpsvd.operators.linear_operator import TransposedOperator
 from jvpsvd.svd.kernels.norms import rough_column_norms
+from jvpsvd.svd.kernels.random_numbers import Generators, draw_normal
 
 Direction = Literal["forward", "reverse"]
 
@@ -90,7 +91,7 @@ def check_scale(norm: Tensor, W: Tensor, names: Sequence[str] = ()) -> None:
         )
 
 
-def check_zero(A: LinearOperator, top: Tensor, generator: torch.Generator) -> None:
+def check_zero(A: LinearOperator, top: Tensor, generator: Generators) -> None:
     """Refuse an operator whose products are 0 only because they are too small for the dtype.
 
     Where the largest singular value was found to be 0, a random vector of large norm is multiplied:
@@ -99,7 +100,7 @@ def check_zero(A: LinearOperator, top: Tensor, generator: torch.Generator) -> No
     Args:
         A: The operator.
         top: The largest singular value found for each matrix.
-        generator: CPU generator of the random vector.
+        generator: CPU generator of the random vector, or one for each matrix.
 
     Raises:
         ArgumentError: If a value of 0 is wrong.
@@ -114,8 +115,10 @@ def check_zero(A: LinearOperator, top: Tensor, generator: torch.Generator) -> No
     if not bool(zero.any()):
         return
     norm = math.sqrt(torch.finfo(A.dtype).max)
-    w = torch.randn(A.shape[-1], 1, generator=generator, dtype=torch.float64)
-    large = (w * (norm / torch.linalg.vector_norm(w))).to(dtype=A.dtype, device=A.device)
+    w = draw_normal(generator, A.shape[-1], 1, dtype=torch.float64)
+    large = (w * (norm / torch.linalg.vector_norm(w, dim=-2, keepdim=True))).to(
+        dtype=A.dtype, device=A.device
+    )
     images = A.matmat(large).abs().amax(dim=(-2, -1))
     # Products that overflow within show nothing.
     bad = zero.to(images.device) & torch.isfinite(images) & (images > 0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
 from jvpsvd.operators import LinearOperator, MatrixOperator
 from jvpsvd.records import ComparedByFields
+from jvpsvd.svd.kernels.random_numbers import Seeds
 from jvpsvd.svd.other_names import refuse_other_words
+from jvpsvd.text_table import count_noun
 
 MethodName = Literal["auto", "golub-kahan", "randomized", "exact"]
 METHODS: tuple[str, ...] = get_args(MethodName)
@@ -25,6 +28,9 @@ Count = int | np.integer[Any] | Literal["all"] | None
 """How many triplets: a number, all of them, or as many as svds takes by itself."""
 
 Which = Literal["largest", "smallest"]
+
+Seed = int | np.integer[Any] | Sequence[int] | None
+"""A seed; None: another one each time. For a batch also one for each matrix."""
 
 _DEFAULT_COUNT = 500
 # Pairs (a tolerance that hardly any solve meets, one that nearly all meet), in units of eps. With
@@ -80,8 +86,8 @@ class Request(ComparedByFields):
     memory: int | None = None
     """Bytes for what the operator holds, bases and result; None: half of the GPU's, or of the
     job's or machine's, after what the operator holds."""
-    seed: int = 0
-    """Seed of all random numbers."""
+    seed: Seeds = 0
+    """Seed of all random numbers; of a batch also one for each matrix."""
     vectors: bool = True
     """Whether to return vectors."""
     start: Tensor | None = None
@@ -108,7 +114,7 @@ def check_request(
     method: str = "auto",
     block_size: int | np.integer[Any] | None = None,
     memory: int | str | None = None,
-    seed: int | np.integer[Any] | None = 0,
+    seed: Seed = 0,
     vectors: bool = True,
     start: Tensor | None = None,
     energy: float | None = None,
@@ -154,7 +160,7 @@ def check_request(
         method="exact" if smallest else method,
         block_size=None if block_size is None else whole_number("block_size", block_size, 1),
         memory=None if memory is None else parse_memory(memory),
-        seed=choose_seed(seed),
+        seed=choose_seed(seed) if _is_one(seed) else _check_seeds(seed, size),
         vectors=bool(vectors),
         start=start,
         energy=None if energy is None else proper_fraction("energy", energy),
@@ -173,6 +179,22 @@ def choose_seed(seed: int | np.integer[Any] | None) -> int:
     (7, False)
     """
     return secrets.randbits(63) if seed is None else whole_number("seed", seed, 0, LARGEST_SEED)
+
+
+def _is_one(seed: Seed) -> TypeGuard[int | np.integer[Any] | None]:
+    return not isinstance(seed, list | tuple)
+
+
+def _check_seeds(seeds: Any, size: ProblemSize) -> tuple[int, ...]:
+    """Return the seeds of the matrices of a batch."""
+    if size.batch is None:
+        raise ArgumentError(f"seed={shown(seeds)} is for a batch; give one seed")
+    if len(seeds) != size.batch:
+        raise ArgumentError(
+            f"seed has {count_noun(len(seeds), 'number')} for {size.batch} matrices; give one for "
+            "each, or one for all"
+        )
+    return tuple(whole_number(f"seed[{i}]", s, 0, LARGEST_SEED) for i, s in enumerate(seeds))
 
 
 def out_of_reach(tol: float, dtype: torch.dtype) -> str | None:

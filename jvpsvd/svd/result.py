@@ -22,6 +22,7 @@ from jvpsvd.operators.linear_operator import TransposedOperator
 from jvpsvd.plot.solved import plot_spectra
 from jvpsvd.records import AnswersOtherNames, ComparedByFields
 from jvpsvd.svd.certificate import Certificate, restrict_certificates
+from jvpsvd.svd.kernels.random_numbers import Seeds
 from jvpsvd.svd.krylov.quadrature import NoSample, SpectralSample
 from jvpsvd.svd.monitor import Phase
 from jvpsvd.svd.other_names import RESULT_NAMES
@@ -78,7 +79,8 @@ class SVDResult(ComparedByFields, AnswersOtherNames, Bounded):
         plan: The plan, whose prediction can be compared with `products` and `seconds`.
         tol: The tolerance of the request.
         shape: (m, n) of the operator; (B, m, n) of a batch.
-        seed: Seed of all random numbers; with it the solve can be repeated.
+        seed: Seed of all random numbers, with which the solve can be repeated; those of each matrix
+            of a batch if they were given.
         which: "largest" or "smallest" values.
         samples: What the solve left for the whole spectrum, for each matrix of a batch; `spectrum`
             reads it.
@@ -109,7 +111,7 @@ class SVDResult(ComparedByFields, AnswersOtherNames, Bounded):
     plan: Plan
     tol: float
     shape: tuple[int, ...]
-    seed: int
+    seed: Seeds
     which: Which = "largest"
     samples: tuple[SpectralSample, ...] = ()
 
@@ -342,6 +344,7 @@ class SVDResult(ComparedByFields, AnswersOtherNames, Bounded):
             converged=self.converged[index],
             certificates=(self.certificates[index],),
             samples=self.samples[index : index + 1] if self.samples else (),
+            seed=self.seed if isinstance(self.seed, int) else self.seed[index],
             shape=self.shape[-2:],
         )
 

@@ -18,7 +18,7 @@ from jvpsvd.errors import ArgumentError, ConvergenceWarning
 from jvpsvd.operators import LinearOperator, Products, aslinearoperator
 from jvpsvd.operators.environment.placement import own_tensors
 from jvpsvd.svd.kernels.norms import column_norms
-from jvpsvd.svd.kernels.random_numbers import seeded_generator
+from jvpsvd.svd.kernels.random_numbers import Seeds, draw_normal, seeded_generators
 from jvpsvd.svd.krylov.quadrature import Recurrences
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import (
@@ -180,11 +180,13 @@ class _Recurrence:
     A v_j = α_j u_j + β_{j-1} u_{j-1} and A' u_j = α_j v_j + β_j v_{j+1}.
     """
 
-    def __init__(self, A: LinearOperator, probes: int, seed: int) -> None:
-        generator = seeded_generator(seed)
+    def __init__(self, A: LinearOperator, probes: int, seed: Seeds) -> None:
+        generator = seeded_generators(seed)
         A = A.T if A.shape[-2] < A.shape[-1] else A
         n = A.shape[-1]
-        v = torch.randn(*A.batch, probes, n, generator=generator, dtype=A.dtype).to(A.device)
+        # Matrices of a batch that share a generator have vectors of their own, too.
+        shape = (*A.batch, probes, n) if isinstance(seed, int) else (probes, n)
+        v = draw_normal(generator, *shape, dtype=A.dtype).to(A.device)
         self._A, self._probes, self._generator = A, probes, generator
         self._v, _ = _normalize(v.mT)
         self._u: Tensor | None = None

@@ -30,14 +30,14 @@ from jvpsvd.svd.certificate import (
     with_fresh_residuals,
 )
 from jvpsvd.svd.cost import measured_cost, widening_pays
-from jvpsvd.svd.kernels.random_numbers import seeded_generator
+from jvpsvd.svd.kernels.random_numbers import seeded_generators
 from jvpsvd.svd.lock_step import plan_batch
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.other_names import refuse_other_names
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.product_checks import check_values, check_zero
 from jvpsvd.svd.progress import Show, shown
-from jvpsvd.svd.request import ProblemSize, Request, check_request, out_of_reach
+from jvpsvd.svd.request import ProblemSize, Request, Seed, check_request, out_of_reach
 from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.triplets import Triplets, with_fixed_signs
 from jvpsvd.text_table import count_noun
@@ -71,7 +71,7 @@ def svds(
     method: str = "auto",
     block_size: int | np.integer[Any] | None = None,
     memory: int | str | None = None,
-    seed: int | np.integer[Any] | None = 0,
+    seed: Seed = 0,
     vectors: bool = True,
     start: SVDResult | Tensor | None = None,
     energy: float | None = None,
@@ -109,7 +109,9 @@ def svds(
         seed: Seed of all random numbers, from 0 to 2⁶³ − 1. The same seed gives the same result on
             the same device, unless timings choose another method, block or chunk. Nothing is timed
             if `method`, `block_size` and the Jacobian's `chunk` are given. None: another one each
-            time, which `SVDResult.seed` names; ranks of a process group need one number.
+            time, which `SVDResult.seed` names; ranks of a process group need one number. The
+            matrices of a batch share one seed, or have one each in a list of them: with the seed
+            and `block_size` of a solve alone, a matrix starts from the same vectors.
         vectors: Whether to return U and Vh. If not, the longer side's vectors are not even kept,
             where that is safe.
         start: An earlier result with vectors, of the same or a similar operator, or (short, j)
@@ -226,7 +228,7 @@ def _certify(
         ArgumentError: If the dtype cannot hold a value.
     """
     check_values(triplets.s)
-    check_zero(A, triplets.s[..., 0], seeded_generator(request.seed))
+    check_zero(A, triplets.s[..., 0], seeded_generators(request.seed))
     certificates = certify(A, triplets, request.seed)
     measured = with_fresh_residuals(A, triplets, certificates, request.tol)
     if measured is not triplets:

@@ -28,8 +28,8 @@ def test_run_json_holds_the_selection_of_photos_without_nesting(model, shard):
     identity, _ = identify(model, [shard], Spec(shards=[shard], k=7))
     assert list(identity.to_json()) == [
         "model", "weights_sha256", "photo_input", "shards", "contents", "layers", "k", "tol",
-        "seed", "classes", "per_class", "limit", "choice", "batch", "vectors", "small_vectors",
-        "density", "dtype", "numerics", "inputs", "start", "start_shape", "probe",
+        "seed", "own_starts", "classes", "per_class", "limit", "choice", "batch", "vectors",
+        "small_vectors", "density", "dtype", "numerics", "inputs", "start", "start_shape", "probe",
     ]  # fmt: skip
 
 

@@ -299,3 +299,58 @@ def test_the_weakest_certificate_speaks_for_a_batch():
         assert not result.certificate.complete
     for i in range(2):
         assert_truthful(result.of(i), truths(batch)[i], (500, 500))
+
+
+def halves(count):
+    """Copies of a matrix with values in two groups, so that counts are off by what is sampled."""
+    groups = torch.linspace(2.2, 1.8, 147), torch.linspace(0.3, 0.1, 150)
+    values = torch.cat([torch.tensor([8.0, 7.0, 6.0]), *groups])
+    return torch.diag(values).expand(count, -1, -1).clone()
+
+
+@pytest.mark.parametrize("memory", [None, "1MiB"])
+def test_matrices_with_seeds_of_their_own_start_as_they_do_alone(memory):
+    """Together, and in parts."""
+    seeds = [3, 4, 5, 3, 9, 4]
+    options = {"method": "golub-kahan", "block_size": 2, "vectors": False, "memory": memory}
+    batch = halves(len(seeds))
+    result = svds(batch, 3, seed=seeds, **options)
+    assert result.seed == tuple(seeds)
+    counts = [result.of(i).spectrum.count(1.0) for i in range(len(seeds))]
+    error = counts[0].standard_error
+    assert error > 1
+    for i, seed in enumerate(seeds):
+        alone = svds(batch[i], 3, seed=seed, **options)
+        assert result.of(i).seed == seed
+        # A batch takes as many steps as its slowest matrix.
+        assert counts[i].value == pytest.approx(alone.spectrum.count(1.0).value, abs=0.4 * error)
+    values = torch.tensor([count.value for count in counts])
+    assert (values[0], values[1]) == (values[3], values[5])
+    assert values[:3].unique().numel() == 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_matrices_that_share_a_seed_are_solved_as_with_that_seed_for_each(method):
+    batch = all_spectra(SHAPES[0], torch.float32)
+    one, each = (
+        svds(batch, 15, method=method, seed=seed, on_unconverged="ignore")
+        for seed in (2, [2] * len(batch))
+    )
+    assert same(one, each)
+
+
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [
+        ([1, 2], "seed has 2 numbers for 3 matrices; give one for each, or one for all"),
+        ([1, 2, -1], r"seed\[2\]=-1 must be a whole number from 0"),
+    ],
+)
+def test_seeds_must_be_as_many_as_matrices(seed, message):
+    with pytest.raises(ArgumentError, match=message):
+        svds(halves(3), 3, seed=seed)
+
+
+def test_a_single_matrix_has_one_seed():
+    with pytest.raises(ArgumentError, match=r"seed=\[1\] is for a batch; give one seed"):
+        svds(halves(1)[0], 3, seed=[1])

@@ -44,7 +44,10 @@ class Identity:
     tol: float
     """Residual, relative to s₁, under which a triplet counts as converged."""
     seed: int = 0
-    """Seed of the solver and of the selection of samples."""
+    """Seed of the solves and of the selection of samples."""
+    own_starts: bool = False
+    """Whether each sample is solved with a seed of its own, derived from this one and from the
+    sample's shard and key; runs of older versions use one seed for all."""
     photos: PhotoSelection = _ALL_PHOTOS
     """Which samples of the shards."""
     batch: int = 1

@@ -100,6 +100,7 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
         k=k,
         tol=reached_tolerance(defaults.tol if spec.tol is None else spec.tol, torch.float32),
         seed=spec.seed,
+        own_starts=True,
         photos=spec.photos.completed(defaults.photos),
         batch=_choose_batch(model, spec, k, math.prod(start), rows),
         vectors=spec.vectors is True,

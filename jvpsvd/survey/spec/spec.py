@@ -107,7 +107,8 @@ class Spec:
     """Estimate whole spectra by random vectors of their own (`spectral_density`), in little memory;
     k is then 1 unless it is given."""
     seed: int = 0
-    """Seed of the solver, whose random start all photos share, and of the selection of photos."""
+    """Seed of the solves and of the selection of photos. Each photo has a random start of its own,
+    which follows from the seed and from its shard and key."""
     device: str = "auto"
     """Device of the products: auto, cpu, cuda, cuda:1, …"""
     memory: int | str | None = None
@@ -203,10 +204,11 @@ class Spec:
         """Fields of an identity that the spec leaves open and that devices and versions differ in.
 
         >>> Spec(batch=2).unsaid, Spec(vectors=False).unsaid
-        (('vectors', 'small_vectors'), ('batch',))
+        (('own_starts', 'vectors', 'small_vectors'), ('own_starts', 'batch'))
         """
         batch = ("batch",) if self.batch is None else ()
-        return batch if self.vectors is not None else (*batch, "vectors", "small_vectors")
+        vectors = ("vectors", "small_vectors") if self.vectors is None else ()
+        return "own_starts", *batch, *vectors
 
 
 def _brief(value: Any) -> str:

@@ -49,6 +49,8 @@ def make_tasks(identity: Identity, samples: Sequence[Sample]) -> list[Task]:
     numbers = {name: value for name, value in record.items() if name not in _NOT_NUMBERS}
     if not identity.density:  # runs of older versions have no such field
         del numbers["density"]
+    if not identity.own_starts:
+        del numbers["own_starts"]
     if identity.start_shape is None:  # nor these
         del numbers["inputs"], numbers["start"], numbers["start_shape"]
     parts: list[tuple[Sample, ...]] = []

@@ -81,15 +81,17 @@ class Counts(ComparedByFields):
     whole: Array
     """(photos,) bool: the row keeps the whole spectrum. One of an older version does not; its
     bounds are those of its k values."""
+    own_starts: bool = False
+    """Whether each photo was solved from a random start of its own."""
 
     def mean(self) -> Estimate:
         """Return the mean over these photos.
 
-        They share the random start of the solves, so that its standard error, of what was sampled,
-        does not shrink with more of them.
+        Each has a random start of its own, so that the standard error, of what was sampled, shrinks
+        with more of them. Those of a run that an older version began share one, and it does not.
         """
         numbers = np.stack([self.value, self.low, self.high, self.standard_error])
-        return mean_estimate(numbers)
+        return mean_estimate(numbers, own_starts=self.own_starts)
 
     def __repr__(self) -> str:
         photos = len(self.value)
@@ -166,6 +168,7 @@ class Results:
             high,
             error,
             whole=~np.isnan(stored[:, 0, 0]),
+            own_starts=self.store.identity.own_starts,
         )
 
     def classes(self, at_most: int | None = None) -> ClassComparison:

@@ -76,7 +76,7 @@ class Row:
     counts_high: list[float] | None = None
     """Upper bounds of `counts`, apart from sampling."""
     counts_error: list[float] | None = None
-    """Standard errors of `counts`; all rows of a run share the random start."""
+    """Standard errors of `counts`, of what the sample's random start is off by."""
     participation: list[float] | None = None
     """(Σσ²)² / Σσ⁴ of the whole spectrum: value, low, high, standard error."""
     entropy: list[float] | None = None

@@ -24,6 +24,7 @@ from jvpsvd.survey.spec.tasks import Task
 from jvpsvd.survey.store.checksums import checksum_bytes
 from jvpsvd.survey.store.rows import Row, failure, row_of
 from jvpsvd.svd import Progress, SVDResult, svds
+from jvpsvd.svd.kernels.random_numbers import derive_seed
 from jvpsvd.svd.spectral_density import with_density
 
 logger = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ class PhotoSolver:
             return self._make_failure(sample, depth, derivative)
         report(depth, None)
         try:
-            result = self._svds(derivative, depth, report)
+            result = self._svds(derivative, depth, report, self._seed(sample))
         except Exception as error:
             return self._make_failure(sample, depth, error)
         return self._make_row(sample, depth, result, 1)
@@ -192,12 +193,14 @@ class PhotoSolver:
         except Exception as error:
             logger.warning("%s; samples are solved one by one", first_line(error))
             return found
+        own = [self._seed(samples[i]) for i in points]
+        seeds = own if self._identity.own_starts else self._identity.seed
         for depth, derivative in enumerate(derivatives):
             if isinstance(derivative, JvpsvdError):
                 continue
             report(depth, None)
             try:
-                result = self._svds(derivative, depth, report)
+                result = self._svds(derivative, depth, report, seeds)
             except Exception as error:
                 logger.warning("%s; samples are solved one by one", first_line(error))
                 continue
@@ -206,13 +209,20 @@ class PhotoSolver:
                 found[i, depth] = self._make_row(samples[i], depth, one, len(points))
         return found
 
-    def _svds(self, derivative: LinearMap | BatchedMap, depth: int, report: Report) -> SVDResult:
+    def _seed(self, sample: Sample) -> int:
+        """Return the seed of a sample: that of all its depths, in whatever task it is solved."""
+        seed = self._identity.seed
+        return derive_seed(seed, sample.shard, sample.key) if self._identity.own_starts else seed
+
+    def _svds(
+        self, derivative: LinearMap | BatchedMap, depth: int, report: Report, seed: int | list[int]
+    ) -> SVDResult:
         identity, J = self._identity, JacobianOperator.from_linear_map(derivative)
         result = svds(
             J,
             min(identity.k, *J.shape[-2:]),
             tol=identity.tol,
-            seed=identity.seed,
+            seed=seed,
             memory=self._memory,
             vectors=identity.has_vector_files,
             on_unconverged="ignore",

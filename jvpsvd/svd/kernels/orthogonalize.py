@@ -17,6 +17,7 @@ from torch import Tensor
 
 from jvpsvd.operators import columns
 from jvpsvd.svd.kernels.dense import add_lower_gram, dense_svd
+from jvpsvd.svd.kernels.random_numbers import Generators, draw_normal
 from jvpsvd.svd.kernels.row_blocked import project, subtract_projection
 from jvpsvd.svd.kernels.zeros import convert_coefficients, with_zeros
 
@@ -61,7 +62,7 @@ def orthogonalize_block(
     W: Tensor,
     *,
     floor: float | Tensor,
-    generator: torch.Generator,
+    generator: Generators,
     window: int | None = None,
     full: bool = True,
 ) -> OrthogonalBlock:
@@ -73,7 +74,8 @@ def orthogonalize_block(
         basis: Orthonormal columns; s may be 0.
         W: The block, in the same dtype and on the same device.
         floor: Norm below which a direction of W counts as rounding; one per matrix.
-        generator: CPU generator of the random columns. All matrices of a batch get the same ones.
+        generator: CPU generator of the random columns, which all matrices of a batch share; or
+            one for each matrix.
         window: Number of trailing basis columns to which W need not be orthogonal; to all others it
             is, up to rounding. None: all columns.
         full: Whether to orthogonalise against the columns before the window too, and to replace
@@ -141,7 +143,7 @@ def cpu_later(matrix: Tensor) -> Tensor:
     return matrix.to("cpu", non_blocking=True)
 
 
-def _refill(basis: Tensor, Q: Tensor, rank: Tensor, generator: torch.Generator) -> Tensor:
+def _refill(basis: Tensor, Q: Tensor, rank: Tensor, generator: Generators) -> Tensor:
     """Return Q with its zero columns replaced by random ones, orthogonal to all others."""
     width = Q.shape[-1]
     missing = width - int(rank.min())
@@ -153,7 +155,7 @@ def _refill(basis: Tensor, Q: Tensor, rank: Tensor, generator: torch.Generator) 
 
 
 def random_columns(
-    basis: Tensor, width: int, generator: torch.Generator, *, block: Tensor | None = None
+    basis: Tensor, width: int, generator: Generators, *, block: Tensor | None = None
 ) -> Tensor:
     """Return `width` random orthonormal columns orthogonal to the basis (and to `block`).
 
@@ -163,8 +165,8 @@ def random_columns(
     torch.Size([4, 2])
     """
     size = basis.shape[-2]
-    rows = torch.randn(width, size, dtype=basis.dtype, generator=generator)
-    Q = rows.to(basis.device).T.expand(*basis.shape[:-1], width)
+    rows = draw_normal(generator, width, size, dtype=basis.dtype)
+    Q = rows.to(basis.device).mT.expand(*basis.shape[:-1], width)
     others = [basis] if block is None else [basis, block]
     for _ in range(_MAX_PASSES):
         largest = 0.0

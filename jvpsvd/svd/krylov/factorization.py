@@ -21,7 +21,13 @@ from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.kernels.columns import GrowingColumns
 from jvpsvd.svd.kernels.norms import column_norms
 from jvpsvd.svd.kernels.orthogonalize import orthogonalize_block, random_columns
-from jvpsvd.svd.kernels.random_numbers import seeded_generator
+from jvpsvd.svd.kernels.random_numbers import (
+    Generators,
+    Seeds,
+    draw_normal,
+    seeded_generators,
+    select_generators,
+)
 from jvpsvd.svd.kernels.zeros import with_zeros
 from jvpsvd.svd.krylov.left_basis import LeftBasis
 from jvpsvd.svd.monitor import Monitor
@@ -68,7 +74,8 @@ class Factorization:
     Args:
         A: The operator (m, n). n, the length of V's columns, should be the shorter side.
         block_size: Width b of the starting block and of the following ones.
-        seed: Seed of the starting block and of all random columns.
+        seed: Seed of the starting block and of all random columns; one for each matrix of a batch,
+            or one for all of them.
         capacity: Columns to reserve; storage grows beyond them if necessary.
         max_size: Largest number of columns; None: n.
         max_loss: Orthogonality that U may lose; it changes residuals by less than that times σ₁.
@@ -82,7 +89,7 @@ class Factorization:
         A: LinearOperator,
         *,
         block_size: int,
-        seed: int,
+        seed: Seeds,
         capacity: int,
         max_size: int | None = None,
         keep_left: bool = True,
@@ -92,7 +99,7 @@ class Factorization:
         n = A.shape[-1]
         max_size = min(n, max_size or n)
         capacity = min(max_size, capacity)
-        generator = seeded_generator(seed)
+        generator = seeded_generators(seed)
         self.operator, self.block_size = A, min(block_size, n)
         self._generator, self._monitor = generator, monitor or Monitor()
         self._names = [f"operator {i} of {A.batch[0]}" for i in range(A.batch[0] if A.batch else 0)]
@@ -243,6 +250,7 @@ class Factorization:
     def select(self, index: Tensor) -> None:
         """Keep only these matrices of the batch."""
         self.operator = self.operator.select(index)
+        self._generator = select_generators(self._generator, index)
         self._names = [self._names[i] for i in index.tolist()]
         self._V.select(index)
         self._AtU.select(index)
@@ -263,9 +271,9 @@ class Factorization:
         return W
 
 
-def _combine(start: Tensor, width: int, generator: torch.Generator) -> Tensor:
+def _combine(start: Tensor, width: int, generator: Generators) -> Tensor:
     """Return random combinations of the columns, of norm 1 or 0."""
-    weights = torch.randn(start.shape[-1], width, generator=generator)
+    weights = draw_normal(generator, start.shape[-1], width, dtype=torch.get_default_dtype())
     largest = start.abs().amax(dim=(-2, -1), keepdim=True)
     scaled = start / torch.where(largest > 0, largest, 1.0)
     block = scaled @ weights.to(dtype=start.dtype, device=start.device)

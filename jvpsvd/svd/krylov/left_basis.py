@@ -15,6 +15,7 @@ from torch import Tensor
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.kernels.columns import GrowingColumns
 from jvpsvd.svd.kernels.orthogonalize import OrthogonalBlock, cpu_later, orthogonalize_block
+from jvpsvd.svd.kernels.random_numbers import Generators, select_generators
 from jvpsvd.svd.kernels.row_blocked import remainder_norms
 from jvpsvd.svd.kernels.zeros import with_zeros
 from jvpsvd.svd.krylov.retry import RetryWith
@@ -30,7 +31,7 @@ class LeftBasis:
         keep: Whether to keep U. If not, only the current block is stored, and a block that must be
             orthogonalised against all of U raises `RetryWith`.
         max_loss: Orthogonality that U may lose.
-        generator: CPU generator of the columns that replace lost rank.
+        generator: CPU generator of the columns that replace lost rank, or one for each matrix.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class LeftBasis:
         max_size: int,
         keep: bool,
         max_loss: float,
-        generator: torch.Generator,
+        generator: Generators,
     ) -> None:
         m = like.shape[-2]
         self._columns = GrowingColumns(m, capacity, max_size, like) if keep else None
@@ -124,6 +125,7 @@ class LeftBasis:
 
     def select(self, index: Tensor) -> None:
         """Keep only these matrices of the batch."""
+        self._generator = select_generators(self._generator, index)
         if self._columns is not None:
             self._columns.select(index)
         self._inverse = self._inverse[index]

@@ -18,7 +18,7 @@ from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.kernels.dense import dense_svd
 from jvpsvd.svd.kernels.norms import column_norms, residual_norms
 from jvpsvd.svd.kernels.orthogonalize import OrthogonalBlock, orthogonalize_block, random_columns
-from jvpsvd.svd.kernels.random_numbers import seeded_generator
+from jvpsvd.svd.kernels.random_numbers import Generators, seeded_generators
 from jvpsvd.svd.krylov.factorization import Factorization
 from jvpsvd.svd.krylov.frobenius import estimated_frobenius
 from jvpsvd.svd.krylov.kept_recurrence import KeptRecurrence
@@ -110,7 +110,7 @@ class SubspaceIteration:
         """
         began, k, n = time.perf_counter(), request.k, A.shape[-1]
         width = min(n, k + self.oversample)
-        generator = seeded_generator(request.seed)
+        generator = seeded_generators(request.seed)
         nothing = torch.empty(*A.batch, n, 0, dtype=A.dtype, device=A.device)
         V = random_columns(nothing, width, generator)
         squares = torch.zeros(*A.batch, width, dtype=torch.float64)
@@ -200,7 +200,7 @@ def _outside(C: Tensor, B: Tensor) -> Tensor:
     return R
 
 
-def _orthonormal(W: Tensor, generator: torch.Generator) -> OrthogonalBlock:
+def _orthonormal(W: Tensor, generator: Generators) -> OrthogonalBlock:
     """Return an orthonormal basis (N, w) of the span of W (N, w), random where W loses rank."""
     floor = torch.finfo(W.dtype).eps * column_norms(W).amax(-1).cpu()
     return orthogonalize_block(W[..., :0], W, floor=floor, generator=generator)
