@@ -75,10 +75,11 @@ class Shown:
 
     def __str__(self) -> str:
         numbers, defined = self._in_words(), self.certificate.defined_in_words()
+        dtype = str(self.s.dtype).removeprefix("torch.")
+        lower = "" if self.precision in (None, dtype) else f", products in {self.precision}"
         return fitted_lines(
             f"{self._heading('triplet' if self.U is not None else 'value')}, "
-            f"{str(self.s.dtype).removeprefix('torch.')} on {self.s.device}"
-            f"{'' if self.precision is None else f', products in {self.precision}'}\n"
+            f"{dtype} on {self.s.device}{lower}\n"
             f"s {numbers['singular values']}, {numbers['energy']} of the energy, "
             f"worst residual {numbers['worst residual']}\n"
             f"{self._mark()}: {numbers['converged']}{'; ' if defined else ''}{defined}\n"
