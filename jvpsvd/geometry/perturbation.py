@@ -41,6 +41,7 @@ from jvpsvd.operators import (
 )
 from jvpsvd.operators.function.evaluate import close, evaluate_at, prepare, refuse_nondeterministic
 from jvpsvd.operators.function.failures import remedy_at
+from jvpsvd.operators.function.lower_precision import eps_of_tests
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.records import ComparedByFields
 from jvpsvd.scaling import row_norms
@@ -151,9 +152,9 @@ def perturbation_response(
     far = _distances(distances, x.dtype)
     bounds = _bounds(lower, upper, clip, x)
     signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)).to(x) * 2 - 1
-    eps = torch.finfo(x.dtype).eps
     with full_precision():
         f = _measure(fn, x)
+        eps = torch.finfo(f.precision).eps
         jvp = _jvp(f, jacobian)
         D, K, T = len(f.names), len(unit), len(far)
         change, linear, nonlinear = torch.zeros(3, D, K, T, dtype=torch.float64)
@@ -243,6 +244,8 @@ class _Measured:
     value: Tensor
     names: tuple[str, ...]
     sizes: tuple[int, ...]
+    precision: torch.dtype
+    """The lowest one that the function computes in."""
 
     def norms(self, rows: Tensor) -> Tensor:
         """Return the norm of each output, (D,) or (D, b), on the CPU."""
@@ -268,13 +271,14 @@ def _evaluate(fn: Function, x: Tensor) -> _Measured:
         return torch.cat([output.flatten() for output in named_outputs(fn(z)).values()])
 
     of_vector = OfVector(run, None)
-    value = evaluate_at(fn, of_vector, x, 0).value
+    seen = evaluate_at(fn, of_vector, x, 0)
+    value, lower = seen.value, seen.lower_precision
     with torch.no_grad():
-        deterministic = close(prepare(run)(x), value)
+        deterministic = close(prepare(run)(x), value, eps=eps_of_tests(lower, x.dtype))
     if not deterministic:
         refuse_nondeterministic(fn, of_vector, x)
     sizes = tuple(output.numel() for output in outputs.values())
-    return _Measured(run, x, value, tuple(outputs), sizes)
+    return _Measured(run, x, value, tuple(outputs), sizes, lower.dtype if lower else x.dtype)
 
 
 def _values(f: _Measured, points: Tensor, which: Tensor, far: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,8 +14,17 @@ from torch import Tensor
 from jvpsvd.errors import AdjointError, DerivativeError, JvpsvdError, TraceError
 from jvpsvd.networks.depths import ToDepths, to_one_depth
 from jvpsvd.operators import BatchedMap, LinearMap, Trace, transformed
+from jvpsvd.operators.function.evaluate import prepare
+from jvpsvd.operators.function.lower_precision import (
+    LowerPrecision,
+    find_lower_precisions,
+    lowest,
+    tell_lower_precision,
+)
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found", bound=LinearMap | BatchedMap | JvpsvdError)
 
 
 class RecordedDepths:
@@ -38,6 +48,7 @@ class RecordedDepths:
         """Record anew at the next point."""
         self._traces: dict[tuple[int, ...], Trace | None] = {}
         """By the indices of the depths that are recorded together; None where they cannot be."""
+        self._lower_precisions: list[LowerPrecision | None] = []
         self._kind: tuple[Any, ...] | None = None
         """Shape, dtype and device of the points that the recordings take."""
 
@@ -54,17 +65,17 @@ class RecordedDepths:
     def at(self, z: Tensor, name: str) -> list[LinearMap | JvpsvdError]:
         """Return the derivative to each depth at a point of this name, or why there is none."""
         is_first = self._record(z)
-        replayed: dict[int, LinearMap] = {}
+        replayed: dict[int, LinearMap | JvpsvdError] = {}
         for depths, trace in self._traces.items():
             if trace is not None:
                 try:
                     replayed.update(zip(depths, trace.at(z, check=not is_first), strict=True))
                 except (TraceError, DerivativeError) as error:
                     logger.warning("%s: %s; using vmap(jvp) and vmap(vjp)", name, error)
-        return [
-            replayed[depth] if depth in replayed else _transform(self._run, depth, z)
-            for depth in range(len(self._layers))
-        ]
+        for depth in range(len(self._layers)):
+            if depth not in replayed:
+                replayed[depth] = _transform(self._run, depth, z)
+        return [self._with_precision(replayed[depth], depth) for depth in range(len(self._layers))]
 
     def at_many(self, Z: Tensor) -> list[BatchedMap]:
         """Return the derivative to each depth at a batch; nothing if one is not recorded."""
@@ -72,7 +83,12 @@ class RecordedDepths:
         traces = [trace for trace in self._traces.values() if trace is not None]
         if len(traces) < len(self._traces):
             return []
-        return [J for trace in traces for J in trace.at_many(Z)]
+        maps = [J for trace in traces for J in trace.at_many(Z)]
+        return [self._with_precision(J, depth) for depth, J in enumerate(maps)]
+
+    def _with_precision(self, J: Found, depth: int) -> Found:
+        known = depth < len(self._lower_precisions) and isinstance(J, LinearMap | BatchedMap)
+        return replace(J, lower_precision=self._lower_precisions[depth]) if known else J  # type: ignore[type-var]
 
     def _record(self, z: Tensor) -> bool:
         """Record at the first point, and tell if this is it.
@@ -90,6 +106,8 @@ class RecordedDepths:
         except JvpsvdError:  # of the network, which is told where derivatives are taken
             return False
         self._kind = _kind_of(z)
+        self._lower_precisions = find_lower_precisions(prepare(self._run), z)
+        tell_lower_precision(lowest(self._lower_precisions), z.dtype)
         for depths, trace in traces.items():
             self._traces[depths] = trace if isinstance(trace, Trace) else None
             self._tell(depths, trace, z)

@@ -21,6 +21,7 @@ from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
+from jvpsvd.operators.function.lower_precision import eps_of_tests
 from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
@@ -153,15 +154,15 @@ def _describe(
     evaluate: Callable[[Tensor], Any] | None,
 ) -> str | None:
     of_point, prepared = None if evaluate is None else prepare(evaluate), prepare(fn)
-    jvps = _make_jvps(fn)
+    jvps, eps = _make_jvps(fn), eps_of_tests(J.lower_precision, J.point.dtype)
     if isinstance(J, LinearMap):
         image = None if J.probed is None else J.probed[1]
-        return describe_difference(prepared, J.point, J.jvp, jvps, value, image, of_point)
+        return describe_difference(prepared, J.point, J.jvp, jvps, value, image, of_point, eps)
     points = len(J.point) if len(J.point) > 1 and find_obstacles(prepared, J.point[0]) else 1
     for index, x in enumerate(J.point[:points]):
         products = _products_at(J, index)
         own = value if index == 0 else None
-        found = describe_difference(prepared, x, products, jvps, own, evaluate=of_point)
+        found = describe_difference(prepared, x, products, jvps, own, evaluate=of_point, eps=eps)
         if found is not None:
             return found if index == 0 else f"at point {index} of the batch {found}"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -65,6 +66,8 @@ class LinearMapOperator(LinearOperator):
         check_value(point, value, dims, None)
         m, n = value.shape[dims:].numel(), point.shape[dims:].numel()
         super().__init__((*point.shape[:dims], m, n), point.dtype, point.device)
+        if linear_map.lower_precision is not None:
+            self._precision = linear_map.lower_precision.dtype
         self._map, self._chunks = linear_map, chunks or _starting_chunks(linear_map, m + n)
         self._source, self._target, self._group, self._tf32 = source, target, group, tf32
         self.point = point
@@ -155,15 +158,15 @@ class LinearMapOperator(LinearOperator):
         if at is None:
             return None
         with choose_precision(self._tf32):
-            linear_map = at(perturb_by_rounding(self.point, seed))
-        return self._replace_map(linear_map)
+            linear_map = at(perturb_by_rounding(self.point, seed, self.precision))
+        return self._replace_map(replace(linear_map, lower_precision=self._map.lower_precision))
 
     def _changed_products(
         self, V: Tensor, images: Tensor, seeds: Sequence[int], transposed: bool
     ) -> Tensor | None:
         if self._group is not None:
             return None
-        points = [perturb_by_rounding(self.point, seed) for seed in seeds]
+        points = [perturb_by_rounding(self.point, seed, self.precision) for seed in seeds]
         V = V.expand(*self.batch, *V.shape[-2:])
         with choose_precision(self._tf32):
             if isinstance(self._map, BatchedMap):
@@ -228,8 +231,10 @@ def _changes_at_points(
     return torch.stack(changes)
 
 
-def perturb_by_rounding(x: Tensor, seed: int) -> Tensor:
+def perturb_by_rounding(x: Tensor, seed: int, precision: torch.dtype | None = None) -> Tensor:
     """Return x (1 ± ε), laid out in memory as x is: its entries moved as rounding moves them.
+
+    Rounding is that of `precision`, or of the dtype of x.
 
     >>> moved = perturb_by_rounding(torch.tensor([1.0, -4.0, 0.0]), seed=0)
     >>> (moved / torch.tensor([1.0, 4.0, 1.0])).abs()
@@ -239,7 +244,7 @@ def perturb_by_rounding(x: Tensor, seed: int) -> Tensor:
     signs = (
         torch.randint(0, 2, x.shape, generator=generator, dtype=torch.int8, device="cpu") * 2 - 1
     )
-    step = torch.empty_like(x).copy_(signs).mul_(torch.finfo(x.dtype).eps)
+    step = torch.empty_like(x).copy_(signs).mul_(torch.finfo(precision or x.dtype).eps)
     return step.mul_(x).add_(x)
 
 

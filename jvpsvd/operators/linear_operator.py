@@ -284,7 +284,7 @@ class TransposedOperator(LinearOperator):
     def __init__(self, transposed: LinearOperator) -> None:
         m, n = transposed.shape[-2:]
         super().__init__((*transposed.batch, n, m), transposed.dtype, transposed.device)
-        self._transposed = transposed
+        self._transposed, self._precision = transposed, transposed.precision
 
     @property
     def T(self) -> LinearOperator:
@@ -345,6 +345,9 @@ class ComposedOperator(LinearOperator):
                 )
         super().__init__(shape, first.dtype, first.device)
         self._parts = parts
+        self._precision = max(
+            (one.precision for one in parts), key=lambda one: torch.finfo(one).eps
+        )
         self._matmat_of_parts = matmat
         self._rmatmat_of_parts = rmatmat
 

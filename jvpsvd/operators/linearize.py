@@ -37,6 +37,11 @@ from jvpsvd.operators.function.evaluate import (
     refuse_nondeterministic,
 )
 from jvpsvd.operators.function.failures import failures_named, remedy_at
+from jvpsvd.operators.function.lower_precision import (
+    LowerPrecision,
+    eps_of_tests,
+    tell_lower_precision,
+)
 from jvpsvd.operators.function.parameters import OfParameters
 from jvpsvd.operators.function.pytrees import OfVector, Structure, same_structure
 from jvpsvd.operators.function.restoring import restored
@@ -126,20 +131,22 @@ class Linearization:
         of_vector = OfVector(of_first, source)
         remedy = partial(_remedy, fn, of_vector, point, batch_dims)
         with restored(fn, point.device), failures_named("fn", remedy):
-            values, reads_numbers, inference, work = evaluate_at(fn, of_vector, point, batch_dims)
+            seen = evaluate_at(fn, of_vector, point, batch_dims)
+            values, lower_precision = seen.value, seen.lower_precision
+            eps = eps_of_tests(lower_precision, point.dtype)
             if batch_dims:
-                refuse_other_function(fn, of_vector, point, values)
+                refuse_other_function(fn, of_vector, point, values, eps)
             one, its_value = (point[0], values[0]) if batch_dims else (point, values)
             try:
-                J, elsewhere = differentiate(
-                    of_vector, point, values, work, batch_dims, derivatives, fold, check, recompute
-                )
+                options = batch_dims, derivatives, fold, check, recompute
+                J, elsewhere = differentiate(of_vector, point, values, seen.work, *options)
+                J = replace(J, lower_precision=lower_precision)
             except JvpsvdError:
-                if _gives_another_value(of_vector, one, its_value):
+                if _gives_another_value(of_vector, one, its_value, eps):
                     refuse_nondeterministic(fn, of_vector, one)
                 raise
             pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
-            if not all(close(*pair) for pair in pairs):
+            if not all(close(ours, theirs, eps=eps) for ours, theirs in pairs):
                 refuse_nondeterministic(fn, of_vector, one)
             if check:
                 tell_difference(of_vector, J, its_value)
@@ -147,16 +154,17 @@ class Linearization:
                     tell_block_diagonal(J)
             # What was computed from weights, a copy in another dtype or a Python number, is in the
             # recording as it was, so that the weights themselves are compared.
-            contents = elsewhere is not None and (self._dtype is not None or reads_numbers)
+            contents = elsewhere is not None and (self._dtype is not None or seen.reads_numbers)
         kind = point.shape[batch_dims:], point.dtype, point.device
         replayed = None
         if elsewhere is not None:
             state = FunctionState([fn, self._args, self._kwargs], contents=contents)
             # A recording runs the same operations everywhere; what inference mode hides may be
             # flat here, and not at another point.
-            again = check and inference is not False
+            again = check and seen.runs_inference is not False
             replayed = _Replayed(elsewhere, state, of_vector if again else None)
-        self._taken = _Taken(replayed, source, of_vector, kind, set())
+        self._taken = _Taken(replayed, source, of_vector, kind, set(), lower_precision)
+        tell_lower_precision(lower_precision, point.dtype)
         if isinstance(J, LinearMap):
             J = replace(J, probed=None)  # the checks that needed it have been made
         return Linearized(J, source, of_vector.target)
@@ -181,9 +189,10 @@ class Linearization:
             # Evaluations restore attributes themselves, and fn changes no buffers.
             devices = [point.device] if point.is_cuda else []
             with torch.random.fork_rng(devices), failures_named("fn", "call fn(x) by itself"):
-                J = elsewhere(point)
+                J = replace(elsewhere(point), lower_precision=taken.lower_precision)
                 if isinstance(J, BatchedMap) and len(point) not in taken.counts:
-                    refuse_other_function(self._fn, taken.of_vector, point, J.value)
+                    eps = eps_of_tests(taken.lower_precision, point.dtype)
+                    refuse_other_function(self._fn, taken.of_vector, point, J.value, eps)
                     taken.counts.add(len(point))
                 if compared is not None:
                     tell_difference(compared, J)
@@ -214,11 +223,12 @@ class _Taken(NamedTuple):
     kind: tuple[torch.Size, torch.dtype, torch.device]
     counts: set[int]
     """Of how many other points a value was compared with that of a batch of one."""
+    lower_precision: LowerPrecision | None
 
 
-def _gives_another_value(fn: OfVector, x: Tensor, value: Tensor) -> bool:
+def _gives_another_value(fn: OfVector, x: Tensor, value: Tensor, eps: float | None) -> bool:
     with torch.no_grad():
-        return not close(prepare(fn)(x), value)
+        return not close(prepare(fn)(x), value, eps=eps)
 
 
 def _check_point(x: Tensor, batch_dims: int) -> None:

@@ -61,7 +61,7 @@ class MatrixFree(ABC):
         sizes = check_shape(shape)
         check_real("the operator", dtype)
         self._shape = sizes
-        self._dtype = dtype
+        self._dtype = self._precision = dtype
         self._device = device_of(device)
         # Its own counter, and those of the operators it was selected from. Not the operators: a
         # selection must not keep alive what its whole holds in memory.
@@ -95,6 +95,17 @@ class MatrixFree(ABC):
     def dtype(self) -> torch.dtype:
         """Dtype of the operator and of its blocks."""
         return self._dtype
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The lowest precision that products are computed in: `dtype`, or less if fn casts inside.
+
+        >>> from jvpsvd import JacobianOperator
+        >>> J = JacobianOperator(lambda x: x.float().sin().double(), torch.ones(2).double())
+        >>> J.dtype, J.precision
+        (torch.float64, torch.float32)
+        """
+        return self._precision
 
     @property
     def device(self) -> torch.device:

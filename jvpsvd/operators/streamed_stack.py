@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.batch_of_one import function_of_one, refuse_other_function
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named
+from jvpsvd.operators.function.lower_precision import eps_of_tests, find_lower_precision
 from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
@@ -75,6 +77,7 @@ class StreamedStack(LinearOperator):
         self._at, self._count, self._rows = at, count, first.shape[0]
         self._held_by_one = first._held()
         super().__init__((count * first.shape[0], first.shape[1]), first.dtype, first.device)
+        self._precision = first.precision
 
     @classmethod
     def over(
@@ -111,10 +114,12 @@ class StreamedStack(LinearOperator):
             fn = OfVector(function_of_one(fn, first), None)
         # Made as a check: a random function, or a module in training mode, is refused here.
         J = JacobianOperator(fn, first, derivatives="transforms")
+        lower_precision = find_lower_precision(prepare(fn), first)
         if isinstance(fn, OfVector):
             every = points if isinstance(points, Tensor) else first[None]
             with restored(of_user, first.device):
-                refuse_other_function(of_user, fn, every, J.value[None])
+                eps = eps_of_tests(lower_precision, first.dtype)
+                refuse_other_function(of_user, fn, every, J.value[None], eps)
         differentiate: Callable[[Tensor], LinearMap] = partial(transformed, fn)
         may_hide = True  # without a recording, another point may run other operations
         try:
@@ -128,7 +133,7 @@ class StreamedStack(LinearOperator):
         def at(index: int) -> LinearOperator:
             with full_precision():
                 x = _as_tensor(points[index])
-                J = differentiate(x)
+                J = replace(differentiate(x), lower_precision=lower_precision)
                 # What inference mode hides may be flat at the first point.
                 if may_hide and index not in compared:
                     if _runs_inference(fn, x):
@@ -204,7 +209,7 @@ class _MeanGram(LinearOperator):
     def __init__(self, stream: StreamedStack) -> None:
         n = stream.shape[1]
         super().__init__((n, n), stream.dtype, stream.device)
-        self._stream = stream
+        self._stream, self._precision = stream, stream.precision
 
     def _held(self) -> frozenset[Held]:
         return self._stream._held()

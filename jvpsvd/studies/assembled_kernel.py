@@ -28,6 +28,11 @@ from jvpsvd.operators.function.evaluate import (
     refuse_nondeterministic,
 )
 from jvpsvd.operators.function.failures import remedy_at
+from jvpsvd.operators.function.lower_precision import (
+    LowerPrecision,
+    eps_of_tests,
+    tell_lower_precision,
+)
 from jvpsvd.operators.function.parameters import OfParameters
 from jvpsvd.operators.function.pytrees import OfVector, Structure
 from jvpsvd.scaling import power_of_two
@@ -63,6 +68,8 @@ class FirstFunction:
     value: Tensor
     runs_inference: bool | None
     """Whether a part of the model runs in inference mode; None: not known."""
+    lower_precision: LowerPrecision | None
+    """The lowest precision that the model computes in, if it is lower than the parameters'."""
 
     def check_rows(self, rows: Tensor) -> None:
         """Compare the input's Jacobian (outputs, parameters) with differences.
@@ -77,6 +84,7 @@ class FirstFunction:
             value=self.value,
             jvp=lambda V: (V @ rows.mT).reshape(-1, *self.value.shape),
             vjp=lambda U: U.flatten(1) @ rows,
+            lower_precision=self.lower_precision,
         )
         image = J.jvp(direction(self.point)[None])[0]
         with restored(self.fn, self.point.device):
@@ -101,12 +109,13 @@ def first_function(
     remedy = partial(remedy_at, lambda z: of_parameters.at_input(z, theta), first)
     one_line = failures_named("fn", remedy, _ALL_ARGUMENTS)
     with full_precision(), restored(model, point.device), one_line:
-        value, _, runs_inference, _ = evaluate_at(of_parameters, fn, point, 0)
+        value, _, runs_inference, _, lower_precision = evaluate_at(of_parameters, fn, point, 0)
+        tell_lower_precision(lower_precision, point.dtype)
         with torch.no_grad():
             again = _evaluate(evaluate, theta, x)
-        if not close(value, again):
+        if not close(value, again, eps=eps_of_tests(lower_precision, point.dtype)):
             refuse_nondeterministic(of_parameters, fn, point)
-    return FirstFunction(fn, point, value, runs_inference)
+    return FirstFunction(fn, point, value, runs_inference, lower_precision)
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,9 @@ def spectra(
             None: another one each time.
         memory: Bytes of each solve, as `svds` takes them.
         dtype: Differentiate and solve in this dtype, as `JacobianOperator` does: float64 for values
-            below the rounding of float32, float32 for a network in half precision. The model and X
-            stay as they are, and are given in one dtype. None: in that one.
+            below the rounding of float32 (unless the network casts to it inside), float32 for a
+            network in half precision. The model and X stay as they are, and are given in one dtype.
+            None: in that one.
         progress: Whether to show a bar on stderr.
 
     Raises:

@@ -56,7 +56,8 @@ class Certificate(Evidence):
             over a few operators Ã at points moved by rounding
             (`LinearOperator.perturbed_by_rounding`). None where A has no point. A residual below it
             says only that the triplets are right for A as it was computed here. With other threads
-            or on another device, the computed A differs by about this much.
+            or on another device, the computed A differs by about this much. Where f casts to a
+            lower precision inside, rounding is that of the lower one.
     """
 
     orthonormality: float
@@ -142,6 +143,8 @@ def certify(A: LinearOperator, triplets: Triplets, seed: Seeds) -> tuple[Certifi
     held = (s.double() ** 2).sum(-1)
     change = change_by_rounding(A, combinations, images, k, first_seed(seed))
     defined = torch.where(change == 0, change, change / s[..., 0].double().reshape(-1).cpu())
+    if A.precision != A.dtype:  # another machine's products differ by this much, too
+        defined = defined.clamp(min=torch.finfo(A.precision).eps)
     figures = (worst_orthonormality(triplets), norms, allowed, held, defined)
     rows = zip(*(figure.reshape(-1).tolist() for figure in figures), strict=True)
     return tuple(

@@ -59,6 +59,8 @@ class ProblemSize:
     """Bytes that the operator holds besides weights, as far as it is known."""
     selected: int | None = 0
     """Bytes that a part of a batch copies for each matrix; None if it cannot be divided."""
+    precision: torch.dtype | None = None
+    """Lowest precision that products are computed in; None: the dtype."""
 
     @classmethod
     def of(cls, A: LinearOperator) -> ProblemSize:
@@ -68,7 +70,7 @@ class ProblemSize:
         chunk = None if A.batch else A.chunk
         in_memory = isinstance(A if isinstance(A, MatrixOperator) else A.T, MatrixOperator)
         of_memory = A.held_bytes, A.selection_bytes
-        return cls((m, n), A.dtype, A.device, batch, chunk, in_memory, *of_memory)
+        return cls((m, n), A.dtype, A.device, batch, chunk, in_memory, *of_memory, A.precision)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +158,7 @@ def check_request(
     check_flag("vectors", vectors)
     return Request(
         k=min(m, n) if smallest else count,
-        tol=reached_tolerance(tol, size.dtype),
+        tol=reached_tolerance(tol, size.precision or size.dtype),
         method="exact" if smallest else method,
         block_size=None if block_size is None else whole_number("block_size", block_size, 1),
         memory=None if memory is None else parse_memory(memory),
@@ -197,10 +199,13 @@ def _check_seeds(seeds: Any, size: ProblemSize) -> tuple[int, ...]:
     return tuple(whole_number(f"seed[{i}]", s, 0, LARGEST_SEED) for i, s in enumerate(seeds))
 
 
-def out_of_reach(tol: float, dtype: torch.dtype) -> str | None:
+def out_of_reach(
+    tol: float, dtype: torch.dtype, precision: torch.dtype | None = None
+) -> str | None:
     """Return a warning if rounding hardly ever lets residuals meet the tolerance.
 
-    Other tolerances return None.
+    Other tolerances return None. `precision` is the lowest one that products are computed in, if
+    it is lower than the dtype.
 
     >>> print(out_of_reach(1e-8, torch.float32))
     tol=1e-08 is below the rounding of float32, and most residuals will stay above it; ask for
@@ -208,15 +213,25 @@ def out_of_reach(tol: float, dtype: torch.dtype) -> str | None:
     >>> out_of_reach(1e-8, torch.float64) is out_of_reach(1e-6, torch.float32) is None
     True
     """
-    eps = torch.finfo(dtype).eps
-    hardly, mostly = (times * eps for times in _REACH[dtype])
+    lowest = precision or dtype
+    hardly, mostly = _reach(lowest)
     if tol >= hardly:
         return None
+    name, inside = str(lowest).removeprefix("torch."), ""
     wider = "" if dtype == torch.float64 else " or use float64"
+    if lowest != dtype:
+        inside, wider = " that fn casts to", f" or let fn compute in {dtype}"
     return (
-        f"tol={tol:g} is below the rounding of {str(dtype).removeprefix('torch.')}, and most "
-        f"residuals will stay above it; ask for {mostly:.0e}{wider}"
+        f"tol={tol:g} is below the rounding of {name}{inside}, and most residuals will stay above "
+        f"it; ask for {mostly:.0e}{wider}"
     )
+
+
+def _reach(precision: torch.dtype) -> tuple[float, float]:
+    """Return a tolerance that hardly any solve meets, and one that nearly all meet."""
+    eps = float(torch.finfo(precision).eps)
+    hardly, mostly = _REACH.get(precision, _REACH[torch.float32])
+    return hardly * eps, mostly * eps
 
 
 def _count(k: Count, m: int, n: int) -> int:
@@ -237,7 +252,7 @@ def reached_tolerance(tol: Any, dtype: torch.dtype) -> float:
     True
     """
     if not isinstance(tol, bool) and isinstance(tol, Real) and tol == 0:
-        return _REACH[dtype][1] * torch.finfo(dtype).eps
+        return _reach(dtype)[1]
     return proper_fraction("tol", tol)
 
 

@@ -82,6 +82,8 @@ class SVDResult(ComparedByFields, AnswersOtherNames, Bounded):
         seed: Seed of all random numbers, with which the solve can be repeated; those of each matrix
             of a batch if they were given.
         which: "largest" or "smallest" values.
+        precision: The name of the lowest dtype that products were computed in, such as "float32",
+            where the function casts to it inside; None where that is the dtype of s.
         samples: What the solve left for the whole spectrum, for each matrix of a batch; `spectrum`
             reads it.
 
@@ -114,6 +116,7 @@ class SVDResult(ComparedByFields, AnswersOtherNames, Bounded):
     seed: Seeds
     which: Which = "largest"
     samples: tuple[SpectralSample, ...] = ()
+    precision: str | None = None
 
     _other_names = RESULT_NAMES
 
@@ -314,9 +317,8 @@ class SVDResult(ComparedByFields, AnswersOtherNames, Bounded):
             sample = NoSample("the certificate is not sound")
         leading = int(self.converged.long().cumprod(0).sum()) if self.which == "largest" else 0
         known = slice(0, leading)
-        return whole_spectrum(
-            sample, self.s[known], self.residuals[known], min(self.shape), self.s.dtype
-        )
+        s, residuals = self.s[known], self.residuals[known]
+        return whole_spectrum(sample, s, residuals, min(self.shape), self._precision())
 
     def _record(self) -> dict[str, Any]:
         """Return all fields by name; vectors that are None are left out."""

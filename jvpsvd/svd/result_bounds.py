@@ -49,7 +49,7 @@ class Bounded(Shown):
 
         Args:
             tol: Relative to σ₁; None: max(m, n) times the spacing of numbers of the dtype at 1, as
-                `torch.linalg.matrix_rank` takes it.
+                `torch.linalg.matrix_rank` takes it, or of the lower `precision` of products.
 
         Raises:
             ArgumentError: If this is a batch, σ₁ is not among the values, or tol does not lie
@@ -59,7 +59,7 @@ class Bounded(Shown):
         >>> print(jvpsvd.svds(torch.diag(torch.tensor([4.0, 2.0, 0.0])), "all").rank())
         2: values above 1.43e-06, by residuals
         """
-        least = torch.finfo(self.s.dtype).eps * max(self.shape[-2:])
+        least = torch.finfo(self._precision()).eps * max(self.shape[-2:])
         relative = least if tol is None else proper_fraction("tol", tol)
         values = self._bounded("rank")
         return values.rank(relative * float(values.s[0]))

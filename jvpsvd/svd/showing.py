@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from jvpsvd.operators import Products
@@ -30,6 +31,15 @@ class Shown:
     tol: float
     shape: tuple[int, ...]
     which: Which
+    precision: str | None
+
+    def _precision(self) -> torch.dtype:
+        """Return the lowest precision of the products, which is not below that of the values."""
+        lowest: torch.dtype = self.s.dtype
+        if self.precision is not None:
+            named: torch.dtype = getattr(torch, self.precision)
+            lowest = max(lowest, named, key=lambda dtype: torch.finfo(dtype).eps)
+        return lowest
 
     @property
     def k(self) -> int:
@@ -65,9 +75,11 @@ class Shown:
 
     def __str__(self) -> str:
         numbers, defined = self._in_words(), self.certificate.defined_in_words()
+        dtype = str(self.s.dtype).removeprefix("torch.")
+        lower = "" if self.precision in (None, dtype) else f", products in {self.precision}"
         return fitted_lines(
             f"{self._heading('triplet' if self.U is not None else 'value')}, "
-            f"{str(self.s.dtype).removeprefix('torch.')} on {self.s.device}\n"
+            f"{dtype} on {self.s.device}{lower}\n"
             f"s {numbers['singular values']}, {numbers['energy']} of the energy, "
             f"worst residual {numbers['worst residual']}\n"
             f"{self._mark()}: {numbers['converged']}{'; ' if defined else ''}{defined}\n"

@@ -224,8 +224,8 @@ class _Recurrence:
     def spectra(self) -> list[Spectrum]:
         """Return the spectrum of each matrix, of which no value is known by itself."""
         nothing = torch.empty(0, dtype=torch.float64)
-        size, dtype = self._A.shape[-1], self._A.dtype
-        return [whole_spectrum(one, nothing, nothing, size, dtype) for one in self.samples()]
+        size, precision = self._A.shape[-1], self._A.precision
+        return [whole_spectrum(one, nothing, nothing, size, precision) for one in self.samples()]
 
     def _multiply(self, block: Tensor, direction: Direction) -> Tensor:
         A, step = self._A, len(self._diagonal) + 1

@@ -149,7 +149,7 @@ def svds(
     request = check_request(
         size, k, which, tol, method, block_size, memory, seed, vectors, first, energy, tail
     )
-    warned = out_of_reach(request.tol, operator.dtype)
+    warned = out_of_reach(request.tol, operator.dtype, operator.precision)
     if warned and on_unconverged != "ignore":
         warnings.warn(warned, PrecisionWarning, stacklevel=3)
     began, before = time.perf_counter(), operator.products
@@ -180,6 +180,7 @@ def svds(
         seed=request.seed,
         which=which,
         samples=triplets.samples,
+        precision=_name_of_lower(operator.precision, operator.dtype),
     )
     if on_unconverged != "ignore" and not bool(result.converged.all()):
         missed = _unconverged_in_words(result, monitor.stopped)
@@ -187,6 +188,10 @@ def svds(
             raise ConvergenceError(missed)
         warnings.warn(missed, ConvergenceWarning, stacklevel=3)
     return result
+
+
+def _name_of_lower(precision: torch.dtype, dtype: torch.dtype) -> str | None:
+    return None if precision == dtype else str(precision).removeprefix("torch.")
 
 
 def _vectors_of_shorter_side(start: SVDResult | Tensor | None, size: ProblemSize) -> Tensor | None:
@@ -246,6 +251,8 @@ def _unconverged_in_words(result: SVDResult, stopped: bool) -> str:
     total = count_noun(result.s.numel(), "triplet")
     worst = float((result.residuals / result.s[..., :1]).max())
     wider = "" if result.s.dtype == torch.float64 else ", or use float64"
+    if result.precision is not None:
+        wider = f", or let fn compute in {result.s.dtype}, not in {result.precision}"
     remedy = f"raise tol or memory{wider}"
     if stopped:
         remedy = "progress= stopped the solve"

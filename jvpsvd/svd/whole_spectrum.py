@@ -16,7 +16,7 @@ _ROUNDING = 8.0
 
 
 def whole_spectrum(
-    sample: SpectralSample, known: Tensor, errors: Tensor, size: int, dtype: torch.dtype
+    sample: SpectralSample, known: Tensor, errors: Tensor, size: int, precision: torch.dtype
 ) -> Spectrum:
     """Return the spectrum from what a solve left.
 
@@ -25,11 +25,11 @@ def whole_spectrum(
         known: (j,) leading values, none missing among them.
         errors: (j,) their residuals.
         size: Number of all values.
-        dtype: Precision of the products.
+        precision: Lowest one that the products are computed in.
     """
     known, errors = known.double().cpu(), errors.double().cpu()
     top = float(known[0]) if len(known) else 0.0
-    eps = _ROUNDING * torch.finfo(dtype).eps
+    eps = _ROUNDING * torch.finfo(precision).eps
     if isinstance(sample, AllValues):
         values = sample.values.double().cpu().clone()
         off = torch.full_like(values, eps * float(values[0]))

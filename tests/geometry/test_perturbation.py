@@ -330,3 +330,21 @@ def test_a_function_without_forward_mode_is_differentiated_in_reverse():
     plain = perturbation_response(lambda z: z**3, x, D, far)
     torch.testing.assert_close(r.linear, plain.linear)
     torch.testing.assert_close(r.nonlinear, plain.nonlinear)
+
+
+def test_the_floor_is_that_of_a_cast_inside():
+    W = normal(5, 5, seed=1, dtype=torch.float32)
+    x = normal(5, seed=2, dtype=torch.float64)
+
+    def cast(z):
+        return (W @ z.float()).tanh().double()
+
+    def plain(z):
+        return (W.double() @ z).tanh()
+
+    with_cast, without = (
+        perturbation_response(fn, x, torch.eye(5)[0], [1e-7, 1e-2]) for fn in (cast, plain)
+    )
+    off = (with_cast.change[0] - without.change[0]).abs()
+    assert (off <= 4 * with_cast.floor[0]).all()
+    assert (without.floor < 1e-13).all()

@@ -58,7 +58,7 @@ def test_the_line_that_cannot_be_recorded_is_named_with_converted_weights_too(ca
 
 
 def test_all_depths_share_the_evaluations_of_a_recording():
-    """The values, J v, and points nearby are those of all depths; J'u goes no further than one."""
+    """The values, J v, casts, and points nearby are those of all depths; J'u goes to one."""
     calls = {0: 0, 2: 0}
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double().eval()
     for index in calls:
@@ -69,7 +69,7 @@ def test_all_depths_share_the_evaluations_of_a_recording():
     derivatives = Derivatives(net, x, ["0", "1", "output"])
     calls.update(dict.fromkeys(calls, 0))  # listing the depths evaluates them, too
     derivatives.at(x, "one")
-    assert calls == {0: 7, 2: 5}
+    assert calls == {0: 8, 2: 6}
 
 
 class Reversing(nn.Module):

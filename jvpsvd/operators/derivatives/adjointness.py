@@ -9,6 +9,7 @@ from torch import Tensor
 
 from jvpsvd.errors import AdjointError
 from jvpsvd.operators.derivatives.differences import is_constant
+from jvpsvd.operators.function.lower_precision import eps_of_tests, find_lower_precision
 from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.scaling import row_norms
 
@@ -45,23 +46,52 @@ def check_adjoint(
     >>> check_adjoint(v, image=2 * v, u=v, coimage=2 * v)
     """
     by_jvp, by_vjp = (image * u).sum(), (v * coimage).sum()
+    off = (by_jvp - by_vjp).abs()
     norms = [row_norms(block.flatten()) for block in (image, u, v, coimage)]
     scale = torch.maximum(norms[0] * norms[1], norms[2] * norms[3])
     # Smaller products have few digits, or none.
     least = torch.finfo(u.dtype).tiny / torch.finfo(u.dtype).eps * norms[1]
+    allowed = torch.maximum(scale, least)
     # NaN passes: a product that is not finite is an error of its own.
-    if (by_jvp - by_vjp).abs() > torch.finfo(u.dtype).eps ** 0.5 * torch.maximum(scale, least):
-        if fn is not None and x is not None and is_constant(fn, x, scale / norms[1]):
+    if not off > torch.finfo(u.dtype).eps ** 0.5 * allowed:
+        return
+    lower, seen = None, []
+    if fn is not None and x is not None:
+        lower = find_lower_precision(fn, x)
+        eps = eps_of_tests(lower, x.dtype)
+        if eps is not None and off <= eps**0.5 * allowed:
+            return
+        if is_constant(fn, x, scale / norms[1]):
             return  # a derivative that is rounding, such as that of a sum of softmax values
         # What stops both products, a detach, cannot make them differ.
-        seen = [] if fn is None or x is None else find_obstacles(fn, x)
-        found = [cause for cause in seen if cause.startswith(("torch.", "autocast"))]
-        remedy = f"take {' and '.join(found)} out of fn, or " if found else ""
-        if (by_jvp - by_vjp).abs() < _ROUNDING_SHARE * scale and u.dtype != torch.float64:
-            remedy += "use float64, should this be rounding, or "
-        raise AdjointError(
-            f"forward and reverse derivative are not of one matrix: <J v, u> = {by_jvp:.6g}, "
-            f"<v, J' u> = {by_vjp:.6g}; {remedy}check the backward and jvp of custom functions, "
-            "and hooks on gradients; where there are none, report the network to torch: one of its "
-            "own derivatives is wrong"
-        )
+        seen = find_obstacles(fn, x)
+    found = [cause for cause in seen if cause.startswith(("torch.", "autocast"))]
+    remedy = f"take {' and '.join(found)} out of fn, or " if found else ""
+    if lower is not None and not found:
+        remedy += f"let fn compute in x.dtype, not in {lower.dtype}{lower.place}, or "
+    elif off < _ROUNDING_SHARE * scale and u.dtype != torch.float64:
+        remedy += "use float64, should this be rounding, or "
+    raise AdjointError(_describe(by_jvp, by_vjp, remedy))
+
+
+def _describe(by_jvp: Tensor, by_vjp: Tensor, remedy: str) -> str:
+    products = show_apart(float(by_jvp), float(by_vjp))
+    return (
+        f"forward and reverse derivative are not of one matrix: <J v, u> = {products[0]}, "
+        f"<v, J' u> = {products[1]}; {remedy}check the backward and jvp of custom functions, and "
+        "hooks on gradients; where there are none, report the network to torch: one of its own "
+        "derivatives is wrong"
+    )
+
+
+def show_apart(a: float, b: float) -> tuple[str, str]:
+    """Return two numbers in six digits, or in as many as show that they differ.
+
+    >>> show_apart(1 / 3, 1 / 3 + 1e-9)
+    ('0.333333333', '0.333333334')
+    """
+    for digits in range(6, 18):
+        shown = f"{a:.{digits}g}", f"{b:.{digits}g}"
+        if shown[0] != shown[1]:
+            break
+    return shown

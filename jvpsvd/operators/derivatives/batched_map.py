@@ -20,6 +20,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.blocks import Selection, check_indices
 from jvpsvd.operators.derivatives.linear_map import Held, LinearMap, make_change_check
 from jvpsvd.operators.function.evaluate import stack_values
+from jvpsvd.operators.function.lower_precision import LowerPrecision
 
 
 class BatchedProduct(Protocol):
@@ -67,6 +68,8 @@ class BatchedMap:
     had for less than all of their derivative."""
     held: tuple[Held, ...] = ()
     """What is kept besides weights, as far as it is known."""
+    lower_precision: LowerPrecision | None = None
+    """The lowest precision that f computes in, where that is known to be lower than the points'."""
 
     def jvp(self, block: Tensor, chunk: int) -> Tensor:
         r"""Return J v for vectors (B, b, \\*x.shape), `chunk` vectors at a time.
@@ -99,6 +102,7 @@ class BatchedMap:
                 each if each.shared else Held(each.bytes * len(chosen) // len(self.point))
                 for each in self.held
             ),
+            lower_precision=self.lower_precision,
         )
 
 

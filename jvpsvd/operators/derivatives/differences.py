@@ -125,15 +125,23 @@ def refuse_hidden(
     predicted = _smaller_step(x.dtype) * _scale(x) * _norm(image)
     if predicted > _rounding(value):
         return
-    least = _smaller_step(x.dtype)
-    # Rounding of f(x) may hide the motion at small steps.
-    sizes = sorted({least, *(max(_WIDER * least, wide) for wide in _WIDE)})
     products = at(x)
     with torch.no_grad():
         here = fn(x).detach()  # a recorded value differs by rounding
-    each = (find_unexplained(fn, x, products, at, here, size) for size in sizes)
-    found = next((one for one in each if one is not None), None)
-    if found is None or not found.vanishing:
+
+    def find_hidden(eps: float | None) -> Unexplained | None:
+        least = _smaller_step(x.dtype, eps)
+        # Rounding of f(x) may hide the motion at small steps.
+        sizes = sorted({least, *(max(_WIDER * least, wide) for wide in _WIDE)})
+        each = (find_unexplained(fn, x, products, at, here, size, eps=eps) for size in sizes)
+        found = next((one for one in each if one is not None), None)
+        return found if found is not None and found.vanishing else None
+
+    found = find_hidden(None)
+    if found is None and x.dtype == torch.float64:
+        # A part that computes in float32, in NumPy too, has steps of that size.
+        found = find_hidden(torch.finfo(torch.float32).eps)
+    if found is None:
         return
     seen = find_obstacles(fn, x)
     if not seen:
@@ -163,11 +171,12 @@ def describe_difference(
     value: Tensor | None = None,
     image: Tensor | None = None,
     evaluate: Callable[[Tensor], Any] | None = None,
+    eps: float | None = None,
 ) -> str | None:
     """Return how the products at x differ from differences of fn; None where they do not.
 
     `value` is f(x), and `image` is J v for v = direction(x), if known. `evaluate` returns f at a
-    point, where that is less work than fn.
+    point, where that is less work than fn. `eps` is that of a lower precision inside fn.
 
     Raises:
         DerivativeError: If they do, and a part of fn runs under torch.inference_mode, which nobody
@@ -178,7 +187,11 @@ def describe_difference(
     >>> description.split(";")[0]
     'products explain only a part of how fn moves (50 % is missing)'
     """
-    found = find_unexplained(evaluate or fn, x, products, at, value, image=image)
+    run = evaluate or fn
+    found = find_unexplained(run, x, products, at, value, image=image, eps=eps)
+    # Small steps are lost where f casts, and show the rest where large ones are bent.
+    if found is None and eps is not None and not _is_explained(run, x, products, eps):
+        found = find_unexplained(run, x, products, at, value, image=image)
     if found is None:
         return None
     seen = find_obstacles(fn, x)
@@ -239,6 +252,7 @@ def find_unexplained(
     value: Tensor | None = None,
     size: float | None = None,
     image: Tensor | None = None,
+    eps: float | None = None,
 ) -> Unexplained | None:
     """Return the motion in proportion to the step that the products at x do not explain, if any.
 
@@ -246,10 +260,10 @@ def find_unexplained(
     and two products, then products at two moved points, and another evaluation if these vanish.
     None if the function cannot be evaluated nearby. `value` is f(x), and `image` is J v for
     v = direction(x), if known. `size` is the smaller step as a share of a typical entry of x;
-    about √eps by default.
+    about √eps by default. `eps` is that of a lower precision inside fn.
     """
     with torch.no_grad():
-        size = size or _smaller_step(x.dtype)
+        size = size or _smaller_step(x.dtype, eps)
         along = _scale(x) * direction(x)
         larger, smaller = _rounded_step(x, _RATIO * size * along), _rounded_step(x, size * along)
         value = fn(x).detach() if value is None else value
@@ -265,9 +279,10 @@ def find_unexplained(
         if at_smaller is None:
             return None
         larger_part, smaller_part = products(torch.stack([larger, smaller]))
-        if not _is_slope(
-            at_larger - larger_part, at_smaller - smaller_part, least, _rounding(value)
-        ):
+        floor = _rounding(value)
+        if eps is not None:  # a constant part, such as a mask of -1e9, has no rounding
+            floor = max(floor, _NOISE * eps * _norm(value[at_larger != 0]))
+        if not _is_slope(at_larger - larger_part, at_smaller - smaller_part, least, floor):
             return None
         between, along = at_larger - at_smaller, (larger - smaller)[None]
         norm, missing, explained = _norm(between), math.inf, _norm(larger_part)
@@ -277,10 +292,10 @@ def find_unexplained(
                 return None
             missing = min(missing, _norm(between - part))
             explained = max(explained, _norm(part))
-        if not max(_DIFFERING * norm, _rounding(value)) < missing < _FINER * norm:
+        if not max(_DIFFERING * norm, floor) < missing < _FINER * norm:
             return None
         vanishing = explained <= _VANISHING * norm and not _has_steps(
-            fn, x, value, at_smaller, size
+            fn, x, value, at_smaller, size, floor, eps
         )
         return Unexplained(
             share=missing / norm,
@@ -288,6 +303,16 @@ def find_unexplained(
             motion=_norm(at_larger),
             vanishing=vanishing,
         )
+
+
+def _is_explained(fn: Callable[[Tensor], Any], x: Tensor, products: Apply, eps: float) -> bool:
+    """Return whether products explain the motion along the larger step of a lower precision."""
+    with torch.no_grad():
+        step = _step(x, _RATIO * _smaller_step(x.dtype, eps))
+        moved = _take_difference(fn, x, step, fn(x).detach())
+        if moved is None:
+            return False
+        return _norm(moved - products(step[None])[0]) <= _DIFFERING * _norm(moved)
 
 
 def _is_slope(larger: Tensor, smaller: Tensor, least: float, floor: float) -> bool:
@@ -298,11 +323,17 @@ def _is_slope(larger: Tensor, smaller: Tensor, least: float, floor: float) -> bo
 
 
 def _has_steps(
-    fn: Callable[[Tensor], Any], x: Tensor, value: Tensor, moved: Tensor, size: float
+    fn: Callable[[Tensor], Any],
+    x: Tensor,
+    value: Tensor,
+    moved: Tensor,
+    size: float,
+    floor: float,
+    eps: float | None,
 ) -> bool:
     """Return whether a function that moves so much at one step has no slope at smaller ones."""
-    resolved = _RESOLVED * _rounding(value) / _norm(moved)
-    of_point = _STEP_NOISE * torch.finfo(x.dtype).eps * float(x.abs().max()) / _scale(x)
+    resolved = _RESOLVED * floor / _norm(moved)
+    of_point = _STEP_NOISE * _wider(x.dtype, eps) * float(x.abs().max()) / _scale(x)
     least = max(resolved * size, of_point)
     if least > size / 2:
         return False  # rounding hides what there is below
@@ -347,13 +378,18 @@ def _scale(x: Tensor) -> float:
     return float(entries.median()) if entries.numel() else 1.0
 
 
-def _smaller_step(dtype: torch.dtype) -> float:
+def _smaller_step(dtype: torch.dtype, eps: float | None = None) -> float:
     """Return about √eps, a power of two."""
-    return 2.0 ** math.floor(math.log2(torch.finfo(dtype).eps) / 2)
+    return 2.0 ** math.floor(math.log2(_wider(dtype, eps)) / 2)
 
 
 def _rounding(value: Tensor) -> float:
     return _NOISE * torch.finfo(value.dtype).eps * _norm(value)
+
+
+def _wider(dtype: torch.dtype, eps: float | None) -> float:
+    """Return the eps of a dtype, or a larger one."""
+    return max(float(torch.finfo(dtype).eps), eps or 0.0)
 
 
 def _norm(block: Tensor) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.derivatives.chunk_tuning import Chunks
 from jvpsvd.operators.function.evaluate import close
+from jvpsvd.operators.function.lower_precision import LowerPrecision, Rounding
 
 WEIGHTS_CHANGED = "the weights have changed since this derivative was taken; take it again"
 
@@ -57,6 +59,8 @@ class LinearMap:
     """What is kept besides weights, as far as it is known."""
     probed: Tensor | None = None
     """J times `probe_block(point)`, where a check has computed it."""
+    lower_precision: LowerPrecision | None = None
+    """The lowest precision that f computes in, where that is known to be lower than the point's."""
 
 
 def refuse_after_change(
@@ -70,22 +74,28 @@ def refuse_after_change(
     That costs an evaluation per block: what autograd keeps refers to weights, and torch does not
     see all changes of them.
     """
+    eps_at_x = partial(Rounding(fn).eps_at, x)
 
     def product_if_unchanged(block: Tensor) -> Tensor:
         with torch.no_grad():
-            refuse_another_value(fn(x), value)
+            refuse_another_value(fn(x), value, eps_at_x)
             return product(block)
 
     return product_if_unchanged
 
 
-def refuse_another_value(again: Tensor, value: Tensor) -> None:
+def refuse_another_value(
+    again: Tensor, value: Tensor, eps: Callable[[], float | None] | None = None
+) -> None:
     """Check that fn has the value that it had when its derivative was taken.
+
+    `eps` returns that of a lower precision inside fn; it is called where the values differ by more
+    than the rounding of their dtype.
 
     Raises:
         ArgumentError: If it has not.
     """
-    if not close(again, value):
+    if not (close(again, value) or (eps is not None and close(again, value, eps=eps()))):
         raise ArgumentError(
             "fn gives another value than when this derivative was taken: the weights have changed "
             "since, it is random, or it computes under autocast; take the derivative again"

@@ -18,6 +18,7 @@ from jvpsvd.operators.blocks import Selection
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, BatchedProduct
 from jvpsvd.operators.derivatives.linear_map import refuse_another_value
 from jvpsvd.operators.function.evaluate import prepare
+from jvpsvd.operators.function.lower_precision import Rounding
 
 Function = Callable[[Tensor], Tensor]
 
@@ -37,13 +38,14 @@ def differentiate_together(fn: Function, X: Tensor, widest: int | None = None) -
     torch.Size([3, 1, 2])
     """
     evaluate = prepare(fn)
+    eps_there = partial(Rounding(evaluate).eps_at, X[0])
     with torch.no_grad():
         values: Tensor = vmap(evaluate)(X)
     return BatchedMap(
         point=X,
         value=values,
-        jvp_product=_TransformedProduct(evaluate, values, X, transposed=False),
-        vjp_product=_TransformedProduct(evaluate, values, X, transposed=True),
+        jvp_product=_TransformedProduct(evaluate, values, X, False, eps_there),
+        vjp_product=_TransformedProduct(evaluate, values, X, True, eps_there),
         widest=widest,
         at=lambda Z: differentiate_together(fn, Z, widest),
         nearby=partial(_TransformedProduct, evaluate, None),
@@ -79,12 +81,14 @@ class _TransformedProduct:
     """None where they are not known."""
     X: Tensor
     transposed: bool
+    eps: Callable[[], float | None] | None = None
+    """Of a lower precision inside fn."""
     together = True
 
     def __call__(self, block: Tensor, points: slice) -> Tensor:
         again, images = multiply_together(self.fn, self.X[points], block, self.transposed)
         if self.values is not None:
-            refuse_another_value(again, self.values[points])
+            refuse_another_value(again, self.values[points], self.eps)
         return images
 
     def select(self, chosen: Selection) -> BatchedProduct:

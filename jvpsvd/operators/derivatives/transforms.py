@@ -28,6 +28,7 @@ from jvpsvd.operators.derivatives.linear_map import (
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.evaluate import check_output, prepare
 from jvpsvd.operators.function.failures import failures_named, find_remedy, remedy_at
+from jvpsvd.operators.function.lower_precision import Rounding
 from jvpsvd.operators.function.restoring import restored
 
 
@@ -110,9 +111,10 @@ def _make_jvp(
     def by_forward_mode(block: Tensor) -> Tensor:
         with torch.no_grad():
             again, images = jvps_of_block(block)
-        refuse_another_value(again, value)
+        refuse_another_value(again, value, eps_at_x)
         return images
 
+    eps_at_x = partial(Rounding(fn).eps_at, x)
     reasons = []
     probes, u = probe_block(x), output_direction(value)
     try:
@@ -129,7 +131,7 @@ def _make_jvp(
         vjp_of_vjp = vjp(vjp_of_one, torch.zeros_like(value))[1]
         by_two_passes = refuse_after_change(fn, x, value, vmap(lambda v: vjp_of_vjp(v)[0]))
         v = vjps_of_block(u[None])[0]  # J v = 0 only where J' u is
-        check_adjoint(v, by_two_passes(v[None])[0], u, v)
+        check_adjoint(v, by_two_passes(v[None])[0], u, v, fn, x)
     except AdjointError:
         reasons.append("its backward cannot be differentiated")
     except Exception as error:

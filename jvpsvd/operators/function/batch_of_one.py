@@ -73,7 +73,11 @@ def _without_batch(value: Tensor) -> Tensor:
 
 
 def refuse_other_function(
-    fn: Callable[..., Any], of_vector: OfVector, points: Tensor, values: Tensor
+    fn: Callable[..., Any],
+    of_vector: OfVector,
+    points: Tensor,
+    values: Tensor,
+    eps: float | None = None,
 ) -> None:
     """Check that a network computes of one point what it computes of a batch of one.
 
@@ -86,6 +90,7 @@ def refuse_other_function(
         of_vector: The same of one point, as it is differentiated.
         points: The points, along the first dimension.
         values: The function's values at all of them, or at the first ones.
+        eps: Of a lower precision inside fn; None for that of the values.
 
     Raises:
         ArgumentError: If the two differ, or if the value at one point has an entry for each of
@@ -109,16 +114,16 @@ def refuse_other_function(
     if batch is None:
         return
     name = type(fn).__name__ if fn is network else "fn"
-    if _has_entry_for_each(evaluate, points, index, batch):
+    if _has_entry_for_each(evaluate, points, index, batch, eps):
         raise ArgumentError(
             f"{name} computes {len(points)} values of the one point X[{index}], as a mask for each "
             "of the points makes it: what is given besides x is the same for all points; make one "
             "operator for each, with its mask, or write lambda x: fn(x, mask) if all of it is meant"
         )
     value = _in_structure(of_vector, values[index])
-    if isinstance(run, _OfOne) or _agree(value, batch) or _is_batch(of_vector, x, value):
+    if isinstance(run, _OfOne) or _agree(value, batch, eps) or _is_batch(of_vector, x, value, eps):
         return
-    if not close(prepare(of_vector)(x), values[index]):
+    if not close(prepare(of_vector)(x), values[index], eps=eps):
         refuse_nondeterministic(fn, of_vector, x)
     raise ArgumentError(
         f"{name} computes something else of the point X[{index}] than of the batch "
@@ -159,23 +164,27 @@ def _in_structure(of_vector: OfVector, value: Tensor) -> Any:
     return value if of_vector.target is None else of_vector.target.tree(value)
 
 
-def _agree(value: Any, batch: Any) -> bool:
+def _agree(value: Any, batch: Any, eps: float | None) -> bool:
     """Return whether the value at a batch of one holds the numbers of that at its point.
 
     Shapes may differ, since a Jacobian is that of flat values: `nn.Flatten` leaves channels apart.
     """
     (ours, spec), (theirs, other) = tree_flatten(value), tree_flatten(batch)
-    return spec == other and all(map(_agrees, ours, theirs))
+    return spec == other and all(_agrees(*pair, eps) for pair in zip(ours, theirs, strict=True))
 
 
-def _agrees(ours: Tensor, theirs: object) -> bool:
+def _agrees(ours: Tensor, theirs: object, eps: float | None) -> bool:
     if not isinstance(theirs, Tensor) or theirs.numel() != ours.numel():
         return False
-    return close(theirs.reshape(ours.shape).to(ours.dtype), ours)
+    return close(theirs.reshape(ours.shape).to(ours.dtype), ours, eps=eps)
 
 
 def _has_entry_for_each(
-    evaluate: Callable[[Tensor], Any], points: Tensor, index: int, batch: Any
+    evaluate: Callable[[Tensor], Any],
+    points: Tensor,
+    index: int,
+    batch: Any,
+    eps: float | None,
 ) -> bool:
     """Return whether the value at a batch of one holds one for each point, its own among them."""
     count = len(points)
@@ -184,7 +193,9 @@ def _has_entry_for_each(
     # As long at all points as at one, and the same at this one: only what is fixed differs.
     every = tree_leaves(_value_or_none(evaluate, points))
     return any(
-        _is_of_length(one, count) and _is_of_length(all_, count) and close(one[index], all_[index])
+        _is_of_length(one, count)
+        and _is_of_length(all_, count)
+        and close(one[index], all_[index], eps=eps)
         for one, all_ in zip(tree_leaves(batch), every, strict=False)
     )
 
@@ -198,7 +209,7 @@ def _is_of_length(leaf: object, count: int) -> bool:
     )
 
 
-def _is_batch(of_vector: OfVector, x: Tensor, value: Any) -> bool:
+def _is_batch(of_vector: OfVector, x: Tensor, value: Any, eps: float | None) -> bool:
     """Return whether a point is a batch of one: fn takes it with another, and its value stays."""
     ours = tree_leaves(value)
     given = [leaf for leaf in tree_leaves(of_vector.tree(x)) if isinstance(leaf, Tensor)]
@@ -210,7 +221,7 @@ def _is_batch(of_vector: OfVector, x: Tensor, value: Any) -> bool:
 
     both = tree_leaves(_value_or_none(prepare(evaluate_two), x))
     return len(both) == len(ours) and all(
-        _is_of_length(two, 2) and close(two[:1].to(one.dtype), one)
+        _is_of_length(two, 2) and close(two[:1].to(one.dtype), one, eps=eps)
         for one, two in zip(ours, both, strict=True)
     )
 

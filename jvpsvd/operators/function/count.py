@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from jvpsvd.operators.environment.dispatch import DispatchMode
+from jvpsvd.operators.function.lower_precision import LowerPrecision, PathPrecisions
 
 
 class Work(NamedTuple):
@@ -28,19 +29,31 @@ class Work(NamedTuple):
     """Entries of the largest tensor that is made."""
 
 
-def count_work(fn: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, Work | None]:
-    """Return fn at x, and the work of that; None where the value is no tensor.
+class Counted(NamedTuple):
+    """The value of a function, and what an evaluation of it was."""
+
+    value: Any
+    work: Work | None
+    """None where the value is no tensor."""
+    lower_precision: LowerPrecision | None
+    """The lowest precision on the way to the value, if it is lower than the point's."""
+
+
+def count_work(fn: Callable[[Tensor], Any], x: Tensor) -> Counted:
+    """Return fn at x, the work of that, and its lowest precision.
 
     >>> count_work(lambda x: (x @ x[:, :2]).relu(), torch.ones(10, 10))[1]
     Work(calls=3, flops=20, rows=20, widest=20)
     """
-    mode = _CountingMode()
+    ways = PathPrecisions(x)
+    mode = _CountingMode(ways)
     with torch.no_grad(), mode:
         value = fn(x)
     if not isinstance(value, Tensor):
-        return value, None
+        return Counted(value, None, None)
     rows = value.numel()
-    return value, Work(max(mode.calls, 1), mode.flops, rows, max(mode.widest, rows))
+    work = Work(max(mode.calls, 1), mode.flops, rows, max(mode.widest, rows))
+    return Counted(value, work, ways.to(value))
 
 
 _SAME_IN_A_RECORDING = frozenset(
@@ -49,8 +62,9 @@ _SAME_IN_A_RECORDING = frozenset(
 
 
 class _CountingMode(DispatchMode):
-    def __init__(self) -> None:
+    def __init__(self, ways: PathPrecisions) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._ways = ways
         self.calls = self.flops = self.widest = 0
 
     def __torch_dispatch__(
@@ -58,6 +72,7 @@ class _CountingMode(DispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
+        self._ways.note((args, kwargs), output)
         self.calls += 1
         made = () if func.is_view else tree_leaves(output)
         sizes = [t.numel() for t in made if isinstance(t, Tensor)]

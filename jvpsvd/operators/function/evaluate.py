@@ -22,6 +22,7 @@ from jvpsvd.operators.function.find_module import (
     find_nondeterministic_module,
     find_nonfinite_module,
 )
+from jvpsvd.operators.function.lower_precision import LowerPrecision
 from jvpsvd.operators.function.modules import called_modules
 from jvpsvd.operators.function.obstacles import evaluate_and_watch
 from jvpsvd.operators.function.pytrees import OfVector, refuse_without_entries
@@ -72,11 +73,12 @@ def _with_gradient(fn: Callable[[Tensor], Any], x: Tensor) -> Any:
         return fn(x.clone().requires_grad_())
 
 
-def close(ours: Tensor, theirs: Tensor, floor: float = 0.0) -> bool:
+def close(ours: Tensor, theirs: Tensor, floor: float = 0.0, eps: float | None = None) -> bool:
     """Return whether two evaluations of the same thing differ by no more than rounding.
 
     Compared on the scale of the largest finite entry, or of `floor` if that is larger; NaN and
-    infinity must be at the same indices, and shape and dtype be the same.
+    infinity must be at the same indices, and shape and dtype be the same. Rounding is that of the
+    dtype, or `eps` if that is larger.
 
     >>> close(torch.tensor([1.0, 1e-9]), torch.tensor([1.0, 0.0]))
     True
@@ -86,14 +88,13 @@ def close(ours: Tensor, theirs: Tensor, floor: float = 0.0) -> bool:
     if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         return False
     floor = floor if math.isfinite(floor) else 0.0
+    share = float(max(eps or 0.0, torch.finfo(ours.dtype).eps) ** 0.5)
     scale = largest(theirs)
     if math.isfinite(scale):
-        tolerance = float(torch.finfo(ours.dtype).eps ** 0.5) * max(scale, floor)
-        return largest(ours - theirs) <= tolerance
+        return largest(ours - theirs) <= share * max(scale, floor)
     finite = theirs[torch.isfinite(theirs)]
     scale = max(finite.abs().max().item(), floor) if finite.numel() else floor
-    tolerance = torch.finfo(ours.dtype).eps ** 0.5 * scale
-    return torch.allclose(ours, theirs, rtol=0, atol=tolerance, equal_nan=True)
+    return torch.allclose(ours, theirs, rtol=0, atol=share * scale, equal_nan=True)
 
 
 def largest(tensor: Tensor) -> float:
@@ -166,6 +167,8 @@ class Evaluated(NamedTuple):
     """Whether a part of fn runs in inference mode; None where it cannot be watched."""
     work: Work | None
     """The work of an evaluation; None where it cannot be counted."""
+    lower_precision: LowerPrecision | None
+    """The lowest precision on the way to the value, if it is lower than the point's."""
 
 
 def evaluate_at(

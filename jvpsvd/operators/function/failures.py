@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from jvpsvd.errors import JvpsvdError, ModelError
+
+# Frames of torch, and of jvpsvd, which calls the function.
+NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]), "<")
 
 _REMEDIES = (
     (

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from jvpsvd.operators.function.count import Work, count_work
 from jvpsvd.operators.function.custom_functions import running_custom_function
+from jvpsvd.operators.function.lower_precision import LowerPrecision
 from jvpsvd.operators.function.pytrees import floating_tensors
 
 _CUTS: dict[str, str] = {
@@ -64,6 +65,8 @@ class Watched(NamedTuple):
     """Whether a part of it runs in inference mode."""
     work: Work | None
     """The work of an evaluation."""
+    lower_precision: LowerPrecision | None
+    """Its lowest precision, if that is lower than the point's."""
 
 
 def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> Watched:
@@ -81,15 +84,16 @@ def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> Watched:
     """
     mode = _NumberMode()
     work: Work | None = None
+    lower_precision: LowerPrecision | None = None
     inference: bool | None = None
     with torch.no_grad():
         try:
             with mode:
-                value, work = count_work(run, x.detach().clone())
+                value, work, lower_precision = count_work(run, x.detach().clone())
             inference = mode.inference
         except Exception:  # it cannot be watched
             value = run(x)
-    return Watched(value, mode.found, inference, work)
+    return Watched(value, mode.found, inference, work, lower_precision)
 
 
 _NUMBERS = {

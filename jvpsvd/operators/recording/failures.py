@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 import traceback
-from pathlib import Path
 
-import torch
-
-from jvpsvd.operators.function.failures import first_line
+from jvpsvd.operators.function.failures import NOT_THE_USERS, first_line
 
 _REASONS = (
     (
@@ -45,9 +42,6 @@ _REASONS = (
     ),
 )
 
-# Frames of torch, and of jvpsvd, which calls the function.
-_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]), "<")
-
 
 def describe_failure(error: BaseException) -> str:
     """Return why recording failed, with the line of the user's code that was at work.
@@ -67,6 +61,6 @@ def _place(error: BaseException) -> str:
     while error.__cause__ is not None:  # which was raised where the user's code was at work
         error = error.__cause__
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(_NOT_THE_USERS):
+        if not frame.filename.startswith(NOT_THE_USERS):
             return f" ({frame.filename}, line {frame.lineno}, in {frame.name})"
     return ""

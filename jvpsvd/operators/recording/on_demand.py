@@ -19,7 +19,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar
 
 import torch
@@ -35,8 +35,9 @@ from jvpsvd.operators.derivatives.points_together import (
 )
 from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.count import Work
-from jvpsvd.operators.function.evaluate import close, prepare
+from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import first_line
+from jvpsvd.operators.function.lower_precision import Rounding
 from jvpsvd.operators.recording.trace import Trace
 from jvpsvd.operators.recording.verify_replay import compare_values, verify_points_together
 
@@ -67,6 +68,7 @@ class RecordedOnDemand:
     ) -> None:
         self._fn, self._example, self._work = fn, example, work
         self._fold, self._check = fold, check
+        self._rounding = Rounding(prepare(fn))
         self._trace: Trace | None = None
         self._left = float(CALLS_OF_RECORDING)
         self._points_together = True  # until it fails
@@ -134,7 +136,8 @@ class RecordedOnDemand:
         for index, (x, value) in enumerate(zip(X, plain.value, strict=True)):
             with torch.no_grad():
                 own = prepare(self._fn)(x)
-            compare_values([value], [own], f"point {index} of the batch")
+            compare = partial(compare_values, [value], [own], f"point {index} of the batch")
+            self._rounding.judge(lambda eps, compare=compare: compare(eps=eps), x)  # type: ignore[misc]
         return plain
 
     def of_many(self, plain: BatchedMap) -> BatchedMap:
@@ -145,7 +148,8 @@ class RecordedOnDemand:
             if self._trace is None:
                 return None
             (ours,) = self._trace.at_many(plain.point, check=False)
-            refuse_another_value(ours.value, plain.value)
+            eps = partial(self._rounding.eps_at, plain.point[0])
+            refuse_another_value(ours.value, plain.value, eps)
             return ours
 
         def recorded() -> BatchedMap | None:
@@ -191,7 +195,8 @@ class RecordedOnDemand:
             logger.info("going on with vmap(jvp) and vmap(vjp): %s", first_line(error))
             self._trace, self._left = None, math.inf
             return []
-        refuse_another_value(ours.value, plain.value)
+        eps = partial(self._rounding.eps_at, plain.point)
+        refuse_another_value(ours.value, plain.value, eps)
         return [ours]
 
 
@@ -277,17 +282,27 @@ def batch_recorded_on_demand(
     if work is None or not _is_small(work, X[0], len(X)):
         return None
 
+    rounding = Rounding(prepare(fn))
+
     def differentiate() -> BatchedMap:
         J = differentiate_together(fn, X, work.widest)
-        verify_points_together(lambda x: [by_transforms(fn, x, check=check)], X, [J])
+        verify = partial(verify_points_together, lambda x: [by_transforms(fn, x, check=check)])
+        rounding.judge(lambda eps: verify(X, [J], eps), X[0])
         return J
 
     plain = _try(differentiate)
-    pairs = () if plain is None else zip(plain.value, values, strict=True)
-    if plain is None or not all(close(*pair) for pair in pairs):
+    if plain is None:
+        return None
+    try:
+        rounding.judge(partial(_compare, plain.value, values), X[0])
+    except TraceError:
         return None
     demand = RecordedOnDemand(fn, X[0], work, fold, check)
     return demand.of_many(plain), demand.at_many
+
+
+def _compare(ours: Tensor, theirs: Tensor, eps: float | None) -> None:
+    compare_values([*ours], [*theirs], eps=eps)
 
 
 def _is_small(work: Work, x: Tensor, points: int) -> bool:

@@ -24,6 +24,7 @@ from jvpsvd.operators.derivatives.differences import direction, output_direction
 from jvpsvd.operators.function.conversion import converted_weights
 from jvpsvd.operators.function.evaluate import check_output
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
+from jvpsvd.operators.function.lower_precision import Rounding
 from jvpsvd.operators.recording.checkpoints import keep_checkpoints
 from jvpsvd.operators.recording.failures import describe_failure
 from jvpsvd.operators.recording.graphs import AtPoint, Recording
@@ -59,6 +60,7 @@ def record(
     fold: bool,
     check: bool,
     recompute: bool = False,
+    rounding: Rounding | None = None,
 ) -> tuple[Recording, AtPoint]:
     """Return the recording of a function in the fastest form that gives what torch.func gives.
 
@@ -71,6 +73,7 @@ def record(
         fold: Whether to rewrite what was recorded into cheaper operations.
         check: Whether to test the products as `verify_replay` says.
         recompute: Whether to keep checkpoints only, and to compute other values of a point again.
+        rounding: Of the function, where it is to be kept.
 
     Raises:
         AdjointError: If JVPs and VJPs are not of one matrix.
@@ -82,15 +85,24 @@ def record(
     tensor([[2., 0.],
             [0., 6.]])
     """
+    rounding = rounding or Rounding(outputs)
     if values is None:
         with torch.no_grad(), failures_named("fn", partial(remedy_at, outputs.fn, example)):
             values = tuple(check_output(y) for y in outputs(example))
     try:
         joint, products = _record_joint(outputs, example, values)
         products = products._replace(values=values)
-        verify = partial(
-            verify_replay, outputs=outputs, example=example, products=products, check=check
+        verify_by = partial(
+            verify_replay,
+            outputs=outputs,
+            example=example,
+            products=products,
+            check=check,
         )
+
+        def verify(recording: Recording) -> AtPoint:
+            return rounding.judge(lambda eps: verify_by(recording, eps=eps), example)
+
         private = converted_weights(outputs.fn)
         split_joint = partial(_split_and_tell, recompute=recompute, private=private)
         if fold:

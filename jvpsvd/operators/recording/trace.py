@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from jvpsvd.operators.derivatives.batched_map import BatchedMap, stack_maps
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.failures import first_line
+from jvpsvd.operators.function.lower_precision import Rounding
 from jvpsvd.operators.function.restoring import restored
 from jvpsvd.operators.recording.graphs import AtPoint
 from jvpsvd.operators.recording.outputs import Outputs
@@ -79,6 +81,7 @@ class Trace:
         self._kind = _Kind(example.shape, example.stride(), example.dtype, example.device)
         self._points_together: bool | None = None  # not tried yet
         with restored(fn, example.device):
+            self._rounding = Rounding(self._outputs)
             found = record(
                 self._outputs,
                 example.detach().clone(),
@@ -86,6 +89,7 @@ class Trace:
                 fold=fold,
                 check=check,
                 recompute=recompute,
+                rounding=self._rounding,
             )
         self.recording = found[0]
         """The graphs: one for the values, and two for the products of each output."""
@@ -108,7 +112,7 @@ class Trace:
         maps = self.recording.maps(self.recording.evaluate(x, all_entries=check, known=first))
         if check:
             with torch.no_grad():
-                compare_values([m.value for m in maps], self._outputs(x))
+                self._compare([m.value for m in maps], self._outputs(x), x)
             self._refuse_hidden(x, [m.value for m in maps])
         return maps
 
@@ -146,10 +150,19 @@ class Trace:
             for index, x in enumerate(X if check else ()):
                 own = self._outputs(x) if values is None else [of_one[index] for of_one in values]
                 replayed = [m.value[index] for m in maps]
-                compare_values(replayed, own, f"point {index} of the batch")
+                self._compare(replayed, own, x, f"point {index} of the batch")
         for index, x in enumerate(X if check else ()):
             self._refuse_hidden(x, [m.value[index] for m in maps])
         return maps
+
+    def _compare(
+        self,
+        replayed: Sequence[Tensor],
+        own: Sequence[Tensor],
+        x: Tensor,
+        where: str = "this point",
+    ) -> None:
+        self._rounding.judge(lambda eps: compare_values(replayed, own, where, eps=eps), x)
 
     def _replay_together(self, X: Tensor) -> tuple[BatchedMap, ...] | None:
         """Return maps that take all points in one call, or None where there are none."""
@@ -159,7 +172,8 @@ class Trace:
             there = self.recording.evaluate_many(X)
             maps = self.recording.maps_at_many(there)
             if self._points_together is None:
-                verify_recording_at_many(self.recording, there, maps)
+                verify = partial(verify_recording_at_many, self.recording, there, maps)
+                self._rounding.judge(lambda eps: verify(eps=eps), X[0])
         except Exception as error:  # vmap raises what the operation at fault raises
             logger.warning("replaying the points one by one, not at once: %s", first_line(error))
             self._points_together = False

@@ -36,7 +36,13 @@ _CHOOSE = (
 
 
 def verify_replay(
-    recording: Recording, outputs: Outputs, example: Tensor, products: Products, *, check: bool
+    recording: Recording,
+    outputs: Outputs,
+    example: Tensor,
+    products: Products,
+    *,
+    check: bool,
+    eps: float | None = None,
 ) -> AtPoint:
     """Return what a recording gives at the example, if that is what torch.func gives there.
 
@@ -46,6 +52,7 @@ def verify_replay(
         example: The point.
         products: Values, and products with `direction` of each, as torch.func computed them.
         check: Whether to compare one JVP with one VJP, and products that vanish with differences.
+        eps: Of a lower precision inside fn; None for that of each tensor.
 
     Raises:
         AdjointError: If JVPs and VJPs are not of one matrix.
@@ -57,15 +64,15 @@ def verify_replay(
     probes, us = probe_block(example), [output_direction(m.value) for m in maps]
     v = probes[1]
     values, jvps, vjps = products
-    compare_values([m.value for m in maps], values, advice=_TAKE_OUT)
+    compare_values([m.value for m in maps], values, advice=_TAKE_OUT, eps=eps)
     probed = []
     for index, (m, u) in enumerate(zip(maps, us, strict=True)):
         least = _rounding_of(values[index])
         images, coimages = m.jvp(probes), m.vjp(_twice(u))
         probed.append(images)
-        same = close(images[1], jvps[index], least) and (
-            close(coimages, _twice(vjps[index]), least)
-            or close(coimages, outputs.compute_vjps(index, example, _twice(u)), least)
+        same = close(images[1], jvps[index], least, eps) and (
+            close(coimages, _twice(vjps[index]), least, eps)
+            or close(coimages, outputs.compute_vjps(index, example, _twice(u)), least, eps)
         )
         if not same:
             raise TraceError(
@@ -74,12 +81,12 @@ def verify_replay(
         if check:
             check_adjoint(v, images[1], u, coimages[0], outputs.select(index), example)
             refuse_hidden_output(outputs, index, example, values[index], jvps[index])
-        _refuse_mixed_block(probes, images, u, coimages[0], least)
+        _refuse_mixed_block(probes, images, u, coimages[0], least, eps)
     return replace(there, probed=tuple(probed))
 
 
 def _refuse_mixed_block(
-    probes: Tensor, images: Tensor, u: Tensor, coimage: Tensor, least: float
+    probes: Tensor, images: Tensor, u: Tensor, coimage: Tensor, least: float, eps: float | None
 ) -> None:
     """Refuse a product that is right for the last direction of a block and not for the first.
 
@@ -92,7 +99,7 @@ def _refuse_mixed_block(
     scale = torch.maximum(row_norms(images) * norm_u, row_norms(probes) * norm_coimage)
     kind = torch.finfo(u.dtype)
     least = max(least, kind.tiny / kind.eps)  # smaller products have few digits, or none
-    tolerance = kind.eps**0.5 * scale.clamp(min=least * float(norm_u))
+    tolerance = _wider(u.dtype, eps) ** 0.5 * scale.clamp(min=least * float(norm_u))
     first, last = (off > tolerance).tolist()
     if first and not last:
         raise TraceError(
@@ -102,7 +109,7 @@ def _refuse_mixed_block(
 
 
 def verify_recording_at_many(
-    recording: Recording, there: AtPoints, maps: Sequence[BatchedMap]
+    recording: Recording, there: AtPoints, maps: Sequence[BatchedMap], eps: float | None = None
 ) -> None:
     """Check that a recording gives the same at the first and the last point together and alone.
 
@@ -118,19 +125,20 @@ def verify_recording_at_many(
 
     def of_same_slopes(index: int) -> Sequence[LinearMap]:
         own, same = recording.evaluate(there.X[index].clone()), there.at(index)
-        compare_values(same.values, own.values)
+        compare_values(same.values, own.values, eps=eps)
         for ours, theirs in zip(same.kept, own.kept, strict=True):
-            if not _mostly_equal(ours, theirs):
+            if not _mostly_equal(ours, theirs, eps):
                 raise TraceError("what the derivative needs comes out differently")
         return recording.maps(same)
 
-    verify_points_together(at, there.X, maps, of_same_slopes)
+    verify_points_together(at, there.X, maps, eps, of_same_slopes)
 
 
 def verify_points_together(
     at: Callable[[Tensor], Sequence[LinearMap]],
     X: Tensor,
     maps: Sequence[BatchedMap],
+    eps: float | None,
     of_same_slopes: Callable[[int], Sequence[LinearMap]] | None = None,
 ) -> None:
     """Check that products at the first and the last point together are those of each on its own.
@@ -139,6 +147,7 @@ def verify_points_together(
         at: Returns the derivative of each output at one point.
         X: The points.
         maps: The derivatives of each output at all of them.
+        eps: Of a lower precision inside; None for that of each tensor.
         of_same_slopes: Returns the derivatives at the point of an index, with the slopes that were
             computed for all points together; None where they are not known.
 
@@ -147,11 +156,11 @@ def verify_points_together(
     """
     ends = torch.tensor([0, len(X) - 1], device="cpu")
     try:
-        _compare_products(ends, [at(X[point].clone()) for point in ends.tolist()], X, maps)
+        _compare_products(ends, [at(X[point].clone()) for point in ends.tolist()], X, maps, eps)
     except TraceError:
         if of_same_slopes is None:
             raise
-        _compare_products(ends, [of_same_slopes(point) for point in ends.tolist()], X, maps)
+        _compare_products(ends, [of_same_slopes(point) for point in ends.tolist()], X, maps, eps)
 
 
 def _compare_products(
@@ -159,6 +168,7 @@ def _compare_products(
     singles: Sequence[Sequence[LinearMap]],
     X: Tensor,
     maps: Sequence[BatchedMap],
+    eps: float | None,
 ) -> None:
     for index, both in enumerate(m.select(ends) for m in maps):
         v, u = _twice(direction(X[0])), _twice(output_direction(both.value[0]))
@@ -167,8 +177,8 @@ def _compare_products(
         for point, single in enumerate(singles):
             one = single[index]
             least = _rounding_of(one.value)
-            same = close(jvps[point], one.jvp(v), least)
-            if not (same and close(vjps[point], one.vjp(u), least)):
+            same = close(jvps[point], one.jvp(v), least, eps)
+            if not (same and close(vjps[point], one.vjp(u), least, eps)):
                 raise TraceError(f"the derivative of output {index} comes out differently")
 
 
@@ -177,6 +187,7 @@ def compare_values(
     actual: Sequence[Tensor],
     where: str = "this point",
     advice: str = _CHOOSE,
+    eps: float | None = None,
 ) -> None:
     """Check that a recording and the function itself have the same values.
 
@@ -185,6 +196,7 @@ def compare_values(
         actual: Those of the function.
         where: The point, for the message.
         advice: What to do if they differ, for the message.
+        eps: Of a lower precision inside; None for that of each tensor.
 
     Raises:
         TraceError: If they have not.
@@ -194,7 +206,7 @@ def compare_values(
     jvpsvd.errors.TraceError: output 0 of the function differs from its recording at this point; ...
     """
     for index, (ours, theirs) in enumerate(zip(recorded, actual, strict=True)):
-        if not close(ours, theirs):
+        if not close(ours, theirs, eps=eps):
             raise TraceError(
                 f"output {index} of the function differs from its recording at {where}; {advice}"
             )
@@ -212,13 +224,13 @@ def refuse_hidden_output(
     refuse_hidden(fn, x, value, image, lambda z: by_transforms(fn, z, check=False).jvp)
 
 
-def _mostly_equal(ours: Tensor, theirs: Tensor) -> bool:
+def _mostly_equal(ours: Tensor, theirs: Tensor, eps: float | None) -> bool:
     """Tell whether all but a few entries of what a derivative needs are the same, but rounding."""
     if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         return False
     differ = ours != theirs
     if ours.is_floating_point() and ours.numel():
-        rounding = torch.finfo(ours.dtype).eps ** 0.5 * theirs.abs().max()
+        rounding = _wider(ours.dtype, eps) ** 0.5 * theirs.abs().max()
         differ = ~((ours - theirs).abs() <= rounding)
     return not ours.numel() or float(differ.double().mean()) <= _AT_KINKS
 
@@ -231,3 +243,8 @@ def _twice(direction: Tensor) -> Tensor:
 def _rounding_of(value: Tensor) -> float:
     """Return the scale below which a derivative is rounding error: it vanishes."""
     return float(torch.finfo(value.dtype).eps ** 0.5 * value.detach().abs().max())
+
+
+def _wider(dtype: torch.dtype, eps: float | None) -> float:
+    """Return the eps of a dtype, or a larger one."""
+    return max(float(torch.finfo(dtype).eps), eps or 0.0)
