@@ -63,10 +63,10 @@ _NARROW_CHUNK = 16
 # products, and for vectors of at least the second length, where products take most of the time: a
 # guess.
 _FEW, _LONG = 32, 1 << 18
-# Unit vectors per product of the exact method, where memory allows it: the first number, or as many
-# up to the second as give so many entries. Few wide products take half of the time of many at small
-# networks (the same script).
-_EXACT_BLOCK, _WIDEST_EXACT_BLOCK, _EXACT_ENTRIES = 64, 512, 1 << 20
+# Unit vectors per product of the exact method, where memory allows it: the first number, or a whole
+# chunk of at most so many entries. At small networks few wide products take half of the time
+# (the same script).
+_EXACT_BLOCK, _EXACT_ENTRIES = 64, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def plan(
     affordable = footprint.exact() <= budget.bytes
     choice = _choose(size, request, (columns, width), affordable, cost)
     if choice.exact:
-        return _plan_exact(request, footprint, budget, choice)
+        return _plan_exact(size, request, footprint, budget, choice)
     planned = _plan_golub_kahan(request, footprint, budget, width, columns, choice)
     long = request.k <= _FEW and footprint.long >= _LONG
     given = size.batch is not None or size.chunk is not None or request.block_size is not None
@@ -213,12 +213,14 @@ def _is_small(size: ProblemSize) -> bool:
     return size.chunk is not None and size.chunk >= _LARGE_CHUNK and work <= _SMALL_JACOBIAN
 
 
-def _plan_exact(request: Request, footprint: Footprint, budget: _Budget, choice: _Choice) -> Plan:
+def _plan_exact(
+    size: ProblemSize, request: Request, footprint: Footprint, budget: _Budget, choice: _Choice
+) -> Plan:
     needed, short = footprint.exact(), footprint.short
     budget.refuse("exact", needed)
     block = 3 * footprint.batch * footprint.long * footprint.itemsize
     fits = max(1, (budget.bytes - needed) // block)
-    wide = min(_WIDEST_EXACT_BLOCK, _EXACT_ENTRIES // (footprint.batch * footprint.long))
+    wide = min(size.chunk or 0, _EXACT_ENTRIES // footprint.long)
     width = request.block_size or min(max(_EXACT_BLOCK, wide), fits)
     return Plan(
         Exact(width),

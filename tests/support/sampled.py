@@ -4,6 +4,8 @@ import torch
 from torch import nn
 
 SIZE, ABOVE_ONE = 500, 250
+# So many that svds does not compute the Jacobian as a whole.
+_OUTPUTS = 5000
 
 
 def sampled_network():
@@ -18,8 +20,10 @@ def sampled_network():
     generator = torch.Generator().manual_seed(0)
     groups = torch.linspace(2.2, 1.8, ABOVE_ONE - 3), torch.linspace(0.3, 0.1, SIZE - ABOVE_ONE)
     s = torch.cat([torch.tensor([8.0, 7.0, 6.0]), *groups])
-    U, V = (torch.linalg.qr(torch.randn(SIZE, SIZE, generator=generator)).Q for _ in range(2))
-    net = nn.Sequential(nn.Linear(SIZE, SIZE, bias=False)).eval().requires_grad_(False)
+    U, V = (
+        torch.linalg.qr(torch.randn(rows, SIZE, generator=generator)).Q for rows in (_OUTPUTS, SIZE)
+    )
+    net = nn.Sequential(nn.Linear(SIZE, _OUTPUTS, bias=False)).eval().requires_grad_(False)
     net[0].weight.copy_((U * s) @ V)
     return net, float(s.square().sum() ** 2 / s.pow(4).sum())
 

@@ -26,6 +26,14 @@ def other():
     return model, size
 
 
+def wide():
+    generator = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.Tanh())
+    torch.random.set_rng_state(generator)
+    return model.eval(), SIZE
+
+
 def repeating():
     model, size = net()
     with torch.no_grad():

@@ -244,7 +244,15 @@ def test_other_jacobians_are_left_to_the_numbers_of_products(shape, chunk, batch
 
 
 @pytest.mark.parametrize(
-    ("shape", "width"), [((384, 384), 512), ((512, 4096), 256), ((1000, 150528), 64)]
+    ("shape", "chunk", "width"),
+    [
+        ((384, 384), 512, 512),
+        ((384, 384), 128, 128),
+        ((384, 384), 8, 64),
+        ((384, 384), None, 64),
+        ((512, 4096), 512, 256),
+        ((1000, 150528), 512, 64),
+    ],
 )
-def test_the_exact_method_takes_many_short_vectors_at_once(shape, width):
-    assert _of_network(shape, None, min(shape), method="exact").block_size == width
+def test_the_exact_method_takes_a_chunk_of_short_vectors_at_once(shape, chunk, width):
+    assert _of_network(shape, chunk, min(shape), method="exact").block_size == width
