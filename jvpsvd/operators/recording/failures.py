@@ -17,7 +17,7 @@ _REASONS = (
         "with torch.where",
     ),
     (
-        r"Cannot access data pointer|doesn't have storage",
+        r"Cannot access (data pointer|storage)|doesn't have storage|data is not allocated yet",
         "it leaves torch, for NumPy perhaps; to have it recorded, compute it with torch alone",
     ),
     (
@@ -37,6 +37,11 @@ _REASONS = (
     (
         r"does not currently support|forward AD formula|derivative for (?P<name>\S+) is not impl",
         "an operation in it has no derivative of a derivative; to have it recorded, use others",
+    ),
+    (
+        r"INTERNAL ASSERT FAILED",
+        "torch itself fails at an operation in it, within several derivatives; to have it "
+        "recorded, use others",
     ),
     (
         r"mutat|modified by an inplace operation",
