@@ -27,7 +27,7 @@ from jvpsvd.operators.function.evaluate import check_output
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.function.obstacles import NumbersOfTensors
 from jvpsvd.operators.recording.checkpoints import keep_checkpoints
-from jvpsvd.operators.recording.failures import describe_failure
+from jvpsvd.operators.recording.failures import describe_failure, refuse_what_no_graph_holds
 from jvpsvd.operators.recording.graphs import AtPoint, Recording
 from jvpsvd.operators.recording.operations import TooLargeError, record_operations
 from jvpsvd.operators.recording.outputs import Outputs, Products
@@ -134,6 +134,7 @@ def _record_joint(
     replace_copies(joint)
     replace_fills(joint)
     merge_equal_nodes(joint)
+    refuse_what_no_graph_holds(joint.graph)
     return joint, computed[0]
 
 
