@@ -28,13 +28,11 @@ def transforms_restored() -> Iterator[None]:
     >>> str(keys()) == before
     True
     """
-    depth, level = _depth(), torch.autograd.forward_ad._current_level
     with torch._C._PreserveDispatchKeyGuard():
         try:
             yield
         except BaseException as error:
             _free_locals_of_torch(error)
-            _end_transforms(depth, level)
             raise
 
 
@@ -52,15 +50,3 @@ def _free_locals_of_torch(error: BaseException) -> None:
             if frame.f_code.co_filename.startswith(_FILES_OF_TORCH):
                 with suppress(RuntimeError):  # it is still being executed
                     frame.clear()
-
-
-def _depth() -> int:
-    return len(torch._C._functorch.get_interpreter_stack() or ())
-
-
-def _end_transforms(depth: int, level: int) -> None:
-    """End transforms and levels of forward mode that were begun since."""
-    while _depth() > depth:
-        torch._C._functorch.pop_dynamic_layer_stack()
-    while torch.autograd.forward_ad._current_level > level:
-        torch.autograd.forward_ad.exit_dual_level()
