@@ -147,6 +147,29 @@ class AutogradMode(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class NumbersOfTensors(TorchFunctionMode):
+    """Lets `tolist` read number by number what has no memory of its own within a transform.
+
+    Torch reads memory there that is not allocated, and the process may end. A number that depends
+    on the argument of a recording is refused as it is by `item`.
+
+    >>> with NumbersOfTensors():
+    ...     torch.func.functionalize(lambda x: x * sum(x[1:].tolist()))(torch.ones(3))
+    tensor([2., 2., 2.])
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.tolist and torch._C._functorch.is_functorch_wrapped_tensor(args[0]):
+            return _numbers(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def _numbers(tensor: Tensor) -> Any:
+    return [_numbers(part) for part in tensor.unbind()] if tensor.ndim else tensor.item()
+
+
 class _ObstacleMode(TorchFunctionMode):
     """Examines each call of torch whose arguments depend on the point."""
 

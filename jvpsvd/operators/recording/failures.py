@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 import traceback
 
+import torch
+from torch import fx
+from torch.utils._pytree import tree_leaves
+
+from jvpsvd.errors import TraceError
 from jvpsvd.operators.function.failures import NOT_THE_USERS, first_line
 
 _REASONS = (
@@ -14,7 +19,7 @@ _REASONS = (
         "with torch.where",
     ),
     (
-        r"Cannot access data pointer|doesn't have storage",
+        r"Cannot access (data pointer|storage)|doesn't have storage|data is not allocated yet",
         "it leaves torch, for NumPy perhaps; to have it recorded, compute it with torch alone",
     ),
     (
@@ -36,6 +41,11 @@ _REASONS = (
         "an operation in it has no derivative of a derivative; to have it recorded, use others",
     ),
     (
+        r"INTERNAL ASSERT FAILED",
+        "torch itself fails at an operation in it, within several derivatives; to have it "
+        "recorded, use others",
+    ),
+    (
         r"mutat|modified by an inplace operation",
         "it changes in place a tensor that it also reads; to have it recorded, work on a copy, "
         "x.clone()",
@@ -55,6 +65,46 @@ def describe_failure(error: BaseException) -> str:
         if found:
             return words.format(**found.groupdict()) + _place(error)
     return first_line(error) + _place(error)
+
+
+def refuse_what_no_graph_holds(graph: fx.Graph) -> None:
+    """Raise for an argument that no text of a graph can stand for, where it bears on the results.
+
+    Raises:
+        TraceError: Naming it.
+
+    >>> graph = fx.Graph()
+    >>> draw = torch.ops.aten.rand.generator
+    >>> _ = graph.output(graph.call_function(draw, ([2],), {"generator": torch.Generator()}))
+    >>> refuse_what_no_graph_holds(graph)
+    Traceback (most recent call last):
+    jvpsvd.errors.TraceError: cannot record the function: aten::rand draws from a torch.Generator...
+    """
+    pending = [node for node in graph.nodes if node.op == "output"]
+    seen = set(pending)
+    while pending:
+        node = pending.pop()
+        inputs = [each for each in node.all_input_nodes if each not in seen]
+        seen.update(inputs)
+        pending += inputs
+        for value in tree_leaves((node.args, node.kwargs)):
+            if isinstance(value, torch.Generator):
+                raise TraceError(
+                    f"cannot record the function: {_operation(node)} draws from a torch.Generator, "
+                    "which a recording cannot hold; to have it recorded, draw the numbers once, "
+                    "outside of it"
+                )
+            if isinstance(value, torch.ScriptObject):
+                raise TraceError(
+                    f"cannot record the function: {_operation(node)} takes packed weights or "
+                    "another object of C++, which a recording cannot hold; to have it recorded, "
+                    "give the network in floating point, before it was quantized or packed"
+                )
+
+
+def _operation(node: fx.Node) -> str:
+    name = getattr(node.target, "name", None)
+    return str(name()).split(".")[0] if callable(name) else str(node.target)
 
 
 def _place(error: BaseException) -> str:

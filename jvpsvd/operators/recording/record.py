@@ -21,12 +21,14 @@ from torch.func import functionalize
 
 from jvpsvd.errors import AdjointError, DerivativeError, TraceError
 from jvpsvd.operators.derivatives.differences import direction, output_direction
+from jvpsvd.operators.environment.transform_state import transforms_restored
 from jvpsvd.operators.function.conversion import converted_weights
 from jvpsvd.operators.function.evaluate import check_output
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.function.lower_precision import Rounding
+from jvpsvd.operators.function.obstacles import NumbersOfTensors
 from jvpsvd.operators.recording.checkpoints import keep_checkpoints
-from jvpsvd.operators.recording.failures import describe_failure
+from jvpsvd.operators.recording.failures import describe_failure, refuse_what_no_graph_holds
 from jvpsvd.operators.recording.graphs import AtPoint, Recording
 from jvpsvd.operators.recording.operations import TooLargeError, record_operations
 from jvpsvd.operators.recording.outputs import Outputs, Products
@@ -124,17 +126,18 @@ def _record_joint(
     computed: list[Products] = []
 
     def compute(*args: Tensor, by: Callable[..., Products]) -> tuple[Any, ...]:
-        computed.append(functionalize(by)(*args))
+        with NumbersOfTensors():
+            computed.append(functionalize(by)(*args))
         return tuple(computed[0])
 
     together = partial(compute, by=outputs.compute_products_together)
     apart = partial(compute, by=outputs.compute_products)
     # Without grad mode: it would keep a graph for every weight that requires grad, which
     # torch 2.14.1 never frees. Both derivatives are taken all the same.
-    with torch.no_grad():
+    with torch.no_grad(), transforms_restored():
         joint = None
         if len(values) == 1:
-            with suppress(TooLargeError):
+            with suppress(TooLargeError), transforms_restored():
                 joint = record_operations(together, example, *directions, most_bytes=MOST_TOGETHER)
         if joint is None:
             joint = record_operations(apart, example, *directions)
@@ -143,6 +146,7 @@ def _record_joint(
     replace_copies(joint)
     replace_fills(joint)
     merge_equal_nodes(joint)
+    refuse_what_no_graph_holds(joint.graph)
     return joint, computed[0]
 
 
