@@ -258,5 +258,6 @@ def refuse_nondeterministic(fn: Callable[..., Any], of_vector: OfVector, x: Tens
     module = find_nondeterministic_module(fn, lambda: prepare(of_vector)(x))
     raise ArgumentError(
         f"{module or 'fn'} gave two different values at the same point; it is random, keeps "
-        "state, or its weights have changed meanwhile; take that out, or keep it fixed"
+        "state, or its weights have changed meanwhile; take that out, or keep it fixed "
+        "(what fn keeps of a call that you make before stays)"
     )

@@ -407,3 +407,26 @@ def test_containers_that_calls_make_are_found():
     fn = Late()
     J = JacobianOperator(fn, X[0])
     assert torch.allclose(J.to_dense(), torch.func.jacrev(pure)(X[0]))
+
+
+def test_random_table_of_the_first_call_is_refused_and_stays_if_made_before():
+    kept = {}
+
+    def fn(x):
+        if "W" not in kept:
+            kept["W"] = torch.randn(3, 6, dtype=x.dtype)
+        return kept["W"] @ x
+
+    with pytest.raises(ArgumentError, match="what fn keeps of a call that you make before stays"):
+        JacobianOperator(fn, X[0])
+    assert not kept
+    fn(X[0])
+    assert torch.allclose(JacobianOperator(fn, X[0]).to_dense(), kept["W"])
+
+
+def test_namespaces_that_make_attributes_of_any_name_are_passed_over():
+    def fn(x):
+        return (torch.classes, 2 * x)[1]
+
+    J = JacobianOperator(fn, X[0]).at(X[1])
+    assert torch.allclose(J.to_dense(), 2 * torch.eye(6, dtype=torch.float64))
