@@ -83,6 +83,14 @@ class LinearMapOperator(LinearOperator):
         """
         return min(self._chunks.jvp.planned, self._chunks.vjp.planned)
 
+    @property
+    def widest(self) -> int | None:
+        """About how many entries a vector takes on its way through fn; None if not known."""
+        J = self._map
+        if isinstance(J, BatchedMap) or J.widest is not None or J.cost is None:
+            return J.widest
+        return max(J.cost.jvp_bytes, J.cost.vjp_bytes) // J.point.itemsize
+
     def _held(self) -> frozenset[Held]:
         return frozenset(self._map.held)
 

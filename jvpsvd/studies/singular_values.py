@@ -106,25 +106,32 @@ class _OnceDifferentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         # Recorded under create_graph alone.
-        same: Tensor = _Refused.apply(gradient, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-        return same
+        zero: Tensor = _Refused.apply(*ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return gradient + zero
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        raise DerivativeError(
+            "singular_values has no forward mode; take its gradient by reverse mode, as "
+            "torch.func.grad does"
+        )
 
 
 class _Refused(torch.autograd.Function):
-    """A gradient, with an error where it is differentiated by what the values depend on."""
+    """Zeros, with an error where they are differentiated by what the values depend on."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(gradient: Tensor, values: Tensor) -> Tensor:
-        return gradient.clone()
+    def forward(values: Tensor) -> Tensor:
+        return torch.zeros_like(values)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         pass
 
     @staticmethod
-    def backward(ctx: Any, second: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, second: Tensor) -> Tensor:
         raise DerivativeError(
             "singular_values has first derivatives alone, since the gradient holds the singular "
             "vectors; take its differences, or differentiate torch.linalg.svdvals of a whole "

@@ -38,9 +38,9 @@ _UNDECIDED, _WORTH_MEASURING, _CLEARLY = 2.0, 256, 1.25
 # is a guess.
 _SMALL_WORK = 1 << 26
 # A small network takes many vectors in a call, which costs about as much as one of a step. Its
-# Jacobian is computed as a whole if m n min(m, n) is at most the first number, and a chunk has at
-# least so many vectors (`python -m benchmarks small_networks`).
-_SMALL_JACOBIAN, _LARGE_CHUNK = 1 << 30, 256
+# Jacobian is computed as a whole if m n min(m, n) is at most the first number, and a vector takes
+# at most so many entries on its way (`python -m benchmarks small_networks`).
+_SMALL_JACOBIAN, _SMALL_WIDTH = 1 << 30, 1 << 15
 # Width of blocks, as pairs (largest k, width). Where a wide product costs about as much per vector
 # as a narrow one, narrow blocks are chosen for small k, because they need fewer products (132 with
 # blocks of 2, 228 with blocks of 8 at k = 20). With larger k there is more dense work per block,
@@ -63,10 +63,10 @@ _NARROW_CHUNK = 16
 # products, and for vectors of at least the second length, where products take most of the time: a
 # guess.
 _FEW, _LONG = 32, 1 << 18
-# Unit vectors per product of the exact method, where memory allows it: the first number, or a whole
-# chunk of at most so many entries. At small networks few wide products take half of the time
-# (the same script).
-_EXACT_BLOCK, _EXACT_ENTRIES = 64, 1 << 20
+# Unit vectors per product of the exact method, where memory allows it: the first number, or a
+# whole chunk that takes at most so many entries. At small networks few wide products take half of
+# the time (the same script).
+_EXACT_BLOCK, _EXACT_ENTRIES = 64, 1 << 21
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _is_small(size: ProblemSize) -> bool:
     work = m * n * min(m, n)
     if size.in_memory:
         return work <= _SMALL_WORK
-    return size.chunk is not None and size.chunk >= _LARGE_CHUNK and work <= _SMALL_JACOBIAN
+    return size.widest is not None and size.widest <= _SMALL_WIDTH and work <= _SMALL_JACOBIAN
 
 
 def _plan_exact(
@@ -220,7 +220,9 @@ def _plan_exact(
     budget.refuse("exact", needed)
     block = 3 * footprint.batch * footprint.long * footprint.itemsize
     fits = max(1, (budget.bytes - needed) // block)
-    wide = min(size.chunk or 0, _EXACT_ENTRIES // footprint.long)
+    wide = 0
+    if size.chunk is not None and size.widest is not None:
+        wide = min(size.chunk, _EXACT_ENTRIES // max(footprint.long, size.widest))
     width = request.block_size or min(max(_EXACT_BLOCK, wide), fits)
     return Plan(
         Exact(width),

@@ -15,7 +15,7 @@ from torch import Tensor
 from jvpsvd.arguments import LARGEST_SEED, check_flag, one_of, proper_fraction, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
-from jvpsvd.operators import LinearOperator, MatrixOperator
+from jvpsvd.operators import LinearMapOperator, LinearOperator, MatrixOperator
 from jvpsvd.records import ComparedByFields
 from jvpsvd.svd.kernels.random_numbers import Seeds
 from jvpsvd.svd.other_names import refuse_other_words
@@ -61,6 +61,8 @@ class ProblemSize:
     """Bytes that a part of a batch copies for each matrix; None if it cannot be divided."""
     precision: torch.dtype | None = None
     """Lowest precision that products are computed in; None: the dtype."""
+    widest: int | None = None
+    """About how many entries a vector takes on its way through a network; None if unknown."""
 
     @classmethod
     def of(cls, A: LinearOperator) -> ProblemSize:
@@ -70,7 +72,11 @@ class ProblemSize:
         chunk = None if A.batch else A.chunk
         in_memory = isinstance(A if isinstance(A, MatrixOperator) else A.T, MatrixOperator)
         of_memory = A.held_bytes, A.selection_bytes
-        return cls((m, n), A.dtype, A.device, batch, chunk, in_memory, *of_memory, A.precision)
+        of_network = A if isinstance(A, LinearMapOperator) else A.T
+        widest = of_network.widest if isinstance(of_network, LinearMapOperator) else None
+        return cls(
+            (m, n), A.dtype, A.device, batch, chunk, in_memory, *of_memory, A.precision, widest
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +189,9 @@ def choose_seed(seed: int | np.integer[Any] | None) -> int:
     return secrets.randbits(63) if seed is None else whole_number("seed", seed, 0, LARGEST_SEED)
 
 
-def _is_one(seed: Seed) -> TypeGuard[int | np.integer[Any] | None]:
-    return not isinstance(seed, list | tuple)
+def _is_one(seed: Any) -> TypeGuard[int | np.integer[Any] | None]:
+    several = isinstance(seed, list | tuple | range)
+    return not (several or (isinstance(seed, Tensor | np.ndarray) and seed.ndim == 1))
 
 
 def _check_seeds(seeds: Any, size: ProblemSize) -> tuple[int, ...]:
@@ -196,6 +203,8 @@ def _check_seeds(seeds: Any, size: ProblemSize) -> tuple[int, ...]:
             f"seed has {count_noun(len(seeds), 'number')} for {size.batch} matrices; give one for "
             "each, or one for all"
         )
+    if isinstance(seeds, Tensor | np.ndarray):
+        seeds = seeds.tolist()
     return tuple(whole_number(f"seed[{i}]", s, 0, LARGEST_SEED) for i, s in enumerate(seeds))
 
 

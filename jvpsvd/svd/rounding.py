@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import LARGEST_SEED
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.kernels.norms import column_norms
 
@@ -45,7 +46,7 @@ def change_by_rounding(
     """
     count = A.batch[0] if A.batch else 1
     worst = torch.full((count,), math.nan, dtype=torch.float64)
-    seeds = range(seed, seed + _PERTURBED_POINTS)
+    seeds = [(seed + i) % (LARGEST_SEED + 1) for i in range(_PERTURBED_POINTS)]
     together = A.changed_products(combinations, images, seeds)
     for change in _one_by_one(A, combinations, images, seeds) if together is None else together:
         norm = (k * column_norms(change).square().mean(-1)).sqrt().reshape(-1).cpu()

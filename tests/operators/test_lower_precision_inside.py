@@ -384,3 +384,54 @@ def test_half_inside_float32_is_told(caplog):
         result = svds(J, 3)
     assert not result.converged.any()
     assert result.certificate.defined_to >= torch.finfo(torch.bfloat16).eps
+
+
+def _mask_like(x):
+    b = torch.empty_like(x, dtype=torch.float32)
+    return x * b.fill_(2.0)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: x.sin() + torch.zeros_like(x, dtype=torch.float32),
+        lambda x: x.sin() * x.new_ones(6, dtype=torch.float32),
+        lambda x: x * torch.ones_like(x, dtype=torch.float16),
+        lambda x: torch.zeros_like(x, dtype=torch.float32).scatter_(0, x.topk(2).indices, 1.0) * x,
+        lambda x: x.sin() * x.sign().float(),
+        lambda x: x * x.sin().round().to(torch.bfloat16),
+        lambda x: x + (x.to(torch.bfloat16).to(x.dtype) - x).detach(),
+        _mask_like,
+    ],
+)
+@pytest.mark.parametrize("derivatives", ["auto", "trace", "transforms"])
+def test_what_takes_a_shape_is_flat_or_detached_is_no_cast(fn, derivatives):
+    x = torch.randn(6, dtype=torch.float64)
+    J = JacobianOperator(fn, x, derivatives=derivatives)
+    assert J.precision == torch.float64
+    torch.testing.assert_close(J @ torch.eye(6).double(), torch.func.jacrev(fn)(x))
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: torch.round(x, decimals=6),
+        lambda x: (x * 2**23).round().div(2**23),
+        lambda x: (x * 2**30).to(torch.int32).double() / 2**30,
+        lambda x: torch.bucketize(x.detach(), torch.linspace(0, 1, 100_000).double()).double(),
+    ],
+)
+def test_fine_steps_in_float64_hide_nothing(fn):
+    x = torch.rand(50, dtype=torch.float64)
+    assert not (JacobianOperator(fn, x) @ torch.eye(50).double()).any()
+
+
+def test_the_lines_of_a_caller_are_no_place_of_a_cast(caplog):
+    class Low(nn.Module):
+        def forward(self, x):
+            return x.float().sin().double()
+
+    low = torch.jit.trace(Low(), torch.ones(3).double())
+    JacobianOperator(lambda x: low(x), torch.ones(3).double())
+    assert "computes in float32 on the path" in caplog.text
+    assert "in test_the_lines" not in caplog.text

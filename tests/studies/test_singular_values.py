@@ -313,3 +313,14 @@ def test_a_hessian_is_refused_and_a_graph_of_the_gradient_is_no_harm():
     assert torch.equal(plain, with_graph.detach())
     by_func = torch.func.grad(lambda z: singular_values(net, z, tol=TOL)[0])(x.detach())
     torch.testing.assert_close(by_func.detach(), plain)
+
+
+def test_a_gradient_is_differentiated_by_what_it_is_a_multiple_of():
+    """A learned weight of the penalty: the singular vectors do not depend on it."""
+    net, weight = network(), torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    (plain,) = torch.autograd.grad(singular_values(net, x, tol=TOL)[0], x)
+    value = weight * singular_values(net, x, tol=TOL)[0]
+    (gradient,) = torch.autograd.grad(value, x, create_graph=True)
+    (found,) = torch.autograd.grad(gradient.sum(), weight)
+    torch.testing.assert_close(found, plain.sum())

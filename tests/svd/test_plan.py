@@ -3,12 +3,13 @@ import scipy.sparse
 import torch
 from support.sparse import random_sparse
 from support.svd_problems import memory_for, planned
+from torch import nn
 
-from jvpsvd import aslinearoperator, svds
+from jvpsvd import JacobianOperator, aslinearoperator, svds
 from jvpsvd.errors import ArgumentError
 from jvpsvd.svd import parse_memory
 from jvpsvd.svd.plan import plan
-from jvpsvd.svd.request import ProblemSize, Request
+from jvpsvd.svd.request import ProblemSize, Request, check_request
 
 MIB = 1 << 20
 
@@ -216,43 +217,58 @@ def test_a_block_may_widen_where_memory_is_left():
     assert tight.solver.widest_block < 64
 
 
-def _of_network(shape, chunk, k, **options):
-    return planned(shape, 4, k, chunk=chunk, memory="8GiB", **options)
+def _of_network(shape, widest, k, *, chunk=512, batch=None, **options):
+    size = ProblemSize(tuple(shape), torch.float32, None, batch, chunk, widest=widest)
+    return plan(size, check_request(size, k, memory="8GiB", **options))
 
 
 @pytest.mark.parametrize("k", [6, 20, 100])
 @pytest.mark.parametrize("shape", [(384, 384), (1024, 1024), (512, 3000), (3000, 512)])
 def test_small_jacobians_of_small_networks_are_taken_as_a_whole(shape, k):
-    chosen = _of_network(shape, 512, k)
+    chosen = _of_network(shape, 4096, k)
     assert (chosen.method, chosen.reason) == ("exact", "the Jacobian is small")
     assert not chosen.undecided
 
 
 @pytest.mark.parametrize(
-    ("shape", "chunk", "batch", "k"),
+    ("shape", "widest", "batch"),
     [
-        ((600, 600), 64, None, 20),  # a larger network, whose calls are no mere overhead
-        ((600, 600), None, None, 20),  # one vector after the other, as far as is known
-        ((600, 600), 512, 4, 20),
-        ((1000, 150528), 512, None, 100),
-        ((1100, 1100), 512, None, 6),
+        ((600, 600), 1 << 17, None),  # a larger network, whose calls are no mere overhead
+        ((600, 600), None, None),
+        ((600, 600), 4096, 4),
+        ((1000, 150528), 4096, None),
+        ((1100, 1100), 4096, None),
     ],
 )
-def test_other_jacobians_are_left_to_the_numbers_of_products(shape, chunk, batch, k):
-    chosen = _of_network(shape, chunk, k, batch=batch)
-    assert "is small" not in chosen.reason
+def test_other_jacobians_are_left_to_the_numbers_of_products(shape, widest, batch):
+    assert "is small" not in _of_network(shape, widest, 20, batch=batch).reason
 
 
 @pytest.mark.parametrize(
-    ("shape", "chunk", "width"),
+    ("shape", "widest", "chunk", "width"),
     [
-        ((384, 384), 512, 512),
-        ((384, 384), 128, 128),
-        ((384, 384), 8, 64),
-        ((384, 384), None, 64),
-        ((512, 4096), 512, 256),
-        ((1000, 150528), 512, 64),
+        ((384, 384), 384, 512, 512),
+        ((384, 384), 384, 128, 128),
+        ((384, 384), 384, 8, 64),
+        ((384, 384), None, 512, 64),
+        ((384, 384), 1 << 14, 512, 128),
+        ((384, 384), 1 << 18, 512, 64),
+        ((512, 8192), 384, 512, 256),
+        ((1000, 150528), 384, 512, 64),
     ],
 )
-def test_the_exact_method_takes_a_chunk_of_short_vectors_at_once(shape, chunk, width):
-    assert _of_network(shape, chunk, min(shape), method="exact").block_size == width
+def test_the_exact_method_takes_a_chunk_of_short_vectors_at_once(shape, widest, chunk, width):
+    chosen = _of_network(shape, widest, min(shape), chunk=chunk, method="exact")
+    assert chosen.block_size == width
+
+
+@pytest.mark.parametrize(("channels", "small"), [(8, True), (64, False)])
+@pytest.mark.parametrize("derivatives", ["auto", "trace"])
+def test_a_vector_on_its_way_through_the_network_decides(derivatives, channels, small):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, channels, 3, padding=1), nn.Tanh(), nn.Conv2d(channels, 1, 3)
+    net, x = nn.Sequential(*layers).eval(), torch.randn(1, 1, 28, 28)
+    J = JacobianOperator(net, x, derivatives=derivatives)
+    for A in (J, J.T):
+        assert (ProblemSize.of(A).widest < 1 << 15) == small
+        assert (svds(A, 3, tol=1e-3).plan.reason == "the Jacobian is small") == small

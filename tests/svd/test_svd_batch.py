@@ -2,13 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from support.svd_problems import SPECTRA, TOL, assert_truthful, line, repeat, spectrum, with_values
 from support.thinned import thinned
 from torch import nn
 
-from jvpsvd import JacobianOperator, MatrixOperator, svds
+from jvpsvd import JacobianOperator, MatrixOperator, spectra, svds
 from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.svd.certificate import certify, converged_mask
 from jvpsvd.svd.memory import Footprint
@@ -354,3 +355,17 @@ def test_seeds_must_be_as_many_as_matrices(seed, message):
 def test_a_single_matrix_has_one_seed():
     with pytest.raises(ArgumentError, match=r"seed=\[1\] is for a batch; give one seed"):
         svds(halves(1)[0], 3, seed=[1])
+
+
+@pytest.mark.parametrize("kind", [tuple, torch.tensor, np.array, lambda seeds: range(3, 6)])
+def test_seeds_may_come_in_any_row_of_numbers(kind):
+    result = svds(halves(3), 3, seed=kind([3, 4, 5]))
+    assert result.seed == (3, 4, 5)
+
+
+def test_the_largest_seed_serves_spectra_and_batches_as_well():
+    net, largest = nn.Sequential(nn.Linear(4, 3), nn.Tanh()).eval(), 2**63 - 1
+    S = spectra(net, torch.randn(2, 4), k=2, seed=largest, progress=False)
+    assert int(S["output"].seeds[0]) == largest
+    J = JacobianOperator(net, torch.randn(2, 4), batch_dims=1)
+    assert svds(J, 2, seed=[largest, largest]).seed == (largest, largest)

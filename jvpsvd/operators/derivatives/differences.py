@@ -28,6 +28,7 @@ from torch import Tensor
 
 from jvpsvd.errors import DerivativeError
 from jvpsvd.operators.function.evaluate import largest
+from jvpsvd.operators.function.lower_precision import find_lower_precision
 from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.scaling import row_norms
 
@@ -138,7 +139,8 @@ def refuse_hidden(
         return found if found is not None and found.vanishing else None
 
     found = find_hidden(None)
-    if found is None and x.dtype == torch.float64:
+    in_double = found is None and x.dtype == torch.float64
+    if in_double and (find_obstacles(fn, x) or find_lower_precision(fn, x)):
         # A part that computes in float32, in NumPy too, has steps of that size.
         found = find_hidden(torch.finfo(torch.float32).eps)
     if found is None:

@@ -59,6 +59,8 @@ class LinearMap:
     """What is kept besides weights, as far as it is known."""
     probed: Tensor | None = None
     """J times `probe_block(point)`, where a check has computed it."""
+    widest: int | None = None
+    """Entries of the largest tensor that an evaluation makes, where they were counted."""
     lower_precision: LowerPrecision | None = None
     """The lowest precision that f computes in, where that is known to be lower than the point's."""
 

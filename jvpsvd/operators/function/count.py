@@ -45,15 +45,15 @@ def count_work(fn: Callable[[Tensor], Any], x: Tensor) -> Counted:
     >>> count_work(lambda x: (x @ x[:, :2]).relu(), torch.ones(10, 10))[1]
     Work(calls=3, flops=20, rows=20, widest=20)
     """
-    ways = PathPrecisions(x)
-    mode = _CountingMode(ways)
+    paths = PathPrecisions(x)
+    mode = _CountingMode(paths)
     with torch.no_grad(), mode:
         value = fn(x)
     if not isinstance(value, Tensor):
         return Counted(value, None, None)
     rows = value.numel()
     work = Work(max(mode.calls, 1), mode.flops, rows, max(mode.widest, rows))
-    return Counted(value, work, ways.to(value))
+    return Counted(value, work, paths.to(value))
 
 
 _SAME_IN_A_RECORDING = frozenset(
@@ -62,9 +62,9 @@ _SAME_IN_A_RECORDING = frozenset(
 
 
 class _CountingMode(DispatchMode):
-    def __init__(self, ways: PathPrecisions) -> None:
+    def __init__(self, paths: PathPrecisions) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._ways = ways
+        self._paths = paths
         self.calls = self.flops = self.widest = 0
 
     def __torch_dispatch__(
@@ -72,7 +72,7 @@ class _CountingMode(DispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
-        self._ways.note((args, kwargs), output)
+        self._paths.note(func, (args, kwargs), output)
         self.calls += 1
         made = () if func.is_view else tree_leaves(output)
         sizes = [t.numel() for t in made if isinstance(t, Tensor)]

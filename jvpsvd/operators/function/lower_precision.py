@@ -8,16 +8,19 @@ how far two results of the same thing may differ by rounding, never that one is 
 from __future__ import annotations
 
 import logging
-import traceback
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from jvpsvd.errors import TraceError
 from jvpsvd.operators.environment.dispatch import DispatchMode
@@ -26,6 +29,19 @@ from jvpsvd.operators.function.failures import NOT_THE_USERS
 logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
+
+# Operations that take only a shape of what depends on x, or are flat.
+_WITHOUT_DERIVATIVE = frozenset(
+    getattr(torch.ops.aten, name)
+    for name in (
+        *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
+        *("randint_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
+        *("sign", "sgn", "round", "floor", "ceil", "trunc", "heaviside"),
+    )
+)
+# Storages that are known before those that were freed are dropped: a guess.
+_FEWEST_KEPT = 64
+_OURS, _EVALUATIONS = str(Path(__file__).parents[2]), ("count_work", "find_lower_precisions")
 
 
 class LowerPrecision(NamedTuple):
@@ -41,7 +57,7 @@ class PathPrecisions:
     """The tensors that depend on a point, and the lowest precision on the path to each.
 
     Tensors are known by their memory, so that what is written into a view counts for the whole.
-    What is not floating, such as an index or a comparison, has no derivative and ends a path.
+    What has no derivative ends a path: an index, a comparison, a sign, a tensor that is detached.
 
     Args:
         x: The point, floating.
@@ -51,10 +67,17 @@ class PathPrecisions:
         self._eps = torch.finfo(x.dtype).eps
         # By the address of a storage, which a weak reference keeps from being given again.
         self._reached: dict[int, tuple[StorageWeakRef, LowerPrecision | None]] = {}
+        self._most = _FEWEST_KEPT
+        self._detached: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._set(x, None)
 
-    def note(self, arguments: Any, output: Any) -> None:
-        """Take note of an operation that has been computed."""
+    def note(self, operation: Any, arguments: Any, output: Any) -> None:
+        """Take note of an operation of torch that has been computed."""
+        if operation._overloadpacket in _WITHOUT_DERIVATIVE:
+            return
+        if operation._overloadpacket is torch.ops.aten.detach:
+            self._detached[output] = None
+            return
         taken = [self._get(each) for each in _tensors(arguments)]
         reached = [each for each in taken if each is not None]
         if not reached:
@@ -64,7 +87,8 @@ class PathPrecisions:
         for each in _tensors(output):
             if each.is_floating_point() or each.is_complex():
                 lower = torch.finfo(each.dtype).eps > before
-                self._set(each, LowerPrecision(each.dtype, _place()) if lower else least)
+                dtype = each.dtype.to_real()
+                self._set(each, LowerPrecision(dtype, _place()) if lower else least)
 
     def to(self, value: Tensor) -> LowerPrecision | None:
         """Return the lowest precision on the path to a value; None if it is the point's."""
@@ -72,6 +96,8 @@ class PathPrecisions:
         return None if found is None else found[1]
 
     def _get(self, tensor: Tensor) -> tuple[StorageWeakRef, LowerPrecision | None] | None:
+        if tensor in self._detached:
+            return None
         try:
             return self._reached.get(tensor.untyped_storage()._cdata)
         except (NotImplementedError, RuntimeError):  # sparse, or without memory
@@ -82,10 +108,18 @@ class PathPrecisions:
             storage = tensor.untyped_storage()
             known = self._reached.get(storage._cdata)
             if known is None:
+                if len(self._reached) >= self._most:
+                    self._drop_freed()
                 reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
                 self._reached[storage._cdata] = (reference, found)
             elif found is not None:
                 self._reached[storage._cdata] = (known[0], lowest([found, known[1]]))
+
+    def _drop_freed(self) -> None:
+        """Drop storages without data: what is left of each keeps the place of its data from use."""
+        held = [(at, found) for at, found in self._reached.items() if not found[0].expired()]  # type: ignore[no-untyped-call]
+        self._reached = dict(held)
+        self._most = max(_FEWEST_KEPT, 2 * len(held))
 
 
 def find_lower_precisions(run: Callable[[Tensor], Any], x: Tensor) -> list[LowerPrecision | None]:
@@ -204,7 +238,7 @@ class _WatchingMode(DispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        self._paths.note((args, kwargs), output)
+        self._paths.note(func, (args, kwargs), output)
         return output
 
 
@@ -230,7 +264,13 @@ def lowest(found: list[LowerPrecision | None]) -> LowerPrecision | None:
 
 
 def _place() -> str:
-    for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.startswith(NOT_THE_USERS):
-            return f" ({frame.filename}, line {frame.lineno}, in {frame.name})"
+    """Return the line of the user's code that is being evaluated; "" where there is none."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        file, name = frame.f_code.co_filename, frame.f_code.co_name
+        if file.startswith(_OURS) and name in _EVALUATIONS:
+            return ""  # what follows has called us
+        if not file.startswith(NOT_THE_USERS) or file.startswith("<ipython-input"):
+            return f" ({file}, line {frame.f_lineno}, in {name})"
+        frame = frame.f_back
     return ""

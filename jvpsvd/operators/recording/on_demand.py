@@ -110,6 +110,7 @@ class RecordedOnDemand:
             at=self.at,
             nearby=self._nearby,
             probed=plain.probed,
+            widest=self._work.widest,
         )
 
     def _nearby(self, X: Tensor, block: Tensor, transposed: bool) -> Tensor | None:

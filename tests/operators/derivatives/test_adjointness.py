@@ -156,3 +156,26 @@ def test_a_backward_that_cannot_be_differentiated_again_is_named(derivatives, le
 
     with pytest.raises((AdjointError, ArgumentError), match="cannot be differentiated"):
         JacobianOperator(Square.apply, torch.ones(3), derivatives=derivatives)
+
+
+class _OlderSine(torch.autograd.Function):
+    """sin(x) without setup_context, so that both products are reverse passes."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * x.cos()
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e-24, 1e-30])
+def test_a_small_derivative_by_reverse_passes_is_no_missing_one(scale):
+    """The square of its values is 0 in float32."""
+    W, x = torch.randn(4, 6), torch.randn(6)
+    J = JacobianOperator(lambda z: scale * (W @ _OlderSine.apply(z)), x)
+    truth = scale * W * x.cos()
+    torch.testing.assert_close(J @ torch.eye(6), truth, rtol=1e-4, atol=0.0)
