@@ -24,7 +24,6 @@ from jvpsvd.networks.place_names import OUTPUT, Place, name_of_function
 from jvpsvd.operators import eager_execution, restored_attributes
 from jvpsvd.operators.environment.grouped_products import differentiable_grouped_products
 from jvpsvd.operators.function.custom_functions import running_custom_function
-from jvpsvd.operators.function.kept_tensors import KeptTensors
 from jvpsvd.operators.function.modules import forward_hooks
 
 See = Callable[[Place, nn.Module | None, tuple[Any, ...], Tensor], Tensor | None]
@@ -186,12 +185,7 @@ def forward(model: nn.Module, x: Any) -> Any:
 
 def call(model: nn.Module, x: Any) -> Any:
     """Run the model eagerly, and drop what it keeps of that."""
-    with (
-        eager_execution(),
-        differentiable_grouped_products(),
-        restored_attributes([model]),
-        KeptTensors.of(model).restored(),
-    ):
+    with eager_execution(), differentiable_grouped_products(), restored_attributes([model]):
         if isinstance(x, Mapping):
             return model(**x)
         return model(*x) if isinstance(x, tuple) else model(x)

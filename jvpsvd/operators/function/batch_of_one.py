@@ -22,7 +22,6 @@ from jvpsvd.operators.function.evaluate import close, prepare, refuse_nondetermi
 from jvpsvd.operators.function.failures import can_be_called, failures_named, takes_batch_of_one
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
-from jvpsvd.operators.function.written_once import WrittenTensors
 
 
 def function_of_one(fn: Callable[[Tensor], Any], x: Tensor) -> Callable[[Tensor], Any]:
@@ -36,7 +35,6 @@ def function_of_one(fn: Callable[[Tensor], Any], x: Tensor) -> Callable[[Tensor]
 
     Raises:
         ModelError: If fn fails at x, and then no longer.
-        ArgumentError: If fn writes into a tensor once and takes it for a constant afterwards.
 
     >>> norm = torch.nn.BatchNorm1d(3).eval()
     >>> function_of_one(norm, torch.ones(3))(torch.ones(3)).shape
@@ -44,21 +42,19 @@ def function_of_one(fn: Callable[[Tensor], Any], x: Tensor) -> Callable[[Tensor]
     >>> function_of_one(torch.sin, torch.ones(3)) is torch.sin
     True
     """
-    evaluate, written = prepare(fn), WrittenTensors(fn)
+    evaluate = prepare(fn)
     with restored(fn, x.device), torch.no_grad():
         try:
             evaluate(x)
         except Exception as error:  # whatever fn raises
             failed = error
         else:
-            written.refuse_constants(evaluate, x)
             return fn
         if not takes_batch_of_one(evaluate, x):
             return fn
         if can_be_called(evaluate, x):
             with failures_named("fn", "it does so at times only: make it deterministic"):
                 raise failed
-        written.refuse_constants(evaluate, x[None])
     return _OfOne(fn)
 
 

@@ -22,13 +22,11 @@ from jvpsvd.operators.function.find_module import (
     find_nondeterministic_module,
     find_nonfinite_module,
 )
-from jvpsvd.operators.function.kept_tensors import KeptTensors
 from jvpsvd.operators.function.lower_precision import LowerPrecision
 from jvpsvd.operators.function.modules import called_modules
 from jvpsvd.operators.function.obstacles import evaluate_and_watch
 from jvpsvd.operators.function.pytrees import OfVector, refuse_without_entries
 from jvpsvd.operators.function.restoring import restored_attributes
-from jvpsvd.operators.function.written_once import WrittenTensors
 
 
 def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
@@ -43,12 +41,7 @@ def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     >>> prepare(score)(torch.ones(2))
     tensor([2., 2.])
     """
-    kept, device = KeptTensors.of(fn), default_device()
-    networks = [*called_modules(fn), *kept.modules]
-
-    def call(x: Tensor) -> Any:
-        with restored_attributes(networks), kept.restored():
-            return fn(x)
+    networks, device = called_modules(fn), default_device()
 
     def evaluate(x: Tensor) -> Any:
         with (
@@ -56,13 +49,14 @@ def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
             differentiable_grouped_products(),
             eager_execution(),
             tensors_of_users(device),
+            restored_attributes(networks),
         ):
             try:
-                return call(x.clone())
+                return fn(x.clone())
             except RuntimeError as error:
                 if "does not require grad" not in str(error):
                     raise
-            return _with_gradient(call, x)
+            return _with_gradient(fn, x)
 
     return evaluate
 
@@ -182,11 +176,9 @@ def evaluate_at(
 ) -> Evaluated:
     """Return fn at the point, or at the points, checked."""
     evaluate, before = prepare(of_vector), buffer_states(fn)
-    written = WrittenTensors(of_vector)
     # Settings of the process are switched once for all points.
     with torch.no_grad(), differentiable_attention(), eager_execution():
         seen = evaluate_and_watch(evaluate, point[0] if batch_dims else point)
-        written.refuse_constants(evaluate, point[0] if batch_dims else point)
         values = [check_output(seen.value)]
         values += [check_output(evaluate(z)) for z in (point[1:] if batch_dims else ())]
     for name, state in buffer_states(fn).items():
@@ -261,6 +253,5 @@ def refuse_nondeterministic(fn: Callable[..., Any], of_vector: OfVector, x: Tens
     module = find_nondeterministic_module(fn, lambda: prepare(of_vector)(x))
     raise ArgumentError(
         f"{module or 'fn'} gave two different values at the same point; it is random, keeps "
-        "state, or its weights have changed meanwhile; take that out, or keep it fixed "
-        "(what fn keeps of a call that you make before stays)"
+        "state, or its weights have changed meanwhile; take that out, or keep it fixed"
     )

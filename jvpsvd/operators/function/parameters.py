@@ -14,8 +14,6 @@ from jvpsvd.arguments import first_names, listed_names
 from jvpsvd.errors import ModelError
 from jvpsvd.operators.environment.checkpointing import kept_activations
 from jvpsvd.operators.function.conversion import Converted, check_dtype, named_tensors
-from jvpsvd.operators.function.kept_tensors import KeptTensors
-from jvpsvd.operators.function.restoring import restored_attributes
 
 Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
 
@@ -57,17 +55,15 @@ def choose_parameters(
     names_of = {c: [name for name, tensor in named if tensor is own[c]] for c in chosen}
     every = {name for names in names_of.values() for name in names}
     others = None if dtype is None else Converted(model, model, dtype, given=every)
-    kept = KeptTensors(model)
 
     def evaluate(
         values: dict[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         given = {alias: value for name, value in values.items() for alias in names_of[name]}
-        with restored_attributes([model]), kept.restored():
-            if others is not None:
-                return others.call_with(given, *args, **kwargs)
-            with kept_activations():
-                return functional_call(model, given, args, dict(kwargs), tie_weights=False)
+        if others is not None:
+            return others.call_with(given, *args, **kwargs)
+        with kept_activations():
+            return functional_call(model, given, args, dict(kwargs), tie_weights=False)
 
     return theta, evaluate
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.function.kept_tensors import KeptTensors
 from jvpsvd.operators.function.modules import called_modules
 
 _CONTAINERS = frozenset((dict, OrderedDict, list, set))
@@ -53,9 +52,7 @@ def restored_attributes(networks: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def restored(fn: object, device: torch.device | None = None) -> Iterator[None]:
-    """Restore the networks that fn calls, their buffers, what else it keeps, and random states.
-
-    What else it keeps is described at `KeptTensors`. The random state is that of torch.
+    """Restore the networks that fn calls, the values of their buffers, and torch's random state.
 
     >>> norm = nn.BatchNorm1d(2)
     >>> with restored(norm):
@@ -63,14 +60,9 @@ def restored(fn: object, device: torch.device | None = None) -> Iterator[None]:
     >>> norm.running_mean, norm.num_batches_tracked
     (tensor([0., 0.]), tensor(0))
     """
-    networks, kept = called_modules(fn), KeptTensors.of(fn)
+    networks = called_modules(fn)
     devices = [device] if device is not None and device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices),
-        restored_attributes([*networks, *kept.modules]),
-        _restored_buffers(networks),
-        kept.restored(),
-    ):
+    with torch.random.fork_rng(devices), restored_attributes(networks), _restored_buffers(networks):
         yield
 
 

@@ -27,7 +27,7 @@ from jvpsvd.operators.function.fingerprint import fingerprint, is_dense, of_tran
 
 # Entries beyond which a list is not made: what holds so many is no function of a network.
 _MOST_ENTRIES = 200_000
-NUMBERS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+_NUMBERS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 # What is inside objects of these is not read, nor is the code of what is installed.
 _OPAQUE = (*sys.stdlib_module_names, "torch", "numpy", "scipy")
 _INSTALLED = ("site-packages", "dist-packages")
@@ -47,10 +47,6 @@ class _Entry(NamedTuple):
     content: Any
     """Compared by entries: a copy of an array, if wanted the fingerprint of a tensor; else kept
     alive."""
-
-
-class Unread:
-    """Base of our own objects that hold what a function may read, and are not read themselves."""
 
 
 class FunctionState:
@@ -117,7 +113,7 @@ def _walk(roots: list[Any], contents: bool) -> Iterator[_Entry]:
     while pending:
         parent, name, value = pending.popleft()
         kind = type(value)
-        if kind in NUMBERS:
+        if kind in _NUMBERS:
             yield _Entry(parent, name, None, (kind, value if value == value else "nan"), None)
         elif isinstance(value, Tensor):
             yield _of_tensor(parent, name, value, contents and id(value) not in seen)
@@ -172,28 +168,6 @@ def _same(before: _Entry, after: _Entry, contents: bool) -> bool:
     return not contents or not isinstance(ours, Tensor) or torch.equal(ours, theirs)
 
 
-def read(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what can be read through a value, by name.
-
-    >>> list(read({"scale": 2.0}))
-    [('scale', 2.0)]
-    """
-    return _reader(type(value))(value)
-
-
-def attributes_of(value: Any) -> Mapping[str, Any]:
-    """Return the attributes that an object holds by name; of one with slots only, none.
-
-    >>> attributes_of(SimpleNamespace(scale=2.0)), attributes_of(2.0)
-    ({'scale': 2.0}, {})
-    """
-    try:
-        held: Mapping[str, Any] = vars(value)
-        return held
-    except TypeError:
-        return {}
-
-
 def _reader(kind: type) -> _Reader:
     """Return the function that yields what can be read through a value of a type, by name."""
     for kinds, reader in _READERS:
@@ -204,10 +178,7 @@ def _reader(kind: type) -> _Reader:
 
 def _read_opaque(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the function that an object of a library is made of, such as a cache of one."""
-    try:
-        wrapped = getattr(value, "__wrapped__", None)
-    except Exception:  # `torch.classes` makes an attribute of any name, or fails
-        return
+    wrapped = getattr(value, "__wrapped__", None)
     if wrapped is not None:
         yield "", wrapped
 
@@ -257,7 +228,7 @@ def _read_class(cls: type) -> Iterator[tuple[str, Any]]:
     """Yield the bases and the attributes of a class; of one of a library, only what is called."""
     if issubclass(cls, nn.Module):
         yield "forward", cls.forward
-    if is_installed(cls):
+    if _of_library(cls):
         return
     yield "", cls.__mro__
     for name, value in vars(cls).items():
@@ -273,9 +244,9 @@ def _read_function(fn: FunctionType) -> Iterator[tuple[str, Any]]:
         except ValueError:  # not assigned yet
             yield name, None
     yield from (("", fn.__defaults__), ("", fn.__kwdefaults__), ("", fn.__dict__))
-    if is_installed(fn):
+    if _of_library(fn):
         return
-    names = names_in(fn.__code__)
+    names = _names(fn.__code__)
     for name in names:
         if name in fn.__globals__:
             value = fn.__globals__[name]
@@ -284,14 +255,10 @@ def _read_function(fn: FunctionType) -> Iterator[tuple[str, Any]]:
                 yield from ((n, vars(value)[n]) for n in names if n in vars(value))
 
 
-def names_in(code: CodeType) -> list[str]:
-    """Return the globals and attributes that a function and those defined in it name.
-
-    >>> names_in((lambda x: torch.tanh(x)).__code__)
-    ['torch', 'tanh']
-    """
+def _names(code: CodeType) -> list[str]:
+    """Return the globals and attributes that a function and those defined in it name."""
     inner = [
-        each for const in code.co_consts if isinstance(const, CodeType) for each in names_in(const)
+        each for const in code.co_consts if isinstance(const, CodeType) for each in _names(const)
     ]
     return list(dict.fromkeys([*code.co_names, *inner]))
 
@@ -300,12 +267,8 @@ def _root(value: Any) -> str:
     return str(getattr(value, "__module__", None) or "builtins").partition(".")[0]
 
 
-def is_installed(value: Any) -> bool:
-    """Return whether a function, class or module is of installed code, which is not read.
-
-    >>> is_installed(nn.Linear), is_installed(type("Mine", (), {"__module__": "__main__"}))
-    (True, False)
-    """
+def _of_library(value: Any) -> bool:
+    """Return whether a function or class is of installed code, which is not read."""
     root = _root(value)
     if root == "__main__" or (root == "builtins" and isinstance(value, FunctionType)):
         return False
@@ -314,7 +277,7 @@ def is_installed(value: Any) -> bool:
 
 
 _READERS: tuple[tuple[type | tuple[type, ...], _Reader], ...] = (
-    ((np.ndarray, ModuleType, Enum, Unread), _read_opaque),
+    ((np.ndarray, ModuleType, Enum), _read_opaque),
     (Mapping, _read_mapping),
     ((list, tuple, set, frozenset, deque), _read_entries),
     (MethodType, _read_method),
