@@ -20,7 +20,6 @@ from jvpsvd.operators.function.restoring import restored, restored_attributes
 from jvpsvd.operators.function.training_mode import refuse_training_mode
 from jvpsvd.operators.interop import as_cupy, as_scipy, aslinearoperator
 from jvpsvd.operators.jacobian import JacobianOperator
-from jvpsvd.operators.linear_map_operator import LinearMapOperator
 from jvpsvd.operators.linear_operator import LinearOperator
 from jvpsvd.operators.matrix import MatrixOperator
 from jvpsvd.operators.products import Products
@@ -31,7 +30,6 @@ __all__ = [
     "BatchedMap",
     "JacobianOperator",
     "LinearMap",
-    "LinearMapOperator",
     "LinearOperator",
     "MatrixOperator",
     "Products",

@@ -15,7 +15,8 @@ from torch import Tensor
 from jvpsvd.arguments import LARGEST_SEED, check_flag, one_of, proper_fraction, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
-from jvpsvd.operators import LinearMapOperator, LinearOperator, MatrixOperator
+from jvpsvd.operators import LinearOperator, MatrixOperator
+from jvpsvd.operators.linear_map_operator import LinearMapOperator
 from jvpsvd.records import ComparedByFields
 from jvpsvd.svd.kernels.random_numbers import Seeds
 from jvpsvd.svd.other_names import refuse_other_words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from dataclasses import dataclass, replace
@@ -106,9 +107,16 @@ def forecast(
     n = math.prod(start)
     costs: list[DepthCost] = []
     held = activations_to(model, [depth.name for depth in depths])
+    # What depths hold stands for what a vector becomes on its way to them.
+    entries = itertools.accumulate((depth.numel for depth in every), max, initial=n)
+    widest = dict(
+        zip((depth.name for depth in every), itertools.islice(entries, 1, None), strict=True)
+    )
     for depth in depths:
         activations = held.get(depth.name)
-        cost, chosen = plan_depth(depth, n, k, tol, memory, held=activations or 0)
+        cost, chosen = plan_depth(
+            depth, n, k, tol, memory, held=activations or 0, widest=widest[depth.name]
+        )
         cost = replace(cost, activations=activations)
         if speed is not None and chosen is not None:
             shape = depth.numel, n
@@ -126,6 +134,7 @@ def plan_depth(
     memory: int | str | None,
     device: torch.device | None = None,
     held: int = 0,
+    widest: int | None = None,
 ) -> tuple[DepthCost, Plan | None]:
     """Return what k triplets at a depth would take but for seconds, and the plan, if there is one.
 
@@ -137,10 +146,11 @@ def plan_depth(
         memory: Budget of the solve.
         device: Where it is to run; None: the CPU.
         held: Bytes that the derivatives hold besides weights.
+        widest: About how many entries a vector takes on its way; None if unknown.
     """
     count = min(k, depth.numel, n)
     cost = DepthCost(depth.name, depth.kind, depth.numel, n, count)
-    size = ProblemSize((depth.numel, n), torch.float32, device, held=held)
+    size = ProblemSize((depth.numel, n), torch.float32, device, held=held, widest=widest)
     try:
         chosen = plan(size, check_request(size, count, tol=tol, memory=memory))
     except ArgumentError as error:
