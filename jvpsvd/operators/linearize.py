@@ -37,6 +37,7 @@ from jvpsvd.operators.function.evaluate import (
     refuse_nondeterministic,
 )
 from jvpsvd.operators.function.failures import failures_named, remedy_at
+from jvpsvd.operators.function.first_call import FirstCall
 from jvpsvd.operators.function.lower_precision import (
     LowerPrecision,
     eps_of_tests,
@@ -130,8 +131,11 @@ class Linearization:
             of_first = function_of_one(of_first, point[0])
         of_vector = OfVector(of_first, source)
         remedy = partial(_remedy, fn, of_vector, point, batch_dims)
+        first = FirstCall([fn, self._args, self._kwargs]) if check else None
         with restored(fn, point.device), failures_named("fn", remedy):
             seen = evaluate_at(fn, of_vector, point, batch_dims)
+            if first is not None:
+                first.end()
             values, lower_precision = seen.value, seen.lower_precision
             eps = eps_of_tests(lower_precision, point.dtype)
             if batch_dims:
@@ -148,7 +152,8 @@ class Linearization:
             pairs = zip(J.value, values, strict=True) if batch_dims else [(J.value, values)]
             if not all(close(ours, theirs, eps=eps) for ours, theirs in pairs):
                 refuse_nondeterministic(fn, of_vector, one)
-            if check:
+            if first is not None:
+                first.tell()
                 tell_difference(of_vector, J, its_value)
                 if isinstance(J, LinearMap) and source is None and of_vector.target is None:
                     tell_block_diagonal(J)

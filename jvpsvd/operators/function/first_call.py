@@ -1,0 +1,56 @@
+"""Whether a function keeps something of its first call, which later calls take for a constant."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from jvpsvd.operators.function.state import FunctionState
+
+logger = logging.getLogger(__name__)
+
+
+class FirstCall:
+    """What a function may read, before its first evaluation and after it.
+
+    A counter changes in every evaluation, a cache in the first one alone. If the cache was computed
+    from x, the derivative lacks that part, and no later value shows it. Attributes of modules are
+    put back after each evaluation, so that they show no change.
+
+    Args:
+        roots: The function, and its further arguments.
+
+    >>> kept = {}
+    >>> fn = lambda x: kept.setdefault("h", x)
+    >>> first = FirstCall([fn])
+    >>> _ = fn(1.0)
+    >>> first.end()
+    >>> _ = fn(2.0)
+    >>> first.kept()
+    'fn.kept.h'
+    """
+
+    def __init__(self, roots: list[Any]) -> None:
+        self._roots, self._before = roots, FunctionState(roots)
+        self._changed: str | None = None
+        self._after: FunctionState | None = None
+
+    def end(self) -> None:
+        """Take note of what the first evaluation has changed."""
+        self._changed = self._before.change()
+        self._after = None if self._changed is None else FunctionState(self._roots)
+
+    def kept(self) -> str | None:
+        """Return what has changed in the first evaluation and not since, None if nothing has."""
+        settled = self._after is not None and self._after.change() is None
+        return self._changed if settled else None
+
+    def tell(self) -> None:
+        """Say in the log what has changed in the first evaluation and not since."""
+        kept = self.kept()
+        if kept is not None:
+            logger.warning(
+                "fn keeps something of its first call (in %s): if that was computed from x, the "
+                "derivative takes it for a constant, and is wrong; compute it in each call",
+                kept,
+            )
