@@ -259,11 +259,7 @@ PARTS: dict[str, Part] = {
         _from_script(
             "forecast",
             "what jvpsvd layers foretells beside what solves take",
-            Script(
-                "forecast",
-                quick_arguments=("-k", "5", "--layers", "_blocks.5,output"),
-                takes=("-k",),
-            ),
+            Script("forecast", quick_arguments=("-k", "5", "--layers", "output"), takes=("-k",)),
         ),
         _from_script(
             "survey",
@@ -301,6 +297,11 @@ PARTS: dict[str, Part] = {
             "choice",
             "the method that svds chooses for matrices in memory, beside both and LAPACK",
             Script("choice", quick_arguments=("--quick",), takes=("--rounds",)),
+        ),
+        _from_script(
+            "small_networks",
+            "Jacobians of small networks by both methods, beside the whole matrix",
+            Script("small_networks", quick_arguments=("--quick",), takes=("--rounds",)),
         ),
         _from_script(
             "first_result",
