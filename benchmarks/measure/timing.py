@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,21 @@ class Comparison:
 
     def __str__(self) -> str:
         return f"{self.name:32} {self.first}   {self.second}   ratio {self.ratio}"
+
+
+def time_in_turns(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
+    """Let several functions take turns, each after a rest, and return the seconds of each.
+
+    A first round is not counted.
+    """
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for round_ in range(rounds + 1):
+        for name, work in works.items():
+            time.sleep(REST_SECONDS)
+            seconds = time_once(work)
+            if round_:
+                times[name].append(seconds)
+    return times
 
 
 def compare(pair: Pair, rounds: int) -> Comparison:

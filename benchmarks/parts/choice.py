@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.measure.timing import REST_SECONDS, time_once
+from benchmarks.measure.timing import time_in_turns
 from jvpsvd import SVDResult, svds
 
 _SHAPES = ((1000, 1000), (3000, 1000), (1000, 3000), (20_000, 500), (2000, 2000))
@@ -71,13 +70,7 @@ def _time(A: Tensor, k: int, rounds: int) -> dict[str, Any]:
         "exact": lambda: svds(A, k, tol=_TOL, method="exact"),
         "LAPACK": lambda: torch.linalg.svd(A, full_matrices=False),
     }
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for round_ in range(rounds + 1):
-        for name, work in works.items():
-            time.sleep(REST_SECONDS)
-            seconds = time_once(work)
-            if round_:
-                times[name].append(seconds)
+    times = time_in_turns(works, rounds)
     median = {name: statistics.median(every) for name, every in times.items()}
     best = min(median["golub-kahan"], median["exact"])
     return {

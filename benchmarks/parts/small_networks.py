@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure.timing import REST_SECONDS, time_once
+from benchmarks.measure.timing import time_in_turns
 from jvpsvd import JacobianOperator, SVDResult, svds
 
 _KS = (6, 20, 100)
@@ -120,13 +119,7 @@ def _time(model: nn.Module, x: Tensor, k: int, rounds: int) -> dict[str, Any]:
         "whole matrix": lambda: torch.linalg.svd(take(model)(x).reshape(m, n), full_matrices=False),
         "auto": solve("auto"),
     }
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for round_ in range(rounds + 1):
-        for name, work in works.items():
-            time.sleep(REST_SECONDS)
-            seconds = time_once(work)
-            if round_:
-                times[name].append(seconds)
+    times = time_in_turns(works, rounds)
     median = {name: statistics.median(every) for name, every in times.items()}
     values = torch.linalg.svdvals(take(model)(x).reshape(m, n))
     return {
