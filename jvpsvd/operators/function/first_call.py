@@ -20,8 +20,7 @@ class FirstCall:
     Args:
         roots: The function, and its further arguments.
 
-    >>> kept = {}
-    >>> fn = lambda x: kept.setdefault("h", x)
+    >>> fn = (lambda kept: lambda x: kept.setdefault("h", x))({})
     >>> first = FirstCall([fn])
     >>> _ = fn(1.0)
     >>> first.end()
