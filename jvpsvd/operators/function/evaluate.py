@@ -16,6 +16,7 @@ from jvpsvd.operators.environment.attention import differentiable_attention
 from jvpsvd.operators.environment.compilation import eager_execution
 from jvpsvd.operators.environment.grouped_products import differentiable_grouped_products
 from jvpsvd.operators.environment.placement import default_device, tensors_of_users
+from jvpsvd.operators.environment.recurrence import differentiable_recurrence
 from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.find_module import (
     buffer_states,
@@ -47,6 +48,7 @@ def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
         with (
             differentiable_attention(),
             differentiable_grouped_products(),
+            differentiable_recurrence(),
             eager_execution(),
             tensors_of_users(device),
             restored_attributes(networks),

@@ -43,16 +43,17 @@ def operations(product, block):
     return sum(event.count for event in profiled.key_averages())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("build", RECURRENT.values(), ids=RECURRENT)
-def test_more_vectors_are_no_more_operations(build, dense):
+def test_more_vectors_are_no_more_operations(build, dtype, dense):
     torch.manual_seed(0)
-    net, x = build(), torch.randn(1, 3, 5, dtype=torch.float64)
+    net, x = build(), torch.randn(1, 3, 5, dtype=dtype)
     if isinstance(net, nn.Module):
-        net = copy.deepcopy(net).double().eval()
+        net = copy.deepcopy(net).to(dtype).eval()
     else:
         x = x[0]
     (J,) = Trace(net, x).at(x)
-    V, U = torch.randn(16, *J.point.shape).double(), torch.randn(16, *J.value.shape).double()
+    V, U = torch.randn(16, *J.point.shape).to(dtype), torch.randn(16, *J.value.shape).to(dtype)
     for product, block in ((J.jvp, V), (J.vjp, U)):
         assert operations(product, block) < 1.2 * operations(product, block[:2])
     expected = dense(net, x)
@@ -60,13 +61,14 @@ def test_more_vectors_are_no_more_operations(build, dense):
     torch.testing.assert_close(J.vjp(U).flatten(1), U.flatten(1) @ expected)
 
 
-def test_the_products_of_an_lstm_in_float64_are_recorded_and_fewer_operations(caplog):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_products_of_an_lstm_are_recorded_and_fewer_operations(dtype, caplog):
     torch.manual_seed(0)
-    net, x = RECURRENT["LSTM"]().double().eval(), torch.randn(1, 3, 5, dtype=torch.float64)
+    net, x = RECURRENT["LSTM"]().to(dtype).eval(), torch.randn(1, 3, 5, dtype=dtype)
     J = JacobianOperator(net, x, derivatives="trace")
     plain = transformed(net, x)
     assert not caplog.text
-    V = torch.randn(16, *x.shape).double()
+    V = torch.randn(16, *x.shape).to(dtype)
     assert operations(lambda block: J @ block, V.flatten(1).T.contiguous()) < operations(
         plain.jvp, V
     )

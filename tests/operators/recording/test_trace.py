@@ -135,7 +135,12 @@ CANNOT = {
     "written into": (written_into, r"torch\.stack or torch\.cat"),
     "strided": (lambda x: x.as_strided((2,), (2,)) ** 2, r"torch\.stack or torch\.cat"),
     "no setup_context": (backward_that_reads, r"write forward\(x\) and setup_context"),
-    "no forward mode": (lambda x: nn.LSTM(5, 5)(x.reshape(10, 5))[0], "with other operations"),
+    "no forward mode": (
+        lambda x: nn.functional.grid_sample(
+            x.reshape(1, 2, 5, 5), torch.zeros(1, 2, 2, 2), align_corners=False
+        ),
+        "with other operations",
+    ),
 }
 
 
