@@ -92,6 +92,11 @@ def test_all_values_give_exact_counts_between_thresholds():
     assert counts_at(1.1, *stored(result))[:, 0].tolist() == [2, 2, 2, 0]
 
 
+def test_values_that_equal_a_threshold_are_counted():
+    result = svds(torch.diag(torch.tensor([3.0, 1 - 1e-7, 1 + 1e-7, 0.2])), "all")
+    assert counts_at(1.0, *stored(result))[:, 0].tolist() == [3, 1, 3, 0]
+
+
 def test_a_run_tells_the_counts_of_every_photo(finished):
     results = survey.open(finished().folder)
     for layer, size in (("2", 294), ("output", 30)):

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 from support.thinned import thinned
+from torch import nn
 
-from jvpsvd import aslinearoperator, svds
+from jvpsvd import JacobianOperator, aslinearoperator, spectral_density, svds
 from jvpsvd.errors import ArgumentError
 
 P = 400
@@ -134,6 +135,60 @@ def test_zeros_are_not_counted():
     for threshold in (1e-6, 0.1, 1.0):
         found = spectrum.count(threshold)
         assert (found.value, found.low, found.high) == pytest.approx((30, 30, 30), abs=1e-2)
+
+
+def with_copies():
+    """Values many of which equal the threshold 1, exactly or up to rounding."""
+    torch.manual_seed(0)
+    some = torch.linspace(0.2, 3.0, 100, dtype=torch.float64)
+    ones = torch.ones(P, dtype=torch.float64)
+    return {
+        "identity": ones,
+        "projection": torch.cat([ones, torch.zeros(P).double()]),
+        "three values": torch.cat([2 * ones, ones, ones / 2]),
+        "among others": torch.cat([ones, some]),
+        "scattered by rounding": 1 + 1e-15 * (torch.rand(P).double() - 0.5),
+        "a little above": ones * (1 + 1e-6),
+    }
+
+
+@pytest.mark.parametrize("method", ["golub-kahan", "randomized", "density", "exact"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", with_copies())
+def test_values_that_equal_the_threshold_are_counted(kind, dtype, method):
+    values = with_copies()[kind]
+    A = torch.diag(values).to(dtype)
+    if method == "density":
+        spectrum = spectral_density(aslinearoperator(A), probes=16)
+    else:
+        spectrum = svds(A, 20, method=method, on_unconverged="ignore").spectrum
+    truth = int((values >= 1 - 1e-6).sum())
+    found = spectrum.count(1.0)
+    sampling = 4 * found.standard_error + 1
+    if kind != "among others":  # so many others that steps do not tell them apart
+        assert abs(found.value - truth) <= sampling
+    assert found.low <= truth <= found.high + sampling
+    below, above = spectrum.count(0.999), spectrum.count(1.001)
+    assert abs(below.value - truth) <= sampling + (below.high - below.low)
+    fewer = int((values >= 1.001).sum())
+    assert abs(above.value - fewer) <= 4 * above.standard_error + 1 + (above.high - above.low)
+
+
+@pytest.mark.parametrize("network", ["pooling", "ReLU", "flatten", "a pad", "residual"])
+def test_layers_whose_values_are_one_pass_all_of_their_directions(network):
+    torch.manual_seed(0)
+    x = torch.randn(1, 1, 48, 48)
+    layer, truth = {
+        "pooling": (nn.MaxPool2d(2), 576),
+        "ReLU": (nn.ReLU(), int((x > 0).sum())),
+        "flatten": (nn.Flatten(), 2304),
+        "a pad": (nn.ZeroPad2d(3), 2304),
+        "residual": (lambda z: z + z[..., :1, :] * 0.5, 2304 - 48),
+    }[network]
+    found = svds(JacobianOperator(layer, x), 10, method="golub-kahan", tol=1e-5).spectrum.count(1)
+    sampling = 4 * found.standard_error + 1
+    assert abs(found.value - truth) <= sampling + 0.01 * truth
+    assert found.low <= truth <= found.high + sampling
 
 
 def test_an_exhausted_space_leaves_nothing_open():

@@ -135,3 +135,19 @@ def test_a_threshold_at_a_node_or_beyond_all_of_them_is_no_special_case():
     assert low[1] == pytest.approx(float(low[2]), abs=1e-4)
     assert high[0] < 0.4
     assert low[3] == pytest.approx(2, abs=1e-4)  # the mass of two columns
+
+
+@pytest.mark.parametrize("off", [1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 4e-7])
+@pytest.mark.parametrize("width", [1, 3, 8])
+@pytest.mark.parametrize("steps", [2, 3, 6])
+def test_copies_of_a_value_lie_on_their_side_of_a_threshold_near_it(steps, width, off):
+    values = torch.repeat_interleave(torch.tensor([2.0, 1.0, 0.5]).double(), N // 3)
+    sample, start = factorise(values, width, steps)
+    mass = (start**2).sum(1)
+    thresholds = torch.tensor([1 - off, 1 + off], dtype=torch.float64)
+    low, high = gauss_rule(sample).below(thresholds)
+    for i, threshold in enumerate(thresholds):
+        true = float(mass[values < threshold].sum())
+        assert low[i] - 1e-5 * width <= true <= high[i] + 1e-5 * width
+        if steps >= 3:  # all three values are found
+            assert high[i] - low[i] < 1e-5 * width
