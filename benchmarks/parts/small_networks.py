@@ -5,7 +5,8 @@
 The operator and its triplets by method "auto", "golub-kahan" and "exact" take turns, and with them
 the whole matrix by `torch.func.jacrev` (or `jacfwd`, where the inputs are fewer) and its
 `torch.linalg.svd`, without a certificate. The first ratio is the time of "auto" over that of the
-faster method, the second that of the whole matrix over that of "auto".
+faster method, the second that of the whole matrix over that of "auto". Then the same for 16 inputs
+together, a batch.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from benchmarks.measure.timing import time_in_turns
 from jvpsvd import JacobianOperator, SVDResult, svds
 
 _KS = (6, 20, 100)
+_TOGETHER = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -35,16 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(arguments)
     names = list(_NETWORKS)[:1] if options.quick else list(_NETWORKS)
+    rounds = 1 if options.quick else options.rounds
     rows = []
-    for name in names:
+    for inputs, name, k in itertools.product((1, _TOGETHER), names, _KS):
         torch.manual_seed(0)
         make, shape = _NETWORKS[name]
-        model, x = make().eval().requires_grad_(False), torch.randn(shape)
-        for k in _KS:
-            rows.append(
-                {"network": name, **_time(model, x, k, 1 if options.quick else options.rounds)}
-            )
-            print(_in_words(rows[-1]), flush=True)
+        model, X = make().eval().requires_grad_(False), torch.randn(inputs, *shape[1:])
+        rows.append({"network": name, "inputs": inputs, **_time(model, X, k, rounds)})
+        print(_in_words(rows[-1]), flush=True)
     return {"rows": rows}
 
 
@@ -105,29 +105,40 @@ _NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 """Networks with the shape of their input, from the smallest Jacobian to the largest."""
 
 
-def _time(model: nn.Module, x: Tensor, k: int, rounds: int) -> dict[str, Any]:
+def _time(model: nn.Module, X: Tensor, k: int, rounds: int) -> dict[str, Any]:
     chosen: list[SVDResult] = []
+    inputs = len(X)
+
+    def make() -> JacobianOperator:
+        if inputs == 1:
+            return JacobianOperator(model, X)
+        return JacobianOperator(model, X, batch_dims=1)
 
     def solve(method: str) -> Callable[[], object]:
-        return lambda: chosen.append(svds(JacobianOperator(model, x), k, method=method))
+        return lambda: chosen.append(svds(make(), k, method=method))
 
-    m, n = model(x).numel(), x.numel()
+    m, n = make().shape[-2:]
     take = torch.func.jacrev if m <= n else torch.func.jacfwd
+
+    def take_whole() -> Tensor:
+        return torch.stack([take(model)(x[None]).reshape(m, n) for x in X])
+
     works: dict[str, Callable[[], object]] = {
         "golub-kahan": solve("golub-kahan"),
         "exact": solve("exact"),
-        "whole matrix": lambda: torch.linalg.svd(take(model)(x).reshape(m, n), full_matrices=False),
+        "whole matrix": lambda: torch.linalg.svd(take_whole(), full_matrices=False),
         "auto": solve("auto"),
     }
     times = time_in_turns(works, rounds)
     median = {name: statistics.median(every) for name, every in times.items()}
-    values = torch.linalg.svdvals(take(model)(x).reshape(m, n))
+    values = torch.linalg.svdvals(take_whole())
+    found = chosen[-1].s.reshape(inputs, -1)
     return {
         "shape": [m, n],
         "k": k,
         "chosen": chosen[-1].method,
         "converged": int(chosen[-1].converged.sum()),
-        "difference": float((values[:k] - chosen[-1].s).abs().max() / values[0]),
+        "difference": float(((values[:, :k] - found) / values[:, :1]).abs().max()),
         "seconds": times,
         "auto over the faster": median["auto"] / min(median["golub-kahan"], median["exact"]),
         "whole matrix over auto": median["whole matrix"] / median["auto"],
@@ -135,12 +146,13 @@ def _time(model: nn.Module, x: Tensor, k: int, rounds: int) -> dict[str, Any]:
 
 
 def _in_words(row: dict[str, Any]) -> str:
-    shape = " x ".join(map(str, row["shape"]))
+    inputs = f"{row['inputs']} x " if row["inputs"] > 1 else ""
+    shape = inputs + " x ".join(map(str, row["shape"]))
     times = ", ".join(
         f"{name} {1e3 * statistics.median(every):.0f}" for name, every in row["seconds"].items()
     )
     return (
-        f"{row['network']:29} {shape:11} k={row['k']:<3} {times} ms: {row['chosen']}, "
+        f"{row['network']:29} {shape:16} k={row['k']:<3} {times} ms: {row['chosen']}, "
         f"{row['converged']} converged, values differ by {row['difference']:.0e}; ratios "
         f"{row['auto over the faster']:.2f}, {row['whole matrix over auto']:.2f}"
     )

@@ -41,6 +41,9 @@ _SMALL_WORK = 1 << 26
 # Jacobian is computed as a whole if m n min(m, n) is at most the first number, and a vector takes
 # at most so many entries on its way (`python -m benchmarks small_networks`).
 _SMALL_JACOBIAN, _SMALL_WIDTH = 1 << 30, 1 << 15
+# All matrices of a batch share a step, so it costs less for each: there m n min(m, n) is at most
+# the first number, and Golub–Kahan is taken if it needs fewer products by the second factor.
+_SMALL_IN_BATCH, _FEWER_IN_BATCH = 1 << 27, 2.5
 # Width of blocks, as pairs (largest k, width). Where a wide product costs about as much per vector
 # as a narrow one, narrow blocks are chosen for small k, because they need fewer products (132 with
 # blocks of 2, 228 with blocks of 8 at k = 20). With larger k there is more dense work per block,
@@ -187,7 +190,7 @@ def _choose(
             exact_is_cheaper = seconds[0] <= seconds[1] if clear else exact_is_cheaper
             exact_time, iterated_time = (f", {brief_seconds(each)} s" for each in seconds)
     auto = request.method == "auto"
-    small = size.batch is None and _is_small(size)
+    small = _is_small(size) and (size.batch is None or ratio <= _FEWER_IN_BATCH)
     exact = request.method == "exact" or (auto and affordable and (small or exact_is_cheaper))
     if not auto:
         reason = "asked for"
@@ -209,8 +212,9 @@ def _is_small(size: ProblemSize) -> bool:
     m, n = size.shape
     work = m * n * min(m, n)
     if size.in_memory:
-        return work <= _SMALL_WORK
-    return size.widest is not None and size.widest <= _SMALL_WIDTH and work <= _SMALL_JACOBIAN
+        return size.batch is None and work <= _SMALL_WORK
+    largest = _SMALL_JACOBIAN if size.batch is None else _SMALL_IN_BATCH
+    return size.widest is not None and size.widest <= _SMALL_WIDTH and work <= largest
 
 
 def _plan_exact(
