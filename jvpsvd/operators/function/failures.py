@@ -45,6 +45,11 @@ _REMEDIES = (
         "pass program.module() instead of the program",
     ),
     (
+        r"derivative for '?_[cp]dist_backward",
+        "torch differentiates cdist and pdist once only: compute distances from differences, "
+        "torch.linalg.vector_norm(a[:, None] - b, dim=-1)",
+    ),
+    (
         r"can't allocate memory|out of memory",
         "there is too little memory: give a smaller chunk=, or a smaller network",
     ),

@@ -33,6 +33,11 @@ _REASONS = (
         "write forward(x) and setup_context(ctx, inputs, output)",
     ),
     (
+        r"(?i)sparse (csr |csc |bsr |bsc )?tensors|'sparse\w+' backend|forward AD with \w*sparse",
+        "it multiplies by a sparse tensor, which torch has no forward mode for; to have it "
+        "recorded, multiply by a dense one, A.to_dense()",
+    ),
+    (
         r"forward AD with (?P<name>\S+) that does not support it",
         "{name} has no forward mode; to have it recorded, compute it with other operations",
     ),
