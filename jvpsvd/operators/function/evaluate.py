@@ -27,6 +27,7 @@ from jvpsvd.operators.function.modules import called_modules
 from jvpsvd.operators.function.obstacles import evaluate_and_watch
 from jvpsvd.operators.function.pytrees import OfVector, refuse_without_entries
 from jvpsvd.operators.function.restoring import restored_attributes
+from jvpsvd.operators.function.scripted import networks_of_scripted, weights_without_grad
 
 
 def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
@@ -42,6 +43,7 @@ def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     tensor([2., 2.])
     """
     networks, device = called_modules(fn), default_device()
+    scripted = networks_of_scripted(fn)
 
     def evaluate(x: Tensor) -> Any:
         with (
@@ -52,7 +54,8 @@ def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
             restored_attributes(networks),
         ):
             try:
-                return fn(x.clone())
+                with weights_without_grad(scripted):
+                    return fn(x.clone())
             except RuntimeError as error:
                 if "does not require grad" not in str(error):
                     raise

@@ -45,6 +45,11 @@ _REMEDIES = (
         "pass program.module() instead of the program",
     ),
     (
+        r"_transformer_encoder_layer_fwd|_native_multi_head_attention",
+        "a scripted or traced attention layer takes torch's fast path, which has no derivative: "
+        "pass the module that it was made from",
+    ),
+    (
         r"derivative for '?_[cp]dist_backward",
         "torch differentiates cdist and pdist once only: compute distances from differences, "
         "torch.linalg.vector_norm(a[:, None] - b, dim=-1)",
