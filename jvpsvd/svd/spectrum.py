@@ -24,6 +24,8 @@ _Function = Callable[[Tensor], Tensor]
 
 # A threshold below this many times the error by rounding is moved by it on both sides.
 NEAR_ROUNDING = 1000.0
+# So is one near a node, by this share of it at least: rounding scatters copies of a value.
+_EQUAL = 1e-5
 # Counts whose standard error is below this are whole numbers up to rounding.
 _CERTAIN = 0.05
 # Unknown values lie between 0 and the last known one; f is looked at there at so many points.
@@ -72,6 +74,9 @@ class Spectrum(ComparedByFields):
     def count(self, threshold: float = 1.0) -> Estimate:
         """Return the number of singular values ≥ threshold (Mototake & Ikegami, section 6).
 
+        Values that equal the threshold up to rounding are counted, as the ones of an identity are
+        at threshold 1; `low` leaves them out.
+
         Raises:
             ArgumentError: If the threshold is no number ≥ 0.
 
@@ -112,7 +117,7 @@ class Spectrum(ComparedByFields):
         open_ = grid < exact if exact > 0 else np.zeros(len(grid), dtype=bool)
         # Where a threshold falls into the errors of known values, these decide.
         settled = ~open_
-        value[settled] = [int((self.values >= t).sum()) for t in grid[settled]]
+        value[settled] = [int((self.values + self.rounding >= t).sum()) for t in grid[settled]]
         if open_.any():
             sampled = self._sampled_counts(torch.tensor(grid[open_]))
             for whole, part in zip((value, low, high, error), sampled, strict=True):
@@ -297,11 +302,15 @@ class Spectrum(ComparedByFields):
         """Thresholds from here on are counted exactly, by known values."""
         if len(self.values) == self.size:
             return 0.0
-        return float(self.values[-1] + self.errors[-1]) if len(self.values) else math.inf
+        return float((self.values + self._known_errors)[-1]) if len(self.values) else math.inf
+
+    @property
+    def _known_errors(self) -> Tensor:
+        return self.errors.clamp_min(self.rounding)
 
     def _known_count(self, threshold: float) -> tuple[float, float]:
-        least = int((self.values - self.errors >= threshold).sum())
-        most = int((self.values + self.errors >= threshold).sum())
+        least = int((self.values - self._known_errors >= threshold).sum())
+        most = int((self.values + self._known_errors >= threshold).sum())
         return least, most if threshold >= self._exact_above else self.size
 
     def _sampled_counts(self, thresholds: Tensor) -> tuple[Array, Array, Array, Array]:
@@ -310,17 +319,25 @@ class Spectrum(ComparedByFields):
             least = np.array([self._known_count(float(t))[0] for t in thresholds], dtype=float)
             whole = np.full(len(thresholds), float(self.size))
             return least, least, whole, np.zeros(len(thresholds))
-        rest, off = self.rest, self.rounding
-        near = thresholds < NEAR_ROUNDING * off
+        rest = self.rest
+        off = (_EQUAL * thresholds).clamp_min(self.rounding)
+        nodes = rest.rule.nodes.reshape(-1, 1)
+        at_node = ((nodes - thresholds).abs() <= 2 * off).any(0)
+        near = at_node | (thresholds < NEAR_ROUNDING * off)
         low, high = torch.empty_like(thresholds), torch.empty_like(thresholds)
         if not bool(near.all()):
             low[~near], high[~near] = rest.shares_below(thresholds[~near])
-        if bool(near.any()):
-            below = thresholds[near] - off
-            low[near] = torch.where(below > 0, rest.shares_below(below.clamp_min(0))[0], 0.0)
-            high[near] = rest.shares_below(thresholds[near] + off)[1]
-        low[thresholds == 0], high[thresholds == 0] = 0.0, 0.0  # no value is negative
         middle = (low + high) / 2
+        if bool(near.any()):
+            below = thresholds[near] - off[near]
+            found = rest.shares_below(below.clamp_min(0))
+            low[near] = torch.where(below > 0, found[0], 0.0)
+            high[near] = rest.shares_below(thresholds[near] + off[near])[1]
+            # Values that equal the threshold are counted, but zeros are not.
+            counted = (found[0] + found[1]) / 2
+            middle[near] = torch.where(below > off[near], counted, (low[near] + high[near]) / 2)
+        for share in (low, middle, high):  # no value is negative
+            share[thresholds == 0] = 0.0
         known = torch.tensor([self._known_count(float(t))[0] for t in thresholds]).double()
         counts = [
             torch.maximum(self.above + rest.size * (1 - share), known).clamp_max(self.size)

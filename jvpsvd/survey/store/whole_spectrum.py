@@ -17,6 +17,9 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 THRESHOLDS: Array = np.array([float(f"{10 ** (i / 10):.12g}") for i in range(-40, 41)])
 """Thresholds of the column `counts` and its companions, ascending."""
 
+# Values this share of s₁ below a threshold may equal it: 8 eps of float32, as `Spectrum` has it.
+_EQUAL = 1e-6
+
 COUNT_COLUMNS = ("counts", "counts_low", "counts_high", "counts_error")
 """Columns of a number for each threshold."""
 
@@ -60,8 +63,11 @@ def counts_at(
         converged: (photos,) triplets that met the tolerance.
         size: Number of all values.
     """
-    offsets = (0.0 * residuals, -residuals, residuals)
-    of_k, low, high = ((s + off >= threshold).sum(axis=1).astype(float) for off in offsets)
+    equal = _EQUAL * s[:, :1] + 0.0 * residuals
+    errors = np.maximum(residuals, equal)
+    of_k, low, high = (
+        (s + off >= threshold).sum(axis=1).astype(float) for off in (equal, -errors, errors)
+    )
     value, error = of_k.copy(), np.zeros(len(s))
     stored = ~np.isnan(counts[:, 0, 0])
     k = s.shape[1]

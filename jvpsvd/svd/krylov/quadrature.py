@@ -21,8 +21,10 @@ from jvpsvd.svd.kernels.dense import dense_svd
 
 # `GaussRule.below` integrates along a line in the complex plane by the trapezoidal rule in the
 # logarithm of the height. With this step its error is below `QUADRATURE_ERROR` of the mass, as
-# tests/svd/krylov/test_quadrature.py holds; heights outside of the range enter by their limits.
-_STEP, _LOWEST, _HIGHEST = 0.6, 1e-5, 1e3
+# tests/svd/krylov/test_quadrature.py holds; heights outside of the range enter by their limits. The
+# lowest height is the first number times x = τ², or the second times the distance of the nearest
+# node from x, if that is less: limits are those of points far from all nodes.
+_STEP, _LOWEST, _OF_GAP, _HIGHEST = 0.6, 1e-5, 0.01, 1e3
 QUADRATURE_ERROR = 1e-6
 # Thresholds that are evaluated at once. It bounds temporary tensors: a guess.
 _AT_ONCE = 8
@@ -141,7 +143,8 @@ class GaussRule:
         Z = starts @ near.mT
         mass = (Z * torch.linalg.solve(near @ near.mT + identity, Z.mT).mT).sum((-2, -1))
 
-        first = torch.log(_LOWEST * x[:, 0])
+        nearest = gap.abs().amin(-1).amin(0)
+        first = torch.log(torch.minimum(_LOWEST * x[:, 0], _OF_GAP * nearest))
         last = math.log(_HIGHEST) + torch.log(x[:, 0].clamp_min(1))
         heights = math.ceil(float((last - first).max()) / _STEP) + 1
         y = torch.exp(first[:, None] + _STEP * torch.arange(heights))[..., None]  # (t, y, 1)
