@@ -9,6 +9,7 @@ import torch
 from torch import fx
 from torch.utils._pytree import tree_leaves
 
+from jvpsvd.arguments import said
 from jvpsvd.errors import TraceError
 from jvpsvd.operators.function.failures import NOT_THE_USERS, first_line
 
@@ -64,7 +65,7 @@ def describe_failure(error: BaseException) -> str:
     >>> describe_failure(RuntimeError("forward AD with sort that does not support it"))
     'sort has no forward mode; to have it recorded, compute it with other operations'
     """
-    text = " ".join(str(error).split())
+    text = " ".join(said(error).split())
     for pattern, words in _REASONS:
         found = re.search(pattern, text)
         if found:
