@@ -50,9 +50,24 @@ def shown(value: object) -> str:
     """
     if is_tensor(value):
         return "a nested tensor" if value.is_nested else f"a tensor of shape {tuple(value.shape)}"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # a user's own
+        return f"a {type(value).__name__}"
     named = isinstance(value, np.ndarray) or len(text) > _SHORT or "\n" in text or " at 0x" in text
     return f"a {type(value).__name__}" if named else text
+
+
+def said(error: BaseException) -> str:
+    """Return what an exception says; nothing of one that cannot be printed.
+
+    >>> said(ValueError("no"))
+    'no'
+    """
+    try:
+        return str(error)
+    except Exception:  # a user's own
+        return ""
 
 
 def one_of(name: str, value: object, options: tuple[Any, ...], wanted: str = "") -> None:

@@ -15,7 +15,7 @@ class ArgumentError(JvpsvdError, ValueError):
 
 
 class OperandError(ArgumentError, TypeError):
-    """What an operator cannot be added to, scaled by or multiplied with, or a result indexed by."""
+    """What an operator cannot be added to, scaled by, multiplied with or used as, nor a result."""
 
 
 class UnknownArgumentError(ArgumentError, TypeError):

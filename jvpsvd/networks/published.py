@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import nn
 
-from jvpsvd.arguments import nearest_name
+from jvpsvd.arguments import nearest_name, said
 from jvpsvd.errors import ModelError
 from jvpsvd.networks.inputs import Inputs
 from jvpsvd.networks.photo_input import PhotoInput
@@ -230,7 +230,9 @@ def import_module(name: str, spec: str) -> Any:
     """
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # broken installs and scripts raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # broken installs and scripts raise anything
         remedy = ""
         if isinstance(error, ModuleNotFoundError):
             remedy = f"; install {error.name}, or mend the name"
@@ -243,7 +245,7 @@ def import_module(name: str, spec: str) -> Any:
 
 def first_of(error: BaseException) -> str:
     """Return an exception and the first line that it says."""
-    text = (str(error).strip() or "no message").splitlines()[0]
+    text = (said(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {printable(text[:200])}"
 
 

@@ -7,7 +7,6 @@ import difflib
 import hashlib
 import os
 import pickle
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from jvpsvd.errors import ModelError
 from jvpsvd.imports import require
 from jvpsvd.networks.alexnet import bvlc_alexnet, caffenet, torchvision_alexnet
 from jvpsvd.networks.caffe import load_caffemodel
+from jvpsvd.networks.factories import from_factory
 from jvpsvd.networks.inputs import Inputs
 from jvpsvd.networks.photo_input import PhotoInput
 from jvpsvd.networks.published import (
@@ -31,7 +31,6 @@ from jvpsvd.networks.published import (
     from_timm,
     from_torchvision,
     hf_on_meta,
-    import_module,
     printable,
 )
 from jvpsvd.networks.random_weights import initialise_again, set_running_statistics
@@ -204,7 +203,7 @@ def _resolve(spec: str, *, pretrained: bool) -> _Resolved:
         return _built_in(spec, pretrained=pretrained)
     if prefix in PUBLISHED:
         return PUBLISHED[prefix](name, pretrained=pretrained)
-    return _from_factory(spec, prefix, name)
+    return from_factory(spec, prefix, name)
 
 
 def load_weights(module: nn.Module, file: str | os.PathLike[str]) -> None:
@@ -389,32 +388,3 @@ def _efficientnet_lite0(*, pretrained: bool) -> _Resolved:
     # The network was trained on (value − 127) / 128 of a bicubic central crop of 224 in 256.
     centre, spread = (127.0,) * 3, (128.0,) * 3
     return module, PhotoInput(scale=1.0, mean=centre, std=spread, interpolation="bicubic")
-
-
-def _from_factory(spec: str, module_name: str, attribute: str) -> _Resolved:
-    if "/" in module_name:
-        name = f"{Path(module_name).stem}:{attribute}"
-        raise ModelError(f"'{spec}' names a file; run in that folder, as {name}")
-    if module_name.startswith("."):
-        raise ModelError(f"'{spec}' is relative; write the full name, package.module:factory")
-    here = str(Path.cwd())
-    if here not in sys.path:  # as `python -m` does, to find models in the user's folder
-        sys.path.insert(0, here)
-    factory = getattr(import_module(module_name, spec), attribute, None)
-    if not callable(factory):
-        raise ModelError(
-            f"'{spec}': module {module_name} has no function '{attribute}'; name one that returns "
-            "the network"
-        )
-    try:
-        made = factory()
-    except (Exception, SystemExit) as error:  # the user's own code
-        raise ModelError(f"'{spec}' failed with {first_of(error)}") from error
-    pair = isinstance(made, tuple) and len(made) == 2
-    module, taken = made if pair else (made, PhotoInput())
-    if not isinstance(module, nn.Module) or not isinstance(taken, PhotoInput | Inputs):
-        raise ModelError(
-            f"'{spec}' returned {type(made).__name__}; return a torch module, or a pair of a "
-            "module and a jvpsvd.networks.PhotoInput, or Inputs for what is no photo"
-        )
-    return module, taken

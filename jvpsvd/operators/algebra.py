@@ -42,7 +42,8 @@ def stack(operators: Sequence[LinearOperator], dim: Literal[0, 1] = 0) -> Linear
     <TransposedOperator 2 x 3, torch.float32, cpu>
     """
     one_of("dim", dim, (0, 1), "must be 0, for more rows, or 1, for more columns")
-    if not isinstance(operators, Iterable) or hasattr(operators, "layout"):
+    single = isinstance(operators, LinearOperator) or hasattr(operators, "layout")
+    if single or not isinstance(operators, Iterable):
         raise ArgumentError(f"stack takes a list of operators, not {shown(operators)}")
     parts = list(operators)
     if not parts:

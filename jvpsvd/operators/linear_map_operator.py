@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from jvpsvd.errors import OperandError
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import check_vectors, columns
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, multiply_in_chunks
@@ -74,6 +76,23 @@ class LinearMapOperator(LinearOperator):
         """The point x, or the points X of a batch; the vector of one that is no tensor."""
         self.value = value
         """f(x), as the function returned it; for a batch f(X[0]), f(X[1]), … stacked."""
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise OperandError(
+            f"a {type(self).__name__} cannot be pickled, since it holds what torch computed of fn "
+            "here; send or save the model and the point and make it anew there, or save "
+            "A.to_dense(), or what svds returns by result.save(path)"
+        )
+
+    def __copy__(self) -> Self:
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = memo[id(self)] = object.__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     @property
     def chunk(self) -> int:

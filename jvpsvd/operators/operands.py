@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
@@ -57,6 +57,73 @@ class MissingSigns:
             f"{shown(other)} stands left of an operator; write A.T @ v for a vector v, and "
             "(A.T @ V.mT).mT for a block V"
         )
+
+    def __pos__(self) -> Self:
+        return self
+
+    def __abs__(self) -> NoReturn:
+        raise OperandError(
+            "an operator has no abs(); write A.to_dense().abs() for the entries, or "
+            "jvpsvd.svds(A, 1).s for the norm"
+        )
+
+    def __floordiv__(self, other: object) -> NoReturn:
+        raise OperandError(f"an operator has no '//' and no '%' ({shown(other)}); write A / c")
+
+    __mod__ = __floordiv__
+
+    def __getitem__(self, key: object) -> NoReturn:
+        _refuse_entries(self)
+
+    def __setitem__(self, key: object, value: object) -> NoReturn:
+        raise OperandError(
+            "entries of an operator cannot be set; add an operator to it, A + aslinearoperator(D)"
+        )
+
+    def __delitem__(self, key: object) -> NoReturn:
+        raise OperandError("an operator holds no entries to delete; write restrict(A, rows=[…])")
+
+    def __iter__(self) -> Any:
+        _refuse_entries(self)
+
+    def __len__(self) -> int:
+        raise OperandError(
+            "an operator has no len(): A.shape is (m, n), and A.to_dense() a tensor of its entries"
+        )
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __contains__(self, value: object) -> bool:
+        raise OperandError(
+            f"an operator cannot be asked whether {shown(value)} is in it; ask A.to_dense()"
+        )
+
+    def __float__(self) -> float:
+        raise OperandError(
+            "an operator is no number; write jvpsvd.svds(A, 1).s.item() for its norm, or "
+            "A.to_dense().item() where it is 1 x 1"
+        )
+
+    def __int__(self) -> int:
+        return int(self.__float__())
+
+    def __complex__(self) -> complex:
+        return complex(self.__float__())
+
+    def __array__(self, *args: object, **kwargs: object) -> Any:
+        raise OperandError(
+            "an operator is no array; write A.to_dense().numpy() for its entries, as_scipy(A) for "
+            "functions of SciPy, and A @ v for products with NumPy's vectors"
+        )
+
+
+def _refuse_entries(operator: object) -> NoReturn:
+    matrix = "A.select([i]) for a matrix of the batch, " if getattr(operator, "batch", ()) else ""
+    raise OperandError(
+        f"an operator holds no entries to index or go through; write {matrix}A.to_dense() for all "
+        "entries, A.T @ e for the row of a unit vector e, or restrict(A, rows=[i]) for a part of A"
+    )
 
 
 def refuse_term(other: object) -> NoReturn:

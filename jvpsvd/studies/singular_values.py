@@ -15,6 +15,7 @@ from jvpsvd.operators import JacobianOperator
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.function.batch_of_one import function_of_one
 from jvpsvd.operators.function.evaluate import prepare
+from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.svd import SVDResult, svds
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ _CLUSTERED = 1e-6
 
 
 def singular_values(
-    fn: Callable[[Tensor], Tensor] | nn.Module,
+    fn: Callable[[Tensor], Any] | nn.Module,
     x: Tensor,
     k: int = 1,
     *,
@@ -45,7 +46,8 @@ def singular_values(
     a value of 0 there is no derivative.
 
     Args:
-        fn: The function, made of operations that can be differentiated twice; of one point.
+        fn: The function, made of operations that can be differentiated twice; of one point. It may
+            return several tensors in a dict, tuple or list, as for `JacobianOperator`.
         x: The point, or B points along a first dimension.
         k: How many values.
         batch_dims: 1 if x holds many points. fn takes one, without the dimension of the batch. A
@@ -139,10 +141,11 @@ class _Refused(torch.autograd.Function):
         )
 
 
-def _vjps(fn: Callable[[Tensor], Tensor], point: Tensor, left: Tensor, batch_dims: int) -> Tensor:
+def _vjps(fn: Callable[[Tensor], Any], point: Tensor, left: Tensor, batch_dims: int) -> Tensor:
     """Return J' u (k, *point) for vectors u (k, …), with the graph that gradients go through."""
     # Prepared, since fused kernels have no second derivative.
-    evaluate = prepare(function_of_one(fn, point[0]) if batch_dims else fn)
+    fn = OfVector(function_of_one(fn, point[0]) if batch_dims else fn, None)
+    evaluate = prepare(fn, by_weights=True)
     try:
         value, pull = torch.func.vjp(torch.vmap(evaluate) if batch_dims else evaluate, point)[:2]
         rows: Tensor = torch.vmap(lambda u: pull(u)[0])(left.reshape(-1, *value.shape))

@@ -42,6 +42,7 @@ def spectra(
     k: int | Literal["all"] = 50,
     *,
     since: str | None = None,
+    wrt: str | None = None,
     tol: float = 1e-5,
     threshold: float = 1.0,
     batch: int | None = None,
@@ -64,10 +65,11 @@ def spectra(
             tensors. NumPy's arrays, and those of other libraries, stand for tensors.
         layers: Names of `depths`.
         k: How many values, min(m, n) at a depth that has fewer; "all" of each depth.
-        since: A depth to differentiate from, instead of the input. It is needed where inputs are
-            dicts or token ids; then inputs may differ in shape, and the network is recorded anew
-            where shapes, or what is held fixed (a mask), ask for it. Without it they may not: a
-            list is refused before the work, a dataset or an iterable when such an input is read.
+        since: A depth to differentiate from, instead of the input, as token ids need it.
+        wrt: The argument to differentiate by, where inputs are dicts; the others are held fixed.
+            With it or `since` inputs may differ in shape, and the network is recorded anew where
+            shapes, or what is held fixed (a mask), ask for it. Without them they may not: a list is
+            refused before the work, a dataset or an iterable when such an input is read.
         tol: Tolerance of each solve.
         threshold: All min(m, n) values from here on are counted, by each solve's `spectrum`.
         batch: Inputs that are solved together; None: many where Jacobians are small, or on a GPU.
@@ -84,7 +86,8 @@ def spectra(
         progress: Whether to show a bar on stderr.
 
     Raises:
-        ArgumentError: If there is no input, or inputs differ in shape and `since` is not given.
+        ArgumentError: If there is no input, or inputs differ in shape and neither `since` nor `wrt`
+            is given.
         ModelError, NonFiniteError, DerivativeError: As `JacobianOperator` does; the message names
             the input.
 
@@ -104,7 +107,12 @@ def spectra(
     root = choose_seed(seed)
     count = None if isinstance(k, str) and k == "all" else whole_number("k", k, 1)
     batch = None if batch is None else whole_number("batch", batch, 1)
-    if since is None:
+    if wrt is not None and not isinstance(wrt, str):
+        raise ArgumentError(f"wrt={shown(wrt)} must be the name of an argument of inputs in dicts")
+    if since is not None and wrt is not None:
+        raise ArgumentError("give since= or wrt=: from a depth, all arguments are held fixed")
+    one_by_one = since is not None or wrt is not None
+    if not one_by_one:
         refuse_mixed_list(X)
     inputs = _show_bar(each_input(X, _device_of(model)), count_inputs(X), progress)
 
@@ -128,10 +136,10 @@ def spectra(
         values = min(first.numel(), rows) if count is None else count
         return choose_batch(first.numel(), rows, values, device=first.device, memory=memory)
 
-    if since is None:
-        parts = _through_recording(model, inputs, names, dtype, choose, solve)
+    if one_by_one:
+        parts = _one_by_one(model, inputs, names, since, wrt, dtype, solve)
     else:
-        parts = _since(model, inputs, names, since, dtype, solve)
+        parts = _through_recording(model, inputs, names, dtype, choose, solve)
     groups = list(zip(*parts, strict=True))
     if not groups:
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
@@ -169,8 +177,8 @@ def _through_recording(
         return
     if not isinstance(first, Tensor):
         raise ArgumentError(
-            "inputs are dicts; name the depth to differentiate from with since=, such as that of "
-            "the embedding, or choose an argument with survey.Spec(inputs=…, wrt=…)"
+            "inputs are dicts; name the argument to differentiate by with wrt=, or the depth to "
+            "differentiate from with since=, such as that of the embedding"
         )
     Arguments(first, None).refuse_without_floating(model)
     with told_how_read(first):
@@ -223,23 +231,31 @@ def _solve_one(
         return solve(name, operator, first)
 
 
-def _since(
+def _one_by_one(
     model: nn.Module,
     inputs: Iterator[Any],
     names: list[str],
-    since: str,
+    since: str | None,
+    wrt: str | None,
     dtype: torch.dtype | None,
     solve: _Solve,
 ) -> Iterator[list[DepthSpectra]]:
-    """Yield the spectra of one input after another, from a depth on."""
+    """Yield the spectra of one input after another, from a depth or an argument on."""
     derivatives: Derivatives | None = None
     kind: dict[str | None, str] = {}
     for index, x in enumerate(inputs):
         which = f"input {index}"
+        if wrt is not None and not isinstance(x, dict):
+            raise ArgumentError(
+                f"wrt={shown(wrt)} chooses among the arguments of inputs in dicts, and {which} is "
+                "a tensor; leave it out, or give dicts of all arguments"
+            )
         with _name_in_errors(which, ", ".join(names)), told_how_read(x):
             here = list_kinds(x, batch_dims=0)
             if derivatives is None or here != kind:
-                derivatives = Derivatives(model, x, names, since, dtype=dtype)
+                if wrt is not None:
+                    Arguments(x, wrt).refuse_without_floating(model)
+                derivatives = Derivatives(model, x, names, since, wrt, dtype)
             kind, found = here, derivatives.at(x, which)
         yield [_solve_one(J, name, index, solve) for J, name in zip(found, names, strict=True)]
 

@@ -52,8 +52,36 @@ def wrong_pair():
 def broken():
     raise ValueError("first line\\nsecond line")
 
+class Unprintable(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+def unprintable():
+    raise Unprintable
+
+def panics():
+    raise BaseException("in Rust")
+
+class Needs(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+
+def needs(a, b, c=1):
+    return nn.ReLU()
+
+def a_class():
+    return nn.ReLU
+
+async def later():
+    return nn.ReLU()
+
 a_number = 3
+instance = nn.ReLU()
 Module = nn.ReLU
+"""
+ON_DEMAND = """
+def __getattr__(name):
+    raise ImportError(f"{name} is not installed")
 """
 
 
@@ -64,6 +92,7 @@ def factories(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "nets.py").write_text(FACTORIES)
+    (package / "on_demand.py").write_text(ON_DEMAND)
     (package / "will_not_import.py").write_text("raise RuntimeError('on import')\n")
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
@@ -117,12 +146,25 @@ def test_a_factory_may_say_how_photos_become_inputs(factories):
     ("name", "message"),
     [
         ("nets:missing", "module my_models.nets has no function 'missing'"),
-        ("nets:a_number", "has no function 'a_number'"),
+        ("nets:a_number", "is an int, no function; name a function that returns the network$"),
         ("nets:", "has no function ''"),
-        ("nets:nothing", "returned NoneType; return a torch module, or a pair"),
-        ("nets:three", "returned tuple; return a torch module, or a pair"),
-        ("nets:wrong_pair", "returned tuple; return a torch module, or a pair"),
+        ("nets:nothing", "returned nothing; return a torch module, or a pair"),
+        ("nets:three", "returned a tuple; return a torch module, or a pair"),
+        ("nets:wrong_pair", "returned a tuple; return a torch module, or a pair"),
+        ("nets:a_class", "returned the class ReLU; return a torch module, or a pair"),
+        ("nets:later", "returned a coroutine; return a torch module"),
         ("nets:broken", "failed with ValueError: first line$"),
+        ("nets:unprintable", "failed with Unprintable: no message$"),
+        ("nets:panics", "failed with BaseException: in Rust$"),
+        ("nets:Needs", r"Needs' takes arguments \(width\); .* def make\(\): return Needs\(…\)$"),
+        ("nets:needs", r"needs' takes arguments \(a, b\); name a function that takes none"),
+        (
+            "nets:instance",
+            r"is a network; name a .*def make\(\): return instance\.eval\(\)$",
+        ),
+        ("nets:torch", "is a module of Python; name a function .*as torch:make$"),
+        ("nets:linaer", "has no function 'linaer'; did you mean my_models.nets:linear\\?$"),
+        ("on_demand:net", "does not import: ImportError: net is not installed; name a function"),
         (
             "nets:lazy",
             "'0.weight' of Sequential has no shape before the first call",

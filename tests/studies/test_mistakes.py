@@ -75,7 +75,7 @@ MISTAKES = {
     ),
     "texts of two lengths, from the input": (
         lambda: jvpsvd.spectra(LANGUAGE, [{"ids": IDS[0]}, {"ids": IDS[0, :3]}], progress=False),
-        "^inputs are dicts; name the depth to differentiate from with since=",
+        "^inputs are dicts; name the argument to differentiate by with wrt=, .* since=",
     ),
     "token ids of two lengths, from the input": (
         lambda: jvpsvd.spectra(WORDS, [IDS[0], IDS[0, :3]], progress=False),

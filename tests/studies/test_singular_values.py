@@ -324,3 +324,30 @@ def test_a_gradient_is_differentiated_by_what_it_is_a_multiple_of():
     (gradient,) = torch.autograd.grad(value, x, create_graph=True)
     (found,) = torch.autograd.grad(gradient.sum(), weight)
     torch.testing.assert_close(found, plain.sum())
+
+
+@pytest.mark.parametrize("batch_dims", [0, 1])
+def test_several_tensors_are_the_rows_of_one_jacobian(batch_dims):
+    net = network()
+    x = torch.randn(*[3] * batch_dims, 6, dtype=torch.float64, requires_grad=True)
+    several = lambda x: {"logits": net(x), "norm": (x.square().sum(),)}  # noqa: E731
+    one = lambda x: torch.cat([net(x), x.square().sum()[None]])  # noqa: E731
+    found, expected = (
+        singular_values(fn, x, k=2, batch_dims=batch_dims, tol=TOL) for fn in (several, one)
+    )
+    torch.testing.assert_close(found, expected)
+    asked = [x, net[0].weight]
+    ours, truth = (torch.autograd.grad(s.sum(), asked) for s in (found, expected))
+    torch.testing.assert_close(ours, truth)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_gradients_by_weights_of_a_scripted_network():
+    net, x = network().eval(), torch.randn(6, dtype=torch.float64)
+    scripted = torch.jit.script(net)
+    for _ in range(3):
+        scripted(x)
+        found = singular_values(scripted, x, k=2, tol=TOL).sum()
+        ours = torch.autograd.grad(found, [dict(scripted.named_parameters())["0.weight"]])[0]
+        truth = torch.autograd.grad(dense(net, x)[:2].sum(), [net[0].weight])[0]
+        torch.testing.assert_close(ours, truth)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-from jvpsvd.arguments import dense_tensor
+from jvpsvd.arguments import dense_tensor, said
 from jvpsvd.errors import AdjointError, ArgumentError
 from jvpsvd.operators.derivatives.adjointness import check_adjoint
 from jvpsvd.operators.derivatives.differences import (
@@ -122,7 +122,7 @@ def _make_jvp(
     except ArgumentError:
         raise
     except Exception as error:  # torch raises what the operation at fault raises
-        reasons.append(str(error))
+        reasons.append(said(error))
     else:
         if check:
             check_adjoint(probes[1], images[1], u, vjps_of_block(u[None])[0], fn, x)
@@ -135,7 +135,7 @@ def _make_jvp(
     except AdjointError:
         reasons.append("its backward cannot be differentiated")
     except Exception as error:
-        reasons.append(str(error))
+        reasons.append(said(error))
     else:
         return by_two_passes, None
     raise missing_derivative(forward=reasons[0], reverse=reasons[1])

@@ -46,8 +46,8 @@ def check_network(model: object, *, replace_weights: bool = False) -> None:
 
     Raises:
         ModelError: If it is no module, is in training mode (see `refuse_training_mode`), is spread
-            over ranks by tensor parallelism, has weights without a shape, or is a scripted module
-            that is to be given other weights.
+            over ranks by tensor parallelism, has weights without a shape, is a scripted module
+            that is to be given other weights, or one made of kernels without a derivative.
 
     >>> check_network(nn.Linear)
     Traceback (most recent call last):
@@ -60,6 +60,7 @@ def check_network(model: object, *, replace_weights: bool = False) -> None:
     refuse_tensor_parallel(model)
     if replace_weights:
         refuse_scripted(model, "given other weights")
+    _refuse_kernels_of_inference(model)
     _refuse_weights_without_shape(model)
 
 
@@ -98,6 +99,25 @@ def refuse_scripted(model: nn.Module, what: str) -> None:
                 f"module '{name or 'model'}' is scripted, traced or frozen by torch.jit and cannot "
                 f"be {what}; pass the module that it was made from"
             )
+
+
+def _refuse_kernels_of_inference(model: nn.Module) -> None:
+    """Refuse convolutions of oneDNN, which torch.jit.optimize_for_inference puts in."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and _calls_onednn(module):
+            raise ModelError(
+                f"module '{name or 'model'}' was made by torch.jit.optimize_for_inference, whose "
+                "kernels have no derivative; pass the module that it was made from, or "
+                "torch.jit.freeze of that"
+            )
+
+
+def _calls_onednn(module: torch.jit.ScriptModule) -> bool:
+    try:
+        nodes = module.graph.nodes()
+    except RuntimeError:  # it has no forward
+        return False
+    return any("mkldnn" in node.kind() for node in nodes)
 
 
 def _refuse_weights_without_shape(model: nn.Module) -> None:

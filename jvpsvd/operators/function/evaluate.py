@@ -28,9 +28,10 @@ from jvpsvd.operators.function.modules import called_modules
 from jvpsvd.operators.function.obstacles import evaluate_and_watch
 from jvpsvd.operators.function.pytrees import OfVector, refuse_without_entries
 from jvpsvd.operators.function.restoring import restored_attributes
+from jvpsvd.operators.function.scripted import networks_of_scripted, weights_without_grad
 
 
-def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+def prepare(fn: Callable[[Tensor], Any], *, by_weights: bool = False) -> Callable[[Tensor], Any]:
     """Return fn as it is always evaluated: on a copy, with operations that have derivatives.
 
     The copy is for functions that change their argument in place, such as a network that begins
@@ -38,11 +39,16 @@ def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     calls `torch.autograd.grad` inside, as the score of an energy does, it is evaluated with an
     argument that requires grad.
 
+    Args:
+        fn: The function.
+        by_weights: Whether its value is to be differentiated by weights as well.
+
     >>> score = lambda x: torch.autograd.grad((x**2).sum(), x, create_graph=True)[0]
     >>> prepare(score)(torch.ones(2))
     tensor([2., 2.])
     """
     networks, device = called_modules(fn), default_device()
+    scripted = () if by_weights else networks_of_scripted(fn)
 
     def evaluate(x: Tensor) -> Any:
         with (
@@ -54,7 +60,8 @@ def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
             restored_attributes(networks),
         ):
             try:
-                return fn(x.clone())
+                with weights_without_grad(scripted):
+                    return fn(x.clone())
             except RuntimeError as error:
                 if "does not require grad" not in str(error):
                     raise

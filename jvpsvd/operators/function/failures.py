@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jvpsvd.arguments import said
 from jvpsvd.errors import JvpsvdError, ModelError
 
 # Frames of torch, and of jvpsvd, which calls the function.
@@ -45,6 +46,16 @@ _REMEDIES = (
         "pass program.module() instead of the program",
     ),
     (
+        r"_transformer_encoder_layer_fwd|_native_multi_head_attention",
+        "a scripted or traced attention layer takes torch's fast path, which has no derivative: "
+        "pass the module that it was made from",
+    ),
+    (
+        r"derivative for '?_[cp]dist_backward",
+        "torch differentiates cdist and pdist once only: compute distances from differences, "
+        "torch.linalg.vector_norm(a[:, None] - b, dim=-1)",
+    ),
+    (
         r"can't allocate memory|out of memory",
         "there is too little memory: give a smaller chunk=, or a smaller network",
     ),
@@ -71,7 +82,7 @@ def first_line(error: BaseException, length: int = 200) -> str:
     >>> first_line(ValueError("no  way"))
     'ValueError: no way'
     """
-    text = " ".join(str(error).split()) or "no message"
+    text = " ".join(said(error).split()) or "no message"
     shown = text if len(text) <= length else f"{text[:length]}…"
     return f"{type(error).__name__}: {shown}"
 
@@ -117,7 +128,7 @@ def failures_named(
     except (JvpsvdError, MemoryError, torch.OutOfMemoryError, Warning):
         raise
     except Exception as error:
-        advice = find_remedy(str(error), arguments) or (
+        advice = find_remedy(said(error), arguments) or (
             remedy if isinstance(remedy, str) else remedy()
         )
         raise ModelError(f"{what} raised {first_line(error)}; {advice}") from error

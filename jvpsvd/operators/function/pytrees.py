@@ -162,6 +162,12 @@ class OfVector:
                 f"the function returned tensors on {' and '.join(devices)}; let it return each as "
                 "y.to(x.device)"
             )
+        dtypes = dict.fromkeys(str(leaf.dtype) for leaf in leaves)
+        if len(dtypes) > 1:
+            raise ArgumentError(
+                f"the function returned tensors in {' and '.join(dtypes)}, and the rows of a "
+                "Jacobian are in one dtype; let it return each as y.to(x.dtype)"
+            )
         self.target = Structure(spec, tuple(leaf.shape for leaf in leaves))
         return torch.cat([leaf.flatten() for leaf in leaves])
 

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 from torch.utils._pytree import tree_leaves
 
+from jvpsvd.arguments import said
 from jvpsvd.errors import TraceError
 from jvpsvd.operators.function.failures import NOT_THE_USERS, first_line
 
@@ -31,6 +32,11 @@ _REASONS = (
         r"must override the setup_context",
         "it calls a torch.autograd.Function without setup_context, which torch.func cannot take; "
         "write forward(x) and setup_context(ctx, inputs, output)",
+    ),
+    (
+        r"(?i)sparse (csr |csc |bsr |bsc )?tensors|'sparse\w+' backend|forward AD with \w*sparse",
+        "it multiplies by a sparse tensor, which torch has no forward mode for; to have it "
+        "recorded, multiply by a dense one, A.to_dense()",
     ),
     (
         r"forward AD with (?P<name>\S+) that does not support it",
@@ -59,7 +65,7 @@ def describe_failure(error: BaseException) -> str:
     >>> describe_failure(RuntimeError("forward AD with sort that does not support it"))
     'sort has no forward mode; to have it recorded, compute it with other operations'
     """
-    text = " ".join(str(error).split())
+    text = " ".join(said(error).split())
     for pattern, words in _REASONS:
         found = re.search(pattern, text)
         if found:

@@ -166,6 +166,29 @@ def test_what_is_raised_in_a_product_later_is_one_line():
         J @ torch.ones(4)
 
 
+class UnprintableError(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("derivatives", ["auto", "trace", "transforms"])
+def test_an_exception_that_cannot_be_printed_is_one_line(derivatives):
+    def fn(x):
+        raise UnprintableError
+
+    with pytest.raises(ModelError, match="fn raised UnprintableError: no message; call fn"):
+        JacobianOperator(fn, POINT, derivatives=derivatives)
+
+
+def test_a_value_that_cannot_be_printed_is_one_line():
+    class Count:
+        def __repr__(self):
+            raise RuntimeError("no words")
+
+    with pytest.raises(ArgumentError, match="k=a Count"):
+        svds(torch.eye(2), Count())
+
+
 def test_an_interruption_and_a_lack_of_memory_pass():
     for error in (KeyboardInterrupt, MemoryError, torch.OutOfMemoryError):
 

@@ -268,12 +268,30 @@ def test_batches_of_trees_that_do_not_fit_together(X, message):
         (sum, {"ids": torch.arange(3)}, "no tensor of a floating dtype"),
         (lambda x: (x, x.argmax()), torch.ones(2), "tuple that holds a leaf torch.int64"),
         (lambda x: {"y": x, "n": None}, torch.ones(2), "dict that holds a leaf NoneType"),
-        (lambda x: (x, x.double()), torch.ones(2), "float32 to torch.float64"),
+        (lambda x: (x, x.double()), torch.ones(2), r"in torch.float32 and torch.float64.*y\.to\("),
+        (lambda x: (x.double(),), torch.ones(2), "float32 to torch.float64"),
         (lambda x: {}, torch.ones(2), "empty dict"),
     ],
-    ids=["dtypes", "devices", "empty", "integers", "index", "None", "wider value", "empty value"],
+    ids=[
+        *("dtypes", "devices", "empty", "integers", "index", "None", "two dtypes"),
+        *("wider value", "empty value"),
+    ],
 )
 def test_trees_without_a_jacobian(fn, x, message):
     with pytest.raises(ArgumentError, match=message) as caught:
         JacobianOperator(fn, x)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("batch_dims", [0, 1])
+def test_a_value_in_two_dtypes_is_refused_and_one_that_is_cast_is_not(batch_dims):
+    narrow = torch.float32
+    x = torch.linspace(0.1, 1, 3).double().expand(*[2] * batch_dims, 3)
+    with pytest.raises(ArgumentError, match=rf"in {narrow} and torch\.float64.*y\.to\(x\.dtype\)"):
+        JacobianOperator(lambda x: {"a": x.to(narrow), "b": x**2}, x, batch_dims=batch_dims)
+    J = JacobianOperator(
+        lambda x: {"a": x.to(narrow).to(x.dtype), "b": x**2}, x, batch_dims=batch_dims
+    )
+    assert J.precision == narrow
+    expected = torch.cat([torch.eye(3).double(), torch.diag(2 * x.reshape(-1, 3)[0])])
+    torch.testing.assert_close(J.to_dense().reshape(-1, 6, 3)[0], expected)

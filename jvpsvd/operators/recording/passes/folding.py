@@ -25,6 +25,14 @@ from jvpsvd.operators.recording.passes.fx_tools import (
 
 _aten = torch.ops.aten
 _INPUT_ONLY = [True, False, False]
+_ZEROS = (_aten.zeros.default, _aten.zeros_like.default, _aten.new_zeros.default)
+_VIEWS = (
+    *(_aten.view.default, _aten.reshape.default, _aten.expand.default, _aten.unsqueeze.default),
+    *(_aten.t.default, _aten.transpose.int, _aten.permute.default, _aten.clone.default),
+    *(_aten.alias.default, _aten.neg.default),
+)
+# Vanish where one of their factors does.
+_PRODUCTS = (_aten.mul.Tensor, _aten.mm.default, _aten.bmm.default, _aten._trilinear.default)
 
 
 def fold_linear(module: fx.GraphModule, linear: set[fx.Node]) -> None:
@@ -35,7 +43,7 @@ def fold_linear(module: fx.GraphModule, linear: set[fx.Node]) -> None:
         linear: Its nodes that are linear in one of the directions; updated.
     """
     for node in linear_calls(module, linear, _aten.add.Tensor):
-        _drop_constant_term(node, linear)
+        _drop_zero_term(node, linear)
     for target, rewrite in (
         (_aten.native_batch_norm_backward.default, _scale_instead_of_batch_norm),
         (_aten.mul.Tensor, _merge_scales),
@@ -47,14 +55,35 @@ def fold_linear(module: fx.GraphModule, linear: set[fx.Node]) -> None:
     drop_unread(module, linear)
 
 
-def _drop_constant_term(node: fx.Node, linear: set[fx.Node]) -> None:
-    """Replace t + c by t: a sum that is linear in the direction has a constant term of 0."""
+def _drop_zero_term(node: fx.Node, linear: set[fx.Node]) -> None:
+    """Replace t + c by t where c is zero, such as the products with a change of the weights.
+
+    That t + c depends on a direction is not enough: the derivative of logcumsumexp adds to the
+    logarithm of one.
+    """
     if node.kwargs:
         return
     terms = [arg for arg in node.args if isinstance(arg, fx.Node)]
     kept = [term for term in terms if term in linear]
-    if len(terms) == 2 and len(kept) == 1 and shape_of(kept[0]) == shape_of(node):
+    dropped = [term for term in terms if term not in linear]
+    if len(kept) != 1 or len(dropped) != 1 or shape_of(kept[0]) != shape_of(node):
+        return
+    if _is_zero(dropped[0]):
         replace(node, kept[0], linear)
+
+
+def _is_zero(node: object) -> bool:
+    """Return whether all entries of a tensor are zero, whatever the point is."""
+    if not isinstance(node, fx.Node):
+        return False
+    if node.target in _ZEROS:
+        return True
+    if node.target in _VIEWS:
+        return _is_zero(node.args[0])
+    if node.target is _aten.convolution.default:
+        image, weight, bias = node.args[:3]
+        return (_is_zero(image) or _is_zero(weight)) and (bias is None or _is_zero(bias))
+    return node.target in _PRODUCTS and any(map(_is_zero, node.all_input_nodes))
 
 
 def _scale_instead_of_batch_norm(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
