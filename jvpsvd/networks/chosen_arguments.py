@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ModelError
+from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 
 
 class Arguments:
@@ -60,6 +61,18 @@ class Arguments:
         tensors = [leaf for leaf in tree_leaves(self.chosen) if isinstance(leaf, Tensor)]
         return any(leaf.is_floating_point() for leaf in tensors)
 
+    def refuse_complex(self) -> None:
+        """Check that no tensor to differentiate by is complex, where none is floating.
+
+        Raises:
+            ModelError: Saying how to write the network as one of real numbers.
+        """
+        tensors = [leaf for leaf in tree_leaves(self.chosen) if isinstance(leaf, Tensor)]
+        found = next((leaf for leaf in tensors if leaf.is_complex()), None)
+        if found is not None and not self.has_floating():
+            which = "the input" if self._wrt is None else f"wrt={shown(self._wrt)}"
+            raise ModelError(f"{which} holds a {found.dtype} tensor; {COMPLEX_FUNCTION}")
+
     def refuse_without_floating(self, model: nn.Module, called: Iterable[str] = ()) -> None:
         """Check that there is a tensor to differentiate by.
 
@@ -70,6 +83,7 @@ class Arguments:
         Raises:
             ModelError: Naming the embedding to start from, where there is one.
         """
+        self.refuse_complex()
         if self.has_floating():
             return
         if self._wrt is not None:

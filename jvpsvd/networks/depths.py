@@ -101,7 +101,10 @@ def _list_cuts(
         calls, left_out = list_calls(model, x, functions=functions, see=see)
     if not calls:
         refuse_scripted(model, "cut")
-        raise ModelError(f"no module of {type(model).__name__} returns a floating tensor to cut at")
+        raise ModelError(
+            f"no module of {type(model).__name__} returns a floating tensor to cut at; of a "
+            "complex value y let it return torch.view_as_real(y)"
+        )
     names = name_places(list(calls), {name for name, _ in model.named_modules()})
     return dict(zip(names, calls.values(), strict=True)), left_out
 

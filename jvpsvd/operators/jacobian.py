@@ -217,6 +217,17 @@ class JacobianOperator(LinearMapOperator):
         J._hold(found, self._group, self._tf32)
         return J
 
+    def find_nonfinite(self, index: int = 0) -> str | None:
+        """Return what makes products that are not finite, in words; None where it cannot be seen.
+
+        Args:
+            index: Of the point in a batch.
+
+        >>> JacobianOperator(torch.sqrt, torch.zeros(2)).find_nonfinite()
+        "torch's sqrt"
+        """
+        return self._linearization.find_nonfinite(self.point[index] if self.batch else self.point)
+
     @staticmethod
     def from_linear_map(
         linear_map: LinearMap | BatchedMap,

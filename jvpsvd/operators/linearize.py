@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ from jvpsvd.operators.function.evaluate import (
     refuse_nondeterministic,
 )
 from jvpsvd.operators.function.failures import failures_named, remedy_at
+from jvpsvd.operators.function.find_module import find_nonfinite_derivative
 from jvpsvd.operators.function.first_call import FirstCall
 from jvpsvd.operators.function.lower_precision import (
     LowerPrecision,
@@ -122,6 +124,15 @@ class Linearization:
         point = x.detach().to(self._dtype or x.dtype, copy=True)  # the caller may go on to change x
         found = None if self._taken is None else self._replay(self._taken, source, point)
         return self._take(source, point) if found is None else found
+
+    def find_nonfinite(self, point: Tensor) -> str | None:
+        """Return what makes a derivative that is not finite at a point, where it can be seen."""
+        if self._taken is None:
+            return None
+        run = self._taken.of_vector
+        with suppress(Exception), restored(self._fn, point.device):  # the products have been told
+            return find_nonfinite_derivative(run, prepare(run), point)
+        return None
 
     def _take(self, source: Structure | None, point: Tensor) -> Linearized:
         fn, (batch_dims, derivatives, fold, check, recompute) = self._fn, self._options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,19 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from jvpsvd.arguments import dense_tensor
-from jvpsvd.errors import DerivativeError
+from jvpsvd.errors import JvpsvdError
 from jvpsvd.operators import JacobianOperator
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.function.batch_of_one import function_of_one
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.pytrees import OfVector
-from jvpsvd.svd import SVDResult, svds
-
-logger = logging.getLogger(__name__)
-
-# Neighbours that differ by less than their residuals, or by less than this share of s₁, count as a
-# cluster: their vectors, and with them their gradients, may be any mixture.
-_CLUSTERED = 1e-6
+from jvpsvd.studies.clusters import tell_clusters
+from jvpsvd.studies.reverse_mode import (
+    differentiable_once,
+    failures_of_transforms_named,
+    is_transformed,
+    refuse_forward_mode,
+)
+from jvpsvd.svd import svds
 
 
 def singular_values(
@@ -42,12 +42,17 @@ def singular_values(
 
     There are no second derivatives: whoever differentiates the gradient gets an error.
 
-    Where two values coincide, only their sum is differentiable, and a line in the log says so. At
-    a value of 0 there is no derivative.
+    Where values coincide, only the sum over all of them is differentiable: that of the first two of
+    three equal values is not, and neither is one whose copies k leaves out. A line in the log says
+    so, also of the value after the k-th, as far as the solve saw it. At a value of 0 there is no
+    derivative, and a line says that.
+
+    Forward mode (``torch.func.jvp``, ``jacfwd``, ``hessian``, dual numbers) and ``torch.vmap`` are
+    refused; ``torch.func.grad`` takes what `torch.func` can differentiate, of one point.
 
     Args:
-        fn: The function, made of operations that can be differentiated twice; of one point. It may
-            return several tensors in a dict, tuple or list, as for `JacobianOperator`.
+        fn: The function, made of operations that can be differentiated twice; of one point. Its
+            value may be a dict, tuple or list of tensors, as for `JacobianOperator`.
         x: The point, or B points along a first dimension.
         k: How many values.
         batch_dims: 1 if x holds many points. fn takes one, without the dimension of the batch. A
@@ -62,7 +67,8 @@ def singular_values(
 
     Raises:
         ArgumentError, NonFiniteError, ModelError: As `JacobianOperator` and `svds` do.
-        DerivativeError: Where the gradient is differentiated.
+        DerivativeError: Where the gradient is differentiated; in forward mode, which a solve does
+            not carry through; under torch.func.grad, if fn cannot be taken so.
 
     >>> W = torch.tensor([[3.0, 0.0], [0.0, 2.0]], requires_grad=True)
     >>> largest, second = singular_values(lambda x: W @ x, torch.ones(2), k=2)
@@ -72,85 +78,41 @@ def singular_values(
             [0., 0.]])
     """
     x = tensor_of("x", x) if is_array(x) else dense_tensor("the point x", x)
+    refuse_forward_mode(fn, x, batch_dims)
+    with failures_of_transforms_named():
+        return _singular_values(fn, x, k, batch_dims, tol, seed)
+
+
+def _singular_values(
+    fn: Callable[[Tensor], Any], x: Tensor, k: int, batch_dims: int, tol: float, seed: int | None
+) -> Tensor:
     J = JacobianOperator(fn, x, batch_dims=batch_dims, derivatives="transforms")
     result = svds(J, k, tol=tol, seed=seed)
-    _tell_clusters(result)
+    tell_clusters(result)
     if result.U is None or result.Vh is None or not torch.is_grad_enabled():
         return result.s
     with torch.enable_grad():
-        point = x if x.requires_grad else x.detach().requires_grad_()
         # (k, *x); points of a batch do not depend on each other.
-        rows = _vjps(fn, point, result.U.movedim(-1, 0), batch_dims)
+        rows = _vjps(fn, x, result.U.movedim(-1, 0), batch_dims)
         right = result.Vh.movedim(-2, 0).reshape(-1, *x.shape)
         products = (rows * right).flatten(1 + batch_dims).sum(-1).movedim(0, -1)
     # The solve has the better value, to second order; the product has the gradient.
-    return result.s + _differentiable_once(products - products.detach())
+    return result.s + differentiable_once(products - products.detach())
 
 
-def _differentiable_once(values: Tensor) -> Tensor:
-    same: Tensor = _OnceDifferentiable.apply(values)  # type: ignore[no-untyped-call]
-    return same
-
-
-class _OnceDifferentiable(torch.autograd.Function):
-    """The identity, whose gradient cannot be differentiated: u and v are held in it."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(values: Tensor) -> Tensor:
-        return values.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # Recorded under create_graph alone.
-        zero: Tensor = _Refused.apply(*ctx.saved_tensors)  # type: ignore[no-untyped-call]
-        return gradient + zero
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        raise DerivativeError(
-            "singular_values has no forward mode; take its gradient by reverse mode, as "
-            "torch.func.grad does"
-        )
-
-
-class _Refused(torch.autograd.Function):
-    """Zeros, with an error where they are differentiated by what the values depend on."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(values: Tensor) -> Tensor:
-        return torch.zeros_like(values)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, second: Tensor) -> Tensor:
-        raise DerivativeError(
-            "singular_values has first derivatives alone, since the gradient holds the singular "
-            "vectors; take its differences, or differentiate torch.linalg.svdvals of a whole "
-            "Jacobian twice"
-        )
-
-
-def _vjps(fn: Callable[[Tensor], Any], point: Tensor, left: Tensor, batch_dims: int) -> Tensor:
-    """Return J' u (k, *point) for vectors u (k, …), with the graph that gradients go through."""
+def _vjps(fn: Callable[[Tensor], Any], x: Tensor, left: Tensor, batch_dims: int) -> Tensor:
+    """Return J' u (k, *x) for vectors u (k, …), with the graph that gradients go through."""
     # Prepared, since fused kernels have no second derivative.
-    fn = OfVector(function_of_one(fn, point[0]) if batch_dims else fn, None)
-    evaluate = prepare(fn, by_weights=True)
+    of_vector = OfVector(function_of_one(fn, x[0]) if batch_dims else fn, None)
+    evaluate = prepare(of_vector, by_weights=True)
     try:
-        value, pull = torch.func.vjp(torch.vmap(evaluate) if batch_dims else evaluate, point)[:2]
+        value, pull = torch.func.vjp(torch.vmap(evaluate) if batch_dims else evaluate, x)[:2]
         rows: Tensor = torch.vmap(lambda u: pull(u)[0])(left.reshape(-1, *value.shape))
-    except RuntimeError:  # what torch.func cannot take, such as custom functions of the older style
-        value = torch.stack([evaluate(x) for x in point]) if batch_dims else evaluate(point)
+    except (RuntimeError, JvpsvdError):  # what torch.func cannot take, as older custom functions
+        if is_transformed():  # autograd would see no path through the transform, and give zeros
+            raise
+        point = x if x.requires_grad else x.detach().requires_grad_()
+        value = torch.stack([evaluate(z) for z in point]) if batch_dims else evaluate(point)
         if not value.requires_grad:  # a constant
             return point.new_zeros(len(left), *point.shape)
         products = [
@@ -159,21 +121,3 @@ def _vjps(fn: Callable[[Tensor], Any], point: Tensor, left: Tensor, batch_dims: 
         ]
         return torch.stack(products)
     return rows
-
-
-def _tell_clusters(result: SVDResult) -> None:
-    """Log which values lie too close together for gradients of their own."""
-    s, residuals = result.s, result.residuals
-    if s.shape[-1] == 1:
-        return
-    apart = torch.maximum(residuals[..., :-1] + residuals[..., 1:], _CLUSTERED * s[..., :1])
-    close = (s[..., :-1] - s[..., 1:] <= apart).reshape(-1, s.shape[-1] - 1)
-    if bool(close.any()):
-        first = int(close.any(0).nonzero()[0])
-        logger.warning(
-            "singular values %d and %d lie within %.0e of each other; only the gradient of their "
-            "sum is defined",
-            first,
-            first + 1,
-            float(apart.max()),
-        )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.operators import JacobianOperator, LinearOperator, MatrixOperator
+from jvpsvd.operators.linear_map_operator import LinearMapOperator
 from jvpsvd.operators.linear_operator import TransposedOperator
 from jvpsvd.svd.kernels.norms import rough_column_norms
 from jvpsvd.svd.kernels.random_numbers import Generators, draw_normal
@@ -43,18 +44,27 @@ def largest_product_norm(
         size = " x ".join(map(str, A.shape[-2:]))
         bad = (~torch.isfinite(W)).flatten(-2).any(-1)
         size += f" {_name_first(bad, names)}" if A.batch else " operator"
+        index = int(bad.nonzero()[0]) if A.batch else 0
         raise NonFiniteError(
-            f"a {direction} product of the {size} holds NaN or infinity ({where}); check "
-            f"{_what_to_check(A)}"
+            f"a {direction} product of the {size} holds NaN or infinity ({where}); "
+            f"{_what_to_do(A, index)}"
         )
     return largest
 
 
-def _what_to_check(A: LinearOperator) -> str:
-    """Return what may hold NaN, or numbers that overflow."""
+def _what_to_do(A: LinearOperator, index: int) -> str:
+    """Return what may hold NaN, or numbers that overflow, and what to do about it."""
     if isinstance(A, MatrixOperator):
-        return "its entries"
-    return "the function at this point" if isinstance(A, JacobianOperator) else "what it is made of"
+        return "check its entries"
+    if not isinstance(A, LinearMapOperator):
+        return "check what it is made of"
+    made_by = A.find_nonfinite(index) if isinstance(A, JacobianOperator) else None
+    if made_by is None:
+        return "check the function at this point: roots and norms have no derivative at 0"
+    return (
+        f"{made_by} made it first: it has no derivative at this point, as roots and norms have "
+        "none at 0; move the point, or add a small number under the root"
+    )
 
 
 def check_scale(norm: Tensor, W: Tensor, names: Sequence[str] = ()) -> None:

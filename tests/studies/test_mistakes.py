@@ -30,6 +30,14 @@ class Language(nn.Sequential):
 LANGUAGE = Language(nn.Embedding(9, 3), nn.Linear(3, 2)).eval()
 WORDS = nn.Sequential(nn.Embedding(9, 3), nn.Flatten(), nn.Linear(12, 2)).eval()
 
+
+class Fourier(nn.Module):
+    """The Fourier transform of an image."""
+
+    def forward(self, x):
+        return torch.fft.rfft2(x)
+
+
 MISTAKES = {
     "token ids": (
         lambda: jvpsvd.spectra(WORDS, torch.zeros(2, 4, dtype=torch.long), progress=False),
@@ -39,6 +47,18 @@ MISTAKES = {
     "images of integers": (
         lambda: jvpsvd.spectra(network(), X.to(torch.uint8), progress=False),
         r"give numbers, such as pixels, as x\.float\(\)",
+    ),
+    "complex inputs": (
+        lambda: jvpsvd.spectra(network(), X.to(torch.complex64), progress=False),
+        r"^the input holds a torch\.complex64 tensor; take its real and imaginary parts",
+    ),
+    "complex inputs in a list": (
+        lambda: jvpsvd.spectra(network(), [*X.to(torch.complex64)], progress=False),
+        r"^the input holds a torch\.complex64 tensor; take its real and imaginary parts",
+    ),
+    "a network with complex values": (
+        lambda: jvpsvd.spectra(Fourier().eval(), X, progress=False),
+        r"let it return torch\.view_as_real\(y\)",
     ),
     "a mistyped depth": (
         lambda: jvpsvd.spectra(network(), X, layers=["9"], progress=False),

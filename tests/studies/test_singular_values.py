@@ -262,6 +262,30 @@ def test_a_value_that_depends_on_weights_alone_has_zeros():
     assert singular_values(lambda x: weight @ torch.ones(3), torch.ones(3), k=2).tolist() == [0, 0]
 
 
+def _several(z):
+    return {"sine": z.sin(), "others": (z**3, z.sum(-1, keepdim=True))}
+
+
+def _joined(z):
+    return torch.cat([z.sin(), z**3, z.sum(-1, keepdim=True)], -1)
+
+
+@pytest.mark.parametrize("batch_dims", [0, 1])
+def test_a_function_of_several_values_is_taken_as_by_the_operator(batch_dims):
+    x = torch.randn(*(4,) * batch_dims, 6, dtype=torch.float64, requires_grad=True)
+    ours, theirs = (
+        singular_values(fn, x, k=3, batch_dims=batch_dims, tol=TOL) for fn in (_several, _joined)
+    )
+    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad(each.sum(), x)[0] for each in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_value_that_is_no_tensor_is_told_as_by_the_operator():
+    with pytest.raises(ArgumentError, match=r"holds a leaf torch\.int64"):
+        singular_values(lambda x: (x, x.argmax()), torch.ones(2))
+
+
 def test_a_batch_through_a_custom_function():
     net = Custom().double().eval()
     X = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
 
 from jvpsvd.operators.function.modules import Hook, called_module, describe_module, forward_hooks
 from jvpsvd.operators.function.pytrees import floating_tensors
@@ -33,6 +36,50 @@ def find_nonfinite_module(fn: object, run: Callable[[], object]) -> str | None:
 
     _run_with_hooks(fn, run, hook)
     return found[0] if found else None
+
+
+def find_nonfinite_derivative(fn: object, run: Callable[[Tensor], object], x: Tensor) -> str | None:
+    """Return what made NaN or infinity first in forward mode at x, in words: a module, if it can.
+
+    Args:
+        fn: The function whose modules are examined.
+        run: Evaluates it at a point.
+        x: The point.
+
+    >>> net = nn.Sequential(nn.ReLU(), nn.LPPool1d(2, 2))
+    >>> find_nonfinite_derivative(net, net, torch.zeros(1, 4))
+    "module '1' (LPPool1d)"
+    >>> find_nonfinite_derivative(torch.sqrt, torch.sqrt, torch.zeros(1))
+    "torch's sqrt"
+    """
+    found: list[str] = []
+    mode = _TangentMode()
+
+    def hook(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if not found and _finite_tangents(args) and not _finite_tangents(output):
+            found.append(describe_module(name, module))
+
+    network = called_module(fn)
+    hooks = nullcontext() if network is None else forward_hooks(network, hook)
+    with forward_ad.dual_level(), torch.no_grad(), hooks, mode:
+        run(forward_ad.make_dual(x, torch.ones_like(x)))  # type: ignore[no-untyped-call]
+    return next(iter(found + mode.found), None)
+
+
+class _TangentMode(TorchFunctionMode):
+    """Names the first function of torch whose product is not finite where its arguments' are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        value = func(*args, **(kwargs or {}))
+        if not self.found and _finite_tangents((args, kwargs)) and not _finite_tangents(value):
+            self.found.append(f"torch's {getattr(func, '__name__', func)}")
+        return value
 
 
 def find_nondeterministic_module(fn: object, run: Callable[[], object]) -> str | None:
@@ -95,6 +142,13 @@ def _run_with_hooks(fn: object, run: Callable[[], object], hook: Hook) -> None:
 
 def _finite(tree: Any) -> bool:
     return all(bool(torch.isfinite(leaf).all()) for leaf in floating_tensors(tree))
+
+
+def _finite_tangents(tree: Any) -> bool:
+    """Return whether tangents hold neither NaN nor infinity."""
+    leaves = floating_tensors(tree)
+    tangents = [forward_ad.unpack_dual(leaf).tangent for leaf in leaves]  # type: ignore[no-untyped-call]
+    return all(bool(torch.isfinite(each).all()) for each in tangents if each is not None)
 
 
 def _signature(tree: Any) -> _Signature:

@@ -168,6 +168,7 @@ def _start_shape(model: Model, every: Sequence[Depth], example: Any) -> tuple[in
     chosen = arguments.chosen
     if isinstance(chosen, Tensor) and chosen.is_floating_point():
         return tuple(chosen.shape)
+    arguments.refuse_complex()
     where = "with --since, or by since= of the Spec or of its Inputs"
     if not arguments.has_floating():
         embedding = find_embedding(model.module, (depth.name for depth in every))
