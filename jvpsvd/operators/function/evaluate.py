@@ -22,10 +22,11 @@ from jvpsvd.operators.function.find_module import (
     find_nondeterministic_module,
     find_nonfinite_module,
 )
-from jvpsvd.operators.function.lower_precision import LowerPrecision
+from jvpsvd.operators.function.lower_precision import LowerPrecision, eps_of_tests
 from jvpsvd.operators.function.modules import called_modules
 from jvpsvd.operators.function.obstacles import evaluate_and_watch
-from jvpsvd.operators.function.pytrees import OfVector, refuse_without_entries
+from jvpsvd.operators.function.pytrees import OfVector, floating_tensors, refuse_without_entries
+from jvpsvd.operators.function.random_draws import RandomDraws, find_other_value
 from jvpsvd.operators.function.restoring import restored_attributes
 
 
@@ -177,8 +178,9 @@ def evaluate_at(
     """Return fn at the point, or at the points, checked."""
     evaluate, before = prepare(of_vector), buffer_states(fn)
     # Settings of the process are switched once for all points.
+    first = point[0] if batch_dims else point
     with torch.no_grad(), differentiable_attention(), eager_execution():
-        seen = evaluate_and_watch(evaluate, point[0] if batch_dims else point)
+        seen = evaluate_and_watch(evaluate, first)
         values = [check_output(seen.value)]
         values += [check_output(evaluate(z)) for z in (point[1:] if batch_dims else ())]
     for name, state in buffer_states(fn).items():
@@ -195,7 +197,9 @@ def evaluate_at(
         return find_nonfinite_module(fn, lambda: evaluate(bad))
 
     check_value(point, value, batch_dims, find_module)
-    return Evaluated(value, *seen[1:])
+    eps = eps_of_tests(seen.lower_precision, point.dtype)
+    refuse_random(fn, lambda: evaluate(first), seen.value, seen.draws, eps)
+    return Evaluated(value, *seen[1:-1])
 
 
 def fix_arguments(
@@ -242,6 +246,48 @@ def _not_finite(values: Tensor) -> str:
     bad = (~finite).nonzero().flatten().tolist()
     named = ", ".join(map(str, bad[:8])) + (", …" if len(bad) > 8 else "")
     return f"point{'s' if len(bad) > 1 else ''} {named} of the batch"
+
+
+def refuse_random(
+    fn: object, run: Callable[[], Any], value: Any, draws: RandomDraws, eps: float | None = None
+) -> None:
+    """Raise for a function whose value depends on random numbers that it draws.
+
+    Args:
+        fn: The function whose modules are examined.
+        run: Evaluates it.
+        value: What it gave, of tensors.
+        draws: What it drew for that.
+        eps: Of a lower precision inside fn; None for that of the value.
+
+    Raises:
+        ArgumentError: If it does; names the module where it can be seen.
+
+    >>> from jvpsvd.operators.function.random_draws import watch_draws
+    >>> noisy, draws = lambda: torch.ones(2) + torch.rand(2), RandomDraws()
+    >>> with watch_draws(draws):
+    ...     value = noisy()
+    >>> refuse_random(noisy, noisy, value, draws)
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: fn gave two different values at the same point; it is random ...
+    """
+    if not draws.bear_on(value):
+        return
+
+    def is_same(other: Any) -> bool:
+        ours, theirs = floating_tensors(value), floating_tensors(other)
+        return len(ours) == len(theirs) and all(
+            close(another, one, eps=eps) for one, another in zip(ours, theirs, strict=True)
+        )
+
+    with torch.no_grad():
+        found = find_other_value(run, draws, is_same)
+        if found is not None:
+            module = find_nondeterministic_module(fn, found.first, found.second)
+            raise ArgumentError(
+                f"{module or 'fn'} gave two different values at the same point; it is random "
+                f"(it draws numbers by {found.by}); call model.eval(), or take out what draws them"
+            )
 
 
 def refuse_nondeterministic(fn: Callable[..., Any], of_vector: OfVector, x: Tensor) -> None:
