@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import vjp
 
 from jvpsvd.errors import ArgumentError, NonFiniteError
@@ -29,6 +30,8 @@ from jvpsvd.operators.function.pytrees import OfVector, floating_tensors, refuse
 from jvpsvd.operators.function.random_draws import RandomDraws, find_other_value
 from jvpsvd.operators.function.restoring import restored_attributes
 
+P = ParamSpec("P")
+
 
 def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     """Return fn as it is always evaluated: on a copy, with operations that have derivatives.
@@ -42,9 +45,32 @@ def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     >>> prepare(score)(torch.ones(2))
     tensor([2., 2.])
     """
-    networks, device = called_modules(fn), default_device()
 
     def evaluate(x: Tensor) -> Any:
+        try:
+            return fn(x.clone())
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+        return _with_gradient(fn, x)
+
+    return with_derivatives(evaluate, called_modules(fn))
+
+
+def with_derivatives(fn: Callable[P, Any], networks: Sequence[nn.Module]) -> Callable[P, Any]:
+    """Return fn with operations that have derivatives, which leaves nothing in the networks.
+
+    >>> attend = nn.TransformerEncoderLayer(2, 1, 2).eval()
+    >>> say = lambda *_: print(torch.backends.mha.get_fastpath_enabled())
+    >>> hook = attend.register_forward_pre_hook(say)
+    >>> with_derivatives(attend, [attend])(torch.ones(1, 1, 2)).shape
+    False
+    torch.Size([1, 1, 2])
+    """
+    device = default_device()
+
+    @wraps(fn)
+    def evaluate(*args: P.args, **kwargs: P.kwargs) -> Any:
         with (
             differentiable_attention(),
             differentiable_grouped_products(),
@@ -52,12 +78,7 @@ def prepare(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
             tensors_of_users(device),
             restored_attributes(networks),
         ):
-            try:
-                return fn(x.clone())
-            except RuntimeError as error:
-                if "does not require grad" not in str(error):
-                    raise
-            return _with_gradient(fn, x)
+            return fn(*args, **kwargs)
 
     return evaluate
 
