@@ -36,12 +36,12 @@ class Counted(NamedTuple):
     value: Any
     work: Work | None
     """None where the value is no tensor."""
-    lower_precision: LowerPrecision | None
-    """The lowest precision on the way to the value, if it is lower than the point's."""
+    lower_precisions: list[LowerPrecision | None]
+    """The lowest precision on the way to each tensor of the value; None if it is the point's."""
 
 
 def count_work(fn: Callable[[Tensor], Any], x: Tensor, draws: RandomDraws | None = None) -> Counted:
-    """Return fn at x, the work of that, and its lowest precision; `draws` takes note of its own.
+    """Return fn at x, the work of that, and its lowest precisions; `draws` takes note of its own.
 
     >>> count_work(lambda x: (x @ x[:, :2]).relu(), torch.ones(10, 10))[1]
     Work(calls=3, flops=20, rows=20, widest=20)
@@ -50,11 +50,12 @@ def count_work(fn: Callable[[Tensor], Any], x: Tensor, draws: RandomDraws | None
     mode = _CountingMode(paths, draws or RandomDraws())
     with torch.no_grad(), mode:
         value = fn(x)
+    found = [paths.to(each) for each in tree_leaves(value) if isinstance(each, Tensor)]
     if not isinstance(value, Tensor):
-        return Counted(value, None, None)
+        return Counted(value, None, found)
     rows = value.numel()
     work = Work(max(mode.calls, 1), mode.flops, rows, max(mode.widest, rows))
-    return Counted(value, work, paths.to(value))
+    return Counted(value, work, found)
 
 
 _SAME_IN_A_RECORDING = frozenset(

@@ -23,7 +23,7 @@ from jvpsvd.operators.function.find_module import (
     find_nondeterministic_module,
     find_nonfinite_module,
 )
-from jvpsvd.operators.function.lower_precision import LowerPrecision, eps_of_tests
+from jvpsvd.operators.function.lower_precision import LowerPrecision, eps_of_tests, lowest
 from jvpsvd.operators.function.modules import called_modules
 from jvpsvd.operators.function.obstacles import evaluate_and_watch
 from jvpsvd.operators.function.pytrees import OfVector, floating_tensors, refuse_without_entries
@@ -204,12 +204,7 @@ def evaluate_at(
         seen = evaluate_and_watch(evaluate, first)
         values = [check_output(seen.value)]
         values += [check_output(evaluate(z)) for z in (point[1:] if batch_dims else ())]
-    for name, state in buffer_states(fn).items():
-        if state != before.get(name):
-            raise ArgumentError(
-                f"{name} changes its buffers whenever it is evaluated; call model.eval(), or take "
-                "out what keeps state"
-            )
+    refuse_changed_buffers(fn, before)
     value = (stack_values(values) if batch_dims else values[0]).detach()
 
     def find_module() -> str | None:
@@ -218,9 +213,10 @@ def evaluate_at(
         return find_nonfinite_module(fn, lambda: evaluate(bad))
 
     check_value(point, value, batch_dims, find_module)
-    eps = eps_of_tests(seen.lower_precision, point.dtype)
+    lower_precision = lowest(seen.lower_precisions)
+    eps = eps_of_tests(lower_precision, point.dtype)
     refuse_random(fn, lambda: evaluate(first), seen.value, seen.draws, eps)
-    return Evaluated(value, *seen[1:-1])
+    return Evaluated(value, seen.reads_numbers, seen.runs_inference, seen.work, lower_precision)
 
 
 def fix_arguments(
@@ -267,6 +263,30 @@ def _not_finite(values: Tensor) -> str:
     bad = (~finite).nonzero().flatten().tolist()
     named = ", ".join(map(str, bad[:8])) + (", …" if len(bad) > 8 else "")
     return f"point{'s' if len(bad) > 1 else ''} {named} of the batch"
+
+
+def refuse_changed_buffers(fn: object, before: Mapping[str, tuple[int, int]]) -> None:
+    """Raise for a network whose buffers have changed in an evaluation.
+
+    Args:
+        fn: The function that calls it.
+        before: What `buffer_states` returned before the evaluation.
+
+    Raises:
+        ArgumentError: Naming the module.
+
+    >>> norm = nn.BatchNorm1d(2)
+    >>> before, _ = buffer_states(norm), norm(torch.ones(3, 2))
+    >>> refuse_changed_buffers(norm, before)
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: module 'model' (BatchNorm1d) changes its buffers whenever it is ...
+    """
+    for name, state in buffer_states(fn).items():
+        if state != before.get(name):
+            raise ArgumentError(
+                f"{name} changes its buffers whenever it is evaluated; call model.eval(), or take "
+                "out what keeps state"
+            )
 
 
 def refuse_random(

@@ -66,8 +66,8 @@ class Watched(NamedTuple):
     """Whether a part of it runs in inference mode."""
     work: Work | None
     """The work of an evaluation."""
-    lower_precision: LowerPrecision | None
-    """Its lowest precision, if that is lower than the point's."""
+    lower_precisions: list[LowerPrecision | None]
+    """The lowest precision of each tensor of it, if that is lower than the point's."""
     draws: RandomDraws
     """The random numbers that it draws."""
 
@@ -88,16 +88,16 @@ def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> Watched:
     draws = RandomDraws()
     mode = _NumberMode(draws)
     work: Work | None = None
-    lower_precision: LowerPrecision | None = None
+    lower_precisions: list[LowerPrecision | None] = []
     inference: bool | None = None
     with torch.no_grad():
         try:
             with mode, watch_draws_elsewhere(draws):
-                value, work, lower_precision = count_work(run, x.detach().clone(), draws)
+                value, work, lower_precisions = count_work(run, x.detach().clone(), draws)
             inference = mode.inference
         except Exception:  # it cannot be watched
             value, draws = run(x), RandomDraws()
-    return Watched(value, mode.found, inference, work, lower_precision, draws)
+    return Watched(value, mode.found, inference, work, lower_precisions, draws)
 
 
 _NUMBERS = {
