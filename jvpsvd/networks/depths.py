@@ -34,6 +34,7 @@ from jvpsvd.operators import (
     refuse_weights_without_values,
     uncompiled,
 )
+from jvpsvd.operators.function.first_call import FirstCall
 
 logger = logging.getLogger(__name__)
 
@@ -158,8 +159,21 @@ def layer_map(
     >>> f(z).shape, z.shape
     (torch.Size([1, 2]), torch.Size([1, 3]))
     """
-    if since is None:
-        return _map_from_input(model, x, to, wrt)
+    check_network(model)
+    first_call = FirstCall([model])
+    f, z = (
+        _map_from_input(model, x, to, wrt)
+        if since is None
+        else _map_since(model, x, to, since, wrt)
+    )
+    first_call.end()
+    f.first_call = first_call
+    return f, z
+
+
+def _map_since(
+    model: nn.Module, x: Any, to: str, since: str, wrt: object
+) -> tuple[LayerMap, Tensor]:
     if wrt is not None:
         raise ModelError("give since= or wrt=: from a depth, all arguments are held fixed")
     source, (target,), value = _cut(model, x, [to], since)

@@ -20,8 +20,9 @@ from jvpsvd.networks.depths import ToDepths, layer_maps
 from jvpsvd.networks.held_fixed import is_same_function
 from jvpsvd.networks.hidden_parts import HiddenParts
 from jvpsvd.networks.recorded_depths import RecordedDepths
-from jvpsvd.operators import BatchedMap, LinearMap, full_precision
+from jvpsvd.operators import BatchedMap, LinearMap, check_network, full_precision
 from jvpsvd.operators.function.conversion import convert_weights
+from jvpsvd.operators.function.first_call import FirstCall
 
 
 class Derivatives:
@@ -52,7 +53,10 @@ class Derivatives:
         dtype: torch.dtype | None = None,
     ) -> None:
         names = listed_names("layers", layers)
+        check_network(module)
+        self._first_call = FirstCall([module])
         self._maps, self._dtype = layer_maps(module, example, names, since, wrt), dtype
+        self._first_call.end()
         self._run: ToDepths = convert_weights(self._maps, dtype)
         self._recorded = RecordedDepths(self._run, names)
         self._hidden = HiddenParts(self._run, names)
@@ -65,6 +69,7 @@ class Derivatives:
         with full_precision():
             self._begin_anew_if_needed(z)
             found = self._recorded.at(z, name)
+            self._first_call.tell()
             return self._hidden.put_errors(found, z, self._recorded.indices)
 
     def at_many(self, X: Tensor) -> tuple[BatchedMap | JvpsvdError, ...]:
@@ -76,6 +81,7 @@ class Derivatives:
         with full_precision():
             self._begin_anew_if_needed(X[0])
             found = self._recorded.at_many(X)
+            self._first_call.tell()
             return self._hidden.put_errors(found, X[0], self._recorded.indices)
 
     def values(self, x: Any) -> tuple[Tensor, ...]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from jvpsvd.operators.function.first_call import FirstCall
+
 
 class LayerMap:
     """The map from the input of a model, or from a depth, to a depth: what `layer_map` returns.
@@ -34,6 +36,8 @@ class LayerMap:
     ) -> None:
         self.__wrapped__ = model  # where the modules of a function are looked for
         self._run, self._to, self._since, self._fixed = run, to, since, fixed
+        self.first_call: FirstCall | None = None
+        """What the model keeps of the evaluation that this was made by."""
 
     def __call__(self, z: Any) -> Tensor:
         """Return the value of the depth at a value of the input, or of the depth started from."""

@@ -11,16 +11,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from jvpsvd.errors import AdjointError, DerivativeError, JvpsvdError, TraceError
+from jvpsvd.errors import AdjointError, ArgumentError, DerivativeError, JvpsvdError, TraceError
 from jvpsvd.networks.depths import ToDepths, to_one_depth
 from jvpsvd.operators import BatchedMap, LinearMap, Trace, transformed
-from jvpsvd.operators.function.evaluate import prepare
+from jvpsvd.operators.function.evaluate import prepare, refuse_changed_buffers, refuse_random
+from jvpsvd.operators.function.find_module import buffer_states
 from jvpsvd.operators.function.lower_precision import (
     LowerPrecision,
-    find_lower_precisions,
+    eps_of_tests,
     lowest,
     tell_lower_precision,
 )
+from jvpsvd.operators.function.obstacles import Watched, evaluate_and_watch
+from jvpsvd.operators.function.restoring import restored
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ class RecordedDepths:
         self._traces: dict[tuple[int, ...], Trace | None] = {}
         """By the indices of the depths that are recorded together; None where they cannot be."""
         self._lower_precisions: list[LowerPrecision | None] = []
+        self._refused: dict[int, JvpsvdError] = {}
+        """Depths that have no derivative, being random or with a state, and why."""
         self._kind: tuple[Any, ...] | None = None
         """Shape, dtype and device of the points that the recordings take."""
 
@@ -65,7 +70,7 @@ class RecordedDepths:
     def at(self, z: Tensor, name: str) -> list[LinearMap | JvpsvdError]:
         """Return the derivative to each depth at a point of this name, or why there is none."""
         is_first = self._record(z)
-        replayed: dict[int, LinearMap | JvpsvdError] = {}
+        replayed: dict[int, LinearMap | JvpsvdError] = dict(self._refused)
         for depths, trace in self._traces.items():
             if trace is not None:
                 try:
@@ -81,7 +86,7 @@ class RecordedDepths:
         """Return the derivative to each depth at a batch; nothing if one is not recorded."""
         self._record(Z[0])
         traces = [trace for trace in self._traces.values() if trace is not None]
-        if len(traces) < len(self._traces):
+        if self._refused or len(traces) < len(self._traces):
             return []
         maps = [J for trace in traces for J in trace.at_many(Z)]
         return [self._with_precision(J, depth) for depth, J in enumerate(maps)]
@@ -96,22 +101,48 @@ class RecordedDepths:
         Nothing is recorded at a point with NaN or infinity, where a recording cannot be verified,
         or where the network fails.
         """
-        if self._traces or not bool(z.isfinite().all()):
+        if self._traces or self._refused or not bool(z.isfinite().all()):
             return False
-        every = tuple(range(len(self._layers)))
+        self._watch(z)
+        every = tuple(d for d in range(len(self._layers)) if d not in self._refused)
         try:
-            traces = {every: _record_to(self._run, every, z)}
-            if not isinstance(traces[every], Trace) and len(every) > 1:
+            traces = {every: _record_to(self._run, every, z)} if every else {}
+            if every and not isinstance(traces[every], Trace) and len(every) > 1:
                 traces = {(depth,): _record_to(self._run, (depth,), z) for depth in every}
         except JvpsvdError:  # of the network, which is told where derivatives are taken
             return False
         self._kind = _kind_of(z)
-        self._lower_precisions = find_lower_precisions(prepare(self._run), z)
         tell_lower_precision(lowest(self._lower_precisions), z.dtype)
         for depths, trace in traces.items():
             self._traces[depths] = trace if isinstance(trace, Trace) else None
             self._tell(depths, trace, z)
         return True
+
+    def _watch(self, z: Tensor) -> None:
+        """See what the network does at z: its precisions, and what lets it have no derivative."""
+        before = buffer_states(self._run)
+        try:
+            with restored(self._run, z.device):
+                seen = evaluate_and_watch(prepare(self._run), z)
+                steady = buffer_states(self._run) == before
+                if not steady or seen.draws.bear_on(seen.value):
+                    self._refuse(z, seen)
+        except Exception:  # what it raises is told where derivatives are taken
+            return
+        self._lower_precisions = seen.lower_precisions
+
+    def _refuse(self, z: Tensor, seen: Watched) -> None:
+        """Refuse the depths that are random or change buffers; others may be well."""
+        eps = eps_of_tests(lowest(seen.lower_precisions), z.dtype)
+        for depth, value in enumerate(seen.value):
+            run, before = prepare(to_one_depth(self._run, depth)), buffer_states(self._run)
+            try:
+                with torch.no_grad():
+                    run(z)
+                refuse_changed_buffers(self._run, before)
+                refuse_random(self._run, partial(run, z), value, seen.draws, eps)
+            except ArgumentError as error:
+                self._refused[depth] = error
 
     def _tell(self, depths: tuple[int, ...], trace: Trace | JvpsvdError, z: Tensor) -> None:
         """Say in the log what is recorded, and once what cannot be.

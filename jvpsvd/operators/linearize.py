@@ -39,7 +39,7 @@ from jvpsvd.operators.function.evaluate import (
 )
 from jvpsvd.operators.function.failures import failures_named, remedy_at
 from jvpsvd.operators.function.find_module import find_nonfinite_derivative
-from jvpsvd.operators.function.first_call import FirstCall
+from jvpsvd.operators.function.first_call import first_call_of
 from jvpsvd.operators.function.lower_precision import (
     LowerPrecision,
     eps_of_tests,
@@ -137,12 +137,12 @@ class Linearization:
     def _take(self, source: Structure | None, point: Tensor) -> Linearized:
         fn, (batch_dims, derivatives, fold, check, recompute) = self._fn, self._options
         check_function(fn, self._dtype)
+        first = first_call_of(fn, [fn, self._args, self._kwargs]) if check else None
         of_first = fix_arguments(convert_weights(fn, self._dtype), self._args, self._kwargs)
         if batch_dims and source is None:
             of_first = function_of_one(of_first, point[0])
         of_vector = OfVector(of_first, source)
         remedy = partial(_remedy, fn, of_vector, point, batch_dims)
-        first = FirstCall([fn, self._args, self._kwargs]) if check else None
         with restored(fn, point.device), failures_named("fn", remedy):
             seen = evaluate_at(fn, of_vector, point, batch_dims)
             if first is not None:

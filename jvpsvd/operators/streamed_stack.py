@@ -23,6 +23,7 @@ from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.batch_of_one import function_of_one, refuse_other_function
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named
+from jvpsvd.operators.function.first_call import FirstCall
 from jvpsvd.operators.function.lower_precision import eps_of_tests, find_lower_precision
 from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.operators.function.pytrees import OfVector
@@ -110,10 +111,15 @@ class StreamedStack(LinearOperator):
         first = _as_tensor(points[0])
         check_function(fn)
         of_user = fn
+        first_call = FirstCall([fn]) if isinstance(first, Tensor) else None
         if isinstance(first, Tensor):
             fn = OfVector(function_of_one(fn, first), None)
+        if first_call is not None:
+            first_call.end()
         # Made as a check: a random function, or a module in training mode, is refused here.
         J = JacobianOperator(fn, first, derivatives="transforms")
+        if first_call is not None:
+            first_call.tell()
         lower_precision = find_lower_precision(prepare(fn), first)
         if isinstance(fn, OfVector):
             every = points if isinstance(points, Tensor) else first[None]

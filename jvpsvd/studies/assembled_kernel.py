@@ -28,6 +28,7 @@ from jvpsvd.operators.function.evaluate import (
     refuse_nondeterministic,
 )
 from jvpsvd.operators.function.failures import remedy_at
+from jvpsvd.operators.function.first_call import FirstCall
 from jvpsvd.operators.function.lower_precision import (
     LowerPrecision,
     eps_of_tests,
@@ -108,13 +109,16 @@ def first_function(
     fn = OfVector(of_parameters, source)
     remedy = partial(remedy_at, lambda z: of_parameters.at_input(z, theta), first)
     one_line = failures_named("fn", remedy, _ALL_ARGUMENTS)
+    first_call = FirstCall([model])
     with full_precision(), restored(model, point.device), one_line:
         value, _, runs_inference, _, lower_precision = evaluate_at(of_parameters, fn, point, 0)
+        first_call.end()
         tell_lower_precision(lower_precision, point.dtype)
         with torch.no_grad():
             again = _evaluate(evaluate, theta, x)
         if not close(value, again, eps=eps_of_tests(lower_precision, point.dtype)):
             refuse_nondeterministic(of_parameters, fn, point)
+        first_call.tell()
     return FirstFunction(fn, point, value, runs_inference, lower_precision)
 
 

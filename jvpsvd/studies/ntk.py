@@ -22,6 +22,7 @@ from jvpsvd.operators import (
     full_precision,
 )
 from jvpsvd.operators.differentiate import Derivatives
+from jvpsvd.operators.function.evaluate import with_derivatives
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.parameters import choose_parameters
 from jvpsvd.records import AnswersOtherNames, ComparedByFields
@@ -139,6 +140,7 @@ def ntk(
     check_network(model, replace_weights=True)
     seed = choose_seed(seed)
     theta, evaluate = choose_parameters(model, names, None)
+    evaluate = with_derivatives(evaluate, [model])
     device = next(iter(theta.values())).device
     inputs = list(each_input(X, device))
     if not inputs:
@@ -207,20 +209,38 @@ def _solve_by_products(
         return _operator(model, blocks[index], names, kind)
 
     J = at(0) if len(blocks) == 1 else StreamedStack(at, len(blocks))
-    result = svds(J, k, tol=tol, seed=seed, memory=memory)
+    result = svds(J, min(k, *J.shape), tol=tol, seed=seed, memory=memory)
     s = result.s.double().cpu()
     U = result.U
     if U is None:
         raise TypeError("the solve kept no vectors")
     certificate = result.certificate
-    return TangentKernel(
-        s**2,
-        U.double().cpu().reshape(*shape, k),
+    W = _complement(U.double(), k - len(s), seed)
+    products = J.matmat(J.rmatmat(W.to(U.dtype)))
+    residuals = [
         2 * s[0] * result.residuals.double().cpu(),  # J(J'u − s v) + s (J v − s u)
+        torch.linalg.vector_norm(products.double(), dim=0).cpu(),
+    ]
+    return TangentKernel(
+        torch.cat([s**2, s.new_zeros(k - len(s))]),
+        torch.cat([U.double(), W], dim=1).cpu().reshape(*shape, k),
+        torch.cat(residuals),
         certificate.fro2,
         certificate.combination_residual / float(s[0]) if float(s[0]) else 0.0,
         result.method,
     )
+
+
+def _complement(U: Tensor, count: int, seed: int) -> Tensor:
+    """Return orthonormal vectors that are orthogonal to those of U: eigenvectors of the value 0.
+
+    There are some where the parameters are fewer than the eigenpairs that are asked for.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    W = torch.randn(len(U), count, generator=generator, dtype=U.dtype).to(U.device)
+    for _ in range(2 if count else 0):
+        W = torch.linalg.qr(W - U @ (U.mT @ W)).Q
+    return W
 
 
 def _operator(model: nn.Module, x: Any, names: list[str], kind: Derivatives) -> LinearOperator:

@@ -1,5 +1,6 @@
 """Wrong derivatives, random functions and values that are not finite are refused, and named."""
 
+import re
 import threading
 
 import pytest
@@ -152,10 +153,10 @@ def test_a_function_with_two_values_at_one_point_is_refused(middle, route, batch
 
 def test_a_random_function_without_a_module_is_refused():
     said = (
-        "fn gave two different values at the same point; it is random, keeps state, or its weights "
-        "have changed meanwhile; take that out, or keep it fixed"
+        "fn gave two different values at the same point; it is random (it draws numbers by "
+        "aten::rand); call model.eval(), or take out what draws them"
     )
-    with pytest.raises(ArgumentError, match=f"^{said}$"):
+    with pytest.raises(ArgumentError, match=f"^{re.escape(said)}$"):
         JacobianOperator(lambda x: x * torch.rand(()), torch.ones(3))
 
 

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import flop_registry
 
 from jvpsvd.operators.environment.dispatch import DispatchMode
 from jvpsvd.operators.function.lower_precision import LowerPrecision, PathPrecisions
+from jvpsvd.operators.function.random_draws import RandomDraws
 
 
 class Work(NamedTuple):
@@ -35,25 +36,26 @@ class Counted(NamedTuple):
     value: Any
     work: Work | None
     """None where the value is no tensor."""
-    lower_precision: LowerPrecision | None
-    """The lowest precision on the way to the value, if it is lower than the point's."""
+    lower_precisions: list[LowerPrecision | None]
+    """The lowest precision on the way to each tensor of the value; None if it is the point's."""
 
 
-def count_work(fn: Callable[[Tensor], Any], x: Tensor) -> Counted:
-    """Return fn at x, the work of that, and its lowest precision.
+def count_work(fn: Callable[[Tensor], Any], x: Tensor, draws: RandomDraws | None = None) -> Counted:
+    """Return fn at x, the work of that, and its lowest precisions; `draws` takes note of its own.
 
     >>> count_work(lambda x: (x @ x[:, :2]).relu(), torch.ones(10, 10))[1]
     Work(calls=3, flops=20, rows=20, widest=20)
     """
     paths = PathPrecisions(x)
-    mode = _CountingMode(paths)
+    mode = _CountingMode(paths, draws or RandomDraws())
     with torch.no_grad(), mode:
         value = fn(x)
+    found = [paths.to(each) for each in tree_leaves(value) if isinstance(each, Tensor)]
     if not isinstance(value, Tensor):
-        return Counted(value, None, None)
+        return Counted(value, None, found)
     rows = value.numel()
     work = Work(max(mode.calls, 1), mode.flops, rows, max(mode.widest, rows))
-    return Counted(value, work, paths.to(value))
+    return Counted(value, work, found)
 
 
 _SAME_IN_A_RECORDING = frozenset(
@@ -62,16 +64,16 @@ _SAME_IN_A_RECORDING = frozenset(
 
 
 class _CountingMode(DispatchMode):
-    def __init__(self, paths: PathPrecisions) -> None:
+    def __init__(self, paths: PathPrecisions, draws: RandomDraws) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._paths = paths
+        self._paths, self._draws = paths, draws
         self.calls = self.flops = self.widest = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        output = func(*args, **kwargs)
+        output = self._draws.compute(func, args, kwargs)
         self._paths.note(func, (args, kwargs), output)
         self.calls += 1
         made = () if func.is_view else tree_leaves(output)

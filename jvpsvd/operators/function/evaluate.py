@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import vjp
 
 from jvpsvd.errors import ArgumentError, NonFiniteError
@@ -23,12 +24,15 @@ from jvpsvd.operators.function.find_module import (
     find_nondeterministic_module,
     find_nonfinite_module,
 )
-from jvpsvd.operators.function.lower_precision import LowerPrecision
+from jvpsvd.operators.function.lower_precision import LowerPrecision, eps_of_tests, lowest
 from jvpsvd.operators.function.modules import called_modules
 from jvpsvd.operators.function.obstacles import evaluate_and_watch
-from jvpsvd.operators.function.pytrees import OfVector, refuse_without_entries
+from jvpsvd.operators.function.pytrees import OfVector, floating_tensors, refuse_without_entries
+from jvpsvd.operators.function.random_draws import RandomDraws, find_other_value
 from jvpsvd.operators.function.restoring import restored_attributes
 from jvpsvd.operators.function.scripted import networks_of_scripted, weights_without_grad
+
+P = ParamSpec("P")
 
 
 def prepare(fn: Callable[[Tensor], Any], *, by_weights: bool = False) -> Callable[[Tensor], Any]:
@@ -47,10 +51,34 @@ def prepare(fn: Callable[[Tensor], Any], *, by_weights: bool = False) -> Callabl
     >>> prepare(score)(torch.ones(2))
     tensor([2., 2.])
     """
-    networks, device = called_modules(fn), default_device()
     scripted = () if by_weights else networks_of_scripted(fn)
 
     def evaluate(x: Tensor) -> Any:
+        try:
+            with weights_without_grad(scripted):
+                return fn(x.clone())
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+        return _with_gradient(fn, x)
+
+    return with_derivatives(evaluate, called_modules(fn))
+
+
+def with_derivatives(fn: Callable[P, Any], networks: Sequence[nn.Module]) -> Callable[P, Any]:
+    """Return fn with operations that have derivatives, which leaves nothing in the networks.
+
+    >>> attend = nn.TransformerEncoderLayer(2, 1, 2).eval()
+    >>> say = lambda *_: print(torch.backends.mha.get_fastpath_enabled())
+    >>> hook = attend.register_forward_pre_hook(say)
+    >>> with_derivatives(attend, [attend])(torch.ones(1, 1, 2)).shape
+    False
+    torch.Size([1, 1, 2])
+    """
+    device = default_device()
+
+    @wraps(fn)
+    def evaluate(*args: P.args, **kwargs: P.kwargs) -> Any:
         with (
             differentiable_attention(),
             differentiable_grouped_products(),
@@ -59,13 +87,7 @@ def prepare(fn: Callable[[Tensor], Any], *, by_weights: bool = False) -> Callabl
             tensors_of_users(device),
             restored_attributes(networks),
         ):
-            try:
-                with weights_without_grad(scripted):
-                    return fn(x.clone())
-            except RuntimeError as error:
-                if "does not require grad" not in str(error):
-                    raise
-            return _with_gradient(fn, x)
+            return fn(*args, **kwargs)
 
     return evaluate
 
@@ -186,16 +208,12 @@ def evaluate_at(
     """Return fn at the point, or at the points, checked."""
     evaluate, before = prepare(of_vector), buffer_states(fn)
     # Settings of the process are switched once for all points.
+    first = point[0] if batch_dims else point
     with torch.no_grad(), differentiable_attention(), eager_execution():
-        seen = evaluate_and_watch(evaluate, point[0] if batch_dims else point)
+        seen = evaluate_and_watch(evaluate, first)
         values = [check_output(seen.value)]
         values += [check_output(evaluate(z)) for z in (point[1:] if batch_dims else ())]
-    for name, state in buffer_states(fn).items():
-        if state != before.get(name):
-            raise ArgumentError(
-                f"{name} changes its buffers whenever it is evaluated; call model.eval(), or take "
-                "out what keeps state"
-            )
+    refuse_changed_buffers(fn, before)
     value = (stack_values(values) if batch_dims else values[0]).detach()
 
     def find_module() -> str | None:
@@ -204,7 +222,10 @@ def evaluate_at(
         return find_nonfinite_module(fn, lambda: evaluate(bad))
 
     check_value(point, value, batch_dims, find_module)
-    return Evaluated(value, *seen[1:])
+    lower_precision = lowest(seen.lower_precisions)
+    eps = eps_of_tests(lower_precision, point.dtype)
+    refuse_random(fn, lambda: evaluate(first), seen.value, seen.draws, eps)
+    return Evaluated(value, seen.reads_numbers, seen.runs_inference, seen.work, lower_precision)
 
 
 def fix_arguments(
@@ -251,6 +272,72 @@ def _not_finite(values: Tensor) -> str:
     bad = (~finite).nonzero().flatten().tolist()
     named = ", ".join(map(str, bad[:8])) + (", …" if len(bad) > 8 else "")
     return f"point{'s' if len(bad) > 1 else ''} {named} of the batch"
+
+
+def refuse_changed_buffers(fn: object, before: Mapping[str, tuple[int, int]]) -> None:
+    """Raise for a network whose buffers have changed in an evaluation.
+
+    Args:
+        fn: The function that calls it.
+        before: What `buffer_states` returned before the evaluation.
+
+    Raises:
+        ArgumentError: Naming the module.
+
+    >>> norm = nn.BatchNorm1d(2)
+    >>> before, _ = buffer_states(norm), norm(torch.ones(3, 2))
+    >>> refuse_changed_buffers(norm, before)
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: module 'model' (BatchNorm1d) changes its buffers whenever it is ...
+    """
+    for name, state in buffer_states(fn).items():
+        if state != before.get(name):
+            raise ArgumentError(
+                f"{name} changes its buffers whenever it is evaluated; call model.eval(), or take "
+                "out what keeps state"
+            )
+
+
+def refuse_random(
+    fn: object, run: Callable[[], Any], value: Any, draws: RandomDraws, eps: float | None = None
+) -> None:
+    """Raise for a function whose value depends on random numbers that it draws.
+
+    Args:
+        fn: The function whose modules are examined.
+        run: Evaluates it.
+        value: What it gave, of tensors.
+        draws: What it drew for that.
+        eps: Of a lower precision inside fn; None for that of the value.
+
+    Raises:
+        ArgumentError: If it does; names the module where it can be seen.
+
+    >>> from jvpsvd.operators.function.random_draws import watch_draws
+    >>> noisy, draws = lambda: torch.ones(2) + torch.rand(2), RandomDraws()
+    >>> with watch_draws(draws):
+    ...     value = noisy()
+    >>> refuse_random(noisy, noisy, value, draws)
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: fn gave two different values at the same point; it is random ...
+    """
+    if not draws.bear_on(value):
+        return
+
+    def is_same(other: Any) -> bool:
+        ours, theirs = floating_tensors(value), floating_tensors(other)
+        return len(ours) == len(theirs) and all(
+            close(another, one, eps=eps) for one, another in zip(ours, theirs, strict=True)
+        )
+
+    with torch.no_grad():
+        found = find_other_value(run, draws, is_same)
+        if found is not None:
+            module = find_nondeterministic_module(fn, found.first, found.second)
+            raise ArgumentError(
+                f"{module or 'fn'} gave two different values at the same point; it is random "
+                f"(it draws numbers by {found.by}); call model.eval(), or take out what draws them"
+            )
 
 
 def refuse_nondeterministic(fn: Callable[..., Any], of_vector: OfVector, x: Tensor) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -82,8 +83,15 @@ class _TangentMode(TorchFunctionMode):
         return value
 
 
-def find_nondeterministic_module(fn: object, run: Callable[[], object]) -> str | None:
+def find_nondeterministic_module(
+    fn: object, run: Callable[[], object], again: Callable[[], object] | None = None
+) -> str | None:
     """Return the first module that gives two values for the same arguments, in words.
+
+    Args:
+        fn: The function whose modules are examined.
+        run: Evaluates it.
+        again: The same for the second value; None: `run`.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
     >>> find_nondeterministic_module(net, lambda: net(torch.ones(64, 2)))
@@ -92,10 +100,13 @@ def find_nondeterministic_module(fn: object, run: Callable[[], object]) -> str |
     network = called_module(fn)
     if network is None:
         return None
-    first, second = _record_calls(fn, run), _record_calls(fn, run)
-    for (name, args, output), (_, args_again, output_again) in zip(first, second, strict=False):
-        if args == args_again and output != output_again:
-            return name
+    first, second = _record_calls(fn, run), _record_calls(fn, again or run)
+    # By module and how often it was called before: which are called may differ.
+    repeated = {call.key: call for call in second}
+    for call in first:
+        other = repeated.get(call.key)
+        if other is not None and call.args == other.args and call.output != other.output:
+            return call.key[0]
     return None
 
 
@@ -119,14 +130,23 @@ def buffer_states(fn: object) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _record_calls(
-    fn: object, run: Callable[[], object]
-) -> list[tuple[str, _Signature, _Signature]]:
+class _Call(NamedTuple):
+    """A call of a module: by its name and how often it was called before."""
+
+    key: tuple[str, int]
+    args: _Signature
+    output: _Signature
+
+
+def _record_calls(fn: object, run: Callable[[], object]) -> list[_Call]:
     """Return the modules in the order in which they finish, with what they took and gave."""
-    calls: list[tuple[str, _Signature, _Signature]] = []
+    calls: list[_Call] = []
+    counts = Counter[str]()
 
     def hook(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        calls.append((describe_module(name, module), _signature(args), _signature(output)))
+        described = describe_module(name, module)
+        calls.append(_Call((described, counts[described]), _signature(args), _signature(output)))
+        counts[described] += 1
 
     _run_with_hooks(fn, run, hook)
     return calls

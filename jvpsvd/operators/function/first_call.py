@@ -30,14 +30,16 @@ class FirstCall:
     """
 
     def __init__(self, roots: list[Any]) -> None:
-        self._roots, self._before = roots, FunctionState(roots)
+        self._roots = roots
+        self._before: FunctionState | None = FunctionState(roots)
         self._changed: str | None = None
         self._after: FunctionState | None = None
 
     def end(self) -> None:
-        """Take note of what the first evaluation has changed."""
-        self._changed = self._before.change()
-        self._after = None if self._changed is None else FunctionState(self._roots)
+        """Take note of what the first evaluation has changed; later ones are not the first."""
+        if self._before is not None:
+            self._changed, self._before = self._before.change(), None
+            self._after = None if self._changed is None else FunctionState(self._roots)
 
     def kept(self) -> str | None:
         """Return what has changed in the first evaluation and not since, None if nothing has."""
@@ -45,11 +47,21 @@ class FirstCall:
         return self._changed if settled else None
 
     def tell(self) -> None:
-        """Say in the log what has changed in the first evaluation and not since."""
-        kept = self.kept()
+        """Say in the log, once, what has changed in the first evaluation and not since."""
+        kept, self._after = self.kept(), None
         if kept is not None:
             logger.warning(
                 "fn keeps something of its first call (in %s): if that was computed from x, the "
                 "derivative takes it for a constant, and is wrong; compute it in each call",
                 kept,
             )
+
+
+def first_call_of(fn: object, roots: list[Any]) -> FirstCall:
+    """Return the first call of a function: that which a `LayerMap` was made by, or one to come.
+
+    >>> first_call_of(abs, [abs]).kept() is None
+    True
+    """
+    made_by = getattr(fn, "first_call", None)
+    return made_by if isinstance(made_by, FirstCall) else FirstCall(roots)

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from jvpsvd.errors import TraceError
 from jvpsvd.operators.environment.dispatch import DispatchMode
+from jvpsvd.operators.function.by_memory import ByMemory
 from jvpsvd.operators.function.failures import NOT_THE_USERS
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,6 @@ _WITHOUT_DERIVATIVE = frozenset(
         *("sign", "sgn", "round", "floor", "ceil", "trunc", "heaviside"),
     )
 )
-# Storages that are known before those that were freed are dropped: a guess.
-_FEWEST_KEPT = 64
 _OURS, _EVALUATIONS = str(Path(__file__).parents[2]), ("count_work", "find_lower_precisions")
 
 
@@ -65,9 +63,7 @@ class PathPrecisions:
 
     def __init__(self, x: Tensor) -> None:
         self._eps = torch.finfo(x.dtype).eps
-        # By the address of a storage, which a weak reference keeps from being given again.
-        self._reached: dict[int, tuple[StorageWeakRef, LowerPrecision | None]] = {}
-        self._most = _FEWEST_KEPT
+        self._reached = ByMemory[tuple[LowerPrecision | None]]()
         self._detached: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._set(x, None)
 
@@ -78,13 +74,13 @@ class PathPrecisions:
         if operation._overloadpacket is torch.ops.aten.detach:
             self._detached[output] = None
             return
-        taken = [self._get(each) for each in _tensors(arguments)]
+        taken = [self._get(each) for each in tensors_of(arguments)]
         reached = [each for each in taken if each is not None]
         if not reached:
             return
-        least = lowest([found for _, found in reached])
+        least = lowest([found for (found,) in reached])
         before = self._eps if least is None else torch.finfo(least.dtype).eps
-        for each in _tensors(output):
+        for each in tensors_of(output):
             if each.is_floating_point() or each.is_complex():
                 lower = torch.finfo(each.dtype).eps > before
                 dtype = each.dtype.to_real()
@@ -93,33 +89,14 @@ class PathPrecisions:
     def to(self, value: Tensor) -> LowerPrecision | None:
         """Return the lowest precision on the path to a value; None if it is the point's."""
         found = self._get(value)
-        return None if found is None else found[1]
+        return None if found is None else found[0]
 
-    def _get(self, tensor: Tensor) -> tuple[StorageWeakRef, LowerPrecision | None] | None:
-        if tensor in self._detached:
-            return None
-        try:
-            return self._reached.get(tensor.untyped_storage()._cdata)
-        except (NotImplementedError, RuntimeError):  # sparse, or without memory
-            return None
+    def _get(self, tensor: Tensor) -> tuple[LowerPrecision | None] | None:
+        return None if tensor in self._detached else self._reached.get(tensor)
 
     def _set(self, tensor: Tensor, found: LowerPrecision | None) -> None:
-        with suppress(NotImplementedError, RuntimeError):
-            storage = tensor.untyped_storage()
-            known = self._reached.get(storage._cdata)
-            if known is None:
-                if len(self._reached) >= self._most:
-                    self._drop_freed()
-                reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-                self._reached[storage._cdata] = (reference, found)
-            elif found is not None:
-                self._reached[storage._cdata] = (known[0], lowest([found, known[1]]))
-
-    def _drop_freed(self) -> None:
-        """Drop storages without data: what is left of each keeps the place of its data from use."""
-        held = [(at, found) for at, found in self._reached.items() if not found[0].expired()]  # type: ignore[no-untyped-call]
-        self._reached = dict(held)
-        self._most = max(_FEWEST_KEPT, 2 * len(held))
+        known = self._reached.get(tensor)
+        self._reached.set(tensor, (found if known is None else lowest([found, *known]),))
 
 
 def find_lower_precisions(run: Callable[[Tensor], Any], x: Tensor) -> list[LowerPrecision | None]:
@@ -242,15 +219,19 @@ class _WatchingMode(DispatchMode):
         return output
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
-    """Yield the tensors of an operation's arguments, or of what it returns."""
+def tensors_of(values: Any) -> Iterator[Tensor]:
+    """Yield the tensors of an operation's arguments, or of what it returns.
+
+    >>> list(tensors_of([torch.zeros(1), 2, {"a": torch.ones(1)}]))
+    [tensor([0.]), tensor([1.])]
+    """
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, list | tuple):
         for each in values:
-            yield from _tensors(each)
+            yield from tensors_of(each)
     elif isinstance(values, dict):
-        yield from _tensors([*values.values()])
+        yield from tensors_of([*values.values()])
 
 
 def lowest(found: list[LowerPrecision | None]) -> LowerPrecision | None:

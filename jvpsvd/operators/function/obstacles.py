@@ -15,6 +15,7 @@ from jvpsvd.operators.function.count import Work, count_work
 from jvpsvd.operators.function.custom_functions import running_custom_function
 from jvpsvd.operators.function.lower_precision import LowerPrecision
 from jvpsvd.operators.function.pytrees import floating_tensors
+from jvpsvd.operators.function.random_draws import RandomDraws, watch_draws_elsewhere
 
 _CUTS: dict[str, str] = {
     "detach": "detach",
@@ -65,8 +66,10 @@ class Watched(NamedTuple):
     """Whether a part of it runs in inference mode."""
     work: Work | None
     """The work of an evaluation."""
-    lower_precision: LowerPrecision | None
-    """Its lowest precision, if that is lower than the point's."""
+    lower_precisions: list[LowerPrecision | None]
+    """The lowest precision of each tensor of it, if that is lower than the point's."""
+    draws: RandomDraws
+    """The random numbers that it draws."""
 
 
 def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> Watched:
@@ -82,18 +85,19 @@ def evaluate_and_watch(run: Callable[[Tensor], Any], x: Tensor) -> Watched:
     >>> evaluate_and_watch(lambda x: scale.item() * x, torch.ones(2))[:3]
     (tensor([2., 2.]), True, False)
     """
-    mode = _NumberMode()
+    draws = RandomDraws()
+    mode = _NumberMode(draws)
     work: Work | None = None
-    lower_precision: LowerPrecision | None = None
+    lower_precisions: list[LowerPrecision | None] = []
     inference: bool | None = None
     with torch.no_grad():
         try:
-            with mode:
-                value, work, lower_precision = count_work(run, x.detach().clone())
+            with mode, watch_draws_elsewhere(draws):
+                value, work, lower_precisions = count_work(run, x.detach().clone(), draws)
             inference = mode.inference
         except Exception:  # it cannot be watched
-            value = run(x)
-    return Watched(value, mode.found, inference, work, lower_precision)
+            value, draws = run(x), RandomDraws()
+    return Watched(value, mode.found, inference, work, lower_precisions, draws)
 
 
 _NUMBERS = {
@@ -113,15 +117,18 @@ _OF_AUTOGRAD = {
 class _NumberMode(TorchFunctionMode):
     """Looks for calls that leave torch, or are made in inference mode."""
 
-    def __init__(self) -> None:
+    def __init__(self, draws: RandomDraws) -> None:
         super().__init__()
         self.found = self.inference = False
+        self._draws = draws
         self._outside = torch.is_inference_mode_enabled()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.found = self.found or getattr(func, "__name__", "") in _NUMBERS
+        if getattr(func, "__name__", "") in _NUMBERS:
+            self.found = True
+            self._draws.read(args)
         self.inference |= torch.is_inference_mode_enabled() and not self._outside
         return func(*args, **(kwargs or {}))
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_map_only
 
 from jvpsvd.arguments import first_names, listed_names
 from jvpsvd.errors import ModelError
@@ -60,10 +61,12 @@ def choose_parameters(
         values: dict[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         given = {alias: value for name, value in values.items() for alias in names_of[name]}
+        # Copies, which a network may change in place.
+        args, named = tree_map_only(Tensor, torch.clone, (args, dict(kwargs)))
         if others is not None:
-            return others.call_with(given, *args, **kwargs)
+            return others.call_with(given, *args, **named)
         with kept_activations():
-            return functional_call(model, given, args, dict(kwargs), tie_weights=False)
+            return functional_call(model, given, args, named, tie_weights=False)
 
     return theta, evaluate
 

@@ -79,9 +79,15 @@ class FunctionState:
             return "what fn holds, too much to compare,"
         now = self._list()
         for before, after in zip_longest(self._entries, now or ()):
-            if not before or not after or not _same(before, after, self._contents):
-                return self._path(before or after)
+            if before and after and _same(before, after, self._contents):
+                continue
+            return self._path(after if after and self._is_new(after) else before or after)
         return None
+
+    def _is_new(self, entry: _Entry) -> bool:
+        """Return whether an entry, behind others that are the same, was not there before."""
+        place = entry.parent, entry.name
+        return all((each.parent, each.name) != place for each in self._entries or ())
 
     def _list(self) -> list[_Entry] | None:
         entries: list[_Entry] = []
@@ -101,7 +107,7 @@ class FunctionState:
         return ".".join(reversed(inner))
 
 
-_UNNAMED = ("", "_parameters", "_buffers", "_modules")
+_UNNAMED = ("", "__wrapped__", "_parameters", "_buffers", "_modules")
 
 
 def _walk(roots: list[Any], contents: bool) -> Iterator[_Entry]:
