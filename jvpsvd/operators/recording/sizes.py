@@ -71,15 +71,16 @@ def call_of_same_shapes(func: OpOverload, shapes: Shapes, *args: Any, **kwargs: 
 
     >>> call_of_same_shapes(torch.ops.aten.nonzero.default, ((2, 1),), torch.ones(3))
     Traceback (most recent call last):
-    jvpsvd.operators.recording.sizes.AnotherSizeError: aten.nonzero gives (3, 1) where it gave ...
+    jvpsvd.operators.recording.sizes.AnotherSizeError: values of the input decide on a size ...
     """
     result = func(*args, **kwargs)
     found = shapes_of(result)
     for now, then in zip(found, shapes, strict=True):
         if now != then:
             raise AnotherSizeError(
-                f"{func.overloadpacket} gives {now} where it gave {then} when the function was "
-                "recorded, and a recording holds such sizes; record it at this point anew"
+                f"values of the input decide on a size ({func.overloadpacket} gives {now}, and "
+                f"gave {then} where the function was recorded), which a recording holds; record it "
+                "at this point anew"
             )
     return result
 
