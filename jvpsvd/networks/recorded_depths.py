@@ -101,8 +101,8 @@ class RecordedDepths:
     def _tell_size(self, depths: tuple[int, ...], error: AnotherSizeError) -> None:
         """Say in the log, once, that recordings are not right for all points."""
         level = logging.INFO if self._told_size else logging.WARNING
-        layers = ", ".join(self._layers[depth] for depth in depths)
-        logger.log(level, "%s: %s; using vmap(jvp) and vmap(vjp) there, slower", layers, error)
+        layers, what = ", ".join(self._layers[depth] for depth in depths), error.what
+        logger.log(level, "%s: %s; using vmap(jvp) and vmap(vjp) there, slower", layers, what)
         self._told_size = True
 
     def _with_precision(self, J: Found, depth: int) -> Found:

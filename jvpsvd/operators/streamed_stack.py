@@ -252,5 +252,5 @@ def _replay(trace: Trace, fn: Callable[[Tensor], Tensor], x: Tensor) -> LinearMa
     try:
         return trace.at(x)[0]
     except AnotherSizeError as error:
-        logger.info("%s; using vmap(jvp) and vmap(vjp) there", error)
+        logger.info("%s; using vmap(jvp) and vmap(vjp) there", error.what)
         return transformed(fn, x)

@@ -33,6 +33,11 @@ Shapes = tuple[tuple[int, ...] | None, ...]
 class AnotherSizeError(TraceError):
     """At this point values decide on another size than where the function was recorded."""
 
+    @property
+    def what(self) -> str:
+        """What differs, without what to do about it."""
+        return str(self).partition(";")[0]
+
 
 @cache
 def is_sized_by_values(func: OpOverload) -> bool:

@@ -188,6 +188,9 @@ class Trace:
 
     def _replay_together(self, X: Tensor) -> tuple[BatchedMap, ...] | None:
         """Return maps that take all points in one call, or None where there are none."""
+        if self._points_together is None and self.recording.has_sizes_of_values():
+            logger.info("replaying the points one by one, not at once: values decide on sizes")
+            self._points_together = False
         if self._points_together is False:
             return None
         try:

@@ -160,8 +160,10 @@ def test_inputs_of_other_sizes_are_told_once(caplog):
     for index, x in enumerate(points()):
         (J,) = derivatives.at(x[None], f"input {index}")
         assert isinstance(J, LinearMap)
+    derivatives.at_many(points()[:, None])
     (told,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert told.startswith("output: values of the input decide on a size")
+    assert "anew" not in told  # nothing is to be done
 
 
 def test_a_point_that_rounding_moves_across_the_bound_of_a_mask():
