@@ -24,6 +24,7 @@ from jvpsvd.operators.function.lower_precision import (
 )
 from jvpsvd.operators.function.obstacles import Watched, evaluate_and_watch
 from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.recording.sizes import AnotherSizeError
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class RecordedDepths:
         self._run, self._layers = run, layers
         self._told: set[tuple[int, ...]] = set()
         """Depths of which a line in the log says that they cannot be recorded."""
+        self._told_size = False
         self.forget()
 
     def forget(self) -> None:
@@ -75,6 +77,8 @@ class RecordedDepths:
             if trace is not None:
                 try:
                     replayed.update(zip(depths, trace.at(z, check=not is_first), strict=True))
+                except AnotherSizeError as error:
+                    self._tell_size(depths, error)
                 except (TraceError, DerivativeError) as error:
                     logger.warning("%s: %s; using vmap(jvp) and vmap(vjp)", name, error)
         for depth in range(len(self._layers)):
@@ -83,13 +87,28 @@ class RecordedDepths:
         return [self._with_precision(replayed[depth], depth) for depth in range(len(self._layers))]
 
     def at_many(self, Z: Tensor) -> list[BatchedMap]:
-        """Return the derivative to each depth at a batch; nothing if one is not recorded."""
+        """Return the derivative to each depth at a batch.
+
+        Nothing is returned if a depth is not recorded, or if its recording is not right for one of
+        the points, where values decide on another size.
+        """
         self._record(Z[0])
         traces = [trace for trace in self._traces.values() if trace is not None]
         if self._refused or len(traces) < len(self._traces):
             return []
-        maps = [J for trace in traces for J in trace.at_many(Z)]
+        try:
+            maps = [J for trace in traces for J in trace.at_many(Z)]
+        except AnotherSizeError as error:
+            self._tell_size(tuple(range(len(self._layers))), error)
+            return []
         return [self._with_precision(J, depth) for depth, J in enumerate(maps)]
+
+    def _tell_size(self, depths: tuple[int, ...], error: AnotherSizeError) -> None:
+        """Say in the log, once, that recordings are not right for all points."""
+        level = logging.INFO if self._told_size else logging.WARNING
+        layers, what = ", ".join(self._layers[depth] for depth in depths), error.what
+        logger.log(level, "%s: %s; using vmap(jvp) and vmap(vjp) there, slower", layers, what)
+        self._told_size = True
 
     def _with_precision(self, J: Found, depth: int) -> Found:
         known = depth < len(self._lower_precisions) and isinstance(J, LinearMap | BatchedMap)

@@ -30,6 +30,7 @@ from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.linear_operator import LinearOperator
+from jvpsvd.operators.recording.sizes import AnotherSizeError
 from jvpsvd.operators.recording.trace import Trace
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ class StreamedStack(LinearOperator):
         may_hide = True  # without a recording, another point may run other operations
         try:
             trace = Trace(fn, first)
-            differentiate = partial(_first, trace)
+            differentiate = partial(_replay, trace, fn)
             may_hide = _runs_inference(fn, first)
         except TraceError as error:
             logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
@@ -252,5 +253,10 @@ def _runs_inference(fn: Callable[[Tensor], Any], x: Tensor) -> bool:
     return "torch.inference_mode" in find_obstacles(prepare(fn), x)
 
 
-def _first(trace: Trace, x: Tensor) -> LinearMap:
-    return trace.at(x)[0]
+def _replay(trace: Trace, fn: Callable[[Tensor], Tensor], x: Tensor) -> LinearMap:
+    """Return the derivative as it was recorded, or by torch.func where masks have other sizes."""
+    try:
+        return trace.at(x)[0]
+    except AnotherSizeError as error:
+        logger.info("%s; using vmap(jvp) and vmap(vjp) there", error.what)
+        return transformed(fn, x)

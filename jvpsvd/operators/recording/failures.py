@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from jvpsvd.arguments import said
 from jvpsvd.errors import TraceError
 from jvpsvd.operators.function.failures import NOT_THE_USERS, first_line
+from jvpsvd.operators.recording.sizes import call_of_same_shapes
 
 _REASONS = (
     (
@@ -109,8 +110,9 @@ def refuse_what_no_graph_holds(graph: fx.Graph) -> None:
 
 
 def _operation(node: fx.Node) -> str:
-    name = getattr(node.target, "name", None)
-    return str(name()).split(".")[0] if callable(name) else str(node.target)
+    target = node.args[0] if node.target is call_of_same_shapes else node.target
+    name = getattr(target, "name", None)
+    return str(name()).split(".")[0] if callable(name) else str(target)
 
 
 def _place(error: BaseException) -> str:

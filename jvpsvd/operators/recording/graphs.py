@@ -27,6 +27,7 @@ from jvpsvd.operators.recording.constants import Constants, ConstantValues
 from jvpsvd.operators.recording.passes.channel_chains import channel_graph
 from jvpsvd.operators.recording.passes.fx_tools import dependents, peak_elements
 from jvpsvd.operators.recording.passes.inactive_channels import ChannelCache, ChannelGraph
+from jvpsvd.operators.recording.sizes import call_of_same_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -305,6 +306,10 @@ class Recording:
                 for output, fewer, value in zip(self.outputs, reduced, there.values, strict=True)
             )
         return replace(self, outputs=outputs)
+
+    def has_sizes_of_values(self) -> bool:
+        """Return whether values that depend on x decide on sizes: `torch.func.vmap` takes none."""
+        return any(node.target is call_of_same_shapes for node in self.primal.graph.nodes)
 
     def at_many(self, X: Tensor) -> tuple[BatchedMap, ...]:
         """Return the derivative of each output at the points X[0], X[1], …, which are kept.

@@ -22,6 +22,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from jvpsvd.operators.environment.dispatch import DispatchMode
+from jvpsvd.operators.recording.sizes import (
+    call_of_same_shapes,
+    is_sized_by_values,
+    shapes_of,
+    without_masks,
+)
 
 _aten = torch.ops.aten
 _SIZES = {_aten.size.default, _aten.stride.default, _aten.storage_offset.default}
@@ -94,6 +100,10 @@ class _Tape(DispatchMode):
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
+        by_indices = without_masks(func, args)
+        if by_indices is not None:
+            with self:
+                return by_indices()
         inputs, options = self._of(args), self._of(kwargs)
         if torch.Tag.data_dependent_output in func.tags:
             if not self._dependent.isdisjoint(_nodes_in((inputs, options))):
@@ -113,6 +123,8 @@ class _Tape(DispatchMode):
             self._bytes_left -= sum(part.nbytes for part in parts if isinstance(part, Tensor))
             if self._bytes_left < 0:
                 raise TooLargeError
+        if is_sized_by_values(func):
+            func, inputs = call_of_same_shapes, (func, shapes_of(result), *inputs)
         node = self._graph.call_function(func, inputs, options)
         if not self._dependent.isdisjoint(node.all_input_nodes):
             self._dependent.add(node)

@@ -4,7 +4,8 @@ Forward mode evaluates a function again with every block of vectors. Here (x, v,
 J' u) is recorded once for single vectors, and split by what depends on v and on u. What depends on
 neither is the primal graph: it runs once per point and keeps the activations that the two product
 graphs need. These run under vmap, so that their chunk is free. No value of x is part of a graph, so
-that one recording serves every point of the same shape.
+that one recording serves every point of the same shape, but for sizes that values decide on. The
+primal graph compares these (see `sizes`).
 """
 
 from __future__ import annotations

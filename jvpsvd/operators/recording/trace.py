@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import TraceError
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, stack_maps
 from jvpsvd.operators.derivatives.linear_map import LinearMap
+from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.lower_precision import Rounding
@@ -21,6 +23,7 @@ from jvpsvd.operators.function.restoring import restored
 from jvpsvd.operators.recording.graphs import AtPoint
 from jvpsvd.operators.recording.outputs import Outputs
 from jvpsvd.operators.recording.record import record
+from jvpsvd.operators.recording.sizes import AnotherSizeError
 from jvpsvd.operators.recording.verify_replay import (
     compare_values,
     refuse_hidden_output,
@@ -102,14 +105,15 @@ class Trace:
         then compared entry by entry with what they were, otherwise by a sample of them.
 
         Raises:
-            TraceError: If x has another shape, dtype or device, or fn took another path there.
+            TraceError: If x has another shape, dtype or device, or fn took another path there, or
+                values decide on another size there: a boolean mask has another number of ones.
             DerivativeError: If products vanish although fn moves in proportion to the step.
         """
         x = self._kind.copied(x, ())
         first, self._first = self._first, None
         if first is not None and not torch.equal(first.x, x):
             first = None  # its values are freed before others are computed
-        maps = self.recording.maps(self.recording.evaluate(x, all_entries=check, known=first))
+        maps = self._maps(self.recording.evaluate(x, all_entries=check, known=first))
         if check:
             with torch.no_grad():
                 self._compare([m.value for m in maps], self._outputs(x), x)
@@ -144,7 +148,7 @@ class Trace:
         self._first = None
         maps = self._replay_together(X)
         if maps is None:
-            singles = [self.recording.at(x.clone()) for x in X]
+            singles = [self._at_point_of_batch(index, x) for index, x in enumerate(X)]
             maps = tuple(stack_maps(of_output) for of_output in zip(*singles, strict=True))
         with torch.no_grad():
             for index, x in enumerate(X if check else ()):
@@ -154,6 +158,24 @@ class Trace:
         for index, x in enumerate(X if check else ()):
             self._refuse_hidden(x, [m.value[index] for m in maps])
         return maps
+
+    def _at_point_of_batch(self, index: int, x: Tensor) -> tuple[LinearMap, ...]:
+        try:
+            return self._maps(self.recording.evaluate(x.clone()))
+        except AnotherSizeError as error:
+            raise AnotherSizeError(f"at point {index} of the batch {error}") from error
+
+    def _maps(self, there: AtPoint) -> tuple[LinearMap, ...]:
+        """Return the derivative of each output where the primal graph has run."""
+
+        def moved(index: int, at: Callable[[Tensor], LinearMap], z: Tensor) -> LinearMap:
+            try:
+                return at(z)
+            except AnotherSizeError:  # rounding moves a value across the bound of a mask
+                return by_transforms(self._outputs.select(index), z, check=False)
+
+        maps = enumerate(self.recording.maps(there))
+        return tuple(replace(J, at=J.at and partial(moved, index, J.at)) for index, J in maps)
 
     def _compare(
         self,
@@ -166,6 +188,9 @@ class Trace:
 
     def _replay_together(self, X: Tensor) -> tuple[BatchedMap, ...] | None:
         """Return maps that take all points in one call, or None where there are none."""
+        if self._points_together is None and self.recording.has_sizes_of_values():
+            logger.info("replaying the points one by one, not at once: values decide on sizes")
+            self._points_together = False
         if self._points_together is False:
             return None
         try:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from jvpsvd.errors import TraceError
+from jvpsvd.operators.recording.sizes import call_of_same_shapes
 
 _aten = torch.ops.aten
 _ALIASES = {_aten.alias.default, _aten.detach.default, _aten.lift_fresh_copy.default}
@@ -96,13 +97,15 @@ def copy_uncompiled(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def drop_dead_code(graph: fx.Graph) -> None:
-    """Drop what nothing reads, unless it changes a tensor in place.
+    """Drop what nothing reads, unless it changes a tensor in place or compares sizes.
 
-    `Graph.eliminate_dead_code` checks the whole graph each time, too.
+    Sizes are compared although no operation reads the result: fn, or torch in a derivative, may
+    have read its length. `Graph.eliminate_dead_code` checks the whole graph each time, too.
     """
     for node in reversed(graph.nodes):
         computed = node.op in ("call_function", "get_attr")
-        if computed and not node.users and mutated_base(node) is None:
+        kept = mutated_base(node) is not None or node.target is call_of_same_shapes
+        if computed and not node.users and not kept:
             graph.erase_node(node)
 
 
