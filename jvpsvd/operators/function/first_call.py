@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from jvpsvd.operators.function.modules import attribute_of
 from jvpsvd.operators.function.state import FunctionState
 
 logger = logging.getLogger(__name__)
@@ -63,5 +64,5 @@ def first_call_of(fn: object, roots: list[Any]) -> FirstCall:
     >>> first_call_of(abs, [abs]).kept() is None
     True
     """
-    made_by = getattr(fn, "first_call", None)
+    made_by = attribute_of(fn, "first_call")
     return made_by if isinstance(made_by, FirstCall) else FirstCall(roots)

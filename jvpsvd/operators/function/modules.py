@@ -26,10 +26,10 @@ def called_module(fn: object) -> nn.Module | None:
     """
     if isinstance(fn, nn.Module):
         return fn
-    owner = getattr(fn, "__self__", None)
+    owner = attribute_of(fn, "__self__")
     if isinstance(owner, nn.Module):
         return owner
-    wrapped = getattr(fn, "func", None) or getattr(fn, "__wrapped__", None)
+    wrapped = attribute_of(fn, "func") or attribute_of(fn, "__wrapped__")
     if wrapped is not None:
         return called_module(wrapped)
     modules = {id(value): value for value in held_by(fn) if isinstance(value, nn.Module)}
@@ -68,23 +68,36 @@ def reached_from(fn: object) -> Iterator[object]:
         yield each
         if isinstance(each, nn.Module):
             continue
-        owner = getattr(each, "__self__", None)
-        pending += [owner, getattr(each, "func", None), getattr(each, "__wrapped__", None)]
+        owner = attribute_of(each, "__self__")
+        pending += [owner, attribute_of(each, "func"), attribute_of(each, "__wrapped__")]
         pending += [value for value in held_by(each) if callable(value)]
         if not isfunction(each) and not isinstance(each, type):
-            attributes = getattr(each, "__dict__", {})
+            attributes = attribute_of(each, "__dict__") or {}
             pending += [value for value in attributes.values() if isinstance(value, nn.Module)]
+
+
+def attribute_of(value: object, name: str) -> Any:
+    """Return an attribute, None where there is none or the object fails when it is asked for one.
+
+    >>> import torch
+    >>> attribute_of(max, "__name__"), attribute_of(torch.classes.quantized, "__wrapped__")
+    ('max', None)
+    """
+    try:
+        return getattr(value, name, None)
+    except Exception:  # namespaces of torch.classes raise RuntimeError, and users' objects anything
+        return None
 
 
 def held_by(fn: object) -> list[object]:
     """Return what a function closes over, and what it names among its globals."""
     held = []
-    for cell in getattr(fn, "__closure__", None) or ():
+    for cell in attribute_of(fn, "__closure__") or ():
         try:
             held.append(cell.cell_contents)
         except ValueError:  # not assigned yet
             continue
-    names = getattr(getattr(fn, "__code__", None), "co_names", ())
+    names = getattr(attribute_of(fn, "__code__"), "co_names", ())
     return held + ([fn.__globals__.get(name) for name in names] if isfunction(fn) else [])
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
 from jvpsvd.operators.function.fingerprint import fingerprint, is_dense, of_transform
+from jvpsvd.operators.function.modules import attribute_of
 
 # Entries beyond which a list is not made: what holds so many is no function of a network.
 _MOST_ENTRIES = 200_000
@@ -184,7 +185,7 @@ def _reader(kind: type) -> _Reader:
 
 def _read_opaque(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the function that an object of a library is made of, such as a cache of one."""
-    wrapped = getattr(value, "__wrapped__", None)
+    wrapped = attribute_of(value, "__wrapped__")
     if wrapped is not None:
         yield "", wrapped
 
@@ -220,7 +221,7 @@ def _read_scripted(value: torch.jit.ScriptModule) -> Iterator[tuple[str, Any]]:
 
 def _read_object(value: Any) -> Iterator[tuple[str, Any]]:
     yield "", type(value)
-    for name, held in getattr(value, "__dict__", {}).items():
+    for name, held in (attribute_of(value, "__dict__") or {}).items():
         if type(held) not in (dict, OrderedDict) or held:  # most hooks of most modules are none
             yield name, held
     for cls in type(value).__mro__:
@@ -270,7 +271,7 @@ def _names(code: CodeType) -> list[str]:
 
 
 def _root(value: Any) -> str:
-    return str(getattr(value, "__module__", None) or "builtins").partition(".")[0]
+    return str(attribute_of(value, "__module__") or "builtins").partition(".")[0]
 
 
 def _of_library(value: Any) -> bool:
