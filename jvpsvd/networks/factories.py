@@ -95,7 +95,7 @@ def _find(spec: str, module: ModuleType, name: str) -> Callable[[], Any]:
 def _arguments_asked(factory: Callable[..., Any]) -> list[str]:
     """Return the arguments that a function cannot be called without, if that is known."""
     try:
-        taken = inspect.signature(factory).parameters.values()
+        taken = inspect.signature(factory, follow_wrapped=False).parameters.values()
     except (TypeError, ValueError):  # of C, without a signature
         return []
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -111,7 +111,11 @@ class MissingSigns:
     def __complex__(self) -> complex:
         return complex(self.__float__())
 
-    def __array__(self, *args: object, **kwargs: object) -> Any:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        if dtype is not None and np.dtype(dtype) == object:  # an array of operators
+            held = np.empty((), dtype=object)
+            held[()] = self
+            return held
         raise OperandError(
             "an operator is no array; write A.to_dense().numpy() for its entries, as_scipy(A) for "
             "functions of SciPy, and A @ v for products with NumPy's vectors"

@@ -15,6 +15,7 @@ from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.function.batch_of_one import function_of_one
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.pytrees import OfVector
+from jvpsvd.operators.function.scripted import networks_of_scripted
 from jvpsvd.studies.clusters import tell_clusters
 from jvpsvd.studies.reverse_mode import (
     differentiable_once,
@@ -105,19 +106,30 @@ def _vjps(fn: Callable[[Tensor], Any], x: Tensor, left: Tensor, batch_dims: int)
     # Prepared, since fused kernels have no second derivative.
     of_vector = OfVector(function_of_one(fn, x[0]) if batch_dims else fn, None)
     evaluate = prepare(of_vector, by_weights=True)
+    if networks_of_scripted(fn):  # the backward of torch.jit drops what torch.func differentiates
+        if is_transformed():
+            raise RuntimeError("a part of fn was made by torch.jit")
+        return _vjps_one_by_one(evaluate, x, left, batch_dims)
     try:
         value, pull = torch.func.vjp(torch.vmap(evaluate) if batch_dims else evaluate, x)[:2]
         rows: Tensor = torch.vmap(lambda u: pull(u)[0])(left.reshape(-1, *value.shape))
     except (RuntimeError, JvpsvdError):  # what torch.func cannot take, as older custom functions
         if is_transformed():  # autograd would see no path through the transform, and give zeros
             raise
-        point = x if x.requires_grad else x.detach().requires_grad_()
-        value = torch.stack([evaluate(z) for z in point]) if batch_dims else evaluate(point)
-        if not value.requires_grad:  # a constant
-            return point.new_zeros(len(left), *point.shape)
-        products = [
-            torch.autograd.grad(value, point, u, create_graph=True, materialize_grads=True)[0]
-            for u in left.reshape(-1, *value.shape)
-        ]
-        return torch.stack(products)
+        return _vjps_one_by_one(evaluate, x, left, batch_dims)
     return rows
+
+
+def _vjps_one_by_one(
+    evaluate: Callable[[Tensor], Tensor], x: Tensor, left: Tensor, batch_dims: int
+) -> Tensor:
+    """Return what `_vjps` does, by reverse passes of autograd."""
+    point = x if x.requires_grad else x.detach().requires_grad_()
+    value = torch.stack([evaluate(z) for z in point]) if batch_dims else evaluate(point)
+    if not value.requires_grad:  # a constant
+        return point.new_zeros(len(left), *point.shape)
+    products = [
+        torch.autograd.grad(value, point, u, create_graph=True, materialize_grads=True)[0]
+        for u in left.reshape(-1, *value.shape)
+    ]
+    return torch.stack(products)

@@ -43,7 +43,7 @@ _SMALL_WORK = 1 << 26
 _SMALL_JACOBIAN, _SMALL_WIDTH = 1 << 30, 1 << 15
 # All matrices of a batch share a step, so it costs less for each: there m n min(m, n) is at most
 # the first number, and Golub–Kahan is taken if it needs fewer products by the second factor.
-_SMALL_IN_BATCH, _FEWER_IN_BATCH = 1 << 27, 2.5
+_SMALL_IN_BATCH, _FEWER_IN_BATCH = 1 << 27, 1.5
 # Width of blocks, as pairs (largest k, width). Where a wide product costs about as much per vector
 # as a narrow one, narrow blocks are chosen for small k, because they need fewer products (132 with
 # blocks of 2, 228 with blocks of 8 at k = 20). With larger k there is more dense work per block,

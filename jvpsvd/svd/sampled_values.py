@@ -130,10 +130,12 @@ def known_and_sampled(
     """
     rule, above = gauss_rule(sample), 0
     if len(rule.nodes) == 1:
-        single = _count_before_copies(rule, sample.width, rounding)
+        single = _count_before_copies(rule, sample.width, _SAME, rounding)
         matched = _are_the_leading(rule, known, errors + rounding)
         if matched:
-            known, errors = _with_further(rule, single, known, errors)
+            # As far as errors reach, values may be copies of which more exist than were found.
+            apart = _count_before_copies(rule, sample.width, _CONVERGED, rounding)
+            known, errors = _with_further(rule, apart, known, errors)
         cut, above = _cut(rule, known, single if matched else 0, rounding)
         rule = rule.without_leading(cut)
     # Vectors without a part in the rest say nothing of it.
@@ -142,13 +144,14 @@ def known_and_sampled(
     return KnownAndSampled(known, errors, above, rest)
 
 
-def _count_before_copies(rule: GaussRule, width: int, rounding: float) -> int:
+def _count_before_copies(rule: GaussRule, width: int, share: float, rounding: float) -> int:
     """Return how many Ritz values come before the first that is repeated as often as a block holds.
 
     Such a value may have more copies than were found. Zeros are always taken to be such values.
+    Values nearer to each other than this share of σ₁ count as copies.
     """
     nodes = rule.nodes[0]
-    apart = _SAME * nodes[0] + rounding
+    apart = share * nodes[0] + rounding
     filled = nodes <= apart
     filled[: len(nodes) + 1 - width] |= (
         nodes[: len(nodes) + 1 - width] - nodes[width - 1 :] <= apart

@@ -54,8 +54,8 @@ class Shown:
         converged all the same, because convergence is relative to s[0].
 
         >>> import jvpsvd, torch
-        >>> tiny = torch.diag(torch.tensor([1.0, 1e-12])) @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
-        >>> jvpsvd.svds(tiny, 2).below_residual
+        >>> rows = torch.linalg.qr(torch.arange(600.0).cos().reshape(300, 2))[0].T
+        >>> jvpsvd.svds(torch.tensor([[3.1], [1e-12]]) * rows, 2).below_residual
         tensor([False,  True])
         """
         return self.residuals > self.s

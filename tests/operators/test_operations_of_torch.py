@@ -70,6 +70,11 @@ REDUCTIONS = {
     "renorm": lambda A: torch.renorm(A, 2, 0, 1.0),
 }
 ENTRIES = {
+    "addcmul": lambda A: torch.addcmul(A, LEVELS[0], A.sin(), value=2),
+    "addcmul_": lambda A: A.clone().addcmul_(LEVELS[0], A, value=2),
+    "addcdiv": lambda A: torch.addcdiv(A, LEVELS[0], A.exp(), value=0.5),
+    "addcdiv_": lambda A: A.clone().addcdiv_(LEVELS[0], A.exp(), value=0.5),
+    "addr": lambda A: torch.addr(A, A[:, 0], RIGHT_SIDE[:, 0], beta=0.5, alpha=2),
     "searchsorted": lambda A: A * torch.searchsorted(GRID, A.detach()),
     "masked_fill": lambda A: A.masked_fill(A > 0, 0.5) * A,
     "masked_scatter": lambda A: A.masked_scatter(A > 0, A.flip(0)),

@@ -97,6 +97,13 @@ def test_values_that_equal_a_threshold_are_counted():
     assert counts_at(1.0, *stored(result))[:, 0].tolist() == [3, 1, 3, 0]
 
 
+def test_the_last_of_k_values_within_rounding_of_the_threshold_leaves_the_count_open():
+    s = np.array([[2.0, 1.5, 1 - 1.5e-6]])
+    nothing = np.full((1, 4, 81), np.nan)
+    found = counts_at(1.0, nothing, s, 0 * s, np.array([3]), 10)[:, 0]
+    assert found.tolist() == [3, 2, 10, 0]
+
+
 def test_a_run_tells_the_counts_of_every_photo(finished):
     results = survey.open(finished().folder)
     for layer, size in (("2", 294), ("output", 30)):

@@ -149,7 +149,8 @@ def test_nouns_and_verbs_agree_with_their_number():
     assert str(one.spectrum.count()).endswith("the only value is known")
     assert two.certificate.evidence == "all 2 products of the shorter side were taken"
     assert two.condition_number().basis == "all 2 values and their residuals"
-    tiny = torch.diag(torch.tensor([1.0, 1e-12])) @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
+    rows = torch.linalg.qr(torch.randn(300, 2, generator=torch.Generator().manual_seed(0)))[0].T
+    tiny = torch.tensor([[3.1], [1e-12]]) * rows  # of so many entries that rounding shows
     assert "1 of 2 values lies below its own (noise)" in str(svds(tiny, 2))
     with pytest.warns(match=r"^1 of 1 triplet missed"):
         svds(with_values(spectrum("line", 90), 90, 90), 1, tol=1e-13, method="randomized")

@@ -191,6 +191,18 @@ def test_layers_whose_values_are_one_pass_all_of_their_directions(network):
     assert found.low <= truth <= found.high + sampling
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("width", "tol"), [(1e-4, 1e-5), (1e-4, 1e-3), (1e-5, 1e-5)])
+def test_values_within_the_errors_of_others_are_not_taken_for_all_of_them(width, tol, seed):
+    """A cluster of which a solve has found some values, each to its tolerance."""
+    generator = torch.Generator().manual_seed(seed)
+    values = 1 + width * torch.randn(229, generator=generator, dtype=torch.float64)
+    spectrum = svds(torch.diag(values), 23, tol=tol, method="golub-kahan", seed=seed).spectrum
+    found = spectrum.count(1.0)
+    truth = int((values >= 1).sum())
+    assert found.low - 5 * found.standard_error <= truth <= found.high + 5 * found.standard_error
+
+
 def test_an_exhausted_space_leaves_nothing_open():
     values = torch.rand(40, generator=torch.Generator().manual_seed(1)).double()
     spectrum = svds(torch.diag(values), 30, method="golub-kahan").spectrum

@@ -41,13 +41,16 @@ def _switch(restore: ExitStack) -> None:
         setattr(owner, name, partial(_call_plainly, original))
 
 
-def _call_plainly(original: Callable[..., Any], sequence: Tensor, *args: Any) -> Any:
+def _call_plainly(original: Callable[..., Any], sequence: Tensor, *args: Any, **named: Any) -> Any:
+    if not args:  # all by name, as torch.nn does not
+        with _NO_LIBRARIES:
+            return original(sequence, **named)
     packed = isinstance(args[0], Tensor) and not args[0].is_floating_point()  # lengths come first
     lengths, state, rest = args[:packed], args[packed], args[packed + 1 :]
     # Torch adds in place to what it makes of the state, which transforms refuse of a constant.
     state = tree_map_only(Tensor, lambda part: sequence.new_zeros(part.shape) + part, state)
     with _NO_LIBRARIES:
-        return original(sequence, *lengths, state, *rest)
+        return original(sequence, *lengths, state, *rest, **named)
 
 
 def _switch_libraries_off(restore: ExitStack) -> None:

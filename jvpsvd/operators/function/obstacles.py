@@ -154,13 +154,15 @@ class AutogradMode(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class NumbersOfTensors(TorchFunctionMode):
-    """Lets `tolist` read number by number what has no memory of its own within a transform.
+class WithoutCrashes(TorchFunctionMode):
+    """Does in another way what may end the process within a recording.
 
-    Torch reads memory there that is not allocated, and the process may end. A number that depends
-    on the argument of a recording is refused as it is by `item`.
+    `tolist` reads memory that is not allocated: numbers are read one by one, and one that depends
+    on the argument of a recording is refused as it is by `item`. The forward mode of `addcmul`,
+    `addcdiv` and `addr` with a factor crashes where a tensor is constant: they are computed by
+    products and sums.
 
-    >>> with NumbersOfTensors():
+    >>> with WithoutCrashes():
     ...     torch.func.functionalize(lambda x: x * sum(x[1:].tolist()))(torch.ones(3))
     tensor([2., 2., 2.])
     """
@@ -170,7 +172,19 @@ class NumbersOfTensors(TorchFunctionMode):
     ) -> Any:
         if func is Tensor.tolist and torch._C._functorch.is_functorch_wrapped_tensor(args[0]):
             return _numbers(args[0])
+        name = getattr(func, "__name__", "")
+        by = _SUMS.get(name.removesuffix("_"))
+        if by is not None and len(args) == 3 and kwargs and "out" not in kwargs:
+            total = by(*args, **kwargs)
+            return args[0].copy_(total) if name.endswith("_") else total
         return func(*args, **(kwargs or {}))
+
+
+_SUMS: dict[str, Callable[..., Tensor]] = {
+    "addcmul": lambda x, a, b, value=1: x + value * a * b,
+    "addcdiv": lambda x, a, b, value=1: x + value * (a / b),
+    "addr": lambda x, a, b, beta=1, alpha=1: beta * x + alpha * torch.outer(a, b),
+}
 
 
 def _numbers(tensor: Tensor) -> Any:

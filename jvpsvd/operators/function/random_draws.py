@@ -69,7 +69,7 @@ class RandomDraws:
     (True, False)
     """
 
-    def __init__(self, ends: Mapping[int, int] | None = None) -> None:
+    def __init__(self, ends: Mapping[int, tuple[int, int]] | None = None) -> None:
         self.draws: list[Draw] = []
         self._ends = ends or {}
         self._reached = ByMemory[bool]()
@@ -111,9 +111,14 @@ class RandomDraws:
         if end is not None:
             _put_near(end, operation, args, kwargs, output)
         self.draws.append(Draw(str(operation._schema.name), own, state))
-        for each in tensors_of(output):
-            self._reached.set(each, True)
+        self._reach(output)
         return output
+
+    def _reach(self, made: Any) -> None:
+        for each in tensors_of(made):
+            self._reached.set(each, True)
+            # Of a tensor without memory, as sparse ones, nothing can be noted.
+            self._read |= self._reached.get(each) is None
 
     def _follow(self, operation: Any, arguments: Any, output: Any) -> None:
         taken = list(tensors_of(arguments))
@@ -124,8 +129,7 @@ class RandomDraws:
             made = taken
         # A number, or a shape: what follows from it cannot be seen.
         self._read |= not made or torch.Tag.dynamic_output_shape in operation.tags
-        for each in made:
-            self._reached.set(each, True)
+        self._reach(made)
 
 
 class OtherValue(NamedTuple):
@@ -157,6 +161,8 @@ def find_other_value(
     'aten::rand'
     """
     own = {id(each.generator): each for each in reversed(drawn.draws)}  # the first of each
+    # A generator of the function's own that is put back after use gives the same each time.
+    own = {at: each for at, each in own.items() if _is_common(each) or _has_moved(each)}
 
     def repeat() -> Any:
         with _kept(drawn):
@@ -164,7 +170,9 @@ def find_other_value(
                 each.generator.set_state(each.state)
             return run()
 
-    def evaluate(number: int, ends: Mapping[int, int] | None = None) -> tuple[Any, RandomDraws]:
+    def evaluate(
+        number: int, ends: Mapping[int, tuple[int, int]] | None = None
+    ) -> tuple[Any, RandomDraws]:
         again = RandomDraws(ends)
         with _kept(drawn):
             for each in own.values():
@@ -177,14 +185,22 @@ def find_other_value(
     free = [i for i, (a, b) in enumerate(states) if not _same(a.state, b.state)]
     if not free and is_same(value) and len(again.draws) == len(drawn.draws):
         return None
-    ends = [None, dict.fromkeys(free, 0), dict.fromkeys(free, 1)]
+    # The two halves of the entries at the same seed, so that each entry has been at each end.
+    pairs = [(end, half) for end in (0, 1) for half in (0, 1)]
+    ends = [None, *(dict.fromkeys(free, pair) for pair in pairs)]
     for number in range(_EVALUATIONS):
         at_ends = ends[number] if number < len(ends) else None
         if number:
-            value, again = evaluate(number, at_ends)
+            seed = (number + 1) // 2 if at_ends else number
+            try:
+                value, again = evaluate(seed, at_ends)
+            except Exception:
+                if at_ends is None:
+                    raise
+                continue  # a function may rely on it that not so many numbers lie at one end
         if not is_same(value):
             by = drawn.draws[free[0] if free else 0].by
-            return OtherValue(repeat, partial(evaluate, number, at_ends), by)
+            return OtherValue(repeat, partial(evaluate, seed if number else 0, at_ends), by)
     return None
 
 
@@ -284,19 +300,39 @@ def _same(ours: Any, theirs: Any) -> bool:
     return np.array_equal(ours, theirs) if isinstance(ours, np.ndarray) else bool(ours == theirs)
 
 
-def _put_near(end: int, operation: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-    """Let uniform numbers lie near 0 or 1, as they might, and random bits all be 0 or all 1."""
-    packet = operation._overloadpacket
+def _is_common(draw: Draw) -> bool:
+    """Return whether a generator is torch's, Python's or NumPy's, or is not on the CPU."""
+    own = draw.generator
+    return (
+        not isinstance(own, torch.Generator)
+        or own is torch.default_generator
+        or own.device.type != "cpu"
+    )
+
+
+def _has_moved(draw: Draw) -> bool:
+    return not _same(draw.state, _state_of(draw.generator))
+
+
+def _put_near(
+    at: tuple[int, int], operation: Any, args: Any, kwargs: dict[str, Any], output: Any
+) -> None:
+    """Let half of the uniform numbers lie near 0 or 1, as they might, and random bits be 0 or 1."""
+    packet, (end, half) = operation._overloadpacket, at
     with torch._C.DisableTorchFunction():
+        places = torch.arange(output.numel(), device=output.device).reshape(output.shape)
+        # Multiples of the golden ratio scatter the halves; a single number is in both.
+        moved = ((places * 0.6180339887) % 1 < 0.5) != bool(half)
+        moved = moved if output.numel() > 1 else torch.ones_like(moved)
         if packet in (aten.bernoulli, aten.bernoulli_):
             own = args[0] if packet is aten.bernoulli else 0.5
             p = torch.as_tensor(args[1] if len(args) > 1 else kwargs.get("p", own))
-            sure = ((p == 0) | (p == 1)).to(output.device)
-            output.copy_(torch.where(sure, output, torch.full_like(output, end)))
+            moved = moved & ((p != 0) & (p != 1)).to(output.device)
+            output.masked_fill_(moved, end)
         elif packet in (aten.rand, aten.rand_like, aten.uniform_) and output.is_floating_point():
             near = max(_NEAR, torch.finfo(output.dtype).eps)
             low, high = (*args[1:3], 0.0, 1.0)[:2] if packet is aten.uniform_ else (0.0, 1.0)
-            output.fill_(low + (high - low) * (1 - near if end else near))
+            output.masked_fill_(moved, low + (high - low) * (1 - near if end else near))
 
 
 @contextmanager

@@ -37,7 +37,9 @@ def networks_of_scripted(fn: object) -> tuple[nn.Module, ...]:
     networks = tuple(each for each in reached if isinstance(each, nn.Module))
     modules = [module for network in networks for module in network.modules()]
     classes: set[Any] = {type(module) for module in modules}
-    made = any(isinstance(each, _MADE_BY_JIT) for each in (*reached, *modules))
+    held = [value for module in modules for value in vars(module).values()]
+    held += [each for value in held if isinstance(value, list | tuple) for each in value]
+    made = any(isinstance(each, _MADE_BY_JIT) for each in (*reached, *modules, *held))
     return networks if made or any(map(_calls_scripted, classes)) else ()
 
 
@@ -62,7 +64,7 @@ def weights_without_grad(networks: tuple[nn.Module, ...]) -> Iterator[None]:
     weights = {id(each): each for network in networks for each in network.parameters()}
     with _LOCK:  # two threads may evaluate one network
         marked = [each for each in weights.values() if each.requires_grad or id(each) in _TAKEN]
-        taken = [each for each in marked if each.is_leaf]
+        taken = [each for each in marked if each.is_leaf and not each.is_inference()]
         for weight in taken:
             _TAKEN[id(weight)] = weight, _TAKEN.get(id(weight), (weight, 0))[1] + 1
             weight.requires_grad = False

@@ -166,7 +166,7 @@ class ProductGraph:
         """Return how many elements the largest tensor has that one vector becomes on its way."""
         if self.graph is None:
             return 0
-        _, *saved = self.graph.graph.find_nodes(op="placeholder")
+        saved = set(self.graph.graph.find_nodes(op="placeholder")[1:])
         passed = (node for node in self.graph.graph.nodes if node not in saved)
         values = (node.meta.get("val") for node in passed)
         return max((v.numel() for v in values if isinstance(v, Tensor)), default=0)
@@ -309,7 +309,10 @@ class Recording:
 
     def has_sizes_of_values(self) -> bool:
         """Return whether values that depend on x decide on sizes: `torch.func.vmap` takes none."""
-        return any(node.target is call_of_same_shapes for node in self.primal.graph.nodes)
+        return any(
+            node.target is call_of_same_shapes and node.args[0].namespace == "aten"
+            for node in self.primal.graph.nodes
+        )
 
     def at_many(self, X: Tensor) -> tuple[BatchedMap, ...]:
         """Return the derivative of each output at the points X[0], X[1], …, which are kept.

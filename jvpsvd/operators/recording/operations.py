@@ -31,7 +31,7 @@ from jvpsvd.operators.recording.sizes import (
 
 _aten = torch.ops.aten
 _SIZES = {_aten.size.default, _aten.stride.default, _aten.storage_offset.default}
-_BILINEAR = {_aten.mm.default, _aten.bmm.default}
+_BILINEAR = {_aten.mm.default, _aten.bmm.default, _aten.mv.default}
 _OUR_OWN = {Tensor, nn.Parameter, nn.Buffer}
 
 

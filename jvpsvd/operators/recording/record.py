@@ -27,7 +27,7 @@ from jvpsvd.operators.function.conversion import converted_weights
 from jvpsvd.operators.function.evaluate import check_output
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.function.lower_precision import Rounding
-from jvpsvd.operators.function.obstacles import NumbersOfTensors
+from jvpsvd.operators.function.obstacles import WithoutCrashes
 from jvpsvd.operators.recording.checkpoints import keep_checkpoints
 from jvpsvd.operators.recording.failures import describe_failure, refuse_what_no_graph_holds
 from jvpsvd.operators.recording.graphs import AtPoint, Recording
@@ -127,7 +127,7 @@ def _record_joint(
     computed: list[Products] = []
 
     def compute(*args: Tensor, by: Callable[..., Products]) -> tuple[Any, ...]:
-        with NumbersOfTensors():
+        with WithoutCrashes():
             computed.append(functionalize(by)(*args))
         return tuple(computed[0])
 

@@ -142,5 +142,7 @@ def _choose(into: Tensor, indices: list[Tensor | None], value: Tensor) -> Tensor
     first, mask = next((i, each) for i, each in enumerate(indices) if each is not None)
     after = into.ndim - first - mask.ndim
     mask = mask.to(torch.bool).reshape((*mask.shape, *(1 for _ in range(after))))
+    # The choice lies in memory as the mask does, which is to lie as what is written to.
+    mask = _aten.logical_and(_aten.ones_like(into, dtype=torch.bool), mask)
     chosen: Tensor = _aten.where(mask, value.reshape(()), into)
     return chosen

@@ -49,19 +49,17 @@ def split(recorded: fx.GraphModule, private: Sequence[Tensor] = ()) -> Recording
     primal = [n for n in nodes[:-1] if not any(n in linear[root] for root in roots)]
     refuse_unsafe_mutation(recorded.graph, set(primal))
 
-    kept: list[fx.Node] = []
+    places: dict[fx.Node, int] = {}  # of what is kept at a point, in the order of its first use
 
     def product_graph(root: fx.Node, output: object) -> ProductGraph:
         if not isinstance(output, fx.Node) or output not in linear[root]:
             return ProductGraph(None, ())
         graph, inputs = subgraph(recorded, linear[root], root, output)
-        for node in inputs:
-            if node not in kept:
-                kept.append(node)
-        return ProductGraph(graph, tuple(kept.index(node) for node in inputs))
+        return ProductGraph(graph, tuple(places.setdefault(node, len(places)) for node in inputs))
 
     jvp_graphs = [product_graph(v, image) for image in jvps]
     vjp_graphs = [product_graph(u, image) for u, image in zip(us, vjps, strict=True)]
+    kept = list(places)
     constants, graph = _split_off_constants(recorded, primal, values, kept, private)
     outputs = tuple(
         _describe_output(v.meta["val"], y.meta["val"], *graphs)

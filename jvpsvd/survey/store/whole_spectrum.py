@@ -71,8 +71,8 @@ def counts_at(
     value, error = of_k.copy(), np.zeros(len(s))
     stored = ~np.isnan(counts[:, 0, 0])
     k = s.shape[1]
-    decided = (k == size) | ((converged == k) & (s[:, -1] + residuals[:, -1] < threshold))
-    low[~decided], high[~decided] = of_k[~decided], size
+    decided = (k == size) | ((converged == k) & (s[:, -1] + errors[:, -1] < threshold))
+    low[~decided], high[~decided] = (s >= threshold).sum(axis=1)[~decided], size
     sampled = ~decided & stored
     if sampled.any():
         found = _between(threshold, counts[sampled])

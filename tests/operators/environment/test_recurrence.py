@@ -102,6 +102,16 @@ def test_a_call_of_the_function_itself_is_recorded(caplog):
     assert not caplog.text
 
 
+def test_arguments_may_be_given_by_name(dense):
+    torch.manual_seed(0)
+    layer, x, state = nn.GRU(5, 4), torch.randn(3, 2, 5), torch.zeros(1, 2, 4)
+    weights = [weight.detach() for weight in layer.parameters()]
+    named = {"has_biases": True, "num_layers": 1, "dropout": 0.0, "train": False}
+    named |= {"bidirectional": False, "batch_first": False}
+    J = JacobianOperator(lambda x: torch.gru(x, state, weights, **named)[0], x)
+    torch.testing.assert_close(J.to_dense(), dense(lambda x: layer(x)[0], x))
+
+
 def test_values_of_many_inputs_are_those_of_each(caplog):
     torch.manual_seed(0)
     net = States(nn.LSTM(5, 4, batch_first=True)).eval()

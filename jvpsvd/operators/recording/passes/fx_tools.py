@@ -133,7 +133,7 @@ def peak_elements(graph: fx.Graph) -> int:
     value is freed after the last operation that reads it or a view of it.
     """
     nodes = list(graph.nodes)
-    _, *saved = graph.find_nodes(op="placeholder")
+    saved = set(graph.find_nodes(op="placeholder")[1:])  # thousands, in recurrent networks
     order = {node: index for index, node in enumerate(nodes)}
     owner: dict[fx.Node, fx.Node] = {}
     last: dict[fx.Node, int] = {}
