@@ -62,8 +62,8 @@ def _what_to_do(A: LinearOperator, index: int) -> str:
     if made_by is None:
         return "check the function at this point: roots and norms have no derivative at 0"
     return (
-        f"{made_by} made it first: it has no derivative at this point, as roots and norms have "
-        "none at 0; move the point, or add a small number under the root"
+        f"{made_by} made it first: it has no derivative at this point, as roots have none at 0, or "
+        "overflows; move the point, add a small number under a root, or take float64"
     )
 
 

@@ -20,8 +20,8 @@ _ROUNDING_SHARE = 0.05
 _BESIDE = 2.0**-10
 _AT_A_KINK = (
     "beside x they are, so that x lies at a kink of fn, where torch's forward and reverse mode may "
-    "take different slopes (of prelu, fmax, clamp by a tensor): move x a little, or write that "
-    "operation with torch.where"
+    "take different slopes (of prelu, fmax, clamp by a tensor, a custom function): move x a "
+    "little, or write that operation with torch.where"
 )
 
 
