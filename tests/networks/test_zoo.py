@@ -13,6 +13,7 @@ from jvpsvd.networks import Model, PhotoInput, layer_maps, load_model, weights_s
 from jvpsvd.operators import Trace
 
 FACTORIES = """
+import functools
 import torch
 from torch import nn
 from jvpsvd.networks import PhotoInput
@@ -75,6 +76,16 @@ def a_class():
 async def later():
     return nn.ReLU()
 
+def given_a_width(make):
+    @functools.wraps(make)
+    def made():
+        return make(3)
+    return made
+
+@given_a_width
+def injected(width):
+    return nn.Linear(width, width)
+
 a_number = 3
 instance = nn.ReLU()
 Module = nn.ReLU
@@ -107,6 +118,10 @@ def test_a_factory_in_the_current_folder(factories):
     assert model.spec == f"{factories}:linear"
     assert isinstance(model.module, nn.Linear)
     assert model.photo_input == PhotoInput()
+
+
+def test_a_factory_whose_decorator_gives_its_arguments(factories):
+    assert load_model(f"{factories}:injected").module.in_features == 3
 
 
 def test_a_factory_whose_weights_hold_no_values(factories):

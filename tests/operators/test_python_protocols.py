@@ -132,3 +132,11 @@ def test_a_deep_copy_goes_on_with_the_weights_of_its_time(derivatives):
     torch.testing.assert_close(deep.at(2 * POINT).to_dense(), before)
     expected = JacobianOperator(net, 2 * POINT).to_dense()
     torch.testing.assert_close(J.at(2 * POINT).to_dense(), expected)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_are_kept_in_arrays_of_objects(name):
+    A = OPERATORS[name]()
+    held = np.array([A, A], dtype=object)
+    assert held.shape == (2,)
+    assert held[0] is A

@@ -59,7 +59,9 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_it_is_named_with_a_remedy(name):
     call, words = CALLS[name]
-    with pytest.raises(NonFiniteError, match=f"{words}.*small number under a root, or take float64$") as raised:
+    with pytest.raises(
+        NonFiniteError, match=f"{words}.*small number under a root, or take float64$"
+    ) as raised:
         call()
     assert "\n" not in str(raised.value)
 

@@ -41,6 +41,12 @@ class Dropout(Residual):
         return x + self.block(nn.functional.dropout(x, self.p))
 
 
+class SparseMask(Residual):
+    def forward(self, x):
+        keep = (torch.rand(len(x), 4) >= self.p).to_sparse()
+        return x + self.block(x) * keep.to_dense().to(x.dtype)
+
+
 class OutsideGenerator(Residual):
     generator = torch.Generator()
 
@@ -79,7 +85,7 @@ class OfNumpy(Residual):
 
 
 RARE = [Multiplied, InPlace, Dropout, Branch, BranchOnItem, BranchOnList, BranchOnCount]
-RANDOM = [*RARE, OutsideGenerator, OfPython, OfNumpy]
+RANDOM = [*RARE, SparseMask, OutsideGenerator, OfPython, OfNumpy]
 
 
 class Unused(Residual):
@@ -128,7 +134,47 @@ class RandomWait(Residual):
         return self.block(x)
 
 
-STEADY = [Unused, NeverDropped, ReadForNothing, OwnGenerator, Seeded, SeededBesideUnused]
+class KeptSome(Residual):
+    """Fails where a mask keeps nothing, and uses it no further."""
+
+    def forward(self, x):
+        mask = torch.rand(64) < 0.5
+        if not mask.any():
+            raise ValueError("nothing is kept")
+        return self.block(x)
+
+
+class SolvedAtRandom(Residual):
+    """Multiplies by a random matrix and by its inverse."""
+
+    def forward(self, x):
+        mix = torch.rand(4, 4, dtype=torch.float64) + torch.eye(4, dtype=torch.float64)
+        return self.block(torch.linalg.solve(mix, mix @ x.double().mT).mT.to(x.dtype))
+
+
+class PutBack(Residual):
+    """Draws the same from a generator of its own each time."""
+
+    generator = torch.Generator()
+
+    def forward(self, x):
+        state = self.generator.get_state()
+        factor = torch.rand(4, generator=self.generator)
+        self.generator.set_state(state)
+        return self.block(x * factor)
+
+
+STEADY = [
+    KeptSome,
+    SolvedAtRandom,
+    PutBack,
+    Unused,
+    NeverDropped,
+    ReadForNothing,
+    OwnGenerator,
+    Seeded,
+    SeededBesideUnused,
+]
 STEADY += [RandomWait, lambda: nn.Dropout(0.5), lambda: Dropout(0.0)]
 
 

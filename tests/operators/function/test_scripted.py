@@ -1,13 +1,14 @@
 """What torch.jit made is differentiated as what it was made from, also after calls by the user."""
 
 import threading
+from contextlib import suppress
 
 import pytest
 import torch
 from torch import nn
 
-from jvpsvd import JacobianOperator
-from jvpsvd.errors import ArgumentError, ModelError
+from jvpsvd import JacobianOperator, singular_values
+from jvpsvd.errors import AdjointError, ArgumentError, ModelError
 from jvpsvd.operators.function.scripted import weights_without_grad
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch")
@@ -141,3 +142,58 @@ def test_a_fast_path_that_was_traced_is_refused_with_what_to_pass():
     with pytest.raises(ArgumentError, match="pass the module that it was made from") as caught:
         JacobianOperator(traced, torch.ones(1, 3, 8))
     assert "\n" not in str(caught.value)
+
+
+class Holds(Gated):
+    """A scripted function as an attribute, alone or in a list."""
+
+    def __init__(self, listed):
+        super().__init__()
+        self.gates = [scripted_gate] if listed else scripted_gate
+
+    def forward(self, x):
+        gate = self.gates[0] if isinstance(self.gates, list) else self.gates
+        return self.mix(gate(x, self.scale))
+
+
+NETWORKS = {
+    "scripted": lambda: torch.jit.script(Gated().eval()),
+    "traced": lambda: torch.jit.trace(Gated().eval(), torch.ones(6).double()),
+    "calls": lambda: CallsScripted().eval(),
+    "holds": lambda: Holds(False).eval(),
+    "holds a list": lambda: Holds(True).eval(),
+}
+
+
+@pytest.mark.parametrize("batch_dims", [0, 1])
+@pytest.mark.parametrize("calls", [0, 1, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_singular_values_have_all_gradients_after_calls_by_the_user(name, calls, batch_dims):
+    torch.manual_seed(0)
+    net = NETWORKS[name]()
+    plain = Gated() if name in ("scripted", "traced") else CallsScripted()
+    plain.load_state_dict(net.state_dict())
+    x = torch.linspace(-1, 1, 6).double()
+    for _ in range(calls):
+        net(x.clone().requires_grad_()).sum().backward()
+    net.zero_grad()
+    X = torch.stack([x, -x])[: 1 + batch_dims].requires_grad_()
+    point = X if batch_dims else X[0]
+    singular_values(net, point, k=2, batch_dims=batch_dims).sum().backward()
+    truth = X.detach().clone().requires_grad_()
+    for z in truth:
+        J = torch.autograd.functional.jacobian(plain, z, create_graph=True)
+        torch.linalg.svdvals(J)[:2].sum().backward(inputs=[truth, *plain.parameters()])
+    torch.testing.assert_close(X.grad, truth.grad)
+    for mine, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+        if theirs.grad is not None and theirs.grad.any():
+            torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def test_weights_made_in_inference_mode_keep_their_mark():
+    with torch.inference_mode():
+        net = CallsScripted().eval()
+    before = [weight.requires_grad for weight in net.parameters()]
+    with suppress(AdjointError):  # torch lets nobody take the mark from them
+        JacobianOperator(net, torch.ones(6).double())
+    assert [weight.requires_grad for weight in net.parameters()] == before

@@ -179,3 +179,37 @@ def test_a_mask_of_weights_that_changed_is_seen():
     kept.data.fill_(True)
     with pytest.raises(TraceError, match=r"gives \(3, 1\), and gave \(2, 1\)"):
         trace.at(x)
+
+
+def test_a_number_written_at_a_transposed_mask_leaves_the_layout():
+    def fn(x):
+        h = torch.tanh(W @ x).reshape(2, 4) * 1
+        h[(h.reshape(4, 2) > 0).T] = 0.0
+        return h.view(-1)
+
+    x = points()[0]
+    J = JacobianOperator(fn, x, derivatives="trace")
+    torch.testing.assert_close(J.to_dense(), jacobian(fn, x))
+
+
+@torch.library.custom_op("jvpsvd_tests::is_positive", mutates_args=())
+def is_positive(x: torch.Tensor) -> torch.Tensor:
+    return (x > 0).to(x.dtype)
+
+
+def test_operations_of_users_are_replayed_at_all_points_in_one_call():
+    calls = []
+
+    def of_many(info, in_dims, x):
+        calls.append(len(x))
+        return is_positive(x), in_dims[0]
+
+    is_positive.register_fake(torch.empty_like)
+    is_positive.register_vmap(of_many)
+    X = points()
+    trace = Trace(lambda x: (x * is_positive(x.detach())).sin(), X[0])
+    calls.clear()
+    (J,) = trace.at_many(X, check=False)
+    assert len(X) in calls
+    truth = torch.diag_embed(torch.where(X > 0, torch.cos(X), 0.0))
+    torch.testing.assert_close(J.jvp(torch.eye(5).double().expand(5, 5, 5), 64), truth)
