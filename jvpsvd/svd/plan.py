@@ -42,7 +42,7 @@ _SMALL_WORK = 1 << 26
 # at most so many entries on its way (`python -m benchmarks small_networks`).
 _SMALL_JACOBIAN, _SMALL_WIDTH = 1 << 30, 1 << 15
 # All matrices of a batch share a step, so it costs less for each: there m n min(m, n) is at most
-# the first number, and Golub–Kahan is taken if it needs fewer products by the second factor.
+# the first number, and Golub–Kahan is taken if its products are fewer by more than the factor.
 _SMALL_IN_BATCH, _FEWER_IN_BATCH = 1 << 27, 1.5
 # Width of blocks, as pairs (largest k, width). Where a wide product costs about as much per vector
 # as a narrow one, narrow blocks are chosen for small k, because they need fewer products (132 with
