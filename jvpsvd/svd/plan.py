@@ -8,7 +8,7 @@ from typing import Literal
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import in_words
-from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
+from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds, left_basis_pays
 from jvpsvd.svd.krylov.restarts import least_size
 from jvpsvd.svd.memory import Footprint, memory_of, reserved_columns, without_growth
 from jvpsvd.svd.methods.adaptive_rank import AdaptiveRank
@@ -136,7 +136,7 @@ def plan(
     choice = _choose(size, request, (columns, width), affordable, cost)
     if choice.exact:
         return _plan_exact(size, request, footprint, budget, choice)
-    planned = _plan_golub_kahan(request, footprint, budget, width, columns, choice)
+    planned = _plan_golub_kahan(size, request, footprint, budget, (columns, width), choice)
     long = request.k <= _FEW and footprint.long >= _LONG
     given = size.batch is not None or size.chunk is not None or request.block_size is not None
     if long and not given and planned.undecided is None and wide_products_save:
@@ -242,14 +242,14 @@ def _plan_exact(
 
 
 def _plan_golub_kahan(
+    size: ProblemSize,
     request: Request,
     footprint: Footprint,
     budget: _Budget,
-    width: int,
-    columns: int,
+    expansion: tuple[int, int],
     choice: _Choice,
 ) -> Plan:
-    k, short = request.k, footprint.short
+    k, short, (columns, width) = request.k, footprint.short, expansion
     least = min(short, k + 2 * width)
     column = footprint.column if request.vectors else footprint.values_column
     # Clustered values need a block of probe columns in addition to the next block, so memory for
@@ -273,6 +273,7 @@ def _plan_golub_kahan(
         max_size=max_size,
         values_size=values_size,
         may_compact=request.block_size is None,
+        forms_left=left_basis_pays(size, request.tol),
     )
     return Plan(
         solver,
