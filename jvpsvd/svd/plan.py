@@ -34,8 +34,7 @@ _PER_TRIPLET, _BLOCKS, _PER_DECADE = 1.7, 12, 0.05
 # need fewer products, too, because the exact method finds all values. All three are guesses.
 _UNDECIDED, _WORTH_MEASURING, _CLEARLY = 2.0, 256, 1.25
 # A matrix in memory is decomposed as a whole if m n min(m, n) is at most this number: the steps of
-# a Krylov method take longer (`python -m benchmarks sparse --quick` has such matrices). The number
-# is a guess.
+# a Krylov method take longer (`python -m benchmarks sparse --quick` has such matrices). A guess.
 _SMALL_WORK = 1 << 26
 # A small network takes many vectors in a call, which costs about as much as one of a step. Its
 # Jacobian is computed as a whole if m n min(m, n) is at most the first number, and a vector takes
@@ -252,8 +251,8 @@ def _plan_golub_kahan(
     k, short, (columns, width) = request.k, footprint.short, expansion
     least = min(short, k + 2 * width)
     column = footprint.column if request.vectors else footprint.values_column
-    # Clustered values need a block of probe columns in addition to the next block, so memory for
-    # both is set aside where there is enough.
+    # Clustered values need a block of probe columns beside the next one: memory for both is set
+    # aside where there is enough.
     workspace = footprint.workspace(2 * width)
     if budget.bytes < workspace + least_size(k, width, short) * column:
         workspace = footprint.workspace(width)
@@ -267,20 +266,21 @@ def _plan_golub_kahan(
     max_size, values_size = min(short, max_size), min(short, values_size)
     kept = max(max_size * footprint.column, values_size * footprint.values_column)
     held = reserved_columns(max_size if request.vectors else values_size, k, width)
+    forms_left = left_basis_pays(size, request.tol)
     solver = GolubKahan(
         block_size=width,
         widest_block=_widest(width, footprint, budget.bytes - kept),
         max_size=max_size,
         values_size=values_size,
         may_compact=request.block_size is None,
-        forms_left=left_basis_pays(size, request.tol),
+        forms_left=forms_left,
     )
     return Plan(
         solver,
         "golub-kahan",
         width,
         max_size,
-        2 * columns,
+        2 * (columns if forms_left else columns + k),
         workspace + held * column,
         choice.reason,
         predicted_seconds=choice.seconds[1] if choice.seconds else None,

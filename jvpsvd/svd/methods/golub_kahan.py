@@ -61,8 +61,8 @@ class GolubKahan:
         widest_block: Largest width of such a block; None: as wide as the bases allow.
         max_size: Number of columns that fit into memory, at which the bases restart; None: the
             shorter side, at which the factorisation is exact.
-        values_size: The same while U is not kept. Bases without U cannot restart, so the solver
-            begins again with U.
+        values_size: The same while U is formed and not kept. Such bases cannot restart, so the
+            solver begins again and keeps U.
         may_compact: Whether the bases of a single matrix may change to `compact_size` columns, once
             timings show that dense work on large bases costs more than the additional products.
         max_restarts: Number of restarts after which the solver gives up, or lets compact bases grow
@@ -139,7 +139,9 @@ class _Solve:
             solver, start = _narrow(solver, max_size - k, start)
         self._A, self._solver, self._request, self._monitor = A, solver, request, monitor
         self._keep_left, self._start = keep_left, start
-        self._may_compact = solver.may_compact and keep_left and not A.batch
+        # Bases that form U and do not keep it cannot restart.
+        self._can_restart = keep_left or not solver.forms_left
+        self._may_compact = solver.may_compact and self._can_restart and not A.batch
         self._bases = self._without_columns(max_size)
         self._restarts = RestartPolicy(max_size, k, solver.max_restarts, monitor)
         count = A.batch[0] if A.batch else 1
@@ -202,10 +204,10 @@ class _Solve:
     def _ends(self) -> bool:
         """Tell whether the bases cannot be expanded further.
 
-        Bases without U cannot restart, so they are checked once more before the solve begins again.
+        Those that cannot restart are checked once more before the solve begins again.
         """
         bases, restarts = self._bases, self._restarts
-        full = not self._keep_left and restarts.is_full(bases)
+        full = not self._can_restart and restarts.is_full(bases)
         return full or restarts.is_exhausted(bases)
 
     def _check(self) -> None:
@@ -347,7 +349,7 @@ class _Solve:
         bases, restarts = self._bases, self._restarts
         if not restarts.is_full(bases, extra) or not restarts.may_restart(bases, extra):
             return
-        if not self._keep_left:
+        if not self._can_restart:
             raise RetryWith(keep_left=True)
         self._recurrence.keep(bases)
         with self._monitor.phase("projected problem"):
