@@ -82,6 +82,22 @@ def test_small_values_are_found_to_the_tolerance():
     assert (result.s - values[:60]).abs().max() < 1e-10
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("small", [1e-7, 1e-8, 1e-9, 1e-10])
+def test_all_values_are_as_exact_as_with_u(small, seed):
+    """The bases span the whole space, and the spectrum is told as known exactly."""
+    values = torch.cat([line(1, 0.5, 39).double(), torch.tensor([small], dtype=torch.float64)])
+    drawn = torch.randn(60, 40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    turned = torch.linalg.qr(drawn)[0] * values
+    matrix = scipy.sparse.csr_array(turned.numpy())
+    truth = torch.linalg.svdvals(turned)
+    result = svds(matrix, 30, tol=1e-6, method="golub-kahan", seed=seed, block_size=2)
+    spectrum = result.spectrum
+    assert spectrum.count(0.9 * small).value == 40
+    assert spectrum.count(1.1 * small).value == 39
+    assert abs(spectrum.log_volume().value - float(truth.log().sum())) < 1e-5
+
+
 def test_copies_of_a_value_are_all_found():
     values = torch.cat([torch.full((7,), 1.0), line(0.8, 0.1, 393)]).double()
     matrix = scipy.sparse.diags_array(values.numpy()).tocsr()

@@ -3,7 +3,7 @@
 V (n, s) is orthonormal, U (m, s) nearly so, B (s, s) is block upper triangular (bidiagonal up to
 rounding), and F is the next block of V, orthogonal to V. R (w, s) is non-zero only in its last
 columns, which belong to the columns of U that A F has a share of. Four verbs keep both equations:
-initialize, expand, add_probe_columns and restart. Golub–Kahan stores U, Lanczos never forms it.
+initialize, expand, add_probe_columns and restart. Golub–Kahan forms U, Lanczos does not.
 
 Source: thick restart: Baglama & Reichel (2005).
 """

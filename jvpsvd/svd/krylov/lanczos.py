@@ -5,7 +5,8 @@ comes from V'A'A V, as its Cholesky factor. A step takes as many products, and o
 orthogonalised and combined. So a step costs much less where products cost little.
 
 The price is accuracy. V'A'A V is known to eps s₁², and a value s therefore to eps s₁² / s, where
-Golub–Kahan knows it to eps s₁.
+Golub–Kahan knows it to eps s₁. That suffices for leading values to a tolerance, not for small ones,
+nor for all values of a matrix.
 
 Source: Golub & Van Loan, Matrix Computations (4th ed.), §10.1 and §10.4.
 """
@@ -27,9 +28,9 @@ from jvpsvd.svd.krylov.factorization import Factorization, Measured, Ritz
 from jvpsvd.svd.krylov.retry import RetryWith
 from jvpsvd.svd.monitor import Monitor
 
-# What is new in A F is at least this share of s₁ long. Its square is then a thousand times as large
-# as the rounding of V'A'A V, and R, which it divides, is right to 1e-9 s₁: a cautious guess.
-_LEAST_NEW = 1e-6
+# Columns of B⁻¹, which bound the least value of B, are at most so long in units of 1 / s₁. Squares
+# of B's values then stand out of the rounding of V'A'A V: a cautious guess.
+_LONGEST_INVERSE = 1e6
 
 
 class LanczosFactorization(Factorization):
@@ -74,8 +75,8 @@ class LanczosFactorization(Factorization):
             monitor=monitor,
         )
         self._keep_left = keep_left
-        self._coupling = 0
-        """A F has more than rounding along this many trailing columns of U."""
+        self._inverse = torch.zeros(0, 0, dtype=torch.float64)
+        """(s, j) last columns of B⁻¹: A F has more than rounding along as many columns of U."""
 
     def measure(self, ritz: Ritz, matrix: int | None = None) -> Measured:
         """Return Ritz triplets with measured residuals, by k products in each direction."""
@@ -106,21 +107,25 @@ class LanczosFactorization(Factorization):
             self._reverse(images / unit),
             floor=torch.finfo(images.dtype).eps * self.scale,
             generator=self._generator,
-            window=self._coupling + width,
+            window=self._inverse.shape[-1] + width,
         )
+        if not following.Q.shape[-1]:  # all values are to be known, small ones too
+            raise RetryWith(forms_left=True)
         gram = unit * following.coefficients[size:]  # F'A'A F
         along = self.R.mT  # U'A F
         new, failed = torch.linalg.cholesky_ex((gram + gram.mT) / 2 - along.mT @ along, upper=True)
-        least = _LEAST_NEW * float(self.scale)
-        if int(failed) or not float(torch.linalg.matrix_norm(new, -2)) > least:
+        eye = torch.eye(width, dtype=torch.float64)
+        below = torch.linalg.solve_triangular(new, eye, upper=True)
+        coupled = self._inverse.shape[-1]
+        inverse = torch.cat([-(self._inverse @ (along[size - coupled :] @ below)), below])
+        longest = float(self.scale) * float(torch.linalg.vector_norm(inverse, dim=0).max())
+        if int(failed) or not longest <= _LONGEST_INVERSE:
             raise RetryWith(forms_left=True)
-        self._coupling = width
-        outside = unit * following.R
-        R = torch.linalg.solve_triangular(new, outside, upper=True, left=False)
-        return torch.cat([along, new]), following, R
+        self._inverse = inverse
+        return torch.cat([along, new]), following, (unit * following.R) @ below
 
     def _combine_left(self, ritz: Ritz, coupling: int) -> None:
-        self._coupling = coupling
+        self._inverse = torch.diag(1 / ritz.s)[:, ritz.s.shape[-1] - coupling :]
 
     def _forward(self, block: Tensor) -> Tensor:
         return self._multiply(block, "forward")

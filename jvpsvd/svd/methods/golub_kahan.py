@@ -72,8 +72,8 @@ class GolubKahan:
         probe_steps: Number of expansions after probe columns were added.
         loss: Orthogonality that U may lose, in units of tol; 0: U is reorthogonalised fully.
         forms_left: Whether U is formed. Without it a step costs less beside its products, k
-            products more measure the triplets, and values are right to eps s₁² / s. A solve that
-            misses its tolerance so begins again with U.
+            products more measure the triplets, and values are right to eps s₁² / s. Where that does
+            not do, the solve begins again with U.
     """
 
     block_size: int = 16
