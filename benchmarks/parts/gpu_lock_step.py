@@ -25,7 +25,7 @@ from jvpsvd.networks import Derivatives, load_model
 from jvpsvd.operators import BatchedMap, full_precision
 from jvpsvd.svd.kernels.dense import leading_svd
 from jvpsvd.svd.kernels.threads import over_matrices
-from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.golub_kahan import GolubKahanFactorization
 
 TOL, ROUNDS = 1e-4, 2
 _STEPS, _STEPS_BEFORE = 6, 3
@@ -170,7 +170,7 @@ def time_step(photos: Photos, setting: Setting, count: int) -> dict[str, Any]:
     """Return what one step takes: wall, kernels on the card, and waits for it."""
     J = photos.operator(count)
     oriented = J.T if J.shape[-2] < J.shape[-1] else J
-    bases = Factorization(
+    bases = GolubKahanFactorization(
         oriented, block_size=setting.widths[-1], seed=0, capacity=setting.k, max_loss=_LOSS
     )
     on_card = setting.device == "cuda"
@@ -203,7 +203,7 @@ def time_step(photos: Photos, setting: Setting, count: int) -> dict[str, Any]:
     return row
 
 
-def _seconds_of_steps(bases: Factorization, on_card: bool) -> float:
+def _seconds_of_steps(bases: GolubKahanFactorization, on_card: bool) -> float:
     began = time.perf_counter()
     for _ in range(_STEPS):
         bases.expand()

@@ -3,9 +3,11 @@
     python -m benchmarks random_hostile --first 0 --seconds 600 --file found.jsonl
     python -m benchmarks random_hostile --draw copies --seconds 600 --file copies.jsonl
     python -m benchmarks random_hostile --draw scales --seconds 600 --file scales.jsonl
+    python -m benchmarks random_hostile --draw sparse --seconds 600 --file sparse.jsonl
 
 `--draw copies` draws values that repeat, a few tolerances apart, instead of problems of all kinds;
-`--draw scales` multiplies these by numbers from the smallest to the largest of their dtype.
+`--draw scales` multiplies these by numbers from the smallest to the largest of their dtype;
+`--draw sparse` gives them, and those with copies, as sparse matrices in float64.
 Problems are solved seed by seed and compared with LAPACK's values in float64. Each hundred of them
 fills one line of the file with what was found, and a call with the same file goes on where it
 ended. A table follows at the end. Its columns are
@@ -42,6 +44,7 @@ from benchmarks.measure.machine import find_commit
 from benchmarks.problems.random_copies import draw_copies
 from benchmarks.problems.random_problems import RandomProblem, draw_problem
 from benchmarks.problems.random_scales import draw_scales
+from benchmarks.problems.random_sparse import draw_sparse
 from benchmarks.publish.tables import table
 from jvpsvd import SVDResult, svds
 from jvpsvd.errors import JvpsvdError, JvpsvdWarning
@@ -55,6 +58,7 @@ _DRAW: dict[str, Callable[[int], RandomProblem]] = {
     "all": draw_problem,
     "copies": draw_copies,
     "scales": draw_scales,
+    "sparse": draw_sparse,
 }
 FAULTS = ("wrong", "not there", "vectors", "raw")
 COLUMNS = ("problems", "values", "converged", *FAULTS, "neighbour", "refused")

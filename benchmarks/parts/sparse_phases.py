@@ -1,8 +1,10 @@
-"""Where the time of a sparse solve goes, in ARPACK and in `svds`, for the matrices of `sparse`.
+"""Where the time of a sparse solve goes, in ARPACK, in `svds`, and in `svds` if it forms U.
+
+The matrices are those of `sparse`.
 
     python -m benchmarks sparse_phases [--quick] [-k 6] [--rounds 3]
 
-Both take turns, each after a rest, since threads of SciPy's BLAS spin on. ARPACK has products and
+They take turns, each after a rest, since threads of SciPy's BLAS spin on. ARPACK has products and
 the rest, `svds` its phases; each line is that of the median solve.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,10 @@ from scipy.sparse.linalg import svds as scipy_svds
 from benchmarks.measure.phases import seconds_by_phase
 from benchmarks.measure.timing import REST_SECONDS
 from benchmarks.problems.sparse_matrices import MATRICES
-from jvpsvd import svds
+from jvpsvd import aslinearoperator, svds
+from jvpsvd.svd import ProblemSize, check_request, plan
+from jvpsvd.svd.methods.golub_kahan import GolubKahan
+from jvpsvd.svd.monitor import Monitor
 
 _TOL = 1e-6
 _QUICK = 20
@@ -43,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quick, k, rounds = vars(parser.parse_args(arguments)).values()
     for label, build in MATRICES.items():
         matrix = build(_QUICK if quick else 1)
-        turns: dict[str, list[Solved]] = {"ARPACK": [], "svds": []}
+        turns: dict[str, list[Solved]] = {name: [] for name in _SOLVERS}
         for _ in range(1 if quick else rounds):
-            for name, solve in (("ARPACK", _by_arpack), ("svds", _by_svds)):
+            for name, solve in _SOLVERS.items():
                 time.sleep(REST_SECONDS)
                 turns[name].append(solve(matrix, k))
         for solver, solves in turns.items():
@@ -86,6 +92,25 @@ def _by_svds(matrix: sp.csr_array, k: int) -> Solved:
     result = svds(matrix, k, tol=_TOL)
     wall = time.perf_counter() - began
     return wall, sum(result.products), seconds_by_phase(result, wall)
+
+
+def _with_left(matrix: sp.csr_array, k: int) -> Solved:
+    """Solve as `svds` does, without its certificate, by the same solver with U."""
+    began = time.perf_counter()
+    A = aslinearoperator(matrix)
+    A = A.T if A.shape[0] < A.shape[1] else A
+    size = ProblemSize.of(A)
+    request, monitor = check_request(size, k, tol=_TOL), Monitor()
+    solver = plan(size, request).solver
+    if isinstance(solver, GolubKahan):
+        solver = replace(solver, forms_left=True)
+    solver.solve(A, request, monitor)
+    wall = time.perf_counter() - began
+    rest = wall - sum(monitor.seconds.values())
+    return wall, sum(A.products), {**monitor.seconds, "rest": rest}
+
+
+_SOLVERS = {"ARPACK": _by_arpack, "with U": _with_left, "svds": _by_svds}
 
 
 def _in_words(solved: Solved) -> str:

@@ -37,7 +37,7 @@ from jvpsvd import JacobianOperator, LinearOperator, SVDResult, svds
 from jvpsvd.data import decode_photo, demo_photos, find_shards, read_photos, walk
 from jvpsvd.networks import Derivatives, load_model
 from jvpsvd.operators import keep_freed_memory
-from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.golub_kahan import GolubKahanFactorization
 from jvpsvd.svd.methods.golub_kahan import GolubKahan
 
 NETWORK = "efficientnet-lite0"
@@ -75,7 +75,7 @@ def bound(A: LinearOperator, k: int, tol: float, most: int) -> int | None:
     The recurrence is run once. Its leading parts are what it was before, so the number of columns
     is searched for by halving.
     """
-    bases = Factorization(A, block_size=1, seed=0, capacity=most + 1, max_loss=tol)
+    bases = GolubKahanFactorization(A, block_size=1, seed=0, capacity=most + 1, max_loss=tol)
     bases.initialize()
     while bases.expanded <= most:
         bases.expand()

@@ -83,6 +83,11 @@ class MatrixOperator(LinearOperator):
         """The width from which on a product costs no less per vector, of a sparse matrix."""
         return None if self._transposed is None else SPARSE_CHUNK
 
+    @property
+    def entries(self) -> int | None:
+        """Number of stored entries of a sparse matrix; None for a dense one."""
+        return None if self._transposed is None else self.matrix.values().numel()
+
     def _held(self) -> frozenset[Held]:
         return self._copies
 

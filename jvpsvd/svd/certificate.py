@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.operators import LinearOperator
-from jvpsvd.svd.kernels.norms import COLUMNS_AT_ONCE, column_norms, residual_norms
+from jvpsvd.svd.kernels.norms import column_norms, one_sided_residual_norms, residual_norms
 from jvpsvd.svd.kernels.random_numbers import Seeds, first_seed, seeded_generator
 from jvpsvd.svd.product_checks import largest_product_norm
 from jvpsvd.svd.rounding import change_by_rounding
@@ -252,7 +252,7 @@ def with_fresh_residuals(
         return swapped.transposed()
     U, V, s = triplets.U, triplets.V, triplets.s
     if U is None:
-        fresh = _one_sided_residuals(A, V, s)
+        fresh = one_sided_residual_norms(s, V, A.matmat, A.rmatmat)
     else:
         fresh = residual_norms(
             s, U, V, lambda part: A.matmat(V[..., part]), lambda part: A.rmatmat(U[..., part])
@@ -264,21 +264,3 @@ def with_fresh_residuals(
     changed = torch.tensor([not one.sound for one in certificates], device=s.device)
     residuals = torch.where(changed.reshape(*A.batch, 1), measured, triplets.residuals)
     return replace(triplets, residuals=residuals)
-
-
-def _one_sided_residuals(A: LinearOperator, V: Tensor, s: Tensor) -> Tensor:
-    """Return the residuals of s with v and u = A v / |A v|, a few columns at a time."""
-    residuals = torch.empty_like(s)
-    # Below this the direction of A v is rounding. A residual that is too large does no harm.
-    least = torch.finfo(s.dtype).eps ** 0.5 * s[..., :1].double()
-    for start in range(0, s.shape[-1], COLUMNS_AT_ONCE):
-        part = slice(start, start + COLUMNS_AT_ONCE)
-        v, values = V[..., part], s[..., part].double()
-        images = A.matmat(v)
-        norms = column_norms(images)
-        divisor = torch.maximum(norms, torch.where(least > 0, least, 1.0))
-        u = images / divisor.to(s.dtype)[..., None, :]
-        adjoint = A.rmatmat(u) - v * (values * norms / divisor).to(s.dtype)[..., None, :]
-        found = torch.maximum(column_norms(adjoint), (norms - values).abs())
-        residuals[..., part] = found.to(s.dtype)
-    return residuals

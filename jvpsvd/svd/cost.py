@@ -30,6 +30,11 @@ _ALONE = 1.3
 # guess.
 _LARGEST_SHARE = 64
 
+# Golub–Kahan goes without a basis of the longer side for sparse matrices with at most so many
+# entries for each row and column, whose products take less time (`python -m benchmarks sparse`),
+# and for tolerances from the second number on: a cautious guess.
+_FEW_ENTRIES, _LEAST_TOL = 40, 1e-10
+
 
 @dataclass(frozen=True)
 class ProductCost:
@@ -51,6 +56,19 @@ class DenseCost:
     """Seconds of a step beside its arithmetic."""
     per_column2: float = _PER_COLUMN2
     """Seconds of all projected problems, for each squared column, in float32."""
+
+
+def left_basis_pays(size: ProblemSize, tol: float) -> bool:
+    """Return whether Golub–Kahan should form U, which costs time and saves accuracy and products.
+
+    >>> sizes = (ProblemSize((3, 2), torch.float64, entries=entries) for entries in (None, 5))
+    >>> [left_basis_pays(size, 1e-5) for size in sizes]
+    [True, False]
+    """
+    on_cpu = size.device is None or size.device.type == "cpu"
+    if size.entries is None or size.dtype != torch.float64 or not on_cpu or tol < _LEAST_TOL:
+        return True
+    return size.entries > _FEW_ENTRIES * sum(size.shape)
 
 
 def widening_pays(A: LinearOperator) -> bool:

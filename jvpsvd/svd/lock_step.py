@@ -17,10 +17,11 @@ from torch import Tensor
 from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.machine import in_words
 from jvpsvd.operators import LinearOperator
+from jvpsvd.svd.budget import bytes_for_solve
 from jvpsvd.svd.memory import result_bytes
 from jvpsvd.svd.methods.golub_kahan import GolubKahan
 from jvpsvd.svd.monitor import Monitor
-from jvpsvd.svd.plan import Plan, bytes_for_solve, plan
+from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.request import ProblemSize, Request
 from jvpsvd.svd.solver import Solver
 from jvpsvd.svd.triplets import Triplets

@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from jvpsvd.errors import ArgumentError
-from jvpsvd.machine import in_words
-from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds
+from jvpsvd.svd.budget import Budget
+from jvpsvd.svd.cost import ProductCost, exact_seconds, golub_kahan_seconds, left_basis_pays
 from jvpsvd.svd.krylov.restarts import least_size
-from jvpsvd.svd.memory import Footprint, memory_of, reserved_columns, without_growth
+from jvpsvd.svd.memory import Footprint, reserved_columns, without_growth
 from jvpsvd.svd.methods.adaptive_rank import AdaptiveRank
 from jvpsvd.svd.methods.exact import Exact
 from jvpsvd.svd.methods.golub_kahan import GolubKahan
@@ -34,8 +33,7 @@ _PER_TRIPLET, _BLOCKS, _PER_DECADE = 1.7, 12, 0.05
 # need fewer products, too, because the exact method finds all values. All three are guesses.
 _UNDECIDED, _WORTH_MEASURING, _CLEARLY = 2.0, 256, 1.25
 # A matrix in memory is decomposed as a whole if m n min(m, n) is at most this number: the steps of
-# a Krylov method take longer (`python -m benchmarks sparse --quick` has such matrices). The number
-# is a guess.
+# a Krylov method take longer (`python -m benchmarks sparse --quick` has such matrices). A guess.
 _SMALL_WORK = 1 << 26
 # A small network takes many vectors in a call, which costs about as much as one of a step. Its
 # Jacobian is computed as a whole if m n min(m, n) is at most the first number, and a vector takes
@@ -125,7 +123,7 @@ def plan(
     footprint = Footprint(
         max(m, n), min(m, n), request.k, size.dtype.itemsize, size.batch or 1, request.vectors
     )
-    budget = _Budget(size, request)
+    budget = Budget(size, request)
     if request.searches_rank:
         return _plan_search(request, footprint, budget)
     if request.method == "randomized":
@@ -136,7 +134,7 @@ def plan(
     choice = _choose(size, request, (columns, width), affordable, cost)
     if choice.exact:
         return _plan_exact(size, request, footprint, budget, choice)
-    planned = _plan_golub_kahan(request, footprint, budget, width, columns, choice)
+    planned = _plan_golub_kahan(size, request, footprint, budget, (columns, width), choice)
     long = request.k <= _FEW and footprint.long >= _LONG
     given = size.batch is not None or size.chunk is not None or request.block_size is not None
     if long and not given and planned.undecided is None and wide_products_save:
@@ -218,7 +216,7 @@ def _is_small(size: ProblemSize) -> bool:
 
 
 def _plan_exact(
-    size: ProblemSize, request: Request, footprint: Footprint, budget: _Budget, choice: _Choice
+    size: ProblemSize, request: Request, footprint: Footprint, budget: Budget, choice: _Choice
 ) -> Plan:
     needed, short = footprint.exact(), footprint.short
     budget.refuse("exact", needed)
@@ -242,18 +240,18 @@ def _plan_exact(
 
 
 def _plan_golub_kahan(
+    size: ProblemSize,
     request: Request,
     footprint: Footprint,
-    budget: _Budget,
-    width: int,
-    columns: int,
+    budget: Budget,
+    expansion: tuple[int, int],
     choice: _Choice,
 ) -> Plan:
-    k, short = request.k, footprint.short
+    k, short, (columns, width) = request.k, footprint.short, expansion
     least = min(short, k + 2 * width)
     column = footprint.column if request.vectors else footprint.values_column
-    # Clustered values need a block of probe columns in addition to the next block, so memory for
-    # both is set aside where there is enough.
+    # Clustered values need a block of probe columns beside the next one: memory for both is set
+    # aside where there is enough.
     workspace = footprint.workspace(2 * width)
     if budget.bytes < workspace + least_size(k, width, short) * column:
         workspace = footprint.workspace(width)
@@ -267,27 +265,32 @@ def _plan_golub_kahan(
     max_size, values_size = min(short, max_size), min(short, values_size)
     kept = max(max_size * footprint.column, values_size * footprint.values_column)
     held = reserved_columns(max_size if request.vectors else values_size, k, width)
+    # All columns give all values, which are to be as exact as U makes them.
+    without_left = footprint.without_left(max_size if request.vectors else values_size)
+    forms_left = columns == short or without_left > budget.bytes
+    forms_left = forms_left or left_basis_pays(size, request.tol)
     solver = GolubKahan(
         block_size=width,
         widest_block=_widest(width, footprint, budget.bytes - kept),
         max_size=max_size,
         values_size=values_size,
         may_compact=request.block_size is None,
+        forms_left=forms_left,
     )
     return Plan(
         solver,
         "golub-kahan",
         width,
         max_size,
-        2 * columns,
-        workspace + held * column,
+        2 * (columns if forms_left else columns + k),
+        max(workspace + held * column, 0 if forms_left else footprint.without_left(held)),
         choice.reason,
         predicted_seconds=choice.seconds[1] if choice.seconds else None,
         undecided="method" if choice.undecided else None,
     )
 
 
-def _plan_randomized(footprint: Footprint, budget: _Budget) -> Plan:
+def _plan_randomized(footprint: Footprint, budget: Budget) -> Plan:
     """Plan the block Krylov method where its bases fit, subspace iteration elsewhere."""
     krylov, iteration, k = BlockKrylov(), SubspaceIteration(), footprint.k
     width, size, needed = _krylov_bases(footprint)
@@ -301,7 +304,7 @@ def _plan_randomized(footprint: Footprint, budget: _Budget) -> Plan:
     return Plan(iteration, "subspace-iteration", width, width, products, needed, reason)
 
 
-def _plan_search(request: Request, footprint: Footprint, budget: _Budget) -> Plan:
+def _plan_search(request: Request, footprint: Footprint, budget: Budget) -> Plan:
     """Plan the search for a rank, with bases at most as large as those of block Krylov."""
     width, size, needed = _krylov_bases(footprint)
     if needed > budget.bytes:
@@ -324,7 +327,7 @@ def _block_size(
     size: ProblemSize,
     request: Request,
     footprint: Footprint,
-    budget: _Budget,
+    budget: Budget,
     wide_products_save: bool,
 ) -> int:
     """Return the block size for Golub–Kahan."""
@@ -367,53 +370,3 @@ def _widest(width: int, footprint: Footprint, spare: int) -> int:
     while 2 * width <= footprint.short and footprint.workspace(4 * width) <= spare:
         width *= 2
     return width
-
-
-def bytes_for_solve(size: ProblemSize, request: Request) -> int:
-    """Return the bytes for bases and result: what the operator holds is taken off.
-
-    >>> import torch
-    >>> size = ProblemSize((3, 2), torch.float32, held=1000)
-    >>> bytes_for_solve(size, Request(1, memory=5000)), bytes_for_solve(size, Request(1, memory=1))
-    (4000, 0)
-    """
-    if request.memory is None:
-        return max(0, memory_of(size.device) - size.held) // 2
-    return max(0, request.memory - size.held)
-
-
-class _Budget:
-    """The bytes that a solve may take, with the error for a method that needs more.
-
-    What the operator holds is taken off: activations of the point, say.
-
-    Args:
-        size: Size of the operator.
-        request: The checked request.
-    """
-
-    def __init__(self, size: ProblemSize, request: Request) -> None:
-        self._size, self._request = size, request
-        self.bytes = bytes_for_solve(size, request)
-
-    def refuse(self, method: str, needed: int) -> None:
-        """Raise ArgumentError if a method needs more memory than the budget."""
-        if needed > self.bytes:
-            m, n = self._size.shape
-            what, remedy = f"k={self._request.k}", "lower k or raise memory"
-            if self._request.smallest is not None:
-                what = f'which="smallest", for which all {self._request.k} values are computed,'
-                remedy = "raise memory: products alone do not lead to the smallest values"
-            raise ArgumentError(
-                f"{what} of a {m} x {n} operator needs {in_words(needed)} with method "
-                f"'{method}', more than {self._allowed()} ({in_words(self.bytes)}); {remedy}"
-            )
-
-    def _allowed(self) -> str:
-        held = f"the {in_words(self._size.held)} that the operator holds"
-        if self._request.memory is not None:
-            return f"memory= leaves beside {held}" if self._size.held else "memory= allows"
-        device = self._size.device
-        on_gpu = device is not None and device.type == "cuda"
-        whole = "this GPU's memory" if on_gpu else "the memory of this job or machine"
-        return f"half of what {held} leave of {whole}" if self._size.held else f"half of {whole}"

@@ -64,6 +64,8 @@ class ProblemSize:
     """Lowest precision that products are computed in; None: the dtype."""
     widest: int | None = None
     """About how many entries a vector takes on its way through a network; None if unknown."""
+    entries: int | None = None
+    """Stored entries of a sparse matrix; None for other operators."""
 
     @classmethod
     def of(cls, A: LinearOperator) -> ProblemSize:
@@ -71,13 +73,14 @@ class ProblemSize:
         m, n = A.shape[-2:]
         batch = A.batch[0] if A.batch else None
         chunk = None if A.batch else A.chunk
-        in_memory = isinstance(A if isinstance(A, MatrixOperator) else A.T, MatrixOperator)
+        matrix = A if isinstance(A, MatrixOperator) else A.T
+        in_memory = isinstance(matrix, MatrixOperator)
+        entries = matrix.entries if isinstance(matrix, MatrixOperator) else None
         of_memory = A.held_bytes, A.selection_bytes
         of_network = A if isinstance(A, LinearMapOperator) else A.T
         widest = of_network.widest if isinstance(of_network, LinearMapOperator) else None
-        return cls(
-            (m, n), A.dtype, A.device, batch, chunk, in_memory, *of_memory, A.precision, widest
-        )
+        given = batch, chunk, in_memory, *of_memory, A.precision, widest, entries
+        return cls((m, n), A.dtype, A.device, *given)
 
 
 @dataclass(frozen=True, eq=False)

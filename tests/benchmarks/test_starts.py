@@ -9,7 +9,7 @@ from support.svd_problems import Diagonal, line, spectrum
 
 from benchmarks.parts import starts
 from jvpsvd import LinearOperator, svds
-from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.golub_kahan import GolubKahanFactorization
 from jvpsvd.svd.krylov.ritz import ritz_triplets
 
 K, TOL = 10, 1e-4
@@ -33,7 +33,7 @@ def test_the_bound_is_the_first_column_with_small_residuals(name):
     A = Diagonal(spectrum(name, 400))
     found = starts.bound(A, K, TOL, 100)
     columns = (found - 8) // 2 - 8
-    bases = Factorization(A, block_size=1, seed=0, capacity=100)
+    bases = GolubKahanFactorization(A, block_size=1, seed=0, capacity=100)
     bases.initialize()
     reached = []
     while bases.expanded < columns:

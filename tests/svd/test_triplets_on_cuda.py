@@ -10,7 +10,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.networks import choose_batch
 from jvpsvd.svd.kernels.dense import leading_svd
 from jvpsvd.svd.krylov import ritz
-from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.golub_kahan import GolubKahanFactorization
 from jvpsvd.svd.lock_step import InParts
 from jvpsvd.svd.memory import memory_of
 
@@ -140,7 +140,7 @@ def test_a_step_waits_for_the_card_six_times():
 
     matrix = with_values(1 / torch.arange(1, 801, dtype=torch.float64).sqrt(), 1000, 800)
     A = MatrixOperator(torch.stack([matrix, 2 * matrix]).float().cuda())
-    bases = Factorization(A, block_size=16, seed=0, capacity=400, max_loss=1e-4)
+    bases = GolubKahanFactorization(A, block_size=16, seed=0, capacity=400, max_loss=1e-4)
     bases.initialize()
     bases.expand()
     torch.cuda.synchronize()

@@ -86,3 +86,33 @@ def residual_norms(
         worst = torch.maximum(*each)
         norms[..., part] = worst.to(s.dtype)
     return norms
+
+
+def one_sided_residual_norms(
+    s: Tensor,
+    V: Tensor,
+    forward: Callable[[Tensor], Tensor],
+    adjoint: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Return the residuals of s with v and u = A v / |A v|, a few columns at a time.
+
+    `forward` and `adjoint` multiply a block by A and by A'.
+
+    >>> s, V = torch.tensor([2.0]), torch.ones(1, 1)
+    >>> one_sided_residual_norms(s, V, lambda block: 2 * block, lambda block: 2.5 * block)
+    tensor([0.5000])
+    """
+    residuals = torch.empty_like(s)
+    # Below this the direction of A v is rounding. A residual that is too large does no harm.
+    least = torch.finfo(s.dtype).eps ** 0.5 * s[..., :1].double()
+    for start in range(0, s.shape[-1], COLUMNS_AT_ONCE):
+        part = slice(start, start + COLUMNS_AT_ONCE)
+        v, values = V[..., part], s[..., part].double()
+        images = forward(v)
+        norms = column_norms(images)
+        divisor = torch.maximum(norms, torch.where(least > 0, least, 1.0))
+        u = images / divisor.to(s.dtype)[..., None, :]
+        rest = adjoint(u) - v * (values * norms / divisor).to(s.dtype)[..., None, :]
+        found = torch.maximum(column_norms(rest), (norms - values).abs())
+        residuals[..., part] = found.to(s.dtype)
+    return residuals

@@ -34,10 +34,12 @@ def excludes_copies(
         monitor: Measures the seconds of products and of orthogonalisation.
 
     >>> from jvpsvd.operators import MatrixOperator
+    >>> from jvpsvd.svd.krylov.golub_kahan import GolubKahanFactorization
     >>> from jvpsvd.svd.krylov.ritz import ritz_triplets
     >>> def search(copies):
     ...     values = torch.cat([torch.ones(copies), torch.linspace(0.5, 0, 98)]).double()
-    ...     bases = Factorization(MatrixOperator(values.diag()), block_size=2, seed=0, capacity=24)
+    ...     A = MatrixOperator(values.diag())
+    ...     bases = GolubKahanFactorization(A, block_size=2, seed=0, capacity=24)
     ...     bases.initialize()
     ...     while bases.size < 24:
     ...         bases.expand()

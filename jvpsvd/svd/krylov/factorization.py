@@ -1,16 +1,16 @@
-"""The block Golub–Kahan factorisation, A V = U B and A' U = V B' + F R.
+"""What both block factorisations have in common, A V = U B and A' U = V B' + F R.
 
 V (n, s) is orthonormal, U (m, s) nearly so, B (s, s) is block upper triangular (bidiagonal up to
 rounding), and F is the next block of V, orthogonal to V. R (w, s) is non-zero only in its last
 columns, which belong to the columns of U that A F has a share of. Four verbs keep both equations:
-initialize, expand, add_probe_columns and restart.
+initialize, expand, add_probe_columns and restart. Golub–Kahan forms U, Lanczos does not.
 
-Sources: Golub & Kahan (1965); block form: Golub, Luk & Overton (1981); one-sided
-reorthogonalisation: Simon & Zha (2000); thick restart: Baglama & Reichel (2005).
+Source: thick restart: Baglama & Reichel (2005).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +20,11 @@ from torch import Tensor
 from jvpsvd.operators import LinearOperator
 from jvpsvd.svd.kernels.columns import GrowingColumns
 from jvpsvd.svd.kernels.norms import column_norms
-from jvpsvd.svd.kernels.orthogonalize import orthogonalize_block, random_columns
+from jvpsvd.svd.kernels.orthogonalize import (
+    OrthogonalBlock,
+    orthogonalize_block,
+    random_columns,
+)
 from jvpsvd.svd.kernels.random_numbers import (
     Generators,
     Seeds,
@@ -29,7 +33,7 @@ from jvpsvd.svd.kernels.random_numbers import (
     select_generators,
 )
 from jvpsvd.svd.kernels.zeros import with_zeros
-from jvpsvd.svd.krylov.left_basis import LeftBasis
+from jvpsvd.svd.krylov.retry import RetryWith
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import Direction, check_scale, largest_product_norm
 
@@ -65,11 +69,14 @@ class Ritz:
         return Ritz(*parts)
 
 
-class Factorization:
-    """A V = U B and A' U = V B' + F R, for an operator or a batch of them in lock step.
+Measured = tuple[Tensor, Tensor, Tensor | None, Tensor]
+"""(s, residuals, U, V), with measured residuals max(|A v − s u|, |A' u − s v|); U may be None."""
 
-    V is reorthogonalised fully, U only as far as `LeftBasis` finds necessary. For a batch, every
-    tensor has a leading dimension.
+
+class Factorization(ABC):
+    """V, B, F and R of an operator, or of a batch of them in lock step.
+
+    V is reorthogonalised fully. For a batch, every tensor has a leading dimension.
 
     Args:
         A: The operator (m, n). n, the length of V's columns, should be the shorter side.
@@ -78,9 +85,6 @@ class Factorization:
             or one for all of them.
         capacity: Columns to reserve; storage grows beyond them if necessary.
         max_size: Largest number of columns; None: n.
-        max_loss: Orthogonality that U may lose; it changes residuals by less than that times σ₁.
-        keep_left: Whether to keep U. Without U there are values and right vectors only, and
-            `expand` and `restart` raise `RetryWith` if they need U.
         monitor: Measures the seconds of products and of orthogonalisation.
     """
 
@@ -92,35 +96,20 @@ class Factorization:
         seed: Seeds,
         capacity: int,
         max_size: int | None = None,
-        keep_left: bool = True,
-        max_loss: float = 0.0,
         monitor: Monitor | None = None,
     ) -> None:
         n = A.shape[-1]
         max_size = min(n, max_size or n)
-        capacity = min(max_size, capacity)
-        generator = seeded_generators(seed)
         self.operator, self.block_size = A, min(block_size, n)
-        self._generator, self._monitor = generator, monitor or Monitor()
+        self._generator, self._monitor = seeded_generators(seed), monitor or Monitor()
         self._names = [f"operator {i} of {A.batch[0]}" for i in range(A.batch[0] if A.batch else 0)]
-        self._V = GrowingColumns(n, capacity, max_size, A)
-        self._AtU = GrowingColumns(n, capacity, max_size, A)
-        self.left = LeftBasis(
-            A,
-            capacity=capacity,
-            max_size=max_size,
-            keep=keep_left,
-            max_loss=max_loss,
-            generator=generator,
-        )
+        self._V = GrowingColumns(n, min(max_size, capacity), max_size, A)
         self.B = torch.zeros(*A.batch, 0, 0, dtype=torch.float64)
         """(s, s) projected operator U' A V, float64."""
         self.F = self.V
         """(n, w) next block of V; w = 0 when V spans the whole space."""
         self.R = self.B
         """(w, s) coefficients of A' U along F, float64."""
-        self.defect = torch.zeros(*A.batch, 0, dtype=torch.float64)
-        """(s,) measured column norms of A V − U B; a restart combines them and adds rounding."""
         self.scale = torch.zeros(A.batch, dtype=torch.float64)
         """Largest norm of a product so far, for each matrix."""
         self.steps = 0
@@ -135,11 +124,6 @@ class Factorization:
     def V(self) -> Tensor:
         """(n, s) right basis."""
         return self._V.block
-
-    @property
-    def AtU(self) -> Tensor:
-        """(n, s) products A' U, as the operator returned them."""
-        return self._AtU.block
 
     @property
     def size(self) -> int:
@@ -175,33 +159,26 @@ class Factorization:
 
         Raises:
             NonFiniteError: If a product holds NaN or infinity.
-            RetryWith: If U must be reorthogonalised and was not kept.
+            RetryWith: If this factorisation cannot go on.
         """
         size, width = self.size, self.F.shape[-1]
         with self._monitor.phase("orthogonalisation"):
-            # A' u of a new column u is orthogonal to all columns of V but those that B couples to
-            # u.
-            window = self.left.coupling + width
-            new, defect = self.left.append(self._multiply(self.F, "forward"), self.scale)
-            columns = torch.cat([new.coefficients, new.R], dim=-2)
-            above = with_zeros(self.B, below=width)
-            self.B = torch.cat([above, columns], dim=-1)
-            self._V.append(self.F)
-            Z = self._multiply(new.Q, "reverse")
-            self.defect = torch.cat([self.defect, defect], dim=-1)
-            self._AtU.append(Z)
-            following = orthogonalize_block(
-                self.V,
-                Z,
-                floor=torch.finfo(Z.dtype).eps * self.scale,
-                generator=self._generator,
-                window=window,
-            )
+            columns, following, R = self._append()
+            self.B = torch.cat([with_zeros(self.B, below=width), columns], dim=-1)
             self.refills += int((following.Q.shape[-1] - following.rank).sum())
             self.F = following.Q
-            self.R = with_zeros(following.R, left=size)
+            self.R = with_zeros(R, left=size)
         self.steps += 1
         self.expanded += width
+
+    @abstractmethod
+    def _append(self) -> tuple[Tensor, OrthogonalBlock, Tensor]:
+        """Append F to V, and what A F adds to U.
+
+        Returns:
+            The new columns of B (s + w, w); the next block, orthogonal to V; and the columns of R
+            that belong to the new ones of U.
+        """
 
     def add_probe_columns(self, width: int) -> int:
         """Widen F by random columns, orthogonal to V and F; return how many were added.
@@ -230,22 +207,32 @@ class Factorization:
         later steps do not change them.
 
         Raises:
-            RetryWith: If U was not kept.
+            RetryWith: If U is needed and was not kept.
         """
         rounding = torch.finfo(self.V.dtype).eps * self.scale[..., None]
         locked = ritz.estimates <= rounding
         kept = ritz.s.shape[-1]
         leading = int(locked.reshape(-1, kept).all(0).cumprod(0).sum())
         with self._monitor.phase("orthogonalisation"):
-            self.left.restart(ritz.left, ritz.s, kept - leading)
+            self._combine_left(ritz, kept - leading)
             self._V.combine(ritz.right)
-            self._AtU.combine(ritz.left)
         self.B = torch.diag_embed(ritz.s)
         self.R = torch.where(locked[..., None, :], 0.0, self.R @ ritz.left)
-        # Rounding errors of different columns are independent, so their squares add up. (The
-        # worst-case bound, which `measured_triplets` uses, would grow by √s at every restart.)
-        squares = (self.defect[..., None, :] ** 2) @ ritz.right**2
-        self.defect = (squares[..., 0, :] + rounding**2).sqrt()
+
+    @abstractmethod
+    def _combine_left(self, ritz: Ritz, coupling: int) -> None:
+        """Replace U by U X; A F has a share of its last `coupling` columns."""
+
+    @abstractmethod
+    def measure(self, ritz: Ritz, matrix: int | None = None) -> Measured:
+        """Return Ritz triplets with measured residuals, for one matrix of a batch or for all."""
+
+    @abstractmethod
+    def retry_after_miss(self, tol: float) -> RetryWith | None:
+        """Return how to begin again if residuals miss `tol` although the recurrence predicted it.
+
+        None: rounding of this factorisation does not explain that.
+        """
 
     def select(self, index: Tensor) -> None:
         """Keep only these matrices of the batch."""
@@ -253,18 +240,15 @@ class Factorization:
         self._generator = select_generators(self._generator, index)
         self._names = [self._names[i] for i in index.tolist()]
         self._V.select(index)
-        self._AtU.select(index)
-        self.left.select(index)
         self.B, self.R = self.B[index], self.R[index]
-        self.defect, self.scale = self.defect[index], self.scale[index]
+        self.scale = self.scale[index]
         self.F = self.F[index.to(self.F.device)]
 
     def _multiply(self, block: Tensor, direction: Direction) -> Tensor:
         A = self.operator
         with self._monitor.phase("products"):
             W = A.matmat(block) if direction == "forward" else A.rmatmat(block)
-            done = self.size if direction == "forward" else self.size - block.shape[-1]
-            where = f"block of {block.shape[-1]} vectors after {done}"
+            where = f"block of {block.shape[-1]} vectors after {self.size}"
             norm = largest_product_norm(A, W, direction, where, self._names)
             self.scale = torch.maximum(self.scale, norm)
             check_scale(self.scale, W, self._names)

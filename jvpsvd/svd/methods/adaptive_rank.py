@@ -15,10 +15,10 @@ from torch import Tensor
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators import LinearOperator
-from jvpsvd.svd.krylov.factorization import Factorization
 from jvpsvd.svd.krylov.frobenius import ProbeSample
+from jvpsvd.svd.krylov.golub_kahan import GolubKahanFactorization
 from jvpsvd.svd.krylov.kept_recurrence import KeptRecurrence
-from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
+from jvpsvd.svd.krylov.ritz import ritz_triplets
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.request import Request
 from jvpsvd.svd.triplets import Evidence, Triplets
@@ -56,7 +56,7 @@ class AdaptiveRank:
         k, n = request.k, A.shape[-1]
         max_size = n if self.max_size is None else min(n, self.max_size)
         width = min(self.width, max_size)
-        bases = Factorization(
+        bases = GolubKahanFactorization(
             A,
             block_size=width,
             seed=request.seed,
@@ -91,7 +91,7 @@ class AdaptiveRank:
                 sample.update(bases)
         count = max(1, min(k, bases.size if rank is None else rank))
         with monitor.phase("vectors"):
-            s, residuals, U, V = measured_triplets(bases, ritz_triplets(bases, count))
+            s, residuals, U, V = bases.measure(ritz_triplets(bases, count))
         # Residuals say nothing about repetitions that were missed. The norm outside bounds what
         # these could displace.
         allowed = request.tol * s[0]

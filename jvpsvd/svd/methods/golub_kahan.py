@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,11 +30,13 @@ from jvpsvd.svd.krylov.copies import (
 from jvpsvd.svd.krylov.factorization import Factorization, Ritz
 from jvpsvd.svd.krylov.finished import FinishedTriplets
 from jvpsvd.svd.krylov.frobenius import ProbeSample
+from jvpsvd.svd.krylov.golub_kahan import GolubKahanFactorization
 from jvpsvd.svd.krylov.kept_recurrence import KeptRecurrence
+from jvpsvd.svd.krylov.lanczos import LanczosFactorization
 from jvpsvd.svd.krylov.multiplicity import block_is_too_narrow, values_lie_close
 from jvpsvd.svd.krylov.restarts import RestartPolicy, least_size
 from jvpsvd.svd.krylov.retry import RetryWith
-from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
+from jvpsvd.svd.krylov.ritz import ritz_triplets
 from jvpsvd.svd.memory import reserved_columns
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.request import Request
@@ -42,12 +46,8 @@ from jvpsvd.text_table import count_noun
 # If a solve gives up before the bases were expanded by k columns and this many blocks, no value is
 # guaranteed: at a coarse tolerance, small residuals do not show that no larger value is missing.
 _LEAST_BLOCKS = 2
-# Orthogonality that U may lose, in units of tol. As a rule residuals grow by a sixth of the loss,
-# seldom by all of it or more. A solve that misses tol after a loss above the second number is
-# repeated with full reorthogonalisation.
-_LOSS, _SUSPECT = 1.0, 0.15
-# Losses below this many eps are no reason to repeat: the products themselves are no better.
-_ROUNDING = 5.0
+# Orthogonality that U may lose, in units of tol.
+_LOSS = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class GolubKahan:
         widest_block: Largest width of such a block; None: as wide as the bases allow.
         max_size: Number of columns that fit into memory, at which the bases restart; None: the
             shorter side, at which the factorisation is exact.
-        values_size: The same while U is not kept. Bases without U cannot restart, so the solver
-            begins again with U.
+        values_size: The same while U is formed and not kept. Such bases cannot restart, so the
+            solver begins again and keeps U.
         may_compact: Whether the bases of a single matrix may change to `compact_size` columns, once
             timings show that dense work on large bases costs more than the additional products.
         max_restarts: Number of restarts after which the solver gives up, or lets compact bases grow
@@ -71,6 +71,9 @@ class GolubKahan:
             missed.
         probe_steps: Number of expansions after probe columns were added.
         loss: Orthogonality that U may lose, in units of tol; 0: U is reorthogonalised fully.
+        forms_left: Whether U is formed. Without it a step costs less beside its products, k
+            products more measure the triplets, and values are right to eps s₁² / s. Where that does
+            not do, the solve begins again with U.
     """
 
     block_size: int = 16
@@ -82,6 +85,7 @@ class GolubKahan:
     probe_width: int = 4
     probe_steps: int = 2
     loss: float = _LOSS
+    forms_left: bool = True
 
     def solve(self, A: LinearOperator, request: Request, monitor: Monitor) -> Triplets:
         """Return the k leading triplets of A (m, n), m ≥ n, to residuals ≤ tol · s₁ if possible.
@@ -101,6 +105,7 @@ class GolubKahan:
                     solver,
                     block_size=again.block_size or solver.block_size,
                     loss=solver.loss if again.loss is None else again.loss,
+                    forms_left=solver.forms_left or bool(again.forms_left),
                 )
 
     def may_widen(self, k: int, short: int) -> bool:
@@ -134,17 +139,10 @@ class _Solve:
             solver, start = _narrow(solver, max_size - k, start)
         self._A, self._solver, self._request, self._monitor = A, solver, request, monitor
         self._keep_left, self._start = keep_left, start
-        self._may_compact = solver.may_compact and keep_left and not A.batch
-        self._bases = Factorization(
-            A,
-            block_size=solver.block_size,
-            seed=request.seed,
-            capacity=reserved_columns(max_size, k, solver.block_size),
-            max_size=max_size,
-            keep_left=keep_left,
-            max_loss=min(solver.loss * request.tol, math.sqrt(torch.finfo(A.dtype).eps)),
-            monitor=monitor,
-        )
+        # Bases that form U and do not keep it cannot restart.
+        self._can_restart = keep_left or not solver.forms_left
+        self._may_compact = solver.may_compact and self._can_restart and not A.batch
+        self._bases = self._without_columns(max_size)
         self._restarts = RestartPolicy(max_size, k, solver.max_restarts, monitor)
         count = A.batch[0] if A.batch else 1
         self._test = BatchConvergence(count, k, request.tol, solver.block_size, solver.probe_steps)
@@ -154,6 +152,23 @@ class _Solve:
         self._has_searched = False
         self._next_check = k
         self._began = time.perf_counter()
+
+    def _without_columns(self, max_size: int) -> Factorization:
+        """Return bases that may grow to `max_size` columns, and have none yet."""
+        A, solver, request = self._A, self._solver, self._request
+        form: Callable[..., Factorization] = LanczosFactorization
+        if solver.forms_left:
+            loss = min(solver.loss * request.tol, math.sqrt(torch.finfo(A.dtype).eps))
+            form = partial(GolubKahanFactorization, max_loss=loss)
+        return form(
+            A,
+            block_size=solver.block_size,
+            seed=request.seed,
+            capacity=reserved_columns(max_size, request.k, solver.block_size),
+            max_size=max_size,
+            keep_left=self._keep_left,
+            monitor=self._monitor,
+        )
 
     def run(self) -> Triplets:
         """Return the triplets.
@@ -189,10 +204,10 @@ class _Solve:
     def _ends(self) -> bool:
         """Tell whether the bases cannot be expanded further.
 
-        Bases without U cannot restart, so they are checked once more before the solve begins again.
+        Those that cannot restart are checked once more before the solve begins again.
         """
         bases, restarts = self._bases, self._restarts
-        full = not self._keep_left and restarts.is_full(bases)
+        full = not self._can_restart and restarts.is_full(bases)
         return full or restarts.is_exhausted(bases)
 
     def _check(self) -> None:
@@ -245,10 +260,9 @@ class _Solve:
             self._test.mark_due(bases, everyone=True)
             self._measure(self._solve_projected(), left, bases.exhausted, evidence)
         triplets, tol = self._finished.triplets(), self._request.tol
-        lost, rounding = bases.left.loss, _ROUNDING * torch.finfo(bases.V.dtype).eps
-        suspect = lost > _SUSPECT * tol > rounding and not self._monitor.stopped
-        if suspect and _missed(triplets, tol):
-            raise RetryWith(loss=0.0)
+        again = None if self._monitor.stopped else bases.retry_after_miss(tol)
+        if again is not None and _missed(triplets, tol):
+            raise again
         return triplets
 
     def _solve_projected(self) -> Ritz:
@@ -335,7 +349,7 @@ class _Solve:
         bases, restarts = self._bases, self._restarts
         if not restarts.is_full(bases, extra) or not restarts.may_restart(bases, extra):
             return
-        if not self._keep_left:
+        if not self._can_restart:
             raise RetryWith(keep_left=True)
         self._recurrence.keep(bases)
         with self._monitor.phase("projected problem"):
@@ -350,7 +364,7 @@ class _Solve:
             found = tuple(self._evidence(i, ritz, complete, evidence) for i in members)
             samples = tuple(self._recurrence.sample(self._bases, i) for i in members)
             with self._monitor.phase("vectors"):
-                s, residuals, U, V = measured_triplets(self._bases, ritz, matrix)
+                s, residuals, U, V = self._bases.measure(ritz, matrix)
             indices = [self._test.matrices[i].index for i in members]
             self._finished.add(indices, Triplets(s, residuals, U, V, found, samples))
         self._test.remove(done)

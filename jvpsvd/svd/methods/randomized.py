@@ -19,11 +19,11 @@ from jvpsvd.svd.kernels.dense import dense_svd
 from jvpsvd.svd.kernels.norms import column_norms, residual_norms
 from jvpsvd.svd.kernels.orthogonalize import OrthogonalBlock, orthogonalize_block, random_columns
 from jvpsvd.svd.kernels.random_numbers import Generators, seeded_generators
-from jvpsvd.svd.krylov.factorization import Factorization
 from jvpsvd.svd.krylov.frobenius import estimated_frobenius
+from jvpsvd.svd.krylov.golub_kahan import GolubKahanFactorization
 from jvpsvd.svd.krylov.kept_recurrence import KeptRecurrence
 from jvpsvd.svd.krylov.quadrature import AllValues, Recurrences, SpectralSample
-from jvpsvd.svd.krylov.ritz import measured_triplets, ritz_triplets
+from jvpsvd.svd.krylov.ritz import ritz_triplets
 from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.product_checks import Direction, check_scale, largest_product_norm
 from jvpsvd.svd.progress import predict_seconds_left
@@ -54,7 +54,7 @@ class BlockKrylov:
         began, k, n = time.perf_counter(), request.k, A.shape[-1]
         width = min(n, k + self.oversample)
         size = min(n, self.passes * width)
-        bases = Factorization(
+        bases = GolubKahanFactorization(
             A,
             block_size=width,
             seed=request.seed,
@@ -79,7 +79,7 @@ class BlockKrylov:
         with monitor.phase("projected problem"):
             ritz = ritz_triplets(bases, k)
         with monitor.phase("vectors"):
-            s, residuals, U, V = measured_triplets(bases, ritz)
+            s, residuals, U, V = bases.measure(ritz)
         epsilon = torch.zeros_like(outside) if bases.exhausted else outside
         norms = _Norms(fro2, fro2_error, epsilon)
         taken = _Passes(bases.steps, self.passes, width, bases.exhausted)

@@ -10,7 +10,7 @@ from jvpsvd.svd.krylov.copies import (
     shows_displacing_value,
     shows_value_beside_sharp_ones,
 )
-from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.golub_kahan import GolubKahanFactorization
 from jvpsvd.svd.krylov.multiplicity import least_bound_on_copies, values_lie_close
 from jvpsvd.svd.krylov.ritz import ritz_triplets
 
@@ -18,7 +18,7 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def bases_of(values, width, size, seed=0):
-    bases = Factorization(Diagonal(values), block_size=width, seed=seed, capacity=size)
+    bases = GolubKahanFactorization(Diagonal(values), block_size=width, seed=seed, capacity=size)
     bases.initialize()
     while bases.size < size:
         bases.expand()

@@ -3,7 +3,7 @@ import torch
 from support.svd_problems import Diagonal, line, repeat, spectrum, with_values
 
 from jvpsvd import MatrixOperator
-from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.golub_kahan import GolubKahanFactorization
 from jvpsvd.svd.krylov.ritz import ritz_triplets
 
 DTYPES = (torch.float32, torch.float64)
@@ -12,7 +12,7 @@ SHAPES = ((1, 1), (9, 1), (5, 3), (40, 33), (90, 60))
 
 def start(matrix, dtype, block_size=4, seed=0):
     A = MatrixOperator(matrix.to(dtype))
-    return A, Factorization(A, block_size=block_size, seed=seed, capacity=2)
+    return A, GolubKahanFactorization(A, block_size=block_size, seed=seed, capacity=2)
 
 
 def assert_invariants(state, matrix, dtype):
@@ -155,7 +155,7 @@ def test_every_block_size_spends_its_width_in_products(block_size):
 
 
 def test_steps_count_the_blocks():
-    state = Factorization(Diagonal(line(1, 0.1, 50)), block_size=6, seed=0, capacity=10)
+    state = GolubKahanFactorization(Diagonal(line(1, 0.1, 50)), block_size=6, seed=0, capacity=10)
     state.initialize()
     state.expand()
     assert state.steps == 2
@@ -184,7 +184,7 @@ def test_invariants_hold_through_restarts_and_the_leading_values_stay(name, dtyp
 
 def test_storage_never_exceeds_what_it_was_promised():
     A = MatrixOperator(with_values(line(1, 0, 60), 90, 60))
-    state = Factorization(A, block_size=5, seed=0, capacity=8, max_size=33)
+    state = GolubKahanFactorization(A, block_size=5, seed=0, capacity=8, max_size=33)
     state.initialize()
     while state.size + 5 <= 33:
         state.expand()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from jvpsvd import MatrixOperator
-from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.golub_kahan import GolubKahanFactorization
 from jvpsvd.svd.krylov.quadrature import Recurrences, gauss_rule
 
 N = 90
@@ -23,7 +23,7 @@ def spectrum(kind):
 
 def factorise(values, width, steps, seed=0):
     """The recurrence of a diagonal operator, and its starting block."""
-    bases = Factorization(
+    bases = GolubKahanFactorization(
         MatrixOperator(torch.diag(values)), block_size=width, seed=seed, capacity=width * steps
     )
     bases.initialize()
@@ -83,7 +83,9 @@ def test_blocks_bound_more_narrowly_than_their_columns_would():
     low, high = gauss_rule(sample).below(thresholds)
     singles = []
     for column in start.T:
-        bases = Factorization(MatrixOperator(torch.diag(values)), block_size=1, seed=0, capacity=9)
+        bases = GolubKahanFactorization(
+            MatrixOperator(torch.diag(values)), block_size=1, seed=0, capacity=9
+        )
         bases.F, bases.R = column[:, None].clone(), torch.zeros(1, 0, dtype=torch.float64)
         while bases.steps < 5:
             bases.expand()

@@ -16,7 +16,7 @@ from support.thinned import thinned
 
 from jvpsvd import svds
 from jvpsvd.svd.krylov import restarts
-from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.golub_kahan import GolubKahanFactorization
 from jvpsvd.svd.krylov.restarts import (
     ColumnSeconds,
     RestartPolicy,
@@ -34,13 +34,13 @@ DTYPES = (torch.float32, torch.float64)
 def kept(monkeypatch):
     """Return a list to which every restart appends the columns that it keeps."""
     columns = []
-    plain = Factorization.restart
+    plain = GolubKahanFactorization.restart
 
     def restart(self, ritz):
         columns.append(ritz.s.shape[-1])
         plain(self, ritz)
 
-    monkeypatch.setattr(Factorization, "restart", restart)
+    monkeypatch.setattr(GolubKahanFactorization, "restart", restart)
     return columns
 
 
@@ -88,7 +88,7 @@ def test_a_restart_for_probe_columns_does_not_bias_the_energy(max_size):
 @pytest.mark.parametrize("cheap", [True, False])
 def test_dense_work_that_outweighs_the_products_makes_bases_small(cheap):
     A = Diagonal(line(1, 0.5, 2000))
-    state = Factorization(A, block_size=8, seed=0, capacity=600)
+    state = GolubKahanFactorization(A, block_size=8, seed=0, capacity=600)
     state.initialize()
     monitor = Monitor()
     policy = RestartPolicy(2000, 20, 100, monitor)

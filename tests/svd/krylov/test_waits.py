@@ -6,7 +6,7 @@ from support.svd_problems import line, with_values
 from support.waits import OnCard
 
 from jvpsvd import MatrixOperator
-from jvpsvd.svd.krylov.factorization import Factorization
+from jvpsvd.svd.krylov.golub_kahan import GolubKahanFactorization
 
 # For the norms of two products, and for a small matrix in each of two passes over W and over Z.
 WAITS = 6
@@ -28,7 +28,7 @@ def test_a_step_waits_six_times_whatever_the_batch(count, dtype):
     each = [with_values(line(2, 1, 120), 150, 120, seed=i) for i in range(count or 1)]
     matrix = (torch.stack(each) if count else each[0]).to(dtype)
     bases, plain = (
-        Factorization(A, block_size=8, seed=0, capacity=120, max_loss=1e-5)
+        GolubKahanFactorization(A, block_size=8, seed=0, capacity=120, max_loss=1e-5)
         for A in (OnCardOperator(matrix), MatrixOperator(matrix))
     )
     bases.initialize()
