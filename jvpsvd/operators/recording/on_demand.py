@@ -45,10 +45,10 @@ logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
-# What takes how long, in times that torch.func takes for an operation in products of one vector: to
-# record an operation; what a replay saves of an operation, of a call from Python that leads to some,
-# and of a whole product. These are fitted to networks of 15 to 10 000 operations, where a recording
-# took as long as it saved in 14 to 100 products (`python -m benchmarks repeated_points` has some).
+# In times that torch.func takes for one operation of a product: to record an operation; and what a
+# replay saves of an operation, of a call from Python that leads to some, and of a whole product.
+# Fitted to networks of 15 to 10 000 operations, whose recordings took as long as they saved in 14
+# to 100 products. `python -m benchmarks repeated_points` has the small ones.
 OPERATION_OF_RECORDING, _SAVED, _OF_FUNCTION, _OF_PRODUCT = 60, 0.6, 3.0, 20.0
 # Operations that a recording itself adds.
 _BESIDE = 8

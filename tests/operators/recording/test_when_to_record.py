@@ -45,7 +45,7 @@ def test_few_triplets_of_a_long_sequence_are_not_recorded(recordings):
     torch.manual_seed(0)
     J = JacobianOperator(Recurrent().eval(), torch.randn(60, 8), chunk=8)
     found = svds(J, 5, method="golub-kahan", block_size=2)
-    assert 32 < found.products.forward
+    assert found.products.forward > 32
     assert not recordings
 
 
@@ -68,4 +68,4 @@ def test_calls_from_python_are_counted_apart_from_operations():
     loop = count_work(prepare(LongLoop().eval()), torch.linspace(-1, 1, 16))[1]
     layer = count_work(prepare(Recurrent().eval()), torch.randn(60, 8))[1]
     assert loop.functions == loop.calls > 200
-    assert layer.functions < 10 < 500 < layer.calls
+    assert layer.functions < 20 < 500 < layer.calls
