@@ -13,7 +13,7 @@ from torch import nn
 
 from jvpsvd import JacobianOperator, StreamedStack, svds
 from jvpsvd.errors import ArgumentError, OperandError
-from jvpsvd.operators import MatrixOperator, as_scipy, stack
+from jvpsvd.operators import LinearMap, MatrixOperator, as_scipy, stack
 
 POINT = torch.linspace(-1, 1, 3).double()
 
@@ -116,6 +116,23 @@ def test_a_jacobian_is_not_pickled(name, save, tmp_path, monkeypatch):
     with pytest.raises(OperandError, match=r"cannot be pickled, .* make it anew there") as caught:
         save(OPERATORS[name]())
     assert "\n" not in str(caught.value)
+
+
+def doubled(block):
+    return 2 * block
+
+
+def test_a_map_of_functions_of_a_module_is_pickled():
+    A = JacobianOperator.from_linear_map(LinearMap(POINT, 2 * POINT, doubled, doubled))
+    again = pickle.loads(pickle.dumps(A))  # noqa: S301
+    assert torch.equal(again.to_dense(), A.to_dense())
+    assert torch.equal(svds(again, 2).s, svds(A, 2).s)
+
+
+def test_a_map_of_a_function_without_a_name_is_not_pickled():
+    A = JacobianOperator.from_linear_map(LinearMap(POINT, POINT, doubled, lambda u: u))
+    with pytest.raises(OperandError, match="cannot be pickled"):
+        pickle.dumps(A)
 
 
 def test_a_matrix_is_pickled():
