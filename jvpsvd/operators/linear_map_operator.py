@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn, Self
+from typing import Any, Self, SupportsIndex
 
 import torch
 import torch.distributed as dist
@@ -77,8 +78,19 @@ class LinearMapOperator(LinearOperator):
         self.value = value
         """f(x), as the function returned it; for a batch f(X[0]), f(X[1]), … stacked."""
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise OperandError(
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        J = self._map
+        try:  # products by functions of a module, which pickle takes by their names
+            products = (
+                (J.jvp_product, J.vjp_product) if isinstance(J, BatchedMap) else (J.jvp, J.vjp)
+            )
+            pickle.dumps((products, J.at, J.nearby, self._group))
+        except Exception as error:  # of whatever they hold
+            raise self._cannot_be_pickled() from error
+        return super().__reduce_ex__(protocol)
+
+    def _cannot_be_pickled(self) -> OperandError:
+        return OperandError(
             f"a {type(self).__name__} cannot be pickled, since it holds what torch computed of fn "
             "here; send or save the model and the point and make it anew there, or save "
             "A.to_dense(), or what svds returns by result.save(path)"

@@ -164,7 +164,6 @@ class LinearOperator(AnswersOtherNames, MissingSigns, Variants):
         ArgumentError: On an empty shape or a dtype that is not real floating point.
     """
 
-    __array_ufunc__ = None  # array @ A and array * A are errors, not arrays of operators
     _other_names = OPERATOR_NAMES
 
     @property

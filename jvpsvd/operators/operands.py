@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -27,6 +28,16 @@ OPERATOR_NAMES = {
     **dict.fromkeys(("to", "cpu", "cuda", "double", "float"), _MOVE),
 }
 """What to write in place of names that matrices of other packages have."""
+
+_NO_ARRAY = (
+    "an operator is no array; write A.to_dense().numpy() for its entries, as_scipy(A) for "
+    "functions of SciPy, and A @ v for products with NumPy's vectors"
+)
+# What NumPy calls signs, and Python.
+_SIGNS = {
+    **{"add": "add", "subtract": "sub", "multiply": "mul", "matmul": "matmul"},
+    **{"divide": "truediv", "floor_divide": "floordiv", "remainder": "mod", "power": "pow"},
+}
 
 
 class MissingSigns:
@@ -70,7 +81,24 @@ class MissingSigns:
     def __floordiv__(self, other: object) -> NoReturn:
         raise OperandError(f"an operator has no '//' and no '%' ({shown(other)}); write A / c")
 
-    __mod__ = __floordiv__
+    def __rfloordiv__(self, other: object) -> NoReturn:
+        self.__rtruediv__(other)
+
+    __mod__ = __divmod__ = __floordiv__
+    __rmod__ = __rdivmod__ = __rfloordiv__
+
+    def __round__(self, digits: int | None = None) -> NoReturn:
+        raise OperandError(
+            f"an operator is not rounded; write A.to_dense().round(decimals={digits or 0})"
+        )
+
+    def __lt__(self, other: object) -> NoReturn:
+        raise OperandError(
+            f"an operator is neither smaller nor larger than {shown(other)}; compare norms, "
+            "jvpsvd.svds(A, 1).s, or the entries of A.to_dense()"
+        )
+
+    __le__ = __gt__ = __ge__ = __lt__
 
     def __getitem__(self, key: object) -> NoReturn:
         _refuse_entries(self)
@@ -111,19 +139,28 @@ class MissingSigns:
     def __complex__(self) -> complex:
         return complex(self.__float__())
 
+    def __trunc__(self) -> int:
+        return int(self.__float__())
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *given: Any, **options: Any) -> Any:
+        """Take signs, between an operator and what NumPy has, as Python takes them."""
+        sign = _SIGNS.get(ufunc.__name__)
+        if sign is None or method != "__call__" or len(given) != 2 or options.keys() - {"out"}:
+            raise OperandError(_NO_ARRAY)
+        if isinstance(given[0], MissingSigns):
+            return getattr(operator, sign)(*given)
+        return getattr(given[1], f"__r{sign}__")(given[0])
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         if dtype is not None and np.dtype(dtype) == object:  # an array of operators
             held = np.empty((), dtype=object)
             held[()] = self
             return held
-        raise OperandError(
-            "an operator is no array; write A.to_dense().numpy() for its entries, as_scipy(A) for "
-            "functions of SciPy, and A @ v for products with NumPy's vectors"
-        )
+        raise OperandError(_NO_ARRAY)
 
 
-def _refuse_entries(operator: object) -> NoReturn:
-    matrix = "A.select([i]) for a matrix of the batch, " if getattr(operator, "batch", ()) else ""
+def _refuse_entries(asked: object) -> NoReturn:
+    matrix = "A.select([i]) for a matrix of the batch, " if getattr(asked, "batch", ()) else ""
     raise OperandError(
         f"an operator holds no entries to index or go through; write {matrix}A.to_dense() for all "
         "entries, A.T @ e for the row of a unit vector e, or restrict(A, rows=[i]) for a part of A"

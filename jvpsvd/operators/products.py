@@ -242,9 +242,12 @@ def _check_block(A: MatrixFree, block: Tensor, rows: int, method: str, name: str
             f"silently; multiply {name}.real and {name}.imag apart"
         )
     if block.dtype != A.dtype or block.device != A.device:
+        remedy = f"convert {name} first, nothing is cast silently"
+        if block.dtype != A.dtype and torch.is_autocast_enabled(A.device.type):
+            remedy = "solve and multiply outside of torch.autocast; fn may use it inside"
         raise ArgumentError(
             f"{method}: {name} is {block.dtype} on {block.device}, the operator "
-            f"{A.dtype} on {A.device}; convert {name} first, nothing is cast silently"
+            f"{A.dtype} on {A.device}; {remedy}"
         )
     if block.ndim == 3 and block.stride(0) == 0:
         block = block[0]  # already expanded, by an operator that this one is a part of

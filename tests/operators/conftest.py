@@ -34,4 +34,4 @@ def eye() -> Callable[..., Tensor]:
 def recorded_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small networks are recorded as large ones are, except in tests marked `on_demand`."""
     if "on_demand" not in request.keywords:
-        monkeypatch.setattr("jvpsvd.operators.recording.on_demand.CALLS_OF_RECORDING", 0)
+        monkeypatch.setattr("jvpsvd.operators.recording.on_demand.OPERATION_OF_RECORDING", 0)

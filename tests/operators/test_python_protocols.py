@@ -13,7 +13,7 @@ from torch import nn
 
 from jvpsvd import JacobianOperator, StreamedStack, svds
 from jvpsvd.errors import ArgumentError, OperandError
-from jvpsvd.operators import MatrixOperator, as_scipy, stack
+from jvpsvd.operators import LinearMap, MatrixOperator, as_scipy, stack
 
 POINT = torch.linspace(-1, 1, 3).double()
 
@@ -53,6 +53,17 @@ ASKED = {
     "abs": (abs, r"no abs\(\); write A\.to_dense\(\)\.abs\(\)"),
     "//": (lambda A: A // 2, r"no '//' and no '%' \(2\); write A / c"),
     "%": (lambda A: A % 2, "no '%'"),
+    "divmod": (lambda A: divmod(A, 2), "no '//' and no '%'"),
+    "divmod of a number": (lambda A: divmod(2, A), "cannot be divided by an operator"),
+    "round": (round, r"write A\.to_dense\(\)\.round\(decimals=0\)"),
+    "math.trunc": (math.trunc, "is no number"),
+    "<": (lambda A: A < 1, r"compare norms, jvpsvd\.svds\(A, 1\)\.s"),
+    ">=": (lambda A: A >= A, "compare norms"),
+    "np.abs": (np.abs, "is no array"),
+    "np.sum": (np.sum, "is no array"),
+    "np.add with an array": (lambda A: np.add(np.ones((2, 3)), A), "cannot be added"),
+    "an array divided": (lambda A: np.ones(3) / A, "cannot be divided by an operator"),
+    "an array @": (lambda A: np.ones(2) @ A, r"write A\.T @ v"),
     "np.asarray": (np.asarray, r"is no array; write A\.to_dense\(\)\.numpy\(\).*as_scipy\(A\)"),
     "np.dot": (lambda A: np.dot(A, np.ones(3)), "is no array"),
     "np.linalg.svd": (np.linalg.svd, "is no array"),
@@ -107,6 +118,23 @@ def test_a_jacobian_is_not_pickled(name, save, tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def doubled(block):
+    return 2 * block
+
+
+def test_a_map_of_functions_of_a_module_is_pickled():
+    A = JacobianOperator.from_linear_map(LinearMap(POINT, 2 * POINT, doubled, doubled))
+    again = pickle.loads(pickle.dumps(A))  # noqa: S301
+    assert torch.equal(again.to_dense(), A.to_dense())
+    assert torch.equal(svds(again, 2).s, svds(A, 2).s)
+
+
+def test_a_map_of_a_function_without_a_name_is_not_pickled():
+    A = JacobianOperator.from_linear_map(LinearMap(POINT, POINT, doubled, lambda u: u))
+    with pytest.raises(OperandError, match="cannot be pickled"):
+        pickle.dumps(A)
+
+
 def test_a_matrix_is_pickled():
     A = OPERATORS["matrix"]()
     assert torch.equal(pickle.loads(pickle.dumps(A)).to_dense(), A.to_dense())  # noqa: S301
@@ -140,3 +168,11 @@ def test_operators_are_kept_in_arrays_of_objects(name):
     held = np.array([A, A], dtype=object)
     assert held.shape == (2,)
     assert held[0] is A
+
+
+def test_products_by_the_names_of_numpy_are_those_by_signs():
+    A = OPERATORS["Jacobian"]()
+    v, V = np.ones(3), torch.eye(3).double()
+    np.testing.assert_array_equal(np.matmul(A, v), A @ v)
+    for scaled in (np.multiply(A, 2.0), np.multiply(2.0, A), np.float64(2.0) * A):
+        torch.testing.assert_close(scaled @ V, 2.0 * (A @ V), rtol=0, atol=0)

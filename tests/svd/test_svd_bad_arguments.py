@@ -119,3 +119,14 @@ def test_a_tolerance_of_numpy_is_a_number(real):
     res = svds(torch.eye(4), 2, tol=real(1e-3))
     assert res.converged.all()
     assert type(res.tol) is float
+
+
+def test_a_solve_under_autocast_is_told_to_leave_it():
+    """Autocast would take its inner products in bfloat16."""
+    torch.manual_seed(0)
+    A = torch.randn(2000, 1500)
+    with (
+        torch.autocast("cpu"),
+        pytest.raises(ArgumentError, match=r"outside of torch\.autocast; fn may use it inside"),
+    ):
+        svds(A, 2, method="golub-kahan", block_size=2)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
@@ -20,6 +21,8 @@ class Work(NamedTuple):
 
     calls: int
     """Operations of torch."""
+    functions: int
+    """Calls of torch from Python that lead to operations: a layer may do thousands by itself."""
     flops: int
     """Floating-point operations, one for an entry where torch counts none.
 
@@ -44,17 +47,19 @@ def count_work(fn: Callable[[Tensor], Any], x: Tensor, draws: RandomDraws | None
     """Return fn at x, the work of that, and its lowest precisions; `draws` takes note of its own.
 
     >>> count_work(lambda x: (x @ x[:, :2]).relu(), torch.ones(10, 10))[1]
-    Work(calls=3, flops=20, rows=20, widest=20)
+    Work(calls=3, functions=3, flops=20, rows=20, widest=20)
     """
     paths = PathPrecisions(x)
     mode = _CountingMode(paths, draws or RandomDraws())
-    with torch.no_grad(), mode:
+    functions = _FunctionMode(mode)
+    with torch.no_grad(), functions, mode:
         value = fn(x)
     found = [paths.to(each) for each in tree_leaves(value) if isinstance(each, Tensor)]
     if not isinstance(value, Tensor):
         return Counted(value, None, found)
     rows = value.numel()
-    work = Work(max(mode.calls, 1), mode.flops, rows, max(mode.widest, rows))
+    called = functions.calls
+    work = Work(max(mode.calls, 1), called, mode.flops, rows, max(mode.widest, rows))
     return Counted(value, work, found)
 
 
@@ -84,4 +89,20 @@ class _CountingMode(DispatchMode):
             self.flops += sum(sizes)
         elif func._overloadpacket not in _SAME_IN_A_RECORDING:
             self.flops += int(count(*args, **kwargs, out_val=output))
+        return output
+
+
+class _FunctionMode(TorchFunctionMode):
+    """Counts the calls of torch during which operations are counted."""
+
+    def __init__(self, operations: _CountingMode) -> None:
+        super().__init__()
+        self._operations, self.calls = operations, 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        before = self._operations.calls
+        output = func(*args, **(kwargs or {}))
+        self.calls += self._operations.calls > before
         return output

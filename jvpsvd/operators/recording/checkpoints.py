@@ -23,6 +23,7 @@ from torch import Tensor, fx
 from jvpsvd.operators.recording.graphs import ProductGraph, Recording
 from jvpsvd.operators.recording.passes.fx_tools import (
     aliases_of,
+    copy_node,
     drop_dead_code,
     mutated_base,
     mutated_families,
@@ -174,7 +175,7 @@ def _values_again(
     graph = fx.Graph()
     copies = {node: graph.placeholder(node.name) for node in checkpoints}
     for node in reversed(inside):
-        copies[node] = graph.node_copy(node, copies.__getitem__)
+        copies[node] = copy_node(graph, node, copies)
     graph.output(tuple(copies[node] for node in wanted))
     return _Recomputed(fx.GraphModule(primal, graph), checkpoints, wanted)
 
@@ -212,7 +213,7 @@ def _primal_graph(
     copies: dict[fx.Node, fx.Node] = {}
     for node in primal.graph.nodes:
         if node.op != "output":
-            copies[node] = graph.node_copy(node, copies.__getitem__)
+            copies[node] = copy_node(graph, node, copies)
     graph.output(([copies[node] for node in values], [copies[node] for node in kept]))
     drop_dead_code(graph)
     return fx.GraphModule(primal, graph)

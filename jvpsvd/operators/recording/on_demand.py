@@ -1,8 +1,8 @@
 """Record a function only once its products have been as much work as a recording is.
 
 Recording takes as long as many products by torch.func. So a small network begins with these. They
-are counted, at all points together, and once they have been as much work as a recording, one is
-made. No more than about twice the work is done that would have been the least. Products at many
+are counted, at all points together, and once a recording would have saved as much as it takes, one
+is made. No more than about twice the work is done that would have been the least. Products at many
 points are taken in one call, those of a batch, and those at a point and at some moved by rounding.
 
 (A small J is not written down, although that would be quickest: JVPs and VJPs that are computed
@@ -45,9 +45,15 @@ logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
-# `python -m benchmarks repeated_points`: recordings took as long as 30 to 60 calls of products
-# of one vector each, and a call was about twice as long where each operation had so many flops.
-CALLS_OF_RECORDING, _FLOPS_OF_CALL = 32, 2e6
+# In times that torch.func takes for one operation of a product: to record an operation; and what a
+# replay saves of an operation, of a call from Python that leads to some, and of a whole product.
+# Fitted to networks of 15 to 10 000 operations, whose recordings took as long as they saved in 14
+# to 100 products. `python -m benchmarks repeated_points` has the small ones.
+OPERATION_OF_RECORDING, _SAVED, _OF_FUNCTION, _OF_PRODUCT = 60, 0.6, 3.0, 20.0
+# Operations that a recording itself adds.
+_BESIDE = 8
+# A product takes about twice as long where each operation has so many flops.
+_FLOPS_OF_CALL = 2e6
 # A network is small if products of so many vectors, or of its shorter side, are less work.
 _USUAL_VECTORS = 32
 
@@ -70,7 +76,7 @@ class RecordedOnDemand:
         self._fold, self._check = fold, check
         self._rounding = Rounding(prepare(fn))
         self._trace: Trace | None = None
-        self._left = float(CALLS_OF_RECORDING)
+        self._left = calls_of_recording(work)
         self._points_together = True  # until it fails
 
     def at(self, x: Tensor) -> LinearMap:
@@ -239,7 +245,7 @@ def recorded_on_demand(
     None of a function that is to be recorded at once: a large one, one whose work is not known, and
     one that torch.func takes badly or not at all.
 
-    >>> work = Work(calls=1, flops=2, rows=2, widest=2)
+    >>> work = Work(calls=1, functions=1, flops=2, rows=2, widest=2)
     >>> J = recorded_on_demand(torch.sin, torch.zeros(2), work, fold=True, check=True)
     >>> J.jvp(torch.eye(2))
     tensor([[1., 0.],
@@ -275,7 +281,7 @@ def batch_recorded_on_demand(
         fold: See `Trace`.
         check: See `Trace`.
 
-    >>> X, work = torch.zeros(3, 2), Work(calls=1, flops=2, rows=2, widest=2)
+    >>> X, work = torch.zeros(3, 2), Work(calls=1, functions=1, flops=2, rows=2, widest=2)
     >>> J, _ = batch_recorded_on_demand(torch.sin, X, X, work, fold=True, check=True)
     >>> J.jvp(torch.ones(3, 1, 2), chunk=8).shape
     torch.Size([3, 1, 2])
@@ -309,7 +315,7 @@ def _compare(ours: Tensor, theirs: Tensor, eps: float | None) -> None:
 def _is_small(work: Work, x: Tensor, points: int) -> bool:
     """Return whether a function is not to be recorded at once."""
     vectors = points * min(work.rows, x.numel(), _USUAL_VECTORS)
-    return calls_of_product(work, vectors) < CALLS_OF_RECORDING
+    return calls_of_product(work, vectors) < calls_of_recording(work)
 
 
 def _try(differentiate: Callable[[], Found]) -> Found | None:
@@ -329,7 +335,22 @@ def _try(differentiate: Callable[[], Found]) -> Found | None:
 def calls_of_product(work: Work, vectors: int) -> float:
     """Return the work of products by torch.func, in calls with one vector of a small network.
 
-    >>> calls_of_product(Work(calls=4, flops=1000, rows=2, widest=2), 1)
+    >>> calls_of_product(Work(calls=4, functions=4, flops=1000, rows=2, widest=2), 1)
     1.000125
     """
     return 1 + vectors * work.flops / work.calls / _FLOPS_OF_CALL
+
+
+def calls_of_recording(work: Work) -> float:
+    """Return in how many calls with one vector a recording saves as much as it takes.
+
+    These are most for layers that do thousands of operations by themselves, as recurrent ones do:
+    torch.func takes little time for each of them.
+
+    >>> round(calls_of_recording(Work(calls=500, functions=500, flops=0, rows=2, widest=2)))
+    17
+    >>> round(calls_of_recording(Work(calls=500, functions=1, flops=0, rows=2, widest=2)))
+    94
+    """
+    saved = _SAVED * work.calls + _OF_FUNCTION * work.functions + _OF_PRODUCT
+    return OPERATION_OF_RECORDING * (work.calls + _BESIDE) / saved

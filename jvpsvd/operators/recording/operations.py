@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from jvpsvd.operators.environment.dispatch import DispatchMode
+from jvpsvd.operators.recording.passes.fx_tools import add_call
 from jvpsvd.operators.recording.sizes import (
     call_of_same_shapes,
     is_sized_by_values,
@@ -31,6 +32,7 @@ from jvpsvd.operators.recording.sizes import (
 
 _aten = torch.ops.aten
 _SIZES = {_aten.size.default, _aten.stride.default, _aten.storage_offset.default}
+_ALIASES = {_aten.alias.default, _aten.detach.default}
 _BILINEAR = {_aten.mm.default, _aten.bmm.default, _aten.mv.default}
 _OUR_OWN = {Tensor, nn.Parameter, nn.Buffer}
 
@@ -123,9 +125,14 @@ class _Tape(DispatchMode):
             self._bytes_left -= sum(part.nbytes for part in parts if isinstance(part, Tensor))
             if self._bytes_left < 0:
                 raise TooLargeError
+        if func in _ALIASES:
+            self._nodes[result] = inputs[0]
+            return result
         if is_sized_by_values(func):
             func, inputs = call_of_same_shapes, (func, shapes_of(result), *inputs)
-        node = self._graph.call_function(func, inputs, options)
+        elif _only_tells(func):
+            return result
+        node = add_call(self._graph, func, inputs, options)
         if not self._dependent.isdisjoint(node.all_input_nodes):
             self._dependent.add(node)
         self._name(result, node)
@@ -146,7 +153,7 @@ class _Tape(DispatchMode):
         elif isinstance(result, tuple | list):
             for index, part in enumerate(result):
                 if isinstance(part, Tensor):
-                    item = self._graph.call_function(getitem, (node, index))
+                    item = add_call(self._graph, getitem, (node, index))
                     if node in self._dependent:
                         self._dependent.add(item)
                     self._name(part, item)
@@ -154,7 +161,8 @@ class _Tape(DispatchMode):
     def _of(self, value: Any) -> Any:
         """Return the node of a tensor, and those of all in a structure."""
         if isinstance(value, Tensor):
-            return self._nodes[value] if value in self._nodes else self._add_constant(value)
+            node: fx.Node | None = self._nodes.get(value)  # type: ignore[no-untyped-call]
+            return self._add_constant(value) if node is None else node
         if isinstance(value, tuple | list):
             return (
                 [*map(self._of, value)] if isinstance(value, list) else tuple(map(self._of, value))
@@ -195,6 +203,13 @@ def _zeros_like_result(func: OpOverload, args: Any) -> Tensor:
 def _makes_memory(func: OpOverload) -> bool:
     """Return whether results of an operation are neither views nor changed in place."""
     return all(each.alias_info is None for each in func._schema.returns)
+
+
+@cache
+def _only_tells(func: OpOverload) -> bool:
+    """Return whether an operation neither returns tensors nor changes any."""
+    kinds = {str(each.type) for each in func._schema.returns}
+    return not func._schema.is_mutable and kinds <= {"bool", "int", "float"}
 
 
 @cache

@@ -33,8 +33,9 @@ from jvpsvd.operators.recording.failures import describe_failure, refuse_what_no
 from jvpsvd.operators.recording.graphs import AtPoint, Recording
 from jvpsvd.operators.recording.operations import TooLargeError, record_operations
 from jvpsvd.operators.recording.outputs import Outputs, Products
-from jvpsvd.operators.recording.passes.channels_last import channels_last_pays
+from jvpsvd.operators.recording.passes.channels_last import channels_last_pays, has_convolutions
 from jvpsvd.operators.recording.passes.fx_tools import (
+    copy_uncompiled,
     merge_equal_nodes,
     remove_identities,
     replace_copies,
@@ -157,9 +158,9 @@ def _simplify_verified(
     split_joint: Callable[[fx.GraphModule], Recording],
     verify: Callable[[Recording], AtPoint],
 ) -> tuple[Recording, AtPoint]:
-    if channels_last_pays(example):
+    if channels_last_pays(example) and has_convolutions(joint.graph):
         try:
-            recording = split_joint(simplify(joint, channels_last=True))
+            recording = split_joint(simplify(copy_uncompiled(joint), channels_last=True))
             there = verify(recording)
         except Exception as error:  # a layout that some operation cannot take
             logger.info("keeping the layout of the function: %s", first_line(error))

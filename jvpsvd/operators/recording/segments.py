@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from jvpsvd.errors import TraceError
 from jvpsvd.operators.derivatives.linear_map import disable_grad, make_change_check
 from jvpsvd.operators.recording.graphs import ProductGraph, over_directions
+from jvpsvd.operators.recording.passes.fx_tools import copy_node
 from jvpsvd.operators.recording.passes.inactive_channels import ChannelCache, ChannelGraph
 
 
@@ -163,6 +164,6 @@ def part_graph(owner: fx.GraphModule, part: Part, values: Sequence[fx.Node]) -> 
     graph = fx.Graph()
     copies = {node: graph.placeholder(node.name) for node in (*part.carried, *values)}
     for node in part.nodes:
-        copies[node] = graph.node_copy(node, copies.__getitem__)
+        copies[node] = copy_node(graph, node, copies)
     graph.output(tuple(copies[node] for node in part.results))
     return fx.GraphModule(owner, graph)

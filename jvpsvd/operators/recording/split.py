@@ -12,6 +12,7 @@ from jvpsvd.operators.derivatives.linear_map import Cost
 from jvpsvd.operators.recording.constants import Constants
 from jvpsvd.operators.recording.graphs import OutputGraphs, ProductGraph, Recording
 from jvpsvd.operators.recording.passes.fx_tools import (
+    copy_node,
     dependents,
     drop_dead_code,
     mutated_families,
@@ -98,16 +99,16 @@ def _split_off_constants(
     originals: dict[fx.Node, fx.Node] = {}
     for node in primal:
         if node not in varying:
-            originals[node] = fixed.node_copy(node, originals.__getitem__)
+            originals[node] = copy_node(fixed, node, originals)
     fixed.output([originals[node] for node in constant])
     drop_dead_code(fixed)
 
-    copies = {x: graph.node_copy(x)}
+    copies = {x: copy_node(graph, x, {})}
     for index, node in enumerate(constant):
         copies[node] = graph.placeholder(f"constant_{index}")
     for node in primal:
         if node in varying and node is not x:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
+            copies[node] = copy_node(graph, node, copies)
     graph.output(([copies[y] for y in values], [copies[node] for node in kept]))
     drop_dead_code(graph)
     return Constants(fx.GraphModule(recorded, fixed), private), fx.GraphModule(recorded, graph)

@@ -34,6 +34,15 @@ def channels_last_pays(example: Tensor) -> bool:
     return example.device.type == "cpu" and example.dtype == torch.float32
 
 
+def has_convolutions(graph: fx.Graph) -> bool:
+    """Return whether there are convolutions, the only ones that ask for a layout.
+
+    >>> has_convolutions(fx.Graph())
+    False
+    """
+    return any(node.target in _CONVOLUTIONS for node in graph.nodes)
+
+
 def lay_out_channels_last(module: fx.GraphModule, linear: set[fx.Node]) -> None:
     """Lay out channels last what runs through two-dimensional convolutions.
 

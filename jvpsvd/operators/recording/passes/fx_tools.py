@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from operator import getitem
 from typing import Any
 
@@ -18,6 +19,42 @@ _RESHAPES = {
     *(_aten.view.default, _aten.reshape.default),
     *(_aten.expand.default, _aten._unsafe_view.default),
 }
+
+
+def add_call(
+    graph: fx.Graph, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+) -> fx.Node:
+    """Add a call to the end of a graph, with arguments that hold no symbolic sizes.
+
+    They are set afterwards: torch 2.13 searches what a node is made with for such sizes, and takes
+    longer than to make it.
+
+    >>> graph = fx.Graph()
+    >>> add_call(graph, torch.sin, (graph.placeholder("x"),)).all_input_nodes
+    [x]
+    """
+    node = graph.call_function(target)
+    node.args = args
+    if kwargs:
+        node.kwargs = kwargs
+    return node
+
+
+def copy_node(graph: fx.Graph, node: fx.Node, copies: Mapping[fx.Node, fx.Node]) -> fx.Node:
+    """Add a copy of a node, which reads copies of what it read, to the end of another graph.
+
+    >>> graph, other = fx.Graph(), fx.Graph()
+    >>> x = graph.placeholder("x")
+    >>> copies = {x: copy_node(other, x, {})}
+    >>> copy_node(other, graph.call_function(torch.sin, (x,)), copies).args
+    (x,)
+    """
+    copied = graph.create_node(node.op, node.target, name=node.name, type_expr=node.type)
+    copied.args = fx.node.map_arg(node.args, copies.__getitem__)
+    if node.kwargs:
+        copied.kwargs = fx.node.map_arg(node.kwargs, copies.__getitem__)
+    copied.meta = copy(node.meta)
+    return copied
 
 
 def dependents(graph: fx.Graph, *roots: fx.Node) -> set[fx.Node]:
@@ -53,7 +90,7 @@ def subgraph(
         copies[node].meta = node.meta
     for node in owner.graph.nodes:
         if node in nodes and node in needed and node is not root:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
+            copies[node] = copy_node(graph, node, copies)
     graph.output(copies[output])
     return fx.GraphModule(owner, graph), inputs
 
@@ -92,7 +129,9 @@ def copy_uncompiled(module: fx.GraphModule) -> fx.GraphModule:
         copied.register_parameter(name, parameter)
     for name, buffer in module.named_buffers(recurse=False):
         copied.register_buffer(name, buffer)
-    copied.graph.output(copied.graph.graph_copy(module.graph, {}))
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in module.graph.nodes:
+        copies[node] = copy_node(copied.graph, node, copies)
     return copied
 
 

@@ -9,7 +9,6 @@ from jvpsvd.operators.recording.passes.channels_last import lay_out_channels_las
 from jvpsvd.operators.recording.passes.convolutions import simplify_convolutions
 from jvpsvd.operators.recording.passes.folding import fold_linear
 from jvpsvd.operators.recording.passes.fx_tools import (
-    copy_uncompiled,
     dependents,
     merge_equal_nodes,
     touched,
@@ -20,16 +19,15 @@ from jvpsvd.operators.recording.passes.slopes import apply_slopes_in_place
 from jvpsvd.operators.recording.passes.softmax import take_softmax_from_value
 
 
-def simplify(joint: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
-    r"""Return a copy of a recorded graph (x, v, \\*us) ↦ (values, J v, J' u) with cheaper products.
+def simplify(module: fx.GraphModule, *, channels_last: bool) -> fx.GraphModule:
+    r"""Give a recorded graph (x, v, \\*us) ↦ (values, J v, J' u) cheaper products, and return it.
 
-    A graph that changes a direction in place is copied as it is.
+    A graph that changes a direction in place is left as it is.
 
     Args:
-        joint: The graph, without identities and repetitions.
+        module: The graph, without identities and repetitions.
         channels_last: Whether to lay out images so (see the pass `channels_last`).
     """
-    module = copy_uncompiled(joint)
     _, *directions = module.graph.find_nodes(op="placeholder")
     linear = {node for root in directions for node in dependents(module.graph, root)}
     if not linear.isdisjoint(touched(module.graph)):
