@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,33 @@ def image_network() -> tuple[nn.Module, tuple[int, ...]]:
     return nn.Sequential(*layers, nn.Flatten()).eval(), (1, 3, 32, 32)
 
 
+class Experts(nn.Module):
+    """Blocks in which each token goes to one of four experts: values decide how many each takes."""
+
+    def __init__(self, width: int, blocks: int) -> None:
+        super().__init__()
+        self.gates = nn.ModuleList(nn.Linear(width, 4) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(
+                nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+                for _ in range(4)
+            )
+            for _ in range(blocks)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return tokens of the shape of x."""
+        h = x.flatten(0, 1)
+        for gate, experts in zip(self.gates, self.blocks, strict=True):
+            weight, chosen = gate(h).softmax(-1).max(-1)
+            out = torch.zeros_like(h)
+            for index, expert in enumerate(experts):  # type: ignore[arg-type]
+                rows = torch.where(chosen == index)[0]
+                out = out.index_add(0, rows, expert(h[rows]) * weight[rows, None])
+            h = h + out
+        return h.reshape_as(x)
+
+
 def pairs(quick: bool, k: int | None) -> Iterator[Pair]:
     """Yield the loop over many points, and each network at one."""
     k = k or 10
@@ -46,6 +75,30 @@ def pairs(quick: bool, k: int | None) -> Iterator[Pair]:
         yield Pair(f"{name}, by hand", ("jacrev, svd", by_hand), ("a batch", together), count)
         one = _loops(net, X[:1], k)
         yield Pair(f"{name}, one point", ("anew", one[0]), ("jacrev, svd", one[2]))
+    yield from _experts(3 if quick else 12, k)
+
+
+def _experts(count: int, k: int) -> Iterator[Pair]:
+    """Yield the loop over points at which experts take other numbers of tokens."""
+    torch.manual_seed(0)
+    net, shape = Experts(64, 3).eval(), (1, 32, 64)
+    X = torch.randn(count, *shape, generator=torch.Generator().manual_seed(1))
+
+    def moved(solve: bool, **options: Any) -> object:
+        J = JacobianOperator(net, X[0], **options)
+        others = (J.at(x) for x in X)
+        return [svds(each, k).s if solve else each for each in others]
+
+    def anew(solve: bool) -> object:
+        others = (JacobianOperator(net, x, derivatives="trace") for x in X)
+        return [svds(each, k).s if solve else each for each in others]
+
+    recorded: dict[str, Any] = {"derivatives": "trace"}
+    for name, solve in (("experts, no solve", False), ("experts, point by point", True)):
+        ours = "J.at", partial(moved, solve, **recorded)
+        yield Pair(name, ("recorded anew", partial(anew, solve)), ours, count)
+    by_torch = partial(moved, True, derivatives="transforms")
+    yield Pair("experts, by torch.func", ("transforms", by_torch), ours, count)
 
 
 def _loops(net: nn.Module, X: Tensor, k: int) -> tuple[Callable[[], object], ...]:

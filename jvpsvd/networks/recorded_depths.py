@@ -14,6 +14,7 @@ from torch import Tensor
 from jvpsvd.errors import AdjointError, ArgumentError, DerivativeError, JvpsvdError, TraceError
 from jvpsvd.networks.depths import ToDepths, to_one_depth
 from jvpsvd.operators import BatchedMap, LinearMap, Trace, transformed
+from jvpsvd.operators.function.count import count_work
 from jvpsvd.operators.function.evaluate import prepare, refuse_changed_buffers, refuse_random
 from jvpsvd.operators.function.find_module import buffer_states
 from jvpsvd.operators.function.lower_precision import (
@@ -24,6 +25,7 @@ from jvpsvd.operators.function.lower_precision import (
 )
 from jvpsvd.operators.function.obstacles import Watched, evaluate_and_watch
 from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.recording.on_demand import RecordedOnDemand, is_small
 from jvpsvd.operators.recording.sizes import AnotherSizeError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,6 @@ class RecordedDepths:
         self._run, self._layers = run, layers
         self._told: set[tuple[int, ...]] = set()
         """Depths of which a line in the log says that they cannot be recorded."""
-        self._told_size = False
         self.forget()
 
     def forget(self) -> None:
@@ -56,6 +57,8 @@ class RecordedDepths:
         self._lower_precisions: list[LowerPrecision | None] = []
         self._refused: dict[int, JvpsvdError] = {}
         """Depths that have no derivative, being random or with a state, and why."""
+        self._on_demands: dict[int, RecordedOnDemand | None] = {}
+        """By depth, what records it at points of other sizes."""
         self._kind: tuple[Any, ...] | None = None
         """Shape, dtype and device of the points that the recordings take."""
 
@@ -76,10 +79,9 @@ class RecordedDepths:
         for depths, trace in self._traces.items():
             if trace is not None:
                 try:
-                    replayed.update(zip(depths, trace.at(z, check=not is_first), strict=True))
-                except AnotherSizeError as error:
-                    self._tell_size(depths, error)
-                except (TraceError, DerivativeError) as error:
+                    maps = self._replay(trace, depths, z, check=not is_first)
+                    replayed.update(zip(depths, maps, strict=True))
+                except (AdjointError, TraceError, DerivativeError) as error:
                     logger.warning("%s: %s; using vmap(jvp) and vmap(vjp)", name, error)
         for depth in range(len(self._layers)):
             if depth not in replayed:
@@ -90,25 +92,53 @@ class RecordedDepths:
         """Return the derivative to each depth at a batch.
 
         Nothing is returned if a depth is not recorded, or if its recording is not right for one of
-        the points, where values decide on another size.
+        these points or of earlier ones, where values decide on another size.
         """
         self._record(Z[0])
         traces = [trace for trace in self._traces.values() if trace is not None]
-        if self._refused or len(traces) < len(self._traces):
+        if self._refused or len(traces) < len(self._traces) or self._on_demands:
             return []
         try:
-            maps = [J for trace in traces for J in trace.at_many(Z)]
+            maps = [J for trace in traces for J in trace.at_many(Z, anew=False)]
         except AnotherSizeError as error:
-            self._tell_size(tuple(range(len(self._layers))), error)
+            logger.info("%s: these inputs are taken one by one", error.what)
             return []
         return [self._with_precision(J, depth) for depth, J in enumerate(maps)]
 
-    def _tell_size(self, depths: tuple[int, ...], error: AnotherSizeError) -> None:
-        """Say in the log, once, that recordings are not right for all points."""
-        level = logging.INFO if self._told_size else logging.WARNING
-        layers, what = ", ".join(self._layers[depth] for depth in depths), error.what
-        logger.log(level, "%s: %s; using vmap(jvp) and vmap(vjp) there, slower", layers, what)
-        self._told_size = True
+    def _replay(
+        self, trace: Trace, depths: tuple[int, ...], z: Tensor, check: bool
+    ) -> Sequence[LinearMap | JvpsvdError]:
+        """Return the derivative to each of the depths that a trace holds."""
+        try:
+            return trace.at(z, check=check, anew=False)
+        except AnotherSizeError as error:
+            logger.info("%s: %s", ", ".join(self._layers[depth] for depth in depths), error.what)
+        demands = [self._on_demand(trace, depth, index, z) for index, depth in enumerate(depths)]
+        if None in demands:
+            return trace.at(z, check=check)
+        plain = [_transform(self._run, depth, z) for depth in depths]
+        return [
+            demand.of(J) if demand is not None and isinstance(J, LinearMap) else J
+            for demand, J in zip(demands, plain, strict=True)
+        ]
+
+    def _on_demand(
+        self, trace: Trace, depth: int, index: int, z: Tensor
+    ) -> RecordedOnDemand | None:
+        """Return what records a depth once that pays; None if it is to be recorded at once.
+
+        It is an output of the trace, that of the index.
+        """
+        if depth not in self._on_demands:
+            run = to_one_depth(self._run, depth)
+            with restored(run, z.device):
+                work = count_work(prepare(run), z.clone()).work
+            self._on_demands[depth] = (
+                RecordedOnDemand(run, z, work, trace=trace, index=index)
+                if work is not None and is_small(work, z, 1)
+                else None
+            )
+        return self._on_demands[depth]
 
     def _with_precision(self, J: Found, depth: int) -> Found:
         known = depth < len(self._lower_precisions) and isinstance(J, LinearMap | BatchedMap)

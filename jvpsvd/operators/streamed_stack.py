@@ -256,7 +256,7 @@ def _runs_inference(fn: Callable[[Tensor], Any], x: Tensor) -> bool:
 def _replay(trace: Trace, fn: Callable[[Tensor], Tensor], x: Tensor) -> LinearMap:
     """Return the derivative as it was recorded, or by torch.func where masks have other sizes."""
     try:
-        return trace.at(x)[0]
+        return trace.at(x, anew=False)[0]
     except AnotherSizeError as error:
         logger.info("%s; using vmap(jvp) and vmap(vjp) there", error.what)
         return transformed(fn, x)

@@ -212,11 +212,11 @@ def _solve_group(
             pass
         except JvpsvdError as error:
             logger.warning("%s; these inputs are solved one by one", error)
-    singles = [derivatives.at(x, f"input {start + i}") for i, x in enumerate(group)]
-    return [
-        join([_solve_one(one, name, start + i, solve) for i, one in enumerate(of)])
-        for name, of in zip(names, zip(*singles, strict=True), strict=True)
-    ]
+    parts = []
+    for index, x in enumerate(group, start):  # solved before the next is taken
+        found = derivatives.at(x, f"input {index}")
+        parts.append([_solve_one(J, n, index, solve) for J, n in zip(found, names, strict=True)])
+    return [join(list(of)) for of in zip(*parts, strict=True)]
 
 
 def _solve_one(

@@ -76,10 +76,10 @@ def points(count=3):
 def recordings(monkeypatch):
     """How often anything has been recorded."""
     made = []
-    from jvpsvd.operators.recording import trace
+    from jvpsvd.operators.recording import by_size
 
-    record = trace.record
-    monkeypatch.setattr(trace, "record", lambda *a, **k: made.append(1) or record(*a, **k))
+    record = by_size.record
+    monkeypatch.setattr(by_size, "record", lambda *a, **k: made.append(1) or record(*a, **k))
     return made
 
 

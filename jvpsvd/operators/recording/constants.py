@@ -33,7 +33,7 @@ class Constants:
     """
 
     def __init__(self, graph: fx.GraphModule, private: Sequence[Tensor] = ()) -> None:
-        self._graph, self._private = graph, tuple(private)
+        self.graph, self._private = graph, tuple(private)
         self._weights = dict((*graph.named_parameters(), *graph.named_buffers()))
         self._latest: ConstantValues | None = None
 
@@ -47,7 +47,7 @@ class Constants:
         if latest is None or not latest.weights.are_unchanged(all_entries=all_entries):
             weights = HeldWeights(self._weights, self._private)
             with torch.no_grad():
-                tensors = tuple(functional_call(self._graph, weights.read, ()))
+                tensors = tuple(functional_call(self.graph, weights.read, ()))
             latest = ConstantValues(tensors, weights, weights.held_with(tensors))
             self._latest = latest
         return latest

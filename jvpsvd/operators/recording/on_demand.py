@@ -18,6 +18,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from typing import TypeVar
@@ -38,6 +39,7 @@ from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.lower_precision import Rounding
+from jvpsvd.operators.recording.sizes import AnotherSizeError
 from jvpsvd.operators.recording.trace import Trace
 from jvpsvd.operators.recording.verify_replay import compare_values, verify_points_together
 
@@ -67,15 +69,26 @@ class RecordedOnDemand:
         work: The work of its evaluation.
         fold: See `Trace`.
         check: See `Trace`.
+        trace: The recordings of fn that there are, if any.
+        index: Of fn among the outputs of `trace`.
     """
 
     def __init__(
-        self, fn: Callable[[Tensor], Tensor], example: Tensor, work: Work, fold: bool, check: bool
+        self,
+        fn: Callable[[Tensor], Tensor],
+        example: Tensor,
+        work: Work,
+        fold: bool = True,
+        check: bool = True,
+        trace: Trace | None = None,
+        index: int = 0,
     ) -> None:
         self._fn, self._example, self._work = fn, example, work
         self._fold, self._check = fold, check
         self._rounding = Rounding(prepare(fn))
-        self._trace: Trace | None = None
+        self._trace, self._index = trace, index
+        self._recordings = 0
+        """How many were made here."""
         self._left = calls_of_recording(work)
         self._points_together = True  # until it fails
 
@@ -86,16 +99,21 @@ class RecordedOnDemand:
             TraceError: If fn takes another path there than it did when it was recorded.
         """
         if self._trace is not None:
-            return replace(self._trace.at(x)[0], nearby=self._nearby)
+            with suppress(AnotherSizeError):
+                J = self._trace.at(x, anew=False)[self._index]
+                return replace(J, nearby=self._nearby)
         return self.of(by_transforms(self._fn, x, check=False))
 
     def of(self, plain: LinearMap) -> LinearMap:
         """Return the derivative at the point of another one, made by torch.func."""
         recorded: list[LinearMap] = []
+        tried = self._recordings
 
         def recorded_here() -> LinearMap | None:
-            if not recorded and self._record():
+            nonlocal tried
+            if not recorded and (self._left <= 0 or tried < self._recordings):
                 recorded.extend(self._replay(plain))
+                tried = self._recordings
             return recorded[0] if recorded else None
 
         def jvp(block: Tensor) -> Tensor:
@@ -190,18 +208,28 @@ class RecordedOnDemand:
             except JvpsvdError as error:
                 logger.info("going on with vmap(jvp) and vmap(vjp): %s", first_line(error))
                 self._left = math.inf
+            self._recordings += 1
         return self._trace is not None
 
     def _replay(self, plain: LinearMap) -> list[LinearMap]:
-        """Return the recorded derivative at the point of another, or nothing where it differs."""
-        if self._trace is None:
+        """Return the recorded derivative at the point of another, or nothing where it differs.
+
+        Where values decide on other sizes there, it is recorded if that pays.
+        """
+        anew = self._left <= 0
+        if not self._record() or self._trace is None:
             return []
         try:
-            (ours, *_) = self._trace.at(plain.point)
+            ours = self._trace.at(plain.point, anew=anew)[self._index]
+        except AnotherSizeError:
+            return []
         except TraceError as error:
             logger.info("going on with vmap(jvp) and vmap(vjp): %s", first_line(error))
             self._trace, self._left = None, math.inf
             return []
+        if anew:
+            self._recordings += 1
+            self._left = calls_of_recording(self._work)  # until another one pays
         eps = partial(self._rounding.eps_at, plain.point)
         refuse_another_value(ours.value, plain.value, eps)
         return [ours]
@@ -251,7 +279,7 @@ def recorded_on_demand(
     tensor([[1., 0.],
             [0., 1.]])
     """
-    if work is None or not _is_small(work, x, 1):
+    if work is None or not is_small(work, x, 1):
         return None
     plain = _try(lambda: by_transforms(fn, x, check=check))
     if plain is None:
@@ -286,7 +314,7 @@ def batch_recorded_on_demand(
     >>> J.jvp(torch.ones(3, 1, 2), chunk=8).shape
     torch.Size([3, 1, 2])
     """
-    if work is None or not _is_small(work, X[0], len(X)):
+    if work is None or not is_small(work, X[0], len(X)):
         return None
 
     rounding = Rounding(prepare(fn))
@@ -312,8 +340,12 @@ def _compare(ours: Tensor, theirs: Tensor, eps: float | None) -> None:
     compare_values([*ours], [*theirs], eps=eps)
 
 
-def _is_small(work: Work, x: Tensor, points: int) -> bool:
-    """Return whether a function is not to be recorded at once."""
+def is_small(work: Work, x: Tensor, points: int) -> bool:
+    """Return whether a function is not to be recorded at once.
+
+    >>> is_small(Work(calls=4, flops=1000, rows=2, widest=2), torch.zeros(2), points=1)
+    True
+    """
     vectors = points * min(work.rows, x.numel(), _USUAL_VECTORS)
     return calls_of_product(work, vectors) < calls_of_recording(work)
 

@@ -42,7 +42,7 @@ class TooLargeError(BaseException):
 
 
 def record_operations(
-    fn: Callable[..., Any], *args: Tensor, most_bytes: float = math.inf
+    fn: Callable[..., Any], *args: Tensor, most_bytes: float = math.inf, described: bool = True
 ) -> fx.GraphModule:
     """Return the operations of fn at `args` as a graph that takes these, and what else it reads.
 
@@ -54,6 +54,7 @@ def record_operations(
         fn: Returns tensors in any nesting of tuples.
         args: The arguments.
         most_bytes: Largest number of bytes of all results that are no views.
+        described: Whether nodes are to have `meta["val"]`, which takes time.
 
     Raises:
         RuntimeError: If fn reads a number that depends on an argument.
@@ -67,7 +68,7 @@ def record_operations(
     Traceback (most recent call last):
     RuntimeError: aten._local_scalar_dense.default reads a number that depends on the argument
     """
-    tape = _Tape(args, most_bytes)
+    tape = _Tape(args, most_bytes, described)
     with _cast_anew(), tape:
         results = fn(*args)
     return tape.finish(results)
@@ -76,11 +77,11 @@ def record_operations(
 class _Tape(DispatchMode):
     """The mode under which operations are carried out and recorded."""
 
-    def __init__(self, args: tuple[Tensor, ...], most_bytes: float) -> None:
+    def __init__(self, args: tuple[Tensor, ...], most_bytes: float, described: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._module = fx.GraphModule(nn.Module(), fx.Graph())
         self._graph = self._module.graph
-        self._describe = _descriptions()
+        self._describe = _descriptions() if described else None
         # Tensors are freed as they would be without us.
         self._nodes = WeakTensorKeyDictionary()
         self._dependent: set[fx.Node] = set()
@@ -129,7 +130,7 @@ class _Tape(DispatchMode):
             self._nodes[result] = inputs[0]
             return result
         if is_sized_by_values(func):
-            func, inputs = call_of_same_shapes, (func, shapes_of(result), *inputs)
+            func, inputs = call_of_same_shapes, (func, (shapes_of(result),), *inputs)
         elif _only_tells(func):
             return result
         node = add_call(self._graph, func, inputs, options)
@@ -147,9 +148,10 @@ class _Tape(DispatchMode):
         """Let a node, and others for its parts, stand for what an operation returned."""
         if isinstance(result, Tensor):
             self._nodes[result] = node
-            node.meta["val"] = self._describe(
-                result.shape, result.stride(), result.dtype, result.device
-            )
+            if self._describe is not None:
+                node.meta["val"] = self._describe(
+                    result.shape, result.stride(), result.dtype, result.device
+                )
         elif isinstance(result, tuple | list):
             for index, part in enumerate(result):
                 if isinstance(part, Tensor):

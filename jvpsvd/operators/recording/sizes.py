@@ -1,8 +1,9 @@
 """Results whose size depends on values: of boolean masks, `nonzero`, `unique` and the like.
 
-A recording holds sizes as numbers: a mean divides by one, a loop runs over one. Where values decide
-a size, a recording is right at the points where it has the size that it was recorded with. So every
-operation that makes such a result compares its shape whenever it is replayed.
+A recording may hold sizes as numbers: a mean divides by one, a loop runs over one. Where values
+decide a size, a recording is right at the points where it has the size that it was recorded with.
+So every operation that makes such a result compares its shape whenever it is replayed. (Where
+recordings of several sizes turn out to be the same, one takes further sizes: see `by_size`.)
 """
 
 from __future__ import annotations
@@ -68,26 +69,41 @@ def shapes_of(result: Any) -> Shapes:
     return tuple(tuple(part.shape) if isinstance(part, Tensor) else None for part in parts)
 
 
-def call_of_same_shapes(func: OpOverload, shapes: Shapes, *args: Any, **kwargs: Any) -> Any:
-    """Return what an operation returns, if that has the shapes recorded.
+def call_of_same_shapes(
+    func: OpOverload, recorded: tuple[Shapes, ...], *args: Any, **kwargs: Any
+) -> Any:
+    """Return what an operation returns, if that has shapes recorded.
+
+    Args:
+        func: The operation.
+        recorded: Its shapes at each point where the function was recorded.
+        args: Its arguments.
+        kwargs: The same by name.
 
     Raises:
-        TraceError: If it has others.
+        AnotherSizeError: If it has others.
 
-    >>> call_of_same_shapes(torch.ops.aten.nonzero.default, ((2, 1),), torch.ones(3))
+    >>> call_of_same_shapes(torch.ops.aten.nonzero.default, (((2, 1),),), torch.ones(3))
     Traceback (most recent call last):
     jvpsvd.operators.recording.sizes.AnotherSizeError: values of the input decide on a size ...
     """
     result = func(*args, **kwargs)
-    found = shapes_of(result)
-    for now, then in zip(found, shapes, strict=True):
-        if now != then:
+    for now, *then in zip(shapes_of(result), *recorded, strict=True):
+        if now not in then and not _is_of_any_size(now, then):
             raise AnotherSizeError(
                 f"values of the input decide on a size ({func.overloadpacket} gives {now}, and "
-                f"gave {then} where the function was recorded), which a recording holds; record it "
-                "at this point anew"
+                f"gave {' and '.join(map(str, then))} where the function was recorded), which a "
+                "recording holds; record it at this point anew"
             )
     return result
+
+
+def _is_of_any_size(now: tuple[int, ...] | None, then: list[tuple[int, ...] | None]) -> bool:
+    """Return whether a shape differs from those recorded only in sizes in which they differ."""
+    if now is None or any(shape is None or len(shape) != len(now) for shape in then):
+        return False
+    sizes = zip(now, *(shape or () for shape in then), strict=True)
+    return all(size in recorded or len(set(recorded)) > 1 for size, *recorded in sizes)
 
 
 def without_masks(func: OpOverload, args: tuple[Any, ...]) -> Callable[[], Any] | None:

@@ -20,9 +20,9 @@ from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.lower_precision import Rounding
 from jvpsvd.operators.function.restoring import restored
-from jvpsvd.operators.recording.graphs import AtPoint
+from jvpsvd.operators.recording.by_size import RecordingsBySize, RecordOptions, Replayed
+from jvpsvd.operators.recording.graphs import AtPoint, Recording
 from jvpsvd.operators.recording.outputs import Outputs
-from jvpsvd.operators.recording.record import record
 from jvpsvd.operators.recording.sizes import AnotherSizeError
 from jvpsvd.operators.recording.verify_replay import (
     compare_values,
@@ -85,43 +85,52 @@ class Trace:
         self._points_together: bool | None = None  # not tried yet
         with restored(fn, example.device):
             self._rounding = Rounding(self._outputs)
-            found = record(
-                self._outputs,
-                example.detach().clone(),
-                values,
-                fold=fold,
-                check=check,
-                recompute=recompute,
-                rounding=self._rounding,
-            )
-        self.recording = found[0]
-        """The graphs: one for the values, and two for the products of each output."""
-        self._first: AtPoint | None = found[1]  # until derivatives are asked for
+            options = RecordOptions(fold, check, recompute)
+            self._recordings = RecordingsBySize(self._outputs, options, self._rounding)
+            found = self._recordings.record(example.detach().clone(), values)
+        self._first: AtPoint | None = found.there  # until derivatives are asked for
 
-    def at(self, x: Tensor, *, check: bool = True) -> tuple[LinearMap, ...]:
+    @property
+    def recording(self) -> Recording:
+        """The graphs: one for the values, and two for the products of each output.
+
+        Where values decide on sizes, those of the latest recording.
+        """
+        return self._recordings.latest
+
+    def at(self, x: Tensor, *, check: bool = True, anew: bool = True) -> tuple[LinearMap, ...]:
         """Return the derivative of each output at x; runs the primal graph once.
 
         With `check`, fn itself is evaluated too, and must agree with the recording; weights are
         then compared entry by entry with what they were, otherwise by a sample of them.
 
+        Values may decide on sizes: a boolean mask has as many ones as they say. Where no recording
+        serves the sizes at x, fn is recorded there, or refused without `anew`.
+
         Raises:
             TraceError: If x has another shape, dtype or device, or fn took another path there, or
-                values decide on another size there: a boolean mask has another number of ones.
+                cannot be recorded there.
             DerivativeError: If products vanish although fn moves in proportion to the step.
         """
         x = self._kind.copied(x, ())
         first, self._first = self._first, None
         if first is not None and not torch.equal(first.x, x):
             first = None  # its values are freed before others are computed
-        maps = self._maps(self.recording.evaluate(x, all_entries=check, known=first))
-        if check:
+        found = self._recordings.at(x, all_entries=check, known=first, anew=anew)
+        maps = self._maps(found)
+        if check and not found.verified:
             with torch.no_grad():
                 self._compare([m.value for m in maps], self._outputs(x), x)
-            self._refuse_hidden(x, [m.value for m in maps])
+            self._refuse_hidden(found.recording, x, [m.value for m in maps])
         return maps
 
     def at_many(
-        self, X: Tensor, *, check: bool = True, values: Sequence[Tensor] | None = None
+        self,
+        X: Tensor,
+        *,
+        check: bool = True,
+        values: Sequence[Tensor] | None = None,
+        anew: bool = True,
     ) -> tuple[BatchedMap, ...]:
         r"""Return the derivative of each output at the points X[0], X[1], …, replayed together.
 
@@ -132,6 +141,7 @@ class Trace:
             X: Points of the kind recorded, (B, \\*x.shape).
             check: Evaluate fn itself at every point; it must agree with the recording there.
             values: Each output of fn at all points, where it has been evaluated there already.
+            anew: See `at`.
 
         Raises:
             TraceError: If the points are of another kind, or fn took another path at one of them,
@@ -147,8 +157,11 @@ class Trace:
         X = self._kind.copied(X, dense_tensor("the points", X).shape[:1])
         self._first = None
         maps = self._replay_together(X)
+        recordings = [self.recording] * len(X)
         if maps is None:
-            singles = [self._at_point_of_batch(index, x) for index, x in enumerate(X)]
+            found = [self._at_point_of_batch(index, x, anew) for index, x in enumerate(X)]
+            recordings = [each.recording for each in found]
+            singles = map(self._maps, found)
             maps = tuple(stack_maps(of_output) for of_output in zip(*singles, strict=True))
         with torch.no_grad():
             for index, x in enumerate(X if check else ()):
@@ -156,16 +169,16 @@ class Trace:
                 replayed = [m.value[index] for m in maps]
                 self._compare(replayed, own, x, f"point {index} of the batch")
         for index, x in enumerate(X if check else ()):
-            self._refuse_hidden(x, [m.value[index] for m in maps])
+            self._refuse_hidden(recordings[index], x, [m.value[index] for m in maps])
         return maps
 
-    def _at_point_of_batch(self, index: int, x: Tensor) -> tuple[LinearMap, ...]:
+    def _at_point_of_batch(self, index: int, x: Tensor, anew: bool) -> Replayed:
         try:
-            return self._maps(self.recording.evaluate(x.clone()))
-        except AnotherSizeError as error:
-            raise AnotherSizeError(f"at point {index} of the batch {error}") from error
+            return self._recordings.at(x.clone(), anew=anew)
+        except TraceError as error:
+            raise type(error)(f"at point {index} of the batch {error}") from error
 
-    def _maps(self, there: AtPoint) -> tuple[LinearMap, ...]:
+    def _maps(self, found: Replayed) -> tuple[LinearMap, ...]:
         """Return the derivative of each output where the primal graph has run."""
 
         def moved(index: int, at: Callable[[Tensor], LinearMap], z: Tensor) -> LinearMap:
@@ -174,7 +187,7 @@ class Trace:
             except AnotherSizeError:  # rounding moves a value across the bound of a mask
                 return by_transforms(self._outputs.select(index), z, check=False)
 
-        maps = enumerate(self.recording.maps(there))
+        maps = enumerate(found.recording.maps(found.there))
         return tuple(replace(J, at=J.at and partial(moved, index, J.at)) for index, J in maps)
 
     def _compare(
@@ -206,9 +219,9 @@ class Trace:
         self._points_together = True
         return maps
 
-    def _refuse_hidden(self, x: Tensor, values: Sequence[Tensor]) -> None:
+    def _refuse_hidden(self, recording: Recording, x: Tensor, values: Sequence[Tensor]) -> None:
         """Refuse outputs that were recorded as constants and are none at x."""
-        outputs = enumerate(zip(self.recording.outputs, values, strict=True))
+        outputs = enumerate(zip(recording.outputs, values, strict=True))
         for index, (output, value) in outputs:
             if self._check and output.jvp.graph is None:
                 refuse_hidden_output(self._outputs, index, x, value, torch.zeros_like(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -20,6 +21,7 @@ from jvpsvd.operators.derivatives.differences import (
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.evaluate import close
+from jvpsvd.operators.function.find_module import find_nonfinite_derivative
 from jvpsvd.operators.recording.graphs import AtPoint, AtPoints, Recording
 from jvpsvd.operators.recording.outputs import Outputs, Products
 from jvpsvd.scaling import row_norms
@@ -75,6 +77,8 @@ def verify_replay(
             or close(coimages, outputs.compute_vjps(index, example, _twice(u)), least, eps)
         )
         if not same:
+            if not all(bool(each.isfinite().all()) for each in (jvps[index], vjps[index])):
+                raise TraceError(_describe_nonfinite(outputs, index, example))
             raise TraceError(
                 f"the recorded derivative of output {index} is not the function's own; {_TAKE_OUT}"
             )
@@ -83,6 +87,19 @@ def verify_replay(
             refuse_hidden_output(outputs, index, example, values[index], jvps[index])
         _refuse_mixed_block(probes, images, u, coimages[0], least, eps)
     return replace(there, probed=tuple(probed))
+
+
+def _describe_nonfinite(outputs: Outputs, index: int, x: Tensor) -> str:
+    """Return what makes NaN or infinity of a derivative, and what to do."""
+    found = None
+    with suppress(Exception):  # which module it is cannot be seen
+        found = find_nonfinite_derivative(outputs.fn, outputs.select(index), x.clone())
+    return (
+        f"the derivative of output {index} holds NaN or infinity at this point"
+        f"{f', made by {found}' if found else ''}, so that its recording cannot be compared with "
+        "it; move the point away from there, or give what makes it another argument there, "
+        "chosen by torch.where"
+    )
 
 
 def _refuse_mixed_block(

@@ -20,10 +20,10 @@ DTYPES = [torch.float32, torch.float64]
 @pytest.fixture
 def recordings(monkeypatch):
     made = []
-    from jvpsvd.operators.recording import trace
+    from jvpsvd.operators.recording import by_size
 
-    record = trace.record
-    monkeypatch.setattr(trace, "record", lambda *a, **k: made.append(1) or record(*a, **k))
+    record = by_size.record
+    monkeypatch.setattr(by_size, "record", lambda *a, **k: made.append(1) or record(*a, **k))
     return made
 
 
