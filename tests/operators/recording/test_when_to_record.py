@@ -7,7 +7,7 @@ from torch import nn
 from jvpsvd import JacobianOperator, svds
 from jvpsvd.operators.function.count import count_work
 from jvpsvd.operators.function.evaluate import prepare
-from jvpsvd.operators.recording import trace
+from jvpsvd.operators.recording import by_size
 
 pytestmark = pytest.mark.on_demand
 
@@ -35,8 +35,8 @@ class Recurrent(nn.Module):
 
 @pytest.fixture
 def recordings(monkeypatch):
-    made, record = [], trace.record
-    monkeypatch.setattr(trace, "record", lambda *a, **k: made.append(1) or record(*a, **k))
+    made, record = [], by_size.record
+    monkeypatch.setattr(by_size, "record", lambda *a, **k: made.append(1) or record(*a, **k))
     return made
 
 
