@@ -182,6 +182,10 @@ TAKEN = {
         lambda: Applied(lambda x, f: f(x.transpose(0, 1)), encoder(batch_first=False)),
         (5, 4),
     ),
+    "in one row": (
+        lambda: Applied(lambda x, f: torch.cat([f(x).flatten(), x.flatten()]), nn.Linear(4, 3)),
+        (4,),
+    ),
     "constant": (lambda: Applied(lambda x, f: f(x) * 0 + f.bias, nn.Linear(4, 3)), (4,)),
 }
 
