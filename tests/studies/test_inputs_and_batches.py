@@ -186,6 +186,10 @@ TAKEN = {
         lambda: Applied(lambda x, f: torch.cat([f(x).flatten(), x.flatten()]), nn.Linear(4, 3)),
         (4,),
     ),
+    "tokens in order of their scores": (
+        lambda: Applied(lambda x, f: f(x.flatten(0, 1)[x[..., 0].flatten().argsort()]), nn.Tanh()),
+        (5, 4),
+    ),
     "constant": (lambda: Applied(lambda x, f: f(x) * 0 + f.bias, nn.Linear(4, 3)), (4,)),
 }
 

@@ -177,25 +177,20 @@ def _joined(x: Any, other: Any) -> Iterator[Any]:
 def _holds_both(both: Tensor, first: Tensor, second: Tensor, eps: float) -> bool | None:
     """Return whether a value holds those of two inputs, along any dimension; None: unknown.
 
-    Unknown are numbers of a whole batch, sizes that depend on values, and values of the first input
-    of a batch.
+    In any order along it: steps may come first, and tokens be sorted by experts. Unknown are
+    numbers of a whole batch, sizes that depend on values, and values of the first input of a batch.
     """
     if first.shape != second.shape or not both.ndim:
         return None
     if both.shape == first.shape and close(both, first, eps=eps):
         return True if close(both, second, eps=eps) else None
     for dim in range(first.ndim):
-        shape = list(first.shape)
-        shape[dim] *= 2
-        if list(both.shape) != shape:
-            continue
-        for sizes, place in (((2, -1), dim), ((-1, 2), dim + 1)):
-            ours, theirs = both.reshape(*shape[:dim], *sizes, *shape[dim + 1 :]).unbind(place)
-            if close(ours, first, eps=eps) and close(theirs, second, eps=eps):
-                return True
-    if first.ndim == 1 and both.numel() == 2 * first.numel():  # values of all inputs in one row
-        each = torch.cat([first, second])
-        return close(both.sort().values, each.sort().values, eps=eps)
+        each = torch.cat([first, second], dim)
+        if both.shape == each.shape and (
+            close(both, each, eps=eps)
+            or close(both.sort(dim).values, each.sort(dim).values, eps=eps)
+        ):
+            return True
     return False
 
 
