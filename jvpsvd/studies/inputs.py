@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from jvpsvd.arguments import first_names, shown
 from jvpsvd.errors import ArgumentError, ModelError
-from jvpsvd.operators import restored, uncompiled
+from jvpsvd.operators import full_precision, restored, uncompiled
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.function.batch_of_two import Values, refuse_without_batch
 from jvpsvd.operators.function.evaluate import with_derivatives
@@ -61,7 +61,7 @@ def refuse_without_batch_of_inputs(model: nn.Module, values: Values, first: Any)
     kinds = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
     eps = max((float(torch.finfo(kind).eps) for kind in kinds), default=0.0)
     tensors = [x for x in tree_leaves(first) if isinstance(x, Tensor)]
-    with restored(model, tensors[0].device if tensors else None):
+    with full_precision(), restored(model, tensors[0].device if tensors else None):
         name = type(uncompiled(model)).__name__
         refuse_without_batch(name, with_derivatives(values, [model]), first, eps)
 
@@ -72,7 +72,13 @@ def list_arguments(model: nn.Module) -> tuple[str, ...]:
     >>> list_arguments(nn.Linear(2, 2)), list_arguments(nn.Bilinear(2, 2, 2))
     (('input',), ('input1', 'input2'))
     """
-    parameters = inspect.signature(uncompiled(model).forward).parameters.values()
+    model = uncompiled(model)
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except ValueError:  # of what torch.jit traced; one that it lacks is told when it is called
+        return ("x",)
     several = [f"*{one.name}" for one in parameters if one.kind is one.VAR_POSITIONAL]
     named = [
         one.name

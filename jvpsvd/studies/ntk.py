@@ -134,7 +134,8 @@ def ntk(
         memory: Bytes, or text like "4GiB", for Jacobians and bases; None: half of the memory.
 
     Raises:
-        ArgumentError: If X holds no input, inputs differ in shape, or k is out of range.
+        ArgumentError: If X holds no input, inputs differ in shape, or k is out of range; and where
+            `spectra` refuses inputs that are no batch of the network, and pairs.
         ModelError: If the model is in training mode, or a parameter is unknown.
         NonFiniteError: If a derivative holds NaN or infinity.
 

@@ -62,9 +62,11 @@ def spectra(
     Args:
         model: The network, in evaluation mode.
         X: A tensor of inputs along the first dimension, a DataLoader, or a dataset, list or other
-            iterable whose items are one input each, without the dimension of the batch. In a pair
-            (input, label) the input comes first. For a network of several arguments, dicts of
-            tensors. NumPy's arrays, and those of other libraries, stand for tensors.
+            iterable whose items are one input each, without the dimension of the batch: that is put
+            in front, and must be the one along which the network takes its batch. In a pair (input,
+            label) the input comes first; a network of several arguments takes pairs with a class
+            index alone, and otherwise dicts of tensors. NumPy's arrays, and those of other
+            libraries, stand for tensors.
         layers: Names of `depths`.
         k: How many values, min(m, n) at a depth that has fewer; "all" of each depth.
         since: A depth to differentiate from, instead of the input, as token ids need it.
@@ -89,7 +91,8 @@ def spectra(
 
     Raises:
         ArgumentError: If there is no input, or inputs differ in shape and neither `since` nor `wrt`
-            is given.
+            is given. If the network computes something else of two inputs together than of each
+            alone, inputs have a batch already, or a pair holds what may be another argument.
         ModelError, NonFiniteError, DerivativeError: As `JacobianOperator` does; the message names
             the input.
 

@@ -276,7 +276,16 @@ def test_class_indices_and_words_stay_labels(kind):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("make", [lambda: nn.Linear(4, 4), lambda: Switched(4, 4)])
+ONE_ARGUMENT = {
+    "plain": lambda: nn.Linear(4, 4),
+    "with a switch": lambda: Switched(4, 4),
+    "traced": lambda: torch.jit.trace(nn.Linear(4, 4).double(), torch.ones(1, 4).double()),
+    "parallel": lambda: nn.DataParallel(nn.Linear(4, 4)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("make", ONE_ARGUMENT.values(), ids=ONE_ARGUMENT)
 def test_networks_of_one_argument_take_labels_of_any_kind(make):
     net, X = made(make), randn(5, 4)
     for kind in PAIRS:

@@ -52,7 +52,9 @@ def refuse_without_batch(name: str, values: Values, x: Any, eps: float = 0.0) ->
     if isinstance(ours, Exception):
         return  # it is told where the network is differentiated
     taken = _takes_batch(values, x, ours, eps)
-    if taken is False and not _is_rounding(values, x, ours, eps):
+    if taken is False and _is_rounding(values, x, ours, eps):
+        return
+    if taken is False:
         raise ArgumentError(
             f"{name} computes something else of inputs{_shape_in_words(x)} that are given together "
             "than of each alone, so the dimension in front is not its batch, or it mixes the "
@@ -203,15 +205,23 @@ def _same_numbers(ours: Sequence[Tensor], theirs: Sequence[Tensor], eps: float) 
 
 
 def _is_rounding(values: Values, x: Any, ours: Sequence[Tensor], eps: float) -> bool:
-    """Return whether two inputs differ by what a random network, or a lower precision, explains."""
+    """Return whether a random network, jumps or a lower precision explain another value."""
     again = _values_or_error(values, x)
     if isinstance(again, Exception) or not _same_numbers(ours, again, eps):
         return True  # it is told where the network is differentiated
+    beside = _values_or_error(values, tree_map_only(Tensor, _nudged, x))
+    if isinstance(beside, Exception) or not _same_numbers(ours, beside, eps):
+        return True  # a step within the network, which rounding moves
     lower = find_lower_precision(values, x) if isinstance(x, Tensor) else None
     if lower is None:
         return False
     lower_eps = max(eps, float(torch.finfo(lower.dtype).eps))
     return _takes_batch(values, x, ours, lower_eps) is not False
+
+
+def _nudged(x: Tensor) -> Tensor:
+    """Return an input that differs by rounding."""
+    return x * (1 + 8 * torch.finfo(x.dtype).eps) if x.is_floating_point() else x
 
 
 def _shape_in_words(x: Any) -> str:
