@@ -97,7 +97,8 @@ class JacobianOperator(LinearMapOperator):
     Raises:
         ArgumentError: If x or fn(x) is not real floating, their dtypes or devices differ, or fn
             gives two values for one point; the module that does is named where it can be seen. With
-            batch_dims=1, if a module computes something else of a point than of a batch of one.
+            batch_dims=1, if a module computes something else of a point than of a batch of one, or
+            fn, which takes batches only, of two points together than of each.
         ModelError: If fn is a module in training mode (see `refuse_training_mode`), or is spread
             over ranks by tensor parallelism.
         NonFiniteError: If fn(x) holds NaN or infinity; names the points of a batch where it does,

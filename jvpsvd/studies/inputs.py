@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 
-from jvpsvd.arguments import shown
+from jvpsvd.arguments import first_names, shown
 from jvpsvd.errors import ArgumentError, ModelError
+from jvpsvd.operators import full_precision, restored, uncompiled
 from jvpsvd.operators.arrays import is_array, tensor_of
+from jvpsvd.operators.function.batch_of_two import Values, refuse_without_batch
+from jvpsvd.operators.function.evaluate import with_derivatives
 
 
 @contextmanager
@@ -42,6 +47,48 @@ def told_how_read(first: Any) -> Iterator[None]:
         ) from error
 
 
+def refuse_without_batch_of_inputs(model: nn.Module, values: Values, first: Any) -> None:
+    """Check that a network takes the dimension that is put in front of each input for its batch.
+
+    Args:
+        model: The network.
+        values: Evaluates it, to some depths perhaps.
+        first: The first input, as the network gets it.
+
+    Raises:
+        ArgumentError: If it does not; see `refuse_without_batch`.
+    """
+    kinds = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
+    eps = max((float(torch.finfo(kind).eps) for kind in kinds), default=0.0)
+    tensors = [x for x in tree_leaves(first) if isinstance(x, Tensor)]
+    with full_precision(), restored(model, tensors[0].device if tensors else None):
+        name = type(uncompiled(model)).__name__
+        refuse_without_batch(name, with_derivatives(values, [model]), first, eps)
+
+
+def list_arguments(model: nn.Module) -> tuple[str, ...]:
+    """Return the arguments of a network that may be tensors; switches, as ``causal=True``, are not.
+
+    >>> list_arguments(nn.Linear(2, 2)), list_arguments(nn.Bilinear(2, 2, 2))
+    (('input',), ('input1', 'input2'))
+    """
+    model = uncompiled(model)
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except ValueError:  # of what torch.jit traced; one that it lacks is told when it is called
+        return ("x",)
+    several = [f"*{one.name}" for one in parameters if one.kind is one.VAR_POSITIONAL]
+    named = [
+        one.name
+        for one in parameters
+        if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+        and not isinstance(one.default, bool | int | float | str)
+    ]
+    return (*(named or ["x"]), *several)
+
+
 def count_inputs(X: Any) -> int | None:
     """Return how many inputs there are; None if only reading them tells.
 
@@ -59,7 +106,7 @@ def count_inputs(X: Any) -> int | None:
         return None
 
 
-def each_input(X: Any, device: torch.device) -> Iterator[Any]:
+def each_input(X: Any, device: torch.device, arguments: Sequence[str] = ()) -> Iterator[Any]:
     """Yield the inputs on a device, each a batch of one.
 
     A tensor, a mapping of tensors and the batches of a DataLoader hold inputs along their first
@@ -67,6 +114,12 @@ def each_input(X: Any, device: torch.device) -> Iterator[Any]:
     dimension. These and batches are copied, because what yields them may go on to change them. In a
     pair (input, label) the input comes first. An array (NumPy's, or with ``__dlpack__`` or
     ``__array__``) is taken as a tensor of its dtype.
+
+    Args:
+        X: The inputs.
+        device: Where they are brought.
+        arguments: Those of the network, see `list_arguments`. Where there are several, the label of
+            a pair must be an integer, or no tensor.
 
     Raises:
         ArgumentError: On anything else.
@@ -80,13 +133,13 @@ def each_input(X: Any, device: torch.device) -> Iterator[Any]:
         yield from _split(X, device)
     elif isinstance(X, DataLoader) and X.batch_size is not None:
         for batch in X:
-            yield from _split(_without_label(batch), device, copy=True)
+            yield from _split(_without_label(batch, arguments, batch_dims=1), device, copy=True)
     else:
         for index, item in enumerate(_items(X)):
-            yield _with_batch_dimension(_without_label(item), device, index)
+            yield _with_batch_dimension(_without_label(item, arguments), device, index)
 
 
-def refuse_mixed_list(X: Any) -> None:
+def refuse_mixed_list(X: Any, arguments: Sequence[str] = ()) -> None:
     """Check that the inputs in a list are of one shape and dtype, before anything is computed.
 
     Those of a dataset or an iterable are known only as they are read; see `refuse_other_kind`.
@@ -98,7 +151,7 @@ def refuse_mixed_list(X: Any) -> None:
         return
     first = None
     for index, item in enumerate(X):
-        one = _without_label(item)
+        one = _without_label(item, arguments)
         _refuse_no_input(one, index)
         if isinstance(one, Mapping) or (isinstance(one, Tensor) and not one.is_floating_point()):
             return  # these need since=, as they are told when the first is read
@@ -169,8 +222,32 @@ def _tensors(value: Any, name: str) -> Any:
     return tensor_of(name, value) if is_array(value) else value
 
 
-def _without_label(item: Any) -> Any:
-    return item[0] if isinstance(item, tuple | list) and item else item
+def _without_label(item: Any, arguments: Sequence[str], batch_dims: int = 0) -> Any:
+    if not isinstance(item, tuple | list) or not item:
+        return item
+    several = len(arguments) > 1
+    if several and (len(item) > 2 or not all(_is_label(one, batch_dims) for one in item[1:])):
+        named = ", ".join(f"'{name}': …" for name in arguments[:2])
+        raise ArgumentError(
+            f"an input is a {type(item).__name__} of {len(item)}, and the network takes "
+            f"{first_names(arguments)}: only the first would be given to it; give dicts of "
+            f"arguments by name, as {{{named}}}, or pairs of an input and a class index"
+        )
+    return item[0]
+
+
+def _is_label(value: Any, batch_dims: int) -> bool:
+    """Return whether this is a class index, or of classes of a batch, or nothing to compute with.
+
+    A dict or list of tensors may be arguments of the network.
+    """
+    if is_array(value):
+        value = torch.as_tensor(value) if value.dtype.kind in "iub" else value
+    if isinstance(value, Tensor):
+        whole = not (value.is_floating_point() or value.is_complex())
+        count = len(value) if batch_dims and value.ndim else 1
+        return whole and value.numel() == count
+    return not any(isinstance(x, Tensor) or is_array(x) for x in tree_leaves(value))
 
 
 def _split(batch: Any, device: torch.device, *, copy: bool = False) -> Iterator[Any]:

@@ -32,7 +32,13 @@ from jvpsvd.studies.assembled_kernel import (
     first_function,
     solve_assembled,
 )
-from jvpsvd.studies.inputs import each_input, refuse_other_kind, told_how_read
+from jvpsvd.studies.inputs import (
+    each_input,
+    list_arguments,
+    refuse_other_kind,
+    refuse_without_batch_of_inputs,
+    told_how_read,
+)
 from jvpsvd.svd import svds
 from jvpsvd.svd.memory import memory_of
 from jvpsvd.svd.request import choose_seed
@@ -128,7 +134,8 @@ def ntk(
         memory: Bytes, or text like "4GiB", for Jacobians and bases; None: half of the memory.
 
     Raises:
-        ArgumentError: If X holds no input, inputs differ in shape, or k is out of range.
+        ArgumentError: If X holds no input, inputs differ in shape, or k is out of range; and where
+            `spectra` refuses inputs that are no batch of the network, and pairs.
         ModelError: If the model is in training mode, or a parameter is unknown.
         NonFiniteError: If a derivative holds NaN or infinity.
 
@@ -142,7 +149,7 @@ def ntk(
     theta, evaluate = choose_parameters(model, names, None)
     evaluate = with_derivatives(evaluate, [model])
     device = next(iter(theta.values())).device
-    inputs = list(each_input(X, device))
+    inputs = list(each_input(X, device, list_arguments(model)))
     if not inputs:
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
     for index, x in enumerate(inputs):
@@ -150,6 +157,7 @@ def ntk(
         _refuse_other_entries(x, index)
     with told_how_read(inputs[0]):
         first = first_function(model, evaluate, theta, inputs[0])
+    refuse_without_batch_of_inputs(model, lambda x: [_value(model, x)], inputs[0])
     value = first.value
     if value.shape[:1] != (1,):
         raise ArgumentError(
@@ -192,6 +200,11 @@ def ntk(
                 logger.warning("%s; the tangent kernel is not assembled", first_line(error))
     blocks = _equal_groups(inputs, block or len(inputs))
     return _solve_by_products(model, blocks, list(theta), k, shape, tol, seed, memory)
+
+
+def _value(model: nn.Module, x: Any) -> Tensor:
+    value: Tensor = model(**x) if isinstance(x, Mapping) else model(x)
+    return value
 
 
 def _solve_by_products(

@@ -21,9 +21,11 @@ from jvpsvd.operators.function.conversion import check_dtype
 from jvpsvd.studies.inputs import (
     count_inputs,
     each_input,
+    list_arguments,
     list_kinds,
     refuse_mixed_list,
     refuse_other_kind,
+    refuse_without_batch_of_inputs,
     told_how_read,
 )
 from jvpsvd.studies.network_spectra import DepthSpectra, NetworkSpectra, join
@@ -60,9 +62,11 @@ def spectra(
     Args:
         model: The network, in evaluation mode.
         X: A tensor of inputs along the first dimension, a DataLoader, or a dataset, list or other
-            iterable whose items are one input each, without the dimension of the batch. In a pair
-            (input, label) the input comes first. For a network of several arguments, dicts of
-            tensors. NumPy's arrays, and those of other libraries, stand for tensors.
+            iterable whose items are one input each, without the dimension of the batch: that is put
+            in front, and must be the one along which the network takes its batch. In a pair (input,
+            label) the input comes first; a network of several arguments takes pairs with a class
+            index alone, and otherwise dicts of tensors. NumPy's arrays, and those of other
+            libraries, stand for tensors.
         layers: Names of `depths`.
         k: How many values, min(m, n) at a depth that has fewer; "all" of each depth.
         since: A depth to differentiate from, instead of the input, as token ids need it.
@@ -87,7 +91,8 @@ def spectra(
 
     Raises:
         ArgumentError: If there is no input, or inputs differ in shape and neither `since` nor `wrt`
-            is given.
+            is given. If the network computes something else of two inputs together than of each
+            alone, inputs have a batch already, or a pair holds what may be another argument.
         ModelError, NonFiniteError, DerivativeError: As `JacobianOperator` does; the message names
             the input.
 
@@ -112,9 +117,10 @@ def spectra(
     if since is not None and wrt is not None:
         raise ArgumentError("give since= or wrt=: from a depth, all arguments are held fixed")
     one_by_one = since is not None or wrt is not None
+    arguments = list_arguments(model)
     if not one_by_one:
-        refuse_mixed_list(X)
-    inputs = _show_bar(each_input(X, _device_of(model)), count_inputs(X), progress)
+        refuse_mixed_list(X, arguments)
+    inputs = _show_bar(each_input(X, _device_of(model), arguments), count_inputs(X), progress)
 
     def solve(name: str, J: LinearOperator, first: int) -> DepthSpectra:
         inputs = range(first, first + (J.batch[0] if J.batch else 1))
@@ -183,6 +189,7 @@ def _through_recording(
     Arguments(first, None).refuse_without_floating(model)
     with told_how_read(first):
         derivatives = Derivatives(model, first, names, dtype=dtype)
+        refuse_without_batch_of_inputs(model, derivatives.values, first)
         values = derivatives.values(first)
     batch = choose(first, max(value.numel() for value in values))
     group: list[Tensor] = []
@@ -255,7 +262,10 @@ def _one_by_one(
             if derivatives is None or here != kind:
                 if wrt is not None:
                     Arguments(x, wrt).refuse_without_floating(model)
+                first = derivatives is None
                 derivatives = Derivatives(model, x, names, since, wrt, dtype)
+                if first:
+                    refuse_without_batch_of_inputs(model, derivatives.values, x)
             kind, found = here, derivatives.at(x, which)
         yield [_solve_one(J, name, index, solve) for J, name in zip(found, names, strict=True)]
 

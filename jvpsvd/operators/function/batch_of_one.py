@@ -18,6 +18,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from jvpsvd.errors import ArgumentError
+from jvpsvd.operators.function.batch_of_two import refuse_without_batch
 from jvpsvd.operators.function.evaluate import close, prepare, refuse_nondeterministic
 from jvpsvd.operators.function.failures import can_be_called, failures_named, takes_batch_of_one
 from jvpsvd.operators.function.pytrees import OfVector
@@ -83,7 +84,8 @@ def refuse_other_function(
 
     It is evaluated once more, at a batch of the one point where its value is largest. Nothing is
     compared where it fails there, where a point is a batch of one by itself, and for functions that
-    are no network: these take one point.
+    are no network: these take one point. One that takes batches only is evaluated at two points
+    together instead, which tell whether the dimension in front is its batch.
 
     Args:
         fn: The function as the user gave it.
@@ -101,19 +103,22 @@ def refuse_other_function(
     Traceback (most recent call last):
     jvpsvd.errors.ArgumentError: Softmax computes something else of the point X[0] than of the ...
     """
-    network = _network_of(fn)
+    network, run = _network_of(fn), of_vector.__wrapped__
+    name = "fn" if network is None or fn is not network else type(fn).__name__
+    if isinstance(run, _OfOne):
+        batches = prepare(run.__wrapped__)
+        refuse_without_batch(name, lambda z: tree_leaves(batches(z)), points[:1], eps or 0.0)
     if network is None:
         return
     index = int(
         torch.linalg.vector_norm(values.reshape(len(values), -1), torch.inf, dim=1).argmax()
     )
-    x, run = points[index], of_vector.__wrapped__
+    x = points[index]
     batched = run.__wrapped__ if isinstance(run, _OfOne) else run
     evaluate = prepare(lambda z: batched(of_vector.tree(z)))
     batch = _value_or_none(evaluate, x[None])
     if batch is None:
         return
-    name = type(fn).__name__ if fn is network else "fn"
     if _has_entry_for_each(evaluate, points, index, batch, eps):
         raise ArgumentError(
             f"{name} computes {len(points)} values of the one point X[{index}], as a mask for each "
