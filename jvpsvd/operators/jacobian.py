@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from jvpsvd.arguments import check_flag, check_further_arguments, one_of, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
 from jvpsvd.operators.derivatives.chunk_tuning import Chunks
-from jvpsvd.operators.derivatives.linear_map import LinearMap
+from jvpsvd.operators.derivatives.linear_map import WEIGHTS_CHANGED, LinearMap
 from jvpsvd.operators.differentiate import Derivatives
 from jvpsvd.operators.environment.compilation import uncompiled
 from jvpsvd.operators.environment.precision import choose_precision
@@ -51,6 +51,12 @@ class JacobianOperator(LinearMapOperator):
     two to three inferences a point. A new operator takes nothing over from an earlier one, even of
     the same fn: nothing would say when to forget it. Where the rows of x do not act on each other,
     so that J is block-diagonal, a line in the log says so once.
+
+    The point is copied. Products are refused once weights of fn have changed, or parameters or
+    modules have been replaced, since the derivative was taken; after ``weight.data.mul_(2)``, which
+    torch does not count, perhaps some milliseconds later. Other changes (a number that fn closes
+    over, the mode) are refused where products evaluate fn, as transforms do, and have no effect on
+    what was recorded; `J.at(x)` sees them.
 
     With ``batch_dims=1`` it is the batch of the Jacobians at the points X[0], X[1], …: fn takes one
     of them, without the dimension of the batch, is recorded once, if at all, and is replayed at all
@@ -168,6 +174,7 @@ class JacobianOperator(LinearMapOperator):
         self._hold(found, ranks, tf32)
 
     def _hold(self, found: Linearized, group: dist.ProcessGroup | None, tf32: bool) -> None:
+        self._has_its_modules = self._linearization.note_modules()
         super().__init__(
             found.linear_map,
             chunks=self._fixed_chunks,
@@ -216,6 +223,18 @@ class JacobianOperator(LinearMapOperator):
             found = self._linearization.at(x)
         J._hold(found, self._group, self._tf32)
         return J
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        self._refuse_replaced_modules()
+        return super()._matmat(V)
+
+    def _rmatmat(self, U: Tensor) -> Tensor:
+        self._refuse_replaced_modules()
+        return super()._rmatmat(U)
+
+    def _refuse_replaced_modules(self) -> None:
+        if not self._has_its_modules():
+            raise ArgumentError(WEIGHTS_CHANGED)
 
     def find_nonfinite(self, index: int = 0) -> str | None:
         """Return what makes products that are not finite, in words; None where it cannot be seen.

@@ -47,6 +47,7 @@ from jvpsvd.operators.function.lower_precision import (
 )
 from jvpsvd.operators.function.parameters import OfParameters
 from jvpsvd.operators.function.pytrees import OfVector, Structure, same_structure
+from jvpsvd.operators.function.replaced_weights import note_modules
 from jvpsvd.operators.function.restoring import restored
 from jvpsvd.operators.function.state import FunctionState
 
@@ -124,6 +125,12 @@ class Linearization:
         point = x.detach().to(self._dtype or x.dtype, copy=True)  # the caller may go on to change x
         found = None if self._taken is None else self._replay(self._taken, source, point)
         return self._take(source, point) if found is None else found
+
+    def note_modules(self) -> Callable[[], bool]:
+        """Return a function that tells whether the modules of fn hold the weights they do now."""
+        if isinstance(self._fn, OfParameters):  # whose weights are the point
+            return lambda: True
+        return note_modules(self._fn)
 
     def find_nonfinite(self, point: Tensor) -> str | None:
         """Return what makes a derivative that is not finite at a point, where it can be seen."""
