@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import is_
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -23,14 +24,20 @@ def note_modules(fn: object) -> Callable[[], bool]:
     False
     """
     modules = modules_with_state(called_modules(fn))
-    held = [
-        (entries, list(entries.values()))
-        for module in modules
-        for entries in (module._parameters, module._modules)
+    own: list[dict[str, Any]] = [
+        each for module in modules for each in (module._parameters, module._modules) if each
     ]
-    return lambda: all(
-        len(now) == len(before) and all(map(is_, now.values(), before)) for now, before in held
-    )
+
+    def list_addresses() -> list[int]:
+        return [id(one) for each in own for one in each.values()]
+
+    # What is held now is kept alive, so that nothing else gets its address.
+    before, kept = list_addresses(), [list(each.values()) for each in own]
+    return partial(_are_at, list_addresses, before, kept)
+
+
+def _are_at(list_addresses: Callable[[], list[int]], before: list[int], kept: object) -> bool:
+    return list_addresses() == before
 
 
 def list_weights(fn: object) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from jvpsvd.operators.function.fingerprint import fingerprint, is_dense, sample_
 COPIED_BYTES = 1 << 26
 # All entries of weights are compared again after so many times the seconds which that takes: a
 # tenth of the time at most where they are read in place, less where copies are.
-_BETWEEN, _BETWEEN_COPIED = 10.0, 50.0
+_BETWEEN, _BETWEEN_COPIED = 10.0, 100.0
 
 
 class Constants:
