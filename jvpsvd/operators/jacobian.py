@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Never
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from jvpsvd.arguments import check_flag, check_further_arguments, one_of, shown, whole_number
+from jvpsvd.arguments import (
+    check_flag,
+    check_further_arguments,
+    one_of,
+    refuse_unknown_names,
+    shown,
+    whole_number,
+)
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
 from jvpsvd.operators.derivatives.chunk_tuning import Chunks
@@ -31,6 +38,11 @@ from jvpsvd.operators.function.parameters import (
 from jvpsvd.operators.linear_map_operator import LinearMapOperator
 from jvpsvd.operators.linearize import Linearization, Linearized, LinearizeOptions
 
+# Keywords of `svds`, which solves.
+_OF_SVDS = dict.fromkeys(
+    ("k", "which", "tol", "method", "memory", "seed", "vectors", "energy", "tail", "progress"),
+    "svds takes it: svds(JacobianOperator(fn, x), k=5)",
+)
 # The keywords that `wrt_parameters` passes to the constructor.
 _OPTIONS = ("batch_dims", "chunk", "derivatives", "fold", "check", "group", "tf32")
 
@@ -100,6 +112,8 @@ class JacobianOperator(LinearMapOperator):
         tf32: Leave TF32 and the like as the process has them; otherwise products are computed in
             full precision.
 
+        other_names: None: each is refused in a line that says what it is called here.
+
     Raises:
         ArgumentError: If x or fn(x) is not real floating, their dtypes or devices differ, or fn
             gives two values for one point; the module that does is named where it can be seen. With
@@ -146,7 +160,9 @@ class JacobianOperator(LinearMapOperator):
         recompute: bool = False,
         group: dist.ProcessGroup | None = None,
         tf32: bool = False,
+        **other_names: Never,
     ) -> None:
+        refuse_unknown_names(JacobianOperator, other_names, _OF_SVDS)
         meaning = "must be 0, for one point, or 1, for points along the first dimension of x"
         one_of("batch_dims", batch_dims, (0, 1), meaning)
         one_of("derivatives", derivatives, ("auto", "trace", "transforms"))

@@ -26,6 +26,7 @@ from jvpsvd.operators.differentiate import (
     differentiate,
     tell_difference,
 )
+from jvpsvd.operators.environment.repeated_lines import say_once
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.batch_of_one import function_of_one, refuse_other_function
 from jvpsvd.operators.function.conversion import convert_weights
@@ -104,6 +105,7 @@ class Linearization:
         self._fn, self._args, self._kwargs = fn, args, kwargs
         self._dtype, self._options = dtype, options
         self._taken: _Taken | None = None
+        self._said: set[str] = set()
 
     def at(self, x: Any) -> Linearized:
         """Return the derivative at a point, or at the points of a batch.
@@ -123,8 +125,9 @@ class Linearization:
             source, x = Structure.of(x, "the point x", batch_dims)
         _check_point(x, batch_dims)
         point = x.detach().to(self._dtype or x.dtype, copy=True)  # the caller may go on to change x
-        found = None if self._taken is None else self._replay(self._taken, source, point)
-        return self._take(source, point) if found is None else found
+        with say_once(self._said):
+            found = None if self._taken is None else self._replay(self._taken, source, point)
+            return self._take(source, point) if found is None else found
 
     def note_modules(self) -> Callable[[], bool]:
         """Return a function that tells whether the modules of fn hold the weights they do now."""
