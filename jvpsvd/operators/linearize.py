@@ -26,6 +26,7 @@ from jvpsvd.operators.differentiate import (
     differentiate,
     tell_difference,
 )
+from jvpsvd.operators.environment.one_thread import in_one_thread
 from jvpsvd.operators.environment.repeated_lines import say_once
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.batch_of_one import function_of_one, refuse_other_function
@@ -107,6 +108,7 @@ class Linearization:
         self._taken: _Taken | None = None
         self._said: set[str] = set()
 
+    @in_one_thread
     def at(self, x: Any) -> Linearized:
         """Return the derivative at a point, or at the points of a batch.
 

@@ -55,7 +55,7 @@ def test_depths_after_one(net):
     doubled = nn.Sequential(net, nn.Identity())
     doubled.forward = lambda x: net(x).relu()
     found = depths(doubled.eval(), x, functions=False, since="0.1")
-    assert [each.name for each in found][0] == "0.2"
+    assert found[0].name == "0.2"
     with pytest.raises(ModelError, match="no depth '7' among the 4"):
         depths(net, x, since="7")
 

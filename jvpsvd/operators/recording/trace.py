@@ -16,6 +16,7 @@ from jvpsvd.errors import TraceError
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, stack_maps
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.transforms import by_transforms
+from jvpsvd.operators.environment.one_thread import in_one_thread
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.lower_precision import Rounding
@@ -85,7 +86,7 @@ class Trace:
         self._points_together: bool | None = None  # not tried yet
         with restored(fn, example.device):
             self._rounding = Rounding(self._outputs)
-            found = record(
+            found = in_one_thread(record)(
                 self._outputs,
                 example.detach().clone(),
                 values,
