@@ -6,15 +6,17 @@ Numbers are Python's own or NumPy's scalars, never bools.
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from jvpsvd.errors import ArgumentError
+from jvpsvd.errors import ArgumentError, UnknownArgumentError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -277,6 +279,36 @@ def listed_names(name: str, value: object) -> list[str]:
         if not isinstance(each, str):
             raise ArgumentError(f"{name} holds {shown(each)}; give names, as strings")
     return listed
+
+
+def refuse_unknown_names(
+    function: Callable[..., Any],
+    names: Iterable[str],
+    answers: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Refuse arguments that a function has not, each with what to write instead.
+
+    Args:
+        function: The function, or the class.
+        names: What it was given besides its arguments.
+        answers: What to say of some of them.
+
+    Raises:
+        UnknownArgumentError: If there is one.
+
+    >>> def spectra(model, X, layers=("output",), **names): ...
+    >>> refuse_unknown_names(spectra, ["layer"])
+    Traceback (most recent call last):
+    jvpsvd.errors.UnknownArgumentError: spectra has no argument layer; did you mean layers?
+    """
+    parameters = inspect.signature(function).parameters.values()
+    known = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
+    for name in names:
+        near = nearest_name(name, known)
+        answer = answers.get(name) or (
+            f"did you mean {near}?" if near else f"it takes {', '.join(known)}"
+        )
+        raise UnknownArgumentError(f"{function.__name__} has no argument {name}; {answer}")
 
 
 def first_names(names: Sequence[str], most: int = 6) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -23,3 +24,17 @@ class Depth:
     def numel(self) -> int:
         """Number of units: the rows of the Jacobian to this depth."""
         return math.prod(self.shape)
+
+
+def with_values(every: Sequence[Depth], k: int, n: int) -> list[Depth]:
+    """Return the depths that have k singular values, all of them if none has.
+
+    Args:
+        every: Depths.
+        k: How many.
+        n: Entries of what they are differentiated by.
+
+    >>> [depth.name for depth in with_values([Depth("0", "", (4,)), Depth("1", "", (2,))], 3, 9)]
+    ['0']
+    """
+    return [depth for depth in every if min(depth.numel, n) >= k] or list(every)

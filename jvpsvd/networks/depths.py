@@ -8,9 +8,10 @@ that is not torch's own. `place_names` says how they are named; the output of th
 from __future__ import annotations
 
 import difflib
+import itertools
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,7 +40,9 @@ from jvpsvd.operators.function.first_call import FirstCall
 logger = logging.getLogger(__name__)
 
 
-def depths(model: nn.Module, x: Any, *, functions: bool = True) -> list[Depth]:
+def depths(
+    model: nn.Module, x: Any, *, functions: bool = True, since: str | None = None
+) -> list[Depth]:
     """Return the depths at which the model can be cut, in the order of computation.
 
     They are the floating tensors that modules return, by themselves ("layer1") or as parts of a
@@ -56,9 +59,11 @@ def depths(model: nn.Module, x: Any, *, functions: bool = True) -> list[Depth]:
         x: An input as the model takes it (a batch of one for most image networks).
         functions: Whether to list what functions compute. If that cannot be observed, one line in
             the log says why, and modules are listed alone.
+        since: Of these depths, list those that are computed after this one.
 
     Raises:
-        ModelError: If the model is in training mode, fails at x, or has no tensor to cut at.
+        ModelError: If the model is in training mode, fails at x, or has no tensor to cut at; if
+            there is no depth `since`.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
     >>> [(d.name, d.shape) for d in depths(model, torch.zeros(1, 3))]
@@ -70,7 +75,13 @@ def depths(model: nn.Module, x: Any, *, functions: bool = True) -> list[Depth]:
     ['linear', 'relu', 'output.logits']
     """
     cuts, left_out = _list_cuts(model, x, functions=functions)
-    if left_out is not None:
+    if since is not None:
+        if since not in cuts:
+            cuts, left_out = _list_cuts(model, x, functions=True)
+        _locate(uncompiled(model), cuts, since, left_out)
+        later = itertools.islice(cuts.items(), list(cuts).index(since) + 1, None)
+        cuts = {name: call for name, call in later if functions or call.kind != "function"}
+    if functions and left_out is not None:
         logger.warning("%s; what functions compute is not listed", left_out)
     scripted = scripted_part(uncompiled(model))
     if scripted is not None:
@@ -328,21 +339,6 @@ class LayerMaps:
                 return tuple(run_to(self.__wrapped__, self._arguments.with_chosen(z), targets))
         given = each_tensor(self._x, lambda leaf: _in_dtype_of(leaf, z, self._dtype))
         return tuple(run_to(self.__wrapped__, given, targets, (self._source, z)))
-
-
-ToDepths = Callable[..., tuple[Tensor, ...]]
-"""Takes z, and `only`, the indices of some depths, to their values, as `LayerMaps` does."""
-
-
-def to_one_depth(run: ToDepths, depth: int) -> Callable[[Tensor], Tensor]:
-    """Return the map to one of several depths.
-
-    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    >>> x = torch.zeros(1, 3)
-    >>> to_one_depth(layer_maps(model, x, ["0", "output"]), 1)(x).shape
-    torch.Size([1, 2])
-    """
-    return lambda z: run(z, [depth])[0]
 
 
 def layer_maps(

@@ -16,10 +16,11 @@ from torch.utils._pytree import tree_map_only
 
 from jvpsvd.arguments import listed_names
 from jvpsvd.errors import JvpsvdError
-from jvpsvd.networks.depths import ToDepths, layer_maps
+from jvpsvd.networks.depths import layer_maps
 from jvpsvd.networks.held_fixed import is_same_function
 from jvpsvd.networks.hidden_parts import HiddenParts
 from jvpsvd.networks.recorded_depths import RecordedDepths
+from jvpsvd.networks.to_depths import ToDepths
 from jvpsvd.operators import BatchedMap, LinearMap, check_network, full_precision
 from jvpsvd.operators.function.conversion import convert_weights
 from jvpsvd.operators.function.first_call import FirstCall

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp
 
-from jvpsvd.networks.depths import LayerMaps, ToDepths
+from jvpsvd.networks.depths import LayerMaps
+from jvpsvd.networks.to_depths import ToDepths
 from jvpsvd.operators import restored
 from jvpsvd.operators.derivatives.differences import direction
 from jvpsvd.operators.function.evaluate import prepare

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import DerivativeError, JvpsvdError
-from jvpsvd.networks.depths import ToDepths, to_one_depth
+from jvpsvd.networks.to_depths import ToDepths, to_one_depth
 from jvpsvd.operators import BatchedMap, LinearMap
 from jvpsvd.operators.differentiate import find_difference
 from jvpsvd.operators.function.evaluate import prepare

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jvpsvd.errors import AdjointError, ArgumentError, DerivativeError, JvpsvdError, TraceError
-from jvpsvd.networks.depths import ToDepths, to_one_depth
+from jvpsvd.networks.to_depths import ToDepths, to_one_depth
 from jvpsvd.operators import BatchedMap, LinearMap, Trace, transformed
 from jvpsvd.operators.function.count import count_work
 from jvpsvd.operators.function.evaluate import prepare, refuse_changed_buffers, refuse_random

@@ -17,6 +17,7 @@ from jvpsvd.operators.derivatives.differences import describe_difference
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.reverse_passes import by_reverse_passes
 from jvpsvd.operators.derivatives.transforms import by_transforms
+from jvpsvd.operators.environment.repeated_lines import drop_repeated
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.evaluate import prepare
@@ -32,6 +33,7 @@ Derivatives = Literal["auto", "trace", "transforms"]
 
 
 logger = logging.getLogger(__name__)
+logger.addFilter(drop_repeated)
 
 Elsewhere = Callable[[Tensor], LinearMap | BatchedMap]
 """The same derivative at another point, or at other points; a `TraceError` where fn differs."""

@@ -175,6 +175,11 @@ def shape_and_dtype(foreign: Any) -> tuple[tuple[int, ...], torch.dtype]:
             f"{name} has shape {foreign.shape} and dtype {foreign.dtype}, not sizes and a NumPy "
             "dtype; give it both"
         ) from error
+    if dtype.kind in "iub" and hasattr(foreign, "matvec"):
+        raise ArgumentError(
+            f"{name} has dtype {dtype}, not the real floating point of its products; make it with "
+            "dtype=float, as scipy.sparse.linalg.LinearOperator(…, dtype=float)"
+        )
     check_real(name, dtype)
     if len(sizes) != 2:
         raise ArgumentError(f"{name} has shape {by(sizes)}; an operator has two sides")

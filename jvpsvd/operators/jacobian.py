@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Never
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
-from jvpsvd.arguments import check_flag, check_further_arguments, one_of, shown, whole_number
+from jvpsvd.arguments import (
+    check_flag,
+    check_further_arguments,
+    one_of,
+    refuse_unknown_names,
+    shown,
+    whole_number,
+)
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
 from jvpsvd.operators.derivatives.chunk_tuning import Chunks
-from jvpsvd.operators.derivatives.linear_map import LinearMap
+from jvpsvd.operators.derivatives.linear_map import WEIGHTS_CHANGED, LinearMap
 from jvpsvd.operators.differentiate import Derivatives
 from jvpsvd.operators.environment.compilation import uncompiled
 from jvpsvd.operators.environment.precision import choose_precision
@@ -31,6 +38,11 @@ from jvpsvd.operators.function.parameters import (
 from jvpsvd.operators.linear_map_operator import LinearMapOperator
 from jvpsvd.operators.linearize import Linearization, Linearized, LinearizeOptions
 
+# Keywords of `svds`, which solves.
+_OF_SVDS = dict.fromkeys(
+    ("k", "which", "tol", "method", "memory", "seed", "vectors", "energy", "tail", "progress"),
+    "svds takes it: svds(JacobianOperator(fn, x), k=5)",
+)
 # The keywords that `wrt_parameters` passes to the constructor.
 _OPTIONS = ("batch_dims", "chunk", "derivatives", "fold", "check", "group", "tf32")
 
@@ -51,6 +63,12 @@ class JacobianOperator(LinearMapOperator):
     two to three inferences a point. A new operator takes nothing over from an earlier one, even of
     the same fn: nothing would say when to forget it. Where the rows of x do not act on each other,
     so that J is block-diagonal, a line in the log says so once.
+
+    The point is copied. Products are refused once weights of fn have changed, or parameters or
+    modules have been replaced, since the derivative was taken; after ``weight.data.mul_(2)``, which
+    torch does not count, perhaps some milliseconds later. Other changes (a number that fn closes
+    over, the mode) are refused where products evaluate fn, as transforms do, and have no effect on
+    what was recorded; `J.at(x)` sees them.
 
     With ``batch_dims=1`` it is the batch of the Jacobians at the points X[0], X[1], …: fn takes one
     of them, without the dimension of the batch, is recorded once, if at all, and is replayed at all
@@ -93,6 +111,8 @@ class JacobianOperator(LinearMapOperator):
             columns of a block are divided among them.
         tf32: Leave TF32 and the like as the process has them; otherwise products are computed in
             full precision.
+
+        other_names: None: each is refused in a line that says what it is called here.
 
     Raises:
         ArgumentError: If x or fn(x) is not real floating, their dtypes or devices differ, or fn
@@ -141,7 +161,9 @@ class JacobianOperator(LinearMapOperator):
         recompute: bool = False,
         group: dist.ProcessGroup | None = None,
         tf32: bool = False,
+        **other_names: Never,
     ) -> None:
+        refuse_unknown_names(JacobianOperator, other_names, _OF_SVDS)
         meaning = "must be 0, for one point, or 1, for points along the first dimension of x"
         one_of("batch_dims", batch_dims, (0, 1), meaning)
         one_of("derivatives", derivatives, ("auto", "trace", "transforms"))
@@ -169,6 +191,7 @@ class JacobianOperator(LinearMapOperator):
         self._hold(found, ranks, tf32)
 
     def _hold(self, found: Linearized, group: dist.ProcessGroup | None, tf32: bool) -> None:
+        self._has_its_modules = self._linearization.note_modules()
         super().__init__(
             found.linear_map,
             chunks=self._fixed_chunks,
@@ -217,6 +240,18 @@ class JacobianOperator(LinearMapOperator):
             found = self._linearization.at(x)
         J._hold(found, self._group, self._tf32)
         return J
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        self._refuse_replaced_modules()
+        return super()._matmat(V)
+
+    def _rmatmat(self, U: Tensor) -> Tensor:
+        self._refuse_replaced_modules()
+        return super()._rmatmat(U)
+
+    def _refuse_replaced_modules(self) -> None:
+        if not self._has_its_modules():
+            raise ArgumentError(WEIGHTS_CHANGED)
 
     def find_nonfinite(self, index: int = 0) -> str | None:
         """Return what makes products that are not finite, in words; None where it cannot be seen.

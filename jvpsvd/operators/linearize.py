@@ -26,6 +26,8 @@ from jvpsvd.operators.differentiate import (
     differentiate,
     tell_difference,
 )
+from jvpsvd.operators.environment.one_thread import in_one_thread
+from jvpsvd.operators.environment.repeated_lines import say_once
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.batch_of_one import function_of_one, refuse_other_function
 from jvpsvd.operators.function.conversion import convert_weights
@@ -47,6 +49,7 @@ from jvpsvd.operators.function.lower_precision import (
 )
 from jvpsvd.operators.function.parameters import OfParameters
 from jvpsvd.operators.function.pytrees import OfVector, Structure, same_structure
+from jvpsvd.operators.function.replaced_weights import note_modules
 from jvpsvd.operators.function.restoring import restored
 from jvpsvd.operators.function.state import FunctionState
 
@@ -103,7 +106,9 @@ class Linearization:
         self._fn, self._args, self._kwargs = fn, args, kwargs
         self._dtype, self._options = dtype, options
         self._taken: _Taken | None = None
+        self._said: set[str] = set()
 
+    @in_one_thread
     def at(self, x: Any) -> Linearized:
         """Return the derivative at a point, or at the points of a batch.
 
@@ -122,8 +127,15 @@ class Linearization:
             source, x = Structure.of(x, "the point x", batch_dims)
         _check_point(x, batch_dims)
         point = x.detach().to(self._dtype or x.dtype, copy=True)  # the caller may go on to change x
-        found = None if self._taken is None else self._replay(self._taken, source, point)
-        return self._take(source, point) if found is None else found
+        with say_once(self._said):
+            found = None if self._taken is None else self._replay(self._taken, source, point)
+            return self._take(source, point) if found is None else found
+
+    def note_modules(self) -> Callable[[], bool]:
+        """Return a function that tells whether the modules of fn hold the weights they do now."""
+        if isinstance(self._fn, OfParameters):  # whose weights are the point
+            return lambda: True
+        return note_modules(self._fn)
 
     def find_nonfinite(self, point: Tensor) -> str | None:
         """Return what makes a derivative that is not finite at a point, where it can be seen."""

@@ -16,7 +16,7 @@ from jvpsvd.arguments import dense_tensor, shown, whole_number
 from jvpsvd.errors import ArgumentError, TraceError
 from jvpsvd.operators.arrays import is_array, tensor_of
 from jvpsvd.operators.blocks import by
-from jvpsvd.operators.derivatives.linear_map import Held, LinearMap
+from jvpsvd.operators.derivatives.linear_map import WEIGHTS_CHANGED, Held, LinearMap
 from jvpsvd.operators.differentiate import tell_difference, transformed
 from jvpsvd.operators.environment.precision import full_precision
 from jvpsvd.operators.function.admission import check_function
@@ -27,9 +27,11 @@ from jvpsvd.operators.function.first_call import FirstCall
 from jvpsvd.operators.function.lower_precision import eps_of_tests, find_lower_precision
 from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.operators.function.pytrees import OfVector
+from jvpsvd.operators.function.replaced_weights import list_weights, note_modules
 from jvpsvd.operators.function.restoring import restored
 from jvpsvd.operators.jacobian import JacobianOperator
 from jvpsvd.operators.linear_operator import LinearOperator
+from jvpsvd.operators.recording.constants import HeldWeights
 from jvpsvd.operators.recording.sizes import AnotherSizeError
 from jvpsvd.operators.recording.trace import Trace
 
@@ -87,14 +89,17 @@ class StreamedStack(LinearOperator):
     ) -> StreamedStack:
         """Return the stacked Jacobians of fn at these points, all of one shape.
 
-        fn is recorded once (see `Trace`) and evaluated at a point whenever that is multiplied. It
-        takes one point, without the dimension of a batch. One that takes batches only is given
+        fn is recorded once (see `Trace`) and evaluated at a point whenever that is multiplied. All
+        products are of one matrix: points in a tensor, an array or a list are copied, and products
+        are refused once weights have changed. (A data set is read again, and must stay as it is.)
+        fn takes one point, without the dimension of a batch. One that takes batches only is given
         batches of one, and a module that computes something else of these is refused, both as with
         ``batch_dims=1`` of `JacobianOperator`.
 
         Raises:
             ArgumentError: If there is no point, fn(x) cannot be differentiated, or fn is a module
-                that computes something else of x than of the batch x[None].
+                that computes something else of x than of the batch x[None]; by products if weights
+                have changed.
             NonFiniteError: If fn(x) holds NaN or infinity at a point that is multiplied.
             DerivativeError: If a part of fn in inference mode lacks its derivative at such a point.
             TraceError: If fn takes another path at a point than it did when recorded.
@@ -109,6 +114,7 @@ class StreamedStack(LinearOperator):
             raise ArgumentError(f"points is {shown(points)}; give a list or a tensor of points")
         if getattr(points, "shape", None) == () or len(points) < 1:
             raise ArgumentError("there is no point; give at least one")
+        points = _copied(points)
         first = _as_tensor(points[0])
         check_function(fn)
         of_user = fn
@@ -133,11 +139,16 @@ class StreamedStack(LinearOperator):
             trace = Trace(fn, first)
             differentiate = partial(_replay, trace, fn)
             may_hide = _runs_inference(fn, first)
+            trace.fix_weights()
+            weights = HeldWeights({})  # the recording compares them itself
         except TraceError as error:
             logger.warning("%s; using vmap(jvp) and vmap(vjp), with slower products", error)
-        compared = {0}
+            weights = HeldWeights(list_weights(of_user))
+        compared, are_the_same = {0}, note_modules(of_user)
 
         def at(index: int) -> LinearOperator:
+            if not (are_the_same() and weights.are_unchanged()):
+                raise ArgumentError(WEIGHTS_CHANGED)
             with full_precision():
                 x = _as_tensor(points[index])
                 J = replace(differentiate(x), lower_precision=lower_precision)
@@ -243,6 +254,19 @@ def _make(at: Callable[[int], LinearOperator], index: int) -> LinearOperator:
     if not isinstance(made, LinearOperator):
         raise ArgumentError(f"operator {index} is {shown(made)}; give operators")
     return made
+
+
+def _copied(points: Points) -> Points:
+    """Return points that lie in memory as copies, since the caller may go on to change them."""
+    if isinstance(points, Tensor):
+        return points.detach().clone()
+    if isinstance(points, list | tuple):
+        return [_copied(each) if _lies_in_memory(each) else each for each in points]
+    return _as_tensor(points).clone() if is_array(points) else points
+
+
+def _lies_in_memory(point: object) -> bool:
+    return isinstance(point, Tensor) or is_array(point)
 
 
 def _as_tensor(point: Any) -> Tensor:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import os
 import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jvpsvd.arguments import shown
 from jvpsvd.data import Sample
 from jvpsvd.errors import ArgumentError
 from jvpsvd.report.estimates import (
@@ -24,8 +27,9 @@ from jvpsvd.report.estimates import (
     in_words,
     titles,
 )
-from jvpsvd.report.values import Array, DepthValues, RunValues
+from jvpsvd.report.values import Array, DepthValues, RunValues, read_values
 from jvpsvd.report.words import describe_starts
+from jvpsvd.survey import open_store
 from jvpsvd.survey.progress.journal import events, journals
 from jvpsvd.survey.spec.changed_network import changed_network
 from jvpsvd.svd.estimate import Estimate, mean_estimate
@@ -75,7 +79,11 @@ class Difference:
         return found.value / error if error > 0 and known else math.nan
 
 
-def compare_runs(first: RunValues, second: RunValues, threshold: float = 1.0) -> list[Difference]:
+def compare_runs(
+    first: RunValues | str | os.PathLike[str],
+    second: RunValues | str | os.PathLike[str],
+    threshold: float = 1.0,
+) -> list[Difference]:
     """Return the differences of two runs at every depth that both have.
 
     Depths are paired by name, or in their order where no name is common and both have equally many.
@@ -84,15 +92,18 @@ def compare_runs(first: RunValues, second: RunValues, threshold: float = 1.0) ->
     there are none, the means over all are.
 
     Args:
-        first: A run, such as that of a network with random weights.
+        first: A run, such as that of a network with random weights: its folder, or its values as
+            `read_values` returns them.
         second: Another one, such as that of the trained network.
         threshold: What a value must reach to be counted.
 
     Raises:
-        ArgumentError: If no depth of one belongs to one of the other.
+        ArgumentError: If no depth of one belongs to one of the other, or one is something else.
+        RunError: If a folder holds no run.
 
-    Example: ``compare_runs(read_values(before), read_values(after))[0].difference``.
+    Example: ``compare_runs("before", "after")[0].difference``.
     """
+    first, second = _values_of(first, "first"), _values_of(second, "second")
     names = _common_names(first, second)
     return [
         found
@@ -101,8 +112,11 @@ def compare_runs(first: RunValues, second: RunValues, threshold: float = 1.0) ->
     ]
 
 
-def differing_fields(first: RunValues, second: RunValues) -> list[str]:
+def differing_fields(
+    first: RunValues | str | os.PathLike[str], second: RunValues | str | os.PathLike[str]
+) -> list[str]:
     """Return in what the two runs differ, a line for each option."""
+    first, second = _values_of(first, "first"), _values_of(second, "second")
     runs = first, second
     one, other = (run.store.identity.fields() for run in runs)
     changed = [] if one["contents"] == other["contents"] else ["bytes of the shards: they differ"]
@@ -116,6 +130,16 @@ def differing_fields(first: RunValues, second: RunValues) -> list[str]:
             name, told = "random start", [describe_starts(run.store.identity) for run in runs]
         changed.append(f"{name.replace('_', ' ')}: {' | '.join(told)}")
     return changed + _describe_network(one, other)
+
+
+def _values_of(run: object, name: str) -> RunValues:
+    if isinstance(run, str | os.PathLike):
+        return read_values(open_store(Path(os.fspath(run))))
+    if not isinstance(run, RunValues):
+        raise ArgumentError(
+            f"{name} is {shown(run)}; give the folder of a run, or read_values(open_store(folder))"
+        )
+    return run
 
 
 def _describe_network(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

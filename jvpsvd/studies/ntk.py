@@ -6,12 +6,12 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import torch
 from torch import Tensor, nn
 
-from jvpsvd.arguments import shown, whole_number
+from jvpsvd.arguments import refuse_unknown_names, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
 from jvpsvd.operators import (
@@ -116,6 +116,7 @@ def ntk(
     tol: float = 1e-5,
     seed: int | None = 0,
     memory: int | str | None = None,
+    **other_names: Never,
 ) -> TangentKernel:
     """Return the k leading eigenpairs of the empirical tangent kernel of a network at inputs X.
 
@@ -132,6 +133,7 @@ def ntk(
         tol: Tolerance of `svds`.
         seed: Seed of the check, and of `svds`; None: another one each time.
         memory: Bytes, or text like "4GiB", for Jacobians and bases; None: half of the memory.
+        other_names: None: each is refused in a line that says what it is called here.
 
     Raises:
         ArgumentError: If X holds no input, inputs differ in shape, or k is out of range; and where
@@ -144,6 +146,7 @@ def ntk(
     >>> kernel.values
     tensor([9., 4.], dtype=torch.float64)
     """
+    refuse_unknown_names(ntk, other_names)
     check_network(model, replace_weights=True)
     seed = choose_seed(seed)
     theta, evaluate = choose_parameters(model, names, None)

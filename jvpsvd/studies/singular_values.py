@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Never
 
 import torch
 from torch import Tensor, nn
 
-from jvpsvd.arguments import dense_tensor
+from jvpsvd.arguments import dense_tensor, refuse_unknown_names
 from jvpsvd.errors import JvpsvdError
 from jvpsvd.operators import JacobianOperator
 from jvpsvd.operators.arrays import is_array, tensor_of
@@ -34,6 +34,7 @@ def singular_values(
     batch_dims: int = 0,
     tol: float = 1e-5,
     seed: int | None = 0,
+    **other_names: Never,
 ) -> Tensor:
     """Return the k largest singular values of ∂fn/∂x, differentiable like any other tensor.
 
@@ -62,6 +63,7 @@ def singular_values(
         tol: Tolerance of the solve; gradients have an error of about tol · s₁ over the gap to the
             next value.
         seed: Seed of the solve; None: another one each time.
+        other_names: None: each is refused in a line that says what it is called here.
 
     Returns:
         (k,) values, descending; (B, k) for many points.
@@ -78,6 +80,7 @@ def singular_values(
     tensor([[1., 0.],
             [0., 0.]])
     """
+    refuse_unknown_names(singular_values, other_names)
     x = tensor_of("x", x) if is_array(x) else dense_tensor("the point x", x)
     refuse_forward_mode(fn, x, batch_dims)
     with failures_of_transforms_named():

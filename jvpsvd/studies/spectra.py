@@ -6,16 +6,23 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import torch
 from torch import Tensor, nn
 
-from jvpsvd.arguments import listed_names, shown, threshold_number, whole_number
+from jvpsvd.arguments import (
+    listed_names,
+    refuse_unknown_names,
+    shown,
+    threshold_number,
+    whole_number,
+)
 from jvpsvd.errors import ArgumentError, JvpsvdError, NonFiniteError
 from jvpsvd.imports import is_installed
 from jvpsvd.machine import parse_memory
-from jvpsvd.networks import OUTPUT, Arguments, Derivatives, choose_batch
+from jvpsvd.networks import OUTPUT, Arguments, Derivatives, choose_batch, depths
+from jvpsvd.networks.depth import with_values
 from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOperator, uncompiled
 from jvpsvd.operators.function.conversion import check_dtype
 from jvpsvd.studies.inputs import (
@@ -36,6 +43,16 @@ from jvpsvd.svd.request import choose_seed, reached_tolerance
 
 logger = logging.getLogger(__name__)
 
+_OTHER_NAMES = {
+    "device": "it runs where the model lies; move the model there",
+    "vectors": "it keeps values alone; svds(JacobianOperator(model, x)) has vectors",
+    "method": "it is chosen; svds(JacobianOperator(model, x), method=…) takes it",
+    **dict.fromkeys(
+        ("args", "kwargs"),
+        "give inputs as dicts of all arguments, and wrt= that to differentiate by",
+    ),
+}
+
 
 def spectra(
     model: nn.Module,
@@ -52,6 +69,7 @@ def spectra(
     memory: int | str | None = None,
     dtype: torch.dtype | None = None,
     progress: bool = True,
+    **other_names: Never,
 ) -> NetworkSpectra:
     """Return the k largest singular values of the Jacobian to each depth, for every input.
 
@@ -67,7 +85,7 @@ def spectra(
             label) the input comes first; a network of several arguments takes pairs with a class
             index alone, and otherwise dicts of tensors. NumPy's arrays, and those of other
             libraries, stand for tensors.
-        layers: Names of `depths`.
+        layers: Names of `depths`; "all": all modules that have k values, or all if none has.
         k: How many values, min(m, n) at a depth that has fewer; "all" of each depth.
         since: A depth to differentiate from, instead of the input, as token ids need it.
         wrt: The argument to differentiate by, where inputs are dicts; the others are held fixed.
@@ -88,6 +106,7 @@ def spectra(
             network in half precision. The model and X stay as they are, and are given in one dtype.
             None: in that one.
         progress: Whether to show a bar on stderr.
+        other_names: None: each is refused in a line that says what it is called here.
 
     Raises:
         ArgumentError: If there is no input, or inputs differ in shape and neither `since` nor `wrt`
@@ -101,6 +120,7 @@ def spectra(
     >>> S["1"].s.shape, S["output"].s.shape
     (torch.Size([5, 3]), torch.Size([5, 2]))
     """
+    refuse_unknown_names(spectra, other_names, _OTHER_NAMES)
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"model is {shown(model)}; give a torch module, then its inputs X")
     names = list(dict.fromkeys(listed_names("layers", layers)))
@@ -111,6 +131,7 @@ def spectra(
     _check_solve(tol, memory)
     root = choose_seed(seed)
     count = None if isinstance(k, str) and k == "all" else whole_number("k", k, 1)
+    least = 1 if count is None else count
     batch = None if batch is None else whole_number("batch", batch, 1)
     if wrt is not None and not isinstance(wrt, str):
         raise ArgumentError(f"wrt={shown(wrt)} must be the name of an argument of inputs in dicts")
@@ -121,6 +142,8 @@ def spectra(
     if not one_by_one:
         refuse_mixed_list(X, arguments)
     inputs = _show_bar(each_input(X, _device_of(model), arguments), count_inputs(X), progress)
+    if names == ["all"]:
+        names, inputs = _list_modules(model, inputs, since, wrt, least)
 
     def solve(name: str, J: LinearOperator, first: int) -> DepthSpectra:
         inputs = range(first, first + (J.batch[0] if J.batch else 1))
@@ -149,8 +172,36 @@ def spectra(
     groups = list(zip(*parts, strict=True))
     if not groups:
         raise ArgumentError(f"X={shown(X)} holds no input; give at least one")
-    depths = tuple(join(list(of)) for of in groups)
-    return NetworkSpectra(depths, type(uncompiled(model)).__name__, tol, threshold)
+    found = tuple(join(list(of)) for of in groups)
+    return NetworkSpectra(found, type(uncompiled(model)).__name__, tol, threshold)
+
+
+def _list_modules(
+    model: nn.Module, inputs: Iterator[Any], since: str | None, wrt: str | None, k: int
+) -> tuple[list[str], Iterator[Any]]:
+    """Return the depths of modules that have k values, as a survey chooses them, and the inputs."""
+    first = next(inputs, None)
+    if first is None:
+        return [OUTPUT], inputs
+    with told_how_read(first):
+        every = depths(model, first, functions=False)
+        later = every if since is None else depths(model, first, functions=False, since=since)
+    start = first[wrt] if wrt is not None and isinstance(first, dict) and wrt in first else first
+    sizes = [each.numel for each in every if each.name == since]
+    if since is None and isinstance(start, Tensor):
+        sizes = [start.numel()]
+    modules = [depth for depth in later if not depth.part] or later
+    names = [depth.name for depth in with_values(modules, k, min(sizes, default=k))]
+    return names, itertools.chain([first], inputs)
+
+
+def _refuse_other_dtype(model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> None:
+    weights = {each.dtype for each in model.parameters() if each.is_floating_point()}
+    if dtype is not None and x.is_floating_point() and weights and x.dtype not in weights:
+        raise ArgumentError(
+            f"X is {x.dtype} and the weights of the model are {min(map(str, weights))}; give X in "
+            "the dtype of the weights: dtype= converts both"
+        )
 
 
 def _check_solve(tol: float, memory: int | str | None) -> None:
@@ -187,6 +238,7 @@ def _through_recording(
             "differentiate from with since=, such as that of the embedding"
         )
     Arguments(first, None).refuse_without_floating(model)
+    _refuse_other_dtype(model, first, dtype)
     with told_how_read(first):
         derivatives = Derivatives(model, first, names, dtype=dtype)
         refuse_without_batch_of_inputs(model, derivatives.values, first)

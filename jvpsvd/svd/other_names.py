@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jvpsvd.arguments import nearest_name
-from jvpsvd.errors import ArgumentError, UnknownArgumentError
+from jvpsvd.arguments import refuse_unknown_names
+from jvpsvd.errors import ArgumentError
 
 _SEED = "it is seed here, a whole number, or None for another one each time"
 _VECTORS = "it is vectors here: False returns values alone"
@@ -97,17 +96,7 @@ def refuse_other_names(function: Callable[..., Any], names: Mapping[str, object]
     Traceback (most recent call last):
     jvpsvd.errors.UnknownArgumentError: svds has no argument n_components; it is k here
     """
-    for name in names:
-        known = [
-            each.name
-            for each in inspect.signature(function).parameters.values()
-            if each.kind is not each.VAR_KEYWORD
-        ]
-        near = nearest_name(name, known)
-        answer = _ANSWERS.get(name) or (
-            f"did you mean {near}?" if near else f"it takes {', '.join(known)}"
-        )
-        raise UnknownArgumentError(f"{function.__name__} has no argument {name}; {answer}")
+    refuse_unknown_names(function, names, _ANSWERS)
 
 
 def refuse_other_words(which: object) -> None:

@@ -88,10 +88,10 @@ class Spectrum(ComparedByFields):
         True
         """
         threshold = threshold_number("threshold", threshold, "counts([…])")
+        if threshold == 0:
+            return Estimate(self.size, self.size, self.size, basis="no singular value is negative")
         found = self.counts([threshold])[0]
         value, low, high = (round(x) for x in (found.value, found.low, found.high))
-        if threshold == 0:
-            return Estimate(value, low, high, basis="no singular value is negative")
         if threshold >= self._exact_above:
             basis = f"{known_in_words(len(self.values), self.size)}, the last below it"
             return Estimate(value, low, high, basis=self.basis if self.rest is None else basis)
@@ -122,6 +122,8 @@ class Spectrum(ComparedByFields):
             sampled = self._sampled_counts(torch.tensor(grid[open_]))
             for whole, part in zip((value, low, high, error), sampled, strict=True):
                 whole[open_] = part
+        for whole, all_of_them in ((value, self.size), (low, self.size), (error, 0)):
+            whole[grid == 0] = all_of_them  # no singular value is negative
         return Curve(grid, value, low, high, error)
 
     def cdf(self, grid: Sequence[float] | Array | Tensor) -> Curve:

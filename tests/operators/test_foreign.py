@@ -310,3 +310,9 @@ def test_a_square_matrix_in_place_of_its_transpose_is_refused(n, blocks):
         aslinearoperator(sla.LinearOperator(D.shape, dtype=float, **products))
     D += D.T
     aslinearoperator(sla.LinearOperator(D.shape, dtype=float, **products))
+
+
+def test_an_operator_of_whole_numbers_is_told_to_say_its_dtype():
+    made = sla.LinearOperator((3, 2), matvec=lambda v: v, rmatvec=lambda u: u, dtype=np.int8)
+    with pytest.raises(ArgumentError, match=r"has dtype int8, .*; make it with dtype=float"):
+        aslinearoperator(made)

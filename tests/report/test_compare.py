@@ -60,6 +60,15 @@ def test_the_same_photos_are_compared_one_by_one(tmp_path, spectra):
         assert got.errors == pytest.approx(got.difference.value / got.difference.standard_error)
 
 
+def test_folders_of_runs_are_compared(tmp_path, spectra):
+    first, second = (made(tmp_path / name, s) for name, s in zip("ab", spectra, strict=True))
+    found = compare_runs(str(tmp_path / "a"), tmp_path / "b")
+    assert str(found) == str(compare_runs(first, second))
+    assert differing_fields(tmp_path / "a", tmp_path / "b") == differing_fields(first, second)
+    with pytest.raises(ArgumentError, match="second is 3; give the folder of a run"):
+        compare_runs(first, 3)
+
+
 def test_photos_that_only_one_run_has_are_left_out(tmp_path, spectra):
     one, other = spectra
     (first, *_) = compare_runs(made(tmp_path / "a", one), made(tmp_path / "b", other[:4]))

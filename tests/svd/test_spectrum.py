@@ -355,3 +355,11 @@ def test_a_plot_reaches_to_the_full_rank():
     import matplotlib.pyplot as plt
 
     plt.close(ax.figure)
+
+
+@pytest.mark.parametrize("method", ["exact", "golub-kahan"])
+def test_all_values_are_at_least_0(method):
+    spectrum = svds(torch.randn(60, 40), 5, method=method).spectrum
+    assert str(spectrum.count(0)) == "40: no singular value is negative"
+    at_0 = spectrum.counts([0.0, 1.0])[0]
+    assert (at_0.value, at_0.low, at_0.high, at_0.standard_error) == (40, 40, 40, 0)

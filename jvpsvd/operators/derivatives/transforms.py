@@ -25,6 +25,7 @@ from jvpsvd.operators.derivatives.linear_map import (
     refuse_after_change,
     refuse_another_value,
 )
+from jvpsvd.operators.environment.one_thread import in_one_thread
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.evaluate import check_output, prepare
 from jvpsvd.operators.function.failures import failures_named, find_remedy, remedy_at
@@ -108,6 +109,7 @@ def _make_jvp(
     jvps_of_block = vmap(partial(_value_and_jvp, fn, x), out_dims=out_dims)
     vjps_of_block = disable_grad(vmap(vjp_of_one))  # VJPs as they will be used
 
+    @in_one_thread
     def by_forward_mode(block: Tensor) -> Tensor:
         with torch.no_grad():
             again, images = jvps_of_block(block)

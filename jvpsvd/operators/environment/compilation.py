@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -11,7 +12,8 @@ from torch import nn
 from jvpsvd.operators.environment.process_setting import ProcessSetting
 
 
-def eager_execution() -> ProcessSetting:
+@contextmanager
+def eager_execution() -> Iterator[None]:
     """Run whatever `torch.compile` was called on as if it had not been.
 
     >>> double = torch.compile(lambda x: 2 * x, backend="eager")
@@ -19,7 +21,8 @@ def eager_execution() -> ProcessSetting:
     ...     torch.func.jvp(double, (torch.ones(2),), (torch.ones(2),))[1]
     tensor([2., 2.])
     """
-    return _EAGER
+    with _FORCE_EAGER, _nested_traces():
+        yield
 
 
 def uncompiled(module: nn.Module) -> nn.Module:
@@ -34,12 +37,20 @@ def uncompiled(module: nn.Module) -> nn.Module:
 
 
 def _switch(restore: ExitStack) -> None:
+    if "torch._dynamo" in sys.modules:  # else nothing has been compiled
+        restore.enter_context(torch.compiler.set_stance("force_eager"))
+
+
+def _nested_traces() -> AbstractContextManager[None]:
+    """Let a recording run compiled functions: torch takes it for torch.fx at work on them.
+
+    That setting is the thread's own.
+    """
     dynamo = sys.modules.get("torch._dynamo")
-    if dynamo is None:  # nothing has been compiled
-        return
-    restore.enter_context(torch.compiler.set_stance("force_eager"))
-    # Or a recording is taken for torch.fx at work on a compiled function.
-    restore.enter_context(dynamo.config.patch(error_on_nested_fx_trace=False))
+    if dynamo is None or not dynamo.config.error_on_nested_fx_trace:
+        return nullcontext()
+    patch: AbstractContextManager[None] = dynamo.config.patch(error_on_nested_fx_trace=False)
+    return patch
 
 
-_EAGER = ProcessSetting(_switch)
+_FORCE_EAGER = ProcessSetting(_switch)

@@ -37,7 +37,7 @@ def restored_attributes(networks: Sequence[nn.Module]) -> Iterator[None]:
         isinstance(n, nn.Module) for n in networks
     ):
         raise ArgumentError(f"networks is {shown(networks)}; give a list of modules")
-    modules = _modules(networks)
+    modules = modules_with_state(networks)
     before = [(module, dict(vars(module)), _entries(module)) for module in modules]
     versions = _versions(modules)
     try:
@@ -68,7 +68,9 @@ def restored(fn: object, device: torch.device | None = None) -> Iterator[None]:
 
 @contextmanager
 def _restored_buffers(networks: Sequence[nn.Module]) -> Iterator[None]:
-    buffers = {id(b): b for module in _modules(networks) for b in module.buffers(recurse=False)}
+    buffers = {
+        id(b): b for module in modules_with_state(networks) for b in module.buffers(recurse=False)
+    }
     plain = [b for b in buffers.values() if b.layout == torch.strided and not b.is_quantized]
     with torch.no_grad():
         copies = [(buffer, buffer.clone()) for buffer in plain if not buffer.is_meta]
@@ -86,7 +88,7 @@ def _equal(ours: Tensor, theirs: Tensor) -> bool:
     return bool(((ours == theirs) | (ours.isnan() & theirs.isnan())).all())
 
 
-def _modules(networks: Sequence[nn.Module]) -> list[nn.Module]:
+def modules_with_state(networks: Sequence[nn.Module]) -> list[nn.Module]:
     """Return all modules that hold their own state: scripted and sharded ones do not."""
     found = {id(module): module for network in networks for module in network.modules()}
     if dist.is_available() and dist.is_initialized():

@@ -250,9 +250,9 @@ def _read_function(fn: FunctionType) -> Iterator[tuple[str, Any]]:
             yield name, cell.cell_contents
         except ValueError:  # not assigned yet
             yield name, None
-    yield from (("", fn.__defaults__), ("", fn.__kwdefaults__), ("", fn.__dict__))
-    if _of_library(fn):
+    if _of_library(fn):  # torch notes on its own functions what it has made of them
         return
+    yield from (("", fn.__defaults__), ("", fn.__kwdefaults__), ("", fn.__dict__))
     names = _names(fn.__code__)
     for name in names:
         if name in fn.__globals__:

@@ -27,6 +27,7 @@ from torch.func import functionalize
 
 from jvpsvd.errors import TraceError
 from jvpsvd.operators.derivatives.differences import direction, output_direction
+from jvpsvd.operators.environment.one_thread import in_one_thread
 from jvpsvd.operators.environment.transform_state import transforms_restored
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.lower_precision import Rounding
@@ -97,6 +98,7 @@ class RecordingsBySize:
         """The last recording that was made, or that took a place of one."""
         return self._all[-1].recording
 
+    @in_one_thread
     def record(self, x: Tensor, values: tuple[Tensor, ...] | None = None) -> Replayed:
         """Record the function at x, whose values there may be known.
 
@@ -197,6 +199,7 @@ class RecordingsBySize:
         while len(self._all) > _MOST_RECORDINGS:
             del self._all[0]
 
+    @in_one_thread
     def _verify(self, found: _Recorded, there: AtPoint) -> AtPoint:
         """Return what a recording of several sizes gives at a point, if the function does so there.
 

@@ -16,9 +16,9 @@ from jvpsvd.operators.function.fingerprint import fingerprint, is_dense, sample_
 
 # Weights of fewer bytes are copied: to compare with copies is less work than fingerprints are.
 COPIED_BYTES = 1 << 26
-# All entries of weights that are read in place are compared again after so many times the seconds
-# which that takes: a tenth of the time at most.
-_BETWEEN = 10.0
+# All entries of weights are compared again after so many times the seconds which that takes: a
+# tenth of the time at most where they are read in place, less where copies are.
+_BETWEEN, _BETWEEN_COPIED = 10.0, 100.0
 
 
 class Constants:
@@ -36,15 +36,26 @@ class Constants:
         self.graph, self._private = graph, tuple(private)
         self._weights = dict((*graph.named_parameters(), *graph.named_buffers()))
         self._latest: ConstantValues | None = None
+        self._fixed = False
+
+    def fix_weights(self) -> None:
+        """Refuse weights that are not what they are now, instead of computing from them."""
+        self.values()
+        self._fixed = True
 
     def values(self, *, all_entries: bool = True) -> ConstantValues:
         """Return the values for the weights as they are now.
 
         Args:
             all_entries: Whether to compare all entries of the weights, or a sample of them.
+
+        Raises:
+            ArgumentError: If they have changed since they were fixed.
         """
         latest = self._latest
         if latest is None or not latest.weights.are_unchanged(all_entries=all_entries):
+            if self._fixed:
+                raise ArgumentError(WEIGHTS_CHANGED)
             weights = HeldWeights(self._weights, self._private)
             with torch.no_grad():
                 tensors = tuple(functional_call(self.graph, weights.read, ()))
@@ -88,10 +99,13 @@ class HeldWeights:
             began = time.monotonic()
             self._fingerprints = {n: fingerprint(self.read[n]) for n in self._weights}
             self._samples = self._sample()
-            self._seconds = time.monotonic() - began
-            self._compared = time.monotonic()
         else:
             self.read |= {name: weight.detach().clone() for name, weight in self._weights.items()}
+            began = time.monotonic()
+            self.are_unchanged()
+        self._compared = time.monotonic()
+        between = _BETWEEN if self._in_place else _BETWEEN_COPIED
+        self._between = between * (self._compared - began)
 
     def held_with(self, tensors: Iterable[Tensor]) -> Held:
         """Return the bytes of copies and of what was computed from the weights, each once."""
@@ -126,16 +140,15 @@ class HeldWeights:
         """Return a check, before a product, that the weights which it reads are as they are now.
 
         The check raises `ArgumentError` if torch has counted a change, or a sample of a weight
-        that is read in place shows one. From time to time it compares all their entries.
+        that is read in place shows one. From time to time it compares all their entries: products
+        of copies are right in any case, and refused since they are not those of fn as it is.
         """
         check = make_change_check(tuple(self._weights.values()))
 
         def check_weights() -> None:
             check()
-            if not self._in_place:
-                return
-            due = time.monotonic() - self._compared > _BETWEEN * self._seconds
-            if not self.are_unchanged(all_entries=due):
+            due = time.monotonic() - self._compared > self._between
+            if (due or self._in_place) and not self.are_unchanged(all_entries=due):
                 raise ArgumentError(WEIGHTS_CHANGED)
             if due:
                 self._compared = time.monotonic()
@@ -156,7 +169,15 @@ class HeldWeights:
 
 
 def _same(copy: Tensor, weight: Tensor) -> bool:
-    return _kind(copy) == _kind(weight) and torch.equal(copy, weight)
+    if _kind(copy) != _kind(weight):
+        return False
+    if torch.equal(copy, weight):
+        return True
+    if not (copy.is_floating_point() and is_dense(copy) and is_dense(weight)):
+        return False
+    return torch.equal(copy.nan_to_num(), weight.nan_to_num()) and torch.equal(
+        copy.isnan(), weight.isnan()
+    )
 
 
 def _kind(weight: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:

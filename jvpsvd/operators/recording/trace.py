@@ -98,6 +98,19 @@ class Trace:
         """
         return self._recordings.latest
 
+    def fix_weights(self) -> None:
+        """Refuse, from here on, to be replayed with other weights than those of this time.
+
+        >>> weight = torch.ones(2)
+        >>> trace = Trace(lambda x: x * weight, torch.zeros(2))
+        >>> trace.fix_weights()
+        >>> _ = weight.zero_()
+        >>> trace.at(torch.zeros(2))
+        Traceback (most recent call last):
+        jvpsvd.errors.ArgumentError: the weights have changed since this derivative was taken; ...
+        """
+        self.recording.constants.fix_weights()
+
     def at(self, x: Tensor, *, check: bool = True, anew: bool = True) -> tuple[LinearMap, ...]:
         """Return the derivative of each output at x; runs the primal graph once.
 

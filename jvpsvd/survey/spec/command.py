@@ -24,6 +24,8 @@ def command_of(spec: Spec) -> str | None:
     """
     if not isinstance(spec.model, str) or spec.inputs is not None or spec.wrt is not None:
         return None
+    if isinstance(spec.k, str):
+        return None
     if not isinstance(spec.shards, str | os.PathLike | None):
         return None
     options = [word for pair in _options(spec) for word in pair]

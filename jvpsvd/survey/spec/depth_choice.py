@@ -15,6 +15,7 @@ from jvpsvd.data.inputs import as_written
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
 from jvpsvd.networks import Arguments, Depth, Model, depths
 from jvpsvd.networks.chosen_arguments import find_embedding
+from jvpsvd.networks.depth import with_values
 from jvpsvd.networks.published import OWN_FUNCTION
 from jvpsvd.networks.zoo import PUBLISHED
 from jvpsvd.operators.function.failures import first_line
@@ -61,7 +62,7 @@ def choose_depths_after(model: Model, k: int, layers: str | Sequence[str] | None
     if layers is None or layers == ["all"]:
         found, start = list_depths(model, functions=False)
         modules = [depth for depth in found if not depth.part] or found
-        choose = _spread if layers is None else _drop_small
+        choose = _spread if layers is None else with_values
         return DepthList(choose(modules, k, math.prod(start)), start)
     if not layers:
         raise ArgumentError("no layer is named; give names with commas between, or all")
@@ -215,13 +216,8 @@ def _takes_own(model: Model) -> bool:
 
 def _spread(every: list[Depth], k: int, n: int) -> list[Depth]:
     """Return five of the coarse depths (names at most one dot deep), evenly apart, the last one."""
-    coarse = [depth for depth in _drop_small(every, k, n) if depth.name.count(".") <= 1]
+    coarse = [depth for depth in with_values(every, k, n) if depth.name.count(".") <= 1]
     if not coarse:
-        return _drop_small(every, k, n)[-1:]
+        return with_values(every, k, n)[-1:]
     count = min(_DEFAULT_DEPTHS, len(coarse))
     return [coarse[(i + 1) * len(coarse) // count - 1] for i in range(count)]
-
-
-def _drop_small(every: list[Depth], k: int, n: int) -> list[Depth]:
-    """Return the depths that have k triplets; all of them if none has."""
-    return [depth for depth in every if min(depth.numel, n) >= k] or every

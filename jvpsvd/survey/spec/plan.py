@@ -7,14 +7,13 @@ import math
 import os
 import tempfile
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from jvpsvd.data import (
     Shard,
@@ -32,6 +31,7 @@ from jvpsvd.errors import ArgumentError, RunError, ShardError
 from jvpsvd.machine import writing
 from jvpsvd.networks import Depth, Model, PhotoInput, choose_batch, load_model
 from jvpsvd.survey.spec.depth_choice import choose_depths_after
+from jvpsvd.survey.spec.given_inputs import each_given, in_one_shape
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.probe import probe_network
 from jvpsvd.survey.spec.spec import Spec
@@ -85,11 +85,12 @@ def identify(model: Model, shards: Sequence[Shard], spec: Spec) -> tuple[Identit
         ArgumentError: If k is below 1.
     """
     defaults = spec.defaults
-    k = (1 if spec.density else defaults.k) if spec.k is None else spec.k
+    wanted = (1 if spec.density else defaults.k) if spec.k is None else spec.k
     layers = defaults.layers if spec.layers is None else spec.layers
-    depths, start = choose_depths_after(model, k, layers)
+    depths, start = choose_depths_after(model, 1 if isinstance(wanted, str) else wanted, layers)
     names = tuple(depth.name for depth in depths)
     rows = max(depth.numel for depth in depths)
+    k = min(rows, math.prod(start)) if isinstance(wanted, str) else wanted
     identity = Identity(
         model=model.spec,
         weights_sha256=model.weights_sha256,
@@ -165,7 +166,8 @@ def _write(inputs: Iterable[Any], out: Path, begun: Identity | None) -> Path:
         shard.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=shard.parent) as folder:
         fresh = Path(folder, shard.name)
-        if not write_inputs(_in_one_shape(inputs) if begun is None else inputs, fresh):
+        given = each_given(inputs)
+        if not write_inputs(in_one_shape(given) if begun is None else given, fresh):
             raise ArgumentError("inputs= holds none")
         if begun is not None and begun.contents != (fingerprint(fresh),):
             raise other
@@ -183,28 +185,6 @@ def _are_same_bytes(shard: Path, fresh: Path) -> bool:
         return filecmp.cmp(shard, fresh, shallow=False)
     except OSError as error:
         raise ShardError(f"{shard} cannot be read: {error.strerror or error}") from error
-
-
-def _in_one_shape(inputs: Iterable[Any]) -> Iterator[Any]:
-    """Yield the inputs; refuse one whose tensors are not of the shapes of the first one's.
-
-    Raises:
-        ArgumentError: Naming the input.
-    """
-    first: dict[str, tuple[int, ...]] | None = None
-    for index, one in enumerate(inputs):
-        content = one[0] if isinstance(one, tuple) and one else one
-        named = content if isinstance(content, Mapping) else {"": content}
-        shapes = {n: tuple(part.shape) for n, part in named.items() if isinstance(part, Tensor)}
-        first = shapes if first is None else first
-        for name in shapes.keys() & first.keys():
-            if shapes[name] != first[name]:
-                part = f"'{name}' of input {index}" if name else f"input {index}"
-                raise ArgumentError(
-                    f"{part} is {shapes[name]}, that of the first {first[name]}; cut or pad all "
-                    "inputs to one shape"
-                )
-        yield one
 
 
 def _take_what_was_written(model: Model, shard: Shard, spec: Spec) -> Model:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jvpsvd.arguments import LARGEST_SEED, check_flag, check_path, shown, whole_number
 from jvpsvd.errors import ArgumentError
@@ -84,15 +84,18 @@ class Spec:
     """The depth to differentiate from; None: the input, or what the model's `Inputs` say."""
     inputs: Iterable[Any] | None = None
     """Instead of shards: tensors, dicts of tensors by argument, or pairs of one of these and a
-    class index. They are written into the folder of the run."""
+    class index, each as the network takes it, with the dimension of the batch; NumPy's arrays stand
+    for tensors. The batches of a DataLoader are taken apart, with a row for each item. All are
+    written into the folder of the run."""
     wrt: str | None = None
     """The argument to differentiate by, where each of `inputs` has several."""
     random_weights: int | None = None
     """A seed: random weights instead of the model's, for comparison, as `load_model` draws them."""
     layers: str | Sequence[str] | None = None
     """Depths; None: five modules spread over the network; "all": all modules with k values."""
-    k: int | None = None
-    """Triplets per depth; None: 500, or 1 with `density`. A depth that has fewer gives all."""
+    k: int | Literal["all"] | None = None
+    """Triplets per depth; None: 500, or 1 with `density`. A depth that has fewer gives all;
+    "all": all of every depth."""
     tol: float | None = None
     """Residual, over σ₁, of a converged triplet; None: 1e-5; 0: what float32 reaches."""
     photos: PhotoSelection = _ALL_PHOTOS
@@ -154,7 +157,10 @@ class Spec:
         for name, low in _NUMBERS.items():
             value = getattr(self, name)
             unsaid = value is None and name != "seed"
-            if not unsaid and not (name == "vectors" and isinstance(value, bool)):
+            in_words = (name == "vectors" and isinstance(value, bool)) or (
+                name == "k" and isinstance(value, str) and value == "all"
+            )
+            if not unsaid and not in_words:
                 high = LARGEST_SEED if name == "seed" else None
                 whole = whole_number(name, value, low, high, "2^63 - 1")
                 object.__setattr__(self, name, whole)  # Python's: JSON takes no other

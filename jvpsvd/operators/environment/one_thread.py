@@ -1,0 +1,30 @@
+"""Parts of torch that only one thread of a process can be in at a time.
+
+Forward mode has levels, and a recording has settings, that belong to the whole process.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+_LOCK = threading.RLock()
+
+
+def in_one_thread(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Return a function that waits while another thread is in it, or in another one made so.
+
+    >>> in_one_thread(abs)(-1)
+    1
+    """
+
+    @wraps(function)
+    def alone(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        with _LOCK:
+            return function(*args, **kwargs)
+
+    return alone
