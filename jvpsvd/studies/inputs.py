@@ -95,7 +95,9 @@ def count_inputs(X: Any) -> int | None:
     >>> count_inputs(torch.zeros(5, 3)), count_inputs(iter([torch.zeros(3)]))
     (5, None)
     """
-    if isinstance(X, DataLoader) and X.batch_size is not None:
+    if isinstance(X, DataLoader) and X.batch_sampler is not None:
+        if X.batch_size is None:  # a sampler of one's own may leave some out
+            return None
         return len(X.dataset) if isinstance(X.dataset, Sized) and not X.drop_last else None
     if isinstance(X, Mapping):
         first: Any = next(iter(X.values()), None)
@@ -131,7 +133,7 @@ def each_input(X: Any, device: torch.device, arguments: Sequence[str] = ()) -> I
     """
     if isinstance(X, Tensor | Mapping) or is_array(X):
         yield from _split(X, device)
-    elif isinstance(X, DataLoader) and X.batch_size is not None:
+    elif isinstance(X, DataLoader) and X.batch_sampler is not None:
         for batch in X:
             yield from _split(_without_label(batch, arguments, batch_dims=1), device, copy=True)
     else:

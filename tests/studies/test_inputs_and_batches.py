@@ -291,3 +291,11 @@ def test_networks_of_one_argument_take_labels_of_any_kind(make):
     for kind in PAIRS:
         found = spectra(net, PAIRS[kind](X), k=2, progress=False)["output"].s
         assert torch.equal(found, spectra(net, X, k=2, progress=False)["output"].s)
+
+
+def test_a_data_loader_with_a_sampler_of_batches_is_taken_apart():
+    net, X = made(lambda: nn.Linear(4, 3)), randn(5, 4)
+    loader = DataLoader(TensorDataset(X), batch_sampler=[[0, 1], [2, 3], [4]])
+    found = spectra(net, loader, k=2, progress=False)["output"].s
+    assert found.shape == (5, 2)
+    assert torch.allclose(found, true_values(net, X[0], 2).expand(5, 2))

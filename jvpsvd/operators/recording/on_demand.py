@@ -343,7 +343,7 @@ def _compare(ours: Tensor, theirs: Tensor, eps: float | None) -> None:
 def is_small(work: Work, x: Tensor, points: int) -> bool:
     """Return whether a function is not to be recorded at once.
 
-    >>> is_small(Work(calls=4, flops=1000, rows=2, widest=2), torch.zeros(2), points=1)
+    >>> is_small(Work(calls=4, functions=4, flops=1000, rows=2, widest=2), torch.zeros(2), points=1)
     True
     """
     vectors = points * min(work.rows, x.numel(), _USUAL_VECTORS)
