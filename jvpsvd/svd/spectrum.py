@@ -28,10 +28,12 @@ NEAR_ROUNDING = 1000.0
 _EQUAL = 1e-5
 # Counts whose standard error is below this are whole numbers up to rounding.
 _CERTAIN = 0.05
+# Counts that differ from a whole number by less than this are that number.
+_WHOLE = 1e-6
 # Unknown values lie between 0 and the last known one; f is looked at there at so many points.
 _POINTS = 513
-# Bisection of a quantile ends at this relative width.
-_QUANTILE = 1e-3
+# Bisection of a quantile ends at this relative width, below what counts tell apart.
+_QUANTILE = 1e-6
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -237,28 +239,43 @@ class Spectrum(ComparedByFields):
             ArgumentError: If q does not lie between 0 and 1.
         """
         wanted = (1 - proper_fraction("q", q)) * self.size
-        rest, top = self.rest, self._top
-        if rest is None and len(self.values) == self.size:
+        if abs(wanted - round(wanted)) < 1e-9 * self.size:  # (1 - 0.9) · 200 is below 20
+            wanted = float(round(wanted))
+        if self.rest is None and len(self.values) == self.size:
             index = min(self.size - 1, int(wanted))
             value, error = float(self.values[index]), float(self.errors[index])
             return self._estimate(Estimate(value, max(0.0, value - error), value + error))
+        least = max(self.rounding, 1e-12 * self._top)
 
-        def solve(side: Callable[[Curve], float]) -> float:
-            low, high = 0.0, top * (1 + _QUANTILE)
-            least = max(self.rounding, 1e-12 * top)
+        def bracket(side: Callable[[Curve], Array], wanted: float) -> tuple[float, float]:
+            """Return thresholds of which the first has more than `wanted` values, by this side."""
+            low, high = 0.0, max(least, self._top * (1 + 3 * _EQUAL))
             while high - low > _QUANTILE * high and high > least:
-                middle = math.sqrt(low * high) if low > least else (low + high) / 8
-                if side(self.counts([middle])) > wanted:
+                middle = math.sqrt(low * high) if low else max(least, high / 8)
+                if side(self.counts([middle]))[0] > wanted:
                     low = middle
                 else:
                     high = middle
-            return high if low == 0.0 else (low + high) / 2
+            return low, high
 
-        value = solve(lambda c: float(c.value[0]))
-        low, high = solve(lambda c: float(c.low[0])), solve(lambda c: float(c.high[0]))
-        up = solve(lambda c: float(c.value[0] + c.standard_error[0]))
-        down = solve(lambda c: float(c.value[0] - c.standard_error[0]))
-        return self._estimate(Estimate(value, min(low, value), max(high, value), (up - down) / 2))
+        value = self._at_a_value(bracket(lambda c: c.value, wanted + _WHOLE)[1])
+        low = bracket(lambda c: c.low, wanted + _WHOLE)[0]
+        high = bracket(lambda c: c.high, wanted - _WHOLE)[1]
+        up = bracket(lambda c: c.value + c.standard_error, wanted + _WHOLE)[1]
+        down = bracket(lambda c: c.value - c.standard_error, wanted + _WHOLE)[0]
+        # Counts take values for equal that differ by less than _EQUAL.
+        error = (up - down) / 2 if up - down > 4 * _EQUAL * up else 0.0
+        return self._estimate(Estimate(value, min(low, value), max(high, value), error))
+
+    def _at_a_value(self, threshold: float) -> float:
+        """Return the known value or node that equals a threshold up to rounding, or that."""
+        off = 2 * max(_EQUAL * threshold, self.rounding)
+        for values in (self.values, self.rest.rule.nodes.reshape(-1) if self.rest else None):
+            if values is not None and len(values):
+                nearest = float(values[(values - threshold).abs().argmin()])
+                if abs(nearest - threshold) <= off:
+                    return nearest
+        return threshold
 
     def plot(self, ax: Axes | None = None, points: int = 60, **line: Any) -> Axes:
         """Draw σ by index up to the full rank: the known values as a line, the rest as a band.

@@ -14,6 +14,7 @@ from torch.func import vjp
 from jvpsvd.errors import ArgumentError, NonFiniteError
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 from jvpsvd.operators.environment.attention import differentiable_attention
+from jvpsvd.operators.environment.batch_norm import differentiable_batch_norm
 from jvpsvd.operators.environment.compilation import eager_execution
 from jvpsvd.operators.environment.grouped_products import differentiable_grouped_products
 from jvpsvd.operators.environment.placement import default_device, tensors_of_users
@@ -81,6 +82,7 @@ def with_derivatives(fn: Callable[P, Any], networks: Sequence[nn.Module]) -> Cal
     def evaluate(*args: P.args, **kwargs: P.kwargs) -> Any:
         with (
             differentiable_attention(),
+            differentiable_batch_norm(),
             differentiable_grouped_products(),
             differentiable_recurrence(),
             eager_execution(),

@@ -314,9 +314,27 @@ def batch_recorded_on_demand(
     >>> J.jvp(torch.ones(3, 1, 2), chunk=8).shape
     torch.Size([3, 1, 2])
     """
+    plain = batch_by_transforms(fn, X, values, work, check=check)
+    if plain is None or work is None:
+        return None
+    demand = RecordedOnDemand(fn, X[0], work, fold, check)
+    return demand.of_many(plain), demand.at_many
+
+
+def batch_by_transforms(
+    fn: Callable[[Tensor], Tensor], X: Tensor, values: Tensor, work: Work | None, *, check: bool
+) -> BatchedMap | None:
+    """Return the derivatives of a small function at the points of a batch, all in one call.
+
+    None of any other function, as by `batch_recorded_on_demand`, whose arguments these are.
+
+    >>> X, work = torch.zeros(3, 2), Work(calls=1, functions=1, flops=2, rows=2, widest=2)
+    >>> J = batch_by_transforms(torch.sin, X, X, work, check=True)
+    >>> J.jvp(torch.ones(3, 1, 2), chunk=8).shape
+    torch.Size([3, 1, 2])
+    """
     if work is None or not is_small(work, X[0], len(X)):
         return None
-
     rounding = Rounding(prepare(fn))
 
     def differentiate() -> BatchedMap:
@@ -332,8 +350,7 @@ def batch_recorded_on_demand(
         rounding.judge(partial(_compare, plain.value, values), X[0])
     except TraceError:
         return None
-    demand = RecordedOnDemand(fn, X[0], work, fold, check)
-    return demand.of_many(plain), demand.at_many
+    return plain
 
 
 def _compare(ours: Tensor, theirs: Tensor, eps: float | None) -> None:
