@@ -62,6 +62,8 @@ class Replayed(NamedTuple):
     there: AtPoint
     verified: bool
     """Whether value and products were compared with those of the function at this very point."""
+    serves_others: bool = False
+    """Whether the recording serves sizes that it was not made at, once it is verified there."""
 
 
 class _Recorded(NamedTuple):
@@ -154,7 +156,7 @@ class RecordingsBySize:
                 other = other or AnotherSizeError(_ANOTHER_PATH)
                 logger.info("%s: %s", other.what, first_line(error))
                 continue
-            return Replayed(each.recording, verified, verified=True)
+            return Replayed(each.recording, verified, verified=True, serves_others=True)
         if other is not None and not anew:
             raise other
         if other is not None:

@@ -102,7 +102,7 @@ class RecordedOnDemand:
             with suppress(AnotherSizeError):
                 J = self._trace.at(x, anew=False)[self._index]
                 return replace(J, nearby=self._nearby)
-        return self.of(by_transforms(self._fn, x, check=False))
+        return self.of(by_transforms(self._fn, x, check=self._check))
 
     def of(self, plain: LinearMap) -> LinearMap:
         """Return the derivative at the point of another one, made by torch.func."""
@@ -223,7 +223,7 @@ class RecordedOnDemand:
             ours = self._trace.at(plain.point, anew=anew)[self._index]
         except AnotherSizeError:
             return []
-        except TraceError as error:
+        except JvpsvdError as error:
             logger.info("going on with vmap(jvp) and vmap(vjp): %s", first_line(error))
             self._trace, self._left = None, math.inf
             return []

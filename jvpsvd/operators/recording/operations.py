@@ -51,7 +51,8 @@ def record_operations(
     The module is not compiled: call its `recompile` before the module itself.
 
     Args:
-        fn: Returns tensors in any nesting of tuples.
+        fn: Returns tensors in any nesting of tuples. It changes no shape in place: functionalize a
+            function that may.
         args: The arguments.
         most_bytes: Largest number of bytes of all results that are no views.
         described: Whether nodes are to have `meta["val"]`, which takes time.

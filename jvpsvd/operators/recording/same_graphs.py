@@ -9,6 +9,8 @@ from torch import Tensor, fx
 
 from jvpsvd.operators.recording.sizes import call_of_same_shapes
 
+_aten = torch.ops.aten
+
 
 def are_same_graphs(
     ours: fx.GraphModule, theirs: fx.GraphModule, *, any_shapes: bool = False
@@ -35,7 +37,9 @@ def are_same_graphs(
         if one.op != other.op:
             return False
         if one.op == "get_attr":
-            same = _is_same_tensor(_attribute(ours, one), _attribute(theirs, other))
+            made_anew = _is_made_anew(one) and _is_made_anew(other)
+            attributes = _attribute(ours, one), _attribute(theirs, other)
+            same = _is_same_tensor(*attributes, made_anew=made_anew)
         elif one.op == "placeholder":
             same = True
         else:
@@ -81,11 +85,19 @@ def _is_same(one: Any, other: Any, counterpart: dict[fx.Node, fx.Node]) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def _is_same_tensor(one: object, other: object) -> bool:
-    """Return whether two attributes are one tensor, or have the same entries."""
-    if one is other:
+def _is_same_tensor(ours: object, theirs: object, *, made_anew: bool) -> bool:
+    """Return whether two attributes are one tensor, or were made anew with the same entries.
+
+    Other tensors that are equal may change apart.
+    """
+    if ours is theirs:
         return True
-    if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
         return False
-    kinds = [(each.shape, each.stride(), each.dtype, each.device) for each in (one, other)]
-    return kinds[0] == kinds[1] and torch.equal(one, other)
+    kinds = [(each.shape, each.stride(), each.dtype, each.device) for each in (ours, theirs)]
+    return kinds[0] == kinds[1] and made_anew and torch.equal(ours, theirs)
+
+
+def _is_made_anew(node: fx.Node) -> bool:
+    """Return whether a tensor is one that the function makes by itself, as by `torch.tensor`."""
+    return all(user.target is _aten.lift_fresh_copy.default for user in node.users)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -112,13 +113,13 @@ class Trace:
         self.recording.constants.fix_weights()
 
     def at(self, x: Tensor, *, check: bool = True, anew: bool = True) -> tuple[LinearMap, ...]:
-        """Return the derivative of each output at x; runs the primal graph once.
+        """Return the derivative of each output at x; runs the primal graph.
 
         With `check`, fn itself is evaluated too, and must agree with the recording; weights are
         then compared entry by entry with what they were, otherwise by a sample of them.
 
-        Values may decide on sizes: a boolean mask has as many ones as they say. Where no recording
-        serves the sizes at x, fn is recorded there, or refused without `anew`.
+        Values may decide on sizes: a boolean mask has as many ones as they say. Graphs are run until
+        one serves the sizes at x. Where none does, fn is recorded there, or refused without `anew`.
 
         Raises:
             TraceError: If x has another shape, dtype or device, or fn took another path there, or
@@ -195,10 +196,11 @@ class Trace:
         """Return the derivative of each output where the primal graph has run."""
 
         def moved(index: int, at: Callable[[Tensor], LinearMap], z: Tensor) -> LinearMap:
-            try:
-                return at(z)
-            except AnotherSizeError:  # rounding moves a value across the bound of a mask
-                return by_transforms(self._outputs.select(index), z, check=False)
+            # Rounding may move a value across the bound of a mask, and then fn goes another path.
+            if not found.serves_others:
+                with suppress(AnotherSizeError):
+                    return at(z)
+            return by_transforms(self._outputs.select(index), z, check=False)
 
         maps = enumerate(found.recording.maps(found.there))
         return tuple(replace(J, at=J.at and partial(moved, index, J.at)) for index, J in maps)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.autograd.functional import jacobian
 
-from jvpsvd import JacobianOperator, spectra
+from jvpsvd import JacobianOperator, spectra, svds
+from jvpsvd.errors import DerivativeError
 from jvpsvd.operators import Trace
 
 N = 8
@@ -196,3 +197,62 @@ def test_spectra_of_mixtures_of_experts():
     truth = torch.stack([torch.linalg.svdvals(dense(net, x)) for x in X])
     torch.testing.assert_close(S["output"].s, truth)
     assert bool(S["output"].certified.all())
+
+
+def put(x, rows, y):
+    return torch.zeros_like(x).index_add(0, rows, y)
+
+
+def test_rounding_that_moves_a_size_is_not_replayed():
+    """At x one entry equals the bound: moved by rounding, it takes another branch."""
+
+    def by_size(x):
+        rows = torch.where(x > 0.5)[0]
+        return put(x, rows, x[rows].sin() * (3.0 if len(rows) > 6 else 2.0)) + x
+
+    def above_half(size):
+        above, below = torch.linspace(0.9, 0.7, N), torch.linspace(0.1, 0.4, N)
+        return torch.where(torch.arange(N) < size, above, below).double()
+
+    x = above_half(6)
+    x[6] = 0.5
+    J = JacobianOperator(by_size, above_half(4), derivatives="trace")
+    for size in (5, 3):
+        J = J.at(above_half(size))
+    fresh = JacobianOperator(by_size, x, derivatives="transforms")
+    moved, expected = (svds(each, 4).certificate.defined_to for each in (J.at(x), fresh))
+    assert expected > 0.1
+    assert moved == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_weights_that_are_equal_now_are_not_taken_for_one(mean):
+    """A size chooses between them, and one of them changes later."""
+    w1, w2 = torch.ones(N).double(), torch.ones(N).double()
+
+    def chosen(x):
+        rows = torch.where(x > 0)[0]
+        w = w1 if len(rows) > 3 else w2
+        return put(x, rows, (x[rows] - x[rows].mean() if mean else x[rows].sin()) * w[rows])
+
+    trace = Trace(chosen, point(5))
+    trace.at(point(2))
+    trace.at(point(3))
+    w2.fill_(3.0)
+    for size in (2, 3, 5):
+        (J,) = trace.at(point(size), check=False)
+        found = J.jvp(torch.eye(N).double()).T
+        assert torch.allclose(found, jacobian(chosen, point(size)))
+
+
+def test_a_derivative_that_is_hidden_at_another_size_is_told():
+    def hides_at_six(x):
+        rows = torch.where(x > 0)[0]
+        if len(rows) == 6:
+            with torch.inference_mode():
+                return put(x, rows, 3 * x[rows].sin())
+        return put(x, rows, x[rows].sin())
+
+    J = JacobianOperator(hides_at_six, point(4))
+    with pytest.raises(DerivativeError):
+        J.at(point(6))
