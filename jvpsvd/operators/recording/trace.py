@@ -118,7 +118,7 @@ class Trace:
         With `check`, fn itself is evaluated too, and must agree with the recording; weights are
         then compared entry by entry with what they were, otherwise by a sample of them.
 
-        Values may decide on sizes: a boolean mask has as many ones as they say. Graphs are run until
+        Values may decide on sizes: a boolean mask has as many ones as they say. Graphs run until
         one serves the sizes at x. Where none does, fn is recorded there, or refused without `anew`.
 
         Raises:
