@@ -12,6 +12,7 @@ from jvpsvd.networks.depths import LayerMaps
 from jvpsvd.networks.to_depths import ToDepths
 from jvpsvd.operators import restored
 from jvpsvd.operators.derivatives.differences import direction
+from jvpsvd.operators.environment.one_thread import in_one_thread
 from jvpsvd.operators.function.evaluate import prepare
 
 
@@ -47,6 +48,7 @@ def is_same_function(maps: LayerMaps, run: ToDepths, z: Tensor, other: Any) -> b
     return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
 
 
+@in_one_thread
 def _values_and_products(run: ToDepths, z: Tensor) -> tuple[Tensor, ...]:
     """Return the values of all depths, a product J v of each, and the sum of products J' u."""
     fn = prepare(run)

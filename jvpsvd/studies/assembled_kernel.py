@@ -21,6 +21,7 @@ from jvpsvd.operators import (
     tell_difference,
 )
 from jvpsvd.operators.derivatives.differences import direction, refuse_hidden
+from jvpsvd.operators.environment.one_thread import in_one_thread
 from jvpsvd.operators.function.evaluate import (
     close,
     evaluate_at,
@@ -328,7 +329,9 @@ def _kernel_product(problem: Problem, J: Tensor | None, w: Tensor) -> Tensor:
     scale = power_of_two(whole)
     gradient = {name: part / scale for name, part in gradient.items()}
     products = [
-        jvp(lambda theta, x=block: problem.value(theta, x), (problem.theta,), (gradient,))[1]
+        in_one_thread(jvp)(
+            lambda theta, x=block: problem.value(theta, x), (problem.theta,), (gradient,)
+        )[1]
         for block in problem.blocks
     ]
     return torch.cat([part.flatten() for part in products]).double().cpu() * scale

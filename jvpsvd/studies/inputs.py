@@ -98,7 +98,7 @@ def count_inputs(X: Any) -> int | None:
     if isinstance(X, DataLoader) and X.batch_sampler is not None:
         if X.batch_size is None:  # a sampler of one's own may leave some out
             return None
-        return len(X.dataset) if isinstance(X.dataset, Sized) and not X.drop_last else None
+        return len(X.sampler) if isinstance(X.sampler, Sized) and not X.drop_last else None
     if isinstance(X, Mapping):
         first: Any = next(iter(X.values()), None)
         return len(first) if _holds_inputs(first) else None
@@ -233,7 +233,8 @@ def _without_label(item: Any, arguments: Sequence[str], batch_dims: int = 0) -> 
         raise ArgumentError(
             f"an input is a {type(item).__name__} of {len(item)}, and the network takes "
             f"{first_names(arguments)}: only the first would be given to it; give dicts of "
-            f"arguments by name, as {{{named}}}, or pairs of an input and a class index"
+            f"arguments by name, as {{{named}}}, pairs of an input and a class index, or the "
+            "inputs alone"
         )
     return item[0]
 

@@ -15,9 +15,9 @@ from jvpsvd.machine import granted_memory
 _BLOCKS_OF_A_STEP, _PROBE_COLUMNS = 8, 4
 # Residuals are summed in float64, in parts of at most this many bytes or of a few columns.
 _MEASURING_COLUMNS, _MEASURING = 4, 1 << 27
-# Without a basis of the longer side, that many of its columns are held while triplets are measured:
-# five blocks of 64.
-_MEASURED_TOGETHER = 5 * 64
+# Without a basis of the longer side, so many triplets are measured at once, and so many blocks of
+# their left vectors are held meanwhile.
+_MEASURED_TOGETHER, _MEASURED_BLOCKS = 64, 5
 # Storage of the bases begins at twice the triplets plus twice this many blocks, which is more than
 # the 1.7 k columns and 12 blocks that `plan` predicts at tol 1e-4. Bases of narrow blocks, which
 # take longest to converge, begin as if blocks were of the second number of columns.
@@ -71,7 +71,8 @@ class Footprint:
     def without_left(self, columns: int) -> int:
         """Bytes of bases of so many columns on the short side alone, and of measuring triplets."""
         images = self.k if self.vectors else 0
-        held = self.long * (images + _MEASURED_TOGETHER) + self.short * columns
+        measured = _MEASURED_BLOCKS * min(self.k, _MEASURED_TOGETHER)
+        held = self.long * (images + measured) + self.short * columns
         return self.result + self.batch * self.itemsize * held
 
     def exact(self) -> int:

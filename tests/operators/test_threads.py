@@ -24,3 +24,21 @@ def test_operators_may_be_made_in_threads(derivatives):
     with ThreadPoolExecutor(6) as threads:
         found = list(threads.map(write_down, points))
     torch.testing.assert_close(torch.stack(found), torch.stack(expected))
+
+
+@pytest.mark.parametrize("derivatives", ["auto", "transforms"])
+def test_batches_may_be_multiplied_in_threads(derivatives):
+    """Forward mode has levels that belong to the process."""
+    torch.manual_seed(0)
+    points = torch.randn(4, 3, 6)
+
+    def multiply_again_and_again(seed):
+        net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)).eval()
+        J = JacobianOperator(net, points[seed], batch_dims=1, derivatives=derivatives)
+        expected = torch.func.vmap(torch.func.jacrev(net))(points[seed])
+        eye = torch.eye(6)
+        return expected, [J @ eye for _ in range(60)]
+
+    with ThreadPoolExecutor(4) as threads:
+        for expected, found in threads.map(multiply_again_and_again, range(4)):
+            torch.testing.assert_close(torch.stack(found), expected.expand(60, -1, -1, -1))

@@ -17,6 +17,7 @@ from torch.func import jvp, vjp, vmap
 from jvpsvd.operators.blocks import Selection
 from jvpsvd.operators.derivatives.batched_map import BatchedMap, BatchedProduct
 from jvpsvd.operators.derivatives.linear_map import refuse_another_value
+from jvpsvd.operators.environment.one_thread import in_one_thread
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.lower_precision import Rounding
 
@@ -52,6 +53,7 @@ def differentiate_together(fn: Function, X: Tensor, widest: int | None = None) -
     )
 
 
+@in_one_thread
 def multiply_together(
     fn: Function, X: Tensor, block: Tensor, transposed: bool
 ) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ Forward mode has levels, and a recording has settings, that belong to the whole 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from functools import wraps
@@ -13,6 +14,8 @@ from typing import ParamSpec, TypeVar
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 _LOCK = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a thread that held the lock does not exist in the child
+    os.register_at_fork(after_in_child=_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def in_one_thread(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:

@@ -2,7 +2,7 @@
 
 It is given one input with a dimension of 1 in front. That need not be its batch: a convolution of
 one channel takes (1, height, width) for a channel, a recurrent network with ``batch_first=False``
-for a step in time. Two inputs together tell: of a batch, it computes what it does of each alone.
+for a step in time. Two inputs together tell: from a batch it computes what it does from each alone.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def _refuse_second_batch(
         raise ArgumentError(
             f"inputs{_shape_in_words(x)} have a batch of their own: {name} computes something else "
             "of them than with a further dimension in front, which is added to each; give them "
-            "without the first dimension, as x[0], or X[:, 0]; if it is no batch, too, and let the "
-            "model add it"
+            "without the first dimension, as x[0], or X[:, 0]; if that is no batch, give them so "
+            "too, and let the model add it"
         )
 
 
