@@ -1,5 +1,7 @@
 """Operators made and multiplied in several threads of a process."""
 
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -26,19 +28,31 @@ def test_operators_may_be_made_in_threads(derivatives):
     torch.testing.assert_close(torch.stack(found), torch.stack(expected))
 
 
+@pytest.fixture
+def threads_take_turns():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("threads_take_turns")
 @pytest.mark.parametrize("derivatives", ["auto", "transforms"])
 def test_batches_may_be_multiplied_in_threads(derivatives):
     """Forward mode has levels that belong to the process."""
     torch.manual_seed(0)
-    points = torch.randn(4, 3, 6)
+    points = torch.randn(1, 3, 6)
 
-    def multiply_again_and_again(seed):
-        net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)).eval()
-        J = JacobianOperator(net, points[seed], batch_dims=1, derivatives=derivatives)
-        expected = torch.func.vmap(torch.func.jacrev(net))(points[seed])
-        eye = torch.eye(6)
-        return expected, [J @ eye for _ in range(60)]
+    net = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 4)).eval()
+    expected = torch.func.vmap(torch.func.jacrev(net))(points[0]) @ torch.ones(6)
 
-    with ThreadPoolExecutor(4) as threads:
-        for expected, found in threads.map(multiply_again_and_again, range(4)):
-            torch.testing.assert_close(torch.stack(found), expected.expand(60, -1, -1, -1))
+    def multiply_for_a_second(_):
+        J = JacobianOperator(net, points[0], batch_dims=1, derivatives=derivatives)
+        end, found = time.monotonic() + 1, []
+        while time.monotonic() < end:
+            found.append(J @ torch.ones(6))
+        return found
+
+    with ThreadPoolExecutor(3) as threads:
+        for found in threads.map(multiply_for_a_second, range(3)):
+            torch.testing.assert_close(torch.stack(found), expected.expand(len(found), -1, -1))
