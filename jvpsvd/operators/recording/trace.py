@@ -195,9 +195,11 @@ class Trace:
     def _maps(self, found: Replayed) -> tuple[LinearMap, ...]:
         """Return the derivative of each output where the primal graph has run."""
 
+        serves_others = found.serves_others  # the values at the point are not kept by this function
+
         def moved(index: int, at: Callable[[Tensor], LinearMap], z: Tensor) -> LinearMap:
             # Rounding may move a value across the bound of a mask, and then fn goes another path.
-            if not found.serves_others:
+            if not serves_others:
                 with suppress(AnotherSizeError):
                     return at(z)
             return by_transforms(self._outputs.select(index), z, check=False)
