@@ -194,7 +194,6 @@ class Trace:
 
     def _maps(self, found: Replayed) -> tuple[LinearMap, ...]:
         """Return the derivative of each output where the primal graph has run."""
-
         serves_others = found.serves_others  # the values at the point are not kept by this function
 
         def moved(index: int, at: Callable[[Tensor], LinearMap], z: Tensor) -> LinearMap:
