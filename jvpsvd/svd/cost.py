@@ -29,7 +29,6 @@ _ALONE = 1.3
 # sixteenth of the products of the exact method, which is what they may save; the sixteenth is a
 # guess.
 _LARGEST_SHARE = 64
-
 # Golub–Kahan goes without a basis of the longer side for sparse matrices with at most so many
 # entries for each row and column, whose products take less time (`python -m benchmarks sparse`),
 # and for tolerances from the second number on: a cautious guess.

@@ -14,8 +14,15 @@ from typing import ParamSpec, TypeVar
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 _LOCK = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
 if hasattr(os, "register_at_fork"):  # a thread that held the lock does not exist in the child
-    os.register_at_fork(after_in_child=_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def in_one_thread(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:

@@ -36,7 +36,7 @@ def refuse_without_batch(name: str, values: Values, x: Any, eps: float = 0.0) ->
         name: What the network is called in messages.
         values: Evaluates it; it fails where the network does.
         x: One input, a tensor or a dict of arguments, with a dimension of 1 in front.
-        eps: Of the lowest precision of its weights.
+        eps: Rounding of the lowest precision of its weights.
 
     Raises:
         ArgumentError: If it is no batch, or could be another one; says what to write.
@@ -125,12 +125,12 @@ def _takes_batch(
     values: Values, x: Any, first: Sequence[Tensor], eps: float
 ) -> bool | Exception | None:
     """Return whether two inputs give together what each does; an exception, or None: unknown."""
-    other = _another(x)
+    other = _change_input(x)
     second = _values_or_error(values, other)
     if isinstance(second, Exception):
         return second
     found: bool | Exception | None = None
-    for both in _joined(x, other):
+    for both in _join_inputs(x, other):
         together = _values_or_error(values, both)
         if isinstance(together, Exception):
             found = together if found is None else found
@@ -142,7 +142,7 @@ def _takes_batch(
     return found
 
 
-def _another(x: Any) -> Any:
+def _change_input(x: Any) -> Any:
     """Return another input: other pixels, other tokens; and the same time step, or other number."""
     numbers_only = all(_is_number(leaf) for leaf in tree_leaves(x))
 
@@ -161,19 +161,19 @@ def _is_number(leaf: object) -> bool:
     return not isinstance(leaf, Tensor) or leaf.ndim < 2
 
 
-def _joined(x: Any, other: Any) -> Iterator[Any]:
+def _join_inputs(x: Any, other: Any) -> Iterator[Any]:
     """Yield two inputs together; then with single numbers, as a time step, common to both."""
 
     def join(ours: Any, theirs: Any) -> Any:
         return torch.cat([ours, theirs]) if isinstance(ours, Tensor) and ours.ndim else ours
 
-    def join_larger(ours: Any, theirs: Any) -> Any:
+    def join_all_but_numbers(ours: Any, theirs: Any) -> Any:
         return ours if _is_number(ours) else join(ours, theirs)
 
     yield tree_map(join, x, other)
     numbers = [_is_number(leaf) for leaf in tree_leaves(x)]
     if any(numbers) and not all(numbers):
-        yield tree_map(join_larger, x, other)
+        yield tree_map(join_all_but_numbers, x, other)
 
 
 def _holds_both(both: Tensor, first: Tensor, second: Tensor, eps: float) -> bool | None:
@@ -209,8 +209,8 @@ def _is_rounding(values: Values, x: Any, ours: Sequence[Tensor], eps: float) -> 
     again = _values_or_error(values, x)
     if isinstance(again, Exception) or not _same_numbers(ours, again, eps):
         return True  # it is told where the network is differentiated
-    beside = _values_or_error(values, tree_map_only(Tensor, _nudged, x))
-    if isinstance(beside, Exception) or not _same_numbers(ours, beside, eps):
+    nearby = _values_or_error(values, tree_map_only(Tensor, _move_by_rounding, x))
+    if isinstance(nearby, Exception) or not _same_numbers(ours, nearby, eps):
         return True  # a step within the network, which rounding moves
     lower = find_lower_precision(values, x) if isinstance(x, Tensor) else None
     if lower is None:
@@ -219,7 +219,7 @@ def _is_rounding(values: Values, x: Any, ours: Sequence[Tensor], eps: float) -> 
     return _takes_batch(values, x, ours, lower_eps) is not False
 
 
-def _nudged(x: Tensor) -> Tensor:
+def _move_by_rounding(x: Tensor) -> Tensor:
     """Return an input that differs by rounding."""
     return x * (1 + 8 * torch.finfo(x.dtype).eps) if x.is_floating_point() else x
 

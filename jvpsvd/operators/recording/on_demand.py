@@ -49,11 +49,11 @@ Found = TypeVar("Found")
 
 # In times that torch.func takes for one operation of a product: to record an operation; and what a
 # replay saves of an operation, of a call from Python that leads to some, and of a whole product.
-# Fitted to networks of 15 to 10 000 operations, whose recordings took as long as they saved in 14
-# to 100 products. `python -m benchmarks repeated_points` has the small ones.
+# Guesses, fitted to timings of seven networks. `python -m benchmarks repeated_points` has small
+# ones.
 OPERATION_OF_RECORDING, _SAVED, _OF_FUNCTION, _OF_PRODUCT = 60, 0.6, 3.0, 20.0
 # Operations that a recording itself adds.
-_BESIDE = 8
+_OWN_OPERATIONS = 8
 # A product takes about twice as long where each operation has so many flops.
 _FLOPS_OF_CALL = 2e6
 # A network is small if products of so many vectors, or of its shorter side, are less work.
@@ -402,4 +402,4 @@ def calls_of_recording(work: Work) -> float:
     94
     """
     saved = _SAVED * work.calls + _OF_FUNCTION * work.functions + _OF_PRODUCT
-    return OPERATION_OF_RECORDING * (work.calls + _BESIDE) / saved
+    return OPERATION_OF_RECORDING * (work.calls + _OWN_OPERATIONS) / saved

@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Required, TypedDict
 
 import torch
 from torch import Tensor
@@ -73,6 +74,17 @@ Measured = tuple[Tensor, Tensor, Tensor | None, Tensor]
 """(s, residuals, U, V), with measured residuals max(|A v − s u|, |A' u − s v|); U may be None."""
 
 
+class Options(TypedDict, total=False):
+    """What a factorisation is made with; see `Factorization`."""
+
+    block_size: Required[int]
+    seed: Required[Seeds]
+    capacity: Required[int]
+    max_size: int | None
+    keep_left: bool
+    monitor: Monitor | None
+
+
 class Factorization(ABC):
     """V, B, F and R of an operator, or of a batch of them in lock step.
 
@@ -85,6 +97,7 @@ class Factorization(ABC):
             or one for all of them.
         capacity: Columns to reserve; storage grows beyond them if necessary.
         max_size: Largest number of columns; None: n.
+        keep_left: Whether left vectors are wanted.
         monitor: Measures the seconds of products and of orthogonalisation.
     """
 
@@ -96,14 +109,16 @@ class Factorization(ABC):
         seed: Seeds,
         capacity: int,
         max_size: int | None = None,
+        keep_left: bool = True,
         monitor: Monitor | None = None,
     ) -> None:
         n = A.shape[-1]
-        max_size = min(n, max_size or n)
+        self._max_size = min(n, max_size or n)
+        self._capacity, self._keep_left = min(self._max_size, capacity), keep_left
         self.operator, self.block_size = A, min(block_size, n)
         self._generator, self._monitor = seeded_generators(seed), monitor or Monitor()
         self._names = [f"operator {i} of {A.batch[0]}" for i in range(A.batch[0] if A.batch else 0)]
-        self._V = GrowingColumns(n, min(max_size, capacity), max_size, A)
+        self._V = GrowingColumns(n, self._capacity, self._max_size, A)
         self.B = torch.zeros(*A.batch, 0, 0, dtype=torch.float64)
         """(s, s) projected operator U' A V, float64."""
         self.F = self.V

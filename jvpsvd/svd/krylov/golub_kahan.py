@@ -6,6 +6,8 @@ reorthogonalisation: Simon & Zha (2000).
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
@@ -17,12 +19,10 @@ from jvpsvd.svd.kernels.orthogonalize import (
     linear_combination,
     orthogonalize_block,
 )
-from jvpsvd.svd.kernels.random_numbers import Seeds
 from jvpsvd.svd.kernels.zeros import convert_coefficients
-from jvpsvd.svd.krylov.factorization import Factorization, Measured, Ritz
+from jvpsvd.svd.krylov.factorization import Factorization, Measured, Options, Ritz
 from jvpsvd.svd.krylov.left_basis import LeftBasis
 from jvpsvd.svd.krylov.retry import RetryWith
-from jvpsvd.svd.monitor import Monitor
 
 # As a rule residuals grow by a sixth of the orthogonality that U loses, seldom by all of it or
 # more. A loss above the first number, in units of tol, may explain a residual that misses it; one
@@ -36,47 +36,25 @@ class GolubKahanFactorization(Factorization):
     V is reorthogonalised fully, U only as far as `LeftBasis` finds necessary. A'U is stored too, as
     the operator returned it, so that residuals are measured without further products.
 
+    Without `keep_left` there are values and right vectors only, and `expand` and `restart` raise
+    `RetryWith` if they need U.
+
     Args:
         A: The operator (m, n).
-        block_size: As in `Factorization`, as are seed, capacity, max_size and monitor.
-        seed: See there.
-        capacity: See there.
-        max_size: See there.
-        keep_left: Whether to keep U. Without U there are values and right vectors only, and
-            `expand` and `restart` raise `RetryWith` if they need U.
         max_loss: Orthogonality that U may lose; it changes residuals by less than that times σ₁.
-        monitor: See there.
+        options: Those of `Factorization`.
     """
 
     def __init__(
-        self,
-        A: LinearOperator,
-        *,
-        block_size: int,
-        seed: Seeds,
-        capacity: int,
-        max_size: int | None = None,
-        keep_left: bool = True,
-        max_loss: float = 0.0,
-        monitor: Monitor | None = None,
+        self, A: LinearOperator, *, max_loss: float = 0.0, **options: Unpack[Options]
     ) -> None:
-        super().__init__(
-            A,
-            block_size=block_size,
-            seed=seed,
-            capacity=capacity,
-            max_size=max_size,
-            monitor=monitor,
-        )
-        n = A.shape[-1]
-        max_size = min(n, max_size or n)
-        capacity = min(max_size, capacity)
-        self._AtU = GrowingColumns(n, capacity, max_size, A)
+        super().__init__(A, **options)
+        self._AtU = GrowingColumns(A.shape[-1], self._capacity, self._max_size, A)
         self.left = LeftBasis(
             A,
-            capacity=capacity,
-            max_size=max_size,
-            keep=keep_left,
+            capacity=self._capacity,
+            max_size=self._max_size,
+            keep=self._keep_left,
             max_loss=max_loss,
             generator=self._generator,
         )

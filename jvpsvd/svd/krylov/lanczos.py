@@ -13,6 +13,8 @@ Source: Golub & Van Loan, Matrix Computations (4th ed.), §10.1 and §10.4.
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
@@ -24,9 +26,8 @@ from jvpsvd.svd.kernels.orthogonalize import (
     orthogonalize_block,
     orthonormal_images,
 )
-from jvpsvd.svd.krylov.factorization import Factorization, Measured, Ritz
+from jvpsvd.svd.krylov.factorization import Factorization, Measured, Options, Ritz
 from jvpsvd.svd.krylov.retry import RetryWith
-from jvpsvd.svd.monitor import Monitor
 
 # Columns of B⁻¹, which bound the least value of B, are at most so long in units of 1 / s₁. Squares
 # of B's values then stand out of the rounding of V'A'A V: a cautious guess.
@@ -38,12 +39,7 @@ class LanczosFactorization(Factorization):
 
     Args:
         A: The operator (m, n).
-        block_size: As in `Factorization`, as are seed, capacity, max_size and monitor.
-        seed: See there.
-        capacity: See there.
-        max_size: See there.
-        keep_left: Whether `measure` returns left vectors.
-        monitor: See there.
+        options: Those of `Factorization`.
 
     >>> from jvpsvd.operators import MatrixOperator
     >>> A = torch.linspace(2, 1, 30).double().diag()
@@ -55,26 +51,8 @@ class LanczosFactorization(Factorization):
     True
     """
 
-    def __init__(
-        self,
-        A: LinearOperator,
-        *,
-        block_size: int,
-        seed: int,
-        capacity: int,
-        max_size: int | None = None,
-        keep_left: bool = True,
-        monitor: Monitor | None = None,
-    ) -> None:
-        super().__init__(
-            A,
-            block_size=block_size,
-            seed=seed,
-            capacity=capacity,
-            max_size=max_size,
-            monitor=monitor,
-        )
-        self._keep_left = keep_left
+    def __init__(self, A: LinearOperator, **options: Unpack[Options]) -> None:
+        super().__init__(A, **options)
         self._inverse = torch.zeros(0, 0, dtype=torch.float64)
         """(s, j) last columns of B⁻¹: A F has more than rounding along as many columns of U."""
 

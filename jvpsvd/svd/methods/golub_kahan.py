@@ -142,7 +142,7 @@ class _Solve:
         # Bases that form U and do not keep it cannot restart.
         self._can_restart = keep_left or not solver.forms_left
         self._may_compact = solver.may_compact and self._can_restart and not A.batch
-        self._bases = self._without_columns(max_size)
+        self._bases = self._make_bases(max_size)
         self._restarts = RestartPolicy(max_size, k, solver.max_restarts, monitor)
         count = A.batch[0] if A.batch else 1
         self._test = BatchConvergence(count, k, request.tol, solver.block_size, solver.probe_steps)
@@ -153,8 +153,8 @@ class _Solve:
         self._next_check = k
         self._began = time.perf_counter()
 
-    def _without_columns(self, max_size: int) -> Factorization:
-        """Return bases that may grow to `max_size` columns, and have none yet."""
+    def _make_bases(self, max_size: int) -> Factorization:
+        """Return bases without columns, which may grow to `max_size`."""
         A, solver, request = self._A, self._solver, self._request
         form: Callable[..., Factorization] = LanczosFactorization
         if solver.forms_left:

@@ -204,3 +204,25 @@ def test_parts_without_weights_that_a_network_makes_anew_are_no_change(dense):
     net.act = nn.ReLU().eval()
     with pytest.raises(ArgumentError, match="weights have changed"):
         J @ torch.eye(3, dtype=x.dtype)
+
+
+class Times(nn.Module):
+    """A number that its repr does not show."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def forward(self, x):
+        return self.number * x
+
+
+def test_a_part_that_holds_another_number_is_a_change():
+    net, x = nn.Sequential(nn.Linear(3, 2), Times(2.0)).eval(), torch.randn(3)
+    J = JacobianOperator(net, x, derivatives="trace")
+    J @ x
+    net[1] = Times(2.0).eval()
+    J @ x
+    net[1] = Times(3.0).eval()
+    with pytest.raises(ArgumentError, match="weights have changed"):
+        J @ x
