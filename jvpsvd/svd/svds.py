@@ -82,7 +82,8 @@ def svds(
 ) -> SVDResult:
     """Return the k largest singular values of A, with their vectors and a certificate.
 
-    The smallest can be had where all can: see `which`.
+    The smallest can be had where all can: see `which`. Results carry no gradient; values of
+    `jvpsvd.singular_values` do.
 
     Args:
         A: A `LinearOperator`, or anything `aslinearoperator` takes; a batch of B matrices is solved
