@@ -26,7 +26,7 @@ def multiply_with_gradient(multiply: Multiply, transposed: Multiply, block: Tens
     """
     if not (block.requires_grad and torch.is_grad_enabled()):
         return multiply(block.detach())
-    image: Tensor = _Product.apply(block, multiply, transposed)
+    image: Tensor = _Product.apply(block, multiply, transposed)  # type: ignore[no-untyped-call]
     return image
 
 
