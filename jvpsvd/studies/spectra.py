@@ -89,9 +89,10 @@ def spectra(
         k: How many values, min(m, n) at a depth that has fewer; "all" of each depth.
         since: A depth to differentiate from, instead of the input, as token ids need it.
         wrt: The argument to differentiate by, where inputs are dicts; the others are held fixed.
-            With it or `since` inputs may differ in shape, and the network is recorded anew where
-            shapes, or what is held fixed (a mask), ask for it. Without them they may not: a list is
-            refused before the work, a dataset or an iterable when such an input is read.
+            With it or `since` inputs may differ in shape, and the network is recorded anew for
+            another shape. Inputs with other masks share a recording, unless the network reads a
+            number from the mask, or decides by one. Without them inputs may not differ in shape: a
+            list is refused before the work, a dataset or an iterable when such an input is read.
         tol: Tolerance of each solve.
         threshold: All min(m, n) values from here on are counted, by each solve's `spectrum`.
         batch: Inputs that are solved together; None: many where Jacobians are small, or on a GPU.
