@@ -98,6 +98,7 @@ def pairs(quick: bool, k: int | None) -> Iterator[Pair]:
         yield Pair(f"{name}, one point", ("anew", one[0]), ("jacrev, svd", one[2]))
     yield from _experts(3 if quick else 12, k)
     yield _texts(4 if quick else 12, k)
+    yield _tiny(40 if quick else 400, k)
 
 
 def _experts(count: int, k: int) -> Iterator[Pair]:
@@ -140,6 +141,19 @@ def _texts(count: int, k: int) -> Pair:
 
     ours = "spectra of all", together
     return Pair("texts with a mask each", ("one call each", anew), ours, count)
+
+
+def _tiny(count: int, k: int) -> Pair:
+    """Return spectra of Jacobians of 10 x 20 entries, 32 together and as many as is chosen."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 10)).eval()
+    X = torch.randn(count, 20, generator=torch.Generator().manual_seed(1))
+
+    def solved(batch: int | None) -> object:
+        return spectra(net, X, k=min(k, 10), batch=batch, progress=False)
+
+    ours = "spectra", partial(solved, None)
+    return Pair("10 x 20, spectra", ("32 together", partial(solved, 32)), ours, count)
 
 
 def _loops(net: nn.Module, X: Tensor, k: int) -> tuple[Callable[[], object], ...]:

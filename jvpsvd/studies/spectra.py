@@ -43,6 +43,9 @@ from jvpsvd.svd.request import choose_seed, reached_tolerance
 
 logger = logging.getLogger(__name__)
 
+# Tiny Jacobians that are solved together. A survey takes fewer, to lose less when it is killed.
+_MOST_TOGETHER = 128
+
 _OTHER_NAMES = {
     "device": "it runs where the model lies; move the model there",
     "vectors": "it keeps values alone; svds(JacobianOperator(model, x)) has vectors",
@@ -164,7 +167,8 @@ def spectra(
         if batch is not None:
             return batch
         values = min(first.numel(), rows) if count is None else count
-        return choose_batch(first.numel(), rows, values, device=first.device, memory=memory)
+        size = first.numel(), rows, values
+        return choose_batch(*size, device=first.device, memory=memory, most=_MOST_TOGETHER)
 
     if one_by_one:
         parts = _one_by_one(model, inputs, names, since, wrt, dtype, solve)
