@@ -20,11 +20,11 @@ would be another one now.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, fx
@@ -41,8 +41,8 @@ from jvpsvd.operators.function.restoring import restored
 from jvpsvd.operators.recording.constants import Constants
 from jvpsvd.operators.recording.graphs import AtPoint, ProductGraph, Recording
 from jvpsvd.operators.recording.operations import record_operations
-from jvpsvd.operators.recording.outputs import Outputs
-from jvpsvd.operators.recording.passes.fx_tools import copy_uncompiled
+from jvpsvd.operators.recording.outputs import Outputs, Products
+from jvpsvd.operators.recording.passes.fx_tools import add_call, copy_uncompiled
 from jvpsvd.operators.recording.record import record
 from jvpsvd.operators.recording.same_graphs import are_same_graphs
 from jvpsvd.operators.recording.sizes import AnotherSizeError, call_of_same_shapes
@@ -85,8 +85,8 @@ class Replayed(NamedTuple):
 class _Recorded(NamedTuple):
     recording: Recording
     calls: fx.GraphModule | None
-    """The operations of the function alone; None where no value decides on a size, and nothing is
-    held fixed."""
+    """The operations of the function, see `_calls_at`; None where no value decides on a size, and
+    nothing is held fixed."""
     serves_others: bool = False
     """Whether it is to be verified at each point: recordings of several sizes are the same, or it
     was made with other tensors held fixed."""
@@ -143,7 +143,7 @@ class RecordingsBySize:
         outputs, rounding = self._outputs, self._rounding
         options = self._options._asdict()
         recording, there = record(outputs, x, values, rounding=rounding, **options)
-        calls = self._list_calls(recording, x)
+        calls = self._list_calls(recording, there)
         self._keep(_Recorded(recording, calls, fixed=self._fixed_tensors()))
         return Replayed(recording, there, verified=True)
 
@@ -182,7 +182,8 @@ class RecordingsBySize:
             if not any(True for each in self._all for _ in _compared(each.recording.primal)):
                 raise
             with restored(self._outputs.fn, x.device):
-                calls = self._calls_at(x)
+                with torch.no_grad():
+                    calls, _ = self._calls_at(x, self._outputs(x))
                 if not any(_is_same_path(each.calls, calls) for each in self._all):
                     raise
                 return self.record(x)
@@ -238,31 +239,59 @@ class RecordingsBySize:
         with restored(self._outputs.fn, x.device):
             return self.record(x)
 
-    def _list_calls(self, recording: Recording, x: Tensor) -> fx.GraphModule | None:
-        """Return the operations that the function calls at x; None if no size depends on values."""
+    def _list_calls(self, recording: Recording, there: AtPoint) -> fx.GraphModule | None:
+        """Return the operations that the function calls at a point, as `_calls_at` does.
+
+        None if no size depends on values, and nothing is held fixed.
+        """
         any_sizes = any(True for _ in _compared(recording.primal))
         if self._options.recompute or not (any_sizes or self._fixed_tensors()):
             return None
         try:
-            return self._calls_at(x)
+            return self._calls_at(there.x, there.values)[0]
         except Exception as error:  # what has been recorded with its derivatives
             logger.info("the recording serves no other size or mask: %s", first_line(error))
             return None
 
-    def _calls_at(self, x: Tensor) -> fx.GraphModule:
-        fixed = self._fixed_tensors()
+    def _calls_at(
+        self, x: Tensor, values: Sequence[Tensor]
+    ) -> tuple[fx.GraphModule, Products | None]:
+        """Return the operations that the function calls at x, and what its products are there.
 
-        def evaluate(x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-            if self._fixed is None:
-                return self._outputs(x)
-            with self._fixed.with_fixed(tensors):
-                return self._outputs(x)
+        Where it holds tensors fixed, the numbers that its products read are among them; otherwise
+        there are no products.
 
-        copies = (x.clone(), *(each.clone() for each in fixed))
-        with torch.no_grad(), transforms_restored(), WithoutCrashes():
-            return record_operations(
-                functionalize(evaluate), *copies, described=False, read=len(fixed)
-            )
+        Args:
+            x: The point.
+            values: The outputs there.
+        """
+        held, tensors = self._fixed, self._fixed_tensors()
+        copies = [each.clone() for each in tensors]
+        computed: list[Any] = []
+
+        def evaluate(fn: Callable[..., tuple[Any, ...]], *args: Tensor) -> tuple[Any, ...]:
+            if held is None:
+                return fn(*args)
+            own = len(args) - len(copies)
+            with held.with_fixed(args[own:]):
+                return fn(*args[:own])
+
+        def list_calls(fn: Callable[..., tuple[Any, ...]], *args: Tensor) -> fx.GraphModule:
+            def compute(*args: Tensor) -> tuple[Any, ...]:
+                computed.append(functionalize(partial(evaluate, fn))(*args))
+                return tuple(computed[-1])
+
+            with torch.no_grad(), transforms_restored(), WithoutCrashes():
+                return record_operations(compute, *args, *copies, described=False, read=len(copies))
+
+        if not tensors:
+            return list_calls(self._outputs, x.clone()), None
+        both = list_calls(self._outputs.compute_products, x.clone(), *_directions(x, values))
+        products, calls = Products(*computed[0]), list_calls(self._outputs, x.clone())
+        for node in both.graph.nodes:  # torch makes tensors of its own in them
+            if "read" in node.kwargs:
+                add_call(calls.graph, node.target, (), {"read": node.kwargs["read"]})
+        return calls, products
 
     def _fixed_tensors(self) -> tuple[Tensor, ...]:
         return () if self._fixed is None else self._fixed.fixed_tensors()
@@ -313,12 +342,13 @@ class RecordingsBySize:
         """
         outputs, x = self._outputs, there.x
         with restored(outputs.fn, x.device):
-            calls = self._calls_at(x)
+            calls, products = self._calls_at(x, there.values)
             if not _is_same_path(found.calls, calls):
                 raise TraceError("it calls other operations, or with other numbers")
-            with torch.no_grad(), transforms_restored(), WithoutCrashes():
-                us = [output_direction(value) for value in there.values]
-                products = outputs.compute_products(x.clone(), direction(x), *us)
+            if products is None:
+                with torch.no_grad(), transforms_restored(), WithoutCrashes():
+                    directions = _directions(x, there.values)
+                    products = outputs.compute_products(x.clone(), *directions)
             verify = partial(
                 verify_replay,
                 found.recording,
@@ -334,6 +364,10 @@ _ANOTHER_PATH = (
     "values of the input decide on a size, and the function goes by it; record it at this point "
     "anew"
 )
+
+
+def _directions(x: Tensor, values: Sequence[Tensor]) -> list[Tensor]:
+    return [direction(x), *map(output_direction, values)]
 
 
 def _is_same_path(ours: fx.GraphModule | None, theirs: fx.GraphModule) -> bool:
