@@ -279,6 +279,11 @@ class LayerMaps:
         """The present input."""
         return self._x
 
+    @property
+    def fixed(self) -> Any:
+        """What of the present input is held fixed; None where that is nothing."""
+        return self._arguments.fixed if self._source is None else self._x
+
     def start(self, x: Any) -> Tensor:
         """Go over to another input, and return its z.
 
@@ -301,9 +306,8 @@ class LayerMaps:
 
     def holds_same(self, x: Any) -> bool:
         """Tell whether another input holds the same fixed as the present one."""
-        if self._source is not None:
-            return is_same_input(self._x, x)
-        return is_same_input(self._arguments.fixed, Arguments(x, self._wrt).fixed)
+        other = Arguments(x, self._wrt).fixed if self._source is None else x
+        return is_same_input(self.fixed, other)
 
     @contextmanager
     def holding(self, x: Any) -> Iterator[None]:

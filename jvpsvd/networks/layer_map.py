@@ -73,6 +73,34 @@ def is_same_input(ours: Any, theirs: Any) -> bool:
     return spec == other_spec and all(map(_same_leaf, mine, others))
 
 
+def is_same_but_entries(ours: Any, theirs: Any) -> bool:
+    """Tell whether two inputs differ at most in the entries of their tensors.
+
+    Where one tensor stands in two places, one must in the other input, too.
+
+    >>> one = {"ids": torch.zeros(2), "steps": 7}
+    >>> is_same_but_entries(one, {"ids": torch.ones(2), "steps": 7})
+    True
+    >>> is_same_but_entries(one, {"ids": torch.ones(3), "steps": 7})
+    False
+    """
+    (mine, spec), (others, other_spec) = tree_flatten(ours), tree_flatten(theirs)
+    if spec != other_spec or not all(map(_same_kind, mine, others)):
+        return False
+    tensors = [pair for pair in zip(mine, others, strict=True) if isinstance(pair[0], Tensor)]
+    pairs = {(id(one), id(other)) for one, other in tensors}
+    return len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})
+
+
+def _same_kind(ours: Any, theirs: Any) -> bool:
+    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
+        return _same_leaf(ours, theirs)
+    if type(ours) is not type(theirs) or {ours.layout, theirs.layout} != {torch.strided}:
+        return False
+    kinds = [(each.shape, each.stride(), each.dtype, each.device) for each in (ours, theirs)]
+    return kinds[0] == kinds[1]
+
+
 def _same_leaf(ours: Any, theirs: Any) -> bool:
     if ours is theirs:
         return True
