@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from jvpsvd.operators.function.first_call import FirstCall
+from jvpsvd.operators.function.pytrees import same_leaf
 
 
 class LayerMap:
@@ -70,18 +70,4 @@ def is_same_input(ours: Any, theirs: Any) -> bool:
     False
     """
     (mine, spec), (others, other_spec) = tree_flatten(ours), tree_flatten(theirs)
-    return spec == other_spec and all(map(_same_leaf, mine, others))
-
-
-def _same_leaf(ours: Any, theirs: Any) -> bool:
-    if ours is theirs:
-        return True
-    if type(ours) is type(theirs) and isinstance(ours, bool | int | float | str):
-        return bool(ours == theirs)
-    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
-        return False
-    same = (ours.dtype, ours.device) == (theirs.dtype, theirs.device)
-    try:
-        return same and torch.equal(ours, theirs)
-    except (RuntimeError, AttributeError):  # torch compares no sparse, nested or meta tensors
-        return False
+    return spec == other_spec and all(map(same_leaf, mine, others))
