@@ -40,11 +40,14 @@ from jvpsvd.operators.linearize import Linearization, Linearized, LinearizeOptio
 
 # Keywords of `svds`, which solves.
 _OF_SVDS = dict.fromkeys(
-    ("k", "which", "tol", "method", "memory", "seed", "vectors", "energy", "tail", "progress"),
+    (
+        *("k", "which", "tol", "method", "block_size", "memory", "seed", "vectors", "start"),
+        *("energy", "tail", "on_unconverged", "progress"),
+    ),
     "svds takes it: svds(JacobianOperator(fn, x), k=5)",
 )
 # The keywords that `wrt_parameters` passes to the constructor.
-_OPTIONS = ("batch_dims", "chunk", "derivatives", "fold", "check", "group", "tf32")
+_OPTIONS = ("batch_dims", "chunk", "derivatives", "fold", "check", "recompute", "group", "tf32")
 
 
 class JacobianOperator(LinearMapOperator):
@@ -335,7 +338,8 @@ class JacobianOperator(LinearMapOperator):
         one_of("batch_dims", options.get("batch_dims", 0), (0,), meaning)
         unknown = [name for name in options if name not in _OPTIONS]
         if unknown:
-            raise ArgumentError(f"unknown keyword '{unknown[0]}'; there are {', '.join(_OPTIONS)}")
+            answer = _OF_SVDS.get(unknown[0]) or f"there are {', '.join(_OPTIONS)}"
+            raise ArgumentError(f"unknown keyword '{unknown[0]}'; {answer}")
         check_further_arguments(args, kwargs)
         check_network(model, replace_weights=True)
         refuse_weights_without_values(model)
