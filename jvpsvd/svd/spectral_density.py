@@ -165,8 +165,12 @@ def mean_half_width(spectrum: Spectrum) -> float:
 
 
 def _check_reach(error: float, probes: int, size: int) -> None:
-    """Refuse an error below the sampling's: a share of a half has the largest."""
-    sampling = _CONFIDENCE * math.sqrt(1 / (6 * (size + 2)) * 2 / probes)
+    """Refuse an error below the sampling's.
+
+    A share x has the standard error √(2 x (1 − x) / ((size + 2) probes)), and the mean of
+    √(x (1 − x)) over shares is π / 8.
+    """
+    sampling = _CONFIDENCE * math.pi / 8 * math.sqrt(2 / ((size + 2) * probes))
     if sampling > error:
         needed = math.ceil(probes * (sampling / error) ** 2)
         raise ArgumentError(
