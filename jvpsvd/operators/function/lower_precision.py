@@ -12,8 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -39,7 +38,6 @@ _WITHOUT_DERIVATIVE = frozenset(
         *("sign", "sgn", "round", "floor", "ceil", "trunc", "heaviside"),
     )
 )
-_OURS, _EVALUATIONS = str(Path(__file__).parents[2]), ("count_work", "find_lower_precisions")
 
 
 class LowerPrecision(NamedTuple):
@@ -59,9 +57,11 @@ class PathPrecisions:
 
     Args:
         x: The point, floating.
+        until: The code of our function that evaluates the user's; what called that is not theirs.
     """
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, until: CodeType) -> None:
+        self._until = until
         self._eps = torch.finfo(x.dtype).eps
         self._reached = ByMemory[tuple[LowerPrecision | None]]()
         self._detached: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -84,7 +84,7 @@ class PathPrecisions:
             if each.is_floating_point() or each.is_complex():
                 lower = torch.finfo(each.dtype).eps > before
                 dtype = each.dtype.to_real()
-                self._set(each, LowerPrecision(dtype, _place()) if lower else least)
+                self._set(each, LowerPrecision(dtype, _place(self._until)) if lower else least)
 
     def to(self, value: Tensor) -> LowerPrecision | None:
         """Return the lowest precision on the path to a value; None if it is the point's."""
@@ -116,7 +116,7 @@ def find_lower_precisions(run: Callable[[Tensor], Any], x: Tensor) -> list[Lower
     if not x.is_floating_point():
         return []
     point = x.detach().clone()
-    paths = PathPrecisions(point)
+    paths = PathPrecisions(point, find_lower_precisions.__code__)
     with suppress(Exception), torch.no_grad():
         with _WatchingMode(paths):
             value = run(point)
@@ -244,13 +244,13 @@ def lowest(found: list[LowerPrecision | None]) -> LowerPrecision | None:
     return max(lower, key=lambda one: torch.finfo(one.dtype).eps, default=None)
 
 
-def _place() -> str:
+def _place(until: CodeType) -> str:
     """Return the line of the user's code that is being evaluated; "" where there is none."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        file, name = frame.f_code.co_filename, frame.f_code.co_name
-        if file.startswith(_OURS) and name in _EVALUATIONS:
+        if frame.f_code is until:
             return ""  # what follows has called us
+        file, name = frame.f_code.co_filename, frame.f_code.co_name
         if not file.startswith(NOT_THE_USERS) or file.startswith("<ipython-input"):
             return f" ({file}, line {frame.f_lineno}, in {name})"
         frame = frame.f_back
