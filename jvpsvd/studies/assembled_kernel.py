@@ -35,7 +35,7 @@ from jvpsvd.operators.function.lower_precision import (
     eps_of_tests,
     tell_lower_precision,
 )
-from jvpsvd.operators.function.parameters import OfParameters
+from jvpsvd.operators.function.parameters import Evaluate, OfParameters
 from jvpsvd.operators.function.pytrees import OfVector, Structure
 from jvpsvd.scaling import power_of_two
 from jvpsvd.svd.kernels.dense import add_lower_gram, leading_eigenpairs
@@ -47,8 +47,6 @@ _ROWS_TO_REFINE = 3
 _FAR = 2.0**40
 # What to do where the model takes more than one argument.
 _ALL_ARGUMENTS = "give each input as a dict of all arguments by name, {'x': x, 't': t}"
-
-Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
 
 
 class Assembled(NamedTuple):

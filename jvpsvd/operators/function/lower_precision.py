@@ -167,6 +167,15 @@ def eps_of_tests(found: LowerPrecision | None, dtype: torch.dtype) -> float | No
     return float(torch.finfo(torch.float32).eps) if lowered else None
 
 
+def wider_eps(dtype: torch.dtype, eps: float | None) -> float:
+    """Return the eps of a dtype, or a larger one.
+
+    >>> wider_eps(torch.float32, None), wider_eps(torch.float64, 1e-7)
+    (1.1920928955078125e-07, 1e-07)
+    """
+    return max(float(torch.finfo(dtype).eps), eps or 0.0)
+
+
 class Rounding:
     """The eps by which tests judge a function; a lower precision is looked for when one fails.
 

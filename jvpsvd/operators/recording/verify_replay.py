@@ -22,6 +22,7 @@ from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.evaluate import close
 from jvpsvd.operators.function.find_module import find_nonfinite_derivative
+from jvpsvd.operators.function.lower_precision import wider_eps
 from jvpsvd.operators.recording.graphs import AtPoint, AtPoints, Recording
 from jvpsvd.operators.recording.outputs import Outputs, Products
 from jvpsvd.scaling import row_norms
@@ -116,7 +117,7 @@ def _refuse_mixed_block(
     scale = torch.maximum(row_norms(images) * norm_u, row_norms(probes) * norm_coimage)
     kind = torch.finfo(u.dtype)
     least = max(least, kind.tiny / kind.eps)  # smaller products have few digits, or none
-    tolerance = _wider(u.dtype, eps) ** 0.5 * scale.clamp(min=least * float(norm_u))
+    tolerance = wider_eps(u.dtype, eps) ** 0.5 * scale.clamp(min=least * float(norm_u))
     first, last = (off > tolerance).tolist()
     if first and not last:
         raise TraceError(
@@ -247,7 +248,7 @@ def _mostly_equal(ours: Tensor, theirs: Tensor, eps: float | None) -> bool:
         return False
     differ = ours != theirs
     if ours.is_floating_point() and ours.numel():
-        rounding = _wider(ours.dtype, eps) ** 0.5 * theirs.abs().max()
+        rounding = wider_eps(ours.dtype, eps) ** 0.5 * theirs.abs().max()
         differ = ~((ours - theirs).abs() <= rounding)
     return not ours.numel() or float(differ.double().mean()) <= _AT_KINKS
 
@@ -260,8 +261,3 @@ def _twice(direction: Tensor) -> Tensor:
 def _rounding_of(value: Tensor) -> float:
     """Return the scale below which a derivative is rounding error: it vanishes."""
     return float(torch.finfo(value.dtype).eps ** 0.5 * value.detach().abs().max())
-
-
-def _wider(dtype: torch.dtype, eps: float | None) -> float:
-    """Return the eps of a dtype, or a larger one."""
-    return max(float(torch.finfo(dtype).eps), eps or 0.0)
