@@ -38,7 +38,7 @@ from jvpsvd.operators.recording.on_demand import (
 )
 from jvpsvd.operators.recording.trace import Trace
 
-Derivatives = Literal["auto", "trace", "transforms"]
+DerivativeMethod = Literal["auto", "trace", "transforms"]
 
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def differentiate(
     values: Tensor,
     work: Work | None,
     batch_dims: int,
-    derivatives: Derivatives,
+    derivatives: DerivativeMethod,
     fold: bool,
     check: bool,
     recompute: bool = False,
@@ -114,10 +114,10 @@ def _passes_at_each_point(J: BatchedMap) -> bool:
     v, u = direction(J.point[0]), output_direction(J.value[0])
     count = len(J.point)
     images = J.jvp(v.expand(count, 1, *v.shape), chunk=count)[:, 0]
-    coimages = J.vjp(u.expand(count, 1, *u.shape), chunk=count)[:, 0]
+    adjoint_products = J.vjp(u.expand(count, 1, *u.shape), chunk=count)[:, 0]
     try:
-        for image, coimage in zip(images, coimages, strict=True):
-            check_adjoint(v, image, u, coimage)
+        for image, adjoint_product in zip(images, adjoint_products, strict=True):
+            check_adjoint(v, image, u, adjoint_product)
     except AdjointError:
         return False
     return bool(images.flatten(1).any(1).all())

@@ -21,7 +21,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
 from jvpsvd.operators.derivatives.chunk_tuning import Chunks
 from jvpsvd.operators.derivatives.linear_map import WEIGHTS_CHANGED, LinearMap
-from jvpsvd.operators.differentiate import Derivatives
+from jvpsvd.operators.differentiate import DerivativeMethod
 from jvpsvd.operators.environment.compilation import uncompiled
 from jvpsvd.operators.environment.precision import choose_precision
 from jvpsvd.operators.environment.process_groups import check_group
@@ -158,7 +158,7 @@ class JacobianOperator(LinearMapOperator):
         batch_dims: int = 0,
         dtype: torch.dtype | None = None,
         chunk: int | None = None,
-        derivatives: Derivatives = "auto",
+        derivatives: DerivativeMethod = "auto",
         fold: bool = True,
         check: bool = True,
         recompute: bool = False,

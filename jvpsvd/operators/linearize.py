@@ -21,7 +21,7 @@ from jvpsvd.operators.derivatives.batched_map import BatchedMap
 from jvpsvd.operators.derivatives.block_diagonal import tell_block_diagonal
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.differentiate import (
-    Derivatives,
+    DerivativeMethod,
     Elsewhere,
     differentiate,
     tell_difference,
@@ -60,7 +60,7 @@ class LinearizeOptions(NamedTuple):
     """The options of linearizing a function; see `JacobianOperator`."""
 
     batch_dims: int
-    derivatives: Derivatives
+    derivatives: DerivativeMethod
     fold: bool
     check: bool
     recompute: bool = False

@@ -21,7 +21,7 @@ from jvpsvd.operators import (
     check_network,
     full_precision,
 )
-from jvpsvd.operators.differentiate import Derivatives
+from jvpsvd.operators.differentiate import DerivativeMethod
 from jvpsvd.operators.function.evaluate import with_derivatives
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.parameters import choose_parameters
@@ -178,7 +178,7 @@ def ntk(
     few = rows <= max(_LEAST_ROWS, _ROWS_PER_PAIR * k) and 24 * rows**2 <= budget // 2
     if few:
         fits = max(1, min(_BLOCK * torch.get_num_threads(), budget // (8 * per_input)))
-        # A pass of `outputs` cotangents through a block is as much work as one of one through more.
+        # A pass of `outputs` vectors through a block is as much work as one of one through more.
         together = block or fits * (rows // len(inputs))
         generator = torch.Generator().manual_seed(seed)
         some = min(len(inputs), max(_LEAST_CHECKED, len(inputs) // _CHECKED))
@@ -222,7 +222,7 @@ def _solve_by_products(
     memory: int | str | None,
 ) -> TangentKernel:
     def at(index: int) -> LinearOperator:
-        kind: Derivatives = "auto" if len(blocks) == 1 else "transforms"
+        kind: DerivativeMethod = "auto" if len(blocks) == 1 else "transforms"
         return _operator(model, blocks[index], names, kind)
 
     J = at(0) if len(blocks) == 1 else StreamedStack(at, len(blocks))
@@ -266,7 +266,7 @@ def _complement(U: Tensor, count: int, seed: int) -> Tensor:
     return W
 
 
-def _operator(model: nn.Module, x: Any, names: list[str], kind: Derivatives) -> LinearOperator:
+def _operator(model: nn.Module, x: Any, names: list[str], kind: DerivativeMethod) -> LinearOperator:
     """Return the Jacobian of a block by the parameters, checked as every operator is."""
     if not isinstance(x, Mapping):
         return JacobianOperator.wrt_parameters(model, x, names=names, derivatives=kind)

@@ -131,13 +131,13 @@ def certify(A: LinearOperator, triplets: Triplets, seed: Seeds) -> tuple[Certifi
     if U is None:
         forward = torch.zeros_like(images)
         top = torch.where(s[..., :1, None] > 0, s[..., :1, None], 1.0)
-        preimages = A.rmatmat(images / top)
-        adjoint = preimages - V @ (s[..., None] / top * scaled)
+        adjoint_products = A.rmatmat(images / top)
+        adjoint = adjoint_products - V @ (s[..., None] / top * scaled)
     else:
         forward = images - U @ scaled
-        preimages = A.rmatmat(U @ weights)
-        adjoint = preimages - V @ scaled
-    largest_product_norm(A, preimages, "reverse", "combinations of all left vectors")
+        adjoint_products = A.rmatmat(U @ weights)
+        adjoint = adjoint_products - V @ scaled
+    largest_product_norm(A, adjoint_products, "reverse", "combinations of all left vectors")
     norms = torch.maximum(column_norms(forward), column_norms(adjoint)).amax(-1)
     rounding = _ROUNDING * torch.finfo(A.dtype).eps * s[..., 0].double() * math.sqrt(k + _TERMS)
     # |Σ ω_i r_i| ≤ |r| in each direction, since |ω| = 1 and a residual is the larger one of both.

@@ -71,11 +71,11 @@ def verify_replay(
     probed = []
     for index, (m, u) in enumerate(zip(maps, us, strict=True)):
         least = _rounding_of(values[index])
-        images, coimages = m.jvp(probes), m.vjp(_twice(u))
+        images, adjoint_products = m.jvp(probes), m.vjp(_twice(u))
         probed.append(images)
         same = close(images[1], jvps[index], least, eps) and (
-            close(coimages, _twice(vjps[index]), least, eps)
-            or close(coimages, outputs.compute_vjps(index, example, _twice(u)), least, eps)
+            close(adjoint_products, _twice(vjps[index]), least, eps)
+            or close(adjoint_products, outputs.compute_vjps(index, example, _twice(u)), least, eps)
         )
         if not same:
             if not all(bool(each.isfinite().all()) for each in (jvps[index], vjps[index])):
@@ -84,9 +84,9 @@ def verify_replay(
                 f"the recorded derivative of output {index} is not the function's own; {_TAKE_OUT}"
             )
         if check:
-            check_adjoint(v, images[1], u, coimages[0], outputs.select(index), example)
+            check_adjoint(v, images[1], u, adjoint_products[0], outputs.select(index), example)
             refuse_hidden_output(outputs, index, example, values[index], jvps[index])
-        _refuse_mixed_block(probes, images, u, coimages[0], least, eps)
+        _refuse_mixed_block(probes, images, u, adjoint_products[0], least, eps)
     return replace(there, probed=tuple(probed))
 
 
@@ -104,7 +104,12 @@ def _describe_nonfinite(outputs: Outputs, index: int, x: Tensor) -> str:
 
 
 def _refuse_mixed_block(
-    probes: Tensor, images: Tensor, u: Tensor, coimage: Tensor, least: float, eps: float | None
+    probes: Tensor,
+    images: Tensor,
+    u: Tensor,
+    adjoint_product: Tensor,
+    least: float,
+    eps: float | None,
 ) -> None:
     """Refuse a product that is right for the last direction of a block and not for the first.
 
@@ -112,9 +117,9 @@ def _refuse_mixed_block(
     does for the last.
     """
     images, probes = images.reshape(2, -1), probes.reshape(2, -1)
-    off = (images @ u.flatten() - probes @ coimage.flatten()).abs()
-    norm_u, norm_coimage = (row_norms(block.flatten()) for block in (u, coimage))
-    scale = torch.maximum(row_norms(images) * norm_u, row_norms(probes) * norm_coimage)
+    off = (images @ u.flatten() - probes @ adjoint_product.flatten()).abs()
+    norm_u, norm_product = (row_norms(block.flatten()) for block in (u, adjoint_product))
+    scale = torch.maximum(row_norms(images) * norm_u, row_norms(probes) * norm_product)
     kind = torch.finfo(u.dtype)
     least = max(least, kind.tiny / kind.eps)  # smaller products have few digits, or none
     tolerance = wider_eps(u.dtype, eps) ** 0.5 * scale.clamp(min=least * float(norm_u))
