@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 from jvpsvd.arguments import listed_names
 from jvpsvd.errors import JvpsvdError
 from jvpsvd.networks.depths import layer_maps
-from jvpsvd.networks.held_fixed import is_same_function
+from jvpsvd.networks.fixed_inputs import is_same_function
 from jvpsvd.networks.hidden_parts import HiddenParts
 from jvpsvd.networks.recorded_depths import RecordedDepths
 from jvpsvd.networks.to_depths import ToDepths

@@ -24,13 +24,13 @@ from jvpsvd.operators.derivatives.reverse_passes import by_reverse_passes
 from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.environment.repeated_lines import drop_repeated
 from jvpsvd.operators.function.admission import check_function
-from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.function.lower_precision import eps_of_tests
 from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.function.work import Work
 from jvpsvd.operators.recording.on_demand import (
     batch_by_transforms,
     batch_recorded_on_demand,

@@ -22,8 +22,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from jvpsvd.errors import TraceError
 from jvpsvd.operators.environment.dispatch import DispatchMode
-from jvpsvd.operators.function.by_memory import ByMemory
 from jvpsvd.operators.function.failures import NOT_THE_USERS
+from jvpsvd.operators.function.tensors_by_memory import ByMemory
 
 logger = logging.getLogger(__name__)
 
