@@ -24,6 +24,7 @@ class LayerMap:
         since: The depth to start from; None for the input.
         fixed: What is held fixed: the input, where the map starts from a depth, or some of it.
 
+    >>> import torch
     >>> from jvpsvd import layer_map
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
     >>> f, g = (layer_map(model, x, to="1")[0] for x in torch.ones(2, 1, 3))
@@ -63,6 +64,7 @@ class LayerMap:
 def is_same_input(ours: Any, theirs: Any) -> bool:
     """Tell whether two inputs hold the same tensors, entry by entry, and the same objects.
 
+    >>> import torch
     >>> one = {"ids": torch.zeros(2), "steps": 7}
     >>> is_same_input(one, {"ids": torch.zeros(2), "steps": 7})
     True
