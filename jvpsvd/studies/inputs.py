@@ -268,7 +268,7 @@ def _split(batch: Any, device: torch.device, *, copy: bool = False) -> Iterator[
             )
         for index in range(lengths.pop()):
             yield {
-                name: value[index : index + 1].to(device, copy=copy)
+                name: value[index][None].to(device, copy=copy)  # torch slices no sparse tensor
                 if isinstance(value, Tensor)
                 else value
                 for name, value in batch.items()

@@ -109,6 +109,9 @@ def test_a_sparse_tensor_is_held_fixed(dtype):
     S = spectra(net, X, ["output"], k=2, wrt="sample")
     J = masks.double()[:, :, None] * net.out.weight
     torch.testing.assert_close(S["output"].s, torch.linalg.svdvals(J)[:, :2])
+    whole = {"sample": torch.stack([x["sample"] for x in X]), "mask": masks.to_sparse()}
+    again = spectra(net, whole, ["output"], k=2, wrt="sample")
+    assert torch.equal(again["output"].s, S["output"].s)
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
