@@ -24,7 +24,7 @@ from jvpsvd.errors import ModelError
 from jvpsvd.networks.chosen_arguments import Arguments
 from jvpsvd.networks.cut_bypass import InputPaths
 from jvpsvd.networks.depth import Depth
-from jvpsvd.networks.failures import called_at, evaluated_like, scripted_part
+from jvpsvd.networks.failures import called_at, evaluated_like
 from jvpsvd.networks.forward_pass import See, each_tensor, run_to
 from jvpsvd.networks.layer_map import LayerMap, is_same_input
 from jvpsvd.networks.list_calls import Call, list_calls
@@ -35,6 +35,7 @@ from jvpsvd.operators import (
     refuse_weights_without_values,
     uncompiled,
 )
+from jvpsvd.operators.function.admission import describe_scripted_part
 from jvpsvd.operators.function.first_call import FirstCall
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def depths(
         cuts = {name: call for name, call in later if functions or call.kind != "function"}
     if functions and left_out is not None:
         logger.warning("%s; what functions compute is not listed", left_out)
-    scripted = scripted_part(uncompiled(model))
+    scripted = describe_scripted_part(uncompiled(model), "cut")
     if scripted is not None:
         logger.warning("%s; depths within it are not listed", scripted)
     return [
@@ -413,5 +414,6 @@ def _locate(model: nn.Module, cuts: dict[str, Call], name: object, left_out: str
     elif name == "input":
         hint = "a map starts at the input unless since= names another depth"
     else:
-        hint = left_out or scripted_part(model) or f"there are {first_names(listed)}"
+        scripted = describe_scripted_part(model, "cut")  # they have no hooks
+        hint = left_out or scripted or f"there are {first_names(listed)}"
     raise ModelError(f"no depth '{name}' among the {len(listed)} of this model; {hint}")

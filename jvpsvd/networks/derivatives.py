@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 from jvpsvd.arguments import listed_names
 from jvpsvd.errors import JvpsvdError
 from jvpsvd.networks.depths import layer_maps
-from jvpsvd.networks.held_fixed import TensorsHeldFixed, is_same_function
+from jvpsvd.networks.fixed_inputs import TensorsHeldFixed, is_same_function
 from jvpsvd.networks.hidden_parts import HiddenParts
 from jvpsvd.networks.layer_map import is_same_but_entries
 from jvpsvd.networks.recorded_depths import RecordedDepths

@@ -15,7 +15,6 @@ from torch import Tensor
 from jvpsvd.errors import AdjointError, ArgumentError, DerivativeError, JvpsvdError, TraceError
 from jvpsvd.networks.to_depths import ToDepths, to_one_depth
 from jvpsvd.operators import BatchedMap, LinearMap, Trace, transformed
-from jvpsvd.operators.function.count import count_work
 from jvpsvd.operators.function.evaluate import prepare, refuse_changed_buffers, refuse_random
 from jvpsvd.operators.function.find_module import buffer_states
 from jvpsvd.operators.function.lower_precision import (
@@ -26,6 +25,7 @@ from jvpsvd.operators.function.lower_precision import (
 )
 from jvpsvd.operators.function.obstacles import Watched, evaluate_and_watch
 from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.function.work import count_work
 from jvpsvd.operators.recording.by_size import FixedTensors
 from jvpsvd.operators.recording.on_demand import RecordedOnDemand, is_small
 from jvpsvd.operators.recording.sizes import AnotherSizeError

@@ -7,6 +7,7 @@ import shlex
 
 import numpy as np
 
+from jvpsvd.data.demo import DEMO_SHARD
 from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.estimates import in_words
 from jvpsvd.report.health import Health
@@ -17,7 +18,6 @@ from jvpsvd.survey.store.notes import read_notes
 from jvpsvd.survey.store.record import RECORD
 from jvpsvd.text_table import at_most, count_noun
 
-_DEMO = ("foolbox-000000.tar",)
 _PAPER = """@article{mototake_ikegami,
   title  = {The Analysis of Deep Neural Networks},
   author = {Mototake, Y. and Ikegami, T.},
@@ -132,7 +132,7 @@ def command(run: RunValues) -> tuple[str, str]:
     notes = []
     if identity.model.isidentifier():  # the class of a module; names of models have - or :
         notes.append(f"{identity.model} was given in Python: name a function that returns it")
-    if identity.shards != _DEMO:
+    if identity.shards != (DEMO_SHARD,):
         words += ["--shards", "SHARDS"]
         notes.append(f"SHARDS is the folder of {', '.join(identity.shards[:3])}")
     if identity.start is not None:
@@ -160,9 +160,9 @@ def citations(run: RunValues) -> str:
         f"  version = {{{software}}},\n}}"
     )
     entries = [_PAPER, entry]
-    if run.store.identity.shards == _DEMO:
+    if run.store.identity.shards == (DEMO_SHARD,):
         entries.append(_FOOLBOX)
-    if run.store.identity.shards == _DEMO or any(sample.wnid for sample in run.samples):
+    if run.store.identity.shards == (DEMO_SHARD,) or any(sample.wnid for sample in run.samples):
         entries.append(_ILSVRC)
     return "\n\n".join(entries)
 

@@ -36,7 +36,7 @@ from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.other_names import refuse_other_names
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.product_checks import check_values, check_zero
-from jvpsvd.svd.progress import Show, shown
+from jvpsvd.svd.progress import Show, progress_bar
 from jvpsvd.svd.request import ProblemSize, Request, Seed, check_request, out_of_reach
 from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.triplets import Triplets, with_fixed_signs
@@ -154,7 +154,7 @@ def svds(
     if warned and on_unconverged != "ignore":
         warnings.warn(warned, PrecisionWarning, stacklevel=3)
     began, before = time.perf_counter(), operator.products
-    with torch.no_grad(), own_tensors(), shown(progress) as show:
+    with torch.no_grad(), own_tensors(), progress_bar(progress) as show:
         monitor = Monitor(show, lambda: operator.products.since(before))
         chosen = _choose_plan(operator, size, request)
         wide = size.shape[0] < size.shape[1]

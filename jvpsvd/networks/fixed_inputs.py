@@ -83,5 +83,5 @@ def _values_and_products(run: ToDepths, z: Tensor) -> tuple[Tensor, ...]:
     """Return the values of all depths, a product J v of each, and the sum of products J' u."""
     fn = prepare(run)
     values, images = jvp(fn, (z,), (direction(z),))[:2]
-    pull = vjp(fn, z)[1]
-    return (*values, *images, *pull(tuple(map(direction, values))))
+    vjp_fn = vjp(fn, z)[1]
+    return (*values, *images, *vjp_fn(tuple(map(direction, values))))
