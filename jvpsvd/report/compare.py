@@ -150,7 +150,7 @@ def _describe_network(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     probes = one["probe"], other["probe"]
     # What is no photo is probed at an example, which may be the first input of the run.
     alike = _OF_PROBE if one["inputs"] is None else (*_OF_PROBE, "contents")
-    if None in probes or any(one[name] != other[name] for name in alike):
+    if not all(probes) or any(one[name] != other[name] for name in alike):
         return []
     change = changed_network(*probes)
     return [f"network: another one of the same weights sha256: {change}"] if change else []
