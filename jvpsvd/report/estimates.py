@@ -39,7 +39,10 @@ def titles(threshold: float) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Estimates:
-    """The estimates of each photo at a depth; NaN where a spectrum is all 0."""
+    """The estimates of each photo at a depth.
+
+    Participation, entropy and gap are NaN where a spectrum is all 0; its count is 0.
+    """
 
     values: dict[str, Array]
     """(P,) for each of `ESTIMATES`."""
@@ -118,7 +121,7 @@ def estimate(depth: DepthValues, floor: float, threshold: float = 1.0) -> Estima
         if found.energy is not None and k > 1:
             bounded[mask] = (found.energy.numpy() < 1 - 1e-6) & (not whole)
     counts, cut = count(depth, threshold)
-    values["count"] = np.where(usable, counts[0], np.nan)
+    values["count"] = counts[0]
     ranges = {"count": counts[1:]}
     for name, kept in (("participation", depth.participation), ("entropy", depth.entropy)):
         found_whole = kept.T if name == "participation" else _exponential(kept.T)
