@@ -6,8 +6,10 @@ import shlex
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from benchmarks.problems.synthetic_run import make_run, write_rows
+from jvpsvd.networks import load_model
 from jvpsvd.report import read_values, words, write_report
 from jvpsvd.report.analysis import analyse
 from jvpsvd.survey import PhotoSelection, Spec, run
@@ -22,18 +24,26 @@ from jvpsvd.text_table import at_most
         {"k": 5, "seed": 3, "tol": 1e-3, "vectors": 2},
         {"k": 4, "vectors": True, "photos": PhotoSelection(("0", "1"), 1, 2, "first")},
         {"density": True},
+        {"batch": 2, "tol": 1.2345678e-3},
+        {"random_weights": 7},
+        {"weights": "weights.safetensors"},
     ],
 )
 def test_the_command_makes_the_same_run(tiny, shard, tmp_path, options, monkeypatch):
     from jvpsvd.cli import main
 
-    spec = Spec(shards=[shard], model="tiny:net", layers=["3"], out=tmp_path / "run", **options)
+    weights = tmp_path / "weights.safetensors"
+    save_file(load_model("tiny:net", random_weights=3).module.state_dict(), weights)
+    options = options | ({"weights": str(weights)} if "weights" in options else {})
+    spec = Spec(shards=shard, model="tiny:net", layers=["3"], out=tmp_path / "run", **options)
     first = run(spec).store
     command, note = words.command(read_values(first))
-    assert note == f"SHARDS is the folder of {shard.name}"
-    typed = shlex.split(command)
-    typed[typed.index("SHARDS")] = str(shard)
-    typed[typed.index("RUN")] = str(tmp_path / "again")
+    *of_weights, of_shards = note.split("; ")
+    assert of_shards == f"SHARDS is the folder of {shard.name}"
+    of_file = f"'{weights.name}': SHA-256 of the weights {first.identity.weights_sha256[:12]}"
+    assert of_weights == ([f"WEIGHTS is {of_file}"] if "weights" in options else [])
+    places = {"SHARDS": shard, "RUN": tmp_path / "again", "WEIGHTS": weights}
+    typed = [str(places.get(word, word)) for word in shlex.split(command)]
     with pytest.raises(SystemExit) as ended:
         main([*typed[1:], "--share", "0/2"])  # which writes no page
     assert ended.value.code == 0
