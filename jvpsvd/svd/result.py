@@ -277,7 +277,7 @@ class SVDResult(ComparedByFields, AnswersOtherNames, Bounded):
     def plot(self, ax: Axes | None = None, **line: Any) -> Axes:
         """Draw s by index on a logarithmic axis, with a band of ± residual; return the axes.
 
-        Values that missed the tolerance are crosses. The spectra of a batch lie over each other.
+        Values that are not certified are crosses. The spectra of a batch lie over each other.
 
         Args:
             ax: Where to draw, of matplotlib; None: on a new figure.

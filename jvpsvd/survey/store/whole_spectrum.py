@@ -60,7 +60,7 @@ def counts_at(
         counts: (photos, 4, thresholds) of `COUNT_COLUMNS`; NaN where a row keeps none.
         s: (photos, k) descending.
         residuals: (photos, k).
-        converged: (photos,) triplets that met the tolerance.
+        converged: (photos,) triplets that are certified.
         size: Number of all values.
     """
     equal = _EQUAL * s[:, :1] + 0.0 * residuals
