@@ -17,7 +17,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 THRESHOLDS: Array = np.array([float(f"{10 ** (i / 10):.12g}") for i in range(-40, 41)])
 """Thresholds of the column `counts` and its companions, ascending."""
 
-# Values this share of s₁ below a threshold may equal it, as `_ROUNDING` of `svd.whole_spectrum` says.
+# Values this share of s₁ below a threshold may equal it, as svd.whole_spectrum._ROUNDING.
 _ROUNDING = 8 * float(np.finfo(np.float32).eps)
 
 COUNT_COLUMNS = ("counts", "counts_low", "counts_high", "counts_error")
