@@ -101,11 +101,6 @@ def shape_of(node: object) -> torch.Size | None:
     return value.shape if isinstance(value, Tensor) else None
 
 
-def arguments(node: fx.Node) -> tuple[Any, ...]:
-    """Return what an operation is called with, as its schema says, not as fx may hold."""
-    return node.args
-
-
 def linear_calls(module: fx.GraphModule, linear: set[fx.Node], target: object) -> Iterator[fx.Node]:
     """Yield the nodes that are linear in a direction and call one operation.
 
