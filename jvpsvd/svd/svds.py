@@ -231,6 +231,7 @@ def _certify(
 
     Raises:
         ArgumentError: If the dtype cannot hold a value.
+        NonFiniteError: If a product holds NaN or infinity.
     """
     check_values(triplets.s)
     check_zero(A, triplets.s[..., 0], seeded_generators(request.seed))
