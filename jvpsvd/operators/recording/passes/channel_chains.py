@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
-from jvpsvd.operators.recording.passes.fx_tools import shape_of
+from jvpsvd.operators.recording.passes.fx_tools import arguments, shape_of
 from jvpsvd.operators.recording.passes.inactive_channels import Chain, ChannelGraph, Use
 
 _aten = torch.ops.aten
@@ -93,7 +93,7 @@ class _Convolution:
         """Return how a node convolves; None if it does not, or in another way."""
         if node.target is not _aten.convolution.default:
             return None
-        _, weight, bias, *_, transposed, _, groups = node.args
+        _, weight, bias, *_, transposed, _, groups = arguments(node)
         shape = shape_of(weight)
         if shape is None or weight not in saved or bias is not None:
             return None
@@ -183,10 +183,10 @@ def _note_factor(
 def _follow_channels(node: fx.Node, dim: int) -> int | None:
     """Return where channels are after an operation on each by itself; None after any other."""
     if node.target is _aten.permute.default:
-        order = node.args[1]
+        order = arguments(node)[1]
         return [each % len(order) for each in order].index(dim)
     if node.target is _aten.constant_pad_nd.default:
-        amounts, shape = node.args[1], shape_of(node)
+        amounts, shape = arguments(node)[1], shape_of(node)
         if shape is None:
             return None
         ends = 2 * (len(shape) - 1 - dim)  # torch has (left, right) from the last dimension on

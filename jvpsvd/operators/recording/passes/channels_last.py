@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from jvpsvd.operators.recording.passes.fx_tools import (
+    arguments,
     drop_unread,
     placeholder_for,
     shape_of,
@@ -125,7 +126,7 @@ def _as_channels_last(graph: fx.Graph, node: fx.Node) -> list[fx.Node]:
 
 def _pad_channels_last(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> fx.Node:
     """Pad the image as it lies in memory: `constant_pad_nd` would put channels first again."""
-    source, amounts, *value = node.args
+    source, amounts, *value = arguments(node)
     if len(amounts) > 4 or not _is_image(node):
         return node
     with graph.inserting_before(node):

@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from jvpsvd.operators.recording.passes.fx_tools import (
+    arguments,
     drop_unread,
     erase,
     linear_calls,
@@ -44,7 +45,7 @@ def _reverse_as_convolution(
 
     The reverse pass of a transposed convolution is conv(u, W).
     """
-    u, _, weight, _, stride, padding, dilation, transposed, more, groups, mask = node.args
+    u, _, weight, _, stride, padding, dilation, transposed, more, groups, mask = arguments(node)
     weight_shape, image = shape_of(weight), node.users and shape_of(next(iter(node.users)))
     read = shape_of(u)
     if mask != _INPUT_ONLY or weight in linear or weight_shape is None or not image or read is None:

@@ -101,6 +101,14 @@ def shape_of(node: object) -> torch.Size | None:
     return value.shape if isinstance(value, Tensor) else None
 
 
+def arguments(node: fx.Node) -> tuple[Any, ...]:
+    """Return `node.args` as values of any type: the union of types that fx declares fits no use.
+
+    Arguments at their defaults may be absent.
+    """
+    return node.args
+
+
 def linear_calls(module: fx.GraphModule, linear: set[fx.Node], target: object) -> Iterator[fx.Node]:
     """Yield the nodes that are linear in a direction and call one operation.
 

@@ -19,6 +19,7 @@ import torch
 from torch import fx
 
 from jvpsvd.operators.recording.passes.fx_tools import (
+    arguments,
     drop_unread,
     erase,
     linear_calls,
@@ -47,7 +48,7 @@ def pad_inside_convolutions(module: fx.GraphModule, linear: set[fx.Node], *, gro
 
 
 def _pad_or_cut(node: fx.Node, linear: set[fx.Node], grow: bool) -> None:
-    source, amounts, *value = node.args
+    source, amounts, *value = arguments(node)
     shape = shape_of(source)
     if shape is None or (value and value[0] != 0) or not isinstance(source, fx.Node):
         return
@@ -70,7 +71,7 @@ def _pad_the_next(
     for user in list(node.users):
         plain = user.target is _aten.convolution.default and not user.args[6]
         if plain and user.args[0] is node and user.args[1] is not node:
-            _, weight, bias, stride, padding, dilation, *rest = user.args
+            _, weight, bias, stride, padding, dilation, *rest = arguments(user)
             if len(padding) != len(added):
                 continue
             padded = _pad(user, weight, _sum(padding, added), dilation, linear, grow)
@@ -89,7 +90,7 @@ def _cut_the_previous(
     """
     if source.target is not _aten.convolution.default or len(source.users) > 1:
         return
-    u, weight, bias, stride, padding, dilation, transposed, *rest = source.args
+    u, weight, bias, stride, padding, dilation, transposed, *rest = arguments(source)
     if len(padding) != len(cut) or (not transposed and any(step != 1 for step in stride)):
         return
     changed = [(-left, -right) for left, right in cut] if transposed else cut

@@ -20,6 +20,7 @@ import torch
 from torch import fx
 
 from jvpsvd.operators.recording.passes.fx_tools import (
+    arguments,
     linear_calls,
     placeholder_for,
     replace,
@@ -45,7 +46,7 @@ def decompose_by_phases(module: fx.GraphModule, linear: set[fx.Node]) -> None:
 def _decompose(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
     if not _can_decompose(node, linear):
         return
-    u, weight, _, stride, padding, *_ = node.args
+    u, weight, _, stride, padding, *_ = arguments(node)
     read, kernel, made = (shape_of(each) or torch.Size() for each in (u, weight, node))
     dims = range(len(stride))
     taps = [-(-size // step) for size, step in zip(kernel[2:], stride, strict=True)]
@@ -81,7 +82,7 @@ def _decompose(graph: fx.Graph, node: fx.Node, linear: set[fx.Node]) -> None:
 
 def _can_decompose(node: fx.Node, linear: set[fx.Node]) -> bool:
     """Return whether this is a strided transposed convolution to few channels of a saved kernel."""
-    u, weight, bias, stride, padding, dilation, transposed, _, groups = node.args
+    u, weight, bias, stride, padding, dilation, transposed, _, groups = arguments(node)
     shapes = [shape_of(each) for each in (u, weight, node)]
     if not transposed or groups != 1 or bias is not None or weight in linear or None in shapes:
         return False

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from jvpsvd.operators.recording.passes.fx_tools import drop_dead_code
+from jvpsvd.operators.recording.passes.fx_tools import arguments, drop_dead_code
 
 _aten = torch.ops.aten
 
@@ -27,13 +27,13 @@ def reshape_strided_views(module: fx.GraphModule) -> None:
 
 
 def _replace_read(graph: fx.Graph, node: fx.Node) -> None:
-    base, size, *where = node.args
+    base, size, *where = arguments(node)
     if _takes_all_in_order(base, size, *where):
         _replace(graph, node, base, size)
 
 
 def _replace_write(graph: fx.Graph, node: fx.Node) -> None:
-    base, source, size, *where = node.args
+    base, source, size, *where = arguments(node)
     if _takes_all_in_order(base, size, *where):
         _replace(graph, node, source, list(node.meta["val"].shape))
 
