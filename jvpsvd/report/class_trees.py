@@ -9,7 +9,7 @@ import numpy as np
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry import AverageTree, average_tree
 from jvpsvd.report.values import Array, RunValues
-from jvpsvd.survey.store.class_distances import ClassComparison, DepthSpectra, compare_classes
+from jvpsvd.survey.store.class_distances import ClassComparison, LabelledSpectra, compare_classes
 
 MAX_CLASSES = 60
 """A tree of more could not be read; so many are chosen then."""
@@ -43,7 +43,7 @@ def make_class_trees(run: RunValues) -> ClassTrees | None:
     Example: ``make_class_trees(run).compared.depths[-1].test.correlation``.
     """
     depths = [
-        DepthSpectra(depth.layer, [run.samples[photo].wnid for photo in depth.photo], depth.s)
+        LabelledSpectra(depth.layer, [run.samples[photo].wnid for photo in depth.photo], depth.s)
         for depth in run.depths
         if len(depth.photo)
     ]

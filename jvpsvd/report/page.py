@@ -33,7 +33,7 @@ from jvpsvd.report.page_tables import (
     unsolved_rows,
 )
 from jvpsvd.report.payload import embedded, make_payload
-from jvpsvd.report.thumbnails import Browser
+from jvpsvd.report.thumbnails import Thumbnails
 
 _ASSETS = Path(__file__).with_name("assets")
 SCRIPTS = ("chart.js", "tables.js", "page.js", "photos.js")
@@ -56,7 +56,7 @@ _SHAPES = (
 
 def make_page(
     analysis: Analysis,
-    browser: Browser,
+    thumbnails: Thumbnails,
     files: Sequence[str] = (),
     compared: ComparedRuns | None = None,
 ) -> str:
@@ -67,7 +67,7 @@ def make_page(
 
     Args:
         analysis: The run.
-        browser: Thumbnails.
+        thumbnails: Images of vectors.
         files: Names of files beside the page.
         compared: What it says of another run.
 
@@ -131,7 +131,7 @@ def make_page(
             groups=[] if trees is None else sorted(set(trees.compared.superclasses)),
             agreement_titles=agreement_titles(),
             agreement_rows=[] if trees is None else agreement_rows(trees.compared),
-            browser=browser,
+            thumbnails=thumbnails,
             number=number,
             files=files,
             compared=compared,
