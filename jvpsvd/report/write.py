@@ -38,7 +38,7 @@ class Report:
     files: tuple[Path, ...]
     """PNG, SVG and CSV."""
     missing: tuple[str, ...]
-    """What could not be made and what to install for it, a line each."""
+    """What could not be made, and why or what to install for it, a line each."""
 
 
 def write_report(
@@ -122,7 +122,7 @@ def _draw(
     if thumbnails.with_photo:
         drawings.append(lambda: draw_vectors(thumbnails, title, folder))
     files: list[Path] = []
-    missing: list[str] = []
+    missing = [analysis.without_trees] if analysis.without_trees else []
     for draw in drawings:
         try:
             files += draw()

@@ -164,3 +164,14 @@ def test_a_photo_without_any_change_counts_as_none_in_every_mean(tmp_path):
     assert depth.estimates.mean("count").value == 1.0
     assert float(depth.classes.numbers["count"][0]) == 1.0
     assert np.isnan(depth.estimates.values["participation"]).tolist() == [False, True]
+
+
+def test_a_norm_that_is_no_photos_own_is_left_out_for_that_photo_alone(tmp_path):
+    store = make_run(tmp_path / "run", photos=2, depths=1, k=3, classes=1)
+    s = np.array([[3.0, 2.0, 0.5], [3.0, 2.0, 0.5]])
+    norms = {}
+    for name, fro2 in {"good": [25.0, 25.0], "one": [25.0, 1.0]}.items():
+        write_rows(store, "output", store.samples(), s, 1e-6 * s, fro2=fro2)
+        norms[name] = estimate(read_values(store).depths[0], 1e-4).values["participation"]
+    assert norms["one"][0] == norms["good"][0]
+    assert norms["one"][1] < norms["good"][1]
