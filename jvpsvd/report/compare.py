@@ -23,9 +23,9 @@ from jvpsvd.report.estimates import (
     in_words,
     titles,
 )
+from jvpsvd.report.sentences import describe_starts
 from jvpsvd.report.typed_options import seeds_of_random_weights
 from jvpsvd.report.values import Array, DepthValues, RunValues, read_values
-from jvpsvd.report.words import describe_starts
 from jvpsvd.survey import open_store
 from jvpsvd.survey.spec.changed_network import changed_network
 from jvpsvd.svd.estimate import Estimate, mean_estimate

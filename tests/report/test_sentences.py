@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from benchmarks.problems.synthetic_run import make_run, write_rows
 from jvpsvd.networks import load_model
-from jvpsvd.report import read_values, words, write_report
+from jvpsvd.report import read_values, sentences, write_report
 from jvpsvd.report.analysis import analyse
 from jvpsvd.survey import PhotoSelection, Spec, run
 from jvpsvd.survey.spec.tasks import make_tasks
@@ -37,7 +37,7 @@ def test_the_command_makes_the_same_run(tiny, shard, tmp_path, options, monkeypa
     options = options | ({"weights": str(weights)} if "weights" in options else {})
     spec = Spec(shards=shard, model="tiny:net", layers=["3"], out=tmp_path / "run", **options)
     first = run(spec).store
-    command, note = words.command(read_values(first))
+    command, note = sentences.command(read_values(first))
     *of_weights, of_shards = note.split("; ")
     assert of_shards == f"SHARDS is the folder of {shard.name}"
     of_file = f"'{weights.name}': SHA-256 of the weights {first.identity.weights_sha256[:12]}"
@@ -58,11 +58,11 @@ def test_the_command_makes_the_same_run(tiny, shard, tmp_path, options, monkeypa
 def test_the_first_sentence_says_sigma_and_dimension(tmp_path):
     store = make_run(tmp_path / "run", whole=True)
     analysis = analyse(read_values(store))
-    said = words.finding(analysis)
+    said = sentences.finding(analysis)
     depth = analysis.depths[-1]
     assert f"σ₁ = {depth.values.s[:, 0].mean():.4g}" in said
     assert f"of {depth.values.size} directions reach σ ≥ 1" in said
-    assert words.trust(analysis.run) == (
+    assert sentences.trust(analysis.run) == (
         f"Residuals are at most {at_most(depth.values.relative.max())} σ₁; rounding of the photo "
         "alone moves J by up to 1e-06 σ₁."
     )
@@ -72,7 +72,7 @@ def test_what_is_at_most_is_not_rounded_down(tmp_path):
     store = make_run(tmp_path / "run", photos=2, depths=1, k=3)
     layer, ones = store.identity.layers[0], np.ones((2, 3))
     write_rows(store, layer, store.samples(), ones, 3.2e-6 * ones, defined_to=[1.4e-7, 1e-9])
-    assert words.trust(read_values(store)) == (
+    assert sentences.trust(read_values(store)) == (
         "Residuals are at most 4e-06 σ₁; rounding of the photo alone moves J by up to 2e-07 σ₁."
     )
 
@@ -81,7 +81,7 @@ def test_where_rounding_moved_nothing_no_number_is_said(tmp_path):
     store = make_run(tmp_path / "run", photos=2, depths=1, k=3)
     layer, ones = store.identity.layers[0], np.ones((2, 3))
     write_rows(store, layer, store.samples(), ones, 0 * ones, defined_to=[0.0, 0.0])
-    assert words.trust(read_values(store)).endswith("; rounding of the photo did not move J.")
+    assert sentences.trust(read_values(store)).endswith("; rounding of the photo did not move J.")
 
 
 def test_inputs_that_are_no_photos_are_named_so(tmp_path):
@@ -99,12 +99,12 @@ def test_inputs_that_are_no_photos_are_named_so(tmp_path):
 
 def test_data_is_cited_where_its_photos_are_known(tmp_path):
     store = make_run(tmp_path / "run")
-    assert "russakovsky2015imagenet" in words.citations(read_values(store))
+    assert "russakovsky2015imagenet" in sentences.citations(read_values(store))
     other = make_run(tmp_path / "other", named=False)
-    cited = words.citations(read_values(other))
+    cited = sentences.citations(read_values(other))
     assert "russakovsky" not in cited
     assert "mototake_ikegami" in cited
     shards = dataclasses.replace(other.identity, shards=("foolbox-000000.tar",))
     demo = read_values(dataclasses.replace(other, identity=shards))
-    assert "foolbox" in words.citations(demo)
-    assert words.command(demo)[1] == ""
+    assert "foolbox" in sentences.citations(demo)
+    assert sentences.command(demo)[1] == ""
