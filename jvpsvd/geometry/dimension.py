@@ -38,7 +38,7 @@ from jvpsvd.svd.result import SVDResult
 from jvpsvd.text_table import count_noun
 
 # An estimated ‖J‖²_F must be at least this share of the energy of the given values.
-_PLAUSIBLE = 0.5
+LEAST_ENERGY = 0.5
 # torch has few operations for narrower numbers.
 _LEAST_BITS = 16
 
@@ -343,7 +343,7 @@ def _shares(s: Spectra, fro2: float | Array | None) -> tuple[Tensor, Tensor]:
             raise ArgumentError(
                 "fro2 is far above the sum of s**2; give the squared Frobenius norm of the matrix"
             )
-        if (whole < _PLAUSIBLE * held).any():
+        if (whole < LEAST_ENERGY * held).any():
             raise ArgumentError(
                 "fro2 is far below the sum of s**2; give the squared Frobenius norm of the matrix"
             )

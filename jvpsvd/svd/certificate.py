@@ -57,10 +57,11 @@ class Certificate(Evidence):
             all".
         defined_to: How well A itself is defined in its precision: the largest ‖(Ã − A) V‖_F / σ₁
             over a few operators Ã at points moved by rounding
-            (`LinearOperator.perturbed_by_rounding`). None where A has no point. A residual below it
-            says only that the triplets are right for A as it was computed here. With other threads
-            or on another device, the computed A differs by about this much. Where f casts to a
-            lower precision inside, rounding is that of the lower one.
+            (`LinearOperator.perturbed_by_rounding`). None where A has no point, or a second point
+            does not fit into memory. A residual below it says only that the triplets are right for
+            A as it was computed here. With other threads or on another device, the computed A
+            differs by about this much. Where f casts to a lower precision inside, rounding is that
+            of the lower one.
     """
 
     orthonormality: float

@@ -48,7 +48,7 @@ def card(
 def spectrum_figure(spectra: Sequence[SpectrumRows], first: int = 1) -> str:
     """Return an SVG of spectra against their index, on a logarithmic axis; "" if all values are 0.
 
-    A band reaches from σ − residual to σ + residual; values that missed the tolerance are dots.
+    A band reaches from σ − residual to σ + residual; values that are not certified are dots.
 
     Args:
         spectra: One line each.

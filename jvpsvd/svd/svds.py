@@ -134,7 +134,7 @@ def svds(
         ArgumentError: On an argument out of range, or one of another name; if products are too
             large or too small for their dtype.
         NonFiniteError: If a product holds NaN or infinity.
-        ConvergenceError: With on_unconverged="raise", if a triplet missed the tolerance.
+        ConvergenceError: With on_unconverged="raise", if a triplet is not certified.
 
     >>> res = svds(torch.diag(torch.tensor([5.0, 3.0, 2.0, 1.0])), k=2)
     >>> res.s
@@ -232,6 +232,7 @@ def _certify(
 
     Raises:
         ArgumentError: If the dtype cannot hold a value.
+        NonFiniteError: If a product holds NaN or infinity.
     """
     check_values(triplets.s)
     check_zero(A, triplets.s[..., 0], seeded_generators(request.seed))
@@ -247,7 +248,7 @@ def _certify(
 
 
 def _unconverged_in_words(result: SVDResult, stopped: bool) -> str:
-    """Return what to say of triplets that missed the tolerance."""
+    """Return what to say of triplets that are not certified."""
     missed = int((~result.converged).sum())
     total = count_noun(result.s.numel(), "triplet")
     worst = float((result.residuals / result.s[..., :1]).max())
