@@ -4,14 +4,16 @@ import dataclasses
 import os
 import sys
 
+import numpy as np
 import pytest
 import torch
 from support.shards import encoded, sample_members, write_tar
 from torch import nn
 
 from jvpsvd.errors import RunError
-from jvpsvd.networks import Model, PhotoInput, weights_sha256
+from jvpsvd.networks import Inputs, Model, PhotoInput, weights_sha256
 from jvpsvd.survey import Spec, open, run, verify
+from jvpsvd.survey.spec.changed_network import changed_network
 from jvpsvd.survey.spec.probe import probe_network
 from jvpsvd.survey.store.checksums import checksum_bytes
 
@@ -231,3 +233,15 @@ def test_a_label_changed_before_the_first_row_is_refused(surveyed, large):
     large.write_bytes(data[:at] + b"7" + data[at + 1 :])
     with pytest.raises(RunError, match=r"other bytes in .*large\.tar: last was changed since"):
         surveyed([large], layers=["output"])
+
+
+@pytest.mark.parametrize("example", [torch.zeros(1, 12), np.zeros((1, 12), np.float32)])
+def test_other_arguments_are_noticed_where_the_example_is_zero(example):
+    module = nn.Linear(12, 3).eval()
+
+    def probe_with(factor):
+        inputs = Inputs("npy", example, lambda content: torch.as_tensor(content) * factor)
+        return probe_network(Model.of(module, inputs), ["output"])
+
+    assert changed_network(probe_with(1), probe_with(1)) == ""
+    assert changed_network(probe_with(1), probe_with(3)).startswith("its values at a test input")

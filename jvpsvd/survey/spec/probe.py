@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from jvpsvd.networks import Model, layer_maps, to_device
+from jvpsvd.networks import Inputs, Model, layer_maps, to_device
 from jvpsvd.networks.published import first_of
 from jvpsvd.operators import full_precision
 from jvpsvd.survey.spec.changed_network import PRODUCTS
@@ -29,7 +31,8 @@ def probe_network(model: Model, layers: Sequence[str]) -> tuple[float, ...]:
     """Return ‖y‖ and products of y with random signs for each depth y, and for a gradient.
 
     The input is noise: standard normal, or uniform from 0 to 1 where the network fails at that or
-    gives no finite values. Empty, with a warning in the log, where it does so at both.
+    gives no finite values. It is the example of `Inputs` where there is one whose entries are not
+    all equal. Empty, with a warning in the log, where it does so at both.
 
     Args:
         model: The network.
@@ -41,10 +44,15 @@ def probe_network(model: Model, layers: Sequence[str]) -> tuple[float, ...]:
     >>> len(probe_network(model, ["output"]))
     10
     """
+    if model.inputs is None:
+        draws = (_draw_normal, _draw_uniform)
+        attempts = [partial(_probe, model, layers, model.example, draw) for draw in draws]
+    else:
+        attempts = [partial(_probe, model, layers, make) for make in _examples(model, model.inputs)]
     reason = ""
-    for draw in (_draw_normal, _draw_uniform) if model.inputs is None else (None,):
+    for attempt in attempts:
         try:
-            found = _probe(model, layers, draw)
+            found = attempt()
         except Exception as error:  # the user's own network; a run says what is wrong with it
             reason = f"fails at a test input ({first_of(error)})"
             continue
@@ -53,6 +61,23 @@ def probe_network(model: Model, layers: Sequence[str]) -> tuple[float, ...]:
         reason = "gives no finite values at a test input"
     logger.warning("%s %s: a change of its code cannot be noticed", model.spec, reason)
     return ()
+
+
+def _examples(model: Model, inputs: Inputs) -> list[Callable[[], Any]]:
+    """Return functions that make arguments: of the example, and before it of noise if all is equal.
+
+    Zeros would not show that `arguments` multiplies them by another number today.
+    """
+    content = inputs.example
+    if not isinstance(content, Tensor | np.ndarray):
+        return [model.example]
+    entries = torch.as_tensor(content)
+    if not entries.is_floating_point() or bool((entries != entries.reshape(-1)[:1]).any()):
+        return [model.example]
+    noise = np.random.default_rng(0).uniform(size=tuple(entries.shape))
+    if isinstance(content, Tensor):
+        return [lambda: inputs.arguments(torch.from_numpy(noise).to(content)), model.example]
+    return [lambda: inputs.arguments(noise.astype(content.dtype)), model.example]
 
 
 def _draw_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
@@ -66,12 +91,13 @@ def _draw_uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> Arr
 def _probe(
     model: Model,
     layers: Sequence[str],
-    draw: Callable[[np.random.Generator, tuple[int, ...]], Array] | None,
+    make: Callable[[], Any],
+    draw: Callable[[np.random.Generator, tuple[int, ...]], Array] | None = None,
 ) -> list[float]:
-    """Return the numbers of the probe at one input: the example, or one that is drawn."""
+    """Return the numbers of the probe at the arguments that are made, or drawn ones like them."""
     generator = np.random.default_rng(0)
     device = next((p.device for p in model.module.parameters()), torch.device("cpu"))
-    example = to_device(model.example(), device)
+    example = to_device(make(), device)
     maps = layer_maps(model.module, example, layers, model.since, model.wrt)
     x = maps.start(example).detach()
     if draw is not None:
