@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Required, TypedDict
+from typing import ClassVar, Required, TypedDict
 
 import torch
 from torch import Tensor
@@ -100,6 +100,9 @@ class Factorization(ABC):
         keep_left: Whether left vectors are wanted.
         monitor: Measures the seconds of products and of orthogonalisation.
     """
+
+    compact_blocks: ClassVar[int] = 24
+    """How many blocks bases hold beside k columns before they restart to save time."""
 
     def __init__(
         self,
