@@ -88,7 +88,7 @@ class Options(TypedDict, total=False):
 class Factorization(ABC):
     """V, B, F and R of an operator, or of a batch of them in lock step.
 
-    V is reorthogonalised fully. For a batch, every tensor has a leading dimension.
+    For a batch, every tensor has a leading dimension.
 
     Args:
         A: The operator (m, n). n, the length of V's columns, should be the shorter side.

@@ -141,14 +141,16 @@ class LanczosFactorization(Factorization):
             near = orthogonalize(full=False)
             if int(near.rank) == width:
                 H, C = near.coefficients / unit, near.R / unit
-                estimate = loss.estimate(self.B / unit, H, C)
+                estimate = loss.estimate(self.B, H, C, unit)
                 if loss.accept(estimate):
                     return near
                 along = project(V, near.Q)
                 largest = float(along.abs().max())
                 if largest > _MISJUDGED * float(estimate.abs().max()):
                     raise RetryWith(forms_left=True)
-                if largest <= _MOST_LOSS:  # norms and inner products change by its square
+                # Norms and inner products change by the square of what is subtracted, and B by no more
+                # than `whole` would change it.
+                if largest <= _MOST_LOSS:
                     loss.renew(V.shape[-1], width)
                     return replace(near, Q=subtract_projection(near.Q, V, along))
         whole = orthogonalize()

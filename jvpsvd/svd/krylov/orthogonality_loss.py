@@ -42,7 +42,7 @@ class OrthogonalityLoss:
     ...     loss.renew(size, 2)
     >>> B, H, C = torch.eye(4), torch.ones(4, 2), torch.tensor([[0.1, 0.0], [0.0, 1e-7]])
     >>> B, H, C = B.double(), H.double(), C.double()
-    >>> [f"{float(size):.0e}" for size in loss.estimate(B, H, C).abs().amax(0)]
+    >>> [f"{float(size):.0e}" for size in loss.estimate(B, H, C, 1.0).abs().amax(0)]
     ['3e-14', '3e-08']
     """
 
@@ -65,17 +65,18 @@ class OrthogonalityLoss:
         self._to_renew = (self._to_renew or _SUCCESSION) - 1
         self._advance(torch.full((size, width), _EPS, dtype=torch.float64))
 
-    def estimate(self, B: Tensor, H: Tensor, C: Tensor) -> Tensor:
+    def estimate(self, B: Tensor, H: Tensor, C: Tensor, unit: float) -> Tensor:
         """Return the estimate of [V F]'F⁺, (s + w, w).
 
         Args:
-            B: (s, s) without F, in units of s₁.
-            H: (j, w) last rows of H, in units of s₁².
-            C: (w, w) of full rank, in units of s₁².
+            B: (s, s) without F.
+            H: (j, w) last rows of H, in units of `unit`².
+            C: (w, w) of full rank, in units of `unit`².
+            unit: s₁, about.
         """
         size, width = self._present.shape
         last, others = self._before.shape[-1], size + width - H.shape[0]
-        grown = B.mT @ (B @ self._present) - self._present @ H[-width:]
+        grown = B.mT @ (B @ self._present / unit) / unit - self._present @ H[-width:]
         grown = grown[:others] - self._before[:others] @ H[-width - last : -width]
         grown += grown.sign() * (_ROUNDING * _EPS)
         following = torch.full((size + width, width), _EPS, dtype=torch.float64)
