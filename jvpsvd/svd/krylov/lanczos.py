@@ -148,8 +148,7 @@ class LanczosFactorization(Factorization):
                 largest = float(along.abs().max())
                 if largest > _MISJUDGED * float(estimate.abs().max()):
                     raise RetryWith(forms_left=True)
-                # Norms and inner products change by the square of what is subtracted, and B by no more
-                # than `whole` would change it.
+                # Norms and inner products change by the square of what is subtracted.
                 if largest <= _MOST_LOSS:
                     loss.renew(V.shape[-1], width)
                     return replace(near, Q=subtract_projection(near.Q, V, along))
