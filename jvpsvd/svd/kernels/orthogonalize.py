@@ -208,6 +208,27 @@ def orthonormal_images(images: Tensor, s: Tensor, generator: torch.Generator) ->
     return U
 
 
+def restore_orthonormality(V: Tensor) -> float:
+    """Make nearly orthonormal columns V (N, k) orthonormal, in place and in their order.
+
+    A column changes only along itself and those before it.
+
+    Returns:
+        The largest entry of |V'V − I| before. From 1 / k on, V stays as it is.
+
+    >>> V = torch.tensor([[1.0, 0.1], [0.0, 1.0], [0.0, 0.0]]).double()
+    >>> f"{restore_orthonormality(V):.2g}", V.T[1].round(decimals=9).tolist()
+    ('0.1', [0.0, 1.0, 0.0])
+    """
+    gram = V.mT @ V
+    defect = _largest(gram - torch.eye(len(gram), dtype=V.dtype, device=V.device))
+    if defect < 1 / max(1, len(gram)):  # then V'V is positive definite
+        R = torch.linalg.cholesky(gram, upper=True)
+        for part in _parts(V):
+            V[part] = torch.linalg.solve_triangular(R, V[part], upper=True, left=False)
+    return defect
+
+
 def orthonormality(basis: Tensor) -> Tensor:
     """Return the largest entry of |Q'Q − I| for a basis Q (N, s), or for each basis of a batch.
 

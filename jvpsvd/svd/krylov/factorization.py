@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Required, TypedDict
+from typing import ClassVar, Required, TypedDict
 
 import torch
 from torch import Tensor
@@ -88,7 +88,7 @@ class Options(TypedDict, total=False):
 class Factorization(ABC):
     """V, B, F and R of an operator, or of a batch of them in lock step.
 
-    V is reorthogonalised fully. For a batch, every tensor has a leading dimension.
+    For a batch, every tensor has a leading dimension.
 
     Args:
         A: The operator (m, n). n, the length of V's columns, should be the shorter side.
@@ -100,6 +100,9 @@ class Factorization(ABC):
         keep_left: Whether left vectors are wanted.
         monitor: Measures the seconds of products and of orthogonalisation.
     """
+
+    compact_blocks: ClassVar[int] = 24
+    """How many blocks bases hold beside k columns before they restart to save time."""
 
     def __init__(
         self,

@@ -2,18 +2,22 @@
 
 V, B, F and R are those of Golub–Kahan, where A V = U B and A'U = V B' + F R, but U is not formed: B
 comes from V'A'A V, as its Cholesky factor. A step takes as many products, and only V is stored,
-orthogonalised and combined. So a step costs much less where products cost little.
+orthogonalised and combined. And most steps read only the last columns of V, as
+`OrthogonalityLoss` says. So a step costs much less where products cost little.
 
 The price is accuracy. V'A'A V is known to eps s₁², and a value s therefore to eps s₁² / s, where
 Golub–Kahan knows it to eps s₁. That suffices for leading values to a tolerance, not for small ones,
 nor for all values of a matrix.
 
-Source: Golub & Van Loan, Matrix Computations (4th ed.), §10.1 and §10.4.
+Source: Golub & Van Loan, Matrix Computations (4th ed.), §10.1, §10.3.5 and §10.4.
 """
 
 from __future__ import annotations
 
-from typing import Unpack
+import math
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
@@ -25,13 +29,24 @@ from jvpsvd.svd.kernels.orthogonalize import (
     linear_combination,
     orthogonalize_block,
     orthonormal_images,
+    restore_orthonormality,
 )
+from jvpsvd.svd.kernels.row_blocked import project, subtract_projection
 from jvpsvd.svd.krylov.factorization import Factorization, Measured, Options, Ritz
+from jvpsvd.svd.krylov.orthogonality_loss import OrthogonalityLoss
 from jvpsvd.svd.krylov.retry import RetryWith
 
 # Columns of B⁻¹, which bound the least value of B, are at most so long in units of 1 / s₁. Squares
 # of B's values then stand out of the rounding of V'A'A V: a cautious guess.
 _LONGEST_INVERSE = 1e6
+_EPS = torch.finfo(torch.float64).eps
+# Entries of V'F that may stay, at most: below √eps, by a guess.
+_MOST_LOSS = 1e-9
+# Up to so many times the last columns, all of V is read as fast: a guess.
+_FEW_WINDOWS = 8
+# An estimate of them this many times below what is measured is none, nor is one that leaves
+# vectors further than √eps from orthonormal.
+_MISJUDGED = 100.0
 
 
 class LanczosFactorization(Factorization):
@@ -39,6 +54,7 @@ class LanczosFactorization(Factorization):
 
     Args:
         A: The operator (m, n).
+        max_loss: Orthogonality that V may lose; it changes residuals by about that times the value.
         options: Those of `Factorization`.
 
     >>> from jvpsvd.operators import MatrixOperator
@@ -51,14 +67,22 @@ class LanczosFactorization(Factorization):
     True
     """
 
-    def __init__(self, A: LinearOperator, **options: Unpack[Options]) -> None:
+    # Long bases cost little where few steps read all of them, and need fewer products.
+    compact_blocks: ClassVar[int] = 40
+
+    def __init__(
+        self, A: LinearOperator, *, max_loss: float = 0.0, **options: Unpack[Options]
+    ) -> None:
         super().__init__(A, **options)
+        self._loss = OrthogonalityLoss(min(max_loss, _MOST_LOSS))
         self._inverse = torch.zeros(0, 0, dtype=torch.float64)
         """(s, j) last columns of B⁻¹: A F has more than rounding along as many columns of U."""
 
     def measure(self, ritz: Ritz, matrix: int | None = None) -> Measured:
         """Return Ritz triplets with measured residuals, by k products in each direction."""
         V = linear_combination(self.V, ritz.right)
+        if not restore_orthonormality(V) <= math.sqrt(_EPS):
+            raise RetryWith(forms_left=True)
         s = ritz.s.to(V)
         if not self._keep_left:
             residuals = one_sided_residual_norms(s, V, self._forward, self._reverse)
@@ -80,16 +104,10 @@ class LanczosFactorization(Factorization):
         self._V.append(self.F)
         # Columns of norm 1 at most, as those of U are, so that no square leaves the range.
         unit = float(self.scale) or 1.0
-        following = orthogonalize_block(
-            self.V,
-            self._reverse(images / unit),
-            floor=torch.finfo(images.dtype).eps * self.scale,
-            generator=self._generator,
-            window=self._inverse.shape[-1] + width,
-        )
+        following = self._next_block(self._reverse(images / unit), unit)
         if not following.Q.shape[-1]:  # all values are to be known, small ones too
             raise RetryWith(forms_left=True)
-        gram = unit * following.coefficients[size:]  # F'A'A F
+        gram = unit * following.coefficients[-width:]  # F'A'A F
         along = self.R.mT  # U'A F
         new, failed = torch.linalg.cholesky_ex((gram + gram.mT) / 2 - along.mT @ along, upper=True)
         eye = torch.eye(width, dtype=torch.float64)
@@ -102,7 +120,44 @@ class LanczosFactorization(Factorization):
         self._inverse = inverse
         return torch.cat([along, new]), following, (unit * following.R) @ below
 
+    def add_probe_columns(self, width: int) -> int:
+        """Widen F by random columns, orthogonal to V and F; return how many were added."""
+        self._loss.forget()
+        return super().add_probe_columns(width)
+
+    def _next_block(self, W: Tensor, unit: float) -> OrthogonalBlock:
+        """Return W = A'A F / unit, orthogonalised against all columns of V, or only the last."""
+        V, loss, width = self.V, self._loss, W.shape[-1]
+        window = self._inverse.shape[-1] + width
+        orthogonalize = partial(
+            orthogonalize_block,
+            V,
+            W,
+            floor=_EPS * self.scale,
+            generator=self._generator,
+            window=window,
+        )
+        if V.shape[-1] > _FEW_WINDOWS * window and not loss.must_renew:
+            near = orthogonalize(full=False)
+            if int(near.rank) == width:
+                H, C = near.coefficients / unit, near.R / unit
+                estimate = loss.estimate(self.B, H, C, unit)
+                if loss.accept(estimate):
+                    return near
+                along = project(V, near.Q)
+                largest = float(along.abs().max())
+                if largest > _MISJUDGED * float(estimate.abs().max()):
+                    raise RetryWith(forms_left=True)
+                # Norms and inner products change by the square of what is subtracted.
+                if largest <= _MOST_LOSS:
+                    loss.renew(V.shape[-1], width)
+                    return replace(near, Q=subtract_projection(near.Q, V, along))
+        whole = orthogonalize()
+        loss.renew(V.shape[-1], whole.Q.shape[-1])
+        return whole
+
     def _combine_left(self, ritz: Ritz, coupling: int) -> None:
+        self._loss.forget()
         self._inverse = torch.diag(1 / ritz.s)[:, ritz.s.shape[-1] - coupling :]
 
     def _forward(self, block: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from jvpsvd.svd.krylov.factorization import Factorization
 from jvpsvd.svd.krylov.ritz import ritz_triplets
 from jvpsvd.svd.monitor import Monitor
 
-# Compact bases have this many times k columns, or k columns and this many blocks if that is more.
+# Compact bases have this many times k columns, or k columns and a number of blocks if that is more.
 # Smaller bases would drop more directions that must be found again.
-_TIMES, _BLOCKS = 3, 24
+_TIMES = 3
 # Cautious guesses: the share of products that compact bases take in addition to those of large
 # bases; and how many times longer an operation takes in blocks of a few columns than in blocks of
 # hundreds.
@@ -39,13 +39,13 @@ class ColumnSeconds:
     dense: float
 
 
-def compact_size(k: int, block_size: int) -> int:
+def compact_size(k: int, block_size: int, blocks: int) -> int:
     """Return the number of columns at which compact bases restart.
 
-    >>> compact_size(100, 8), compact_size(10, 2)
+    >>> compact_size(100, 8, 24), compact_size(10, 2, 24)
     (300, 58)
     """
-    return max(_TIMES * k, k + _BLOCKS * block_size)
+    return max(_TIMES * k, k + blocks * block_size)
 
 
 def kept_size(size: int, k: int, block_size: int) -> int:
@@ -177,7 +177,7 @@ class RestartPolicy:
         return timings["products"], timings["orthogonalisation"] + timings["projected problem"]
 
     def _compact_size(self, bases: Factorization) -> int:
-        return min(self.max_size, compact_size(self._k, bases.F.shape[-1]))
+        return min(self.max_size, compact_size(self._k, bases.F.shape[-1], bases.compact_blocks))
 
     def _is_compact(self) -> bool:
         return self._present_size < self.max_size

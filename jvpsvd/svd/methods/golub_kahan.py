@@ -48,6 +48,8 @@ from jvpsvd.text_table import count_noun
 _LEAST_BLOCKS = 2
 # Orthogonality that U may lose, in units of tol.
 _LOSS = 1.0
+# Orthogonality that V may lose where U is not formed, as a share of that.
+_LOSS_OF_V = 0.1
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,12 @@ class _Solve:
     def _make_bases(self, max_size: int) -> Factorization:
         """Return bases without columns, which may grow to `max_size`."""
         A, solver, request = self._A, self._solver, self._request
-        form: Callable[..., Factorization] = LanczosFactorization
+        loss = solver.loss * request.tol
+        form: Callable[..., Factorization] = partial(
+            LanczosFactorization, max_loss=_LOSS_OF_V * loss
+        )
         if solver.forms_left:
-            loss = min(solver.loss * request.tol, math.sqrt(torch.finfo(A.dtype).eps))
+            loss = min(loss, math.sqrt(torch.finfo(A.dtype).eps))
             form = partial(GolubKahanFactorization, max_loss=loss)
         return form(
             A,
@@ -252,6 +257,7 @@ class _Solve:
     def _finish(self) -> Triplets:
         """Measure the remaining matrices, and return all triplets."""
         bases, restarts = self._bases, self._restarts
+        predicted = bases.exhausted or not self._test.matrices
         if self._test.matrices:
             after = count_noun(restarts.restarts, "restart")
             given_up = f"given up after {after} of {restarts.max_size} columns"
@@ -261,7 +267,8 @@ class _Solve:
             self._measure(self._solve_projected(), left, bases.exhausted, evidence)
         triplets, tol = self._finished.triplets(), self._request.tol
         again = None if self._monitor.stopped else bases.retry_after_miss(tol)
-        if again is not None and _missed(triplets, tol):
+        missed = bool((triplets.residuals > tol * triplets.s[..., :1]).any())
+        if again is not None and predicted and missed:
             raise again
         return triplets
 
@@ -403,9 +410,3 @@ def _narrow(
     if probes <= 0:
         return replace(solver, block_size=width), None
     return replace(solver, block_size=width, probe_width=probes), start
-
-
-def _missed(triplets: Triplets, tol: float) -> bool:
-    """Tell whether measured residuals miss the tolerance although the recurrence predicted it."""
-    complete = all(one.complete for one in triplets.evidence)
-    return complete and bool((triplets.residuals > tol * triplets.s[..., :1]).any())

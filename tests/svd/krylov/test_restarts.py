@@ -98,7 +98,7 @@ def test_dense_work_that_outweighs_the_products_makes_bases_small(cheap):
     policy.consider_compact(state)
     assert policy.is_full(state) == cheap
     if cheap:
-        assert policy.restart(state) == state.size < compact_size(20, 8)
+        assert policy.restart(state) == state.size < compact_size(20, 8, 24)
         assert not policy.is_full(state)
         assert policy.restarts == 0
 
@@ -107,7 +107,7 @@ def test_dense_work_that_outweighs_the_products_makes_bases_small(cheap):
 def test_a_given_block_leaves_timings_nothing_to_decide(options, kept, always):
     A = Diagonal(line(1, 0.5, 1500).float())
     one, two = (svds(A, 10, tol=1e-4, method="golub-kahan", **options) for _ in range(2))
-    assert one.products.forward > compact_size(10, 8)
+    assert one.products.forward > compact_size(10, 8, 24)
     assert torch.equal(one.s, two.s)
     assert torch.equal(one.Vh, two.Vh)
     assert not kept
@@ -147,7 +147,7 @@ def test_bases_without_u_are_judged_before_they_begin_again(values_size):
 
 
 def test_the_work_that_is_saved_has_to_outweigh_the_products():
-    shape, compact = (1000, 1000), compact_size(100, 8)
+    shape, compact = (1000, 1000), compact_size(100, 8, 24)
     keep = kept_size(compact, 100, 8)
     pays = [
         [
@@ -160,7 +160,7 @@ def test_the_work_that_is_saved_has_to_outweigh_the_products():
 
 
 def test_long_left_vectors_are_a_reason_to_grow_on():
-    compact = compact_size(100, 8)
+    compact = compact_size(100, 8, 24)
     keep = kept_size(compact, 100, 8)
     first = [
         next(
