@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jvpsvd import plot
+from jvpsvd.arguments import as_path
 from jvpsvd.errors import ArgumentError
 from jvpsvd.plot import style
 from jvpsvd.plot.axes import load_matplotlib, whole_ticks
@@ -23,7 +25,10 @@ from jvpsvd.text_table import count_noun
 
 
 def draw_spectra(
-    summaries: Sequence[DepthSummary], title: str, folder: Path, one: str = "photo"
+    summaries: Sequence[DepthSummary],
+    title: str,
+    folder: str | os.PathLike[str],
+    one: str = "photo",
 ) -> list[Path]:
     """Draw the mean spectrum of every depth with its standard deviation; return PNG and SVG.
 
@@ -73,7 +78,9 @@ def draw_spectra(
         return save_figure(figure, folder, "spectra")
 
 
-def draw_heat_map(summaries: Sequence[DepthSummary], title: str, folder: Path) -> list[Path]:
+def draw_heat_map(
+    summaries: Sequence[DepthSummary], title: str, folder: str | os.PathLike[str]
+) -> list[Path]:
     """Draw mean σ_i by depth and index, lighter where it is larger; return PNG and SVG.
 
     Raises:
@@ -96,7 +103,7 @@ def draw_dimensions(
     layers: Sequence[str],
     estimates: Sequence[Estimates],
     title: str,
-    folder: Path,
+    folder: str | os.PathLike[str],
     threshold: float = 1.0,
 ) -> list[Path]:
     """Draw the dimension estimates of every depth with their deviation; return PNG and SVG.
@@ -147,7 +154,7 @@ def draw_dimensions(
         return save_figure(figure, folder, "dimensions")
 
 
-def draw_class_tree(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
+def draw_class_tree(trees: ClassTrees, title: str, folder: str | os.PathLike[str]) -> list[Path]:
     """Draw the classes' tree by spectra at the last depth against WordNet's; return PNG and SVG.
 
     Raises:
@@ -187,7 +194,9 @@ def draw_class_tree(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
         return save_figure(figure, folder, "class-tree")
 
 
-def draw_class_matrices(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
+def draw_class_matrices(
+    trees: ClassTrees, title: str, folder: str | os.PathLike[str]
+) -> list[Path]:
     """Draw distances of classes at every depth beside WordNet's, in the order of WordNet's tree.
 
     Colours are ranks, which the correlation compares: dark pairs are near. Returns PNG and SVG.
@@ -258,8 +267,9 @@ def _with_values(summaries: Sequence[DepthSummary]) -> list[DepthSummary]:
     return drawn
 
 
-def save_figure(figure: Any, folder: Path, name: str) -> list[Path]:
+def save_figure(figure: Any, folder: str | os.PathLike[str], name: str) -> list[Path]:
     """Write a figure as NAME.png and NAME.svg; equal numbers give equal files."""
+    folder = as_path("folder", folder, "a folder")
     make_folder(folder)
     settings: dict[str, dict[str, Any]] = {"png": {"dpi": 160}, "svg": {"metadata": {"Date": None}}}
     files = [folder / f"{name}.{form}" for form in settings]

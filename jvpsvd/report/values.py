@@ -14,6 +14,7 @@ from jvpsvd.data import Sample
 from jvpsvd.survey import SCHEMA, Store
 from jvpsvd.survey.store.plausibility import read_counts, read_sum, values_and_residuals
 from jvpsvd.survey.store.run_data import FileRows, RunData
+from jvpsvd.survey.store.store import check_store
 from jvpsvd.survey.store.whole_spectrum import COUNT_COLUMNS
 from jvpsvd.text_table import count_noun
 
@@ -165,6 +166,7 @@ def read_values(store: Store) -> RunValues:
 
     Example: ``read_values(survey.open_store(Path("run"))).depths[0].s.shape``.
     """
+    check_store(store)
     run = RunData(store, store.samples())
     reader = _Reader(run)
     for file in run.files():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jvpsvd.arguments import as_path
 from jvpsvd.data import Shard
+from jvpsvd.data.locations import as_shard
 from jvpsvd.errors import ArgumentError
 from jvpsvd.report.analysis import Analysis, analyse
 from jvpsvd.report.compared_page import compare_on_page
@@ -43,10 +46,10 @@ class Report:
 
 def write_report(
     run: RunValues,
-    shards: Sequence[Shard] = (),
+    shards: Sequence[Shard | str | os.PathLike[str]] = (),
     threshold: float = 1.0,
     against: RunValues | None = None,
-    folder: Path | None = None,
+    folder: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Write a report: index.html, and spectra, heat map, dimensions, classes and tree as files.
 
@@ -71,6 +74,7 @@ def write_report(
     if folder is None:
         folder = run.store.folder / "report"
     else:
+        folder = as_path("folder", folder, "a folder")
         _refuse_other_files(folder)
     title = run.store.identity.model
     make_folder(folder)
@@ -78,7 +82,7 @@ def write_report(
     remove_abandoned(folder)
     analysis = analyse(run, threshold)
     files = write_tables(analysis, folder)
-    browser = browse(analysis, shards)
+    browser = browse(analysis, [as_shard(shard) for shard in shards])
     figures, missing = _draw(analysis, browser, title, folder)
     files = sorted([*files, *figures], key=lambda file: file.name)
     page = folder / "index.html"
