@@ -29,13 +29,14 @@ def draw_spectra(
     title: str,
     folder: str | os.PathLike[str],
     one: str = "photo",
+    threshold: float = 1.0,
 ) -> list[Path]:
     """Draw the mean spectrum of every depth with its standard deviation; return PNG and SVG.
 
     One line per depth, σ_i on a logarithmic axis against i, a band of one standard deviation over
-    photos, and a line at σ = 1 (Mototake & Ikegami, figure 8). Beyond the k values, down to the
-    full rank, a thin line shows how many values lie above σ, and a band what is not known of that:
-    the bounds, with two standard errors.
+    photos, and a line at the threshold (σ = 1 in Mototake & Ikegami, figure 8). Means below the
+    residual are left out. Beyond the k values, down to the full rank, a thin line shows how many
+    values lie above σ, and a band what is not known of that: the bounds, with two standard errors.
 
     Raises:
         ArgumentError: If matplotlib is missing, or no depth has values.
@@ -45,14 +46,14 @@ def draw_spectra(
     with mpl.rc_context(style.SETTINGS):
         figure = Figure(figsize=(7.4, 4.0), layout="constrained")
         axes = figure.add_subplot()
-        plot.spectra({depth.layer: depth.s for depth in drawn}, axes)
+        plot.spectra({depth.layer: depth.drawn for depth in drawn}, axes)
         lines = list(axes.lines)
         for depth, shade in zip(drawn, style.shades(len(drawn)), strict=True):
             _draw_rest(axes, depth, shade)
-        axes.axhline(1.0, color="0.4", linewidth=0.8, zorder=0)
+        axes.axhline(threshold, color="0.4", linewidth=0.8, zorder=0)
         axes.annotate(
-            "σ = 1", (0.995, 1.0), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-            fontsize=8, color="0.4",
+            f"σ = {threshold:g}", (0.995, threshold), xycoords=("axes fraction", "data"),
+            ha="right", va="bottom", fontsize=8, color="0.4",
         )  # fmt: skip
         axes.set_yscale("log")
         k, last = _last_index(drawn)
@@ -68,6 +69,7 @@ def draw_spectra(
         if below:
             of = sum(depth.s.size for depth in drawn)
             heading += f"\n{below} of {of} values are below their residual"
+            heading += "; no line where the mean is" if _is_cut(drawn) else ""
         axes.set_title(heading, fontsize=9)
         # Named here: matplotlib drops labels of lines that begin with an underscore.
         labels = [f"{depth.layer}  ({depth.shape[0]})" for depth in drawn]
@@ -93,9 +95,12 @@ def draw_heat_map(
     with mpl.rc_context(style.SETTINGS):
         figure = Figure(figsize=(7.4, 1.4 + 0.3 * len(drawn)), layout="constrained")
         axes = plot.depth_by_index(
-            {depth.layer: depth.s.mean(axis=0) for depth in drawn}, figure.add_subplot()
+            {depth.layer: depth.drawn.mean(axis=0) for depth in drawn}, figure.add_subplot()
         )
-        axes.set_title(f"{title}: mean σᵢ by depth", fontsize=9)
+        heading = f"{title}: mean σᵢ by depth"
+        if _is_cut(drawn):
+            heading += "; no colour where the mean is below the residual"
+        axes.set_title(heading, fontsize=9)
         return save_figure(figure, folder, "heat-map")
 
 
@@ -258,6 +263,10 @@ def _last_index(drawn: Sequence[DepthSummary]) -> tuple[int, float]:
     """Return the largest k and the largest index that is drawn."""
     k = max(depth.s.shape[1] for depth in drawn)
     return k, max(k, *(float(one.rest.high.max()) for one in drawn if one.rest is not None), 0)
+
+
+def _is_cut(drawn: Sequence[DepthSummary]) -> bool:
+    return any(depth.drawn.shape != depth.s.shape for depth in drawn)
 
 
 def _with_values(summaries: Sequence[DepthSummary]) -> list[DepthSummary]:

@@ -86,6 +86,12 @@ class DepthValues:
         return count
 
     @property
+    def resolved(self) -> int:
+        """Leading indices at which the mean value is not below the mean residual."""
+        noise = self.residuals.mean(axis=0) > self.s.mean(axis=0) if len(self.s) else np.zeros(0)
+        return int(noise.argmax()) if noise.any() else self.s.shape[1]
+
+    @property
     def relative(self) -> Array:
         """(P,) worst residual of each photo over its σ₁; NaN where σ₁ is 0."""
         top = self.s[:, 0]

@@ -116,7 +116,7 @@ def _draw(
     estimates = [depth.estimates for depth in analysis.depths]
     one = analysis.run.store.identity.sample_word
     drawings: list[Callable[[], list[Path]]] = [
-        lambda: draw_spectra(summaries, title, folder, one),
+        lambda: draw_spectra(summaries, title, folder, one, analysis.threshold),
         lambda: draw_heat_map(summaries, title, folder),
         lambda: draw_dimensions(layers, estimates, title, folder, analysis.threshold),
     ]
