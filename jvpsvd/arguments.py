@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -246,6 +247,19 @@ def check_path(name: str, value: object, what: str = "a file") -> None:
     """
     if not isinstance(value, str | os.PathLike):
         raise ArgumentError(f"{name}={shown(value)} must be the name of {what}")
+
+
+def as_path(name: str, value: object, what: str = "a file") -> Path:
+    """Return a value as a path.
+
+    Raises:
+        ArgumentError: If it is not the name of a file or folder.
+
+    >>> as_path("out", "run", "a folder").name
+    'run'
+    """
+    check_path(name, value, what)
+    return Path(value)  # type: ignore[arg-type]
 
 
 def check_further_arguments(args: object, kwargs: object) -> None:

@@ -103,7 +103,7 @@ def cli(context: click.Context, *, version: bool) -> None:
     "--classes",
     callback=names,
     metavar="CLASS,CLASS",
-    help="Only these classes: names, indices or wnids.",
+    help="Only these classes: names, labels or wnids.",
 )
 @click.option("--per-class", type=integer, metavar="N", help="At most N photos of each class.")
 @click.option(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+from jvpsvd.arguments import as_path
 from jvpsvd.data.pack import Photo, write_shard
 from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.errors import ShardError
@@ -32,7 +34,7 @@ def demo_photos() -> list[Photo]:
     return sorted(found, key=lambda photo: photo.key)
 
 
-def demo_shards(run: Path) -> list[Path]:
+def demo_shards(run: str | os.PathLike[str]) -> list[Path]:
     """Return the photos as a shard in `run`/shards, packed at the first call.
 
     Raises:
@@ -40,6 +42,7 @@ def demo_shards(run: Path) -> list[Path]:
         DiskError: If they cannot be written.
         ShardError: If `run` is a run over other shards or no run.
     """
+    run = as_path("run", run, "the folder of a run")
     shard = run / "shards" / DEMO_SHARD
     if not shard.is_file():
         photos = demo_photos()

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from jvpsvd.arguments import as_path
 from jvpsvd.data.photos import decode_photo
 from jvpsvd.data.sounds import decode_sound
 from jvpsvd.data.suffixes import PHOTO_SUFFIXES
@@ -130,7 +131,7 @@ def _as_example(content: Any, example: Any) -> Any:
     return content
 
 
-def write_inputs(inputs: Iterable[Any], shard: Path) -> int:
+def write_inputs(inputs: Iterable[Any], shard: str | os.PathLike[str]) -> int:
     """Write inputs as a shard of `.safetensors` members, and return how many.
 
     The same inputs give the same bytes.
@@ -148,7 +149,7 @@ def write_inputs(inputs: Iterable[Any], shard: Path) -> int:
     ...     write_inputs([torch.ones(2), ({"x": torch.ones(2)}, 3)], Path(folder, "inputs.tar"))
     2
     """
-    count = 0
+    count, shard = 0, as_path("shard", shard)
     with written_aside(shard) as aside:
         with writing(shard):
             file = aside.open("wb")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import os
 import re
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
+from jvpsvd.arguments import as_path, check_path
 from jvpsvd.errors import ShardError
 from jvpsvd.imports import require
 
@@ -136,7 +138,7 @@ Shard = Path | RemoteShard
 """A shard; both types have `name` and `open`."""
 
 
-def find_shards(pattern: str) -> list[Shard]:
+def find_shards(pattern: str | os.PathLike[str]) -> list[Shard]:
     """Return the shards of a folder, file, glob or brace range ("train-{0000..0009}.tar"), sorted.
 
     A path may be a URL of any protocol that fsspec supports (https, s3, gs, …). If a part of a
@@ -146,6 +148,8 @@ def find_shards(pattern: str) -> list[Shard]:
         ShardError: If the pattern is empty or nothing matches, if two shards share a file name
             (rows could not distinguish them), or if the URL cannot be opened.
     """
+    check_path("pattern", pattern, "a folder, a .tar file or a pattern")
+    pattern = os.fspath(pattern)
     if not pattern.strip():
         raise ShardError("shards '': nothing is named; give a folder, a .tar file or a pattern")
     require("finding shards", "survey", "braceexpand")
@@ -211,6 +215,18 @@ def refuse_unfinished(folder: Path) -> None:
         )
 
 
+def as_shard(given: Shard | str | os.PathLike[str]) -> Shard:
+    """Return the shard at a path or a URL.
+
+    >>> as_shard("https://example.org/train-0001.tar").name, as_shard("a/train-0002.tar").name
+    ('train-0001.tar', 'train-0002.tar')
+    """
+    if isinstance(given, RemoteShard):
+        return given
+    path = as_path("shard", given)
+    return RemoteShard(str(given)) if isinstance(given, str) and _URL.match(given) else path
+
+
 def opened(shard: Shard) -> BinaryIO:
     """Open a shard for random access.
 
@@ -224,12 +240,13 @@ def opened(shard: Shard) -> BinaryIO:
     return shard.open("rb")
 
 
-def fingerprint(shard: Shard) -> str:
+def fingerprint(shard: Shard | str | os.PathLike[str]) -> str:
     """Return a short hash of a shard's size and first mebibyte, which tells shards apart.
 
     Raises:
         ShardError: If the file cannot be read.
     """
+    shard = as_shard(shard)
     try:
         with opened(shard) as file:
             digest = hashlib.sha256(file.read(1 << 20))
@@ -239,10 +256,10 @@ def fingerprint(shard: Shard) -> str:
     return digest.hexdigest()[:16]
 
 
-def fingerprints(shards: Sequence[Shard]) -> list[str]:
+def fingerprints(shards: Sequence[Shard | str | os.PathLike[str]]) -> list[str]:
     """Return the fingerprints of shards, with `UNREADABLE` for those that cannot be read."""
 
-    def fingerprint_if_readable(shard: Shard) -> str:
+    def fingerprint_if_readable(shard: Shard | str | os.PathLike[str]) -> str:
         try:
             return fingerprint(shard)
         except ShardError:

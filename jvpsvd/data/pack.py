@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from jvpsvd.arguments import as_path
 from jvpsvd.data.locations import refuse_unfinished, unfinished
 from jvpsvd.data.suffixes import PHOTO_SUFFIXES
 from jvpsvd.errors import ArgumentError, DiskError, ShardError
@@ -81,7 +83,7 @@ _IMAGES = (
 """File endings of images that are not read here."""
 
 
-def photos_by_class(folder: Path) -> list[Photo]:
+def photos_by_class(folder: str | os.PathLike[str]) -> list[Photo]:
     """Return the photos of `list_folder`, without the files left out.
 
     Raises:
@@ -90,7 +92,7 @@ def photos_by_class(folder: Path) -> list[Photo]:
     return list(list_folder(folder).photos)
 
 
-def list_folder(folder: Path) -> Folder:
+def list_folder(folder: str | os.PathLike[str]) -> Folder:
     """Return the photos of `folder`/CLASS and the folders below it, and the files left out.
 
     The label is the index of CLASS in sorted order; folders without photos count too. Hidden files
@@ -99,6 +101,7 @@ def list_folder(folder: Path) -> Folder:
     Raises:
         ShardError: If the folder is missing, cannot be read, or holds no class folders with photos.
     """
+    folder = as_path("folder", folder, "a folder")
     if not folder.is_dir():
         raise ShardError(f"no folder {folder}; give a folder that holds one folder per class")
     left_out: dict[str, list[Path]] = {}
@@ -189,11 +192,11 @@ def _unused(name: str, keys: dict[str, int]) -> str:
 
 def pack(
     photos: Iterable[Photo],
-    out: Path,
+    out: str | os.PathLike[str],
     *,
     stem: str = "photos",
     per_shard: int = 1000,
-    source: Path | None = None,
+    source: str | os.PathLike[str] | None = None,
 ) -> list[Path]:
     """Write photos to shards `out`/`stem`-000000.tar, …; equal photos give equal bytes.
 
@@ -215,6 +218,8 @@ def pack(
     """
     if per_shard < 1:
         raise ArgumentError(f"{per_shard} photos per shard; write at least 1")
+    out = as_path("out", out, "a folder")
+    source = None if source is None else as_path("source", source, "a folder")
     if source is not None and out.resolve().is_relative_to(source.resolve()):
         raise ShardError(
             f"{out} lies in {source}, where it would count as a class the next time; choose a "

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import tarfile
 from collections import Counter
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from jvpsvd.data.locations import Shard, opened
+from jvpsvd.data.locations import Shard, as_shard, opened
 from jvpsvd.data.suffixes import PHOTO_SUFFIXES
 from jvpsvd.data.tar_members import compression, read_members
 from jvpsvd.errors import ShardError
@@ -63,7 +64,9 @@ class Sample:
     """Name of the class from `.json`."""
 
 
-def walk(shard: Shard, suffixes: Sequence[str] = PHOTO_SUFFIXES) -> list[Sample]:
+def walk(
+    shard: Shard | str | os.PathLike[str], suffixes: Sequence[str] = PHOTO_SUFFIXES
+) -> list[Sample]:
     """List the samples of a shard from its headers and labels, without reading a photo.
 
     Members with one of the suffixes are the photos, or whatever else a network takes.
@@ -75,6 +78,7 @@ def walk(shard: Shard, suffixes: Sequence[str] = PHOTO_SUFFIXES) -> list[Sample]
     Raises:
         ShardError: If the file is no readable, uncompressed tar.
     """
+    shard = as_shard(shard)
     try:
         with opened(shard) as file:
             return _walk(shard, file, suffixes)
@@ -111,7 +115,9 @@ def _walk(shard: Shard, file: BinaryIO, suffixes: Sequence[str]) -> list[Sample]
     return _without_repeats(samples)
 
 
-def read_photos(shard: Shard, samples: Sequence[Sample]) -> Iterator[tuple[Sample, bytes | None]]:
+def read_photos(
+    shard: Shard | str | os.PathLike[str], samples: Sequence[Sample]
+) -> Iterator[tuple[Sample, bytes | None]]:
     """Yield (sample, photo bytes) of samples that `walk` found without a problem, in their order.
 
     Each photo is read at its offset, after its header was read again. Samples that have changed in
@@ -120,7 +126,7 @@ def read_photos(shard: Shard, samples: Sequence[Sample]) -> Iterator[tuple[Sampl
     pending = list(samples)
     lost: list[Sample] = []
     try:
-        with opened(shard) as file:
+        with opened(as_shard(shard)) as file:
             while pending:
                 photo = _photo(file, pending[0])
                 sample = pending.pop(0)

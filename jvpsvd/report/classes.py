@@ -180,7 +180,7 @@ def _name(key: Key, written: str | None) -> str:
         return f"class {written}" if written.isdecimal() else written
     if wnid is not None:
         return wnid
-    return "no class" if label is None else f"class {label}"
+    return "no class" if label is None else f"label {label}"
 
 
 def _id(key: Key) -> str:

@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,7 +129,7 @@ def differing_fields(
 
 def _values_of(run: object, name: str) -> RunValues:
     if isinstance(run, str | os.PathLike):
-        return read_values(open_store(Path(os.fspath(run))))
+        return read_values(open_store(run))
     if not isinstance(run, RunValues):
         raise ArgumentError(
             f"{name} is {shown(run)}; give the folder of a run, or read_values(open_store(folder))"

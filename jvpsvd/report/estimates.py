@@ -128,7 +128,7 @@ def estimate(depth: DepthValues, floor: float, threshold: float = 1.0) -> Estima
         stored = usable & np.isfinite(found_whole[0])
         values[name][stored] = found_whole[0][stored]
         if name == "participation":
-            bounded[stored] = _only_bounded(found_whole)[stored]
+            bounded[stored] = _only_bounded(found_whole)[stored] & (not whole)
         high = np.where(bounded, np.inf, values[name])
         alone = np.stack([values[name], high, np.zeros(photos)])
         ranges[name] = np.where(stored & ~bounded, found_whole[1:], alone)
@@ -153,7 +153,7 @@ def count(depth: DepthValues, threshold: float) -> tuple[Array, Array]:
 def _only_bounded(numbers: Array) -> Array:
     """Return which of (4, P) values are their own lower bound, with nothing sampled above it."""
     value, low, high, error = numbers
-    bounded: Array = (value == low) & (high > low) & (error == 0)
+    bounded: Array = (value == low) & (high > low * (1 + 1e-6)) & (error == 0)
     return bounded
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jvpsvd import plot
+from jvpsvd.arguments import as_path
 from jvpsvd.errors import ArgumentError
 from jvpsvd.plot import style
 from jvpsvd.plot.axes import load_matplotlib, whole_ticks
@@ -23,14 +25,18 @@ from jvpsvd.text_table import count_noun
 
 
 def draw_spectra(
-    summaries: Sequence[DepthSummary], title: str, folder: Path, one: str = "photo"
+    summaries: Sequence[DepthSummary],
+    title: str,
+    folder: str | os.PathLike[str],
+    one: str = "photo",
+    threshold: float = 1.0,
 ) -> list[Path]:
     """Draw the mean spectrum of every depth with its standard deviation; return PNG and SVG.
 
     One line per depth, σ_i on a logarithmic axis against i, a band of one standard deviation over
-    photos, and a line at σ = 1 (Mototake & Ikegami, figure 8). Beyond the k values, down to the
-    full rank, a thin line shows how many values lie above σ, and a band what is not known of that:
-    the bounds, with two standard errors.
+    photos, and a line at the threshold (σ = 1 in Mototake & Ikegami, figure 8). Means below the
+    residual are left out. Beyond the k values, down to the full rank, a thin line shows how many
+    values lie above σ, and a band what is not known of that: the bounds, with two standard errors.
 
     Raises:
         ArgumentError: If matplotlib is missing, or no depth has values.
@@ -40,14 +46,14 @@ def draw_spectra(
     with mpl.rc_context(style.SETTINGS):
         figure = Figure(figsize=(7.4, 4.0), layout="constrained")
         axes = figure.add_subplot()
-        plot.spectra({depth.layer: depth.s for depth in drawn}, axes)
+        plot.spectra({depth.layer: depth.drawn for depth in drawn}, axes)
         lines = list(axes.lines)
         for depth, shade in zip(drawn, style.shades(len(drawn)), strict=True):
             _draw_rest(axes, depth, shade)
-        axes.axhline(1.0, color="0.4", linewidth=0.8, zorder=0)
+        axes.axhline(threshold, color="0.4", linewidth=0.8, zorder=0)
         axes.annotate(
-            "σ = 1", (0.995, 1.0), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-            fontsize=8, color="0.4",
+            f"σ = {threshold:g}", (0.995, threshold), xycoords=("axes fraction", "data"),
+            ha="right", va="bottom", fontsize=8, color="0.4",
         )  # fmt: skip
         axes.set_yscale("log")
         k, last = _last_index(drawn)
@@ -63,6 +69,7 @@ def draw_spectra(
         if below:
             of = sum(depth.s.size for depth in drawn)
             heading += f"\n{below} of {of} values are below their residual"
+            heading += "; no line where the mean is" if _is_cut(drawn) else ""
         axes.set_title(heading, fontsize=9)
         # Named here: matplotlib drops labels of lines that begin with an underscore.
         labels = [f"{depth.layer}  ({depth.shape[0]})" for depth in drawn]
@@ -73,7 +80,9 @@ def draw_spectra(
         return save_figure(figure, folder, "spectra")
 
 
-def draw_heat_map(summaries: Sequence[DepthSummary], title: str, folder: Path) -> list[Path]:
+def draw_heat_map(
+    summaries: Sequence[DepthSummary], title: str, folder: str | os.PathLike[str]
+) -> list[Path]:
     """Draw mean σ_i by depth and index, lighter where it is larger; return PNG and SVG.
 
     Raises:
@@ -86,9 +95,12 @@ def draw_heat_map(summaries: Sequence[DepthSummary], title: str, folder: Path) -
     with mpl.rc_context(style.SETTINGS):
         figure = Figure(figsize=(7.4, 1.4 + 0.3 * len(drawn)), layout="constrained")
         axes = plot.depth_by_index(
-            {depth.layer: depth.s.mean(axis=0) for depth in drawn}, figure.add_subplot()
+            {depth.layer: depth.drawn.mean(axis=0) for depth in drawn}, figure.add_subplot()
         )
-        axes.set_title(f"{title}: mean σᵢ by depth", fontsize=9)
+        heading = f"{title}: mean σᵢ by depth"
+        if _is_cut(drawn):
+            heading += "; no colour where the mean is below the residual"
+        axes.set_title(heading, fontsize=9)
         return save_figure(figure, folder, "heat-map")
 
 
@@ -96,7 +108,7 @@ def draw_dimensions(
     layers: Sequence[str],
     estimates: Sequence[Estimates],
     title: str,
-    folder: Path,
+    folder: str | os.PathLike[str],
     threshold: float = 1.0,
 ) -> list[Path]:
     """Draw the dimension estimates of every depth with their deviation; return PNG and SVG.
@@ -147,7 +159,7 @@ def draw_dimensions(
         return save_figure(figure, folder, "dimensions")
 
 
-def draw_class_tree(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
+def draw_class_tree(trees: ClassTrees, title: str, folder: str | os.PathLike[str]) -> list[Path]:
     """Draw the classes' tree by spectra at the last depth against WordNet's; return PNG and SVG.
 
     Raises:
@@ -187,7 +199,9 @@ def draw_class_tree(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
         return save_figure(figure, folder, "class-tree")
 
 
-def draw_class_matrices(trees: ClassTrees, title: str, folder: Path) -> list[Path]:
+def draw_class_matrices(
+    trees: ClassTrees, title: str, folder: str | os.PathLike[str]
+) -> list[Path]:
     """Draw distances of classes at every depth beside WordNet's, in the order of WordNet's tree.
 
     Colours are ranks, which the correlation compares: dark pairs are near. Returns PNG and SVG.
@@ -251,6 +265,10 @@ def _last_index(drawn: Sequence[DepthSummary]) -> tuple[int, float]:
     return k, max(k, *(float(one.rest.high.max()) for one in drawn if one.rest is not None), 0)
 
 
+def _is_cut(drawn: Sequence[DepthSummary]) -> bool:
+    return any(depth.drawn.shape != depth.s.shape for depth in drawn)
+
+
 def _with_values(summaries: Sequence[DepthSummary]) -> list[DepthSummary]:
     drawn = [depth for depth in summaries if depth.photos]
     if not drawn:
@@ -258,8 +276,9 @@ def _with_values(summaries: Sequence[DepthSummary]) -> list[DepthSummary]:
     return drawn
 
 
-def save_figure(figure: Any, folder: Path, name: str) -> list[Path]:
+def save_figure(figure: Any, folder: str | os.PathLike[str], name: str) -> list[Path]:
     """Write a figure as NAME.png and NAME.svg; equal numbers give equal files."""
+    folder = as_path("folder", folder, "a folder")
     make_folder(folder)
     settings: dict[str, dict[str, Any]] = {"png": {"dpi": 160}, "svg": {"metadata": {"Date": None}}}
     files = [folder / f"{name}.{form}" for form in settings]

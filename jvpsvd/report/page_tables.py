@@ -165,9 +165,19 @@ def _decay_cells(depth: DepthAnalysis) -> list[dict[str, Any]]:
         known = not math.isnan(decay.energy[-1])
         beyond = {"text": f"> {k}" if known else "—", "value": None}
         cells.append(beyond if reached is None else _cell(float(reached)))
-    positive = s[s[:, -1] > 0]
-    ratio = float((positive[:, 0] / positive[:, -1]).mean()) if len(positive) else math.nan
-    return [*cells, _cell(ratio)]
+    return [*cells, _ratio_cell(s, depth.values.residuals)]
+
+
+def _ratio_cell(s: Array, residuals: Array) -> dict[str, Any]:
+    """Return a cell of the mean σ1 / σk; "> X" where σk is below its residual for some photo."""
+    last, error = s[:, -1], residuals[:, -1]
+    below = last < error
+    bound = np.where(below, last + error, last)
+    positive = bound > 0
+    if not positive.any():
+        return _cell(math.nan)
+    cell = _cell(float((s[positive, 0] / bound[positive]).mean()))
+    return {**cell, "text": f"> {cell['text']}"} if below[positive].any() else cell
 
 
 def _moments_cell(values: Array) -> dict[str, Any]:

@@ -75,7 +75,10 @@ def make_payload(analysis: Analysis) -> Payload:
         "classes": [classes.names[number] for number in shown],
         "curve": curve.tolist(),
         "classPhotos": [one.photos[listed].tolist() for one in means],
-        "classMean": [pack(_pad(one.mean[listed], k)[:, curve - 1]) for one in means],
+        "classMean": [
+            pack(_pad(_resolved(one.mean[listed], depth), k)[:, curve - 1])
+            for one, depth in zip(means, depths, strict=True)
+        ],
         "classDeviation": [pack(_pad(one.deviation[listed], k)[:, curve - 1]) for one in means],
         "columns": list(COLUMNS),
         "cells": [
@@ -103,6 +106,7 @@ def make_payload(analysis: Analysis) -> Payload:
             pack(np.stack([one.numbers[name][listed] for name in RANGE_COLUMNS], axis=1))
             for one in means
         ],
+        "threshold": analysis.threshold,
         "wide": WIDE,
         "rest": [_rest(depth, np.array(classes.of), shown, len(depths)) for depth in depths],
         "trees": None if trees is None else _trees(trees),
@@ -154,7 +158,14 @@ def _pad(values: Array, k: int) -> Array:
 
 def _mean(depth: DepthValues) -> Array:
     empty: Array = np.full(depth.s.shape[1], np.nan)
-    return depth.s.mean(axis=0) if len(depth.s) else empty
+    return _resolved(depth.s.mean(axis=0), depth) if len(depth.s) else empty
+
+
+def _resolved(values: Array, depth: DepthValues) -> Array:
+    """Return values by index with NaN where the mean at the depth is below the residual."""
+    index = np.arange(1, values.shape[-1] + 1)
+    found: Array = np.where(index <= max(1, depth.resolved), values, np.nan)
+    return found
 
 
 def _deviation(depth: DepthValues) -> Array:

@@ -55,6 +55,14 @@ class DepthSummary:
     """Numbers of values ≥ each of `THRESHOLDS`, mean over the photos that have them; None without
     any."""
 
+    resolved: int | None = None
+    """Leading indices at which the mean value is not below the mean residual; None: all k."""
+
+    @property
+    def drawn(self) -> Array:
+        """(photos, at least 1) the values that are drawn: those at the resolved indices."""
+        return self.s[:, : max(1, self.s.shape[1] if self.resolved is None else self.resolved)]
+
     @property
     def photos(self) -> int:
         """Photos with values."""
@@ -112,6 +120,7 @@ def summaries_of(run: RunValues, threshold: float = 1.0) -> list[DepthSummary]:
             else NOT_KNOWN,
             count_is_cut=bool(cut.any()),
             counts=mean_counts(depth),
+            resolved=depth.resolved,
         )
         for depth in run.depths
         for counts, cut in [count(depth, threshold)]

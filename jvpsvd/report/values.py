@@ -14,6 +14,7 @@ from jvpsvd.data import Sample
 from jvpsvd.survey import SCHEMA, Store
 from jvpsvd.survey.store.plausibility import read_counts, read_sum, values_and_residuals
 from jvpsvd.survey.store.run_data import FileRows, RunData
+from jvpsvd.survey.store.store import check_store
 from jvpsvd.survey.store.whole_spectrum import COUNT_COLUMNS
 from jvpsvd.text_table import count_noun
 
@@ -83,6 +84,12 @@ class DepthValues:
         """(P,) values of each photo that are smaller than their own residual: noise."""
         count: Array = (self.residuals > self.s).sum(axis=1)
         return count
+
+    @property
+    def resolved(self) -> int:
+        """Leading indices at which the mean value is not below the mean residual."""
+        noise = self.residuals.mean(axis=0) > self.s.mean(axis=0) if len(self.s) else np.zeros(0)
+        return int(noise.argmax()) if noise.any() else self.s.shape[1]
 
     @property
     def relative(self) -> Array:
@@ -165,6 +172,7 @@ def read_values(store: Store) -> RunValues:
 
     Example: ``read_values(survey.open_store(Path("run"))).depths[0].s.shape``.
     """
+    check_store(store)
     run = RunData(store, store.samples())
     reader = _Reader(run)
     for file in run.files():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from jvpsvd.report.thumbnails import Thumbnails
 from jvpsvd.report.values import Array
 
 
-def draw_vectors(browser: Thumbnails, title: str, folder: Path) -> list[Path]:
+def draw_vectors(browser: Thumbnails, title: str, folder: str | os.PathLike[str]) -> list[Path]:
     """Draw the first photo of the page with its vectors, a line for each depth; return the files.
 
     Args:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jvpsvd.arguments import as_path
 from jvpsvd.data import Shard
+from jvpsvd.data.locations import as_shard
 from jvpsvd.errors import ArgumentError
 from jvpsvd.report.analysis import Analysis, analyse
 from jvpsvd.report.compared_page import compare_on_page
@@ -43,10 +46,10 @@ class Report:
 
 def write_report(
     run: RunValues,
-    shards: Sequence[Shard] = (),
+    shards: Sequence[Shard | str | os.PathLike[str]] = (),
     threshold: float = 1.0,
     against: RunValues | None = None,
-    folder: Path | None = None,
+    folder: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Write a report: index.html, and spectra, heat map, dimensions, classes and tree as files.
 
@@ -71,6 +74,7 @@ def write_report(
     if folder is None:
         folder = run.store.folder / "report"
     else:
+        folder = as_path("folder", folder, "a folder")
         _refuse_other_files(folder)
     title = run.store.identity.model
     make_folder(folder)
@@ -78,7 +82,7 @@ def write_report(
     remove_abandoned(folder)
     analysis = analyse(run, threshold)
     files = write_tables(analysis, folder)
-    thumbnails = make_thumbnails(analysis, shards)
+    thumbnails = make_thumbnails(analysis, [as_shard(shard) for shard in shards])
     figures, missing = _draw(analysis, thumbnails, title, folder)
     files = sorted([*files, *figures], key=lambda file: file.name)
     page = folder / "index.html"
@@ -112,7 +116,7 @@ def _draw(
     estimates = [depth.estimates for depth in analysis.depths]
     one = analysis.run.store.identity.sample_word
     drawings: list[Callable[[], list[Path]]] = [
-        lambda: draw_spectra(summaries, title, folder, one),
+        lambda: draw_spectra(summaries, title, folder, one, analysis.threshold),
         lambda: draw_heat_map(summaries, title, folder),
         lambda: draw_dimensions(layers, estimates, title, folder, analysis.threshold),
     ]

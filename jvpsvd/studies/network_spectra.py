@@ -52,7 +52,7 @@ class DepthSpectra(ComparedByFields, AnswersOtherNames):
     certified: Tensor
     """(inputs,) bool: the certificate is sound and complete, and every triplet converged."""
     energy_share: Tensor
-    """(inputs,) Σ s² / ‖J‖²_F."""
+    """(inputs,) Σ s² / ‖J‖²_F; NaN where J = 0."""
     counts: Tensor
     """(inputs, 4) how many of all min(m, n) values are ≥ the threshold: value, low, high and
     standard error of `SVDResult.spectrum.count`."""
@@ -272,13 +272,14 @@ class NetworkSpectra(AnswersOtherNames):
 
 def _cells(depth: DepthSpectra) -> list[str]:
     mean = depth.mean
+    held = depth.energy_share.nanmean()
     return [
         depth.layer,
         " x ".join(map(_range, depth.shapes.T)),
         _range(depth.s.isfinite().sum(1)),
         significant(float(mean[0])),
         significant(float(mean[-1])),
-        f"{100 * min(1.0, float(depth.energy_share.mean())):.0f} %",
+        "—" if held.isnan() else f"{100 * min(1.0, float(held)):.0f} %",
         depth.dimension.in_a_cell(),
         f"{int(depth.certified.sum())}/{len(depth)}",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Never
@@ -344,7 +345,9 @@ def _depth_spectra(
         residuals=result.residuals.reshape(-1, k).cpu(),
         converged=converged,
         certified=vouched & converged.all(-1),
-        energy_share=torch.tensor([one.energy_share for one in certificates]),
+        energy_share=torch.tensor(
+            [one.energy_share if one.fro2 else math.nan for one in certificates]
+        ),
         counts=torch.tensor(
             [[one.value, one.low, one.high, one.standard_error] for one in found],
             dtype=torch.float64,

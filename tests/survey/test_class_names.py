@@ -8,7 +8,7 @@ import pytest
 from support.shards import encoded, write_tar
 
 from jvpsvd.data import Sample, demo_photos, walk
-from jvpsvd.errors import ShardError
+from jvpsvd.errors import ArgumentError, ShardError
 from jvpsvd.report import read_values
 from jvpsvd.report.analysis import analyse
 from jvpsvd.report.classes import find_classes
@@ -58,7 +58,8 @@ def test_the_name_of_a_class_is_read_and_is_no_more_than_text(tmp_path, record, 
         (["circles"], {"p0"}),
         (["grey squares", "2"], {"p1", "p2"}),
         (["tench"], {"p2"}),
-        (["0"], {"p0"}),  # digits are an index, whatever is called so
+        (["label:0"], {"p0"}),
+        (["name:0"], {"p3"}),
     ],
 )
 def test_a_run_takes_classes_by_name(surveyed, named, classes, keys, choice):
@@ -68,8 +69,45 @@ def test_a_run_takes_classes_by_name(surveyed, named, classes, keys, choice):
 
 def test_a_class_that_is_not_there_is_answered_by_those_that_are(surveyed, named):
     there = r"there are circles \(0\), grey squares \(1\), n01440764 \(2\), 0 \(3\)"
-    with pytest.raises(ShardError, match=rf"no sample of the classes triangles in 1 .*; {there}"):
+    with pytest.raises(ShardError, match=rf"no sample of the class triangles in 1 .*; {there}"):
         surveyed([named], classes=["triangles"])
+
+
+@pytest.mark.parametrize("choice", ["first", "random"])
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (
+            ["circle", "2"],
+            r"no sample of the class circle in 1 shard; did you mean circles\? there",
+        ),
+        (["2", "7"], "no sample of the class 7 in 1 shard; there are circles"),
+        (["7", "1", "triangles"], "no sample of the classes 7, triangles in 1 shard; there"),
+        (["n01440764", "n0144076"], "class n0144076 in 1 shard; did you mean n01440764"),
+    ],
+)
+def test_one_class_of_several_that_is_not_there_is_refused(
+    surveyed, named, classes, said, choice, tmp_path
+):
+    with pytest.raises(ShardError, match=said):
+        surveyed([named], classes=classes, limit=1, choice=choice)
+    assert not list((tmp_path / "run").glob("rows/*"))
+
+
+def test_digits_that_are_a_label_and_a_name_are_refused(surveyed, named):
+    said = "the label 0, or the name of the class with the label 3; write label:0 or name:0"
+    with pytest.raises(ArgumentError, match=said):
+        surveyed([named], classes=["0"], limit=1)
+
+
+def test_a_class_that_may_be_in_a_shard_that_cannot_be_read_is_told(
+    surveyed, named, caplog, tmp_path
+):
+    damaged = tmp_path / "damaged.tar"
+    damaged.write_bytes(b"no tar" * 200)
+    store = surveyed([named, damaged], classes=["circles", "cubes"], layers=["output"]).store
+    assert "no sample of the class cubes in 2 shards" in caplog.text
+    assert [row.key for row in store.rows()] == ["p0", ""]
 
 
 def test_names_are_kept_and_tables_have_them(surveyed, named, tmp_path):
@@ -131,3 +169,9 @@ def test_a_wnid_with_two_names_is_one_class(caplog):
     one = Sample("a.tar", "a", 0, 1, 0, "n01440764", class_name="tench")
     other = dataclasses.replace(one, shard="b.tar", class_name="Tinca tinca")
     assert find_classes([one, other]).names == ("tench",)
+
+
+def test_a_label_without_a_name_is_not_taken_for_a_class_of_that_name():
+    nameless, named = Sample("a.tar", "a", 0, 1, 3, None), Sample("a.tar", "b", 0, 1, 4, None)
+    named = dataclasses.replace(named, class_name="3")
+    assert set(find_classes([nameless, named]).names) == {"label 3", "class 3"}

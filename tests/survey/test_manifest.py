@@ -188,5 +188,5 @@ def test_no_sample_left_is_one_error(shards, choice):
 def test_run_over_classes_visits_them_alone(surveyed, shard):
     rows = surveyed([shard], classes=["1"], layers=["output"]).store.rows()
     assert [row.key for row in rows] == ["photo1", "photo3"]
-    with pytest.raises(ShardError, match="no sample of the classes 9"):
+    with pytest.raises(ShardError, match="no sample of the class 9"):
         surveyed([shard], "none", classes=["9"])

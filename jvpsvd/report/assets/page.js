@@ -74,14 +74,15 @@
     const photos = chosen.depth < 0 ? [] : linesAt(chosen.depth), width = run.line.length;
     const lines = photos.map((p) => [p, row(unpacked.lines[chosen.depth], p, width), row(unpacked.residuals[chosen.depth], p, width)]);
     const curves = shown.map((d) => [d, curve(d), restOf(d)]);
-    const ys = [1, ...curves.flatMap(([, { mean, deviation }, rest]) => [...mean.map((m, i) => m + deviation[i]), ...mean, ...(rest ? rest.y : [])]), ...lines.flatMap(([, s]) => s)];
+    const resolved = (s, residuals) => s.map((value, n) => (value < residuals[n] ? NaN : value));
+    const ys = [run.threshold, ...curves.flatMap(([, { mean, deviation }, rest]) => [...mean.map((m, i) => m + deviation[i]), ...mean, ...(rest ? rest.y : [])]), ...lines.flatMap(([, s, residuals]) => resolved(s, residuals))];
     const last = Math.max(run.k, ...curves.map(([, , rest]) => (rest ? Math.max(...rest.most) : 1)));
     const far = last > run.wide * run.k;
     const chart = new Chart(host, host.clientWidth < 500 ? 300 : 350, { range: far ? [1, last * 1.05] : last > 1 ? [1, last] : [0.5, 1.5], log: far, whole: true, label: "index i" }, { range: rangeOf(ys, true), log: true, label: "singular value σᵢ" });
-    const { left, right } = chart.area, one = chart.Y(1);
+    const { left, right } = chart.area, one = chart.Y(run.threshold);
     make("line", { x1: left, x2: right, y1: one, y2: one, class: "one" }, chart.marks);
-    make("text", { x: left + 5, y: one - 5, class: "note" }, chart.marks, "σ = 1");
-    for (const [p, s] of lines) if (p !== chosen.photo) chart.line(run.line, s, { colour: "var(--photo)", width: 1 });
+    make("text", { x: left + 5, y: one - 5, class: "note" }, chart.marks, `σ = ${number(run.threshold)}`);
+    for (const [p, s, residuals] of lines) if (p !== chosen.photo) chart.line(run.line, resolved(s, residuals), { colour: "var(--photo)", width: 1 });
     for (const [d, { x, mean, deviation, photos: count }, rest] of curves) {
       const name = run.depths[d].name;
       chart.band(x, mean.map((m, i) => m + deviation[i]), x, mean.map((m, i) => Math.max(m - deviation[i], m / 100)), colour(d));
@@ -95,10 +96,10 @@
       x.forEach((i, n) => chart.spot(i, mean[n], `${name}, mean of ${count}\nσ${i} = ${number(mean[n])} ± ${number(deviation[n])}`));
     }
     for (const [p, s, residuals] of lines) {
-      s.forEach((value, n) => chart.spot(run.line[n], value, `${run.photos[p][0]}\n${className(p)}\nσ${run.line[n]} = ${number(value)}, residual ${residuals[n].toExponential(1)}`, () => pick(p)));
+      s.forEach((value, n) => value >= residuals[n] && chart.spot(run.line[n], value, `${run.photos[p][0]}\n${className(p)}\nσ${run.line[n]} = ${number(value)}, residual ${residuals[n].toExponential(1)}`, () => pick(p)));
       if (p === chosen.photo) {
-        chart.line(run.line, s, { colour: "var(--picked)", width: 2.5 });
-        s.forEach((value, n) => { if (value > 0) chart.point(run.line[n], value, "var(--picked)", 0, 3); });
+        chart.line(run.line, resolved(s, residuals), { colour: "var(--picked)", width: 2.5 });
+        s.forEach((value, n) => { if (value > 0 && value >= residuals[n]) chart.point(run.line[n], value, "var(--picked)", 0, 3); });
       }
     }
     return chart;

@@ -9,6 +9,7 @@ from functools import partial
 
 from jvpsvd.data import RemoteShard, Sample, Shard, suffixes_of, walk
 from jvpsvd.errors import ShardError
+from jvpsvd.survey.spec.class_choice import ClassChoice
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.selection import select_samples
 from jvpsvd.text_table import count_noun
@@ -16,7 +17,6 @@ from jvpsvd.text_table import count_noun
 logger = logging.getLogger(__name__)
 
 _REMOTE_AT_ONCE = 8
-_SHOWN = 12  # classes in a message
 
 
 def list_samples(
@@ -34,26 +34,28 @@ def list_samples(
         report: Called with the number of shards that have been walked.
 
     Raises:
-        ShardError: If no sample is left to visit.
+        ShardError: If no sample is left to visit, or none is of a class that was asked for.
+        ArgumentError: If digits are the label of one class and the name of another.
     """
-    there: dict[str, None] = {}
+    classes = ClassChoice(identity.photos.classes or ())
 
     def every() -> Iterator[Sample]:
         for done, samples in enumerate(_walk_all(shards, suffixes_of(identity.inputs))):
             report(done)
-            there.update(dict.fromkeys(_describe_class(sample) for sample in samples))
+            classes.meet(samples)
             yield from samples
         report(len(shards))
 
-    selected = select_samples(every(), identity.photos, identity.seed)
+    walked = every()
+    selected = select_samples(walked, identity.photos, identity.seed)
+    while not classes.is_certain and next(walked, None) is not None:
+        pass  # the first samples may be enough, and still a class not have been met
+    where = count_noun(len(shards), "shard")
+    classes.refuse_ambiguous()
+    classes.refuse_missing(where)
     if not any(sample.key for sample in selected):
         first = next((f": {s.message}" for s in selected), f", the first {shards[0]}")
-        classes, where = identity.photos.classes, count_noun(len(shards), "shard")
-        wanted = "" if classes is None else f" of the classes {', '.join(classes)}"
-        known = [one for one in there if one]
-        if classes is not None and known:
-            some = ", ".join(known[:_SHOWN]) + (", …" if len(known) > _SHOWN else "")
-            raise ShardError(f"no sample{wanted} in {where}; there are {some}")
+        wanted = f" of the classes {', '.join(classes.names)}" if classes.names else ""
         raise ShardError(f"no sample{wanted} in {where}{first}; see jvpsvd pack")
     _tell_shared_labels(selected)
     return selected
@@ -82,17 +84,6 @@ def _tell_shared_labels(samples: Sequence[Sample]) -> None:
             label, one.wnid or one.class_name, one.shard, other.wnid or other.class_name,
             other.shard, more,
         )  # fmt: skip
-
-
-def _describe_class(sample: Sample) -> str:
-    """Return the words that name the class of a sample; empty where it has none.
-
-    >>> _describe_class(Sample("a.tar", "cat", 0, 1, 3, None, class_name="circles"))
-    'circles (3)'
-    """
-    words = [sample.class_name, sample.wnid, None if sample.label is None else str(sample.label)]
-    first, *rest = list(dict.fromkeys(word for word in words if word)) or [""]
-    return f"{first} ({', '.join(rest)})" if rest else first
 
 
 def _walk_all(shards: Sequence[Shard], suffixes: Sequence[str]) -> Iterator[list[Sample]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from jvpsvd.arguments import listed_names, whole_number
@@ -14,6 +14,8 @@ from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.errors import ArgumentError
 
 CHOICES = ("random", "first")
+LABEL, NAME = "label:", "name:"
+"""What stands before a class whose text may be a label or a name."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class PhotoSelection:
     """
 
     classes: str | Sequence[str] | None = None
-    """Only photos of these classes: indices, wnids, or names that are not digits alone."""
+    """Only photos of these classes: labels, wnids or names, as "2", "n01440764" and "circles".
+    Digits are a label; "name:2" is the class named 2, "label:2" the label."""
     per_class: int | None = None
     """At most so many photos of each class."""
     limit: int | None = None
@@ -47,7 +50,7 @@ class PhotoSelection:
             return
         classes = tuple(listed_names("classes", self.classes))
         if not classes or self.classes == "":
-            raise ArgumentError("classes are empty; name class names, indices or wnids")
+            raise ArgumentError("classes are empty; name class names, labels or wnids")
         object.__setattr__(self, "classes", classes)
 
     def completed(self, defaults: PhotoSelection) -> PhotoSelection:
@@ -68,8 +71,8 @@ def select_samples(samples: Iterable[Sample], selection: PhotoSelection, seed: i
     a part of what a larger one does. The class of a sample is its index, or else its wnid or name;
     samples without any are one class. Shards that failed as a whole are always listed.
     """
-    wanted = None if selection.classes is None else _with_wnids(selection.classes)
-    of_classes = (s for s in samples if not s.key or _is_of(s, wanted))
+    wanted = None if selection.classes is None else with_wnids(selection.classes)
+    of_classes = (s for s in samples if not s.key or is_of_classes(s, wanted))
     if selection.choice == "first":
         return _select_first(of_classes, selection)
     if selection.per_class is None and selection.limit is None:
@@ -117,10 +120,10 @@ def _select_first(samples: Iterable[Sample], selection: PhotoSelection) -> list[
     return selected
 
 
-def _with_wnids(classes: Sequence[str]) -> frozenset[str]:
+def with_wnids(classes: Sequence[str]) -> frozenset[str]:
     """Return classes, and the wnids of those that are named as classes of ILSVRC are.
 
-    >>> sorted(_with_wnids(["tench", "circles", "7"]))
+    >>> sorted(with_wnids(["tench", "circles", "7"]))
     ['7', 'circles', 'n01440764', 'tench']
     """
     named = {name for name in classes if not re.fullmatch("[0-9]+|n[0-9]{8}", name)}
@@ -129,12 +132,23 @@ def _with_wnids(classes: Sequence[str]) -> frozenset[str]:
     return frozenset((*classes, *wnids))
 
 
-def _is_of(sample: Sample, classes: Collection[str] | None) -> bool:
+def is_of_classes(sample: Sample, classes: frozenset[str] | None) -> bool:
+    """Return whether a sample has the label, wnid or name of one of these classes.
+
+    >>> sample = Sample("a.tar", "cat", 0, 1, 0, None, class_name="1")
+    >>> [is_of_classes(sample, frozenset([name])) for name in ("0", "1", "label:0", "name:1")]
+    [True, False, True, True]
+    """
     if classes is None or sample.wnid in classes:
         return True
-    if sample.class_name in classes and not str(sample.class_name).isdecimal():
-        return True  # digits alone are an index
-    return sample.label is not None and str(sample.label) in classes
+    name, label = sample.class_name, sample.label
+    if name is not None and (f"{NAME}{name}" in classes or (_is_word(name) and name in classes)):
+        return True
+    return label is not None and not classes.isdisjoint((str(label), f"{LABEL}{label}"))
+
+
+def _is_word(name: str) -> bool:
+    return not name.isdecimal()  # digits alone are a label
 
 
 def _class_of(sample: Sample) -> object:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from jvpsvd.arguments import check_path, positive_number, shown
+from jvpsvd.arguments import positive_number, shown
 from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.records import ComparedByFields
 from jvpsvd.survey.store.class_distances import (
@@ -271,11 +271,10 @@ class Results:
         return RunData(self.store, self.store.samples())
 
 
-def open_run(folder: str | Path) -> Results:
+def open_run(folder: str | os.PathLike[str]) -> Results:
     """Return the results of a run, whether it is finished or not.
 
     Raises:
         RunError: If there is none.
     """
-    check_path("folder", folder, "the folder of a run")
-    return Results(open_store(Path(folder)))
+    return Results(open_store(folder))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from jvpsvd.arguments import shown
+from jvpsvd.arguments import as_path, shown
 from jvpsvd.data import Sample
 from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.machine import writing
@@ -313,12 +313,13 @@ def check_store(store: object) -> None:
         raise ArgumentError(f"store is {what}; give survey.open(folder).store of a run's folder")
 
 
-def open_store(folder: Path) -> Store:
+def open_store(folder: str | os.PathLike[str]) -> Store:
     """Return the store of an existing run.
 
     Raises:
         RunError: If there is none, or its run.json cannot be read or was changed.
     """
+    folder = as_path("folder", folder, "the folder of a run")
     record = read_record(folder)
     return Store(folder, record.identity, record.depths, record.checksum)
 
