@@ -58,8 +58,17 @@ def in_one_shape(inputs: Iterable[Any]) -> Iterator[Any]:
         yield one
 
 
+def are_batches(inputs: object) -> bool:
+    """Return whether the inputs come in batches, so that each gets its batch dimension here.
+
+    >>> are_batches(DataLoader([0.0, 1.0])), are_batches([0.0, 1.0])
+    (True, False)
+    """
+    return isinstance(inputs, DataLoader) and inputs.batch_sampler is not None
+
+
 def _items(inputs: Any) -> Iterator[Any]:
-    if isinstance(inputs, DataLoader) and inputs.batch_sampler is not None:
+    if are_batches(inputs):
         return (one for batch in inputs for one in _take_apart(batch))
     if (
         isinstance(inputs, Dataset)
