@@ -72,6 +72,28 @@ def test_class_indices_of_torch_and_numpy_are_labels(tmp_path, net, inputs):
     assert [row["label"] for row in sorted(rows, key=lambda row: row["key"])] == LABELS.tolist()
 
 
+@pytest.mark.parametrize(
+    "label",
+    [torch.tensor([2]), np.array([2]), np.array(2), torch.tensor(2, dtype=torch.uint8)],
+    ids=["tensor of one", "array of one", "array", "bytes"],
+)
+def test_one_whole_number_is_a_class_index_in_any_shape(tmp_path, net, label):
+    rows = run(tmp_path, net, [(x[None], label) for x in X]).results.table().to_pylist()
+    assert {row["label"] for row in rows} == {2}
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [True, np.bool_(True), torch.tensor(True), np.array(True), torch.tensor([True])],
+    ids=["Python", "NumPy", "tensor", "array", "tensor of one"],
+)
+@pytest.mark.parametrize("form", [list, lambda pairs: DataLoader(pairs, batch_size=2)])
+def test_true_and_false_are_no_class_indices(tmp_path, net, flag, form):
+    pairs = [(x[None] if form is list else x, flag) for x in X]
+    with pytest.raises(ArgumentError, match="pairs of one of these and a class index"):
+        run(tmp_path, net, form(pairs))
+
+
 def test_batches_of_dicts_are_taken_apart(tmp_path):
     class Scaled(nn.Module):
         def forward(self, x, scale):
