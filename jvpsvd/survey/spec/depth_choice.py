@@ -179,7 +179,8 @@ def _start_shape(model: Model, every: Sequence[Depth], example: Any) -> tuple[in
         )
     given = "several arguments"
     if isinstance(example, Mapping):
-        given = f"arguments by name ({first_names(list(map(str, example)))})"
+        names = sorted(map(str, example))  # a file of safetensors has no order
+        given = f"arguments by name ({first_names(names)})"
     raise ModelError(
         f"{model.spec} is given {given}: name the one to differentiate by with wrt=, or the depth "
         f"to differentiate from {where}"
