@@ -317,8 +317,9 @@ def compare(first: str, second: str, threshold: float) -> int:
     """Print how RUN2 differs from RUN1 at each depth, with standard errors.
 
     Trained against untrained, two networks, or two precisions. The same photos are compared one by
-    one, by their keys. An error is that of the mean over photos, and of the random vectors by which
-    each run counts: a run has the same for all photos, so that more photos do not narrow this part.
+    one, by their keys. An error is that of the mean over photos, with what each photo's own random
+    start sampled. Runs of older versions share one start, whose error is added: more photos do not
+    narrow that part.
     """
     prepare_process("jvpsvd.commands.compare")
     from jvpsvd.commands.compare import show_comparison

@@ -35,7 +35,7 @@ class NonFiniteError(JvpsvdError, ArithmeticError):
 
 
 class ConvergenceError(JvpsvdError, ArithmeticError):
-    """Raised by ``on_unconverged="raise"`` when some triplets missed the tolerance."""
+    """Raised by ``on_unconverged="raise"`` when some triplets are not certified."""
 
 
 class AdjointError(JvpsvdError, ArithmeticError):
@@ -95,4 +95,4 @@ class PrecisionWarning(JvpsvdWarning):
 
 
 class ConvergenceWarning(JvpsvdWarning):
-    """Some triplets missed the tolerance; the result says which."""
+    """Some triplets are not certified; the result says which."""

@@ -39,9 +39,9 @@ def _products_error(device: str) -> float:
     J = there.operator()
     V = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
     U = torch.randn(120, 8, generator=torch.Generator().manual_seed(1))
-    images, preimages = J.matmat(V.to(device)).cpu(), J.rmatmat(U.to(device)).cpu()
+    images, adjoint_products = J.matmat(V.to(device)).cpu(), J.rmatmat(U.to(device)).cpu()
     forward = (images.double() - dense @ V.double()).norm() / dense.norm()
-    reverse = (preimages.double() - dense.T @ U.double()).norm() / dense.norm()
+    reverse = (adjoint_products.double() - dense.T @ U.double()).norm() / dense.norm()
     return float(torch.maximum(forward, reverse))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import jacrev
 
 from benchmarks.measure.timing import Pair
-from jvpsvd import JacobianOperator, svds
+from jvpsvd import JacobianOperator, spectra, svds
 
 
 def small_network() -> tuple[nn.Module, tuple[int, ...]]:
@@ -60,6 +60,27 @@ class Experts(nn.Module):
         return h.reshape_as(x)
 
 
+class Text(nn.Module):
+    """A transformer encoder of token ids with a padding mask, which pools what is no padding."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(100, width)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True)
+            for _ in range(layers)
+        )
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return ten numbers for each text."""
+        h = self.embedding(ids)
+        for layer in self.layers:
+            h = layer(h, src_key_padding_mask=mask == 0)
+        pooled: Tensor = (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return self.head(pooled)  # type: ignore[no-any-return]
+
+
 def pairs(quick: bool, k: int | None) -> Iterator[Pair]:
     """Yield the loop over many points, and each network at one."""
     k = k or 10
@@ -76,6 +97,8 @@ def pairs(quick: bool, k: int | None) -> Iterator[Pair]:
         one = _loops(net, X[:1], k)
         yield Pair(f"{name}, one point", ("anew", one[0]), ("jacrev, svd", one[2]))
     yield from _experts(3 if quick else 12, k)
+    yield _texts(4 if quick else 12, k)
+    yield _tiny(40 if quick else 400, k)
 
 
 def _experts(count: int, k: int) -> Iterator[Pair]:
@@ -99,6 +122,38 @@ def _experts(count: int, k: int) -> Iterator[Pair]:
         yield Pair(name, ("recorded anew", partial(anew, solve)), ours, count)
     by_torch = partial(moved, True, derivatives="transforms")
     yield Pair("experts, by torch.func", ("transforms", by_torch), ours, count)
+
+
+def _texts(count: int, k: int) -> Pair:
+    """Return spectra of texts with a mask each, recorded anew for each and once for all."""
+    torch.manual_seed(0)
+    net, length = Text(64, 3).eval(), 16
+    ids = torch.randint(100, (count, length), generator=torch.Generator().manual_seed(1))
+    mask = (torch.arange(length) < 4 + torch.arange(count)[:, None]).float()
+    options: dict[str, Any] = {"k": k, "since": "embedding", "progress": False}
+
+    def anew() -> object:
+        texts = ({"ids": ids[i : i + 1], "mask": mask[i : i + 1]} for i in range(count))
+        return [spectra(net, x, **options) for x in texts]
+
+    def together() -> object:
+        return spectra(net, {"ids": ids, "mask": mask}, **options)
+
+    ours = "spectra of all", together
+    return Pair("texts with a mask each", ("one call each", anew), ours, count)
+
+
+def _tiny(count: int, k: int) -> Pair:
+    """Return spectra of Jacobians of 10 x 20 entries, 32 together and as many as is chosen."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 10)).eval()
+    X = torch.randn(count, 20, generator=torch.Generator().manual_seed(1))
+
+    def solved(batch: int | None) -> object:
+        return spectra(net, X, k=min(k, 10), batch=batch, progress=False)
+
+    ours = "spectra", partial(solved, None)
+    return Pair("10 x 20, spectra", ("32 together", partial(solved, 32)), ours, count)
 
 
 def _loops(net: nn.Module, X: Tensor, k: int) -> tuple[Callable[[], object], ...]:

@@ -12,11 +12,11 @@ from jvpsvd.commands.printing import say, show
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import in_words
 from jvpsvd.networks import Model, load_model, shapes_of_hf
+from jvpsvd.networks.zoo import PUBLISHED
 from jvpsvd.report import costs_table, foretold_table
 from jvpsvd.survey import Forecast, device_named, forecast, foretell
 from jvpsvd.text_table import brief_seconds, count_noun
 
-_PUBLISHED = ("torchvision", "timm", "hf")
 _SECONDS = "seconds: of one solve with products as fast as they are here"
 _ITERATED = (
     "; golub-kahan takes two to three times as many products where values lie close together, as "
@@ -78,7 +78,7 @@ def foretell_layers(
     if tokens is not None:
         model = shapes_of_hf(spec, tokens, since)
     else:
-        own = ":" in spec and spec.partition(":")[0] not in _PUBLISHED
+        own = ":" in spec and spec.partition(":")[0] not in PUBLISHED
         model = load_model(spec, since=since, random_weights=None if own else 0)
     found = foretell(model, found_device, k, tol, only_blocks=not every)
     text = "" if tokens is None else f"{count_noun(tokens, 'token')}, "

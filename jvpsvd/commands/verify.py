@@ -16,7 +16,7 @@ def verify_run(store: survey.Store) -> bool:
         click.echo(problem)  # names and paths, to be copied
     say(
         f"{count_noun(found.values, 'row')} with values "
-        f"({count_noun(found.unconverged, 'triplet')} above the tolerance), "
+        f"({count_noun(found.unconverged, 'triplet')} not certified), "
         f"{found.failures} with a reason, {count_noun(len(found.problems), 'problem')}"
     )
     if found.unchecked:

@@ -11,6 +11,9 @@ from jvpsvd.errors import ShardError
 from jvpsvd.imports import package_folder
 from jvpsvd.machine import writing
 
+DEMO_SHARD = "foolbox-000000.tar"
+"""The name of the shard that the photos are packed into."""
+
 
 def demo_photos() -> list[Photo]:
     """Return the 20 photos, labelled by their ILSVRC class index; foolbox itself is not imported.
@@ -37,7 +40,7 @@ def demo_shards(run: Path) -> list[Path]:
         DiskError: If they cannot be written.
         ShardError: If `run` is a run over other shards or no run.
     """
-    shard = run / "shards" / "foolbox-000000.tar"
+    shard = run / "shards" / DEMO_SHARD
     if not shard.is_file():
         photos = demo_photos()
         if (run / "run.json").exists():

@@ -26,57 +26,30 @@ class Hierarchy(Synsets):
     ...     lemmas={"n1": ("animal",), "n2": ("fish",), "n3": ("tench", "Tinca tinca")},
     ...     parents={"n1": (), "n2": ("n1",), "n3": ("n2",)},
     ... )
-    >>> animals.name("n3"), animals.path_distance("n1", "n3"), animals.wu_palmer("n2", "n3")
-    ('tench', 2, 0.8)
+    >>> animals.name("n3"), animals.distance_matrix(["n1", "n3"])[0, 1]
+    ('tench', tensor(2., dtype=torch.float64))
     """
-
-    def path_distance(self, first: str, second: str) -> int:
-        """Return the length of the shortest path up to a common ancestor and down again.
-
-        R. Rada et al., "Development and application of a metric on semantic nets", IEEE Trans.
-        SMC 19 (1989). It is no metric where synsets have several parents: something that is both a
-        vegetable and a fruit is close to both, although vegetables need not be close to fruits.
-
-        Raises:
-            ArgumentError: If a wnid is unknown or the two have no common ancestor.
-        """
-        of_first, of_second = self.ancestors(first), self.ancestors(second)
-        common = _common(first, second, of_first, of_second)
-        return min(of_first[c] + of_second[c] for c in common)
-
-    def wu_palmer(self, first: str, second: str) -> float:
-        """Return the similarity 2D / (2D + e₁ + e₂), in (0, 1], and 1 for a synset and itself.
-
-        c is the common ancestor with the greatest `max_depth`, so no other common ancestor is below
-        it; among several, c is the one with the greatest similarity. D = `max_depth`(c) + 1, which
-        counts the root as a node. e₁ and e₂ are the fewest edges from the two synsets up to c.
-
-        NLTK has the same D, but takes the c with the greatest `min_depth`, which need not be the
-        lowest: 107 of ILSVRC's classes then have a similarity below 1 with themselves. Its e may
-        also go up past c and down again. About 5 % of the pairs of classes differ for these
-        reasons.
-
-        Z. Wu, M. Palmer, "Verb semantics and lexical selection", ACL 1994.
-
-        Raises:
-            ArgumentError: If a wnid is unknown or the two have no common ancestor.
-        """
-        of_first, of_second = self.ancestors(first), self.ancestors(second)
-        common = _common(first, second, of_first, of_second)
-        deepest = max(self.max_depth(c) for c in common)
-        similarities = []
-        for c in common:
-            if self.max_depth(c) == deepest:
-                twice = 2 * (deepest + 1)
-                similarities.append(twice / (twice + of_first[c] + of_second[c]))
-        return max(similarities)
 
     def distance_matrix(self, wnids: Sequence[str], kind: DistanceKind = "path") -> Tensor:
         """Return the symmetric (C, C) distances in float64, 0 on the diagonal.
 
+        "path" is the length of the shortest path up to a common ancestor and down again (R. Rada et
+        al., "Development and application of a metric on semantic nets", IEEE Trans. SMC 19, 1989).
+        It is no metric where synsets have several parents: something that is both a vegetable and a
+        fruit is close to both, although vegetables need not be close to fruits.
+
+        "wu-palmer" is 1 − 2D / (2D + e₁ + e₂) (Z. Wu, M. Palmer, "Verb semantics and lexical
+        selection", ACL 1994). c is the common ancestor with the greatest `max_depth`, so no other
+        common ancestor is below it; among several, c is the one that brings the two nearest. D =
+        `max_depth`(c) + 1, which counts the root as a node. e₁ and e₂ are the fewest edges from the
+        two synsets up to c. NLTK has the same D, but takes the c with the greatest least depth,
+        which need not be the lowest: 107 of ILSVRC's classes then have a distance from themselves.
+        Its e may also go up past c and down again. About 5 % of the pairs of classes differ for
+        these reasons.
+
         Args:
             wnids: C synsets; one may come twice.
-            kind: "path": `path_distance`; "wu-palmer": 1 − `wu_palmer`.
+            kind: "path" or "wu-palmer".
 
         Raises:
             ArgumentError: If a wnid is unknown, two have no common ancestor, or on another kind.
@@ -141,16 +114,6 @@ class Hierarchy(Synsets):
             parents={c: self.parents[c] for c in kept},
             classes=tuple(wnids),
         )
-
-
-def _common(
-    first: str, second: str, of_first: dict[str, int], of_second: dict[str, int]
-) -> list[str]:
-    """Return the common ancestors; there must be some."""
-    common = [c for c in of_first if c in of_second]
-    if not common:
-        raise ArgumentError(_unrelated(first, second))
-    return common
 
 
 def _unrelated(first: str, second: str) -> str:

@@ -69,21 +69,13 @@ class Synsets:
         """
         return self.lemmas[self._check(wnid)][0]
 
-    def min_depth(self, wnid: str) -> int:
-        """Return the number of edges on the shortest path up to a root.
-
-        Raises:
-            ArgumentError: If the wnid is unknown.
-        """
-        return self._depths[self._check(wnid)][0]
-
     def max_depth(self, wnid: str) -> int:
         """Return the number of edges on the longest path up to a root.
 
         Raises:
             ArgumentError: If the wnid is unknown.
         """
-        return self._depths[self._check(wnid)][1]
+        return self._depths[self._check(wnid)]
 
     def ancestors(self, wnid: str) -> dict[str, int]:
         """Return a synset and its ancestors, with the fewest edges up to each, nearest first.
@@ -100,15 +92,13 @@ class Synsets:
         return found
 
     @functools.cached_property
-    def _depths(self) -> dict[str, tuple[int, int]]:
-        """Number of edges on the shortest and on the longest path up from each synset."""
-        depths: dict[str, tuple[int, int]] = {}
+    def _depths(self) -> dict[str, int]:
+        """Number of edges on the longest path up from each synset."""
+        depths: dict[str, int] = {}
         try:
             for wnid in graphlib.TopologicalSorter(self.parents).static_order():
                 above = [depths[parent] for parent in self.parents[wnid]]
-                shortest = min((low for low, _ in above), default=-1)
-                longest = max((high for _, high in above), default=-1)
-                depths[wnid] = (shortest + 1, longest + 1)
+                depths[wnid] = max(above, default=-1) + 1
         except graphlib.CycleError as error:
             raise DataError(f"{error.args[1][0]} is above itself") from None
         return depths

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import generator_of, whole_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.geometry.dimension import real_tensor
+from jvpsvd.geometry.dimension import symmetric_matrix
 from jvpsvd.geometry.labels import numbered
 from jvpsvd.geometry.results import Array, Spaces, Vectors, spaces_of
 from jvpsvd.geometry.tangents import orthonormal_basis
@@ -239,7 +239,7 @@ def class_contrast(
     if alternative not in ("greater", "less", "two-sided"):
         raise ArgumentError(f"alternative={alternative!r} must be 'greater', 'less' or 'two-sided'")
     permutations = whole_number("permutations", permutations, 1)
-    values = _symmetric(matrix)
+    values = symmetric_matrix("matrix", matrix, "points")
     scale = power_of_two(values)  # so that sums stay in the range of float64
     values = values / scale
     rows, cols = torch.triu_indices(len(values), len(values), 1)
@@ -394,13 +394,3 @@ def _angles(first: Tensor, second: Tensor) -> Tensor:
     outside = torch.linalg.qr(second - first @ product)[1]
     sines = dense_svd(outside)[1].flip(0).clamp_max(1.0)
     return torch.where(small, sines.asin(), cosines.acos())
-
-
-def _symmetric(matrix: Array) -> Tensor:
-    values = real_tensor("matrix", matrix).double().cpu()
-    if values.ndim != 2 or values.shape[0] != values.shape[1]:
-        raise ArgumentError(f"matrix has shape {tuple(values.shape)}; give one (P, P) over points")
-    relative = values / power_of_two(values)
-    if float((relative - relative.mT).abs().max()) > 1e-6 * float(relative.abs().max()):
-        raise ArgumentError("matrix is not symmetric; give one value for each pair of points")
-    return values

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import generator_of, proper_fraction, whole_number
 from jvpsvd.errors import ArgumentError
-from jvpsvd.geometry.dimension import real_tensor
+from jvpsvd.geometry.dimension import real_tensor, symmetric_matrix
 from jvpsvd.geometry.results import Array
 from jvpsvd.records import ComparedByFields
 from jvpsvd.scaling import power_of_two
@@ -296,14 +296,8 @@ def average_tree(distances: Array) -> AverageTree:
 
 def _symmetric(name: str, matrix: Array) -> Floats:
     """Return a matrix divided by a power of two, which no correlation depends on."""
-    given = real_tensor(name, matrix).double().cpu()
+    given = symmetric_matrix(name, matrix, "classes", least=3)
     values: Floats = (given / power_of_two(given)).numpy()
-    if values.ndim != 2 or values.shape[0] != values.shape[1] or len(values) < 3:
-        raise ArgumentError(
-            f"{name} has shape {values.shape}; give (C, C) of three or more classes"
-        )
-    if float(np.abs(values - values.T).max()) > 1e-6 * float(np.abs(values).max()):
-        raise ArgumentError(f"{name} is not symmetric; give one value for each pair of classes")
     return values
 
 

@@ -33,11 +33,12 @@ from jvpsvd.arguments import (
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry.results import Array, Spectra, all_results, values_of
 from jvpsvd.records import ComparedByFields
+from jvpsvd.scaling import power_of_two
 from jvpsvd.svd.result import SVDResult
 from jvpsvd.text_table import count_noun
 
 # An estimated ‖J‖²_F must be at least this share of the energy of the given values.
-_PLAUSIBLE = 0.5
+LEAST_ENERGY = 0.5
 # torch has few operations for narrower numbers.
 _LEAST_BITS = 16
 
@@ -272,6 +273,33 @@ def real_tensor(name: str, values: Any) -> Tensor:
     return tensor
 
 
+def symmetric_matrix(name: str, matrix: Any, of: str, least: int = 1) -> Tensor:
+    """Return a matrix over pairs as a float64 tensor on the CPU.
+
+    Args:
+        name: What the message calls it.
+        matrix: An array or a tensor.
+        of: What there is a row for each of, in the plural.
+        least: Fewest rows.
+
+    Raises:
+        ArgumentError: If it is not square, too small or not symmetric, or where `real_tensor` does.
+
+    >>> symmetric_matrix("distances", [[0, 2], [3, 0]], "classes")
+    Traceback (most recent call last):
+    jvpsvd.errors.ArgumentError: distances is not symmetric; give one value for each pair of classes
+    """
+    values = real_tensor(name, matrix).double().cpu()
+    square = values.ndim == 2 and values.shape[0] == values.shape[1]
+    if not square or len(values) < least:
+        some = f"{least} or more {of}" if least > 1 else of
+        raise ArgumentError(f"{name} has shape {tuple(values.shape)}; give (P, P) over {some}")
+    relative = values / power_of_two(values)
+    if float((relative - relative.mT).abs().max()) > 1e-6 * float(relative.abs().max()):
+        raise ArgumentError(f"{name} is not symmetric; give one value for each pair of {of}")
+    return values
+
+
 def _values(s: Spectra) -> Tensor:
     """Return s as float64, after checking that it is one descending spectrum or several."""
     values = real_tensor("s", values_of(s)).double()
@@ -315,7 +343,7 @@ def _shares(s: Spectra, fro2: float | Array | None) -> tuple[Tensor, Tensor]:
             raise ArgumentError(
                 "fro2 is far above the sum of s**2; give the squared Frobenius norm of the matrix"
             )
-        if (whole < _PLAUSIBLE * held).any():
+        if (whole < LEAST_ENERGY * held).any():
             raise ArgumentError(
                 "fro2 is far below the sum of s**2; give the squared Frobenius norm of the matrix"
             )

@@ -10,6 +10,8 @@ from jvpsvd.svd.request import ProblemSize, check_request
 
 # Matrices of a batch that are together no larger than this: beyond, a batch gains nothing on a CPU.
 _BATCH_ENTRIES, _MAX_BATCH = 1 << 24, 32
+# Matrices of no more entries are work of calls from Python alone: more of them share these.
+_TINY_ENTRIES = 1 << 12
 
 
 def choose_batch(
@@ -19,6 +21,7 @@ def choose_batch(
     *,
     device: torch.device | None = None,
     memory: int | str | None = None,
+    most: int = _MAX_BATCH,
 ) -> int:
     """Return how many Jacobians are solved together.
 
@@ -31,6 +34,7 @@ def choose_batch(
         k: Values of each; no vectors.
         device: Where they are solved; None: the CPU.
         memory: Bytes of one solve, as `svds` takes them.
+        most: Of those that are so small that calls from Python take most of the time.
 
     >>> choose_batch(3072, 10), choose_batch(150_528, 1000)
     (32, 1)
@@ -39,7 +43,8 @@ def choose_batch(
     [32, 8, 1]
     """
     fits = _BATCH_ENTRIES // (inputs * outputs)
-    small = min(_MAX_BATCH, 1 << max(0, fits.bit_length() - 1))
+    most = most if inputs * outputs <= _TINY_ENTRIES else _MAX_BATCH
+    small = min(most, 1 << max(0, fits.bit_length() - 1))
     if device is None or device.type != "cuda":
         return small
     size = ProblemSize((outputs, inputs), torch.float32, device, batch=_MAX_BATCH)

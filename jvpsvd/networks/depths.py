@@ -24,7 +24,7 @@ from jvpsvd.errors import ModelError
 from jvpsvd.networks.chosen_arguments import Arguments
 from jvpsvd.networks.cut_bypass import InputPaths
 from jvpsvd.networks.depth import Depth
-from jvpsvd.networks.failures import called_at, evaluated_like, scripted_part
+from jvpsvd.networks.failures import called_at, evaluated_like
 from jvpsvd.networks.forward_pass import See, each_tensor, run_to
 from jvpsvd.networks.layer_map import LayerMap, is_same_input
 from jvpsvd.networks.list_calls import Call, list_calls
@@ -35,6 +35,7 @@ from jvpsvd.operators import (
     refuse_weights_without_values,
     uncompiled,
 )
+from jvpsvd.operators.function.admission import describe_scripted_part
 from jvpsvd.operators.function.first_call import FirstCall
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def depths(
         cuts = {name: call for name, call in later if functions or call.kind != "function"}
     if functions and left_out is not None:
         logger.warning("%s; what functions compute is not listed", left_out)
-    scripted = scripted_part(uncompiled(model))
+    scripted = describe_scripted_part(uncompiled(model), "cut")
     if scripted is not None:
         logger.warning("%s; depths within it are not listed", scripted)
     return [
@@ -279,6 +280,11 @@ class LayerMaps:
         """The present input."""
         return self._x
 
+    @property
+    def fixed(self) -> Any:
+        """What of the present input is held fixed; None where that is nothing."""
+        return self._arguments.fixed if self._source is None else self._x
+
     def start(self, x: Any) -> Tensor:
         """Go over to another input, and return its z.
 
@@ -301,9 +307,8 @@ class LayerMaps:
 
     def holds_same(self, x: Any) -> bool:
         """Tell whether another input holds the same fixed as the present one."""
-        if self._source is not None:
-            return is_same_input(self._x, x)
-        return is_same_input(self._arguments.fixed, Arguments(x, self._wrt).fixed)
+        other = Arguments(x, self._wrt).fixed if self._source is None else x
+        return is_same_input(self.fixed, other)
 
     @contextmanager
     def holding(self, x: Any) -> Iterator[None]:
@@ -409,5 +414,6 @@ def _locate(model: nn.Module, cuts: dict[str, Call], name: object, left_out: str
     elif name == "input":
         hint = "a map starts at the input unless since= names another depth"
     else:
-        hint = left_out or scripted_part(model) or f"there are {first_names(listed)}"
+        scripted = describe_scripted_part(model, "cut")  # they have no hooks
+        hint = left_out or scripted or f"there are {first_names(listed)}"
     raise ModelError(f"no depth '{name}' among the {len(listed)} of this model; {hint}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import JvpsvdError, ModelError
-from jvpsvd.operators import failures_named, refuse_scripted, restored, uncompiled
+from jvpsvd.operators import failures_named, restored, uncompiled
 from jvpsvd.operators.function.failures import first_line, takes_batch_of_one
 
 _ALL_ARGUMENTS = (
@@ -52,15 +52,6 @@ def evaluated_like(expected: object, z: object, name: str) -> Iterator[None]:
             f"the map cannot be evaluated at {_kind(z)} ({first_line(error)}); {name} was "
             f"{_kind(expected)} when it was made: give one of that kind"
         ) from error
-
-
-def scripted_part(model: nn.Module) -> str | None:
-    """Describe the first part of a model that torch.jit made; such parts have no hooks."""
-    try:
-        refuse_scripted(model, "cut")
-    except ModelError as error:
-        return str(error)
-    return None
 
 
 def _kind(z: object) -> str:

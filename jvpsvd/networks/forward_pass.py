@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from jvpsvd.errors import ModelError
-from jvpsvd.networks.parts import Path, replace_parts
 from jvpsvd.networks.place_names import OUTPUT, Place, name_of_function
+from jvpsvd.networks.tensors_within import Path, replace_parts
 from jvpsvd.operators import eager_execution, restored_attributes
 from jvpsvd.operators.environment.grouped_products import differentiable_grouped_products
 from jvpsvd.operators.function.custom_functions import running_custom_function

@@ -6,6 +6,7 @@ the network itself.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -49,6 +50,12 @@ class HiddenParts:
         """Depths whose products were compared at an input."""
         self._obstacles: bool | None = None
         """Whether the network holds what may hide a part of its derivative; None: not known."""
+
+    def anew(self) -> HiddenParts:
+        """Return the same with nothing compared, which repeats no line of the log."""
+        other = copy.copy(self)
+        other.forget()
+        return other
 
     def put_errors(
         self, derivatives: Sequence[Map | JvpsvdError], z: Tensor, recorded: Collection[int]

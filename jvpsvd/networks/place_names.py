@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
-from jvpsvd.networks.parts import Path, path_names
+from jvpsvd.networks.tensors_within import Path, path_names
 
 OUTPUT = "output"
 

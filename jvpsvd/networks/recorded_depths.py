@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,6 @@ from torch import Tensor
 from jvpsvd.errors import AdjointError, ArgumentError, DerivativeError, JvpsvdError, TraceError
 from jvpsvd.networks.to_depths import ToDepths, to_one_depth
 from jvpsvd.operators import BatchedMap, LinearMap, Trace, transformed
-from jvpsvd.operators.function.count import count_work
 from jvpsvd.operators.function.evaluate import prepare, refuse_changed_buffers, refuse_random
 from jvpsvd.operators.function.find_module import buffer_states
 from jvpsvd.operators.function.lower_precision import (
@@ -25,6 +25,8 @@ from jvpsvd.operators.function.lower_precision import (
 )
 from jvpsvd.operators.function.obstacles import Watched, evaluate_and_watch
 from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.function.work import count_work
+from jvpsvd.operators.recording.by_size import FixedTensors
 from jvpsvd.operators.recording.on_demand import RecordedOnDemand, is_small
 from jvpsvd.operators.recording.sizes import AnotherSizeError
 
@@ -42,16 +44,24 @@ class RecordedDepths:
     Args:
         run: The map to the depths.
         layers: Their names, for the log.
+        fixed: What the map holds fixed.
     """
 
-    def __init__(self, run: ToDepths, layers: Sequence[str]) -> None:
-        self._run, self._layers = run, layers
+    def __init__(
+        self, run: ToDepths, layers: Sequence[str], fixed: FixedTensors | None = None
+    ) -> None:
+        self._run, self._layers, self._fixed = run, layers, fixed
         self._told: set[tuple[int, ...]] = set()
         """Depths of which a line in the log says that they cannot be recorded."""
-        self.forget()
+        self._forget()
 
-    def forget(self) -> None:
-        """Record anew at the next point."""
+    def anew(self) -> RecordedDepths:
+        """Return the same with nothing recorded, which repeats no line of the log."""
+        other = copy.copy(self)
+        other._forget()
+        return other
+
+    def _forget(self) -> None:
         self._traces: dict[tuple[int, ...], Trace | None] = {}
         """By the indices of the depths that are recorded together; None where they cannot be."""
         self._lower_precisions: list[LowerPrecision | None] = []
@@ -71,6 +81,20 @@ class RecordedDepths:
     def takes(self, z: Tensor) -> bool:
         """Tell whether z is of the kind of points recorded, if any is."""
         return self._kind in (None, _kind_of(z))
+
+    def hold(self, z: Tensor) -> bool:
+        """Go over to what the map holds fixed now, and tell whether that was possible.
+
+        It is if the recording of all depths together is right with it at z; see `Trace.hold`.
+        """
+        traces = list(self._traces.values())
+        return len(traces) == 1 and traces[0] is not None and traces[0].hold(z)
+
+    def release(self) -> None:
+        """Free what was computed from weights, which is computed again when it is needed."""
+        for trace in self._traces.values():
+            if trace is not None:
+                trace.release()
 
     def at(self, z: Tensor, name: str) -> list[LinearMap | JvpsvdError]:
         """Return the derivative to each depth at a point of this name, or why there is none."""
@@ -155,9 +179,9 @@ class RecordedDepths:
         self._watch(z)
         every = tuple(d for d in range(len(self._layers)) if d not in self._refused)
         try:
-            traces = {every: _record_to(self._run, every, z)} if every else {}
+            traces = {every: self._record_to(every, z)} if every else {}
             if every and not isinstance(traces[every], Trace) and len(every) > 1:
-                traces = {(depth,): _record_to(self._run, (depth,), z) for depth in every}
+                traces = {(depth,): self._record_to((depth,), z) for depth in every}
         except JvpsvdError:  # of the network, which is told where derivatives are taken
             return False
         self._kind = _kind_of(z)
@@ -166,6 +190,23 @@ class RecordedDepths:
             self._traces[depths] = trace if isinstance(trace, Trace) else None
             self._tell(depths, trace, z)
         return True
+
+    def _record_to(self, depths: tuple[int, ...], z: Tensor) -> Trace | JvpsvdError:
+        """Return the recording of some depths, or why there is none.
+
+        Raises:
+            JvpsvdError: If the network fails at z.
+        """
+        run = self._run
+        try:
+            return Trace(
+                partial(run, only=depths),
+                z,
+                of_one=lambda index: to_one_depth(run, depths[index]),
+                fixed=self._fixed,
+            )
+        except (AdjointError, DerivativeError, TraceError) as error:
+            return error
 
     def _watch(self, z: Tensor) -> None:
         """See what the network does at z: its precisions, and what lets it have no derivative."""
@@ -210,20 +251,6 @@ class RecordedDepths:
                 "%s: %s; it is differentiated by vmap(jvp) and vmap(vjp), slower", layers, trace
             )
             self._told.add(depths)
-
-
-def _record_to(run: ToDepths, depths: tuple[int, ...], z: Tensor) -> Trace | JvpsvdError:
-    """Return the recording of some depths, or why there is none.
-
-    Raises:
-        JvpsvdError: If the network fails at z.
-    """
-    try:
-        return Trace(
-            partial(run, only=depths), z, of_one=lambda index: to_one_depth(run, depths[index])
-        )
-    except (AdjointError, DerivativeError, TraceError) as error:
-        return error
 
 
 def _is_finite(run: ToDepths, depths: Sequence[int], z: Tensor) -> bool:

@@ -24,13 +24,13 @@ from jvpsvd.operators.derivatives.reverse_passes import by_reverse_passes
 from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.environment.repeated_lines import drop_repeated
 from jvpsvd.operators.function.admission import check_function
-from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import failures_named, first_line, remedy_at
 from jvpsvd.operators.function.lower_precision import eps_of_tests
 from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.operators.function.pytrees import OfVector
 from jvpsvd.operators.function.restoring import restored
+from jvpsvd.operators.function.work import Work
 from jvpsvd.operators.recording.on_demand import (
     batch_by_transforms,
     batch_recorded_on_demand,
@@ -38,7 +38,7 @@ from jvpsvd.operators.recording.on_demand import (
 )
 from jvpsvd.operators.recording.trace import Trace
 
-Derivatives = Literal["auto", "trace", "transforms"]
+DerivativeMethod = Literal["auto", "trace", "transforms"]
 
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def differentiate(
     values: Tensor,
     work: Work | None,
     batch_dims: int,
-    derivatives: Derivatives,
+    derivatives: DerivativeMethod,
     fold: bool,
     check: bool,
     recompute: bool = False,
@@ -114,10 +114,10 @@ def _passes_at_each_point(J: BatchedMap) -> bool:
     v, u = direction(J.point[0]), output_direction(J.value[0])
     count = len(J.point)
     images = J.jvp(v.expand(count, 1, *v.shape), chunk=count)[:, 0]
-    coimages = J.vjp(u.expand(count, 1, *u.shape), chunk=count)[:, 0]
+    adjoint_products = J.vjp(u.expand(count, 1, *u.shape), chunk=count)[:, 0]
     try:
-        for image, coimage in zip(images, coimages, strict=True):
-            check_adjoint(v, image, u, coimage)
+        for image, adjoint_product in zip(images, adjoint_products, strict=True):
+            check_adjoint(v, image, u, adjoint_product)
     except AdjointError:
         return False
     return bool(images.reshape(len(images), -1).any(1).all())

@@ -62,8 +62,8 @@ class ForeignOperator(LinearOperator):
         )
         with np.errstate(over="ignore", invalid="ignore"):
             V, images = self._product.compare()
-            U, preimages = self._transposed_product.compare()
-        _refuse_another_transpose(foreign, V, images, U, preimages, self.dtype)
+            U, adjoint_products = self._transposed_product.compare()
+        _refuse_another_transpose(foreign, V, images, U, adjoint_products, self.dtype)
 
     def _matmat(self, V: Tensor) -> Tensor:
         return _tensor(self._product(V.numpy())).to(self.dtype)
@@ -246,14 +246,14 @@ def _close(ours: Array, theirs: Array, tolerance: float) -> bool:
 
 
 def _refuse_another_transpose(
-    foreign: Any, V: Array, images: Array, U: Array, preimages: Array, dtype: torch.dtype
+    foreign: Any, V: Array, images: Array, U: Array, adjoint_products: Array, dtype: torch.dtype
 ) -> None:
     """Check <A v, u> = <v, A' u> for two pairs; NaN passes, an error of its own later.
 
     U is taken in the other order: of a square matrix, <A v, v> would be that of its transpose.
     """
-    U, preimages = U[:, ::-1], preimages[:, ::-1]
-    wide = [array.astype(np.float64) for array in (V, images, U, preimages)]
+    U, adjoint_products = U[:, ::-1], adjoint_products[:, ::-1]
+    wide = [array.astype(np.float64) for array in (V, images, U, adjoint_products)]
     v, image, u, preimage = wide
     with np.errstate(all="ignore"):
         by_matvec, by_rmatvec = (image * u).sum(0), (v * preimage).sum(0)

@@ -21,7 +21,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.derivatives.batched_map import BatchedMap
 from jvpsvd.operators.derivatives.chunk_tuning import Chunks
 from jvpsvd.operators.derivatives.linear_map import WEIGHTS_CHANGED, LinearMap
-from jvpsvd.operators.differentiate import Derivatives
+from jvpsvd.operators.differentiate import DerivativeMethod
 from jvpsvd.operators.environment.compilation import uncompiled
 from jvpsvd.operators.environment.precision import choose_precision
 from jvpsvd.operators.environment.process_groups import check_group
@@ -40,11 +40,14 @@ from jvpsvd.operators.linearize import Linearization, Linearized, LinearizeOptio
 
 # Keywords of `svds`, which solves.
 _OF_SVDS = dict.fromkeys(
-    ("k", "which", "tol", "method", "memory", "seed", "vectors", "energy", "tail", "progress"),
+    (
+        *("k", "which", "tol", "method", "block_size", "memory", "seed", "vectors", "start"),
+        *("energy", "tail", "on_unconverged", "progress"),
+    ),
     "svds takes it: svds(JacobianOperator(fn, x), k=5)",
 )
 # The keywords that `wrt_parameters` passes to the constructor.
-_OPTIONS = ("batch_dims", "chunk", "derivatives", "fold", "check", "group", "tf32")
+_OPTIONS = ("batch_dims", "chunk", "derivatives", "fold", "check", "recompute", "group", "tf32")
 
 
 class JacobianOperator(LinearMapOperator):
@@ -155,7 +158,7 @@ class JacobianOperator(LinearMapOperator):
         batch_dims: int = 0,
         dtype: torch.dtype | None = None,
         chunk: int | None = None,
-        derivatives: Derivatives = "auto",
+        derivatives: DerivativeMethod = "auto",
         fold: bool = True,
         check: bool = True,
         recompute: bool = False,
@@ -335,7 +338,8 @@ class JacobianOperator(LinearMapOperator):
         one_of("batch_dims", options.get("batch_dims", 0), (0,), meaning)
         unknown = [name for name in options if name not in _OPTIONS]
         if unknown:
-            raise ArgumentError(f"unknown keyword '{unknown[0]}'; there are {', '.join(_OPTIONS)}")
+            answer = _OF_SVDS.get(unknown[0]) or f"there are {', '.join(_OPTIONS)}"
+            raise ArgumentError(f"unknown keyword '{unknown[0]}'; {answer}")
         check_further_arguments(args, kwargs)
         check_network(model, replace_weights=True)
         refuse_weights_without_values(model)

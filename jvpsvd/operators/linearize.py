@@ -22,7 +22,7 @@ from jvpsvd.operators.derivatives.batched_map import BatchedMap
 from jvpsvd.operators.derivatives.block_diagonal import tell_block_diagonal
 from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.differentiate import (
-    Derivatives,
+    DerivativeMethod,
     Elsewhere,
     differentiate,
     tell_difference,
@@ -32,6 +32,7 @@ from jvpsvd.operators.environment.repeated_lines import say_once
 from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.batch_of_one import function_of_one, refuse_other_function
 from jvpsvd.operators.function.conversion import convert_weights
+from jvpsvd.operators.function.dependencies import FunctionState
 from jvpsvd.operators.function.evaluate import (
     close,
     evaluate_at,
@@ -52,7 +53,6 @@ from jvpsvd.operators.function.parameters import OfParameters
 from jvpsvd.operators.function.pytrees import OfVector, Structure, same_structure
 from jvpsvd.operators.function.replaced_weights import note_modules
 from jvpsvd.operators.function.restoring import restored
-from jvpsvd.operators.function.state import FunctionState
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class LinearizeOptions(NamedTuple):
     """The options of linearizing a function; see `JacobianOperator`."""
 
     batch_dims: int
-    derivatives: Derivatives
+    derivatives: DerivativeMethod
     fold: bool
     check: bool
     recompute: bool = False

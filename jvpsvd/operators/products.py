@@ -15,6 +15,7 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.blocks import by, check_image, check_real, check_shape, columns, device_of
 from jvpsvd.operators.derivatives.linear_map import Held
 from jvpsvd.operators.environment.autocast import refuse_autocast
+from jvpsvd.operators.product_gradients import multiply_with_gradient
 
 
 class Products(NamedTuple):
@@ -158,7 +159,7 @@ class MatrixFree(ABC):
         """Return A V, shape (m, b), for a block V of shape (n, b).
 
         For a batch, V is (B, n, b), or (n, b) to multiply every matrix by the same block, and A V
-        is (B, m, b).
+        is (B, m, b). Gradients pass to V, not to the point, weights or entries that A is made of.
 
         Raises:
             ArgumentError: If V has another shape, dtype or device.
@@ -172,16 +173,13 @@ class MatrixFree(ABC):
         (torch.Size([5, 3, 4]), Products(forward=20, reverse=0))
         """
         block = _check_block(self, V, self.shape[-1], "matmat", "V")
-        for counter in self._counters:
-            counter.matmat += math.prod(self.batch) * block.shape[-1]
-        image = self._matmat(block)
-        return _check_image(self, image, (self.shape[-2], block.shape[-1]), "_matmat")
+        return multiply_with_gradient(self._forward, self.rmatmat, block)
 
     def rmatmat(self, U: Tensor) -> Tensor:
         """Return A' U, shape (n, b), for a block U of shape (m, b).
 
         For a batch, U is (B, m, b), or (m, b) to multiply every matrix by the same block, and A' U
-        is (B, n, b).
+        is (B, n, b). Gradients pass to U alone.
 
         Raises:
             ArgumentError: If U has another shape, dtype or device.
@@ -191,6 +189,15 @@ class MatrixFree(ABC):
         tensor([[3., 3.]])
         """
         block = _check_block(self, U, self.shape[-2], "rmatmat", "U")
+        return multiply_with_gradient(self._reverse, self.matmat, block)
+
+    def _forward(self, block: Tensor) -> Tensor:
+        for counter in self._counters:
+            counter.matmat += math.prod(self.batch) * block.shape[-1]
+        image = self._matmat(block)
+        return _check_image(self, image, (self.shape[-2], block.shape[-1]), "_matmat")
+
+    def _reverse(self, block: Tensor) -> Tensor:
         for counter in self._counters:
             counter.rmatmat += math.prod(self.batch) * block.shape[-1]
         image = self._rmatmat(block)
@@ -250,7 +257,7 @@ def _check_block(A: MatrixFree, block: Tensor, rows: int, method: str, name: str
         )
     if block.ndim == 3 and block.stride(0) == 0:
         block = block[0]  # already expanded, by an operator that this one is a part of
-    block = columns(block.detach())
+    block = columns(block)
     return block.expand(*A.batch, *block.shape[-2:])
 
 

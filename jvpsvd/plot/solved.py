@@ -45,7 +45,7 @@ def plot_spectra(
 ) -> Axes:
     """Draw spectra (B, k) against their index on a logarithmic axis; return the axes.
 
-    A band reaches from s − residual to s + residual. Values that missed the tolerance are crosses.
+    A band reaches from s − residual to s + residual. Values that are not certified are crosses.
 
     Args:
         s: (B, k) singular values.

@@ -11,21 +11,21 @@ from jvpsvd.arguments import is_tensor
 
 
 class ComparedByFields:
-    """A record that equals another of its class if all fields are the same, tensors bit for bit.
+    """A record that equals another of its class if all fields do, tensors number for number.
 
     Python compares dataclasses as tuples of their fields, which fails for tensors and arrays: they
     have no truth value.
     """
 
     def __eq__(self, other: object) -> bool:
-        """Whether all fields are the same, tensors bit for bit."""
+        """Whether all fields are the same, tensors number for number."""
         if type(self) is not type(other):
             return NotImplemented
         return _same_fields(self, other)
 
 
 def same(a: object, b: object) -> bool:
-    """Whether two values of a field are the same, tensors bit for bit; NaN is the same as NaN.
+    """Whether two values of a field are the same, tensors number for number; NaN equals NaN.
 
     >>> import torch
     >>> same((1.0, torch.ones(2)), (1.0, torch.ones(2))), same(1.0, 2.0)

@@ -33,6 +33,8 @@ class Analysis:
     classes: Classes
     trees: ClassTrees | None
     """Trees of the classes, by spectra and by WordNet; None where there can be none."""
+    without_trees: str
+    """Why there are no trees where classes have wnids; empty if there are, or few classes do."""
     threshold: float
     """What a value must reach to be counted."""
 
@@ -54,4 +56,5 @@ def analyse(run: RunValues, threshold: float = 1.0) -> Analysis:
         means = average_classes(values, classes, estimates)
         decay = fit_decay(values, run.store.identity.tol)
         depths.append(DepthAnalysis(values, estimates, means, decay))
-    return Analysis(run, tuple(depths), classes, make_class_trees(run), threshold)
+    trees, reason = make_class_trees(run)
+    return Analysis(run, tuple(depths), classes, trees, reason, threshold)

@@ -9,10 +9,11 @@ import numpy as np
 from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry import AverageTree, average_tree
 from jvpsvd.report.values import Array, RunValues
-from jvpsvd.survey.store.class_distances import ClassComparison, DepthSpectra, compare_classes
+from jvpsvd.survey.store.class_distances import ClassComparison, LabelledSpectra, compare_classes
 
 MAX_CLASSES = 60
 """A tree of more could not be read; so many are chosen then."""
+_LEAST_CLASSES = 3  # which `compare_classes` needs
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,17 @@ class ClassTrees:
     """Those by spectra, in the order of `compared.depths`."""
 
 
-def make_class_trees(run: RunValues) -> ClassTrees | None:
-    """Return the trees; None where there can be none, as in a run without wnids.
+def make_class_trees(run: RunValues) -> tuple[ClassTrees | None, str]:
+    """Return the trees, or None and why there can be none.
 
-    Example: ``make_class_trees(run).compared.depths[-1].test.correlation``.
+    No reason is given for a run of fewer than three wnids, where nobody expects a tree.
+
+    Example: ``make_class_trees(run)[0].compared.depths[-1].test.correlation``.
     """
+    if len({sample.wnid for sample in run.samples if sample.wnid}) < _LEAST_CLASSES:
+        return None, ""
     depths = [
-        DepthSpectra(depth.layer, [run.samples[photo].wnid for photo in depth.photo], depth.s)
+        LabelledSpectra(depth.layer, [run.samples[photo].wnid for photo in depth.photo], depth.s)
         for depth in run.depths
         if len(depth.photo)
     ]
@@ -53,9 +58,9 @@ def make_class_trees(run: RunValues) -> ClassTrees | None:
             compared,
             _lay_out(average_tree(compared.wordnet)),
             tuple(_lay_out(average_tree(depth.distances)) for depth in compared.depths),
-        )
-    except ArgumentError:
-        return None
+        ), ""
+    except ArgumentError as error:
+        return None, f"the tree of the classes: {error}"
 
 
 def _lay_out(tree: AverageTree) -> Branches:

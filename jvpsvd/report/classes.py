@@ -97,8 +97,8 @@ class ClassMeans:
 
 COLUMNS = ("first", "last", *ESTIMATES, "energy", "residual", "defined", "missed", "below")
 """Columns of a class table: mean σ₁ and σ_k, the estimates and the energy; how far they can be
-trusted, which is the worst residual, how well J is defined at the worst photo, triplets missed and
-values below their residual."""
+trusted, which is the worst residual, how well J is defined at the worst photo, triplets not
+certified and values below their residual."""
 
 
 RANGE_COLUMNS = tuple(f"{name}_{end}" for name in BOUNDED for end in ("least", "most"))

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import math
 import os
-import re
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,15 +23,15 @@ from jvpsvd.report.estimates import (
     in_words,
     titles,
 )
+from jvpsvd.report.sentences import describe_starts
+from jvpsvd.report.typed_options import seeds_of_random_weights
 from jvpsvd.report.values import Array, DepthValues, RunValues, read_values
-from jvpsvd.report.words import describe_starts
 from jvpsvd.survey import open_store
-from jvpsvd.survey.progress.journal import events, journals
 from jvpsvd.survey.spec.changed_network import changed_network
 from jvpsvd.svd.estimate import Estimate, mean_estimate
 from jvpsvd.text_table import Column, TextTable, significant
 
-_DIGITS, _RANDOM = 12, "--random-weights"
+_DIGITS = 12
 _NARROW = 0.1  # bounds nearer to each other than this share of the error are not told
 # What may differ between two runs of the same, or has a line of its own.
 _NOT_TOLD = ("contents", "probe", "batch", "numerics")
@@ -150,7 +146,7 @@ def _describe_network(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     probes = one["probe"], other["probe"]
     # What is no photo is probed at an example, which may be the first input of the run.
     alike = _OF_PROBE if one["inputs"] is None else (*_OF_PROBE, "contents")
-    if None in probes or any(one[name] != other[name] for name in alike):
+    if not all(probes) or any(one[name] != other[name] for name in alike):
         return []
     change = changed_network(*probes)
     return [f"network: another one of the same weights sha256: {change}"] if change else []
@@ -364,32 +360,9 @@ def _difference_in_words(found: Estimate) -> str:
 
 def _weights_in_words(run: RunValues, sha256: str) -> str:
     """Return the first digits of a hash, and the seed where weights were drawn."""
-    files = journals(run.store.folder)
-    seeds = {seed for file in files for seed in _random_seeds(events(file))}
+    seeds = seeds_of_random_weights(run.store.folder)
     drawn = f", seed {seeds.pop()}" if len(seeds) == 1 else ""
     return sha256[:_DIGITS] + (f" (random weights{drawn})" if drawn or seeds else "")
-
-
-def _random_seeds(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield the seed of random weights in each command of a journal whose work began.
-
-    >>> called = {"event": "called", "command": "jvpsvd run --random-weights 7 --out a"}
-    >>> list(_random_seeds([called])), list(_random_seeds([called, {"event": "began"}]))
-    ([], ['7'])
-    """
-    command = None
-    for event in lines:
-        if event.get("event") == "called":
-            command = event.get("command")
-        elif event.get("event") == "began" and isinstance(command, str):
-            with contextlib.suppress(ValueError):  # a quotation that a damaged line has open
-                words = shlex.split(command)
-                given = itertools.pairwise(words)
-                yield from (seed for word, seed in given if word == _RANDOM and _is_seed(seed))
-
-
-def _is_seed(text: str) -> bool:
-    return re.fullmatch("-?[0-9]{1,20}", text) is not None
 
 
 def _brief(value: Any) -> str:

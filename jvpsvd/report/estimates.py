@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jvpsvd.errors import ArgumentError
 from jvpsvd.geometry import dimensions
-from jvpsvd.geometry.dimension import Dimensions
+from jvpsvd.geometry.dimension import LEAST_ENERGY
 from jvpsvd.report.values import Array, DepthValues
 from jvpsvd.survey.store.whole_spectrum import counts_at
 from jvpsvd.svd.estimate import Estimate, mean_estimate
@@ -39,7 +38,10 @@ def titles(threshold: float) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Estimates:
-    """The estimates of each photo at a depth; NaN where a spectrum is all 0."""
+    """The estimates of each photo at a depth.
+
+    Participation, entropy and gap are NaN where a spectrum is all 0; its count is 0.
+    """
 
     values: dict[str, Array]
     """(P,) for each of `ESTIMATES`."""
@@ -107,18 +109,19 @@ def estimate(depth: DepthValues, floor: float, threshold: float = 1.0) -> Estima
     bounded = np.full(photos, not whole)
     usable = (depth.s[:, 0] > 0) if photos else np.zeros(0, dtype=bool)
     known = usable & (depth.fro2 > 0)
+    known[known] = _plausible(depth.s[known], depth.fro2[known])
     for mask, given in ((known, True), (usable & ~known, False)):
         if not mask.any():
             continue
         s = depth.s[mask] if k > 1 else np.pad(depth.s[mask], ((0, 0), (0, 1)))
-        found = _estimate(s, depth.fro2[mask] if given else None, floor)
+        found = dimensions(s, floor=floor, fro2=depth.fro2[mask] if given else None)
         values["participation"][mask] = found.participation.numpy()
         values["entropy"][mask] = found.entropy.numpy()
         values["gap"][mask] = np.nan if k == 1 else found.gap.numpy()
         if found.energy is not None and k > 1:
             bounded[mask] = (found.energy.numpy() < 1 - 1e-6) & (not whole)
     counts, cut = count(depth, threshold)
-    values["count"] = np.where(usable, counts[0], np.nan)
+    values["count"] = counts[0]
     ranges = {"count": counts[1:]}
     for name, kept in (("participation", depth.participation), ("entropy", depth.entropy)):
         found_whole = kept.T if name == "participation" else _exponential(kept.T)
@@ -160,9 +163,9 @@ def _exponential(entropy: Array) -> Array:
     return np.stack([value, low, high, value * entropy[3]])
 
 
-def _estimate(s: Array, fro2: Array | None, floor: float) -> Dimensions:
-    try:
-        return dimensions(s, floor=floor, fro2=fro2)
-    except ArgumentError:
-        # A norm that cannot belong to the values says nothing of what they leave out.
-        return dimensions(s, floor=floor)
+def _plausible(s: Array, fro2: Array) -> Array:
+    """Return where a norm can belong to the values; others say nothing of what they leave out."""
+    top = s[:, 0]
+    whole, held = fro2 / top / top, np.square(s / top[:, None]).sum(axis=1)
+    plausible: Array = np.isfinite(whole) & (whole >= LEAST_ENERGY * held)
+    return plausible

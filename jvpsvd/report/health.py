@@ -14,9 +14,9 @@ class DepthHealth:
 
     layer: str
     certified: int
-    """All triplets met the tolerance, nothing was skipped, vectors were orthonormal."""
+    """All triplets are certified, and vectors were orthonormal."""
     short: int
-    """With values, but some triplets missed the tolerance or may have skipped one."""
+    """With values, but some triplets are not certified."""
     failed: int
     missing: int
 
@@ -42,7 +42,7 @@ class Health:
     triplets: int
     """Triplets of rows with values."""
     unconverged: int
-    """Triplets above the tolerance."""
+    """Triplets that are not certified."""
     below_residual: int
     """Values that are smaller than their own residual."""
     reasons: tuple[Reason, ...]
@@ -55,7 +55,7 @@ class Health:
 
     @property
     def short(self) -> int:
-        """Rows with values and triplets above the tolerance."""
+        """Rows with values and triplets that are not certified."""
         return sum(depth.short for depth in self.depths)
 
     @property

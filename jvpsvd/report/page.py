@@ -14,7 +14,7 @@ from typing import Any
 
 from jvpsvd.imports import require
 from jvpsvd.plot import style
-from jvpsvd.report import words
+from jvpsvd.report import sentences
 from jvpsvd.report.agreement import agreement_rows, agreement_titles
 from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.compared_page import ComparedRuns
@@ -33,7 +33,7 @@ from jvpsvd.report.page_tables import (
     unsolved_rows,
 )
 from jvpsvd.report.payload import embedded, make_payload
-from jvpsvd.report.thumbnails import Browser
+from jvpsvd.report.thumbnails import Thumbnails
 
 _ASSETS = Path(__file__).with_name("assets")
 SCRIPTS = ("chart.js", "tables.js", "page.js", "photos.js")
@@ -56,7 +56,7 @@ _SHAPES = (
 
 def make_page(
     analysis: Analysis,
-    browser: Browser,
+    thumbnails: Thumbnails,
     files: Sequence[str] = (),
     compared: ComparedRuns | None = None,
 ) -> str:
@@ -67,7 +67,7 @@ def make_page(
 
     Args:
         analysis: The run.
-        browser: Thumbnails.
+        thumbnails: Images of vectors.
         files: Names of files beside the page.
         compared: What it says of another run.
 
@@ -79,8 +79,8 @@ def make_page(
     environment = _environment()
     run, payload, health = analysis.run, make_payload(analysis), count_rows(analysis.run)
     identity, trees = run.store.identity, analysis.trees
-    command, command_note = words.command(run)
-    heads = depth_titles(run.common_k, analysis.threshold, words.noun_of(run))
+    command, command_note = sentences.command(run)
+    heads = depth_titles(run.common_k, analysis.threshold, sentences.noun_of(run))
     markup = importlib.import_module("markupsafe").Markup
     scripts = [_read(name) for name in SCRIPTS]
     lengths = [" ".join(f"{_LEGEND_WIDTH * one:g}" for one in each) for each in style.DASHES]
@@ -91,16 +91,16 @@ def make_page(
             scripts=[markup(script) for script in scripts],
             data=markup(embedded(payload.record)),
             identity=identity,
-            lead=words.lead(run),
-            finding=words.finding(analysis),
-            trust=words.trust(run),
-            noun=words.noun_of(run),
-            spec=words.describe_run(run),
+            lead=sentences.lead(run),
+            finding=sentences.finding(analysis),
+            trust=sentences.trust(run),
+            noun=sentences.noun_of(run),
+            spec=sentences.describe_run(run),
             command=command,
             command_note=command_note,
-            citations=words.citations(run),
+            citations=sentences.citations(run),
             health=health,
-            summary=words.summarize_health(health),
+            summary=sentences.summarize_health(health),
             health_titles=health_titles(),
             health_rows=health_rows(analysis, health),
             problems=[*run.unreadable, *run.problems],
@@ -118,7 +118,7 @@ def make_page(
             decay_rows=decay_rows(analysis),
             drawn=len(payload.drawn),
             with_values=len({int(photo) for depth in run.depths for photo in depth.photo}),
-            class_titles=class_titles(run.common_k, analysis.threshold, words.noun_of(run)),
+            class_titles=class_titles(run.common_k, analysis.threshold, sentences.noun_of(run)),
             class_rows=class_rows(analysis, payload.classes),
             class_total=len(analysis.classes),
             threshold=f"{analysis.threshold:g}",
@@ -127,11 +127,11 @@ def make_page(
             shapes=_SHAPES,
             dashes=lengths,
             trees=None if trees is None else trees.compared,
-            meaning="" if trees is None else words.meaning(trees.compared),
+            meaning="" if trees is None else sentences.meaning(trees.compared),
             groups=[] if trees is None else sorted(set(trees.compared.superclasses)),
             agreement_titles=agreement_titles(),
             agreement_rows=[] if trees is None else agreement_rows(trees.compared),
-            browser=browser,
+            thumbnails=thumbnails,
             number=number,
             files=files,
             compared=compared,

@@ -20,9 +20,9 @@ from jvpsvd.report.choice import choose_indices, choose_photos
 from jvpsvd.report.class_trees import Branches, ClassTrees
 from jvpsvd.report.classes import COLUMNS, RANGE_COLUMNS, Classes
 from jvpsvd.report.estimates import ESTIMATES, outer_range, titles
+from jvpsvd.report.sentences import noun_of
 from jvpsvd.report.summary import WIDE, mean_counts, outer_bounds, rest_of
 from jvpsvd.report.values import Array, DepthValues
-from jvpsvd.report.words import noun_of
 from jvpsvd.survey.store.whole_spectrum import THRESHOLDS
 
 MAX_CLASSES = 2000

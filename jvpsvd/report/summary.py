@@ -33,7 +33,7 @@ class DepthSummary:
     defined_to: float
     """How well the Jacobians themselves are defined, over σ₁: the worst photo; NaN if unknown."""
     unconverged: int
-    """Triplets, over photos, that missed the tolerance."""
+    """Triplets, over photos, that are not certified."""
     products: float
     """Forward and reverse products, mean over photos."""
     energy: float

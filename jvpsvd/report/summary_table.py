@@ -65,7 +65,7 @@ def table(store: Store, summaries: list[DepthSummary]) -> TextTable:
     add(
         "missed",
         [str(depth.unconverged) for depth in summaries],
-        "missed: triplets above the tolerance" if any(d.unconverged for d in summaries) else "",
+        "missed: triplets not certified" if any(d.unconverged for d in summaries) else "",
     )
     add(
         "products",

@@ -13,7 +13,7 @@ from jvpsvd.networks import PhotoInput
 from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.choice import choose_photos
 from jvpsvd.report.values import Array, RunValues
-from jvpsvd.report.vector_images import DepthImages, average, draw_vectors, png_uri
+from jvpsvd.report.vector_images import DepthImages, average, png_uri, read_vector_images
 from jvpsvd.survey.store.checksums import checksum_bytes
 from jvpsvd.survey.store.run_data import RunData
 from jvpsvd.survey.store.small_vectors import chosen_indices
@@ -37,7 +37,7 @@ class PhotoImages:
 
 
 @dataclass(frozen=True)
-class Browser:
+class Thumbnails:
     """The photos that a page shows."""
 
     photos: tuple[PhotoImages, ...]
@@ -59,11 +59,11 @@ class Browser:
         return any(i.moved for one in self.photos for depth in one.depths for i in depth.images)
 
 
-NOTHING = Browser((), 0, (), "")
+NOTHING = Thumbnails((), 0, (), "")
 """What a run without vectors of photos shows."""
 
 
-def browse(analysis: Analysis, shards: Sequence[Shard] = ()) -> Browser:
+def make_thumbnails(analysis: Analysis, shards: Sequence[Shard] = ()) -> Thumbnails:
     """Return thumbnails of some photos of a run that stores vectors, the same ones at every call.
 
     A vector is scaled back to pixel values, channel by channel, averaged to thumbnails, and shown
@@ -73,7 +73,7 @@ def browse(analysis: Analysis, shards: Sequence[Shard] = ()) -> Browser:
         analysis: The run.
         shards: The files of its photos; one that is absent or has other bytes is left out.
 
-    Example: ``browse(analysis, find_shards("shards")).photos[0].depths[0].images``.
+    Example: ``make_thumbnails(analysis, find_shards("shards")).photos[0].depths[0].images``.
     """
     run, classes = analysis.run, analysis.classes
     identity = run.store.identity
@@ -92,13 +92,13 @@ def browse(analysis: Analysis, shards: Sequence[Shard] = ()) -> Browser:
         depths = []
         for depth in run.depths:
             file = data.vector_file(sample.shard, sample.key, depth.layer)
-            found = draw_vectors(file, depth, photo, indices, identity)
+            found = read_vector_images(file, depth, photo, indices, identity)
             if found is not None:
                 depths.append(found)
         if depths:
             name = classes.names[classes.of[photo]] if named else ""
             shown.append(PhotoImages(sample.key, name, photos.get(photo), tuple(depths)))
-    return Browser(tuple(shown), len(solved), indices, reason)
+    return Thumbnails(tuple(shown), len(solved), indices, reason)
 
 
 def _draw_photos(

@@ -40,7 +40,7 @@ class DepthValues:
     residuals: Array
     """(P, k)."""
     converged: Array
-    """(P,) triplets that met the tolerance."""
+    """(P,) triplets that are certified."""
     products: Array
     """(P,) forward and reverse."""
     fro2: Array

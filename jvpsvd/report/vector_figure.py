@@ -13,11 +13,11 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.plot import style
 from jvpsvd.plot.axes import load_matplotlib
 from jvpsvd.report.figures import save_figure
-from jvpsvd.report.thumbnails import Browser
+from jvpsvd.report.thumbnails import Thumbnails
 from jvpsvd.report.values import Array
 
 
-def draw_vectors(browser: Browser, title: str, folder: Path) -> list[Path]:
+def draw_vectors(browser: Thumbnails, title: str, folder: Path) -> list[Path]:
     """Draw the first photo of the page with its vectors, a line for each depth; return the files.
 
     Args:
@@ -28,7 +28,7 @@ def draw_vectors(browser: Browser, title: str, folder: Path) -> list[Path]:
     Raises:
         ArgumentError: If matplotlib is missing, or no photo is shown.
 
-    Example: ``draw_vectors(browse(analysis, shards), "efficientnet-lite0", Path("report"))``.
+    Example: ``draw_vectors(make_thumbnails(analysis, shards), "net", Path("report"))``.
     """
     mpl, Figure = load_matplotlib()
     shown = next((photo for photo in browser.photos if photo.photo is not None), None)

@@ -49,7 +49,7 @@ class DepthImages:
     images: tuple[VectorImage, ...]
 
 
-def draw_vectors(
+def read_vector_images(
     file: Path | None, depth: DepthValues, photo: int, indices: Sequence[int], identity: Identity
 ) -> DepthImages | None:
     """Return images of some vectors of a photo at a depth; None where they cannot be read.

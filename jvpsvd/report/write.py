@@ -22,7 +22,7 @@ from jvpsvd.report.page import make_page
 from jvpsvd.report.stale import RECORD, begin_report, remove_stale
 from jvpsvd.report.summary import summaries_of
 from jvpsvd.report.tables import write_tables
-from jvpsvd.report.thumbnails import Browser, browse
+from jvpsvd.report.thumbnails import Thumbnails, make_thumbnails
 from jvpsvd.report.values import RunValues
 from jvpsvd.report.vector_figure import draw_vectors
 from jvpsvd.survey.store.files import make_folder, remove_abandoned
@@ -38,7 +38,7 @@ class Report:
     files: tuple[Path, ...]
     """PNG, SVG and CSV."""
     missing: tuple[str, ...]
-    """What could not be made and what to install for it, a line each."""
+    """What could not be made, and why or what to install for it, a line each."""
 
 
 def write_report(
@@ -78,8 +78,8 @@ def write_report(
     remove_abandoned(folder)
     analysis = analyse(run, threshold)
     files = write_tables(analysis, folder)
-    browser = browse(analysis, shards)
-    figures, missing = _draw(analysis, browser, title, folder)
+    thumbnails = make_thumbnails(analysis, shards)
+    figures, missing = _draw(analysis, thumbnails, title, folder)
     files = sorted([*files, *figures], key=lambda file: file.name)
     page = folder / "index.html"
     try:
@@ -87,7 +87,7 @@ def write_report(
     except ArgumentError as error:
         compared, missing = None, [*missing, str(error)]
     try:
-        html = make_page(analysis, browser, [file.name for file in files], compared)
+        html = make_page(analysis, thumbnails, [file.name for file in files], compared)
     except ArgumentError as error:
         remove_stale(folder, files)
         return Report(None, tuple(files), (*missing, str(error)))
@@ -104,7 +104,7 @@ def _refuse_other_files(folder: Path) -> None:
 
 
 def _draw(
-    analysis: Analysis, browser: Browser, title: str, folder: Path
+    analysis: Analysis, thumbnails: Thumbnails, title: str, folder: Path
 ) -> tuple[list[Path], list[str]]:
     """Return the files of all figures that can be drawn, and why others cannot."""
     summaries, trees = summaries_of(analysis.run, analysis.threshold), analysis.trees
@@ -119,10 +119,10 @@ def _draw(
     if trees is not None:
         drawings.append(lambda: draw_class_tree(trees, title, folder))
         drawings.append(lambda: draw_class_matrices(trees, title, folder))
-    if browser.with_photo:
-        drawings.append(lambda: draw_vectors(browser, title, folder))
+    if thumbnails.with_photo:
+        drawings.append(lambda: draw_vectors(thumbnails, title, folder))
     files: list[Path] = []
-    missing: list[str] = []
+    missing = [analysis.without_trees] if analysis.without_trees else []
     for draw in drawings:
         try:
             files += draw()

@@ -35,7 +35,7 @@ from jvpsvd.operators.function.lower_precision import (
     eps_of_tests,
     tell_lower_precision,
 )
-from jvpsvd.operators.function.parameters import OfParameters
+from jvpsvd.operators.function.parameters import Evaluate, OfParameters
 from jvpsvd.operators.function.pytrees import OfVector, Structure
 from jvpsvd.scaling import power_of_two
 from jvpsvd.svd.kernels.dense import add_lower_gram, leading_eigenpairs
@@ -47,8 +47,6 @@ _ROWS_TO_REFINE = 3
 _FAR = 2.0**40
 # What to do where the model takes more than one argument.
 _ALL_ARGUMENTS = "give each input as a dict of all arguments by name, {'x': x, 't': t}"
-
-Evaluate = Callable[[dict[str, Tensor], tuple[Any, ...], Mapping[str, Any]], Any]
 
 
 class Assembled(NamedTuple):
@@ -243,15 +241,15 @@ def _scaled(J: Tensor) -> tuple[Tensor, float]:
 def _refuse_vanished(problem: Problem) -> None:
     """Refuse derivatives that are 0 only because they are too small for their dtype.
 
-    Reverse passes of large cotangents show it, as `check_zero` does for operators.
+    Reverse passes of large vectors show it, as `check_zero` does for operators.
     """
     for block in problem.blocks:
-        value, pull = _vjp(problem, block)
+        value, vjp_fn = _vjp(problem, block)
         norm = torch.finfo(value.dtype).max ** 0.5
         along = direction(value)
-        (pulled,) = pull(along * (norm / torch.linalg.vector_norm(along)))
+        (products,) = vjp_fn(along * (norm / torch.linalg.vector_norm(along)))
         # What overflows within shows nothing.
-        if any(bool((part.isfinite() & (part != 0)).any()) for part in pulled.values()):
+        if any(bool((part.isfinite() & (part != 0)).any()) for part in products.values()):
             wider = "" if value.dtype == torch.float64 else "use float64, or "
             raise ArgumentError(
                 f"derivatives are 0, but products with vectors of norm {norm:.0e} are not: they "
@@ -265,8 +263,8 @@ def _vjp(problem: Problem, x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     Gradients are on, since oneDNN's LSTM keeps what its derivative needs only then.
     """
     with torch.enable_grad():
-        value, pull = vjp(lambda theta: problem.value(theta, x), problem.theta)[:2]
-    return value.detach(), pull
+        value, vjp_fn = vjp(lambda theta: problem.value(theta, x), problem.theta)[:2]
+    return value.detach(), vjp_fn
 
 
 def _jacobian(problem: Problem, blocks: list[Any]) -> Tensor:
@@ -318,11 +316,11 @@ def _kernel_product(problem: Problem, J: Tensor | None, w: Tensor) -> Tensor:
     gradient = {name: torch.zeros_like(part) for name, part in problem.theta.items()}
     start = 0
     for group in problem.groups:
-        value, pull = _vjp(problem, group)
+        value, vjp_fn = _vjp(problem, group)
         part = w[start : start + len(value)].to(value).reshape(value.shape)
         start += len(value)
-        (pulled,) = pull(part)
-        gradient = {name: gradient[name] + pulled[name] for name in gradient}
+        (products,) = vjp_fn(part)
+        gradient = {name: gradient[name] + products[name] for name in gradient}
     whole = torch.cat([part.flatten() for part in gradient.values()])
     if J is not None:
         return _product(J, whole[None])[:, 0]

@@ -219,9 +219,14 @@ def _holds_inputs(value: Any) -> bool:
 
 
 def _tensors(value: Any, name: str) -> Any:
-    """Return arrays, alone or in a mapping, as tensors."""
+    """Return arrays, alone or in a mapping, as tensors; refuse those that are no stack of parts."""
     if isinstance(value, Mapping):
         return {key: _tensors(part, f"{name}[{key!r}]") for key, part in value.items()}
+    if isinstance(value, Tensor) and value.layout not in (torch.strided, torch.sparse_coo):
+        raise ArgumentError(
+            f"{name} is a tensor in {value.layout}, which takes no dimension of a batch; give "
+            ".to_sparse_coo() of it"
+        )
     return tensor_of(name, value) if is_array(value) else value
 
 
@@ -275,7 +280,7 @@ def _split(batch: Any, device: torch.device, *, copy: bool = False) -> Iterator[
             )
         for index in range(lengths.pop()):
             yield {
-                name: value[index : index + 1].to(device, copy=copy)
+                name: value[index][None].to(device, copy=copy)  # torch slices no sparse tensor
                 if isinstance(value, Tensor)
                 else value
                 for name, value in batch.items()

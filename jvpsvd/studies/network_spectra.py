@@ -320,7 +320,7 @@ def load_spectra(path: str | os.PathLike[str]) -> NetworkSpectra:
         DataError: If there is no such file, it is damaged, or holds something else.
     """
     record = read_record(path, KIND, {})
-    for number, shape in enumerate(record["shapes"]):  # of every input, in files of earlier days
+    for number, shape in enumerate(record["shapes"]):  # of every input, in files of version 0.2
         of_all = torch.tensor(shape).expand(len(record[f"{number}.s"]), 2)
         record.setdefault(f"{number}.shapes", of_all)
         record.setdefault(f"{number}.seeds", torch.full((len(of_all),), -1))

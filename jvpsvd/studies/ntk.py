@@ -21,7 +21,7 @@ from jvpsvd.operators import (
     check_network,
     full_precision,
 )
-from jvpsvd.operators.differentiate import Derivatives
+from jvpsvd.operators.differentiate import DerivativeMethod
 from jvpsvd.operators.function.evaluate import with_derivatives
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.parameters import choose_parameters
@@ -77,9 +77,10 @@ class TangentKernel(ComparedByFields, AnswersOtherNames):
     trace: float
     """Sum of all eigenvalues; an estimate where the kernel was not assembled."""
     check: float
-    """‖K w − J J' w‖ / λ₁ of a random combination w of the eigenvectors, by fresh products; of an
-    assembled kernel w is restricted to a quarter of the inputs, chosen at random, and J' w is a
-    reverse pass through these together."""
+    """‖K w − J J' w‖ / λ₁ of a random combination w of the eigenvectors, by fresh products. Where
+    the kernel was not assembled, K w is Σ λ (w · u) u over the pairs. Of an assembled one w is
+    restricted to a quarter of the inputs, chosen at random, and J' w is a reverse pass through
+    these together."""
     method: str
     """"assembled", or the method of `svds`."""
 
@@ -177,7 +178,7 @@ def ntk(
     few = rows <= max(_LEAST_ROWS, _ROWS_PER_PAIR * k) and 24 * rows**2 <= budget // 2
     if few:
         fits = max(1, min(_BLOCK * torch.get_num_threads(), budget // (8 * per_input)))
-        # A pass of `outputs` cotangents through a block is as much work as one of one through more.
+        # A pass of `outputs` vectors through a block is as much work as one of one through more.
         together = block or fits * (rows // len(inputs))
         generator = torch.Generator().manual_seed(seed)
         some = min(len(inputs), max(_LEAST_CHECKED, len(inputs) // _CHECKED))
@@ -221,7 +222,7 @@ def _solve_by_products(
     memory: int | str | None,
 ) -> TangentKernel:
     def at(index: int) -> LinearOperator:
-        kind: Derivatives = "auto" if len(blocks) == 1 else "transforms"
+        kind: DerivativeMethod = "auto" if len(blocks) == 1 else "transforms"
         return _operator(model, blocks[index], names, kind)
 
     J = at(0) if len(blocks) == 1 else StreamedStack(at, len(blocks))
@@ -230,19 +231,25 @@ def _solve_by_products(
     U = result.U
     if U is None:
         raise TypeError("the solve kept no vectors")
-    certificate = result.certificate
     W = _complement(U.double(), k - len(s), seed)
-    products = J.matmat(J.rmatmat(W.to(U.dtype)))
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(len(s), generator=generator, dtype=torch.float64)
+    weights /= torch.linalg.vector_norm(weights)
+    scale = float(s[0]) or 1.0  # so that the dtype holds the products
+    both = torch.stack([weights, weights * (s / scale) ** 2], dim=1).to(U.device)
+    combined, expected = (U.double() @ both).mT
+    vectors = torch.cat([W, combined[:, None]], dim=1).to(U.dtype)
+    products = J.matmat(J.rmatmat(vectors) / scale).double() / scale
     residuals = [
         2 * s[0] * result.residuals.double().cpu(),  # J(J'u − s v) + s (J v − s u)
-        torch.linalg.vector_norm(products.double(), dim=0).cpu(),
+        torch.linalg.vector_norm(products[:, :-1], dim=0).cpu() * scale**2,
     ]
     return TangentKernel(
         torch.cat([s**2, s.new_zeros(k - len(s))]),
         torch.cat([U.double(), W], dim=1).cpu().reshape(*shape, k),
         torch.cat(residuals),
-        certificate.fro2,
-        certificate.combination_residual / float(s[0]) if float(s[0]) else 0.0,
+        result.certificate.fro2,
+        float(torch.linalg.vector_norm(expected - products[:, -1])),
         result.method,
     )
 
@@ -259,7 +266,7 @@ def _complement(U: Tensor, count: int, seed: int) -> Tensor:
     return W
 
 
-def _operator(model: nn.Module, x: Any, names: list[str], kind: Derivatives) -> LinearOperator:
+def _operator(model: nn.Module, x: Any, names: list[str], kind: DerivativeMethod) -> LinearOperator:
     """Return the Jacobian of a block by the parameters, checked as every operator is."""
     if not isinstance(x, Mapping):
         return JacobianOperator.wrt_parameters(model, x, names=names, derivatives=kind)

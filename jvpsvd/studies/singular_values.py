@@ -116,8 +116,8 @@ def _vjps(fn: Callable[[Tensor], Any], x: Tensor, left: Tensor, batch_dims: int)
             raise RuntimeError("a part of fn was made by torch.jit")
         return _vjps_one_by_one(evaluate, x, left, batch_dims)
     try:
-        value, pull = torch.func.vjp(torch.vmap(evaluate) if batch_dims else evaluate, x)[:2]
-        rows: Tensor = torch.vmap(lambda u: pull(u)[0])(left.reshape(-1, *value.shape))
+        value, vjp_fn = torch.func.vjp(torch.vmap(evaluate) if batch_dims else evaluate, x)[:2]
+        rows: Tensor = torch.vmap(lambda u: vjp_fn(u)[0])(left.reshape(-1, *value.shape))
     except (RuntimeError, JvpsvdError):  # what torch.func cannot take, as older custom functions
         if is_transformed():  # autograd would see no path through the transform, and give zeros
             raise

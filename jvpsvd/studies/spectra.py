@@ -43,6 +43,9 @@ from jvpsvd.svd.request import choose_seed, reached_tolerance
 
 logger = logging.getLogger(__name__)
 
+# Tiny Jacobians that are solved together. A survey takes fewer, to lose less when it is killed.
+_MOST_TOGETHER = 128
+
 _OTHER_NAMES = {
     "device": "it runs where the model lies; move the model there",
     "vectors": "it keeps values alone; svds(JacobianOperator(model, x)) has vectors",
@@ -89,9 +92,10 @@ def spectra(
         k: How many values, min(m, n) at a depth that has fewer; "all" of each depth.
         since: A depth to differentiate from, instead of the input, as token ids need it.
         wrt: The argument to differentiate by, where inputs are dicts; the others are held fixed.
-            With it or `since` inputs may differ in shape, and the network is recorded anew where
-            shapes, or what is held fixed (a mask), ask for it. Without them they may not: a list is
-            refused before the work, a dataset or an iterable when such an input is read.
+            With it or `since` inputs may differ in shape, and the network is recorded anew for
+            another shape. Inputs with other masks share a recording, unless the network reads a
+            number from the mask, or decides by one. Without them inputs may not differ in shape: a
+            list is refused before the work, a dataset or an iterable when such an input is read.
         tol: Tolerance of each solve.
         threshold: All min(m, n) values from here on are counted, by each solve's `spectrum`.
         batch: Inputs that are solved together; None: many where Jacobians are small, or on a GPU.
@@ -163,7 +167,8 @@ def spectra(
         if batch is not None:
             return batch
         values = min(first.numel(), rows) if count is None else count
-        return choose_batch(first.numel(), rows, values, device=first.device, memory=memory)
+        size = first.numel(), rows, values
+        return choose_batch(*size, device=first.device, memory=memory, most=_MOST_TOGETHER)
 
     if one_by_one:
         parts = _one_by_one(model, inputs, names, since, wrt, dtype, solve)

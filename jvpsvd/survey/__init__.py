@@ -50,10 +50,10 @@ if TYPE_CHECKING:
     from jvpsvd.survey.spec.devices import Device, device_named
     from jvpsvd.survey.spec.foretold import Foretold, foretell
     from jvpsvd.survey.spec.identity import Identity
+    from jvpsvd.survey.spec.parse_options import parse_share, parse_vectors
     from jvpsvd.survey.spec.plan import identify
     from jvpsvd.survey.spec.selection import PhotoSelection
     from jvpsvd.survey.spec.spec import ENGINES, Spec
-    from jvpsvd.survey.spec.words import parse_share, parse_vectors
     from jvpsvd.survey.store.class_distances import ClassComparison, ClassDistances
     from jvpsvd.survey.store.compaction import compact
     from jvpsvd.survey.store.results import Counts, Results, Spectra, open_run

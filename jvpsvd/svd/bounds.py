@@ -43,7 +43,7 @@ class BoundedValues:
 
     @property
     def high(self) -> Tensor:
-        """(k,) The true values are at most these."""
+        """(k,) The true values are at most these, as far as ε is not estimated too small."""
         return torch.maximum(self.s, self.upper) + self._error
 
     def condition_number(self) -> Estimate:

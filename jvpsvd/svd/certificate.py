@@ -15,12 +15,15 @@ from jvpsvd.svd.product_checks import largest_product_norm
 from jvpsvd.svd.rounding import change_by_rounding
 from jvpsvd.svd.triplets import Evidence, Triplets, worst_orthonormality
 
-# What `Certificate.sound` decides by; all four are guesses. So many random combinations are tested
+# What `Certificate.sound` decides by; all five are guesses. So many random combinations are tested
 # in each direction: the defect of one may be small by coincidence, and each costs two products.
 _COMBINATIONS = 2
 # Rounding that a fresh product of a combination of k vectors may show, in units of eps · s₁ · √(k +
 # 15). The 15 is there because even one vector is a combination of many basis columns.
 _ROUNDING, _TERMS = 10.0, 15
+# Fresh products may exceed what the residuals prove by this factor. Of one triplet both are the
+# same number, and the products of an operator that computes in less than its dtype round by more.
+_SLACK = math.sqrt(2)
 # Residuals say nothing of vectors that are this far from orthonormal.
 _NOT_ORTHONORMAL = 1e-2
 
@@ -54,10 +57,11 @@ class Certificate(Evidence):
             all".
         defined_to: How well A itself is defined in its precision: the largest ‖(Ã − A) V‖_F / σ₁
             over a few operators Ã at points moved by rounding
-            (`LinearOperator.perturbed_by_rounding`). None where A has no point. A residual below it
-            says only that the triplets are right for A as it was computed here. With other threads
-            or on another device, the computed A differs by about this much. Where f casts to a
-            lower precision inside, rounding is that of the lower one.
+            (`LinearOperator.perturbed_by_rounding`). None where A has no point, or a second point
+            does not fit into memory. A residual below it says only that the triplets are right for
+            A as it was computed here. With other threads or on another device, the computed A
+            differs by about this much. Where f casts to a lower precision inside, rounding is that
+            of the lower one.
     """
 
     orthonormality: float
@@ -128,18 +132,19 @@ def certify(A: LinearOperator, triplets: Triplets, seed: Seeds) -> tuple[Certifi
     if U is None:
         forward = torch.zeros_like(images)
         top = torch.where(s[..., :1, None] > 0, s[..., :1, None], 1.0)
-        preimages = A.rmatmat(images / top)
-        adjoint = preimages - V @ (s[..., None] / top * scaled)
+        adjoint_products = A.rmatmat(images / top)
+        adjoint = adjoint_products - V @ (s[..., None] / top * scaled)
     else:
         forward = images - U @ scaled
-        preimages = A.rmatmat(U @ weights)
-        adjoint = preimages - V @ scaled
-    largest_product_norm(A, preimages, "reverse", "combinations of all left vectors")
+        adjoint_products = A.rmatmat(U @ weights)
+        adjoint = adjoint_products - V @ scaled
+    largest_product_norm(A, adjoint_products, "reverse", "combinations of all left vectors")
     norms = torch.maximum(column_norms(forward), column_norms(adjoint)).amax(-1)
     rounding = _ROUNDING * torch.finfo(A.dtype).eps * s[..., 0].double() * math.sqrt(k + _TERMS)
-    # |Σ ω_i r_i| ≤ |r| in each direction. With one side alone, the two directions add up.
-    sides = math.sqrt(2) if U is not None else 2.0
-    allowed = sides * torch.linalg.vector_norm(triplets.residuals.double(), dim=-1) + rounding
+    # |Σ ω_i r_i| ≤ |r| in each direction, since |ω| = 1 and a residual is the larger one of both.
+    # With one side alone, the two directions add up.
+    explained = _SLACK if U is not None else 2.0
+    allowed = explained * torch.linalg.vector_norm(triplets.residuals.double(), dim=-1) + rounding
     held = (s.double() ** 2).sum(-1)
     change = change_by_rounding(A, combinations, images, k, first_seed(seed))
     defined = torch.where(change == 0, change, change / s[..., 0].double().reshape(-1).cpu())

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from html import escape
 
-Spectrum = Sequence[tuple[float, float, bool]]
+SpectrumRows = Sequence[tuple[float, float, bool]]
 """For each index: the singular value, its residual, and whether it converged."""
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 340, 150, 52, 10, 10, 26
@@ -45,10 +45,10 @@ def card(
     )
 
 
-def spectrum_figure(spectra: Sequence[Spectrum], first: int = 1) -> str:
+def spectrum_figure(spectra: Sequence[SpectrumRows], first: int = 1) -> str:
     """Return an SVG of spectra against their index, on a logarithmic axis; "" if all values are 0.
 
-    A band reaches from σ − residual to σ + residual; values that missed the tolerance are dots.
+    A band reaches from σ − residual to σ + residual; values that are not certified are dots.
 
     Args:
         spectra: One line each.
@@ -99,7 +99,7 @@ def spectrum_figure(spectra: Sequence[Spectrum], first: int = 1) -> str:
 
 
 def _line(
-    spectrum: Spectrum, x: Callable[[int], float], y: Callable[[float], float], opacity: float
+    spectrum: SpectrumRows, x: Callable[[int], float], y: Callable[[float], float], opacity: float
 ) -> str:
     """Return the band, the line and the dots of one spectrum."""
     step = max(1, math.ceil(len(spectrum) / _POINTS))

@@ -51,7 +51,7 @@ def predict_seconds_left(began: float, share: float) -> float:
 
 
 @contextmanager
-def shown(progress: bool | Show, counted: str = "triplets") -> Iterator[Show | None]:
+def progress_bar(progress: bool | Show, counted: str = "triplets") -> Iterator[Show | None]:
     """Yield the function that shows progress: the caller's, a bar on stderr, or None.
 
     Args:

@@ -277,7 +277,7 @@ class SVDResult(ComparedByFields, AnswersOtherNames, Bounded):
     def plot(self, ax: Axes | None = None, **line: Any) -> Axes:
         """Draw s by index on a logarithmic axis, with a band of ± residual; return the axes.
 
-        Values that missed the tolerance are crosses. The spectra of a batch lie over each other.
+        Values that are not certified are crosses. The spectra of a batch lie over each other.
 
         Args:
             ax: Where to draw, of matplotlib; None: on a new figure.
@@ -311,10 +311,12 @@ class SVDResult(ComparedByFields, AnswersOtherNames, Bounded):
         """
         if self.s.ndim > 1:
             raise ArgumentError("a batch has a spectrum for each matrix; take result.of(i)")
-        sound = self.certificate.sound
-        sample = self.samples[0] if self.samples and sound else NoSample("no sample was kept")
-        if not sound:
-            sample = NoSample("the certificate is not sound")
+        if not self.certificate.sound:
+            sample: SpectralSample = NoSample("the certificate is not sound")
+        elif not self.samples:
+            sample = NoSample("no sample was kept")
+        else:
+            sample = self.samples[0]
         leading = int(self.converged.long().cumprod(0).sum()) if self.which == "largest" else 0
         known = slice(0, leading)
         s, residuals = self.s[known], self.residuals[known]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from jvpsvd.arguments import LARGEST_SEED
 from jvpsvd.operators import LinearOperator
+from jvpsvd.operators.function.failures import first_line
 from jvpsvd.svd.kernels.norms import column_norms
+
+logger = logging.getLogger(__name__)
 
 # Few kinks lie within rounding of a point, and one perturbed point often crosses none of them. On
 # 35 photos, three points found hardly more of the change between float32 and float64 than two did
@@ -36,7 +40,8 @@ def change_by_rounding(
         seed: Seed of the perturbations.
 
     Returns:
-        One estimate for each matrix, in the units of s; NaN where A depends on no point.
+        One estimate for each matrix, in the units of s; NaN where A depends on no point, or a
+        second point does not fit into memory.
 
     >>> from jvpsvd.operators import JacobianOperator
     >>> V = torch.eye(2)
@@ -67,5 +72,6 @@ def _one_by_one(
 def _perturbed(A: LinearOperator, seed: int) -> LinearOperator | None:
     try:
         return A.perturbed_by_rounding(seed)
-    except (MemoryError, torch.OutOfMemoryError):
-        return None  # the activations of a second point do not fit into memory
+    except (MemoryError, torch.OutOfMemoryError) as error:  # the activations of a second point
+        logger.info("rounding of the point is not measured: %s", first_line(error))
+        return None

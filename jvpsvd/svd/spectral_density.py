@@ -27,7 +27,7 @@ from jvpsvd.svd.product_checks import (
     check_zero,
     largest_product_norm,
 )
-from jvpsvd.svd.progress import Show, shown
+from jvpsvd.svd.progress import Show, progress_bar
 from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.spectrum import NEAR_ROUNDING, Spectrum
 from jvpsvd.svd.whole_spectrum import whole_spectrum
@@ -87,23 +87,23 @@ def spectral_density(
         )
     short = min(A.shape[-2:])
     count = whole_number("probes", probes, 1)
-    most = min(whole_number("steps", steps, 1), short)
+    last = min(whole_number("steps", steps, 1), short)
     seed = secrets.randbits(63) if seed is None else whole_number("seed", seed, 0, LARGEST_SEED)
     if error is not None:
         error = proper_fraction("error", error)
         _check_reach(error, count, short)
     before = A.products
-    with torch.no_grad(), own_tensors(), shown(progress, "random vectors") as show:
+    with torch.no_grad(), own_tensors(), progress_bar(progress, "random vectors") as show:
         monitor = Monitor(show, lambda: A.products.since(before))
         recurrence = _Recurrence(A, count, seed)
         next_check = _FIRST_CHECK
-        for step in range(1, most + 1):
+        for step in range(1, last + 1):
             recurrence.advance()
             if error is not None and step >= next_check:
                 next_check = math.ceil(_CHECK_AFTER * step)
                 if all(mean_half_width(one) <= error for one in recurrence.spectra()):
                     break
-            if not monitor.report(count * (step == most), count, share=step / most):
+            if not monitor.report(count * (step == last), count, share=step / last):
                 break
         recurrence.check_zero()
     spectra = recurrence.spectra()
@@ -111,7 +111,7 @@ def spectral_density(
         worst = max(mean_half_width(one) for one in spectra)
         if worst > error:
             warnings.warn(
-                f"after {most} steps counts are known to ± {worst:.2g} of all values on average, "
+                f"after {last} steps counts are known to ± {worst:.2g} of all values on average, "
                 f"not to error={error:g}; raise steps or probes",
                 ConvergenceWarning,
                 stacklevel=2,
@@ -165,8 +165,12 @@ def mean_half_width(spectrum: Spectrum) -> float:
 
 
 def _check_reach(error: float, probes: int, size: int) -> None:
-    """Refuse an error below the sampling's: a share of a half has the largest."""
-    sampling = _CONFIDENCE * math.sqrt(1 / (6 * (size + 2)) * 2 / probes)
+    """Refuse an error below the sampling's.
+
+    A share x has the standard error √(2 x (1 − x) / ((size + 2) probes)), and the mean of
+    √(x (1 − x)) over shares is π / 8.
+    """
+    sampling = _CONFIDENCE * math.pi / 8 * math.sqrt(2 / ((size + 2) * probes))
     if sampling > error:
         needed = math.ceil(probes * (sampling / error) ** 2)
         raise ArgumentError(

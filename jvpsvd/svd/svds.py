@@ -36,7 +36,7 @@ from jvpsvd.svd.monitor import Monitor
 from jvpsvd.svd.other_names import refuse_other_names
 from jvpsvd.svd.plan import Plan, plan
 from jvpsvd.svd.product_checks import check_values, check_zero
-from jvpsvd.svd.progress import Show, shown
+from jvpsvd.svd.progress import Show, progress_bar
 from jvpsvd.svd.request import ProblemSize, Request, Seed, check_request, out_of_reach
 from jvpsvd.svd.result import SVDResult
 from jvpsvd.svd.triplets import Triplets, with_fixed_signs
@@ -82,7 +82,8 @@ def svds(
 ) -> SVDResult:
     """Return the k largest singular values of A, with their vectors and a certificate.
 
-    The smallest can be had where all can: see `which`.
+    The smallest can be had where all can: see `which`. Results carry no gradient; values of
+    `jvpsvd.singular_values` do.
 
     Args:
         A: A `LinearOperator`, or anything `aslinearoperator` takes; a batch of B matrices is solved
@@ -133,7 +134,7 @@ def svds(
         ArgumentError: On an argument out of range, or one of another name; if products are too
             large or too small for their dtype.
         NonFiniteError: If a product holds NaN or infinity.
-        ConvergenceError: With on_unconverged="raise", if a triplet missed the tolerance.
+        ConvergenceError: With on_unconverged="raise", if a triplet is not certified.
 
     >>> res = svds(torch.diag(torch.tensor([5.0, 3.0, 2.0, 1.0])), k=2)
     >>> res.s
@@ -153,7 +154,7 @@ def svds(
     if warned and on_unconverged != "ignore":
         warnings.warn(warned, PrecisionWarning, stacklevel=3)
     began, before = time.perf_counter(), operator.products
-    with torch.no_grad(), own_tensors(), shown(progress) as show:
+    with torch.no_grad(), own_tensors(), progress_bar(progress) as show:
         monitor = Monitor(show, lambda: operator.products.since(before))
         chosen = _choose_plan(operator, size, request)
         wide = size.shape[0] < size.shape[1]
@@ -231,6 +232,7 @@ def _certify(
 
     Raises:
         ArgumentError: If the dtype cannot hold a value.
+        NonFiniteError: If a product holds NaN or infinity.
     """
     check_values(triplets.s)
     check_zero(A, triplets.s[..., 0], seeded_generators(request.seed))
@@ -246,7 +248,7 @@ def _certify(
 
 
 def _unconverged_in_words(result: SVDResult, stopped: bool) -> str:
-    """Return what to say of triplets that missed the tolerance."""
+    """Return what to say of triplets that are not certified."""
     missed = int((~result.converged).sum())
     total = count_noun(result.s.numel(), "triplet")
     worst = float((result.residuals / result.s[..., :1]).max())

@@ -21,6 +21,15 @@ def test_on_a_cpu_only_small_ones(inputs, outputs, together, device):
 
 
 @pytest.mark.parametrize(
+    ("inputs", "outputs", "together"),
+    [(20, 10, 128), (64, 64, 128), (784, 10, 32), (3072, 1000, 4)],
+)
+def test_more_of_tiny_ones_where_they_may_be(inputs, outputs, together):
+    assert choose_batch(inputs, outputs, most=128) == together
+    assert choose_batch(inputs, outputs) <= 32
+
+
+@pytest.mark.parametrize(
     ("outputs", "memory", "together"),
     [
         (15_680, "70GiB", 32),

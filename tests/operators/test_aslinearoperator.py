@@ -219,7 +219,8 @@ def test_vectors_of_another_dtype_are_not_cast():
         A @ torch.ones(3)
 
 
-def test_vectors_that_require_grad_are_taken_as_values():
-    A = aslinearoperator(scipy.sparse.eye_array(3, format="csr"))
+def test_vectors_may_require_grad():
+    A = aslinearoperator(2 * scipy.sparse.eye_array(3, format="csr"))
     v = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    assert (A @ v).tolist() == [1.0, 1.0, 1.0]
+    (A @ v).sum().backward()
+    assert v.grad.tolist() == [2.0, 2.0, 2.0]

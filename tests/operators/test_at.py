@@ -539,6 +539,22 @@ def test_a_tree_of_tensors_moves_with_its_fixed_leaves(recordings):
     assert len(recordings) == 2
 
 
+def test_a_sparse_leaf_is_held_fixed():
+    def fn(tree):
+        return tree[0].tanh() * tree[1].to_dense()
+
+    x, counts = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([1, 0, 2])
+    sparse = counts.to_sparse()
+    J = JacobianOperator(fn, (x, sparse))
+    slope = 1 - (2 * x).tanh() ** 2
+    for leaf in (sparse, counts.to_sparse()):  # the same object, and an equal one
+        torch.testing.assert_close(J.at((2 * x, leaf)).to_dense(), torch.diag(slope * counts))
+    other = J.at((2 * x, (3 * counts).to_sparse()))
+    torch.testing.assert_close(other.to_dense(), torch.diag(3 * slope * counts))
+    sparse.mul_(3)
+    torch.testing.assert_close(J.at((2 * x, sparse)).to_dense(), torch.diag(3 * slope * counts))
+
+
 def test_other_parameters_of_a_model(net):
     x = points(1)[0]
     J = JacobianOperator.wrt_parameters(net, x, names=["head.weight"])

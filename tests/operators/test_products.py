@@ -209,9 +209,3 @@ def test_grad_modes_of_the_caller_make_no_difference(mode, derivatives):
     torch.testing.assert_close(reverse.clone(), net.weight.detach().T)
     assert not forward.requires_grad
     assert not reverse.requires_grad
-
-
-def test_products_of_vectors_that_require_grad_are_plain_values():
-    J = JacobianOperator(nn.Linear(3, 2), torch.ones(3))
-    assert not (J @ torch.ones(3, requires_grad=True)).requires_grad
-    assert not (J.T @ torch.ones(2, requires_grad=True)).requires_grad

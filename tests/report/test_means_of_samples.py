@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.sampled import ABOVE_ONE, SIZE, root_mean_square, sampled_network
 
-from benchmarks.problems.synthetic_run import make_run
+from benchmarks.problems.synthetic_run import make_run, write_rows
 from jvpsvd import survey
 from jvpsvd.report import compare_runs, read_values, summarize
 from jvpsvd.report.analysis import analyse
@@ -152,3 +152,26 @@ def test_the_table_of_counts_has_the_errors_of_its_photos(tmp_path, own):
     assert errors.max() > 0
     told = [float(row["standard_error"]) for row in rows]
     np.testing.assert_allclose(told, errors, rtol=1e-6)
+
+
+def test_a_photo_without_any_change_counts_as_none_in_every_mean(tmp_path):
+    store = make_run(tmp_path / "run", photos=2, depths=1, k=3, classes=1)
+    s = np.array([[3.0, 2.0, 0.5], [0.0, 0.0, 0.0]])
+    write_rows(store, "output", store.samples(), s, 1e-6 * s)
+    (summary,), (depth,) = summarize(store), analyse(read_values(store)).depths
+    assert summary.dimension == 1.0
+    assert depth.estimates.values["count"].tolist() == [2.0, 0.0]
+    assert depth.estimates.mean("count").value == 1.0
+    assert float(depth.classes.numbers["count"][0]) == 1.0
+    assert np.isnan(depth.estimates.values["participation"]).tolist() == [False, True]
+
+
+def test_a_norm_that_is_no_photos_own_is_left_out_for_that_photo_alone(tmp_path):
+    store = make_run(tmp_path / "run", photos=2, depths=1, k=3, classes=1)
+    s = np.array([[3.0, 2.0, 0.5], [3.0, 2.0, 0.5]])
+    norms = {}
+    for name, fro2 in {"good": [25.0, 25.0], "one": [25.0, 1.0]}.items():
+        write_rows(store, "output", store.samples(), s, 1e-6 * s, fro2=fro2)
+        norms[name] = estimate(read_values(store).depths[0], 1e-4).values["participation"]
+    assert norms["one"][0] == norms["good"][0]
+    assert norms["one"][1] < norms["good"][1]

@@ -169,3 +169,14 @@ def test_rows_of_another_k_are_refused(store):
     wrong = dataclasses.replace(store, identity=dataclasses.replace(store.identity, k=9))
     with pytest.raises(RunError, match="rows of another k"):
         summarize(wrong)
+
+
+def test_why_there_is_no_tree_of_the_classes_is_said(tmp_path):
+    store = make_run(tmp_path / "run", photos=6, depths=1, k=3, classes=3)
+    s = np.tile([3.0, 2.0, 1.0], (6, 1))
+    s[2::3] = 0
+    write_rows(store, "output", store.samples(), s, 0 * s)
+    missing = write_report(read_values(store)).missing
+    assert any("the tree of the classes: 2 classes have a wnid" in line for line in missing)
+    few = make_run(tmp_path / "few", photos=4, depths=1, k=3, classes=2)
+    assert write_report(read_values(few)).missing == ()

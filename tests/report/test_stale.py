@@ -68,7 +68,7 @@ def test_a_report_without_a_tree_removes_the_tree_of_the_one_before(tmp_path, mo
     (report / "notes.txt").write_text("mine")
     write_report(values)
     before = names(report)
-    monkeypatch.setattr(analysis, "make_class_trees", lambda *_: None)
+    monkeypatch.setattr(analysis, "make_class_trees", lambda *_: (None, ""))
     write_report(values)
     figures = {
         f"{name}.{end}" for name in ("class-tree", "class-distances") for end in ("png", "svg")

@@ -11,7 +11,7 @@ from support.shards import encoded, sample_members, write_tar
 
 from jvpsvd.report import read_values, write_report
 from jvpsvd.report.analysis import analyse
-from jvpsvd.report.thumbnails import browse
+from jvpsvd.report.thumbnails import make_thumbnails
 from jvpsvd.survey import Spec, run
 
 pytest.importorskip("jinja2", reason="the page needs jvpsvd[report]")
@@ -40,7 +40,7 @@ def pixels(image):
 
 def test_small_copies_look_like_the_vectors_themselves(surveyed, shard):
     shown = [
-        browse(analyse(read_values(surveyed(name, k=9, vectors=kind))), [shard])
+        make_thumbnails(analyse(read_values(surveyed(name, k=9, vectors=kind))), [shard])
         for name, kind in (("whole", True), ("small", 5))
     ]
     whole, small = shown
@@ -56,7 +56,7 @@ def test_small_copies_look_like_the_vectors_themselves(surveyed, shard):
 
 
 def test_a_depth_of_fewer_values_shows_its_own_last_one(surveyed, shard):
-    found = browse(analyse(read_values(surveyed("run", k=40, vectors=2))), [shard])
+    found = make_thumbnails(analyse(read_values(surveyed("run", k=40, vectors=2))), [shard])
     deep, output = found.photos[0].depths
     assert [image.index for image in deep.images] == [1, 2, 40]
     assert [image.index for image in output.images] == [1, 2, 30]
@@ -67,7 +67,7 @@ def test_what_may_be_missing_before_a_vector_is_not_converged(surveyed, shard):
     run = read_values(surveyed("run", k=6, vectors=5))
     depths = [dataclasses.replace(one, converged=0 * one.converged + 2) for one in run.depths]
     run = dataclasses.replace(run, depths=tuple(depths))
-    for photo in browse(analyse(run), [shard]).photos:
+    for photo in make_thumbnails(analyse(run), [shard]).photos:
         for depth in photo.depths:
             assert [image.converged for image in depth.images] == [True] * 2 + [False] * 4
 
@@ -78,11 +78,14 @@ def test_a_photo_that_was_changed_far_into_its_shard_is_not_shown(surveyed, shar
     ]  # fmt: skip
     write_tar(shard, members)
     run = read_values(surveyed("run", k=3, vectors=2))
-    assert [bool(one.photo) for one in browse(analyse(run), [shard]).photos] == [True, True]
+    assert [bool(one.photo) for one in make_thumbnails(analyse(run), [shard]).photos] == [
+        True,
+        True,
+    ]
     data = bytearray(shard.read_bytes())
     data[data.rindex(encoded(1)) + len(encoded(1)) - 20] ^= 1
     shard.write_bytes(data)
-    found = browse(analyse(run), [shard])
+    found = make_thumbnails(analyse(run), [shard])
     assert [bool(one.photo) for one in found.photos] == [True, False]
     assert found.without_photo.startswith("1 of 2 photos are not shown")
 

@@ -69,6 +69,18 @@ def test_a_kernel_of_many_rows_is_left_to_products(block):
     assert kernel.trace == pytest.approx(float(K.trace()), rel=0.2)
 
 
+def test_the_check_of_products_is_that_of_the_kernel():
+    """No combination w of the pairs differs from J J' w by more than the pairs differ from K's."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(60, 60), nn.Tanh(), nn.Linear(60, 3)).eval()
+    X = torch.randn(700, 60) * 0.8 ** torch.arange(60)
+    kernel = ntk(net, X, 10, tol=0.3)
+    W = kernel.vectors.flatten(0, 1)
+    rest = dense_kernel(net, X) @ W - kernel.values * W
+    assert kernel.method != "assembled"
+    assert 1e-4 < kernel.check <= 1.01 * torch.linalg.matrix_norm(rest, 2) / kernel.values[0]
+
+
 def test_one_row_of_jacobians_at_a_time_gives_the_same_kernel():
     """Where the Jacobians of all blocks do not fit, they are computed again."""
     whole = ntk(network(), inputs(), 5)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from jvpsvd import load, ntk, spectra
 from jvpsvd.errors import ArgumentError
-from jvpsvd.networks import Model, PhotoInput, weights_sha256
+from jvpsvd.networks import Derivatives, Model, PhotoInput, weights_sha256
 from jvpsvd.survey import Spec, open, run
 
 
@@ -346,3 +346,23 @@ def test_texts_of_one_length_share_a_recording(count_recordings):
         z = net[0](text["input"]).detach()
         J = torch.func.jacrev(lambda z: net[1:](z))(z).reshape(-1, z.numel()).detach()
         torch.testing.assert_close(found["output", index], torch.linalg.svdvals(J)[:3])
+
+
+def test_many_tiny_jacobians_are_solved_together_and_as_each_alone(monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)).double().eval()
+    X = torch.randn(150, 6, generator=torch.Generator().manual_seed(1)).double()
+    groups = []
+    at_many = Derivatives.at_many
+    monkeypatch.setattr(
+        Derivatives, "at_many", lambda self, X: groups.append(len(X)) or at_many(self, X)
+    )
+    S = spectra(net, X, k=4, progress=False)
+    alone = spectra(net, X, k=4, batch=1, progress=False)
+    assert groups == [128, 22]
+    expected = torch.linalg.svdvals(torch.func.vmap(torch.func.jacrev(net))(X))
+    torch.testing.assert_close(S["output"].s, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(S["output"].s, alone["output"].s, rtol=1e-12, atol=1e-13)
+    assert torch.equal(S["output"].counts, alone["output"].counts)
+    assert torch.equal(S["output"].certified, alone["output"].certified)
+    assert torch.equal(S["output"].seeds, alone["output"].seeds)

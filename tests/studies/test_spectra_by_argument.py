@@ -85,6 +85,43 @@ def test_what_is_held_fixed_may_differ_between_inputs(model):
     compare(S, model, inputs, "sample")
 
 
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.out = nn.Linear(3, 4)
+
+    def forward(self, sample, mask):
+        return self.out(sample) * mask.to_dense().double()
+
+
+def masked_inputs(dtype):
+    masks = torch.tensor([[1, 0, 2, 1], [3, 1, 0, 1]]).to(dtype)
+    samples = torch.linspace(-1, 1, 6).double().reshape(2, 3)
+    pairs = zip(samples, masks, strict=True)
+    return masks, [{"sample": x, "mask": mask.to_sparse()} for x, mask in pairs]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float64])
+def test_a_sparse_tensor_is_held_fixed(dtype):
+    net = Masked().double().eval()
+    masks, X = masked_inputs(dtype)
+    S = spectra(net, X, ["output"], k=2, wrt="sample")
+    J = masks.double()[:, :, None] * net.out.weight
+    torch.testing.assert_close(S["output"].s, torch.linalg.svdvals(J)[:, :2])
+    whole = {"sample": torch.stack([x["sample"] for x in X]), "mask": masks.to_sparse()}
+    again = spectra(net, whole, ["output"], k=2, wrt="sample")
+    assert torch.equal(again["output"].s, S["output"].s)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+def test_a_sparse_tensor_without_a_dimension_of_a_batch_is_one_line():
+    _, X = masked_inputs(torch.float64)
+    X[1]["mask"] = torch.eye(4).to_sparse_csr()
+    with pytest.raises(ArgumentError, match=r"^input 1\['mask'\] is .*sparse_csr, .*sparse_coo"):
+        spectra(Masked().double().eval(), X, ["output"], k=2, wrt="sample")
+
+
 def test_a_dtype_converts_the_argument(model):
     inputs = items(2)
     low = [{name: value.float() for name, value in one.items()} for one in inputs]

@@ -1,5 +1,6 @@
 """Photos and networks that were changed since a run began."""
 
+import dataclasses
 import os
 import sys
 
@@ -11,6 +12,7 @@ from torch import nn
 from jvpsvd.errors import RunError
 from jvpsvd.networks import Model, PhotoInput, weights_sha256
 from jvpsvd.survey import Spec, open, run, verify
+from jvpsvd.survey.spec.probe import probe_network
 from jvpsvd.survey.store.checksums import checksum_bytes
 
 CODE = """
@@ -68,6 +70,52 @@ def test_other_code_with_the_same_weights_is_refused(coded, other, what):
         RunError, match=f"another network of the same weights: its {what} at a test"
     ):
         coded(other)
+
+
+class Logarithm(nn.Module):
+    """Takes photos in [0, 1] only; at others it gives NaN, or raises."""
+
+    def __init__(self, factor, raises=False):
+        super().__init__()
+        torch.manual_seed(3)
+        self.factor, self.raises, self.linear = factor, raises, nn.Linear(192, 8)
+
+    def forward(self, x):
+        if self.raises and x.min() < 0:
+            raise ValueError("photos are in [0, 1]")
+        return self.factor * self.linear((x.flatten(1) + 0.01).log())
+
+
+def run_module(module, shard, folder):
+    taken = PhotoInput(size=8, resize=8, mean=(0.0,) * 3, std=(1.0,) * 3)
+    model = Model("mine", module.eval(), taken, weights_sha256(module))
+    return run(Spec(shards=[shard], model=model, layers=["output"], k=3, out=folder))
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_other_code_is_noticed_where_it_takes_only_what_photos_hold(shard, tmp_path, raises):
+    assert run_module(Logarithm(1, raises), shard, tmp_path / "run").store.identity.probe
+    with pytest.raises(RunError, match="another network of the same weights: its values"):
+        run_module(Logarithm(5, raises), shard, tmp_path / "run")
+
+
+def test_a_run_of_a_version_that_had_no_numbers_of_such_a_network_goes_on(shard, tmp_path):
+    begun = run_module(Logarithm(1), shard, tmp_path / "run").store.identity
+    assert dataclasses.replace(begun, probe=()).difference(begun) == ""
+    assert begun.difference(dataclasses.replace(begun, probe=())) != ""
+
+
+def test_where_no_test_input_gives_numbers_the_log_says_so(caplog):
+    class Nowhere(nn.Module):
+        def forward(self, x):
+            return (x.flatten(1) - 9).log()
+
+    model = Model("mine", Nowhere().eval(), PhotoInput(size=2), "")
+    assert probe_network(model, ["output"]) == ()
+    (line,) = caplog.messages
+    assert line == (
+        "mine gives no finite values at a test input: a change of its code cannot be noticed"
+    )
 
 
 @pytest.mark.parametrize("same", ["torch.tanh", "(lambda z: 2 * torch.sigmoid(2 * z) - 1)"])

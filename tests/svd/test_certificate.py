@@ -97,6 +97,42 @@ def test_a_value_that_is_not_there_is_unsound(solved, change):
     assert "NOT SOUND" in str(certificate)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_residuals_that_are_too_small_are_unsound(solved, k):
+    """For signs ω, Σ ωᵢ rᵢ / √k of orthogonal rᵢ of one length is as long as one of them."""
+    A, triplets = solved
+    part = {name: getattr(triplets, name)[:, :k] for name in ("U", "V")}
+    s = triplets.s[:k] - 1e-3
+    for share, sound in ((1.01, True), (0.6, False)):
+        residuals = torch.full_like(s, share * 1e-3 / math.sqrt(k))
+        stated = dataclasses.replace(triplets, s=s, residuals=residuals, **part)
+        assert certify(A, stated, seed=0)[0].sound is sound
+
+
+class LowerInside(LinearOperator):
+    """Products in float32 of an operator in float64, which does not say so."""
+
+    def __init__(self, A):
+        super().__init__(A.shape, A.dtype, A.device)
+        self.A = A.float()
+
+    def _matmat(self, V):
+        return (self.A @ V.float()).double()
+
+    def _rmatmat(self, U):
+        return (self.A.mT @ U.float()).double()
+
+
+def test_products_that_round_more_than_their_dtype_are_sound():
+    """The residual of one triplet is measured twice, and differs by that rounding."""
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        A = torch.randn(200, 300, generator=generator, dtype=torch.float64)
+        with pytest.warns(ConvergenceWarning):
+            result = svds(LowerInside(A), 1, method="randomized", seed=seed)
+        assert result.certificate.sound
+
+
 def test_the_same_triplet_twice_is_unsound(solved):
     A, triplets = solved
     twice = torch.tensor([0, 0, *range(2, 10)])

@@ -95,3 +95,24 @@ def test_a_jacobian_that_is_zero_on_one_side_of_the_point():
     found = svds(J, 3)
     assert not torch.signbit(found.s).any()
     assert "rounding of the point moves J, which is 0 here" in str(found)
+
+
+class WithoutRoomForAnotherPoint(JacobianOperator):
+    """A Jacobian whose activations fit into memory once."""
+
+    def changed_products(self, *_):
+        return None
+
+    def perturbed_by_rounding(self, seed):
+        raise MemoryError("32 GB of activations")
+
+
+def test_where_a_second_point_does_not_fit_into_memory_the_log_says_so(caplog):
+    J = WithoutRoomForAnotherPoint(smooth(torch.float32), torch.ones(20))
+    with caplog.at_level("INFO", logger="jvpsvd.svd"):
+        result = svds(J, 3)
+    assert result.certificate.defined_to is None
+    assert any(
+        "rounding of the point is not measured: MemoryError: 32 GB" in one
+        for one in caplog.messages
+    )

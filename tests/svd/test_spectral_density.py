@@ -83,6 +83,15 @@ def test_an_error_below_the_sampling_is_refused_with_the_number_of_probes():
         spectral_density(A, 4, error=0.01)
 
 
+def test_an_error_of_the_sampling_alone_is_not_refused():
+    """The mean over shares x of √(2 x (1 − x) / (62 · 4)), times 1.96, is 0.0691."""
+    A = torch.diag(torch.linspace(0.1, 2, 60))
+    with pytest.warns(ConvergenceWarning):
+        spectral_density(A, 4, 5, error=0.0695)
+    with pytest.raises(ArgumentError, match="give probes=5"):
+        spectral_density(A, 4, 5, error=0.0685)
+
+
 def test_the_caller_can_stop_it():
     A = aslinearoperator(torch.diag(spectra()["line"]))
     spectrum = spectral_density(A, 4, 50, progress=lambda now: now.share < 0.2)

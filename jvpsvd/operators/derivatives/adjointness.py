@@ -29,7 +29,7 @@ def check_adjoint(
     v: Tensor,
     image: Tensor,
     u: Tensor,
-    coimage: Tensor,
+    adjoint_product: Tensor,
     fn: Callable[[Tensor], Tensor] | None = None,
     x: Tensor | None = None,
 ) -> None:
@@ -43,7 +43,7 @@ def check_adjoint(
         v: A direction in the input.
         image: J v.
         u: A direction in the output.
-        coimage: J' u.
+        adjoint_product: J' u.
         fn: The function, to find the cause in; None to give no cause.
         x: The point.
 
@@ -51,11 +51,11 @@ def check_adjoint(
         AdjointError: If the two differ by more than rounding.
 
     >>> v = torch.ones(2)
-    >>> check_adjoint(v, image=2 * v, u=v, coimage=2 * v)
+    >>> check_adjoint(v, image=2 * v, u=v, adjoint_product=2 * v)
     """
-    by_jvp, by_vjp = (image * u).sum(), (v * coimage).sum()
+    by_jvp, by_vjp = (image * u).sum(), (v * adjoint_product).sum()
     off = (by_jvp - by_vjp).abs()
-    norms = [row_norms(block.flatten()) for block in (image, u, v, coimage)]
+    norms = [row_norms(block.flatten()) for block in (image, u, v, adjoint_product)]
     scale = torch.maximum(norms[0] * norms[1], norms[2] * norms[3])
     # Smaller products have few digits, or none.
     least = torch.finfo(u.dtype).tiny / torch.finfo(u.dtype).eps * norms[1]
@@ -105,11 +105,11 @@ def _is_at_kink(fn: Callable[[Tensor], Tensor], x: Tensor, off: Tensor) -> bool:
     typical = x.abs().mean()
     beside = x + _BESIDE * torch.where(typical > 0, typical, 1.0) * along
     with suppress(Exception):  # what torch.func cannot take, or fn cannot there
-        value, pull = torch.func.vjp(fn, beside)[:2]
+        value, vjp_fn = torch.func.vjp(fn, beside)[:2]
         u = output_direction(value)
-        image, coimage = torch.func.jvp(fn, (beside,), (along,))[1], pull(u)[0]
-        off_beside = ((image * u).sum() - (along * coimage).sum()).abs()
-        norms = [row_norms(block.flatten()) for block in (image, u, along, coimage)]
+        image, adjoint_product = torch.func.jvp(fn, (beside,), (along,))[1], vjp_fn(u)[0]
+        off_beside = ((image * u).sum() - (along * adjoint_product).sum()).abs()
+        norms = [row_norms(block.flatten()) for block in (image, u, along, adjoint_product)]
         scale = torch.maximum(norms[0] * norms[1], norms[2] * norms[3])
         rounding = torch.finfo(u.dtype).eps ** 0.5 * scale
         return bool(off_beside <= rounding) and bool(off > rounding)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from jvpsvd.errors import DerivativeError
 from jvpsvd.operators.function.evaluate import largest
-from jvpsvd.operators.function.lower_precision import find_lower_precision
+from jvpsvd.operators.function.lower_precision import find_lower_precision, wider_eps
 from jvpsvd.operators.function.obstacles import find_obstacles
 from jvpsvd.scaling import row_norms
 
@@ -335,7 +335,7 @@ def _has_steps(
 ) -> bool:
     """Return whether a function that moves so much at one step has no slope at smaller ones."""
     resolved = _RESOLVED * floor / _norm(moved)
-    of_point = _STEP_NOISE * _wider(x.dtype, eps) * float(x.abs().max()) / _scale(x)
+    of_point = _STEP_NOISE * wider_eps(x.dtype, eps) * float(x.abs().max()) / _scale(x)
     least = max(resolved * size, of_point)
     if least > size / 2:
         return False  # rounding hides what there is below
@@ -382,16 +382,11 @@ def _scale(x: Tensor) -> float:
 
 def _smaller_step(dtype: torch.dtype, eps: float | None = None) -> float:
     """Return about √eps, a power of two."""
-    return 2.0 ** math.floor(math.log2(_wider(dtype, eps)) / 2)
+    return 2.0 ** math.floor(math.log2(wider_eps(dtype, eps)) / 2)
 
 
 def _rounding(value: Tensor) -> float:
     return _NOISE * torch.finfo(value.dtype).eps * _norm(value)
-
-
-def _wider(dtype: torch.dtype, eps: float | None) -> float:
-    """Return the eps of a dtype, or a larger one."""
-    return max(float(torch.finfo(dtype).eps), eps or 0.0)
 
 
 def _norm(block: Tensor) -> float:

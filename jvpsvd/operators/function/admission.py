@@ -97,12 +97,24 @@ def refuse_scripted(model: nn.Module, what: str) -> None:
     >>> refuse_scripted(nn.Linear(2, 2), "cut")
     """
     _check_module(model)
+    scripted = describe_scripted_part(model, what)
+    if scripted is not None:
+        raise ModelError(scripted)
+
+
+def describe_scripted_part(model: nn.Module, what: str) -> str | None:
+    """Return what to say of the first part of a model that torch.jit made; None if there is none.
+
+    >>> print(describe_scripted_part(nn.Linear(2, 2), "cut"))
+    None
+    """
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
-            raise ModelError(
+            return (
                 f"module '{name or 'model'}' is scripted, traced or frozen by torch.jit and cannot "
                 f"be {what}; pass the module that it was made from"
             )
+    return None
 
 
 def _refuse_kernels_of_inference(model: nn.Module) -> None:

@@ -126,7 +126,11 @@ def refuse_other_function(
             "operator for each, with its mask, or write lambda x: fn(x, mask) if all of it is meant"
         )
     value = _in_structure(of_vector, values[index])
-    if isinstance(run, _OfOne) or _agree(value, batch, eps) or _is_batch(of_vector, x, value, eps):
+    if (
+        isinstance(run, _OfOne)
+        or _same_values(value, batch, eps)
+        or _is_batch(of_vector, x, value, eps)
+    ):
         return
     if not close(prepare(of_vector)(x), values[index], eps=eps):
         refuse_nondeterministic(fn, of_vector, x)
@@ -169,16 +173,18 @@ def _in_structure(of_vector: OfVector, value: Tensor) -> Any:
     return value if of_vector.target is None else of_vector.target.tree(value)
 
 
-def _agree(value: Any, batch: Any, eps: float | None) -> bool:
+def _same_values(value: Any, batch: Any, eps: float | None) -> bool:
     """Return whether the value at a batch of one holds the numbers of that at its point.
 
     Shapes may differ, since a Jacobian is that of flat values: `nn.Flatten` leaves channels apart.
     """
     (ours, spec), (theirs, other) = tree_flatten(value), tree_flatten(batch)
-    return spec == other and all(_agrees(*pair, eps) for pair in zip(ours, theirs, strict=True))
+    return spec == other and all(
+        _is_same_tensor(*pair, eps) for pair in zip(ours, theirs, strict=True)
+    )
 
 
-def _agrees(ours: Tensor, theirs: object, eps: float | None) -> bool:
+def _is_same_tensor(ours: Tensor, theirs: object, eps: float | None) -> bool:
     if not isinstance(theirs, Tensor) or theirs.numel() != ours.numel():
         return False
     return close(theirs.reshape(ours.shape).to(ours.dtype), ours, eps=eps)

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.function.evaluate import close
 from jvpsvd.operators.function.failures import first_line
+from jvpsvd.operators.function.fingerprint import is_dense
 from jvpsvd.operators.function.lower_precision import find_lower_precision
 
 logger = logging.getLogger(__name__)
@@ -129,8 +130,12 @@ def _takes_batch(
     second = _values_or_error(values, other)
     if isinstance(second, Exception):
         return second
+    try:
+        joined = list(_join_inputs(x, other))
+    except RuntimeError as error:  # torch joins no tensors in sparse_csr
+        return error
     found: bool | Exception | None = None
-    for both in _join_inputs(x, other):
+    for both in joined:
         together = _values_or_error(values, both)
         if isinstance(together, Exception):
             found = together if found is None else found
@@ -148,6 +153,8 @@ def _change_input(x: Any) -> Any:
 
     def change(leaf: Tensor) -> Tensor:
         if not leaf.ndim or (_is_number(leaf) and not numbers_only):
+            return leaf
+        if not is_dense(leaf):  # torch rolls no sparse tensor
             return leaf
         if not leaf.is_floating_point():
             return leaf.roll(1, -1)

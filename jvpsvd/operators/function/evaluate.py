@@ -19,7 +19,6 @@ from jvpsvd.operators.environment.compilation import eager_execution
 from jvpsvd.operators.environment.grouped_products import differentiable_grouped_products
 from jvpsvd.operators.environment.placement import default_device, tensors_of_users
 from jvpsvd.operators.environment.recurrence import differentiable_recurrence
-from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.find_module import (
     buffer_states,
     find_nondeterministic_module,
@@ -32,6 +31,7 @@ from jvpsvd.operators.function.pytrees import OfVector, floating_tensors, refuse
 from jvpsvd.operators.function.random_draws import RandomDraws, find_other_value
 from jvpsvd.operators.function.restoring import restored_attributes
 from jvpsvd.operators.function.scripted import networks_of_scripted, weights_without_grad
+from jvpsvd.operators.function.work import Work
 
 P = ParamSpec("P")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from jvpsvd.operators.function.dependencies import FunctionState
 from jvpsvd.operators.function.modules import attribute_of
-from jvpsvd.operators.function.state import FunctionState
 
 logger = logging.getLogger(__name__)
 

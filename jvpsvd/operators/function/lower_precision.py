@@ -12,8 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -23,8 +22,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from jvpsvd.errors import TraceError
 from jvpsvd.operators.environment.dispatch import DispatchMode
-from jvpsvd.operators.function.by_memory import ByMemory
 from jvpsvd.operators.function.failures import NOT_THE_USERS
+from jvpsvd.operators.function.tensors_by_memory import ByMemory
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,6 @@ _WITHOUT_DERIVATIVE = frozenset(
         *("sign", "sgn", "round", "floor", "ceil", "trunc", "heaviside"),
     )
 )
-_OURS, _EVALUATIONS = str(Path(__file__).parents[2]), ("count_work", "find_lower_precisions")
 
 
 class LowerPrecision(NamedTuple):
@@ -59,9 +57,11 @@ class PathPrecisions:
 
     Args:
         x: The point, floating.
+        until: The code of our function that evaluates the user's; what called that is not theirs.
     """
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, until: CodeType) -> None:
+        self._until = until
         self._eps = torch.finfo(x.dtype).eps
         self._reached = ByMemory[tuple[LowerPrecision | None]]()
         self._detached: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -84,7 +84,7 @@ class PathPrecisions:
             if each.is_floating_point() or each.is_complex():
                 lower = torch.finfo(each.dtype).eps > before
                 dtype = each.dtype.to_real()
-                self._set(each, LowerPrecision(dtype, _place()) if lower else least)
+                self._set(each, LowerPrecision(dtype, _place(self._until)) if lower else least)
 
     def to(self, value: Tensor) -> LowerPrecision | None:
         """Return the lowest precision on the path to a value; None if it is the point's."""
@@ -116,7 +116,7 @@ def find_lower_precisions(run: Callable[[Tensor], Any], x: Tensor) -> list[Lower
     if not x.is_floating_point():
         return []
     point = x.detach().clone()
-    paths = PathPrecisions(point)
+    paths = PathPrecisions(point, find_lower_precisions.__code__)
     with suppress(Exception), torch.no_grad():
         with _WatchingMode(paths):
             value = run(point)
@@ -165,6 +165,15 @@ def eps_of_tests(found: LowerPrecision | None, dtype: torch.dtype) -> float | No
     """
     lowered = found is not None and dtype == torch.float64
     return float(torch.finfo(torch.float32).eps) if lowered else None
+
+
+def wider_eps(dtype: torch.dtype, eps: float | None) -> float:
+    """Return the eps of a dtype, or a larger one.
+
+    >>> wider_eps(torch.float32, None), wider_eps(torch.float64, 1e-7)
+    (1.1920928955078125e-07, 1e-07)
+    """
+    return max(float(torch.finfo(dtype).eps), eps or 0.0)
 
 
 class Rounding:
@@ -244,13 +253,13 @@ def lowest(found: list[LowerPrecision | None]) -> LowerPrecision | None:
     return max(lower, key=lambda one: torch.finfo(one.dtype).eps, default=None)
 
 
-def _place() -> str:
+def _place(until: CodeType) -> str:
     """Return the line of the user's code that is being evaluated; "" where there is none."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        file, name = frame.f_code.co_filename, frame.f_code.co_name
-        if file.startswith(_OURS) and name in _EVALUATIONS:
+        if frame.f_code is until:
             return ""  # what follows has called us
+        file, name = frame.f_code.co_filename, frame.f_code.co_name
         if not file.startswith(NOT_THE_USERS) or file.startswith("<ipython-input"):
             return f" ({file}, line {frame.f_lineno}, in {name})"
         frame = frame.f_back

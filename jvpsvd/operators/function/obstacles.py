@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from jvpsvd.operators.function.count import Work, count_work
 from jvpsvd.operators.function.custom_functions import running_custom_function
 from jvpsvd.operators.function.lower_precision import LowerPrecision
 from jvpsvd.operators.function.pytrees import floating_tensors
 from jvpsvd.operators.function.random_draws import RandomDraws, watch_draws_elsewhere
+from jvpsvd.operators.function.work import Work, count_work
 
 _CUTS: dict[str, str] = {
     "detach": "detach",

@@ -103,16 +103,26 @@ def same_structure(ours: Structure | None, theirs: Structure | None) -> bool:
     if ours.spec != theirs.spec:
         return False
     pairs = zip(ours.leaves, theirs.leaves, strict=True)
-    return all(_same_leaf(a, b) for a, b in pairs)
+    return all(same_leaf(a, b) for a, b in pairs)
 
 
-def _same_leaf(ours: Any, theirs: Any) -> bool:
-    if isinstance(ours, Tensor) and isinstance(theirs, Tensor):
-        return (ours.dtype, ours.device) == (theirs.dtype, theirs.device) and torch.equal(
-            ours, theirs
-        )
-    number = type(ours) is type(theirs) and isinstance(ours, str | int | float | torch.Size)
-    return ours is theirs or (number and bool(ours == theirs))
+def same_leaf(ours: Any, theirs: Any) -> bool:
+    """Return whether two leaves are the same object, or equal tensors, numbers, texts or sizes.
+
+    >>> same_leaf(torch.ones(2), torch.ones(2)), same_leaf(1, 1.0)
+    (True, False)
+    """
+    if ours is theirs:
+        return True
+    if type(ours) is type(theirs) and isinstance(ours, bool | int | float | str | torch.Size):
+        return bool(ours == theirs)
+    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
+        return False
+    same = (ours.dtype, ours.device) == (theirs.dtype, theirs.device)
+    try:
+        return same and torch.equal(ours, theirs)
+    except (RuntimeError, AttributeError):  # torch compares no sparse, nested or meta tensors
+        return False
 
 
 class OfVector:

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from jvpsvd.operators.environment.dispatch import DispatchMode
-from jvpsvd.operators.function.by_memory import ByMemory
 from jvpsvd.operators.function.lower_precision import tensors_of
+from jvpsvd.operators.function.tensors_by_memory import ByMemory
 
 aten = torch.ops.aten
 

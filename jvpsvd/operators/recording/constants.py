@@ -13,6 +13,7 @@ from torch.func import functional_call
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.derivatives.linear_map import WEIGHTS_CHANGED, Held, make_change_check
 from jvpsvd.operators.function.fingerprint import fingerprint, is_dense, sample_fingerprint
+from jvpsvd.operators.recording.passes.fx_tools import copy_uncompiled
 
 # Weights of fewer bytes are copied: to compare with copies is less work than fingerprints are.
 COPIED_BYTES = 1 << 26
@@ -42,6 +43,20 @@ class Constants:
         """Refuse weights that are not what they are now, instead of computing from them."""
         self.values()
         self._fixed = True
+
+    def with_others(self, others: Mapping[int, Tensor]) -> Constants:
+        """Return the same of other tensors in place of some, by the identities of these."""
+        graph = copy_uncompiled(self.graph)
+        for name, weight in self._weights.items():
+            if id(weight) in others:
+                graph.register_buffer(name, others[id(weight)])
+        graph.recompile()
+        return Constants(graph, self._private)
+
+    def release(self) -> None:
+        """Free the values, which are computed again when they are asked for."""
+        if not self._fixed:
+            self._latest = None
 
     def values(self, *, all_entries: bool = True) -> ConstantValues:
         """Return the values for the weights as they are now.

@@ -52,6 +52,8 @@ _REASONS = (
         "torch itself fails at an operation in it, within several derivatives; to have it "
         "recorded, use others",
     ),
+    # Not the remedy of `function/failures.py`: torch.func takes this derivative, and only the
+    # derivatives of it that a recording takes fail.
     (
         r"mutat|modified by an inplace operation",
         "it changes in place a tensor that it also reads; to have it recorded, work on a copy, "

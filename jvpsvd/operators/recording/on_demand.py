@@ -35,10 +35,10 @@ from jvpsvd.operators.derivatives.points_together import (
     multiply_together,
 )
 from jvpsvd.operators.derivatives.transforms import by_transforms
-from jvpsvd.operators.function.count import Work
 from jvpsvd.operators.function.evaluate import prepare
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.lower_precision import Rounding
+from jvpsvd.operators.function.work import Work
 from jvpsvd.operators.recording.sizes import AnotherSizeError
 from jvpsvd.operators.recording.trace import Trace
 from jvpsvd.operators.recording.verify_replay import compare_values, verify_points_together

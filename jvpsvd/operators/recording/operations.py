@@ -42,7 +42,11 @@ class TooLargeError(BaseException):
 
 
 def record_operations(
-    fn: Callable[..., Any], *args: Tensor, most_bytes: float = math.inf, described: bool = True
+    fn: Callable[..., Any],
+    *args: Tensor,
+    most_bytes: float = math.inf,
+    described: bool = True,
+    read: int = 0,
 ) -> fx.GraphModule:
     """Return the operations of fn at `args` as a graph that takes these, and what else it reads.
 
@@ -56,9 +60,11 @@ def record_operations(
         args: The arguments.
         most_bytes: Largest number of bytes of all results that are no views.
         described: Whether nodes are to have `meta["val"]`, which takes time.
+        read: Of how many arguments, the last ones, fn may read numbers. With any, each number that
+            is read is a node, so that two graphs can be compared by them, too.
 
     Raises:
-        RuntimeError: If fn reads a number that depends on an argument.
+        RuntimeError: If fn reads a number that depends on another argument.
         TooLargeError: If results take more.
 
     >>> mask = torch.ones(2)
@@ -69,7 +75,7 @@ def record_operations(
     Traceback (most recent call last):
     RuntimeError: aten._local_scalar_dense.default reads a number that depends on the argument
     """
-    tape = _Tape(args, most_bytes, described)
+    tape = _Tape(args, most_bytes, described, read)
     with _cast_anew(), tape:
         results = fn(*args)
     return tape.finish(results)
@@ -78,7 +84,9 @@ def record_operations(
 class _Tape(DispatchMode):
     """The mode under which operations are carried out and recorded."""
 
-    def __init__(self, args: tuple[Tensor, ...], most_bytes: float, described: bool) -> None:
+    def __init__(
+        self, args: tuple[Tensor, ...], most_bytes: float, described: bool, read: int
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._module = fx.GraphModule(nn.Module(), fx.Graph())
         self._graph = self._module.graph
@@ -87,10 +95,11 @@ class _Tape(DispatchMode):
         self._nodes = WeakTensorKeyDictionary()
         self._dependent: set[fx.Node] = set()
         self._constants = 0
-        self._bytes_left = most_bytes
+        self._bytes_left, self._notes_numbers = most_bytes, read > 0
         for index, argument in enumerate(args):
             node = self._graph.placeholder(f"argument_{index}")
-            self._dependent.add(node)
+            if index < len(args) - read:
+                self._dependent.add(node)
             self._name(argument, node)
 
     def __torch_dispatch__(
@@ -112,7 +121,10 @@ class _Tape(DispatchMode):
         if torch.Tag.data_dependent_output in func.tags:
             if not self._dependent.isdisjoint(_nodes_in((inputs, options))):
                 raise RuntimeError(f"{func} reads a number that depends on the argument")
-            return func(*args, **kwargs)
+            number = func(*args, **kwargs)
+            if self._notes_numbers:
+                add_call(self._graph, func, inputs, {**options, "read": number})
+            return number
         if func is _aten.lift_fresh.default:  # of a constant, which no change in place must reach
             func = _aten.lift_fresh_copy.default
         if func in _BILINEAR and any(map(_is_zero, inputs)):

@@ -72,11 +72,11 @@ class Outputs:
             with mode:
                 return self(x)
 
-        def evaluate_and_push(x: Tensor) -> tuple[Any, Any]:
+        def evaluate_with_jvp(x: Tensor) -> tuple[Any, Any]:
             values, jvps = jvp(evaluate, (x,), (v,))[:2]
             return values, (values, jvps)
 
-        found: tuple[Any, ...] = vjp(evaluate_and_push, x, has_aux=True)
+        found: tuple[Any, ...] = vjp(evaluate_with_jvp, x, has_aux=True)
         _, vjp_fn, (values, jvps) = found
         if mode.found:
             return self.compute_products(x, v, u)

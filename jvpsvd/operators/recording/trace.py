@@ -21,7 +21,12 @@ from jvpsvd.operators.function.admission import check_function
 from jvpsvd.operators.function.failures import first_line
 from jvpsvd.operators.function.lower_precision import Rounding
 from jvpsvd.operators.function.restoring import restored
-from jvpsvd.operators.recording.by_size import RecordingsBySize, RecordOptions, Replayed
+from jvpsvd.operators.recording.by_size import (
+    FixedTensors,
+    RecordingsBySize,
+    RecordOptions,
+    Replayed,
+)
 from jvpsvd.operators.recording.graphs import AtPoint, Recording
 from jvpsvd.operators.recording.outputs import Outputs
 from jvpsvd.operators.recording.sizes import AnotherSizeError
@@ -48,6 +53,7 @@ class Trace:
         recompute: Keep checkpoints of a point only; other values are computed again with each
             block of products.
         of_one: Returns the function of one of several outputs, where that is less work than all.
+        fixed: What fn holds fixed, if that may change; see `hold`.
         check: Compare one JVP with one VJP of each output, and products that vanish with
             differences of fn; in `at` and `at_many` those of a constant.
 
@@ -77,6 +83,7 @@ class Trace:
         check: bool = True,
         recompute: bool = False,
         of_one: Callable[[int], Callable[[Tensor], Tensor]] | None = None,
+        fixed: FixedTensors | None = None,
     ) -> None:
         check_function(fn)
         dense_tensor("the example", example)
@@ -87,7 +94,7 @@ class Trace:
         with restored(fn, example.device):
             self._rounding = Rounding(self._outputs)
             options = RecordOptions(fold, check, recompute)
-            self._recordings = RecordingsBySize(self._outputs, options, self._rounding)
+            self._recordings = RecordingsBySize(self._outputs, options, self._rounding, fixed)
             found = self._recordings.record(example.detach().clone(), values)
         self._first: AtPoint | None = found.there  # until derivatives are asked for
 
@@ -111,6 +118,25 @@ class Trace:
         jvpsvd.errors.ArgumentError: the weights have changed since this derivative was taken; ...
         """
         self.recording.constants.fix_weights()
+
+    def hold(self, x: Tensor) -> bool:
+        """Go over to the tensors that fn holds fixed now, and tell whether that was possible.
+
+        It is if a recording is right with them: fn calls the same operations at x, with the same
+        numbers, and value and products are those of `torch.func`. If not, nothing changes, and the
+        recordings are not right for fn as it is now.
+        """
+        found = self._recordings.hold(self._kind.copied(x, ()))
+        if found is None:
+            return False
+        self._first = found.there
+        self._points_together = None if self._points_together else self._points_together
+        return True
+
+    def release(self) -> None:
+        """Free what was computed from weights, which is computed again when it is needed."""
+        self._first = None
+        self._recordings.release()
 
     def at(self, x: Tensor, *, check: bool = True, anew: bool = True) -> tuple[LinearMap, ...]:
         """Return the derivative of each output at x; runs the primal graph.

@@ -22,6 +22,7 @@ from jvpsvd.operators.derivatives.linear_map import LinearMap
 from jvpsvd.operators.derivatives.transforms import by_transforms
 from jvpsvd.operators.function.evaluate import close
 from jvpsvd.operators.function.find_module import find_nonfinite_derivative
+from jvpsvd.operators.function.lower_precision import wider_eps
 from jvpsvd.operators.recording.graphs import AtPoint, AtPoints, Recording
 from jvpsvd.operators.recording.outputs import Outputs, Products
 from jvpsvd.scaling import row_norms
@@ -70,11 +71,11 @@ def verify_replay(
     probed = []
     for index, (m, u) in enumerate(zip(maps, us, strict=True)):
         least = _rounding_of(values[index])
-        images, coimages = m.jvp(probes), m.vjp(_twice(u))
+        images, adjoint_products = m.jvp(probes), m.vjp(_twice(u))
         probed.append(images)
         same = close(images[1], jvps[index], least, eps) and (
-            close(coimages, _twice(vjps[index]), least, eps)
-            or close(coimages, outputs.compute_vjps(index, example, _twice(u)), least, eps)
+            close(adjoint_products, _twice(vjps[index]), least, eps)
+            or close(adjoint_products, outputs.compute_vjps(index, example, _twice(u)), least, eps)
         )
         if not same:
             if not all(bool(each.isfinite().all()) for each in (jvps[index], vjps[index])):
@@ -83,9 +84,9 @@ def verify_replay(
                 f"the recorded derivative of output {index} is not the function's own; {_TAKE_OUT}"
             )
         if check:
-            check_adjoint(v, images[1], u, coimages[0], outputs.select(index), example)
+            check_adjoint(v, images[1], u, adjoint_products[0], outputs.select(index), example)
             refuse_hidden_output(outputs, index, example, values[index], jvps[index])
-        _refuse_mixed_block(probes, images, u, coimages[0], least, eps)
+        _refuse_mixed_block(probes, images, u, adjoint_products[0], least, eps)
     return replace(there, probed=tuple(probed))
 
 
@@ -103,7 +104,12 @@ def _describe_nonfinite(outputs: Outputs, index: int, x: Tensor) -> str:
 
 
 def _refuse_mixed_block(
-    probes: Tensor, images: Tensor, u: Tensor, coimage: Tensor, least: float, eps: float | None
+    probes: Tensor,
+    images: Tensor,
+    u: Tensor,
+    adjoint_product: Tensor,
+    least: float,
+    eps: float | None,
 ) -> None:
     """Refuse a product that is right for the last direction of a block and not for the first.
 
@@ -111,12 +117,12 @@ def _refuse_mixed_block(
     does for the last.
     """
     images, probes = images.reshape(2, -1), probes.reshape(2, -1)
-    off = (images @ u.flatten() - probes @ coimage.flatten()).abs()
-    norm_u, norm_coimage = (row_norms(block.flatten()) for block in (u, coimage))
-    scale = torch.maximum(row_norms(images) * norm_u, row_norms(probes) * norm_coimage)
+    off = (images @ u.flatten() - probes @ adjoint_product.flatten()).abs()
+    norm_u, norm_product = (row_norms(block.flatten()) for block in (u, adjoint_product))
+    scale = torch.maximum(row_norms(images) * norm_u, row_norms(probes) * norm_product)
     kind = torch.finfo(u.dtype)
     least = max(least, kind.tiny / kind.eps)  # smaller products have few digits, or none
-    tolerance = _wider(u.dtype, eps) ** 0.5 * scale.clamp(min=least * float(norm_u))
+    tolerance = wider_eps(u.dtype, eps) ** 0.5 * scale.clamp(min=least * float(norm_u))
     first, last = (off > tolerance).tolist()
     if first and not last:
         raise TraceError(
@@ -247,7 +253,7 @@ def _mostly_equal(ours: Tensor, theirs: Tensor, eps: float | None) -> bool:
         return False
     differ = ours != theirs
     if ours.is_floating_point() and ours.numel():
-        rounding = _wider(ours.dtype, eps) ** 0.5 * theirs.abs().max()
+        rounding = wider_eps(ours.dtype, eps) ** 0.5 * theirs.abs().max()
         differ = ~((ours - theirs).abs() <= rounding)
     return not ours.numel() or float(differ.double().mean()) <= _AT_KINKS
 
@@ -260,8 +266,3 @@ def _twice(direction: Tensor) -> Tensor:
 def _rounding_of(value: Tensor) -> float:
     """Return the scale below which a derivative is rounding error: it vanishes."""
     return float(torch.finfo(value.dtype).eps ** 0.5 * value.detach().abs().max())
-
-
-def _wider(dtype: torch.dtype, eps: float | None) -> float:
-    """Return the eps of a dtype, or a larger one."""
-    return max(float(torch.finfo(dtype).eps), eps or 0.0)

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jvpsvd.survey.spec.parse_options import parse_share
 from jvpsvd.survey.spec.selection import PhotoSelection
 from jvpsvd.survey.spec.spec import Spec
-from jvpsvd.survey.spec.words import parse_share
 
 _MOST_SHARES = 1 << 16
 

@@ -141,8 +141,8 @@ class Identity:
                 if changed:
                     return changed
             elif name == "probe":
-                if mine is None or theirs is None:
-                    continue  # begun before there were probes
+                if not mine or theirs is None:
+                    continue  # begun before there were probes, or when noise was the only one
                 change = changed_network(mine, theirs)
                 if change:
                     return f"another network of the same weights: {change}"

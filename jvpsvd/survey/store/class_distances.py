@@ -81,7 +81,7 @@ class ClassComparison(ComparedByFields):
 
 
 @dataclass(frozen=True)
-class DepthSpectra:
+class LabelledSpectra:
     """What `compare_classes` takes of a depth."""
 
     layer: str
@@ -92,7 +92,7 @@ class DepthSpectra:
 
 
 def compare_classes(
-    depths: Sequence[DepthSpectra], floor: float, at_most: int | None = None
+    depths: Sequence[LabelledSpectra], floor: float, at_most: int | None = None
 ) -> ClassComparison:
     """Compare classes by spectra with their meanings.
 
@@ -144,7 +144,7 @@ def compare_classes(
 
 
 def _compare(
-    depth: DepthSpectra, wnids: Sequence[str], wordnet: Tensor, floor: float
+    depth: LabelledSpectra, wnids: Sequence[str], wordnet: Tensor, floor: float
 ) -> ClassDistances:
     taken = set(wnids)
     rows = np.array([wnid in taken for wnid in depth.wnids]) & (depth.s[:, 0] > 0)

@@ -16,7 +16,7 @@ from jvpsvd.errors import ArgumentError, RunError
 from jvpsvd.records import ComparedByFields
 from jvpsvd.survey.store.class_distances import (
     ClassComparison,
-    DepthSpectra,
+    LabelledSpectra,
     compare_classes,
 )
 from jvpsvd.survey.store.files import is_regular
@@ -189,7 +189,7 @@ class Results:
         every = [self.spectra(layer) for layer in self.layers]
         return compare_classes(
             [
-                DepthSpectra(one.layer, one.samples["wnid"].to_pylist(), one.s)
+                LabelledSpectra(one.layer, one.samples["wnid"].to_pylist(), one.s)
                 for one in every
                 if len(one.s)
             ],

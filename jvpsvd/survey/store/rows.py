@@ -50,9 +50,9 @@ class Row:
     residuals: list[float] = field(default_factory=list, kw_only=True)
     """Their residuals, in the same units."""
     converged: int = field(default=0, kw_only=True)
-    """Triplets that met the tolerance."""
+    """Triplets whose residual meets the tolerance and that no missing value can displace."""
     k: int
-    """Triplets that were asked for at this depth."""
+    """Triplets at this depth; of a failure, those that the run asks for."""
     method: str = ""
     """Method of the solve."""
     products_forward: int = 0
@@ -115,7 +115,7 @@ def row_of(sample: Sample, layer: str, result: SVDResult) -> Row:
     if not result.certificate.sound:
         return failure(sample, layer, k, "unsound", str(result.certificate))
     converged = int(result.converged.sum())
-    missed = f"{k - converged} of {count_noun(k, 'triplet')} missed the tolerance"
+    missed = f"{k - converged} of {count_noun(k, 'triplet')} not certified"
     message = "" if converged == k else missed
     return dataclasses.replace(
         _without_values(sample, layer, k, "ok", message),

@@ -25,7 +25,7 @@ class RunCounts:
     failures: int = 0
     """Rows with a reason instead."""
     unconverged: int = 0
-    """Triplets that missed the tolerance."""
+    """Triplets that are not certified."""
     worst_residual: float = 0.0
     """Largest residual, over σ₁ of its row."""
     energy: float = 0.0
@@ -75,7 +75,7 @@ class RunCounts:
         energy = "" if self.mean_energy is None else f", energy {_in_percent(self.mean_energy)}"
         missed, noise = "", ""
         if self.unconverged:
-            missed = f", {count_noun(self.unconverged, 'triplet')} missed the tolerance"
+            missed = f", {count_noun(self.unconverged, 'triplet')} not certified"
         if self.below_residual:
             noise = f", {count_noun(self.below_residual, 'value')} below the residual"
         failures = count_noun(self.failed, "failure")

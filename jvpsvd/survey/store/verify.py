@@ -31,7 +31,7 @@ class Verification:
     failures: int
     """Rows with a reason instead."""
     unconverged: int
-    """Triplets, over all rows with values, that missed the tolerance."""
+    """Triplets, over all rows with values, that are not certified."""
     problems: tuple[str, ...]
     """What is missing, changed or wrong, a line each; empty for a whole run."""
     unchecked: int = 0

@@ -17,8 +17,8 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 THRESHOLDS: Array = np.array([float(f"{10 ** (i / 10):.12g}") for i in range(-40, 41)])
 """Thresholds of the column `counts` and its companions, ascending."""
 
-# Values this share of s₁ below a threshold may equal it: 8 eps of float32, as `Spectrum` has it.
-_EQUAL = 1e-6
+# Values this share of s₁ below a threshold may equal it, as svd.whole_spectrum._ROUNDING.
+_ROUNDING = 8 * float(np.finfo(np.float32).eps)
 
 COUNT_COLUMNS = ("counts", "counts_low", "counts_high", "counts_error")
 """Columns of a number for each threshold."""
@@ -60,10 +60,10 @@ def counts_at(
         counts: (photos, 4, thresholds) of `COUNT_COLUMNS`; NaN where a row keeps none.
         s: (photos, k) descending.
         residuals: (photos, k).
-        converged: (photos,) triplets that met the tolerance.
+        converged: (photos,) triplets that are certified.
         size: Number of all values.
     """
-    equal = _EQUAL * s[:, :1] + 0.0 * residuals
+    equal = _ROUNDING * s[:, :1] + 0.0 * residuals
     errors = np.maximum(residuals, equal)
     of_k, low, high = (
         (s + off >= threshold).sum(axis=1).astype(float) for off in (equal, -errors, errors)

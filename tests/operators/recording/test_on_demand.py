@@ -9,7 +9,7 @@ from torch import nn
 
 from jvpsvd import JacobianOperator, svds
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.function.count import count_work
+from jvpsvd.operators.function.work import count_work
 from jvpsvd.operators.recording import on_demand
 
 pytestmark = pytest.mark.on_demand

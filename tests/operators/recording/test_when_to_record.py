@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from jvpsvd import JacobianOperator, svds
-from jvpsvd.operators.function.count import count_work
 from jvpsvd.operators.function.evaluate import prepare
+from jvpsvd.operators.function.work import count_work
 from jvpsvd.operators.recording import by_size
 
 pytestmark = pytest.mark.on_demand

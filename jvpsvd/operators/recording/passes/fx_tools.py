@@ -102,7 +102,10 @@ def shape_of(node: object) -> torch.Size | None:
 
 
 def arguments(node: fx.Node) -> tuple[Any, ...]:
-    """Return what an operation is called with, as its schema says, not as fx may hold."""
+    """Return `node.args` as values of any type: the union of types that fx declares fits no use.
+
+    Arguments at their defaults may be absent.
+    """
     return node.args
 
 

@@ -6,9 +6,11 @@ import shlex
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from benchmarks.problems.synthetic_run import make_run, write_rows
-from jvpsvd.report import read_values, words, write_report
+from jvpsvd.networks import load_model
+from jvpsvd.report import read_values, sentences, write_report
 from jvpsvd.report.analysis import analyse
 from jvpsvd.survey import PhotoSelection, Spec, run
 from jvpsvd.survey.spec.tasks import make_tasks
@@ -22,18 +24,26 @@ from jvpsvd.text_table import at_most
         {"k": 5, "seed": 3, "tol": 1e-3, "vectors": 2},
         {"k": 4, "vectors": True, "photos": PhotoSelection(("0", "1"), 1, 2, "first")},
         {"density": True},
+        {"batch": 2, "tol": 1.2345678e-3},
+        {"random_weights": 7},
+        {"weights": "weights.safetensors"},
     ],
 )
 def test_the_command_makes_the_same_run(tiny, shard, tmp_path, options, monkeypatch):
     from jvpsvd.cli import main
 
-    spec = Spec(shards=[shard], model="tiny:net", layers=["3"], out=tmp_path / "run", **options)
+    weights = tmp_path / "weights.safetensors"
+    save_file(load_model("tiny:net", random_weights=3).module.state_dict(), weights)
+    options = options | ({"weights": str(weights)} if "weights" in options else {})
+    spec = Spec(shards=shard, model="tiny:net", layers=["3"], out=tmp_path / "run", **options)
     first = run(spec).store
-    command, note = words.command(read_values(first))
-    assert note == f"SHARDS is the folder of {shard.name}"
-    typed = shlex.split(command)
-    typed[typed.index("SHARDS")] = str(shard)
-    typed[typed.index("RUN")] = str(tmp_path / "again")
+    command, note = sentences.command(read_values(first))
+    *of_weights, of_shards = note.split("; ")
+    assert of_shards == f"SHARDS is the folder of {shard.name}"
+    of_file = f"'{weights.name}': SHA-256 of the weights {first.identity.weights_sha256[:12]}"
+    assert of_weights == ([f"WEIGHTS is {of_file}"] if "weights" in options else [])
+    places = {"SHARDS": shard, "RUN": tmp_path / "again", "WEIGHTS": weights}
+    typed = [str(places.get(word, word)) for word in shlex.split(command)]
     with pytest.raises(SystemExit) as ended:
         main([*typed[1:], "--share", "0/2"])  # which writes no page
     assert ended.value.code == 0
@@ -48,11 +58,11 @@ def test_the_command_makes_the_same_run(tiny, shard, tmp_path, options, monkeypa
 def test_the_first_sentence_says_sigma_and_dimension(tmp_path):
     store = make_run(tmp_path / "run", whole=True)
     analysis = analyse(read_values(store))
-    said = words.finding(analysis)
+    said = sentences.finding(analysis)
     depth = analysis.depths[-1]
     assert f"σ₁ = {depth.values.s[:, 0].mean():.4g}" in said
     assert f"of {depth.values.size} directions reach σ ≥ 1" in said
-    assert words.trust(analysis.run) == (
+    assert sentences.trust(analysis.run) == (
         f"Residuals are at most {at_most(depth.values.relative.max())} σ₁; rounding of the photo "
         "alone moves J by up to 1e-06 σ₁."
     )
@@ -62,7 +72,7 @@ def test_what_is_at_most_is_not_rounded_down(tmp_path):
     store = make_run(tmp_path / "run", photos=2, depths=1, k=3)
     layer, ones = store.identity.layers[0], np.ones((2, 3))
     write_rows(store, layer, store.samples(), ones, 3.2e-6 * ones, defined_to=[1.4e-7, 1e-9])
-    assert words.trust(read_values(store)) == (
+    assert sentences.trust(read_values(store)) == (
         "Residuals are at most 4e-06 σ₁; rounding of the photo alone moves J by up to 2e-07 σ₁."
     )
 
@@ -71,7 +81,7 @@ def test_where_rounding_moved_nothing_no_number_is_said(tmp_path):
     store = make_run(tmp_path / "run", photos=2, depths=1, k=3)
     layer, ones = store.identity.layers[0], np.ones((2, 3))
     write_rows(store, layer, store.samples(), ones, 0 * ones, defined_to=[0.0, 0.0])
-    assert words.trust(read_values(store)).endswith("; rounding of the photo did not move J.")
+    assert sentences.trust(read_values(store)).endswith("; rounding of the photo did not move J.")
 
 
 def test_inputs_that_are_no_photos_are_named_so(tmp_path):
@@ -89,12 +99,12 @@ def test_inputs_that_are_no_photos_are_named_so(tmp_path):
 
 def test_data_is_cited_where_its_photos_are_known(tmp_path):
     store = make_run(tmp_path / "run")
-    assert "russakovsky2015imagenet" in words.citations(read_values(store))
+    assert "russakovsky2015imagenet" in sentences.citations(read_values(store))
     other = make_run(tmp_path / "other", named=False)
-    cited = words.citations(read_values(other))
+    cited = sentences.citations(read_values(other))
     assert "russakovsky" not in cited
     assert "mototake_ikegami" in cited
     shards = dataclasses.replace(other.identity, shards=("foolbox-000000.tar",))
     demo = read_values(dataclasses.replace(other, identity=shards))
-    assert "foolbox" in words.citations(demo)
-    assert words.command(demo)[1] == ""
+    assert "foolbox" in sentences.citations(demo)
+    assert sentences.command(demo)[1] == ""

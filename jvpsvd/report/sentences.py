@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import shlex
+from pathlib import Path
 
 import numpy as np
 
+from jvpsvd.arguments import shown
+from jvpsvd.data.demo import DEMO_SHARD
 from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.estimates import in_words
 from jvpsvd.report.health import Health
+from jvpsvd.report.typed_options import seeds_of_random_weights, values_of_option
 from jvpsvd.report.values import RunValues
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.store.class_distances import ClassComparison
@@ -17,7 +21,6 @@ from jvpsvd.survey.store.notes import read_notes
 from jvpsvd.survey.store.record import RECORD
 from jvpsvd.text_table import at_most, count_noun
 
-_DEMO = ("foolbox-000000.tar",)
 _PAPER = """@article{mototake_ikegami,
   title  = {The Analysis of Deep Neural Networks},
   author = {Mototake, Y. and Ikegami, T.},
@@ -132,13 +135,21 @@ def command(run: RunValues) -> tuple[str, str]:
     notes = []
     if identity.model.isidentifier():  # the class of a module; names of models have - or :
         notes.append(f"{identity.model} was given in Python: name a function that returns it")
-    if identity.shards != _DEMO:
+    seeds = seeds_of_random_weights(run.store.folder)
+    if len(seeds) == 1:
+        words += ["--random-weights", *seeds]
+    elif files := values_of_option(run.store.folder, "--weights"):
+        words += ["--weights", "WEIGHTS"]
+        named = " or ".join(sorted(shown(Path(file).name) for file in files))
+        notes.append(f"WEIGHTS is {named}: SHA-256 of the weights {identity.weights_sha256[:12]}")
+    if identity.shards != (DEMO_SHARD,):
         words += ["--shards", "SHARDS"]
         notes.append(f"SHARDS is the folder of {', '.join(identity.shards[:3])}")
     if identity.start is not None:
         words += ["--since", identity.start]
     words += ["--layers", ",".join(identity.layers), "-k", str(identity.k)]
-    words += ["--tol", f"{identity.tol:g}", "--seed", str(identity.seed)]
+    words += ["--tol", str(identity.tol), "--seed", str(identity.seed)]
+    words += ["--batch", str(identity.batch)]
     for name, value in (("per-class", photos.per_class), ("limit", photos.limit)):
         words += [f"--{name}", str(value)] if value is not None else []
     if photos.choice is not None:
@@ -160,9 +171,9 @@ def citations(run: RunValues) -> str:
         f"  version = {{{software}}},\n}}"
     )
     entries = [_PAPER, entry]
-    if run.store.identity.shards == _DEMO:
+    if run.store.identity.shards == (DEMO_SHARD,):
         entries.append(_FOOLBOX)
-    if run.store.identity.shards == _DEMO or any(sample.wnid for sample in run.samples):
+    if run.store.identity.shards == (DEMO_SHARD,) or any(sample.wnid for sample in run.samples):
         entries.append(_ILSVRC)
     return "\n\n".join(entries)
 

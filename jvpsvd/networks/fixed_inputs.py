@@ -1,12 +1,15 @@
-"""Whether a network is the same function with what one input holds fixed and with another's."""
+"""What an input holds fixed, and whether a network is the same function with another's."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from jvpsvd.networks.depths import LayerMaps
 from jvpsvd.networks.to_depths import ToDepths
@@ -14,6 +17,33 @@ from jvpsvd.operators import restored
 from jvpsvd.operators.derivatives.differences import direction
 from jvpsvd.operators.environment.one_thread import in_one_thread
 from jvpsvd.operators.function.evaluate import prepare
+
+
+class TensorsHeldFixed:
+    """The tensors that the present input of a map to depths holds fixed: a `FixedTensors`.
+
+    >>> from torch import nn
+    >>> from jvpsvd.networks import layer_maps
+    >>> maps = layer_maps(nn.Bilinear(2, 2, 1), (torch.ones(2), torch.zeros(2)), "output", wrt=0)
+    >>> TensorsHeldFixed(maps).fixed_tensors()
+    (tensor([0., 0.]),)
+    """
+
+    def __init__(self, maps: LayerMaps) -> None:
+        self._maps = maps
+
+    def fixed_tensors(self) -> tuple[Tensor, ...]:
+        """Return them, each once."""
+        tensors = (leaf for leaf in tree_leaves(self._maps.fixed) if isinstance(leaf, Tensor))
+        return tuple({id(tensor): tensor for tensor in tensors}.values())
+
+    @contextmanager
+    def with_fixed(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """Hold others in their places."""
+        others = dict(zip(map(id, self.fixed_tensors()), tensors, strict=True))
+        x = tree_map_only(Tensor, lambda leaf: others.get(id(leaf), leaf), self._maps.input)
+        with self._maps.holding(x):
+            yield
 
 
 def is_same_function(maps: LayerMaps, run: ToDepths, z: Tensor, other: Any) -> bool:
@@ -53,5 +83,5 @@ def _values_and_products(run: ToDepths, z: Tensor) -> tuple[Tensor, ...]:
     """Return the values of all depths, a product J v of each, and the sum of products J' u."""
     fn = prepare(run)
     values, images = jvp(fn, (z,), (direction(z),))[:2]
-    pull = vjp(fn, z)[1]
-    return (*values, *images, *pull(tuple(map(direction, values))))
+    vjp_fn = vjp(fn, z)[1]
+    return (*values, *images, *vjp_fn(tuple(map(direction, values))))

@@ -49,7 +49,7 @@ def count_work(fn: Callable[[Tensor], Any], x: Tensor, draws: RandomDraws | None
     >>> count_work(lambda x: (x @ x[:, :2]).relu(), torch.ones(10, 10))[1]
     Work(calls=3, functions=3, flops=20, rows=20, widest=20)
     """
-    paths = PathPrecisions(x)
+    paths = PathPrecisions(x, count_work.__code__)
     mode = _CountingMode(paths, draws or RandomDraws())
     functions = _FunctionMode(mode)
     with torch.no_grad(), functions, mode:

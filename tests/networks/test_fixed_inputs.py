@@ -161,15 +161,22 @@ def test_texts_of_another_length_are_recorded_anew(caplog):
     assert "WARNING" not in caplog.text
 
 
-@pytest.mark.parametrize("reads", [False, True])
-def test_texts_share_a_recording_unless_the_depths_depend_on_their_ids(reads, count_recordings):
+READ = {
+    "nothing": lambda ids: torch.ones(1, 5, 1),
+    "entries": lambda ids: ids[..., None] + 1,
+    "a number": lambda ids: float(ids.sum()),
+}
+
+
+@pytest.mark.parametrize("read", READ)
+def test_texts_share_a_recording_unless_numbers_are_read_from_their_ids(read, count_recordings):
     torch.manual_seed(0)
-    net = Padded((lambda ids: ids[..., None] + 1) if reads else (lambda ids: torch.ones(1, 5, 1)))
-    points = [torch.tensor([row]) for row in ([1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [1] * 5)]
+    net = Padded(READ[read])
+    points = [torch.tensor([row]) for row in ([1, 2, 3, 4, 5], [5, 4, 3, 2, 2], [1] * 5)]
     derivatives = Derivatives(net.eval(), points[0], ["mix", "output"], since="embedding")
     for x in points:
         derivatives.at(x, "one")
-    assert count_recordings() == (3 if reads else 1)
+    assert count_recordings() == (3 if read == "a number" else 1)
 
 
 class Scaled(nn.Module):
