@@ -180,7 +180,8 @@ def _closed_in_any_case(file: BinaryIO) -> Iterator[None]:
 def _contents(inputs: Iterable[Any]) -> Iterator[tuple[dict[str, Tensor], int | None]]:
     """Yield tensors by name and the class of each input; "" names the tensor that is one."""
     for index, one in enumerate(inputs):
-        labelled = isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], int)
+        pair = isinstance(one, tuple) and len(one) == 2
+        labelled = pair and isinstance(one[1], int) and not isinstance(one[1], bool)
         content, label = one if labelled else (one, None)
         tensors = {"": content} if isinstance(content, Tensor) else content
         if not isinstance(tensors, Mapping) or not all(

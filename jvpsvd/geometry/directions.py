@@ -102,13 +102,14 @@ def adversarial_direction(
 
     Args:
         fn: x → logits z, or several outputs; the last output are then the logits.
-        x: The point.
+        x: The point: one input. A network that takes batches is given a batch of one.
         label: The class y; None: the class of the largest logit.
         sign: Return the signs of the gradient, scaled to norm 1, instead of the gradient.
 
     Raises:
         ArgumentError: If there are fewer than two logits, y is no class, or the gradient is 0 or
-            not finite.
+            not finite; if x holds several inputs, with logits for each; if an output is named
+            "logits" and is not the last.
 
     >>> flat = adversarial_direction(lambda x: torch.stack([3 * x[0], 4 * x[1]]), torch.ones(2))
     >>> flat.T
@@ -119,7 +120,13 @@ def adversarial_direction(
     named = failures_named("fn", partial(remedy_at, fn, x))
     with restored(fn, x.device), named, full_precision(), torch.enable_grad():
         z = x.detach().clone().requires_grad_()
-        logits = list(named_outputs(prepare(fn)(z)).values())[-1].flatten().double()
+        output = list(named_outputs(prepare(fn)(z)).values())[-1]
+        if output.ndim > 1 and len(output) > 1 and output.shape[:1] == x.shape[:1]:
+            raise ArgumentError(
+                f"x holds {len(x)} inputs, of which fn returns logits {tuple(output.shape)}; give "
+                "one at a time, as x[i : i + 1]"
+            )
+        logits = output.flatten().double()
         if len(logits) < 2:
             raise ArgumentError("fn has one logit; an adversarial direction needs two classes")
         y = int(logits.argmax()) if label is None else label
@@ -153,7 +160,8 @@ def named_outputs(value: object) -> dict[str, Tensor]:
     """Return a function's output (a tensor, dict or tuple) as a dict of tensors by name.
 
     Raises:
-        ArgumentError: If it is none of these, or holds values without a derivative.
+        ArgumentError: If it is none of these, holds values without a derivative, or names logits
+            that are not the last, from which classes are told.
 
     >>> list(named_outputs((torch.ones(1), torch.ones(2)))), list(named_outputs(torch.ones(1)))
     (['0', '1'], ['output'])
@@ -166,6 +174,12 @@ def named_outputs(value: object) -> dict[str, Tensor]:
         raise ArgumentError(
             f"fn returned {type(value).__name__}; let it return a tensor, or a dict or tuple of "
             "them, one for each depth"
+        )
+    names = [str(name) for name in value]
+    if "logits" in names[:-1]:
+        raise ArgumentError(
+            f"fn returns logits and then '{names[-1]}', and the last output is taken for the "
+            "logits; let it return them last, or alone"
         )
     return {str(name): check_output(output) for name, output in value.items()}
 

@@ -117,7 +117,7 @@ def perturbation_response(
 
     Args:
         fn: x → a tensor, a dict of tensors by depth, or a tuple (as `layer_maps` returns), named by
-            index.
+            index. From the largest entry of the last one, a network's logits, classes are told.
         x: One input of fn, of any shape.
         directions: One (n,), or K as columns (n, K), or a result, whose right vectors are taken.
             They must not be 0, and are normalised.

@@ -61,6 +61,21 @@ def tensor_of(name: str, array: Any) -> Tensor:
     ) from failed
 
 
+def refuse_masked(name: str, array: np.ndarray[Any, Any]) -> None:
+    """Check that no entry of an array is masked.
+
+    Raises:
+        ArgumentError: If one is.
+
+    >>> refuse_masked("v", np.ma.masked_array([1.0, 2.0], [False, False]))
+    """
+    if np.ma.is_masked(array):
+        raise ArgumentError(
+            f"{name} has masked entries, and every one is needed; fill them first, as with "
+            "A.filled(0), or give A.data to ignore the mask"
+        )
+
+
 def _check_same_dtype(name: str, array: Any, exported: np.ndarray[Any, Any]) -> None:
     own = getattr(array, "dtype", exported.dtype)
     own = str(getattr(own, "name", own)).rpartition(".")[2]
@@ -73,11 +88,7 @@ def _check_same_dtype(name: str, array: Any, exported: np.ndarray[Any, Any]) -> 
 
 def _from_numpy(name: str, array: np.ndarray[Any, Any]) -> Tensor:
     """Return a NumPy array as a tensor, copied only where torch cannot share its memory."""
-    if np.ma.is_masked(array):
-        raise ArgumentError(
-            f"{name} has masked entries, and every one is needed; fill them first, as with "
-            "A.filled(0), or give A.data to ignore the mask"
-        )
+    refuse_masked(name, array)
     shares = array.flags.writeable and array.dtype.isnative
     whole = all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides)
     if not (shares and whole):

@@ -120,7 +120,7 @@ def _passes_at_each_point(J: BatchedMap) -> bool:
             check_adjoint(v, image, u, adjoint_product)
     except AdjointError:
         return False
-    return bool(images.flatten(1).any(1).all())
+    return bool(images.reshape(len(images), -1).any(1).all())
 
 
 def tell_difference(

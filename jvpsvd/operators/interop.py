@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.arrays import is_array
+from jvpsvd.operators.arrays import is_array, refuse_masked
 from jvpsvd.operators.foreign import ForeignOperator
 from jvpsvd.operators.linear_operator import LinearOperator
 from jvpsvd.operators.matrix import MatrixOperator
@@ -29,7 +29,8 @@ def as_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
     matvec, rmatvec, matmat, rmatmat and the adjoint are all there, so every solver of
     ``scipy.sparse.linalg`` accepts it. Vectors of another dtype are converted on entry; products
     come back in the operator's dtype, which is also the dtype declared. (Declaring float64 over
-    float32 products makes ARPACK and PROPACK seek accuracy that is not there.)
+    float32 products makes ARPACK and PROPACK seek accuracy that is not there.) Masked entries are
+    refused by `matvec` and `matmat`; SciPy's ``@`` itself drops the mask before that.
 
     Raises:
         ArgumentError: If the operator is a batch or in bfloat16, neither of which SciPy has.
@@ -52,6 +53,7 @@ def as_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
     dtype = torch.empty(0, dtype=operator.dtype, device="cpu").numpy().dtype
 
     def to_torch(block: np.ndarray[Any, Any]) -> Tensor:
+        refuse_masked("the right side", block)
         if np.iscomplexobj(block):
             raise ArgumentError("the operator is real; multiply real and imaginary part apart")
         array = np.asfortranarray(block, dtype=dtype)

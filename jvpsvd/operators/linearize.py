@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import keystr, tree_leaves_with_path, tree_unflatten
 
 from jvpsvd.arguments import dense_tensor
 from jvpsvd.errors import ArgumentError, JvpsvdError, TraceError
@@ -201,6 +202,7 @@ class Linearization:
         """Return the derivative by what was recorded, or None where that does not serve."""
         kind = point.shape[self._options.batch_dims :], point.dtype, point.device
         if kind != taken.kind:
+            _refuse_other_entries(source, taken.source)
             raise ArgumentError(
                 f"this derivative was taken at {taken.kind[1]} {tuple(taken.kind[0])} on "
                 f"{taken.kind[2]}, and x is {kind[1]} {tuple(kind[0])} on {kind[2]}; make a new "
@@ -252,6 +254,18 @@ class _Taken(NamedTuple):
     counts: set[int]
     """Of how many other points a value was compared with that of a batch of one."""
     lower_precision: LowerPrecision | None
+
+
+def _refuse_other_entries(given: Structure | None, taken: Structure | None) -> None:
+    """Refuse a point with an entry less, or more, than that of a derivative."""
+    if given is None or taken is None:
+        return
+    trees = (tree_unflatten([0] * len(one.leaves), one.spec) for one in (given, taken))
+    ours, theirs = ([keystr(path) for path, _ in tree_leaves_with_path(tree)] for tree in trees)
+    for name in (*theirs, *ours):
+        if name not in ours or name not in theirs:
+            lacks, has = ("x", "the first point") if name in theirs else ("the first point", "x")
+            raise ArgumentError(f"{lacks} has no {name}, and {has} has; give the same entries")
 
 
 def _gives_another_value(fn: OfVector, x: Tensor, value: Tensor, eps: float | None) -> bool:

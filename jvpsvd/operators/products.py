@@ -14,6 +14,7 @@ from jvpsvd.arguments import dense_tensor, shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.blocks import by, check_image, check_real, check_shape, columns, device_of
 from jvpsvd.operators.derivatives.linear_map import Held
+from jvpsvd.operators.environment.autocast import refuse_autocast
 from jvpsvd.operators.product_gradients import multiply_with_gradient
 
 
@@ -234,6 +235,7 @@ class MatrixFree(ABC):
 def _check_block(A: MatrixFree, block: Tensor, rows: int, method: str, name: str) -> Tensor:
     """Return the block as the products take it, with one for each matrix of a batch."""
     dense_tensor(name, block)
+    refuse_autocast(A.device.type)
     if tuple(block.shape[:-1]) not in ((rows,), (*A.batch, rows)):
         each = f"({A.batch[0]}, {rows}, b) or " if A.batch else ""
         like_point = block.ndim > 1 and block.numel() == rows and not A.batch
@@ -249,12 +251,9 @@ def _check_block(A: MatrixFree, block: Tensor, rows: int, method: str, name: str
             f"silently; multiply {name}.real and {name}.imag apart"
         )
     if block.dtype != A.dtype or block.device != A.device:
-        remedy = f"convert {name} first, nothing is cast silently"
-        if block.dtype != A.dtype and torch.is_autocast_enabled(A.device.type):
-            remedy = "solve and multiply outside of torch.autocast; fn may use it inside"
         raise ArgumentError(
             f"{method}: {name} is {block.dtype} on {block.device}, the operator "
-            f"{A.dtype} on {A.device}; {remedy}"
+            f"{A.dtype} on {A.device}; convert {name} first, nothing is cast silently"
         )
     if block.ndim == 3 and block.stride(0) == 0:
         block = block[0]  # already expanded, by an operator that this one is a part of

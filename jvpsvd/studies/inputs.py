@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -247,15 +248,26 @@ def _without_label(item: Any, arguments: Sequence[str], batch_dims: int = 0) -> 
 def _is_label(value: Any, batch_dims: int) -> bool:
     """Return whether this is a class index, or of classes of a batch, or nothing to compute with.
 
-    A dict or list of tensors may be arguments of the network.
+    A dict or list of tensors may be arguments of the network, and True or False a mask or switch.
     """
     if is_array(value):
-        value = torch.as_tensor(value) if value.dtype.kind in "iub" else value
+        value = torch.as_tensor(value) if value.dtype.kind in "iu" else value
     if isinstance(value, Tensor):
-        whole = not (value.is_floating_point() or value.is_complex())
         count = len(value) if batch_dims and value.ndim else 1
-        return whole and value.numel() == count
-    return not any(isinstance(x, Tensor) or is_array(x) for x in tree_leaves(value))
+        return is_whole(value) and value.numel() == count
+    return not any(
+        isinstance(x, Tensor | bool | np.bool_) or is_array(x) for x in tree_leaves(value)
+    )
+
+
+def is_whole(value: Tensor) -> bool:
+    """Return whether a tensor holds whole numbers, as class indices are; True is none.
+
+    >>> is_whole(torch.tensor(3)), is_whole(torch.tensor(True))
+    (True, False)
+    """
+    floating = value.is_floating_point() or value.is_complex()
+    return not floating and value.dtype != torch.bool
 
 
 def _split(batch: Any, device: torch.device, *, copy: bool = False) -> Iterator[Any]:

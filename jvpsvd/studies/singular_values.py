@@ -99,7 +99,9 @@ def _singular_values(
         # (k, *x); points of a batch do not depend on each other.
         rows = _vjps(fn, x, result.U.movedim(-1, 0), batch_dims)
         right = result.Vh.movedim(-2, 0).reshape(-1, *x.shape)
-        products = (rows * right).flatten(1 + batch_dims).sum(-1).movedim(0, -1)
+        products = rows * right
+        # A point may be a single number.
+        products = products.reshape(*products.shape[: 1 + batch_dims], -1).sum(-1).movedim(0, -1)
     # The solve has the better value, to second order; the product has the gradient.
     return result.s + differentiable_once(products - products.detach())
 

@@ -137,6 +137,32 @@ def test_an_adversarial_direction_is_the_gradient_of_the_cross_entropy():
     torch.testing.assert_close(named, adversarial_direction(net, x))
 
 
+def test_an_adversarial_direction_is_of_one_input():
+    net, X = network(7, 9, 4), normal(3, 7)
+    for label in (None, 2):
+        with pytest.raises(ArgumentError, match=r"x holds 3 inputs.*one at a time, as x\[i"):
+            adversarial_direction(net, X, label=label)
+    alone = adversarial_direction(net, X[1])
+    torch.testing.assert_close(adversarial_direction(net, X[1:2]), alone)
+    as_matrix = adversarial_direction(lambda z: net(z.mean(0)), X)  # of three rows
+    of_mean = adversarial_direction(net, X.mean(0))[:, 0]
+    torch.testing.assert_close(as_matrix.reshape(3, 7).sum(0), of_mean * 3**0.5)
+
+
+def test_logits_that_are_named_and_not_the_last_output_are_refused():
+    net, x = network(7, 9, 4), normal(7)
+
+    def first(z):
+        return {"logits": net(z), "hidden": z.tanh()}
+
+    with pytest.raises(ArgumentError, match=r"logits and then 'hidden'.*return them last"):
+        adversarial_direction(first, x)
+    with pytest.raises(ArgumentError, match="return them last"):
+        perturbation_response(first, x, torch.eye(7)[:, :1], [0.1])
+    found = adversarial_direction(lambda z: {"hidden": z.tanh(), "logits": net(z)}, x)
+    torch.testing.assert_close(found, adversarial_direction(net, x))
+
+
 def test_a_saturated_softmax_still_has_an_adversarial_direction():
     A = 1e4 * torch.eye(2)
     x = torch.tensor([1.0, 0.0])

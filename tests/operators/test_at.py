@@ -619,3 +619,15 @@ def test_options_stay(net):
     J = JacobianOperator(net, points(1)[0], chunk=3, tf32=True).at(points(2)[1])
     assert J.chunk == 3
     assert J.at(points(2)[0])._tf32
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [("a", r"x has no \['b'\]"), ("abc", r"the first point has no \['c'\], and x has")],
+)
+def test_an_entry_of_a_dict_that_only_one_point_has_is_named(batch, names, match):
+    one = torch.ones(1, 3) if batch else torch.ones(3)
+    J = JacobianOperator(lambda p: p["a"] * p["b"], {"a": one, "b": one}, batch_dims=int(batch))
+    with pytest.raises(ArgumentError, match=match):
+        J.at(dict.fromkeys(names, one))

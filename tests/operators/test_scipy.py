@@ -126,3 +126,11 @@ def test_complex_vectors_are_refused_rather_than_cut_to_their_real_part():
 def test_bfloat16_which_numpy_lacks_is_refused():
     with pytest.raises(ArgumentError, match="no bfloat16"):
         as_scipy(MatrixOperator(torch.eye(3, dtype=torch.bfloat16)))
+
+
+def test_masked_entries_that_scipy_hands_on_are_refused(case):
+    S, _, _ = case
+    v = np.ma.masked_array(np.ones(9), [0, 1] + [0] * 7)
+    for product in (lambda: S.matvec(v), lambda: S.matmat(v[:, None])):
+        with pytest.raises(ArgumentError, match="right side has masked entries"):
+            product()

@@ -245,6 +245,12 @@ PAIRS = {
     "dicts": lambda X: [(x, {"mask": torch.ones(4)}) for x in X],
     "boolean masks": lambda X: [(x, torch.ones(4) > 0) for x in X],
     "times": lambda X: [(x, torch.tensor(0.5)) for x in X],
+    "switches": lambda X: [(x, torch.tensor(True)) for x in X],
+    "switches of Python": lambda X: [(x, True) for x in X],
+    "switches of NumPy": lambda X: [(x, np.bool_(True)) for x in X],
+    "arrays of switches": lambda X: [(x, np.array(True)) for x in X.numpy()],
+    "dataset of switches": lambda X: TensorDataset(X, torch.ones(5) > 0),
+    "loader of switches": lambda X: DataLoader(TensorDataset(X, torch.ones(5) > 0), batch_size=2),
 }
 
 
@@ -265,6 +271,7 @@ LABELS = {
     "numbers": lambda X: [(x, 3) for x in X],
     "scalars": lambda X: [(x, np.int64(3)) for x in X],
     "arrays": lambda X: [(x, np.array(3)) for x in X.numpy()],
+    "tensors of one": lambda X: [(x, torch.tensor([3])) for x in X],
 }
 
 

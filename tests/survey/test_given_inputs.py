@@ -1,5 +1,7 @@
 """Inputs of a survey in all the forms that people have them in: each is one row."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,28 @@ def test_class_indices_of_torch_and_numpy_are_labels(tmp_path, net, inputs):
     assert [row["label"] for row in sorted(rows, key=lambda row: row["key"])] == LABELS.tolist()
 
 
+@pytest.mark.parametrize(
+    "label",
+    [torch.tensor([2]), np.array([2]), np.array(2), torch.tensor(2, dtype=torch.uint8)],
+    ids=["tensor of one", "array of one", "array", "bytes"],
+)
+def test_one_whole_number_is_a_class_index_in_any_shape(tmp_path, net, label):
+    rows = run(tmp_path, net, [(x[None], label) for x in X]).results.table().to_pylist()
+    assert {row["label"] for row in rows} == {2}
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [True, np.bool_(True), torch.tensor(True), np.array(True), torch.tensor([True])],
+    ids=["Python", "NumPy", "tensor", "array", "tensor of one"],
+)
+@pytest.mark.parametrize("form", [list, lambda pairs: DataLoader(pairs, batch_size=2)])
+def test_true_and_false_are_no_class_indices(tmp_path, net, flag, form):
+    pairs = [(x[None] if form is list else x, flag) for x in X]
+    with pytest.raises(ArgumentError, match="pairs of one of these and a class index"):
+        run(tmp_path, net, form(pairs))
+
+
 def test_batches_of_dicts_are_taken_apart(tmp_path):
     class Scaled(nn.Module):
         def forward(self, x, scale):
@@ -90,6 +114,39 @@ def test_batches_of_dicts_are_taken_apart(tmp_path):
 def test_a_batch_that_cannot_be_taken_apart_is_refused(tmp_path, net, loader):
     with pytest.raises(ArgumentError, match=r"batch of the DataLoader is .*; let it hold"):
         run(tmp_path, net, loader)
+
+
+class StepsFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(4, 3)
+
+    def forward(self, x):
+        return self.gru(x)[0]
+
+
+GREY = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("module", "items", "said"),
+    [
+        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Softmax(1)), GREY, "give inputs of shape (1, 8, 8)"),
+        (StepsFirst(), GREY[:, :5, :4], "the dimension in front is not its batch"),
+        (nn.Conv2d(1, 4, 3), [(x, label) for label, x in enumerate(GREY)], None),
+    ],
+    ids=["grey", "steps first", "equal numbers"],
+)
+def test_a_dimension_that_is_not_the_batch_is_refused_as_in_spectra(tmp_path, module, items, said):
+    loader, options = DataLoader(items, batch_size=2), {"layers": ["output"], "k": 2}
+    if said is None:
+        assert run(tmp_path, module.eval(), loader, **options).computed == 3
+        return
+    with pytest.raises(ArgumentError, match=re.escape(said)):
+        run(tmp_path, module.eval(), loader, **options)
+    with pytest.raises(ArgumentError, match=re.escape(said)):
+        spectra(module.eval(), loader, progress=False, **options)
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_all_values_of_every_depth(tmp_path, net):

@@ -97,7 +97,11 @@ MISTAKES = {
     ),
     "arguments without a choice": (
         {"inputs": [{"x": torch.ones(1, 3), "y": torch.ones(1, 2)}], "model": Sum().eval()},
-        "since= of the Spec or of its Inputs, or one of them by wrt=$",
+        r"is given arguments by name \(x, y\): name the one to differentiate by with wrt=",
+    ),
+    "one argument by name": (
+        {"inputs": [{"input": torch.ones(1, 3)}]},
+        r"is given arguments by name \(input\): name the one .* with wrt=, or the depth",
     ),
     "token ids": (
         {"inputs": [{"ids": torch.ones(1, 3, dtype=torch.long)}], "model": Shared().eval()},

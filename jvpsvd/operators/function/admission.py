@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from jvpsvd.errors import ArgumentError, ModelError
+from jvpsvd.operators.environment.autocast import refuse_autocast
 from jvpsvd.operators.environment.compilation import uncompiled
 from jvpsvd.operators.environment.process_groups import refuse_tensor_parallel
 from jvpsvd.operators.function.training_mode import refuse_training_mode
@@ -20,7 +21,7 @@ def check_function(fn: object, dtype: torch.dtype | None = None) -> None:
         dtype: The dtype that its weights are converted to.
 
     Raises:
-        ArgumentError: If it is no function.
+        ArgumentError: If it is no function, or autocast is on around the call.
         ModelError: As `check_network`.
 
     >>> check_function(3.0)
@@ -31,6 +32,7 @@ def check_function(fn: object, dtype: torch.dtype | None = None) -> None:
         check_network(fn, replace_weights=dtype is not None)
         refuse_weights_without_values(fn)
         return
+    refuse_autocast("cpu", "cuda")
     _refuse_exported_program(fn)
     if not callable(fn) or isinstance(fn, type):
         what = f"the class {fn.__name__}" if isinstance(fn, type) else f"a {type(fn).__name__}"
@@ -45,6 +47,7 @@ def check_network(model: object, *, replace_weights: bool = False) -> None:
         replace_weights: Whether it is to be called with other weights than its own.
 
     Raises:
+        ArgumentError: If autocast is on around the call.
         ModelError: If it is no module, is in training mode (see `refuse_training_mode`), is spread
             over ranks by tensor parallelism, has weights without a shape, is a scripted module
             that is to be given other weights, or one made of kernels without a derivative.
@@ -55,6 +58,7 @@ def check_network(model: object, *, replace_weights: bool = False) -> None:
     """
     _refuse_exported_program(model)
     _check_module(model)
+    refuse_autocast("cpu", "cuda")
     model = uncompiled(model)  # type: ignore[arg-type]
     refuse_training_mode(model)
     refuse_tensor_parallel(model)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from jvpsvd.arguments import listed_names
+from jvpsvd.arguments import first_names, listed_names
 from jvpsvd.data.inputs import as_written
 from jvpsvd.errors import ArgumentError, JvpsvdError, ModelError
 from jvpsvd.networks import Arguments, Depth, Model, depths
@@ -177,9 +177,13 @@ def _start_shape(model: Model, every: Sequence[Depth], example: Any) -> tuple[in
             f"{model.spec} takes token ids, which have no derivative: name the depth after their "
             f"embedding {where}{f', as {embedding}' if embedding else ''}"
         )
+    given = "several arguments"
+    if isinstance(example, Mapping):
+        names = sorted(map(str, example))  # a file of safetensors has no order
+        given = f"arguments by name ({first_names(names)})"
     raise ModelError(
-        f"{model.spec} takes several arguments: name the depth to differentiate from {where}, or "
-        "one of them by wrt="
+        f"{model.spec} is given {given}: name the one to differentiate by with wrt=, or the depth "
+        f"to differentiate from {where}"
     )
 
 

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.arrays import is_array, tensor_of
+from jvpsvd.studies.inputs import is_whole
 
 
 def each_given(inputs: Iterable[Any]) -> Iterator[Any]:
@@ -23,7 +25,6 @@ def each_given(inputs: Iterable[Any]) -> Iterator[Any]:
     Raises:
         ArgumentError: If a batch cannot be taken apart.
 
-    >>> import torch
     >>> loader = DataLoader([(torch.zeros(3), label) for label in range(5)], batch_size=2)
     >>> [(tuple(x.shape), label) for x, label in each_given(loader)][:3]
     [((1, 3), 0), ((1, 3), 1), ((1, 3), 2)]
@@ -58,8 +59,17 @@ def in_one_shape(inputs: Iterable[Any]) -> Iterator[Any]:
         yield one
 
 
+def are_batches(inputs: object) -> bool:
+    """Return whether the inputs come in batches, so that each gets its batch dimension here.
+
+    >>> are_batches(DataLoader([0.0, 1.0])), are_batches([0.0, 1.0])
+    (True, False)
+    """
+    return isinstance(inputs, DataLoader) and inputs.batch_sampler is not None
+
+
 def _items(inputs: Any) -> Iterator[Any]:
-    if isinstance(inputs, DataLoader) and inputs.batch_sampler is not None:
+    if are_batches(inputs):
         return (one for batch in inputs for one in _take_apart(batch))
     if (
         isinstance(inputs, Dataset)
@@ -101,8 +111,10 @@ def _as_tensors(content: Any, index: int) -> Any:
 
 def _class_index(label: Any) -> Any:
     """Return a whole number of NumPy or torch as Python's; what is none is refused later."""
-    if isinstance(label, Tensor) and label.ndim == 0:
-        whole = not (label.is_floating_point() or label.is_complex())
+    if is_array(label):
+        label = torch.as_tensor(label) if label.dtype.kind in "iu" else label
+    if isinstance(label, Tensor):
+        whole = label.numel() == 1 and is_whole(label)
     else:
         whole = isinstance(label, np.integer)
     return int(label) if whole else label

@@ -29,9 +29,18 @@ from jvpsvd.data import (
 from jvpsvd.data.locations import refuse_equal_names
 from jvpsvd.errors import ArgumentError, RunError, ShardError
 from jvpsvd.machine import writing
-from jvpsvd.networks import Depth, Model, PhotoInput, choose_batch, load_model
+from jvpsvd.networks import (
+    Depth,
+    Model,
+    PhotoInput,
+    choose_batch,
+    layer_maps,
+    load_model,
+    to_device,
+)
+from jvpsvd.studies.inputs import refuse_without_batch_of_inputs
 from jvpsvd.survey.spec.depth_choice import choose_depths_after
-from jvpsvd.survey.spec.given_inputs import each_given, in_one_shape
+from jvpsvd.survey.spec.given_inputs import are_batches, each_given, in_one_shape
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.spec.probe import probe_network
 from jvpsvd.survey.spec.spec import Spec
@@ -69,6 +78,8 @@ def plan_run(spec: Spec, begun: Identity | None = None) -> RunPlan:
     if spec.inputs is not None:
         model = _take_what_was_written(model, shards[0], spec)
     identity, depths = identify(model, shards, spec)
+    if are_batches(spec.inputs):
+        _refuse_without_batch(model, identity.layers)
     return RunPlan(identity, tuple(depths), model, tuple(shards), device)
 
 
@@ -195,6 +206,18 @@ def _take_what_was_written(model: Model, shard: Shard, spec: Spec) -> Model:
     wrt = spec.wrt or model.wrt
     inputs = inputs_as_written(safetensors.torch.load(data), model.since, wrt)
     return replace(model, inputs=inputs, wrt=inputs.wrt)
+
+
+def _refuse_without_batch(model: Model, layers: Sequence[str]) -> None:
+    """Check that a network takes the dimension in front of an item of a batch for its batch.
+
+    Raises:
+        ArgumentError: If it does not.
+    """
+    device = next((weight.device for weight in model.module.parameters()), torch.device("cpu"))
+    example = to_device(model.example(), device)
+    maps = layer_maps(model.module, example, layers, model.since, model.wrt)
+    refuse_without_batch_of_inputs(model.module, lambda x: maps(maps.start(x)), example)
 
 
 def _choose_batch(model: Model, spec: Spec, k: int, columns: int, rows: int) -> int:
