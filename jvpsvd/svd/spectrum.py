@@ -15,6 +15,7 @@ from jvpsvd.arguments import ascending_numbers, proper_fraction, shown, threshol
 from jvpsvd.errors import ArgumentError
 from jvpsvd.records import ComparedByFields
 from jvpsvd.svd.estimate import Array, Curve, Estimate, known_in_words
+from jvpsvd.svd.quantile import EQUAL, find_quantile
 from jvpsvd.svd.sampled_values import SampledValues
 
 if TYPE_CHECKING:
@@ -24,16 +25,10 @@ _Function = Callable[[Tensor], Tensor]
 
 # A threshold below this many times the error by rounding is moved by it on both sides.
 NEAR_ROUNDING = 1000.0
-# So is one near a node, by this share of it at least: rounding scatters copies of a value.
-_EQUAL = 1e-5
 # Counts whose standard error is below this are whole numbers up to rounding.
 _CERTAIN = 0.05
-# Counts that differ from a whole number by less than this are that number.
-_WHOLE = 1e-6
 # Unknown values lie between 0 and the last known one; f is looked at there at so many points.
 _POINTS = 513
-# Bisection of a quantile ends at this relative width, below what counts tell apart.
-_QUANTILE = 1e-6
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,7 +168,7 @@ class Spectrum(ComparedByFields):
             raise ArgumentError(
                 f"p={shown(p)} must be a positive finite number; the norm for p = inf is s[0]"
             )
-        top = self._top
+        top = self.top
         p = float(p)
         total = self._sum(lambda s: (s / top) ** p)
         value, low, high = (top * _root(x, p) for x in (total.value, total.low, total.high))
@@ -184,7 +179,7 @@ class Spectrum(ComparedByFields):
 
     def participation_ratio(self) -> Estimate:
         """Return (Σ σ²)² / Σ σ⁴: d for d equal values and zeros."""
-        top = self._top
+        top = self.top
         squares, fourth = self._sum(lambda s: (s / top) ** 2), self._sum(lambda s: (s / top) ** 4)
         if fourth.value == 0:
             return Estimate(math.nan, 0, self.size, basis="all values are 0")
@@ -196,7 +191,7 @@ class Spectrum(ComparedByFields):
 
     def entropy(self) -> Estimate:
         """Return −Σ p log p with p = σ² / Σ σ², in nats."""
-        top = self._top
+        top = self.top
         squares = self._sum(lambda s: (s / top) ** 2)
         logs = self._sum(lambda s: torch.xlogy((s / top) ** 2, (s / top) ** 2))
         total, mean = squares.value, logs.value / squares.value if squares.value else 0.0
@@ -233,49 +228,15 @@ class Spectrum(ComparedByFields):
     def quantile(self, q: float) -> Estimate:
         """Return the σ below which the share q of all singular values lies, 0 < q < 1.
 
-        Its bounds and its standard error are those of the counts, read off on the other axis.
+        Its bounds are those of the counts, read off on the other axis, and so are the ends of its
+        `interval`, of those of the counts; the standard error says how far these lie off at most,
+        for one standard error of the counts. `high` is infinite where no count says that as few
+        values are larger.
 
         Raises:
             ArgumentError: If q does not lie between 0 and 1.
         """
-        wanted = (1 - proper_fraction("q", q)) * self.size
-        if abs(wanted - round(wanted)) < 1e-9 * self.size:  # (1 - 0.9) · 200 is below 20
-            wanted = float(round(wanted))
-        if self.rest is None and len(self.values) == self.size:
-            index = min(self.size - 1, int(wanted))
-            value, error = float(self.values[index]), float(self.errors[index])
-            return self._estimate(Estimate(value, max(0.0, value - error), value + error))
-        least = max(self.rounding, 1e-12 * self._top)
-
-        def bracket(side: Callable[[Curve], Array], wanted: float) -> tuple[float, float]:
-            """Return thresholds of which the first has more than `wanted` values, by this side."""
-            low, high = 0.0, max(least, self._top * (1 + 3 * _EQUAL))
-            while high - low > _QUANTILE * high and high > least:
-                middle = math.sqrt(low * high) if low else max(least, high / 8)
-                if side(self.counts([middle]))[0] > wanted:
-                    low = middle
-                else:
-                    high = middle
-            return low, high
-
-        value = self._at_a_value(bracket(lambda c: c.value, wanted + _WHOLE)[1])
-        low = bracket(lambda c: c.low, wanted + _WHOLE)[0]
-        high = bracket(lambda c: c.high, wanted - _WHOLE)[1]
-        up = bracket(lambda c: c.value + c.standard_error, wanted + _WHOLE)[1]
-        down = bracket(lambda c: c.value - c.standard_error, wanted + _WHOLE)[0]
-        # Counts take values for equal that differ by less than _EQUAL.
-        error = (up - down) / 2 if up - down > 4 * _EQUAL * up else 0.0
-        return self._estimate(Estimate(value, min(low, value), max(high, value), error))
-
-    def _at_a_value(self, threshold: float) -> float:
-        """Return the known value or node that equals a threshold up to rounding, or that."""
-        off = 2 * max(_EQUAL * threshold, self.rounding)
-        for values in (self.values, self.rest.rule.nodes.reshape(-1) if self.rest else None):
-            if values is not None and len(values):
-                nearest = float(values[(values - threshold).abs().argmin()])
-                if abs(nearest - threshold) <= off:
-                    return nearest
-        return threshold
+        return find_quantile(self, proper_fraction("q", q))
 
     def plot(self, ax: Axes | None = None, points: int = 60, **line: Any) -> Axes:
         """Draw σ by index up to the full rank: the known values as a line, the rest as a band.
@@ -291,10 +252,10 @@ class Spectrum(ComparedByFields):
         from jvpsvd.plot.solved import plot_whole_spectrum
 
         known = self.values.numpy()
-        least = known[-1] if len(known) else self._top
+        least = known[-1] if len(known) else self.top
         counts = None
         if self.rest is not None:
-            bottom = max(float(self.rest.rule.nodes.min()), self.rounding, 1e-12 * self._top)
+            bottom = max(float(self.rest.rule.nodes.min()), self.rounding, 1e-12 * self.top)
             grid = np.geomspace(min(bottom, least) / 2, least, points)
             counts = self.counts(grid)
         return plot_whole_spectrum(known, counts, self.size, ax, line)
@@ -311,7 +272,8 @@ class Spectrum(ComparedByFields):
         return f"<Spectrum of {self.size} values: {self.basis}>"
 
     @property
-    def _top(self) -> float:
+    def top(self) -> float:
+        """The largest known value or node, or 1 where all are 0."""
         if len(self.values):
             return float(self.values[0]) or 1.0
         return float(self.rest.rule.nodes.max()) or 1.0 if self.rest is not None else 1.0
@@ -339,7 +301,7 @@ class Spectrum(ComparedByFields):
             whole = np.full(len(thresholds), float(self.size))
             return least, least, whole, np.zeros(len(thresholds))
         rest = self.rest
-        off = (_EQUAL * thresholds).clamp_min(self.rounding)
+        off = (EQUAL * thresholds).clamp_min(self.rounding)
         nodes = rest.rule.nodes.reshape(-1, 1)
         at_node = ((nodes - thresholds).abs() <= 2 * off).any(0)
         near = at_node | (thresholds < NEAR_ROUNDING * off)
