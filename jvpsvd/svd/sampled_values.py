@@ -17,6 +17,8 @@ from jvpsvd.svd.krylov.quadrature import GaussRule, Recurrences, gauss_rule
 # those that have converged. All three are guesses.
 _CONVERGED, _SAME, _LAST = 1e-4, 1e-5, 0.1
 
+Function = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class KnownAndSampled:
@@ -66,18 +68,30 @@ class SampledValues:
     def _zero_rule(self) -> tuple[Tensor, Tensor]:
         return self.rule.with_node_at_zero()
 
-    def means(self, f: Callable[[Tensor], Tensor]) -> tuple[float, float]:
-        """Return the mean of f(σ) by the Gauss rule and by the rule with a node at 0.
+    def means(self, f: Function, rounding: float) -> tuple[float, float, float]:
+        """Return a lower bound, the middle and an upper bound of the sample's mean of f(σ).
 
-        For f(σ) = g(σ²), g of operator-monotone or operator-convex kind (powers, logarithm,
-        entropy), these are bounds of the sample's mean from different sides. Both are exact if g is
-        a polynomial of degree less than twice the steps.
+        The Gauss rule and the rule with a node at 0 bound it from different sides, for f(σ) = g(σ²)
+        with g a logarithm, x log x, or a power x^r with r ≤ 2 · steps: its derivatives of order
+        2 · steps and 2 · steps + 1, which are in the errors of the two, have different signs.
+        Both rules are exact if g is a polynomial of degree less
+        than twice the steps.
+
+        Args:
+            f: A function of σ, monotone between numbers that differ by the rounding.
+            rounding: How far a node may be off.
         """
-        zero_nodes, zero_weights = self._zero_rule
-        gauss = _weighted_sum(self.rule.weights, f(self.rule.nodes)) / self.mass
-        return gauss, _weighted_sum(zero_weights, f(zero_nodes)) / float(zero_weights.sum())
+        rules = ((self.rule.nodes, self.rule.weights), self._zero_rule)
+        found = []
+        for nodes, weights in rules:
+            ends = torch.stack([f((nodes - rounding).clamp_min(0)), f(nodes), f(nodes + rounding)])
+            each = (ends.amin(0), f(nodes), ends.amax(0))
+            found.append([_weighted_sum(weights, one) / float(weights.sum()) for one in each])
+        gauss, zero = found
+        middle = gauss[1] if math.isinf(zero[1]) else (gauss[1] + zero[1]) / 2
+        return min(gauss[0], zero[0]), middle, max(gauss[2], zero[2])
 
-    def standard_error_of_sum(self, f: Callable[[Tensor], Tensor]) -> float:
+    def standard_error_of_sum(self, f: Function) -> float:
         """Return the standard error of Σ f(σ) over all `size` values."""
         weights, nodes = self.rule.weights, self.rule.nodes
         if self.steps == 1:  # one node, and so no variance; the rule with a node at 0 has more

@@ -168,8 +168,8 @@ class Spectrum(ComparedByFields):
             raise ArgumentError(
                 f"p={shown(p)} must be a positive finite number; the norm for p = inf is s[0]"
             )
-        top = self.top
         p = float(p)
+        top = self.top
         total = self._sum(lambda s: (s / top) ** p)
         value, low, high = (top * _root(x, p) for x in (total.value, total.low, total.high))
         if math.isinf(value):
@@ -220,10 +220,20 @@ class Spectrum(ComparedByFields):
         return self._estimate(Estimate(value, low, high, value * found.standard_error))
 
     def log_volume(self) -> Estimate:
-        """Return Σ log σ. Where not all values are known, small ones have no lower bound."""
-        total = self._sum(torch.log)
-        value = total.high if math.isinf(total.low) else total.value
-        return self._estimate(Estimate(value, total.low, total.high, total.standard_error))
+        """Return Σ log σ.
+
+        It has a lower bound where all values are known and lie above their errors. If not, one of
+        them may be 0, and `value` is the upper bound; values below rounding enter it as rounding.
+        """
+        if self.rest is None:
+            total = self._sum(torch.log)
+        else:
+            total = self._sum(lambda s: torch.log(s.clamp_min(self.rounding)))
+        known = len(self.values) == self.size and self.rest is None
+        if known and bool((self.values > self._known_errors).all()):
+            return self._estimate(total)
+        error = total.standard_error if math.isfinite(total.high) else 0.0
+        return self._estimate(Estimate(total.high, -math.inf, total.high, error))
 
     def quantile(self, q: float) -> Estimate:
         """Return the σ below which the share q of all singular values lies, 0 < q < 1.
@@ -346,10 +356,8 @@ class Spectrum(ComparedByFields):
                 high + missing * float(extremes.max()),
             )
             return Estimate(low, low, high)
-        gauss, zero = self.rest.means(f)
-        least, most = min(gauss, zero), max(gauss, zero)
+        least, middle, most = self.rest.means(f, self.rounding)
         size = self.rest.size
-        middle = gauss if math.isinf(zero) else (gauss + zero) / 2
         error = self.rest.standard_error_of_sum(f)
         return Estimate(total + size * middle, low + size * least, high + size * most, error)
 
