@@ -160,6 +160,9 @@ class Spectrum(ComparedByFields):
     def schatten(self, p: float = 1.0) -> Estimate:
         """Return (Σ σᵖ)^(1/p): the nuclear norm for p = 1, the Frobenius norm for p = 2.
 
+        For p > 4 · steps the upper bound rests on a bound of the largest value: a known one, or, of
+        random vectors alone, one that holds with a probability of 1 − 1e-6.
+
         Raises:
             ArgumentError: If p is not a positive finite number, or float64 cannot hold the norm.
         """
@@ -169,6 +172,8 @@ class Spectrum(ComparedByFields):
                 f"p={shown(p)} must be a positive finite number; the norm for p = inf is s[0]"
             )
         p = float(p)
+        if self.rest is not None and p > 4 * self.rest.steps:
+            return self._estimate(self._norm_of_large_power(self.rest, p))
         top = self.top
         total = self._sum(lambda s: (s / top) ** p)
         value, low, high = (top * _root(x, p) for x in (total.value, total.low, total.high))
@@ -176,6 +181,26 @@ class Spectrum(ComparedByFields):
             raise ArgumentError(f"the norm for p={p:g} exceeds what float64 can hold; raise p")
         slope = value / (p * total.value) if total.value > 0 else 0.0
         return self._estimate(Estimate(value, low, high, slope * total.standard_error))
+
+    def _norm_of_large_power(self, rest: SampledValues, p: float) -> Estimate:
+        """Return (Σ σᵖ)^(1/p) for p > 4 · steps, of which quadrature rules are lower bounds."""
+        errors, top = self._known_errors, self.top
+        # All values of the rest are below the last known one above it, or the first within it.
+        bounds = (self.values + errors)[: self.above + 1]
+        largest = float(bounds.min()) if len(bounds) else rest.largest_value
+        scale = max(top, largest)
+        known, errors = self.values[: self.above], errors[: self.above]
+        least = ((known - errors).clamp_min(0) / top) ** p
+        most = ((known + errors) / scale) ** p
+        sampled = rest.means(lambda s: (s / top) ** p, self.rounding)[0]
+        low = top * _root(float(least.sum()) + rest.size * sampled, p)
+        if math.isinf(largest):
+            return Estimate(low, low, math.inf)
+        mean, variance = rest.large_power(p, scale, largest, self.rounding)
+        total = float(most.sum()) + rest.size * mean
+        high = max(low, scale * _root(total, p))
+        error = high / (p * total) * rest.size * rest.error(variance) if total else 0.0
+        return Estimate((low + high) / 2, low, high, error)
 
     def participation_ratio(self) -> Estimate:
         """Return (Σ σ²)² / Σ σ⁴: d for d equal values and zeros."""
