@@ -58,7 +58,9 @@ class Estimate:
     def resolved(self) -> bool:
         """Whether the bounds are near enough for the value to mean something."""
         width = self.high - self.low
-        return width <= max(_RESOLVED * abs(self.value), _ERRORS * self.standard_error)
+        return math.isfinite(width) and width <= max(
+            _RESOLVED * abs(self.value), _ERRORS * self.standard_error
+        )
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Return the bounds, widened by what sampling may be off at this confidence.

@@ -16,6 +16,10 @@ from jvpsvd.svd.krylov.quadrature import GaussRule, Recurrences, gauss_rule
 # number, values count as copies of one. The cut is made at the widest gap among the last tenth of
 # those that have converged. All three are guesses.
 _CONVERGED, _SAME, _LAST = 1e-4, 1e-5, 0.1
+# With this probability a value lies above `SampledValues.largest_value`.
+_UNSEEN = 1e-6
+
+Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,18 +70,74 @@ class SampledValues:
     def _zero_rule(self) -> tuple[Tensor, Tensor]:
         return self.rule.with_node_at_zero()
 
-    def means(self, f: Callable[[Tensor], Tensor]) -> tuple[float, float]:
-        """Return the mean of f(σ) by the Gauss rule and by the rule with a node at 0.
+    def means(self, f: Function, rounding: float) -> tuple[float, float, float]:
+        """Return a lower bound, the middle and an upper bound of the sample's mean of f(σ).
 
-        For f(σ) = g(σ²), g of operator-monotone or operator-convex kind (powers, logarithm,
-        entropy), these are bounds of the sample's mean from different sides. Both are exact if g is
-        a polynomial of degree less than twice the steps.
+        The Gauss rule and the rule with a node at 0 bound it from different sides, for f(σ) = g(σ²)
+        with g a logarithm, x log x, or a power x^r with r ≤ 2 · steps: its derivatives of order
+        2 · steps and 2 · steps + 1, which are in the errors of the two, have different signs.
+        `large_power` has powers beyond. Both rules are exact if g is a polynomial of degree less
+        than twice the steps.
+
+        Args:
+            f: A function of σ, monotone between numbers that differ by the rounding.
+            rounding: How far a node may be off.
         """
-        zero_nodes, zero_weights = self._zero_rule
-        gauss = _weighted_sum(self.rule.weights, f(self.rule.nodes)) / self.mass
-        return gauss, _weighted_sum(zero_weights, f(zero_nodes)) / float(zero_weights.sum())
+        rules = ((self.rule.nodes, self.rule.weights), self._zero_rule)
+        found = []
+        for nodes, weights in rules:
+            ends = torch.stack([f((nodes - rounding).clamp_min(0)), f(nodes), f(nodes + rounding)])
+            each = (ends.amin(0), f(nodes), ends.amax(0))
+            found.append([_weighted_sum(weights, one) / float(weights.sum()) for one in each])
+        gauss, zero = found
+        middle = gauss[1] if math.isinf(zero[1]) else (gauss[1] + zero[1]) / 2
+        return min(gauss[0], zero[0]), middle, max(gauss[2], zero[2])
 
-    def standard_error_of_sum(self, f: Callable[[Tensor], Tensor]) -> float:
+    def large_power(
+        self, power: float, scale: float, largest: float, rounding: float
+    ) -> tuple[float, float]:
+        """Return upper bounds of the mean and the variance of (σ / scale)^power, power ≥ 4 · steps.
+
+        For such a power both rules are lower bounds: all derivatives have one sign. No value
+        exceeds b. So the mean is at most that of σ^(4 · steps), which the rule with a node at 0 has
+        exactly, times the rest of the power of b; and the mean square at most b^power times that.
+
+        Args:
+            power: Of σ.
+            scale: What σ is divided by.
+            largest: A number b that no value exceeds.
+            rounding: How far a node may be off.
+        """
+        nodes, weights = self._zero_rule
+        exact = 4 * self.steps
+        mean = _weighted_sum(weights, ((nodes + rounding) / scale) ** exact) / float(weights.sum())
+        mean *= (largest / scale) ** (power - exact)
+        return mean, mean * (largest / scale) ** power
+
+    @cached_property
+    def largest_value(self) -> float:
+        """A number that no value exceeds, but with a probability of 1e-6.
+
+        The part of C random unit vectors along one direction is less than C a / n with a
+        probability of at most (a e)^(C / 2), by Chernoff's bound. σ₁ has at least that mass.
+        """
+        columns = self.columns
+        least = columns * _UNSEEN ** (2 / columns) / (math.e * self.whole)
+        low = float(self.rule.nodes.max()) * (1 + 2 * _SAME)
+        if low == 0 or self.rule.largest_mass_at(low) < least:
+            return low
+        high = 2 * low
+        while self.rule.largest_mass_at(high) >= least:
+            low, high = high, 2 * high
+            if not math.isfinite(high * high):
+                return math.inf
+        while high > low * (1 + _SAME):
+            middle = math.sqrt(low * high)
+            above = self.rule.largest_mass_at(middle) >= least
+            low, high = (middle, high) if above else (low, middle)
+        return high
+
+    def standard_error_of_sum(self, f: Function) -> float:
         """Return the standard error of Σ f(σ) over all `size` values."""
         weights, nodes = self.rule.weights, self.rule.nodes
         if self.steps == 1:  # one node, and so no variance; the rule with a node at 0 has more

@@ -15,6 +15,7 @@ from jvpsvd.arguments import ascending_numbers, proper_fraction, shown, threshol
 from jvpsvd.errors import ArgumentError
 from jvpsvd.records import ComparedByFields
 from jvpsvd.svd.estimate import Array, Curve, Estimate, known_in_words
+from jvpsvd.svd.quantile import EQUAL, find_quantile
 from jvpsvd.svd.sampled_values import SampledValues
 
 if TYPE_CHECKING:
@@ -24,16 +25,10 @@ _Function = Callable[[Tensor], Tensor]
 
 # A threshold below this many times the error by rounding is moved by it on both sides.
 NEAR_ROUNDING = 1000.0
-# So is one near a node, by this share of it at least: rounding scatters copies of a value.
-_EQUAL = 1e-5
 # Counts whose standard error is below this are whole numbers up to rounding.
 _CERTAIN = 0.05
-# Counts that differ from a whole number by less than this are that number.
-_WHOLE = 1e-6
 # Unknown values lie between 0 and the last known one; f is looked at there at so many points.
 _POINTS = 513
-# Bisection of a quantile ends at this relative width, below what counts tell apart.
-_QUANTILE = 1e-6
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -165,6 +160,9 @@ class Spectrum(ComparedByFields):
     def schatten(self, p: float = 1.0) -> Estimate:
         """Return (Σ σᵖ)^(1/p): the nuclear norm for p = 1, the Frobenius norm for p = 2.
 
+        For p > 4 · steps the upper bound rests on a bound of the largest value: a known one, or, of
+        random vectors alone, one that holds with a probability of 1 − 1e-6.
+
         Raises:
             ArgumentError: If p is not a positive finite number, or float64 cannot hold the norm.
         """
@@ -173,8 +171,10 @@ class Spectrum(ComparedByFields):
             raise ArgumentError(
                 f"p={shown(p)} must be a positive finite number; the norm for p = inf is s[0]"
             )
-        top = self._top
         p = float(p)
+        if self.rest is not None and p > 4 * self.rest.steps:
+            return self._estimate(self._norm_of_large_power(self.rest, p))
+        top = self.top
         total = self._sum(lambda s: (s / top) ** p)
         value, low, high = (top * _root(x, p) for x in (total.value, total.low, total.high))
         if math.isinf(value):
@@ -182,9 +182,29 @@ class Spectrum(ComparedByFields):
         slope = value / (p * total.value) if total.value > 0 else 0.0
         return self._estimate(Estimate(value, low, high, slope * total.standard_error))
 
+    def _norm_of_large_power(self, rest: SampledValues, p: float) -> Estimate:
+        """Return (Σ σᵖ)^(1/p) for p > 4 · steps, of which quadrature rules are lower bounds."""
+        errors, top = self._known_errors, self.top
+        # All values of the rest are below the last known one above it, or the first within it.
+        bounds = (self.values + errors)[: self.above + 1]
+        largest = float(bounds.min()) if len(bounds) else rest.largest_value
+        scale = max(top, largest)
+        known, errors = self.values[: self.above], errors[: self.above]
+        least = ((known - errors).clamp_min(0) / top) ** p
+        most = ((known + errors) / scale) ** p
+        sampled = rest.means(lambda s: (s / top) ** p, self.rounding)[0]
+        low = top * _root(float(least.sum()) + rest.size * sampled, p)
+        if math.isinf(largest):
+            return Estimate(low, low, math.inf)
+        mean, variance = rest.large_power(p, scale, largest, self.rounding)
+        total = float(most.sum()) + rest.size * mean
+        high = max(low, scale * _root(total, p))
+        error = high / (p * total) * rest.size * rest.error(variance) if total else 0.0
+        return Estimate((low + high) / 2, low, high, error)
+
     def participation_ratio(self) -> Estimate:
         """Return (Σ σ²)² / Σ σ⁴: d for d equal values and zeros."""
-        top = self._top
+        top = self.top
         squares, fourth = self._sum(lambda s: (s / top) ** 2), self._sum(lambda s: (s / top) ** 4)
         if fourth.value == 0:
             return Estimate(math.nan, 0, self.size, basis="all values are 0")
@@ -196,7 +216,7 @@ class Spectrum(ComparedByFields):
 
     def entropy(self) -> Estimate:
         """Return −Σ p log p with p = σ² / Σ σ², in nats."""
-        top = self._top
+        top = self.top
         squares = self._sum(lambda s: (s / top) ** 2)
         logs = self._sum(lambda s: torch.xlogy((s / top) ** 2, (s / top) ** 2))
         total, mean = squares.value, logs.value / squares.value if squares.value else 0.0
@@ -225,57 +245,33 @@ class Spectrum(ComparedByFields):
         return self._estimate(Estimate(value, low, high, value * found.standard_error))
 
     def log_volume(self) -> Estimate:
-        """Return Σ log σ. Where not all values are known, small ones have no lower bound."""
-        total = self._sum(torch.log)
-        value = total.high if math.isinf(total.low) else total.value
-        return self._estimate(Estimate(value, total.low, total.high, total.standard_error))
+        """Return Σ log σ.
+
+        It has a lower bound where all values are known and lie above their errors. If not, one of
+        them may be 0, and `value` is the upper bound; values below rounding enter it as rounding.
+        """
+        if self.rest is None:
+            total = self._sum(torch.log)
+        else:
+            total = self._sum(lambda s: torch.log(s.clamp_min(self.rounding)))
+        known = len(self.values) == self.size and self.rest is None
+        if known and bool((self.values > self._known_errors).all()):
+            return self._estimate(total)
+        error = total.standard_error if math.isfinite(total.high) else 0.0
+        return self._estimate(Estimate(total.high, -math.inf, total.high, error))
 
     def quantile(self, q: float) -> Estimate:
         """Return the σ below which the share q of all singular values lies, 0 < q < 1.
 
-        Its bounds and its standard error are those of the counts, read off on the other axis.
+        Its bounds are those of the counts, read off on the other axis, and so are the ends of its
+        `interval`, of those of the counts; the standard error says how far these lie off at most,
+        for one standard error of the counts. `high` is infinite where no count says that as few
+        values are larger.
 
         Raises:
             ArgumentError: If q does not lie between 0 and 1.
         """
-        wanted = (1 - proper_fraction("q", q)) * self.size
-        if abs(wanted - round(wanted)) < 1e-9 * self.size:  # (1 - 0.9) · 200 is below 20
-            wanted = float(round(wanted))
-        if self.rest is None and len(self.values) == self.size:
-            index = min(self.size - 1, int(wanted))
-            value, error = float(self.values[index]), float(self.errors[index])
-            return self._estimate(Estimate(value, max(0.0, value - error), value + error))
-        least = max(self.rounding, 1e-12 * self._top)
-
-        def bracket(side: Callable[[Curve], Array], wanted: float) -> tuple[float, float]:
-            """Return thresholds of which the first has more than `wanted` values, by this side."""
-            low, high = 0.0, max(least, self._top * (1 + 3 * _EQUAL))
-            while high - low > _QUANTILE * high and high > least:
-                middle = math.sqrt(low * high) if low else max(least, high / 8)
-                if side(self.counts([middle]))[0] > wanted:
-                    low = middle
-                else:
-                    high = middle
-            return low, high
-
-        value = self._at_a_value(bracket(lambda c: c.value, wanted + _WHOLE)[1])
-        low = bracket(lambda c: c.low, wanted + _WHOLE)[0]
-        high = bracket(lambda c: c.high, wanted - _WHOLE)[1]
-        up = bracket(lambda c: c.value + c.standard_error, wanted + _WHOLE)[1]
-        down = bracket(lambda c: c.value - c.standard_error, wanted + _WHOLE)[0]
-        # Counts take values for equal that differ by less than _EQUAL.
-        error = (up - down) / 2 if up - down > 4 * _EQUAL * up else 0.0
-        return self._estimate(Estimate(value, min(low, value), max(high, value), error))
-
-    def _at_a_value(self, threshold: float) -> float:
-        """Return the known value or node that equals a threshold up to rounding, or that."""
-        off = 2 * max(_EQUAL * threshold, self.rounding)
-        for values in (self.values, self.rest.rule.nodes.reshape(-1) if self.rest else None):
-            if values is not None and len(values):
-                nearest = float(values[(values - threshold).abs().argmin()])
-                if abs(nearest - threshold) <= off:
-                    return nearest
-        return threshold
+        return find_quantile(self, proper_fraction("q", q))
 
     def plot(self, ax: Axes | None = None, points: int = 60, **line: Any) -> Axes:
         """Draw σ by index up to the full rank: the known values as a line, the rest as a band.
@@ -291,10 +287,10 @@ class Spectrum(ComparedByFields):
         from jvpsvd.plot.solved import plot_whole_spectrum
 
         known = self.values.numpy()
-        least = known[-1] if len(known) else self._top
+        least = known[-1] if len(known) else self.top
         counts = None
         if self.rest is not None:
-            bottom = max(float(self.rest.rule.nodes.min()), self.rounding, 1e-12 * self._top)
+            bottom = max(float(self.rest.rule.nodes.min()), self.rounding, 1e-12 * self.top)
             grid = np.geomspace(min(bottom, least) / 2, least, points)
             counts = self.counts(grid)
         return plot_whole_spectrum(known, counts, self.size, ax, line)
@@ -311,7 +307,8 @@ class Spectrum(ComparedByFields):
         return f"<Spectrum of {self.size} values: {self.basis}>"
 
     @property
-    def _top(self) -> float:
+    def top(self) -> float:
+        """The largest known value or node, or 1 where all are 0."""
         if len(self.values):
             return float(self.values[0]) or 1.0
         return float(self.rest.rule.nodes.max()) or 1.0 if self.rest is not None else 1.0
@@ -339,7 +336,7 @@ class Spectrum(ComparedByFields):
             whole = np.full(len(thresholds), float(self.size))
             return least, least, whole, np.zeros(len(thresholds))
         rest = self.rest
-        off = (_EQUAL * thresholds).clamp_min(self.rounding)
+        off = (EQUAL * thresholds).clamp_min(self.rounding)
         nodes = rest.rule.nodes.reshape(-1, 1)
         at_node = ((nodes - thresholds).abs() <= 2 * off).any(0)
         near = at_node | (thresholds < NEAR_ROUNDING * off)
@@ -384,10 +381,8 @@ class Spectrum(ComparedByFields):
                 high + missing * float(extremes.max()),
             )
             return Estimate(low, low, high)
-        gauss, zero = self.rest.means(f)
-        least, most = min(gauss, zero), max(gauss, zero)
+        least, middle, most = self.rest.means(f, self.rounding)
         size = self.rest.size
-        middle = gauss if math.isinf(zero) else (gauss + zero) / 2
         error = self.rest.standard_error_of_sum(f)
         return Estimate(total + size * middle, low + size * least, high + size * most, error)
 

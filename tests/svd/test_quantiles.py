@@ -53,3 +53,44 @@ def test_the_median_of_equal_values_is_their_value(dtype):
 def test_a_quantile_between_zeros_is_found():
     s = values_of("rank deficient")
     assert jvpsvd.spectral_density(torch.diag(s), probes=4, steps=5).quantile(0.5).value < 1e-9
+
+
+@pytest.mark.parametrize("steps", [5, 8])
+def test_a_quantile_near_the_top_is_bounded_by_the_counts(steps):
+    s = torch.linspace(2, 0, 400).double()
+    spectrum = jvpsvd.spectral_density(torch.diag(s), steps=steps)
+    found = spectrum.quantile(0.99)  # 4 values are larger
+    assert found.high >= float(s[4])
+    assert found.interval(0.9999)[1] >= float(s[4])
+    assert spectrum.count(found.high).high <= 4
+    assert spectrum.count(found.low).low >= 4
+    assert found.standard_error > 0
+
+
+def test_nothing_known_of_values_leaves_their_quantile_open():
+    A = torch.diag(torch.linspace(2, 0, 400))
+    first = jvpsvd.svds(A, 5, method="golub-kahan", tol=1e-3)
+    spectrum = jvpsvd.svds(A, 5, method="golub-kahan", start=first).spectrum
+    found = spectrum.quantile(0.5)
+    assert found.low == 0
+    assert found.high >= float(spectrum.values[-1])
+
+
+def test_intervals_of_few_values_hold_theirs():
+    """All values are nodes: only their shares are sampled, and these jump from one to the next."""
+    missed = 0
+    for seed in range(16, 30):
+        generator = torch.Generator().manual_seed(seed)
+        s = (2 * torch.rand(20, generator=generator).double()).sort(descending=True).values
+        spectrum = jvpsvd.spectral_density(torch.diag(s), steps=20, seed=seed)
+        low, high = spectrum.quantile(0.75).interval(0.95)  # 5 values are larger
+        missed += not (low <= float(s[4]) + 1e-9 and float(s[5]) - 1e-9 <= high)
+    assert missed <= 1
+
+
+def test_the_interval_of_a_quantile_is_kept_by_copies(tmp_path):
+    found = jvpsvd.spectral_density(torch.diag(torch.linspace(2, 0, 50))).quantile(0.5)
+    torch.save(found, tmp_path / "quantile")
+    again = torch.load(tmp_path / "quantile", weights_only=False)
+    assert again == found
+    assert again.interval() == found.interval()

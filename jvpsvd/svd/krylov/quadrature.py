@@ -111,6 +111,19 @@ class GaussRule:
         nodes = torch.cat([s, s.new_zeros(count, extended.shape[-1] - size)], dim=-1)
         return nodes, ((self.starts @ Yh[..., :size].mT) ** 2).sum(-2)
 
+    def largest_mass_at(self, threshold: float) -> float:
+        """Return the largest mass at τ of measures with the moments of the sample, summed over C.
+
+        It is 1 / Σ q_j(τ²)², q_j the orthonormal polynomials of the moments. Above all nodes it
+        decreases in τ.
+        """
+        scale = float(self.nodes.max())
+        x = min(max(threshold / scale, _LEAST), _MOST) ** 2
+        gap = (self.nodes / scale) ** 2 - x
+        gap = torch.where(gap.abs() < _NEAR * x, _NEAR * x, gap)
+        coupling = self.couplings * self.nodes[:, None] / scale**2
+        return float(_mass_at(self.starts, coupling / gap[..., None, :]).sum())
+
     def below(self, thresholds: Tensor) -> tuple[Tensor, Tensor]:
         """Return bounds (t,) of the sampled mass of values below thresholds τ (t,), summed over C.
 
@@ -140,8 +153,7 @@ class GaussRule:
         gap = torch.where(gap.abs() < _NEAR * x, _NEAR * x, gap)
         near = coupling / gap[..., None, :]  # g (Θ − x)⁻¹
         identity = torch.eye(coupling.shape[-2], dtype=gap.dtype)
-        Z = starts @ near.mT
-        mass = (Z * torch.linalg.solve(near @ near.mT + identity, Z.mT).mT).sum((-2, -1))
+        mass = _mass_at(starts, near)
 
         nearest = gap.abs().amin(-1).amin(0)
         first = torch.log(torch.minimum(_LOWEST * x[:, 0], _OF_GAP * nearest))
@@ -163,6 +175,14 @@ class GaussRule:
         total, error = self.weights.sum(), QUADRATURE_ERROR * self.weights.sum()
         middle, half = (total - difference.sum(0)) / 2, mass.sum(0) / 2 + error
         return middle - half, middle + half
+
+
+def _mass_at(starts: Tensor, near: Tensor) -> Tensor:
+    """Return the trace of the mass at x, of g (Θ − x)⁻¹ with g the couplings."""
+    Z = starts @ near.mT
+    identity = torch.eye(near.shape[-2], dtype=near.dtype)
+    mass: Tensor = (Z * torch.linalg.solve(near @ near.mT + identity, Z.mT).mT).sum((-2, -1))
+    return mass
 
 
 def _sum_over_nodes(left: Tensor, right: Tensor, factors: Tensor) -> Tensor:
