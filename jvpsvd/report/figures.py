@@ -69,7 +69,7 @@ def draw_spectra(
         if below:
             of = sum(depth.s.size for depth in drawn)
             heading += f"\n{below} of {of} values are below their residual"
-            heading += "; no line where the mean is" if _is_cut(drawn) else ""
+            heading += "; such means are not drawn" if _is_cut(drawn) else ""
         axes.set_title(heading, fontsize=9)
         # Named here: matplotlib drops labels of lines that begin with an underscore.
         labels = [f"{depth.layer}  ({depth.shape[0]})" for depth in drawn]

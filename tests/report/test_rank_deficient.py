@@ -44,7 +44,7 @@ def test_means_below_the_residual_are_not_drawn(axes):
     (found, *_) = axes(figures.draw_spectra)
     assert len(found.lines[0].get_xdata()) == 4
     assert found.get_ylim()[0] > 1e-4
-    assert "no line where the mean is" in found.get_title()
+    assert "such means are not drawn" in found.get_title()
 
 
 def test_they_have_no_colour_and_set_no_scale(axes):
