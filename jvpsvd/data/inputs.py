@@ -146,7 +146,7 @@ def write_inputs(inputs: Iterable[Any], shard: str | os.PathLike[str]) -> int:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_inputs([torch.ones(2), ({"x": torch.ones(2)}, 3)], Path(folder, "inputs.tar"))
+    ...     write_inputs([torch.ones(2), ({"x": torch.ones(2)}, 3)], f"{folder}/inputs.tar")
     2
     """
     count, shard = 0, as_path("shard", shard)

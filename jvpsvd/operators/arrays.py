@@ -99,3 +99,13 @@ def _from_numpy(name: str, array: np.ndarray[Any, Any]) -> Tensor:
         raise ArgumentError(
             f"{name} has dtype {array.dtype}, which torch lacks; convert it to float32 or float64"
         ) from error
+
+
+def is_whole(value: Tensor) -> bool:
+    """Return whether a tensor holds whole numbers, as class indices are; True is none.
+
+    >>> is_whole(torch.tensor(3)), is_whole(torch.tensor(True))
+    (True, False)
+    """
+    floating = value.is_floating_point() or value.is_complex()
+    return not floating and value.dtype != torch.bool

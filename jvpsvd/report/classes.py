@@ -41,7 +41,7 @@ def find_classes(samples: Sequence[Sample]) -> Classes:
 
     >>> one, two = Sample("s", "a", 0, 0, 3, None), Sample("s", "b", 0, 0, 0, "n01440764")
     >>> find_classes([one, two]).names
-    ('tench', 'class 3')
+    ('tench', 'label 3')
     >>> find_classes([Sample("s", "a", 0, 0, 0, None, class_name="circles")]).names
     ('circles',)
     """

@@ -15,10 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from jvpsvd.arguments import first_names, shown
 from jvpsvd.errors import ArgumentError, ModelError
-from jvpsvd.operators import full_precision, restored, uncompiled
-from jvpsvd.operators.arrays import is_array, tensor_of
-from jvpsvd.operators.function.batch_of_two import Values, refuse_without_batch
-from jvpsvd.operators.function.evaluate import with_derivatives
+from jvpsvd.operators import uncompiled
+from jvpsvd.operators.arrays import is_array, is_whole, tensor_of
 
 
 @contextmanager
@@ -46,25 +44,6 @@ def told_how_read(first: Any) -> Iterator[None]:
         raise ModelError(
             f"{error} (X was read as {read}, each given to the model as {given}; {single}{other})"
         ) from error
-
-
-def refuse_without_batch_of_inputs(model: nn.Module, values: Values, first: Any) -> None:
-    """Check that a network takes the dimension that is put in front of each input for its batch.
-
-    Args:
-        model: The network.
-        values: Evaluates it, to some depths perhaps.
-        first: The first input, as the network gets it.
-
-    Raises:
-        ArgumentError: If it does not; see `refuse_without_batch`.
-    """
-    kinds = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
-    eps = max((float(torch.finfo(kind).eps) for kind in kinds), default=0.0)
-    tensors = [x for x in tree_leaves(first) if isinstance(x, Tensor)]
-    with full_precision(), restored(model, tensors[0].device if tensors else None):
-        name = type(uncompiled(model)).__name__
-        refuse_without_batch(name, with_derivatives(values, [model]), first, eps)
 
 
 def list_arguments(model: nn.Module) -> tuple[str, ...]:
@@ -258,16 +237,6 @@ def _is_label(value: Any, batch_dims: int) -> bool:
     return not any(
         isinstance(x, Tensor | bool | np.bool_) or is_array(x) for x in tree_leaves(value)
     )
-
-
-def is_whole(value: Tensor) -> bool:
-    """Return whether a tensor holds whole numbers, as class indices are; True is none.
-
-    >>> is_whole(torch.tensor(3)), is_whole(torch.tensor(True))
-    (True, False)
-    """
-    floating = value.is_floating_point() or value.is_complex()
-    return not floating and value.dtype != torch.bool
 
 
 def _split(batch: Any, device: torch.device, *, copy: bool = False) -> Iterator[Any]:

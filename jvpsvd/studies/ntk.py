@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from jvpsvd.arguments import refuse_unknown_names, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
+from jvpsvd.networks.batch_dimension import refuse_without_batch_of_inputs
 from jvpsvd.operators import (
     JacobianOperator,
     LinearOperator,
@@ -36,7 +37,6 @@ from jvpsvd.studies.inputs import (
     each_input,
     list_arguments,
     refuse_other_kind,
-    refuse_without_batch_of_inputs,
     told_how_read,
 )
 from jvpsvd.svd import svds

@@ -23,6 +23,7 @@ from jvpsvd.errors import ArgumentError, JvpsvdError, NonFiniteError
 from jvpsvd.imports import is_installed
 from jvpsvd.machine import parse_memory
 from jvpsvd.networks import OUTPUT, Arguments, Derivatives, choose_batch, depths
+from jvpsvd.networks.batch_dimension import refuse_without_batch_of_inputs
 from jvpsvd.networks.depth import with_values
 from jvpsvd.operators import BatchedMap, JacobianOperator, LinearMap, LinearOperator, uncompiled
 from jvpsvd.operators.function.conversion import check_dtype
@@ -33,7 +34,6 @@ from jvpsvd.studies.inputs import (
     list_kinds,
     refuse_mixed_list,
     refuse_other_kind,
-    refuse_without_batch_of_inputs,
     told_how_read,
 )
 from jvpsvd.studies.network_spectra import DepthSpectra, NetworkSpectra, join

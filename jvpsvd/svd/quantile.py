@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import Protocol
+
+from torch import Tensor
 
 from jvpsvd.arguments import proper_fraction
-from jvpsvd.svd.estimate import Estimate
-
-if TYPE_CHECKING:
-    from jvpsvd.svd.spectrum import Spectrum
+from jvpsvd.svd.estimate import Curve, Estimate
+from jvpsvd.svd.sampled_values import SampledValues
 
 # Counts that differ from a whole number by less than this are that number.
 _WHOLE = 1e-6
@@ -24,6 +24,26 @@ _WIDTH = 1e-6
 EQUAL = 1e-5
 # No threshold beyond this multiple of the largest node is tried.
 _FARTHEST = 1e12
+
+
+class _Counted(Protocol):
+    """A spectrum whose values are counted: a `Spectrum`."""
+
+    @property
+    def values(self) -> Tensor: ...
+    @property
+    def errors(self) -> Tensor: ...
+    @property
+    def rest(self) -> SampledValues | None: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def rounding(self) -> float: ...
+    @property
+    def top(self) -> float: ...
+    @property
+    def basis(self) -> str: ...
+    def counts(self, thresholds: Sequence[float]) -> Curve: ...
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,7 +66,7 @@ class Quantile(Estimate):
         return min(low, self.low), max(high, self.high)
 
 
-def find_quantile(spectrum: Spectrum, q: float) -> Estimate:
+def find_quantile(spectrum: _Counted, q: float) -> Estimate:
     """Return the σ below which the share q of all singular values lies, 0 < q < 1.
 
     >>> import torch, jvpsvd
@@ -75,7 +95,7 @@ def find_quantile(spectrum: Spectrum, q: float) -> Estimate:
     return Quantile(value, low, high, error, spectrum.basis, ends)
 
 
-def _ends(spectrum: Spectrum, wanted: float, errors: float) -> tuple[float, float]:
+def _ends(spectrum: _Counted, wanted: float, errors: float) -> tuple[float, float]:
     """Return the last threshold with surely more values, and the first with surely no more.
 
     Args:
@@ -87,7 +107,7 @@ def _ends(spectrum: Spectrum, wanted: float, errors: float) -> tuple[float, floa
     return low, _bracket(spectrum, wanted - _WHOLE, 1.0, errors)[1]
 
 
-def _bracket(spectrum: Spectrum, wanted: float, side: float, errors: float) -> tuple[float, float]:
+def _bracket(spectrum: _Counted, wanted: float, side: float, errors: float) -> tuple[float, float]:
     """Return thresholds of which the first has more than `wanted` values, the second no more.
 
     Args:
@@ -118,7 +138,7 @@ def _bracket(spectrum: Spectrum, wanted: float, side: float, errors: float) -> t
     return low, high
 
 
-def _at_a_value(spectrum: Spectrum, threshold: float) -> float:
+def _at_a_value(spectrum: _Counted, threshold: float) -> float:
     """Return the known value or node that equals a threshold up to rounding, or that."""
     off = 2 * max(EQUAL * threshold, spectrum.rounding)
     nodes = spectrum.rest.rule.nodes.reshape(-1) if spectrum.rest else spectrum.values

@@ -70,7 +70,7 @@ def test_the_page_has_no_values_where_there_are_none(run):
     assert record["k"] == 40
     json.dumps(record, allow_nan=False)
     means = [np.frombuffer(base64.b64decode(one), dtype="<f4") for one in record["mean"]]
-    assert np.isfinite(means[0]).all()
+    assert np.isfinite(means[0][:30]).all()
     assert np.isfinite(means[1]).sum() == 30
     health = report.health.count_rows(report.read_values(run))
     assert health.unconverged == 0

@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from jvpsvd.arguments import shown
 from jvpsvd.errors import ArgumentError
-from jvpsvd.operators.arrays import is_array, tensor_of
-from jvpsvd.studies.inputs import is_whole
+from jvpsvd.operators.arrays import is_array, is_whole, tensor_of
 
 
 def each_given(inputs: Iterable[Any]) -> Iterator[Any]:

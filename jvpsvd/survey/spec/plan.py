@@ -38,7 +38,7 @@ from jvpsvd.networks import (
     load_model,
     to_device,
 )
-from jvpsvd.studies.inputs import refuse_without_batch_of_inputs
+from jvpsvd.networks.batch_dimension import refuse_without_batch_of_inputs
 from jvpsvd.survey.spec.depth_choice import choose_depths_after
 from jvpsvd.survey.spec.given_inputs import are_batches, each_given, in_one_shape
 from jvpsvd.survey.spec.identity import Identity

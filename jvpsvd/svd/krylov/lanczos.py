@@ -42,8 +42,6 @@ _LONGEST_INVERSE = 1e6
 _EPS = torch.finfo(torch.float64).eps
 # Entries of V'F that may stay, at most: below √eps, by a guess.
 _MOST_LOSS = 1e-9
-# Up to so many times the last columns, all of V is read as fast: a guess.
-_FEW_WINDOWS = 8
 # An estimate of them this many times below what is measured is none, nor is one that leaves
 # vectors further than √eps from orthonormal.
 _MISJUDGED = 100.0
@@ -128,16 +126,15 @@ class LanczosFactorization(Factorization):
     def _next_block(self, W: Tensor, unit: float) -> OrthogonalBlock:
         """Return W = A'A F / unit, orthogonalised against all columns of V, or only the last."""
         V, loss, width = self.V, self._loss, W.shape[-1]
-        window = self._inverse.shape[-1] + width
         orthogonalize = partial(
             orthogonalize_block,
             V,
             W,
             floor=_EPS * self.scale,
             generator=self._generator,
-            window=window,
+            window=self._inverse.shape[-1] + width,
         )
-        if V.shape[-1] > _FEW_WINDOWS * window and not loss.must_renew:
+        if not loss.must_renew:
             near = orthogonalize(full=False)
             if int(near.rank) == width:
                 H, C = near.coefficients / unit, near.R / unit

@@ -159,17 +159,17 @@ class _Solve:
         """Return bases without columns, which may grow to `max_size`."""
         A, solver, request = self._A, self._solver, self._request
         loss = solver.loss * request.tol
-        form: Callable[..., Factorization] = partial(
-            LanczosFactorization, max_loss=_LOSS_OF_V * loss
-        )
+        capacity = reserved_columns(max_size, request.k, solver.block_size)
+        form: Callable[..., Factorization]
         if solver.forms_left:
             loss = min(loss, math.sqrt(torch.finfo(A.dtype).eps))
-            form = partial(GolubKahanFactorization, max_loss=loss)
+            form = partial(GolubKahanFactorization, capacity=capacity, max_loss=loss)
+        else:  # one basis in place of three; what is not written takes no memory
+            form = partial(LanczosFactorization, capacity=2 * capacity, max_loss=_LOSS_OF_V * loss)
         return form(
             A,
             block_size=solver.block_size,
             seed=request.seed,
-            capacity=reserved_columns(max_size, request.k, solver.block_size),
             max_size=max_size,
             keep_left=self._keep_left,
             monitor=self._monitor,
