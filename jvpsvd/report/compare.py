@@ -147,7 +147,7 @@ def _describe_network(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     alike = _OF_PROBE if one["inputs"] is None else (*_OF_PROBE, "contents")
     if not all(probes) or any(one[name] != other[name] for name in alike):
         return []
-    change = changed_network(*probes)
+    change = changed_network(*probes, len(one["layers"]))
     return [f"network: another one of the same weights sha256: {change}"] if change else []
 
 

@@ -243,5 +243,9 @@ def test_other_arguments_are_noticed_where_the_example_is_zero(example):
         inputs = Inputs("npy", example, lambda content: torch.as_tensor(content) * factor)
         return probe_network(Model.of(module, inputs), ["output"])
 
-    assert changed_network(probe_with(1), probe_with(1)) == ""
-    assert changed_network(probe_with(1), probe_with(3)).startswith("its values at a test input")
+    assert changed_network(probe_with(1), probe_with(1), 1) == ""
+    assert changed_network(probe_with(1), probe_with(3), 1).startswith("its values at a test input")
+    older = probe_with(1)[:10]  # a version that took the example alone
+    assert (
+        changed_network(older, probe_with(1), 1) == changed_network(probe_with(1), older, 1) == ""
+    )

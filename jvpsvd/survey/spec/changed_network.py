@@ -14,14 +14,26 @@ PRODUCTS = 4
 """Products of each depth and of the gradient in a probe, beside a norm."""
 
 
-def changed_network(before: Sequence[float], now: Sequence[float]) -> str:
+def changed_network(before: Sequence[float], now: Sequence[float], depths: int) -> str:
     """Return in words how two probes differ; empty if only by rounding.
 
-    >>> changed_network([2.0, 0, 0, 1, 0] * 2, [2.0, 0, 0, 1.6, 0] + [2.0, 0, 0, 1, 0])
+    A probe has one part for each test input, and those of older versions had one alone: where both
+    have the first part only, that is compared.
+
+    >>> changed_network([2.0, 0, 0, 1, 0] * 2, [2.0, 0, 0, 1.6, 0] + [2.0, 0, 0, 1, 0], 1)
     'its values at a test input by 3e-01'
     """
-    if len(before) != len(now):
+    size = (depths + 1) * (PRODUCTS + 1)
+    if bool(before) != bool(now):
         return "it can be evaluated at a test input only now, or no longer"
+    for start in range(0, min(len(before), len(now)), size):
+        change = _changed_part(before[start : start + size], now[start : start + size])
+        if change:
+            return change
+    return ""
+
+
+def _changed_part(before: Sequence[float], now: Sequence[float]) -> str:
     one, two = (np.array(probe).reshape(-1, PRODUCTS + 1) for probe in (before, now))
     scale = np.maximum(one[:, :1], two[:, :1])
     change = np.divide(np.abs(one - two), scale, out=np.zeros_like(one), where=scale > 0)

@@ -143,7 +143,7 @@ class Identity:
             elif name == "probe":
                 if not mine or theirs is None:
                     continue  # begun before there were probes, or when noise was the only one
-                change = changed_network(mine, theirs)
+                change = changed_network(mine, theirs, len(self.layers))
                 if change:
                     return f"another network of the same weights: {change}"
             elif name == "photo_input" and self.inputs is not None:

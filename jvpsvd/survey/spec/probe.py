@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,8 @@ def probe_network(model: Model, layers: Sequence[str]) -> tuple[float, ...]:
     """Return ‖y‖ and products of y with random signs for each depth y, and for a gradient.
 
     The input is noise: standard normal, or uniform from 0 to 1 where the network fails at that or
-    gives no finite values. It is the example of `Inputs` where there is one whose entries are not
-    all equal. Empty, with a warning in the log, where it does so at both.
+    gives no finite values. Of `Inputs` it is the example, and noise as well if all entries of that
+    are equal. Empty, with a warning in the log, where the network fails at all of them.
 
     Args:
         model: The network.
@@ -44,40 +45,49 @@ def probe_network(model: Model, layers: Sequence[str]) -> tuple[float, ...]:
     >>> len(probe_network(model, ["output"]))
     10
     """
+    attempts: list[Callable[[], list[float]]]
     if model.inputs is None:
         draws = (_draw_normal, _draw_uniform)
         attempts = [partial(_probe, model, layers, model.example, draw) for draw in draws]
+        most = 1
     else:
-        attempts = [partial(_probe, model, layers, make) for make in _examples(model, model.inputs)]
+        makes = [model.example, *_make_noise(model.inputs)]
+        attempts = [partial(_probe, model, layers, make) for make in makes]
+        most = len(attempts)
+    parts: list[list[float]] = []
     reason = ""
     for attempt in attempts:
+        if len(parts) == most:
+            break
         try:
             found = attempt()
         except Exception as error:  # the user's own network; a run says what is wrong with it
             reason = f"fails at a test input ({first_of(error)})"
             continue
-        if all(map(math.isfinite, found)):
-            return tuple(found)
-        reason = "gives no finite values at a test input"
-    logger.warning("%s %s: a change of its code cannot be noticed", model.spec, reason)
-    return ()
+        if not all(map(math.isfinite, found)):
+            reason = "gives no finite values at a test input"
+        else:
+            parts.append(found)
+    if not parts:
+        logger.warning("%s %s: a change of its code cannot be noticed", model.spec, reason)
+    return tuple(chain.from_iterable(parts))
 
 
-def _examples(model: Model, inputs: Inputs) -> list[Callable[[], Any]]:
-    """Return functions that make arguments: of the example, and before it of noise if all is equal.
+def _make_noise(inputs: Inputs) -> list[Callable[[], Any]]:
+    """Return a function that makes arguments of noise, if all entries of the example are equal.
 
     Zeros would not show that `arguments` multiplies them by another number today.
     """
     content = inputs.example
     if not isinstance(content, Tensor | np.ndarray):
-        return [model.example]
+        return []
     entries = torch.as_tensor(content)
     if not entries.is_floating_point() or bool((entries != entries.reshape(-1)[:1]).any()):
-        return [model.example]
+        return []
     noise = np.random.default_rng(0).uniform(size=tuple(entries.shape))
     if isinstance(content, Tensor):
-        return [lambda: inputs.arguments(torch.from_numpy(noise).to(content)), model.example]
-    return [lambda: inputs.arguments(noise.astype(content.dtype)), model.example]
+        return [lambda: inputs.arguments(torch.from_numpy(noise).to(content))]
+    return [lambda: inputs.arguments(noise.astype(content.dtype))]
 
 
 def _draw_normal(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
