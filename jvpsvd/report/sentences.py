@@ -13,7 +13,7 @@ from jvpsvd.data.demo import DEMO_SHARD
 from jvpsvd.report.analysis import Analysis
 from jvpsvd.report.estimates import in_words
 from jvpsvd.report.health import Health
-from jvpsvd.report.typed_options import seeds_of_random_weights, values_of_option
+from jvpsvd.report.typed_options import commands_of, seeds_of_random_weights, values_of_option
 from jvpsvd.report.values import RunValues
 from jvpsvd.survey.spec.identity import Identity
 from jvpsvd.survey.store.class_distances import ClassComparison
@@ -142,6 +142,11 @@ def command(run: RunValues) -> tuple[str, str]:
         words += ["--weights", "WEIGHTS"]
         named = " or ".join(sorted(shown(Path(file).name) for file in files))
         notes.append(f"WEIGHTS is {named}: SHA-256 of the weights {identity.weights_sha256[:12]}")
+    elif not commands_of(run.store.folder):
+        notes.append(
+            f"SHA-256 of its weights is {identity.weights_sha256[:12]}; if yours differ, give "
+            "--weights or --random-weights"
+        )
     if identity.shards != (DEMO_SHARD,):
         words += ["--shards", "SHARDS"]
         notes.append(f"SHARDS is the folder of {', '.join(identity.shards[:3])}")

@@ -27,26 +27,38 @@ def values_of_option(folder: Path, option: str) -> set[str]:
 
     Example: ``values_of_option(store.folder, "--weights")``.
     """
-    lines = (events(file) for file in journals(folder))
-    return {value for one in lines for value in _values(one, option)}
+    found = set()
+    for command in commands_of(folder):
+        with contextlib.suppress(ValueError):  # a quotation that a damaged line has open
+            given = itertools.pairwise(shlex.split(command))
+            found |= {value for word, value in given if word == option}
+    return found
 
 
-def _values(lines: Sequence[dict[str, Any]], option: str) -> Iterator[str]:
-    """Yield the value of an option in each command of a journal whose work began.
+def commands_of(folder: Path) -> list[str]:
+    """Return the commands of a run whose work began; none of work that was called from Python.
+
+    Args:
+        folder: The run.
+
+    Example: ``commands_of(store.folder)``.
+    """
+    return [command for file in journals(folder) for command in _begun(events(file))]
+
+
+def _begun(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield each command of a journal whose work began.
 
     >>> called = {"event": "called", "command": "jvpsvd run --random-weights 7 --out a"}
-    >>> option = "--random-weights"
-    >>> list(_values([called], option)), list(_values([called, {"event": "began"}], option))
-    ([], ['7'])
+    >>> list(_begun([called])), list(_begun([called, {"event": "began"}]))
+    ([], ['jvpsvd run --random-weights 7 --out a'])
     """
     command = None
     for event in lines:
         if event.get("event") == "called":
             command = event.get("command")
         elif event.get("event") == "began" and isinstance(command, str):
-            with contextlib.suppress(ValueError):  # a quotation that a damaged line has open
-                given = itertools.pairwise(shlex.split(command))
-                yield from (value for word, value in given if word == option)
+            yield command
 
 
 def _is_seed(text: str) -> bool:

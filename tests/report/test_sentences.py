@@ -55,6 +55,14 @@ def test_the_command_makes_the_same_run(tiny, shard, tmp_path, options, monkeypa
     assert ids[0] == ids[1]
 
 
+def test_where_no_command_was_typed_the_note_tells_the_weights(tiny, shard, tmp_path):
+    spec = Spec(shards=[shard], model="tiny:net", layers=["3"], k=3, out=tmp_path / "run")
+    store = run(dataclasses.replace(spec, random_weights=7)).store
+    command, note = sentences.command(read_values(store))
+    assert "--random-weights" not in command
+    assert f"SHA-256 of its weights is {store.identity.weights_sha256[:12]}; if yours" in note
+
+
 def test_the_first_sentence_says_sigma_and_dimension(tmp_path):
     store = make_run(tmp_path / "run", whole=True)
     analysis = analyse(read_values(store))
@@ -107,4 +115,4 @@ def test_data_is_cited_where_its_photos_are_known(tmp_path):
     shards = dataclasses.replace(other.identity, shards=("foolbox-000000.tar",))
     demo = read_values(dataclasses.replace(other, identity=shards))
     assert "foolbox" in sentences.citations(demo)
-    assert sentences.command(demo)[1] == ""
+    assert "SHARDS" not in " ".join(sentences.command(demo))
