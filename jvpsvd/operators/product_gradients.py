@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 Multiply = Callable[[Tensor], Tensor]
 
@@ -24,10 +25,18 @@ def multiply_with_gradient(multiply: Multiply, transposed: Multiply, block: Tens
     >>> V.grad.T
     tensor([[1., 2.]])
     """
-    if not (block.requires_grad and torch.is_grad_enabled()):
+    if not (_is_transformed(block) or (block.requires_grad and torch.is_grad_enabled())):
         return multiply(block.detach())
     image: Tensor = _Product.apply(block, multiply, transposed)  # type: ignore[no-untyped-call]
     return image
+
+
+def _is_transformed(block: Tensor) -> bool:
+    """Tell whether a transform of torch.func, or forward mode, follows a block."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(block):
+        return True
+    dual = forward_ad.unpack_dual(block)  # type: ignore[no-untyped-call]
+    return bool(dual.tangent is not None)
 
 
 class _Product(torch.autograd.Function):
@@ -42,6 +51,19 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return ctx.transposed(gradient), None, None
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[int | None, None, None],
+        block: Tensor,
+        multiply: Multiply,
+        transposed: Multiply,
+    ) -> tuple[Tensor, int]:
+        """Multiply all blocks as one wide one."""
+        blocks = block.movedim(in_dims[0] or 0, -1)
+        image: Tensor = _Product.apply(blocks.flatten(-2), multiply, transposed)  # type: ignore[no-untyped-call]
+        return torch.unflatten(image, -1, blocks.shape[-2:]), image.ndim
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *others: None) -> Tensor:

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
 from jvpsvd import JacobianOperator, MatrixOperator, svds
 
@@ -44,16 +46,49 @@ def test_gradients_are_those_of_a_matrix(kind, derivatives, width):
     assert torch.allclose(ours, theirs, rtol=1e-12)
 
 
+TRANSFORMS = {
+    "vmap": lambda A, V: vmap(lambda v: A @ v)(V),
+    "vmap of columns": lambda A, V: vmap(lambda v: A @ v, in_dims=1)(V.T),
+    "vmap of blocks": lambda A, V: vmap(lambda v: A @ v)(V.reshape(2, 3, 6).mT),
+    "vmap of vmap": lambda A, V: vmap(vmap(lambda v: A @ v))(V.reshape(2, 3, 6)),
+    "grad": lambda A, V: grad(lambda v: (A @ v).pow(3).sum())(V[0]),
+    "grad of vmap": lambda A, V: grad(lambda V: vmap(lambda v: A @ v)(V).pow(3).sum())(V),
+    "vmap of grad": lambda A, V: vmap(grad(lambda v: (A @ v).pow(3).sum()))(V),
+    "jvp": lambda A, V: jvp(lambda v: (A @ v).square(), (V[0],), (V[1],))[1],
+    "jvp of grad": lambda A, V: jvp(grad(lambda v: (A @ v).pow(3).sum()), (V[0],), (V[1],))[1],
+    "hessian": lambda A, V: hessian(lambda v: (A @ v).pow(3).sum())(V[0]),
+    "jacfwd": lambda A, V: jacfwd(lambda v: (A @ v).square())(V[0]),
+    "jacrev": lambda A, V: jacrev(lambda v: (A @ v).square())(V[0]),
+}
+
+
 @pytest.mark.parametrize("derivatives", DERIVATIVES)
-def test_second_derivatives_and_transforms_are_those_of_a_matrix(derivatives):
-    A, matrix = operators(derivatives)["jacobian"]
-    v = torch.randn(6, dtype=torch.float64)
-    assert torch.autograd.gradcheck(A.matvec, v.clone().requires_grad_())
-    assert torch.autograd.gradgradcheck(lambda v: A.matvec(v).square(), v.clone().requires_grad_())
-    ours, theirs = (
-        torch.func.grad(lambda v, A=one: (A @ v).pow(3).sum())(v) for one in (A, matrix)
-    )
-    assert torch.allclose(ours, theirs, rtol=1e-12)
+@pytest.mark.parametrize("kind", ["jacobian", "transpose", "combination"])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transforms_are_those_of_a_matrix(name, kind, derivatives):
+    A, matrix = operators(derivatives)[kind]
+    V = torch.randn(6, 6, dtype=torch.float64)
+    if kind == "transpose":
+        A, matrix = A.T, matrix.T
+    assert torch.allclose(TRANSFORMS[name](A, V), TRANSFORMS[name](matrix, V), rtol=1e-10)
+
+
+@pytest.mark.parametrize("derivatives", DERIVATIVES)
+def test_second_derivatives_are_those_of_a_matrix(derivatives):
+    A = operators(derivatives)["jacobian"][0]
+    v = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(A.matvec, v)
+    assert torch.autograd.gradgradcheck(lambda v: A.matvec(v).square(), v)
+
+
+def test_gradients_pass_through_vmap_and_dual_numbers():
+    A = MatrixOperator(torch.randn(4, 6, dtype=torch.float64))
+    V = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    vmap(lambda v: A @ v)(V).square().sum().backward()
+    assert torch.allclose(V.grad, 2 * (V.detach() @ A.matrix.T) @ A.matrix)
+    with forward_ad.dual_level():
+        image = A @ forward_ad.make_dual(V.detach()[0], V.detach()[1])
+        assert torch.allclose(forward_ad.unpack_dual(image).tangent, A.matrix @ V.detach()[1])
 
 
 def test_backward_products_are_counted():
