@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from jvpsvd.arguments import as_path
+from jvpsvd.arguments import as_path, shown
 from jvpsvd.data.photos import decode_photo
 from jvpsvd.data.sounds import decode_sound
 from jvpsvd.data.suffixes import PHOTO_SUFFIXES
@@ -181,6 +181,12 @@ def _contents(inputs: Iterable[Any]) -> Iterator[tuple[dict[str, Tensor], int | 
     """Yield tensors by name and the class of each input; "" names the tensor that is one."""
     for index, one in enumerate(inputs):
         pair = isinstance(one, tuple) and len(one) == 2
+        if pair and _is_truth_value(one[1]):
+            raise ArgumentError(
+                f"input {index} is a pair with {shown(one[1])}, which is no class index and may be "
+                "a switch of the network; give int(label) for a class, and a dict for several "
+                "arguments"
+            )
         labelled = pair and isinstance(one[1], int) and not isinstance(one[1], bool)
         content, label = one if labelled else (one, None)
         tensors = {"": content} if isinstance(content, Tensor) else content
@@ -192,6 +198,12 @@ def _contents(inputs: Iterable[Any]) -> Iterator[tuple[dict[str, Tensor], int | 
                 "pairs of one of these and a class index"
             )
         yield {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, label
+
+
+def _is_truth_value(value: Any) -> bool:
+    if isinstance(value, Tensor | np.ndarray):
+        return value.ndim == 0 and value.dtype in (torch.bool, np.bool_)
+    return isinstance(value, bool | np.bool_)
 
 
 def as_written(content: Mapping[str, Tensor]) -> Any:

@@ -58,7 +58,7 @@ class Estimate:
     def resolved(self) -> bool:
         """Whether the bounds are near enough for the value to mean something."""
         width = self.high - self.low
-        return math.isfinite(width) and width <= max(
+        return math.isfinite(width + self.standard_error) and width <= max(
             _RESOLVED * abs(self.value), _ERRORS * self.standard_error
         )
 
@@ -93,7 +93,9 @@ class Estimate:
             if not self.resolved:
                 return f"between {low} and {high} ({error_in_words})"
             return f"{value} {error_in_words} ({low} to {high})"
-        return self._bounds(*(f"{x:.6g}" for x in (self.value, self.low, self.high)))
+        words = self._bounds(*(f"{x:.6g}" for x in (self.value, self.low, self.high)))
+        known = math.isfinite(error) or math.isinf(self.low) or math.isinf(self.high)
+        return words if known else f"{words} (± unknown)"
 
     def in_a_cell(self) -> str:
         """Return the number as tables have it, in few digits; its bounds alone where they are wide.

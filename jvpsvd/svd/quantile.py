@@ -89,7 +89,8 @@ def find_quantile(spectrum: _Counted, q: float) -> Estimate:
     low, high = min(low, value), max(high, value)
     down, up = ends(1.0)
     error = max(low - down, up - high) if math.isfinite(up) else math.inf
-    error = error if error > 4 * EQUAL * high else 0.0
+    if math.isfinite(high) and error <= 4 * EQUAL * high:
+        error = 0.0
     if math.isinf(value):  # nothing bounds it from above
         value, error = low, 0.0
     return Quantile(value, low, high, error, spectrum.basis, ends)

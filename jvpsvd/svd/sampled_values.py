@@ -83,15 +83,22 @@ class SampledValues:
             f: A function of σ, monotone between numbers that differ by the rounding.
             rounding: How far a node may be off.
         """
-        rules = ((self.rule.nodes, self.rule.weights), self._zero_rule)
+        gauss, zero = self._means_by_rules(f, rounding)
+        middle = gauss[1] if math.isinf(zero[1]) else (gauss[1] + zero[1]) / 2
+        return min(gauss[0], zero[0]), middle, max(gauss[2], zero[2])
+
+    def least_mean_of_large_power(self, f: Function, rounding: float) -> float:
+        """Return a lower bound of the mean of a power above 4 · steps: that of the better rule."""
+        return max(each[0] for each in self._means_by_rules(f, rounding))
+
+    def _means_by_rules(self, f: Function, rounding: float) -> list[list[float]]:
+        """Return the least mean of f, the mean and the largest, by each of both rules."""
         found = []
-        for nodes, weights in rules:
+        for nodes, weights in ((self.rule.nodes, self.rule.weights), self._zero_rule):
             ends = torch.stack([f((nodes - rounding).clamp_min(0)), f(nodes), f(nodes + rounding)])
             each = (ends.amin(0), f(nodes), ends.amax(0))
             found.append([_weighted_sum(weights, one) / float(weights.sum()) for one in each])
-        gauss, zero = found
-        middle = gauss[1] if math.isinf(zero[1]) else (gauss[1] + zero[1]) / 2
-        return min(gauss[0], zero[0]), middle, max(gauss[2], zero[2])
+        return found
 
     def large_power(
         self, power: float, scale: float, largest: float, rounding: float

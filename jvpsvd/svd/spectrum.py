@@ -188,11 +188,11 @@ class Spectrum(ComparedByFields):
         # All values of the rest are below the last known one above it, or the first within it.
         bounds = (self.values + errors)[: self.above + 1]
         largest = float(bounds.min()) if len(bounds) else rest.largest_value
-        scale = max(top, largest)
+        scale = max(top, largest, *bounds.tolist())
         known, errors = self.values[: self.above], errors[: self.above]
         least = ((known - errors).clamp_min(0) / top) ** p
         most = ((known + errors) / scale) ** p
-        sampled = rest.means(lambda s: (s / top) ** p, self.rounding)[0]
+        sampled = rest.least_mean_of_large_power(lambda s: (s / top) ** p, self.rounding)
         low = top * _root(float(least.sum()) + rest.size * sampled, p)
         if math.isinf(largest):
             return Estimate(low, low, math.inf)
