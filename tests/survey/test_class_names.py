@@ -100,6 +100,13 @@ def test_digits_that_are_a_label_and_a_name_are_refused(surveyed, named):
         surveyed([named], classes=["0"], limit=1)
 
 
+def test_a_folder_is_free_after_a_refusal(surveyed, named):
+    with pytest.raises(ArgumentError, match="write label:0 or name:0"):
+        surveyed([named], classes=["0"], layers=["output"])
+    store = surveyed([named], classes=["name:0"], layers=["output"]).store
+    assert {row.key for row in store.rows()} == {"p3"}
+
+
 def test_a_class_that_may_be_in_a_shard_that_cannot_be_read_is_told(
     surveyed, named, caplog, tmp_path
 ):
