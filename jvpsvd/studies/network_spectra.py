@@ -325,6 +325,9 @@ def load_spectra(path: str | os.PathLike[str]) -> NetworkSpectra:
         of_all = torch.tensor(shape).expand(len(record[f"{number}.s"]), 2)
         record.setdefault(f"{number}.shapes", of_all)
         record.setdefault(f"{number}.seeds", torch.full((len(of_all),), -1))
+        # Where J = 0, files of earlier versions have a share of 1.
+        share, nothing = record[f"{number}.energy_share"], record[f"{number}.s"][:, 0] == 0
+        record[f"{number}.energy_share"] = share.masked_fill(nothing & (share == 1), np.nan)
     depths = tuple(
         DepthSpectra(layer, **{name: record[f"{number}.{name}"] for name in _TENSORS})
         for number, layer in enumerate(record["layers"])
