@@ -193,6 +193,8 @@ class NetworkSpectra(AnswersOtherNames):
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the mean spectrum of every depth, with a band of ± one standard deviation.
 
+        No mean is drawn from the first on that is below the mean residual.
+
         Args:
             ax: Where to draw, of matplotlib; None: on a new figure.
 
@@ -202,7 +204,9 @@ class NetworkSpectra(AnswersOtherNames):
         Example: ``S.plot().set_title("trained")``.
         """
         for depth in self.depths:
-            mean, std = depth.mean[None].numpy(), depth.std[None].numpy()
+            below = depth.residuals.double().nanmean(0) > depth.mean
+            drawn = max(1, int((~below).int().cumprod(0).sum()))
+            mean, std = (one[None, :drawn].numpy() for one in (depth.mean, depth.std))
             ax = plot_spectra(mean, std, np.ones(mean.shape, bool), 1, ax, {})
         if ax is None:
             raise ArgumentError("there is no depth to draw")
