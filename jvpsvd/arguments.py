@@ -235,18 +235,27 @@ def check_flag(name: str, value: object) -> None:
         raise ArgumentError(f"{name}={shown(value)} must be True or False")
 
 
-def check_path(name: str, value: object, what: str = "a file") -> None:
-    """Check that a value is the name of a file or folder.
+def path_as_text(name: str, value: object, what: str = "a file") -> str:
+    """Return the name of a file or folder, or a pattern of names, as text.
 
     Raises:
-        ArgumentError: If it is not.
+        ArgumentError: If it is none.
 
-    >>> check_path("out", 3, "a folder")
+    >>> path_as_text("out", 3, "a folder")
     Traceback (most recent call last):
     jvpsvd.errors.ArgumentError: out=3 must be the name of a folder
     """
-    if not isinstance(value, str | os.PathLike):
+    text = ""
+    if known := isinstance(value, str | os.PathLike):
+        try:
+            text = os.fsdecode(value)
+        except TypeError:  # __fspath__ returns something else
+            known = False
+    if not known:
         raise ArgumentError(f"{name}={shown(value)} must be the name of {what}")
+    if "\0" in text:
+        raise ArgumentError(f"{name}={shown(text)} holds a null byte, which no name has")
+    return text
 
 
 def as_path(name: str, value: object, what: str = "a file") -> Path:
@@ -258,8 +267,8 @@ def as_path(name: str, value: object, what: str = "a file") -> Path:
     >>> as_path("out", "run", "a folder").name
     'run'
     """
-    check_path(name, value, what)
-    return Path(value)  # type: ignore[arg-type]
+    text = path_as_text(name, value, what)
+    return value if isinstance(value, Path) else Path(text)
 
 
 def check_further_arguments(args: object, kwargs: object) -> None:

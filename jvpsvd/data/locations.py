@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from jvpsvd.arguments import as_path, check_path
+from jvpsvd.arguments import as_path, path_as_text
 from jvpsvd.errors import ShardError
 from jvpsvd.imports import require
 
@@ -148,8 +148,7 @@ def find_shards(pattern: str | os.PathLike[str]) -> list[Shard]:
         ShardError: If the pattern is empty or nothing matches, if two shards share a file name
             (rows could not distinguish them), or if the URL cannot be opened.
     """
-    check_path("pattern", pattern, "a folder, a .tar file or a pattern")
-    pattern = os.fspath(pattern)
+    pattern = path_as_text("pattern", pattern, "a folder, a .tar file or a pattern")
     if not pattern.strip():
         raise ShardError("shards '': nothing is named; give a folder, a .tar file or a pattern")
     require("finding shards", "survey", "braceexpand")

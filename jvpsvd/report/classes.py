@@ -11,7 +11,7 @@ import numpy as np
 from jvpsvd.data import Sample
 from jvpsvd.data.wordnet import ilsvrc_hierarchy
 from jvpsvd.report.estimates import BOUNDED, ESTIMATES, Estimates
-from jvpsvd.report.values import Array, DepthValues
+from jvpsvd.report.values import Array, DepthValues, count_resolved
 
 Key = tuple[int | None, str | None]
 _Class = tuple[int | None, str | None, str | None]
@@ -91,6 +91,8 @@ class ClassMeans:
     """(C, k) mean singular values."""
     deviation: Array
     """(C, k) standard deviations of them; 0 for one photo."""
+    resolved: Array
+    """(C,) leading indices at which the mean value is not below the mean residual."""
     numbers: dict[str, Array]
     """(C,) of each column of a class table."""
 
@@ -131,7 +133,8 @@ def average_classes(depth: DepthValues, classes: Classes, estimates: Estimates) 
         "below": np.where(count > 0, below, np.nan),
         **_ranges(estimates, of, len(classes)),
     }
-    return ClassMeans(count, mean, np.sqrt(variance), numbers)
+    resolved = count_resolved(mean, _means(depth.residuals, of, count))
+    return ClassMeans(count, mean, np.sqrt(variance), resolved, numbers)
 
 
 def _ranges(estimates: Estimates, of: Array, classes: int) -> dict[str, Array]:

@@ -166,6 +166,8 @@ def _exponential(entropy: Array) -> Array:
 def _plausible(s: Array, fro2: Array) -> Array:
     """Return where a norm can belong to the values; others say nothing of what they leave out."""
     top = s[:, 0]
-    whole, held = fro2 / top / top, np.square(s / top[:, None]).sum(axis=1)
+    with np.errstate(over="ignore"):  # infinite is not plausible
+        whole = fro2 / top / top
+    held = np.square(s / top[:, None]).sum(axis=1)
     plausible: Array = np.isfinite(whole) & (whole >= LEAST_ENERGY * held)
     return plausible

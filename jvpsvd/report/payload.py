@@ -76,8 +76,7 @@ def make_payload(analysis: Analysis) -> Payload:
         "curve": curve.tolist(),
         "classPhotos": [one.photos[listed].tolist() for one in means],
         "classMean": [
-            pack(_pad(_resolved(one.mean[listed], depth), k)[:, curve - 1])
-            for one, depth in zip(means, depths, strict=True)
+            pack(_pad(_drawn(one.mean, one.resolved)[listed], k)[:, curve - 1]) for one in means
         ],
         "classDeviation": [pack(_pad(one.deviation[listed], k)[:, curve - 1]) for one in means],
         "columns": list(COLUMNS),
@@ -158,13 +157,13 @@ def _pad(values: Array, k: int) -> Array:
 
 def _mean(depth: DepthValues) -> Array:
     empty: Array = np.full(depth.s.shape[1], np.nan)
-    return _resolved(depth.s.mean(axis=0), depth) if len(depth.s) else empty
+    return _drawn(depth.s.mean(axis=0), np.array(depth.resolved)) if len(depth.s) else empty
 
 
-def _resolved(values: Array, depth: DepthValues) -> Array:
-    """Return values by index with NaN where the mean at the depth is below the residual."""
-    index = np.arange(1, values.shape[-1] + 1)
-    found: Array = np.where(index <= max(1, depth.resolved), values, np.nan)
+def _drawn(means: Array, resolved: Array) -> Array:
+    """Return means by index with NaN from the first one below its residual on."""
+    index = np.arange(1, means.shape[-1] + 1)
+    found: Array = np.where(index <= np.maximum(1, resolved)[..., None], means, np.nan)
     return found
 
 

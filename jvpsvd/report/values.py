@@ -88,8 +88,9 @@ class DepthValues:
     @property
     def resolved(self) -> int:
         """Leading indices at which the mean value is not below the mean residual."""
-        noise = self.residuals.mean(axis=0) > self.s.mean(axis=0) if len(self.s) else np.zeros(0)
-        return int(noise.argmax()) if noise.any() else self.s.shape[1]
+        if not len(self.s):
+            return int(self.s.shape[1])
+        return int(count_resolved(self.s.mean(axis=0), self.residuals.mean(axis=0)))
 
     @property
     def relative(self) -> Array:
@@ -149,6 +150,17 @@ class RunValues:
         """All rows without values: those that failed, then those that are not there."""
         missing = [Failure(photo, layer, "missing", "") for photo, layer in self.missing]
         return [*self.failures, *missing]
+
+
+def count_resolved(mean: Array, residual: Array) -> Array:
+    """Return how many leading values along the last axis are not below their residuals.
+
+    >>> count_resolved(np.array([[3, 2, 1e-17], [3, 2, 1]]), np.full(3, 1e-7)).tolist()
+    [2, 3]
+    """
+    below = residual > mean
+    found: Array = np.where(below.any(axis=-1), below.argmax(axis=-1), mean.shape[-1])
+    return found
 
 
 def mean_of_known(values: Array) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from jvpsvd.arguments import as_path
-from jvpsvd.data import Shard
+from jvpsvd.arguments import as_path, shown
+from jvpsvd.data import RemoteShard, Shard, find_shards
 from jvpsvd.data.locations import as_shard
 from jvpsvd.errors import ArgumentError
 from jvpsvd.report.analysis import Analysis, analyse
@@ -46,7 +47,7 @@ class Report:
 
 def write_report(
     run: RunValues,
-    shards: Sequence[Shard | str | os.PathLike[str]] = (),
+    shards: Shard | str | os.PathLike[str] | Sequence[Shard | str | os.PathLike[str]] = (),
     threshold: float = 1.0,
     against: RunValues | None = None,
     folder: str | os.PathLike[str] | None = None,
@@ -58,7 +59,8 @@ def write_report(
 
     Args:
         run: The values of the run.
-        shards: The files of its photos, for the thumbnails of a run with vectors.
+        shards: Those of its photos, for the thumbnails of a run with vectors: a folder, a pattern
+            as `find_shards` takes it, or a list of files.
         threshold: What a value must reach to be counted.
         against: Another run that the page compares this one with: this one less the other.
         folder: Where to write, such as for a run that is read-only; None: RUN/report. One that is
@@ -66,6 +68,7 @@ def write_report(
 
     Raises:
         ArgumentError: If the folder holds other files.
+        ShardError: If a folder or a pattern holds no shards.
         DiskError: If a file cannot be written; those of an earlier report stay as they are.
         RunError: If a link, a pipe or a folder stands in the place of a file.
 
@@ -76,13 +79,14 @@ def write_report(
     else:
         folder = as_path("folder", folder, "a folder")
         _refuse_other_files(folder)
+    found = _all_of(shards)
     title = run.store.identity.model
     make_folder(folder)
     begin_report(folder)
     remove_abandoned(folder)
     analysis = analyse(run, threshold)
     files = write_tables(analysis, folder)
-    thumbnails = make_thumbnails(analysis, [as_shard(shard) for shard in shards])
+    thumbnails = make_thumbnails(analysis, found)
     figures, missing = _draw(analysis, thumbnails, title, folder)
     files = sorted([*files, *figures], key=lambda file: file.name)
     page = folder / "index.html"
@@ -105,6 +109,22 @@ def _refuse_other_files(folder: Path) -> None:
     seen = [file for file in list_folder(folder) if not file.name.startswith(".")]
     if seen and not (folder / RECORD).is_file():
         raise ArgumentError(f"{folder} holds files that are of no report; give another folder")
+
+
+def _all_of(shards: Any) -> list[Shard]:
+    """Return each shard that is given, of folders and patterns those that `find_shards` finds.
+
+    A file in a list may be absent: its photos have no thumbnails.
+    """
+    if isinstance(shards, str | os.PathLike):
+        return find_shards(shards)
+    if not isinstance(shards, Iterable | RemoteShard):
+        raise ArgumentError(f"shards={shown(shards)} must be a folder, a pattern or files")
+    found: list[Shard] = []
+    for given in [shards] if isinstance(shards, RemoteShard) else shards:
+        shard = as_shard(given)
+        found += find_shards(shard) if isinstance(shard, Path) and shard.is_dir() else [shard]
+    return found
 
 
 def _draw(

@@ -193,6 +193,8 @@ class NetworkSpectra(AnswersOtherNames):
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the mean spectrum of every depth, with a band of ± one standard deviation.
 
+        No mean is drawn from the first on that is below the mean residual.
+
         Args:
             ax: Where to draw, of matplotlib; None: on a new figure.
 
@@ -202,7 +204,9 @@ class NetworkSpectra(AnswersOtherNames):
         Example: ``S.plot().set_title("trained")``.
         """
         for depth in self.depths:
-            mean, std = depth.mean[None].numpy(), depth.std[None].numpy()
+            below = depth.residuals.double().nanmean(0) > depth.mean
+            drawn = max(1, int((~below).int().cumprod(0).sum()))
+            mean, std = (one[None, :drawn].numpy() for one in (depth.mean, depth.std))
             ax = plot_spectra(mean, std, np.ones(mean.shape, bool), 1, ax, {})
         if ax is None:
             raise ArgumentError("there is no depth to draw")
@@ -325,6 +329,9 @@ def load_spectra(path: str | os.PathLike[str]) -> NetworkSpectra:
         of_all = torch.tensor(shape).expand(len(record[f"{number}.s"]), 2)
         record.setdefault(f"{number}.shapes", of_all)
         record.setdefault(f"{number}.seeds", torch.full((len(of_all),), -1))
+        # Where J = 0, files of earlier versions have a share of 1.
+        share, nothing = record[f"{number}.energy_share"], record[f"{number}.s"][:, 0] == 0
+        record[f"{number}.energy_share"] = share.masked_fill(nothing & (share == 1), np.nan)
     depths = tuple(
         DepthSpectra(layer, **{name: record[f"{number}.{name}"] for name in _TENSORS})
         for number, layer in enumerate(record["layers"])

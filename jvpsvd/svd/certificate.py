@@ -54,7 +54,7 @@ class Certificate(Evidence):
             rounding explain.
         energy_share: Σ s² / ‖A‖²_F: how much of the operator the k triplets hold. ‖A‖²_F may be an
             unbiased estimate; where it comes out too small, the share exceeds 1 and means "about
-            all".
+            all". 1.0 where A = 0, which leaves nothing out.
         defined_to: How well A itself is defined in its precision: the largest ‖(Ã − A) V‖_F / σ₁
             over a few operators Ã at points moved by rounding
             (`LinearOperator.perturbed_by_rounding`). None where A has no point, or a second point

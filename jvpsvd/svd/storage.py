@@ -13,7 +13,6 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from jvpsvd.arguments import check_path
+from jvpsvd.arguments import as_path
 from jvpsvd.errors import DataError
 from jvpsvd.machine import writing, written_aside
 
@@ -42,8 +41,8 @@ def write_record(path: str | os.PathLike[str], kind: str, record: Mapping[str, A
     Raises:
         DataError: If it cannot be written; a `DiskError` where the disk is the reason.
     """
-    check_path("path", path)
-    target = Path(path).resolve()
+    path = as_path("path", path)
+    target = path.resolve()
     if not target.parent.is_dir():
         raise DataError(f"{path} cannot be written: no such folder; make it, or choose another")
     if target.exists() and not target.is_file():
@@ -74,9 +73,9 @@ def read_record(
         ArgumentError: If the path is no name of a file.
         DataError: If there is no such file, it is damaged, or holds something else.
     """
-    check_path("path", path)
-    if not Path(path).is_file():
-        what = "a folder" if Path(path).is_dir() else "no such file"
+    path = as_path("path", path)
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no such file"
         raise DataError(f"{path}: {what}; give the file that result.save(path) has written")
     try:
         with safe_open(path, framework="pt") as file:
@@ -105,8 +104,8 @@ def read_record(
 
 def read_kind(path: str | os.PathLike[str]) -> str | None:
     """Return the kind of a record; None of a file that is none."""
-    check_path("path", path)
-    if not Path(path).is_file():  # to open a pipe would wait for its other end
+    path = as_path("path", path)
+    if not path.is_file():  # to open a pipe would wait for its other end
         return None
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,5 +1,7 @@
 """Jacobians of a rank below k: nothing is made of values below their residual."""
 
+import base64
+
 import numpy as np
 import pytest
 
@@ -62,7 +64,29 @@ def test_the_line_is_at_the_threshold_that_is_counted(axes):
 def test_the_page_draws_the_same(store):
     record = make_payload(analyse(read_values(store), 0.1)).record
     assert record["threshold"] == 0.1
-    assert read_values(store).depths[0].resolved == 4
+    assert drawn(record["mean"]) == [4]
+    assert drawn(record["classMean"]) == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("top", "residuals", "of_all"), [(4, (1e-7, 1e-7), 6), (4e6, (10, 1e-6), 3)]
+)
+def test_each_class_is_drawn_as_far_as_its_own_residuals(tmp_path, top, residuals, of_all):
+    made = make_run(tmp_path / "run", photos=2, depths=1, k=6, classes=2)
+    s = np.array([[top, top / 2, top / 4, 1e-17, 1e-20, 1e-34], [4, 3, 2, 1, 0.9, 0.8]])
+    write_rows(made, "output", made.samples(), s, np.repeat(residuals, 6).reshape(2, 6))
+    record = make_payload(analyse(read_values(made))).record
+    assert drawn(record["mean"]) == [of_all]
+    assert drawn(record["classMean"]) == [3, 6]
+
+
+def drawn(packed, k=6):
+    """How many of k means are drawn, from the first on: the others are NaN."""
+    (text,) = packed
+    curves = np.frombuffer(base64.b64decode(text), dtype="<f4").reshape(-1, k)
+    counts = np.isfinite(curves).sum(axis=1)
+    assert (np.isfinite(curves) == (np.arange(k) < counts[:, None])).all()
+    return counts.tolist()
 
 
 def test_a_ratio_to_a_value_below_its_residual_is_a_bound(store):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from support.shards import encoded, sample_members, write_tar
 
+from jvpsvd.errors import ArgumentError, ShardError
 from jvpsvd.report import read_values, write_report
 from jvpsvd.report.analysis import analyse
 from jvpsvd.report.thumbnails import make_thumbnails
@@ -108,3 +109,27 @@ def test_a_run_without_vectors_has_no_section_of_them(surveyed, shard):
     html = write_report(read_values(surveyed("run", k=4)), [shard]).page.read_text("utf-8")
     assert 'id="photos"' not in html
     assert 'href="#photos"' not in html
+
+
+def test_shards_are_given_as_they_are_to_a_run(surveyed, shard, tmp_path):
+    values = read_values(surveyed("run", k=3, vectors=2))
+    folder = shard.parent
+    for given in (str(folder), shard, [folder], f"{folder}/good-{{0000..0000}}.tar"):
+        written = write_report(values, given, folder=tmp_path / "report")
+        assert "vectors.png" in {file.name for file in written.files}
+    absent = write_report(values, [folder / "absent.tar"], folder=tmp_path / "report")
+    assert "vectors.png" not in {file.name for file in absent.files}
+
+
+@pytest.mark.parametrize("given", ["nowhere/", ["empty"]])
+def test_shards_that_are_not_there_are_refused_before_anything_is_written(
+    surveyed, given, tmp_path, monkeypatch
+):
+    values = read_values(surveyed("run", k=3))
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ShardError, match=r"give a folder|no \.tar file matches"):
+        write_report(values, given, folder=tmp_path / "report")
+    with pytest.raises(ArgumentError, match="shards=3 must be a folder, a pattern or files"):
+        write_report(values, 3, folder=tmp_path / "report")
+    assert not (tmp_path / "report").exists()

@@ -1,6 +1,7 @@
 """Spectra as tables, figures and xarray datasets, and taken apart as a list is."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,6 +45,19 @@ def test_plot_draws_every_depth(tmp_path):
     axes = spectra(network(), inputs(), LAYERS, k=K, progress=False).plot()
     assert [text.get_text() for text in axes.get_legend().get_texts()] == LAYERS
     axes.figure.savefig(tmp_path / "plot.png")
+    import matplotlib.pyplot as plt
+
+    plt.close(axes.figure)
+
+
+def test_no_mean_below_its_residual_is_drawn():
+    pytest.importorskip("matplotlib").use("Agg")
+    found = spectra(nn.Linear(6, 6).eval(), torch.zeros(2, 6), k=6, progress=False)
+    s = torch.tensor([[3, 2, 1, 1e-17, 1e-20, 0]] * 2, dtype=torch.float64)
+    depth = replace(found["output"], s=s, residuals=torch.full_like(s, 1e-7))
+    axes = replace(found, depths=(depth,)).plot()
+    assert list(axes.lines[0].get_ydata()) == [3, 2, 1]
+    assert axes.get_ylim()[0] > 0.1
     import matplotlib.pyplot as plt
 
     plt.close(axes.figure)

@@ -100,6 +100,23 @@ def test_digits_that_are_a_label_and_a_name_are_refused(surveyed, named):
         surveyed([named], classes=["0"], limit=1)
 
 
+@pytest.mark.parametrize("choice", ["first", "random"])
+def test_digits_that_are_only_a_name_are_that_name(surveyed, tmp_path, choice):
+    years = ["2020", "2021"]
+    every = [m for i, year in enumerate(years) for m in members(f"p{year}", i, {"class": year})]
+    shard = write_tar(tmp_path / "years.tar", every)
+    asked = {"classes": ["2021"], "layers": ["output"], "limit": 1, "choice": choice}
+    store = surveyed([shard], **asked).store
+    assert {row.key for row in store.rows()} == {"p2021"}
+
+
+def test_a_folder_is_free_after_a_refusal(surveyed, named):
+    with pytest.raises(ArgumentError, match="write label:0 or name:0"):
+        surveyed([named], classes=["0"], layers=["output"])
+    store = surveyed([named], classes=["name:0"], layers=["output"]).store
+    assert {row.key for row in store.rows()} == {"p3"}
+
+
 def test_a_class_that_may_be_in_a_shard_that_cannot_be_read_is_told(
     surveyed, named, caplog, tmp_path
 ):

@@ -1,9 +1,12 @@
 """Files and folders are named by strings, by paths, or by whatever os.fspath takes."""
 
+import os
+
 import pytest
 import torch
 from support.shards import encoded
 
+import jvpsvd
 from jvpsvd import data, report, survey
 from jvpsvd.errors import ArgumentError
 
@@ -18,7 +21,14 @@ class Named:
         return str(self.path)
 
 
-@pytest.fixture(params=[str, Named])
+class NamedInBytes(Named):
+    """One that returns bytes, as os.fsencode does."""
+
+    def __fspath__(self):
+        return os.fsencode(self.path)
+
+
+@pytest.fixture(params=[str, Named, NamedInBytes])
 def named(request):
     return request.param
 
@@ -60,3 +70,43 @@ def test_a_folder_in_place_of_a_store_is_told_what_to_give(read):
 def test_what_is_no_path_is_refused():
     with pytest.raises(ArgumentError, match="folder=3 must be the name of the folder of a run"):
         survey.open_store(3)
+
+
+def test_a_run_is_computed_and_its_result_saved(shard, tmp_path, named):
+    model = jvpsvd.networks.Model.of(torch.nn.Flatten(), jvpsvd.networks.PhotoInput(size=2))
+    for number, shards in enumerate((named(shard), [named(shard)])):
+        spec = survey.Spec(
+            shards=shards, model=model, layers=["output"], k=2, out=named(tmp_path / f"run{number}")
+        )
+        assert survey.run(spec, report=False).computed > 0
+    result = jvpsvd.svds(torch.eye(3), 1)
+    result.save(named(tmp_path / "result.safetensors"))
+    assert jvpsvd.load(named(tmp_path / "result.safetensors")) == result
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        survey.open_store,
+        data.find_shards,
+        data.walk,
+        data.fingerprint,
+        lambda path: data.fingerprints([path]),
+        data.list_folder,
+        lambda path: data.pack([], path),
+        jvpsvd.load,
+        lambda path: survey.Spec(out=path),
+    ],
+)
+def test_a_null_byte_is_refused_in_one_line(call):
+    with pytest.raises(ArgumentError, match=r"='a\\x00b' holds a null byte, which no name has$"):
+        call("a\0b")
+
+
+def test_what_turns_into_no_name_is_refused(tmp_path):
+    class Wrong:
+        def __fspath__(self):
+            return 3
+
+    with pytest.raises(ArgumentError, match=r"folder=.* must be the name of the folder"):
+        survey.open_store(Wrong())

@@ -55,8 +55,9 @@ class ClassChoice:
         Raises:
             ArgumentError: It says how to write either one.
         """
+        labels = {str(sample.label) for sample in self._classes.values()}
         for name in self.names:
-            for sample in self._classes.values():
+            for sample in self._classes.values() if name in labels else ():
                 if name.isdecimal() and sample.class_name == name != str(sample.label):
                     other = "no label" if sample.label is None else f"the label {sample.label}"
                     raise ArgumentError(

@@ -15,6 +15,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from jvpsvd.arguments import as_path
 from jvpsvd.data import (
     Shard,
     demo_shards,
@@ -156,8 +157,8 @@ def _find_shards(spec: Spec, model: Model, begun: Identity | None) -> Sequence[S
             )
         return demo_shards(Path(spec.out))
     if isinstance(spec.shards, str | os.PathLike):
-        return find_shards(os.fspath(spec.shards))
-    files = [Path(shard) for shard in spec.shards]
+        return find_shards(spec.shards)
+    files = [as_path("shards", shard) for shard in spec.shards]
     refuse_equal_names(files)
     return files
 

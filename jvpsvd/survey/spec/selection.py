@@ -31,7 +31,7 @@ class PhotoSelection:
 
     classes: str | Sequence[str] | None = None
     """Only photos of these classes: labels, wnids or names, as "2", "n01440764" and "circles".
-    Digits are a label; "name:2" is the class named 2, "label:2" the label."""
+    Digits are a label, or a name where no sample has that label; "name:2" and "label:2" say it."""
     per_class: int | None = None
     """At most so many photos of each class."""
     limit: int | None = None
@@ -135,20 +135,20 @@ def with_wnids(classes: Sequence[str]) -> frozenset[str]:
 def is_of_classes(sample: Sample, classes: frozenset[str] | None) -> bool:
     """Return whether a sample has the label, wnid or name of one of these classes.
 
+    Digits are both here: `ClassChoice` refuses those that are the label of one class and the name
+    of another.
+
     >>> sample = Sample("a.tar", "cat", 0, 1, 0, None, class_name="1")
-    >>> [is_of_classes(sample, frozenset([name])) for name in ("0", "1", "label:0", "name:1")]
-    [True, False, True, True]
+    >>> names = ("0", "1", "label:0", "name:1", "label:1", "name:0")
+    >>> [is_of_classes(sample, frozenset([name])) for name in names]
+    [True, True, True, True, False, False]
     """
     if classes is None or sample.wnid in classes:
         return True
     name, label = sample.class_name, sample.label
-    if name is not None and (f"{NAME}{name}" in classes or (_is_word(name) and name in classes)):
+    if name is not None and not classes.isdisjoint((name, f"{NAME}{name}")):
         return True
     return label is not None and not classes.isdisjoint((str(label), f"{LABEL}{label}"))
-
-
-def _is_word(name: str) -> bool:
-    return not name.isdecimal()  # digits alone are a label
 
 
 def _class_of(sample: Sample) -> object:

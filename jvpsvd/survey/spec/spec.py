@@ -11,7 +11,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jvpsvd.arguments import LARGEST_SEED, check_flag, check_path, shown, whole_number
+from jvpsvd.arguments import LARGEST_SEED, as_path, check_flag, shown, whole_number
 from jvpsvd.errors import ArgumentError
 from jvpsvd.machine import parse_memory
 from jvpsvd.survey.spec.selection import PhotoSelection
@@ -165,7 +165,8 @@ class Spec:
                 whole = whole_number(name, value, low, high, "2^63 - 1")
                 object.__setattr__(self, name, whole)  # Python's: JSON takes no other
         check_flag("density", self.density)
-        check_path("out", self.out, "a folder")
+        out = as_path("out", self.out, "a folder")
+        object.__setattr__(self, "out", self.out if isinstance(self.out, str) else out)
         for name, wanted in _TEXTS.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, str | os.PathLike):

@@ -127,9 +127,9 @@ def _run(spec: Spec, report: ReportProgress) -> Outcome:
             refuse_changed_photos(store, plan.shards)
             compact(store)
             return _solve_pending(spec, plan, store, report)
-    except ShardError:
+    except (ArgumentError, ShardError):
         if not store.has_manifest:
-            # So that the same folder can be given again with other shards.
+            # So that the same folder can be given again with other shards or classes.
             discard(store.folder, before)
         raise
 
