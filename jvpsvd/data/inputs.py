@@ -202,7 +202,7 @@ def _contents(inputs: Iterable[Any]) -> Iterator[tuple[dict[str, Tensor], int | 
 
 def _is_truth_value(value: Any) -> bool:
     if isinstance(value, Tensor | np.ndarray):
-        return value.ndim == 0 and value.dtype in (torch.bool, np.bool_)
+        return value.shape in ((), (1,)) and value.dtype in (torch.bool, np.bool_)
     return isinstance(value, bool | np.bool_)
 
 
