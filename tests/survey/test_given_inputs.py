@@ -90,7 +90,7 @@ def test_one_whole_number_is_a_class_index_in_any_shape(tmp_path, net, label):
 @pytest.mark.parametrize("form", [list, lambda pairs: DataLoader(pairs, batch_size=2)])
 def test_true_and_false_are_no_class_indices(tmp_path, net, flag, form):
     pairs = [(x[None] if form is list else x, flag) for x in X]
-    with pytest.raises(ArgumentError, match="input 0 is a pair with .* no class index"):
+    with pytest.raises(ArgumentError, match=r"input 0 is a pair with .* no class index"):
         run(tmp_path, net, form(pairs))
 
 
