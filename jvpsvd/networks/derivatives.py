@@ -21,7 +21,7 @@ from jvpsvd.errors import JvpsvdError
 from jvpsvd.networks.depths import layer_maps
 from jvpsvd.networks.fixed_inputs import TensorsHeldFixed, is_same_function
 from jvpsvd.networks.hidden_parts import HiddenParts
-from jvpsvd.networks.layer_map import is_same_but_entries
+from jvpsvd.networks.layer_map import is_same_but_entries, share_an_object
 from jvpsvd.networks.recorded_depths import RecordedDepths
 from jvpsvd.networks.to_depths import ToDepths
 from jvpsvd.operators import BatchedMap, LinearMap, check_network, full_precision
@@ -156,7 +156,9 @@ class Derivatives:
     def _is_same_function(self, each: _Recorded, z: Tensor) -> bool:
         # Two evaluations with products are too much work for each of those that are kept.
         in_use = each is self._kept[0] and bool(each.recorded.indices)
-        if not (in_use and is_same_function(self._maps, self._run, z, each.input)):
+        if not in_use or share_an_object(self._maps.input, each.input):
+            return False
+        if not is_same_function(self._maps, self._run, z, each.input):
             return False
         self._went_over = False
         return True

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_leaves
 
 from jvpsvd.operators.function.first_call import FirstCall
 from jvpsvd.operators.function.pytrees import same_leaf
@@ -76,6 +76,17 @@ def is_same_input(ours: Any, theirs: Any) -> bool:
     return spec == other_spec and all(map(same_leaf, mine, others))
 
 
+def share_an_object(ours: Any, theirs: Any) -> bool:
+    """Tell whether two inputs hold one object that may have changed unseen between them.
+
+    >>> holder = object()
+    >>> share_an_object((1, holder), (1, holder)), share_an_object((1, "a"), (1, "a"))
+    (True, False)
+    """
+    pairs = zip(tree_leaves(ours), tree_leaves(theirs), strict=False)
+    return any(one is other and not same_leaf(one, other) for one, other in pairs)
+
+
 def is_same_but_entries(ours: Any, theirs: Any) -> bool:
     """Tell whether two inputs differ at most in the entries of their tensors.
 
@@ -98,7 +109,8 @@ def is_same_but_entries(ours: Any, theirs: Any) -> bool:
 def _same_kind(ours: Any, theirs: Any) -> bool:
     if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
         return same_leaf(ours, theirs)
-    if type(ours) is not type(theirs) or {ours.layout, theirs.layout} != {torch.strided}:
+    strided = {ours.layout, theirs.layout} == {torch.strided}
+    if type(ours) is not type(theirs) or not strided or ours.is_nested or theirs.is_nested:
         return False
     kinds = [(each.shape, each.stride(), each.dtype, each.device) for each in (ours, theirs)]
     return kinds[0] == kinds[1]

@@ -245,3 +245,49 @@ def test_spectra_of_inputs_with_other_masks(count_recordings):
             values = torch.linalg.svdvals(expected(net, x, depth, wrt="x"))[:3]
             torch.testing.assert_close(S[name].s[index], values, rtol=1e-9, atol=1e-12)
     assert count_recordings() == 1
+
+
+class Holder:
+    """An object of the user's that holds a mask."""
+
+    def __init__(self, mask):
+        self.mask = mask
+
+
+def exact_values(net, x, mask):
+    jacobian = torch.func.jacrev(lambda x: net(x, mask))(x).detach()
+    return torch.linalg.svdvals(jacobian.reshape(-1, x.numel()))[:3]
+
+
+def test_an_object_that_changes_between_inputs_is_recorded_anew():
+    """The change is so small that a comparison of values would not see it."""
+    torch.manual_seed(0)
+    net = Masked(lambda net, h, holder: h * holder.mask[..., None]).double().eval()
+    xs = torch.randn(4, LENGTH, WIDTH, dtype=torch.float64)
+    masks = [1 + 1e-8 * torch.randn(1, LENGTH, dtype=torch.float64) for _ in xs]
+
+    def inputs():
+        holder = Holder(None)
+        for x, mask in zip(xs, masks, strict=True):
+            holder.mask = mask
+            yield {"x": x, "mask": holder}
+
+    found = spectra(net, inputs(), k=3, tol=1e-12, wrt="x", progress=False)["output"].s
+    for x, mask, s in zip(xs, masks, found, strict=True):
+        assert torch.allclose(s, exact_values(net, x[None], Holder(mask)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("start", [{"wrt": "x"}, {"since": "start"}])
+def test_masks_that_differ_in_the_sign_of_zero_are_two(start):
+    torch.manual_seed(0)
+
+    def use(net, h, mask):
+        return torch.where(torch.signbit(mask)[..., None], h * (1 + 1e-8), h)
+
+    net = Masked(use).double().eval()
+    x, zero = torch.randn(LENGTH, WIDTH, dtype=torch.float64), torch.zeros(LENGTH).double()
+    inputs = [{"x": x, "mask": mask} for mask in (zero, -zero, zero, -zero)]
+    s = spectra(net, inputs, k=3, tol=1e-12, progress=False, **start)["output"].s
+    assert torch.equal(s[0], s[2])
+    assert torch.equal(s[1], s[3])
+    assert (s[0] - s[1]).abs().max() > 1e-10

@@ -5,14 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
+from math import copysign
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION
+
+# Leaves that are compared, or cannot change.
+_NUMBERS = (bool, int, float, complex, str, bytes, np.generic, Enum, range, slice, type(None))
+_COMPARED = (Tensor, *_NUMBERS, torch.Size, torch.dtype, torch.device, torch.layout)
 
 
 @dataclass(frozen=True)
@@ -107,22 +114,42 @@ def same_structure(ours: Structure | None, theirs: Structure | None) -> bool:
 
 
 def same_leaf(ours: Any, theirs: Any) -> bool:
-    """Return whether two leaves are the same object, or equal tensors, numbers, texts or sizes.
+    """Return whether two leaves are equal tensors, numbers, texts or sizes; 0.0 is not -0.0.
 
-    >>> same_leaf(torch.ones(2), torch.ones(2)), same_leaf(1, 1.0)
-    (True, False)
+    An object of another kind may have changed unseen, so that it is not the same even as itself.
+
+    >>> same_leaf(torch.ones(2), torch.ones(2)), same_leaf(1, 1.0), same_leaf(0.0, -0.0)
+    (True, False, False)
     """
+    if not isinstance(ours, _COMPARED):
+        return False
     if ours is theirs:
         return True
-    if type(ours) is type(theirs) and isinstance(ours, bool | int | float | str | torch.Size):
-        return bool(ours == theirs)
-    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
+    if not isinstance(ours, Tensor):
+        return is_same_number(ours, theirs)
+    if not isinstance(theirs, Tensor):
         return False
     same = (ours.dtype, ours.device) == (theirs.dtype, theirs.device)
     try:
-        return same and torch.equal(ours, theirs)
+        return same and torch.equal(ours, theirs) and _same_signs(ours, theirs)
     except (RuntimeError, AttributeError):  # torch compares no sparse, nested or meta tensors
         return False
+
+
+def is_same_number(ours: Any, theirs: Any) -> bool:
+    """Return whether two numbers or texts have one type and are equal, in the sign of 0 too.
+
+    >>> is_same_number(1, 1), is_same_number(1, True), is_same_number(0.0, -0.0)
+    (True, False, False)
+    """
+    same = type(ours) is type(theirs) and bool(ours == theirs)
+    return same and (not isinstance(ours, float) or copysign(1, ours) == copysign(1, theirs))
+
+
+def _same_signs(ours: Tensor, theirs: Tensor) -> bool:
+    if ours.is_complex():
+        ours, theirs = (torch.view_as_real(each.resolve_conj()) for each in (ours, theirs))
+    return not ours.is_floating_point() or torch.equal(ours.signbit(), theirs.signbit())
 
 
 class OfVector:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from jvpsvd.operators.function.pytrees import is_same_number
 from jvpsvd.operators.recording.sizes import call_of_same_shapes
 
 _aten = torch.ops.aten
@@ -64,7 +65,7 @@ def _attribute(module: fx.GraphModule, node: fx.Node) -> object:
 
 
 def _is_same(one: Any, other: Any, counterpart: dict[fx.Node, fx.Node]) -> bool:
-    """Return whether arguments are the same; 1, 1.0 and True are not."""
+    """Return whether arguments are the same; 1, 1.0 and True are not, nor 0.0 and -0.0."""
     if isinstance(one, fx.Node):
         return counterpart.get(one) is other
     if isinstance(one, tuple | list):
@@ -82,7 +83,7 @@ def _is_same(one: Any, other: Any, counterpart: dict[fx.Node, fx.Node]) -> bool:
         )
     if isinstance(one, Tensor):
         return one is other
-    return type(one) is type(other) and bool(one == other)
+    return is_same_number(one, other)
 
 
 def _is_same_tensor(ours: object, theirs: object, *, made_anew: bool) -> bool:
