@@ -25,18 +25,22 @@ def multiply_with_gradient(multiply: Multiply, transposed: Multiply, block: Tens
     >>> V.grad.T
     tensor([[1., 2.]])
     """
-    if not (_is_transformed(block) or (block.requires_grad and torch.is_grad_enabled())):
+    followed = torch.is_grad_enabled() and (block.requires_grad or _is_batched(block))
+    if not (followed or _is_dual(block)):
         return multiply(block.detach())
     image: Tensor = _Product.apply(block, multiply, transposed)  # type: ignore[no-untyped-call]
     return image
 
 
-def _is_transformed(block: Tensor) -> bool:
-    """Tell whether a transform of torch.func, or forward mode, follows a block."""
-    if torch._C._functorch.is_functorch_wrapped_tensor(block):
-        return True
+def _is_batched(block: Tensor) -> bool:
+    """Tell whether `vmap` runs over a block."""
+    return bool(torch._C._functorch.is_batchedtensor(block))
+
+
+def _is_dual(block: Tensor) -> bool:
+    """Tell whether forward mode follows a block."""
     dual = forward_ad.unpack_dual(block)  # type: ignore[no-untyped-call]
-    return bool(dual.tangent is not None)
+    return dual.tangent is not None
 
 
 class _Product(torch.autograd.Function):

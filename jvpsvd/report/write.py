@@ -114,7 +114,8 @@ def _refuse_other_files(folder: Path) -> None:
 def _all_of(shards: Any) -> list[Shard]:
     """Return each shard that is given, of folders and patterns those that `find_shards` finds.
 
-    A file in a list may be absent: its photos have no thumbnails.
+    A file in a list may be absent, or a folder that is named as a shard: its photos have no
+    thumbnails.
     """
     if isinstance(shards, str | os.PathLike):
         return find_shards(shards)
@@ -123,7 +124,8 @@ def _all_of(shards: Any) -> list[Shard]:
     found: list[Shard] = []
     for given in [shards] if isinstance(shards, RemoteShard) else shards:
         shard = as_shard(given)
-        found += find_shards(shard) if isinstance(shard, Path) and shard.is_dir() else [shard]
+        folder = isinstance(shard, Path) and shard.is_dir() and shard.suffix != ".tar"
+        found += find_shards(shard) if folder else [shard]
     return found
 
 
