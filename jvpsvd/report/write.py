@@ -124,8 +124,10 @@ def _all_of(shards: Any) -> list[Shard]:
     found: list[Shard] = []
     for given in [shards] if isinstance(shards, RemoteShard) else shards:
         shard = as_shard(given)
-        folder = isinstance(shard, Path) and shard.is_dir() and shard.suffix != ".tar"
-        found += find_shards(shard) if folder else [shard]
+        if isinstance(shard, Path) and shard.is_dir() and shard.suffix != ".tar":
+            found += find_shards(shard)
+        else:
+            found.append(shard)
     return found
 
 
