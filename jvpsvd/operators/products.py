@@ -173,7 +173,7 @@ class MatrixFree(ABC):
         (torch.Size([5, 3, 4]), Products(forward=20, reverse=0))
         """
         block = _check_block(self, V, self.shape[-1], "matmat", "V")
-        return multiply_with_gradient(self._forward, self.rmatmat, block)
+        return multiply_with_gradient(self._counted_matmat, self.rmatmat, block)
 
     def rmatmat(self, U: Tensor) -> Tensor:
         """Return A' U, shape (n, b), for a block U of shape (m, b).
@@ -189,15 +189,15 @@ class MatrixFree(ABC):
         tensor([[3., 3.]])
         """
         block = _check_block(self, U, self.shape[-2], "rmatmat", "U")
-        return multiply_with_gradient(self._reverse, self.matmat, block)
+        return multiply_with_gradient(self._counted_rmatmat, self.matmat, block)
 
-    def _forward(self, block: Tensor) -> Tensor:
+    def _counted_matmat(self, block: Tensor) -> Tensor:
         for counter in self._counters:
             counter.matmat += math.prod(self.batch) * block.shape[-1]
         image = self._matmat(block)
         return _check_image(self, image, (self.shape[-2], block.shape[-1]), "_matmat")
 
-    def _reverse(self, block: Tensor) -> Tensor:
+    def _counted_rmatmat(self, block: Tensor) -> Tensor:
         for counter in self._counters:
             counter.rmatmat += math.prod(self.batch) * block.shape[-1]
         image = self._rmatmat(block)

@@ -18,8 +18,8 @@ from jvpsvd.errors import ArgumentError
 from jvpsvd.operators.blocks import COMPLEX_FUNCTION
 
 # Leaves that are compared, or cannot change.
-_NUMBERS = (bool, int, float, complex, str, bytes, np.generic, Enum, range, slice, type(None))
-_COMPARED = (Tensor, *_NUMBERS, torch.Size, torch.dtype, torch.device, torch.layout)
+_IMMUTABLE = (bool, int, float, complex, str, bytes, np.generic, Enum, range, slice, type(None))
+_COMPARED = (Tensor, *_IMMUTABLE, torch.Size, torch.dtype, torch.device, torch.layout)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ from torch import Tensor
 from jvpsvd.svd.kernels.zeros import with_zeros
 
 _EPS = torch.finfo(torch.float64).eps
-# Rounding of a step, in units of eps s₁². With 10, estimates were above what was measured wherever
-# that was above 1e-12, with 1 most of them were (ten sparse matrices, k = 6 and 50).
+# Rounding of a step, in units of eps s₁²: so much that estimates are seldom too small.
 _ROUNDING = 10.0
 # Blocks in succession that are made orthogonal to all of V.
 _SUCCESSION = 2
